@@ -100,7 +100,7 @@ class Bot:
         self.url = f"http://127.0.0.1:{port}"
         self.log = directory / "bot.log"
         self._directory = directory
-        self._environment = _clean(os.environ) | dict(environment)
+        self.environment = _clean(os.environ) | dict(environment)
         self._process: asyncio.subprocess.Process | None = None
         self._log_file: BinaryIO | None = None
         self._restarting = asyncio.Lock()
@@ -128,7 +128,7 @@ class Bot:
         """Start the process; it may take a moment until it answers."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bot", "run",
-            env=self._environment,
+            env=self.environment,
             cwd=self._directory,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self._log_file,

@@ -1,0 +1,43 @@
+"""The processes of a sandbox: Redis comes back with its data, and a bot that ends by itself is noticed."""
+
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis as Client
+from redis.exceptions import ConnectionError as RedisGone
+
+from sandbox.process import Bot, ProcessError, Redis, free_port
+
+
+async def test_redis_comes_back_with_everything_that_was_written(tmp_path: Path) -> None:
+    """Stopped, it refuses; started again, the same address has the same data."""
+    async with Redis(tmp_path / "redis") as redis, Client.from_url(redis.url) as client:
+        await client.set("lease", "coder-chat")
+        await redis.stop()
+        with pytest.raises(RedisGone):
+            await client.get("lease")
+        await redis.start()
+        assert await client.get("lease") == b"coder-chat"
+
+
+async def test_stopping_and_starting_twice_is_harmless(tmp_path: Path) -> None:
+    """A story may say what is already so."""
+    async with Redis(tmp_path / "redis") as redis:
+        await redis.start()
+        await redis.stop()
+        await redis.stop()
+
+
+async def test_a_bot_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """Without a single setting the bot ends at once; the error carries its exit code and its last lines."""
+    with pytest.raises(ProcessError, match=r"(?s)did not start: exit code \d.*bot\.log"):
+        async with Bot({}, port=free_port(), directory=tmp_path):
+            pass
+
+
+async def test_nothing_of_this_shell_reaches_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own token in the environment must never meet the sandbox."""
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "somebody's own")
+    bot = Bot({"STOKER_PORT": "1"}, port=1, directory=tmp_path)
+    assert "SLACK_BOT_TOKEN" not in bot.environment
+    assert bot.environment["STOKER_PORT"] == "1"
