@@ -1,0 +1,242 @@
+"""Pull requests on GitHub: found, opened, followed, merged at exactly one head, closed.
+
+Speaks GitHub's REST API. The low-level client carries the base address; the token is asked for at each request
+(an App's token lives for one hour) and travels in the Authorization header alone.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, SecretStr
+
+from bot.clients.http import bearer, body, refuse_if_busy, retry_hint, send
+from bot.errors import BotError, Unavailable
+
+SYSTEM = "GitHub"
+# Conclusions that do not stop a merge; every other one does (docs: "check run conclusion").
+PASSED = frozenset({"success", "neutral", "skipped"})
+
+Checks = Literal["none", "pending", "success", "failure"]
+
+
+class MergeRefused(BotError):
+    """GitHub did not merge: the head moved, there is a conflict, or a rule of the repository is not met."""
+
+
+class PullRequest(BaseModel, frozen=True):
+    """One pull request as it is now. `merge_commit` is set only once it is merged; `closed_by` only if it was not."""
+
+    number: int
+    url: str
+    title: str
+    state: Literal["open", "closed"]
+    merged: bool
+    merged_by: str | None
+    merge_commit: str | None
+    head_sha: str
+    head_ref: str
+    base_ref: str
+    mergeable: bool | None
+    checks: Checks
+    failing: tuple[str, ...]
+    closed_by: str | None
+    additions: int
+    deletions: int
+    changed_files: int
+
+
+class GitHub:
+    """The pull requests of one repository."""
+
+    def __init__(self, http: httpx.AsyncClient, repository: str, token: Callable[[], Awaitable[SecretStr]]) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise BotError(f"The repository is written owner/name, not {repository!r}.")
+        self._http = http
+        self._repository = repository
+        self._token = token
+
+    async def find_pull(self, head_ref: str) -> PullRequest | None:
+        """The newest pull request with this head branch, in any state."""
+        owner = self._repository.partition("/")[0]
+        query = {
+            "head": f"{owner}:{head_ref}",
+            "state": "all",
+            "sort": "created",
+            "direction": "desc",
+            "per_page": "1",
+        }
+        found = (await self._ask("GET", "/pulls", params=query)).json()
+        return await self.pull(found[0]["number"]) if found else None
+
+    async def open_pull(
+        self, head_ref: str, base: str, title: str, body: str, labels: Sequence[str] = ()
+    ) -> PullRequest:
+        """The pull request of this branch: the one that is open, else a new one; repeating it opens no second."""
+        pull = await self.find_pull(head_ref)
+        if pull is None or pull.state == "closed":
+            asked = {"head": head_ref, "base": base, "title": title, "body": body}
+            response = await self._ask("POST", "/pulls", json=asked, tolerate=(422,))
+            if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+                # Opened by an earlier run a moment ago, or merged already: then there is one to find.
+                pull = await self.find_pull(head_ref)
+                if pull is None:
+                    raise BotError(f"GitHub did not open the pull request: {_said(response)}.")
+            else:
+                pull = await self.pull(response.json()["number"])
+        if labels and pull.state == "open":
+            await self._ask("POST", f"/issues/{pull.number}/labels", json={"labels": list(labels)})
+        return pull
+
+    async def pull(self, number: int) -> PullRequest:
+        """The pull request with its checks as they are now."""
+        raw = (await self._ask("GET", f"/pulls/{number}")).json()
+        merged = bool(raw.get("merged"))
+        checks, failing = await self._checks(raw["head"]["sha"])
+        return PullRequest(
+            number=raw["number"],
+            url=raw["html_url"],
+            title=raw["title"],
+            state=raw["state"],
+            merged=merged,
+            merged_by=_login(raw.get("merged_by")),
+            merge_commit=raw.get("merge_commit_sha") if merged else None,  # before: GitHub's trial merge
+            head_sha=raw["head"]["sha"],
+            head_ref=raw["head"]["ref"],
+            base_ref=raw["base"]["ref"],
+            mergeable=raw.get("mergeable"),
+            checks=checks,
+            failing=failing,
+            closed_by=await self._closed_by(number) if raw["state"] == "closed" and not merged else None,
+            additions=raw.get("additions", 0),
+            deletions=raw.get("deletions", 0),
+            changed_files=raw.get("changed_files", 0),
+        )
+
+    async def merge(self, number: int, sha: str, title: str) -> str:
+        """Merge the pull request if its head is still `sha`; the merge commit, also when it is merged already."""
+        if (merged := await self._merge_commit(number)) is not None:
+            return merged
+        asked = {"sha": sha, "commit_title": title, "merge_method": await self._merge_method()}
+        response = await self._ask("PUT", f"/pulls/{number}/merge", json=asked, tolerate=(405, 409))
+        if response.is_success:
+            return str(response.json()["sha"])
+        if (merged := await self._merge_commit(number)) is not None:  # somebody was faster
+            return merged
+        if response.status_code == httpx.codes.CONFLICT:
+            raise MergeRefused(
+                f"Pull request #{number} was not merged: its head moved, so it is not {sha[:9]} that was approved. "
+                "Look at the new commits and ask again."
+            )
+        raise MergeRefused(f"GitHub does not merge pull request #{number}: {_said(response)}.")
+
+    async def close(self, number: int) -> None:
+        """Close the pull request; nothing happens to one that is closed or merged."""
+        if (await self._ask("GET", f"/pulls/{number}")).json()["state"] == "open":
+            await self._ask("PATCH", f"/pulls/{number}", json={"state": "closed"})
+
+    async def delete_branch(self, ref: str) -> None:
+        """Delete the branch; one that is gone already is fine (GitHub says 422 or 404)."""
+        await self._ask("DELETE", f"/git/refs/heads/{quote(ref)}", tolerate=(404, 422))
+
+    async def comment(self, number: int, body: str) -> None:
+        """Write a comment under the pull request."""
+        await self._ask("POST", f"/issues/{number}/comments", json={"body": body})
+
+    async def _merge_commit(self, number: int) -> str | None:
+        raw = (await self._ask("GET", f"/pulls/{number}")).json()
+        return str(raw["merge_commit_sha"]) if raw.get("merged") else None
+
+    async def _merge_method(self) -> str:
+        """Squash, merge or rebase: the first that the repository allows. Unknown counts as allowed."""
+        allowed = (await self._ask("GET", "")).json()
+        if allowed.get("allow_squash_merge", True):
+            return "squash"
+        return "merge" if allowed.get("allow_merge_commit", True) else "rebase"
+
+    async def _closed_by(self, number: int) -> str | None:
+        """Only the issue behind a pull request knows who closed it."""
+        issue = await self._ask("GET", f"/issues/{number}", tolerate=(404,))
+        return _login(body(issue).get("closed_by"))
+
+    async def _checks(self, sha: str) -> tuple[Checks, tuple[str, ...]]:
+        """Check runs (Actions, Apps) and commit statuses (older CI) as one answer, with the names that fail."""
+        outcomes: dict[str, str] = {}
+        for run in await self._all(f"/commits/{sha}/check-runs", "check_runs"):
+            done = run.get("status") == "completed"
+            outcomes[run["name"]] = ("success" if run.get("conclusion") in PASSED else "failure") if done else "pending"
+        for status in await self._all(f"/commits/{sha}/status", "statuses"):
+            outcomes[status["context"]] = "failure" if status["state"] == "error" else status["state"]
+        failing = tuple(sorted(name for name, outcome in outcomes.items() if outcome == "failure"))
+        if failing:
+            return "failure", failing
+        if "pending" in outcomes.values():
+            return "pending", ()
+        return ("success" if outcomes else "none"), ()
+
+    async def _all(self, path: str, field: str) -> list[dict[str, Any]]:
+        """Every entry of a paged list inside an object."""
+        entries: list[dict[str, Any]] = []
+        page = 1
+        while True:
+            response = await self._ask("GET", path, params={"per_page": "100", "page": str(page)})
+            entries += response.json().get(field, [])
+            if "next" not in response.links:
+                return entries
+            page += 1
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Mapping[str, object] | None = None,
+        tolerate: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        """A successful answer, or one whose status the caller tolerates."""
+        headers = {
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+            **bearer(await self._token()),
+        }
+        url = f"/repos/{self._repository}{path}"
+        response = await send(self._http, SYSTEM, method, url, params=params, json=json, headers=headers)
+        if _rate_limited(response):
+            raise Unavailable(SYSTEM, f"rate limited ({response.status_code}){retry_hint(response)}")
+        refuse_if_busy(SYSTEM, response)
+        if response.is_success or response.status_code in tolerate:
+            return response
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise BotError("GitHub does not accept the token (401): set a valid GITHUB_TOKEN or GitHub App.")
+        raise BotError(f"GitHub refused {method} {url}: {_said(response)}.")
+
+
+def _rate_limited(response: httpx.Response) -> bool:
+    """The primary limit says remaining 0, the secondary one Retry-After or only a sentence; both as 403 or 429."""
+    if response.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS):
+        return False
+    headers = response.headers
+    return (
+        "retry-after" in headers
+        or headers.get("x-ratelimit-remaining") == "0"
+        or "rate limit" in str(body(response).get("message", "")).lower()
+    )
+
+
+def _said(response: httpx.Response) -> str:
+    """GitHub's message with the details of a 422, and the status."""
+    answer = body(response)
+    errors = answer.get("errors")
+    details = [
+        str(error.get("message") or error.get("code") or "") if isinstance(error, dict) else str(error)
+        for error in (errors if isinstance(errors, list) else [])
+    ]
+    words = [str(answer.get("message") or "no reason given").rstrip("."), *(detail for detail in details if detail)]
+    return f"{': '.join(words)[:500]} ({response.status_code})"
+
+
+def _login(user: object) -> str | None:
+    return str(user["login"]) if isinstance(user, dict) and user.get("login") else None

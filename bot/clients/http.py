@@ -1,0 +1,66 @@
+"""How an HTTP exchange ends: with an answer, or with one of the two families of errors.
+
+The clients of this room share it, so that no vendor's file repeats what a broken connection, a rate limit or a
+5xx means. Nothing here knows a vendor, and nothing here puts a header (they hold keys) into a message.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from bot.errors import Unavailable
+
+
+def bearer(key: SecretStr | None) -> dict[str, str]:
+    """The Authorization header for a key; no header without one."""
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+
+
+async def send(http: httpx.AsyncClient, system: str, method: str, url: str, **options: Any) -> httpx.Response:
+    """The answer, whatever its status. A connection that fails, breaks or times out is Unavailable."""
+    try:
+        return await http.request(method, url, **options)
+    except httpx.TransportError as error:
+        raise unreachable(system, error) from error
+
+
+def unreachable(system: str, error: httpx.TransportError) -> Unavailable:
+    """The error of a connection that failed, in words: httpx's own text is often empty for a timeout."""
+    return Unavailable(system, str(error) or type(error).__name__)
+
+
+def refuse_if_busy(system: str, response: httpx.Response) -> None:
+    """Raise Unavailable for the statuses that mend themselves (429, 5xx), naming the time where the server does."""
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise Unavailable(system, f"too many requests (429){retry_hint(response)}")
+    if response.is_server_error:
+        raise Unavailable(system, f"status {response.status_code}{retry_hint(response)}")
+
+
+def retry_hint(response: httpx.Response) -> str:
+    """ ", asks to wait until …" from Retry-After or x-ratelimit-reset, or nothing."""
+    if after := response.headers.get("retry-after"):
+        return f", asks to wait {after} s" if after.isdigit() else f", asks to wait until {after}"
+    reset = response.headers.get("x-ratelimit-reset", "")
+    if reset.isdigit():
+        return f", asks to wait until {datetime.fromtimestamp(int(reset), UTC):%H:%M:%S} UTC"
+    return ""
+
+
+def body(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; an empty one when it holds anything else."""
+    try:
+        value = response.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def error_message(response: httpx.Response) -> str:
+    """What an OpenAI-like API says about an error: `{"error": {"message"}}`, `{"error": "…"}`, or the status."""
+    error = body(response).get("error") or body(response).get("detail")
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("error")
+    return f"{str(error)[:500]} ({response.status_code})" if error else f"status {response.status_code}"

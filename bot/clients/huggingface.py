@@ -1,0 +1,143 @@
+"""What Hugging Face knows about a model: its size, its shape, its licence, and whether one may have it.
+
+Speaks the Hub's API. A model id is checked before it becomes part of an address.
+"""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+
+from bot.clients.http import bearer, body, refuse_if_busy, send
+from bot.errors import BotError
+from manifests.sizing import ModelFacts
+
+SYSTEM = "Hugging Face"
+HF_ID = re.compile(r"[A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96}")
+
+# One repository may hold the same weights twice, in several formats: the first pattern with a match is what vLLM loads.
+WEIGHTS = (r"model[^/]*\.safetensors", r"[^/]*\.safetensors", r"pytorch_model[^/]*\.bin")
+
+
+class UnknownModel(BotError):
+    """There is no such model, or it is hidden from the bot."""
+
+
+class GatedModel(BotError):
+    """The model's owner wants its terms accepted first."""
+
+
+class HuggingFace:
+    """The Hub at one endpoint, read with a token or without."""
+
+    def __init__(self, http: httpx.AsyncClient, endpoint: str, token: SecretStr | None) -> None:
+        self._http = http
+        self._endpoint = endpoint.rstrip("/")
+        self._token = token
+
+    async def model(self, hf_id: str) -> ModelFacts:
+        """The facts that sizing and the pull request need, all of one revision."""
+        checked(hf_id)
+        response = await self._get(f"/api/models/{hf_id}", blobs="true")
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND):
+            # The Hub answers 401 for a name that does not exist too, so as not to tell what is private.
+            raise UnknownModel(f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.")
+        about = _accepted(response, hf_id)
+        revision = about.get("sha") or "main"
+        config = await self._file(hf_id, revision, "config.json")
+        if config is None:
+            raise BotError(
+                f"{hf_id} has no config.json: it is not a model in the Transformers format, so vLLM cannot load it."
+            )
+        files = {str(f["rfilename"]): int(f.get("size") or 0) for f in about.get("siblings") or [] if "rfilename" in f}
+        chat = "chat_template.jinja" in files or await self._has_chat_template(hf_id, revision)
+        return _facts(hf_id, about, config, weights=_weight_bytes(hf_id, files), chat=chat)
+
+    async def _has_chat_template(self, hf_id: str, revision: str) -> bool:
+        tokenizer = await self._file(hf_id, revision, "tokenizer_config.json")
+        return bool((tokenizer or {}).get("chat_template"))
+
+    async def _file(self, hf_id: str, revision: str, name: str) -> dict[str, Any] | None:
+        response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}")
+        return None if response.status_code == httpx.codes.NOT_FOUND else _accepted(response, hf_id)
+
+    async def _get(self, path: str, **query: str) -> httpx.Response:
+        """An answer that is final. Files redirect to a content network, where httpx does not take the token."""
+        url = f"{self._endpoint}{path}"
+        headers = bearer(self._token)
+        response = await send(
+            self._http, SYSTEM, "GET", url, params=query or None, headers=headers, follow_redirects=True
+        )
+        refuse_if_busy(SYSTEM, response)
+        return response
+
+
+def checked(hf_id: str) -> str:
+    """The id, if it is one: `org/name`, and neither part walks up a path."""
+    if not HF_ID.fullmatch(hf_id) or any(part.strip(".") == "" for part in hf_id.split("/")):
+        raise BotError(f"{hf_id[:200]!r} is no model id: write it org/name, as in Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.")
+    return hf_id
+
+
+def _accepted(response: httpx.Response, hf_id: str) -> dict[str, Any]:
+    if response.is_success:
+        return body(response)
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise GatedModel(
+            f"{hf_id} is gated: accept its terms at https://huggingface.co/{hf_id} "
+            "with the account of HF_TOKEN, then try again."
+        )
+    raise BotError(f"Hugging Face refused {hf_id}: status {response.status_code}.")
+
+
+def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights: int, chat: bool) -> ModelFacts:
+    # A model that also sees or hears keeps the shape of its language part one level down.
+    text = {**config, **(config.get("text_config") or {})}
+    hidden = _first(text, "hidden_size", "n_embd", "d_model")
+    heads = _first(text, "num_attention_heads", "n_head")
+    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
+    architectures = config.get("architectures") or [""]
+    return ModelFacts(
+        hf_id=hf_id,
+        revision=about.get("sha") or "",
+        weight_bytes=weights,
+        parameters=(about.get("safetensors") or {}).get("total"),
+        layers=_first(text, "num_hidden_layers", "n_layer"),
+        kv_heads=_first(text, "num_key_value_heads") or heads,
+        head_size=_first(text, "head_dim") or (hidden // heads if heads else 0),
+        hidden_size=hidden,
+        dtype=str(text.get("torch_dtype") or text.get("dtype") or "bfloat16"),
+        quantization=quantization.get("quant_method"),
+        max_context=_first(text, "max_position_embeddings", "n_positions"),
+        gated=about.get("gated") or False,
+        licence=_licence(about),
+        chat=chat,
+        architecture=str(architectures[0]),
+        pipeline_tag=about.get("pipeline_tag"),
+    )
+
+
+def _first(config: dict[str, Any], *names: str) -> int:
+    """The first of these fields that is a number, since families of models name the same thing differently."""
+    return next((int(config[name]) for name in names if isinstance(config.get(name), int | float)), 0)
+
+
+def _licence(about: dict[str, Any]) -> str | None:
+    """The licence's id; for `other`, the name that the owner gave it."""
+    card = about.get("cardData") or {}
+    licence = card.get("license")
+    if licence in (None, "other"):
+        tagged = (tag.removeprefix("license:") for tag in about.get("tags") or [] if tag.startswith("license:"))
+        licence = card.get("license_name") or next(tagged, licence)
+    return ", ".join(licence) if isinstance(licence, list) else licence
+
+
+def _weight_bytes(hf_id: str, files: dict[str, int]) -> int:
+    for pattern in WEIGHTS:
+        if sizes := [size for name, size in files.items() if re.fullmatch(pattern, name)]:
+            return sum(sizes)
+    raise BotError(
+        f"{hf_id} holds no safetensors or PyTorch weights that vLLM can load: choose a repository that does."
+    )

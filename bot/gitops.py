@@ -1,0 +1,329 @@
+"""The GitOps repository: read at a commit, changed by pushing one commit to a branch of its own.
+
+A bare mirror on disk is kept up to date by `git fetch`; there is no work tree. A commit is built with plumbing on a
+temporary index, so that the same inputs give the same commit id, and a step that is repeated after a crash pushes
+nothing new. git runs in a worker thread, one command sequence at a time in each mirror.
+
+The token reaches git in environment variables alone (GIT_CONFIG_*): never in a URL, an argument or a log line.
+"""
+
+import asyncio
+import base64
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from email.utils import parseaddr
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import git
+from pydantic import SecretStr
+
+from bot.errors import BotError, Unavailable
+from manifests.tree import ChangeSet, within
+
+Result = TypeVar("Result")
+
+REGULAR, EXECUTABLE = "100644", "100755"
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+# What a remote says when a retry would not help; anything else that a remote does is taken for an outage.
+PERMANENT = re.compile(
+    r"Authentication failed|could not read (Username|Password)|returned error: 40[134]|Permission denied"
+    r"|[Rr]epository '?.*'? ?(not found|does not exist)|does not appear to be a git repository"
+    r"|transport '.*' not allowed"
+    r"|\[(remote )?rejected\]|pre-receive hook declined"
+)
+
+
+class PushRefused(BotError):
+    """The remote did not take the commit: the branch holds other work, or a rule forbids it."""
+
+
+class GitTree:
+    """The files of one commit (a `manifests.tree.Tree`). Its objects are in the mirror: reading needs no network."""
+
+    def __init__(self, mirror: "_Mirror", commit: str, entries: Mapping[str, tuple[str, str]]) -> None:
+        self.commit = commit
+        self._mirror = mirror
+        self._entries = entries
+
+    def read(self, path: str) -> str | None:
+        """The text of a file; None when there is no such file, or it is no text."""
+        mode, blob = self._entries.get(path, ("", ""))
+        if mode not in (REGULAR, EXECUTABLE):
+            return None
+        try:
+            return self._mirror.run("cat-file", "blob", blob).decode()
+        except UnicodeDecodeError:
+            return None
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        """The paths of all files below `prefix` ("" for the whole repository), sorted."""
+        return tuple(sorted(path for path in self._entries if within(path, prefix)))
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        """The paths of the files that contain the text."""
+        found = self._mirror.run("grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", no_match_is=1)
+        return tuple(sorted(name.partition(":")[2] for name in found.decode().split("\0") if name))
+
+
+class Repository:
+    """One remote repository, its mirror, and the branch that Argo CD follows."""
+
+    def __init__(
+        self,
+        mirror_dir: Path,
+        remote_url: str,
+        branch: str,
+        credentials: Callable[[], Awaitable[SecretStr | None]],
+        author: str,
+    ) -> None:
+        """`author` is written `Name <address>`."""
+        if urlsplit(remote_url).password:
+            raise BotError("The git remote's URL holds a password: leave it out and set GITHUB_TOKEN.")
+        self._mirror_dir = mirror_dir
+        self._remote_url = remote_url
+        self._branch = branch
+        self._credentials = credentials
+        self._author = parseaddr(author)
+        self._lock = asyncio.Lock()
+
+    async def head(self) -> str:
+        """The newest commit of the branch, fetched now."""
+        return await self._exclusively(lambda mirror: mirror.fetched_head(self._branch))
+
+    async def tree(self, commit: str) -> GitTree:
+        """The files of a commit, fetched if the mirror lacks them."""
+        return await self._exclusively(lambda mirror: GitTree(mirror.offline(), commit, mirror.entries(commit)))
+
+    async def subtree_id(self, commit: str, path: str) -> str:
+        """git's id of a directory or file at a commit: equal ids mean equal content."""
+
+        def look(mirror: "_Mirror") -> str:
+            mirror.need(commit)
+            return mirror.object_id(f"{commit}:{path.strip('/')}", f"{path} does not exist at commit {commit[:9]}.")
+
+        return await self._exclusively(look)
+
+    async def push(self, changes: ChangeSet, *, base: str, branch: str, message: str, when: datetime) -> str:
+        """Push one commit with the changes on top of `base` to the branch, and return its id.
+
+        The same arguments give the same commit, so repeating the call pushes nothing. Nothing is ever forced: a
+        branch that holds other work is PushRefused; one that people have built upon since is left as it is.
+        """
+        if branch == self._branch:
+            raise BotError(f"Stoker does not push to {branch}: changes go there by pull request.")
+
+        def build_and_push(mirror: "_Mirror") -> str:
+            commit = mirror.commit(changes, base, message, when, self._author)
+            mirror.push(commit, branch)
+            return commit
+
+        return await self._exclusively(build_and_push)
+
+    async def delete_branch(self, branch: str) -> None:
+        """Delete the branch on the remote; one that is gone already is fine."""
+        if branch == self._branch:
+            raise BotError(f"Stoker does not delete {branch}.")
+        await self._exclusively(lambda mirror: mirror.delete(branch))
+
+    async def _exclusively(self, work: Callable[["_Mirror"], Result]) -> Result:
+        """Do the work in a thread, alone. A thread cannot be cancelled: the lock is kept until it has ended."""
+        async with self._lock:
+            mirror = _Mirror(self._mirror_dir, self._remote_url, await self._credentials())
+            thread = asyncio.ensure_future(asyncio.to_thread(work, mirror))
+            try:
+                return await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                await asyncio.wait([thread])
+                raise
+
+
+class _Mirror:
+    """git in one bare directory; every method blocks."""
+
+    def __init__(self, directory: Path, remote_url: str, token: SecretStr | None) -> None:
+        self._directory = directory
+        self._remote_url = remote_url
+        self._token = token
+        self._environment = _environment(remote_url, token)
+
+    def offline(self) -> "_Mirror":
+        """The same mirror without the token, for readers that outlive it."""
+        return _Mirror(self._directory, self._remote_url, None)
+
+    def fetched_head(self, branch: str) -> str:
+        self.fetch()
+        ref = f"refs/heads/{branch}"
+        return self.object_id(ref, f"The repository has no branch {branch}: create it, or name another.")
+
+    def fetch(self) -> None:
+        """Bring every branch up to date. History comes without file contents where the remote can leave them out."""
+        if not (self._directory / "HEAD").exists():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self.run("init", "--quiet", "--bare")
+        refs = "+refs/heads/*:refs/heads/*"
+        self.remote("fetch", "--quiet", "--prune", "--no-tags", "--filter=blob:none", "origin", refs)
+
+    def need(self, commit: str) -> None:
+        """Make sure that the mirror has the commit."""
+        if not COMMIT.fullmatch(commit):
+            raise BotError(f"{commit!r} is not a commit id.")
+        if not self._has(commit):
+            self.fetch()
+        if not self._has(commit):
+            raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
+
+    def entries(self, commit: str) -> dict[str, tuple[str, str]]:
+        """Every path of the commit with its mode and blob; missing blobs are fetched in one request."""
+        self.need(commit)
+        objects = self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit).decode()
+        if missing := [line[1:] for line in objects.splitlines() if line.startswith("?")]:
+            # The request that git makes by itself for one blob, for all of them (promisor-remote.c).
+            options = ["-c", "fetch.negotiationAlgorithm=noop"]
+            asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
+            self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
+        listing = self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode()
+        entries = {}
+        for line in listing.split("\0")[:-1]:
+            about, _, path = line.partition("\t")
+            mode, _, blob = about.split(" ")
+            entries[path] = (mode, blob)
+        return entries
+
+    def object_id(self, expression: str, otherwise: str) -> str:
+        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
+        if not found:
+            raise BotError(otherwise)
+        return found.decode().strip()
+
+    def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
+        """A commit on top of `base`, made of nothing but its arguments."""
+        present = self.entries(base)
+        name, address = author
+        date = f"{int(when.timestamp())} +0000"
+        with tempfile.TemporaryDirectory(prefix="stoker-index-") as scratch:
+            made_by = {
+                "GIT_INDEX_FILE": str(Path(scratch, "index")),
+                **{f"GIT_{role}_NAME": name for role in ("AUTHOR", "COMMITTER")},
+                **{f"GIT_{role}_EMAIL": address for role in ("AUTHOR", "COMMITTER")},
+                **{f"GIT_{role}_DATE": date for role in ("AUTHOR", "COMMITTER")},
+            }
+            self.run("read-tree", base, env=made_by)
+            for path, text in sorted(changes.files.items()):
+                if text is None:
+                    # Mode 0 deletes; --remove would want a work tree.
+                    self.run("update-index", "-z", "--index-info", stdin=f"0 {'0' * 40}\t{path}\0", env=made_by)
+                else:
+                    mode = EXECUTABLE if present.get(path, ("", ""))[0] == EXECUTABLE else REGULAR
+                    blob = self.run("hash-object", "-w", "--stdin", stdin=text).decode().strip()
+                    # --cacheinfo and not --index-info, which passes over a path such as ../x in silence.
+                    self.run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=made_by)
+            tree = self.run("write-tree", env=made_by).decode().strip()
+            if tree == self.object_id(f"{base}^{{tree}}", f"{base} has no tree."):
+                raise BotError("There is nothing to change: the repository says so already.")
+            written = self.run("commit-tree", tree, "-p", base, "-F", "-", stdin=f"{message.rstrip()}\n", env=made_by)
+        return written.decode().strip()
+
+    def push(self, commit: str, branch: str) -> None:
+        ref = f"refs/heads/{branch}"
+        self.run("check-ref-format", ref, failure=f"{branch!r} is no name for a branch.")
+        try:
+            self.remote("push", "--quiet", "origin", f"{commit}:{ref}")
+        except PushRefused:
+            self.fetch()
+            if not self._contains(ref, commit):
+                raise
+
+    def delete(self, branch: str) -> None:
+        ref = f"refs/heads/{branch}"
+        if self.remote("ls-remote", "origin", ref):
+            self.remote("push", "--quiet", "origin", f":{ref}")
+
+    def remote(self, *arguments: str, stdin: str | None = None) -> bytes:
+        """Run a command that talks to the remote, and tell outages from refusals."""
+        status, output, complaint = self._execute(arguments, stdin, {})
+        if status == 0:
+            return output
+        reason = complaint or f"git ended with status {status}"
+        if "rejected]" in complaint:
+            raise PushRefused(f"The git remote refused the push: {reason}.")
+        if PERMANENT.search(complaint):
+            raise BotError(f"The git remote refused: {reason}. Check GIT_REMOTE_URL and the token's rights.")
+        raise Unavailable("the git remote", reason)
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        no_match_is: int | None = None,
+        failure: str | None = None,
+    ) -> bytes:
+        """Run a local command. `no_match_is` is the status that means "nothing found", not a failure."""
+        status, output, complaint = self._execute(arguments, stdin, env or {})
+        if status not in (0, no_match_is):
+            raise BotError(failure or f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
+        return output
+
+    def _has(self, commit: str) -> bool:
+        if not (self._directory / "HEAD").exists():
+            return False
+        return self._execute(("cat-file", "-e", f"{commit}^{{commit}}"), None, {})[0] == 0
+
+    def _contains(self, ref: str, commit: str) -> bool:
+        return self._execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
+
+    def _execute(self, arguments: tuple[str, ...], stdin: str | None, env: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """Status, output and complaint. GitPython's own exception is not raised: its text is not ours to vouch for."""
+        with tempfile.TemporaryFile() as typed:
+            typed.write((stdin or "").encode())
+            typed.seek(0)
+            status, output, complaint = git.Git(str(self._directory)).execute(
+                ["git", f"--git-dir={self._directory}", *arguments],
+                istream=typed,
+                env={**self._environment, **env},
+                with_extended_output=True,
+                with_exceptions=False,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+        return status, _bytes(output), self._scrubbed(_bytes(complaint).decode(errors="replace"))
+
+    def _scrubbed(self, complaint: str) -> str:
+        """The complaint in one line, without any form of the token."""
+        if self._token is not None:
+            for form in (self._token.get_secret_value(), _basic(self._token)):
+                complaint = complaint.replace(form, "***")
+        return " ".join(complaint.split())[-800:].rstrip(".")
+
+
+def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
+    """git's whole configuration of the remote. A stalled transfer ends after a minute."""
+    config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
+    address = urlsplit(remote_url)
+    if token is not None and address.scheme in ("http", "https"):
+        # For this host alone, lest a redirect carry the token elsewhere; and no helper of the machine is asked.
+        config += [
+            (f"http.{address.scheme}://{address.netloc}/.extraHeader", f"Authorization: Basic {_basic(token)}"),
+            ("credential.helper", ""),
+        ]
+    return {
+        **{f"GIT_CONFIG_KEY_{i}": key for i, (key, _) in enumerate(config)},
+        **{f"GIT_CONFIG_VALUE_{i}": text for i, (_, text) in enumerate(config)},
+        "GIT_CONFIG_COUNT": str(len(config)),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    }
+
+
+def _basic(token: SecretStr) -> str:
+    return base64.b64encode(f"x-access-token:{token.get_secret_value()}".encode()).decode()
+
+
+def _bytes(output: str | bytes | None) -> bytes:
+    return output.encode() if isinstance(output, str) else output or b""
