@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, assert_never
@@ -304,10 +304,10 @@ def _known(step: Step, users: frozenset[str], faults: frozenset[str]) -> None:
 
 
 class World(Protocol):
-    """What a story acts on. Each method returns when the action is done; one that cannot be done raises StepError."""
+    """What a story acts on. A method returns when its action is done; one that cannot be done now raises StepError."""
 
     async def command(self, user: str, text: str) -> None: ...
-    async def click(self, user: str, label: str, patience: float) -> None: ...
+    async def click(self, user: str, label: str) -> None: ...
     async def fill(self, user: str, label: str, value: str) -> None: ...
     async def submit(self, user: str) -> None: ...
     def now(self) -> float: ...
@@ -369,14 +369,11 @@ class Telling:
                 self._act(user)
                 await world.command(user, text)
             case Click(user=user, label=label):
-                self._act(user)
-                await world.click(user, label, PATIENCE)
+                await self._patiently(user, lambda: world.click(user, label))
             case Fill(user=user, label=label, value=value):
-                self._act(user)
-                await world.fill(user, label, value)
+                await self._patiently(user, lambda: world.fill(user, label, value))
             case Submit(user=user):
-                self._act(user)
-                await world.submit(user)
+                await self._patiently(user, lambda: world.submit(user))
             case Expect(text=text, within=within):
                 await self._expect(text, within)
             case ExpectNot(text=text, within=within):
@@ -412,6 +409,22 @@ class Telling:
         self._actor, self._since = user, self._world.now()
         self._printed.clear()
         self._lines_shown.clear()
+
+    async def _patiently(self, user: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it as soon as it can be done: a button may come a moment after the line before."""
+        began = time.monotonic()
+        since = self._world.now()
+        while True:
+            self._act(user)
+            try:
+                await act()
+            except StepError:
+                if time.monotonic() > began + PATIENCE:
+                    self._since = since  # so that the failure shows everything that came meanwhile
+                    raise
+            else:
+                return
+            await asyncio.sleep(LOOK_EVERY)
 
     def _seen(self) -> list[str]:
         return self._world.visible(self._actor, self._since)

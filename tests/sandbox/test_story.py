@@ -128,13 +128,17 @@ class Stage:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.said: list[tuple[float, str, str]] = []
+        self.buttons = {"Approve"}
         self.answers: dict[str, Callable[[], None]] = {}
 
     def hear(self, text: str, *, only: str = "") -> None:
         self.said.append((self.now(), only, text))
 
+    def later(self, seconds: float, happen: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, happen)
+
     def hear_later(self, seconds: float, text: str) -> None:
-        asyncio.get_running_loop().call_later(seconds, self.hear, text)
+        self.later(seconds, lambda: self.hear(text))
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -150,9 +154,9 @@ class Stage:
     async def command(self, user: str, text: str) -> None:
         self._do(f"{user} {text}")
 
-    async def click(self, user: str, label: str, patience: float) -> None:
-        if label == "Nowhere":
-            raise StepError("@dev sees no button “Nowhere”")
+    async def click(self, user: str, label: str) -> None:
+        if label not in self.buttons:
+            raise StepError(f"@{user} sees no button “{label}”")
         self._do(f"{user} clicks {label}")
 
     async def fill(self, user: str, label: str, value: str) -> None:
@@ -275,11 +279,26 @@ async def test_a_failure_says_which_line_and_what_was_seen() -> None:
     assert "kill" not in stage.done
 
 
-async def test_a_button_that_is_not_there_fails_the_story() -> None:
+async def test_a_button_that_is_not_there_fails_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal of the world is a failed step, not a traceback."""
+    monkeypatch.setattr("sandbox.story.PATIENCE", 0.1)
     held, transcript = await told('@dev clicks "Nowhere"', Stage())
     assert not held
-    assert "sees no button" in transcript
+    assert "sees no button “Nowhere”" in transcript
+
+
+async def test_a_click_waits_for_its_button_and_counts_from_the_moment_it_is_made() -> None:
+    """What came while waiting for the button was not caused by the click."""
+    stage = Stage()
+    stage.buttons.clear()
+
+    def card() -> None:
+        stage.hear("the card")
+        stage.buttons.add("Approve")
+
+    stage.answers["dev /gpu"] = lambda: stage.later(0.15, card)
+    held, _ = await told('@dev /gpu\n@lead clicks "Approve"\nexpect not "the card" within 20ms', stage)
+    assert held
 
 
 async def test_the_transcript_shows_changed_lines_once() -> None:
