@@ -1,0 +1,224 @@
+"""Argo CD, through its Application objects: what is synced, and a sync asked for once and followed to its end.
+
+There is no Argo CD API server here and no token for one: a sync is a patch of the Application's `operation`, as Argo
+CD's user guide documents for kubectl, and the progress is `status.operationState`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes.aio.client import ApiClient
+from pydantic import BaseModel
+
+from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
+from bot.errors import BotError
+
+_REFRESH = "argocd.argoproj.io/refresh"
+_ENDED = ("Succeeded", "Failed", "Error")
+
+
+class SyncFailed(BotError):
+    """Argo CD refused or failed a sync, or did not end it in time; the message is Argo CD's own."""
+
+
+class Application(BaseModel, frozen=True):
+    """An Application as Argo CD sees it now.
+
+    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was
+    last compared with, one a source. `phase`, `message` and `operation_revision` are of the latest operation.
+    """
+
+    name: str
+    path: str | None
+    automated: bool
+    sync: str
+    health: str
+    revisions: tuple[str, ...]
+    phase: str | None
+    message: str
+    operation_revision: str | None
+    destination_namespace: str
+
+    def synced_at(self, revision: str) -> bool:
+        """Whether the cluster is as `revision` says: compared with it, or with a later commit that changes nothing."""
+        applied = self.operation_revision if self.phase == "Succeeded" else None
+        return self.sync == "Synced" and revision in (*self.revisions, applied)
+
+
+class ArgoCD:
+    def __init__(self, api: ApiClient, namespace: str) -> None:
+        self._kube = Kube(api)
+        self._applications = Collection("/apis/argoproj.io/v1alpha1", "applications", namespace)
+
+    async def get(self, name: str) -> Application | None:
+        found = await self._kube.get(self._applications, name)
+        return _application(found) if found else None
+
+    async def list(self) -> tuple[Application, ...]:
+        return tuple(_application(found) for found in await self._kube.list(Selection(self._applications)))
+
+    async def refresh(self, name: str) -> None:
+        """Have Argo CD look at git now instead of within three minutes."""
+        if (
+            await self._kube.patch(self._applications, name, {"metadata": {"annotations": {_REFRESH: "normal"}}})
+            is None
+        ):
+            raise self._missing(name)
+
+    async def sync(self, name: str, revision: str, *, actor: str, timeout: float) -> Application:  # noqa: ASYNC109
+        """Bring the Application to `revision`; safe to repeat.
+
+        Done already: returns. Under way: waited for, not asked twice. Another sync in the way: waited out first.
+        Raises `SyncFailed` with Argo CD's message, also when `timeout` seconds were not enough.
+        """
+        last: Application | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    found = await self._kube.get(self._applications, name)
+                    if found is None:
+                        raise self._missing(name)
+                    last = _application(found)
+                    asked = _under_way(found)
+                    if asked is None and last.synced_at(revision):
+                        return last
+                    if asked is not None and asked != revision:
+                        await self._ended(name, {})
+                        continue
+                    before = _state(found)
+                    if asked is None:
+                        try:
+                            await self._ask(found, revision, actor)
+                        except Conflict:
+                            continue
+                    return _succeeded(await self._ended(name, before if asked is None else {}), revision)
+        except TimeoutError as e:
+            last = await self.get(name) or last
+            raise SyncFailed(
+                f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({_describe(last)}). "
+                f"Look at the Application in Argo CD, then try again."
+            ) from e
+
+    async def wait_for(
+        self,
+        name: str,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        until: Callable[[Application], bool],
+    ) -> Application:
+        """The Application as soon as it exists and `until` holds; `SyncFailed` after `timeout` seconds."""
+        last: Application | None = None
+
+        async def look(applications: View) -> Application | None:
+            nonlocal last
+            last = next(map(_application, applications.values()), None)
+            return last if last and until(last) else None
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._kube.follow(self._only(name), look=look)
+        except TimeoutError as e:
+            raise SyncFailed(
+                f"Application {name} is not where it should be after {timeout:.0f} s ({_describe(last)}). "
+                f"Look at it in Argo CD, then try again."
+            ) from e
+
+    async def _ask(self, found: KubeObject, revision: str, actor: str) -> None:
+        spec = found["spec"]
+        sync: dict[str, Any] = {
+            "revision": revision,
+            # Argo CD's own API server copies these into an operation; the controller does not. Without
+            # RespectIgnoreDifferences=true a sync would set a GPU Deployment's replicas back to zero.
+            "syncOptions": (spec.get("syncPolicy") or {}).get("syncOptions") or [],
+        }
+        if sources := spec.get("sources"):
+            # Of several sources only those in git are at a commit; a chart stays at its version.
+            sync["revisions"] = [s.get("targetRevision", "") if s.get("chart") else revision for s in sources]
+        patch = {
+            # Two of us asking at once: the second gets a conflict, looks again and finds the first's operation.
+            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+            "operation": {"initiatedBy": {"username": actor}, "sync": sync},
+        }
+        name = found["metadata"]["name"]
+        if await self._kube.patch(self._applications, name, patch) is None:
+            raise self._missing(name)
+
+    async def _ended(self, name: str, before: KubeObject) -> Application:
+        """The Application once nothing is under way and its latest operation is no longer the one `before`."""
+
+        async def look(applications: View) -> Application | None:
+            found = next(iter(applications.values()), None)
+            if found is None:
+                raise self._missing(name)
+            ended = _under_way(found) is None and _state(found).get("phase") in _ENDED and _state(found) != before
+            return _application(found) if ended else None
+
+        return await self._kube.follow(self._only(name), look=look)
+
+    def _only(self, name: str) -> Selection:
+        return Selection(self._applications, fields=f"metadata.name={name}")
+
+    def _missing(self, name: str) -> BotError:
+        return BotError(
+            f"Argo CD has no Application {name} in namespace {self._applications.namespace}: "
+            f"check the name, and that its group is switched on."
+        )
+
+
+def _state(found: KubeObject) -> KubeObject:
+    return (found.get("status") or {}).get("operationState") or {}
+
+
+def _under_way(found: KubeObject) -> str | None:
+    """The revision of the operation that was asked for or is running (empty: no particular one), or None."""
+    for operation in (found.get("operation"), _state(found).get("operation", {}) if _running(found) else None):
+        if operation is not None:
+            return str((operation.get("sync") or {}).get("revision") or "")
+    return None
+
+
+def _running(found: KubeObject) -> bool:
+    return _state(found).get("phase") in ("Running", "Terminating")
+
+
+def _succeeded(application: Application, revision: str) -> Application:
+    if application.phase == "Succeeded":
+        return application
+    raise SyncFailed(
+        f"Argo CD could not sync {application.name} to {revision[:7]}: {application.message or application.phase} "
+        f"— mend that (in git, or in Argo CD), then try again."
+    )
+
+
+def _describe(application: Application | None) -> str:
+    if application is None:
+        return "it does not exist"
+    words = [application.sync, application.health, f"last operation {application.phase or 'none'}", application.message]
+    return ", ".join(word for word in words if word)
+
+
+def _application(found: KubeObject) -> Application:
+    spec, status, state = found["spec"], found.get("status") or {}, _state(found)
+    sync = status.get("sync") or {}
+    sources = spec.get("sources") or [spec.get("source") or {}]
+    operation = (state.get("operation") or {}).get("sync") or {}
+    errors = [c.get("message", "") for c in status.get("conditions") or () if c.get("type", "").endswith("Error")]
+    return Application(
+        name=found["metadata"]["name"],
+        path=next((source["path"] for source in sources if source.get("path")), None),
+        automated=_is_automated(spec),
+        sync=sync.get("status") or "Unknown",
+        health=(status.get("health") or {}).get("status") or "Unknown",
+        revisions=tuple(sync.get("revisions") or filter(None, [sync.get("revision")])),
+        phase=state.get("phase"),
+        message=state.get("message") or "; ".join(filter(None, errors)),
+        operation_revision=operation.get("revision") or (state.get("syncResult") or {}).get("revision"),
+        destination_namespace=(spec.get("destination") or {}).get("namespace") or "",
+    )
+
+
+def _is_automated(spec: KubeObject) -> bool:
+    """`automated: {}` counts, `automated: null` and `automated: {enabled: false}` do not."""
+    automated = (spec.get("syncPolicy") or {}).get("automated")
+    return automated is not None and automated.get("enabled") is not False

@@ -1,0 +1,297 @@
+"""The cluster as the bot operates it: model Deployments, their replicas, and a pod's way to ready or to nothing.
+
+A model's Deployment is found by name in one namespace. The lease that a Deployment carries is the annotation
+`stoker.dev/lease`, so that the cluster alone tells who brought a model up.
+"""
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from typing import Literal
+
+from kubernetes.aio.client import ApiClient
+from pydantic import BaseModel, SecretStr
+
+from bot.clients import boot
+from bot.clients.boot import BootFailed, Phase
+from bot.clients.kube import Collection, Kube, KubeObject, Selection, View
+from bot.errors import BotError
+
+__all__ = ["BootFailed", "Cluster", "Phase", "Workload"]
+
+LEASE = "stoker.dev/lease"
+KIND = "stoker.dev/kind"
+GPU = "nvidia.com/gpu"
+_LOG_LINES = 40
+
+Kind = Literal["chat", "completion", "embedding"]
+
+
+class Workload(BaseModel, frozen=True):
+    """A Deployment that serves a model, and the Service in front of it.
+
+    `kind` is the label or annotation `stoker.dev/kind` where the Deployment has one. Else `embedding` for TEI (which
+    takes `--model-id`), `chat` when the model's or the served name says so (`instruct`, `chat`, `it`), and
+    `completion` for the rest: a base model has no chat template, and answers 400 to a chat.
+    """
+
+    name: str
+    namespace: str
+    replicas: int
+    ready_replicas: int
+    gpus: int
+    lease: str | None
+    served_name: str | None
+    service: str
+    port: int
+    image: str
+    kind: Kind
+
+
+class Cluster:
+    def __init__(self, api: ApiClient, namespace: str) -> None:
+        self._kube = Kube(api)
+        self._deployments = Collection("/apis/apps/v1", "deployments", namespace)
+        self._pods = Collection("/api/v1", "pods", namespace)
+        self._events = Collection("/api/v1", "events", namespace)
+        self._services = Collection("/api/v1", "services", namespace)
+
+    async def workload(self, name: str) -> Workload | None:
+        found = await self._kube.get(self._deployments, name)
+        return _workload(found, await self._kube.list(Selection(self._services))) if found else None
+
+    async def gpu_workloads(self) -> tuple[Workload, ...]:
+        """Every Deployment of the cluster that asks for a GPU with replicas above zero, whoever brought it up."""
+        found = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
+        holders = [d for d in found if _gpus(d) and _replicas(d) > 0]
+        services = await self._kube.list(Selection(self._services)) if holders else ()
+        return tuple(_workload(holder, services) for holder in holders)
+
+    async def scale(self, name: str, replicas: int, *, lease: str | None) -> None:
+        """Mark the Deployment with its lease (None takes the mark off), then set its replicas; repeating is harmless."""
+        found = await self._deployment(name)
+        if _annotations(found).get(LEASE) != lease:
+            await self._kube.patch(self._deployments, name, {"metadata": {"annotations": {LEASE: lease}}})
+        if _replicas(found) != replicas:
+            await self._kube.patch(self._deployments, name, {"spec": {"replicas": replicas}}, subresource="scale")
+
+    async def wait_ready(
+        self,
+        name: str,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        progress: Callable[[Phase], Awaitable[None]],
+    ) -> tuple[Phase, ...]:
+        """The phases of the boot, once the pod is ready; `progress` hears of each phase, and of each new detail of it.
+
+        Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds.
+        """
+        pods = self._pods_of(await self._deployment(name))
+        only = Selection(self._deployments, fields=f"metadata.name={name}")
+        told: Phase | None = None
+        events: tuple[KubeObject, ...] = ()
+        stale: set[str] | None = None
+
+        async def look(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
+            nonlocal told, events, stale
+            if stale is None:  # events outlive their boot by an hour: a ReplicaSet's from before are not about this one
+                stale = {e["metadata"]["resourceVersion"] for e in all_events.values()}
+            self._refuse_if_scaled_away(name, deployments)
+            pod = boot.newest(pods.values())
+            if pod is None:
+                fresh = [e for e in all_events.values() if e["metadata"]["resourceVersion"] not in stale]
+                events = tuple(e for e in fresh if _is_replica_set_of(name, e))
+                if refused := boot.refused_pod(events):
+                    raise refused
+                return None
+            events = boot.of(pod["metadata"]["name"], "Pod", all_events.values())
+            phases = boot.phases(pod, events)
+            if phases[-1] != told:
+                told = phases[-1]
+                await progress(told)
+            if boot.is_ready(pod):
+                return phases
+            await self._refuse_if_hopeless(name, pod, told, events)
+            return None
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._kube.follow(only, pods, Selection(self._events), look=look)
+        except TimeoutError as e:
+            raise boot.never_ready(timeout, told, events) from e
+
+    async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
+        """Returns when no pod of the model is left, so that its GPU is free."""
+        found = await self._kube.get(self._deployments, name)
+        if found is None:
+            return
+        left: tuple[str, ...] = ()
+
+        async def look(pods: View) -> bool | None:
+            nonlocal left
+            left = tuple(key[1] for key, pod in pods.items() if not boot.is_over(pod))
+            return None if left else True
+
+        try:
+            async with asyncio.timeout(timeout):
+                await self._kube.follow(self._pods_of(found), look=look)
+        except TimeoutError as e:
+            raise BotError(
+                f"{name} is scaled down, but {', '.join(left) or 'its pod'} is still there after {timeout:.0f} s and "
+                f"holds the GPU. Look why it does not end (kubectl describe pod), or delete it."
+            ) from e
+
+    async def node_since(self, name: str) -> datetime | None:
+        """When the node that the model's pod runs on was created: since then it bills."""
+        found = await self._kube.get(self._deployments, name)
+        if found is None:
+            return None
+        pods = [p for p in await self._kube.list(self._pods_of(found)) if p["spec"].get("nodeName")]
+        if not pods:
+            return None
+        last = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        node = await self._kube.get(Collection("/api/v1", "nodes"), last["spec"]["nodeName"])
+        return datetime.fromisoformat(node["metadata"]["creationTimestamp"]) if node else None
+
+    async def secret(self, name: str, field: str, *, namespace: str | None = None) -> SecretStr:
+        secrets = Collection("/api/v1", "secrets", namespace or self._deployments.namespace)
+        found = await self._kube.get(secrets, name)
+        encoded = ((found or {}).get("data") or {}).get(field)
+        if encoded is None:
+            raise BotError(f"Secret {name} in namespace {secrets.namespace} has no field {field}: create it.")
+        try:
+            return SecretStr(base64.b64decode(encoded).decode().strip())
+        except (binascii.Error, UnicodeDecodeError) as e:
+            raise BotError(f"Field {field} of Secret {name} in namespace {secrets.namespace} is not text.") from e
+
+    async def _refuse_if_hopeless(
+        self, name: str, pod: KubeObject, phase: Phase, events: tuple[KubeObject, ...]
+    ) -> None:
+        if phase.name == "waiting for a node":
+            if failed := boot.no_machine(events):
+                raise failed
+            if boot.wants_gpu(events):
+                others = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != (self._home, name)]
+                if others:
+                    raise boot.gpu_taken(f"{others[0].name} (namespace {others[0].namespace})")
+            return
+        if failed := boot.pull_failure(pod):
+            raise failed
+        if crashed := boot.crash(pod):
+            log = await self._kube.log(
+                self._pods,
+                pod["metadata"]["name"],
+                container=crashed.container,
+                lines=_LOG_LINES,
+                previous=crashed.restarted,
+            )
+            if failed := boot.explain(crashed, log):
+                raise failed
+
+    def _refuse_if_scaled_away(self, name: str, deployments: View) -> None:
+        if not any(_replicas(deployment) for deployment in deployments.values()):
+            raise BootFailed(
+                f"{name} was scaled to zero, or deleted, while it was starting.",
+                "Find out by whom, then ask for it again.",
+            )
+
+    async def _deployment(self, name: str) -> KubeObject:
+        found = await self._kube.get(self._deployments, name)
+        if found is None:
+            raise BotError(
+                f"There is no Deployment {name} in namespace {self._home}: is its Application synced? (/model list)"
+            )
+        return found
+
+    def _pods_of(self, deployment: KubeObject) -> Selection:
+        labels = deployment["spec"]["selector"].get("matchLabels") or {}
+        return Selection(self._pods, labels=",".join(f"{key}={value}" for key, value in labels.items()))
+
+    @property
+    def _home(self) -> str:
+        return self._deployments.namespace or ""
+
+
+def _workload(deployment: KubeObject, services: Iterable[KubeObject]) -> Workload:
+    meta = deployment["metadata"]
+    engine = _engine(deployment)
+    service, port = _endpoint(deployment, engine, services)
+    served_name = _argument(engine, "--served-model-name")
+    return Workload(
+        name=meta["name"],
+        namespace=meta["namespace"],
+        replicas=_replicas(deployment),
+        ready_replicas=(deployment.get("status") or {}).get("readyReplicas") or 0,
+        gpus=_gpus(deployment),
+        lease=_annotations(deployment).get(LEASE),
+        served_name=served_name,
+        service=service,
+        port=port,
+        image=engine.get("image", ""),
+        kind=_kind(deployment, engine, served_name),
+    )
+
+
+def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[KubeObject]) -> tuple[str, int]:
+    """Name and port of the Service that selects the pods; of a workload without one, its own name and container port."""
+    labels = (deployment["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    for service in services:
+        selector = service["spec"].get("selector")
+        same_namespace = service["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+        if same_namespace and selector and selector.items() <= labels.items():
+            return service["metadata"]["name"], service["spec"]["ports"][0]["port"]
+    ports = engine.get("ports") or [{}]
+    return deployment["metadata"]["name"], ports[0].get("containerPort", 8000)
+
+
+def _kind(deployment: KubeObject, engine: KubeObject, served_name: str | None) -> Kind:
+    said = _annotations(deployment).get(KIND) or (deployment["metadata"].get("labels") or {}).get(KIND)
+    match said:
+        case "chat" | "completion" | "embedding":
+            return said
+    if _argument(engine, "--model-id"):
+        return "embedding"
+    words = re.split(r"[^a-z]+", f"{_argument(engine, '--model')} {served_name}".lower())
+    return "chat" if {"instruct", "chat", "it"} & set(words) else "completion"
+
+
+def _engine(deployment: KubeObject) -> KubeObject:
+    """The container that serves: the one with the GPU, else the first."""
+    containers: list[KubeObject] = deployment["spec"]["template"]["spec"]["containers"]
+    return next((c for c in containers if _gpu_limit(c)), containers[0])
+
+
+def _argument(container: KubeObject, flag: str) -> str | None:
+    """The value of `--flag=value` or `--flag value`."""
+    words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following or None
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _gpu_limit(container: KubeObject) -> int:
+    return int(((container.get("resources") or {}).get("limits") or {}).get(GPU, 0))
+
+
+def _gpus(deployment: KubeObject) -> int:
+    return sum(_gpu_limit(container) for container in deployment["spec"]["template"]["spec"]["containers"])
+
+
+def _replicas(deployment: KubeObject) -> int:
+    return int(deployment["spec"].get("replicas", 1))
+
+
+def _annotations(deployment: KubeObject) -> dict[str, str]:
+    return deployment["metadata"].get("annotations") or {}
+
+
+def _is_replica_set_of(name: str, event: KubeObject) -> bool:
+    involved = event.get("involvedObject") or {}
+    made_by_us = re.fullmatch(rf"{re.escape(name)}-[a-z0-9]+", involved.get("name", ""))
+    return involved.get("kind") == "ReplicaSet" and made_by_us is not None
