@@ -1,0 +1,13 @@
+"""What people can ask in Slack: one file per noun. Parse, decide, enqueue, answer."""
+
+from slack_bolt.async_app import AsyncApp
+
+from bot.services import Services
+from commands import approval, gpu, model
+
+
+def register(app: AsyncApp, svc: Services) -> None:
+    """Every listener of the app; nothing else listens."""
+    gpu.register(app, svc)
+    model.register(app, svc)
+    approval.register(app, svc)

@@ -1,0 +1,66 @@
+"""The command `stoker`."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from bot.errors import BotError
+from bot.settings import load_settings
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@cli.command()
+def run() -> None:
+    """Run the bot, configured by environment variables and the file named by STOKER_CONFIG."""
+    from bot.app import run as run_bot
+
+    _log_to_stderr()
+    try:
+        asyncio.run(run_bot(load_settings()))
+    except BotError as error:
+        typer.echo(f"stoker: {error.message}", err=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def sandbox(
+    platform: Annotated[str | None, typer.Option(help="A platform repo (path or URL) instead of the sample.")] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than life the simulated cluster is.")] = 60,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
+    script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
+) -> None:
+    """Run the bot against a whole platform on this machine, with a page to try it on."""
+    from sandbox.main import run as run_sandbox
+
+    raise typer.Exit(asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config)))
+
+
+def _log_to_stderr() -> None:
+    """Readable on a terminal, JSON lines elsewhere."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("docket").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    cli()
+
+
+if __name__ == "__main__":
+    main()

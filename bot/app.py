@@ -1,0 +1,77 @@
+"""The composition root: clients, Slack app, docket worker and web server, in one place, under one TaskGroup."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import structlog
+from aiohttp import web
+from docket import Worker
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.web.async_client import AsyncWebClient
+
+import commands
+from bot import idle
+from bot.embedded import embedded_redis
+from bot.operations.tasks import tasks
+from bot.services import open_services
+from bot.settings import Settings
+from bot.web import web_app
+
+log = structlog.get_logger(__name__)
+
+_REDELIVERY = timedelta(seconds=6)
+"""A killed bot's tasks are taken up after this: a worker that lives renews its hold well within it."""
+
+
+async def run(settings: Settings) -> None:
+    """Run the bot until it is told to stop."""
+    async with AsyncExitStack() as stack:
+        redis_url = settings.redis_url or await stack.enter_async_context(
+            embedded_redis(settings.stoker_data_dir / "redis")
+        )
+        svc = await stack.enter_async_context(open_services(settings, redis_url))
+        secret = settings.slack_signing_secret
+        slack = AsyncApp(
+            client=AsyncWebClient(token=settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url),
+            signing_secret=secret.get_secret_value() if secret else None,
+        )
+        commands.register(slack, svc)
+        for task in [*tasks, idle.watch]:
+            svc.docket.register(task)
+        worker = await stack.enter_async_context(
+            Worker(
+                svc.docket,
+                concurrency=50,
+                redelivery_timeout=_REDELIVERY,
+                reconnection_delay=timedelta(seconds=1),
+                minimum_check_interval=timedelta(milliseconds=100),
+                scheduling_resolution=timedelta(milliseconds=100),
+            )
+        )
+        runner = web.AppRunner(web_app(svc, slack if secret else None), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        if settings.slack_app_token and not secret:
+            socket = AsyncSocketModeHandler(slack, settings.slack_app_token.get_secret_value())
+            await socket.connect_async()
+            stack.push_async_callback(socket.close_async)
+        await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
+        log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
+        await _until_stopped(asyncio.create_task(worker.run_forever()))
+
+
+async def _until_stopped(work: asyncio.Task[None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if work.done():
+        work.result()
+    work.cancel()
+    await asyncio.gather(work, waiting, return_exceptions=True)

@@ -1,0 +1,227 @@
+"""What an operation, a plan and a lease are, and which changes they allow. Frozen values, pure functions."""
+
+import hashlib
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from bot.errors import BotError
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Kind(StrEnum):
+    GPU_UP = "gpu up"
+    GPU_DOWN = "gpu down"
+    MODEL_ADD = "model add"
+    MODEL_SWAP = "model swap"
+
+
+class Status(StrEnum):
+    """`requested → awaiting approval → approved → running → …`; the last six are final.
+
+    `refused` is our addition to the specification: a request that could not work, told to its sender alone.
+    """
+
+    REQUESTED = "requested"
+    AWAITING = "awaiting approval"
+    APPROVED = "approved"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+    @property
+    def final(self) -> bool:
+        return self not in (Status.REQUESTED, Status.AWAITING, Status.APPROVED, Status.RUNNING)
+
+
+class AlreadyDecided(BotError):
+    """A click or an event came too late."""
+
+
+class Request(_Value):
+    """What a person asked for, as they said it."""
+
+    kind: Kind
+    model: str
+    actor: str
+    """Slack user id; empty when the bot itself asks (idle, end of lease)."""
+    channel: str
+    at: datetime
+    hold: timedelta | None = None
+    reason: str = ""
+    hf_id: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class Pull(_Value):
+    """The pull request of an operation, as last seen."""
+
+    number: int
+    url: str
+    branch: str
+    head: str
+    checks: str = "pending"
+    failing: tuple[str, ...] = ()
+    mergeable: bool | None = None
+    merged_by: str = ""
+    merge_commit: str = ""
+
+
+class Plan(_Value):
+    """What will be done: what approval is given to, and bound to."""
+
+    commit: str
+    """The commit of the main branch at which the plan was made, 40 hex digits."""
+    tree: str = ""
+    """Git's id of the endpoint's folder at `commit`: the plan is void when main's differs."""
+    rows: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    applications: tuple[str, ...] = ()
+    estimate_usd: float | None = None
+    pull: Pull | None = None
+
+
+class Vote(_Value):
+    by: str
+    at: datetime
+    approve: bool
+    reason: str = ""
+
+
+class Phase(_Value):
+    name: str
+    began: datetime
+    ended: datetime | None = None
+    detail: str = ""
+
+
+class Check(_Value):
+    """One smoke test: passed or not, with its evidence."""
+
+    name: str
+    passed: bool
+    evidence: str
+
+
+class Message(_Value):
+    """Where a Slack message is."""
+
+    channel: str
+    ts: str
+
+
+class Operation(_Value):
+    id: str
+    request: Request
+    status: Status = Status.REQUESTED
+    version: int = 0
+    updated: datetime
+    plan: Plan | None = None
+    votes: tuple[Vote, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    checks: tuple[Check, ...] = ()
+    outcome: str = ""
+    failure: str = ""
+    """Set before the undoing starts, so that a restart goes on undoing instead of trying again."""
+    cancelled_by: str = ""
+    expires: datetime | None = None
+    message: Message | None = None
+
+    def moved(self, status: Status, now: datetime, **changes: object) -> "Operation":
+        """The operation in its next status; AlreadyDecided when it is over or the step is not allowed."""
+        if status not in _NEXT.get(self.status, ()):
+            raise AlreadyDecided(f"This request is already {self.status}{_by_whom(self)}.")
+        return self.model_copy(update={"status": status, "updated": now, **changes})
+
+    def with_phase(self, name: str, now: datetime, detail: str = "") -> "Operation":
+        """Enter a phase, ending the one before; the same phase again keeps its start."""
+        if self.phases and self.phases[-1].name == name and self.phases[-1].ended is None:
+            last = self.phases[-1].model_copy(update={"detail": detail})
+            return self.model_copy(update={"phases": (*self.phases[:-1], last), "updated": now})
+        return self.model_copy(
+            update={
+                "phases": (*self.with_phases_ended(now).phases, Phase(name=name, began=now, detail=detail)),
+                "updated": now,
+            }
+        )
+
+    def with_phases_ended(self, now: datetime) -> "Operation":
+        ended = tuple(p if p.ended else p.model_copy(update={"ended": now}) for p in self.phases)
+        return self.model_copy(update={"phases": ended})
+
+    @property
+    def approvals(self) -> tuple[Vote, ...]:
+        return tuple(vote for vote in self.votes if vote.approve)
+
+
+_OVER = (Status.FAILED, Status.CANCELLED)
+_NEXT: dict[Status, tuple[Status, ...]] = {
+    Status.REQUESTED: (Status.AWAITING, Status.RUNNING, Status.REFUSED, *_OVER),
+    Status.AWAITING: (Status.APPROVED, Status.DENIED, Status.EXPIRED, *_OVER),
+    Status.APPROVED: (Status.RUNNING, Status.AWAITING, *_OVER),
+    Status.RUNNING: (Status.SUCCEEDED, Status.AWAITING, *_OVER),
+}
+
+
+def _by_whom(op: Operation) -> str:
+    if op.votes and op.status not in (Status.AWAITING, Status.REQUESTED):
+        vote = op.votes[-1]
+        return f", {'approved' if vote.approve else 'denied'} by <@{vote.by}> at {vote.at:%H:%M} UTC"
+    return ""
+
+
+def operation_id(delivery: str) -> str:
+    """The id of the operation that a delivery asks for: a repeated delivery gives the same one."""
+    return hashlib.sha256(delivery.encode()).hexdigest()[:10]
+
+
+class Lease(_Value):
+    """One model's hold on the GPU. Its end is acted on, it never just expires."""
+
+    model: str
+    op: str
+    holder: str
+    reason: str = ""
+    fence: int
+    commit: str = ""
+    hold: timedelta
+    claimed: datetime
+    ready: datetime | None = None
+    """The lease's time starts here, not when it was claimed: nobody can use a model that is booting."""
+    ends: datetime | None = None
+    keeps: int = 0
+    keep_until: datetime | None = None
+    message: Message | None = None
+
+
+class Session(_Value):
+    """What the idle watch remembers of one lease; written by the watch alone."""
+
+    fence: int
+    sampled: datetime
+    active: datetime
+    """When the model last worked, as far as the samples tell."""
+    counter: float = 0
+    requests: float = 0
+    requests_seen: float = 0
+    """The engine's own counter at the last sample; it starts anew when the pod does."""
+    tokens: float = 0
+    tokens_seen: float = 0
+    idle_seconds: float = 0
+    reminders: int = 0
+    reminded: datetime | None = None
+    announced: bool = False
+    warned: bool = False
+
+
+def cost(duration: timedelta, price_per_hour: float) -> float:
+    """US dollars that a GPU node bills for `duration`."""
+    return duration.total_seconds() / 3600 * price_per_hour

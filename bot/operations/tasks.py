@@ -1,0 +1,72 @@
+"""The docket tasks. Each carries an operation's id and nothing else, and may be run again from its first line."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import assert_never
+
+import structlog
+from docket import Depends, ExponentialRetry, Perpetual, Retry
+
+from bot.domain import Kind, Operation, Status
+from bot.operations import change, gpu, life
+from bot.services import Services, services
+
+log = structlog.get_logger(__name__)
+
+_RETRY = ExponentialRetry(attempts=6, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
+
+
+async def advance(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+    """Carry an operation on from wherever it is."""
+    async with life.settled(svc, op_id, retry):
+        op = await svc.store.load(op_id)
+        if op.status.final:
+            if op.status is not Status.REFUSED:
+                await life.show(svc, op, force=True)
+        elif op.status is Status.AWAITING and not op.failure:
+            await (change.close(svc, op) if life.is_closing(op) else life.present(svc, op))
+        else:
+            await _work(svc, op)
+
+
+async def _work(svc: Services, op: Operation) -> None:
+    match op.request.kind:
+        case Kind.GPU_UP:
+            await (gpu.plan_up(svc, op) if op.status is Status.REQUESTED else gpu.bring_up(svc, op))
+        case Kind.GPU_DOWN:
+            await gpu.bring_down(svc, op)
+        case Kind.MODEL_ADD | Kind.MODEL_SWAP:
+            await (change.propose(svc, op) if op.status is Status.REQUESTED else change.roll_out(svc, op))
+        case _:
+            assert_never(op.request.kind)
+
+
+async def expire(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+    """End a request that nobody decided; scheduled when it is asked."""
+    await life.expire(svc, op_id)
+
+
+async def follow(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+    """Look at one pull request, because GitHub said that it changed."""
+    await change.follow(svc, await svc.store.load(op_id))
+
+
+async def sweep(
+    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)
+) -> None:
+    """See that every open operation has a task, also when a crash came between a decision and its task."""
+    for op in await svc.store.open():
+        await life.enqueue(svc, op)
+
+
+async def poll_pulls(
+    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)
+) -> None:
+    """Look at the open pull requests: the way without a webhook, and the safety net with one."""
+    perpetual.after(svc.config.github.poll_every)
+    for op in await svc.store.open():
+        if op.plan and op.plan.pull:
+            await change.follow(svc, op)
+
+
+tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls]

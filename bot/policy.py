@@ -1,0 +1,79 @@
+"""Who may ask, approve, cancel and bring down. Pure: values in, a decision with its reason out.
+
+Asked again at every click, because a button may be older than a person's role.
+"""
+
+from dataclasses import dataclass
+
+from bot.domain import Operation
+from bot.settings import Config
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Allowed, or refused with a reason for the person who asked."""
+
+    allowed: bool
+    reason: str = ""
+
+
+ALLOW = Verdict(True)
+
+
+def refuse(reason: str) -> Verdict:
+    return Verdict(False, reason)
+
+
+@dataclass(frozen=True)
+class People:
+    """The members of each role as user ids, user groups already resolved."""
+
+    requesters: frozenset[str]
+    approvers: frozenset[str]
+    admins: frozenset[str]
+
+
+def may_request(actor: str, people: People, config: Config) -> Verdict:
+    if not config.roles.requesters or actor in people.requesters | people.approvers | people.admins:
+        return ALLOW
+    return refuse("You are not on the list of people who may ask for the GPU (`roles.requesters`); ask an admin.")
+
+
+def can_be_approved(people: People) -> Verdict:
+    """Fail closed: with nobody to approve, nothing cost-gated is even asked for."""
+    if people.approvers:
+        return ALLOW
+    return refuse(
+        "Nobody is configured to approve (`roles.approvers` is empty), so nothing that costs money can run."
+        " An admin must name approvers in Stoker's configuration."
+    )
+
+
+def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdict:
+    if actor not in people.approvers:
+        names = ", ".join(f"<@{user}>" for user in sorted(people.approvers - {op.request.actor})) or "nobody"
+        return refuse(f"Only approvers can decide this: {names}.")
+    if actor == op.request.actor and not config.approvals.self_approval:
+        return refuse("You asked for this yourself, so a teammate must approve it.")
+    if any(vote.by == actor for vote in op.votes):
+        return refuse("You have already approved this; another approver is needed as well.")
+    return ALLOW
+
+
+def may_deny(op: Operation, actor: str, people: People) -> Verdict:
+    if actor in people.approvers:
+        return ALLOW
+    names = ", ".join(f"<@{user}>" for user in sorted(people.approvers)) or "nobody"
+    return refuse(f"Only approvers can decide this: {names}. Whoever asked can cancel it.")
+
+
+def may_cancel(op: Operation, actor: str, people: People) -> Verdict:
+    if actor == op.request.actor or actor in people.approvers | people.admins:
+        return ALLOW
+    return refuse(f"Only <@{op.request.actor}>, who asked, or an approver can cancel this.")
+
+
+def may_keep(holder: str, actor: str, people: People) -> Verdict:
+    if actor == holder or actor in people.approvers | people.admins:
+        return ALLOW
+    return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can keep it.")

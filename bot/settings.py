@@ -1,0 +1,221 @@
+"""Every setting, and the only reader of the environment.
+
+Secrets and addresses come from environment variables; policy and layout from the YAML file named by
+`STOKER_CONFIG`. A wrong one stops the start with one line that names it (`SettingsError`).
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bot.durations import Duration, parse_duration
+from bot.errors import BotError
+from manifests.contract import Layout
+
+
+class SettingsError(BotError):
+    """A setting is missing or wrong; the message names it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SlackSection(_Section):
+    channel: str = Field(default="", description="Id of the channel where operations are shown, e.g. C0123456789.")
+    update_every: Duration = Field(
+        default=parse_duration("3s"), description="Shortest time between two updates of one operation's message."
+    )
+
+
+class Roles(_Section):
+    requesters: tuple[str, ...] = Field(
+        default=(), description="Users (U…) and user groups (S…) who may ask; empty means everybody in the workspace."
+    )
+    approvers: tuple[str, ...] = Field(
+        default=(), description="Users and user groups who may approve; empty means that nothing cost-gated runs."
+    )
+    admins: tuple[str, ...] = Field(default=(), description="Users and user groups who may cancel what others asked.")
+
+
+class Approvals(_Section):
+    quorum: int = Field(default=1, ge=1, description="How many different people must approve.")
+    expire_after: Duration = Field(
+        default=parse_duration("1h"), description="After this time without a decision the request expires."
+    )
+    pull_expire_after: Duration = Field(
+        default=parse_duration("7d"), description="The same for the roll-out of a pull request."
+    )
+    self_approval: bool = Field(default=False, description="Whether one may approve one's own request.")
+
+
+class LeaseLimits(_Section):
+    default: Duration = Field(default=parse_duration("2h"), description="Length of a lease when `for` is not said.")
+    longest: Duration = Field(default=parse_duration("8h"), description="The longest lease that can be asked for.")
+    warn_before: Duration = Field(
+        default=parse_duration("15m"), description="How long before its end the holder is warned."
+    )
+
+
+class Idle(_Section):
+    remind_after: Duration = Field(default=parse_duration("15m"), description="Idle time before the first reminder.")
+    down_after: Duration = Field(
+        default=parse_duration("60m"), description="Idle time after which the model is brought down."
+    )
+    sample_every: Duration = Field(default=parse_duration("30s"), description="How often the metrics are read.")
+    keep: Duration = Field(default=parse_duration("1h"), description="What *Keep* buys.")
+    keeps: int = Field(default=3, ge=0, description="How many times one session can be kept in a row.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.down_after <= self.remind_after:
+            raise ValueError("down_after must be longer than remind_after, or nobody could answer the reminder")
+        return self
+
+
+class Gpu(_Section):
+    slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
+    price_per_hour: float = Field(default=0.85, gt=0, description="US dollars for one GPU node and hour.")
+    vram_mib: int = Field(default=23034, gt=0, description="Usable memory of the GPU, MiB (L4: 23034).")
+    host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
+    boot_limit: Duration = Field(default=parse_duration("1200s"), description="Longest cold start that is waited for.")
+    drain: Duration = Field(
+        default=parse_duration("10m"), description="How long the node bills after the last GPU pod has gone."
+    )
+
+
+class GitHubSection(_Section):
+    poll_every: Duration = Field(
+        default=parse_duration("30s"), description="How often open pull requests are looked at without a webhook."
+    )
+    labels: tuple[str, ...] = Field(default=("stoker",), description="Labels of the pull requests.")
+    author_name: str = Field(default="Stoker", description="Author of the commits.")
+    author_email: str = Field(default="stoker@users.noreply.github.com", description="Author's address.")
+
+
+class ArgoSection(_Section):
+    namespace: str = Field(default="argocd", description="Namespace of the Applications.")
+    sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync that is waited for.")
+
+
+class SecretRef(_Section):
+    namespace: str
+    name: str
+    field: str
+
+
+class Gateway(_Section):
+    application: str = Field(default="litellm", description="Name of LiteLLM's Application.")
+    master_key: SecretRef = Field(
+        default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),
+        description="Where LiteLLM's master key is.",
+    )
+    smoke_budget: float = Field(default=0.01, gt=0, description="Budget of a smoke test's virtual key, US dollars.")
+
+
+class Engine(_Section):
+    api_key: SecretRef = Field(
+        default=SecretRef(namespace="serving", name="vllm-api-key", field="api-key"),
+        description="Where vLLM's API key is.",
+    )
+
+
+class Config(_Section):
+    """Policy and layout: the YAML file named by STOKER_CONFIG."""
+
+    slack: SlackSection = SlackSection()
+    roles: Roles = Roles()
+    approvals: Approvals = Approvals()
+    lease: LeaseLimits = LeaseLimits()
+    idle: Idle = Idle()
+    gpu: Gpu = Gpu()
+    github: GitHubSection = GitHubSection()
+    argocd: ArgoSection = ArgoSection()
+    litellm: Gateway = Gateway()
+    vllm: Engine = Engine()
+    platform: Layout = Layout()
+
+
+class Settings(BaseSettings):
+    """Secrets and addresses, one environment variable a field (upper case)."""
+
+    model_config = SettingsConfigDict(env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    slack_bot_token: SecretStr = Field(description="Bot token, xoxb-….")
+    slack_app_token: SecretStr | None = Field(default=None, description="App-level token, xapp-…, for Socket Mode.")
+    slack_signing_secret: SecretStr | None = Field(
+        default=None, description="When set, Slack's requests come over HTTP, signed, at /slack/events."
+    )
+    slack_api_url: str = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
+    github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
+    github_api_url: str = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
+    github_repository: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", description="The platform repo as owner/name."
+    )
+    github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
+    git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")
+    redis_url: str = Field(default="", description="Any Redis; empty starts an embedded server, data on disk.")
+    litellm_url: str = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
+    vllm_url_template: str = Field(
+        default="http://{service}.{namespace}.svc:{port}", description="Where a model's Service answers."
+    )
+    hf_endpoint: str = Field(default="https://huggingface.co", description="Hugging Face Hub.")
+    hf_token: SecretStr | None = Field(default=None, description="For gated models.")
+    kubeconfig: str = Field(default="", description="Path of a kubeconfig; empty means in-cluster.")
+    stoker_config: Path | None = Field(default=None, description="The YAML file with policy and layout.")
+    stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
+    stoker_port: int = Field(default=8080, ge=1, le=65535, description="Port of /healthz, /readyz and the webhooks.")
+    stoker_host: str = Field(default="0.0.0.0", description="Address that the port is bound to.")  # noqa: S104
+    config: Config = Field(default=Config(), exclude=True)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.slack_app_token is None and self.slack_signing_secret is None:
+            raise ValueError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set")
+        return self
+
+    @property
+    def remote(self) -> str:
+        return self.git_remote_url or f"https://github.com/{self.github_repository}.git"
+
+
+def load_settings() -> Settings:
+    """Read the environment and the file it names; SettingsError says in one line what is wrong."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, env=True)) from None
+    config = load_config(settings.stoker_config) if settings.stoker_config else Config()
+    if not config.slack.channel:
+        where = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"
+        raise SettingsError(f"slack.channel is missing in {where}: put the id of the channel for operations there")
+    return settings.model_copy(update={"config": config})
+
+
+def load_config(path: Path) -> Config:
+    """Read the policy file; SettingsError names file and key."""
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"STOKER_CONFIG: cannot read {path}: {error.strerror}") from error
+    except YAMLError as error:
+        raise SettingsError(f"STOKER_CONFIG: {path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Config.model_validate(raw or {})
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_first_problem(error, env=False)}") from None
+
+
+def _first_problem(error: ValidationError, *, env: bool) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if env:
+        name = name.upper()
+        if first["type"] == "missing":
+            return f"{name} is not set"
+    return f"{name}: {message}" if name else message

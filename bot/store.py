@@ -1,0 +1,198 @@
+"""What Stoker remembers: operations with compare-and-set, their step ledger, posted messages, the audit log.
+
+Everything lives in Redis under one hash tag, so that a script may touch several keys on a cluster too.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bot.domain import Kind, Message, Operation, Session
+from bot.errors import Unavailable
+
+PREFIX = "{stoker}"
+_FINISHED_KEPT = timedelta(days=30)
+_AUDIT_KEPT = 100_000
+
+T = TypeVar("T")
+
+_SAVE = """
+-- Writes an operation only over the version that was read; keeps the set of open ones and the audit log with it,
+-- in the same atomic step, so that each transition is logged exactly once.
+-- KEYS: operation, open set, audit stream, all set. ARGV: version read (-1: must not exist), new JSON, id,
+-- time of the request, 'open'|'final', audit JSON, seconds to keep a finished one, audit entries to keep.
+local current = redis.call('GET', KEYS[1])
+local version = current and cjson.decode(current).version or -1
+if version ~= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[4], ARGV[4], ARGV[3])
+if ARGV[5] == 'final' then
+  redis.call('ZREM', KEYS[2], ARGV[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[7])
+else
+  redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
+end
+if ARGV[6] ~= '' then redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'entry', ARGV[6]) end
+return 1
+"""
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Redis's own errors, in our words."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis", str(error)) from error
+
+
+class Store:
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._save = redis.register_script(_SAVE)
+
+    async def create(self, op: Operation) -> Operation:
+        """Remember a new operation, or return the one that an earlier delivery of the same request made."""
+        return op if await self._write(op, read=-1, event="requested") else await self.load(op.id)
+
+    async def load(self, op_id: str) -> Operation:
+        with redis_errors():
+            text = await self._redis.get(f"{PREFIX}:op:{op_id}")
+        if text is None:
+            raise KeyError(op_id)
+        return Operation.model_validate_json(text)
+
+    async def update(self, op_id: str, change: Callable[[Operation], Operation], event: str = "") -> Operation:
+        """Apply a pure change to the newest version; what `change` raises passes through and nothing is written.
+
+        `event` goes to the audit log in the same step; without one, nothing is logged.
+        """
+        while True:  # ends: each round that loses has let somebody else's write win
+            op = await self.load(op_id)
+            changed = change(op)
+            if changed == op:
+                return op
+            changed = changed.model_copy(update={"version": op.version + 1})
+            if await self._write(changed, read=op.version, event=event):
+                return changed
+
+    async def _write(self, op: Operation, *, read: int, event: str) -> bool:
+        audit = ""
+        if event:
+            who = op.votes[-1].by if op.votes else op.request.actor
+            audit = json.dumps(
+                {
+                    "at": op.updated.isoformat(),
+                    "event": event,
+                    "op": op.id,
+                    "what": op.request.kind,
+                    "model": op.request.model,
+                    "who": who or "stoker",
+                    "status": op.status,
+                    "why": op.outcome or op.failure or op.request.reason,
+                    "commit": op.plan.commit if op.plan else "",
+                }
+            )
+        with redis_errors():
+            return bool(
+                await self._save(
+                    keys=[f"{PREFIX}:op:{op.id}", f"{PREFIX}:ops:open", f"{PREFIX}:audit", f"{PREFIX}:ops"],
+                    args=[
+                        read,
+                        op.model_dump_json(),
+                        op.id,
+                        op.request.at.timestamp(),
+                        "final" if op.status.final else "open",
+                        audit,
+                        int(_FINISHED_KEPT.total_seconds()),
+                        _AUDIT_KEPT,
+                    ],
+                )
+            )
+
+    async def open(self, kind: Kind | None = None, model: str | None = None) -> list[Operation]:
+        """The operations that are not over, oldest first."""
+        with redis_errors():
+            ids = await self._redis.zrange(f"{PREFIX}:ops:open", 0, -1)
+            texts = await self._redis.mget([f"{PREFIX}:op:{_text(i)}" for i in ids]) if ids else []
+        found = [Operation.model_validate_json(text) for text in texts if text]
+        return [
+            op
+            for op in found
+            if (kind is None or op.request.kind is kind) and (model is None or op.request.model == model)
+        ]
+
+    async def audit(self, count: int = 1000) -> list[dict[str, str]]:
+        """The newest entries of the audit log, oldest first."""
+        with redis_errors():
+            rows = await self._redis.xrevrange(f"{PREFIX}:audit", count=count)
+        return [json.loads(fields[b"entry"]) for _, fields in reversed(rows or []) if fields]
+
+    async def once(self, op_id: str, name: str, act: Callable[[], Awaitable[T]], returns: type[T]) -> T:
+        """Do a step of an operation unless an earlier run finished it; returns what that run returned.
+
+        A crash between the act and the note repeats the act, so an act looks first and then acts.
+        """
+        key, adapter = f"{PREFIX}:op:{op_id}:steps", TypeAdapter[T](returns)
+        with redis_errors():
+            noted = await self._redis.hget(key, name)
+        if noted is not None:
+            return adapter.validate_json(noted)
+        result = await act()
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(key, name, adapter.dump_json(result))
+                pipe.expire(key, int(_FINISHED_KEPT.total_seconds()))
+                await pipe.execute()
+        return result
+
+    async def forget_step(self, op_id: str, name: str) -> None:
+        with redis_errors():
+            await self._redis.hdel(f"{PREFIX}:op:{op_id}:steps", name)
+
+    async def intend_message(self, key: str, now: datetime) -> Message | datetime | None:
+        """Note that a message is about to be posted.
+
+        None: nobody tried before. A time: somebody did, then, and it is not known whether it arrived.
+        A Message: it was posted.
+        """
+        name = f"{PREFIX}:message:{key}"
+        with redis_errors():
+            first = await self._redis.set(name, now.isoformat(), nx=True, ex=int(_FINISHED_KEPT.total_seconds()))
+            if first:
+                return None
+            noted = _text(await self._redis.get(name) or now.isoformat())
+        return Message.model_validate_json(noted) if noted.startswith("{") else datetime.fromisoformat(noted)
+
+    async def note_message(self, key: str, message: Message) -> None:
+        with redis_errors():
+            await self._redis.set(
+                f"{PREFIX}:message:{key}", message.model_dump_json(), ex=int(_FINISHED_KEPT.total_seconds())
+            )
+
+    async def forget_message(self, key: str) -> None:
+        with redis_errors():
+            await self._redis.delete(f"{PREFIX}:message:{key}")
+
+    async def session(self, model: str) -> Session | None:
+        with redis_errors():
+            text = await self._redis.hget(f"{PREFIX}:sessions", model)
+        return Session.model_validate_json(text) if text else None
+
+    async def save_session(self, model: str, session: Session) -> None:
+        with redis_errors():
+            await self._redis.hset(f"{PREFIX}:sessions", model, session.model_dump_json())
+
+    async def ping(self) -> None:
+        with redis_errors():
+            await self._redis.ping()
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

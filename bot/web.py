@@ -1,0 +1,51 @@
+"""The one port: health, readiness, GitHub's webhook, and Slack's requests when they come over HTTP."""
+
+import hashlib
+import hmac
+
+from aiohttp import web
+from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
+from slack_bolt.async_app import AsyncApp
+
+from bot.errors import Unavailable
+from bot.operations import tasks
+from bot.services import Services
+
+
+def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
+    """The aiohttp application; `slack` is given when Slack's requests come over HTTP."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        try:
+            await svc.store.ping()
+        except Unavailable as error:
+            return web.Response(text=f"{error}\n", status=503)
+        return web.Response(text="ready\n")
+
+    async def github(request: web.Request) -> web.Response:
+        secret, body = svc.settings.github_webhook_secret, await request.read()
+        if secret is None:
+            return web.Response(text="GITHUB_WEBHOOK_SECRET is not set\n", status=404)
+        digest = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(f"sha256={digest}", request.headers.get("X-Hub-Signature-256", "")):
+            return web.Response(text="bad signature\n", status=401)
+        delivery = request.headers.get("X-GitHub-Delivery", "")
+        for op in await svc.store.open():
+            if op.plan and op.plan.pull:
+                await svc.docket.add(tasks.follow, key=f"{op.id}:follow:{delivery}")(op.id)
+        return web.Response(text="ok\n")
+
+    async def slack_events(request: web.Request) -> web.Response:
+        assert slack is not None  # noqa: S101  # the route exists only with it
+        return await to_aiohttp_response(await slack.async_dispatch(await to_bolt_request(request)))
+
+    app = web.Application(client_max_size=2**20)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_post("/github/webhook", github)
+    if slack is not None:
+        app.router.add_post("/slack/events", slack_events)
+    return app

@@ -1,0 +1,34 @@
+"""How a listener answers: at once, and in one place when something is wrong."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from bot.errors import BotError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+Respond = Callable[..., Awaitable[Any]]
+
+
+async def answered(respond: Respond, work: Awaitable[str | None]) -> None:
+    """Do the work of a command or click and tell its sender, alone, what came of it."""
+    try:
+        text = await work
+    except BotError as error:
+        text = error.message
+    except Unavailable as error:
+        text = (
+            f"{error}, so nothing was started: the GPU goes up only when its lease can be checked."
+            " `/gpu down NAME` still works."
+            if error.system == "Redis"
+            else f"{error}. Nothing was changed; try again in a moment."
+        )
+    except Exception:
+        error_id = uuid.uuid4().hex[:8]
+        log.exception("unexpected error", error_id=error_id)
+        text = f"Something unexpected went wrong. Search Stoker's log for `{error_id}`."
+    if text:
+        await respond(text=text, response_type="ephemeral", replace_original=False)

@@ -1,0 +1,99 @@
+"""`/gpu`: who has it, bring up, bring down."""
+
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+from bot.domain import Kind, Request, cost
+from bot.durations import show_duration
+from bot.errors import Unavailable
+from bot.operations.gpu import bring_down_without_redis, down_request
+from bot.operations.life import request
+from bot.services import Services
+from bot.views import busy_line, clock, code, money
+from commands.answers import answered
+from commands.words import Misunderstood, nearest, read
+
+HELP = """*/gpu* — the shared GPU
+• `/gpu status` — who holds it, for which model, since when, what it has cost
+• `/gpu up NAME [for 2h] [because …]` — bring a model up; a teammate approves
+• `/gpu down [NAME]` — bring it down, with a receipt; needs no approval
+• `/gpu help` — this"""
+_VERBS = ("status", "up", "down", "help")
+
+
+def register(app: AsyncApp, svc: Services) -> None:
+    @app.command("/gpu")
+    async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
+        await ack()
+        await answered(respond, _gpu(svc, command))
+
+
+async def _gpu(svc: Services, command: dict[str, Any]) -> str | None:
+    said = read(command.get("text") or "")
+    match said.verb:
+        case "" | "status":
+            return await status(svc)
+        case "help":
+            return HELP
+        case "up":
+            if len(said.names) != 1:
+                raise Misunderstood("Say which model: `/gpu up NAME [for 2h] [because …]`.")
+            wanted = Request(
+                kind=Kind.GPU_UP,
+                model=said.names[0],
+                actor=command["user_id"],
+                channel=svc.config.slack.channel,
+                at=svc.clock(),
+                hold=said.hold,
+                reason=said.reason,
+            )
+            await request(svc, wanted, command["trigger_id"])
+            return None
+        case "down":
+            return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
+        case _:
+            raise Misunderstood(f"I don't know `/gpu {said.verb}`.{nearest(said.verb, _VERBS, '/gpu')}\n{HELP}")
+
+
+async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> str | None:
+    """Bring a model down; without a name, the one that holds the GPU. With Redis gone it is done here and now."""
+    try:
+        if not names:
+            names = tuple(lease.model for lease in await svc.leases.held())
+            if not names:
+                return "Nothing is up: nobody holds the GPU."
+        for name in names:
+            wanted = down_request(name, actor, svc.config.slack.channel, svc.clock(), reason)
+            await request(svc, wanted, f"{delivery}:{name}")
+        return None
+    except Unavailable as error:
+        if error.system != "Redis":
+            raise
+        if not names:
+            return "Redis does not answer, so I don't know what is up. Say which: `/gpu down NAME`."
+        return "\n".join([await bring_down_without_redis(svc, name) for name in names])
+
+
+async def status(svc: Services) -> str:
+    """Who holds the GPU, for which model, since when, cost so far, idle time, lease end."""
+    now, said = svc.clock(), []
+    for lease in await svc.leases.held():
+        line = f"🔥 {busy_line(lease, now)}"
+        spent = cost(now - lease.claimed, svc.config.gpu.price_per_hour)
+        line += f"\nCost so far about {money(spent)}."
+        session = await svc.store.session(lease.model)
+        if lease.ready and session and session.fence == lease.fence:
+            line += f" Last active {show_duration(now - session.active)} ago, {session.requests:.0f} requests."
+        if lease.ends:
+            line += f" The lease ends at {clock(lease.ends)}."
+        said.append(line)
+    leased = {lease.model for lease in await svc.leases.held()}
+    said += [
+        f"⚠️ {code(w.namespace + '/' + w.name)} uses the GPU without a lease (scaled with kubectl?). `/gpu down {w.name}` ends it."
+        for w in await svc.cluster.gpu_workloads()
+        if w.name not in leased
+    ]
+    waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
+    said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
+    return "\n".join(said) or "The GPU is free. Nothing is running, nothing is billed."

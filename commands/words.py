@@ -1,0 +1,48 @@
+"""How a command line is read: words, `key=value` options, `for 2h`, `because …`."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+
+from bot.durations import parse_duration
+from bot.errors import BotError
+
+
+class Misunderstood(BotError):
+    """What was typed is no command; says what is."""
+
+
+@dataclass(frozen=True)
+class Words:
+    verb: str
+    names: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
+    hold: timedelta | None
+    reason: str
+
+
+def read(text: str) -> Words:
+    """Take a command apart; Misunderstood for an unclosed quote or a duration that is none."""
+    text, _, reason = text.partition(" because ")
+    try:
+        words = shlex.split(text.replace("“", '"').replace("”", '"'))
+    except ValueError as error:
+        raise Misunderstood(f"A quote is not closed in `{text}`.") from error
+    hold = None
+    lower = [word.lower() for word in words]
+    if "for" in lower:
+        index = lower.index("for")
+        try:
+            hold = parse_duration(" ".join(words[index + 1 :]))
+        except ValueError as error:
+            raise Misunderstood(str(error)) from error
+        words = words[:index]
+    options = tuple((key, value) for key, eq, value in (word.partition("=") for word in words[1:]) if eq)
+    names = tuple(word for word in words[1:] if "=" not in word)
+    return Words(words[0].lower() if words else "", names, options, hold, reason.strip())
+
+
+def nearest(word: str, known: tuple[str, ...], command: str) -> str:
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean `{command} {near[0]}`?" if near else ""
