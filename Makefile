@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install sandbox check lint test lock clean
+.PHONY: help install sandbox check lint test docs lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: install
 
 test: install
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+docs: install  ## write docs/configuration.md anew
+	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \

@@ -22,14 +22,14 @@ Kind = Literal["chat", "completion", "embedding"]
 ANSWER_TIMEOUT = httpx.Timeout(10.0, read=120.0)
 MAX_TOKENS = 16
 
-# Which samples of /metrics feed which field; the last two are TEI's.
+# Which samples of /metrics feed which field; the last two are TEI's. The parser ends every counter's name in `_total`.
 SIGNALS = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
     "vllm:request_success_total": "requests",
     "vllm:prompt_tokens_total": "prompt_tokens",
     "vllm:generation_tokens_total": "generation_tokens",
-    "te_request_count": "requests",
+    "te_request_count_total": "requests",
     "te_queue_size": "waiting",
 }
 

@@ -1,0 +1,88 @@
+"""Every setting is documented; a wrong one stops the start with one line that names it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.settings import SettingsError, load_config, load_settings, reference
+
+NEEDED = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1", "GITHUB_REPOSITORY": "acme/llm-platform"}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "stoker.yaml"
+    path.write_text("slack: {channel: C1}\n")
+    for name, value in {**NEEDED, "STOKER_CONFIG": str(path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLACK_SIGNING_SECRET", raising=False)
+    return path
+
+
+def test_the_documentation_is_whole() -> None:
+    """docs/configuration.md is what `make docs` writes."""
+    assert (ROOT / "docs/configuration.md").read_text() == reference()
+
+
+def test_durations_are_written_as_people_do(config: Path) -> None:
+    """`15m` in the file is a quarter of an hour."""
+    config.write_text("slack: {channel: C1}\nidle: {remind_after: 5m, down_after: 1h30m}\n")
+    assert load_settings().config.idle.down_after == timedelta(minutes=90)
+
+
+def test_the_remote_follows_from_the_repository(config: Path) -> None:
+    """GIT_REMOTE_URL is needed only where git is not at GitHub."""
+    assert load_settings().remote == "https://github.com/acme/llm-platform.git"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slack: {chanel: C1}", "slack.chanel: Extra inputs are not permitted"),
+        ("idle: {remind_after: -3h}", "idle.remind_after: “-3h” is not a duration"),
+        ("idle: {remind_after: 2h}", "idle: down_after must be longer than remind_after"),
+        ("gpu: {slots: 0}", "gpu.slots: Input should be greater than or equal to 1"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str) -> None:
+    """File and key, and what is wrong with it."""
+    config.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_config(config)
+    assert message in caught.value.message
+    assert str(config) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SLACK_BOT_TOKEN", "", "SLACK_BOT_TOKEN is not set"),
+        ("SLACK_APP_TOKEN", "", "SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set"),
+        ("GITHUB_REPOSITORY", "acme", "GITHUB_REPOSITORY: String should match pattern"),
+        ("STOKER_PORT", "http", "STOKER_PORT: Input should be a valid integer"),
+        ("STOKER_CONFIG", "/nowhere.yaml", "STOKER_CONFIG: cannot read /nowhere.yaml"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    """One line, with the variable's name."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert message in caught.value.message
+
+
+def test_the_channel_is_required(config: Path) -> None:
+    """Without a channel there is nowhere to show an operation."""
+    config.write_text("{}")
+    with pytest.raises(SettingsError, match=r"slack.channel is missing"):
+        load_settings()
+
+
+def test_a_token_is_never_shown(config: Path) -> None:
+    """Settings print without their secrets."""
+    assert "xoxb-1" not in repr(load_settings())
