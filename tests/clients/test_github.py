@@ -1,0 +1,287 @@
+"""Pull requests over GitHub's REST protocol, against a stand-in that keeps them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from bot.clients.github import GitHub, MergeRefused
+from bot.errors import BotError, Unavailable
+from tests.clients.wire import Wire, client, nobody, wire
+
+TOKEN = "ghs_tokenOfThisTest"
+HEAD = "a" * 40
+MERGED = "c" * 40
+REPO = "/repos/acme/platform"
+BRANCH = "stoker/add-coder-mini"
+
+
+class Remote:
+    """GitHub's side of one repository."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.pulls: list[dict[str, Any]] = []
+        wire.on("GET", REPO, {"allow_squash_merge": True, "allow_merge_commit": True})
+        wire.answers["GET", f"{REPO}/pulls"] = self.list
+        wire.answers["POST", f"{REPO}/pulls"] = self.open
+        self.check()
+
+    async def list(self, request: web.Request, asked: Any) -> web.Response:
+        head = request.query["head"].removeprefix("acme:")
+        newest_first = reversed([pull for pull in self.pulls if pull["head"]["ref"] == head])
+        return web.json_response(list(newest_first))
+
+    async def open(self, request: web.Request, asked: Any) -> web.Response:
+        if any(pull["state"] == "open" and pull["head"]["ref"] == asked["head"] for pull in self.pulls):
+            errors = [{"message": f"A pull request already exists for acme:{asked['head']}."}]
+            return web.json_response({"message": "Validation Failed", "errors": errors}, status=422)
+        number = len(self.pulls) + 1
+        pull = {
+            "number": number,
+            "html_url": f"https://github.example/acme/platform/pull/{number}",
+            "title": asked["title"],
+            "state": "open",
+            "merged": False,
+            "merged_by": None,
+            "merge_commit_sha": "f" * 40,
+            "head": {"sha": HEAD, "ref": asked["head"]},
+            "base": {"ref": asked["base"]},
+            "mergeable": None,
+            "additions": 3,
+            "deletions": 1,
+            "changed_files": 2,
+        }
+        self.pulls.append(pull)
+        path = f"{REPO}/pulls/{number}"
+        self.wire.on("GET", path, pull)
+        self.wire.answers["PATCH", path] = self.patch
+        self.wire.answers["PUT", f"{path}/merge"] = self.merge
+        self.wire.on("POST", f"{REPO}/issues/{number}/labels", [])
+        return web.json_response(pull, status=201)
+
+    async def patch(self, request: web.Request, asked: Any) -> web.Response:
+        pull = self.pulls[int(request.path.rpartition("/")[2]) - 1]
+        pull.update(asked)
+        return web.json_response(pull)
+
+    async def merge(self, request: web.Request, asked: Any) -> web.Response:
+        pull = self.pulls[int(request.path.split("/")[-2]) - 1]
+        if pull["merged"]:
+            return web.json_response({"message": "Pull Request is not mergeable"}, status=405)
+        if asked["sha"] != pull["head"]["sha"]:
+            return web.json_response({"message": "Head branch was modified."}, status=409)
+        merged_by = {"login": "stoker-bot"}
+        pull.update(state="closed", merged=True, merged_by=merged_by, merge_commit_sha=MERGED)
+        return web.json_response({"sha": MERGED, "merged": True})
+
+    def check(self, runs: tuple[tuple[str, str | None], ...] = (), statuses: tuple[tuple[str, str], ...] = ()) -> None:
+        """Runs as (name, conclusion or None while it runs), statuses as (context, state)."""
+        ran = [{"name": name, "status": "completed" if end else "in_progress", "conclusion": end} for name, end in runs]
+        said = [{"context": context, "state": state} for context, state in statuses]
+        self.wire.on("GET", f"{REPO}/commits/{HEAD}/check-runs", {"total_count": len(ran), "check_runs": ran})
+        self.wire.on("GET", f"{REPO}/commits/{HEAD}/status", {"state": "pending", "statuses": said})
+
+
+@pytest.fixture
+async def remote() -> AsyncIterator[Remote]:
+    async with wire() as it:
+        yield Remote(it)
+
+
+async def token() -> SecretStr:
+    return SecretStr(TOKEN)
+
+
+@pytest.fixture
+async def github(remote: Remote) -> AsyncIterator[GitHub]:
+    async with client(remote.wire.url) as http:
+        yield GitHub(http, "acme/platform", token)
+
+
+async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> None:
+    """Asking again answers with the one that is open."""
+    assert await github.find_pull(BRANCH) is None
+    first = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
+    again = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
+    assert first == again == await github.find_pull(BRANCH)
+    assert len(remote.pulls) == 1
+    assert (first.number, first.state, first.head_ref, first.base_ref) == (1, "open", BRANCH, "main")
+    assert first.url == "https://github.example/acme/platform/pull/1"
+    assert (first.additions, first.deletions, first.changed_files) == (3, 1, 2)
+    assert first.merge_commit is None  # what GitHub shows before the merge is a trial
+    assert remote.wire.calls("POST", f"{REPO}/issues/1/labels")[0].json == {"labels": ["stoker"]}
+
+
+async def test_two_runs_that_open_at_once_end_with_the_same(remote: Remote, github: GitHub) -> None:
+    """Where GitHub says that it exists already, it is found."""
+    listing = remote.list
+    first = True
+
+    async def blind_once(request: web.Request, asked: Any) -> web.StreamResponse:
+        nonlocal first
+        if first:
+            first = False
+            return web.json_response([])
+        return await listing(request, asked)
+
+    opened = await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    remote.wire.answers["GET", f"{REPO}/pulls"] = blind_once
+    assert await github.open_pull(BRANCH, "main", "feat: add", "body", []) == opened
+
+
+async def test_a_closed_pull_request_does_not_stop_the_next(remote: Remote, github: GitHub) -> None:
+    """It knows who closed it, from the issue behind it."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    await github.close(1)
+    await github.close(1)
+    assert len(remote.wire.calls("PATCH", f"{REPO}/pulls/1")) == 1
+    assert (await github.pull(1)).closed_by is None
+    remote.wire.on("GET", f"{REPO}/issues/1", {"closed_by": {"login": "lead"}})
+    assert (await github.pull(1)).closed_by == "lead"
+    assert (await github.open_pull(BRANCH, "main", "feat: add", "body", [])).number == 2
+
+
+async def test_a_refused_pull_request_tells_the_reason(remote: Remote, github: GitHub) -> None:
+    """With the details of GitHub's validation."""
+    answer = {"message": "Validation Failed", "errors": [{"message": "No commits between main and x"}]}
+    remote.wire.on("POST", f"{REPO}/pulls", answer, status=422)
+    with pytest.raises(BotError, match="No commits between main and x"):
+        await github.open_pull("x", "main", "t", "b", [])
+
+
+@pytest.mark.parametrize(
+    ("runs", "statuses", "verdict", "failing"),
+    [
+        ((), (), "none", ()),
+        ((("lint", "success"), ("docs", "skipped")), (), "success", ()),
+        ((("lint", "success"), ("test", None)), (), "pending", ()),
+        ((), (("ci/old", "pending"),), "pending", ()),
+        ((("lint", "success"),), (("ci/old", "error"),), "failure", ("ci/old",)),
+        ((("b", "timed_out"), ("a", "failure"), ("c", None)), (), "failure", ("a", "b")),
+    ],
+)
+async def test_check_runs_and_statuses_are_one_verdict(
+    remote: Remote, github: GitHub, runs: Any, statuses: Any, verdict: str, failing: tuple[str, ...]
+) -> None:
+    """A repository without any CI has none; GitHub itself would call that pending."""
+    remote.check(runs, statuses)
+    pull = await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    assert (pull.checks, pull.failing) == (verdict, failing)
+
+
+async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> None:
+    """The one that fails may be on the second."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+
+    async def pages(request: web.Request, asked: Any) -> web.StreamResponse:
+        page = int(request.query["page"])
+        run = {"name": f"run {page}", "status": "completed", "conclusion": "success" if page == 1 else "failure"}
+        headers = {"Link": f'<{request.url}>; rel="next"'} if page == 1 else {}
+        return web.json_response({"total_count": 2, "check_runs": [run]}, headers=headers)
+
+    remote.wire.answers["GET", f"{REPO}/commits/{HEAD}/check-runs"] = pages
+    assert (await github.pull(1)).failing == ("run 2",)
+
+
+async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: GitHub) -> None:
+    """A repeat answers with the same merge commit."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    assert await github.merge(1, HEAD, "feat: add (#1)") == MERGED
+    assert await github.merge(1, HEAD, "feat: add (#1)") == MERGED
+    asked = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
+    assert asked == [{"sha": HEAD, "commit_title": "feat: add (#1)", "merge_method": "squash"}]
+    pull = await github.pull(1)
+    assert (pull.state, pull.merged, pull.merged_by, pull.merge_commit) == ("closed", True, "stoker-bot", MERGED)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "method"),
+    [
+        ({}, "squash"),
+        ({"allow_squash_merge": False, "allow_merge_commit": True}, "merge"),
+        ({"allow_squash_merge": False, "allow_merge_commit": False, "allow_rebase_merge": True}, "rebase"),
+    ],
+)
+async def test_the_repository_decides_how_to_merge(
+    remote: Remote, github: GitHub, allowed: dict[str, bool], method: str
+) -> None:
+    """Squash before merge before rebase; a token that may not see the settings tries squash."""
+    remote.wire.on("GET", REPO, allowed)
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    await github.merge(1, HEAD, "feat: add")
+    assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")[0].json["merge_method"] == method
+
+
+async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> None:
+    """Nor is what GitHub itself refuses, with its own words."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    with pytest.raises(MergeRefused, match="head moved"):
+        await github.merge(1, "b" * 40, "feat: add")
+    remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": "Review required."}, status=405)
+    with pytest.raises(MergeRefused, match="Review required"):
+        await github.merge(1, HEAD, "feat: add")
+
+
+async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
+    """And a comment is written where it is asked for."""
+    path = f"{REPO}/git/refs/heads/{BRANCH}"
+    remote.wire.on("DELETE", path, status=204, text="")
+    await github.delete_branch(BRANCH)
+    remote.wire.on("DELETE", path, {"message": "Reference does not exist"}, status=422)
+    await github.delete_branch(BRANCH)
+    remote.wire.on("POST", f"{REPO}/issues/1/comments", {}, status=201)
+    await github.comment(1, "hello")
+    assert remote.wire.calls("POST", f"{REPO}/issues/1/comments")[0].json == {"body": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "message", "said"),
+    [
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795428000"}, "API rate limit exceeded", "UTC"),
+        (403, {"retry-after": "60"}, "You have exceeded a secondary rate limit", "60 s"),
+        (403, {}, "You have exceeded a secondary rate limit", "rate limited"),
+        (429, {"retry-after": "5"}, "", "5 s"),
+        (502, {}, "", "502"),
+    ],
+)
+async def test_a_busy_github_is_unavailable(
+    remote: Remote, github: GitHub, status: int, headers: dict[str, str], message: str, said: str
+) -> None:
+    """Both rate limits and an outage mend themselves, and the time is told."""
+    remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=status, headers=headers)
+    with pytest.raises(Unavailable, match=said):
+        await github.pull(1)
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "GITHUB_TOKEN"), (403, "not accessible"), (404, "pulls/1")])
+async def test_a_refusal_is_told(remote: Remote, github: GitHub, status: int, said: str) -> None:
+    """A wrong token, a missing permission, a wrong repository."""
+    remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Resource not accessible"}, status=status)
+    with pytest.raises(BotError, match=said):
+        await github.pull(1)
+
+
+async def test_the_token_is_in_the_header_alone(
+    remote: Remote, github: GitHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in an address, a log line or an error."""
+    caplog.set_level("DEBUG")
+    with pytest.raises(BotError) as refusal:
+        await github.pull(9)
+    asked = remote.wire.asked[0]
+    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert asked.headers["X-GitHub-Api-Version"] == "2022-11-28"
+    assert TOKEN not in f"{asked.path}{asked.query}{refusal.value}{caplog.text}"
+    async with nobody() as url, client(url) as http:
+        with pytest.raises(Unavailable) as outage:
+            await GitHub(http, "acme/platform", token).pull(1)
+    assert TOKEN not in str(outage.value)
+
+
+def test_a_repository_is_written_owner_and_name() -> None:
+    """It becomes a part of every address."""
+    with pytest.raises(BotError, match="owner/name"):
+        GitHub(client(), "https://github.com/acme/platform", token)

@@ -1,0 +1,160 @@
+"""What the Hub says about a model, over its API: the facts, and each way of not having them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bot.clients.huggingface import GatedModel, HuggingFace, UnknownModel
+from bot.errors import BotError, Unavailable
+from tests.clients.wire import Wire, client, nobody, wire
+
+QWEN = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+TOKEN = "hf_tokenOfThisTest"
+SHA = "b3a1e0d1b2c3d4e5f60718293a4b5c6d7e8f9012"
+
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 2048,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 2,
+    "quantization_config": {"bits": 4, "quant_method": "awq"},
+    "torch_dtype": "float16",
+}
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[Wire]:
+    async with wire() as it:
+        yield it
+
+
+@pytest.fixture
+async def huggingface(hub: Wire) -> AsyncIterator[HuggingFace]:
+    async with client() as http:
+        yield HuggingFace(http, hub.url, SecretStr(TOKEN))
+
+
+def publish(hub: Wire, files: dict[str, int], *, config: Any = CONFIG, tokenizer: Any = None, **about: Any) -> None:
+    siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
+    hub.on("GET", f"/api/models/{QWEN}", {"id": QWEN, "sha": SHA, "gated": False, "siblings": siblings, **about})
+    hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", config)
+    if tokenizer is not None:
+        hub.on("GET", f"/{QWEN}/resolve/{SHA}/tokenizer_config.json", tokenizer)
+
+
+async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: HuggingFace) -> None:
+    """Size from the files, shape from the configuration, all at one revision."""
+    publish(
+        hub,
+        {"model-00001-of-00002.safetensors": 1_500, "model-00002-of-00002.safetensors": 500, "README.md": 9},
+        tokenizer={"chat_template": "{{ messages }}"},
+        safetensors={"total": 3_085_938_688},
+        cardData={"license": "other", "license_name": "qwen-research"},
+        pipeline_tag="text-generation",
+    )
+    facts = await huggingface.model(QWEN)
+    assert (facts.hf_id, facts.revision, facts.weight_bytes) == (QWEN, SHA, 2_000)
+    assert (facts.layers, facts.kv_heads, facts.head_size, facts.hidden_size) == (36, 2, 128, 2048)
+    assert (facts.dtype, facts.quantization, facts.max_context) == ("float16", "awq", 32768)
+    assert (facts.licence, facts.chat, facts.gated) == ("qwen-research", True, False)
+    assert (facts.architecture, facts.pipeline_tag) == ("Qwen2ForCausalLM", "text-generation")
+    assert facts.parameters == 3_085_938_688
+    assert hub.asked[0].query == {"blobs": "true"}
+    assert {asked.headers["Authorization"] for asked in hub.asked} == {f"Bearer {TOKEN}"}
+
+
+async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: HuggingFace) -> None:
+    """A template may also be a file of its own."""
+    publish(hub, {"model.safetensors": 1}, tokenizer={"model_max_length": 1})
+    assert not (await huggingface.model(QWEN)).chat
+    publish(hub, {"model.safetensors": 1, "chat_template.jinja": 1})
+    assert (await huggingface.model(QWEN)).chat
+
+
+async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: HuggingFace) -> None:
+    """vLLM loads one of them."""
+    publish(hub, {"consolidated.safetensors": 70, "model.safetensors": 7, "pytorch_model.bin": 700})
+    assert (await huggingface.model(QWEN)).weight_bytes == 7
+    publish(hub, {"model.gguf": 7})
+    with pytest.raises(BotError, match="no safetensors"):
+        await huggingface.model(QWEN)
+
+
+async def test_the_language_part_of_a_vision_model_is_what_counts(hub: Wire, huggingface: HuggingFace) -> None:
+    """Its shape lies one level down; a head size that is given wins over the quotient."""
+    text = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "head_dim": 32, "dtype": "bfloat16"}
+    publish(hub, {"model.safetensors": 1}, config={"architectures": ["X"], "text_config": text})
+    facts = await huggingface.model(QWEN)
+    assert (facts.layers, facts.kv_heads, facts.head_size, facts.quantization) == (2, 4, 32, None)
+    assert facts.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_an_unknown_or_private_model_is_named(hub: Wire, huggingface: HuggingFace, status: int) -> None:
+    """The Hub does not tell the two apart."""
+    hub.on("GET", f"/api/models/{QWEN}", {"error": "Repository not found"}, status=status)
+    with pytest.raises(UnknownModel, match="check the spelling, or set HF_TOKEN"):
+        await huggingface.model(QWEN)
+
+
+async def test_a_gated_model_says_where_to_accept_its_terms(hub: Wire, huggingface: HuggingFace) -> None:
+    """What it is can be read without the terms; the files cannot."""
+    publish(hub, {"model.safetensors": 1}, gated="manual")
+    hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", {"error": "gated"}, status=403)
+    with pytest.raises(GatedModel, match=f"https://huggingface.co/{QWEN}"):
+        await huggingface.model(QWEN)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_busy_hub_is_unavailable(hub: Wire, huggingface: HuggingFace, status: int) -> None:
+    """With the time that it asks for."""
+    hub.on("GET", f"/api/models/{QWEN}", {}, status=status, headers={"Retry-After": "37"})
+    with pytest.raises(Unavailable, match="37 s"):
+        await huggingface.model(QWEN)
+
+
+async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: Wire, huggingface: HuggingFace) -> None:
+    """The Hub redirects to its content network."""
+    publish(hub, {"model.safetensors": 1})
+    async with wire() as network:
+        location = {"Location": f"{network.url}/blob"}
+        hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", {}, status=302, headers=location)
+        network.on("GET", "/blob", CONFIG)
+        assert (await huggingface.model(QWEN)).layers == 36
+        assert "Authorization" not in network.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    "hf_id",
+    [
+        "",
+        "gpt2",
+        "a/b/c",
+        "../x",
+        "a/..",
+        "a/b?x=y",
+        "a/b\n",
+        "a/$(reboot)",
+        "a/b c",
+        "a/b#c",
+        "a/b: c",
+        "a/" + "x" * 97,
+    ],
+)
+async def test_what_is_no_model_id_asks_nobody(hub: Wire, huggingface: HuggingFace, hf_id: str) -> None:
+    """It is refused before any address is built."""
+    with pytest.raises(BotError, match="org/name"):
+        await huggingface.model(hf_id)
+    assert hub.asked == []
+
+
+async def test_a_hub_that_is_down_is_unavailable() -> None:
+    """And the error does not hold the token."""
+    async with nobody() as url, client() as http:
+        with pytest.raises(Unavailable, match="Hugging Face") as outage:
+            await HuggingFace(http, url, SecretStr(TOKEN)).model(QWEN)
+    assert TOKEN not in str(outage.value)

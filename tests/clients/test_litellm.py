@@ -1,0 +1,182 @@
+"""The gateway over LiteLLM 1.106's protocol: virtual keys that never outlive their use, answers with a cost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from bot.clients.litellm import LiteLLM
+from bot.errors import BotError, Unavailable
+from tests.clients.wire import Wire, client, nobody, wire
+
+MASTER = "sk-master-of-this-test"
+
+
+class Gateway:
+    """LiteLLM's key store: what was minted, and what is left."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.keys: dict[str, dict[str, Any]] = {}
+        self.minted: list[dict[str, Any]] = []
+        self.slow = asyncio.Event()
+        self.slow.set()
+        self.reached = asyncio.Event()
+        wire.answers["POST", "/key/generate"] = self.generate
+        wire.answers["POST", "/key/delete"] = self.delete
+        wire.answers["POST", "/v1/chat/completions"] = self.chat
+
+    async def generate(self, request: web.Request, asked: Any) -> web.Response:
+        if request.headers["Authorization"] != f"Bearer {MASTER}":
+            return web.json_response({"error": {"message": "not the master", "type": "auth_error"}}, status=401)
+        key = f"sk-virtual-{len(self.minted)}"
+        self.keys[key] = asked
+        self.minted.append(asked)
+        self.reached.set()
+        await self.slow.wait()
+        return web.json_response({"key": key, **asked})
+
+    async def delete(self, request: web.Request, asked: Any) -> web.Response:
+        await asyncio.sleep(0)
+        names = asked.get("key_aliases") or []
+        doomed = asked.get("keys") or [key for key, about in self.keys.items() if about["key_alias"] in names]
+        if not doomed or any(key not in self.keys for key in doomed):
+            return web.json_response({"error": {"message": "Keys not found"}}, status=404)
+        for key in doomed:
+            del self.keys[key]
+        return web.json_response({"deleted_keys": doomed})
+
+    async def chat(self, request: web.Request, asked: Any) -> web.Response:
+        key = request.headers["Authorization"].removeprefix("Bearer ")
+        if asked["model"] not in self.keys.get(key, {}).get("models", []):
+            error = {"message": f"Invalid key, received {key}", "type": "key_model_access_denied"}
+            return web.json_response({"error": error}, status=401)
+        headers = {
+            "x-litellm-response-cost": "2.2e-05",
+            "x-litellm-model-id": "abc",
+            "x-litellm-model-api-base": "http://coder-chat.serving.svc:8000/v1",
+            "x-litellm-version": "1.106.2",
+        }
+        return web.json_response({"choices": [{"message": {"content": "Hello."}}]}, headers=headers)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with wire() as it:
+        yield Gateway(it)
+
+
+async def master_key() -> SecretStr:
+    return SecretStr(MASTER)
+
+
+@pytest.fixture
+async def litellm(gateway: Gateway) -> AsyncIterator[LiteLLM]:
+    async with client() as http:
+        yield LiteLLM(http, f"{gateway.wire.url}/", master_key)
+
+
+async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litellm: LiteLLM) -> None:
+    """The key reaches one alias, with a budget and a life; the answer tells its cost."""
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m") as key:
+        answer = await litellm.ask(key, "coder-chat", "chat")
+    assert answer.cost == pytest.approx(2.2e-05)
+    assert (answer.text, answer.model_id, answer.version) == ("Hello.", "abc", "1.106.2")
+    assert answer.api_base == "http://coder-chat.serving.svc:8000/v1"
+    asked = gateway.minted[0]
+    assert (asked["models"], asked["max_budget"], asked["duration"]) == (["coder-chat"], 0.01, "5m")
+    assert gateway.keys == {}
+
+
+async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -> None:
+    """LiteLLM refuses a second key with the same alias."""
+    for _ in range(2):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            pass
+    assert len({asked["key_alias"] for asked in gateway.minted}) == 2
+
+
+async def test_the_key_is_deleted_when_the_test_fails(gateway: Gateway, litellm: LiteLLM) -> None:
+    """And the failure that people see is the test's."""
+    with pytest.raises(ZeroDivisionError):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            raise ZeroDivisionError
+    assert gateway.keys == {}
+
+
+async def test_a_failed_deletion_does_not_hide_the_test_that_failed(gateway: Gateway, litellm: LiteLLM) -> None:
+    """But where the test passed, a key that is left over is told, by name and with its end."""
+    gateway.wire.on("POST", "/key/delete", {"error": {"message": "no"}}, status=400)
+    with pytest.raises(ZeroDivisionError):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            raise ZeroDivisionError
+    with pytest.raises(BotError, match=r"did not delete the virtual key stoker-smoke-coder-chat-.* after 5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            pass
+
+
+@pytest.mark.parametrize("moment", ["minting", "in use"])
+async def test_the_key_is_deleted_when_the_operation_is_cancelled(
+    gateway: Gateway, litellm: LiteLLM, moment: str
+) -> None:
+    """Also when the gateway had minted it, but had not said so yet."""
+    if moment == "minting":
+        gateway.slow.clear()
+    entered = asyncio.Event()
+
+    async def smoke() -> None:
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(smoke())
+    await (gateway.reached if moment == "minting" else entered).wait()
+    assert len(gateway.keys) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert gateway.keys == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (500, {}),
+        (400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}),
+    ],
+)
+async def test_a_gateway_without_a_database_says_so(
+    gateway: Gateway, litellm: LiteLLM, status: int, answer: dict[str, object]
+) -> None:
+    """It knows no virtual keys; a retry would not help."""
+    gateway.wire.on("POST", "/key/generate", answer, status=status)
+    with pytest.raises(BotError, match="has no database"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            pass
+    assert gateway.wire.calls("POST", "/key/delete") == []
+
+
+async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, caplog: pytest.LogCaptureFixture) -> None:
+    """LiteLLM quotes keys in its messages."""
+    with pytest.raises(BotError, match="refused the request") as refusal:
+        await litellm.ask(SecretStr("sk-someone"), "coder-chat", "chat")
+    assert "sk-someone" not in str(refusal.value)
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        pass
+    assert "sk-" not in caplog.text
+
+
+async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: LiteLLM) -> None:
+    """Asked with the master key, which sees them all."""
+    gateway.wire.on("GET", "/v1/models", {"data": [{"id": "coder-chat"}, {"id": "embeddings"}]})
+    assert await litellm.aliases() == ("coder-chat", "embeddings")
+
+
+async def test_a_gateway_that_is_down_is_unavailable() -> None:
+    """So the operation tries again."""
+    async with nobody() as url, client() as http:
+        with pytest.raises(Unavailable, match="LiteLLM"):
+            await LiteLLM(http, url, master_key).aliases()

@@ -1,0 +1,81 @@
+"""A server on loopback that answers as a test says, and remembers what it was asked."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Answer = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it came over the wire."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    json: Any
+
+
+@dataclass
+class Wire:
+    """`on` sets the answer of one method and path; anything else is a 404."""
+
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
+
+    def on(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        text: str | None = None,
+    ) -> None:
+        async def answer(request: web.Request, asked: Any) -> web.StreamResponse:
+            if text is not None:
+                return web.Response(status=status, text=text, headers=headers)
+            return web.json_response(json, status=status, headers=headers)
+
+        self.answers[method, path] = answer
+
+    def calls(self, method: str, path: str) -> list[Asked]:
+        return [asked for asked in self.asked if (asked.method, asked.path) == (method, path)]
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        json = await request.json() if request.can_read_body else None
+        self.asked.append(Asked(request.method, request.path, dict(request.query), dict(request.headers), json))
+        if answer := self.answers.get((request.method, request.path)):
+            return await answer(request, json)
+        return web.json_response({"message": "Not Found"}, status=404)
+
+
+@asynccontextmanager
+async def wire() -> AsyncIterator[Wire]:
+    it = Wire()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", it._answer)
+    async with TestServer(app, host="127.0.0.1") as server:
+        it.url = str(server.make_url("")).rstrip("/")
+        yield it
+
+
+@asynccontextmanager
+async def nobody() -> AsyncIterator[str]:
+    """An address on which nothing listens any more."""
+    async with wire() as it:
+        url = it.url
+    yield url
+
+
+def client(base_url: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=base_url, timeout=5.0, trust_env=False)
