@@ -1,0 +1,398 @@
+"""The Web API, Slack's side: the methods in use, with Slack's answers and Slack's errors."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.faults import Faults
+from sandbox.slack import blocks as kit
+from sandbox.slack.blocks import Json
+from sandbox.slack.history import (
+    APP,
+    BOT,
+    BOT_USER,
+    CHANNEL,
+    CHANNEL_NAME,
+    DIRECTS,
+    PEOPLE,
+    TEAM,
+    USERGROUPS,
+    USERS,
+    History,
+    Message,
+    Modal,
+    direct,
+)  # fmt: skip
+from sandbox.slack.interactions import Interactions, UnusableTrigger, message_json
+from sandbox.slack.socket_mode import SocketMode
+
+APP_TOKEN = "xapp-1-A0STOKER-sandbox"
+BOT_TOKEN = "xoxb-sandbox-stoker"
+TEXT_LIMIT = 40_000
+RETRY_AFTER = 1
+SCOPES = (
+    "app_mentions:read,channels:history,channels:read,chat:write,commands,files:write,im:history,im:write,users:read"
+)
+
+
+class _Refused(Exception):
+    """Slack's answer `{"ok": false, "error": …}`."""
+
+    def __init__(self, error: str, messages: list[str] | None = None) -> None:
+        super().__init__(error)
+        self.answer: Json = {"ok": False, "error": error}
+        if messages:
+            self.answer |= {"errors": messages, "response_metadata": {"messages": [f"[ERROR] {m}" for m in messages]}}
+
+
+class WebAPI:
+    """POST or GET /api/{method}."""
+
+    def __init__(self, history: History, socket: SocketMode, interactions: Interactions, faults: Faults) -> None:
+        self._history = history
+        self._socket = socket
+        self._interactions = interactions
+        self._faults = faults
+        self._files: dict[str, Json] = {}
+        self.contents: dict[str, bytes] = {}
+        self.base_url = ""
+        self._methods: Mapping[str, Callable[[Json], Json]] = {
+            "auth.test": self._auth_test,
+            "apps.connections.open": self._connections_open,
+            "chat.postMessage": self._post_message,
+            "chat.postEphemeral": self._post_ephemeral,
+            "chat.update": self._update,
+            "chat.delete": self._delete,
+            "chat.getPermalink": self._permalink,
+            "conversations.open": self._conversations_open,
+            "conversations.history": self._conversations_history,
+            "conversations.replies": self._conversations_replies,
+            "conversations.info": lambda asked: {"channel": _channel_json(self._channel(asked))},
+            "conversations.list": lambda _: {"channels": [_channel_json(CHANNEL)]},
+            "users.info": lambda asked: {"user": _user_json(self._user(asked))},
+            "users.list": lambda _: {"members": [_user_json(user) for user in USERS]},
+            "usergroups.users.list": self._usergroup,
+            "views.open": self._views_open,
+            "views.push": self._views_open,
+            "views.update": self._views_update,
+            "views.publish": self._views_publish,
+            "reactions.add": self._react,
+            "files.getUploadURLExternal": self._upload_url,
+            "files.completeUploadExternal": self._complete_upload,
+        }
+
+    async def serve(self, request: web.Request) -> web.Response:
+        name = request.match_info["method"]
+        asked = await _arguments(request)
+        if "slack-429" in self._faults and name not in ("auth.test", "apps.connections.open"):
+            refusal = {"ok": False, "error": "ratelimited"}
+            return web.json_response(refusal, status=429, headers={"Retry-After": str(RETRY_AFTER)})
+        try:
+            self._check_token(name, request.headers.get("Authorization", ""), asked.pop("token", ""))
+            if name not in self._methods:
+                raise _Refused("unknown_method")
+            answer = {"ok": True, **self._methods[name](asked)}
+        except _Refused as refused:
+            answer = refused.answer
+        return web.json_response(answer, headers={"x-oauth-scopes": SCOPES, "x-accepted-oauth-scopes": ""})
+
+    @staticmethod
+    def _check_token(name: str, authorization: str, field: str) -> None:
+        token = authorization.removeprefix("Bearer ") or field
+        if not token:
+            raise _Refused("not_authed")
+        if token not in (APP_TOKEN, BOT_TOKEN):
+            raise _Refused("invalid_auth")
+        if (name == "apps.connections.open") != (token == APP_TOKEN):
+            raise _Refused("not_allowed_token_type")
+
+    # ── the app ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _auth_test(self, _: Json) -> Json:
+        return {
+            "url": f"{self.base_url}/",
+            "team": "Sandbox",
+            "user": "stoker",
+            "team_id": TEAM,
+            "user_id": BOT_USER,
+            "bot_id": BOT,
+            "app_id": APP,
+            "is_enterprise_install": False,
+        }
+
+    def _connections_open(self, _: Json) -> Json:
+        return {"url": f"ws{self.base_url.removeprefix('http')}/link?ticket={self._socket.ticket()}&app_id={APP}"}
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _post_message(self, asked: Json) -> Json:
+        message = self._new_message(asked)
+        self._history.post(message)
+        return {"channel": message.channel, "ts": message.ts, "message": message_json(message, metadata=True)}
+
+    def _post_ephemeral(self, asked: Json) -> Json:
+        message = self._new_message(asked)
+        message.only_for = asked.get("user")
+        if message.only_for not in USERS or USERS[message.only_for].is_bot:
+            raise _Refused("user_not_in_channel")
+        self._history.post(message)
+        return {"message_ts": message.ts}
+
+    def _new_message(self, asked: Json) -> Message:
+        channel = self._channel(asked)
+        _check_content(asked)
+        if not asked.get("text") and not asked.get("blocks"):
+            raise _Refused("no_text")
+        thread = asked.get("thread_ts")
+        if thread is not None and (channel, thread) not in self._history.messages:
+            raise _Refused("thread_not_found")
+        return Message(
+            channel,
+            self._history.next_ts(),
+            BOT_USER,
+            asked.get("text") or "",
+            asked.get("blocks") or [],
+            thread_ts=thread,
+            metadata=asked.get("metadata"),
+        )
+
+    def _update(self, asked: Json) -> Json:
+        message = self._own_message(asked, "cant_update_message")
+        _check_content(asked)
+        if not any(asked.get(key) is not None for key in ("text", "blocks", "attachments")):
+            raise _Refused("no_text")
+        self._history.edit(message, asked.get("text"), asked.get("blocks"), asked.get("metadata"))
+        shown = message_json(message, metadata=True)
+        return {"channel": message.channel, "ts": message.ts, "text": message.text, "message": shown}
+
+    def _delete(self, asked: Json) -> Json:
+        message = self._own_message(asked, "cant_delete_message")
+        self._history.delete(message)
+        return {"channel": message.channel, "ts": message.ts}
+
+    def _permalink(self, asked: Json) -> Json:
+        message = self._message(asked, "message_ts")
+        return {"channel": message.channel, "permalink": f"{self.base_url}/#{message.channel}/{message.ts}"}
+
+    def _react(self, asked: Json) -> Json:
+        self._message(asked, "timestamp")
+        return {}
+
+    def _own_message(self, asked: Json, otherwise: str) -> Message:
+        message = self._message(asked, "ts")
+        if message.user != BOT_USER:
+            raise _Refused(otherwise)
+        return message
+
+    def _message(self, asked: Json, key: str) -> Message:
+        message = self._history.messages.get((self._channel(asked), str(asked.get(key))))
+        if message is None or message.only_for:  # an ephemeral cannot be addressed
+            raise _Refused("message_not_found")
+        return message
+
+    # ── conversations and people ────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def _channel(asked: Json) -> str:
+        named = str(asked.get("channel") or asked.get("channel_id") or "").removeprefix("#")
+        channel = direct(named) if named.startswith("U") else CHANNEL if named == CHANNEL_NAME else named
+        if channel != CHANNEL and channel not in DIRECTS:
+            raise _Refused("channel_not_found")
+        return channel
+
+    @staticmethod
+    def _user(asked: Json) -> str:
+        if asked.get("user") not in USERS:
+            raise _Refused("user_not_found")
+        return str(asked["user"])
+
+    def _conversations_open(self, asked: Json) -> Json:
+        wanted = asked.get("users") or DIRECTS.get(str(asked.get("channel")), "")
+        users = wanted if isinstance(wanted, list) else str(wanted).split(",")
+        if len(users) != 1 or direct(users[0]) not in DIRECTS:
+            raise _Refused("user_not_found")
+        return {"channel": {"id": direct(users[0])}}
+
+    def _conversations_history(self, asked: Json) -> Json:
+        channel = self._channel(asked)
+        messages = [
+            m for m in self._history.messages.values() if m.channel == channel and not m.is_reply and not m.only_for
+        ]
+        return self._page(asked, sorted(messages, key=lambda m: m.ts, reverse=True))
+
+    def _conversations_replies(self, asked: Json) -> Json:
+        parent = self._history.messages.get((self._channel(asked), str(asked.get("ts"))))
+        if parent is None:
+            raise _Refused("thread_not_found")
+        replies = sorted(self._history.replies(parent), key=lambda m: m.ts)
+        return self._page(asked, [parent, *replies])
+
+    def _page(self, asked: Json, messages: list[Message]) -> Json:
+        """One page of messages, between `oldest` and `latest`; the cursor is an offset."""
+        oldest, latest = str(asked.get("oldest") or ""), str(asked.get("latest") or "9")
+        inclusive, metadata = _true(asked.get("inclusive")), _true(asked.get("include_all_metadata"))
+        within = [m for m in messages if oldest < m.ts < latest or (inclusive and m.ts in (oldest, latest))]
+        start, limit = int(asked.get("cursor") or 0), int(asked.get("limit") or 100)
+        end = start + limit
+        return {
+            "messages": [self._with_thread(m, metadata=metadata) for m in within[start:end]],
+            "has_more": end < len(within),
+            "response_metadata": {"next_cursor": str(end) if end < len(within) else ""},
+        }
+
+    def _with_thread(self, message: Message, *, metadata: bool) -> Json:
+        shown = message_json(message, metadata=metadata)
+        if replies := self._history.replies(message):
+            latest = max(reply.ts for reply in replies)
+            shown |= {"thread_ts": message.ts, "reply_count": len(replies), "latest_reply": latest}
+        return shown
+
+    @staticmethod
+    def _usergroup(asked: Json) -> Json:
+        if asked.get("usergroup") not in USERGROUPS:
+            raise _Refused("no_such_subteam")
+        return {"users": list(USERGROUPS[asked["usergroup"]])}
+
+    # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _views_open(self, asked: Json) -> Json:
+        view = _checked_view(asked)
+        try:
+            user = self._interactions.use_trigger(str(asked.get("trigger_id", "")))
+        except UnusableTrigger as e:
+            raise _Refused(str(e)) from e
+        return {"view": self._history.open(user, view)}
+
+    def _views_update(self, asked: Json) -> Json:
+        view = _checked_view(asked)
+        found = self._history.find_view(str(asked.get("view_id", "")), str(asked.get("external_id", "")))
+        if found is None:
+            raise _Refused("not_found")
+        user, modal = found
+        if _hash_differs(asked, modal):
+            raise _Refused("hash_conflict")
+        return {"view": self._history.update_view(user, modal, view)}
+
+    def _views_publish(self, asked: Json) -> Json:
+        view = _checked_view(asked)
+        user = str(asked.get("user_id"))
+        if direct(user) not in DIRECTS:
+            raise _Refused("user_not_found")
+        home = self._history.homes.get(user)
+        if home and _hash_differs(asked, home):
+            raise _Refused("hash_conflict")
+        return {"view": self._history.publish_home(user, view)}
+
+    # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _upload_url(self, asked: Json) -> Json:
+        if not asked.get("filename") or not asked.get("length"):
+            raise _Refused("invalid_arguments")
+        file_id = self._history.next_id("F")
+        url = f"{self.base_url}/files/{file_id}"
+        self._files[file_id] = {
+            "id": file_id,
+            "name": asked["filename"],
+            "title": asked["filename"],
+            "url_private": url,
+        }
+        return {"upload_url": url, "file_id": file_id}
+
+    def _complete_upload(self, asked: Json) -> Json:
+        wanted = asked.get("files") or []
+        if not wanted or any(file["id"] not in self._files for file in wanted):
+            raise _Refused("file_not_found")
+        files = [{**self._files[file["id"]], **file} for file in wanted]
+        if asked.get("channel_id"):
+            channel, text = self._channel(asked), asked.get("initial_comment") or ""
+            message = Message(
+                channel, self._history.next_ts(), BOT_USER, text, thread_ts=asked.get("thread_ts"), files=files
+            )
+            self._history.post(message)
+        return {"files": files}
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """POST /files/{id}: the bytes, bare or as a form's file."""
+        file_id = request.match_info["id"]
+        if file_id not in self._files:
+            raise web.HTTPNotFound
+        body = await request.read()
+        if request.content_type == "multipart/form-data":
+            form = await request.post()
+            body = b"".join(field.file.read() for field in form.values() if isinstance(field, web.FileField))
+        self.contents[file_id] = body
+        return web.Response(text="OK")
+
+    async def download(self, request: web.Request) -> web.Response:
+        """GET /files/{id}. As an image or not at all: what the app uploads must not run as a page of this origin."""
+        if request.match_info["id"] not in self.contents:
+            raise web.HTTPNotFound
+        return web.Response(body=self.contents[request.match_info["id"]], content_type="image/png")
+
+
+async def _arguments(request: web.Request) -> Json:
+    """The method's arguments from the query and the body, JSON or form; what a form carries as JSON text is parsed."""
+    given: Json = dict(request.query)
+    if request.content_type == "application/json":
+        body = await request.text()
+        return given | (json.loads(body) if body else {})
+    given |= {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+    for key in ("blocks", "view", "metadata", "files", "attachments"):
+        if isinstance(given.get(key), str):
+            try:
+                given[key] = json.loads(given[key])
+            except ValueError:
+                given[key] = None
+    return given
+
+
+def _check_content(asked: Json) -> None:
+    if len(asked.get("text") or "") > TEXT_LIMIT:
+        raise _Refused("msg_too_long")
+    if blocks := asked.get("blocks"):
+        if complaints := kit.complaints(blocks):
+            raise _Refused("invalid_blocks", complaints)
+        if kit.characters(blocks) > kit.MESSAGE_CHARACTERS:
+            raise _Refused("msg_blocks_too_long")
+
+
+def _checked_view(asked: Json) -> Json:
+    view: Any = asked.get("view")
+    view = json.loads(view) if isinstance(view, str) else view
+    if complaints := kit.view_complaints(view):
+        raise _Refused("invalid_arguments", complaints)
+    return dict(view)
+
+
+def _hash_differs(asked: Json, modal: Modal) -> bool:
+    return bool(asked.get("hash")) and asked["hash"] != modal.view["hash"]
+
+
+def _true(value: object) -> bool:
+    return value in (True, "true", "1", 1)
+
+
+def _channel_json(channel: str) -> Json:
+    if channel in DIRECTS:
+        return {"id": channel, "is_im": True, "user": DIRECTS[channel]}
+    members = [user.id for user in PEOPLE]
+    return {"id": channel, "name": CHANNEL_NAME, "is_channel": True, "is_member": True, "num_members": len(members)}
+
+
+def _user_json(user_id: str) -> Json:
+    user = USERS[user_id]
+    profile = {"real_name": user.real_name, "display_name": user.name, "email": f"{user.name}@example.com"}
+    return {
+        "id": user.id,
+        "team_id": TEAM,
+        "name": user.name,
+        "real_name": user.real_name,
+        "profile": profile,
+        "is_bot": user.is_bot,
+        "is_admin": user.id == "U0ADMIN",
+        "deleted": False,
+        "tz": "Etc/UTC",
+        "tz_offset": 0,
+    }

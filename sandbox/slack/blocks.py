@@ -1,0 +1,349 @@
+"""Block Kit as data: what a reader sees of it, what can be pressed or filled in it, and what Slack would refuse."""
+
+import html
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+MESSAGE_BLOCKS = 50
+VIEW_BLOCKS = 100
+# Not documented: Slack answers msg_blocks_too_long somewhere near this many characters in all.
+MESSAGE_CHARACTERS = 13_000
+
+_BLOCK_TYPES = {
+    "section", "header", "context", "actions", "divider", "image", "input", "rich_text", "markdown", "video", "file",
+    "table", "context_actions",
+}  # fmt: skip
+_MENTION = re.compile(r"<([@#!])([^>|]+)(?:\|([^>]*))?>")
+_LINK = re.compile(r"<((?:https?|mailto|tel)[^>|]*)(?:\|([^>]*))?>")
+_CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+_STYLED = [
+    re.compile(rf"(?<![\w{re.escape(c)}]){re.escape(c)}(?=\S)([^\n]+?)(?<=\S){re.escape(c)}(?!\w)") for c in "*_~"
+]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One element that a person can use, and the block that it sits in."""
+
+    block: Json
+    element: Json
+    label: str
+    option: Json | None = None  # of an overflow menu
+
+    @property
+    def pressable(self) -> bool:
+        return self.element["type"] in ("button", "workflow_button", "overflow")
+
+
+# ── what a reader sees ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
+    """The text as a person reads it: no markup, mentions by name, links by their text. `names` maps an id to a name."""
+
+    def mention(match: re.Match[str]) -> str:
+        sigil, target, label = match.groups()
+        if sigil == "!":
+            return label or "@" + target.split("^")[0]
+        return sigil + (label or names(target))
+
+    def prose(text: str) -> str:
+        text = _LINK.sub(lambda m: m[2] or m[1], _MENTION.sub(mention, text))
+        for styled in _STYLED:
+            text = styled.sub(r"\1", text)
+        return text
+
+    parts = _CODE.split(mrkdwn)
+    return html.unescape("".join(part.strip("`") if i % 2 else prose(part) for i, part in enumerate(parts)))
+
+
+def seen(blocks: Sequence[Json], names: Callable[[str], str]) -> str:
+    """All that a person sees of these blocks, one line a block; buttons as `[label]`."""
+    return "\n".join(line for block in blocks if (line := _seen_block(block, names)))
+
+
+def _seen_block(block: Json, names: Callable[[str], str]) -> str:
+    match block.get("type"):
+        case "rich_text" | "table":
+            return "".join(_leaves(block, names))
+        case "image":
+            return " ".join(filter(None, (_text(block.get("title"), names), str(block.get("alt_text", "")))))
+        case "input":
+            parts = [block.get("label"), block.get("hint"), block.get("element")]
+        case "context" | "actions" | "context_actions":
+            parts = list(block.get("elements", []))
+        case "markdown":
+            parts = [{"type": "mrkdwn", "text": block.get("text", "")}]
+        case _:
+            parts = [block.get("text"), *block.get("fields", []), block.get("accessory")]
+    return "  ".join(text for part in parts if (text := _text(part, names)))
+
+
+def _text(part: Json | None, names: Callable[[str], str]) -> str:
+    if part is None:
+        return ""
+    match part:
+        case {"type": "mrkdwn", "text": str(text)}:
+            return readable(text, names)
+        case {"type": "plain_text", "text": str(text)}:
+            return text
+        case {"type": "button", "text": {"text": str(text)}}:
+            return f"[{text}]"
+        case {"type": "image"}:
+            return str(part.get("alt_text", ""))
+        case {"type": "overflow" | "radio_buttons" | "checkboxes", "options": [*options]}:
+            return " ".join(f"[{option['text']['text']}]" for option in options)
+        case {"initial_value": value}:
+            return str(value)
+        case {"initial_option": option}:
+            return str(option["text"]["text"])
+        case {"placeholder": placeholder}:
+            return _text(placeholder, names)
+    return ""
+
+
+def _leaves(node: Json, names: Callable[[str], str]) -> Iterator[str]:
+    match node:
+        case {"type": "text" | "raw_text", "text": str(text)}:
+            yield text
+        case {"type": "link", "url": str(url)}:
+            yield str(node.get("text") or url)
+        case {"type": "user", "user_id": str(user)}:
+            yield "@" + names(user)
+        case {"type": "emoji", "name": str(name)}:
+            yield f":{name}:"
+    for child in [*node.get("elements", []), *(cell for row in node.get("rows", []) for cell in row)]:
+        yield from _leaves(child, names)
+        if child.get("type", "").startswith("rich_text_"):
+            yield "\n"
+
+
+# ── what can be used ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def controls(blocks: Sequence[Json]) -> Iterator[Control]:
+    """Every interactive element, in reading order; an overflow menu gives one control an option."""
+    for block in blocks:
+        for element in _elements(block):
+            if element.get("type") in (None, "image", "mrkdwn", "plain_text"):
+                continue
+            if element["type"] == "overflow":
+                for option in element.get("options", []):
+                    yield Control(block, element, option["text"]["text"], option)
+            else:
+                yield Control(block, element, _label(block, element))
+
+
+def _label(block: Json, element: Json) -> str:
+    for holder in (element.get("text"), block.get("label"), element.get("placeholder"), block.get("text")):
+        if isinstance(holder, dict) and holder.get("text"):
+            return str(holder["text"])
+    return str(element.get("action_id", ""))
+
+
+def _elements(block: Json) -> list[Json]:
+    if block.get("type") in ("actions", "context_actions", "context"):
+        return list(block.get("elements", []))
+    return [element for key in ("accessory", "element") if isinstance(element := block.get(key), dict)]
+
+
+def initial_state(blocks: Sequence[Json]) -> dict[str, dict[str, Json]]:
+    """`state.values` of blocks that nobody has touched yet."""
+    values: dict[str, dict[str, Json]] = {}
+    for control in controls(blocks):
+        if not control.pressable:
+            values.setdefault(control.block["block_id"], {})[control.element["action_id"]] = _initial(control.element)
+    return values
+
+
+def _initial(element: Json) -> Json:
+    state: Json = {"type": element["type"]}
+    for name, key in _STATE_KEYS.get(element["type"], (("initial_value", "value"),)):
+        state[key] = element.get(name, [] if key.endswith("s") else None)
+    return state
+
+
+_STATE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "static_select": (("initial_option", "selected_option"),),
+    "external_select": (("initial_option", "selected_option"),),
+    "radio_buttons": (("initial_option", "selected_option"),),
+    "checkboxes": (("initial_options", "selected_options"),),
+    "multi_static_select": (("initial_options", "selected_options"),),
+    "multi_external_select": (("initial_options", "selected_options"),),
+    "users_select": (("initial_user", "selected_user"),),
+    "conversations_select": (("initial_conversation", "selected_conversation"),),
+    "channels_select": (("initial_channel", "selected_channel"),),
+    "datepicker": (("initial_date", "selected_date"),),
+    "timepicker": (("initial_time", "selected_time"),),
+    "datetimepicker": (("initial_date_time", "selected_date_time"),),
+}
+
+
+def empty(state: Json) -> bool:
+    """Whether nobody has chosen or written anything here."""
+    return not any(value for key, value in state.items() if key != "type")
+
+
+def options(element: Json) -> list[Json]:
+    """The options of a select, its groups flattened."""
+    return [*element.get("options", []), *(o for group in element.get("option_groups", []) for o in group["options"])]
+
+
+def with_ids(blocks: Sequence[Json]) -> list[Json]:
+    """The blocks as Slack stores them: with a `block_id` and `action_id` wherever the app gave none."""
+    stored = []
+    for block in blocks:
+        block = {**block, "block_id": block.get("block_id") or _short_id()}
+        for key in ("accessory", "element"):
+            if isinstance(block.get(key), dict):
+                block[key] = _with_action_id(block[key])
+        if block.get("type") in ("actions", "context_actions"):
+            block["elements"] = [_with_action_id(element) for element in block.get("elements", [])]
+        stored.append(block)
+    return stored
+
+
+def _with_action_id(element: Json) -> Json:
+    return (
+        element if element.get("type") == "image" else {**element, "action_id": element.get("action_id") or _short_id()}
+    )
+
+
+def _short_id() -> str:
+    return secrets.token_urlsafe(4)
+
+
+# ── what Slack refuses ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def complaints(blocks: object, limit: int = MESSAGE_BLOCKS) -> list[str]:
+    """Why Slack would answer `invalid_blocks`; empty if it would take them. Limits: docs.slack.dev/reference/block-kit."""
+    if not isinstance(blocks, list):
+        return ["blocks must be an array"]
+    found = [f"no more than {limit} items allowed [json-pointer:/blocks]"] if len(blocks) > limit else []
+    block_ids: list[str] = []
+    for index, block in enumerate(blocks):
+        where = f"/blocks/{index}"
+        if not isinstance(block, dict) or block.get("type") not in _BLOCK_TYPES:
+            found.append(f"unsupported type [json-pointer:{where}/type]")
+            continue
+        block_ids += [block["block_id"]] if block.get("block_id") else []
+        found += [f"{problem} [json-pointer:{where}]" for problem in _block_complaints(block)]
+    if len(set(block_ids)) < len(block_ids):
+        found.append("block_id already exists [json-pointer:/blocks]")
+    return found
+
+
+def _block_complaints(block: Json) -> Iterator[str]:
+    yield from _length("block_id", block.get("block_id", "-"), 255)
+    match block["type"]:
+        case "section":
+            if "text" not in block and "fields" not in block:
+                yield "missing required field: text or fields"
+            if "text" in block:
+                yield from _text_object("text", block["text"], 3000)
+            yield from _count("fields", block.get("fields", ["-"]), 10)
+            for field in block.get("fields", []):
+                yield from _text_object("field", field, 2000)
+        case "header":
+            yield from _text_object("text", block.get("text"), 150, plain=True)
+        case "context":
+            yield from _count("elements", block.get("elements", []), 10)
+            for element in block.get("elements", []):
+                if element.get("type") != "image":
+                    yield from _text_object("element", element, 2000)
+        case "actions":
+            yield from _count("elements", block.get("elements", []), 25)
+        case "input":
+            yield from _text_object("label", block.get("label"), 2000, plain=True)
+            if "element" not in block:
+                yield "missing required field: element"
+        case "image":
+            yield from (f"missing required field: {key}" for key in ("alt_text",) if not block.get(key))
+    elements = [element for element in _elements(block) if block["type"] != "context"]
+    action_ids = [element["action_id"] for element in elements if element.get("action_id")]
+    if len(set(action_ids)) < len(action_ids):
+        yield "action_id already exists"
+    for element in elements:
+        yield from _element_complaints(element)
+
+
+def _element_complaints(element: Json) -> Iterator[str]:
+    yield from _length("action_id", element.get("action_id", "-"), 255)
+    if "placeholder" in element:
+        yield from _text_object("placeholder", element["placeholder"], 150, plain=True)
+    if "confirm" in element:
+        yield from _confirm_complaints(element["confirm"])
+    if element.get("type") == "button":
+        yield from _text_object("button text", element.get("text"), 75, plain=True)
+        yield from _length("value", element.get("value", "-"), 2000)
+        yield from _length("url", element.get("url", "-"), 3000)
+        if element.get("style", "primary") not in ("primary", "danger"):
+            yield "invalid button style"
+    most = {"overflow": 5, "radio_buttons": 10, "checkboxes": 10}.get(str(element.get("type")), 100)
+    if "options" in element:
+        yield from _count("options", element["options"], most)
+    for option in options(element):
+        yield from _text_object("option text", option.get("text"), 75)
+        yield from _length("option value", option.get("value", ""), 150)
+
+
+def _confirm_complaints(confirm: Json) -> Iterator[str]:
+    for key, limit in {"title": 100, "text": 300, "confirm": 30, "deny": 30}.items():
+        yield from _text_object(f"confirm {key}", confirm.get(key), limit, plain=key != "text")
+
+
+def _text_object(name: str, text: object, limit: int, *, plain: bool = False) -> Iterator[str]:
+    if not isinstance(text, dict) or text.get("type") not in (("plain_text",) if plain else ("plain_text", "mrkdwn")):
+        yield f"{name}: not a valid text object"
+        return
+    yield from _length(name, text.get("text", ""), limit)
+
+
+def _length(name: str, text: object, limit: int) -> Iterator[str]:
+    if not isinstance(text, str) or not text:
+        yield f"{name}: must be more than 0 characters"
+    elif len(text) > limit:
+        yield f"{name}: must be less than {limit + 1} characters"
+
+
+def _count(name: str, items: Sequence[object], limit: int) -> Iterator[str]:
+    if not 1 <= len(items) <= limit:
+        yield f"{name}: must have between 1 and {limit} items"
+
+
+def view_complaints(view: object) -> list[str]:
+    """Why Slack would answer `invalid_arguments` to a view."""
+    if not isinstance(view, dict) or view.get("type") not in ("modal", "home"):
+        return ["view must be an object of type modal or home"]
+    found = complaints(view.get("blocks", []), VIEW_BLOCKS)
+    for key in ("title", "submit", "close"):
+        if view["type"] == "modal" and (key == "title" or view.get(key)):
+            found += [
+                f"{problem} [json-pointer:/view/{key}]" for problem in _text_object(key, view.get(key), 24, plain=True)
+            ]
+    if len(view.get("private_metadata") or "") > 3000:
+        found.append("private_metadata: must be less than 3001 characters [json-pointer:/view/private_metadata]")
+    if (
+        view["type"] == "modal"
+        and not view.get("submit")
+        and any(b.get("type") == "input" for b in view.get("blocks", []))
+    ):
+        found.append("a view with input blocks needs a submit button [json-pointer:/view/submit]")
+    return found
+
+
+def characters(blocks: Sequence[Json]) -> int:
+    """How much text the blocks hold in all, as far as Slack's undocumented total goes."""
+
+    def count(node: object) -> int:
+        if isinstance(node, dict):
+            return sum(len(v) if k in ("text", "value") and isinstance(v, str) else count(v) for k, v in node.items())
+        return sum(map(count, node)) if isinstance(node, list) else 0
+
+    return count(list(blocks))

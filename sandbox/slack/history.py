@@ -1,0 +1,322 @@
+"""What the workspace remembers: people, conversations, messages, modals, Homes, and who has seen what since when."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.slack import blocks as kit
+from sandbox.slack.blocks import Control, Json
+
+TEAM = "T0SANDBOX"
+APP = "A0STOKER"
+BOT = "B0STOKER"
+BOT_USER = "U0STOKER"
+SLACKBOT = "USLACKBOT"
+CHANNEL = "C0GPUOPS"
+CHANNEL_NAME = "gpu-ops"
+
+
+@dataclass(frozen=True)
+class User:
+    id: str
+    name: str
+    real_name: str
+    is_bot: bool = False
+
+
+PEOPLE = (
+    User("U0DEV", "dev", "Devi Developer"),
+    User("U0LEAD", "lead", "Lea Lead"),
+    User("U0ADMIN", "admin", "Ada Admin"),
+)
+USERS = {
+    user.id: user
+    for user in (
+        *PEOPLE,
+        User(BOT_USER, "stoker", "Stoker", is_bot=True),
+        User(SLACKBOT, "slackbot", "Slackbot", is_bot=True),
+    )
+}
+USERGROUPS = {"S0APPROVERS": ("U0LEAD", "U0ADMIN")}
+
+
+def direct(user: str) -> str:
+    """The id of the direct messages between the app and this user."""
+    return "D" + user[1:]
+
+
+DIRECTS = {direct(user.id): user.id for user in PEOPLE}
+
+
+@dataclass
+class Message:
+    """One message; `only_for` names the one reader of an ephemeral."""
+
+    channel: str
+    ts: str
+    user: str
+    text: str
+    blocks: list[Json] = field(default_factory=list)
+    thread_ts: str | None = None
+    metadata: Json | None = None
+    only_for: str | None = None
+    edited: str | None = None
+    files: list[Json] = field(default_factory=list)
+    state: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+    @property
+    def is_reply(self) -> bool:
+        return self.thread_ts is not None and self.thread_ts != self.ts
+
+    def readable_by(self, user: str) -> bool:
+        return self.only_for in (None, user) and DIRECTS.get(self.channel) in (None, user)
+
+
+@dataclass
+class Modal:
+    """A view on a user's stack of modals, what was filled in, and what the app found wrong with it."""
+
+    view: Json
+    values: dict[str, dict[str, Json]]
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What became visible at one moment (monotonic seconds), to one user or (None) to all."""
+
+    at: float
+    reader: str | None
+    place: str
+    author: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a control was found: in a message, or in a view."""
+
+    user: str
+    message: Message | None = None
+    view: Json | None = None
+    values: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+
+class History:
+    """The memory of the workspace. Every change bumps `version` and is kept as a revision."""
+
+    def __init__(self) -> None:
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.modals: dict[str, list[Modal]] = {}
+        self.homes: dict[str, Modal] = {}
+        self.revisions: list[Revision] = []
+        self.version = 0
+        self._changed = asyncio.Event()
+        self._last_ts = 0
+        self._serial = itertools.count(1)
+
+    # ── time and change ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_ts(self) -> str:
+        """A timestamp that no message has, later than all before, in the form `1700000000.000100`."""
+        self._last_ts = max(time.time_ns() // 1000, self._last_ts + 100)
+        return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
+
+    def next_id(self, prefix: str) -> str:
+        return f"{prefix}0{next(self._serial):07d}"
+
+    def touch(self) -> None:
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, since: int, timeout: float) -> bool:  # noqa: ASYNC109 - its end is an answer, no error
+        """Wait until `version` differs from `since`; False if it does not in time."""
+        if self.version != since:
+            return True
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def post(self, message: Message) -> Message:
+        message.blocks = kit.with_ids(message.blocks)
+        message.state = kit.initial_state(message.blocks)
+        self.messages[message.channel, message.ts] = message
+        self._reveal_message(message)
+        return message
+
+    def edit(self, message: Message, text: str | None, blocks: list[Json] | None, metadata: Json | None) -> None:
+        """Give a message a new content; what is None stays."""
+        message.text = message.text if text is None else text
+        message.metadata = metadata or message.metadata
+        if blocks is not None:
+            message.blocks = kit.with_ids(blocks)
+            message.state = kit.initial_state(message.blocks)
+        message.edited = self.next_ts()
+        self._reveal_message(message)
+
+    def delete(self, message: Message) -> None:
+        del self.messages[message.channel, message.ts]
+        self.touch()
+
+    def whisper(self, user: str, channel: str, text: str, *, author: str = SLACKBOT) -> None:
+        """Show something to one user only."""
+        self.post(Message(channel, self.next_ts(), author, text, only_for=user))
+
+    def replies(self, parent: Message) -> list[Message]:
+        return [
+            message
+            for message in self.messages.values()
+            if message.channel == parent.channel
+            and message.is_reply
+            and message.thread_ts == parent.ts
+            and not message.only_for
+        ]
+
+    def name(self, target: str) -> str:
+        """The name of a user, group or channel."""
+        if target in USERS:
+            return USERS[target].name
+        return CHANNEL_NAME if target == CHANNEL else target
+
+    def text_of(self, message: Message) -> str:
+        """All that a reader sees of a message; its fallback text only where it has no blocks."""
+        body = kit.seen(message.blocks, self.name) if message.blocks else kit.readable(message.text, self.name)
+        return "\n".join([body, *(f"[file {file['title']}]" for file in message.files)])
+
+    # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def new_view(self, user: str, view: Json, previous: Json | None = None) -> Json:
+        """The view as Slack stores and answers it."""
+        view_id = self.next_id("V")
+        return self._stored(
+            {
+                "id": view_id,
+                "team_id": TEAM,
+                "app_id": APP,
+                "bot_id": BOT,
+                "app_installed_team_id": TEAM,
+                "root_view_id": previous["root_view_id"] if previous else view_id,
+                "previous_view_id": previous["id"] if previous else None,
+                "external_id": "",
+            },
+            view,
+        )
+
+    def open(self, user: str, view: Json) -> Json:
+        """Push a view onto the user's modals."""
+        stack = self.modals.setdefault(user, [])
+        stored = self.new_view(user, view, stack[-1].view if stack else None)
+        stack.append(Modal(stored, kit.initial_state(stored["blocks"])))
+        self._reveal_modal(user, stack[-1])
+        return stored
+
+    def update_view(self, user: str, modal: Modal, view: Json) -> Json:
+        """Replace what a modal or Home shows; what was filled in stays where block and action are the same."""
+        modal.view = self._stored(modal.view, view)
+        kept, fresh = modal.values, kit.initial_state(modal.view["blocks"])
+        for block_id, actions in fresh.items():
+            actions.update(
+                {k: v for k, v in kept.get(block_id, {}).items() if k in actions and v["type"] == actions[k]["type"]}
+            )
+        modal.values, modal.errors = fresh, {}
+        self._reveal_modal(user, modal)
+        return modal.view
+
+    def refuse(self, user: str, modal: Modal, errors: dict[str, str]) -> None:
+        """Show errors beside the inputs of a modal."""
+        modal.errors = errors
+        self._reveal_modal(user, modal)
+
+    def close(self, user: str, *, all_of_them: bool = False) -> None:
+        stack = self.modals.get(user, [])
+        del stack[0 if all_of_them else -1 :]
+        self.touch()
+
+    def publish_home(self, user: str, view: Json) -> Json:
+        home = self.homes.get(user)
+        if home is None:
+            stored = self.new_view(user, view)
+            home = self.homes[user] = Modal(stored, kit.initial_state(stored["blocks"]))
+        else:
+            home.view = self._stored(home.view, view)
+            home.values = kit.initial_state(home.view["blocks"])
+        self.touch()
+        return home.view
+
+    def find_view(self, view_id: str, external_id: str) -> tuple[str, Modal] | None:
+        """The owner and the view with this id, modal or Home."""
+        places = [(user, modal) for user, stack in self.modals.items() for modal in stack]
+        for user, modal in [*places, *self.homes.items()]:
+            if modal.view["id"] == view_id or (external_id and modal.view["external_id"] == external_id):
+                return user, modal
+        return None
+
+    def modal(self, user: str) -> Modal | None:
+        """The modal that the user sees: the uppermost."""
+        stack = self.modals.get(user)
+        return stack[-1] if stack else None
+
+    def text_of_view(self, modal: Modal) -> str:
+        view = modal.view
+        buttons = [f"[{view[key]['text']}]" for key in ("submit", "close") if view.get(key)]
+        title = (view.get("title") or {}).get("text", "")
+        return "\n".join([title, kit.seen(view["blocks"], self.name), *modal.errors.values(), " ".join(buttons)])
+
+    # ── what a user sees ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def visible(self, user: str, since: float) -> list[str]:
+        """Every text that became visible to this user at or after this moment (monotonic seconds)."""
+        return [r.text for r in self.revisions if r.at >= since and r.reader in (None, user)]
+
+    def now_visible(self, user: str) -> list[str]:
+        """What this user could read at this moment."""
+        texts = [self.text_of(message) for message in self.messages.values() if message.readable_by(user)]
+        modal = self.modal(user)
+        return [*texts, *([self.text_of_view(modal)] if modal else [])]
+
+    def controls(self, user: str) -> Iterator[tuple[Place, Control]]:
+        """All that this user could press or fill: the open modal first, then messages from the newest, then the Home."""
+        modal, home = self.modal(user), self.homes.get(user)
+        for view in [modal] if modal else []:
+            yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
+        for message in sorted(self.messages.values(), key=lambda m: m.ts, reverse=True):
+            if message.readable_by(user):
+                yield from self._controls(Place(user, message=message, values=message.state), message.blocks)
+        for view in [home] if home else []:
+            yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
+
+    @staticmethod
+    def _controls(place: Place, blocks: list[Json]) -> Iterator[tuple[Place, Control]]:
+        return ((place, control) for control in kit.controls(blocks))
+
+    # ── the record ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _reveal_message(self, message: Message) -> None:
+        reader = message.only_for or DIRECTS.get(message.channel)
+        place = "thread" if message.is_reply else "direct" if message.channel in DIRECTS else f"#{CHANNEL_NAME}"
+        self._reveal(reader, place, USERS[message.user].name, self.text_of(message))
+
+    def _reveal_modal(self, user: str, modal: Modal) -> None:
+        self._reveal(user, "modal", USERS[BOT_USER].name, self.text_of_view(modal))
+
+    def _reveal(self, reader: str | None, place: str, author: str, text: str) -> None:
+        self.revisions.append(Revision(time.monotonic(), reader, place, author, text))
+        self.touch()
+
+    def _stored(self, old: Json, new: Json) -> Json:
+        defaults: dict[str, Any] = {
+            "private_metadata": "", "callback_id": "", "close": None, "submit": None, "title": None,
+            "clear_on_close": False, "notify_on_close": False, "external_id": old["external_id"],
+        }  # fmt: skip
+        identity = {
+            key: old[key] for key in old if key.endswith("_id") and key != "external_id" and key != "callback_id"
+        }
+        return {**defaults, **new, **identity, "blocks": kit.with_ids(new.get("blocks", [])), "hash": self.next_ts()}

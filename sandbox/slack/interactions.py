@@ -1,0 +1,325 @@
+"""What people do, told to the app: commands, clicks, submissions, events, and what the app's acknowledgement means."""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.slack import blocks as kit
+from sandbox.slack.blocks import Control, Json
+from sandbox.slack.history import (
+    APP,
+    BOT,
+    BOT_USER,
+    CHANNEL,
+    CHANNEL_NAME,
+    DIRECTS,
+    TEAM,
+    USERS,
+    History,
+    Message,
+    Modal,
+    Place,
+    User,
+)  # fmt: skip
+from sandbox.slack.socket_mode import NotAcknowledged, NotDelivered, SocketMode
+
+TRIGGER_SECONDS = 3.0
+RESPONSE_URL_SECONDS = 1800.0
+RESPONSE_URL_USES = 5
+
+
+class UnusableTrigger(Exception):
+    """A trigger_id that opens nothing; its text is Slack's error."""
+
+
+@dataclass
+class _ResponseURL:
+    user: str
+    channel: str
+    message: Message | None
+    born: float = field(default_factory=time.monotonic)
+    uses: int = 0
+
+
+class Interactions:
+    """The people's side of the app. `commands` are the slash commands that the app has registered."""
+
+    def __init__(self, history: History, socket: SocketMode, commands: tuple[str, ...]) -> None:
+        self._history = history
+        self._socket = socket
+        self._commands = commands
+        self._triggers: dict[str, tuple[str, float]] = {}
+        self._response_urls: dict[str, _ResponseURL] = {}
+        self.base_url = ""
+
+    # ── what people do ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def command(self, user: User, text: str, channel: str = CHANNEL) -> None:
+        """A line typed into the composer: a slash command, or plain words."""
+        if not text.startswith("/"):
+            await self._say(user, text, channel)
+            return
+        command, _, arguments = text.partition(" ")
+        if command not in self._commands:
+            self._history.whisper(user.id, channel, f"{command} is not a valid command.")
+            return
+        payload = {
+            "token": "verification",
+            "team_id": TEAM,
+            "team_domain": "sandbox",
+            "channel_id": channel,
+            "channel_name": "directmessage" if channel in DIRECTS else CHANNEL_NAME,
+            "user_id": user.id,
+            "user_name": user.name,
+            "command": command,
+            "text": arguments.strip(),
+            "api_app_id": APP,
+            "is_enterprise_install": "false",
+            "response_url": self._response_url(user.id, channel, None),
+            "trigger_id": self._trigger(user.id),
+        }
+        answer = await self._deliver("slash_commands", payload, user.id, channel, command)
+        if answer and (answer.get("text") or answer.get("blocks")):
+            self._respond(_ResponseURL(user.id, channel, None), answer)
+
+    async def act(self, place: Place, control: Control, chosen: Json | None = None) -> None:
+        """Press a button, or choose in a select; `chosen` is the element's new state."""
+        element = control.element
+        action: Json = {
+            "type": element["type"],
+            "action_id": element["action_id"],
+            "block_id": control.block["block_id"],
+            "action_ts": self._history.next_ts(),
+        }
+        action |= {key: element[key] for key in ("text", "value", "url", "style") if key in element}
+        if control.option:
+            action["selected_option"] = control.option
+        if chosen:
+            place.values.setdefault(action["block_id"], {})[action["action_id"]] = chosen
+            action |= chosen
+        channel = place.message.channel if place.message else direct_or_channel(place)
+        await self._deliver("interactive", self._block_actions(place, action), place.user, channel, "The app")
+
+    async def submit(self, user: User, modal: Modal) -> None:
+        """Press the submit button of a modal; Slack itself refuses one with an empty required input."""
+        empty = {
+            control.block["block_id"]: "Please complete this required field."
+            for control in kit.controls(modal.view["blocks"])
+            if control.block["type"] == "input"
+            and not control.block.get("optional")
+            and kit.empty(modal.values[control.block["block_id"]][control.element["action_id"]])
+        }
+        if empty:
+            self._history.refuse(user.id, modal, empty)
+            return
+        payload = {
+            "type": "view_submission",
+            **self._who(user.id),
+            "trigger_id": self._trigger(user.id),
+            "view": self._view_with_state(modal.view, modal.values),
+            "response_urls": [],
+        }
+        try:
+            answer = await self._socket.deliver("interactive", payload)
+        except (NotAcknowledged, NotDelivered):
+            self._history.refuse(user.id, modal, {"": "We had some trouble connecting. Try again?"})
+            return
+        self._settle(user.id, modal, answer)
+
+    async def dismiss(self, user: User, modal: Modal) -> None:
+        """Close a modal without submitting it."""
+        self._history.close(user.id)
+        if modal.view["notify_on_close"]:
+            view = self._view_with_state(modal.view, modal.values)
+            payload = {"type": "view_closed", **self._who(user.id), "view": view, "is_cleared": False}
+            await self._deliver("interactive", payload, user.id, CHANNEL, "The app")
+
+    async def suggest(self, place: Place, control: Control, typed: str) -> list[Json]:
+        """The options that the app offers in an external select."""
+        payload = self._block_actions(place, {}) | {
+            "type": "block_suggestion",
+            "action_id": control.element["action_id"],
+            "block_id": control.block["block_id"],
+            "value": typed,
+        }
+        del payload["actions"]
+        try:
+            answer = await self._socket.deliver("interactive", payload)
+        except (NotAcknowledged, NotDelivered):
+            return []
+        return kit.options(answer)
+
+    async def open_home(self, user: User) -> None:
+        """Look at the app's Home tab."""
+        await self._event({"type": "app_home_opened", "user": user.id, "channel": "D" + user.id[1:], "tab": "home"})
+
+    async def _say(self, user: User, text: str, channel: str) -> None:
+        mention = f"<@{BOT_USER}>"
+        for name in ("@Stoker", "@stoker"):
+            text = text.replace(name, mention)
+        message = self._history.post(Message(channel, self._history.next_ts(), user.id, text))
+        event: Json = {"user": user.id, "text": text, "ts": message.ts, "channel": channel, "event_ts": message.ts}
+        if channel in DIRECTS:
+            await self._event({**event, "type": "message", "channel_type": "im"})
+        elif mention in text:
+            await self._event({**event, "type": "app_mention"})
+
+    async def _event(self, event: Json) -> None:
+        payload = {
+            "token": "verification",
+            "team_id": TEAM,
+            "api_app_id": APP,
+            "event": {"event_ts": self._history.next_ts(), **event},
+            "type": "event_callback",
+            "event_id": self._history.next_id("Ev"),
+            "event_time": int(time.time()),
+            "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True, "is_enterprise_install": False}],
+        }
+        try:
+            await self._socket.deliver("events_api", payload)
+        except (NotAcknowledged, NotDelivered):
+            return  # Slack says nothing to anybody about an event that nobody took
+
+    # ── what the app answers ────────────────────────────────────────────────────────────────────────────────────────
+
+    def use_trigger(self, trigger_id: str) -> str:
+        """The user whose interaction this trigger came from; it can be used once, within 3 s."""
+        if trigger_id not in self._triggers:
+            raise UnusableTrigger("invalid_trigger_id")
+        user, born = self._triggers[trigger_id]
+        if not user:
+            raise UnusableTrigger("exchanged_trigger_id")
+        if time.monotonic() - born > TRIGGER_SECONDS:
+            raise UnusableTrigger("expired_trigger_id")
+        self._triggers[trigger_id] = ("", born)
+        return user
+
+    def respond(self, token: str, body: Json) -> str | None:
+        """A POST to a response_url; returns Slack's error, or None."""
+        target = self._response_urls.get(token)
+        if target is None or time.monotonic() - target.born > RESPONSE_URL_SECONDS:
+            return "expired_url"
+        if target.uses >= RESPONSE_URL_USES:
+            return "used_url"
+        if kit.complaints(body.get("blocks") or []):
+            return "invalid_blocks"
+        target.uses += 1
+        self._respond(target, body)
+        return None
+
+    def _respond(self, target: _ResponseURL, body: Json) -> None:
+        text, blocks, original = body.get("text", ""), body.get("blocks") or [], target.message
+        if original and body.get("delete_original"):
+            self._history.delete(original)
+        elif original and body.get("replace_original"):
+            self._history.edit(original, text, blocks, None)
+        else:
+            only_for = None if body.get("response_type") == "in_channel" else target.user
+            thread = body.get("thread_ts")
+            ts = self._history.next_ts()
+            self._history.post(Message(target.channel, ts, BOT_USER, text, blocks, thread_ts=thread, only_for=only_for))
+
+    def _settle(self, user: str, modal: Modal, answer: Json) -> None:
+        """What becomes of a submitted modal."""
+        match answer.get("response_action"):
+            case "errors":
+                self._history.refuse(user, modal, answer["errors"])
+            case "update":
+                self._history.update_view(user, modal, answer["view"])
+            case "push":
+                self._history.open(user, answer["view"])
+            case "clear":
+                self._history.close(user, all_of_them=True)
+            case _:
+                self._history.close(user)
+
+    async def _deliver(self, kind: str, payload: Json, user: str, channel: str, what: str) -> Json | None:
+        try:
+            return await self._socket.deliver(kind, payload)
+        except NotAcknowledged:
+            self._history.whisper(user, channel, f'{what} failed with the error "operation_timeout"')
+        except NotDelivered:
+            self._history.whisper(user, channel, f'{what} failed with the error "dispatch_failed"')
+        return None
+
+    # ── payloads ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _block_actions(self, place: Place, action: Json) -> Json:
+        payload: Json = {
+            "type": "block_actions",
+            **self._who(place.user),
+            "trigger_id": self._trigger(place.user),
+            "actions": [action],
+        }
+        message = place.message
+        if message is None:
+            view = self._view_with_state(place.view or {}, place.values)
+            return payload | {"container": {"type": "view", "view_id": view["id"]}, "view": view}
+        name = "directmessage" if message.channel in DIRECTS else CHANNEL_NAME
+        payload |= {
+            "container": {
+                "type": "message",
+                "message_ts": message.ts,
+                "channel_id": message.channel,
+                "is_ephemeral": message.only_for is not None,
+                **({"thread_ts": message.thread_ts} if message.thread_ts else {}),
+            },
+            "channel": {"id": message.channel, "name": name},
+            "state": {"values": place.values},
+            "response_url": self._response_url(place.user, message.channel, message),
+        }
+        return payload if message.only_for else payload | {"message": message_json(message)}
+
+    def _who(self, user_id: str) -> Json:
+        user = USERS[user_id]
+        return {
+            "team": {"id": TEAM, "domain": "sandbox"},
+            "user": {"id": user.id, "username": user.name, "name": user.name, "team_id": TEAM},
+            "api_app_id": APP,
+            "token": "verification",
+            "enterprise": None,
+            "is_enterprise_install": False,
+        }
+
+    @staticmethod
+    def _view_with_state(view: Json, values: dict[str, dict[str, Json]]) -> Json:
+        return {**view, "state": {"values": values}}
+
+    def _trigger(self, user: str) -> str:
+        trigger = f"{secrets.randbelow(10**10)}.{secrets.randbelow(10**10)}.{secrets.token_hex(16)}"
+        self._triggers[trigger] = (user, time.monotonic())
+        return trigger
+
+    def _response_url(self, user: str, channel: str, message: Message | None) -> str:
+        token = secrets.token_urlsafe(16)
+        self._response_urls[token] = _ResponseURL(user, channel, message)
+        return f"{self.base_url}/response/{token}"
+
+
+def direct_or_channel(place: Place) -> str:
+    """Where Slackbot tells a user that something in a view went wrong."""
+    return CHANNEL if place.view and place.view.get("type") == "modal" else "D" + place.user[1:]
+
+
+def message_json(message: Message, *, metadata: bool = False) -> Json:
+    """A message as the Web API and the interaction payloads show it."""
+    shown: dict[str, Any] = {
+        "type": "message",
+        "user": message.user,
+        "ts": message.ts,
+        "text": message.text,
+        "team": TEAM,
+        "blocks": message.blocks,
+    }
+    if USERS[message.user].is_bot:
+        shown |= {"bot_id": BOT, "app_id": APP}
+    if message.thread_ts:
+        shown["thread_ts"] = message.thread_ts
+    if message.edited:
+        shown["edited"] = {"user": message.user, "ts": message.edited}
+    if message.metadata and metadata:
+        shown["metadata"] = message.metadata
+    if message.files:
+        shown["files"] = message.files
+    return shown

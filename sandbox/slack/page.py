@@ -1,0 +1,227 @@
+"""The workspace as a web page: snapshots out by server-sent events, what people do in by POST."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+
+from aiohttp import web
+
+from sandbox.faults import KNOWN, Faults, UnknownFault
+from sandbox.slack import blocks as kit
+from sandbox.slack.blocks import Control, Json
+from sandbox.slack.history import (
+    BOT_USER,
+    CHANNEL,
+    CHANNEL_NAME,
+    DIRECTS,
+    PEOPLE,
+    USERS,
+    History,
+    Message,
+    Modal,
+    Place,
+    User,
+)
+from sandbox.slack.history import direct as direct_messages
+from sandbox.slack.interactions import Interactions, message_json
+
+COALESCE = 0.05
+"""Seconds in which several changes become one snapshot."""
+
+KEEP_ALIVE = 15.0
+SHOWN = 400
+"""How many of the last messages the page holds."""
+
+_TYPES = {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
+# The page shows what bots, models and APIs wrote: whatever slips through, no script but its own may run.
+_POLICY = "default-src 'self'; img-src 'self' https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+class Page:
+    """The page's routes. `cluster_panel` gives the panel on the right, `actions` its buttons."""
+
+    def __init__(
+        self,
+        history: History,
+        interactions: Interactions,
+        faults: Faults,
+        cluster_panel: Callable[[], Json] | None,
+        actions: Mapping[str, Callable[[], Awaitable[None]]],
+    ) -> None:
+        self._history = history
+        self._interactions = interactions
+        self._faults = faults
+        self._cluster_panel = cluster_panel
+        self._actions = actions
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.Task[None] | None] = set()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/", self._file),
+            web.get("/page/{name}", self._file),
+            web.get("/stream", self._stream),
+            web.post("/do/{what}", self._do),
+            web.get("/cluster.json", self._cluster),
+            web.post("/faults/{name}", self._fault),
+            web.post("/actions/{name}", self._action),
+        ]
+
+    async def close(self) -> None:
+        """End what still runs, so that the server can stop."""
+        running = [task for task in (*self._tasks, *self._streams) if task]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name", "index.html")
+        if name not in _TYPES:
+            raise web.HTTPNotFound
+        text = files("sandbox").joinpath("page", name).read_text(encoding="utf-8")
+        headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+        return web.Response(text=text, content_type=_TYPES[name], headers=headers)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        user = _person(request.query.get("user", ""))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        task = asyncio.current_task()
+        self._streams.add(task)
+        try:
+            while True:
+                version = self._history.version
+                await response.write(f"data: {json.dumps(self.snapshot(user))}\n\n".encode())
+                while not await self._history.changed(version, KEEP_ALIVE):
+                    await response.write(b": still here\n\n")
+                await asyncio.sleep(COALESCE)
+        except ConnectionError:
+            return response
+        finally:
+            self._streams.discard(task)
+
+    def snapshot(self, user: User) -> Json:
+        """All that the page shows to one user."""
+        messages = [m for m in self._history.messages.values() if m.readable_by(user.id)]
+        modal, home = self._history.modal(user.id), self._history.homes.get(user.id)
+        return {
+            "me": user.id,
+            "bot": BOT_USER,
+            "users": {u.id: {"name": u.name, "real_name": u.real_name, "is_bot": u.is_bot} for u in USERS.values()},
+            "people": [u.id for u in PEOPLE],
+            "channel": {"id": CHANNEL, "name": CHANNEL_NAME},
+            "direct": direct_messages(user.id),
+            "messages": [_shown(m) for m in sorted(messages, key=lambda m: m.ts)[-SHOWN:]],
+            "modal": _shown_view(modal) if modal else None,
+            "home": _shown_view(home) if home else None,
+        }
+
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _do(self, request: web.Request) -> web.Response:
+        _refuse_other_origins(request)
+        asked = await request.json()
+        user = _person(asked.get("user", ""))
+        match request.match_info["what"]:
+            case "command":
+                self._start(self._interactions.command(user, asked["text"], self._channel(user, asked)))
+            case "act":
+                place, control = self._control(user, asked)
+                self._start(self._interactions.act(place, control, asked.get("chosen")))
+            case "suggest":
+                place, control = self._control(user, asked)
+                return web.json_response(await self._interactions.suggest(place, control, asked.get("typed", "")))
+            case "submit":
+                modal = self._modal(user, asked)
+                modal.values |= asked["values"]
+                self._start(self._interactions.submit(user, modal))
+            case "dismiss":
+                self._start(self._interactions.dismiss(user, self._modal(user, asked)))
+            case "home":
+                self._start(self._interactions.open_home(user))
+            case _:
+                raise web.HTTPNotFound
+        return web.json_response({"ok": True}, status=202)
+
+    def _start(self, work: Awaitable[None]) -> None:
+        """Let it run on: the page learns the outcome from its stream."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    def _channel(user: User, asked: Json) -> str:
+        return direct_messages(user.id) if asked.get("channel") in DIRECTS else CHANNEL
+
+    def _modal(self, user: User, asked: Json) -> Modal:
+        modal = self._history.modal(user.id)
+        if modal is None or modal.view["id"] != asked.get("view_id"):
+            raise web.HTTPGone(text="This modal is no longer open.")
+        return modal
+
+    def _control(self, user: User, asked: Json) -> tuple[Place, Control]:
+        """The control that the page means: by its message or view, block, action and, in a menu, option."""
+        for place, control in self._history.controls(user.id):
+            holder = place.message.ts if place.message else (place.view or {}).get("id")
+            option = control.option.get("value") if control.option else None
+            found = (holder, control.block["block_id"], control.element["action_id"], option)
+            if found == (asked.get("holder"), asked.get("block_id"), asked.get("action_id"), asked.get("option")):
+                place.values.update(asked.get("values") or {})
+                return place, control
+        raise web.HTTPGone(text="This is no longer there.")
+
+    # ── the panel ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _cluster(self, request: web.Request) -> web.Response:
+        faults = [{"name": name, "what": what, "on": name in self._faults} for name, what in KNOWN.items()]
+        panel = self._cluster_panel() if self._cluster_panel else {}
+        return web.json_response({**panel, "faults": faults, "actions": list(self._actions)})
+
+    async def _fault(self, request: web.Request) -> web.Response:
+        _refuse_other_origins(request)
+        name, wanted = request.match_info["name"], (await request.text()).strip()
+        if wanted not in ("on", "off"):
+            raise web.HTTPBadRequest(text="The body is on or off.")
+        try:
+            (self._faults.add if wanted == "on" else self._faults.discard)(name)
+        except UnknownFault as e:
+            raise web.HTTPNotFound(text=str(e)) from e
+        return web.json_response({"ok": True})
+
+    async def _action(self, request: web.Request) -> web.Response:
+        _refuse_other_origins(request)
+        action = self._actions.get(request.match_info["name"])
+        if action is None:
+            raise web.HTTPNotFound
+        await action()
+        return web.json_response({"ok": True})
+
+
+def _person(user: str) -> User:
+    if user not in {person.id for person in PEOPLE}:
+        raise web.HTTPBadRequest(text="user must be one of " + ", ".join(person.id for person in PEOPLE))
+    return USERS[user]
+
+
+def _refuse_other_origins(request: web.Request) -> None:
+    """Another page open in the same browser must not press buttons here."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"{request.scheme}://{request.host}":
+        raise web.HTTPForbidden(text="not from this page")
+
+
+def _shown(message: Message) -> Json:
+    return message_json(message) | {
+        "channel": message.channel,
+        "only_for": message.only_for,
+        "thread_ts": message.thread_ts,
+        "edited": message.edited,
+        "state": message.state,
+    }
+
+
+def _shown_view(modal: Modal) -> Json:
+    return {**modal.view, "values": modal.values or kit.initial_state(modal.view["blocks"]), "errors": modal.errors}

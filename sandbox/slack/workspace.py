@@ -1,0 +1,226 @@
+"""The workspace as a whole: one server for Slack's protocols and the page, and the hands of its users for stories."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from sandbox.faults import Faults
+from sandbox.slack import blocks as kit
+from sandbox.slack.api import APP_TOKEN, BOT_TOKEN, WebAPI
+from sandbox.slack.blocks import Control, Json
+from sandbox.slack.history import PEOPLE, History, Modal, Place, Revision, User
+from sandbox.slack.interactions import Interactions
+from sandbox.slack.page import Page
+from sandbox.slack.socket_mode import SocketMode
+
+
+class NotThere(LookupError):
+    """A user tried to use something that is not on the screen; the message says what is."""
+
+
+class Workspace:
+    """A Slack workspace on 127.0.0.1; an async context manager.
+
+    Without `port` it takes a free one. `commands` are the slash commands that the app has registered.
+    """
+
+    app_token = APP_TOKEN
+    bot_token = BOT_TOKEN
+
+    def __init__(
+        self,
+        faults: Faults,
+        cluster_panel: Callable[[], Json] | None = None,
+        actions: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
+        *,
+        port: int | None = None,
+        commands: tuple[str, ...] = ("/gpu", "/model"),
+        ack_within: float = 3.0,
+        patience: float = 15.0,
+    ) -> None:
+        self._history = History()
+        self._socket = SocketMode(ack_within, patience)
+        self._interactions = Interactions(self._history, self._socket, commands)
+        self._api = WebAPI(self._history, self._socket, self._interactions, faults)
+        self._page = Page(self._history, self._interactions, faults, cluster_panel, actions or {})
+        self._port = port or 0
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    @property
+    def api_url(self) -> str:
+        """What the app takes as SLACK_API_URL."""
+        return f"{self.url}/api/"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=32 * 2**20)
+        app.add_routes(
+            [
+                web.route("*", "/api/{method}", self._api.serve),
+                web.get("/link", self._socket.serve),
+                web.post("/response/{token}", self._respond),
+                web.post("/files/{id}", self._api.upload),
+                web.get("/files/{id}", self._api.download, allow_head=False),
+                *self._page.routes(),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = self._api.base_url = self._interactions.base_url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._page.close()
+        await self._socket.disconnect()
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is worded for a story's reader
+        """Wait for the app's Socket Mode connection."""
+        await self._socket.connected(timeout)
+
+    async def disconnect(self) -> None:
+        """Cut the app's connections, as Slack does now and then."""
+        await self._socket.disconnect()
+
+    # ── the hands of the users ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def command(self, user: str, text: str) -> None:
+        """Type a line in the channel; over when the app has acknowledged it."""
+        await self._interactions.command(_person(user), text)
+
+    async def click(self, user: str, label: str, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - names what it saw
+        """Press the newest visible button with this label (any case), confirming what asks to be confirmed."""
+        person = _person(user)
+        until = time.monotonic() + timeout
+        while True:
+            version = self._history.version
+            for shown, press in self._buttons(person):
+                if shown.casefold() == label.casefold():
+                    await press()
+                    return
+            left = until - time.monotonic()
+            if left <= 0 or not await self._history.changed(version, left):
+                seen = ", ".join(f"“{shown}”" for shown, _ in self._buttons(person)) or "none"
+                raise NotThere(f"@{user} sees no button “{label}” within {timeout:g} s. Buttons there: {seen}.")
+
+    async def fill(self, user: str, label: str, value: str) -> None:
+        """Fill the input with this label in the user's open modal; of a choice, take the option with this text."""
+        person = _person(user)
+        modal = self._open_modal(person)
+        place = Place(person.id, view=modal.view, values=modal.values)
+        fields = [control for control in kit.controls(modal.view["blocks"]) if not control.pressable]
+        for control in fields:
+            if control.label.casefold() == label.casefold():
+                break
+        else:
+            seen = ", ".join(f"“{control.label}”" for control in fields) or "none"
+            raise NotThere(f"@{user} sees no field “{label}” in the open modal. Fields there: {seen}.")
+        state = await self._state(place, control, value)
+        modal.values.setdefault(control.block["block_id"], {})[control.element["action_id"]] = state
+        self._history.touch()
+        if control.block["type"] != "input" or control.block.get("dispatch_action"):
+            await self._interactions.act(place, control, state)
+
+    async def submit(self, user: str) -> None:
+        """Press the submit button of the user's open modal."""
+        person = _person(user)
+        await self._interactions.submit(person, self._open_modal(person))
+
+    async def open_home(self, user: str) -> None:
+        """Look at the app's Home tab."""
+        await self._interactions.open_home(_person(user))
+
+    # ── their eyes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def visible(self, user: str, since: float) -> list[str]:
+        """Each text that this user got to see since then (time.monotonic()), updates of one message apart."""
+        return self._history.visible(_person(user).id, since)
+
+    def now_visible(self, user: str) -> list[str]:
+        """Each text that this user can see now."""
+        return self._history.now_visible(_person(user).id)
+
+    def home(self, user: str) -> str:
+        """What the user's Home tab shows; empty if the app published none."""
+        home = self._history.homes.get(_person(user).id)
+        return self._history.text_of_view(home) if home else ""
+
+    @property
+    def transcript(self) -> tuple[Revision, ...]:
+        """All that was ever shown, in order."""
+        return tuple(self._history.revisions)
+
+    # ── how ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        error = self._interactions.respond(request.match_info["token"], await request.json())
+        if error:
+            return web.json_response({"ok": False, "error": error}, status=404)
+        return web.Response(text="ok")
+
+    def _buttons(self, person: User) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Every button on the person's screen, newest first, with what pressing it does."""
+        modal = self._history.modal(person.id)
+        if modal and modal.view["submit"]:
+            yield modal.view["submit"]["text"], lambda: self._interactions.submit(person, modal)
+        if modal:
+            close = modal.view["close"]["text"] if modal.view["close"] else "Cancel"
+            found = [control.label.casefold() for _, control in self._history.controls(person.id) if control.pressable]
+            # Slack's own "Cancel" must not hide a button of the app's with that name.
+            if modal.view["close"] or close.casefold() not in found:
+                yield close, lambda: self._interactions.dismiss(person, modal)
+        for place, control in self._history.controls(person.id):
+            if control.pressable:
+                yield control.label, lambda place=place, control=control: self._interactions.act(place, control)  # type: ignore[misc]
+
+    def _open_modal(self, person: User) -> Modal:
+        modal = self._history.modal(person.id)
+        if modal is None:
+            raise NotThere(f"@{person.name} has no modal open.")
+        return modal
+
+    async def _state(self, place: Place, control: Control, value: str) -> Json:
+        """The element's state with this value written or chosen."""
+        element, kind = control.element, control.element["type"]
+        if kind in ("plain_text_input", "number_input", "email_text_input", "url_text_input"):
+            return {"type": kind, "value": value or None}
+        if kind == "users_select":
+            return {"type": kind, "selected_user": _person(value.removeprefix("@")).id}
+        if kind in ("datepicker", "timepicker"):
+            return {"type": kind, "selected_" + kind.removesuffix("picker"): value}
+        external = kind.endswith("external_select")
+        offered = await self._interactions.suggest(place, control, value) if external else kit.options(element)
+        wanted = [value] if kind not in _MANY else [part.strip() for part in value.split(",") if part.strip()]
+        chosen = [_option(offered, text) for text in wanted]
+        return (
+            {"type": kind, "selected_options": chosen}
+            if kind in _MANY
+            else {"type": kind, "selected_option": chosen[0]}
+        )
+
+
+_MANY = ("checkboxes", "multi_static_select", "multi_external_select")
+
+
+def _option(offered: list[Json], text: str) -> Json:
+    for option in offered:
+        if text.casefold() in (option["text"]["text"].casefold(), option["value"].casefold()):
+            return option
+    seen = ", ".join(f"“{option['text']['text']}”" for option in offered) or "none"
+    raise NotThere(f"There is no option “{text}”. Options there: {seen}.")
+
+
+def _person(name: str) -> User:
+    for person in PEOPLE:
+        if name in (person.name, person.id):
+            return person
+    raise NotThere(f"There is no user @{name}. Users: {', '.join('@' + person.name for person in PEOPLE)}.")

@@ -1,0 +1,265 @@
+"""The stand-in for Slack, driven by the real Bolt app over the real wire."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
+from slack_sdk.web.async_client import AsyncWebClient
+
+from sandbox.faults import Faults, UnknownFault
+from sandbox.slack import Workspace
+from sandbox.slack.workspace import NotThere
+
+APPROVE: dict[str, Any] = {
+    "type": "button",
+    "text": {"type": "plain_text", "text": "Approve"},
+    "action_id": "approve",
+    "value": "op-1",
+}
+CARD: list[dict[str, Any]] = [
+    {"type": "section", "text": {"type": "mrkdwn", "text": "<@U0DEV> asks for *coder-chat*"}},
+    {"type": "actions", "block_id": "decide", "elements": [APPROVE]},
+]
+ASK_WHY = {
+    "type": "modal",
+    "callback_id": "why",
+    "title": {"type": "plain_text", "text": "Why"},
+    "submit": {"type": "plain_text", "text": "Go"},
+    "private_metadata": "op-1",
+    "blocks": [
+        {
+            "type": "input",
+            "block_id": "reason",
+            "label": {"type": "plain_text", "text": "Reason"},
+            "element": {"type": "plain_text_input", "action_id": "text"},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+async def workspace(faults: Faults) -> AsyncIterator[Workspace]:
+    async with Workspace(faults, ack_within=0.5, patience=2) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+async def client(workspace: Workspace) -> AsyncWebClient:
+    return AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+
+
+@pytest.fixture
+async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[AsyncApp]:
+    app = AsyncApp(client=client)
+    handler = AsyncSocketModeHandler(app, workspace.app_token, web_client=client)
+    await handler.connect_async()  # type: ignore[no-untyped-call]
+    await workspace.connected(5)
+    yield app
+    await handler.close_async()  # type: ignore[no-untyped-call]
+
+
+async def wait_until(workspace: Workspace, user: str, text: str) -> None:
+    for _ in range(200):
+        if any(text in seen for seen in workspace.now_visible(user)):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{text!r} not in {workspace.now_visible(user)}")
+
+
+async def test_a_request_goes_from_the_command_to_the_decision(workspace: Workspace, app: AsyncApp) -> None:
+    """A command is acknowledged, a card posted, its button clicked, a modal opened and submitted, the card updated."""
+    card: dict[str, Any] = {}
+
+    @app.command("/gpu")
+    async def gpu(ack: Any, command: dict[str, Any], client: AsyncWebClient) -> None:
+        await ack("On it.")
+        assert (command["text"], command["user_name"]) == ("up coder-chat", "dev")
+        card.update((await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)).data)  # type: ignore[arg-type]
+
+    @app.action("approve")
+    async def approve(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
+        await ack()
+        assert (body["actions"][0]["value"], body["container"]["message_ts"]) == ("op-1", card["ts"])
+        await client.views_open(trigger_id=body["trigger_id"], view=ASK_WHY)
+
+    @app.view("why")
+    async def why(ack: Any, body: dict[str, Any], view: dict[str, Any], client: AsyncWebClient) -> None:
+        reason = view["state"]["values"]["reason"]["text"]["value"]
+        if reason == "no":
+            await ack(response_action="errors", errors={"reason": "Say more."})
+            return
+        await ack()
+        text = f"Approved by <@{body['user']['id']}>: {reason}"
+        await client.chat_update(channel=card["channel"], ts=card["ts"], text=text, blocks=[])
+
+    since = time.monotonic()
+    await workspace.command("dev", "/gpu up coder-chat")
+    await workspace.click("lead", "approve")
+    await wait_until(workspace, "lead", "Reason")
+    assert not any("Reason" in text for text in workspace.now_visible("dev"))
+    await workspace.submit("lead")
+    await wait_until(workspace, "lead", "Please complete this required field.")
+    await workspace.fill("lead", "reason", "no")
+    await workspace.submit("lead")
+    await wait_until(workspace, "lead", "Say more.")
+    await workspace.fill("lead", "Reason", "demo tonight")
+    await workspace.submit("lead")
+    await wait_until(workspace, "dev", "Approved by @lead: demo tonight")
+
+    seen = workspace.visible("dev", since)
+    assert "@dev asks for coder-chat\n[Approve]" in seen
+    assert "On it." in seen
+    assert not any("On it." in text for text in workspace.visible("lead", since))
+    with pytest.raises(NotThere, match="Buttons there: none"):
+        await workspace.click("lead", "Approve", timeout=0)
+
+
+async def test_an_app_that_does_not_acknowledge_is_reported_to_the_user(workspace: Workspace, app: AsyncApp) -> None:
+    """After the time that Slack waits, Slackbot tells the user alone."""
+
+    @app.command("/gpu")
+    async def gpu() -> None:
+        await asyncio.sleep(0)
+
+    await workspace.command("dev", "/gpu up x")
+    assert any("operation_timeout" in text for text in workspace.now_visible("dev"))
+    assert not any("operation_timeout" in text for text in workspace.now_visible("lead"))
+
+
+async def test_an_envelope_outlives_the_connection_that_died_before_its_ack(workspace: Workspace) -> None:
+    """The next connection gets it again, marked as a retry, under the same envelope id."""
+
+    async def connect(session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+        headers = {"Authorization": f"Bearer {workspace.app_token}"}
+        async with session.post(workspace.api_url + "apps.connections.open", headers=headers) as response:
+            socket = await session.ws_connect((await response.json())["url"])
+        assert (await socket.receive_json())["type"] == "hello"
+        return socket
+
+    async with aiohttp.ClientSession() as session:
+        first = await connect(session)
+        typing = asyncio.create_task(workspace.command("dev", "/gpu status"))
+        lost = await first.receive_json()
+        await first.close()
+        second = await connect(session)
+        again = await second.receive_json()
+        assert (again["envelope_id"], again["retry_attempt"]) == (lost["envelope_id"], 1)
+        await second.send_json({"envelope_id": again["envelope_id"], "payload": {"text": "*free*"}})
+        await typing
+        await second.close()
+    assert workspace.now_visible("dev") == ["free"]
+
+
+async def test_slack_says_when_to_come_back(workspace: Workspace, client: AsyncWebClient, faults: Faults) -> None:
+    """While the fault is on every method answers 429 with Retry-After, which the SDK's own handler understands."""
+    faults.add("slack-429")
+    with pytest.raises(SlackApiError, match="ratelimited") as refused:
+        await client.chat_postMessage(channel="C0GPUOPS", text="hello")
+    assert refused.value.response.headers["Retry-After"] == "1"
+    client.retry_handlers.append(AsyncRateLimitErrorRetryHandler(max_retry_count=3))
+    asyncio.get_running_loop().call_later(0.2, faults.discard, "slack-429")
+    await client.chat_postMessage(channel="C0GPUOPS", text="hello")
+    assert workspace.now_visible("dev") == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"channel": "C0NOWHERE", "text": "x"}, "channel_not_found"),
+        ({"channel": "C0GPUOPS"}, "no_text"),
+        ({"channel": "C0GPUOPS", "blocks": [{"type": "divider"}] * 51, "text": "x"}, "invalid_blocks"),
+        (
+            {"channel": "C0GPUOPS", "blocks": [CARD[0] | {"text": {"type": "mrkdwn", "text": "x" * 3001}}]},
+            "invalid_blocks",
+        ),
+        ({"channel": "C0GPUOPS", "text": "x", "thread_ts": "1.000001"}, "thread_not_found"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The top-level `text` argument is missing")
+async def test_what_slack_would_refuse_is_refused(
+    client: AsyncWebClient, arguments: dict[str, Any], error: str
+) -> None:
+    """Bad arguments get Slack's own error and no message appears."""
+    with pytest.raises(SlackApiError, match=error):
+        await client.chat_postMessage(**arguments)
+
+
+async def test_a_wrong_token_is_refused(workspace: Workspace) -> None:
+    """Only the bot's own token opens the Web API."""
+    with pytest.raises(SlackApiError, match="invalid_auth"):
+        await AsyncWebClient(token="xoxb-other", base_url=workspace.api_url).auth_test()
+
+
+async def test_history_and_replies_are_told_apart(client: AsyncWebClient) -> None:
+    """A thread's replies are not in the channel's history; metadata comes only when asked for."""
+    metadata = {"event_type": "operation", "event_payload": {"id": "op-1"}}
+    parent = await client.chat_postMessage(channel="#gpu-ops", text="parent", metadata=metadata)
+    await client.chat_postMessage(channel="C0GPUOPS", text="reply", thread_ts=parent["ts"])
+    history = (await client.conversations_history(channel="C0GPUOPS", include_all_metadata=True))["messages"]
+    assert [(m["text"], m["metadata"], m["reply_count"]) for m in history] == [("parent", metadata, 1)]
+    replies = (await client.conversations_replies(channel="C0GPUOPS", ts=parent["ts"]))["messages"]
+    assert [m["text"] for m in replies] == ["parent", "reply"]
+    assert "metadata" not in replies[0]
+
+
+async def test_a_direct_message_is_seen_by_one_user(workspace: Workspace, client: AsyncWebClient) -> None:
+    """A message to a user id lands in that user's direct messages."""
+    posted = await client.chat_postMessage(channel="U0DEV", text="psst")
+    assert posted["channel"] == (await client.conversations_open(users="U0DEV"))["channel"]["id"]
+    assert (workspace.now_visible("dev"), workspace.now_visible("lead")) == (["psst"], [])
+
+
+async def test_a_response_url_works_five_times(workspace: Workspace, app: AsyncApp) -> None:
+    """The sixth use is refused, as Slack does."""
+    answers: list[int] = []
+
+    @app.command("/gpu")
+    async def gpu(ack: Any, respond: Any) -> None:
+        answers.extend([(await respond(f"answer {number}")).status_code for number in range(6)])
+        await ack()
+
+    await workspace.command("dev", "/gpu")
+    assert answers == [200] * 5 + [404]
+
+
+async def test_the_page_streams_what_its_user_may_see(workspace: Workspace, client: AsyncWebClient) -> None:
+    """The page gets snapshots; another origin may press nothing on it."""
+    await client.chat_postEphemeral(channel="C0GPUOPS", user="U0DEV", text="only you")
+    async with aiohttp.ClientSession(workspace.url) as session:
+        for path in ("/", "/page/app.js", "/page/style.css"):
+            async with session.get(path) as response:
+                assert response.status == 200
+        for user, expected in (("U0DEV", True), ("U0LEAD", False)):
+            async with session.get("/stream", params={"user": user}) as response:
+                assert ("only you" in (await response.content.readline()).decode()) == expected
+        asked = {"user": "U0DEV", "text": "/gpu"}
+        async with session.post("/do/command", json=asked, headers={"Origin": "http://elsewhere"}) as response:
+            assert response.status == 403
+
+
+async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: Faults) -> None:
+    """A known fault goes on and off; an unknown one is refused."""
+    async with aiohttp.ClientSession(workspace.url) as session:
+        await session.post("/faults/no-stock", data="on")
+        assert faults == {"no-stock"}
+        async with session.get("/cluster.json") as response:
+            shown = (await response.json())["faults"]
+        assert [fault["name"] for fault in shown if fault["on"]] == ["no-stock"]
+        await session.post("/faults/no-stock", data="off")
+        async with session.post("/faults/no-such", data="on") as response:
+            assert response.status == 404
+    assert faults == set()
+    with pytest.raises(UnknownFault, match="no-such"):
+        faults.add("no-such")
