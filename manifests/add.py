@@ -1,0 +1,318 @@
+"""A new endpoint, made from the closest existing one.
+
+The template's files are copied, fields are edited (never text), and comments are made true. Around the copy come the
+Application, LiteLLM's entry, the catalog's row and, for an endpoint behind the cost gate, the two manual lists.
+"""
+
+import itertools
+import re
+
+from pydantic import BaseModel
+from ruamel.yaml.nodes import MappingNode
+
+from manifests import catalog
+from manifests.change import Change
+from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
+from manifests.edit import Comment, Document, Edit, scalar, scalars, value
+from manifests.pieces import Entry, Layout, Pieces, applications, model_list, require
+from manifests.retarget import (
+    DNS_LABEL,
+    Target,
+    derived_quantization,
+    derived_served_name,
+    refuse_bad_input,
+    reprice,
+    retarget,
+    words,
+)
+from manifests.review import contract_rows, refuse_misfit, refuse_storage
+from manifests.sizing import Machine, ModelFacts, Sizing, size, storage_for
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
+from manifests.wording import Rewording
+
+
+class AddRequest(BaseModel, frozen=True):
+    """What was asked for. What is None is derived from the model, the template and the machine.
+
+    `quantization` is vLLM's name, or "none" for no such argument; prices are dollars per token, as text.
+    """
+
+    name: str
+    facts: ModelFacts
+    like: str | None = None
+    served_name: str | None = None
+    context: int | None = None
+    quantization: str | None = None
+    gpu_utilization: float | None = None
+    storage: str | None = None
+    price_in: str | None = None
+    price_out: str | None = None
+    group: str | None = None
+    args: tuple[str, ...] = ()
+
+
+def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) -> Change:
+    """The pull request that adds an endpoint; ManifestError says why there can be none."""
+    refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
+    refuse_storage(request.storage)
+    _refuse_taken(tree, layout, request)
+    template = _template(tree, layout, request)
+    pieces = require(tree, layout, template.name)
+    sizing = _sizing(request, template, machine)
+    target = _target(request, template, sizing)
+    files = _copies(tree, layout, pieces, template, request, target, sizing)
+    after = Overlay(tree, ChangeSet(files=dict(files)))
+    endpoint = read_endpoint(after, layout, request.name)
+    files |= _lists(tree, layout, template, endpoint, request, target)
+    return Change(
+        changes=ChangeSet(files=dict(files)),
+        title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
+        summary=contract_rows(endpoint),
+        sizing=sizing,
+        warnings=(*sizing.warnings, *_warnings(tree, layout, endpoint)),
+        endpoint=endpoint,
+    )
+
+
+def _refuse_taken(tree: Tree, layout: Layout, request: AddRequest) -> None:
+    name = request.name
+    if not DNS_LABEL.fullmatch(name):
+        raise ManifestError(
+            f"{name!r} cannot name an endpoint: use small letters, digits and dashes, begin with a letter, "
+            "63 characters at most (a DNS label)."
+        )
+    if tree.files(layout.home(name)):
+        raise ManifestError(f"The name {name} is taken: {layout.home(name)} exists. Choose another, or swap its model.")
+    for entry in model_list(tree, layout):
+        if entry.alias == name:
+            where = f"{entry.document.path}:{entry.first + 1}"
+            raise ManifestError(f"The alias {name} is taken in LiteLLM ({where}). Choose another name.")
+    for app in applications(tree, layout):
+        if value(app.node, "metadata", "name") == name:
+            raise ManifestError(f"The name {name} is taken by the Application in {app.document.path}. Choose another.")
+
+
+def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
+    endpoints = read_endpoints(tree, layout)
+    if request.like is not None:
+        named = next((each for each in endpoints if each.name == request.like), None)
+        if named is None:
+            known = ", ".join(each.name for each in endpoints) or "none"
+            raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {known}.")
+        return named
+    kind = _kind(request.facts)
+    alike = [each for each in endpoints if each.kind == kind and each.application_file and each.alias]
+    if not alike:
+        raise ManifestError(
+            f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
+        )
+    return next((each for each in alike if each.name == layout.template), alike[0])
+
+
+def _kind(facts: ModelFacts) -> str:
+    if facts.pipeline_tag in ("feature-extraction", "sentence-similarity"):
+        return "cpu-embeddings"
+    return "gpu-chat" if facts.chat else "gpu-completion"
+
+
+def _sizing(request: AddRequest, template: ModelEndpoint, machine: Machine) -> Sizing:
+    weights = request.facts.weight_bytes
+    sizing = size(
+        request.facts,
+        machine,
+        context=request.context,
+        gpu_utilization=request.gpu_utilization or template.gpu_utilization or 0.9,
+        memory_limit_bytes=template.memory_limit_bytes,
+        # Room for a successor: a swap keeps the old weights.
+        storage=request.storage or storage_for(weights, weights),
+        gpu=template.gpus > 0,
+    )
+    refuse_misfit(request.facts, sizing)
+    return sizing
+
+
+def _target(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> Target:
+    return Target(
+        hf_id=request.facts.hf_id,
+        served_name=request.served_name or derived_served_name(request.facts),
+        quantization=derived_quantization(request.facts, request.quantization),
+        context=sizing.context if template.gpus and sizing.context else template.context,
+        gpu_utilization=request.gpu_utilization,
+        args=request.args,
+    )
+
+
+def _copies(
+    tree: Tree,
+    layout: Layout,
+    pieces: Pieces,
+    template: ModelEndpoint,
+    request: AddRequest,
+    target: Target,
+    sizing: Sizing,
+) -> dict[str, str]:
+    """The new endpoint's own files, and LiteLLM's values with its entry."""
+    rewording = _rewording(template, request, target)
+    made: dict[str, str] = {}
+    for path in pieces.files:
+        text = tree.read(path)
+        if text is None:
+            continue
+        new_path = layout.home(request.name) + path[len(layout.home(template.name)) :]
+        if path == pieces.deployment.document.path:
+            document = retarget(pieces, target)
+        elif path.endswith((".yaml", ".yml")):
+            document = Document(path, text)
+        else:
+            made[new_path] = rewording.text(text)
+            continue
+        document = _renamed(document, layout, template, request, sizing)
+        made[new_path] = rewording.document(document).text
+    if pieces.application is not None:
+        document = _renamed(pieces.application.document, layout, template, request, sizing)
+        made[_application_path(layout, template, request)] = rewording.document(document).text
+    if pieces.entry is not None:
+        made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, template, request, target, rewording)
+    return made
+
+
+def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> Rewording:
+    old = Target(
+        hf_id=template.hf_id,
+        served_name=template.served_name,
+        quantization=template.quantization,
+        context=template.context,
+    )
+    return Rewording(words(template.name, old), words(request.name, target, request.facts))
+
+
+def _renamed(
+    document: Document, layout: Layout, template: ModelEndpoint, request: AddRequest, sizing: Sizing
+) -> Document:
+    """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
+    claim = claim_name(template, request.name)
+    exact = {
+        template.name: request.name,
+        template.pvc_name: claim,
+        layout.home(template.name): layout.home(request.name),
+    }
+    edits = [document.set_value(node, exact[node.value]) for node in scalars(document.roots) if exact.get(node.value)]
+    storages = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
+    edits += [document.set_value(node, sizing.storage) for node in storages if node and node.value != sizing.storage]
+    return document.apply(edits)
+
+
+def claim_name(template: ModelEndpoint, name: str) -> str:
+    """The claim of a new endpoint, named as the template names its own."""
+    if template.name in template.pvc_name:
+        return template.pvc_name.replace(template.name, name)
+    return f"{name}-model-cache"
+
+
+def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
+    if request.group is None:
+        folder = template.application_file.rsplit("/", 1)[0]
+    elif DNS_LABEL.fullmatch(request.group):
+        folder = f"{layout.path(layout.catalog_dir)}/{request.group}"
+    else:
+        raise ManifestError(f"{request.group!r} is no group: name a directory below {layout.path(layout.catalog_dir)}.")
+    return f"{folder}/{request.name}.yaml"
+
+
+def _with_entry(
+    tree: Tree,
+    layout: Layout,
+    entry: Entry,
+    template: ModelEndpoint,
+    request: AddRequest,
+    target: Target,
+    rewording: Rewording,
+) -> str:
+    """LiteLLM's values with the new entry after the last one of the template's group."""
+    document = reprice(entry, model=target.served_name, price_in=request.price_in, price_out=request.price_out)
+    copied = next(each for each in _entries(document) if each.alias == entry.alias)
+    document = _renamed_entry(document, copied.node, template, request)
+    copied = next(each for each in _entries(document) if each.alias == request.name)
+    text = _own_comments(document, copied, rewording)
+    after = _last_of_group(model_list(tree, layout), entry)
+    original = entry.document
+    return original.apply([original.insert_lines(after.last + 1, text)]).text
+
+
+def _entries(document: Document) -> tuple[Entry, ...]:
+    return model_list(Files({document.path: document.text}), Layout(litellm_values=document.path))
+
+
+def _renamed_entry(document: Document, node: MappingNode, template: ModelEndpoint, request: AddRequest) -> Document:
+    edits = []
+    alias, base = scalar(node, "model_name"), scalar(node, "litellm_params", "api_base")
+    if alias is not None:
+        edits.append(document.set_value(alias, request.name))
+    if base is not None:
+        host = re.sub(rf"(?<=://){re.escape(template.name)}(?=[.:/])", request.name, base.value)
+        edits.append(document.set_value(base, host))
+    return document.apply(edits)
+
+
+def _own_comments(document: Document, entry: Entry, rewording: Rewording) -> str:
+    """The entry's text with the comments that are about the model; what explains the fields is said once, above."""
+
+    def about_the_model(comment: Comment) -> bool:
+        key = document.lines[comment.line][: comment.column].strip(" -")
+        return not comment.alone and key.startswith(("model_name:", "litellm_params:"))
+
+    def inside(comment: Comment) -> bool:
+        return entry.first <= comment.line <= entry.last
+
+    edits = []
+    for comment in document.comments():
+        if not inside(comment) or about_the_model(comment):
+            continue
+        start = document.offset(comment.line)
+        if comment.alone:
+            edits.append(document.delete_lines(comment.line, comment.line))
+        else:
+            kept = document.lines[comment.line][: comment.column].rstrip()
+            edits.append(Edit(start, start + comment.column + len(comment.text), kept))
+    bare = document.apply(edits)
+    entry = next(each for each in _entries(bare) if each.alias == entry.alias)
+    worded = rewording.document(bare, concerns=lambda comment: entry.first <= comment.line <= entry.last)
+    text = next(each for each in _entries(worded) if each.alias == entry.alias).text
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _last_of_group(entries: tuple[Entry, ...], entry: Entry) -> Entry:
+    """The last entry below the same comment that is reached in the same way (the same port of a Service)."""
+    found = entry
+    port = re.search(r":\d+/", entry.api_base)
+    for previous, each in itertools.pairwise(entries):
+        if each.first <= entry.first:
+            continue
+        if each.first != previous.last + 1:
+            break
+        if (other := re.search(r":\d+/", each.api_base)) and port and other[0] == port[0]:
+            found = each
+    return found
+
+
+def _lists(
+    tree: Tree, layout: Layout, template: ModelEndpoint, endpoint: ModelEndpoint, request: AddRequest, target: Target
+) -> dict[str, str]:
+    new = catalog.CatalogRow(endpoint.hf_id, endpoint.context, endpoint.price_in, endpoint.price_out)
+    old = catalog.CatalogRow(template.hf_id, template.context, template.price_in, template.price_out)
+    files = catalog.add_row(tree, layout, template.alias, endpoint.alias, new, old)
+    if endpoint.manual_sync:
+        rewording = _rewording(template, request, target)
+        files |= catalog.add_manual(tree, layout, template.name, endpoint.name, rewording.text)
+    return files
+
+
+def _warnings(tree: Tree, layout: Layout, endpoint: ModelEndpoint) -> tuple[str, ...]:
+    found = [f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them."]
+    groups = tree.read(layout.path(layout.groups_file)) or ""
+    if re.search(rf"name: {re.escape(endpoint.group)},.*enabled: \"?false", groups):
+        found.append(
+            f"The group {endpoint.group} is switched off: set its flag in {layout.path(layout.config)} "
+            f"and regenerate {layout.path(layout.groups_file)}."
+        )
+    return tuple(found)

@@ -1,0 +1,193 @@
+"""Edits of YAML files that leave every other byte alone.
+
+ruamel.yaml parses the file and tells where each node stands; the edit itself is made in the text, at that position.
+So comments, order, quotes and alignment survive by construction, and a diff holds the lines it is about.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from manifests.tree import ManifestError
+
+
+class Edit(NamedTuple):
+    """Replace the characters from `start` to `end` by `text`."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Comment(NamedTuple):
+    """The comment on one line: where its `#` stands, and whether it has the line to itself."""
+
+    line: int
+    column: int
+    text: str
+    alone: bool
+
+
+class Flag(NamedTuple):
+    """One command-line flag in a list of arguments. `value_node` differs from `node` in the form `--flag value`."""
+
+    name: str
+    value: str
+    node: ScalarNode
+    value_node: ScalarNode
+
+
+class Document:
+    """One YAML file: its text, and the nodes in it with their positions."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.text = text
+        self.lines = text.splitlines(keepends=True)
+        try:
+            self.roots: tuple[Node, ...] = tuple(YAML(typ="rt").compose_all(text))
+        except YAMLError as e:
+            raise ManifestError(f"{path} is not valid YAML: {str(e).splitlines()[0]}") from e
+
+    def apply(self, edits: Iterable[Edit]) -> "Document":
+        """The document with these edits, which must not overlap."""
+        text = self.text
+        for edit in sorted(edits, reverse=True):
+            text = text[: edit.start] + edit.text + text[edit.end :]
+        return Document(self.path, text)
+
+    def offset(self, line: int) -> int:
+        """Where a line (counted from 0) begins in the text."""
+        return sum(len(each) for each in self.lines[:line])
+
+    def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
+        """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of the comment after it."""
+        start, end = node.start_mark.index, node.end_mark.index
+        old = self.text[start:end]
+        if part is not None:
+            new = old.replace(part, value)
+        elif old[:1] in "\"'":
+            new = f"{old[0]}{value}{old[0]}"
+        else:
+            new = value if _plain(value) else f'"{value}"'
+        if "\n" in old:
+            return Edit(start, end, new)
+        gap = re.match(r"( +)#", self.text[end:])
+        if not gap:
+            return Edit(start, end, new)
+        # One space is somebody's style, more are an alignment: keep the column while there is room for it.
+        aligned = len(gap[1]) > 1
+        spaces = max(1, len(gap[1]) - (len(new) - len(old))) if aligned else 1
+        return Edit(start, end + len(gap[1]), new + " " * spaces)
+
+    def delete_lines(self, first: int, last: int) -> Edit:
+        """Delete the lines `first` to `last`, both included."""
+        return Edit(self.offset(first), self.offset(last + 1), "")
+
+    def insert_lines(self, before: int, text: str) -> Edit:
+        """Insert whole lines before a line; past the end of the file, after its last one."""
+        at = self.offset(before)
+        lead = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
+        return Edit(at, at, lead + text)
+
+    def comments(self) -> tuple[Comment, ...]:
+        """Every comment of the file. A `#` inside a value (a script, a quoted string) is none."""
+        inside = [
+            (n.start_mark.index, n.end_mark.index) for n in scalars(self.roots) if n.style in ("'", '"', "|", ">")
+        ]
+        found = []
+        at = 0
+        for number, line in enumerate(self.lines):
+            for match in re.finditer(r"(?:^|(?<=\s))#", line):
+                index = at + match.start()
+                if not any(start <= index < end for start, end in inside):
+                    alone = not line[: match.start()].strip()
+                    found.append(Comment(number, match.start(), line[match.start() :].rstrip("\r\n"), alone))
+                    break
+            at += len(line)
+        return tuple(found)
+
+
+def entries(node: Node | None) -> tuple[tuple[ScalarNode, Node], ...]:
+    """The pairs of a mapping with scalar keys; none for any other node."""
+    if not isinstance(node, MappingNode):
+        return ()
+    return tuple((key, value) for key, value in node.value if isinstance(key, ScalarNode))
+
+
+def items(node: Node | None) -> tuple[Node, ...]:
+    """The items of a sequence; none for any other node."""
+    return tuple(node.value) if isinstance(node, SequenceNode) else ()
+
+
+def find(node: Node | None, *path: str | int) -> Node | None:
+    """The node at a path of keys and indices, or None."""
+    for step in path:
+        if isinstance(step, int):
+            inside = items(node)
+            node = inside[step] if step < len(inside) else None
+        else:
+            node = next((value for key, value in entries(node) if key.value == step), None)
+    return node
+
+
+def scalar(node: Node | None, *path: str | int) -> ScalarNode | None:
+    """The scalar at a path, or None."""
+    found = find(node, *path)
+    return found if isinstance(found, ScalarNode) else None
+
+
+def value(node: Node | None, *path: str | int) -> str:
+    """The text of the scalar at a path, "" when there is none."""
+    found = scalar(node, *path)
+    return str(found.value) if found is not None else ""
+
+
+def line(node: Node | None) -> int:
+    """The line of a node, counted from 1 as people do; 1 when there is no node."""
+    return node.start_mark.line + 1 if node is not None else 1
+
+
+def scalars(nodes: Iterable[Node]) -> Iterator[ScalarNode]:
+    """Every scalar value below these nodes, keys left out, in the order of the file."""
+    for node in nodes:
+        if isinstance(node, ScalarNode):
+            yield node
+        elif isinstance(node, SequenceNode):
+            yield from scalars(node.value)
+        elif isinstance(node, MappingNode):
+            yield from scalars(value for _, value in node.value)
+
+
+def flags(args: Node | None) -> tuple[Flag, ...]:
+    """The flags of an argument list, whether written `--flag=value`, as two items, or bare."""
+    found = []
+    nodes = [node for node in items(args) if isinstance(node, ScalarNode)]
+    for index, node in enumerate(nodes):
+        text = str(node.value)
+        if not text.startswith("--"):
+            continue
+        name, sign, given = text.partition("=")
+        following = nodes[index + 1] if index + 1 < len(nodes) else None
+        if not sign and following is not None and not str(following.value).startswith("--"):
+            found.append(Flag(name, str(following.value), node, following))
+        else:
+            found.append(Flag(name, given, node, node))
+    return tuple(found)
+
+
+def decimal(number: str) -> str:
+    """A number as YAML 1.1 and 1.2 both read it: `5e-07` would be a string to the older readers."""
+    if not re.fullmatch(r"\d+(\.\d+)?|\.\d+|\d+(\.\d+)?[eE][+-]?\d{1,2}", number.strip()):
+        raise ManifestError(f"{number!r} is not a price: give dollars per token, like 0.0000005")
+    text = f"{float(number):.15f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text
+
+
+def _plain(text: str) -> bool:
+    """Whether a value may stand without quotes."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_./-][^\s:#,\[\]{}'\"]*(:[^\s#,\[\]{}'\"]+)*", text)) and text.strip("-") != ""

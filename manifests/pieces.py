@@ -1,0 +1,247 @@
+"""Where the pieces of one endpoint are: the documents, and the nodes in them that must agree.
+
+`contract` reads values from these nodes and compares them; `add`, `swap` and `remove` edit at their positions.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from manifests.edit import Document, Flag, entries, find, flags, items, scalars, value
+from manifests.tree import ManifestError, Tree
+
+MODEL_FLAGS = ("--model", "--model-id")  # vLLM's and TEI's
+
+
+class Layout(BaseModel, frozen=True, extra="forbid"):
+    """Where a platform repository keeps things. Every path is one platform's choice; these are the defaults."""
+
+    environment: str = "ai-dev"
+    branch: str = "main"
+    namespace: str = "serving"
+    group: str = "coding-assistant"
+    template: str = "coder-chat"
+    serving_dir: str = "serving"
+    litellm_values: str = "platform/litellm/values.yaml"
+    catalog_dir: str = "clusters/{environment}/catalog"
+    model_catalog: str = "docs/public/reference/model-catalog.md"
+    wait_script: str = "scripts/wait-profile.sh"
+    bring_up_guide: str = "docs/public/guides/staged-bring-up.md"
+    key_portal: str = "platform/key-portal/values.yaml"
+    config: str = "environments/{environment}/config.yaml"
+    groups_file: str = "clusters/{environment}/groups.generated.yaml"
+
+    def path(self, template: str) -> str:
+        """A path with the environment filled in."""
+        return template.replace("{environment}", self.environment)
+
+    def home(self, name: str) -> str:
+        """The directory of an endpoint's manifests."""
+        return f"{self.serving_dir}/{name}"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A node, or a whole object, with the document it stands in."""
+
+    document: Document
+    node: MappingNode
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of LiteLLM's `model_list`, with its lines (counted from 0) up to the last comment that is its own."""
+
+    document: Document
+    node: MappingNode
+    first: int
+    last: int
+
+    @property
+    def alias(self) -> str:
+        return value(self.node, "model_name")
+
+    @property
+    def model(self) -> str:
+        """What LiteLLM sends to, like `openai/qwen2.5-coder-1.5b`."""
+        return value(self.node, "litellm_params", "model")
+
+    @property
+    def api_base(self) -> str:
+        return value(self.node, "litellm_params", "api_base")
+
+    @property
+    def text(self) -> str:
+        return "".join(self.document.lines[self.first : self.last + 1])
+
+    def reaches(self, service: str, namespace: str) -> bool:
+        """Whether the entry's host is this Service, by its short or its full name."""
+        labels = (urlsplit(self.api_base).hostname or "").split(".")
+        return labels[0] == service and labels[1:2] in ([], [namespace])
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of one endpoint. What a repository lacks is None; reading the endpoint says what that means."""
+
+    name: str
+    deployment: Located
+    container: MappingNode
+    flags: tuple[Flag, ...]
+    pvc: Located | None
+    service: Located | None
+    application: Located | None
+    entry: Entry | None
+    files: tuple[str, ...]
+
+    @property
+    def model(self) -> Flag:
+        return next(flag for flag in self.flags if flag.name in MODEL_FLAGS)
+
+    def flag(self, name: str) -> Flag | None:
+        return next((flag for flag in self.flags if flag.name == name), None)
+
+    @property
+    def staging(self) -> tuple[ScalarNode, ...]:
+        """The parts of the initContainers' commands in which a model id may stand."""
+        pod = find(self.deployment.node, "spec", "template", "spec")
+        commands = [find(init, key) for init in items(find(pod, "initContainers")) for key in ("command", "args")]
+        return tuple(scalars(node for node in commands if node is not None))
+
+
+def locate(tree: Tree, layout: Layout, name: str) -> Pieces | None:
+    """The pieces of the endpoint `name`, or None when its directory holds no Deployment that names a model."""
+    files = tree.files(layout.home(name))
+    objects = [(kind, located) for path in files if _is_yaml(path) for kind, located in _objects(tree, path)]
+    for kind, deployment in objects:
+        engine = _engine(deployment.node) if kind == "Deployment" else None
+        if engine is None:
+            continue
+        claims = _claims(deployment.node)
+        pvcs = [each for kind, each in objects if kind == "PersistentVolumeClaim"]
+        service = next((each for kind, each in objects if kind == "Service"), None)
+        return Pieces(
+            name=name,
+            deployment=deployment,
+            container=engine,
+            flags=flags(find(engine, "args")),
+            pvc=next((each for each in pvcs if value(each.node, "metadata", "name") in claims), None),
+            service=service,
+            application=_application(tree, layout, name),
+            entry=_entry(tree, layout, name, service),
+            files=files,
+        )
+    return None
+
+
+def names(tree: Tree, layout: Layout) -> tuple[str, ...]:
+    """The directories in which endpoints may live."""
+    depth = layout.serving_dir.count("/") + 1
+    return tuple(sorted({path.split("/")[depth] for path in tree.files(layout.serving_dir) if path.count("/") > depth}))
+
+
+def model_list(tree: Tree, layout: Layout) -> tuple[Entry, ...]:
+    """LiteLLM's entries, in the order of the file."""
+    text = tree.read(layout.litellm_values)
+    if text is None:
+        return ()
+    document = Document(layout.litellm_values, text)
+    nodes = items(find(document.roots[0], "proxy_config", "model_list")) if document.roots else ()
+    return tuple(
+        Entry(document, node, node.start_mark.line, _last_line(document, node))
+        for node in nodes
+        if isinstance(node, MappingNode)
+    )
+
+
+def applications(tree: Tree, layout: Layout) -> tuple[Located, ...]:
+    """Every Argo CD Application of the catalog."""
+    return tuple(
+        located
+        for path in tree.files(layout.path(layout.catalog_dir))
+        if _is_yaml(path)
+        for kind, located in _objects(tree, path)
+        if kind == "Application"
+    )
+
+
+def labels(node: Node | None) -> dict[str, str]:
+    """A mapping of scalars as a dict."""
+    return {str(key.value): str(each.value) for key, each in entries(node) if isinstance(each, ScalarNode)}
+
+
+def _claims(deployment: Node) -> set[str]:
+    volumes = items(find(deployment, "spec", "template", "spec", "volumes"))
+    return {claim for volume in volumes if (claim := value(volume, "persistentVolumeClaim", "claimName"))}
+
+
+def _engine(deployment: Node) -> MappingNode | None:
+    """The container that serves: the first whose arguments name a model."""
+    for container in items(find(deployment, "spec", "template", "spec", "containers")):
+        named = any(flag.name in MODEL_FLAGS for flag in flags(find(container, "args")))
+        if named and isinstance(container, MappingNode):
+            return container
+    return None
+
+
+def _application(tree: Tree, layout: Layout, name: str) -> Located | None:
+    home = layout.home(name)
+    all_of_them = applications(tree, layout)
+    by_path = [each for each in all_of_them if value(each.node, "spec", "source", "path").rstrip("/") == home]
+    by_name = [each for each in all_of_them if value(each.node, "metadata", "name") == name]
+    return next(iter([*by_path, *by_name]), None)
+
+
+def _entry(tree: Tree, layout: Layout, name: str, service: Located | None) -> Entry | None:
+    entries_ = model_list(tree, layout)
+    host = value(service.node, "metadata", "name") if service else name
+    by_host = [each for each in entries_ if each.reaches(host, layout.namespace)]
+    by_alias = [each for each in entries_ if each.alias == name]
+    return next(iter([*by_host, *by_alias]), None)
+
+
+def _objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
+    text = tree.read(path)
+    if text is None or not re.search(r"^kind:", text, re.MULTILINE):
+        return []
+    document = Document(path, text)
+    return [(value(root, "kind"), Located(document, root)) for root in document.roots if isinstance(root, MappingNode)]
+
+
+def _is_yaml(path: str) -> bool:
+    return path.endswith((".yaml", ".yml"))
+
+
+def _last_line(document: Document, node: MappingNode) -> int:
+    """The last line of a list item with the comments that hang on it.
+
+    Comment lines as deep as the item's own dash, or less, speak of what follows; deeper ones continue the item.
+    """
+    last: int = max(
+        (each.end_mark.line if each.style in ("|", ">") else each.start_mark.line) for each in scalars([node])
+    )
+    dash = document.lines[node.start_mark.line].index("-")
+    while last + 1 < len(document.lines):
+        text = document.lines[last + 1]
+        column = len(text) - len(text.lstrip(" "))
+        if not text.lstrip(" ").startswith("#") or column <= dash:
+            break
+        last += 1
+    return last
+
+
+def require(tree: Tree, layout: Layout, name: str) -> Pieces:
+    """The pieces of an endpoint, or a sentence on why there are none."""
+    pieces = locate(tree, layout, name)
+    if pieces is not None:
+        return pieces
+    known = ", ".join(each for each in names(tree, layout) if locate(tree, layout, each)) or "none"
+    if tree.files(layout.home(name)):
+        raise ManifestError(
+            f"{layout.home(name)} is outside the contract: no Deployment there names a model (--model or --model-id), "
+            f"so it has to be changed by hand. Endpoints that can be changed: {known}."
+        )
+    raise ManifestError(f"There is no endpoint {name!r} in {layout.serving_dir}. There are: {known}.")

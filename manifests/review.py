@@ -1,0 +1,57 @@
+"""What the plans share towards their reader: the contract as rows, and refusals in sentences."""
+
+import re
+
+from manifests.contract import ModelEndpoint
+from manifests.pieces import Layout, Pieces
+from manifests.sizing import ModelFacts, Sizing, quantity_bytes
+from manifests.tree import ManifestError, Tree, within
+
+
+def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
+    """The contract as a reviewer reads it: label and value."""
+    rows = (
+        ("Endpoint", f"{endpoint.name} ({endpoint.kind})"),
+        ("Model", endpoint.hf_id),
+        ("Served name", endpoint.served_name),
+        ("Tenant alias", endpoint.alias),
+        ("Context", str(endpoint.context or "")),
+        ("Quantization", endpoint.quantization or "none"),
+        ("GPU memory utilization", f"{endpoint.gpu_utilization:g}" if endpoint.gpu_utilization else ""),
+        ("Volume", f"{endpoint.pvc_name}, {endpoint.pvc_size}"),
+        ("Price per token, in / out", f"{endpoint.price_in or '–'} / {endpoint.price_out or '–'}"),
+        ("Application", f"{endpoint.application} ({'manual' if endpoint.manual_sync else 'automated'} sync)"),
+    )
+    return tuple((label, value) for label, value in rows if value)
+
+
+def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
+    """Nothing is opened for a model that cannot run."""
+    if sizing.verdict == "does not fit":
+        raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
+
+
+def refuse_storage(storage: str | None) -> None:
+    """A size of a volume that Kubernetes would refuse."""
+    if storage is not None and not re.fullmatch(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", storage):
+        raise ManifestError(f"{storage!r} is no size of a volume: give it like 20Gi.")
+    if storage is not None:
+        quantity_bytes(storage)
+
+
+def named_elsewhere(tree: Tree, layout: Layout, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[str, ...]:
+    """The files beside the endpoint's own pieces and the documents that name it by its served name."""
+    if not endpoint.served_name:
+        return ()
+    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, endpoint.application_file}
+    whole = re.compile(rf"(?<![\w.-]){re.escape(endpoint.served_name)}(?![\w-]|\.\w)")
+    return tuple(
+        path
+        for path in tree.grep(endpoint.served_name)
+        if path not in own and not within(path, layout.home(pieces.name)) and whole.search(tree.read(path) or "")
+    )
+
+
+def is_prose(path: str) -> bool:
+    """Documents are read by people: a stale name there is a warning, not an outage."""
+    return path.endswith((".md", ".mdx", ".rst", ".txt"))

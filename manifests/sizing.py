@@ -1,0 +1,284 @@
+"""Whether a model can run on the machine: the only place that knows the arithmetic of weights, cache and memory.
+
+Four checks, each against its own limit (a model may pass three of them and still never boot):
+weights against the host's memory, against the container's memory limit, against the GPU together with the KV cache,
+and against the volume that caches them. Byte counts are exact; "GB" in a text is 10^9 bytes, "GiB" is 2^30.
+"""
+
+import math
+import re
+from typing import Literal
+
+from pydantic import BaseModel
+
+GB = 10**9
+GIB = 2**30
+
+# What vLLM takes on the GPU beside weights and cache: the CUDA context (~0.3 GiB), activations of the profiling run
+# with 2048 batched tokens (~0.5 GiB for hidden sizes up to 5120) and the captured CUDA graphs (~0.6 GiB on an L4).
+# vLLM's own estimate is printed at boot ("Memory profiling takes …"); this is its upper end for models up to 14B.
+GPU_OVERHEAD = 3 * GIB // 2
+
+# What the host needs beside the weights that are staged through it: kubelet and system (GKE reserves 25 % of the first
+# 4 GiB, 20 % of the next 4, 10 % of the next 8: 2.6 GiB of 16, see "Plan node sizes" in GKE's documentation).
+HOST_COMFORT = 0.83
+
+# A context shorter than this is of no use for chat or code.
+LEAST_CONTEXT = 2048
+
+Verdict = Literal["fits", "tight", "does not fit"]
+
+
+class ModelFacts(BaseModel, frozen=True):
+    """What Hugging Face knows about a model. Zeros mean unknown (an embedding model has no KV cache to size)."""
+
+    hf_id: str
+    revision: str = ""
+    weight_bytes: int = 0
+    parameters: int | None = None
+    layers: int = 0
+    kv_heads: int = 0
+    head_size: int = 0
+    hidden_size: int = 0
+    dtype: str = "bfloat16"
+    quantization: str | None = None
+    max_context: int = 0
+    gated: bool | str = False
+    licence: str | None = None
+    chat: bool = True
+    architecture: str = ""
+    pipeline_tag: str | None = None
+
+
+class Machine(BaseModel, frozen=True):
+    """The node that serves. The default is Google's g2-standard-4: 16 GB of memory and one L4.
+
+    An L4 is sold with 24 GB, of which `nvidia-smi` shows 23034 MiB: what ECC and the driver leave.
+    """
+
+    vram_bytes: int = 23034 * 2**20
+    host_memory_bytes: int = 16 * GIB
+    gpu: str = "L4"
+    name: str = "g2-standard-4"
+
+
+class Number(BaseModel, frozen=True):
+    """One row of the verdict: what is needed against what there is."""
+
+    label: str
+    value: str
+    limit: str
+    ok: bool
+
+
+class Sizing(BaseModel, frozen=True):
+    """The verdict with its numbers. `context` is what will be served, `largest_context` what would still fit."""
+
+    verdict: Verdict
+    numbers: tuple[Number, ...]
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    context: int = 0
+    largest_context: int = 0
+    storage: str = ""
+
+
+def kv_bytes_per_token(facts: ModelFacts) -> int:
+    """Bytes of KV cache for one token: 2 (key and value) × layers × KV heads × head size × bytes of the cache's dtype.
+
+    Source: the PagedAttention paper (Kwon et al. 2023, section 3) with grouped-query attention, where only the KV heads
+    are kept. The cache has the dtype of the activations also when the weights are quantized: 2 bytes for fp16 and bf16.
+    Qwen2.5-7B: 2 × 28 × 4 × 128 × 2 = 57344 bytes.
+    """
+    width = 4 if facts.dtype in ("float32", "float") else 2
+    return 2 * facts.layers * facts.kv_heads * facts.head_size * width
+
+
+def largest_context(facts: ModelFacts, machine: Machine, gpu_utilization: float) -> int:
+    """The longest context whose cache fits beside the weights, at most the model's own, in whole 1024 tokens.
+
+    vLLM refuses to start when one request of `--max-model-len` tokens has no room in the cache, so this is its limit:
+    (VRAM × utilization - weights - overhead) / bytes per token.
+    """
+    per_token = kv_bytes_per_token(facts)
+    room = _gpu_budget(machine, gpu_utilization) - facts.weight_bytes - GPU_OVERHEAD
+    if per_token == 0:
+        return facts.max_context
+    fitting = max(0, room // per_token)
+    if facts.max_context and fitting >= facts.max_context:
+        return facts.max_context
+    return fitting // 1024 * 1024
+
+
+def storage_for(*weights: int) -> str:
+    """A volume that holds these weights side by side, with a tenth to spare, in steps of 5 GiB.
+
+    A swap keeps the old weights in the cache until somebody clears it, so it passes both.
+    """
+    need = sum(weights) * 1.1 + GIB
+    return f"{max(5, math.ceil(need / GIB / 5) * 5)}Gi"
+
+
+def quantity_bytes(quantity: str) -> int:
+    """Bytes of a Kubernetes quantity such as `20Gi`, `500M` or `1073741824`; ValueError when it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity.strip())
+    if not match:
+        raise ValueError(f"{quantity!r} is not a quantity like 20Gi")
+    factor = {"": 1, "k": 10**3, "M": 10**6, "G": GB, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": GIB, "Ti": 2**40}
+    return int(float(match[1]) * factor[match[2] or ""])
+
+
+def estimated_weights(hf_id: str) -> int | None:
+    """A guess of a model's size in bytes from its name, for weights that nobody looked up (the old ones in a swap).
+
+    Parameters × bytes each, with a tenth for embeddings that stay unquantized and for names that round down
+    ("7B" has 7.6 billion). Checked: 7B-AWQ 5.6 GB, 14B-AWQ 10 GB, 7B 15.2 GB. None when the name tells no size.
+    """
+    match = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)[Bb](?![a-z])", hf_id)
+    if not match:
+        return None
+    name = hf_id.lower()
+    if re.search(r"awq|gptq|int4|4bit|w4a16", name):
+        width = 0.72
+    elif re.search(r"fp8|int8|8bit|w8a8", name):
+        width = 1.0
+    else:
+        width = 2.0
+    return int(float(match[1]) * GB * width * 1.1)
+
+
+def size(
+    facts: ModelFacts,
+    machine: Machine,
+    *,
+    context: int | None = None,
+    gpu_utilization: float = 0.9,
+    memory_limit_bytes: int | None = None,
+    storage: str | None = None,
+    kept_weight_bytes: int = 0,
+    gpu: bool = True,
+) -> Sizing:
+    """Weigh a model against a machine.
+
+    `context` None asks for the largest that fits; `storage` None for a suggestion; `kept_weight_bytes` are older
+    weights that stay in the same volume.
+    """
+    largest = largest_context(facts, machine, gpu_utilization) if gpu else facts.max_context
+    served = largest if context is None else context
+    volume = storage or storage_for(facts.weight_bytes, kept_weight_bytes)
+    numbers = [_host_row(facts, machine)]
+    reasons = [] if numbers[0].ok else [_host_reason(facts, machine)]
+    if memory_limit_bytes is not None:
+        numbers.append(_row("Weights, container's memory limit", facts.weight_bytes, memory_limit_bytes))
+        if not numbers[-1].ok:
+            reasons.append(
+                f"the weights ({_gb(facts.weight_bytes)}) pass the container's memory limit "
+                f"({_gib(memory_limit_bytes)}); raise resources.limits.memory"
+            )
+    if gpu:
+        numbers.append(_gpu_row(facts, machine, gpu_utilization, served))
+        reasons += _gpu_reasons(facts, machine, gpu_utilization, served, largest)
+    numbers.append(_row("Weights, volume", facts.weight_bytes + kept_weight_bytes, quantity_bytes(volume)))
+    if not numbers[-1].ok:
+        reasons.append(
+            f"the volume of {volume} does not hold {_gb(facts.weight_bytes + kept_weight_bytes)} of weights; "
+            f"ask for storage={storage_for(facts.weight_bytes, kept_weight_bytes)}"
+        )
+    warnings = _tightness(facts, machine, served, largest, gpu)
+    verdict: Verdict = "does not fit" if reasons else "tight" if warnings else "fits"
+    return Sizing(
+        verdict=verdict,
+        numbers=tuple(numbers),
+        reasons=tuple(reasons),
+        warnings=(*warnings, *_terms(facts)),
+        context=served,
+        largest_context=largest,
+        storage=volume,
+    )
+
+
+def _gpu_budget(machine: Machine, gpu_utilization: float) -> int:
+    return int(machine.vram_bytes * gpu_utilization)
+
+
+def _row(label: str, value: int, limit: int) -> Number:
+    return Number(label=label, value=_gib(value), limit=_gib(limit), ok=value <= limit)
+
+
+def _host_row(facts: ModelFacts, machine: Machine) -> Number:
+    return _row(f"Weights, host memory ({machine.name})", facts.weight_bytes, machine.host_memory_bytes)
+
+
+def _host_reason(facts: ModelFacts, machine: Machine) -> str:
+    return (
+        f"{_gb(facts.weight_bytes)} of weights are staged through the host's memory, and {machine.name} has "
+        f"{_gib(machine.host_memory_bytes)}; take a smaller or more strongly quantized model, or a larger machine"
+    )
+
+
+def _gpu_row(facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int) -> Number:
+    cache = kv_bytes_per_token(facts) * context
+    need = facts.weight_bytes + cache + GPU_OVERHEAD
+    budget = _gpu_budget(machine, gpu_utilization)
+    return Number(
+        label=f"GPU ({machine.gpu} × {gpu_utilization:g})",
+        value=f"{_gib(need)} (weights {_gib(facts.weight_bytes)}, cache for {context} tokens {_gib(cache)}, "
+        f"overhead {_gib(GPU_OVERHEAD)})",
+        limit=_gib(budget),
+        ok=need <= budget and context > 0,
+    )
+
+
+def _gpu_reasons(
+    facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, largest: int
+) -> tuple[str, ...]:
+    budget = _gpu_budget(machine, gpu_utilization)
+    needed = facts.weight_bytes + GPU_OVERHEAD
+    shortest = min(LEAST_CONTEXT, facts.max_context or LEAST_CONTEXT)
+    if largest < shortest:
+        return (
+            f"weights and overhead ({_gib(needed)}) leave no room for a cache in {_gib(budget)} of GPU memory "
+            f"({machine.gpu} × {gpu_utilization:g}); take a smaller or quantized model",
+        )
+    if facts.max_context and context > facts.max_context:
+        return (f"the model reads at most {facts.max_context} tokens; ask for context={largest} or less",)
+    if context > largest:
+        return (
+            f"a context of {context} tokens needs {_gib(needed + kv_bytes_per_token(facts) * context)} of GPU memory, "
+            f"and there are {_gib(budget)}; ask for context={largest} or less",
+        )
+    return ()
+
+
+def _tightness(facts: ModelFacts, machine: Machine, context: int, largest: int, gpu: bool) -> list[str]:
+    found = []
+    if machine.host_memory_bytes * HOST_COMFORT < facts.weight_bytes <= machine.host_memory_bytes:
+        found.append(
+            f"Host memory is tight: {_gb(facts.weight_bytes)} of weights pass through {machine.name}'s "
+            f"{_gib(machine.host_memory_bytes)}, part of which the system keeps; loading may be slow or be killed."
+        )
+    if gpu and 0 < largest < 2 * context and largest < facts.max_context:
+        found.append(
+            f"The KV cache is tight: one request of {context} tokens fills most of it (room for {largest}), "
+            "so long requests run one after the other."
+        )
+    return found
+
+
+def _terms(facts: ModelFacts) -> list[str]:
+    """Warnings that are not about size: who may use the weights."""
+    found = []
+    if facts.gated:
+        found.append(f"{facts.hf_id} is gated: accept its terms on Hugging Face and give the pod a token, or stage it.")
+    licence = (facts.licence or "").lower()
+    if any(word in licence for word in ("-nc", "non-commercial", "noncommercial", "research")):
+        found.append(f"The licence of {facts.hf_id} ({facts.licence}) does not allow commercial use.")
+    return found
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:.1f} GiB"
+
+
+def _gb(number: int) -> str:
+    return f"{number / GB:.1f} GB"

@@ -1,0 +1,215 @@
+"""Another model behind an existing endpoint: its name, alias, Service and volume stay, what it serves changes."""
+
+from pydantic import BaseModel
+
+from manifests import catalog
+from manifests.change import Change
+from manifests.contract import ModelEndpoint, describe, read_endpoint
+from manifests.edit import Comment, Document, scalar
+from manifests.pieces import Layout, Pieces, model_list, require
+from manifests.retarget import (
+    Target,
+    derived_quantization,
+    derived_served_name,
+    family,
+    refuse_bad_input,
+    reprice,
+    retarget,
+    words,
+)
+from manifests.review import contract_rows, is_prose, named_elsewhere, refuse_misfit, refuse_storage
+from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, quantity_bytes, size, storage_for
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
+from manifests.wording import Rewording
+
+
+class SwapRequest(BaseModel, frozen=True):
+    """What was asked for. What is None stays as it is, or is derived from the new model.
+
+    `old_weight_bytes` is the size of the weights that stay in the volume; without it the old model's name tells.
+    """
+
+    name: str
+    facts: ModelFacts
+    served_name: str | None = None
+    context: int | None = None
+    quantization: str | None = None
+    gpu_utilization: float | None = None
+    storage: str | None = None
+    price_in: str | None = None
+    price_out: str | None = None
+    args: tuple[str, ...] = ()
+    old_weight_bytes: int | None = None
+
+
+def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine) -> Change:
+    """The pull request that swaps the model; ManifestError says why there can be none."""
+    refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
+    refuse_storage(request.storage)
+    pieces = require(tree, layout, request.name)
+    before = describe(pieces, layout)
+    _refuse_kind(before, request.facts)
+    sizing = _sizing(request, before, machine)
+    target = _target(request, before, sizing)
+    named = named_elsewhere(tree, layout, pieces, before) if target.served_name != before.served_name else ()
+    _refuse_named_elsewhere(before, named)
+    files = _pieces(tree, layout, pieces, before, request, target, sizing)
+    changed = {path: text for path, text in files.items() if text != tree.read(path)}
+    if not changed:
+        raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
+    endpoint = read_endpoint(Overlay(tree, ChangeSet(files=dict(changed))), layout, request.name)
+    changed |= _lists(tree, layout, before, endpoint, _rewording(before, request, target))
+    return Change(
+        changes=ChangeSet(files=dict(changed)),
+        title=f"feat(serving): swap {request.name} to {request.facts.hf_id.rsplit('/', 1)[-1]}",
+        summary=contract_rows(endpoint),
+        sizing=sizing,
+        warnings=(*sizing.warnings, *_warnings(before, endpoint, named)),
+        endpoint=endpoint,
+    )
+
+
+def _refuse_kind(before: ModelEndpoint, facts: ModelFacts) -> None:
+    embeds = facts.pipeline_tag in ("feature-extraction", "sentence-similarity")
+    if before.gpus and embeds:
+        raise ManifestError(
+            f"{facts.hf_id} makes embeddings, and {before.name} generates text: add an endpoint for it."
+        )
+    if before.kind == "gpu-chat" and not facts.chat:
+        raise ManifestError(
+            f"{facts.hf_id} has no chat template, and tenants chat with {before.name}: take an instruct model."
+        )
+
+
+def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[str, ...]) -> None:
+    files = [path for path in named if not is_prose(path)]
+    if files:
+        raise ManifestError(
+            f"Other files name {before.name} by its served name {before.served_name}: {', '.join(files)}. "
+            f"Keep the name with served={before.served_name}, or change all of them by hand."
+        )
+
+
+def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Sizing:
+    utilization = request.gpu_utilization or before.gpu_utilization or 0.9
+    gpu = before.gpus > 0
+    kept = _kept_weights(request, before)
+    # A claim may grow, never shrink. Too small for both, it grows to what both need.
+    volume = request.storage or before.pvc_size
+    if request.storage and before.pvc_size and quantity_bytes(request.storage) < quantity_bytes(before.pvc_size):
+        raise ManifestError(f"A volume never shrinks: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
+    if not request.storage and (not volume or quantity_bytes(volume) < request.facts.weight_bytes + kept):
+        volume = storage_for(request.facts.weight_bytes, kept)
+    free = size(request.facts, machine, gpu_utilization=utilization, gpu=gpu)
+    context = request.context
+    if context is None and before.context:
+        context = min(before.context, free.largest_context) or None
+    sizing = size(
+        request.facts,
+        machine,
+        context=context,
+        gpu_utilization=utilization,
+        memory_limit_bytes=before.memory_limit_bytes,
+        storage=volume,
+        kept_weight_bytes=kept,
+        gpu=gpu,
+    )
+    refuse_misfit(request.facts, sizing)
+    return sizing
+
+
+def _kept_weights(request: SwapRequest, before: ModelEndpoint) -> int:
+    if before.hf_id == request.facts.hf_id:
+        return 0
+    return request.old_weight_bytes or estimated_weights(before.hf_id) or 0
+
+
+def _target(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> Target:
+    wanted = request.quantization
+    # The same format keeps the argument as people wrote it: they may have chosen another kernel on purpose.
+    keeps = wanted is None and before.quantization and family(before.quantization) == request.facts.quantization
+    return Target(
+        hf_id=request.facts.hf_id,
+        served_name=request.served_name or _served_name(request, before),
+        quantization=before.quantization if keeps else derived_quantization(request.facts, wanted),
+        context=sizing.context if before.context or request.context else None,
+        gpu_utilization=request.gpu_utilization,
+        args=request.args,
+    )
+
+
+def _served_name(request: SwapRequest, before: ModelEndpoint) -> str:
+    same = request.facts.hf_id == before.hf_id
+    return before.served_name if same and before.served_name else derived_served_name(request.facts)
+
+
+def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> Rewording:
+    old = Target(
+        hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
+    )
+    return Rewording(words(before.name, old), words(before.name, target, request.facts))
+
+
+def _pieces(
+    tree: Tree,
+    layout: Layout,
+    pieces: Pieces,
+    before: ModelEndpoint,
+    request: SwapRequest,
+    target: Target,
+    sizing: Sizing,
+) -> dict[str, str]:
+    rewording = _rewording(before, request, target)
+    deployment = retarget(pieces, target)
+    files = {deployment.path: deployment.text}
+    if pieces.pvc is not None and sizing.storage != before.pvc_size:
+        path = pieces.pvc.document.path
+        document = Document(path, files.get(path) or pieces.pvc.document.text)
+        files[path] = _grown(document, sizing.storage).text
+    for path in (*pieces.files, before.application_file):
+        text = files.get(path) or tree.read(path)
+        if text is not None and path.endswith((".yaml", ".yml")):
+            files[path] = rewording.document(Document(path, text)).text
+    if pieces.entry is not None:
+        model = target.served_name
+        document = reprice(pieces.entry, model=model, price_in=request.price_in, price_out=request.price_out)
+        files[document.path] = _entry_comments(document, layout, before.alias, rewording).text
+    return files
+
+
+def _grown(document: Document, storage: str) -> Document:
+    nodes = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
+    return document.apply([document.set_value(node, storage) for node in nodes if node is not None])
+
+
+def _entry_comments(document: Document, layout: Layout, alias: str, rewording: Rewording) -> Document:
+    entry = next(each for each in model_list(Files({document.path: document.text}), layout) if each.alias == alias)
+
+    def inside(comment: Comment) -> bool:
+        return entry.first <= comment.line <= entry.last
+
+    return rewording.document(document, concerns=inside)
+
+
+def _lists(
+    tree: Tree, layout: Layout, before: ModelEndpoint, after: ModelEndpoint, rewording: Rewording
+) -> dict[str, str]:
+    new = catalog.CatalogRow(after.hf_id, after.context, after.price_in, after.price_out)
+    old = catalog.CatalogRow(before.hf_id, before.context, before.price_in, before.price_out)
+    files = catalog.change_row(tree, layout, before.alias, new, old)
+    files |= catalog.reword_manual(tree, layout, before.name, rewording.text)
+    return {path: text for path, text in files.items() if text != tree.read(path)}
+
+
+def _warnings(before: ModelEndpoint, after: ModelEndpoint, named: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    if before.served_name != after.served_name:
+        found.append(
+            f"LiteLLM syncs by itself: from the merge on it asks for {after.served_name}, "
+            f"so a running {after.name} has to be synced and restarted in the same step."
+        )
+    if before.pvc_size != after.pvc_size:
+        found.append(f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks.")
+    if named:
+        found.append(f"These documents still name {before.served_name}: {', '.join(named)}.")
+    return tuple(found)

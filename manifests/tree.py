@@ -1,0 +1,146 @@
+"""What the GitOps half reads and what it hands back: a tree of files, and the changes to it.
+
+A `Tree` is read-only: a checkout on disk, a commit in a mirror, or either of them with changes laid over it.
+Paths are POSIX, relative to the root of the repository.
+"""
+
+import difflib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from pydantic import BaseModel, field_validator
+
+
+class ManifestError(Exception):
+    """A request that the repository cannot carry, in one sentence for a human: what is wrong and how to mend it."""
+
+
+class Tree(Protocol):
+    """The files of a platform repository at one moment."""
+
+    def read(self, path: str) -> str | None:
+        """The text of a file, or None when there is no such (text) file."""
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        """The paths of all files below `prefix` ("" for the whole repository), sorted."""
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        """The paths of the files that contain `text` literally, sorted."""
+
+
+class ChangeSet(BaseModel, frozen=True):
+    """New texts for some paths; None deletes the file."""
+
+    files: Mapping[str, str | None]
+
+    @field_validator("files", mode="after")
+    @classmethod
+    def _sorted_and_read_only(cls, files: Mapping[str, str | None]) -> Mapping[str, str | None]:
+        return MappingProxyType(dict(sorted(files.items())))
+
+    def diff(self, tree: Tree) -> str:
+        """The change as `git diff` would print it: unified, three lines of context."""
+        return "".join(self._file_diff(path, tree.read(path), new) for path, new in self.files.items())
+
+    @staticmethod
+    def _file_diff(path: str, old: str | None, new: str | None) -> str:
+        if old == new:
+            return ""
+        lines = difflib.unified_diff(
+            (old or "").splitlines(keepends=True),
+            (new or "").splitlines(keepends=True),
+            fromfile="/dev/null" if old is None else f"a/{path}",
+            tofile="/dev/null" if new is None else f"b/{path}",
+        )
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+class Checkout:
+    """A tree on disk. Git's own directory is not part of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def read(self, path: str) -> str | None:
+        file = (self.root / path).resolve()
+        if not file.is_relative_to(self.root) or not file.is_file():
+            return None
+        try:
+            # newline="" keeps the line endings as they are: what is not changed stays byte for byte.
+            with file.open(encoding="utf-8", newline="") as stream:
+                return stream.read()
+        except UnicodeDecodeError:
+            return None
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        start = self.root / prefix
+        if start.is_file():
+            return (prefix,)
+        # What git ignores (a virtual environment, build output) is no part of the repository.
+        listed = self._git_files(prefix) if (self.root / ".git").exists() else None
+        if listed is not None:
+            return listed
+        return tuple(
+            sorted(
+                path.relative_to(self.root).as_posix()
+                for path in start.rglob("*")
+                if path.is_file() and ".git" not in path.relative_to(self.root).parts
+            )
+        )
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        return tuple(path for path in self.files("") if text in (self.read(path) or ""))
+
+    def _git_files(self, prefix: str) -> tuple[str, ...] | None:
+        command = ["git", "-C", str(self.root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        try:
+            listed = subprocess.run([*command, "--", prefix or "."], capture_output=True, check=True, text=True)  # noqa: S603
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return tuple(sorted(path for path in set(listed.stdout.split("\0")) if path and (self.root / path).is_file()))
+
+
+class Files:
+    """A tree held in memory."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = dict(files)
+
+    def read(self, path: str) -> str | None:
+        return self._files.get(path)
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        return tuple(sorted(path for path in self._files if within(path, prefix)))
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        return tuple(sorted(path for path, content in self._files.items() if text in content))
+
+
+class Overlay:
+    """A tree as it will be once the changes are in."""
+
+    def __init__(self, tree: Tree, changes: ChangeSet) -> None:
+        self._tree = tree
+        self._changes = changes.files
+
+    def read(self, path: str) -> str | None:
+        return self._changes[path] if path in self._changes else self._tree.read(path)
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        kept = {path for path in self._tree.files(prefix) if path not in self._changes}
+        new = {path for path, text in self._changes.items() if text is not None and within(path, prefix)}
+        return tuple(sorted(kept | new))
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        kept = {path for path in self._tree.grep(text) if path not in self._changes}
+        new = {path for path, content in self._changes.items() if content is not None and text in content}
+        return tuple(sorted(kept | new))
+
+
+def within(path: str, prefix: str) -> bool:
+    """Whether `path` is `prefix` or lies below it ("serving/a" does not hold "serving/ab")."""
+    folder = prefix.rstrip("/")
+    return not folder or path == folder or path.startswith(f"{folder}/")

@@ -1,0 +1,234 @@
+"""Comments made true: when a file changes its model, what its comments say of the old one is rewritten or dropped.
+
+Works sentence by sentence. Names that have a counterpart are replaced; what is then still about the old model (its
+size, its quantization, a number of gigabytes) goes, first as a parenthesis, then as the rest of a sentence, then as the
+sentence. A comment is never left to lie, and a sentence that is still true is never touched.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable
+from functools import cached_property
+
+from pydantic import BaseModel
+
+from manifests.edit import Comment, Document, Edit
+
+_SUFFIX = re.compile(r"[-_.](awq|gptq|gguf|fp8|int4|int8|4bit|8bit|bnb|w4a16|w8a8|nvfp4|mxfp4)\b.*$", re.IGNORECASE)
+_SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?[BM](?![\w])")
+_AMOUNT = re.compile(
+    r"~ ?\d+(\.\d+)? ?[GM]i?B\b|\b\d+(\.\d+)? ?[GM]i?B(?=( of)?( [\w.-]+){0,4} (weights|model|download))", re.IGNORECASE
+)
+_BOUNDARY = re.compile(r"(?<=[.!?])[)\"']?(\s+)(?=[A-Z(`\"—])|(\n\s*\n|\n(?=\s*[-*] ))")
+_WORDS = {
+    "awq": r"AWQ|4-?bit|int4|Marlin|quanti[sz]ed",
+    "gptq": r"GPTQ|4-?bit|int4|Marlin|quanti[sz]ed",
+    "": r"fp16|bf16|float16|bfloat16|unquanti[sz]ed|(full|half)[- ]precision",
+}
+
+
+def stem(hf_id: str) -> str:
+    """A model's name without its owner and the mark of its quantization."""
+    return _SUFFIX.sub("", hf_id.rsplit("/", 1)[-1])
+
+
+class Words(BaseModel, frozen=True):
+    """What comments may say of an endpoint: names, quantization family ("" for none), context."""
+
+    endpoint: str
+    hf_id: str
+    served_name: str
+    quantization: str = ""
+    context: int | None = None
+
+    @property
+    def model(self) -> str:
+        return self.hf_id.rsplit("/", 1)[-1]
+
+    @property
+    def stem(self) -> str:
+        return stem(self.hf_id)
+
+    @property
+    def family(self) -> str:
+        """The name before its size: "Qwen2.5-Coder" of "Qwen2.5-Coder-7B-Instruct-AWQ"."""
+        return re.split(r"[-_]\d+(?:\.\d+)?[BM]\b", self.stem, flags=re.IGNORECASE)[0]
+
+    @property
+    def sizes(self) -> set[str]:
+        return {each.lower() for each in _SIZE.findall(re.sub(r"[-_]", " ", self.model))}
+
+    @property
+    def method(self) -> str:
+        """How a comment names the quantization."""
+        return self.quantization.upper() or "unquantized"
+
+
+class Rewording:
+    """From what was true of the old endpoint to what is true of the new one."""
+
+    def __init__(self, old: Words, new: Words) -> None:
+        self._old = old
+        self._new = new
+
+    def document(self, document: Document, *, concerns: Callable[[Comment], bool] = lambda _: True) -> Document:
+        """The document with those of its comments made true that `concerns` picks."""
+        edits: list[Edit] = []
+        block: list[Comment] = []
+        for comment in (each for each in document.comments() if concerns(each)):
+            follows = block and comment.line == block[-1].line + 1 and comment.column == block[-1].column
+            if block and not (comment.alone and follows):
+                edits += self._block(document, block)
+                block = []
+            if comment.alone:
+                block.append(comment)
+            else:
+                edits += self._trailing(document, comment)
+        if block:
+            edits += self._block(document, block)
+        return document.apply(edits) if edits else document
+
+    def phrase(self, text: str) -> str:
+        """One sentence made true; "" when nothing of it is."""
+        renamed = self._renamed(text)
+        if not self._stale(renamed):
+            return renamed
+        outside = re.sub(r"\s?\(([^()]*)\)", self._parenthesis, renamed)
+        if not self._stale(outside):
+            return outside
+        return self._up_to_the_name(outside)
+
+    def text(self, text: str) -> str:
+        """Several sentences made true; line breaks between untouched ones stay."""
+        parts: list[str] = []
+        at = 0
+        for match in [*_BOUNDARY.finditer(text), None]:
+            gap = match.span(1) if match and match.group(1) else match.span(2) if match else (len(text), len(text))
+            sentence, space = text[at : gap[0]], text[gap[0] : gap[1]]
+            new, kept = self.phrase(_flat(sentence)), self.phrase(sentence)
+            if new:
+                # Where the line breaks can stay, they stay: a diff of fewer lines.
+                parts += [kept if _flat(kept) == new else new, space]
+            at = gap[1]
+        return "".join(parts).rstrip()
+
+    def _block(self, document: Document, block: list[Comment]) -> list[Edit]:
+        bodies = [re.sub(r"^#+ ?", "", each.text) for each in block]
+        old = "\n".join(bodies)
+        new = self.text(old)
+        if new == old.rstrip():
+            return []
+        first, last = block[0], block[-1]
+        if not new.strip():
+            return [document.delete_lines(first.line, last.line)]
+        lead = " " * first.column + "# "
+        width = max(100, *(each.column + len(each.text) for each in block)) - len(lead)
+        lines = [part for body in new.split("\n") for part in _wrapped(body, width)]
+        ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
+        text = "".join((lead + each).rstrip() + ending for each in lines)
+        return [Edit(document.offset(first.line), document.offset(last.line + 1), text)]
+
+    def _trailing(self, document: Document, comment: Comment) -> list[Edit]:
+        old = re.sub(r"^#+ ?", "", comment.text)
+        new = self.text(old)
+        if new == old:
+            return []
+        line = document.lines[comment.line]
+        start = document.offset(comment.line)
+        before = line[: comment.column]
+        kept = f"{before}# {new}" if new else before.rstrip()
+        return [Edit(start, start + comment.column + len(comment.text), kept)]
+
+    def _parenthesis(self, match: re.Match[str]) -> str:
+        if not self._stale(match[1]):
+            return match[0]
+        for name in (self._new.hf_id, self._new.model, self._new.stem):
+            if name in match[1]:
+                return f" ({self._new.stem}, {self._new.method})"
+        return ""
+
+    def _up_to_the_name(self, text: str) -> str:
+        """What a sentence says before it names the model, the name, and how it is quantized."""
+        for name in (self._new.hf_id, self._new.model, self._new.stem):
+            head, found, _ = text.partition(name)
+            if found and not self._stale(head):
+                return f"{head}{self._new.stem}, {self._new.method}" + ("." if text.rstrip().endswith(".") else "")
+        return ""
+
+    def _renamed(self, text: str) -> str:
+        return self._names.sub(lambda match: self._counterparts[match[0]], text) if self._counterparts else text
+
+    def _stale(self, text: str) -> bool:
+        return any(pattern.search(text) for pattern in self._stale_patterns)
+
+    @cached_property
+    def _counterparts(self) -> dict[str, str]:
+        old, new = self._old, self._new
+        pairs = [(old.hf_id, new.hf_id), (old.model, new.model), (old.stem, new.stem)]
+        pairs += [(old.served_name, new.served_name), (old.endpoint, new.endpoint)]
+        pairs += [(spelt(old.endpoint), spelt(new.endpoint)) for spelt in (_spoken, _capital, _shouted)]
+        if len(old.family) < len(old.model):
+            same = old.family == new.family
+            for whole, other in ((old.model, new.model), (old.stem, new.stem)):
+                short = whole[len(old.family) + 1 :]
+                if "-" in short:
+                    pairs.append((short, other[len(new.family) + 1 :] if same else other))
+        if old.context and new.context:
+            pairs += [(spelt(old.context), spelt(new.context)) for spelt in (str, _thousands, _short, _shorter)]
+        return {before: after for before, after in pairs[::-1] if before and before != after}
+
+    @cached_property
+    def _names(self) -> re.Pattern[str]:
+        longest_first = sorted(self._counterparts, key=len, reverse=True)
+        return re.compile(r"(?<![\w.-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])")
+
+    @cached_property
+    def _stale_patterns(self) -> tuple[re.Pattern[str], ...]:
+        old, new = self._old, self._new
+        patterns = []
+        if old.hf_id != new.hf_id:
+            patterns.append(_AMOUNT)
+            gone = [size for size in old.sizes if size not in new.sizes]
+            patterns += [re.compile(rf"(?<![\w.]){re.escape(size)}(?!\w)", re.IGNORECASE) for size in gone]
+        if old.family and not new.stem.startswith(old.family):
+            patterns.append(re.compile(rf"(?<![\w.-]){re.escape(old.family)}(?!\w)"))
+        if old.quantization != new.quantization:
+            words = _WORDS.get(old.quantization, rf"{re.escape(old.quantization)}|quanti[sz]ed")
+            patterns.append(re.compile(rf"(?<![a-zA-Z-])({words})(?![a-z])", re.IGNORECASE))
+        return tuple(patterns)
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _spoken(name: str) -> str:
+    return name.replace("-", " ")
+
+
+def _capital(name: str) -> str:
+    return _spoken(name).capitalize()
+
+
+def _shouted(name: str) -> str:
+    """As in "Coder CHAT endpoint": the last word in capitals."""
+    head, _, last = _capital(name).rpartition(" ")
+    return f"{head} {last.upper()}".strip()
+
+
+def _thousands(context: int) -> str:
+    return f"{context:,}"
+
+
+def _short(context: int) -> str:
+    return f"{context // 1024}k"
+
+
+def _shorter(context: int) -> str:
+    return f"{context // 1024}K"
