@@ -1,0 +1,133 @@
+"""A Kubernetes API on loopback whose connections can be cut and whose rights can be withheld, and objects to put in it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
+
+from sandbox.kubernetes import KubernetesAPI
+
+Object = dict[str, Any]
+
+
+class Wire(KubernetesAPI):
+    """The sandbox's API server with a wire that remembers what was asked, and fails on demand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+        self.forbidden = ""
+        self._watching: set[asyncio.Transport] = set()
+
+    def asked(self, method: str, part: str) -> int:
+        return len([line for line in self.requests if line.startswith(method) and part in line])
+
+    def cut(self) -> None:
+        """Drop every connection that a watch is on, as a load balancer does."""
+        for transport in self._watching:
+            transport.abort()
+        self._watching.clear()
+
+    def overtake(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> None:
+        """A change that no watch sees, since the history is gone before it looks: each is answered 410 mid-watch."""
+        self.store.update(kind, name, namespace, change)
+        self.store.compact()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        if self.forbidden and self.forbidden in request.path:
+            return web.json_response({"kind": "Status", "code": 403, "message": "stoker cannot do that"}, status=403)
+        if "watch" in request.query and request.transport:
+            self._watching.add(request.transport)
+        return await super()._guard(request, handler)
+
+
+@asynccontextmanager
+async def connected(wire: Wire) -> AsyncIterator[ApiClient]:
+    configuration = Configuration(host=wire.url, api_key={"BearerToken": f"Bearer {wire.token}"})
+    async with ApiClient(configuration) as client:
+        yield client
+
+
+async def wait_until(seen: Callable[[], Any], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not seen():
+            await asyncio.sleep(0.01)
+
+
+def now() -> str:
+    """A moment with microseconds, so that two in one test differ."""
+    return datetime.now(UTC).isoformat()
+
+
+def application(name: str = "coder-chat", **status: Any) -> Object:
+    options = ["RespectIgnoreDifferences=true"]
+    return {
+        "kind": "Application",
+        "metadata": {"name": name, "namespace": "argocd"},
+        "spec": {
+            "source": {"repoURL": "https://git/platform", "path": f"serving/{name}", "targetRevision": "main"},
+            "destination": {"namespace": "serving"},
+            "syncPolicy": {"syncOptions": options},
+        },
+        "status": {"sync": {"status": "OutOfSync", "revision": "old"}, "health": {"status": "Healthy"}} | status,
+    }
+
+
+def deployment(name: str = "coder-chat", *, replicas: int = 0, gpus: int = 1, args: tuple[str, ...] = ()) -> Object:
+    labels = {"app.kubernetes.io/name": name}
+    limits = {"nvidia.com/gpu": gpus} if gpus else {"cpu": "2"}
+    said = args or ("--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", f"--served-model-name={name}-7b-instruct")
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai@sha256:1",
+        "args": list(said),
+        "resources": {"limits": limits},
+    }
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "serving", "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def service(name: str = "coder-chat", port: int = 8000) -> Object:
+    return {
+        "kind": "Service",
+        "metadata": {"name": f"{name}-svc", "namespace": "serving"},
+        "spec": {"selector": {"app.kubernetes.io/name": name}, "ports": [{"name": "http", "port": port}]},
+    }
+
+
+def pod(name: str = "coder-chat-1", model: str = "coder-chat", **status: Any) -> Object:
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "serving", "labels": {"app.kubernetes.io/name": model}},
+        "spec": {"containers": [{"name": "vllm"}], "nodeName": "gpu-1"},
+        "status": {"phase": "Pending"} | status,
+    }
+
+
+def condition(kind: str, status: str = "True") -> Object:
+    return {"type": kind, "status": status, "lastTransitionTime": now()}
+
+
+def event(reason: str, message: str, about: str = "coder-chat-1", kind: str = "Pod") -> Object:
+    return {
+        "kind": "Event",
+        "metadata": {"generateName": f"{about}.", "namespace": "serving"},
+        "involvedObject": {"kind": kind, "name": about},
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": now(),
+    }

@@ -1,0 +1,212 @@
+"""Argo CD's Applications are read, refreshed and synced once, whatever happens to the connection meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.clients.argocd import ArgoCD, SyncFailed
+from bot.clients.kube import Forbidden
+from bot.errors import BotError, Unavailable
+from tests.clients.kube import Object, Wire, application, connected, now, wait_until
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as api:
+        yield api
+
+
+@pytest.fixture
+async def argocd(wire: Wire) -> AsyncIterator[ArgoCD]:
+    async with connected(wire) as client:
+        yield ArgoCD(client, "argocd")
+
+
+def start(wire: Wire, name: str = "coder-chat") -> None:
+    """Argo CD takes the operation up."""
+
+    def change(app: Object) -> None:
+        app["status"]["operationState"] = {"phase": "Running", "operation": app.pop("operation"), "startedAt": now()}
+
+    wire.store.update("Application", name, "argocd", change)
+
+
+def end(app: Object, phase: str = "Succeeded", message: str = "") -> None:
+    """Argo CD has finished the operation."""
+    state = app["status"]["operationState"]
+    state |= {"phase": phase, "message": message, "finishedAt": now()}
+    if phase == "Succeeded":
+        app["status"]["sync"] = {"status": "Synced", "revision": state["operation"]["sync"]["revision"]}
+
+
+def update(wire: Wire, phase: str = "Succeeded", message: str = "") -> None:
+    wire.store.update("Application", "coder-chat", "argocd", lambda app: end(app, phase, message))
+
+
+def stored(wire: Wire) -> Object:
+    found = wire.store.get("Application", "coder-chat", "argocd")
+    assert found
+    return found
+
+
+def running(revision: str) -> Object:
+    return {"operationState": {"phase": "Running", "operation": {"sync": {"revision": revision}}, "startedAt": now()}}
+
+
+async def asked(wire: Wire) -> None:
+    await wait_until(lambda: "operation" in stored(wire) and wire.asked("GET", "watch=true"))
+
+
+async def test_an_application_is_read_with_its_cost_gate_and_its_revisions(wire: Wire, argocd: ArgoCD) -> None:
+    """What is automated, and at which commits it is, comes from the Application itself."""
+    wire.store.create(application())
+    several = application("litellm", sync={"status": "Synced", "revisions": ["1.2.3", "abc"]})
+    several["spec"] |= {
+        "syncPolicy": {"automated": {}},
+        "sources": [{"chart": "litellm"}, {"path": "platform/litellm"}],
+    }
+    wire.store.create(several)
+    gated, auto = await argocd.list()
+    assert (gated.name, gated.path, gated.automated, gated.sync) == (
+        "coder-chat",
+        "serving/coder-chat",
+        False,
+        "OutOfSync",
+    )
+    assert (auto.path, auto.automated, auto.revisions) == ("platform/litellm", True, ("1.2.3", "abc"))
+    assert await argocd.get("nobody") is None
+
+
+async def test_a_refresh_is_an_annotation(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD looks at git as soon as the annotation is there."""
+    wire.store.create(application())
+    await argocd.refresh("coder-chat")
+    assert stored(wire)["metadata"]["annotations"] == {"argocd.argoproj.io/refresh": "normal"}
+    with pytest.raises(BotError, match="no Application nobody"):
+        await argocd.refresh("nobody")
+
+
+async def test_a_sync_is_asked_for_and_followed(wire: Wire, argocd: ArgoCD) -> None:
+    """The operation names who asked, the commit, and the Application's own sync options, which Argo CD would forget."""
+    wire.store.create(application())
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await asked(wire)
+    assert stored(wire)["operation"] == {
+        "initiatedBy": {"username": "@dev"},
+        "sync": {"revision": "abc", "syncOptions": ["RespectIgnoreDifferences=true"]},
+    }
+    start(wire)
+    update(wire)
+    assert (await syncing).synced_at("abc")
+
+
+async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: Wire, argocd: ArgoCD) -> None:
+    """Only the sources in git are at the commit."""
+    app = application()
+    app["spec"]["sources"] = [{"chart": "litellm", "targetRevision": "1.2.3"}, {"path": "x", "targetRevision": "main"}]
+    wire.store.create(app)
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await asked(wire)
+    assert stored(wire)["operation"]["sync"]["revisions"] == ["1.2.3", "abc"]
+    start(wire)
+    update(wire)
+    await syncing
+
+
+async def test_what_is_synced_already_is_not_synced_again(wire: Wire, argocd: ArgoCD) -> None:
+    """A repeated step after a crash finds its work done."""
+    wire.store.create(application(sync={"status": "Synced", "revision": "abc"}))
+    assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)).sync == "Synced"
+    assert wire.asked("PATCH", "") == 0
+
+
+async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, argocd: ArgoCD) -> None:
+    """A bot that was killed while waiting goes on waiting."""
+    wire.store.create(application(**running("abc")))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    update(wire)
+    assert (await syncing).phase == "Succeeded"
+    assert wire.asked("PATCH", "") == 0
+
+
+async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
+    """Two operations at once would overwrite each other, so ours is asked for after the other's end, be that a failure."""
+    wire.store.create(application(**running("other")))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    assert "operation" not in stored(wire)
+    update(wire, "Failed", "not ours")
+    await wait_until(lambda: "operation" in stored(wire))
+    start(wire)
+    update(wire)
+    assert (await syncing).operation_revision == "abc"
+
+
+async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) -> None:
+    """A sync window, a bad manifest: the message is the one to show. An earlier failure is not taken for this one's."""
+    earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
+    wire.store.create(application(operationState=earlier))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await asked(wire)
+    start(wire)
+    update(wire, "Failed", "blocked by sync window")
+    with pytest.raises(SyncFailed, match="coder-chat to abc: blocked by sync window"):
+        await syncing
+
+
+async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD's controller may be down; the message tells what was last seen."""
+    wire.store.create(application())
+    with pytest.raises(SyncFailed, match=r"did not finish syncing coder-chat.*OutOfSync"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+
+
+async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
+    """What happened while the history was lost is found by listing again."""
+    wire.store.create(application(**running("abc")))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    wire.overtake("Application", "coder-chat", "argocd", end)
+    assert (await syncing).phase == "Succeeded"
+
+
+async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD) -> None:
+    """The wait goes on over a new connection."""
+    wire.store.create(application(**running("abc")))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    wire.cut()
+    await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
+    update(wire)
+    assert (await syncing).phase == "Succeeded"
+
+
+async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: ArgoCD) -> None:
+    """An ApplicationSet makes a new endpoint's Application some time after the merge."""
+
+    def anything(_: Any) -> bool:
+        return True
+
+    waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=5, until=anything))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    wire.store.create(application())
+    assert (await waiting).name == "coder-chat"
+    with pytest.raises(SyncFailed, match="it does not exist"):
+        await argocd.wait_for("nobody", timeout=0.2, until=anything)
+
+
+async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:
+    """Whoever installs the bot is told which right to add."""
+    wire.forbidden = "/applications"
+    with pytest.raises(Forbidden, match="may not list applications in namespace argocd"):
+        await argocd.list()
+
+
+async def test_a_server_that_is_away_is_unavailable(wire: Wire, argocd: ArgoCD) -> None:
+    """Then the operation is tried again."""
+    await wire.__aexit__(None, None, None)
+    with pytest.raises(Unavailable, match="Kubernetes does not answer"):
+        await argocd.get("coder-chat")
