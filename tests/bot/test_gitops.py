@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from bot.errors import BotError, Unavailable
 from bot.gitops import PushRefused, Repository
 from manifests.tree import ChangeSet
+from sandbox.git import BareRepository
 
 TOKEN = "ghs_theSecretTokenOfThisTest"
 WHEN = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -218,6 +219,45 @@ async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
     """It would end in git's argument lists and messages."""
     with pytest.raises(BotError, match="GITHUB_TOKEN"):
         repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
+
+
+@asynccontextmanager
+async def served(bare: Path) -> AsyncIterator[str]:
+    """The bare repository over git's smart HTTP, for those who bring the token."""
+    repository = BareRepository(bare)
+    expected = f"Basic {base64.b64encode(f'x-access-token:{TOKEN}'.encode()).decode()}"
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != expected:
+            return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
+        tail, body = request.match_info["tail"], await request.read()
+        answered = await repository.serve(
+            request.method, tail, request.query_string, request.headers, body, "x-access-token"
+        )
+        return web.Response(status=answered.status, headers=dict(answered.headers), body=answered.body)
+
+    app = web.Application(client_max_size=2**24)
+    app.router.add_route("*", "/acme/platform.git/{tail:.*}", answer)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("/acme/platform.git"))
+
+
+async def test_a_private_remote_is_read_and_written_with_the_token(tmp_path: Path, work: Path) -> None:
+    """Over smart HTTP, as a partial mirror; a wrong token is told, and nothing asks at a terminal."""
+    remote = tmp_path / "remote.git"
+    git("config", "uploadpack.allowFilter", "true", cwd=remote)
+    async with served(remote) as url:
+        repo = repository(tmp_path, url, TOKEN)
+        base = await repo.head()
+        assert (await repo.tree(base)).read("README.md") == "read me\n"
+        changes = ChangeSet(files={"README.md": "new\n"})
+        pushed = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
+        assert git("rev-parse", BRANCH, cwd=remote) == pushed
+        assert await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN) == pushed
+        await repo.delete_branch(BRANCH)
+        for wrong in ("ghs_wrong", None):
+            with pytest.raises(BotError, match="token's rights"):
+                await repository(tmp_path / "other", url, wrong).head()
 
 
 class Host:

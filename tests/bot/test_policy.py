@@ -1,0 +1,62 @@
+"""Who may do what."""
+
+from datetime import UTC, datetime
+
+from bot.domain import Kind, Operation, Request, Vote
+from bot.policy import People, can_be_approved, may_cancel, may_deny, may_keep, may_request, may_vote
+from bot.settings import Approvals, Config, Roles
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+PEOPLE = People(requesters=frozenset(), approvers=frozenset({"LEAD", "ADMIN"}), admins=frozenset({"ADMIN"}))
+
+
+def asked_by(actor: str, *votes: str) -> Operation:
+    request = Request(kind=Kind.GPU_UP, model="m", actor=actor, channel="C1", at=NOW)
+    return Operation(id="a", request=request, updated=NOW, votes=tuple(Vote(by=v, at=NOW, approve=True) for v in votes))
+
+
+def test_a_teammate_approves() -> None:
+    """A listed person who did not ask."""
+    assert may_vote(asked_by("DEV"), "LEAD", PEOPLE, Config()).allowed
+
+
+def test_nobody_approves_their_own_request() -> None:
+    """Not even an approver, unless the configuration says so."""
+    refused = may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config())
+    assert (refused.allowed, refused.reason) == (False, "You asked for this yourself, so a teammate must approve it.")
+    assert may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
+
+
+def test_a_stranger_hears_who_may() -> None:
+    """The refusal names the approvers, without the one who asked."""
+    assert may_vote(asked_by("LEAD"), "DEV", PEOPLE, Config()).reason == "Only approvers can decide this: <@ADMIN>."
+    assert "<@LEAD>" in may_deny(asked_by("DEV"), "DEV", PEOPLE).reason
+
+
+def test_one_person_is_one_vote() -> None:
+    """With a quorum of two, the same approver counts once."""
+    assert not may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2))).allowed
+
+
+def test_with_nobody_to_approve_nothing_is_asked() -> None:
+    """Fail closed, and say why."""
+    nobody = People(frozenset(), frozenset(), frozenset())
+    assert not can_be_approved(nobody).allowed
+    assert "roles.approvers" in can_be_approved(nobody).reason
+
+
+def test_who_may_ask() -> None:
+    """Everybody, unless there is a list."""
+    closed = Config(roles=Roles(requesters=("DEV",)))
+    assert may_request("ANY", PEOPLE, Config()).allowed
+    assert not may_request("ANY", PEOPLE, closed).allowed
+    assert may_request("DEV", People(frozenset({"DEV"}), frozenset(), frozenset()), closed).allowed
+
+
+def test_who_may_cancel_and_keep() -> None:
+    """Whoever asked or holds, and those who approve."""
+    assert may_cancel(asked_by("DEV"), "DEV", PEOPLE).allowed
+    assert may_cancel(asked_by("DEV"), "LEAD", PEOPLE).allowed
+    assert not may_cancel(asked_by("DEV"), "ANY", PEOPLE).allowed
+    assert may_keep("DEV", "DEV", PEOPLE).allowed
+    assert not may_keep("DEV", "ANY", PEOPLE).allowed

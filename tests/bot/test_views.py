@@ -1,0 +1,97 @@
+"""How things look in Slack, within its limits."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from slack_sdk.models.blocks import Block
+
+from bot.domain import Check, Kind, Lease, Operation, Phase, Plan, Pull, Request, Status, Vote
+from bot.views import View, add_form, card, escape, lines, reminder
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+
+
+def within_limits(view: View) -> None:
+    """Slack's limits, as slack_sdk's models check them when they are serialised."""
+    assert 0 < len(view.blocks) <= 50
+    for block in view.blocks:
+        parsed = Block.parse(block)
+        assert parsed is not None
+        parsed.to_dict()
+
+
+def an_operation(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3) -> Operation:
+    plan = Plan(
+        commit="a" * 40,
+        rows=tuple((text or "x", text or "x") for _ in range(rows)),
+        warnings=(text,),
+        pull=Pull(number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="success"),
+    )
+    return Operation(
+        id="abc123",
+        request=Request(kind=Kind.GPU_UP, model=text, actor="U1", channel="C1", at=NOW, reason=text),
+        status=status,
+        updated=NOW,
+        plan=plan,
+        votes=(Vote(by="U2", at=NOW, approve=True, reason=text),),
+        phases=tuple(Phase(name=text, began=NOW, detail=text) for _ in range(25)),
+        checks=(Check(name=text, passed=False, evidence=text),) * 6,
+        outcome=escape(text),
+        expires=NOW + timedelta(hours=1),
+    )
+
+
+@given(text=st.text(min_size=1, max_size=4000), status=st.sampled_from(Status), rows=st.integers(0, 30))
+def test_every_card_keeps_slacks_limits(text: str, status: Status, rows: int) -> None:
+    """Whatever a person or an API wrote, in every field, in every status."""
+    within_limits(card(an_operation(status, text, rows), NOW))
+
+
+@given(text=st.text(min_size=1, max_size=12000))
+def test_long_answers_are_cut_into_sections(text: str) -> None:
+    """A list of hundreds of endpoints is still a message."""
+    within_limits(lines(text))
+
+
+def test_foreign_text_cannot_call_the_channel() -> None:
+    """`<!channel>` is shown as text, wherever it stands."""
+    shown = str(card(an_operation(text="<!channel> `*x*` \u202egpj"), NOW))
+    assert "<!channel>" not in shown
+    assert "\u202e" not in shown
+
+
+def test_after_the_end_there_are_no_buttons() -> None:
+    """What is over cannot be clicked; it says when it ended."""
+    for status in Status:
+        shown = str(card(an_operation(status), NOW).blocks)
+        if status.final:
+            assert "'button'" not in shown
+            assert "Ended at" in shown
+
+
+def test_the_roll_out_waits_for_green() -> None:
+    """While checks run, or when there is a conflict, there is no button to approve."""
+    op = an_operation()
+    assert op.plan
+    assert op.plan.pull
+    for changes in ({"checks": "pending"}, {"checks": "failure"}, {"mergeable": False}):
+        pull = op.plan.pull.model_copy(update=changes)
+        waiting = op.model_copy(update={"plan": op.plan.model_copy(update={"pull": pull})})
+        assert "Approve & roll out" not in str(card(waiting, NOW))
+    assert "Approve & roll out" in str(card(op, NOW))
+
+
+def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
+    """The last reminder has one button."""
+    lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW)
+    assert "Keep 1 h" in str(reminder(lease, "15 min", 0.2, "45 min", can_keep=True).blocks)
+    assert "Keep 1 h" not in str(reminder(lease, "15 min", 0.2, "45 min", can_keep=False).blocks)
+    within_limits(reminder(lease, "15 min", 0.2, "45 min", can_keep=True))
+
+
+def test_the_form_keeps_slacks_limits() -> None:
+    """Titles and labels of the modal."""
+    form = add_form("coder-mini", "C1", "coder-chat")
+    assert len(form["title"]["text"]) <= 24
+    assert len(form["submit"]["text"]) <= 24
