@@ -23,6 +23,9 @@ GPU_OVERHEAD = 3 * GIB // 2
 # 4 GiB, 20 % of the next 4, 10 % of the next 8: 2.6 GiB of 16, see "Plan node sizes" in GKE's documentation).
 HOST_COMFORT = 0.83
 
+# What a file system keeps of a volume for itself (ext4: inodes and the 5 % reserved for root).
+VOLUME_OVERHEAD = 1.07
+
 # A context shorter than this is of no use for chat or code.
 LEAST_CONTEXT = 2048
 
@@ -119,6 +122,11 @@ def storage_for(*weights: int) -> str:
     return f"{max(5, math.ceil(need / GIB / 5) * 5)}Gi"
 
 
+def volume_need(weights: int) -> int:
+    """Bytes of a volume that holds so many bytes of files."""
+    return int(weights * VOLUME_OVERHEAD)
+
+
 def quantity_bytes(quantity: str) -> int:
     """Bytes of a Kubernetes quantity such as `20Gi`, `500M` or `1073741824`; ValueError when it is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity.strip())
@@ -178,10 +186,11 @@ def size(
     if gpu:
         numbers.append(_gpu_row(facts, machine, gpu_utilization, served))
         reasons += _gpu_reasons(facts, machine, gpu_utilization, served, largest)
-    numbers.append(_row("Weights, volume", facts.weight_bytes + kept_weight_bytes, quantity_bytes(volume)))
+    kept_together = facts.weight_bytes + kept_weight_bytes
+    numbers.append(_row("Weights, volume", volume_need(kept_together), quantity_bytes(volume)))
     if not numbers[-1].ok:
         reasons.append(
-            f"the volume of {volume} does not hold {_gb(facts.weight_bytes + kept_weight_bytes)} of weights; "
+            f"the volume of {volume} does not hold {_gb(kept_together)} of weights; "
             f"ask for storage={storage_for(facts.weight_bytes, kept_weight_bytes)}"
         )
     warnings = _tightness(facts, machine, served, largest, gpu)
@@ -281,4 +290,4 @@ def _gib(number: int) -> str:
 
 
 def _gb(number: int) -> str:
-    return f"{number / GB:.1f} GB"
+    return f"{number / GB:.1f} GB ({_gib(number)})"

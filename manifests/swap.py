@@ -18,7 +18,16 @@ from manifests.retarget import (
     words,
 )
 from manifests.review import contract_rows, is_prose, named_elsewhere, refuse_misfit, refuse_storage
-from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, quantity_bytes, size, storage_for
+from manifests.sizing import (
+    Machine,
+    ModelFacts,
+    Sizing,
+    estimated_weights,
+    quantity_bytes,
+    size,
+    storage_for,
+    volume_need,
+)
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording
 
@@ -98,7 +107,7 @@ def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Si
     volume = request.storage or before.pvc_size
     if request.storage and before.pvc_size and quantity_bytes(request.storage) < quantity_bytes(before.pvc_size):
         raise ManifestError(f"A volume never shrinks: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
-    if not request.storage and (not volume or quantity_bytes(volume) < request.facts.weight_bytes + kept):
+    if not request.storage and (not volume or quantity_bytes(volume) < volume_need(request.facts.weight_bytes + kept)):
         volume = storage_for(request.facts.weight_bytes, kept)
     free = size(request.facts, machine, gpu_utilization=utilization, gpu=gpu)
     context = request.context

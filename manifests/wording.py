@@ -19,6 +19,7 @@ _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?[BM](?![\w])")
 _AMOUNT = re.compile(
     r"~ ?\d+(\.\d+)? ?[GM]i?B\b|\b\d+(\.\d+)? ?[GM]i?B(?=( of)?( [\w.-]+){0,4} (weights|model|download))", re.IGNORECASE
 )
+_WIDTH = 120  # a comment line grows up to here before it is broken in two
 _BOUNDARY = re.compile(r"(?<=[.!?])[)\"']?(\s+)(?=[A-Z(`\"—])|(\n\s*\n|\n(?=\s*[-*] ))")
 _WORDS = {
     "awq": r"AWQ|4-?bit|int4|Marlin|quanti[sz]ed",
@@ -122,7 +123,7 @@ class Rewording:
         if not new.strip():
             return [document.delete_lines(first.line, last.line)]
         lead = " " * first.column + "# "
-        width = max(100, *(each.column + len(each.text) for each in block)) - len(lead)
+        width = max(_WIDTH, *(each.column + len(each.text) for each in block)) - len(lead)
         lines = [part for body in new.split("\n") for part in _wrapped(body, width)]
         ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
         text = "".join((lead + each).rstrip() + ending for each in lines)
