@@ -10,6 +10,7 @@ The token reaches git in environment variables alone (GIT_CONFIG_*): never in a 
 import asyncio
 import base64
 import re
+import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -36,6 +37,14 @@ PERMANENT = re.compile(
     r"|transport '.*' not allowed"
     r"|\[(remote )?rejected\]|pre-receive hook declined"
 )
+
+
+# What a kill in the middle of a command leaves behind.
+BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
+
+
+class MirrorBroken(Unavailable):
+    """The mirror on disk is damaged. It is only a copy: the next fetch makes it anew."""
 
 
 class PushRefused(BotError):
@@ -161,7 +170,15 @@ class _Mirror:
         return self.object_id(ref, f"The repository has no branch {branch}: create it, or name another.")
 
     def fetch(self) -> None:
-        """Bring every branch up to date. History comes without file contents where the remote can leave them out."""
+        """Bring every branch up to date; a mirror that an earlier kill left broken is made anew."""
+        try:
+            self._fetch()
+        except MirrorBroken:
+            shutil.rmtree(self._directory)
+            self._fetch()
+
+    def _fetch(self) -> None:
+        """History comes without file contents where the remote can leave them out."""
         if not (self._directory / "HEAD").exists():
             self._directory.mkdir(parents=True, exist_ok=True)
             self.run("init", "--quiet", "--bare")
@@ -249,6 +266,8 @@ class _Mirror:
         if status == 0:
             return output
         reason = complaint or f"git ended with status {status}"
+        if BROKEN.search(complaint):
+            raise MirrorBroken("the git mirror", reason)
         if "rejected]" in complaint:
             raise PushRefused(f"The git remote refused the push: {reason}.")
         if PERMANENT.search(complaint):
@@ -266,6 +285,8 @@ class _Mirror:
         """Run a local command. `no_match_is` is the status that means "nothing found", not a failure."""
         status, output, complaint = self._execute(arguments, stdin, env or {})
         if status not in (0, no_match_is):
+            if BROKEN.search(complaint):
+                raise MirrorBroken("the git mirror", complaint)
             raise BotError(failure or f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
         return output
 
@@ -296,7 +317,7 @@ class _Mirror:
     def _scrubbed(self, complaint: str) -> str:
         """The complaint in one line, without any form of the token."""
         if self._token is not None:
-            for form in (self._token.get_secret_value(), _basic(self._token)):
+            for form in (self._token.get_secret_value().strip(), _basic(self._token)):
                 complaint = complaint.replace(form, "***")
         return " ".join(complaint.split())[-800:].rstrip(".")
 
@@ -322,7 +343,7 @@ def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
 
 
 def _basic(token: SecretStr) -> str:
-    return base64.b64encode(f"x-access-token:{token.get_secret_value()}".encode()).decode()
+    return base64.b64encode(f"x-access-token:{token.get_secret_value().strip()}".encode()).decode()
 
 
 def _bytes(output: str | bytes | None) -> bytes:

@@ -4,39 +4,47 @@ The clients of this room share it, so that no vendor's file repeats what a broke
 5xx means. Nothing here knows a vendor, and nothing here puts a header (they hold keys) into a message.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from bot.errors import Unavailable
+from bot.errors import BotError, Unavailable
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:
-    """The Authorization header for a key; no header without one."""
-    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+    """The Authorization header for a key; no header without one.
+
+    The line break that a file or a Secret often ends in is dropped. Other characters that a header cannot carry are
+    refused here, since the libraries below would quote the whole key in their exceptions.
+    """
+    if key is None:
+        return {}
+    value = key.get_secret_value().strip()
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise BotError("A key or token is empty or holds a space, a line break or a letter beyond ASCII: set it anew.")
+    return {"Authorization": f"Bearer {value}"}
 
 
 async def send(http: httpx.AsyncClient, system: str, method: str, url: str, **options: Any) -> httpx.Response:
     """The answer, whatever its status. A connection that fails, breaks or times out is Unavailable."""
     try:
         return await http.request(method, url, **options)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise unreachable(system, error) from error
 
 
-def unreachable(system: str, error: httpx.TransportError) -> Unavailable:
+def unreachable(system: str, error: httpx.RequestError) -> Unavailable:
     """The error of a connection that failed, in words: httpx's own text is often empty for a timeout."""
     return Unavailable(system, str(error) or type(error).__name__)
 
 
-def refuse_if_busy(system: str, response: httpx.Response) -> None:
+def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None = None) -> None:
     """Raise Unavailable for the statuses that mend themselves (429, 5xx), naming the time where the server does."""
-    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise Unavailable(system, f"too many requests (429){retry_hint(response)}")
-    if response.is_server_error:
-        raise Unavailable(system, f"status {response.status_code}{retry_hint(response)}")
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+        raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}")
 
 
 def retry_hint(response: httpx.Response) -> str:
@@ -58,9 +66,15 @@ def body(response: httpx.Response) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def error_message(response: httpx.Response) -> str:
-    """What an OpenAI-like API says about an error: `{"error": {"message"}}`, `{"error": "…"}`, or the status."""
+def error_message(response: httpx.Response, key: SecretStr | None = None) -> str:
+    """What an OpenAI-like API says about an error: `{"error": {"message"}}`, `{"error": "…"}`, or the status.
+
+    The key of the request is cut out, since some servers quote it.
+    """
     error = body(response).get("error") or body(response).get("detail")
     if isinstance(error, dict):
         error = error.get("message") or error.get("error")
-    return f"{str(error)[:500]} ({response.status_code})" if error else f"status {response.status_code}"
+    if not error:
+        return f"status {response.status_code}"
+    said = str(error) if key is None else str(error).replace(key.get_secret_value().strip(), "***")
+    return f"{said[:500].rstrip('.')} ({response.status_code})"

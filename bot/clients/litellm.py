@@ -133,8 +133,8 @@ def _refuse(response: httpx.Response, key: SecretStr) -> None:
     error = body(response).get("error")
     if isinstance(error, dict) and error.get("type") == "no_db_connection":
         raise BotError(NO_DATABASE)
-    refuse_if_busy(SYSTEM, response)
-    raise BotError(f"LiteLLM refused the request: {error_message(response).replace(key.get_secret_value(), '***')}.")
+    refuse_if_busy(SYSTEM, response, key)
+    raise BotError(f"LiteLLM refused the request: {error_message(response, key)}.")
 
 
 def _text(answer: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ class VLLM:
                         first = first if first is not None else time.perf_counter() - start
                         text += said
                     usage = chunk.get("usage") or usage
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise unreachable(SYSTEM, error) from error
         return Answer(
             text=text,

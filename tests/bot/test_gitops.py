@@ -81,6 +81,16 @@ async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path)
     assert await repo.head() == second
 
 
+async def test_a_mirror_that_a_kill_left_broken_is_made_anew(repo: Repository, tmp_path: Path, work: Path) -> None:
+    """git leaves its lock files behind when it is killed, and would trip over them for ever."""
+    await repo.head()
+    (tmp_path / "mirror.git/refs/heads/main.lock").touch()
+    (work / "README.md").write_text("again\n")
+    second = commit(work, "second")
+    assert await repo.head() == second
+    assert (await repo.tree(second)).read("README.md") == "again\n"
+
+
 async def test_a_tree_is_read_at_its_commit(repo: Repository) -> None:
     """Texts, paths and searches come from the commit; a binary file has no text."""
     tree = await repo.tree(await repo.head())

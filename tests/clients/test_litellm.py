@@ -164,6 +164,15 @@ async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, cap
     with pytest.raises(BotError, match="refused the request") as refusal:
         await litellm.ask(SecretStr("sk-someone"), "coder-chat", "chat")
     assert "sk-someone" not in str(refusal.value)
+    answer = {"error": {"message": "database is restarting, key sk-someone"}}
+    gateway.wire.on("POST", "/v1/chat/completions", answer, status=503)
+    with pytest.raises(Unavailable, match="database is restarting") as outage:
+        await litellm.ask(SecretStr("sk-someone\n"), "coder-chat", "chat")
+    assert "sk-someone" not in str(outage.value)
+    for odd in ("sk-some one", "sk-sömeone", "sk\r\nX-Evil: 1"):
+        with pytest.raises(BotError, match="set it anew") as refusal:
+            await litellm.ask(SecretStr(odd), "coder-chat", "chat")
+        assert odd not in str(refusal.value)
     async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
         pass
     assert "sk-" not in caplog.text
