@@ -134,10 +134,9 @@ async def _watch_one(svc: Services, lease: Lease) -> None:
             text = f"⏰ <@{lease.holder}> the lease of {code(lease.model)} ends in {show_duration(left)}; then it goes down."
             await svc.slack.post(f"warn:{lease.fence}", _channel(svc, lease), lines(text))
         case BringDown(why):
-            await svc.store.save_session(lease.model, session)
-            wanted = down_request(lease.model, "", _channel(svc, lease), now, why)
-            await request(svc, wanted, delivery=f"idle:{lease.fence}:{lease.keeps}:{session.reminders}")
-            return
+            if not await svc.store.open(Kind.GPU_DOWN, lease.model):
+                wanted = down_request(lease.model, "", _channel(svc, lease), now, why)
+                await request(svc, wanted, delivery=f"idle:{lease.fence}:{now.isoformat()}")
     await svc.store.save_session(lease.model, session)
 
 

@@ -86,13 +86,16 @@ class ArgoCD:
                     if asked is not None and asked != revision:
                         await self._ended(name, {})
                         continue
-                    before = _state(found)
+                    before: KubeObject = {}
                     if asked is None:
+                        before = _state(found)
                         try:
                             await self._ask(found, revision, actor)
                         except Conflict:
                             continue
-                    return _succeeded(await self._ended(name, before if asked is None else {}), revision)
+                    ended = await self._ended(name, before)
+                    if ended.operation_revision in (revision, None):
+                        return _succeeded(ended, revision)
         except TimeoutError as e:
             last = await self.get(name) or last
             raise SyncFailed(
@@ -146,12 +149,15 @@ class ArgoCD:
 
     async def _ended(self, name: str, before: KubeObject) -> Application:
         """The Application once nothing is under way and its latest operation is no longer the one `before`."""
+        seen = False  # two operations in one second may look the same, as Argo CD's times are whole seconds
 
         async def look(applications: View) -> Application | None:
+            nonlocal seen
             found = next(iter(applications.values()), None)
             if found is None:
                 raise self._missing(name)
-            ended = _under_way(found) is None and _state(found).get("phase") in _ENDED and _state(found) != before
+            seen = seen or _running(found) or _state(found) != before
+            ended = seen and _under_way(found) is None and _state(found).get("phase") in _ENDED
             return _application(found) if ended else None
 
         return await self._kube.follow(self._only(name), look=look)

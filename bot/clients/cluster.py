@@ -118,9 +118,11 @@ class Cluster:
             return None
 
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as limit:
                 return await self._kube.follow(only, pods, Selection(self._events), look=look)
         except TimeoutError as e:
+            if not limit.expired():  # `progress` talks to others, and a slow one must not cost the boot
+                raise
             raise boot.never_ready(timeout, told, events) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109

@@ -133,14 +133,10 @@ class Kube:
         except ExceptionGroup as failures:
             first = failures.exceptions[0]
             raise first from first.__cause__
-        raise AssertionError("unreachable: the loop ends by returning or raising")
 
     async def _views(self, selection: Selection) -> AsyncIterator[View]:
         while True:
-            listing: KubeObject = {}
-            async for attempt in stamina.retry_context(on=Unavailable, attempts=6, timeout=30, wait_initial=0.2):
-                with attempt:
-                    listing = await self._listing(selection)
+            listing = await self._listing_patiently(selection)
             objects = {_key(item): item for item in listing.get("items") or ()}
             version = listing["metadata"]["resourceVersion"]
             yield dict(objects)
@@ -181,6 +177,10 @@ class Kube:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as e:
             raise Unavailable("Kubernetes", f"the watch on {selection.collection.resource} broke off") from e
         await asyncio.sleep(_PAUSE)
+
+    @stamina.retry(on=Unavailable, attempts=6, timeout=30, wait_initial=0.2)
+    async def _listing_patiently(self, selection: Selection) -> KubeObject:
+        return await self._listing(selection)
 
     async def _listing(self, selection: Selection) -> KubeObject:
         listing = _parse(await self._read("list", selection.collection, query=selection.query()))
