@@ -15,12 +15,13 @@ Object = dict[str, Any]
 
 
 class Wire(KubernetesAPI):
-    """The sandbox's API server with a wire that remembers what was asked, and fails on demand."""
+    """The sandbox's API server with a wire that remembers what was asked, and fails on demand: `forbidden` paths, `unwell` answers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[str] = []
         self.forbidden = ""
+        self.unwell = 0
         self._watching: set[asyncio.Transport] = set()
 
     def asked(self, method: str, part: str) -> int:
@@ -40,8 +41,11 @@ class Wire(KubernetesAPI):
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path_qs}")
-        if self.forbidden and self.forbidden in request.path:
+        if self.forbidden and self.forbidden in request.path_qs:
             return web.json_response({"kind": "Status", "code": 403, "message": "stoker cannot do that"}, status=403)
+        if self.unwell:
+            self.unwell -= 1
+            return web.json_response({"kind": "Status", "code": 503, "message": "etcd is electing"}, status=503)
         if "watch" in request.query and request.transport:
             self._watching.add(request.transport)
         return await super()._guard(request, handler)

@@ -184,6 +184,38 @@ async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD)
     assert (await syncing).phase == "Succeeded"
 
 
+async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoCD) -> None:
+    """Control planes are upgraded; an operation does not end for that."""
+    wire.store.create(application(**running("abc")))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=10))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    wire.unwell = 2
+    wire.cut()
+    update(wire)
+    assert (await syncing).phase == "Succeeded"
+    assert wire.unwell == 0
+
+
+async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: ArgoCD) -> None:
+    """Listing alone would have worked, so nothing else tells."""
+    wire.store.create(application(**running("abc")))
+    wire.forbidden = "watch=true"
+    with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)
+
+
+async def test_two_replicas_that_ask_at_once_ask_once(wire: Wire, argocd: ArgoCD) -> None:
+    """The second patch is refused as a conflict, and finds the first's operation."""
+    wire.store.create(application())
+    before = wire.store.version
+    both = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)) for _ in range(2)]
+    await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
+    assert wire.store.version == before + 1
+    start(wire)
+    update(wire)
+    assert {app.phase for app in await asyncio.gather(*both)} == {"Succeeded"}
+
+
 async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: ArgoCD) -> None:
     """An ApplicationSet makes a new endpoint's Application some time after the merge."""
 
