@@ -9,15 +9,17 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
+from bot.clients.github import GitHub, MergeRefused
 from bot.errors import BotError, Unavailable
 from bot.gitops import PushRefused, Repository
 from manifests.tree import ChangeSet
-from sandbox.git import BareRepository
+from sandbox.github import GitHub as SandboxGitHub
 
 TOKEN = "ghs_theSecretTokenOfThisTest"
 WHEN = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -231,43 +233,64 @@ async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
         repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
 
 
-@asynccontextmanager
-async def served(bare: Path) -> AsyncIterator[str]:
-    """The bare repository over git's smart HTTP, for those who bring the token."""
-    repository = BareRepository(bare)
-    expected = f"Basic {base64.b64encode(f'x-access-token:{TOKEN}'.encode()).decode()}"
-
-    async def answer(request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != expected:
-            return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
-        tail, body = request.match_info["tail"], await request.read()
-        answered = await repository.serve(
-            request.method, tail, request.query_string, request.headers, body, "x-access-token"
-        )
-        return web.Response(status=answered.status, headers=dict(answered.headers), body=answered.body)
-
-    app = web.Application(client_max_size=2**24)
-    app.router.add_route("*", "/acme/platform.git/{tail:.*}", answer)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("/acme/platform.git"))
-
-
-async def test_a_private_remote_is_read_and_written_with_the_token(tmp_path: Path, work: Path) -> None:
-    """Over smart HTTP, as a partial mirror; a wrong token is told, and nothing asks at a terminal."""
+async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: Path) -> None:
+    """On a private remote, over smart HTTP and GitHub's API, with a partial mirror; each step may be repeated."""
     remote = tmp_path / "remote.git"
     git("config", "uploadpack.allowFilter", "true", cwd=remote)
-    async with served(remote) as url:
-        repo = repository(tmp_path, url, TOKEN)
+
+    async def token() -> SecretStr:
+        return SecretStr(TOKEN)
+
+    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
+        github = GitHub(http, host.repository, token)
+        repo = repository(tmp_path, host.git_url, TOKEN)
         base = await repo.head()
-        assert (await repo.tree(base)).read("README.md") == "read me\n"
         changes = ChangeSet(files={"README.md": "new\n"})
-        pushed = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
-        assert git("rev-parse", BRANCH, cwd=remote) == pushed
-        assert await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN) == pushed
-        await repo.delete_branch(BRANCH)
-        for wrong in ("ghs_wrong", None):
-            with pytest.raises(BotError, match="token's rights"):
-                await repository(tmp_path / "other", url, wrong).head()
+        for _ in range(2):
+            pushed = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
+            pull = await github.open_pull(BRANCH, "main", "docs: new", "Why: it is new.", ["stoker"])
+        assert (pull.number, pull.head_sha, pull.head_ref, pull.state) == (1, pushed, BRANCH, "open")
+        await host.checks("success")
+        assert (await github.pull(1)).checks == "success"
+        with pytest.raises(MergeRefused, match="head moved"):
+            await github.merge(1, base, "docs: new")
+        merged = await github.merge(1, pushed, "docs: new")
+        assert await github.merge(1, pushed, "docs: new") == merged == await repo.head()
+        assert (await repo.tree(merged)).read("README.md") == "new\n"
+        for _ in range(2):
+            await github.delete_branch(BRANCH)
+            await repo.delete_branch(BRANCH)
+        assert (await github.pull(1)).merge_commit == merged
+
+
+async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, work: Path) -> None:
+    """Closed, its branch deleted, and found again by its branch."""
+
+    async def token() -> SecretStr:
+        return SecretStr(TOKEN)
+
+    remote = tmp_path / "remote.git"
+    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
+        github = GitHub(http, host.repository, token)
+        repo = repository(tmp_path, host.git_url, TOKEN)
+        changes = ChangeSet(files={"README.md": "new\n"})
+        await repo.push(changes, base=await repo.head(), branch=BRANCH, message="docs: new", when=WHEN)
+        await github.open_pull(BRANCH, "main", "docs: new", "", [])
+        await github.comment(1, "never mind")
+        await github.close(1)
+        await github.delete_branch(BRANCH)
+        found = await github.find_pull(BRANCH)
+        assert found is not None
+        assert (found.state, found.merged, found.merge_commit) == ("closed", False, None)
+        assert git("branch", "--list", BRANCH, cwd=remote) == ""
+
+
+@pytest.mark.parametrize("wrong", ["ghs_wrong", None])
+async def test_a_wrong_token_is_told(tmp_path: Path, work: Path, wrong: str | None) -> None:
+    """And nothing asks for a name at a terminal."""
+    async with SandboxGitHub(tmp_path / "remote.git", set(), token=TOKEN) as host:
+        with pytest.raises(BotError, match="token's rights"):
+            await repository(tmp_path, host.git_url, wrong).head()
 
 
 class Host:
