@@ -33,7 +33,12 @@ KEEP_ALIVE = 15.0
 SHOWN = 400
 """How many of the last messages the page holds."""
 
-_TYPES = {"index.html": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
+_TYPES = {
+    "index.html": "text/html",
+    "app.js": "text/javascript",
+    "blocks.js": "text/javascript",
+    "style.css": "text/css",
+}
 # The page shows what bots, models and APIs wrote: whatever slips through, no script but its own may run.
 _POLICY = "default-src 'self'; img-src 'self' https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

@@ -238,7 +238,7 @@ async def test_the_page_streams_what_its_user_may_see(workspace: Workspace, clie
     """The page gets snapshots; another origin may press nothing on it."""
     await client.chat_postEphemeral(channel="C0GPUOPS", user="U0DEV", text="only you")
     async with aiohttp.ClientSession(workspace.url) as session:
-        for path in ("/", "/page/app.js", "/page/style.css"):
+        for path in ("/", "/page/app.js", "/page/blocks.js", "/page/style.css"):
             async with session.get(path) as response:
                 assert response.status == 200
         for user, expected in (("U0DEV", True), ("U0LEAD", False)):

@@ -1,0 +1,262 @@
+// Block Kit and mrkdwn as DOM. Everything that an app wrote becomes a text node or a checked attribute, never markup.
+
+/** An element with properties and children; a string child is text. */
+export function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name in node && name !== "list") node[name] = value;
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+// ── mrkdwn ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const TOKEN = new RegExp(
+  [
+    "```([\\s\\S]+?)```", "`([^`\\n]+)`", "<([^<>\\n]+)>",
+    "(?<![\\w*])\\*(?=\\S)([^\\n]*?\\S)\\*(?!\\w)", "(?<!\\w)_(?=\\S)([^\\n]*?\\S)_(?!\\w)", "(?<![\\w~])~(?=\\S)([^\\n]*?\\S)~(?!\\w)",
+    ":([a-z][a-z0-9_+-]*):",
+  ].join("|"),
+  "g",
+);
+const EMOJI = {
+  white_check_mark: "✅", heavy_check_mark: "✔️", x: "❌", warning: "⚠️", rotating_light: "🚨", fire: "🔥", hourglass: "⌛",
+  hourglass_flowing_sand: "⏳", money_with_wings: "💸", rocket: "🚀", zzz: "💤", tada: "🎉", information_source: "ℹ️", lock: "🔒",
+  large_green_circle: "🟢", red_circle: "🔴", large_yellow_circle: "🟡", white_circle: "⚪", black_circle: "⚫", eyes: "👀",
+  arrow_up: "⬆️", arrow_down: "⬇️", wave: "👋", robot_face: "🤖", no_entry: "⛔", clock1: "🕐", bulb: "💡", link: "🔗",
+};
+
+const unescaped = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+
+/** The nodes of a text in Slack's mrkdwn. `people` maps a user id to {name}. */
+export function mrkdwn(text, people) {
+  const lines = String(text).split("\n");
+  if (!lines.some((line) => line.startsWith("&gt;") || line.startsWith(">"))) return inline(String(text), people);
+  const nodes = [];
+  for (const line of lines) {
+    const quoted = line.match(/^(?:&gt;|>)\s?(.*)$/);
+    if (quoted) nodes.push(el("blockquote", {}, inline(quoted[1], people)));
+    else nodes.push(...inline(line, people), "\n");
+  }
+  return nodes;
+}
+
+function inline(text, people) {
+  const nodes = [];
+  let end = 0;
+  for (const match of text.matchAll(TOKEN)) {
+    nodes.push(unescaped(text.slice(end, match.index)));
+    end = match.index + match[0].length;
+    const [, fence, code, angle, bold, italic, struck, emoji] = match;
+    if (fence !== undefined) nodes.push(el("pre", {}, unescaped(fence.replace(/^\n/, ""))));
+    else if (code !== undefined) nodes.push(el("code", {}, unescaped(code)));
+    else if (angle !== undefined) nodes.push(reference(angle, people));
+    else if (bold !== undefined) nodes.push(el("strong", {}, inline(bold, people)));
+    else if (italic !== undefined) nodes.push(el("em", {}, inline(italic, people)));
+    else if (struck !== undefined) nodes.push(el("s", {}, inline(struck, people)));
+    else nodes.push(EMOJI[emoji] ?? match[0]);
+  }
+  nodes.push(unescaped(text.slice(end)));
+  return nodes;
+}
+
+function reference(inside, people) {
+  const [target, label] = inside.split(/\|(.*)/s);
+  if (target.startsWith("@")) return el("span", { className: "mention" }, "@" + (people[target.slice(1)]?.name ?? label ?? target.slice(1)));
+  if (target.startsWith("#")) return el("span", { className: "mention" }, "#" + (label || "gpu-ops"));
+  if (target.startsWith("!date^")) return date(target, label);
+  if (target.startsWith("!")) return el("span", { className: "mention" }, label || "@" + target.slice(1).split("^")[0]);
+  return link(unescaped(target), unescaped(label ?? target));
+}
+
+function link(url, ...label) {
+  if (!/^(https?:|mailto:)/i.test(url)) return el("span", {}, ...label);
+  return el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...label);
+}
+
+function date(target, fallback) {
+  const [, seconds, format, url] = target.split("^");
+  const when = new Date(Number(seconds) * 1000);
+  if (Number.isNaN(when.getTime())) return document.createTextNode(unescaped(fallback ?? ""));
+  const shown = (options) => new Intl.DateTimeFormat(undefined, options).format(when);
+  const day = when.toDateString() === new Date().toDateString() ? "today" : null;
+  const text = format.replace(/\{(\w+)\}/g, (whole, name) => {
+    if (name === "time") return shown({ timeStyle: "short" });
+    if (name === "time_secs") return shown({ timeStyle: "medium" });
+    if (name === "date_num") return when.toISOString().slice(0, 10);
+    if (name === "ago") return ago(when);
+    if (name.startsWith("date")) return (name.endsWith("_pretty") && day) || shown({ dateStyle: name.includes("long") ? "full" : "medium" });
+    return whole;
+  });
+  return url ? link(url, text) : el("time", { dateTime: when.toISOString(), title: when.toLocaleString() }, text);
+}
+
+function ago(when) {
+  const minutes = Math.round((when - Date.now()) / 60000);
+  const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+  return Math.abs(minutes) < 60 ? relative.format(minutes, "minute") : relative.format(Math.round(minutes / 60), "hour");
+}
+
+// ── blocks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * The nodes of blocks. `surface`: {people, values, errors, act(block, element, {chosen, option}), suggest(block, element, typed),
+ * changed(block, element, state)}.
+ */
+export function blocks(list, surface) {
+  return list.map((block) => el("div", { className: `block ${block.type}` }, RENDER[block.type]?.(block, surface) ?? unknown(block)));
+}
+
+export const textObject = (text, people) => (text?.type === "mrkdwn" ? mrkdwn(text.text, people) : [plain(text?.text ?? "")]);
+const plain = (text) => text.replace(/:([a-z][a-z0-9_+-]*):/g, (whole, name) => EMOJI[name] ?? whole);
+const unknown = (block) => [el("em", {}, `[${block.type}]`)];
+
+const RENDER = {
+  section: (block, surface) => [
+    el("div", { className: "body" },
+      block.text ? el("div", { className: "text" }, textObject(block.text, surface.people)) : null,
+      block.fields ? el("div", { className: "fields" }, block.fields.map((f) => el("div", {}, textObject(f, surface.people)))) : null),
+    block.accessory ? element(block, block.accessory, surface) : null,
+  ],
+  header: (block, surface) => [el("h3", {}, textObject(block.text, surface.people))],
+  context: (block, surface) => block.elements.map((part) => (part.type === "image" ? picture(part) : el("span", {}, textObject(part, surface.people)))),
+  actions: (block, surface) => block.elements.map((part) => element(block, part, surface)),
+  divider: () => [el("hr")],
+  image: (block) => [block.title ? el("p", {}, plain(block.title.text)) : null, picture(block)],
+  markdown: (block, surface) => [el("div", { className: "text" }, mrkdwn(block.text.replace(/\*\*(.+?)\*\*/g, "*$1*"), surface.people))],
+  rich_text: (block, surface) => block.elements.map((part) => rich(part, surface.people)),
+  input: (block, surface) => {
+    const error = surface.errors?.[block.block_id];
+    const errorId = `error-${block.block_id}`;
+    const control = element(block, block.element, surface);
+    control.setAttribute("aria-label", block.label.text);
+    if (error) control.setAttribute("aria-describedby", errorId);
+    return [
+      el("div", { className: "label" }, block.label.text, block.optional ? el("small", {}, " (optional)") : null),
+      control,
+      error ? el("p", { className: "error", id: errorId, role: "alert" }, error) : null,
+      block.hint ? el("p", { className: "hint" }, block.hint.text) : null,
+    ];
+  },
+};
+
+function picture(image) {
+  const url = image.image_url ?? image.slack_file?.url ?? "";
+  return /^(https?:|data:image\/|\/)/i.test(url) ? el("img", { src: url, alt: image.alt_text ?? "" }) : el("em", {}, image.alt_text ?? "");
+}
+
+function rich(part, people) {
+  const children = () => (part.elements ?? []).map((child) => rich(child, people));
+  switch (part.type) {
+    case "rich_text_section": return el("p", {}, children());
+    case "rich_text_list": return el(part.style === "ordered" ? "ol" : "ul", {}, (part.elements ?? []).map((item) => el("li", {}, rich(item, people))));
+    case "rich_text_preformatted": return el("pre", {}, children());
+    case "rich_text_quote": return el("blockquote", {}, children());
+    case "link": return link(part.url, part.text ?? part.url);
+    case "user": return el("span", { className: "mention" }, "@" + (people[part.user_id]?.name ?? part.user_id));
+    case "emoji": return document.createTextNode(EMOJI[part.name] ?? `:${part.name}:`);
+    default: {
+      const tag = part.style?.code ? "code" : part.style?.bold ? "strong" : part.style?.italic ? "em" : part.style?.strike ? "s" : "span";
+      return el(tag, {}, part.text ?? "");
+    }
+  }
+}
+
+// ── elements ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function element(block, part, surface) {
+  if (part.type === "image") return picture(part);
+  const key = `${block.block_id}/${part.action_id}`;
+  const state = surface.values?.[block.block_id]?.[part.action_id] ?? {};
+  const set = (value) => surface.changed(block, part, { type: part.type, ...value });
+  const placeholder = part.placeholder?.text ?? "";
+  switch (part.type) {
+    case "button":
+    case "workflow_button":
+      return el("button", { type: "button", className: part.style ?? "", "data-key": key, onclick: () => surface.act(block, part, {}) }, plain(part.text.text));
+    case "overflow":
+      return el("details", { className: "overflow" }, el("summary", { "aria-label": "More", "data-key": key }, "⋯"),
+        part.options.map((option) => el("button", { type: "button", onclick: () => surface.act(block, part, { option: option.value }) }, plain(option.text.text))));
+    case "plain_text_input": case "number_input": case "email_text_input": case "url_text_input":
+      return el(part.multiline ? "textarea" : "input", {
+        "data-key": key, placeholder, value: state.value ?? "", maxLength: part.max_length, autocomplete: "off",
+        inputMode: part.type === "number_input" ? "decimal" : undefined, oninput: (event) => set({ value: event.target.value || null }),
+      });
+    case "static_select": case "multi_static_select":
+      return select(part, state, key, placeholder, set);
+    case "external_select": case "multi_external_select":
+      return external(block, part, state, key, placeholder, surface, set);
+    case "radio_buttons": case "checkboxes":
+      return choices(part, state, key, surface.people, set);
+    case "users_select":
+      return el("select", { "data-key": key, onchange: (event) => set({ selected_user: event.target.value || null }) },
+        el("option", { value: "" }, placeholder),
+        Object.entries(surface.people).map(([id, user]) => el("option", { value: id, selected: id === state.selected_user }, "@" + user.name)));
+    case "datepicker":
+      return el("input", { type: "date", "data-key": key, value: state.selected_date ?? "", onchange: (e) => set({ selected_date: e.target.value || null }) });
+    case "timepicker":
+      return el("input", { type: "time", "data-key": key, value: state.selected_time ?? "", onchange: (e) => set({ selected_time: e.target.value || null }) });
+    case "datetimepicker":
+      return el("input", { type: "datetime-local", "data-key": key, onchange: (e) => set({ selected_date_time: Math.floor(new Date(e.target.value) / 1000) || null }) });
+    default:
+      return el("em", {}, `[${part.type}]`);
+  }
+}
+
+function select(part, state, key, placeholder, set) {
+  const many = part.type.startsWith("multi_");
+  const all = [...(part.options ?? []), ...(part.option_groups ?? []).flatMap((group) => group.options)];
+  const chosen = new Set((many ? state.selected_options ?? [] : [state.selected_option]).filter(Boolean).map((option) => option.value));
+  const item = (option) => el("option", { value: option.value, selected: chosen.has(option.value) }, plain(option.text.text));
+  return el("select", {
+    "data-key": key, multiple: many,
+    onchange: (event) => {
+      const picked = [...event.target.selectedOptions].map((node) => all.find((option) => option.value === node.value)).filter(Boolean);
+      set(many ? { selected_options: picked } : { selected_option: picked[0] ?? null });
+    },
+  },
+  many ? null : el("option", { value: "" }, placeholder || "Choose…"),
+  (part.options ?? []).map(item),
+  (part.option_groups ?? []).map((group) => el("optgroup", { label: group.label.text }, group.options.map(item))));
+}
+
+function external(block, part, state, key, placeholder, surface, set) {
+  const found = el("div", { className: "suggestions" });
+  const chosen = state.selected_option ?? state.selected_options?.[0];
+  const line = el("input", { "data-key": key, placeholder, autocomplete: "off", value: chosen?.text.text ?? "" });
+  let asked = 0;
+  line.addEventListener("input", async () => {
+    const mine = ++asked;
+    if (line.value.length < (part.min_query_length ?? 3)) return found.replaceChildren();
+    const offered = await surface.suggest(block, part, line.value);
+    if (mine !== asked) return;
+    found.replaceChildren(...offered.map((option) => el("button", {
+      type: "button",
+      onclick: () => {
+        line.value = option.text.text;
+        found.replaceChildren();
+        set(part.type.startsWith("multi_") ? { selected_options: [option] } : { selected_option: option });
+      },
+    }, plain(option.text.text))));
+  });
+  return el("div", {}, line, found);
+}
+
+function choices(part, state, key, people, set) {
+  const many = part.type === "checkboxes";
+  const chosen = new Set((many ? state.selected_options ?? [] : [state.selected_option]).filter(Boolean).map((option) => option.value));
+  return el("div", { role: many ? "group" : "radiogroup" }, part.options.map((option) => el("label", { className: "choice" },
+    el("input", {
+      type: many ? "checkbox" : "radio", name: key, checked: chosen.has(option.value), "data-key": `${key}/${option.value}`,
+      onchange: (event) => {
+        if (!many) return set({ selected_option: option });
+        if (event.target.checked) chosen.add(option.value); else chosen.delete(option.value);
+        return set({ selected_options: part.options.filter((each) => chosen.has(each.value)) });
+      },
+    }),
+    el("span", {}, textObject(option.text, people), option.description ? el("small", {}, " ", textObject(option.description, people)) : null))));
+}
