@@ -58,16 +58,13 @@ class GitTree:
         self.commit = commit
         self._mirror = mirror
         self._entries = entries
+        self._texts: dict[str, str | None] = {}  # a commit never changes, and checks read the same files many times
 
     def read(self, path: str) -> str | None:
         """The text of a file; None when there is no such file, or it is no text."""
-        mode, blob = self._entries.get(path, ("", ""))
-        if mode not in (REGULAR, EXECUTABLE):
-            return None
-        try:
-            return self._mirror.run("cat-file", "blob", blob).decode()
-        except UnicodeDecodeError:
-            return None
+        if path not in self._texts:
+            self._texts[path] = self._read(path)
+        return self._texts[path]
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
@@ -77,6 +74,15 @@ class GitTree:
         """The paths of the files that contain the text."""
         found = self._mirror.run("grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", no_match_is=1)
         return tuple(sorted(name.partition(":")[2] for name in found.decode().split("\0") if name))
+
+    def _read(self, path: str) -> str | None:
+        mode, blob = self._entries.get(path, ("", ""))
+        if mode not in (REGULAR, EXECUTABLE):
+            return None
+        try:
+            return self._mirror.run("cat-file", "blob", blob).decode()
+        except UnicodeDecodeError:
+            return None
 
 
 class Repository:
