@@ -303,6 +303,10 @@ def _known(step: Step, users: frozenset[str], faults: frozenset[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------- the telling
 
 
+_WAITING = (Expect, ExpectNot, Traffic, Wait)
+"""Steps during which the bot is listened to; what an action brings about is printed below it, not above."""
+
+
 class World(Protocol):
     """What a story acts on. A method returns when its action is done; one that cannot be done now raises StepError."""
 
@@ -345,16 +349,16 @@ class Telling:
         began = time.monotonic()
         for line in self.story.lines:
             start = time.monotonic()
-            echo = asyncio.create_task(self._echo())
+            echo = asyncio.create_task(self._echo()) if isinstance(line.step, _WAITING) else None
+            failure = ""
             try:
                 await self._take(line.step)
-            except StepError as refusal:
-                failure = str(refusal)
-            else:
-                failure = ""
+            except StepError as error:
+                failure = str(error)
             finally:
-                echo.cancel()
-            self._show_new()
+                if echo:
+                    echo.cancel()
+                    self._show_new()
             self._say(f"{'✗' if failure else '✓'} {line.text}   ({time.monotonic() - start:.1f} s)")
             if failure:
                 self._explain(line, failure)

@@ -1,0 +1,196 @@
+"""`stoker sandbox`: a whole platform on loopback and the unchanged bot in front of it.
+
+Two ways to use it: a page to try everything by hand, until Ctrl-C, and a story, told without a browser, that ends in
+an exit code.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from sandbox.faults import KNOWN
+from sandbox.git import GitFailed
+from sandbox.process import ProcessError
+from sandbox.story import Story, StoryError, parse, tell
+from sandbox.world import Sandbox, merged, nested, opened
+
+USERS = frozenset({"dev", "lead", "admin"})
+CHECKS_PASS_AFTER = 5.0
+"""Seconds after which a pull request's checks pass by themselves in the browser."""
+
+
+class UsageError(Exception):
+    """The options do not name something that can be started."""
+
+
+async def run(
+    *,
+    platform: str | None,
+    speed: float,
+    port: int,
+    script: Path | None,
+    config: Path | None,
+    open_browser: bool = False,
+) -> int:
+    """Start a sandbox, use it, take it down.
+
+    The exit code: 0 all well, 1 a story failed or the bot ended by itself, 2 it could not start, 130 a story was
+    interrupted. Ctrl-C ends the page's sandbox, and that is well.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="stoker-sandbox-"))
+    working = asyncio.create_task(_run(platform, speed, port, script, config, open_browser, directory))
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, working.cancel)
+    try:
+        code = await working
+    except asyncio.CancelledError:
+        code = 130 if script else 0
+    except (StoryError, UsageError, GitFailed) as problem:
+        print(problem, file=sys.stderr)
+        code = 2
+    except ProcessError as problem:
+        print(problem, file=sys.stderr)
+        code = 1
+    if code == 1:
+        print(f"Everything that was written is kept in {directory}.", file=sys.stderr)
+    else:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return code
+
+
+async def _run(
+    platform: str | None,
+    speed: float,
+    port: int,
+    script: Path | None,
+    config: Path | None,
+    open_browser: bool,
+    directory: Path,
+) -> int:
+    story = _story(script) if script else None
+    given = dict(story.given) if story else {}
+    speed = _speed(given.pop("speed", speed))
+    settings = merged(_settings(config) if config else {}, nested(given))
+    async with opened(
+        platform=_platform(platform),
+        speed=speed,
+        port=0 if story else _free_or_next(port),
+        checks_pass_after=None if story else CHECKS_PASS_AFTER,
+        settings=settings,
+        directory=directory,
+    ) as world:
+        return await _until_bot_ends(world, _told(story, world) if story else _browse(world, speed, open_browser))
+
+
+async def _until_bot_ends(world: Sandbox, use: Coroutine[Any, Any, int]) -> int:
+    """Use the sandbox; ProcessError if the bot ends by itself meanwhile."""
+    using = asyncio.create_task(use)
+    watching = asyncio.create_task(world.bot.watch())
+    try:
+        await asyncio.wait({using, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not using.done():
+            await watching
+        return await using
+    finally:
+        for task in (using, watching):
+            task.cancel()
+        await asyncio.gather(using, watching, return_exceptions=True)
+
+
+# -------------------------------------------------------------------------------------------------------- with a story
+
+
+def _story(script: Path) -> Story:
+    try:
+        text = script.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"--script {script}: {e.strerror}") from e
+    return parse(text, script, users=USERS, faults=frozenset(KNOWN))
+
+
+async def _told(story: Story, world: Sandbox) -> int:
+    if await tell(story, world, lambda line: print(line, flush=True)):
+        return 0
+    print(world.bot.tail(), file=sys.stderr)
+    return 1
+
+
+# --------------------------------------------------------------------------------------------------------- with a page
+
+
+WELCOME = """
+  Stoker's sandbox is up. Open this page; it looks like a Slack channel:
+
+      {url}
+
+  Try, as @dev:   /gpu up coder-chat for 2h because demo
+  then as @lead:  Approve, and watch the model come up and answer
+  and then:       leave it idle for a while · /gpu status · /gpu down
+                  /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+                  /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
+
+  Ten minutes of the platform pass in {ten:g} s here. Ctrl-C ends it.
+"""
+
+
+async def _browse(world: Sandbox, speed: float, open_browser: bool) -> int:
+    url = world.workspace.url
+    print(_boxed(WELCOME.format(url=url, ten=600 / speed)), flush=True)
+    if open_browser:
+        await asyncio.to_thread(webbrowser.open, url)
+    await asyncio.Event().wait()  # until the task is cancelled, by Ctrl-C
+    return 0
+
+
+def _boxed(text: str) -> str:
+    lines = text.strip("\n").splitlines()
+    width = max(map(len, lines)) + 2
+    return "\n".join(["", f"╭{'─' * width}╮", *(f"│{line.ljust(width)}│" for line in lines), f"╰{'─' * width}╯", ""])
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+def _speed(value: object) -> float:
+    if isinstance(value, int | float) and value > 0:
+        return float(value)
+    raise UsageError(f"speed must be a number above 0, not {value!r}")
+
+
+def _platform(platform: str | None) -> str | None:
+    if platform and "://" not in platform and "@" not in platform and not Path(platform).exists():
+        raise UsageError(f"--platform {platform}: there is no such directory, and it is not a git URL")
+    return platform
+
+
+def _free_or_next(port: int) -> int:
+    """The port that was asked for, or the next one that nobody listens on."""
+    for candidate in range(port, min(port + 20, 65536)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", candidate))
+            return candidate
+    raise UsageError(f"--port {port}: it and the 20 above are taken")
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except OSError as e:
+        raise UsageError(f"--config {path}: {e.strerror}") from e
+    except YAMLError as e:
+        raise UsageError(f"--config {path} is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"--config {path}: expected sections such as “idle:”, found a {type(settings).__name__}")
+    return settings
