@@ -1,7 +1,7 @@
-"""The sandbox's GitHub: REST v3, webhooks and a page with the diff, over one real bare repository.
+"""The sandbox's GitHub on a port: git over smart HTTP, REST v3, and a page with the diff, for one real repository.
 
 Bodies, status codes and messages follow https://docs.github.com/en/rest for the endpoints that exist here. The
-control methods (`checks`, `merge`, `close`) are what other people do on GitHub: the user octocat, and CI.
+pull requests themselves, and the control methods (`checks`, `merge`, `close`), are in `sandbox.github_pulls`.
 """
 
 import asyncio
@@ -9,94 +9,26 @@ import base64
 import hashlib
 import hmac
 import json
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-import aiohttp
 from aiohttp import web
 
 from sandbox import github_page
-from sandbox.git import MAIN, BareRepository, FileChange, GitFailed, MergeConflict, Person, seed
+from sandbox.git import seed
+from sandbox.github_pulls import BOT, OCTOCAT, Pull, PullRequests, Refused, now, shown_state, user_json
 
-__all__ = ["GitHub", "seed"]
+__all__ = ["GitHub", "Refused", "seed"]
 
-Json = dict[str, Any]
 Item = TypeVar("Item")
-Conclusion = Literal["success", "failure"]
-PushListener = Callable[[str, str], None]
-"""Called with the branch and its new commit."""
 
 TOKEN = "ghp_sandbox0000000000000000000000000000"
-OCTOCAT = "octocat"
-BOT = "stoker-bot"
-_DELIVERY_ATTEMPTS = 4
 _MEGABYTE = 1024**2
 
 
-class Refused(Exception):
-    """An answer other than 2xx, worded as GitHub words it."""
-
-    def __init__(self, status: int, message: str, errors: Sequence[Json] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.errors = list(errors)
-
-    def response(self) -> web.Response:
-        body: Json = {
-            "message": self.message,
-            "documentation_url": "https://docs.github.com/rest",
-            "status": str(self.status),
-        }
-        if self.errors:
-            body["errors"] = self.errors
-        return web.json_response(body, status=self.status)
-
-
-@dataclass
-class Pull:
-    number: int
-    title: str
-    body: str
-    head_ref: str
-    base_ref: str
-    head_sha: str
-    base_sha: str
-    """The base's tip while the pull request is open; after that, the tip at its end, so that the diff stays."""
-    author: str
-    created_at: str
-    updated_at: str
-    state: Literal["open", "closed"] = "open"
-    closed_at: str | None = None
-    closed_by: str | None = None
-    merged_by: str | None = None
-    merge_commit: str | None = None
-    labels: list[str] = field(default_factory=list)
-    comments: list[Json] = field(default_factory=list)
-
-
-@dataclass
-class CheckRun:
-    """CI's one check of a commit: in progress until it has a conclusion."""
-
-    id: int
-    started_at: str
-    conclusion: Conclusion | None = None
-    completed_at: str | None = None
-
-
-@dataclass(frozen=True)
-class Webhook:
-    url: str
-    secret: str
-
-
-class GitHub:
+class GitHub(PullRequests):
     """One repository on GitHub. `async with` it; it serves git, REST and the page on one loopback port."""
 
     def __init__(
@@ -109,30 +41,14 @@ class GitHub:
         auto_checks_after: float | None = None,
         port: int = 0,
     ) -> None:
-        self.repo = BareRepository(repo_path)
-        self.repository = repository
+        super().__init__(repo_path, repository, auto_checks_after=auto_checks_after)
         self.token = token
-        self.auto_checks_after = auto_checks_after
-        self.url = ""
         self._faults = faults
         self._port = port
-        self._pulls: dict[int, Pull] = {}
-        self._checks: dict[str, CheckRun] = {}
-        self._heads: dict[str, str] = {}
-        self._mergeable: dict[tuple[str, str], bool] = {}
-        self._listeners: list[PushListener] = []
-        self._webhook: Webhook | None = None
-        self._deliveries: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changing = asyncio.Lock()
 
     @property
     def api_url(self) -> str:
         return self.url
-
-    @property
-    def git_url(self) -> str:
-        return f"{self.url}/{self.repository}.git"
 
     async def __aenter__(self) -> Self:
         self._heads = await self.repo.heads()
@@ -140,7 +56,6 @@ class GitHub:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self._port).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         self._spawn(self._deliver_forever())
         return self
 
@@ -148,202 +63,7 @@ class GitHub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._http.close()
         await self._runner.cleanup()
-
-    # What people and CI do
-
-    def webhook(self, url: str, secret: str) -> None:
-        """Deliver events to this address from now on."""
-        self._webhook = Webhook(url, secret)
-
-    def on_push(self, listener: PushListener) -> None:
-        self._listeners.append(listener)
-
-    def newest(self) -> Pull:
-        """The newest open pull request."""
-        for pull in sorted(self._pulls.values(), key=lambda pull: -pull.number):
-            if pull.state == "open":
-                return pull
-        raise LookupError("There is no open pull request.")
-
-    async def checks(self, conclusion: Conclusion) -> None:
-        """Let CI end on the newest open pull request's head."""
-        self._complete(self.newest().head_sha, conclusion)
-
-    async def merge(self) -> str:
-        """Merge the newest open pull request as octocat, through GitHub's button; the merge commit's id."""
-        async with self._changing:
-            return await self._merge(self.newest(), by=OCTOCAT, method="merge")
-
-    async def close(self) -> None:
-        """Close the newest open pull request as octocat."""
-        self._close(self.newest(), by=OCTOCAT)
-
-    # What the simulated Argo CD reads
-
-    async def main_commit(self) -> str:
-        commit = await self.repo.commit(MAIN)
-        if commit is None:
-            raise LookupError(f"{self.repository} has no branch {MAIN}")
-        return commit
-
-    async def files_at(self, commit: str, prefix: str = "") -> dict[str, str]:
-        """Path -> text of the files under a folder at a commit; empty if there is no such folder."""
-        return await self.repo.files_at(commit, prefix)
-
-    # Changes
-
-    async def _refs_moved(self, by: str) -> None:
-        """Compare the branches with what they were, and let pull requests, webhooks and listeners follow."""
-        before, self._heads = self._heads, await self.repo.heads()
-        for branch, commit in self._heads.items():
-            if before.get(branch) != commit:
-                await self._branch_moved(branch, commit, by)
-        for branch in before.keys() - self._heads.keys():
-            for pull in self._open_pulls():
-                if pull.head_ref == branch:
-                    self._close(pull, by=by)
-
-    async def _branch_moved(self, branch: str, commit: str, by: str) -> None:
-        for pull in self._open_pulls():
-            if pull.head_ref == branch and pull.head_sha != commit:
-                pull.head_sha = commit
-                self._touch(pull)
-                self._start_check(commit)
-                await self._emit_pull("synchronize", pull, by)
-            if pull.base_ref == branch:
-                if await self.repo.is_ancestor(pull.head_sha, commit):
-                    # Somebody merged it with git and pushed; GitHub shows such a pull request as merged.
-                    self._settle_merge(pull, commit, by)
-                else:
-                    pull.base_sha = commit
-        for listener in self._listeners:
-            listener(branch, commit)
-
-    def _open_pulls(self) -> list[Pull]:
-        return [pull for pull in self._pulls.values() if pull.state == "open"]
-
-    def _touch(self, pull: Pull) -> None:
-        pull.updated_at = _now()
-
-    def _close(self, pull: Pull, *, by: str) -> None:
-        if pull.state == "closed":
-            return
-        pull.state, pull.closed_by, pull.closed_at = "closed", by, _now()
-        self._touch(pull)
-        self._emit("pull_request", {"action": "closed", "number": pull.number, "pull_request": self._brief(pull)}, by)
-
-    def _settle_merge(self, pull: Pull, commit: str, by: str) -> None:
-        pull.merge_commit, pull.merged_by = commit, by
-        self._close(pull, by=by)
-
-    async def _merge(
-        self, pull: Pull, *, by: str, method: str, title: str | None = None, message: str | None = None
-    ) -> str:
-        if pull.state != "open" or not await self._is_mergeable(pull):
-            raise Refused(405, "Pull Request is not mergeable")
-        commit = await self._merge_commit(pull, by, method, title, message)
-        await self.repo.git("update-ref", f"refs/heads/{pull.base_ref}", commit, pull.base_sha)
-        self._settle_merge(pull, commit, by)
-        await self._refs_moved(by)
-        return commit
-
-    async def _merge_commit(self, pull: Pull, by: str, method: str, title: str | None, message: str | None) -> str:
-        author, committer = _person(by), Person("GitHub", "noreply@github.com")
-        if method == "rebase":
-            return await self.repo.rebased(pull.base_sha, pull.head_sha, committer)
-        tree = await self.repo.merge_tree(pull.base_sha, pull.head_sha)
-        if method == "squash":
-            text = _paragraphs(
-                title or f"{pull.title} (#{pull.number})",
-                await self._squashed_message(pull) if message is None else message,
-            )
-            parents = [pull.base_sha]
-        else:
-            owner = self.repository.partition("/")[0]
-            text = _paragraphs(
-                title or f"Merge pull request #{pull.number} from {owner}/{pull.head_ref}",
-                pull.title if message is None else message,
-            )
-            parents = [pull.base_sha, pull.head_sha]
-        return await self.repo.commit_tree(tree, parents, text, author=author, committer=committer)
-
-    async def _squashed_message(self, pull: Pull) -> str:
-        """GitHub's default: the one commit's body, or a list of all messages."""
-        messages = [await self.repo.message(c) for c in await self.repo.commits_between(pull.base_sha, pull.head_sha)]
-        if len(messages) == 1:
-            return messages[0].partition("\n")[2].strip()
-        return "\n\n".join(f"* {message.strip()}" for message in messages)
-
-    async def _is_mergeable(self, pull: Pull) -> bool:
-        key = (pull.base_sha, pull.head_sha)
-        if key not in self._mergeable:
-            try:
-                await self.repo.merge_tree(*key)
-                self._mergeable[key] = True
-            except MergeConflict:
-                self._mergeable[key] = False
-        return self._mergeable[key]
-
-    # Checks
-
-    def _start_check(self, sha: str) -> None:
-        if sha in self._checks:
-            return
-        self._checks[sha] = CheckRun(id=1000 + len(self._checks), started_at=_now())
-        if self.auto_checks_after is not None:
-            self._spawn(self._pass_after(sha, self.auto_checks_after))
-
-    async def _pass_after(self, sha: str, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        if self._checks[sha].conclusion is None:
-            self._complete(sha, "success")
-
-    def _complete(self, sha: str, conclusion: Conclusion) -> None:
-        check = self._checks[sha]
-        check.conclusion, check.completed_at = conclusion, _now()
-        pulls = [{"number": pull.number} for pull in self._pulls.values() if pull.head_sha == sha]
-        run = {**self._check_json(sha, check), "pull_requests": pulls}
-        self._emit("check_run", {"action": "completed", "check_run": run}, OCTOCAT)
-
-    # Webhooks
-
-    def _emit(self, event: str, payload: Json, by: str) -> None:
-        if self._webhook is not None:
-            self._deliveries.put_nowait(
-                (event, {**payload, "repository": self._repository_json(), "sender": _user(by)})
-            )
-
-    async def _emit_pull(self, action: str, pull: Pull, by: str) -> None:
-        payload = {"action": action, "number": pull.number, "pull_request": await self._pull_json(pull)}
-        self._emit("pull_request", payload, by)
-
-    async def _deliver_forever(self) -> None:
-        while True:
-            event, payload = await self._deliveries.get()
-            if self._webhook is not None:
-                await self._deliver(self._webhook, event, json.dumps(payload).encode())
-
-    async def _deliver(self, hook: Webhook, event: str, body: bytes) -> None:
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": "GitHub-Hookshot/sandbox",
-            "X-GitHub-Event": event,
-            "X-GitHub-Delivery": str(uuid.uuid4()),
-            "X-Hub-Signature-256": f"sha256={hmac.new(hook.secret.encode(), body, hashlib.sha256).hexdigest()}",
-        }
-        for attempt in range(_DELIVERY_ATTEMPTS):
-            with suppress(aiohttp.ClientError, TimeoutError):
-                async with self._http.post(hook.url, data=body, headers=headers) as response:
-                    if response.status < 500:
-                        return
-            await asyncio.sleep(0.2 * 2**attempt)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # HTTP
 
@@ -428,7 +148,7 @@ class GitHub:
                 raise _invalid("base")
             head_sha, base_sha = branches[head], branches[base]
             await self._refuse_unfit(head, base, head_sha, base_sha)
-            now = _now()
+            opened = now()
             pull = Pull(
                 number=len(self._pulls) + 1,
                 title=str(asked.get("title") or ""),
@@ -438,8 +158,8 @@ class GitHub:
                 head_sha=head_sha,
                 base_sha=base_sha,
                 author=BOT,
-                created_at=now,
-                updated_at=now,
+                created_at=opened,
+                updated_at=opened,
             )
             self._pulls[pull.number] = pull
             self._start_check(head_sha)
@@ -528,10 +248,10 @@ class GitHub:
                 "number": pull.number,
                 "title": pull.title,
                 "state": pull.state,
-                "user": _user(pull.author),
+                "user": user_json(pull.author),
                 "labels": [{"name": label} for label in pull.labels],
                 "closed_at": pull.closed_at,
-                "closed_by": _user(pull.closed_by) if pull.closed_by else None,
+                "closed_by": user_json(pull.closed_by) if pull.closed_by else None,
                 "pull_request": {"html_url": self._page_url(pull)},
             }
         )
@@ -551,7 +271,12 @@ class GitHub:
         if not asked.get("body"):
             raise _invalid("body")
         number = len(pull.comments) + 1
-        comment = {"id": pull.number * 1000 + number, "body": asked["body"], "user": _user(BOT), "created_at": _now()}
+        comment = {
+            "id": pull.number * 1000 + number,
+            "body": asked["body"],
+            "user": user_json(BOT),
+            "created_at": now(),
+        }
         pull.comments.append(comment)
         return web.json_response(comment, status=201)
 
@@ -596,7 +321,7 @@ class GitHub:
 
     async def _show_list(self, request: web.Request) -> web.Response:
         pulls = sorted(self._pulls.values(), key=lambda pull: -pull.number)
-        rows = [(pull.number, pull.title, _state(pull)) for pull in pulls]
+        rows = [(pull.number, pull.title, shown_state(pull)) for pull in pulls]
         return web.Response(text=github_page.list_page(self.repository, rows), content_type="text/html")
 
     async def _show_pull(self, request: web.Request) -> web.Response:
@@ -608,7 +333,7 @@ class GitHub:
             number=pull.number,
             title=pull.title,
             body=pull.body,
-            state=_state(pull),
+            state=shown_state(pull),
             head=pull.head_ref,
             base=pull.base_ref,
             author=pull.author,
@@ -644,8 +369,6 @@ class GitHub:
                 raise web.HTTPNotFound
         raise web.HTTPSeeOther(self._page_url(pull))
 
-    # What things look like in JSON
-
     def _asked(self, request: web.Request) -> Pull:
         pull = self._pulls.get(int(request.match_info["number"]))
         if pull is None:
@@ -658,93 +381,6 @@ class GitHub:
         if commit is None:
             raise Refused(422, f"No commit found for SHA: {ref}")
         return commit
-
-    async def _changes(self, pull: Pull) -> tuple[FileChange, ...]:
-        with suppress(GitFailed):  # unrelated histories have no merge base, and GitHub shows an empty diff
-            return await self.repo.changes(pull.base_sha, pull.head_sha)
-        return ()
-
-    def _page_url(self, pull: Pull) -> str:
-        return f"{self.url}/{self.repository}/pull/{pull.number}"
-
-    def _brief(self, pull: Pull) -> Json:
-        """A pull request as in a list."""
-        owner = self.repository.partition("/")[0]
-        repository = self._repository_json()
-        return {
-            "id": 10_000 + pull.number,
-            "number": pull.number,
-            "url": f"{self.url}/repos/{self.repository}/pulls/{pull.number}",
-            "html_url": self._page_url(pull),
-            "state": pull.state,
-            "draft": False,
-            "locked": False,
-            "title": pull.title,
-            "body": pull.body,
-            "user": _user(pull.author),
-            "labels": [{"name": label} for label in pull.labels],
-            "created_at": pull.created_at,
-            "updated_at": pull.updated_at,
-            "closed_at": pull.closed_at,
-            "merged_at": pull.closed_at if pull.merge_commit else None,
-            "merge_commit_sha": pull.merge_commit,
-            "merged": pull.merge_commit is not None,
-            "merged_by": _user(pull.merged_by) if pull.merged_by else None,
-            "head": self._side(owner, pull.head_ref, pull.head_sha, repository),
-            "base": self._side(owner, pull.base_ref, pull.base_sha, repository),
-        }
-
-    @staticmethod
-    def _side(owner: str, ref: str, sha: str, repository: Json) -> Json:
-        return {"label": f"{owner}:{ref}", "ref": ref, "sha": sha, "user": _user(owner), "repo": repository}
-
-    async def _pull_json(self, pull: Pull) -> Json:
-        """A pull request by itself: it adds what GitHub has to compute."""
-        changes = await self._changes(pull)
-        mergeable = await self._is_mergeable(pull) if pull.state == "open" else None
-        check = self._checks.get(pull.head_sha)
-        passing = check is not None and check.conclusion == "success"
-        mergeable_state = "unknown" if mergeable is None else "dirty" if not mergeable else "clean"
-        return {
-            **self._brief(pull),
-            "mergeable": mergeable,
-            "mergeable_state": "unstable" if mergeable_state == "clean" and not passing else mergeable_state,
-            "additions": sum(change.additions for change in changes),
-            "deletions": sum(change.deletions for change in changes),
-            "changed_files": len(changes),
-            "commits": len(await self.repo.commits_between(pull.base_sha, pull.head_sha)),
-            "comments": len(pull.comments),
-        }
-
-    def _check_json(self, sha: str, check: CheckRun) -> Json:
-        return {
-            "id": check.id,
-            "name": "ci",
-            "head_sha": sha,
-            "status": "completed" if check.conclusion else "in_progress",
-            "conclusion": check.conclusion,
-            "started_at": check.started_at,
-            "completed_at": check.completed_at,
-            "html_url": f"{self.url}/{self.repository}/runs/{check.id}",
-            "app": {"slug": "github-actions"},
-        }
-
-    def _repository_json(self) -> Json:
-        owner, _, name = self.repository.partition("/")
-        return {
-            "id": 1,
-            "name": name,
-            "full_name": self.repository,
-            "owner": _user(owner),
-            "private": True,
-            "default_branch": MAIN,
-            "html_url": f"{self.url}/{self.repository}",
-            "clone_url": self.git_url,
-            "allow_merge_commit": True,
-            "allow_squash_merge": True,
-            "allow_rebase_merge": True,
-            "permissions": {"admin": False, "push": True, "pull": True},
-        }
 
 
 def _with_etag(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -775,23 +411,3 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
 def _invalid(name: str) -> Refused:
     error = {"resource": "PullRequest", "field": name, "code": "invalid"}
     return Refused(422, "Validation Failed", [error])
-
-
-def _state(pull: Pull) -> str:
-    return "merged" if pull.merge_commit else pull.state
-
-
-def _user(login: str) -> Json:
-    return {"login": login, "type": "User"}
-
-
-def _person(login: str) -> Person:
-    return Person(login, f"{login}@users.noreply.example.com")
-
-
-def _paragraphs(subject: str, body: str) -> str:
-    return f"{subject}\n\n{body}".strip() + "\n"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
