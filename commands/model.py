@@ -71,7 +71,7 @@ async def _model(svc: Services, command: dict[str, Any], client: AsyncWebClient)
 
 async def _change(svc: Services, said: Words, command: dict[str, Any], client: AsyncWebClient) -> str | None:
     if said.verb == "add" and len(said.names) == 1:
-        form = add_form(said.names[0], svc.config.slack.channel, "coder-chat")
+        form = add_form(said.names[0], svc.config.slack.channel, svc.config.platform.template)
         await client.views_open(trigger_id=command["trigger_id"], view=form)
         return None
     if len(said.names) != 2:
