@@ -48,6 +48,9 @@ def direct(user: str) -> str:
     return "D" + user[1:]
 
 
+_IDENTITY = ("id", "team_id", "app_id", "bot_id", "app_installed_team_id", "root_view_id", "previous_view_id")
+"""The keys of a view that Slack gives, and no update changes."""
+
 DIRECTS = {direct(user.id): user.id for user in PEOPLE}
 
 
@@ -316,7 +319,5 @@ class History:
             "private_metadata": "", "callback_id": "", "close": None, "submit": None, "title": None,
             "clear_on_close": False, "notify_on_close": False, "external_id": old["external_id"],
         }  # fmt: skip
-        identity = {
-            key: old[key] for key in old if key.endswith("_id") and key != "external_id" and key != "callback_id"
-        }
+        identity = {key: old[key] for key in _IDENTITY}
         return {**defaults, **new, **identity, "blocks": kit.with_ids(new.get("blocks", [])), "hash": self.next_ts()}

@@ -1,6 +1,7 @@
 """The stand-in for Slack, driven by the real Bolt app over the real wire."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -263,3 +264,25 @@ async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: F
     assert faults == set()
     with pytest.raises(UnknownFault, match="no-such"):
         faults.add("no-such")
+
+
+async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, app: AsyncApp) -> None:
+    """What the page posts for a modal reaches it: first Slack's own complaint, then the end."""
+
+    @app.command("/gpu")
+    async def gpu(ack: Any, body: dict[str, Any], client: AsyncWebClient) -> None:
+        await ack()
+        await client.views_open(trigger_id=body["trigger_id"], view=ASK_WHY)
+
+    await workspace.command("dev", "/gpu up x")
+    await wait_until(workspace, "dev", "Reason")
+    async with aiohttp.ClientSession(workspace.url) as session:
+        async with session.get("/stream", params={"user": "U0DEV"}) as response:
+            modal = json.loads((await response.content.readline()).removeprefix(b"data: "))["modal"]
+        asked = {"user": "U0DEV", "view_id": modal["id"], "values": modal["values"]}
+        async with session.post("/do/submit", json=asked) as response:
+            assert response.status == 202
+        await wait_until(workspace, "dev", "Please complete this required field.")
+        async with session.post("/do/dismiss", json=asked) as response:
+            assert response.status == 202
+    assert workspace.now_visible("dev") == []
