@@ -1,0 +1,255 @@
+"""Adding an endpoint: everything that the contract asks for, and nothing else."""
+
+import pytest
+
+from manifests.add import AddRequest, plan_add
+from manifests.contract import Layout, check, read_endpoint
+from manifests.remove import plan_remove
+from manifests.sizing import Machine, ModelFacts
+from manifests.tree import Files, ManifestError, Overlay
+from tests.manifests.models import CODER_1_5B, CODER_3B, CODER_3B_AWQ, CODER_32B_AWQ
+
+MINI = AddRequest(name="coder-mini", facts=CODER_3B_AWQ)
+
+AROUND = """\
+--- a/docs/public/guides/staged-bring-up.md
++++ b/docs/public/guides/staged-bring-up.md
+@@ -5,6 +5,7 @@
+ | Application | Group | What it needs | Check |
+ | --- | --- | --- | --- |
+ | `coder-chat` | coding-assistant | 1 GPU | `/v1/models` lists the served name |
++| `coder-mini` | coding-assistant | 1 GPU | `/v1/models` lists the served name |
+ | `coder-fim` | coding-assistant | 1 GPU | `/v1/models` lists the served name |
+ 
+ There is one GPU: bring one of them up, and the other one down.
+--- a/docs/public/reference/model-catalog.md
++++ b/docs/public/reference/model-catalog.md
+@@ -5,6 +5,7 @@
+ | Tenant alias | Model | Backend | GPU | Context | Cost (in / out per token) | SLO target | Eval status |
+ | --- | --- | --- | --- | --- | --- | --- | --- |
+ | `coder-chat` | Qwen/Qwen2.5-Coder-7B-Instruct-AWQ | vLLM | 1 × L4 | 16384 | $0.0000005 / $0.0000015 | first token < 2 s | passed |
++| `coder-mini` | Qwen/Qwen2.5-Coder-3B-Instruct-AWQ | vLLM | 1 × L4 | 32768 | $0.0000005 / $0.0000015 | first token < 2 s | not run |
+ | `coder-fim` | Qwen/Qwen2.5-Coder-1.5B | vLLM | 1 × L4 | 8192 | $0.0000002 / $0.0000004 | first token < 0.5 s | passed |
+ | `embeddings` | BAAI/bge-base-en-v1.5 | TEI | none | 512 | $0.0000001 / – | 100 ms per text | passed |
+ | `claude-haiku` | Claude Haiku 4.5 | external | none | 200000 | $0.000001 / $0.000005 | the provider's | not run |
+--- a/platform/litellm/values.yaml
++++ b/platform/litellm/values.yaml
+@@ -23,6 +23,13 @@
+         api_key: os.environ/UPSTREAM_API_KEY
+         input_cost_per_token: 0.0000002
+         output_cost_per_token: 0.0000004
++    - model_name: coder-mini                             # chat in the IDE, Qwen2.5-Coder-3B-Instruct (AWQ)
++      litellm_params:
++        model: openai/qwen2.5-coder-3b-instruct
++        api_base: http://coder-mini.serving.svc.cluster.local:8000/v1
++        api_key: os.environ/UPSTREAM_API_KEY
++        input_cost_per_token: 0.0000005
++        output_cost_per_token: 0.0000015
+     - model_name: embeddings                             # vectors for code search and RAG
+       litellm_params:
+         model: openai/bge-base-en-v1.5
+--- a/scripts/wait-profile.sh
++++ b/scripts/wait-profile.sh
+@@ -3,7 +3,7 @@
+ set -euo pipefail
+ 
+ # Synced by a person, so waiting for them would never end.
+-manual_apps="coder-chat coder-fim"
++manual_apps="coder-chat coder-mini coder-fim"
+ 
+ deadline=$((SECONDS + ${TIMEOUT:-1800}))
+ 
+"""
+
+NEW_FILES = {
+    "clusters/ai-dev/catalog/coding-assistant/coder-mini.yaml",
+    "serving/coder-mini/deployment.yaml",
+    "serving/coder-mini/kustomization.yaml",
+    "serving/coder-mini/pvc.yaml",
+    "serving/coder-mini/service.yaml",
+}
+
+
+def test_the_files_around_the_endpoint_gain_the_lines_about_it(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """LiteLLM's entry stands among its like, and the comment below it stays with the entry that it is about."""
+    change = plan_add(platform, layout, MINI, machine)
+    diff = change.changes.diff(platform)
+    assert "".join(part for part in _by_file(diff) if not part.startswith("--- /dev/null")) == AROUND
+    assert {path for path in change.changes.files if platform.read(path) is None} == NEW_FILES
+    assert change.title == "feat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)"
+
+
+def test_the_copy_differs_from_the_template_where_the_model_does(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """Fields, and the comments that named the other model; the rest is the template's, byte for byte."""
+    change = plan_add(platform, layout, MINI, machine)
+    old = (platform.read("serving/coder-chat/deployment.yaml") or "").splitlines()
+    new = (change.changes.files["serving/coder-mini/deployment.yaml"] or "").splitlines()
+    assert len(old) == len(new)
+    assert [after for before, after in zip(old, new, strict=True) if before != after] == [
+        "# Chat for the IDEs: Qwen2.5-Coder-3B-Instruct in its AWQ form, which leaves the L4 room for a long context.",
+        "  name: coder-mini",
+        "    app.kubernetes.io/name: coder-mini",
+        "      app.kubernetes.io/name: coder-mini",
+        "        app.kubernetes.io/name: coder-mini",
+        '              model = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"',
+        "            - --model=Qwen/Qwen2.5-Coder-3B-Instruct-AWQ",
+        "            - --served-model-name=qwen2.5-coder-3b-instruct",
+        "            - --max-model-len=32768              # 4-bit weights leave room for a 32k context",
+        "            failureThreshold: 90",
+        "            claimName: coder-mini-model-cache",
+    ]
+
+
+def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, machine: Machine) -> None:
+    """The bot's own check is silent on the bot's own work."""
+    change = plan_add(platform, layout, MINI, machine)
+    tree = Overlay(platform, change.changes)
+    assert check(tree, layout) == ()
+    endpoint = read_endpoint(tree, layout, "coder-mini")
+    assert endpoint == change.endpoint
+    assert (endpoint.alias, endpoint.context, endpoint.manual_sync) == ("coder-mini", 32768, True)
+
+
+def test_nothing_of_the_old_model_is_left_in_the_copy(platform: Files, layout: Layout, machine: Machine) -> None:
+    """A comment that names another model, its size or its quantization would lie."""
+    change = plan_add(platform, layout, AddRequest(name="coder-mini", facts=CODER_3B), machine)
+    for path in NEW_FILES:
+        text = change.changes.files[path] or ""
+        for stale in ("7B", "7b-", "AWQ", "awq", "coder-chat", "16k", "5.6"):
+            assert stale not in text, (path, stale)
+
+
+def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Byte for byte."""
+    added = Overlay(platform, plan_add(platform, layout, MINI, machine).changes)
+    change = plan_remove(added, layout, "coder-mini")
+    back = Overlay(added, change.changes)
+    assert back.files("") == platform.files("")
+    assert all(back.read(path) == platform.read(path) for path in platform.files(""))
+    assert any("volume coder-mini-model-cache (10Gi) goes too" in warning for warning in change.warnings)
+
+
+def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Every option has its place."""
+    request = AddRequest(
+        name="coder-mini",
+        facts=CODER_3B_AWQ,
+        served_name="mini",
+        context=4096,
+        quantization="none",
+        gpu_utilization=0.5,
+        storage="30Gi",
+        price_in="0.0000001",
+        price_out="2e-7",
+        args=("--seed=7",),
+    )
+    change = plan_add(platform, layout, request, machine)
+    endpoint = change.endpoint
+    assert endpoint is not None
+    assert (endpoint.served_name, endpoint.context, endpoint.quantization) == ("mini", 4096, None)
+    assert (endpoint.gpu_utilization, endpoint.pvc_size) == (0.5, "30Gi")
+    assert (endpoint.price_in, endpoint.price_out) == ("0.0000001", "0.0000002")
+    assert "            - --seed=7\n" in (change.changes.files["serving/coder-mini/deployment.yaml"] or "")
+    assert "$0.0000001 / $0.0000002" in (change.changes.files[layout.model_catalog] or "")
+
+
+def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Without a chat template it could not answer a chat."""
+    facts = CODER_1_5B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_000_000})
+    change = plan_add(platform, layout, AddRequest(name="tiny-fim", facts=facts), machine)
+    tree = Overlay(platform, change.changes)
+    assert read_endpoint(tree, layout, "tiny-fim").kind == "gpu-completion"
+    assert check(tree, layout) == ()
+
+
+def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Port 80, no served name, automated, and so in no list of manual applications."""
+    facts = ModelFacts(
+        hf_id="BAAI/bge-small-en-v1.5",
+        weight_bytes=133_000_000,
+        max_context=512,
+        chat=False,
+        pipeline_tag="feature-extraction",
+    )
+    change = plan_add(platform, layout, AddRequest(name="vectors", facts=facts), machine)
+    tree = Overlay(platform, change.changes)
+    assert check(tree, layout) == ()
+    endpoint = read_endpoint(tree, layout, "vectors")
+    assert (endpoint.kind, endpoint.service_port, endpoint.manual_sync) == ("cpu-embeddings", 80, False)
+    assert layout.wait_script not in change.changes.files
+    deployment = change.changes.files["serving/vectors/deployment.yaml"] or ""
+    assert "text-embeddings-inference" in deployment
+    assert "bge-base" not in deployment
+
+
+def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """What a platform does not have is not made up."""
+    lean = Files(
+        {
+            path: platform.read(path) or ""
+            for path in platform.files("")
+            if not path.startswith(("docs/", "scripts/", "environments/"))
+        }
+    )
+    change = plan_add(lean, layout, MINI, machine)
+    assert set(change.changes.files) == NEW_FILES | {layout.litellm_values}
+    assert check(Overlay(lean, change.changes), layout) == ()
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (AddRequest(name="Coder_Mini", facts=CODER_3B_AWQ), "DNS label"),
+        (AddRequest(name="-mini", facts=CODER_3B_AWQ), "DNS label"),
+        (AddRequest(name="coder-fim", facts=CODER_3B_AWQ), "is taken: serving/coder-fim exists"),
+        (AddRequest(name="claude-haiku", facts=CODER_3B_AWQ), "alias claude-haiku is taken"),
+        (AddRequest(name="litellm", facts=CODER_3B_AWQ), "taken by the Application"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, like="nobody"), "Endpoints to copy from: coder-chat"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, group="../x"), "is no group"),
+        (AddRequest(name="mini", facts=CODER_32B_AWQ), "does not fit"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, context=65536), "at most 32768"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, served_name="a b"), "is no served name"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_with_the_reason(
+    platform: Files, layout: Layout, machine: Machine, request_: AddRequest, reason: str
+) -> None:
+    """Nothing is opened, and one sentence says why and what to do."""
+    with pytest.raises(ManifestError, match=reason):
+        plan_add(platform, layout, request_, machine)
+
+
+def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: Machine) -> None:
+    """Other directories, another namespace and another label key; the same contract."""
+    moved = {
+        path.replace("serving/", "models/", 1).replace("ai-dev", "prod"): (platform.read(path) or "")
+        .replace("path: serving/", "path: models/")
+        .replace("namespace: serving", "namespace: inference")
+        .replace(".serving.svc", ".inference.svc")
+        .replace("app.kubernetes.io/name", "app")
+        for path in platform.files("")
+    }
+    tree = Files(moved)
+    layout = Layout(environment="prod", serving_dir="models", namespace="inference")
+    assert check(tree, layout) == ()
+    change = plan_add(tree, layout, MINI, machine)
+    after = Overlay(tree, change.changes)
+    assert check(after, layout) == ()
+    assert read_endpoint(after, layout, "coder-mini").application_file == (
+        "clusters/prod/catalog/coding-assistant/coder-mini.yaml"
+    )
+
+
+def _by_file(diff: str) -> list[str]:
+    parts: list[str] = []
+    for line in diff.splitlines(keepends=True):
+        if line.startswith("--- "):
+            parts.append("")
+        parts[-1] += line
+    return parts

@@ -1,0 +1,171 @@
+"""Swaps: the diff that a maintainer would have written."""
+
+import pytest
+
+from manifests.contract import Layout, check, read_endpoint
+from manifests.edit import Document
+from manifests.sizing import Machine
+from manifests.swap import SwapRequest, plan_swap
+from manifests.tree import Files, ManifestError, Overlay
+from tests.manifests.models import CODER_3B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ, CODER_32B_AWQ
+
+TO_3B_AWQ = """\
+--- a/clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml
++++ b/clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml
+-# Chat on the GPU (Qwen2.5-Coder-7B-Instruct, AWQ). No automated sync: a person decides when the GPU costs money.
++# Chat on the GPU (Qwen2.5-Coder-3B-Instruct, AWQ). No automated sync: a person decides when the GPU costs money.
+--- a/docs/public/reference/model-catalog.md
++++ b/docs/public/reference/model-catalog.md
+-| `coder-chat` | Qwen/Qwen2.5-Coder-7B-Instruct-AWQ | vLLM | 1 × L4 | 16384 | $0.0000005 / $0.0000015 | first token < 2 s | passed |
++| `coder-chat` | Qwen/Qwen2.5-Coder-3B-Instruct-AWQ | vLLM | 1 × L4 | 16384 | $0.0000005 / $0.0000015 | first token < 2 s | not run |
+--- a/platform/litellm/values.yaml
++++ b/platform/litellm/values.yaml
+-    - model_name: coder-chat                             # chat in the IDE, Qwen2.5-Coder-7B-Instruct (AWQ)
++    - model_name: coder-chat                             # chat in the IDE, Qwen2.5-Coder-3B-Instruct (AWQ)
+-        model: openai/qwen2.5-coder-7b-instruct          # the name that the engine answers to
++        model: openai/qwen2.5-coder-3b-instruct          # the name that the engine answers to
+--- a/serving/coder-chat/deployment.yaml
++++ b/serving/coder-chat/deployment.yaml
+-# Chat for the IDEs: Qwen2.5-Coder-7B-Instruct in its AWQ form, which leaves the L4 room for a long context.
++# Chat for the IDEs: Qwen2.5-Coder-3B-Instruct in its AWQ form, which leaves the L4 room for a long context.
+-              model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
++              model = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+-            - --model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ
+-            - --served-model-name=qwen2.5-coder-7b-instruct
++            - --model=Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
++            - --served-model-name=qwen2.5-coder-3b-instruct
+-            failureThreshold: 90               # 15 min: the 7B loads slowly from a network disk
++            failureThreshold: 90
+--- a/serving/coder-chat/pvc.yaml
++++ b/serving/coder-chat/pvc.yaml
+-# Hugging Face cache of coder-chat (5.6 GB of 7B AWQ weights, and room for their successor).
++# Hugging Face cache of coder-chat.
+"""
+
+
+def changed_lines(diff: str) -> list[str]:
+    """A diff without its context."""
+    return [line for line in diff.splitlines() if line.startswith(("-", "+"))]
+
+
+def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """Comments follow, and what is no longer true of the new model is gone."""
+    change = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert changed_lines(change.changes.diff(platform)) == changed_lines(TO_3B_AWQ)
+    assert change.title == "feat(serving): swap coder-chat to Qwen2.5-Coder-3B-Instruct-AWQ"
+    assert check(Overlay(platform, change.changes), layout) == ()
+
+
+def test_there_and_back_gives_the_same_fields(platform: Files, layout: Layout, machine: Machine) -> None:
+    """A swap and its opposite leave the endpoint as it was."""
+    before = read_endpoint(platform, layout, "coder-chat")
+    there = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    middle = Overlay(platform, there.changes)
+    back = plan_swap(middle, layout, SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), machine)
+    after = Overlay(middle, back.changes)
+    assert read_endpoint(after, layout, "coder-chat") == before
+    assert check(after, layout) == ()
+
+
+def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout, machine: Machine) -> None:
+    """An unquantized model with a stale --quantization fails at boot."""
+    change = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    text = change.changes.files["serving/coder-chat/deployment.yaml"] or ""
+    assert "quantization" not in text
+    assert "AWQ" not in text
+    assert "4-bit" not in text
+    assert text.startswith("# Chat for the IDEs: Qwen2.5-Coder-3B-Instruct, unquantized.\n")
+    assert change.endpoint is not None
+    assert change.endpoint.quantization is None
+
+
+def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Added where people write it: after the served name, with a comment in the column of the others."""
+    facts = CODER_3B_AWQ.model_copy(update={"chat": False, "hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
+    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    lines = (change.changes.files["serving/coder-fim/deployment.yaml"] or "").splitlines()
+    at = next(index for index, line in enumerate(lines) if "--quantization" in line)
+    assert "--served-model-name=qwen2.5-coder-3b" in lines[at - 1]
+    assert lines[at] == "            - --quantization=awq_marlin          # the format of the weights (AWQ)"
+
+
+def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: Layout, machine: Machine) -> None:
+    """The old weights stay in the cache beside the new ones."""
+    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
+    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    assert "+      storage: 15Gi\n" in change.changes.diff(platform)
+    assert any("grows from 10Gi to 15Gi" in each for each in change.warnings)
+
+
+def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:
+    """5e-07 is a string to older YAML readers, and then the cost is no number."""
+    request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
+    values = plan_swap(platform, layout, request, machine).changes.files["platform/litellm/values.yaml"] or ""
+    assert "input_cost_per_token: 0.0000003\n" in values
+    assert "output_cost_per_token: 0.0000009\n" in values
+
+
+def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, machine: Machine) -> None:
+    """arg= can be given more than once."""
+    request = SwapRequest(
+        name="coder-chat", facts=CODER_3B_AWQ, args=("--enable-auto-tool-choice", "--tool-call-parser=hermes")
+    )
+    text = plan_swap(platform, layout, request, machine).changes.files["serving/coder-chat/deployment.yaml"] or ""
+    assert (
+        "a 16k context\n            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
+        "          ports:" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (SwapRequest(name="coder-chat", facts=CODER_32B_AWQ), "does not fit"),
+        (SwapRequest(name="nobody", facts=CODER_3B), "There is no endpoint 'nobody'"),
+        (SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), "already serves"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "never shrinks"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="many"), "no size of a volume"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--model=x/y",)), "is not for arg="),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("; rm -rf /",)), "is no argument"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, quantization="awq # x"), "is no quantization"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="free"), "is not a price"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"chat": False})), "no chat template"),
+    ],
+)
+def test_what_cannot_be_swapped_is_refused_with_the_reason(
+    platform: Files, layout: Layout, machine: Machine, request_: SwapRequest, reason: str
+) -> None:
+    """Nothing is opened, and one sentence says why."""
+    with pytest.raises(ManifestError, match=reason):
+        plan_swap(platform, layout, request_, machine)
+
+
+@pytest.mark.parametrize("hf_id", ["Qwen", "a/b/c", "Qwen/x; rm -rf /", 'Qwen/x"\nimport os', "../etc", "a/../b"])
+def test_an_id_that_the_hub_would_not_give_is_refused(
+    platform: Files, layout: Layout, machine: Machine, hf_id: str
+) -> None:
+    """It would end up in a script and in YAML."""
+    facts = CODER_3B.model_copy(update={"hf_id": hf_id})
+    with pytest.raises(ManifestError, match="not a model on Hugging Face"):
+        plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=facts), machine)
+
+
+def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """Five pieces are not enough then; with the name kept, they are."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    files["routing/coder.yaml"] = "match: qwen2.5-coder-7b-instruct\n"
+    tree = Files(files)
+    with pytest.raises(ManifestError, match=r"routing/coder\.yaml"):
+        plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    kept = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, served_name="qwen2.5-coder-7b-instruct")
+    assert "routing/coder.yaml" not in plan_swap(tree, layout, kept, machine).changes.files
+
+
+def test_a_comment_is_no_part_of_a_script() -> None:
+    """A # inside a literal block or a quoted string is left alone."""
+    document = Document("x.yaml", 'a: |\n  # code 7B\nb: "x # y"\nc: 1 # why\n')
+    assert [comment.text for comment in document.comments()] == ["# why"]
