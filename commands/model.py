@@ -1,5 +1,6 @@
 """`/model`: the endpoints, and the pull requests that add or swap one."""
 
+import asyncio
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -95,7 +96,7 @@ async def endpoints(svc: Services) -> str:
     commit = await svc.repository.head()
     tree = await svc.repository.tree(commit)
     try:
-        found = read_endpoints(tree, svc.config.platform)
+        found = await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
     except ManifestError as error:
         raise BotError(str(error)) from error
     leases = {lease.model: lease for lease in await svc.leases.held()}

@@ -1,5 +1,7 @@
 """Adding and swapping an endpoint: a pull request with the whole contract, then the roll-out."""
 
+import asyncio
+
 from bot.clients.github import MergeRefused, PullRequest
 from bot.domain import Kind, Operation, Plan, Pull, Status
 from bot.errors import BotError
@@ -52,7 +54,7 @@ async def propose(svc: Services, op: Operation) -> None:
     if op.request.kind is Kind.MODEL_SWAP:
         await known_endpoint(svc, commit, op.request.model)
     facts = await svc.hub.model(op.request.hf_id)
-    change = planned(tree, svc, op, facts)
+    change = await asyncio.to_thread(planned, tree, svc, op, facts)  # reading a git tree starts processes
     message = f"{change.title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
     await svc.repository.push(change.changes, base=commit, branch=branch_of(op), message=message, when=op.request.at)
     pull = await svc.github.open_pull(

@@ -1,11 +1,12 @@
 """Bringing a model up on the GPU and down again."""
 
+import asyncio
 import json
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 
 from bot.clients.cluster import Phase, Workload
-from bot.domain import Kind, Lease, Message, Operation, Plan, Request, Status, cost
+from bot.domain import Kind, Lease, Operation, Plan, Request, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy
@@ -23,7 +24,7 @@ from bot.operations.smoke import smoke
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import clock, code, escape, money
-from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
+from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.tree import ManifestError
 
 
@@ -108,11 +109,13 @@ async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoin
     """The endpoint as the repo has it, or UnknownModel with the nearest name."""
     tree = await svc.repository.tree(commit)
     try:
-        names = [endpoint.name for endpoint in read_endpoints(tree, svc.config.platform)]
-        if model in names:
-            return read_endpoint(tree, svc.config.platform, model)
+        # Reading a git tree starts processes, so it is done in a thread.
+        found = await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
     except ManifestError as error:
         raise BotError(str(error)) from error
+    names = [endpoint.name for endpoint in found]
+    if model in names:
+        return found[names.index(model)]
     near = get_close_matches(model, names, n=1)
     hint = f"Did you mean {code(near[0])}?" if near else f"There are: {', '.join(code(n) for n in names) or 'none'}."
     raise UnknownModel(f"Unknown model {code(model)}. {hint}")
@@ -361,6 +364,3 @@ async def bring_down_without_redis(svc: Services, model: str) -> str:
     return (
         f"{code(model)} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back."
     )
-
-
-__all__ = ["Message", "bring_down", "bring_down_without_redis", "bring_up", "down_request", "plan_up"]
