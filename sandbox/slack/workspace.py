@@ -133,7 +133,10 @@ class Workspace:
     async def submit(self, user: str) -> None:
         """Press the submit button of the user's open modal."""
         person = _person(user)
-        await self._interactions.submit(person, self._open_modal(person))
+        modal = self._open_modal(person)
+        if not modal.view["submit"]:
+            raise NotThere(f"The modal that @{user} has open cannot be submitted (yet).")
+        await self._interactions.submit(person, modal)
 
     async def open_home(self, user: str) -> None:
         """Look at the app's Home tab."""
