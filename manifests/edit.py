@@ -6,6 +6,7 @@ So comments, order, quotes and alignment survive by construction, and a diff hol
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
@@ -48,10 +49,7 @@ class Document:
         self.path = path
         self.text = text
         self.lines = text.splitlines(keepends=True)
-        try:
-            self.roots: tuple[Node, ...] = tuple(YAML(typ="rt").compose_all(text))
-        except YAMLError as e:
-            raise ManifestError(f"{path} is not valid YAML: {str(e).splitlines()[0]}") from e
+        self.roots = _compose(path, text)
 
     def apply(self, edits: Iterable[Edit]) -> "Document":
         """The document with these edits, which must not overlap."""
@@ -186,6 +184,15 @@ def decimal(number: str) -> str:
         raise ManifestError(f"{number!r} is not a price: give dollars per token, like 0.0000005")
     text = f"{float(number):.15f}".rstrip("0")
     return text + "0" if text.endswith(".") else text
+
+
+@lru_cache(maxsize=512)
+def _compose(path: str, text: str) -> tuple[Node, ...]:
+    """The nodes of a file. Nobody changes a node, so the same text is parsed once: parsing is what costs time here."""
+    try:
+        return tuple(YAML(typ="rt").compose_all(text))
+    except YAMLError as e:
+        raise ManifestError(f"{path} is not valid YAML: {str(e).splitlines()[0]}") from e
 
 
 def _plain(text: str) -> bool:

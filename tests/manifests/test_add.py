@@ -59,7 +59,7 @@ AROUND = """\
  
  deadline=$((SECONDS + ${TIMEOUT:-1800}))
  
-"""
+"""  # noqa: W293
 
 NEW_FILES = {
     "clusters/ai-dev/catalog/coding-assistant/coder-mini.yaml",
