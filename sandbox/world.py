@@ -17,7 +17,7 @@ from sandbox.cluster import Cluster
 from sandbox.faults import Faults
 from sandbox.git import seed
 from sandbox.github import GitHub
-from sandbox.github import Refused as GitHubRefused
+from sandbox.github_pulls import Refused as GitHubRefused
 from sandbox.huggingface import Hub
 from sandbox.kubernetes import KubernetesAPI
 from sandbox.process import Bot, Redis, free_port
