@@ -154,13 +154,14 @@ def _edit_table(
     text = tree.read(path)
     if text is None:
         return {}
-    lines = text.split("\n")
+    ending = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(ending)
     for rows in _tables(lines):
         row = next((each for each in rows if each.names(name)), None)
         if row is not None:
             changed = edit(row, rows)
             new = [changed.get(number, line) for number, line in enumerate(lines)]
-            return {path: "\n".join(line for line in new if line is not None)}
+            return {path: ending.join(part for line in new if line is not None for part in line.split("\n"))}
     return {}
 
 

@@ -90,6 +90,8 @@ class Document:
         """Insert whole lines before a line; past the end of the file, after its last one."""
         at = self.offset(before)
         lead = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
+        if "\r\n" in self.text:
+            text = re.sub(r"\r?\n", "\r\n", text)
         return Edit(at, at, lead + text)
 
     def comments(self) -> tuple[Comment, ...]:

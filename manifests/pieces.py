@@ -115,14 +115,14 @@ class Pieces:
 def locate(tree: Tree, layout: Layout, name: str) -> Pieces | None:
     """The pieces of the endpoint `name`, or None when its directory holds no Deployment that names a model."""
     files = tree.files(layout.home(name))
-    objects = [(kind, located) for path in files if _is_yaml(path) for kind, located in _objects(tree, path)]
-    for kind, deployment in objects:
+    found = [each for path in files for each in objects(tree, path)]
+    for kind, deployment in found:
         engine = _engine(deployment.node) if kind == "Deployment" else None
         if engine is None:
             continue
         claims = _claims(deployment.node)
-        pvcs = [each for kind, each in objects if kind == "PersistentVolumeClaim"]
-        service = next((each for kind, each in objects if kind == "Service"), None)
+        pvcs = [each for kind, each in found if kind == "PersistentVolumeClaim"]
+        service = next((each for kind, each in found if kind == "Service"), None)
         return Pieces(
             name=name,
             deployment=deployment,
@@ -162,10 +162,18 @@ def applications(tree: Tree, layout: Layout) -> tuple[Located, ...]:
     return tuple(
         located
         for path in tree.files(layout.path(layout.catalog_dir))
-        if _is_yaml(path)
-        for kind, located in _objects(tree, path)
+        for kind, located in objects(tree, path)
         if kind == "Application"
     )
+
+
+def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
+    """Every object of a YAML file, with its kind; none for any other file."""
+    text = tree.read(path) if path.endswith((".yaml", ".yml")) else None
+    if text is None or not re.search(r"^kind:", text, re.MULTILINE):
+        return []
+    document = Document(path, text)
+    return [(value(root, "kind"), Located(document, root)) for root in document.roots if isinstance(root, MappingNode)]
 
 
 def labels(node: Node | None) -> dict[str, str]:
@@ -201,18 +209,6 @@ def _entry(tree: Tree, layout: Layout, name: str, service: Located | None) -> En
     by_host = [each for each in entries_ if each.reaches(host, layout.namespace)]
     by_alias = [each for each in entries_ if each.alias == name]
     return next(iter([*by_host, *by_alias]), None)
-
-
-def _objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
-    text = tree.read(path)
-    if text is None or not re.search(r"^kind:", text, re.MULTILINE):
-        return []
-    document = Document(path, text)
-    return [(value(root, "kind"), Located(document, root)) for root in document.roots if isinstance(root, MappingNode)]
-
-
-def _is_yaml(path: str) -> bool:
-    return path.endswith((".yaml", ".yml"))
 
 
 def _last_line(document: Document, node: MappingNode) -> int:

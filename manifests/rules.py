@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import Node
 
 from manifests import catalog
 from manifests.edit import find, items, line, scalar, value
-from manifests.pieces import Entry, Layout, Located, Pieces, labels, locate, model_list, names, require
+from manifests.pieces import Entry, Layout, Located, Pieces, labels, locate, model_list, names, objects, require
 from manifests.tree import Tree
 
 _FORMATS = ("awq", "gptq", "fp8")
@@ -246,10 +246,8 @@ def _aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -> lis
 
 def _services(tree: Tree, layout: Layout) -> set[str]:
     """The names of all Services below the serving directory, inside the contract or not."""
-    texts = (tree.read(path) or "" for path in tree.files(layout.serving_dir) if path.endswith((".yaml", ".yml")))
-    documents = (part for text in texts for part in re.split(r"^---\s*$", text, flags=re.MULTILINE))
-    wanted = (each for each in documents if re.search(r"^kind: Service\s*$", each, re.MULTILINE))
-    return {name[1] for each in wanted if (name := re.search(r"^metadata:\n(?:[ #].*\n)*?  name: *(\S+)", each, re.M))}
+    every = (each for path in tree.files(layout.serving_dir) for each in objects(tree, path))
+    return {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
 
 
 def _images(deployment: Node) -> Iterator[Node]:

@@ -19,7 +19,7 @@ _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?[BM](?![\w])")
 _AMOUNT = re.compile(
     r"~ ?\d+(\.\d+)? ?[GM]i?B\b|\b\d+(\.\d+)? ?[GM]i?B(?=( of)?( [\w.-]+){0,4} (weights|model|download))", re.IGNORECASE
 )
-_WIDTH = 120  # a comment line grows up to here before it is broken in two
+_WIDTH = 128  # a comment line grows up to here before it is broken in two
 _BOUNDARY = re.compile(r"(?<=[.!?])[)\"']?(\s+)(?=[A-Z(`\"—])|(\n\s*\n|\n(?=\s*[-*] ))")
 _WORDS = {
     "awq": r"AWQ|4-?bit|int4|Marlin|quanti[sz]ed",

@@ -1,11 +1,15 @@
 """Adding an endpoint: everything that the contract asks for, and nothing else."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from manifests.add import AddRequest, plan_add
 from manifests.contract import Layout, check, read_endpoint
 from manifests.remove import plan_remove
 from manifests.sizing import Machine, ModelFacts
+from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import Files, ManifestError, Overlay
 from tests.manifests.models import CODER_1_5B, CODER_3B, CODER_3B_AWQ, CODER_32B_AWQ
 
@@ -244,6 +248,55 @@ def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: M
     assert read_endpoint(after, layout, "coder-mini").application_file == (
         "clusters/prod/catalog/coding-assistant/coder-mini.yaml"
     )
+
+
+def _flow(text: str) -> str:
+    """Arguments as a list on one line."""
+    return re.sub(
+        r"          args:\n(?:            - --.*\n)+",
+        '          args: ["--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "--served-model-name=qwen2.5-coder-7b-instruct", '
+        '"--quantization=awq_marlin", "--max-model-len=16384"]\n',
+        text,
+    )
+
+
+def _split(text: str) -> str:
+    """Flags and their values as items of their own, the values in quotes."""
+    return re.sub(r"            - (--[\w-]+)=(\S+)", r'            - \1\n            - "\2"', text)
+
+
+def _windows(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+def _no_last_newline(text: str) -> str:
+    return text.rstrip("\n")
+
+
+def _words_in_lines(text: str) -> str:
+    return text.replace('"coder-chat coder-fim"', '"\n  coder-chat\n  coder-fim\n"')
+
+
+@pytest.mark.parametrize("style", [_flow, _split, _windows, _no_last_newline, _words_in_lines])
+def test_other_people_s_style_is_kept(
+    platform: Files, layout: Layout, machine: Machine, style: Callable[[str], str]
+) -> None:
+    """However a repository is written: added and removed it is the same to the byte, and swapped it keeps the contract."""
+    changed = {
+        path: style(text) if style is not _flow or "coder-chat/deployment" in path else text
+        for path in platform.files("")
+        if (text := platform.read(path)) is not None
+    }
+    tree = Files(changed)
+    assert check(tree, layout) == ()
+    added = Overlay(tree, plan_add(tree, layout, AddRequest(name="coder-mini", facts=CODER_3B), machine).changes)
+    assert check(added, layout) == ()
+    back = Overlay(added, plan_remove(added, layout, "coder-mini").changes)
+    assert {path: back.read(path) for path in back.files("")} == changed
+    swapped = plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    assert check(Overlay(tree, swapped.changes), layout) == ()
+    if style is _windows:
+        assert all(text.count("\n") == text.count("\r\n") for text in swapped.changes.files.values() if text)
 
 
 def _by_file(diff: str) -> list[str]:
