@@ -26,7 +26,11 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
 
 
 def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
-    """Nothing is opened for a model that cannot run."""
+    """Nothing is opened for a model that cannot run, or of which nobody knows whether it can."""
+    if facts.weight_bytes <= 0:
+        raise ManifestError(
+            f"The size of {facts.hf_id} is unknown, so nobody can say whether it fits: give its figures."
+        )
     if sizing.verdict == "does not fit":
         raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
 

@@ -29,7 +29,7 @@ from manifests.sizing import (
     volume_need,
 )
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
-from manifests.wording import Rewording
+from manifests.wording import Rewording, stem
 
 
 class SwapRequest(BaseModel, frozen=True):
@@ -182,7 +182,7 @@ def _pieces(
     if pieces.entry is not None:
         model = target.served_name
         document = reprice(pieces.entry, model=model, price_in=request.price_in, price_out=request.price_out)
-        files[document.path] = _entry_comments(document, layout, before.alias, rewording).text
+        files[document.path] = _entry_comments(document, layout, before, rewording).text
     return files
 
 
@@ -191,13 +191,17 @@ def _grown(document: Document, storage: str) -> Document:
     return document.apply([document.set_value(node, storage) for node in nodes if node is not None])
 
 
-def _entry_comments(document: Document, layout: Layout, alias: str, rewording: Rewording) -> Document:
-    entry = next(each for each in model_list(Files({document.path: document.text}), layout) if each.alias == alias)
+def _entry_comments(document: Document, layout: Layout, before: ModelEndpoint, rewording: Rewording) -> Document:
+    entries = model_list(Files({document.path: document.text}), layout)
+    entry = next(each for each in entries if each.alias == before.alias)
+    above = max((each.last for each in entries if each.last < entry.first), default=-1)
 
-    def inside(comment: Comment) -> bool:
-        return entry.first <= comment.line <= entry.last
+    def about_the_model(comment: Comment) -> bool:
+        # What stands above may be about several entries: only where it names the model it is about this one.
+        heads = above < comment.line < entry.first and stem(before.hf_id) in comment.text
+        return heads or entry.first <= comment.line <= entry.last
 
-    return rewording.document(document, concerns=inside)
+    return rewording.document(document, concerns=about_the_model)
 
 
 def _lists(

@@ -123,6 +123,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
     ("request_", "reason"),
     [
         (SwapRequest(name="coder-chat", facts=CODER_32B_AWQ), "does not fit"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"weight_bytes": 0})), "is unknown"),
         (SwapRequest(name="nobody", facts=CODER_3B), "There is no endpoint 'nobody'"),
         (SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), "already serves"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "never shrinks"),
@@ -163,6 +164,20 @@ def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
         plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     kept = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, served_name="qwen2.5-coder-7b-instruct")
     assert "routing/coder.yaml" not in plan_swap(tree, layout, kept, machine).changes.files
+
+
+def test_the_comment_above_an_entry_follows_where_it_names_the_model(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """The line beside it, about the whole group, stays."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    entry = "    - model_name: coder-chat"
+    files[layout.litellm_values] = files[layout.litellm_values].replace(
+        entry, f"    # Qwen2.5-Coder-7B-Instruct is for chat.\n{entry}"
+    )
+    change = plan_swap(Files(files), layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    values = change.changes.files[layout.litellm_values] or ""
+    assert f"one of them answers at a time.\n    # Qwen2.5-Coder-3B-Instruct is for chat.\n{entry}" in values
 
 
 def test_a_comment_is_no_part_of_a_script() -> None:
