@@ -1,7 +1,9 @@
 """Messages to Slack: each one posted exactly once, updates coalesced, errors in our words."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,24 +47,32 @@ class Slack:
     def __init__(self, client: AsyncWebClient, store: Store, *, update_every: timedelta) -> None:
         self._client, self._store = client, store
         self._pause = update_every.total_seconds()
-        self._shown: dict[str, tuple[float, View]] = {}
+        self._shown: dict[str, tuple[float, int, View]] = {}
+        """Per operation: when its message was last written (monotonic seconds), which version, and how it looked."""
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def show(self, op: Operation, *, now: datetime, force: bool = False) -> Message:
         """Bring an operation's message up to date; the first time, post it.
 
-        Without `force`, an update that comes too soon after the last one is left to the next call.
+        Without `force`, an update that comes too soon after the last one is left to the next call. Writes of one
+        message follow each other, and an older version never overwrites a newer one.
         """
-        view = card(op, now)
-        if op.message is None:
-            return await self.post(f"card:{op.id}", op.request.channel, view)
-        since, last = self._shown.get(op.id, (0.0, None))
-        if last == view or (not force and time.monotonic() - since < self._pause):
-            return op.message
-        await self.update(op.message, view)
-        self._shown[op.id] = (time.monotonic(), view)
+        async with self._writing[op.id]:
+            view = card(op, now)
+            message = op.message
+            if message is None:
+                message, fresh = await self._post(f"card:{op.id}", op.request.channel, view, None)
+                if fresh:
+                    self._shown[op.id] = (time.monotonic(), op.version, view)
+            since, version, last = self._shown.get(op.id, (0.0, -1, None))
+            soon = not force and time.monotonic() - since < self._pause
+            if last != view and not soon and op.version >= version:
+                await self.update(message, view)
+                self._shown[op.id] = (time.monotonic(), op.version, view)
         if op.status.final:
-            self._shown.pop(op.id)
-        return op.message
+            self._shown.pop(op.id, None)
+            self._writing.pop(op.id, None)
+        return message
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
         """Post a message exactly once for `key`, over any number of crashes and retries.
@@ -70,10 +80,16 @@ class Slack:
         chat.postMessage has no idempotency key, so an interrupted attempt is looked up in the channel's history
         by the metadata it carried before another is made.
         """
+        message, _ = await self._post(key, channel, view, thread)
+        return message
+
+    async def _post(self, key: str, channel: str, view: View, thread: Message | None) -> tuple[Message, bool]:
+        """The message, and whether it was posted just now."""
         noted = await self._store.intend_message(key, datetime.now(UTC))
         if isinstance(noted, Message):
-            return noted
+            return noted, False
         found = await self._find(key, channel, thread, since=noted) if noted else None
+        fresh = found is None
         if found is None:
             with slack_errors("chat.postMessage"):
                 answer = await self._client.chat_postMessage(
@@ -86,7 +102,7 @@ class Slack:
                 )
             found = Message(channel=str(answer["channel"]), ts=str(answer["ts"]))
         await self._store.note_message(key, found)
-        return found
+        return found, fresh
 
     async def _find(self, key: str, channel: str, thread: Message | None, since: datetime) -> Message | None:
         oldest = str((since - timedelta(minutes=1)).timestamp())
@@ -126,6 +142,3 @@ class Slack:
                 answer = await self._client.usergroups_users_list(usergroup=group)
             users.update(answer.get("users") or [])
         return frozenset(users)
-
-
-Say = Callable[[str], Awaitable[None]]

@@ -84,7 +84,6 @@ async def show(svc: Services, op: Operation, *, force: bool = False) -> Operatio
     message = await svc.slack.show(op, now=svc.clock(), force=force)
     if op.message is None:
         op = await svc.store.update(op.id, lambda op: op.model_copy(update={"message": message}))
-        await svc.slack.show(op, now=svc.clock(), force=True)
     return op
 
 
