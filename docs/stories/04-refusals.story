@@ -1,0 +1,37 @@
+# What cannot work is refused at once, with the reason and the way out, and to the asker alone.
+
+@dev /gpu up coder-chatt
+expect "Did you mean coder-chat"
+@dev /gpu up coder-chat for -3h
+expect "duration"
+@dev /gpu up embeddings
+expect "needs no GPU"
+@dev /gpu down coder-chat
+expect "already down"
+@dev /model add Coder_Mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "cannot name an endpoint"
+@dev /model add coder-mini $(reboot)
+expect "is no model id"
+@dev /model add coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "exists"
+@dev /model swap coder-nothing Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "Unknown model"
+@dev /gpu lift coder-chat
+expect "/gpu up"
+@dev /model help
+expect "/model add"
+
+@dev /gpu up coder-chat
+expect "Approve"
+@dev clicks "Approve"                        # not everybody may spend money
+expect "Only approvers can decide this"
+@lead clicks "Deny"
+expect "Denied by @lead"
+
+@lead /gpu up coder-chat
+expect "Approve"
+@lead clicks "Approve"                       # and nobody approves their own request
+expect "a teammate must approve it"
+expect not "Approved by" within 1s
+@lead clicks "Cancel"
+expect "cancelled"

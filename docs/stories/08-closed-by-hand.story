@@ -1,0 +1,19 @@
+# People may do on GitHub what they like; the bot notices, and never acts on what is no longer there.
+given speed 120
+
+@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "Pull request #1" within 20s
+github checks fail
+expect "checks failed" within 15s
+expect not "Approve & roll out" within 1s
+github closes
+expect "was closed on GitHub" within 15s
+expect "Nothing was rolled out"
+
+@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ     # and once more, merged by hand this time
+expect "Pull request #2" within 20s
+github checks pass
+github merges
+expect "merged" within 15s
+@lead clicks "Approve"                       # the sync alone is left to approve
+expect "coder-mini is rolled out" within 60s

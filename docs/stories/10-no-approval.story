@@ -1,0 +1,22 @@
+# Every cost goes through a human: denied, cancelled or forgotten, nothing starts.
+given approvals.expire_after 6s
+
+@dev /gpu up coder-chat
+expect "Approve"
+@lead clicks "Deny"
+expect "denied"
+expect "Nothing was started"
+expect not "syncing" within 1s
+
+@dev /gpu up coder-chat
+expect "Approve"
+@dev clicks "Cancel"
+expect "cancelled"
+
+@dev /gpu up coder-chat
+expect "Approve"
+expect "expired" within 20s
+expect "Nobody decided in time"
+
+@dev /gpu status
+expect "free"
