@@ -118,6 +118,7 @@ class ObjectStore:
     def create(self, manifest: Object) -> Object:
         resource = BY_KIND[manifest["kind"]]
         created = deepcopy(manifest)
+        _canonical(created)
         meta = created.setdefault("metadata", {})
         if "name" not in meta and "generateName" in meta:
             meta["name"] = meta["generateName"] + secrets.token_hex(3)
@@ -139,6 +140,7 @@ class ObjectStore:
             raise _not_found(resource, name)
         after = deepcopy(before)
         change(after)
+        _canonical(after)
         given = after["metadata"].get("resourceVersion")
         if given and given != before["metadata"]["resourceVersion"]:
             raise ApiError(
@@ -211,6 +213,17 @@ class ObjectStore:
 
 def _mark_deleted(obj: Object) -> None:
     obj["metadata"].setdefault("deletionTimestamp", timestamp())
+
+
+def _canonical(value: Any) -> None:
+    """Quantities are strings, however they came: `nvidia.com/gpu: 1` is stored as "1"."""
+    for name, below in value.items() if isinstance(value, dict) else ():
+        if name in {"limits", "requests", "capacity"} and isinstance(below, dict):
+            value[name] = {what: str(quantity) for what, quantity in below.items()}
+        else:
+            _canonical(below)
+    for item in value if isinstance(value, list) else ():
+        _canonical(item)
 
 
 def _key(resource: Resource, obj: Object) -> tuple[str, str, str]:

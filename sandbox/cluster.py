@@ -1,0 +1,565 @@
+"""The sandbox's cluster: the Deployment controller, the scheduler, the kubelet and the autoscaler of one GPU node.
+
+Every pod lives in one task that reads like its life: scheduled, pulled, staged, loaded, ready. Git's side of the
+cluster is `argocd.py`; who answers in a ready pod is `serving.py`.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import random
+import re
+import secrets
+import string
+from collections import defaultdict
+from collections.abc import Callable, Set
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from sandbox.argocd import ArgoCD, Git
+from sandbox.kubernetes import KubernetesAPI, Object, timestamp
+
+GPU = "nvidia.com/gpu"
+CPU_NODES = 3
+GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
+
+# Seconds on the real platform; each is divided by the speed.
+PROVISION = 60.0
+NO_STOCK = 20.0
+NO_STOCK_RETRY = 120.0
+PULL = 240.0
+STAGE = 90.0
+STAGE_WARM = 5.0
+LOAD = 210.0
+PROBE = 30.0
+STARTUP_LIMIT = 900.0
+CRASH_BACKOFF = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+TERMINATE = 20.0
+DRAIN = 600.0
+
+NO_GPU = (
+    "0/{nodes} nodes are available: {nodes} Insufficient nvidia.com/gpu. preemption: 0/{nodes} nodes are available: "
+    "{nodes} No preemption victims found for incoming pod."
+)
+OUT_OF_STOCK = (
+    "Node scale up in zones us-central1-a associated with this pod failed: GCE out of resources. "
+    "Pod is at risk of not being scheduled."
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Which pod: its namespace and name."""
+
+    namespace: str
+    name: str
+
+
+class Cluster:
+    """Gives the objects of `api` a life, and syncs them from `git`; real durations are divided by `speed`."""
+
+    def __init__(
+        self, api: KubernetesAPI, git: Git, speed: float, faults: Set[str], *, environment: str = "ai-dev"
+    ) -> None:
+        self.api, self.store, self.speed, self._faults = api, api.store, speed, faults
+        self._argocd = ArgoCD(api.store, git, speed, faults, environment)
+        self._lives: dict[Address, asyncio.Task[None]] = {}
+        self._logs: dict[tuple[Address, str], list[str]] = defaultdict(list)
+        self._gpu_pod: Address | None = None  # holds the GPU, or has a node on its way
+        self._warm: set[str] = set()  # model ids whose weights are in their cache
+        self._pulled: set[tuple[str, str]] = set()
+        self._gpu_node: str | None = None
+        self._node_up = 0.0  # loop time at which the GPU node began to bill
+        self._billed = 0.0
+        self._drain: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for number in range(CPU_NODES):
+            self.store.create(_node(f"gke-ai-dev-default-pool-{number}", {"cpu": "4", "memory": "16Gi"}))
+        for namespace in ("default", "argocd", "serving", "litellm"):
+            self.store.create({"kind": "Namespace", "metadata": {"name": namespace}, "status": {"phase": "Active"}})
+        self._secret("serving", "vllm-api-key", "api-key")
+        self._secret("litellm", "litellm-secrets", "PROXY_MASTER_KEY")
+        self.api.logs = self._read_log
+        await self._argocd.start()
+        self._control()
+        for work in (self._argocd.run(), self._run()):
+            task = asyncio.create_task(work)
+            self._stack.push_async_callback(_ended, task)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        for task in [*self._lives.values(), *self._endings, *([self._drain] if self._drain else [])]:
+            await _ended(task)
+
+    def kubeconfig(self, path: Path) -> Path:
+        return self.api.kubeconfig(path)
+
+    async def scale(self, name: str, replicas: int, namespace: str = "serving") -> None:
+        """What `kubectl scale deployment NAME` does."""
+        if self.store.get("Deployment", name, namespace) is None:
+            raise LookupError(f'deployments.apps "{name}" not found in namespace {namespace}')
+        self.store.update("Deployment", name, namespace, lambda live: live["spec"].update(replicas=replicas))
+
+    def panel(self) -> Object:
+        """What the page shows beside the channel."""
+        seconds = (self._billed + self._bills_for()) * self.speed
+        pods = [pod for pod in self.store.find("Pod") if _gpus(pod["spec"])]
+        return {
+            "node": self._gpu_node or "no GPU node",
+            "gpu": f"held by {self._gpu_pod.name}" if self._gpu_pod else "free",
+            "cost_usd": round(GPU_NODE_PRICE * seconds / 3600, 4),
+            "pods": [{"name": pod["metadata"]["name"], "phase": displayed_phase(pod)} for pod in pods],
+            "speed": self.speed,
+        }
+
+    # The Deployment controller
+
+    async def _run(self) -> None:
+        while True:
+            seen = self.store.version
+            self._control()
+            await self.store.changed(seen)
+
+    def _control(self) -> None:
+        """One look at everything: pods are started and ended, and the status of each Deployment told."""
+        for pod in self.store.find("Pod"):
+            address = _address(pod)
+            if "deletionTimestamp" in pod["metadata"] and address in self._lives:
+                self._terminate(address)
+        for deployment in self.store.find("Deployment"):
+            self._match(deployment)
+        wanted = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.find("Deployment")}
+        for pod in self.store.find("Pod"):
+            owner = (pod["metadata"]["namespace"], _deployment_of(pod))
+            if owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
+                self.store.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+        for claim in self.store.find("PersistentVolumeClaim"):
+            self._bind(claim)
+
+    def _match(self, deployment: Object) -> None:
+        meta, spec = deployment["metadata"], deployment["spec"]
+        template_hash = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[:10]
+        pods = [pod for pod in self.store.find("Pod", meta["namespace"]) if _deployment_of(pod) == meta["name"]]
+        staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        current = [pod for pod in staying if pod["metadata"]["labels"]["pod-template-hash"] == template_hash]
+        outdated = [pod for pod in staying if pod not in current]
+        replicas = spec.get("replicas", 1)
+        recreate = (spec.get("strategy") or {}).get("type") == "Recreate"
+        replaced = recreate or replicas == 0 or any(is_ready(pod) for pod in current)
+        for pod in [*current[replicas:], *(outdated if replaced else [])]:
+            self.store.delete("Pod", pod["metadata"]["name"], meta["namespace"])
+        old_ones_left = any(pod["metadata"]["labels"]["pod-template-hash"] != template_hash for pod in pods)
+        if not (recreate and old_ones_left):
+            for _ in range(replicas - len(current)):
+                self._start_pod(deployment, template_hash)
+        self._tell_status(deployment, current[:replicas])
+
+    def _start_pod(self, deployment: Object, template_hash: str) -> None:
+        meta, template = deployment["metadata"], deployment["spec"]["template"]
+        replica_set = f"{meta['name']}-{template_hash}"
+        name = f"{replica_set}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=5))}"
+        labels = {**template["metadata"].get("labels", {}), "pod-template-hash": template_hash}
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": replica_set, "controller": True, "uid": "0"}
+        pod = self.store.create(
+            {
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": meta["namespace"],
+                    "labels": labels,
+                    "annotations": dict(template["metadata"].get("annotations") or {}),
+                    "ownerReferences": [owner],
+                },
+                "spec": template["spec"],
+                "status": {"phase": "Pending", "conditions": [], "qosClass": "Burstable"},
+            }
+        )
+        address = _address(pod)
+        self._event(address, "SuccessfulCreate", f"Created pod: {name}", involved=("ReplicaSet", replica_set))
+        life = self._gpu_life(address, pod) if _gpus(pod["spec"]) else self._cpu_life(address, pod)
+        self._lives[address] = asyncio.create_task(life)
+
+    def _tell_status(self, deployment: Object, pods: list[Object]) -> None:
+        meta, replicas, ready = deployment["metadata"], len(pods), sum(is_ready(pod) for pod in pods)
+        wanted = deployment["spec"].get("replicas", 1)
+        available = {"type": "Available", "status": "True" if ready >= wanted else "False"}
+        progressing = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
+        counts = {
+            "replicas": replicas,
+            "updatedReplicas": replicas,
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+            "unavailableReplicas": wanted - ready,
+        }
+        status: Object = {key: count for key, count in counts.items() if count}
+        status |= {"observedGeneration": meta["generation"], "conditions": [available, progressing]}
+        self.store.update("Deployment", meta["name"], meta["namespace"], lambda live: live.update(status=status))
+
+    def _bind(self, claim: Object) -> None:
+        meta, storage = claim["metadata"], claim["spec"]["resources"]["requests"]["storage"]
+        bound = {"phase": "Bound", "capacity": {"storage": storage}}
+        self.store.update("PersistentVolumeClaim", meta["name"], meta["namespace"], lambda c: c.update(status=bound))
+
+    # The life of a pod
+
+    async def _cpu_life(self, address: Address, pod: Object) -> None:
+        self._bound(address, "gke-ai-dev-default-pool-0")
+        for container in pod["spec"]["containers"]:
+            self._container(address, container, running=True, ready=True)
+        self._condition(address, Initialized=True, ContainersReady=True, Ready=True)
+        self._set(address, lambda live: live["status"].update(phase="Running"))
+
+    async def _gpu_life(self, address: Address, pod: Object) -> None:
+        node = await self._schedule(address)
+        self._bound(address, node)
+        inits, containers = pod["spec"].get("initContainers") or [], pod["spec"]["containers"]
+        for container in inits:
+            self._container(address, container, init=True, waiting="PodInitializing")
+        for container in containers:
+            self._container(address, container, waiting="PodInitializing")
+        self._condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
+        for container in inits:
+            await self._pull(address, node, container["image"])
+            await self._stage(address, container)
+        self._condition(address, Initialized=True)
+        for container in containers:
+            await self._pull(address, node, container["image"])
+        self._set(address, lambda live: live["status"].update(phase="Running"))
+        for container in containers:
+            await self._load(address, container)
+        self._condition(address, ContainersReady=True, Ready=True)
+
+    async def _schedule(self, address: Address) -> str:
+        """The node the pod runs on: the GPU node once it is free, provisioned if there is none."""
+        while True:
+            if self._gpu_pod not in {None, address}:
+                self._unschedulable(address)
+                self._event(address, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached")
+                while self._gpu_pod not in {None, address}:
+                    await self.store.changed(self.store.version)
+            self._gpu_pod = address
+            if self._drain:
+                self._drain.cancel()
+                self._drain = None
+            if self._gpu_node:
+                return self._gpu_node
+            self._unschedulable(address)
+            group = "https://www.googleapis.com/compute/v1/projects/ai-lab/zones/us-central1-a/instanceGroups/gke-gpu"
+            self._event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
+            if "no-stock" not in self._faults:
+                await self._sleep(PROVISION)
+                return self._provision()
+            await self._sleep(NO_STOCK)
+            self._event(address, "FailedScaleUp", OUT_OF_STOCK, warning=True)
+            self._gpu_pod = None
+            await self._sleep(NO_STOCK_RETRY)
+
+    def _provision(self) -> str:
+        self._gpu_node = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
+        self._node_up = asyncio.get_running_loop().time()
+        capacity = {"cpu": "4", "memory": "16Gi", GPU: "1"}
+        self.store.create(_node(self._gpu_node, capacity, {"cloud.google.com/gke-accelerator": "nvidia-l4"}))
+        return self._gpu_node
+
+    async def _pull(self, address: Address, node: str, image: str) -> None:
+        if (node, image) in self._pulled:
+            self._event(address, "Pulled", f'Container image "{image}" already present on machine')
+            return
+        self._event(address, "Pulling", f'Pulling image "{image}"')
+        await self._sleep(PULL)
+        self._pulled.add((node, image))
+        took = f"{PULL:.0f}s ({PULL:.0f}s including waiting)"
+        self._event(address, "Pulled", f'Successfully pulled image "{image}" in {took}. Image size: 9437184000 bytes.')
+
+    async def _stage(self, address: Address, container: Object) -> None:
+        """The init container: it downloads the weights, or finds them in the cache."""
+        model = _model_of(container)
+        restarts = 0
+        while True:
+            self._started(address, container, restarts, init=True)
+            if "hf-429" not in self._faults:
+                break
+            await self._sleep(STAGE_WARM)
+            self._log(address, container, *_too_many_requests(model))
+            await self._crash(address, container, restarts, init=True)
+            restarts += 1
+        await self._sleep(STAGE_WARM if model in self._warm else STAGE)
+        self._warm.add(model)
+        self._log(address, container, "Fetching 10 files: 100%|##########| 10/10")
+        ended = {"exitCode": 0, "reason": "Completed", "startedAt": timestamp(), "finishedAt": timestamp()}
+        self._container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
+
+    async def _load(self, address: Address, container: Object) -> None:
+        """The engine: weights and CUDA graphs; the startup probe fails until it listens."""
+        restarts = 0
+        while True:
+            self._started(address, container, restarts)
+            self._log(address, container, "INFO [api_server.py] vLLM API server version 0.32.0")
+            self._log(address, container, "INFO [gpu_model_runner.py] Starting to load model ...")
+            waited = 0.0
+            while waited < LOAD or ("never-ready" in self._faults and waited < STARTUP_LIMIT):
+                await self._sleep(PROBE)
+                waited += PROBE
+                self._event(
+                    address,
+                    "Unhealthy",
+                    'Startup probe failed: Get "http://10.8.2.7:8000/health": dial tcp 10.8.2.7:8000: '
+                    "connect: connection refused",
+                    warning=True,
+                )
+            if "never-ready" not in self._faults:
+                break
+            reason = f"Container {container['name']} failed startup probe, will be restarted"
+            self._event(address, "Killing", reason)
+            restarts += 1
+        self._log(address, container, "INFO [launcher.py] Application startup complete.")
+        self._container(address, container, running=True, ready=True, restarts=restarts)
+
+    async def _crash(self, address: Address, container: Object, restarts: int, *, init: bool) -> None:
+        """The container ended with 1; the kubelet backs off before it starts it again."""
+        ended = {"exitCode": 1, "reason": "Error", "startedAt": timestamp(), "finishedAt": timestamp()}
+        self._container(address, container, init=init, terminated=ended, restarts=restarts)
+        await self._sleep(1)
+        delay = CRASH_BACKOFF[min(restarts, len(CRASH_BACKOFF) - 1)]
+        what = f"container={container['name']} pod={address.name}_{address.namespace}"
+        self._container(
+            address,
+            container,
+            init=init,
+            waiting="CrashLoopBackOff",
+            message=f"back-off {delay:.0f}s restarting failed {what}",
+            last=ended,
+            restarts=restarts + 1,
+        )
+        message = f"Back-off restarting failed container {container['name']} in pod {address.name}"
+        self._event(address, "BackOff", message, warning=True)
+        await self._sleep(delay)
+
+    def _terminate(self, address: Address) -> None:
+        """Ends a pod's life; it is gone, and its GPU free, after the grace period."""
+        self._lives.pop(address).cancel()
+        pod = self.store.get("Pod", address.name, address.namespace)
+        self._event(address, "Killing", "Stopping container " + (pod or {})["spec"]["containers"][0]["name"])
+
+        async def end() -> None:
+            await self._sleep(TERMINATE if (pod or {})["spec"].get("nodeName") else 0)
+            self.store.remove("Pod", address.name, address.namespace)
+            if self._gpu_pod == address:
+                self._gpu_pod = None
+                if self._gpu_node:
+                    self._drain = asyncio.create_task(self._drained())
+            self.store.wake()
+
+        ending = asyncio.create_task(end())
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def _drained(self) -> None:
+        await self._sleep(DRAIN)
+        self._billed += self._bills_for()
+        self.store.remove("Node", self._gpu_node or "")
+        self._gpu_node = self._drain = None
+
+    def _bills_for(self) -> float:
+        return asyncio.get_running_loop().time() - self._node_up if self._gpu_node else 0.0
+
+    # What the kubelet writes
+
+    def _set(self, address: Address, change: Callable[[Object], None]) -> None:
+        if self.store.get("Pod", address.name, address.namespace):
+            self.store.update("Pod", address.name, address.namespace, change)
+
+    def _condition(self, address: Address, **conditions: bool) -> None:
+        def change(pod: Object) -> None:
+            for kind, holds in conditions.items():
+                value = "True" if holds else "False"
+                found = next((c for c in pod["status"]["conditions"] if c["type"] == kind), None)
+                if found is None:
+                    found = {"type": kind}
+                    pod["status"]["conditions"].append(found)
+                if found.get("status") != value:
+                    found |= {"status": value, "lastTransitionTime": timestamp()}
+                    found.pop("message", None)
+
+        self._set(address, change)
+
+    def _unschedulable(self, address: Address) -> None:
+        message = NO_GPU.format(nodes=len(self.store.find("Node")))
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        condition["lastTransitionTime"] = timestamp()
+        self._set(address, lambda pod: pod["status"].update(conditions=[condition]))
+        self._event(address, "FailedScheduling", message, warning=True)
+
+    def _bound(self, address: Address, node: str) -> None:
+        self._set(address, lambda pod: pod["spec"].update(nodeName=node))
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
+        started = {"conditions": [scheduled], "startTime": timestamp(), "podIP": "10.8.2.7"}
+        self._set(address, lambda pod: pod["status"].update(started))
+        self._event(address, "Scheduled", f"Successfully assigned {address.namespace}/{address.name} to {node}")
+
+    def _started(self, address: Address, container: Object, restarts: int, *, init: bool = False) -> None:
+        self._event(address, "Created", f"Created container: {container['name']}")
+        self._event(address, "Started", f"Started container {container['name']}")
+        self._container(address, container, init=init, running=True, restarts=restarts)
+
+    def _container(
+        self,
+        address: Address,
+        container: Object,
+        *,
+        init: bool = False,
+        waiting: str = "",
+        message: str = "",
+        running: bool = False,
+        terminated: Object | None = None,
+        last: Object | None = None,
+        ready: bool = False,
+        restarts: int = 0,
+    ) -> None:
+        """Writes one container's status: waiting for a reason, running, or terminated."""
+        state: Object = {"running": {"startedAt": timestamp()}} if running else {"terminated": terminated}
+        if waiting:
+            state = {"waiting": {"reason": waiting, **({"message": message} if message else {})}}
+        status = {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": ready,
+            "started": ready,
+            "restartCount": restarts,
+            "state": state,
+            "lastState": {"terminated": last} if last else {},
+        }
+
+        def change(pod: Object) -> None:
+            statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
+            statuses[:] = [*(other for other in statuses if other["name"] != container["name"]), status]
+
+        self._set(address, change)
+
+    def _event(
+        self,
+        address: Address,
+        reason: str,
+        message: str,
+        *,
+        warning: bool = False,
+        involved: tuple[str, str] | None = None,
+    ) -> None:
+        """Records an event, or counts it up when it has happened before."""
+        kind, name = involved or ("Pod", address.name)
+        for known in self.store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
+            if (known["reason"], known["message"]) == (reason, message):
+                seen = {"count": known["count"] + 1, "lastTimestamp": timestamp()}
+                self.store.update(
+                    "Event", known["metadata"]["name"], address.namespace, lambda e, seen=seen: e.update(seen)
+                )  # type: ignore[misc]
+                return
+        pod = self.store.get("Pod", address.name, address.namespace) or {"metadata": {}}
+        reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
+        self.store.create(
+            {
+                "kind": "Event",
+                "metadata": {"generateName": f"{name}.", "namespace": address.namespace},
+                "involvedObject": reference | ({"uid": pod["metadata"].get("uid", "")} if kind == "Pod" else {}),
+                "type": "Warning" if warning else "Normal",
+                "reason": reason,
+                "message": message,
+                "count": 1,
+                "firstTimestamp": timestamp(),
+                "lastTimestamp": timestamp(),
+                "source": {"component": "sandbox"},
+                # Whole seconds would leave the order of an accelerated boot's events open.
+                "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "reportingComponent": "sandbox",
+                "reportingInstance": "sandbox",
+                "action": reason,
+            }
+        )
+
+    def _log(self, address: Address, container: Object, *lines: str) -> None:
+        self._logs[address, container["name"]].extend(lines)
+
+    def _read_log(self, namespace: str, pod: str, container: str) -> list[str] | None:
+        return self._logs.get((Address(namespace, pod), container))
+
+    def _secret(self, namespace: str, name: str, field: str) -> None:
+        value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
+        meta = {"name": name, "namespace": namespace}
+        self.store.create({"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {field: value}})
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self.speed)
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    """Cancels the task and waits for its end; an error of its own comes to light here."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a Service sends requests to the pod."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return False
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+
+
+def displayed_phase(pod: Object) -> str:
+    """The STATUS column of `kubectl get pods`."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return "Terminating"
+    for number, status in enumerate(inits := pod["status"].get("initContainerStatuses") or []):
+        if not status["ready"]:
+            waiting = (status["state"].get("waiting") or {}).get("reason", "PodInitializing")
+            return f"Init:{number}/{len(inits)}" if waiting == "PodInitializing" else f"Init:{waiting}"
+    if pod["status"]["phase"] == "Running":
+        return "Running" if is_ready(pod) else "Running (not ready)"
+    return str(pod["status"]["phase"])
+
+
+def _address(pod: Object) -> Address:
+    return Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+
+def _deployment_of(pod: Object) -> str:
+    owners = pod["metadata"].get("ownerReferences") or [{"name": ""}]
+    return str(owners[0]["name"]).rpartition("-")[0]
+
+
+def _gpus(spec: Object) -> int:
+    limits = [(c.get("resources") or {}).get("limits") or {} for c in spec["containers"]]
+    return sum(int(limit.get(GPU, 0)) for limit in limits)
+
+
+def _node(name: str, capacity: dict[str, str], labels: dict[str, str] | None = None) -> Object:
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp()}
+    return {
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {},
+        "status": {"capacity": capacity, "allocatable": capacity, "conditions": [ready]},
+    }
+
+
+def _model_of(init_container: Object) -> str:
+    script = " ".join(init_container.get("command") or [])
+    found = re.search(r"""["']([\w.-]+/[\w.-]+)["']""", script)
+    return found.group(1) if found else "unknown/model"
+
+
+def _too_many_requests(model: str) -> tuple[str, ...]:
+    url = f"https://huggingface.co/api/models/{model}/revision/main"
+    return (
+        "Traceback (most recent call last):",
+        f"huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {url}",
+    )
