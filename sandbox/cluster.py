@@ -458,10 +458,8 @@ class Cluster:
         kind, name = involved or ("Pod", address.name)
         for known in self.store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
             if (known["reason"], known["message"]) == (reason, message):
-                seen = {"count": known["count"] + 1, "lastTimestamp": timestamp()}
-                self.store.update(
-                    "Event", known["metadata"]["name"], address.namespace, lambda e, seen=seen: e.update(seen)
-                )  # type: ignore[misc]
+                again = _fields(count=known["count"] + 1, lastTimestamp=timestamp())
+                self.store.update("Event", known["metadata"]["name"], address.namespace, again)
                 return
         pod = self.store.get("Pod", address.name, address.namespace) or {"metadata": {}}
         reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
@@ -525,6 +523,10 @@ def displayed_phase(pod: Object) -> str:
     if pod["status"]["phase"] == "Running":
         return "Running" if is_ready(pod) else "Running (not ready)"
     return str(pod["status"]["phase"])
+
+
+def _fields(**fields: object) -> Callable[[Object], None]:
+    return lambda obj: obj.update(fields)
 
 
 def _address(pod: Object) -> Address:

@@ -13,6 +13,7 @@ from sandbox.kubernetes import KubernetesAPI
 from tests.sandbox.platform_git import MemoryGit
 
 SPEED = 3000
+WATCH: Any = watch.Watch
 
 
 class Platform:
@@ -20,8 +21,9 @@ class Platform:
 
     def __init__(self, cluster: Cluster, git: MemoryGit, faults: Faults, api: client.ApiClient) -> None:
         self.cluster, self.git, self.faults = cluster, git, faults
-        self.core, self.apps = client.CoreV1Api(api), client.AppsV1Api(api)
-        self.custom = client.CustomObjectsApi(api)
+        self.core: Any = client.CoreV1Api(api)
+        self.apps: Any = client.AppsV1Api(api)
+        self.custom: Any = client.CustomObjectsApi(api)
 
     async def application(self, name: str) -> dict[str, Any]:
         found = await self.custom.get_namespaced_custom_object(
@@ -249,14 +251,14 @@ async def test_a_watch_resumes_and_expires(platform: Platform) -> None:
     listed = await platform.apps.list_namespaced_deployment("serving")
     version = listed.metadata.resource_version
     await platform.scale("coder-chat", 1)
-    async with watch.Watch() as stream:
+    async with WATCH() as stream:
         source = platform.apps.list_namespaced_deployment
         async for event in stream.stream(source, "serving", resource_version=version, timeout_seconds=5):
             assert event["object"].metadata.name == "coder-chat"
             break
 
     platform.cluster.store.compact()
-    async with watch.Watch() as stream:
+    async with WATCH() as stream:
         source = platform.apps.list_namespaced_deployment
         with pytest.raises(client.exceptions.ApiException, match="410"):
             async for _ in stream.stream(source, "serving", resource_version=version, timeout_seconds=5):

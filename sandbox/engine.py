@@ -1,0 +1,305 @@
+"""The model servers of the sandbox: vLLM 0.32 (and TEI for CPU embeddings) in every ready pod, as measured.
+
+What a server is called and serves comes from its running pod's arguments, so a swap shows only after a restart.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from base64 import b64decode
+from collections import defaultdict
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from sandbox.cluster import is_ready
+from sandbox.kubernetes import Object, ObjectStore
+
+ANSWER = "Hello there, this is the fire speaking ."
+FINISHED = ("stop", "length", "abort", "error", "repetition")
+DIMENSIONS = 768
+TOKEN_SECONDS = 0.003  # between two streamed tokens
+ENGINE_DEAD = {
+    "message": "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+    "type": "InternalServerError",
+    "param": None,
+    "code": 500,
+}
+
+
+@dataclass
+class Counters:
+    """What /metrics of one pod has counted since it started."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    running: int = 0
+
+
+@dataclass
+class Engine:
+    """The server in one ready pod."""
+
+    pod: Object
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def is_tei(self) -> bool:
+        return bool(self._argument("--model-id"))
+
+    @property
+    def model(self) -> str:
+        return self._argument("--model") or self._argument("--model-id") or "unknown"
+
+    @property
+    def served_name(self) -> str:
+        return self._argument("--served-model-name") or self.model
+
+    @property
+    def context(self) -> int:
+        return int(self._argument("--max-model-len") or 4096)
+
+    @property
+    def chats(self) -> bool:
+        """A base model has no chat template."""
+        words = f"{self.model} {self.served_name}".lower()
+        return any(word in words for word in ("instruct", "chat", "-it"))
+
+    def _argument(self, flag: str) -> str:
+        args: list[str] = self.pod["spec"]["containers"][0].get("args") or []
+        for position, arg in enumerate(args):
+            if arg.startswith(f"{flag}="):
+                return arg.partition("=")[2]
+            if arg == flag and position + 1 < len(args):
+                return args[position + 1]
+        return ""
+
+
+class Engines:
+    """Routes `/vllm/{namespace}/{service}/…` to the ready pod behind a Service."""
+
+    def __init__(self, store: ObjectStore, faults: Set[str]) -> None:
+        self._store, self._faults = store, faults
+        self._counters: defaultdict[str, Counters] = defaultdict(Counters)
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        root = "/vllm/{namespace}/{service}"
+        router.add_get(root + "/health", self._health)
+        router.add_get(root + "/metrics", self._metrics)
+        router.add_get(root + "/v1/models", self._models)
+        router.add_post(root + "/v1/chat/completions", self._chat)
+        router.add_post(root + "/v1/completions", self._complete)
+        router.add_post(root + "/v1/embeddings", self._embed)
+
+    def _engine(self, request: web.Request) -> Engine:
+        namespace, name = request.match_info["namespace"], request.match_info["service"].split(".")[0]
+        service = self._store.get("Service", name, namespace)
+        selector = (service or {"spec": {}})["spec"].get("selector") or {}
+        for pod in self._store.find("Pod", namespace) if selector else ():
+            if is_ready(pod) and selector.items() <= (pod["metadata"].get("labels") or {}).items():
+                return Engine(pod, self._counters[pod["metadata"]["uid"]])
+        raise web.HTTPServiceUnavailable(text=f"connection refused: {name}.{namespace} has no ready pod\n")
+
+    def _keyed(self, request: web.Request, engine: Engine) -> None:
+        """vLLM checks its key before anything else; TEI has none."""
+        secret = self._store.get("Secret", "vllm-api-key", request.match_info["namespace"])
+        key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
+        if not engine.is_tei and request.headers.get("Authorization") != f"Bearer {key}":
+            raise web.HTTPUnauthorized(text=json.dumps({"error": "Unauthorized"}), content_type="application/json")
+
+    async def _health(self, request: web.Request) -> web.Response:
+        self._engine(request)
+        return web.Response()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        engine = self._engine(request)
+        if "metrics-down" in self._faults:
+            raise web.HTTPServiceUnavailable(text="upstream connect error\n")
+        text = _tei_metrics(engine) if engine.is_tei else _vllm_metrics(engine)
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+
+    async def _models(self, request: web.Request) -> web.Response:
+        engine = self._engine(request)
+        self._keyed(request, engine)
+        if engine.is_tei:
+            raise web.HTTPNotFound(text="")
+        model = {
+            "id": engine.served_name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "vllm",
+            "root": engine.model,
+            "parent": None,
+            "max_model_len": engine.context,
+        }
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        engine, asked = await self._asked(request, generates=True)
+        if not engine.chats:
+            message = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a "
+            message += "chat template if the tokenizer does not define one."
+            raise _bad(400, "BadRequestError", message)
+        prompt = " ".join(str(message.get("content", "")) for message in asked.get("messages") or [])
+        return await self._generate(request, engine, asked, prompt, chat=True)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        engine, asked = await self._asked(request, generates=True)
+        return await self._generate(request, engine, asked, str(asked.get("prompt", "")), chat=False)
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        engine, asked = await self._asked(request)
+        if not engine.is_tei and "embed" not in engine.model.lower():
+            raise _bad(400, "BadRequestError", "The model does not support Embeddings API")
+        inputs = asked.get("input")
+        texts = inputs if isinstance(inputs, list) else [inputs]
+        tokens = sum(_tokens(str(text)) for text in texts)
+        engine.counters.requests += 1
+        engine.counters.prompt_tokens += tokens
+        vectors = [{"object": "embedding", "index": n, "embedding": [0.01] * DIMENSIONS} for n in range(len(texts))]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        name = engine.model if engine.is_tei else engine.served_name
+        return web.json_response({"object": "list", "model": name, "data": vectors, "usage": usage})
+
+    async def _asked(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
+        engine = self._engine(request)
+        if generates and engine.is_tei:
+            raise web.HTTPNotFound(text="")
+        self._keyed(request, engine)
+        try:
+            asked: Object = await request.json()
+        except ValueError as e:
+            raise _bad(400, "BadRequestError", f"Invalid JSON: {e}") from e
+        if "smoke-fails" in self._faults:
+            raise _refusal(500, {"error": ENGINE_DEAD})
+        if not engine.is_tei and asked.get("model") != engine.served_name:
+            known = f"Valid aliases: {engine.served_name}."
+            raise _bad(404, "NotFoundError", f"The model `{asked.get('model')}` does not exist. {known}", "model")
+        return engine, asked
+
+    async def _generate(
+        self, request: web.Request, engine: Engine, asked: Object, prompt: str, *, chat: bool
+    ) -> web.StreamResponse:
+        limit = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16)
+        words = ANSWER.split()[:limit]
+        prompt_tokens = _tokens(prompt) + (12 if chat else 0)  # the chat template's own tokens
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "total_tokens": prompt_tokens + len(words),
+            "completion_tokens": len(words),
+            "prompt_tokens_details": None,
+        }
+        reply = _Reply(engine.served_name, chat, "length" if len(words) == limit else "stop", usage)
+        engine.counters.running += 1
+        try:
+            if asked.get("stream"):
+                response = await self._stream(request, reply, words, asked)
+            else:
+                await asyncio.sleep(TOKEN_SECONDS * len(words))
+                response = web.json_response(reply.whole(" ".join(words)))
+        finally:
+            engine.counters.running -= 1
+        engine.counters.requests += 1
+        engine.counters.prompt_tokens += prompt_tokens
+        engine.counters.generation_tokens += len(words)
+        return response
+
+    @staticmethod
+    async def _stream(request: web.Request, reply: "_Reply", words: list[str], asked: Object) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for number, word in enumerate(words):
+            await asyncio.sleep(TOKEN_SECONDS)
+            ends = number == len(words) - 1
+            await response.write(_sse(reply.chunk(word if ends else f"{word} ", last=ends)))
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            await response.write(_sse(reply.closing_usage()))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """One answer in the shape of its endpoint."""
+
+    model: str
+    chat: bool
+    finish_reason: str
+    usage: Object
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def whole(self, text: str) -> Object:
+        said: Object = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason, "stop_reason": None}
+        return self._envelope("chat.completion") | {"choices": [choice], "usage": self.usage}
+
+    def chunk(self, text: str, *, last: bool) -> Object:
+        said: Object = {"delta": {"content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": self.finish_reason if last else None}
+        return self._envelope("chat.completion.chunk") | {"choices": [choice]}
+
+    def closing_usage(self) -> Object:
+        return self._envelope("chat.completion.chunk") | {"choices": [], "usage": self.usage}
+
+    def _envelope(self, kind: str) -> Object:
+        prefix, kind = ("chatcmpl", kind) if self.chat else ("cmpl", "text_completion")
+        fingerprint = "vllm-0.32.0-7e4adcb7"
+        created = int(time.time())
+        envelope = {"id": f"{prefix}-{self.id}", "object": kind, "created": created, "model": self.model}
+        return envelope | {"system_fingerprint": fingerprint}
+
+
+def _sse(event: Object) -> bytes:
+    return f"data: {json.dumps(event)}\n\n".encode()
+
+
+def _tokens(text: str) -> int:
+    return max(1, len(text) // 4)
+
+
+def _bad(code: int, kind: str, message: str, param: str | None = None) -> web.HTTPException:
+    return _refusal(code, {"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def _refusal(code: int, body: Any) -> web.HTTPException:
+    classes = {400: web.HTTPBadRequest, 404: web.HTTPNotFound, 500: web.HTTPInternalServerError}
+    refusal: web.HTTPException = classes[code](text=json.dumps(body), content_type="application/json")
+    return refusal
+
+
+def _vllm_metrics(engine: Engine) -> str:
+    counters = engine.counters
+    labels = f'engine="0",model_name="{engine.served_name}"'
+    lines: list[str] = []
+
+    def metric(name: str, kind: str, samples: dict[str, float]) -> None:
+        lines.append(f"# HELP vllm:{name} {name.replace('_', ' ').capitalize()}.")
+        lines.append(f"# TYPE vllm:{name} {kind}")
+        lines.extend(f"vllm:{name}{{{given}}} {float(value)}" for given, value in samples.items())
+
+    metric("num_requests_running", "gauge", {labels: counters.running})
+    metric("num_requests_waiting", "gauge", {labels: 0})
+    waiting = {f'{labels},reason="{reason}"': 0.0 for reason in ("capacity", "deferred")}
+    metric("num_requests_waiting_by_reason", "gauge", waiting)
+    metric("kv_cache_usage_perc", "gauge", {labels: min(1.0, counters.running / 16)})
+    metric("prompt_tokens_total", "counter", {labels: counters.prompt_tokens})
+    metric("generation_tokens_total", "counter", {labels: counters.generation_tokens})
+    finished = {reason: counters.requests if reason == "stop" else 0 for reason in FINISHED}
+    name = f'model_name="{engine.served_name}"'
+    samples = {f'engine="0",finished_reason="{reason}",{name}': count for reason, count in finished.items()}
+    metric("request_success_total", "counter", {label: float(count) for label, count in samples.items()})
+    return "\n".join(lines) + "\n"
+
+
+def _tei_metrics(engine: Engine) -> str:
+    requests = engine.counters.requests
+    return (
+        "# TYPE te_request_count counter\n"
+        f'te_request_count{{method="batch"}} {requests}\n'
+        "# TYPE te_queue_size gauge\nte_queue_size 0\n"
+    )

@@ -1,0 +1,290 @@
+"""The sandbox's LiteLLM (1.106): aliases, virtual keys with budgets, what each call costs.
+
+The aliases are those of the *synced* values: the ConfigMap that the litellm Application has written.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+from base64 import b64decode
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from aiohttp import web
+
+from sandbox.kubernetes import Object, ObjectStore
+
+VERSION = "1.106.0"
+NAMESPACE = "litellm"
+SPEND_DELAY = 0.5  # LiteLLM writes spend a moment after the call
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass
+class VirtualKey:
+    """One tenant's key: what it may call, and what it has spent."""
+
+    token: str
+    key_alias: str | None
+    models: list[str]
+    max_budget: float | None
+    expires: datetime | None
+    metadata: Object
+    spend: float = 0.0
+
+    def info(self) -> Object:
+        return {
+            "key_name": f"sk-...{self.token[-4:]}",
+            "key_alias": self.key_alias,
+            "models": self.models,
+            "max_budget": self.max_budget,
+            "spend": self.spend,
+            "expires": self.expires.isoformat() if self.expires else None,
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True)
+class Route:
+    """What an alias leads to; prices in dollars per token."""
+
+    alias: str
+    served_name: str
+    api_base: str
+    price_in: float
+    price_out: float
+
+    @property
+    def model_id(self) -> str:
+        return hashlib.sha256(f"{self.alias}{self.served_name}{self.api_base}".encode()).hexdigest()
+
+
+class Refused(Exception):
+    """An error that LiteLLM answers with."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": str(status)}}
+
+
+class Gateway:
+    """LiteLLM, forwarding to `engines_url` (which ends in `/vllm`)."""
+
+    def __init__(self, store: ObjectStore, faults: Set[str], http: httpx.AsyncClient) -> None:
+        self._store, self._faults, self._http = store, faults, http
+        self.engines_url = ""
+        self._keys: dict[str, VirtualKey] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        root = "/litellm"
+        for path, handler in {"/health/liveliness": self._alive, "/health/readiness": self._alive}.items():
+            router.add_get(root + path, self._guarded(handler))
+        router.add_get(root + "/v1/models", self._guarded(self._models))
+        router.add_get(root + "/key/info", self._guarded(self._key_info))
+        router.add_post(root + "/key/generate", self._guarded(self._generate_key))
+        router.add_post(root + "/key/delete", self._guarded(self._delete_keys))
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+            router.add_post(root + path, self._guarded(self._call))
+
+    def _guarded(self, handler: Any) -> Any:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if "litellm-down" in self._faults:
+                raise web.HTTPServiceUnavailable(text="no healthy upstream\n")
+            try:
+                response: web.StreamResponse = await handler(request)
+            except Refused as refused:
+                return web.json_response(refused.body, status=refused.status)
+            return response
+
+        return answer
+
+    @property
+    def master_key(self) -> str:
+        secret = self._store.get("Secret", "litellm-secrets", NAMESPACE)
+        return b64decode(secret["data"]["PROXY_MASTER_KEY"]).decode() if secret else ""
+
+    def routes(self) -> dict[str, Route]:
+        """The aliases of the config that was synced last."""
+        routes: dict[str, Route] = {}
+        for config_map in self._store.find("ConfigMap", NAMESPACE):
+            config = json.loads(config_map.get("data", {}).get("config", "{}"))
+            for entry in config.get("model_list") or ():
+                given = entry["litellm_params"]
+                routes[entry["model_name"]] = Route(
+                    entry["model_name"],
+                    str(given["model"]).partition("/")[2],
+                    given.get("api_base", ""),
+                    _price(given.get("input_cost_per_token")),
+                    _price(given.get("output_cost_per_token")),
+                )
+        return routes
+
+    async def _alive(self, _: web.Request) -> web.Response:
+        return web.json_response("I'm alive!")
+
+    async def _models(self, request: web.Request) -> web.Response:
+        key = self._authenticated(request)
+        known = [alias for alias in self.routes() if key is None or not key.models or alias in key.models]
+        models = [{"id": alias, "object": "model", "created": 1677610602, "owned_by": "openai"} for alias in known]
+        return web.json_response({"data": models, "object": "list"})
+
+    async def _generate_key(self, request: web.Request) -> web.Response:
+        self._master_only(request)
+        asked = await request.json()
+        if asked.get("key_alias") in {key.key_alias for key in self._keys.values() if key.key_alias}:
+            message = f"Key with alias '{asked['key_alias']}' already exists. Unique key aliases across all keys are required."
+            raise Refused(400, "bad_request_error", message, "key_alias")
+        key = VirtualKey(
+            token=f"sk-{secrets.token_urlsafe(16)}",
+            key_alias=asked.get("key_alias"),
+            models=list(asked.get("models") or []),
+            max_budget=asked.get("max_budget"),
+            expires=_expiry(asked.get("duration")),
+            metadata=asked.get("metadata") or {},
+        )
+        self._keys[key.token] = key
+        return web.json_response(key.info() | {"key": key.token, "token": _hashed(key.token)})
+
+    async def _delete_keys(self, request: web.Request) -> web.Response:
+        self._master_only(request)
+        asked = await request.json()
+        tokens = {*(asked.get("keys") or ())}
+        aliases = {*(asked.get("key_aliases") or ())}
+        gone = [t for t, key in self._keys.items() if {t, _hashed(t)} & tokens or key.key_alias in aliases]
+        if not gone:
+            raise Refused(404, "not_found_error", "{'error': 'No keys found'}")
+        for token in gone:
+            del self._keys[token]
+        return web.json_response({"deleted_keys": [*tokens, *aliases]})
+
+    async def _key_info(self, request: web.Request) -> web.Response:
+        caller = self._authenticated(request)
+        asked = request.query.get("key") or (caller.token if caller else "")
+        found = next((key for token, key in self._keys.items() if asked in {token, _hashed(token)}), None)
+        if found is None:
+            raise Refused(404, "not_found_error", "Key not found in database")
+        return web.json_response({"key": asked, "info": found.info()})
+
+    async def _call(self, request: web.Request) -> web.StreamResponse:
+        key, asked = self._authenticated(request), await request.json()
+        route = self._allowed(key, str(asked.get("model")))
+        upstream = f"{self._engine_of(route)}{request.path.removeprefix('/litellm')}"
+        body = asked | {"model": route.served_name}
+        if asked.get("stream"):
+            body["stream_options"] = {"include_usage": True}
+        secret = self._store.get("Secret", "vllm-api-key", "serving")
+        engine_key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
+        try:
+            answer = await self._http.post(upstream, json=body, headers={"Authorization": f"Bearer {engine_key}"})
+        except httpx.HTTPError as e:
+            raise Refused(500, "internal_server_error", "litellm.InternalServerError: Connection error.") from e
+        if answer.is_error:
+            raise _upstream_failed(route, answer)
+        usage = _usage(answer)
+        cost = usage.get("prompt_tokens", 0) * route.price_in + usage.get("completion_tokens", 0) * route.price_out
+        if key:
+            self._spend(key, cost)
+        headers = {
+            "x-litellm-call-id": secrets.token_hex(16),
+            "x-litellm-model-id": route.model_id,
+            "x-litellm-model-api-base": route.api_base,
+            "x-litellm-version": VERSION,
+            "x-litellm-response-cost": str(cost),
+            "x-litellm-key-spend": str(key.spend if key else 0.0),
+            "Content-Type": answer.headers["content-type"],
+        }
+        return web.Response(body=answer.content.replace(*_renamed(route)), headers=headers)
+
+    def _allowed(self, key: VirtualKey | None, alias: str) -> Route:
+        if key and key.models and alias not in key.models:
+            message = f"key not allowed to access model. This key can only access models={key.models}. Tried to access {alias}"
+            raise Refused(403, "key_model_access_denied", message, "model")
+        if key and key.max_budget is not None and key.spend >= key.max_budget:
+            message = f"Budget has been exceeded! Current cost: {key.spend}, Max budget: {key.max_budget}"
+            raise Refused(400, "budget_exceeded", message)
+        route = self.routes().get(alias)
+        if route is None:
+            message = f"/chat/completions: Invalid model name passed in model={alias}. Call `/v1/models` to view available models for your key."
+            raise Refused(400, "invalid_request_error", message, "model")
+        return route
+
+    def _authenticated(self, request: web.Request) -> VirtualKey | None:
+        """The virtual key of the request; None for the master key."""
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not token:
+            raise Refused(401, "auth_error", "Authentication Error, No api key passed in.")
+        if secrets.compare_digest(token.encode(), self.master_key.encode()):
+            return None
+        key = self._keys.get(token)
+        if key is None:
+            message = f"Authentication Error, Invalid proxy server token passed. Received API Key = sk-...{token[-4:]}"
+            raise Refused(401, "token_not_found_in_db", message, "key")
+        if key.expires and key.expires < datetime.now(UTC):
+            raise Refused(401, "expired_key", f"Authentication Error - Expired Key. Key Expiry time {key.expires}")
+        return key
+
+    def _master_only(self, request: web.Request) -> None:
+        if self._authenticated(request) is not None:
+            raise Refused(401, "auth_error", "Authentication Error, Only proxy admin can be used to manage keys")
+
+    def _spend(self, key: VirtualKey, cost: float) -> None:
+        async def write() -> None:
+            await asyncio.sleep(SPEND_DELAY)
+            key.spend += cost
+
+        task = asyncio.create_task(write())
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    def _engine_of(self, route: Route) -> str:
+        """Where the api_base's Service answers in the sandbox: `http://NAME.NAMESPACE.svc…/v1`."""
+        name, _, rest = (urlsplit(route.api_base).hostname or "").partition(".")
+        return f"{self.engines_url}/{rest.partition('.')[0] or 'default'}/{name}"
+
+
+def _upstream_failed(route: Route, answer: httpx.Response) -> Refused:
+    said = answer.text.strip()[:300]
+    kinds = {400: "BadRequestError", 404: "NotFoundError", 503: "InternalServerError"}
+    kind = kinds.get(answer.status_code, "InternalServerError")
+    status = 500 if answer.status_code == web.HTTPServiceUnavailable.status_code else answer.status_code
+    message = f"litellm.{kind}: OpenAIException - {said}. Received Model Group={route.alias}"
+    return Refused(status, kind, message)
+
+
+def _usage(answer: httpx.Response) -> Object:
+    """The usage of an answer, or of the last event that has one of a stream."""
+    if "event-stream" not in answer.headers.get("content-type", ""):
+        return answer.json().get("usage") or {}
+    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    return next((json.loads(event)["usage"] for event in reversed(events) if '"usage"' in event), {})
+
+
+def _renamed(route: Route) -> tuple[bytes, bytes]:
+    """LiteLLM answers with the alias where the engine named itself."""
+    return f'"model": "{route.served_name}"'.encode(), f'"model": "{route.alias}"'.encode()
+
+
+def _price(value: Any) -> float:
+    """A price that YAML read as a string is no number, and LiteLLM then counts nothing."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _expiry(duration: str | None) -> datetime | None:
+    if not duration:
+        return None
+    parsed = re.fullmatch(r"(\d+)([smhd])", duration)
+    if parsed is None:
+        raise Refused(400, "bad_request_error", f"Invalid duration format: {duration}", "duration")
+    return datetime.now(UTC) + timedelta(seconds=int(parsed[1]) * UNITS[parsed[2]])
+
+
+def _hashed(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
