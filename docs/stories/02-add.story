@@ -1,0 +1,25 @@
+# A new model becomes an endpoint by one pull request, from Slack, without a terminal.
+given speed 120
+
+@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "Add coder-mini" within 20s
+expect "Pull request #1" within 20s
+expect "coder-mini" within 1s
+expect not "Approve & roll out" within 2s    # not before its checks have passed
+
+github checks pass
+expect "checks passed" within 15s
+expect "Approve & roll out" within 15s
+
+@lead clicks "Approve & roll out"
+expect "merged" within 30s
+expect "coder-mini is rolled out" within 60s
+expect not "failed" within 1s
+
+@dev /model list
+expect "coder-mini"
+expect "Qwen2.5-Coder-3B-Instruct-AWQ"
+
+@dev /gpu up coder-mini                      # the new endpoint can be used at once
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
