@@ -11,7 +11,7 @@ import secrets
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -346,20 +346,8 @@ class KubernetesAPI:
 
     async def __aenter__(self) -> Self:
         app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/version", self._version)
-        for path in ("/healthz", "/livez", "/readyz"):
-            app.router.add_get(path, self._healthy)
-        app.router.add_get("/api", self._core_versions)
-        app.router.add_get("/apis", self._groups)
-        app.router.add_get("/api/{version}", self._resources)
-        app.router.add_get("/apis/{group}/{version}", self._resources)
-        app.router.add_post("/apis/authorization.k8s.io/v1/" + REVIEW, self._review)
-        for root in ("/api/{version}", "/apis/{group}/{version}"):
-            app.router.add_route("*", root + "/namespaces/{namespace}/{plural}", self._collection)
-            app.router.add_route("*", root + "/namespaces/{namespace}/{plural}/{name}", self._item)
-            app.router.add_route("*", root + "/namespaces/{namespace}/{plural}/{name}/{subresource}", self._item)
-            app.router.add_route("*", root + "/{plural}", self._collection)
-            app.router.add_route("*", root + "/{plural}/{name}", self._item)
+        for root in ("", "/as/{token}"):
+            self._add_routes(app.router, root)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -368,18 +356,35 @@ class KubernetesAPI:
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         return self
 
+    def _add_routes(self, router: web.UrlDispatcher, root: str) -> None:
+        router.add_get(root + "/version", self._version)
+        for path in ("/healthz", "/livez", "/readyz"):
+            router.add_get(root + path, self._healthy)
+        router.add_get(root + "/api", self._core_versions)
+        router.add_get(root + "/apis", self._groups)
+        router.add_post(root + "/apis/authorization.k8s.io/v1/" + REVIEW, self._review)
+        for api in (root + "/api/{version}", root + "/apis/{group}/{version}"):
+            router.add_get(api, self._resources)
+            for collection in (api + "/namespaces/{namespace}/{plural}", api + "/{plural}"):
+                router.add_route("*", collection, self._collection)
+                router.add_route("*", collection + "/{name}", self._item)
+            router.add_route("*", api + "/namespaces/{namespace}/{plural}/{name}/{subresource}", self._item)
+
     async def __aexit__(self, *_: object) -> None:
         self._closing = True
         self.store.wake()
         await self._stack.aclose()
 
     def kubeconfig(self, path: Path) -> Path:
-        """Writes a kubeconfig for this server to `path` (JSON, which is YAML)."""
+        """Writes a kubeconfig for this server to `path` (JSON, which is YAML).
+
+        kubectl sends no bearer token over plain HTTP, so the address carries it as well.
+        """
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "sandbox",
-            "clusters": [{"name": "sandbox", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "sandbox", "cluster": {"server": f"{self.url}/as/{self.token}"}}],
             "users": [{"name": "sandbox", "user": {"token": self.token}}],
             "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
         }
@@ -391,7 +396,8 @@ class KubernetesAPI:
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         """Checks the bearer token, and words every refusal as a `Status`."""
         try:
-            if request.headers.get("Authorization") != f"Bearer {self.token}":
+            given = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not secrets.compare_digest(given.encode(), self.token.encode()):
                 raise ApiError(401, "Unauthorized", "Unauthorized")
             answer: web.StreamResponse = await handler(request)
         except ApiError as refusal:
@@ -448,8 +454,10 @@ class KubernetesAPI:
         )
 
     async def _review(self, request: web.Request) -> web.Response:
-        review = await request.json()
-        return web.json_response(review | {"status": {"allowed": True}}, status=201)
+        """Everything is allowed; kubectl asks in protobuf, and takes the answer in JSON."""
+        review = await _body(request) if request.content_type == "application/json" else {}
+        known = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+        return web.json_response(review | known | {"status": {"allowed": True}}, status=201)
 
     async def _collection(self, request: web.Request) -> web.StreamResponse:
         resource, namespace = self._resource(request), request.match_info.get("namespace", "")
@@ -468,7 +476,12 @@ class KubernetesAPI:
         if request.method != "GET":
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         if query.get("watch") in {"1", "true", "True"}:
-            return await self._watch(request, resource, wanted)
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            with suppress(ConnectionError):  # the client went away
+                await self._watch(request, response, resource, wanted)
+                await response.write_eof()
+            return response
         items = self.store.find(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
         return web.json_response(
             {
@@ -479,12 +492,12 @@ class KubernetesAPI:
             }
         )
 
-    async def _watch(self, request: web.Request, resource: Resource, wanted: Selection) -> web.StreamResponse:
+    async def _watch(
+        self, request: web.Request, response: web.StreamResponse, resource: Resource, wanted: Selection
+    ) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + float(request.query.get("timeoutSeconds", WATCH_SECONDS))
         bookmarks = request.query.get("allowWatchBookmarks") in {"1", "true", "True"}
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
 
         async def send(kind: str, obj: Object) -> None:
             await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
@@ -514,10 +527,6 @@ class KubernetesAPI:
                     await bookmark()
         except ApiError as expired:
             await send("ERROR", expired.status())
-        except ConnectionError:
-            return response  # the client went away
-        await response.write_eof()
-        return response
 
     async def _item(self, request: web.Request) -> web.StreamResponse:
         match request.match_info.get("subresource"):

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from kubernetes.aio import client, watch
+from kubernetes.aio import client, config, watch
 
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults
@@ -14,6 +16,7 @@ from tests.sandbox.platform_git import MemoryGit
 
 SPEED = 3000
 WATCH: Any = watch.Watch
+CONFIG: Any = config
 
 
 class Platform:
@@ -271,3 +274,36 @@ async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None
     await platform.scale("coder-chat", 1)
     with pytest.raises(client.exceptions.ApiException, match="409"):
         await platform.apps.replace_namespaced_deployment("coder-chat", "serving", stale)
+
+
+async def test_who_has_no_token_is_refused(platform: Platform) -> None:
+    """Without the token every request is 401; a kubeconfig's address holds it, as kubectl sends none over HTTP."""
+    api = platform.cluster.api
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{api.url}/api/v1/pods")).status_code == httpx.codes.UNAUTHORIZED
+        assert (await http.get(f"{api.url}/as/wrong/api/v1/pods")).status_code == httpx.codes.UNAUTHORIZED
+        pods = (await http.get(f"{api.url}/as/{api.token}/api/v1/pods")).json()
+        assert pods["kind"] == "PodList"
+
+
+async def test_the_kubeconfig_opens_the_api(platform: Platform, tmp_path: Path) -> None:
+    """The official client reads the cluster with the kubeconfig alone."""
+    api = await CONFIG.new_client_from_config(str(platform.cluster.kubeconfig(tmp_path / "kubeconfig")))
+    async with api:
+        assert (await client.AppsV1Api(api).list_namespaced_deployment("serving")).items
+        review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}
+        answer: Any = await client.AuthorizationV1Api(api).create_self_subject_access_review(review)  # type: ignore[arg-type]
+        assert answer.status.allowed
+
+
+async def test_a_claim_never_shrinks(platform: Platform) -> None:
+    """A sync that would make a PVC smaller fails with the API server's words."""
+    commit = platform.git.edit("serving/coder-chat/pvc.yaml", "storage: 20Gi", "storage: 1Gi")
+    await platform.sync("coder-chat", commit)
+
+    async def failed() -> bool:
+        return bool((await platform.application("coder-chat"))["status"]["operationState"]["phase"] == "Failed")
+
+    await wait_until(failed)
+    message = (await platform.application("coder-chat"))["status"]["operationState"]["message"]
+    assert "can not be less than status.capacity" in message
