@@ -1,0 +1,17 @@
+# What an endpoint serves is swapped by a pull request: model, served name, gateway entry, catalog row.
+given speed 120
+
+@dev /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
+expect "Swap coder-chat to Qwen/Qwen2.5-Coder-14B-Instruct-AWQ" within 20s
+expect "Pull request #1" within 20s
+github checks pass
+expect "Approve & roll out" within 15s
+@lead clicks "Approve & roll out"
+expect "coder-chat is rolled out" within 60s
+
+@dev /gpu up coder-chat                      # serves the new model, and the gateway knows it
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+expect not "failed" within 1s
+@dev /model list
+expect "Qwen2.5-Coder-14B-Instruct-AWQ"

@@ -1,0 +1,14 @@
+# Without Redis nobody knows who holds the GPU: nothing goes up, and people are told.
+given speed 120
+
+@dev /gpu up coder-chat
+expect "Approve"
+redis stops
+@dev /gpu up coder-fim
+expect "Redis" within 15s
+@lead clicks "Approve"
+expect not "syncing" within 2s
+redis starts
+wait 3s
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s

@@ -1,0 +1,33 @@
+"""Every story in docs/stories holds: a whole platform, and the bot as a process of its own."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+STORIES = sorted((Path(__file__).parents[2] / "docs" / "stories").glob("*.story"))
+LIMIT = 280
+"""Seconds for one story; the longest takes about a minute on two cores."""
+
+
+def test_there_are_stories() -> None:
+    """An empty folder would make every other test here pass."""
+    assert STORIES
+
+
+@pytest.mark.timeout(LIMIT + 20)
+@pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
+async def test_the_story_holds(story: Path) -> None:
+    """`stoker sandbox --script` tells it and ends with exit code 0."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "sandbox", "--script", str(story),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    telling = asyncio.create_task(process.communicate())
+    done, _ = await asyncio.wait({telling}, timeout=LIMIT)
+    if not done:
+        process.terminate()  # it takes its own processes down with it
+    transcript, _ = await telling
+    assert process.returncode == 0, transcript.decode()
