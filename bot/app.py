@@ -14,9 +14,11 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 import commands
 from bot import idle
+from bot.clients.kube import rights
 from bot.embedded import embedded_redis
+from bot.errors import BotError, Unavailable
 from bot.operations.tasks import tasks
-from bot.services import open_services
+from bot.services import Services, open_services
 from bot.settings import Settings
 from bot.web import web_app
 
@@ -33,6 +35,7 @@ async def run(settings: Settings) -> None:
             embedded_redis(settings.stoker_data_dir / "redis")
         )
         svc = await stack.enter_async_context(open_services(settings, redis_url))
+        await _check_rights(svc)
         secret = settings.slack_signing_secret
         slack = AsyncApp(
             client=AsyncWebClient(token=settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url),
@@ -61,6 +64,22 @@ async def run(settings: Settings) -> None:
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         await _until_stopped(asyncio.create_task(worker.run_forever()))
+
+
+async def _check_rights(svc: Services) -> None:
+    """Stop the start when the bot's account lacks a right that it cannot work without, naming each.
+
+    A cluster that does not answer is no reason to stay down: the bot tells so to whoever asks for something.
+    """
+    try:
+        lacking = await svc.cluster.lacking(rights(svc.config))
+    except Unavailable as error:
+        log.warning("rights not checked", error=str(error))
+        return
+    for right in lacking:
+        log.warning("right missing", right=str(right), without=right.without or "Stoker cannot work")
+    if needed := "; ".join(str(right) for right in lacking if not right.without):
+        raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
 
 
 async def _until_stopped(work: asyncio.Task[None]) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from bot.clients import boot
 from bot.clients.boot import BootFailed, Phase
-from bot.clients.kube import Collection, Kube, KubeObject, Selection, View
+from bot.clients.kube import Collection, Kube, KubeObject, Right, Selection, View
 from bot.errors import BotError
 
 __all__ = ["BootFailed", "Cluster", "Phase", "Workload"]
@@ -58,6 +58,10 @@ class Cluster:
         self._pods = Collection("/api/v1", "pods", namespace)
         self._events = Collection("/api/v1", "events", namespace)
         self._services = Collection("/api/v1", "services", namespace)
+
+    async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
+        """Those of the rights (`bot.clients.kube.rights`) that the bot's account does not have."""
+        return await self._kube.lacking(wanted)
 
     async def workload(self, name: str) -> Workload | None:
         found = await self._kube.get(self._deployments, name)

@@ -9,7 +9,7 @@ without a pause, and an aborted connection ends it.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -21,12 +21,15 @@ from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException
 
 from bot.errors import BotError, Unavailable
+from bot.settings import Config
 
 KubeObject = dict[str, Any]
 View = Mapping[tuple[str, str], KubeObject]
 """The objects of a selection by (namespace, name)."""
 
 T = TypeVar("T")
+
+_METHODS = {"patch": "PATCH", "create": "POST"}
 
 _REQUEST = aiohttp.ClientTimeout(total=30)
 # The server ends a watch after _WATCH_SECONDS; a connection silent for much longer than that is dead.
@@ -74,6 +77,48 @@ class Selection:
         return {k: v for k, v in (("fieldSelector", self.fields), ("labelSelector", self.labels)) if v}
 
 
+@dataclass(frozen=True)
+class Right:
+    """One thing that the bot does to the cluster, as a rule of a Role (or, without a namespace, of a ClusterRole) says it."""
+
+    verb: str
+    resource: str
+    """The plural, with its subresource: `deployments/scale`."""
+    group: str = ""
+    namespace: str | None = None
+    name: str = ""
+    """The only object that it is about (`resourceNames`); empty for any."""
+    without: str = ""
+    """What is lost without it; empty where the bot cannot do its work then."""
+
+    def __str__(self) -> str:
+        what = f"{self.resource}.{self.group}" if self.group else self.resource
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {what}{f' {self.name}' if self.name else ''}{where}"
+
+
+def rights(config: Config) -> tuple[Right, ...]:
+    """Every right that the bot uses, and no other: the chart grants them, the start and the doctor check them."""
+    serving, argocd = config.platform.namespace, config.argocd.namespace
+    node = "the receipt estimates how long the node billed instead of watching it"
+    return (
+        *(Right(verb, "deployments", "apps", serving) for verb in ("get", "list", "watch", "patch")),
+        Right("patch", "deployments/scale", "apps", serving),
+        # Whoever uses a GPU, in any namespace, stands in the way of the next model.
+        Right("list", "deployments", "apps"),
+        *(Right(verb, "pods", "", serving) for verb in ("list", "watch")),
+        Right("get", "pods/log", "", serving),
+        *(Right(verb, "events", "", serving) for verb in ("list", "watch")),
+        Right("list", "services", "", serving),
+        *(Right(verb, "nodes", without=node) for verb in ("get", "list", "watch")),
+        *(Right(verb, "applications", "argoproj.io", argocd) for verb in ("get", "list", "watch", "patch")),
+        *(
+            Right("get", "secrets", "", secret.namespace, secret.name)
+            for secret in (config.vllm.api_key, config.litellm.master_key)
+        ),
+    )
+
+
 class Kube:
     """Raises `Forbidden` (403), `Conflict` (409), `BotError` (other refusals), `Unavailable` (anything else)."""
 
@@ -93,6 +138,26 @@ class Kube:
     ) -> KubeObject | None:
         """Merge-patch the object and return it as it is now; None where there is none."""
         return _parse(await self._read("patch", collection, name, subresource=subresource, body=body))
+
+    async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
+        """Those of the rights that the bot's account does not have, by the API server's own word."""
+        reviews = Collection("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews")
+
+        async def allowed(right: Right) -> bool:
+            resource, _, subresource = right.resource.partition("/")
+            asked = {
+                "verb": right.verb,
+                "group": right.group,
+                "resource": resource,
+                "subresource": subresource,
+                "namespace": right.namespace or "",
+                "name": right.name,
+            }
+            review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+            answer = _parse(await self._read("create", reviews, body=review | {"spec": {"resourceAttributes": asked}}))
+            return bool(((answer or {}).get("status") or {}).get("allowed"))
+
+        return tuple([right for right in wanted if not await allowed(right)])
 
     async def log(self, pods: Collection, name: str, *, container: str, lines: int, previous: bool) -> str:
         """The last lines of a container's log; empty where the kubelet has none (any more)."""
@@ -220,10 +285,10 @@ class Kube:
         path = collection.path(name, subresource) + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json"}
         if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json"
+            headers["Content-Type"] = "application/json" if verb == "create" else "application/merge-patch+json"
         try:
             request = await self._api.param_serialize(
-                "PATCH" if verb == "patch" else "GET",
+                _METHODS.get(verb, "GET"),
                 path,
                 header_params=headers,
                 body=body,

@@ -15,13 +15,14 @@ Object = dict[str, Any]
 
 
 class Wire(KubernetesAPI):
-    """The sandbox's API server with a wire that remembers what was asked, and fails on demand: `forbidden` paths, `unwell` answers."""
+    """The sandbox's API server with a wire that remembers what was asked, and fails on demand: `forbidden` paths, `unwell` answers, `denied` (verb, resource)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[str] = []
         self.forbidden = ""
         self.unwell = 0
+        self.denied: set[tuple[str, str]] = set()
         self._watching: set[asyncio.Transport] = set()
 
     def asked(self, method: str, part: str) -> int:
@@ -37,6 +38,13 @@ class Wire(KubernetesAPI):
         """A change that no watch sees, since the history is gone before it looks: each is answered 410 mid-watch."""
         self.store.update(kind, name, namespace, change)
         self.store.compact()
+
+    async def _review(self, request: web.Request) -> web.Response:
+        review = await request.json()
+        about = review["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (about["resource"], about["subresource"]) if part)
+        allowed = (about["verb"], resource) not in self.denied
+        return web.json_response(review | {"status": {"allowed": allowed}}, status=201)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bot.clients.cluster import BootFailed, Cluster, Phase
-from bot.clients.kube import Forbidden
+from bot.clients.kube import Forbidden, rights
 from bot.errors import BotError
+from bot.settings import Config
 from tests.clients.kube import (
     Object,
     Wire,
@@ -341,3 +342,13 @@ async def test_a_secret_is_read_by_field_and_never_shown(wire: Wire, cluster: Cl
     assert "sk-1" not in repr(secret)
     with pytest.raises(BotError, match="Secret k in namespace serving has no field api-key"):
         await cluster.secret("k", "api-key")
+
+
+async def test_rights_that_the_role_lacks_are_named(wire: Wire, cluster: Cluster) -> None:
+    """The API server itself is asked; what the bot can do without is told apart."""
+    assert await cluster.lacking(rights(Config())) == ()
+    wire.denied = {("patch", "deployments/scale"), ("watch", "nodes")}
+    scale, nodes = await cluster.lacking(rights(Config()))
+    assert str(scale) == "patch deployments/scale.apps in namespace serving"
+    assert scale.without == ""
+    assert (str(nodes), bool(nodes.without)) == ("watch nodes", True)
