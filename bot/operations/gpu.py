@@ -19,6 +19,7 @@ from bot.operations.life import (
     enter,
     finish,
     insist,
+    step,
 )
 from bot.operations.smoke import smoke
 from bot.policy import can_be_approved, may_request
@@ -191,9 +192,10 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
         if phase.name != "ready":
             await enter(svc, op.id, phase.name, phase.detail, phase.since)
 
-    async def wait_ready() -> None:
+    async def wait_ready() -> datetime:
         deadline = (await began() + svc.config.gpu.boot_limit) - svc.clock()
         await svc.cluster.wait_ready(model, timeout=max(1.0, deadline.total_seconds()), progress=booted)
+        return svc.clock()
 
     async def began() -> datetime:
         async def at() -> datetime:
@@ -201,13 +203,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
 
         return await svc.store.once(op.id, "boot began", at, datetime)
 
-    await enter(svc, op.id, "syncing")
-    await attended(svc, op.id, svc.store.once(op.id, "sync", sync, type(None)))
-    await enter(svc, op.id, "starting")
-    await attended(svc, op.id, svc.store.once(op.id, "scale", scale, type(None)))
-    await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, type(None)))
-
-    ready = svc.clock()
+    await step(svc, op.id, "syncing", sync, type(None))
+    await step(svc, op.id, "starting", scale, type(None))
+    ready = await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, datetime))
     lease = (
         await svc.leases.change(
             lease,
@@ -257,8 +255,9 @@ async def _undo_up(svc: Services, op: Operation) -> None:
     lease = await svc.leases.of(op.request.model)
     undone = "Nothing was started."
     if lease and lease.op == op.id:
-        await enter(svc, op.id, "bringing it down again")
-        await _to_zero(svc, op.request.model)
+        await step(
+            svc, op.id, "bringing it down again", lambda: _to_zero(svc, op.request.model), type(None), undoing=True
+        )
         await svc.leases.release(lease)
         undone = f"{code(op.request.model)} is back at zero and the GPU is free."
     if op.cancelled_by and not op.failure:
@@ -312,16 +311,20 @@ async def bring_down(svc: Services, op: Operation) -> None:
     async def look() -> Lease | None:
         return await svc.leases.of(model)
 
-    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
-    await enter(svc, op.id, "scaling to zero")
-
     async def node() -> datetime | None:
         return await svc.cluster.node_since(model)
 
+    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
     since = await svc.store.once(op.id, "node", node, datetime | None)  # type: ignore[arg-type]
-    await svc.cluster.scale(model, 0, lease=None)
-    await enter(svc, op.id, "waiting until the pod is gone")
-    await svc.cluster.wait_gone(model, timeout=300)
+
+    async def scale() -> None:
+        await svc.cluster.scale(model, 0, lease=None)
+
+    async def gone() -> None:
+        await svc.cluster.wait_gone(model, timeout=300)
+
+    await step(svc, op.id, "scaling to zero", scale, type(None), undoing=True)
+    await step(svc, op.id, "waiting until the pod is gone", gone, type(None), undoing=True)
     if lease:
         await svc.leases.release(lease)
     await finish(svc, op.id, Status.SUCCEEDED, await _receipt(svc, model, lease, since))

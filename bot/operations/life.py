@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -181,8 +181,23 @@ async def show_progress(svc: Services, op: Operation) -> None:
         log.warning("progress not shown", op=op.id, model=op.request.model, error=str(error))
 
 
-async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T]) -> T:
-    """Do long work while keeping the card's times fresh; CancelAsked stops it."""
+async def step(
+    svc: Services, op_id: str, phase: str, act: Callable[[], Awaitable[T]], returns: type[T], *, undoing: bool = False
+) -> T:
+    """Do one step of an operation, shown as a phase of its card.
+
+    What an earlier run finished is neither done nor shown again; its result is given back.
+    """
+
+    async def shown() -> T:
+        await enter(svc, op_id, phase)
+        return await act()
+
+    return await attended(svc, op_id, svc.store.once(op_id, phase, shown, returns), undoing=undoing)
+
+
+async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T], *, undoing: bool = False) -> T:
+    """Do long work while keeping the card's times fresh; CancelAsked stops it, unless it is the undoing itself."""
     task = asyncio.ensure_future(work)
     try:
         while True:
@@ -190,7 +205,7 @@ async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T]) -> T
             if done:
                 return task.result()
             op = await svc.store.load(op_id)
-            if op.cancelled_by:
+            if op.cancelled_by and not undoing:
                 raise CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
             await show_progress(svc, op)
     finally:
