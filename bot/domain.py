@@ -1,6 +1,7 @@
 """What an operation, a plan and a lease are, and which changes they allow. Frozen values, pure functions."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -141,17 +142,21 @@ class Operation(_Value):
             raise AlreadyDecided(f"This request is already {self.status}{_by_whom(self)}.")
         return self.model_copy(update={"status": status, "updated": now, **changes})
 
-    def with_phase(self, name: str, now: datetime, detail: str = "") -> "Operation":
+    def with_phase(self, name: str, now: datetime) -> "Operation":
         """Enter a phase, ending the one before; the same phase again keeps its start."""
         if self.phases and self.phases[-1].name == name and self.phases[-1].ended is None:
-            last = self.phases[-1].model_copy(update={"detail": detail})
-            return self.model_copy(update={"phases": (*self.phases[:-1], last), "updated": now})
-        return self.model_copy(
-            update={
-                "phases": (*self.with_phases_ended(now).phases, Phase(name=name, began=now, detail=detail)),
-                "updated": now,
-            }
-        )
+            return self
+        entered = (*self.with_phases_ended(now).phases, Phase(name=name, began=now))
+        return self.model_copy(update={"phases": entered, "updated": now})
+
+    def with_phases(self, told: Sequence[Phase], now: datetime) -> "Operation":
+        """Phases that somebody else keeps the time of, as told so far; the ones told before are brought up to date."""
+        new = {(phase.name, phase.began): phase for phase in told}
+        kept = []
+        for phase in self.with_phases_ended(now).phases:
+            again = new.pop((phase.name, phase.began), None)
+            kept.append(again.model_copy(update={"detail": again.detail or phase.detail}) if again else phase)
+        return self.model_copy(update={"phases": (*kept, *new.values()), "updated": now})
 
     def with_phases_ended(self, now: datetime) -> "Operation":
         ended = tuple(p if p.ended else p.model_copy(update={"ended": now}) for p in self.phases)

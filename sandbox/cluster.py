@@ -441,6 +441,12 @@ class Cluster:
 
         def change(pod: Object) -> None:
             statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
+            for known in statuses:
+                if known["name"] == container["name"] and "running" in known["state"]:
+                    # A life has one start, whether it still runs, became ready or ended.
+                    for life in ("running", "terminated"):
+                        if state.get(life):
+                            state[life]["startedAt"] = known["state"]["running"]["startedAt"]
             statuses[:] = [*(other for other in statuses if other["name"] != container["name"]), status]
 
         self._set(address, change)

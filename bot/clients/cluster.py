@@ -87,15 +87,17 @@ class Cluster:
         name: str,
         *,
         timeout: float,  # noqa: ASYNC109
-        progress: Callable[[Phase], Awaitable[None]],
+        progress: Callable[[tuple[Phase, ...]], Awaitable[None]],
     ) -> tuple[Phase, ...]:
-        """The phases of the boot, once the pod is ready; `progress` hears of each phase, and of each new detail of it.
+        """The phases of the boot, once the pod is ready; `progress` hears all of them so far whenever one is new.
+
+        A phase that passed unseen, while the bot was restarting or the watch was cut, is told like the others.
 
         Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds.
         """
         pods = self._pods_of(await self._deployment(name))
         only = Selection(self._deployments, fields=f"metadata.name={name}")
-        told: Phase | None = None
+        told: tuple[Phase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
 
@@ -113,12 +115,12 @@ class Cluster:
                 return None
             events = boot.of(pod["metadata"]["name"], "Pod", all_events.values())
             phases = boot.phases(pod, events)
-            if phases[-1] != told:
-                told = phases[-1]
+            if phases != told:
+                told = phases
                 await progress(told)
             if boot.is_ready(pod):
                 return phases
-            await self._refuse_if_hopeless(name, pod, told, events)
+            await self._refuse_if_hopeless(name, pod, phases[-1], events)
             return None
 
         try:
@@ -127,7 +129,7 @@ class Cluster:
         except TimeoutError as e:
             if not limit.expired():  # `progress` talks to others, and a slow one must not cost the boot
                 raise
-            raise boot.never_ready(timeout, told, events) from e
+            raise boot.never_ready(timeout, told[-1] if told else None, events) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
         """Returns when no pod of the model is left, so that its GPU is free."""

@@ -5,8 +5,9 @@ import json
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 
-from bot.clients.cluster import Phase, Workload
-from bot.domain import Kind, Lease, Operation, Plan, Request, Status, cost
+from bot.clients import boot
+from bot.clients.cluster import Workload
+from bot.domain import Kind, Lease, Operation, Phase, Plan, Request, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy
@@ -16,6 +17,7 @@ from bot.operations.life import (
     PlanMoved,
     attended,
     await_approval,
+    chronicle,
     enter,
     finish,
     insist,
@@ -188,9 +190,17 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
         note = json.dumps({"op": op.id, "fence": lease.fence, "holder": lease.holder})
         await svc.cluster.scale(model, 1, lease=note)
 
-    async def booted(phase: Phase) -> None:
-        if phase.name != "ready":
-            await enter(svc, op.id, phase.name, phase.detail, phase.since)
+    async def booted(told: tuple[boot.Phase, ...]) -> None:
+        ends = [*(phase.since for phase in told[1:]), None]
+        await chronicle(
+            svc,
+            op.id,
+            [
+                Phase(name=phase.name, began=phase.since, ended=end, detail=phase.detail)
+                for phase, end in zip(told, ends, strict=True)
+                if phase.name != "ready"
+            ],
+        )
 
     async def wait_ready() -> datetime:
         deadline = (await began() + svc.config.gpu.boot_limit) - svc.clock()

@@ -2,15 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
 from docket import Retry
 
-from bot.domain import AlreadyDecided, Kind, Operation, Plan, Request, Status, Vote, operation_id
+from bot.domain import AlreadyDecided, Kind, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
 from bot.policy import Verdict, may_cancel, may_deny, may_vote
 from bot.services import Services
@@ -166,10 +165,17 @@ async def finish(svc: Services, op_id: str, status: Status, outcome: str) -> Ope
     return await show(svc, await svc.store.update(op_id, ended, event=str(status)), force=True)
 
 
-async def enter(svc: Services, op_id: str, phase: str, detail: str = "", since: datetime | None = None) -> None:
+async def enter(svc: Services, op_id: str, phase: str) -> None:
     """Show what an operation is doing now."""
-    now = since or svc.clock()
-    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phase(phase, now, detail))
+    now = svc.clock()
+    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phase(phase, now))
+    await show_progress(svc, op)
+
+
+async def chronicle(svc: Services, op_id: str, phases: Sequence[Phase]) -> None:
+    """Show phases whose times the cluster knows."""
+    now = svc.clock()
+    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phases(phases, now))
     await show_progress(svc, op)
 
 

@@ -1,5 +1,5 @@
 # The bot is killed three times in one bring-up and loses nothing: one message, one result, one lease.
-given speed 20
+given speed 40
 
 @dev /gpu up coder-chat because the bot is about to have a bad day
 expect "Approve"

@@ -43,10 +43,14 @@ class Boot:
     def __init__(self, wire: Wire, cluster: Cluster, seconds: float = 5) -> None:
         self.wire = wire
         self.told: list[Phase] = []
+        """The newest phase, each time that something was told."""
+        self.heard: tuple[Phase, ...] = ()
+        """All that was told the last time."""
         self.task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=seconds, progress=self._hear))
 
-    async def _hear(self, phase: Phase) -> None:
-        self.told.append(phase)
+    async def _hear(self, phases: tuple[Phase, ...]) -> None:
+        self.told.append(phases[-1])
+        self.heard = phases
 
     async def reaches(self, phase: str) -> None:
         await wait_until(lambda: (self.told and self.told[-1].name == phase) or self.task.done())
@@ -178,6 +182,20 @@ async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
     assert [phase.name for phase in phases] == names
     assert list(dict.fromkeys(phase.name for phase in boot.told)) == names
     assert sorted(phases, key=lambda phase: phase.since) == list(phases)
+
+
+async def test_phases_that_passed_unseen_are_told_too(boot: Boot, cluster: Cluster) -> None:
+    """A bot that was down for the pull and the staging still shows how long they took."""
+    boot.pod(
+        conditions=SCHEDULED,
+        initContainerStatuses=container("prestage-weights", terminated={"startedAt": now(), "exitCode": 0}),
+        containerStatuses=container(running={"startedAt": now()}),
+    )
+    again = Boot(boot.wire, cluster)
+    await again.reaches("loading")
+    again.task.cancel()
+    names = ["waiting for a node", "pulling the image", "staging weights", "loading"]
+    assert [phase.name for phase in again.heard] == names
 
 
 async def test_a_pod_that_is_ready_already_ends_the_wait_at_once(boot: Boot, cluster: Cluster) -> None:
