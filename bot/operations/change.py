@@ -7,26 +7,11 @@ from bot.domain import Kind, Operation, Plan, Pull, Status
 from bot.errors import BotError
 from bot.operations.gpu import known_endpoint, run_smoke
 from bot.operations.life import NotAllowed, attended, await_approval, enter, finish, insist, present
+from bot.operations.proposal import Verb, planned, pull_body
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import code, escape
-from manifests.add import AddRequest, plan_add
-from manifests.change import Change
-from manifests.sizing import Machine, ModelFacts
-from manifests.swap import SwapRequest, plan_swap
-from manifests.tree import ManifestError, Tree
-
-_OPTIONS = {
-    "like": "like",
-    "served": "served_name",
-    "context": "context",
-    "quantization": "quantization",
-    "gpu-util": "gpu_utilization",
-    "storage": "storage",
-    "price-in": "price_in",
-    "price-out": "price_out",
-    "group": "group",
-}
+from manifests.tree import ManifestError
 
 
 def branch_of(op: Operation) -> str:
@@ -53,69 +38,22 @@ async def propose(svc: Services, op: Operation) -> None:
     tree = await svc.repository.tree(commit)
     if op.request.kind is Kind.MODEL_SWAP:
         await known_endpoint(svc, commit, op.request.model)
+    verb: Verb = "add" if op.request.kind is Kind.MODEL_ADD else "swap"
     facts = await svc.hub.model(op.request.hf_id)
-    change = await asyncio.to_thread(planned, tree, svc, op, facts)  # reading a git tree starts processes
+    try:
+        # In a thread, since reading a git tree starts processes.
+        change = await asyncio.to_thread(planned, tree, svc.config, verb, op.request.model, op.request.options, facts)
+    except (ManifestError, BotError) as error:
+        raise BotError(escape(str(error))) from error
     message = f"{change.title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
     await svc.repository.push(change.changes, base=commit, branch=branch_of(op), message=message, when=op.request.at)
+    body = pull_body(change, asked=f"Asked in Slack by `{op.request.actor}`", reason=op.request.reason, operation=op.id)
     pull = await svc.github.open_pull(
-        branch_of(op), svc.config.platform.branch, change.title, pull_body(op, change), svc.config.github.labels
+        branch_of(op), svc.config.platform.branch, change.title, body, svc.config.github.labels
     )
     rows = (*change.summary, ("Files", str(len(change.changes.files))))
     plan = Plan(commit=commit, rows=rows, warnings=change.warnings, applications=(op.request.model,), pull=_seen(pull))
     await await_approval(svc, op.id, plan)
-
-
-def planned(tree: Tree, svc: Services, op: Operation, facts: ModelFacts) -> Change:
-    """The change that a request asks for; bad options are refused by name."""
-    gpu, options = svc.config.gpu, dict(op.request.options)
-    arguments = tuple(value for key, value in op.request.options if key == "arg")
-    options.pop("arg", None)
-    unknown = [key for key in options if key not in _OPTIONS]
-    if unknown:
-        raise NotAllowed(
-            f"Unknown option {code(unknown[0])}; there are {', '.join(code(o) for o in _OPTIONS)} and `arg`."
-        )
-    machine = Machine(vram_bytes=gpu.vram_mib * 2**20, host_memory_bytes=int(gpu.host_memory_gib * 2**30))
-    fields = {_OPTIONS[key]: value for key, value in options.items()}
-    try:
-        if op.request.kind is Kind.MODEL_ADD:
-            wanted = AddRequest.model_validate({"name": op.request.model, "facts": facts, "args": arguments, **fields})
-            return plan_add(tree, svc.config.platform, wanted, machine)
-        swap = SwapRequest.model_validate({"name": op.request.model, "facts": facts, "args": arguments, **fields})
-        return plan_swap(tree, svc.config.platform, swap, machine)
-    except ManifestError as error:
-        raise BotError(escape(str(error))) from error
-    except ValueError as error:
-        raise BotError(f"One of the options cannot be read: {escape(str(error).splitlines()[-2].strip())}") from error
-
-
-def pull_body(op: Operation, change: Change) -> str:
-    """What reviewers read: the contract, the sizing, who asked, how to undo."""
-
-    def table(rows: tuple[tuple[str, str], ...]) -> str:
-        return "\n".join(f"| {label} | {value.replace('|', chr(92) + '|')} |" for label, value in rows)
-
-    parts = [
-        f"Asked in Slack by `{op.request.actor}`" + (f": {_inline(op.request.reason)}" if op.request.reason else "."),
-        "## The contract\n\n| | |\n| --- | --- |\n" + table(change.summary),
-    ]
-    if change.sizing:
-        numbers = "\n".join(
-            f"| {row.label} | {row.value} | {row.limit} | {'ok' if row.ok else '**no**'} |"
-            for row in change.sizing.numbers
-        )
-        parts.append(f"## Sizing: {change.sizing.verdict}\n\n| | needs | has | |\n| --- | --- | --- | --- |\n{numbers}")
-    if change.warnings:
-        parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in change.warnings))
-    parts.append(
-        "## After the merge\n\nStoker waits for Argo CD, syncs the Application at the merge commit and reports in Slack."
-        " To undo, revert this pull request."
-    )
-    return "\n\n".join(parts) + f"\n\n<sub>Operation {op.id}</sub>\n"
-
-
-def _inline(text: str) -> str:
-    return "`" + text.replace("`", "ˋ").replace("\n", " ") + "`"
 
 
 def _seen(pull: PullRequest) -> Pull:
