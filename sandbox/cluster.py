@@ -285,7 +285,7 @@ class Cluster:
         restarts = 0
         while True:
             self._started(address, container, restarts, init=True)
-            if "hf-429" not in self._faults:
+            if "hf-429" not in self._faults or model in self._warm:
                 break
             await self._sleep(STAGE_WARM)
             self._log(address, container, *_too_many_requests(model))

@@ -6,10 +6,11 @@ from types import MappingProxyType
 KNOWN: Mapping[str, str] = MappingProxyType(
     {
         "no-stock": "the cloud has no GPU left in the zone",
-        "hf-429": "Hugging Face answers 429 to the weights' download",
+        "hf-429": "Hugging Face answers 429 to everything: the weights' download and the model's facts",
         "never-ready": "vLLM starts, but never gets ready",
         "smoke-fails": "vLLM answers completions with an error",
         "sync-fails": "Argo CD's syncs fail",
+        "github-down": "GitHub answers 503, to its API and to git",
         "slack-429": "Slack answers 429 to every method",
         "litellm-down": "the LiteLLM gateway does not answer",
         "metrics-down": "vLLM's metrics do not answer",

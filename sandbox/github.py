@@ -121,6 +121,8 @@ class GitHub(PullRequests):
         return _with_etag(request, response)
 
     async def _serve_git(self, request: web.Request) -> web.Response:
+        if "github-down" in self._faults:
+            return web.Response(status=503, text="Service Unavailable")
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         expected = base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
         if scheme.lower() != "basic" or not hmac.compare_digest(encoded, expected):
@@ -328,7 +330,6 @@ class GitHub(PullRequests):
         pull = self._pulls.get(int(request.match_info["number"]))
         if pull is None:
             raise web.HTTPNotFound
-        check = self._checks.get(pull.head_sha)
         page = github_page.pull_page(
             number=pull.number,
             title=pull.title,
@@ -338,7 +339,7 @@ class GitHub(PullRequests):
             base=pull.base_ref,
             author=pull.author,
             mergeable=await self._is_mergeable(pull),
-            checks=(check.conclusion if check else None) or "pending",
+            checks=self._checks_of(pull),
             labels=pull.labels,
             comments=[(comment["user"]["login"], comment["body"]) for comment in pull.comments],
             changes=await self._changes(pull),

@@ -308,6 +308,18 @@ class PullRequests:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def panel(self) -> list[Json]:
+        """What the page shows beside the channel; the newest pull request first."""
+        return [
+            {"number": p.number, "title": p.title, "url": self._page_url(p), "state": shown_state(p), "checks": checks}
+            for p in sorted(self._pulls.values(), key=lambda pull: -pull.number)
+            for checks in [self._checks_of(p)]
+        ]
+
+    def _checks_of(self, pull: Pull) -> str:
+        check = self._checks.get(pull.head_sha)
+        return (check.conclusion if check else None) or "pending"
+
     # What things look like in JSON
 
     async def _changes(self, pull: Pull) -> tuple[FileChange, ...]:

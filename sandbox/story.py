@@ -8,7 +8,7 @@ The world is a protocol, so this module knows neither Slack nor a process.
 import asyncio
 import re
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,8 +303,19 @@ def _known(step: Step, users: frozenset[str], faults: frozenset[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------- the telling
 
 
+_TIME = re.compile(r"\b\d+(?:\.\d+)?\s?(?:ms|s|min|m|h)\b")
+"""How long something has taken: a running phase is printed once, not every second."""
+
 _WAITING = (Expect, ExpectNot, Traffic, Wait)
 """Steps during which the bot is listened to; what an action brings about is printed below it, not above."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A text that became visible, and the message or modal (its id) that it is a revision of."""
+
+    source: str
+    text: str
 
 
 class World(Protocol):
@@ -315,7 +326,7 @@ class World(Protocol):
     async def fill(self, user: str, label: str, value: str) -> None: ...
     async def submit(self, user: str) -> None: ...
     def now(self) -> float: ...
-    def visible(self, user: str, since: float) -> list[str]: ...
+    def visible(self, user: str, since: float) -> list[Seen]: ...
     async def checks(self, *, passed: bool) -> None: ...
     async def merge(self) -> None: ...
     async def close(self) -> None: ...
@@ -341,8 +352,8 @@ class Telling:
         self._say = say
         self._actor = ""
         self._since = world.now()
-        self._printed: Counter[str] = Counter()
-        self._lines_shown: set[str] = set()
+        self._printed: defaultdict[str, set[str]] = defaultdict(set)
+        """By message, the lines that were printed of it, their times aside."""
 
     async def run(self) -> bool:
         """Tell the whole story; False at the first step that fails, which is then explained."""
@@ -411,8 +422,6 @@ class Telling:
         """From here on counts only what is seen after this moment, also by this user alone."""
         self._show_new()
         self._actor, self._since = user, self._world.now()
-        self._printed.clear()
-        self._lines_shown.clear()
 
     async def _patiently(self, user: str, act: Callable[[], Awaitable[None]]) -> None:
         """Do it as soon as it can be done: a button may come a moment after the line before."""
@@ -430,11 +439,11 @@ class Telling:
                 return
             await asyncio.sleep(LOOK_EVERY)
 
-    def _seen(self) -> list[str]:
+    def _seen(self) -> list[Seen]:
         return self._world.visible(self._actor, self._since)
 
     def _sees(self, text: str) -> bool:
-        return any(_fold(text) in _fold(seen) for seen in self._seen())
+        return any(_fold(text) in _fold(seen.text) for seen in self._seen())
 
     async def _expect(self, text: str, within: float) -> None:
         deadline = time.monotonic() + within
@@ -457,24 +466,20 @@ class Telling:
 
     def _show_new(self) -> None:
         """Print the lines that came or changed since the last look; a card's unchanged lines are not said again."""
-        seen = self._seen()
-        fresh = Counter(seen) - self._printed
-        for message in seen:
-            if fresh[message] <= 0:
-                continue
-            fresh[message] -= 1
-            self._printed[message] += 1
-            for text in filter(None, map(str.strip, message.splitlines())):
-                if text not in self._lines_shown:
-                    self._lines_shown.add(text)
-                    self._say(f"      │ {text}")
+        for seen in self._seen():
+            printed = self._printed[seen.source]
+            for line in filter(None, map(str.strip, seen.text.splitlines())):
+                timeless = _TIME.sub("", line)
+                if timeless not in printed:
+                    printed.add(timeless)
+                    self._say(f"      │ {line}")
 
     def _explain(self, line: Line, failure: str) -> None:
         self._say(f"\n{self.story.path}:{line.number}: {line.text}\n  {failure}.")
-        seen = self._seen()
+        seen = list(dict.fromkeys(seen.text for seen in self._seen()))
         self._say(f"  Seen since @{self._actor} acted:" if self._actor else "  Seen since the start:")
-        for message in seen or ["nothing"]:
-            self._say("    • " + "\n      ".join(filter(None, map(str.rstrip, message.splitlines()))))
+        for text in seen or ["nothing"]:
+            self._say("    • " + "\n      ".join(filter(None, map(str.rstrip, text.splitlines()))))
 
 
 async def tell(story: Story, world: World, say: Callable[[str], None]) -> bool:

@@ -24,7 +24,7 @@ from sandbox.process import Bot, Redis, free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace
 from sandbox.slack.workspace import NotThere
-from sandbox.story import StepError
+from sandbox.story import Seen, StepError
 
 REPOSITORY = "acme/llm-platform"
 WEBHOOK_SECRET = "sandbox-webhook-secret"
@@ -88,8 +88,8 @@ class Sandbox:
     def now(self) -> float:
         return time.monotonic()
 
-    def visible(self, user: str, since: float) -> list[str]:
-        return self.workspace.visible(user or "dev", since)
+    def visible(self, user: str, since: float) -> list[Seen]:
+        return [Seen(revision.source, revision.text) for revision in self.workspace.revisions(user or "dev", since)]
 
     async def command(self, user: str, text: str) -> None:
         await self.workspace.command(user, text)
@@ -184,7 +184,11 @@ async def opened(
             await bot.kill()
 
         actions = {"kill the bot": kill_bot, "stop Redis": redis.stop, "start Redis": redis.start}
-        workspace = await stack.enter_async_context(Workspace(faults, cluster.panel, actions, port=port))
+
+        def panel() -> dict[str, Any]:
+            return {**cluster.panel(), "pulls": github.panel()}
+
+        workspace = await stack.enter_async_context(Workspace(faults, panel, actions, port=port))
         environment = {
             "SLACK_BOT_TOKEN": workspace.bot_token,
             "SLACK_APP_TOKEN": workspace.app_token,

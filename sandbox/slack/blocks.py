@@ -52,14 +52,17 @@ def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
             return label or "@" + target.split("^")[0]
         return sigil + (label or names(target))
 
-    def prose(text: str) -> str:
-        text = _LINK.sub(lambda m: m[2] or m[1], _MENTION.sub(mention, text))
-        for styled in _STYLED:
-            text = styled.sub(r"\1", text)
-        return text
+    codes: list[str] = []
 
-    parts = _CODE.split(mrkdwn)
-    return html.unescape("".join(part.strip("`") if i % 2 else prose(part) for i, part in enumerate(parts)))
+    def set_aside(match: re.Match[str]) -> str:
+        codes.append(match[0].strip("`"))
+        return f"\0{len(codes) - 1}\0"  # code may stand inside bold text, but nothing inside code is markup
+
+    text = _CODE.sub(set_aside, mrkdwn.replace("\0", ""))
+    text = _LINK.sub(lambda m: m[2] or m[1], _MENTION.sub(mention, text))
+    for styled in _STYLED:
+        text = styled.sub(r"\1", text)
+    return html.unescape(re.sub(r"\0(\d+)\0", lambda m: codes[int(m[1])], text))
 
 
 def seen(blocks: Sequence[Json], names: Callable[[str], str]) -> str:
@@ -80,8 +83,16 @@ def _seen_block(block: Json, names: Callable[[str], str]) -> str:
         case "markdown":
             parts = [{"type": "mrkdwn", "text": block.get("text", "")}]
         case _:
-            parts = [block.get("text"), *block.get("fields", []), block.get("accessory")]
+            fields = " · ".join(_seen_field(field, names) for field in block.get("fields", []))
+            lines = [_text(block.get("text"), names), fields, _text(block.get("accessory"), names)]
+            return "\n".join(filter(None, lines))
     return "  ".join(text for part in parts if (text := _text(part, names)))
+
+
+def _seen_field(field: Json, names: Callable[[str], str]) -> str:
+    """A field's bold first line is its label: `Commit: aa5c0ffee1`."""
+    label, _, value = _text(field, names).partition("\n")
+    return f"{label}: {value}" if value else label
 
 
 def _text(part: Json | None, names: Callable[[str], str]) -> str:

@@ -89,13 +89,17 @@ class Modal:
 
 @dataclass(frozen=True)
 class Revision:
-    """What became visible at one moment (monotonic seconds), to one user or (None) to all."""
+    """What became visible at one moment (monotonic seconds), to one user or (None) to all.
+
+    `source` is the message or view that it is a revision of.
+    """
 
     at: float
     reader: str | None
     place: str
     author: str
     text: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -275,9 +279,9 @@ class History:
 
     # ── what a user sees ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def visible(self, user: str, since: float) -> list[str]:
-        """Every text that became visible to this user at or after this moment (monotonic seconds)."""
-        return [r.text for r in self.revisions if r.at >= since and r.reader in (None, user)]
+    def visible(self, user: str, since: float) -> list[Revision]:
+        """Everything that became visible to this user at or after this moment (monotonic seconds)."""
+        return [r for r in self.revisions if r.at >= since and r.reader in (None, user)]
 
     def now_visible(self, user: str) -> list[str]:
         """What this user could read at this moment."""
@@ -305,13 +309,13 @@ class History:
     def _reveal_message(self, message: Message) -> None:
         reader = message.only_for or DIRECTS.get(message.channel)
         place = "thread" if message.is_reply else "direct" if message.channel in DIRECTS else f"#{CHANNEL_NAME}"
-        self._reveal(reader, place, USERS[message.user].name, self.text_of(message))
+        self._reveal(reader, place, USERS[message.user].name, self.text_of(message), message.ts)
 
     def _reveal_modal(self, user: str, modal: Modal) -> None:
-        self._reveal(user, "modal", USERS[BOT_USER].name, self.text_of_view(modal))
+        self._reveal(user, "modal", USERS[BOT_USER].name, self.text_of_view(modal), modal.view["id"])
 
-    def _reveal(self, reader: str | None, place: str, author: str, text: str) -> None:
-        self.revisions.append(Revision(time.monotonic(), reader, place, author, text))
+    def _reveal(self, reader: str | None, place: str, author: str, text: str, source: str) -> None:
+        self.revisions.append(Revision(time.monotonic(), reader, place, author, text, source))
         self.touch()
 
     def _stored(self, old: Json, new: Json) -> Json:

@@ -146,6 +146,10 @@ class Workspace:
 
     def visible(self, user: str, since: float) -> list[str]:
         """Each text that this user got to see since then (time.monotonic()), updates of one message apart."""
+        return [revision.text for revision in self.revisions(user, since)]
+
+    def revisions(self, user: str, since: float) -> list[Revision]:
+        """As `visible`, with what each text is a revision of."""
         return self._history.visible(_person(user).id, since)
 
     def now_visible(self, user: str) -> list[str]:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from sandbox.faults import Faults
 from sandbox.github import GitHub, seed
 
 PULLS = "/repos/acme/llm-platform/pulls"
@@ -70,13 +71,18 @@ class Developer:
 
 
 @pytest.fixture
-async def github(tmp_path: Path) -> AsyncIterator[GitHub]:
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+async def github(tmp_path: Path, faults: Faults) -> AsyncIterator[GitHub]:
     source = tmp_path / "source"
     (source / "serving").mkdir(parents=True)
     (source / "README.md").write_text("one\n")
     (source / "serving" / "pvc.yaml").write_text("kind: PersistentVolumeClaim\n")
     await seed(source, tmp_path / "remote.git")
-    async with GitHub(tmp_path / "remote.git", set()) as github:
+    async with GitHub(tmp_path / "remote.git", faults) as github:
         yield github
 
 
@@ -285,3 +291,26 @@ async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer
         ("check_run", "completed"),
         ("pull_request", "closed"),
     ]
+
+
+async def test_a_github_that_is_down_answers_nobody(dev: Developer, faults: Faults) -> None:
+    """The fault github-down: the API and git answer 503, and come back."""
+    faults.add("github-down")
+    assert (await dev.rest.get(PULLS)).status_code == 503
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{dev.github.git_url}/info/refs")).status_code == 503
+    faults.discard("github-down")
+    assert (await dev.rest.get(PULLS)).status_code == 200
+
+
+async def test_the_panel_lists_what_is_open_and_what_became_of_it(dev: Developer) -> None:
+    """The newest first, with its checks and its page."""
+    await dev.push("x", "two\n")
+    await dev.open("x")
+    await dev.push("y", "three\n")
+    await dev.open("y")
+    await dev.github.checks("success")
+    await dev.rest.patch(f"{PULLS}/1", json={"state": "closed"})
+    shown = [(pull["number"], pull["state"], pull["checks"]) for pull in dev.github.panel()]
+    assert shown == [(2, "open", "success"), (1, "closed", "pending")]
+    assert dev.github.panel()[0]["url"] == f"{dev.github.url}/acme/llm-platform/pull/2"

@@ -16,6 +16,7 @@ from sandbox.story import (
     ExpectNot,
     Fill,
     Scale,
+    Seen,
     Step,
     StepError,
     Story,
@@ -127,12 +128,12 @@ class Stage:
 
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.said: list[tuple[float, str, str]] = []
+        self.said: list[tuple[float, str, str, str]] = []
         self.buttons = {"Approve"}
         self.answers: dict[str, Callable[[], None]] = {}
 
-    def hear(self, text: str, *, only: str = "") -> None:
-        self.said.append((self.now(), only, text))
+    def hear(self, text: str, *, only: str = "", source: str = "") -> None:
+        self.said.append((self.now(), only, text, source or str(len(self.said))))
 
     def later(self, seconds: float, happen: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, happen)
@@ -143,8 +144,8 @@ class Stage:
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def visible(self, user: str, since: float) -> list[str]:
-        return [text for at, only, text in self.said if at >= since and only in ("", user)]
+    def visible(self, user: str, since: float) -> list[Seen]:
+        return [Seen(source, text) for at, only, text, source in self.said if at >= since and only in ("", user)]
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -306,10 +307,20 @@ async def test_the_transcript_shows_changed_lines_once() -> None:
     stage = Stage()
 
     def card() -> None:
-        stage.hear("GPU up\nstarting")
-        stage.hear("GPU up\nready")
+        stage.hear("GPU up\nstarting 1 s", source="card")
+        stage.hear("GPU up\nstarting 2 s", source="card")
 
     stage.answers["dev /gpu"] = card
-    _, transcript = await told('@dev /gpu\nexpect "ready"', stage)
+    stage.answers["lead clicks Approve"] = lambda: stage.hear("GPU up\nready", source="card")
+    _, transcript = await told('@dev /gpu\nexpect "starting"\n@lead clicks "Approve"\nexpect "ready"', stage)
     assert transcript.count("│ GPU up") == 1
+    assert transcript.count("│ starting") == 1
     assert transcript.index("│ starting") < transcript.index("│ ready")
+
+
+async def test_the_same_words_in_another_message_are_printed_again() -> None:
+    """Two answers are two answers, even if they say the same."""
+    stage = Stage()
+    stage.answers["dev /gpu"] = lambda: stage.hear("The GPU is free")
+    _, transcript = await told('@dev /gpu\nexpect "free"\n@dev /gpu\nexpect "free"', stage)
+    assert transcript.count("│ The GPU is free") == 2
