@@ -12,26 +12,31 @@ import random
 import re
 import secrets
 import string
-from collections import defaultdict
-from collections.abc import Callable, Set
+from collections.abc import Set
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from sandbox.argocd import ArgoCD, Git
+from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI, Object, timestamp
 
 GPU = "nvidia.com/gpu"
+REFUSED_DOWNLOADS = {
+    "hf-429": "huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {url}",
+    "hf-gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url {url}. "
+    "Access to model {model} is restricted. You must have access to it and be authenticated to access it.",
+}
 CPU_NODES = 3
 GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
 
 # Seconds on the real platform; each is divided by the speed.
 PROVISION = 60.0
-NO_STOCK = 20.0
-NO_STOCK_RETRY = 120.0
+NO_NODE_AFTER = 20.0
+NO_NODE_RETRY = 120.0
 PULL = 240.0
+PULL_FAILS = 5.0
 STAGE = 90.0
 STAGE_WARM = 5.0
 LOAD = 210.0
@@ -41,22 +46,30 @@ CRASH_BACKOFF = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 TERMINATE = 20.0
 DRAIN = 600.0
 
-NO_GPU = (
-    "0/{nodes} nodes are available: {nodes} Insufficient nvidia.com/gpu. preemption: 0/{nodes} nodes are available: "
-    "{nodes} No preemption victims found for incoming pod."
-)
-OUT_OF_STOCK = (
-    "Node scale up in zones us-central1-a associated with this pod failed: GCE out of resources. "
-    "Pod is at risk of not being scheduled."
-)
+NO_NODE = "Node scale up in zones us-central1-a associated with this pod failed: {why}. Pod is at risk of not being scheduled."
+NO_NODE_FAULTS = {"no-stock": "GCE out of resources", "no-quota": "GCE quota exceeded"}
 
 
 @dataclass(frozen=True)
-class Address:
-    """Which pod: its namespace and name."""
+class Death:
+    """How a container ends before its time: exit code, the kubelet's reason, and its last words."""
 
-    namespace: str
-    name: str
+    code: int = 1
+    reason: str = "Error"
+    log: tuple[str, ...] = ()
+
+
+DEATHS = {
+    "oom": Death(137, "OOMKilled"),
+    "crash": Death(
+        log=(
+            "ERROR [core.py] EngineCore failed to start.",
+            "ValueError: To serve at least one request with the model's max seq len (16384), 0.88 GiB KV cache is needed, "
+            "which is larger than the available KV cache memory (0.31 GiB). Try increasing `gpu_memory_utilization` or "
+            "decreasing `max_model_len` when initializing the engine.",
+        )
+    ),
+}
 
 
 class Cluster:
@@ -68,7 +81,7 @@ class Cluster:
         self.api, self.store, self.speed, self._faults = api, api.store, speed, faults
         self._argocd = ArgoCD(api.store, git, speed, faults, environment)
         self._lives: dict[Address, asyncio.Task[None]] = {}
-        self._logs: dict[tuple[Address, str], list[str]] = defaultdict(list)
+        self._kubelet = Kubelet(api.store)
         self._gpu_pod: Address | None = None  # holds the GPU, or has a node on its way
         self._warm: set[str] = set()  # model ids whose weights are in their cache
         self._pulled: set[tuple[str, str]] = set()
@@ -86,7 +99,7 @@ class Cluster:
             self.store.create({"kind": "Namespace", "metadata": {"name": namespace}, "status": {"phase": "Active"}})
         self._secret("serving", "vllm-api-key", "api-key")
         self._secret("litellm", "litellm-secrets", "PROXY_MASTER_KEY")
-        self.api.logs = self._read_log
+        self.api.logs = self._kubelet.read_log
         await self._argocd.start()
         self._control()
         for work in (self._argocd.run(), self._run()):
@@ -183,7 +196,7 @@ class Cluster:
             }
         )
         address = _address(pod)
-        self._event(address, "SuccessfulCreate", f"Created pod: {name}", involved=("ReplicaSet", replica_set))
+        self._kubelet.event(address, "SuccessfulCreate", f"Created pod: {name}", involved=("ReplicaSet", replica_set))
         life = self._gpu_life(address, pod) if _gpus(pod["spec"]) else self._cpu_life(address, pod)
         self._lives[address] = asyncio.create_task(life)
 
@@ -211,38 +224,40 @@ class Cluster:
     # The life of a pod
 
     async def _cpu_life(self, address: Address, pod: Object) -> None:
-        self._bound(address, "gke-ai-dev-default-pool-0")
+        self._kubelet.bound(address, "gke-ai-dev-default-pool-0")
         for container in pod["spec"]["containers"]:
-            self._container(address, container, running=True, ready=True)
-        self._condition(address, Initialized=True, ContainersReady=True, Ready=True)
-        self._set(address, lambda live: live["status"].update(phase="Running"))
+            self._kubelet.container(address, container, running=True, ready=True)
+        self._kubelet.condition(address, Initialized=True, ContainersReady=True, Ready=True)
+        self._kubelet.update(address, lambda live: live["status"].update(phase="Running"))
 
     async def _gpu_life(self, address: Address, pod: Object) -> None:
         node = await self._schedule(address)
-        self._bound(address, node)
+        self._kubelet.bound(address, node)
         inits, containers = pod["spec"].get("initContainers") or [], pod["spec"]["containers"]
         for container in inits:
-            self._container(address, container, init=True, waiting="PodInitializing")
+            self._kubelet.container(address, container, init=True, waiting="PodInitializing")
         for container in containers:
-            self._container(address, container, waiting="PodInitializing")
-        self._condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
+            self._kubelet.container(address, container, waiting="PodInitializing")
+        self._kubelet.condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
         for container in inits:
-            await self._pull(address, node, container["image"])
+            await self._pull(address, node, container, init=True)
             await self._stage(address, container)
-        self._condition(address, Initialized=True)
+        self._kubelet.condition(address, Initialized=True)
         for container in containers:
-            await self._pull(address, node, container["image"])
-        self._set(address, lambda live: live["status"].update(phase="Running"))
+            await self._pull(address, node, container)
+        self._kubelet.update(address, lambda live: live["status"].update(phase="Running"))
         for container in containers:
             await self._load(address, container)
-        self._condition(address, ContainersReady=True, Ready=True)
+        self._kubelet.condition(address, ContainersReady=True, Ready=True)
 
     async def _schedule(self, address: Address) -> str:
         """The node the pod runs on: the GPU node once it is free, provisioned if there is none."""
         while True:
             if self._gpu_pod not in {None, address}:
-                self._unschedulable(address)
-                self._event(address, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached")
+                self._kubelet.unschedulable(address)
+                self._kubelet.event(
+                    address, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached"
+                )
                 while self._gpu_pod not in {None, address}:
                     await self.store.changed(self.store.version)
             self._gpu_pod = address
@@ -251,16 +266,17 @@ class Cluster:
                 self._drain = None
             if self._gpu_node:
                 return self._gpu_node
-            self._unschedulable(address)
+            self._kubelet.unschedulable(address)
             group = "https://www.googleapis.com/compute/v1/projects/ai-lab/zones/us-central1-a/instanceGroups/gke-gpu"
-            self._event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
-            if "no-stock" not in self._faults:
+            self._kubelet.event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
+            why = next((why for fault, why in NO_NODE_FAULTS.items() if fault in self._faults), None)
+            if why is None:
                 await self._sleep(PROVISION)
                 return self._provision()
-            await self._sleep(NO_STOCK)
-            self._event(address, "FailedScaleUp", OUT_OF_STOCK, warning=True)
+            await self._sleep(NO_NODE_AFTER)
+            self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=why), warning=True)
             self._gpu_pod = None
-            await self._sleep(NO_STOCK_RETRY)
+            await self._sleep(NO_NODE_RETRY)
 
     def _provision(self) -> str:
         self._gpu_node = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
@@ -269,68 +285,96 @@ class Cluster:
         self.store.create(_node(self._gpu_node, capacity, {"cloud.google.com/gke-accelerator": "nvidia-l4"}))
         return self._gpu_node
 
-    async def _pull(self, address: Address, node: str, image: str) -> None:
+    async def _pull(self, address: Address, node: str, container: Object, *, init: bool = False) -> None:
+        image = container["image"]
         if (node, image) in self._pulled:
-            self._event(address, "Pulled", f'Container image "{image}" already present on machine')
+            self._kubelet.event(address, "Pulled", f'Container image "{image}" already present on machine')
             return
-        self._event(address, "Pulling", f'Pulling image "{image}"')
+        self._kubelet.event(address, "Pulling", f'Pulling image "{image}"')
+        while "image-missing" in self._faults:
+            await self._sleep(PULL_FAILS)
+            missing = f"failed to pull and unpack image: failed to resolve reference: {image}: not found"
+            self._kubelet.event(
+                address,
+                "Failed",
+                f'Failed to pull image "{image}": rpc error: code = NotFound desc = {missing}',
+                warning=True,
+            )
+            self._kubelet.container(address, container, init=init, waiting="ErrImagePull", message=missing)
+            await self._sleep(1)
+            back_off = f'Back-off pulling image "{image}"'
+            self._kubelet.event(address, "BackOff", back_off, warning=True)
+            self._kubelet.container(address, container, init=init, waiting="ImagePullBackOff", message=back_off)
+            await self._sleep(CRASH_BACKOFF[0])
         await self._sleep(PULL)
         self._pulled.add((node, image))
         took = f"{PULL:.0f}s ({PULL:.0f}s including waiting)"
-        self._event(address, "Pulled", f'Successfully pulled image "{image}" in {took}. Image size: 9437184000 bytes.')
+        self._kubelet.event(
+            address, "Pulled", f'Successfully pulled image "{image}" in {took}. Image size: 9437184000 bytes.'
+        )
 
     async def _stage(self, address: Address, container: Object) -> None:
         """The init container: it downloads the weights, or finds them in the cache."""
         model = _model_of(container)
         restarts = 0
         while True:
-            self._started(address, container, restarts, init=True)
-            if "hf-429" not in self._faults or model in self._warm:
+            self._kubelet.started(address, container, restarts, init=True)
+            refused = next((f for f in REFUSED_DOWNLOADS if f in self._faults and model not in self._warm), None)
+            if refused is None:
                 break
             await self._sleep(STAGE_WARM)
-            self._log(address, container, *_too_many_requests(model))
+            self._kubelet.log(address, container, "Traceback (most recent call last):", _refusal(refused, model))
             await self._crash(address, container, restarts, init=True)
             restarts += 1
         await self._sleep(STAGE_WARM if model in self._warm else STAGE)
         self._warm.add(model)
-        self._log(address, container, "Fetching 10 files: 100%|##########| 10/10")
+        self._kubelet.log(address, container, "Fetching 10 files: 100%|##########| 10/10")
         ended = {"exitCode": 0, "reason": "Completed", "startedAt": timestamp(), "finishedAt": timestamp()}
-        self._container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
+        self._kubelet.container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
 
     async def _load(self, address: Address, container: Object) -> None:
         """The engine: weights and CUDA graphs; the startup probe fails until it listens."""
         restarts = 0
         while True:
-            self._started(address, container, restarts)
-            self._log(address, container, "INFO [api_server.py] vLLM API server version 0.32.0")
-            self._log(address, container, "INFO [gpu_model_runner.py] Starting to load model ...")
+            self._kubelet.started(address, container, restarts)
+            self._kubelet.log(address, container, "INFO [api_server.py] vLLM API server version 0.32.0")
+            self._kubelet.log(address, container, "INFO [gpu_model_runner.py] Starting to load model ...")
             waited = 0.0
             while waited < LOAD or ("never-ready" in self._faults and waited < STARTUP_LIMIT):
                 await self._sleep(PROBE)
                 waited += PROBE
-                self._event(
+                self._kubelet.event(
                     address,
                     "Unhealthy",
                     'Startup probe failed: Get "http://10.8.2.7:8000/health": dial tcp 10.8.2.7:8000: '
                     "connect: connection refused",
                     warning=True,
                 )
+            died = next((fault for fault in DEATHS if fault in self._faults), None)
+            if died:
+                self._kubelet.log(address, container, *DEATHS[died].log)
+                await self._crash(address, container, restarts, init=False, death=DEATHS[died])
+                restarts += 1
+                continue
             if "never-ready" not in self._faults:
                 break
             reason = f"Container {container['name']} failed startup probe, will be restarted"
-            self._event(address, "Killing", reason)
+            self._kubelet.event(address, "Killing", reason)
             restarts += 1
-        self._log(address, container, "INFO [launcher.py] Application startup complete.")
-        self._container(address, container, running=True, ready=True, restarts=restarts)
+        self._kubelet.log(address, container, "INFO [launcher.py] Application startup complete.")
+        self._kubelet.container(address, container, running=True, ready=True, restarts=restarts)
 
-    async def _crash(self, address: Address, container: Object, restarts: int, *, init: bool) -> None:
-        """The container ended with 1; the kubelet backs off before it starts it again."""
-        ended = {"exitCode": 1, "reason": "Error", "startedAt": timestamp(), "finishedAt": timestamp()}
-        self._container(address, container, init=init, terminated=ended, restarts=restarts)
+    async def _crash(
+        self, address: Address, container: Object, restarts: int, *, init: bool, death: "Death | None" = None
+    ) -> None:
+        """The container died; the kubelet backs off before it starts it again."""
+        death = death or Death()
+        ended = {"exitCode": death.code, "reason": death.reason, "startedAt": timestamp(), "finishedAt": timestamp()}
+        self._kubelet.container(address, container, init=init, terminated=ended, restarts=restarts)
         await self._sleep(1)
         delay = CRASH_BACKOFF[min(restarts, len(CRASH_BACKOFF) - 1)]
         what = f"container={container['name']} pod={address.name}_{address.namespace}"
-        self._container(
+        self._kubelet.container(
             address,
             container,
             init=init,
@@ -340,14 +384,14 @@ class Cluster:
             restarts=restarts + 1,
         )
         message = f"Back-off restarting failed container {container['name']} in pod {address.name}"
-        self._event(address, "BackOff", message, warning=True)
+        self._kubelet.event(address, "BackOff", message, warning=True)
         await self._sleep(delay)
 
     def _terminate(self, address: Address) -> None:
         """Ends a pod's life; it is gone, and its GPU free, after the grace period."""
         self._lives.pop(address).cancel()
         pod = self.store.get("Pod", address.name, address.namespace)
-        self._event(address, "Killing", "Stopping container " + (pod or {})["spec"]["containers"][0]["name"])
+        self._kubelet.event(address, "Killing", "Stopping container " + (pod or {})["spec"]["containers"][0]["name"])
 
         async def end() -> None:
             await self._sleep(TERMINATE if (pod or {})["spec"].get("nodeName") else 0)
@@ -370,130 +414,6 @@ class Cluster:
 
     def _bills_for(self) -> float:
         return asyncio.get_running_loop().time() - self._node_up if self._gpu_node else 0.0
-
-    # What the kubelet writes
-
-    def _set(self, address: Address, change: Callable[[Object], None]) -> None:
-        if self.store.get("Pod", address.name, address.namespace):
-            self.store.update("Pod", address.name, address.namespace, change)
-
-    def _condition(self, address: Address, **conditions: bool) -> None:
-        def change(pod: Object) -> None:
-            for kind, holds in conditions.items():
-                value = "True" if holds else "False"
-                found = next((c for c in pod["status"]["conditions"] if c["type"] == kind), None)
-                if found is None:
-                    found = {"type": kind}
-                    pod["status"]["conditions"].append(found)
-                if found.get("status") != value:
-                    found |= {"status": value, "lastTransitionTime": timestamp()}
-                    found.pop("message", None)
-
-        self._set(address, change)
-
-    def _unschedulable(self, address: Address) -> None:
-        message = NO_GPU.format(nodes=len(self.store.find("Node")))
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        condition["lastTransitionTime"] = timestamp()
-        self._set(address, lambda pod: pod["status"].update(conditions=[condition]))
-        self._event(address, "FailedScheduling", message, warning=True)
-
-    def _bound(self, address: Address, node: str) -> None:
-        self._set(address, lambda pod: pod["spec"].update(nodeName=node))
-        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
-        started = {"conditions": [scheduled], "startTime": timestamp(), "podIP": "10.8.2.7"}
-        self._set(address, lambda pod: pod["status"].update(started))
-        self._event(address, "Scheduled", f"Successfully assigned {address.namespace}/{address.name} to {node}")
-
-    def _started(self, address: Address, container: Object, restarts: int, *, init: bool = False) -> None:
-        self._event(address, "Created", f"Created container: {container['name']}")
-        self._event(address, "Started", f"Started container {container['name']}")
-        self._container(address, container, init=init, running=True, restarts=restarts)
-
-    def _container(
-        self,
-        address: Address,
-        container: Object,
-        *,
-        init: bool = False,
-        waiting: str = "",
-        message: str = "",
-        running: bool = False,
-        terminated: Object | None = None,
-        last: Object | None = None,
-        ready: bool = False,
-        restarts: int = 0,
-    ) -> None:
-        """Writes one container's status: waiting for a reason, running, or terminated."""
-        state: Object = {"running": {"startedAt": timestamp()}} if running else {"terminated": terminated}
-        if waiting:
-            state = {"waiting": {"reason": waiting, **({"message": message} if message else {})}}
-        status = {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "",
-            "ready": ready,
-            "started": ready,
-            "restartCount": restarts,
-            "state": state,
-            "lastState": {"terminated": last} if last else {},
-        }
-
-        def change(pod: Object) -> None:
-            statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
-            for known in statuses:
-                if known["name"] == container["name"] and "running" in known["state"]:
-                    # A life has one start, whether it still runs, became ready or ended.
-                    for life in ("running", "terminated"):
-                        if state.get(life):
-                            state[life]["startedAt"] = known["state"]["running"]["startedAt"]
-            statuses[:] = [*(other for other in statuses if other["name"] != container["name"]), status]
-
-        self._set(address, change)
-
-    def _event(
-        self,
-        address: Address,
-        reason: str,
-        message: str,
-        *,
-        warning: bool = False,
-        involved: tuple[str, str] | None = None,
-    ) -> None:
-        """Records an event, or counts it up when it has happened before."""
-        kind, name = involved or ("Pod", address.name)
-        for known in self.store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
-            if (known["reason"], known["message"]) == (reason, message):
-                again = _fields(count=known["count"] + 1, lastTimestamp=timestamp())
-                self.store.update("Event", known["metadata"]["name"], address.namespace, again)
-                return
-        pod = self.store.get("Pod", address.name, address.namespace) or {"metadata": {}}
-        reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
-        self.store.create(
-            {
-                "kind": "Event",
-                "metadata": {"generateName": f"{name}.", "namespace": address.namespace},
-                "involvedObject": reference | ({"uid": pod["metadata"].get("uid", "")} if kind == "Pod" else {}),
-                "type": "Warning" if warning else "Normal",
-                "reason": reason,
-                "message": message,
-                "count": 1,
-                "firstTimestamp": timestamp(),
-                "lastTimestamp": timestamp(),
-                "source": {"component": "sandbox"},
-                # Whole seconds would leave the order of an accelerated boot's events open.
-                "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "reportingComponent": "sandbox",
-                "reportingInstance": "sandbox",
-                "action": reason,
-            }
-        )
-
-    def _log(self, address: Address, container: Object, *lines: str) -> None:
-        self._logs[address, container["name"]].extend(lines)
-
-    def _read_log(self, namespace: str, pod: str, container: str) -> list[str] | None:
-        return self._logs.get((Address(namespace, pod), container))
 
     def _secret(self, namespace: str, name: str, field: str) -> None:
         value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
@@ -531,10 +451,6 @@ def displayed_phase(pod: Object) -> str:
     return str(pod["status"]["phase"])
 
 
-def _fields(**fields: object) -> Callable[[Object], None]:
-    return lambda obj: obj.update(fields)
-
-
 def _address(pod: Object) -> Address:
     return Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
@@ -565,9 +481,7 @@ def _model_of(init_container: Object) -> str:
     return found.group(1) if found else "unknown/model"
 
 
-def _too_many_requests(model: str) -> tuple[str, ...]:
+def _refusal(fault: str, model: str) -> str:
+    """The last line of the download's traceback, as huggingface_hub words it."""
     url = f"https://huggingface.co/api/models/{model}/revision/main"
-    return (
-        "Traceback (most recent call last):",
-        f"huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {url}",
-    )
+    return REFUSED_DOWNLOADS[fault].format(url=url, model=model)

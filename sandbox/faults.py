@@ -6,7 +6,12 @@ from types import MappingProxyType
 KNOWN: Mapping[str, str] = MappingProxyType(
     {
         "no-stock": "the cloud has no GPU left in the zone",
+        "no-quota": "the project's GPU quota is used up",
+        "image-missing": "the image of a model server cannot be pulled",
         "hf-429": "Hugging Face answers 429 to everything: the weights' download and the model's facts",
+        "hf-gated": "the weights are gated, and the cluster's token may not download them",
+        "oom": "the kernel kills vLLM while it loads: out of memory",
+        "crash": "vLLM ends with an error while it loads",
         "never-ready": "vLLM starts, but never gets ready",
         "smoke-fails": "vLLM answers completions with an error",
         "sync-fails": "Argo CD's syncs fail",

@@ -27,6 +27,7 @@ from sandbox.slack.workspace import NotThere
 from sandbox.story import Seen, StepError
 
 REPOSITORY = "acme/llm-platform"
+ENVIRONMENT = "ai-dev"
 WEBHOOK_SECRET = "sandbox-webhook-secret"
 SAMPLE = Path(__file__).parent / "platform"
 
@@ -177,7 +178,9 @@ async def opened(
         github.webhook(f"http://127.0.0.1:{bot_port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))
         api = await stack.enter_async_context(KubernetesAPI())
-        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults))
+        environment = await environment_of(github, settings)
+        settings = merged({"platform": {"environment": environment}}, settings)
+        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults, environment=environment))
         serving = await stack.enter_async_context(Serving(cluster, faults))
 
         async def kill_bot() -> None:
@@ -189,7 +192,7 @@ async def opened(
             return {**cluster.panel(), "pulls": github.panel()}
 
         workspace = await stack.enter_async_context(Workspace(faults, panel, actions, port=port))
-        environment = {
+        variables = {
             "SLACK_BOT_TOKEN": workspace.bot_token,
             "SLACK_APP_TOKEN": workspace.app_token,
             "SLACK_API_URL": workspace.api_url,
@@ -208,8 +211,17 @@ async def opened(
             "STOKER_HOST": "127.0.0.1",
             "STOKER_PORT": str(bot_port),
         }
-        bot = await stack.enter_async_context(Bot(environment, port=bot_port, directory=directory))
+        bot = await stack.enter_async_context(Bot(variables, port=bot_port, directory=directory))
         yield Sandbox(workspace, github, cluster, serving, redis, bot, faults)
+
+
+async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
+    """The environment that is operated: the one in the settings, else the sample's, else the first in the repo."""
+    asked = (settings.get("platform") or {}).get("environment")
+    if asked:
+        return str(asked)
+    found = {path.split("/")[1] for path in await git.files_at(await git.main_commit(), "clusters")}
+    return ENVIRONMENT if ENVIRONMENT in found else min(found, default=ENVIRONMENT)
 
 
 def _written(settings: Mapping[str, Any], path: Path) -> Path:

@@ -1,6 +1,11 @@
 """What the sandbox tells the bot."""
 
-from sandbox.world import merged, nested, policy
+from pathlib import Path
+
+from sandbox.faults import Faults
+from sandbox.git import seed
+from sandbox.github import GitHub
+from sandbox.world import environment_of, merged, nested, policy
 
 
 def test_the_bots_times_are_as_fast_as_the_platform() -> None:
@@ -20,3 +25,16 @@ def test_a_storys_settings_are_laid_over_those_of_the_sandbox() -> None:
     told = merged(policy(60), over)
     assert told["idle"] == {"remind_after": "4s", "down_after": "60s", "sample_every": "1s"}
     assert told["approvals"] == {"expire_after": "5s"}
+
+
+async def test_the_environment_is_the_repos_own(tmp_path: Path) -> None:
+    """Settings decide; else the sample's environment where the repo has it, else the repo's own."""
+    for name, environments in {"sample": ["ai-dev", "a-first"], "other": ["prod"]}.items():
+        for environment in environments:
+            (tmp_path / name / "clusters" / environment).mkdir(parents=True)
+            (tmp_path / name / "clusters" / environment / "x.yaml").write_text("a: 1\n")
+        await seed(tmp_path / name, tmp_path / f"{name}.git")
+    async with GitHub(tmp_path / "sample.git", Faults()) as sample, GitHub(tmp_path / "other.git", Faults()) as other:
+        assert await environment_of(sample, {}) == "ai-dev"
+        assert await environment_of(other, {}) == "prod"
+        assert await environment_of(other, {"platform": {"environment": "stage"}}) == "stage"

@@ -1,0 +1,154 @@
+"""What the sandbox's kubelet and scheduler write down: a pod's conditions, its containers' states, events and logs."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sandbox.kubernetes import Object, ObjectStore, timestamp
+
+NO_GPU = (
+    "0/{nodes} nodes are available: {nodes} Insufficient nvidia.com/gpu. preemption: 0/{nodes} nodes are available: "
+    "{nodes} No preemption victims found for incoming pod."
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Which pod: its namespace and name."""
+
+    namespace: str
+    name: str
+
+
+class Kubelet:
+    """Writes to the pods in `store`, as far as they still exist."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._logs: dict[tuple[Address, str], list[str]] = defaultdict(list)
+
+    def update(self, address: Address, change: Callable[[Object], None]) -> None:
+        if self._store.get("Pod", address.name, address.namespace):
+            self._store.update("Pod", address.name, address.namespace, change)
+
+    def condition(self, address: Address, **conditions: bool) -> None:
+        def change(pod: Object) -> None:
+            for kind, holds in conditions.items():
+                value = "True" if holds else "False"
+                found = next((c for c in pod["status"]["conditions"] if c["type"] == kind), None)
+                if found is None:
+                    found = {"type": kind}
+                    pod["status"]["conditions"].append(found)
+                if found.get("status") != value:
+                    found |= {"status": value, "lastTransitionTime": timestamp()}
+                    found.pop("message", None)
+
+        self.update(address, change)
+
+    def unschedulable(self, address: Address) -> None:
+        message = NO_GPU.format(nodes=len(self._store.find("Node")))
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        condition["lastTransitionTime"] = timestamp()
+        self.update(address, lambda pod: pod["status"].update(conditions=[condition]))
+        self.event(address, "FailedScheduling", message, warning=True)
+
+    def bound(self, address: Address, node: str) -> None:
+        self.update(address, lambda pod: pod["spec"].update(nodeName=node))
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
+        started = {"conditions": [scheduled], "startTime": timestamp(), "podIP": "10.8.2.7"}
+        self.update(address, lambda pod: pod["status"].update(started))
+        self.event(address, "Scheduled", f"Successfully assigned {address.namespace}/{address.name} to {node}")
+
+    def started(self, address: Address, container: Object, restarts: int, *, init: bool = False) -> None:
+        self.event(address, "Created", f"Created container: {container['name']}")
+        self.event(address, "Started", f"Started container {container['name']}")
+        self.container(address, container, init=init, running=True, restarts=restarts)
+
+    def container(
+        self,
+        address: Address,
+        container: Object,
+        *,
+        init: bool = False,
+        waiting: str = "",
+        message: str = "",
+        running: bool = False,
+        terminated: Object | None = None,
+        last: Object | None = None,
+        ready: bool = False,
+        restarts: int = 0,
+    ) -> None:
+        """Writes one container's status: waiting for a reason, running, or terminated."""
+        state: Object = {"running": {"startedAt": timestamp()}} if running else {"terminated": terminated}
+        if waiting:
+            state = {"waiting": {"reason": waiting, **({"message": message} if message else {})}}
+        status = {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": ready,
+            "started": ready,
+            "restartCount": restarts,
+            "state": state,
+            "lastState": {"terminated": last} if last else {},
+        }
+
+        def change(pod: Object) -> None:
+            statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
+            for known in statuses:
+                if known["name"] == container["name"] and "running" in known["state"]:
+                    # A life has one start, whether it still runs, became ready or ended.
+                    for life in ("running", "terminated"):
+                        if state.get(life):
+                            state[life]["startedAt"] = known["state"]["running"]["startedAt"]
+            statuses[:] = [*(other for other in statuses if other["name"] != container["name"]), status]
+
+        self.update(address, change)
+
+    def event(
+        self,
+        address: Address,
+        reason: str,
+        message: str,
+        *,
+        warning: bool = False,
+        involved: tuple[str, str] | None = None,
+    ) -> None:
+        """Records an event, or counts it up when it has happened before."""
+        kind, name = involved or ("Pod", address.name)
+        for known in self._store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
+            if (known["reason"], known["message"]) == (reason, message):
+                self._store.update("Event", known["metadata"]["name"], address.namespace, _counted_up)
+                return
+        pod = self._store.get("Pod", address.name, address.namespace) or {"metadata": {}}
+        reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
+        self._store.create(
+            {
+                "kind": "Event",
+                "metadata": {"generateName": f"{name}.", "namespace": address.namespace},
+                "involvedObject": reference | ({"uid": pod["metadata"].get("uid", "")} if kind == "Pod" else {}),
+                "type": "Warning" if warning else "Normal",
+                "reason": reason,
+                "message": message,
+                "count": 1,
+                "firstTimestamp": timestamp(),
+                "lastTimestamp": timestamp(),
+                "source": {"component": "sandbox"},
+                # Whole seconds would leave the order of an accelerated boot's events open.
+                "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "reportingComponent": "sandbox",
+                "reportingInstance": "sandbox",
+                "action": reason,
+            }
+        )
+
+    def log(self, address: Address, container: Object, *lines: str) -> None:
+        self._logs[address, container["name"]].extend(lines)
+
+    def read_log(self, namespace: str, pod: str, container: str) -> list[str] | None:
+        return self._logs.get((Address(namespace, pod), container))
+
+
+def _counted_up(event: Object) -> None:
+    event |= {"count": event["count"] + 1, "lastTimestamp": timestamp()}

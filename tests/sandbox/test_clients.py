@@ -1,0 +1,197 @@
+"""The bot's own clients read the sandbox as they read a real platform: the same objects, events, answers and errors."""
+
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from kubernetes.aio import client
+from pydantic import SecretStr
+
+from bot.clients.argocd import ArgoCD, SyncFailed
+from bot.clients.boot import BootFailed, Phase
+from bot.clients.cluster import Cluster as ClusterClient
+from bot.clients.litellm import LiteLLM
+from bot.clients.vllm import VLLM
+from bot.errors import BotError
+from sandbox.cluster import Cluster
+from sandbox.faults import Faults
+from sandbox.kubernetes import KubernetesAPI
+from sandbox.serving import Serving
+from tests.sandbox.platform_git import MemoryGit
+
+SPEED = 1500
+LONG = 60.0
+"""Seconds; a boot takes about half of one at this speed on an idle machine."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The sandbox's platform, and the bot's clients in front of it."""
+
+    sandbox: Cluster
+    git: MemoryGit
+    faults: Faults
+    cluster: ClusterClient
+    argocd: ArgoCD
+    vllm: VLLM
+    litellm: LiteLLM
+
+    async def boot(self, name: str, *, timeout: float = LONG) -> tuple[Phase, ...]:
+        async def progress(_: object) -> None:
+            pass
+
+        await self.cluster.scale(name, 1, lease="op-1")
+        return await self.cluster.wait_ready(name, timeout=timeout, progress=progress)
+
+    async def is_up(self, name: str) -> bool:
+        found = await self.cluster.workload(name)
+        return found is not None and found.ready_replicas == 1
+
+    def url(self, name: str) -> str:
+        return self.vllm.url(name, "serving", 8000)
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    git, faults = MemoryGit(), Faults()
+    async with (
+        KubernetesAPI() as api,
+        Cluster(api, git, SPEED, faults) as sandbox,
+        Serving(sandbox, faults) as serving,
+        httpx.AsyncClient() as http,
+        client.ApiClient(
+            client.Configuration(host=api.url, api_key={"BearerToken": f"Bearer {api.token}"})
+        ) as connection,
+    ):
+        cluster = ClusterClient(connection, "serving")
+
+        async def master_key() -> SecretStr:
+            return await cluster.secret("litellm-secrets", "PROXY_MASTER_KEY", namespace="litellm")
+
+        yield Platform(
+            sandbox, git, faults, cluster, ArgoCD(connection, "argocd"),
+            VLLM(http, serving.vllm_url_template), LiteLLM(http, serving.litellm_url, master_key),
+        )  # fmt: skip
+
+
+async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
+    """Node, image, weights, load: what the bot shows comes from the pod's own conditions and events."""
+    phases = await platform.boot("coder-chat")
+    assert [phase.name for phase in phases][:4] == [
+        "waiting for a node", "pulling the image", "staging weights", "loading",
+    ]  # fmt: skip
+    found = await platform.cluster.workload("coder-chat")
+    assert found is not None
+    assert (found.lease, found.ready_replicas, found.kind) == ("op-1", 1, "chat")
+    assert await platform.cluster.node_since("coder-chat") is not None
+
+
+async def test_the_second_model_is_told_who_has_the_gpu(platform: Platform) -> None:
+    """The scheduler's event alone says no GPU; the bot's client finds out whose it is."""
+    await platform.boot("coder-chat")
+    with pytest.raises(BootFailed, match="coder-chat"):
+        await platform.boot("coder-fim")
+    await platform.cluster.scale("coder-chat", 0, lease=None)
+    await platform.cluster.wait_gone("coder-chat", timeout=LONG)
+    await platform.boot("coder-fim")
+    assert await platform.is_up("coder-fim")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("no-stock", "out of resources|no stock|stock"),
+        ("no-quota", "quota"),
+        ("image-missing", "image"),
+        ("hf-429", "429"),
+        ("hf-gated", "gated|401|licence"),
+        ("oom", "OOM|memory"),
+        ("crash", "KV cache"),
+    ],
+)
+async def test_a_boot_that_cannot_succeed_is_diagnosed(platform: Platform, fault: str, words: str) -> None:
+    """Each broken part shows the way it does on a real cluster, so the bot names it before its limit."""
+    platform.faults.add(fault)
+    with pytest.raises(BootFailed, match=f"(?i){words}"):
+        await platform.boot("coder-chat")
+
+
+async def test_a_boot_that_never_gets_ready_ends_at_its_limit(platform: Platform) -> None:
+    """The startup probe fails for ever; the bot's limit ends it and says where it stood."""
+    platform.faults.add("never-ready")
+    with pytest.raises(BootFailed, match="loading"):
+        await platform.boot("coder-chat", timeout=3)
+
+
+async def test_weights_in_the_cache_need_no_hub(platform: Platform) -> None:
+    """Only a cold cache asks Hugging Face: a second boot succeeds while it answers 429."""
+    await platform.boot("coder-chat")
+    await platform.cluster.scale("coder-chat", 0, lease=None)
+    await platform.cluster.wait_gone("coder-chat", timeout=LONG)
+    platform.faults.add("hf-429")
+    await platform.boot("coder-chat")
+    assert await platform.is_up("coder-chat")
+
+
+async def test_a_sync_is_at_the_commit_that_was_asked_for(platform: Platform) -> None:
+    """Main has moved on; what is synced is the approved commit, not the newest."""
+    path = "serving/coder-chat/deployment.yaml"
+    approved = platform.git.edit(path, "--max-model-len=16384", "--max-model-len=8192")
+    platform.git.edit(path, "--max-model-len=8192", "--max-model-len=4096")
+    await platform.argocd.sync("coder-chat", approved, actor="stoker", timeout=LONG)
+    deployment = platform.sandbox.store.get("Deployment", "coder-chat", "serving")
+    assert deployment is not None
+    assert "--max-model-len=8192" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+async def test_a_failed_sync_carries_argo_cds_words(platform: Platform) -> None:
+    """An admission webhook's refusal reaches the bot whole, and once it is mended the same sync succeeds."""
+    commit = platform.git.edit("serving/coder-chat/deployment.yaml", "--max-model-len=16384", "--max-model-len=8192")
+    platform.faults.add("sync-fails")
+    with pytest.raises(SyncFailed, match="denied the request"):
+        await platform.argocd.sync("coder-chat", commit, actor="stoker", timeout=LONG)
+    platform.faults.discard("sync-fails")
+    synced = await platform.argocd.sync("coder-chat", commit, actor="stoker", timeout=LONG)
+    assert synced.synced_at(commit)
+
+
+async def test_the_cost_gate_is_read_from_the_applications(platform: Platform) -> None:
+    """GPU models wait for a sync that somebody asks for; the CPU model and the gateway follow main."""
+    automated = {app.name: app.automated for app in await platform.argocd.list()}
+    assert automated == {"coder-chat": False, "coder-fim": False, "embeddings": True, "litellm": True}
+
+
+async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
+    """Health, the served name, a refusal without a key, a completion, and counters that only this has moved."""
+    await platform.boot("coder-chat")
+    url, key = platform.url("coder-chat"), await platform.cluster.secret("vllm-api-key", "api-key")
+    assert await platform.vllm.health(url)
+    assert await platform.vllm.models(url, key) == ("qwen2.5-coder-7b-instruct",)
+    assert await platform.vllm.refuses_keyless(url)
+    before: Any = await platform.vllm.activity(url)
+    answer = await platform.vllm.ask(url, key, "qwen2.5-coder-7b-instruct", "chat")
+    after: Any = await platform.vllm.activity(url)
+    assert answer.completion_tokens > 0
+    assert after != before
+
+
+async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
+    """Minted, used by alias at a price, deleted: the key then opens nothing."""
+    await platform.boot("coder-chat")
+    async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m") as key:
+        answer = await platform.litellm.ask(key, "coder-chat", "chat")
+    assert answer.cost is not None
+    assert answer.cost > 0
+    with pytest.raises(BotError, match="Invalid proxy server token"):
+        await platform.litellm.ask(key, "coder-chat", "chat")
+
+
+async def test_secrets_are_what_the_services_want(platform: Platform) -> None:
+    """The key in the cluster's Secret is the key that vLLM checks."""
+    found = platform.sandbox.store.get("Secret", "vllm-api-key", "serving")
+    assert found is not None
+    key = await platform.cluster.secret("vllm-api-key", "api-key")
+    assert key.get_secret_value() == b64decode(found["data"]["api-key"]).decode()
