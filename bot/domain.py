@@ -112,6 +112,13 @@ class Check(_Value):
     evidence: str
 
 
+class Note(_Value):
+    """Something to read in an operation's thread: log lines, events, a diagnosis; as it came, not escaped."""
+
+    title: str
+    text: str
+
+
 class Message(_Value):
     """Where a Slack message is."""
 
@@ -129,7 +136,9 @@ class Operation(_Value):
     votes: tuple[Vote, ...] = ()
     phases: tuple[Phase, ...] = ()
     checks: tuple[Check, ...] = ()
+    notes: tuple[Note, ...] = ()
     outcome: str = ""
+    """How it ended, or what happened meanwhile, in mrkdwn: whoever writes it escapes what is foreign."""
     failure: str = ""
     """Set before the undoing starts, so that a restart goes on undoing instead of trying again."""
     cancelled_by: str = ""

@@ -15,11 +15,15 @@ class StokerError(Exception):
 
 
 class BotError(StokerError):
-    """Something that a person must be told: one clear sentence saying what is wrong and how to mend it."""
+    """Something that a person must be told: one clear sentence saying what is wrong and how to mend it.
 
-    def __init__(self, message: str) -> None:
+    `details` are for the thread: log lines or events, many lines, as they came.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
 
 
 class Unavailable(StokerError):

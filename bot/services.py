@@ -89,6 +89,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             base_url=settings.slack_api_url,
             retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],
         )
+        slack = Slack(web, store, update_every=config.slack.update_every)
+        stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
         github_token = settings.github_token
 
@@ -112,7 +114,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             docket=docket,
             store=store,
             leases=Leases(redis, config.gpu.slots),
-            slack=Slack(web, store, update_every=config.slack.update_every),
+            slack=slack,
             argocd=ArgoCD(api, config.argocd.namespace),
             cluster=cluster,
             vllm=VLLM(http, settings.vllm_url_template),

@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.domain import Message, Operation
 from bot.errors import BotError, Unavailable
 from bot.store import Store
-from bot.views import View, card
+from bot.views import View, card, lines, thread
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,10 @@ _TRANSIENT = {"ratelimited", "internal_error", "fatal_error", "service_unavailab
 class SlackRefused(BotError):
     """Slack answered with an error that a retry will not mend."""
 
+    def __init__(self, method: str, code: str) -> None:
+        super().__init__(f"Slack refused {method}: {code}")
+        self.code = code
+
 
 @contextmanager
 def slack_errors(method: str) -> Iterator[None]:
@@ -36,9 +41,20 @@ def slack_errors(method: str) -> Iterator[None]:
         code = str(error.response.get("error", "unknown"))
         if code in _TRANSIENT or error.response.status_code == 429:
             raise Unavailable("Slack", f"{method}: {code}") from error
-        raise SlackRefused(f"Slack refused {method}: {code}") from error
+        raise SlackRefused(method, code) from error
     except (ClientError, TimeoutError, OSError) as error:
         raise Unavailable("Slack", f"{method}: {type(error).__name__}") from error
+
+
+@dataclass
+class _Shown:
+    """How an operation's message was last written here, so that nothing is written twice or too often."""
+
+    at: float = 0.0
+    """Monotonic seconds."""
+    view: View | None = None
+    replies: set[str] = field(default_factory=set)
+    later: asyncio.Task[None] | None = None
 
 
 class Slack:
@@ -46,33 +62,85 @@ class Slack:
 
     def __init__(self, client: AsyncWebClient, store: Store, *, update_every: timedelta) -> None:
         self._client, self._store = client, store
-        self._pause = update_every.total_seconds()
-        self._shown: dict[str, tuple[float, int, View]] = {}
-        """Per operation: when its message was last written (monotonic seconds), which version, and how it looked."""
+        self._pause = update_every
+        self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def show(self, op: Operation, *, now: datetime, force: bool = False) -> Message:
-        """Bring an operation's message up to date; the first time, post it.
+    async def close(self) -> None:
+        """Drop the updates that are still held back; the next start shows what is then true."""
+        held_back = [shown.later for shown in self._shown.values() if shown.later]
+        for task in held_back:
+            task.cancel()
+        await asyncio.gather(*held_back, return_exceptions=True)
 
-        Without `force`, an update that comes too soon after the last one is left to the next call. Writes of one
-        message follow each other, and an older version never overwrites a newer one.
+    async def show(self, op: Operation, *, now: datetime, force: bool = False) -> Message:
+        """Bring an operation's message and its thread up to date; the first time, post it.
+
+        What is written is the newest version in the store, not the one given. Without `force`, an update that comes
+        too soon after the last one is held back and written when the pause is over, so the last one always arrives.
         """
         async with self._writing[op.id]:
-            view = card(op, now)
+            shown = self._shown[op.id]
             message = op.message
             if message is None:
+                view = card(op, now)
                 message, fresh = await self._post(f"card:{op.id}", op.request.channel, view, None)
                 if fresh:
-                    self._shown[op.id] = (time.monotonic(), op.version, view)
-            since, version, last = self._shown.get(op.id, (0.0, -1, None))
-            soon = not force and time.monotonic() - since < self._pause
-            if last != view and not soon and op.version >= version:
+                    shown.at, shown.view = time.monotonic(), view
+            left = shown.at + self._pause.total_seconds() - time.monotonic()
+            if force or left <= 0:
+                await self._write(op, message, now)
+            else:
+                self._hold_back(op, message, now, left)
+        return message
+
+    async def _write(self, op: Operation, message: Message, now: datetime) -> None:
+        """Write the newest version, and what its thread lacks.
+
+        Two processes may write the same message: whoever wrote looks again, so the last one to write has the newest.
+        """
+        shown = self._shown[op.id]
+        while True:
+            op = await self._newest(op)
+            view = card(op, now)
+            if view != shown.view:
                 await self.update(message, view)
-                self._shown[op.id] = (time.monotonic(), op.version, view)
+                shown.at, shown.view = time.monotonic(), view
+            newer = await self._newest(op)
+            if newer.version == op.version:
+                break
+            if not newer.status.final:
+                self._hold_back(newer, message, now, self._pause.total_seconds())
+                break
+        for key, reply in thread(op):
+            if key not in shown.replies:
+                await self._post(f"{op.id}:{key}", message.channel, reply, message)
+                shown.replies.add(key)
         if op.status.final:
+            if shown.later:
+                shown.later.cancel()
             self._shown.pop(op.id, None)
             self._writing.pop(op.id, None)
-        return message
+
+    def _hold_back(self, op: Operation, message: Message, now: datetime, seconds: float) -> None:
+        async def write() -> None:
+            await asyncio.sleep(seconds)
+            async with self._writing[op.id]:
+                self._shown[op.id].later = None
+                try:
+                    await self._write(op, message, now + timedelta(seconds=seconds))
+                except (BotError, Unavailable) as error:
+                    log.warning("progress not shown", op=op.id, model=op.request.model, error=str(error))
+
+        shown = self._shown[op.id]
+        if shown.later is None:
+            shown.later = asyncio.create_task(write())
+
+    async def _newest(self, op: Operation) -> Operation:
+        try:
+            return await self._store.load(op.id)
+        except KeyError:  # forgotten by now: what was given is the newest that there is
+            return op
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
         """Post a message exactly once for `key`, over any number of crashes and retries.
@@ -129,10 +197,30 @@ class Slack:
         with slack_errors("chat.update"):
             await self._client.chat_update(channel=message.channel, ts=message.ts, text=view.text, blocks=view.blocks)
 
+    async def open_form(self, trigger_id: str, form: dict[str, Any]) -> str:
+        """Open a form within three seconds of the click that it answers; returns its view id."""
+        with slack_errors("views.open"):
+            answer = await self._client.views_open(trigger_id=trigger_id, view=form)
+        return str(answer["view"]["id"])
+
+    async def update_form(self, view_id: str, form: dict[str, Any]) -> None:
+        with slack_errors("views.update"):
+            await self._client.views_update(view_id=view_id, view=form)
+
     async def whisper(self, channel: str, user: str, text: str) -> None:
-        """An ephemeral answer: errors and help only, since Slack does not promise to deliver it."""
-        with slack_errors("chat.postEphemeral"):
-            await self._client.chat_postEphemeral(channel=channel, user=user, text=text)
+        """An ephemeral answer: errors and help only, since Slack does not promise to deliver it.
+
+        To somebody who is not in the channel it goes as a direct message.
+        """
+        view = lines(text)
+        try:
+            with slack_errors("chat.postEphemeral"):
+                await self._client.chat_postEphemeral(channel=channel, user=user, text=view.text, blocks=view.blocks)
+        except SlackRefused as refused:
+            if refused.code not in ("user_not_in_channel", "channel_not_found", "not_in_channel"):
+                raise
+            with slack_errors("chat.postMessage"):
+                await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
         """Users and user groups as user ids."""

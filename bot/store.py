@@ -25,7 +25,7 @@ T = TypeVar("T")
 _SAVE = """
 -- Writes an operation only over the version that was read; keeps the set of open ones and the audit log with it,
 -- in the same atomic step, so that each transition is logged exactly once.
--- KEYS: operation, open set, audit stream, all set. ARGV: version read (-1: must not exist), new JSON, id,
+-- KEYS: operation, open set, audit stream, all set, set of ends not yet told. ARGV: version read (-1: must not exist), new JSON, id,
 -- time of the request, 'open'|'final', audit JSON, seconds to keep a finished one, audit entries to keep.
 local current = redis.call('GET', KEYS[1])
 local version = current and cjson.decode(current).version or -1
@@ -35,6 +35,7 @@ redis.call('ZADD', KEYS[4], ARGV[4], ARGV[3])
 if ARGV[5] == 'final' then
   redis.call('ZREM', KEYS[2], ARGV[3])
   redis.call('EXPIRE', KEYS[1], ARGV[7])
+  redis.call('SADD', KEYS[5], ARGV[3])
 else
   redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
 end
@@ -102,7 +103,13 @@ class Store:
         with redis_errors():
             return bool(
                 await self._save(
-                    keys=[f"{PREFIX}:op:{op.id}", f"{PREFIX}:ops:open", f"{PREFIX}:audit", f"{PREFIX}:ops"],
+                    keys=[
+                        f"{PREFIX}:op:{op.id}",
+                        f"{PREFIX}:ops:open",
+                        f"{PREFIX}:audit",
+                        f"{PREFIX}:ops",
+                        f"{PREFIX}:ops:untold",
+                    ],
                     args=[
                         read,
                         op.model_dump_json(),
@@ -120,13 +127,28 @@ class Store:
         """The operations that are not over, oldest first."""
         with redis_errors():
             ids = await self._redis.zrange(f"{PREFIX}:ops:open", 0, -1)
-            texts = await self._redis.mget([f"{PREFIX}:op:{_text(i)}" for i in ids]) if ids else []
-        found = [Operation.model_validate_json(text) for text in texts if text]
+        found = await self._all([_text(i) for i in ids])
         return [
             op
             for op in found
             if (kind is None or op.request.kind is kind) and (model is None or op.request.model == model)
         ]
+
+    async def untold(self) -> list[Operation]:
+        """The operations whose end is not known to have reached Slack."""
+        with redis_errors():
+            ids = await self._redis.smembers(f"{PREFIX}:ops:untold")
+        return await self._all(sorted(map(_text, ids)))
+
+    async def note_told(self, op_id: str) -> None:
+        with redis_errors():
+            await self._redis.srem(f"{PREFIX}:ops:untold", op_id)
+
+    async def _all(self, ids: list[str]) -> list[Operation]:
+        """The operations with these ids that are still remembered."""
+        with redis_errors():
+            texts = await self._redis.mget([f"{PREFIX}:op:{op_id}" for op_id in ids]) if ids else []
+        return [Operation.model_validate_json(text) for text in texts if text]
 
     async def audit(self, count: int = 1000) -> list[dict[str, str]]:
         """The newest entries of the audit log, oldest first."""

@@ -7,6 +7,8 @@ from typing import Any
 import structlog
 
 from bot.errors import BotError, Unavailable
+from bot.services import Services
+from bot.views import lines
 
 log = structlog.get_logger(__name__)
 
@@ -31,4 +33,14 @@ async def answered(respond: Respond, work: Awaitable[str | None]) -> None:
         log.exception("unexpected error", error_id=error_id)
         text = f"Something unexpected went wrong. Search Stoker's log for `{error_id}`."
     if text:
-        await respond(text=text, response_type="ephemeral", replace_original=False)
+        view = lines(text)
+        await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
+
+
+def whisperer(svc: Services, channel: str, user: str) -> Respond:
+    """How to answer the sender of a form, which has no response_url."""
+
+    async def respond(*, text: str, **_: object) -> None:
+        await svc.slack.whisper(channel, user, text)
+
+    return respond

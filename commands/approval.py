@@ -8,8 +8,20 @@ from bot.domain import Message
 from bot.idle import keep
 from bot.operations.life import cancel, vote
 from bot.services import Services
-from bot.views import APPROVE, BRING_DOWN, CANCEL, DENY, KEEP, ROLL_OUT, code, settled_reminder
-from commands.answers import answered
+from bot.views import (
+    APPROVE,
+    BECAUSE,
+    BECAUSE_FORM,
+    BRING_DOWN,
+    CANCEL,
+    DENY,
+    KEEP,
+    ROLL_OUT,
+    because_form,
+    code,
+    settled_reminder,
+)
+from commands.answers import answered, whisperer
 from commands.gpu import down
 
 Body = dict[str, Any]
@@ -27,6 +39,19 @@ def register(app: AsyncApp, svc: Services) -> None:
         await ack()
         await answered(respond, _vote(svc, action["value"], body["user"]["id"], approve=False))
 
+    @app.action(BECAUSE)
+    async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        await ack()
+        await answered(respond, _ask_why(svc, action["selected_option"]["value"], body["trigger_id"]))
+
+    @app.view(BECAUSE_FORM)
+    async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
+        await ack()
+        verb, _, op_id = view["private_metadata"].partition(":")
+        actor, reason = body["user"]["id"], view["state"]["values"]["reason"]["value"]["value"].strip()
+        work = _vote(svc, op_id, actor, approve=verb == "approve", reason=reason)
+        await answered(whisperer(svc, svc.config.slack.channel, actor), work)
+
     @app.action(CANCEL)
     async def cancelled(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
@@ -43,8 +68,13 @@ def register(app: AsyncApp, svc: Services) -> None:
         await answered(respond, _keep(svc, action["value"], body))
 
 
-async def _vote(svc: Services, op_id: str, actor: str, *, approve: bool) -> None:
-    await vote(svc, op_id, actor, approve=approve)
+async def _vote(svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "") -> None:
+    await vote(svc, op_id, actor, approve=approve, reason=reason)
+
+
+async def _ask_why(svc: Services, choice: str, trigger: str) -> None:
+    verb, _, op_id = choice.partition(":")
+    await svc.slack.open_form(trigger, because_form(await svc.store.load(op_id), verb))
 
 
 async def _cancel(svc: Services, op_id: str, actor: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import structlog
 from docket import Retry
 
-from bot.domain import AlreadyDecided, Kind, Operation, Phase, Plan, Request, Status, Vote, operation_id
+from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
 from bot.policy import Verdict, may_cancel, may_deny, may_vote
 from bot.services import Services
@@ -106,9 +106,7 @@ async def vote(svc: Services, op_id: str, actor: str, *, approve: bool, reason: 
         return op.moved(Status.APPROVED, now, outcome="") if len(op.approvals) >= svc.config.approvals.quorum else op
 
     op = await svc.store.update(op_id, counted, event="approved" if approve else "denied")
-    if not op.status.final:
-        await enqueue(svc, op)
-    await show(svc, op, force=True)
+    await _decided(svc, op)
     return op
 
 
@@ -128,10 +126,18 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
         return op.moved(Status.CANCELLED, now, outcome=f"Cancelled by <@{actor}>. Nothing was started.")
 
     op = await svc.store.update(op_id, cancelled, event="cancelled")
+    await _decided(svc, op)
+    return op
+
+
+async def _decided(svc: Services, op: Operation) -> None:
+    """A decision counts once it is written: a Slack that does not answer now is told later, and the click succeeds."""
     if not op.status.final:
         await enqueue(svc, op)
-    await show(svc, op, force=True)
-    return op
+    try:
+        await (tell_end(svc, op) if op.status.final else show(svc, op, force=True))
+    except Unavailable as error:
+        log.warning("decision not shown yet", op=op.id, model=op.request.model, error=str(error))
 
 
 async def expire(svc: Services, op_id: str) -> None:
@@ -148,7 +154,7 @@ async def expire(svc: Services, op_id: str) -> None:
 
     op = await svc.store.update(op_id, expired, event="expired")
     if op.status is Status.EXPIRED:
-        await show(svc, op, force=True)
+        await tell_end(svc, op)
 
 
 def _open_pull(op: Operation) -> bool:
@@ -162,7 +168,9 @@ async def finish(svc: Services, op_id: str, status: Status, outcome: str) -> Ope
     def ended(op: Operation) -> Operation:
         return op if op.status.final else op.with_phases_ended(now).moved(status, now, outcome=outcome)
 
-    return await show(svc, await svc.store.update(op_id, ended, event=str(status)), force=True)
+    op = await svc.store.update(op_id, ended, event=str(status))
+    await tell_end(svc, op)
+    return op
 
 
 async def enter(svc: Services, op_id: str, phase: str) -> None:
@@ -177,6 +185,16 @@ async def chronicle(svc: Services, op_id: str, phases: Sequence[Phase]) -> None:
     now = svc.clock()
     op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phases(phases, now))
     await show_progress(svc, op)
+
+
+async def note(svc: Services, op_id: str, title: str, text: str) -> None:
+    """Put something to read into the operation's thread: log lines, a comparison, a diagnosis. Safe to repeat."""
+    said = Note(title=title, text=text)
+
+    def noted(op: Operation) -> Operation:
+        return op if said in op.notes else op.model_copy(update={"notes": (*op.notes, said)})
+
+    await show_progress(svc, await svc.store.update(op_id, noted))
 
 
 async def show_progress(svc: Services, op: Operation) -> None:
@@ -234,19 +252,22 @@ async def settled(svc: Services, op_id: str, retry: Retry) -> AsyncIterator[None
             raise
         await _fail(svc, op_id, f"{error}. Tried {retry.attempt} times.")
     except BotError as error:
-        await _fail(svc, op_id, error.message)
+        await _fail(svc, op_id, error.message, error.details)
     except Exception:
         error_id = uuid.uuid4().hex[:8]
         log.exception("unexpected error", op=op_id, error_id=error_id)
         await _fail(svc, op_id, f"Something unexpected went wrong. Search Stoker's log for `{error_id}`.")
 
 
-async def _fail(svc: Services, op_id: str, why: str) -> None:
+async def _fail(svc: Services, op_id: str, why: str, details: str = "") -> None:
     op = await svc.store.load(op_id)
     if op.status is Status.REQUESTED:
         await refuse(svc, op, why)
     elif not op.status.final and not op.failure:
-        op = await svc.store.update(op_id, lambda op: op.model_copy(update={"failure": why, "updated": svc.clock()}))
+        now, seen = svc.clock(), (Note(title="What was seen", text=details),) if details else ()
+        op = await svc.store.update(
+            op_id, lambda op: op.model_copy(update={"failure": why, "updated": now, "notes": (*op.notes, *seen)})
+        )
         # A task's own key is taken while it runs, so the undoing is a task of its own.
         await svc.docket.add("advance", key=f"{op_id}:undo")(op_id)
 
@@ -255,5 +276,13 @@ async def refuse(svc: Services, op: Operation, why: str) -> None:
     """Tell the sender alone that it cannot work; the channel is not bothered."""
     now = svc.clock()
     op = await svc.store.update(op.id, lambda op: op.moved(Status.REFUSED, now, outcome=why), event="refused")
-    if op.request.actor:
-        await svc.slack.whisper(op.request.channel, op.request.actor, why)
+    await tell_end(svc, op)
+
+
+async def tell_end(svc: Services, op: Operation) -> None:
+    """See that an operation's end has reached Slack; until it has, `sweep` comes back to it."""
+    if op.status is not Status.REFUSED:
+        await show(svc, op, force=True)
+    elif op.request.actor:
+        await svc.slack.whisper(op.request.channel, op.request.actor, op.outcome)
+    await svc.store.note_told(op.id)

@@ -8,6 +8,7 @@ import structlog
 from docket import Depends, ExponentialRetry, Perpetual, Retry
 
 from bot.domain import Kind, Operation, Status
+from bot.errors import BotError, Unavailable
 from bot.operations import change, gpu, life
 from bot.services import Services, services
 
@@ -16,13 +17,16 @@ log = structlog.get_logger(__name__)
 _RETRY = ExponentialRetry(attempts=6, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
 
 
+_TELLING = timedelta(seconds=20)
+"""For this long an end is still being told by whoever wrote it."""
+
+
 async def advance(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Carry an operation on from wherever it is."""
     async with life.settled(svc, op_id, retry):
         op = await svc.store.load(op_id)
         if op.status.final:
-            if op.status is not Status.REFUSED:
-                await life.show(svc, op, force=True)
+            await life.tell_end(svc, op)
         elif op.status is Status.AWAITING and not op.failure:
             await (change.close(svc, op) if life.is_closing(op) else life.present(svc, op))
         else:
@@ -54,9 +58,18 @@ async def follow(op_id: str, svc: Services = Depends(services), retry: Retry = _
 async def sweep(
     svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)
 ) -> None:
-    """See that every open operation has a task, also when a crash came between a decision and its task."""
+    """See that every open operation has a task, also when a crash came between a decision and its task.
+
+    And that every end is told, also when Slack did not answer then.
+    """
     for op in await svc.store.open():
         await life.enqueue(svc, op)
+    for op in await svc.store.untold():
+        if svc.clock() - op.updated > _TELLING:
+            try:
+                await life.tell_end(svc, op)
+            except (BotError, Unavailable) as error:
+                log.warning("end not told", op=op.id, model=op.request.model, error=str(error))
 
 
 async def poll_pulls(

@@ -1,0 +1,47 @@
+"""How things look in Slack. Pure: domain values in, Block Kit out; no client and no clock.
+
+text.py      what people and APIs wrote, made safe; how money and times are written
+blocks.py    Block Kit's pieces within Slack's limits
+card.py      the one message of an operation, and its thread
+reminder.py  what is said to the holder of the GPU
+modals.py    the forms
+"""
+
+from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
+from bot.views.card import APPROVE, BECAUSE, CANCEL, DENY, ROLL_OUT, card, thread
+from bot.views.modals import BECAUSE_FORM, add_form, because_form
+from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, busy_line, reminder, settled_reminder
+from bot.views.text import clock, code, escape, inline, money, person
+
+__all__ = [
+    "APPROVE",
+    "BECAUSE",
+    "BECAUSE_FORM",
+    "BRING_DOWN",
+    "BRING_UP",
+    "CANCEL",
+    "DENY",
+    "KEEP",
+    "ROLL_OUT",
+    "Blocks",
+    "View",
+    "actions",
+    "add_form",
+    "because_form",
+    "busy_line",
+    "button",
+    "card",
+    "clock",
+    "code",
+    "context",
+    "escape",
+    "header",
+    "inline",
+    "lines",
+    "money",
+    "person",
+    "reminder",
+    "section",
+    "settled_reminder",
+    "thread",
+]

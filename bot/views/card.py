@@ -1,0 +1,258 @@
+"""The one message of an operation, designed once and used for every kind, and what goes into its thread.
+
+From top to bottom: what; in which state, who and why; how it ended; the plan with its cost; the phases with their
+times; who decided; the buttons; what one must know before pressing them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from bot.domain import Check, Kind, Operation, Phase, Pull, Status, Vote
+from bot.durations import show_duration
+from bot.views.blocks import (
+    Block,
+    Blocks,
+    View,
+    actions,
+    button,
+    context,
+    fields,
+    fitted,
+    header,
+    overflow,
+    preformatted,
+    section,
+)
+from bot.views.text import clock, code, cut, escape, inline, person
+
+APPROVE, DENY, CANCEL, ROLL_OUT, BECAUSE = "approve", "deny", "cancel", "roll_out", "because"
+"""The actions of a card. `because` is the menu that asks for a reason first."""
+
+COURSE: Mapping[Kind, tuple[str, ...]] = {
+    Kind.GPU_UP: (
+        "syncing",
+        "starting",
+        "waiting for a node",
+        "pulling the image",
+        "staging weights",
+        "loading",
+        "smoke tests",
+    ),
+    Kind.GPU_DOWN: ("scaling to zero", "waiting until the pod is gone"),
+    Kind.MODEL_ADD: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
+    Kind.MODEL_SWAP: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
+}
+"""The phases that an operation usually goes through, as the operations name them: those to come are shown too."""
+
+_ICON = {
+    Status.REQUESTED: "⏳",
+    Status.AWAITING: "✋",
+    Status.APPROVED: "👍",
+    Status.RUNNING: "🔥",
+    Status.SUCCEEDED: "✅",
+    Status.FAILED: "❌",
+    Status.DENIED: "🚫",
+    Status.EXPIRED: "⌛",
+    Status.CANCELLED: "↩️",
+    Status.REFUSED: "🚫",
+}
+_ROWS, _PHASES, _VOTES, _WARNINGS = 20, 20, 5, 6
+"""The most of each that a card shows; the pull request and the thread have the rest."""
+
+
+def title(op: Operation) -> str:
+    """What is asked for, as plain text: not escaped."""
+    model = op.request.model
+    match op.request.kind:
+        case Kind.GPU_UP:
+            return f"Bring up {model}"
+        case Kind.GPU_DOWN:
+            return f"Bring down {model}"
+        case Kind.MODEL_ADD:
+            return f"Add {model}, serving {op.request.hf_id}"
+        case Kind.MODEL_SWAP:
+            return f"Swap {model} to {op.request.hf_id}"
+        case _:
+            assert_never(op.request.kind)
+
+
+def card(op: Operation, now: datetime) -> View:
+    """The message as it should look now."""
+    blocks: Blocks = [header(f"{_ICON[op.status]} {title(op)}"), section(_headline(op))]
+    if op.outcome:
+        blocks.append(section(cut(op.outcome, 2500)))
+    blocks += _plan(op)
+    if op.phases:
+        blocks.append(_progress(op, now))
+    if op.checks:
+        blocks.append(section(_smoke(op.checks)))
+    blocks += [context(_vote(vote)) for vote in op.votes[-_VOTES:]]
+    if buttons := _buttons(op):
+        blocks.append(actions(*buttons))
+    blocks.append(context(*_footer(op, now)))
+    return View(text=f"{inline(title(op), 150)}: {op.status}", blocks=fitted(blocks))
+
+
+def thread(op: Operation) -> tuple[tuple[str, View], ...]:
+    """What belongs below the card, once each, by a key that is new when the content is: evidence, logs, diagnosis."""
+    posts = []
+    if op.checks:
+        passed = all(check.passed for check in op.checks)
+        blocks = [section(f"*Smoke tests: {'all passed' if passed else 'not all passed'}*")]
+        blocks += [section(_check(check)) for check in op.checks[:40]]
+        posts.append((f"smoke:{_digest(op.checks)}", View(text="Smoke tests", blocks=fitted(blocks))))
+    for note in op.notes[:20]:
+        blocks = [section(f"*{inline(note.title, 200)}*"), preformatted(note.text)]
+        posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
+    return tuple(posts)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _headline(op: Operation) -> str:
+    state = str(op.status).capitalize()
+    if not op.status.final and op.failure:
+        state = "Being undone, because it went wrong"
+    elif not op.status.final and op.cancelled_by:
+        state = f"Being cancelled by {person(op.cancelled_by)}"
+    asked = f"asked by {person(op.request.actor)}"
+    if op.request.hold:
+        asked += f" for {show_duration(op.request.hold)}"
+    if op.request.reason:
+        asked += f" because {inline(op.request.reason, 600)}"
+    if not op.status.final and op.failure:
+        asked += f"\n{cut(op.failure, 1000)}"
+    return f"*{state}* · {asked}"
+
+
+def _plan(op: Operation) -> Blocks:
+    """While it matters, in two columns; after the end, one quiet line."""
+    plan = op.plan
+    if plan is None:
+        return []
+    rows = [(inline(label, 60), inline(value, 300)) for label, value in plan.rows[:_ROWS]]
+    pull = [_pull(plan.pull)] if plan.pull else []
+    if op.status.final:
+        told = " · ".join(f"{label}: {value}" for label, value in rows)
+        return [context(*(text for text in (cut(told, 900), *pull) if text))] if told or pull else []
+    blocks = fields([f"*{label}*\n{value}" for label, value in rows])
+    blocks += [section(text) for text in pull]
+    if plan.warnings:
+        shown = [f"⚠️ {inline(text, 350)}" for text in plan.warnings[:_WARNINGS]]
+        more = len(plan.warnings) - len(shown)
+        blocks.append(section("\n".join([*shown, *([f"… and {more} more in the pull request"] if more else [])])))
+    return blocks
+
+
+def _pull(pull: Pull) -> str:
+    link = f"<{pull.url}|Pull request #{pull.number}>"
+    if pull.merge_commit:
+        by = f" by {inline(pull.merged_by, 60)}" if pull.merged_by else ""
+        return f"{link} merged{by} as {code(pull.merge_commit[:10])}"
+    words = {
+        "none": "no checks",
+        "pending": "checks are running",
+        "success": "checks passed",
+        "failure": "checks failed" + (f": {inline(', '.join(pull.failing), 300)}" if pull.failing else ""),
+    }
+    line = f"{link} at {code(pull.head[:10])} — {words.get(pull.checks, pull.checks)}"
+    if pull.mergeable is False:
+        line += "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel and ask again."
+    return line
+
+
+def _progress(op: Operation, now: datetime) -> Block:
+    """Each phase with its time: done, running, to come. After a good end, in one line."""
+    if op.status is Status.SUCCEEDED:
+        took = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
+        told = " → ".join(f"{inline(p.name, 60)} {_took(p, now)}" for p in op.phases[-_PHASES:])
+        return context(f"✔️ {took}: {told}")
+    shown = op.phases[-_PHASES:]
+    rows = [f"… {len(op.phases) - len(shown)} earlier"] if len(op.phases) > len(shown) else []
+    rows += [_phase(op, phase, now, last=phase is shown[-1]) for phase in shown]
+    if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
+        rows += [f"▫️ {escape(name)}" for name in _to_come(op)]
+    return section("\n".join(rows))
+
+
+def _to_come(op: Operation) -> tuple[str, ...]:
+    course = COURSE.get(op.request.kind, ())
+    past = [course.index(phase.name) for phase in op.phases if phase.name in course]
+    return course[max(past) + 1 :] if past else ()
+
+
+def _phase(op: Operation, phase: Phase, now: datetime, *, last: bool) -> str:
+    detail = f" — {inline(phase.detail, 200)}" if phase.detail else ""
+    if phase.ended is None:
+        return f"🔸 *{inline(phase.name, 60)}* … {_took(phase, now)}{detail}"
+    wrong = last and op.status in (Status.FAILED, Status.CANCELLED)
+    return f"{'✖️' if wrong else '✔️'} {inline(phase.name, 60)} · {_took(phase, now)}{detail}"
+
+
+def _took(phase: Phase, now: datetime) -> str:
+    return show_duration(max((phase.ended or now) - phase.began, timedelta()))
+
+
+def _smoke(results: tuple[Check, ...]) -> str:
+    """What failed with its evidence; what passed by name, for its evidence is in the thread."""
+    good = [check for check in results if check.passed]
+    rows = [_check(check) for check in results if not check.passed][:10]
+    if good:
+        names = ", ".join(inline(check.name, 80) for check in good[:20])
+        rows.append(f"✅ {len(good)} of {len(results)} passed: {names}")
+    return "*Smoke tests* (evidence in the thread)\n" + "\n".join(rows)
+
+
+def _check(check: Check) -> str:
+    return f"{'✅' if check.passed else '❌ failed:'} {inline(check.name, 80)} — {inline(check.evidence, 500)}"
+
+
+def _vote(vote: Vote) -> str:
+    why = f": {inline(vote.reason, 300)}" if vote.reason else ""
+    return f"{'👍 Approved' if vote.approve else '🚫 Denied'} by {person(vote.by)} at {clock(vote.at)}{why}"
+
+
+def _buttons(op: Operation) -> list[Block]:
+    cancel = button("Cancel", CANCEL, op.id)
+    if op.status is Status.AWAITING:
+        pull = op.plan.pull if op.plan else None
+        deny = button("Deny", DENY, op.id, "danger")
+        approve = button("Approve", APPROVE, op.id, "primary")
+        if pull and not pull.merge_commit:
+            approve = button("Approve & roll out", ROLL_OUT, op.id, "primary")
+            if pull.checks not in ("success", "none") or pull.mergeable is False:
+                return [deny, cancel, _because(op, "deny")]
+        return [approve, deny, cancel, _because(op, "approve", "deny")]
+    if op.status in (Status.APPROVED, Status.RUNNING) and op.request.kind is Kind.GPU_UP and not op.failure:
+        return [cancel] if not op.cancelled_by else []
+    return []
+
+
+def _because(op: Operation, *verbs: str) -> Block:
+    return overflow(BECAUSE, *((f"{verb.capitalize()} because …", f"{verb}:{op.id}") for verb in verbs))
+
+
+def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
+    if op.status.final:
+        lasted = show_duration(op.updated - op.request.at)
+        return (f"Ended at {clock(op.updated)}, {lasted} after it was asked", f"Operation {op.id}")
+    if op.status is Status.AWAITING and op.expires:
+        hint = "An approver decides, not who asked."
+        return (f"{hint} Expires at {clock(op.expires)}, in {show_duration(op.expires - now)}.", _no_return(op, op.id))
+    return (f"Operation {op.id}",) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
+
+
+def _no_return(op: Operation, op_id: str) -> str:
+    """Until when `Cancel` works."""
+    match op.request.kind:
+        case Kind.GPU_UP:
+            until = "Cancel works while it boots; after that, `/gpu down`."
+        case Kind.MODEL_ADD | Kind.MODEL_SWAP:
+            until = "Cancel works until the merge; after that, a revert."
+        case _:
+            until = ""
+    return f"{until} · Operation {op_id}".removeprefix(" · ")
