@@ -6,7 +6,7 @@ expect "Approve"
 @lead clicks "Approve"
 expect "starting" within 15s                 # between scale and ready
 bot is killed
-expect "pulling the image …" within 60s         # during the boot
+expect "pulling the image" within 60s         # during the boot
 bot is killed
 expect "Smoke tests" within 60s
 bot is killed                                # during the smoke tests
