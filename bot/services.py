@@ -92,15 +92,15 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         slack = Slack(web, store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
-        github_token = settings.github_token
-
-        async def token() -> SecretStr:
-            if github_token is None:
-                raise SettingsError("GITHUB_TOKEN is not set, so no pull request can be opened.")
-            return github_token
 
         async def git_token() -> SecretStr | None:
-            return github_token
+            return settings.current("github_token")
+
+        async def token() -> SecretStr:
+            found = await git_token()
+            if found is None:
+                raise SettingsError("GITHUB_TOKEN is not set, so no pull request can be opened.")
+            return found
 
         async def master_key() -> SecretStr:
             ref = config.litellm.master_key

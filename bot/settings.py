@@ -1,12 +1,14 @@
 """Every setting, and the only reader of the environment.
 
-Secrets and addresses come from environment variables; policy and layout from the YAML file named by
-`STOKER_CONFIG`. A wrong one stops the start with one line that names it (`SettingsError`).
+Secrets and addresses come from environment variables, secrets also from the files in `STOKER_SECRETS_DIR`; policy and
+layout from the YAML file named by `STOKER_CONFIG`. A wrong one stops the start with one line that names it
+(`SettingsError`).
 """
 
+import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -159,7 +161,12 @@ class Settings(BaseSettings):
     )
     github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
     git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")
-    redis_url: str = Field(default="", description="Any Redis; empty starts an embedded server, data on disk.")
+    redis_url: str = Field(
+        default="",
+        pattern=r"^((redis|rediss|(redis|rediss)\+(sentinel|cluster)|unix)://.+)?$",
+        description="redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster://; empty starts an embedded server.",
+    )
+    redis_password: SecretStr | None = Field(default=None, description="Its password, when it is not in the address.")
     litellm_url: str = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
     vllm_url_template: str = Field(
         default="http://{service}.{namespace}.svc:{port}", description="Where a model's Service answers."
@@ -167,6 +174,15 @@ class Settings(BaseSettings):
     hf_endpoint: str = Field(default="https://huggingface.co", description="Hugging Face Hub.")
     hf_token: SecretStr | None = Field(default=None, description="For gated models.")
     kubeconfig: str = Field(default="", description="Path of a kubeconfig; empty means in-cluster.")
+    stoker_secrets_dir: Path | None = Field(
+        default=None, description="Directory with one file a secret, named like its variable; a mounted Secret."
+    )
+    stoker_log: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, else JSON."
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="", description="Collector for traces of operations (OTLP over HTTP); empty: none are made."
+    )
     stoker_config: Path | None = Field(default=None, description="The YAML file with policy and layout.")
     stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
     stoker_port: int = Field(default=8080, ge=1, le=65535, description="Port of /healthz, /readyz and the webhooks.")
@@ -179,6 +195,19 @@ class Settings(BaseSettings):
             raise ValueError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set")
         return self
 
+    def current(self, secret: str) -> SecretStr | None:
+        """A secret as it is now: a mounted file may have been rotated since the start; else what was set at the start."""
+        if self.stoker_secrets_dir:
+            for name in (secret.upper(), secret):
+                try:
+                    text = (self.stoker_secrets_dir / name).read_text(encoding="utf-8").strip()
+                except OSError:
+                    continue
+                if text:
+                    return SecretStr(text)
+        value: SecretStr | None = getattr(self, secret)
+        return value
+
     @property
     def remote(self) -> str:
         return self.git_remote_url or f"https://github.com/{self.github_repository}.git"
@@ -186,8 +215,11 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the environment and the file it names; SettingsError says in one line what is wrong."""
+    mounted = os.environ.get("STOKER_SECRETS_DIR") or None
+    if mounted and not Path(mounted).is_dir():
+        raise SettingsError(f"STOKER_SECRETS_DIR: there is no directory {mounted}; mount the Secret there")
     try:
-        settings = Settings()
+        settings = Settings(_secrets_dir=mounted)
     except ValidationError as error:
         raise SettingsError(_first_problem(error, env=True)) from None
     config = load_config(settings.stoker_config) if settings.stoker_config else Config()

@@ -26,11 +26,12 @@ def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
         return web.Response(text="ready\n")
 
     async def github(request: web.Request) -> web.Response:
-        secret, body = svc.settings.github_webhook_secret, await request.read()
+        secret, body = svc.settings.current("github_webhook_secret"), await request.read()
         if secret is None:
             return web.Response(text="GITHUB_WEBHOOK_SECRET is not set\n", status=404)
         digest = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(f"sha256={digest}", request.headers.get("X-Hub-Signature-256", "")):
+        given = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(f"sha256={digest}".encode(), given):
             return web.Response(text="bad signature\n", status=401)
         delivery = request.headers.get("X-GitHub-Delivery", "")
         for op in await svc.store.open():

@@ -63,6 +63,7 @@ def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str
         ("SLACK_APP_TOKEN", "", "SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set"),
         ("GITHUB_REPOSITORY", "acme", "GITHUB_REPOSITORY: String should match pattern"),
         ("STOKER_PORT", "http", "STOKER_PORT: Input should be a valid integer"),
+        ("REDIS_URL", "redis.stoker.svc:6379", "REDIS_URL: String should match pattern"),
         ("STOKER_CONFIG", "/nowhere.yaml", "STOKER_CONFIG: cannot read /nowhere.yaml"),
     ],
 )
@@ -86,3 +87,45 @@ def test_the_channel_is_required(config: Path) -> None:
 def test_a_token_is_never_shown(config: Path) -> None:
     """Settings print without their secrets."""
     assert "xoxb-1" not in repr(load_settings())
+
+
+@pytest.fixture
+def secrets(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A mounted Secret with GITHUB_TOKEN in it."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    (directory / "GITHUB_TOKEN").write_text("ghp-first\n")
+    monkeypatch.setenv("STOKER_SECRETS_DIR", str(directory))
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    return directory
+
+
+def test_secrets_come_from_mounted_files(secrets: Path) -> None:
+    """A Secret mounted as a directory needs no environment; the line break that files end in is no part of a token."""
+    found = load_settings().github_token
+    assert found is not None
+    assert found.get_secret_value() == "ghp-first"
+
+
+def test_a_rotated_secret_is_read_without_a_restart(secrets: Path) -> None:
+    """What kubelet writes into the mounted file is what the next request uses."""
+    settings = load_settings()
+    (secrets / "GITHUB_TOKEN").write_text("ghp-second")
+    current = settings.current("github_token")
+    assert current is not None
+    assert current.get_secret_value() == "ghp-second"
+
+
+def test_a_secret_from_the_environment_stays_as_it_was(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without mounted files the environment of the start is all there is."""
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp-env")
+    current = load_settings().current("github_token")
+    assert current is not None
+    assert current.get_secret_value() == "ghp-env"
+
+
+def test_a_missing_directory_of_secrets_is_named(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Secret that is not mounted stops the start."""
+    monkeypatch.setenv("STOKER_SECRETS_DIR", str(tmp_path / "nothing"))
+    with pytest.raises(SettingsError, match="STOKER_SECRETS_DIR: there is no directory"):
+        load_settings()

@@ -1,0 +1,50 @@
+"""The chart, rendered by Helm's own library, and what its objects say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+Object = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "stoker"
+MINIMAL: Object = {
+    "config": {"slack": {"channel": "C0123456789"}, "roles": {"approvers": ["U0LEAD"]}},
+    "env": {"GITHUB_REPOSITORY": "acme/llm-platform"},
+}
+FULL: Object = MINIMAL | {
+    "redis": {"auth": True},
+    "ingress": {"enabled": True, "host": "stoker.example.com"},
+    "secrets": {"externalSecret": {"enabled": True, "keys": {"SLACK_BOT_TOKEN": "stoker-slack-bot-token"}}},
+    "monitoring": {"serviceMonitor": True, "prometheusRule": True, "dashboard": True},
+}
+
+
+def render(values: Object, namespace: str = "stoker") -> list[Object]:
+    """Every object of the release `stoker`; what Helm refuses is raised as its HelmError."""
+    import helm_python
+
+    with helm_python.Chart.load(CHART) as chart:
+        files: dict[str, str] = chart.render(values, name="stoker", namespace=namespace)
+    return [
+        found
+        for name, text in files.items()
+        if not name.endswith(".txt")
+        for found in YAML(typ="safe").load_all(text)
+        if found
+    ]
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    return [found for found in objects if found["kind"] == kind]
+
+
+def pods(objects: list[Object]) -> Iterator[Object]:
+    """The spec of every pod that the release makes."""
+    for found in objects:
+        if found["kind"] == "Pod":
+            yield found["spec"]
+        elif found["kind"] in ("Deployment", "StatefulSet"):
+            yield found["spec"]["template"]["spec"]

@@ -1,0 +1,144 @@
+"""The chart in helm/stoker: it grants what the bot uses and no more, and it is safe as it comes."""
+
+from typing import Any
+
+import pytest
+
+from bot.clients.kube import Right, rights
+from bot.settings import Config, Settings
+from tests.helm.chart import CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
+
+helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
+
+
+def granted(objects: list[Object]) -> set[Right]:
+    """The Roles and ClusterRoles as the rights that they give, without what is only explained."""
+    found = set()
+    for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
+        for rule in role["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    for verb in rule["verbs"]:
+                        for name in rule.get("resourceNames", [""]):
+                            found.add(Right(verb, resource, group, role["metadata"].get("namespace"), name))
+    return found
+
+
+def used(config: Config) -> set[Right]:
+    return {Right(r.verb, r.resource, r.group, r.namespace, r.name) for r in rights(config)}
+
+
+@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+def test_helm_finds_nothing_to_complain_about(values: Object) -> None:
+    """Helm's strict lint has no warning and no error for the chart."""
+    report = helm.lint(CHART, values, strict=True)
+    assert [m for m in report["messages"] if m["severity"] > 1] == []
+    assert report["errors"] == []
+
+
+def test_the_example_for_argo_cd_installs() -> None:
+    """The values that the catalog group's Application uses are accepted by the chart, and by the bot."""
+    values = helm.values_from_yaml((ROOT / "helm/argocd/platform/stoker/values.yaml").read_text(encoding="utf-8"))
+    assert of_kind(render(values), "ExternalSecret")
+    Config.model_validate(values["config"])
+
+
+ELSEWHERE = {
+    "platform": {"namespace": "models"},
+    "argocd": {"namespace": "gitops"},
+    "vllm": {"api_key": {"namespace": "models", "name": "engine-key", "field": "key"}},
+    "litellm": {"master_key": {"namespace": "models", "name": "gateway", "field": "master"}},
+}
+
+
+@pytest.mark.parametrize("config", [{}, ELSEWHERE], ids=["as it comes", "other namespaces"])
+def test_the_chart_grants_exactly_the_rights_in_use(config: dict[str, Any]) -> None:
+    """A right that the bot uses is in a Role of the namespace it is used in, and no other right is anywhere."""
+    values = MINIMAL | {"config": MINIMAL["config"] | config}
+    assert granted(render(values)) == used(Config.model_validate(values["config"]))
+
+
+def test_each_role_is_bound_to_the_bots_account_alone() -> None:
+    """Every Role has a binding in its namespace, to one ServiceAccount of the release's namespace."""
+    objects = render(MINIMAL)
+    bindings = of_kind(objects, "RoleBinding") + of_kind(objects, "ClusterRoleBinding")
+    roles = of_kind(objects, "Role") + of_kind(objects, "ClusterRole")
+    assert {b["metadata"].get("namespace") for b in bindings} == {r["metadata"].get("namespace") for r in roles}
+    account = {"kind": "ServiceAccount", "name": "stoker", "namespace": "stoker"}
+    assert all(binding["subjects"] == [account] for binding in bindings)
+
+
+@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+def test_no_pod_can_do_more_than_it_must(values: Object) -> None:
+    """No root, no writable root file system, no capability, no mounted token but the bot's own, limits on all."""
+    for spec in pods(render(values)):
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["runAsNonRoot"]
+            assert context["runAsUser"] >= 10000
+            assert context["readOnlyRootFilesystem"]
+            assert not context["allowPrivilegeEscalation"]
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+
+
+def test_no_secret_is_in_the_environment() -> None:
+    """Secrets are files: an environment is inherited, dumped and shown by kubectl describe."""
+    (bot,) = of_kind(render(FULL), "Deployment")
+    container = bot["spec"]["template"]["spec"]["containers"][0]
+    assert "envFrom" not in container
+    secret = {name.upper() for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert not secret & {variable["name"] for variable in container["env"]}
+    assert any(mount["name"] == "secrets" and mount["readOnly"] for mount in container["volumeMounts"])
+
+
+def test_the_bot_understands_what_the_chart_tells_it() -> None:
+    """Every variable that the chart sets is a setting, and the file that it writes is a valid policy."""
+    objects = render(FULL)
+    (bot,) = of_kind(objects, "Deployment")
+    variables = {v["name"].lower() for v in bot["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert variables <= Settings.model_fields.keys()
+    (policy,) = [c for c in of_kind(objects, "ConfigMap") if "stoker.yaml" in c["data"]]
+    said = helm.values_from_yaml(policy["data"]["stoker.yaml"])
+    assert Config.model_validate(said).slack.channel == "C0123456789"
+
+
+def test_redis_never_forgets_a_lease_to_make_room() -> None:
+    """The server that comes with the chart appends every write to a file and evicts nothing."""
+    (redis,) = [c for c in of_kind(render(MINIMAL), "ConfigMap") if "redis.conf" in c["data"]]
+    lines = redis["data"]["redis.conf"].splitlines()
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(lines)
+
+
+def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
+    """One policy denies all for each pod of the release; private addresses are closed but for named namespaces."""
+    policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(MINIMAL), "NetworkPolicy")}
+    deny = policies["stoker-default-deny"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny
+    assert "egress" not in deny
+    internet = [to["ipBlock"] for rule in policies["stoker"]["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert any("10.0.0.0/8" in block.get("except", ()) for block in internet)
+    assert policies["stoker-redis"].get("egress") is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"env": {"GITHUB_REPOSITORY": "acme/llm-platform", "GITHUB_TOKEN": "x"}}, "GITHUB_TOKEN"),
+        ({"env": {"GITHUB_REPOSITORY": "nowhere"}}, "GITHUB_REPOSITORY"),
+        ({"config": {"slack": {"channel": "#gpu-ops"}}}, "channel"),
+        ({"config": {"slack": {"channel": ""}}}, "config.slack.channel"),
+        ({"redis": {"enabled": False}}, "redis.url"),
+        ({"redis": {"enabled": False, "url": "http://redis"}}, "url"),
+        ({"ingress": {"enabled": True}}, "ingress.host"),
+        ({"image": {"digest": "latest"}}, "digest"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(wrong: Object, said: str) -> None:
+    """A value that would not work stops the installation, and the message names it."""
+    with pytest.raises(helm.HelmError, match=said):
+        render(MINIMAL | wrong)
