@@ -151,11 +151,15 @@ class Operation(_Value):
             raise AlreadyDecided(f"This request is already {self.status}{_by_whom(self)}.")
         return self.model_copy(update={"status": status, "updated": now, **changes})
 
-    def with_phase(self, name: str, now: datetime) -> "Operation":
-        """Enter a phase, ending the one before; the same phase again keeps its start."""
-        if self.phases and self.phases[-1].name == name and self.phases[-1].ended is None:
-            return self
-        entered = (*self.with_phases_ended(now).phases, Phase(name=name, began=now))
+    def with_phase(self, name: str, now: datetime, detail: str = "") -> "Operation":
+        """Enter a phase, ending the one before; the same phase again keeps its start and takes the new detail."""
+        last = self.phases[-1] if self.phases else None
+        if last and last.name == name and last.ended is None:
+            if last.detail == (detail or last.detail):
+                return self
+            told = last.model_copy(update={"detail": detail})
+            return self.model_copy(update={"phases": (*self.phases[:-1], told), "updated": now})
+        entered = (*self.with_phases_ended(now).phases, Phase(name=name, began=now, detail=detail))
         return self.model_copy(update={"phases": entered, "updated": now})
 
     def with_phases(self, told: Sequence[Phase], now: datetime) -> "Operation":

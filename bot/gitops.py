@@ -123,6 +123,18 @@ class Repository:
 
         return await self._exclusively(look)
 
+    async def includes(self, later: str, earlier: str) -> bool:
+        """Whether the commit `earlier` is `later` itself or in its history; no for what is no commit (a chart's version)."""
+
+        def look(mirror: "_Mirror") -> bool:
+            mirror.need(earlier)
+            mirror.need(later)
+            return mirror.contains(later, earlier)
+
+        if later == earlier or not COMMIT.fullmatch(later):
+            return later == earlier
+        return await self._exclusively(look)
+
     async def push(self, changes: ChangeSet, *, base: str, branch: str, message: str, when: datetime) -> str:
         """Push one commit with the changes on top of `base` to the branch, and return its id.
 
@@ -258,13 +270,17 @@ class _Mirror:
             self.remote("push", "--quiet", "origin", f"{commit}:{ref}")
         except PushRefused:
             self.fetch()
-            if not self._contains(ref, commit):
+            if not self.contains(ref, commit):
                 raise
 
     def delete(self, branch: str) -> None:
         ref = f"refs/heads/{branch}"
         if self.remote("ls-remote", "origin", ref):
             self.remote("push", "--quiet", "origin", f":{ref}")
+
+    def contains(self, ref: str, commit: str) -> bool:
+        """Whether the commit is in the history of the ref (a branch or a commit)."""
+        return self._execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
 
     def remote(self, *arguments: str, stdin: str | None = None) -> bytes:
         """Run a command that talks to the remote, and tell outages from refusals."""
@@ -300,9 +316,6 @@ class _Mirror:
         if not (self._directory / "HEAD").exists():
             return False
         return self._execute(("cat-file", "-e", f"{commit}^{{commit}}"), None, {})[0] == 0
-
-    def _contains(self, ref: str, commit: str) -> bool:
-        return self._execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
 
     def _execute(self, arguments: tuple[str, ...], stdin: str | None, env: Mapping[str, str]) -> tuple[int, bytes, str]:
         """Status, output and complaint. GitPython's own exception is not raised: its text is not ours to vouch for."""

@@ -9,6 +9,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
 from bot.operations.life import request
+from bot.operations.pulls import already_open, check
 from bot.services import Services
 from bot.views import add_form, code
 from commands.answers import answered
@@ -87,8 +88,23 @@ async def _change(svc: Services, said: Words, command: dict[str, Any], client: A
         options=said.options,
         reason=said.reason,
     )
-    await request(svc, wanted, command["trigger_id"])
-    return f"Preparing a pull request that {'adds' if said.verb == 'add' else 'swaps'} {code(said.names[0])} …"
+    return await _ask(svc, wanted, command["trigger_id"])
+
+
+async def _ask(svc: Services, wanted: Request, delivery: str) -> str:
+    """Set a change going; what cannot become a pull request is refused here, before anything is promised."""
+    await check(svc, wanted)
+    if other := await already_open(svc, wanted):
+        pull = other.plan.pull if other.plan else None
+        return (
+            f"That is open already: <{pull.url}|pull request #{pull.number}>, asked by <@{other.request.actor}>."
+            if pull
+            else ""
+        )
+    await request(svc, wanted, delivery)
+    return (
+        f"Preparing a pull request that {'adds' if wanted.kind is Kind.MODEL_ADD else 'swaps'} {code(wanted.model)} …"
+    )
 
 
 async def endpoints(svc: Services) -> str:

@@ -55,7 +55,7 @@ def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) 
     """The pull request that adds an endpoint; ManifestError says why there can be none."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
     refuse_storage(request.storage)
-    _refuse_taken(tree, layout, request)
+    refuse_taken(tree, layout, request.name)
     template = _template(tree, layout, request)
     pieces = require(tree, layout, template.name)
     sizing = _sizing(request, template, machine)
@@ -74,8 +74,8 @@ def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) 
     )
 
 
-def _refuse_taken(tree: Tree, layout: Layout, request: AddRequest) -> None:
-    name = request.name
+def refuse_taken(tree: Tree, layout: Layout, name: str) -> None:
+    """Refuse a name that is no DNS label, or that a directory, an alias or an Application has already."""
     if not DNS_LABEL.fullmatch(name):
         raise ManifestError(
             f"{name!r} cannot name an endpoint: use small letters, digits and dashes, begin with a letter, "

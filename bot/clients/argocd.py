@@ -5,7 +5,7 @@ CD's user guide documents for kubectl, and the progress is `status.operationStat
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -17,6 +17,13 @@ from bot.errors import BotError
 _REFRESH = "argocd.argoproj.io/refresh"
 _ENDED = ("Succeeded", "Failed", "Error")
 
+Tell = Callable[[str], Awaitable[None]]
+"""Hears what Argo CD says about an operation that is under way."""
+
+
+async def _nobody(_: str) -> None:
+    """Nobody listens."""
+
 
 class SyncFailed(BotError):
     """Argo CD refused or failed a sync, or did not end it in time; the message is Argo CD's own."""
@@ -26,7 +33,8 @@ class Application(BaseModel, frozen=True):
     """An Application as Argo CD sees it now.
 
     `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was
-    last compared with, one a source. `phase`, `message` and `operation_revision` are of the latest operation.
+    last compared with, one a source. `phase`, `message`, `operation_revision` and `operation_revisions` (one a source)
+    are of the latest operation.
     """
 
     name: str
@@ -38,6 +46,7 @@ class Application(BaseModel, frozen=True):
     phase: str | None
     message: str
     operation_revision: str | None
+    operation_revisions: tuple[str, ...]
     destination_namespace: str
 
     def synced_at(self, revision: str) -> bool:
@@ -66,11 +75,20 @@ class ArgoCD:
         ):
             raise self._missing(name)
 
-    async def sync(self, name: str, revision: str, *, actor: str, timeout: float) -> Application:  # noqa: ASYNC109
+    async def sync(
+        self,
+        name: str,
+        revision: str,
+        *,
+        actor: str,
+        timeout: float,  # noqa: ASYNC109
+        tell: Tell = _nobody,
+    ) -> Application:
         """Bring the Application to `revision`; safe to repeat.
 
         Done already: returns. Under way: waited for, not asked twice. Another sync in the way: waited out first.
-        Raises `SyncFailed` with Argo CD's message, also when `timeout` seconds were not enough.
+        `tell` hears Argo CD's messages meanwhile. Raises `SyncFailed` with Argo CD's message, also when a sync window
+        holds the sync back, or `timeout` seconds were not enough.
         """
         last: Application | None = None
         try:
@@ -84,7 +102,7 @@ class ArgoCD:
                     if asked is None and last.synced_at(revision):
                         return last
                     if asked is not None and asked != revision:
-                        await self._ended(name, {})
+                        await self._ended(name, {}, tell)
                         continue
                     before: KubeObject = {}
                     if asked is None:
@@ -93,7 +111,7 @@ class ArgoCD:
                             await self._ask(found, revision, actor)
                         except Conflict:
                             continue
-                    ended = await self._ended(name, before)
+                    ended = await self._ended(name, before, tell)
                     if ended.operation_revision in (revision, None):
                         return _succeeded(ended, revision)
         except TimeoutError as e:
@@ -127,6 +145,46 @@ class ArgoCD:
                 f"Look at it in Argo CD, then try again."
             ) from e
 
+    async def wait_synced(
+        self,
+        name: str,
+        *,
+        includes: Callable[[str], Awaitable[bool]],
+        timeout: float,  # noqa: ASYNC109
+        tell: Tell = _nobody,
+    ) -> Application:
+        """Wait until an Application that syncs by itself is in sync with a commit for which `includes` holds.
+
+        Raises `SyncFailed` as soon as such a sync has failed (Argo CD does not try a commit twice), when a sync window
+        holds it back, and after `timeout` seconds.
+        """
+        last: Application | None = None
+
+        async def any_of(revisions: tuple[str, ...]) -> bool:
+            return any([await includes(revision) for revision in revisions])
+
+        async def look(applications: View) -> Application | None:
+            nonlocal last
+            found = next(iter(applications.values()), None)
+            if found is None:
+                raise self._missing(name)
+            last = _application(found)
+            if last.sync == "Synced" and await any_of(last.revisions):
+                return last
+            if last.phase in ("Failed", "Error") and await any_of(last.operation_revisions):
+                raise _failed(last, last.operation_revisions[-1])
+            await _report(last, tell)
+            return None
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._kube.follow(self._only(name), look=look)
+        except TimeoutError as e:
+            raise SyncFailed(
+                f"Argo CD did not sync {name} by itself in {timeout:.0f} s ({_describe(last)}). "
+                f"Look at the Application in Argo CD, then try again."
+            ) from e
+
     async def _ask(self, found: KubeObject, revision: str, actor: str) -> None:
         spec = found["spec"]
         sync: dict[str, Any] = {
@@ -147,7 +205,7 @@ class ArgoCD:
         if await self._kube.patch(self._applications, name, patch) is None:
             raise self._missing(name)
 
-    async def _ended(self, name: str, before: KubeObject) -> Application:
+    async def _ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
         """The Application once nothing is under way and its latest operation is no longer the one `before`."""
         seen = False  # two operations in one second may look the same, as Argo CD's times are whole seconds
 
@@ -157,8 +215,11 @@ class ArgoCD:
             if found is None:
                 raise self._missing(name)
             seen = seen or _running(found) or _state(found) != before
-            ended = seen and _under_way(found) is None and _state(found).get("phase") in _ENDED
-            return _application(found) if ended else None
+            application = _application(found)
+            if seen and _under_way(found) is None and application.phase in _ENDED:
+                return application
+            await _report(application, tell)
+            return None
 
         return await self._kube.follow(self._only(name), look=look)
 
@@ -191,10 +252,26 @@ def _running(found: KubeObject) -> bool:
 def _succeeded(application: Application, revision: str) -> Application:
     if application.phase == "Succeeded":
         return application
-    raise SyncFailed(
+    raise _failed(application, revision)
+
+
+def _failed(application: Application, revision: str) -> SyncFailed:
+    return SyncFailed(
         f"Argo CD could not sync {application.name} to {revision[:7]}: {application.message or application.phase} "
         f"— mend that (in git, or in Argo CD), then try again."
     )
+
+
+async def _report(application: Application, tell: Tell) -> None:
+    """Pass on what Argo CD says of a running operation; one that waits for a sync window does not end by itself."""
+    if application.phase != "Running":
+        return
+    if "blocked by sync window" in application.message:  # appcontroller's words (controller/sync.go)
+        raise SyncFailed(
+            f"A sync window holds back the sync of {application.name}: {application.message}. Argo CD starts it when "
+            f"the window opens; open it (argocd proj windows), or try again then."
+        )
+    await tell(application.message)
 
 
 def _describe(application: Application | None) -> str:
@@ -208,7 +285,7 @@ def _application(found: KubeObject) -> Application:
     spec, status, state = found["spec"], found.get("status") or {}, _state(found)
     sync = status.get("sync") or {}
     sources = spec.get("sources") or [spec.get("source") or {}]
-    operation = (state.get("operation") or {}).get("sync") or {}
+    operation, result = (state.get("operation") or {}).get("sync") or {}, state.get("syncResult") or {}
     errors = [c.get("message", "") for c in status.get("conditions") or () if c.get("type", "").endswith("Error")]
     return Application(
         name=found["metadata"]["name"],
@@ -216,12 +293,18 @@ def _application(found: KubeObject) -> Application:
         automated=_is_automated(spec),
         sync=sync.get("status") or "Unknown",
         health=(status.get("health") or {}).get("status") or "Unknown",
-        revisions=tuple(sync.get("revisions") or filter(None, [sync.get("revision")])),
+        revisions=_revisions(sync),
         phase=state.get("phase"),
         message=state.get("message") or "; ".join(filter(None, errors)),
-        operation_revision=operation.get("revision") or (state.get("syncResult") or {}).get("revision"),
+        operation_revision=operation.get("revision") or result.get("revision"),
+        operation_revisions=_revisions(result) or _revisions(operation),
         destination_namespace=(spec.get("destination") or {}).get("namespace") or "",
     )
+
+
+def _revisions(of: KubeObject) -> tuple[str, ...]:
+    """One revision a source: a list for several sources, else the one."""
+    return tuple(of.get("revisions") or filter(None, [of.get("revision")]))
 
 
 def _is_automated(spec: KubeObject) -> bool:

@@ -173,10 +173,10 @@ async def finish(svc: Services, op_id: str, status: Status, outcome: str) -> Ope
     return op
 
 
-async def enter(svc: Services, op_id: str, phase: str) -> None:
-    """Show what an operation is doing now."""
+async def enter(svc: Services, op_id: str, phase: str, detail: str = "") -> None:
+    """Show what an operation is doing now, and what the system that does it says."""
     now = svc.clock()
-    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phase(phase, now))
+    op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phase(phase, now, detail))
     await show_progress(svc, op)
 
 

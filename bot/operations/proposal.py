@@ -3,33 +3,62 @@
 Slack's operations and the terminal's commands both go through here, so both open the same pull request.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Literal
-
-from pydantic import ValidationError
 
 from bot.errors import BotError
 from bot.settings import Config, Gpu
 from manifests.add import AddRequest, plan_add
 from manifests.change import Change
+from manifests.edit import decimal
 from manifests.remove import plan_remove
+from manifests.retarget import refuse_bad_input
+from manifests.review import refuse_storage
 from manifests.sizing import Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
-from manifests.tree import Tree
+from manifests.tree import ManifestError, Tree
 
 Verb = Literal["add", "swap", "remove"]
 Options = tuple[tuple[str, str], ...]
 
-_FIELDS = {
-    "like": "like",
-    "served": "served_name",
-    "context": "context",
-    "quantization": "quantization",
-    "gpu-util": "gpu_utilization",
-    "storage": "storage",
-    "price-in": "price_in",
-    "price-out": "price_out",
-    "group": "group",
+
+def _context(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("give tokens, like 16384")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    share = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
+    if not 0 < share <= 1:
+        raise ValueError("give a share of the GPU's memory, like 0.9")
+    return share
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("give a value")
+    return text
+
+
+def _storage(text: str) -> str:
+    refuse_storage(text)
+    return text
+
+
+_OPTIONS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "like": ("like", _word),
+    "served": ("served_name", _word),
+    "context": ("context", _context),
+    "quantization": ("quantization", _word),
+    "gpu-util": ("gpu_utilization", _share),
+    "storage": ("storage", _storage),
+    "price-in": ("price_in", decimal),
+    "price-out": ("price_out", decimal),
+    "group": ("group", _word),
 }
+"""What is said with `key=value`: the field of the plan's request, and how its text is read."""
+
 _ADD_ALONE = ("like", "group")
 
 
@@ -45,28 +74,46 @@ def planned(
 
     ManifestError says why the repository cannot carry the change. `facts` are of no use to `remove`.
     """
-    layout, fields = config.platform, _fields(verb, options)
+    layout, fields = config.platform, read_options(verb, options)
     if verb == "remove" or facts is None:
         return plan_remove(tree, layout, name)
     wanted = {"name": name, "facts": facts, **fields}
-    try:
-        if verb == "add":
-            return plan_add(tree, layout, AddRequest.model_validate(wanted), machine(config.gpu))
-        return plan_swap(tree, layout, SwapRequest.model_validate(wanted), machine(config.gpu))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        option = next((key for key, field in _FIELDS.items() if field == first["loc"][0]), str(first["loc"][0]))
-        raise BotError(f"The option {option}= cannot be read: {first['msg']}.") from error
+    if verb == "add":
+        return plan_add(tree, layout, AddRequest.model_validate(wanted), machine(config.gpu))
+    return plan_swap(tree, layout, SwapRequest.model_validate(wanted), machine(config.gpu))
 
 
-def _fields(verb: Verb, options: Options) -> dict[str, object]:
-    known = () if verb == "remove" else tuple(key for key in _FIELDS if verb == "add" or key not in _ADD_ALONE)
-    unknown = next((key for key, _ in options if key not in known and key != "arg"), None)
-    if unknown is not None or (verb == "remove" and options):
-        there_are = f"there are {', '.join(f'{key}=' for key in known)} and arg=" if known else "there is none"
-        raise BotError(f"{unknown or 'arg'}= is no option of model {verb}; {there_are}.")
-    fields: dict[str, object] = {_FIELDS[key]: value for key, value in options if key != "arg"}
-    arguments = tuple(value for key, value in options if key == "arg")
+def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
+    """Refuse a model id or an option that cannot become a change, by the words alone."""
+    fields = read_options(verb, options)
+    if verb != "remove":
+        served, quantization = fields.get("served_name"), fields.get("quantization")
+        refuse_bad_input(
+            hf_id,
+            None if served is None else str(served),
+            None if quantization is None else str(quantization),
+            tuple(text for key, text in options if key == "arg"),
+        )
+
+
+def read_options(verb: Verb, options: Options) -> dict[str, object]:
+    """The options as fields of the plan's request; BotError names a wrong one, with an example."""
+    known = () if verb == "remove" else tuple(key for key in _OPTIONS if verb == "add" or key not in _ADD_ALONE)
+    fields: dict[str, object] = {}
+    for key, text in options:
+        if key == "arg" and verb != "remove":
+            continue
+        if key not in known:
+            there_are = f"there are {', '.join(f'{each}=' for each in known)} and arg=" if known else "there is none"
+            raise BotError(f"{key}= is no option of model {verb}; {there_are}.")
+        field, read = _OPTIONS[key]
+        if field in fields:
+            raise BotError(f"{key}= is given twice; say it once.")
+        try:
+            fields[field] = read(text)
+        except (ValueError, ManifestError) as error:
+            raise BotError(f"{key}={text} cannot be read: {str(error).rstrip('.')}.") from error
+    arguments = tuple(text for key, text in options if key == "arg")
     return fields | ({"args": arguments} if arguments else {})
 
 

@@ -9,7 +9,7 @@ from docket import Depends, ExponentialRetry, Perpetual, Retry
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import change, gpu, life
+from bot.operations import gpu, life, pulls, rollout
 from bot.services import Services, services
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ async def advance(op_id: str, svc: Services = Depends(services), retry: Retry = 
         if op.status.final:
             await life.tell_end(svc, op)
         elif op.status is Status.AWAITING and not op.failure:
-            await (change.close(svc, op) if life.is_closing(op) else life.present(svc, op))
+            await (pulls.close(svc, op) if life.is_closing(op) else life.present(svc, op))
         else:
             await _work(svc, op)
 
@@ -40,7 +40,7 @@ async def _work(svc: Services, op: Operation) -> None:
         case Kind.GPU_DOWN:
             await gpu.bring_down(svc, op)
         case Kind.MODEL_ADD | Kind.MODEL_SWAP:
-            await (change.propose(svc, op) if op.status is Status.REQUESTED else change.roll_out(svc, op))
+            await (pulls.propose(svc, op) if op.status is Status.REQUESTED else rollout.roll_out(svc, op))
         case _:
             assert_never(op.request.kind)
 
@@ -52,7 +52,7 @@ async def expire(op_id: str, svc: Services = Depends(services), retry: Retry = _
 
 async def follow(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Look at one pull request, because GitHub said that it changed."""
-    await change.follow(svc, await svc.store.load(op_id))
+    await pulls.follow(svc, await svc.store.load(op_id))
 
 
 async def sweep(
@@ -79,7 +79,7 @@ async def poll_pulls(
     perpetual.after(svc.config.github.poll_every)
     for op in await svc.store.open():
         if op.plan and op.plan.pull:
-            await change.follow(svc, op)
+            await pulls.follow(svc, op)
 
 
 tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls]

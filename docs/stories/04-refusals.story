@@ -10,12 +10,19 @@ expect "needs no GPU"
 expect "already down"
 @dev /model add Coder_Mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "cannot name an endpoint"
+expect not "Preparing" within 1s
 @dev /model add coder-mini $(reboot)
-expect "is no model id"
+expect "is not a model on Hugging Face"
+expect not "Preparing" within 1s
 @dev /model add coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "exists"
 @dev /model swap coder-nothing Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "Unknown model"
+@dev /model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=lots
+expect "context=lots cannot be read"
+@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ contxt=8192
+expect "contxt= is no option"
+expect not "Preparing" within 1s
 @dev /gpu lift coder-chat
 expect "/gpu up"
 @dev /model help

@@ -83,6 +83,17 @@ async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path)
     assert await repo.head() == second
 
 
+async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -> None:
+    """Argo CD may be at a later commit than the one waited for, and a chart's version is no commit."""
+    first = await repo.head()
+    (work / "README.md").write_text("again\n")
+    second = commit(work, "second")
+    assert await repo.includes(second, first)
+    assert await repo.includes(first, first)
+    assert not await repo.includes(first, second)
+    assert not await repo.includes("1.106.0", first)
+
+
 async def test_a_mirror_that_a_kill_left_broken_is_made_anew(repo: Repository, tmp_path: Path, work: Path) -> None:
     """git leaves its lock files behind when it is killed, and would trip over them for ever."""
     await repo.head()

@@ -157,6 +157,67 @@ async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) 
         await syncing
 
 
+async def test_a_sync_window_is_not_waited_out(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD leaves a sync that a window forbids running, with this message, and starts it when the window opens."""
+    wire.store.create(application())
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+    await asked(wire)
+    start(wire)
+
+    def blocked(app: Object) -> None:
+        app["status"]["operationState"]["message"] = "Sync operation blocked by sync window"
+
+    wire.store.update("Application", "coder-chat", "argocd", blocked)
+    with pytest.raises(SyncFailed, match="sync window holds back the sync of coder-chat"):
+        await syncing
+
+
+def automated(wire: Wire, sync: str, revisions: list[str], phase: str, tried: list[str], message: str = "") -> None:
+    """LiteLLM's Application, of two sources, as Argo CD left it."""
+    state = {"phase": phase, "operation": {}, "syncResult": {"revisions": tried}, "message": message}
+    app = application("litellm", sync={"status": sync, "revisions": revisions}, operationState=state)
+    app["spec"] |= {"syncPolicy": {"automated": {}}, "sources": [{"chart": "litellm"}, {"path": "platform/litellm"}]}
+    if wire.store.get("Application", "litellm", "argocd"):
+        wire.store.update("Application", "litellm", "argocd", lambda live: live.update(status=app["status"]))
+    else:
+        wire.store.create(app)
+
+
+async def later_than_abc(revision: str) -> bool:
+    return revision in ("abc", "def")
+
+
+async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+    """An old failure does not count, and a later commit than the one waited for holds it as well."""
+    heard: list[str] = []
+
+    async def tell(message: str) -> None:
+        heard.append(message)
+
+    automated(wire, "Synced", ["1.2.3", "old"], "Failed", ["1.2.3", "old"], "long ago")
+    waiting = asyncio.create_task(argocd.wait_synced("litellm", includes=later_than_abc, timeout=30, tell=tell))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Running", ["1.2.3", "abc"], "waiting for healthy state of litellm")
+    await wait_until(lambda: heard)
+    automated(wire, "Synced", ["1.2.3", "def"], "Succeeded", ["1.2.3", "def"])
+    assert (await waiting).revisions == ("1.2.3", "def")
+    assert heard == ["waiting for healthy state of litellm"]
+
+
+async def test_a_sync_that_failed_by_itself_is_not_waited_for(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD does not try the same commit again, so the message is told at once."""
+    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Failed", ["1.2.3", "abc"], "the namespace is frozen")
+    with pytest.raises(SyncFailed, match="could not sync litellm to abc: the namespace is frozen"):
+        await argocd.wait_synced("litellm", includes=later_than_abc, timeout=30)
+
+
+async def test_a_sync_that_does_not_begin_by_itself_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
+    """In a sync window Argo CD starts none, and says nothing."""
+    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
+    with pytest.raises(SyncFailed, match=r"did not sync litellm by itself.*OutOfSync"):
+        await argocd.wait_synced("litellm", includes=later_than_abc, timeout=0.3)
+
+
 async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD's controller may be down; the message tells what was last seen."""
     wire.store.create(application())
