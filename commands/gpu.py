@@ -12,14 +12,28 @@ from bot.operations.life import request
 from bot.services import Services
 from bot.views import busy_line, clock, code, money
 from commands.answers import answered
-from commands.words import Misunderstood, nearest, read
+from commands.guide import Topic, guide, names, unknown
+from commands.words import Misunderstood, read
 
-HELP = """*/gpu* — the shared GPU
-• `/gpu status` — who holds it, for which model, since when, what it has cost
-• `/gpu up NAME [for 2h] [because …]` — bring a model up; a teammate approves
-• `/gpu down [NAME]` — bring it down, with a receipt; needs no approval
-• `/gpu help` — this"""
-_VERBS = ("status", "up", "down", "help")
+ABOUT = "the shared GPU"
+TOPICS = (
+    Topic("status", "", "who holds it, for which model, since when, what it has cost"),
+    Topic(
+        "up",
+        "NAME [for 2h] [because …]",
+        "bring a model up; a teammate approves",
+        example="{gpu} for 2h because demo tonight",
+        more="The card shows the commit, what will be synced and what it costs. The lease starts when the model answers.",
+    ),
+    Topic(
+        "down",
+        "[NAME]",
+        "bring it down, with a receipt; needs no approval",
+        example="{gpu}",
+        more="Without a name, whatever holds the GPU goes down. It works without Redis too, if you say the name.",
+    ),
+    Topic("help", "[VERB]", "this, or all about one of them", example="up"),
+)
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -35,7 +49,7 @@ async def _gpu(svc: Services, command: dict[str, Any]) -> str | None:
         case "" | "status":
             return await status(svc)
         case "help":
-            return HELP
+            return guide("/gpu", ABOUT, TOPICS, " ".join(said.names), await names(svc))
         case "up":
             if len(said.names) != 1:
                 raise Misunderstood("Say which model: `/gpu up NAME [for 2h] [because …]`.")
@@ -53,7 +67,7 @@ async def _gpu(svc: Services, command: dict[str, Any]) -> str | None:
         case "down":
             return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
         case _:
-            raise Misunderstood(f"I don't know `/gpu {said.verb}`.{nearest(said.verb, _VERBS, '/gpu')}\n{HELP}")
+            raise unknown("/gpu", said.verb, TOPICS)
 
 
 async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> str | None:

@@ -13,17 +13,35 @@ from bot.operations.pulls import already_open, check
 from bot.services import Services
 from bot.views import add_form, code
 from commands.answers import answered
-from commands.words import Misunderstood, Words, nearest, read
+from commands.guide import Topic, guide, names, unknown
+from commands.words import Misunderstood, Words, read
 from manifests.contract import read_endpoints
 from manifests.tree import ManifestError
 
-HELP = """*/model* — what is served
-• `/model list` — the endpoints, and whether they are up
-• `/model add NAME HF_ID [options]` — a pull request with a new endpoint, e.g. `/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ`
-• `/model swap NAME HF_ID [options]` — a pull request that changes what an endpoint serves
-• `/model help` — this
-Options: `like=`, `served=`, `context=`, `quantization=`, `gpu-util=`, `storage=`, `price-in=`, `price-out=`, `group=`, `arg=`"""
-_VERBS = ("list", "add", "swap", "help")
+_OPTIONS = (
+    "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
+    " `storage=20Gi`, `price-in=`, `price-out=`, `group=`, `arg=--flag=value` (repeatable). What is not said is derived"
+    " from the model on Hugging Face and shown before anything is opened."
+)
+ABOUT = "what is served"
+TOPICS = (
+    Topic("list", "", "the endpoints, and whether they are up"),
+    Topic(
+        "add",
+        "NAME [HF_ID] [options]",
+        "a pull request with a new endpoint; without `HF_ID` a form asks",
+        example="coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ like={gpu}",
+        more=_OPTIONS,
+    ),
+    Topic(
+        "swap",
+        "NAME [HF_ID] [options]",
+        "a pull request that changes what an endpoint serves",
+        example="{gpu} Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=16384",
+        more=_OPTIONS,
+    ),
+    Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
+)
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -62,13 +80,13 @@ async def _model(svc: Services, command: dict[str, Any], client: AsyncWebClient)
     said = read(command.get("text") or "")
     match said.verb:
         case "" | "help":
-            return HELP
+            return guide("/model", ABOUT, TOPICS, " ".join(said.names), await names(svc))
         case "list":
             return await endpoints(svc)
         case "add" | "swap":
             return await _change(svc, said, command, client)
         case _:
-            raise Misunderstood(f"I don't know `/model {said.verb}`.{nearest(said.verb, _VERBS, '/model')}\n{HELP}")
+            raise unknown("/model", said.verb, TOPICS)
 
 
 async def _change(svc: Services, said: Words, command: dict[str, Any], client: AsyncWebClient) -> str | None:

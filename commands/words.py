@@ -3,10 +3,10 @@
 import shlex
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 
 from bot.durations import parse_duration
 from bot.errors import BotError
+from bot.views import code, escape
 
 
 class Misunderstood(BotError):
@@ -28,7 +28,7 @@ def read(text: str) -> Words:
     try:
         words = shlex.split(text.replace("“", '"').replace("”", '"'))
     except ValueError as error:
-        raise Misunderstood(f"A quote is not closed in `{text}`.") from error
+        raise Misunderstood(f"A quote is not closed in {code(text[:300])}.") from error
     hold = None
     lower = [word.lower() for word in words]
     if "for" in lower:
@@ -36,13 +36,8 @@ def read(text: str) -> Words:
         try:
             hold = parse_duration(" ".join(words[index + 1 :]))
         except ValueError as error:
-            raise Misunderstood(str(error)) from error
+            raise Misunderstood(escape(str(error))) from error
         words = words[:index]
     options = tuple((key, value) for key, eq, value in (word.partition("=") for word in words[1:]) if eq)
     names = tuple(word for word in words[1:] if "=" not in word)
     return Words(words[0].lower() if words else "", names, options, hold, reason.strip())
-
-
-def nearest(word: str, known: tuple[str, ...], command: str) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean `{command} {near[0]}`?" if near else ""

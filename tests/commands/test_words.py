@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from commands.words import Misunderstood, nearest, read
+from commands.words import Misunderstood, read
 
 
 def test_a_whole_sentence() -> None:
@@ -32,9 +32,3 @@ def test_an_open_quote_is_named() -> None:
     """A quote that is not closed is said so, not swallowed."""
     with pytest.raises(Misunderstood, match="not closed"):
         read('add "x')
-
-
-def test_the_nearest_command_is_suggested() -> None:
-    """A typo gets the command that was meant."""
-    assert nearest("stauts", ("status", "up"), "/gpu") == " Did you mean `/gpu status`?"
-    assert nearest("zzz", ("status", "up"), "/gpu") == ""
