@@ -42,6 +42,22 @@ def sandbox(
     raise typer.Exit(asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config)))
 
 
+@cli.command()
+def manifest(
+    http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
+    private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+) -> None:
+    """Print the Slack app manifest: paste it at api.slack.com/apps, Create New App, From a manifest."""
+    from bot.cli.manifest import text
+
+    try:
+        typer.echo(text(http=http, private_channel=private_channel, as_json=as_json), nl=False)
+    except BotError as error:
+        typer.echo(f"stoker: {error.message}", err=True)
+        raise typer.Exit(2) from None
+
+
 def _log_to_stderr() -> None:
     """Readable on a terminal, JSON lines elsewhere."""
     terminal = sys.stderr.isatty()

@@ -40,10 +40,11 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.command("/gpu")
     async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
         await ack()
-        await answered(respond, _gpu(svc, command))
+        await answered(respond, answer(svc, command))
 
 
-async def _gpu(svc: Services, command: dict[str, Any]) -> str | None:
+async def answer(svc: Services, command: dict[str, Any]) -> str | None:
+    """Do what was typed (`text`, `user_id`, `trigger_id`); returns what its sender alone is told."""
     said = read(command.get("text") or "")
     match said.verb:
         case "" | "status":

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
-from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
@@ -46,9 +45,9 @@ TOPICS = (
 
 def register(app: AsyncApp, svc: Services) -> None:
     @app.command("/model")
-    async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any], client: AsyncWebClient) -> None:
+    async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
         await ack()
-        await answered(respond, _model(svc, command, client))
+        await answered(respond, answer(svc, command))
 
     @app.view("model_add")
     async def submitted(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any]) -> None:
@@ -76,7 +75,8 @@ def register(app: AsyncApp, svc: Services) -> None:
         await ack()
 
 
-async def _model(svc: Services, command: dict[str, Any], client: AsyncWebClient) -> str | None:
+async def answer(svc: Services, command: dict[str, Any]) -> str | None:
+    """Do what was typed (`text`, `user_id`, `trigger_id`); returns what its sender alone is told."""
     said = read(command.get("text") or "")
     match said.verb:
         case "" | "help":
@@ -84,15 +84,15 @@ async def _model(svc: Services, command: dict[str, Any], client: AsyncWebClient)
         case "list":
             return await endpoints(svc)
         case "add" | "swap":
-            return await _change(svc, said, command, client)
+            return await _change(svc, said, command)
         case _:
             raise unknown("/model", said.verb, TOPICS)
 
 
-async def _change(svc: Services, said: Words, command: dict[str, Any], client: AsyncWebClient) -> str | None:
+async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | None:
     if said.verb == "add" and len(said.names) == 1:
         form = add_form(said.names[0], svc.config.slack.channel, svc.config.platform.template)
-        await client.views_open(trigger_id=command["trigger_id"], view=form)
+        await svc.slack.open_form(command["trigger_id"], form)
         return None
     if len(said.names) != 2:
         raise Misunderstood(f"Say which endpoint and which model: `/model {said.verb} NAME HF_ID [options]`.")

@@ -1,0 +1,120 @@
+"""`stoker manifest`: the Slack app, with the scopes in use and no more.
+
+The reason of each scope is here: `METHODS` says which scopes Slack's reference names for a Web API method that the
+bot calls, `EVENTS` for an event that it listens to. What is in neither is not asked for.
+"""
+
+import json
+from collections.abc import Mapping
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from bot.errors import BotError
+from commands import gpu, model
+from commands.guide import Topic
+
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "auth.test": (),
+    "chat.postEphemeral": ("chat:write",),
+    "chat.postMessage": ("chat:write",),
+    "chat.update": ("chat:write",),
+    "conversations.history": ("channels:history", "im:history"),
+    "conversations.open": ("im:write",),
+    "conversations.replies": ("channels:history", "im:history"),
+    "usergroups.users.list": ("usergroups:read",),
+    "views.open": (),
+    "views.update": (),
+}
+"""docs.slack.dev/reference/methods: the scopes of each method, for a public channel and for direct messages."""
+
+EVENTS: Mapping[str, tuple[str, ...]] = {
+    "app_home_opened": (),
+    "app_mention": ("app_mentions:read",),
+    "member_joined_channel": ("channels:read",),
+    "message.im": ("im:history",),
+}
+"""docs.slack.dev/reference/events."""
+
+COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
+    "/gpu": (gpu.ABOUT, gpu.TOPICS),
+    "/model": (model.ABOUT, model.TOPICS),
+}
+SHORTCUT = "tell_stoker"
+"""The message shortcut: a slash command cannot be used in a thread."""
+
+
+class NoPublicAddress(BotError):
+    """The address given for HTTP mode is none that Slack could reach."""
+
+
+def scopes(*, private_channel: bool = False) -> tuple[str, ...]:
+    """The bot's scopes; in a private channel Slack calls the `channels:` ones `groups:`."""
+    found = {"commands"}.union(*METHODS.values(), *EVENTS.values())
+    if private_channel:
+        found = {scope.replace("channels:", "groups:") for scope in found}
+    return tuple(sorted(found))
+
+
+def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]:
+    """The app manifest. `http` is the bot's public address; without one it is Socket Mode."""
+    if http and not http.startswith("https://"):
+        raise NoPublicAddress(f"--http {http}: Slack wants a public address that begins with https://")
+    url = f"{http.rstrip('/')}/slack/events"
+    request = {"request_url": url} if http else {}
+    return {
+        "display_information": {
+            "name": "Stoker",
+            "description": "Lights the GPU when somebody needs it, proves that the model answers, banks the fire after.",
+            "background_color": "#7a2e0e",
+        },
+        "features": {
+            "app_home": {
+                "home_tab_enabled": True,
+                "messages_tab_enabled": True,
+                "messages_tab_read_only_enabled": False,
+            },
+            "bot_user": {"display_name": "Stoker", "always_online": True},
+            "shortcuts": [
+                {
+                    "name": "Tell Stoker …",
+                    "type": "message",
+                    "callback_id": SHORTCUT,
+                    "description": "A command where none can be typed: in a thread",
+                }
+            ],
+            "slash_commands": [
+                {
+                    "command": command,
+                    "description": about,
+                    "usage_hint": " | ".join(f"{topic.verb} {topic.usage}".strip() for topic in topics),
+                    "should_escape": False,
+                    **({"url": url} if http else {}),
+                }
+                for command, (about, topics) in COMMANDS.items()
+            ],
+        },
+        "oauth_config": {"scopes": {"bot": list(scopes(private_channel=private_channel))}},
+        "settings": {
+            "event_subscriptions": {"bot_events": sorted(EVENTS)} | request,
+            "interactivity": {"is_enabled": True} | request | ({"message_menu_options_url": url} if http else {}),
+            "org_deploy_enabled": False,
+            "socket_mode_enabled": not http,
+            "token_rotation_enabled": False,
+        },
+    }
+
+
+def text(*, http: str = "", private_channel: bool = False, as_json: bool = False) -> str:
+    """The manifest as Slack takes it, in YAML or JSON."""
+    made = manifest(http=http, private_channel=private_channel)
+    return json.dumps(made, indent=2) + "\n" if as_json else _yaml(made)
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    stream, yaml = StringIO(), YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(value, stream)
+    return stream.getvalue()

@@ -1,0 +1,88 @@
+"""`stoker manifest`: the scopes in use, and no more."""
+
+import ast
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from slack_sdk.web.async_client import AsyncWebClient
+from typer.testing import CliRunner
+
+from bot.__main__ import cli
+from bot.cli.manifest import EVENTS, METHODS, manifest, scopes
+
+ROOT = Path(__file__).parents[2]
+FAMILIES = ("apps_", "auth_", "bots_", "chat_", "conversations_", "files_", "pins_", "reactions_", "team_", "user", "views_")  # fmt: skip
+
+
+def methods_called() -> set[str]:
+    """Every Web API method that the bot's source calls on a client, by Slack's name."""
+    names = {
+        node.attr
+        for room in ("bot", "commands")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr.startswith(FAMILIES) and hasattr(AsyncWebClient, node.attr)
+    }
+    sources = [inspect.getsource(getattr(AsyncWebClient, name)) for name in names]
+    return {method for source in sources for method in re.findall(r'api_call\(\s*"([\w.]+)"', source)}
+
+
+def test_every_method_that_the_bot_calls_has_its_scope() -> None:
+    """A call that the manifest does not know would be refused with missing_scope."""
+    assert methods_called()
+    assert methods_called() <= METHODS.keys()
+
+
+def test_no_method_is_listed_that_the_bot_does_not_call() -> None:
+    """What is no longer called takes its scope with it. auth.test is Bolt's own call."""
+    assert METHODS.keys() - {"auth.test"} <= methods_called()
+
+
+def test_the_scopes_are_those_of_methods_events_and_commands() -> None:
+    """Each has a reason; none is there in reserve."""
+    reasons = {scope for needed in (*METHODS.values(), *EVENTS.values()) for scope in needed}
+    assert set(scopes()) == reasons | {"commands"}
+    assert not [scope for scope in scopes() if scope.startswith(("admin", "users:", "groups:"))]
+
+
+def test_a_private_channel_needs_other_scopes() -> None:
+    """Slack calls them groups; nothing of public channels is asked for then."""
+    private = scopes(private_channel=True)
+    assert "groups:history" in private
+    assert not [scope for scope in private if scope.startswith("channels:")]
+
+
+def test_socket_mode_needs_no_address_and_http_puts_it_everywhere() -> None:
+    """Commands, events, clicks and the options of selects all come to /slack/events."""
+    assert manifest()["settings"]["socket_mode_enabled"]
+    assert "https" not in json.dumps(manifest())
+    made = manifest(http="https://stoker.example.com/")
+    assert not made["settings"]["socket_mode_enabled"]
+    assert json.dumps(made).count('"https://stoker.example.com/slack/events"') == 5
+
+
+@pytest.mark.parametrize("arguments", [[], ["--http", "https://stoker.example.com"], ["--private-channel"]])
+def test_yaml_and_json_say_the_same(arguments: list[str]) -> None:
+    """Both can be pasted into Slack's form."""
+    run = CliRunner()
+    yaml = YAML(typ="safe").load(run.invoke(cli, ["manifest", *arguments]).stdout)
+    assert yaml == json.loads(run.invoke(cli, ["manifest", "--json", *arguments]).stdout)
+
+
+def test_an_address_that_slack_cannot_reach_is_refused() -> None:
+    """One line that names the option."""
+    result = CliRunner().invoke(cli, ["manifest", "--http", "http://10.0.0.1"])
+    assert result.exit_code == 2
+    assert "--http http://10.0.0.1" in result.stderr
+
+
+def test_slacks_limits_hold() -> None:
+    """docs.slack.dev/reference/app-manifest."""
+    made = manifest()
+    assert len(made["display_information"]["description"]) <= 140
+    assert all(len(each["usage_hint"]) <= 1000 for each in made["features"]["slash_commands"])
+    assert all(len(each["name"]) <= 24 for each in made["features"]["shortcuts"])
