@@ -25,8 +25,8 @@ from manifests.retarget import (
     retarget,
     words,
 )
-from manifests.review import contract_rows, refuse_misfit, refuse_storage
-from manifests.sizing import Machine, ModelFacts, Sizing, size, storage_for
+from manifests.review import contract_rows, refuse_misfit, refuse_storage, refuse_unknown
+from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, size, storage_for
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording
 
@@ -117,6 +117,7 @@ def _kind(facts: ModelFacts) -> str:
 
 def _sizing(request: AddRequest, template: ModelEndpoint, machine: Machine) -> Sizing:
     weights = request.facts.weight_bytes
+    refuse_unknown(request.facts, gpu=template.gpus > 0)
     sizing = size(
         request.facts,
         machine,
@@ -183,7 +184,8 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
         quantization=template.quantization,
         context=template.context,
     )
-    return Rewording(words(template.name, old), words(request.name, target, request.facts))
+    guess = estimated_weights(template.hf_id) or 0
+    return Rewording(words(template.name, old, weight_bytes=guess), words(request.name, target, request.facts))
 
 
 def _renamed(

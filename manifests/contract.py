@@ -1,7 +1,7 @@
 """The model contract: one endpoint read from its five pieces.
 
 The pieces are written by hand in five files, and nothing in Kubernetes, Argo CD or LiteLLM notices when they disagree.
-`check` does, and names each disagreement with its file, its line and the fix (the rules themselves are in `rules`).
+`check` does, and names each disagreement with its file, its line and the fix (the rules themselves are in `rules/`).
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from manifests.edit import find, value
-from manifests.pieces import Entry, Layout, Pieces, locate, names, require
+from manifests.pieces import GPU, Entry, Layout, Pieces, locate, names, require
 from manifests.rules import Finding, check
 from manifests.sizing import quantity_bytes
 from manifests.tree import Tree
@@ -18,8 +18,6 @@ from manifests.tree import Tree
 __all__ = ["Finding", "Kind", "Layout", "ModelEndpoint", "check", "describe", "read_endpoint", "read_endpoints"]
 
 Kind = Literal["gpu-chat", "gpu-completion", "cpu-embeddings"]
-
-GPU = "nvidia.com/gpu"
 
 
 class ModelEndpoint(BaseModel, frozen=True):

@@ -16,6 +16,16 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from manifests.tree import ManifestError
 
 
+class InvalidYaml(ManifestError):
+    """A file that does not parse: where (the line is counted from 1), and what the parser says."""
+
+    def __init__(self, path: str, line: int, problem: str) -> None:
+        super().__init__(f"{path}:{line} is not valid YAML: {problem}")
+        self.path = path
+        self.line = line
+        self.problem = problem
+
+
 class Edit(NamedTuple):
     """Replace the characters from `start` to `end` by `text`."""
 
@@ -194,7 +204,9 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
     try:
         return tuple(YAML(typ="rt").compose_all(text))
     except YAMLError as e:
-        raise ManifestError(f"{path} is not valid YAML: {str(e).splitlines()[0]}") from e
+        mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
+        problem = getattr(e, "problem", None) or str(e).splitlines()[0]
+        raise InvalidYaml(path, mark.line + 1 if mark else 1, problem) from e
 
 
 def _plain(text: str) -> bool:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from manifests.edit import Document, Flag, entries, find, flags, items, scalars, value
+from manifests.edit import Document, Flag, InvalidYaml, entries, find, flags, items, scalar, scalars, value
 from manifests.tree import ManifestError, Tree
 
+GPU = "nvidia.com/gpu"
 MODEL_FLAGS = ("--model", "--model-id")  # vLLM's and TEI's
 
 
@@ -52,6 +53,16 @@ class Located:
 
 
 @dataclass(frozen=True)
+class Switch(Located):
+    """Whether a group of Applications is on, as one file says it; `path` is its directory of the catalog, if said."""
+
+    value: ScalarNode
+    name: str
+    on: bool
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One entry of LiteLLM's `model_list`, with its lines (counted from 0) up to the last comment that is its own."""
 
@@ -77,6 +88,11 @@ class Entry:
     def text(self) -> str:
         return "".join(self.document.lines[self.first : self.last + 1])
 
+    def through_gateway(self, endpoint: str, namespace: str) -> bool:
+        """Whether the entry leads to some gateway that routes on the served name, and not to a Service of models."""
+        labels = (urlsplit(self.api_base).hostname or "").split(".")
+        return self.alias != endpoint and labels[0] != endpoint and labels[1:2] not in ([], [namespace])
+
     def reaches(self, service: str, namespace: str) -> bool:
         """Whether the entry's host is this Service, by its short or its full name."""
         labels = (urlsplit(self.api_base).hostname or "").split(".")
@@ -92,6 +108,7 @@ class Pieces:
     container: MappingNode
     flags: tuple[Flag, ...]
     pvc: Located | None
+    claims: tuple[Located, ...]
     service: Located | None
     application: Located | None
     entry: Entry | None
@@ -105,10 +122,16 @@ class Pieces:
         return next((flag for flag in self.flags if flag.name == name), None)
 
     @property
+    def gpu(self) -> bool:
+        return bool(value(self.container, "resources", "limits", GPU))
+
+    @property
     def staging(self) -> tuple[ScalarNode, ...]:
         """The parts of the initContainers' commands in which a model id may stand."""
         pod = find(self.deployment.node, "spec", "template", "spec")
-        commands = [find(init, key) for init in items(find(pod, "initContainers")) for key in ("command", "args")]
+        commands = [
+            find(init, key) for init in items(find(pod, "initContainers")) for key in ("command", "args", "env")
+        ]
         return tuple(scalars(node for node in commands if node is not None))
 
 
@@ -116,25 +139,26 @@ def locate(tree: Tree, layout: Layout, name: str) -> Pieces | None:
     """The pieces of the endpoint `name`, or None when its directory holds no Deployment that names a model."""
     files = tree.files(layout.home(name))
     found = [each for path in files for each in objects(tree, path)]
-    for kind, deployment in found:
-        engine = _engine(deployment.node) if kind == "Deployment" else None
-        if engine is None:
-            continue
-        claims = _claims(deployment.node)
-        pvcs = [each for kind, each in found if kind == "PersistentVolumeClaim"]
-        service = next((each for kind, each in found if kind == "Service"), None)
-        return Pieces(
-            name=name,
-            deployment=deployment,
-            container=engine,
-            flags=flags(find(engine, "args")),
-            pvc=next((each for each in pvcs if value(each.node, "metadata", "name") in claims), None),
-            service=service,
-            application=_application(tree, layout, name),
-            entry=_entry(tree, layout, name, service),
-            files=files,
-        )
-    return None
+    engines = [(each, engine) for kind, each in found if kind == "Deployment" and (engine := _engine(each.node))]
+    if len(engines) != 1:  # several engines that serve one model together are another shape
+        return None
+    ((deployment, engine),) = engines
+    claimed = _claims(deployment.node)
+    claims = tuple(each for kind, each in found if kind == "PersistentVolumeClaim")
+    service = next((each for kind, each in found if kind == "Service"), None)
+    arguments = flags(find(engine, "args")) or flags(find(engine, "command"))
+    return Pieces(
+        name=name,
+        deployment=deployment,
+        container=engine,
+        flags=arguments,
+        pvc=next((each for each in claims if value(each.node, "metadata", "name") in claimed), None),
+        claims=claims,
+        service=service,
+        application=_application(tree, layout, name),
+        entry=_entry(tree, layout, name, service, arguments),
+        files=files,
+    )
 
 
 def names(tree: Tree, layout: Layout) -> tuple[str, ...]:
@@ -167,12 +191,53 @@ def applications(tree: Tree, layout: Layout) -> tuple[Located, ...]:
     )
 
 
+def source_paths(application: Located) -> tuple[str, ...]:
+    """The directories that an Application deploys, be it from one source or from several."""
+    sources = [find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources"))]
+    paths = (value(each, "path").strip("/") for each in sources)
+    return tuple(path.removeprefix("./") for path in paths if path)
+
+
+def groups(tree: Tree, layout: Layout) -> tuple[Switch, ...]:
+    """The groups as the generated list has them; none when a platform has no such list."""
+    document = _document(tree, layout.path(layout.groups_file))
+    if document is None:
+        return ()
+    found = []
+    for node in items(document.roots[0] if document.roots else None):
+        enabled = scalar(node, "enabled")
+        if enabled is not None and isinstance(node, MappingNode):
+            path, on = value(node, "catalogPath").strip("/"), str(enabled.value).lower() == "true"
+            found.append(Switch(document, node, enabled, value(node, "name"), on, path))
+    return tuple(found)
+
+
+def feature(tree: Tree, layout: Layout, group: str) -> Switch | None:
+    """The flag of a group in the environment's configuration, None when it has none."""
+    document = _document(tree, layout.path(layout.config))
+    flags_ = find(document.roots[0], "features") if document and document.roots else None
+    flag = scalar(flags_, group)
+    if document is None or flag is None or not isinstance(flags_, MappingNode):
+        return None
+    return Switch(document, flags_, flag, group, str(flag.value).lower() in ("true", "yes", "on"))
+
+
+def _document(tree: Tree, path: str) -> Document | None:
+    text = tree.read(path)
+    return Document(path, text) if text is not None else None
+
+
 def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
-    """Every object of a YAML file, with its kind; none for any other file."""
+    """Every object of a YAML file, with its kind; none for any other file, a template of Helm's included."""
     text = tree.read(path) if path.endswith((".yaml", ".yml")) else None
     if text is None or not re.search(r"^kind:", text, re.MULTILINE):
         return []
-    document = Document(path, text)
+    try:
+        document = Document(path, text)
+    except InvalidYaml:
+        if "{{" in text:
+            return []
+        raise
     return [(value(root, "kind"), Located(document, root)) for root in document.roots if isinstance(root, MappingNode)]
 
 
@@ -189,26 +254,37 @@ def _claims(deployment: Node) -> set[str]:
 def _engine(deployment: Node) -> MappingNode | None:
     """The container that serves: the first whose arguments name a model."""
     for container in items(find(deployment, "spec", "template", "spec", "containers")):
-        named = any(flag.name in MODEL_FLAGS for flag in flags(find(container, "args")))
+        given = (*flags(find(container, "args")), *flags(find(container, "command")))
+        named = any(flag.name in MODEL_FLAGS for flag in given)
         if named and isinstance(container, MappingNode):
             return container
     return None
 
 
 def _application(tree: Tree, layout: Layout, name: str) -> Located | None:
-    home = layout.home(name)
-    all_of_them = applications(tree, layout)
-    by_path = [each for each in all_of_them if value(each.node, "spec", "source", "path").rstrip("/") == home]
-    by_name = [each for each in all_of_them if value(each.node, "metadata", "name") == name]
-    return next(iter([*by_path, *by_name]), None)
+    """The Application that says both name and path, else the one of this name, else one of this path."""
+
+    def score(app: Located) -> int:
+        named = value(app.node, "metadata", "name") == name
+        return 2 * named + (layout.home(name) in source_paths(app))
+
+    best = max(applications(tree, layout), key=score, default=None)
+    return best if best is not None and score(best) else None
 
 
-def _entry(tree: Tree, layout: Layout, name: str, service: Located | None) -> Entry | None:
+def _entry(tree: Tree, layout: Layout, name: str, service: Located | None, arguments: tuple[Flag, ...]) -> Entry | None:
+    """The entry that leads to the Service, else the alias of this name, else one that a gateway routes by served name."""
     entries_ = model_list(tree, layout)
     host = value(service.node, "metadata", "name") if service else name
+    served = next((each.value for each in arguments if each.name == "--served-model-name"), "")
     by_host = [each for each in entries_ if each.reaches(host, layout.namespace)]
     by_alias = [each for each in entries_ if each.alias == name]
-    return next(iter([*by_host, *by_alias]), None)
+    routed = [
+        each
+        for each in entries_
+        if served and each.model.partition("/")[2] == served and each.through_gateway(name, layout.namespace)
+    ]
+    return next(iter([*by_host, *by_alias, *routed]), None)
 
 
 def _last_line(document: Document, node: MappingNode) -> int:

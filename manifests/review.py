@@ -4,7 +4,7 @@ import re
 
 from manifests.contract import ModelEndpoint
 from manifests.pieces import Layout, Pieces
-from manifests.sizing import ModelFacts, Sizing, quantity_bytes
+from manifests.sizing import MissingFigures, ModelFacts, Sizing, quantity_bytes
 from manifests.tree import ManifestError, Tree, within
 
 
@@ -25,12 +25,14 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
     return tuple((label, value) for label, value in rows if value)
 
 
+def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
+    """Nothing is opened for a model of which nobody knows whether it can run; the refusal names the options to give."""
+    if missing := facts.missing(gpu=gpu):
+        raise MissingFigures(facts.hf_id, missing)
+
+
 def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
-    """Nothing is opened for a model that cannot run, or of which nobody knows whether it can."""
-    if facts.weight_bytes <= 0:
-        raise ManifestError(
-            f"The size of {facts.hf_id} is unknown, so nobody can say whether it fits: give its figures."
-        )
+    """Nothing is opened for a model that cannot run."""
     if sizing.verdict == "does not fit":
         raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
 

@@ -7,9 +7,12 @@ and against the volume that caches them. Byte counts are exact; "GB" in a text i
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel
+
+from manifests.tree import ManifestError
 
 GB = 10**9
 GIB = 2**30
@@ -32,13 +35,41 @@ LEAST_CONTEXT = 2048
 Verdict = Literal["fits", "tight", "does not fit"]
 
 
+# Google's G2 machines with one L4: memory in GiB (compute documentation, "Accelerator-optimized machines").
+_G2 = {"g2-standard-4": 16, "g2-standard-8": 32, "g2-standard-12": 48, "g2-standard-16": 64, "g2-standard-32": 128}
+
+# The figures that sizing cannot do without, the option that gives each, and how to write it.
+FIGURES = {
+    "weights": ("weight_bytes", "the size of the weights", "5.6GB"),
+    "layers": ("layers", "the number of layers", "28"),
+    "kv-heads": ("kv_heads", "the number of KV heads", "4"),
+    "head-size": ("head_size", "the size of a head", "128"),
+    "max-context": ("max_context", "the longest context that the model reads", "32768"),
+}
+
+
+class MissingFigures(ManifestError):
+    """What cannot be sized, since nobody said how large it is. `options` are the keys of `FIGURES` to ask for."""
+
+    def __init__(self, hf_id: str, options: tuple[str, ...]) -> None:
+        unknown = ", ".join(FIGURES[option][1] for option in options)
+        given = " ".join(f"{option}={FIGURES[option][2]}" for option in options)
+        super().__init__(
+            f"Nobody can say whether {hf_id} fits: Hugging Face did not tell {unknown}. "
+            f"Give what is in the model's config.json and file list, like {given}."
+        )
+        self.options = options
+
+
 class ModelFacts(BaseModel, frozen=True):
-    """What Hugging Face knows about a model. Zeros mean unknown (an embedding model has no KV cache to size)."""
+    """What Hugging Face knows about a model. Zeros and None mean unknown; CPU models have no KV cache to size.
+
+    `weight_bytes` are the files that the engine loads; `hidden_size` of an embedding model is its vectors' dimension.
+    """
 
     hf_id: str
     revision: str = ""
     weight_bytes: int = 0
-    parameters: int | None = None
     layers: int = 0
     kv_heads: int = 0
     head_size: int = 0
@@ -48,9 +79,24 @@ class ModelFacts(BaseModel, frozen=True):
     max_context: int = 0
     gated: bool | str = False
     licence: str | None = None
-    chat: bool = True
+    chat: bool | None = True
     architecture: str = ""
     pipeline_tag: str | None = None
+
+    @classmethod
+    def unseen(cls, hf_id: str) -> "ModelFacts":
+        """A model that nobody could look up. Only what its name says by convention is taken from it: the format."""
+        found = re.search(r"[-_.](awq|gptq|fp8)\b", hf_id, re.IGNORECASE)
+        return cls(hf_id=hf_id, quantization=found[1].lower() if found else None, chat=None)
+
+    def with_figures(self, given: Mapping[str, str]) -> "ModelFacts":
+        """The same with figures that a person gave, by the keys of `FIGURES`; what was said wins."""
+        return self.model_copy(update={FIGURES[key][0]: _figure(key, text) for key, text in given.items()})
+
+    def missing(self, *, gpu: bool) -> tuple[str, ...]:
+        """The figures without which sizing would be a guess."""
+        needed = FIGURES if gpu else ("weights",)
+        return tuple(key for key in needed if not getattr(self, FIGURES[key][0]))
 
 
 class Machine(BaseModel, frozen=True):
@@ -84,6 +130,16 @@ class Sizing(BaseModel, frozen=True):
     context: int = 0
     largest_context: int = 0
     storage: str = ""
+
+
+def _figure(key: str, text: str) -> int:
+    try:
+        number = quantity_bytes(re.sub(r"i?B$", lambda unit: unit[0][:-1], text)) if key == "weights" else int(text)
+    except ValueError:
+        number = 0
+    if number <= 0:
+        raise ManifestError(f"{key}={text!r} cannot be read: {FIGURES[key][1]} is given like {FIGURES[key][2]}.")
+    return number
 
 
 def kv_bytes_per_token(facts: ModelFacts) -> int:
@@ -219,9 +275,11 @@ def _host_row(facts: ModelFacts, machine: Machine) -> Number:
 
 
 def _host_reason(facts: ModelFacts, machine: Machine) -> str:
+    larger = next((name for name, gib in _G2.items() if gib * GIB * HOST_COMFORT >= facts.weight_bytes), None)
+    machines = f"a larger machine ({larger})" if larger and machine.name in _G2 else "a larger machine"
     return (
         f"{_gb(facts.weight_bytes)} of weights are staged through the host's memory, and {machine.name} has "
-        f"{_gib(machine.host_memory_bytes)}; take a smaller or more strongly quantized model, or a larger machine"
+        f"{_gib(machine.host_memory_bytes)}; take a smaller or more strongly quantized model, or {machines}"
     )
 
 

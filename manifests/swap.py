@@ -17,7 +17,7 @@ from manifests.retarget import (
     retarget,
     words,
 )
-from manifests.review import contract_rows, is_prose, named_elsewhere, refuse_misfit, refuse_storage
+from manifests.review import contract_rows, is_prose, named_elsewhere, refuse_misfit, refuse_storage, refuse_unknown
 from manifests.sizing import (
     Machine,
     ModelFacts,
@@ -84,7 +84,7 @@ def _refuse_kind(before: ModelEndpoint, facts: ModelFacts) -> None:
         raise ManifestError(
             f"{facts.hf_id} makes embeddings, and {before.name} generates text: add an endpoint for it."
         )
-    if before.kind == "gpu-chat" and not facts.chat:
+    if before.kind == "gpu-chat" and facts.chat is False:
         raise ManifestError(
             f"{facts.hf_id} has no chat template, and tenants chat with {before.name}: take an instruct model."
         )
@@ -102,6 +102,7 @@ def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[str, ...]) -> No
 def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Sizing:
     utilization = request.gpu_utilization or before.gpu_utilization or 0.9
     gpu = before.gpus > 0
+    refuse_unknown(request.facts, gpu=gpu)
     kept = _kept_weights(request, before)
     # A claim may grow, never shrink. Too small for both, it grows to what both need.
     volume = request.storage or before.pvc_size
@@ -156,7 +157,8 @@ def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> R
     old = Target(
         hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
     )
-    return Rewording(words(before.name, old), words(before.name, target, request.facts))
+    kept = request.old_weight_bytes or estimated_weights(before.hf_id) or 0
+    return Rewording(words(before.name, old, weight_bytes=kept), words(before.name, target, request.facts))
 
 
 def _pieces(

@@ -6,7 +6,7 @@ Paths are POSIX, relative to the root of the repository.
 
 import difflib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -138,6 +138,11 @@ class Overlay:
         kept = {path for path in self._tree.grep(text) if path not in self._changes}
         new = {path for path, content in self._changes.items() if content is not None and text in content}
         return tuple(sorted(kept | new))
+
+
+def without(tree: Tree, paths: Collection[str]) -> Tree:
+    """The tree as if these files were not there."""
+    return Overlay(tree, ChangeSet(files=dict.fromkeys(paths))) if paths else tree
 
 
 def within(path: str, prefix: str) -> bool:

@@ -17,10 +17,25 @@ from manifests.edit import Comment, Document, Edit
 _SUFFIX = re.compile(r"[-_.](awq|gptq|gguf|fp8|int4|int8|4bit|8bit|bnb|w4a16|w8a8|nvfp4|mxfp4)\b.*$", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?[BM](?![\w])")
 _AMOUNT = re.compile(
-    r"~ ?\d+(\.\d+)? ?[GM]i?B\b|\b\d+(\.\d+)? ?[GM]i?B(?=( of)?( [\w.-]+){0,4} (weights|model|download))", re.IGNORECASE
+    r"(?P<tilde>~ ?)?\b(?P<number>\d+(?:\.\d+)?)(?P<gap> ?)(?P<unit>[GM]i?B)\b"
+    r"(?(tilde)|(?=(?: of)?(?: [\w.-]+){0,4} (?:weights|model|download)))",
+    re.IGNORECASE,
 )
+_UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
+_NEAR = 0.3  # people round: "~6GB" are 5.6
+_PARAMETERS = re.compile(r"~?\b\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
+# Families of models that comments name, to tell a comment about some third model.
+_MODEL = re.compile(
+    r"(?<![\w./-])(?:[\w.-]+/)?(?:qwen|llama|meta-llama|codellama|mistral|mixtral|codestral|devstral|gemma|codegemma|phi|"
+    r"deepseek|starcoder|granite|smollm|nomic|bge|gte|e5|jina|mxbai|minilm|all-minilm|arctic-embed|gpt-oss)"
+    r"[\w.]*-[\w.-]*\w",
+    re.IGNORECASE,
+)
+_VERB = re.compile(r"\b(is|are|was|would|will|be|has|have|needs?|fits?|loads?|takes?|lea(?:ve|d)s?)\b")
 _WIDTH = 128  # a comment line grows up to here before it is broken in two
-_BOUNDARY = re.compile(r"(?<=[.!?])[)\"']?(\s+)(?=[A-Z(`\"—])|(\n\s*\n|\n(?=\s*[-*] ))")
+_BOUNDARY = re.compile(
+    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] ))"
+)
 _WORDS = {
     "awq": r"AWQ|4-?bit|int4|Marlin|quanti[sz]ed",
     "gptq": r"GPTQ|4-?bit|int4|Marlin|quanti[sz]ed",
@@ -34,13 +49,14 @@ def stem(hf_id: str) -> str:
 
 
 class Words(BaseModel, frozen=True):
-    """What comments may say of an endpoint: names, quantization family ("" for none), context."""
+    """What comments may say of an endpoint: names, quantization family ("" for none), context, size of the weights."""
 
     endpoint: str
     hf_id: str
     served_name: str
     quantization: str = ""
     context: int | None = None
+    weight_bytes: int = 0
 
     @property
     def model(self) -> str:
@@ -91,7 +107,11 @@ class Rewording:
 
     def phrase(self, text: str) -> str:
         """One sentence made true; "" when nothing of it is."""
-        renamed = self._renamed(text)
+        if self._about_another(text):
+            return ""
+        renamed = self._renamed(self._without_claims(text))
+        if renamed != text and renamed.strip(" .") in (self._new.hf_id, self._new.model, self._new.stem):
+            return ""
         if not self._stale(renamed):
             return renamed
         outside = re.sub(r"\s?\(([^()]*)\)", self._parenthesis, renamed)
@@ -140,13 +160,55 @@ class Rewording:
         kept = f"{before}# {new}" if new else before.rstrip()
         return [Edit(start, start + comment.column + len(comment.text), kept)]
 
+    def _about_another(self, text: str) -> bool:
+        """Whether a sentence compares with the model that is coming, or (in a copy) is about a third one."""
+        if self._old.stem == self._new.stem or self._old.stem in text:
+            return False
+        outside = re.sub(r"\([^()]*\)", "", text)
+        if self._names_any(outside, (self._new.hf_id, self._new.model, self._new.stem)):
+            return True
+        copied = self._old.endpoint != self._new.endpoint
+        return copied and _MODEL.search(outside) is not None and not self._names_any(outside, self._own_names)
+
+    def _without_claims(self, text: str) -> str:
+        """The sentence without what it says in brackets right behind the old model's name, or of a third model.
+
+        A licence, a speed, a size: whoever wrote it meant that model. How it is quantized is seen to elsewhere.
+        """
+        if self._old.stem == self._new.stem:
+            return text
+
+        def claim(match: re.Match[str]) -> str:
+            return (
+                match[0]
+                if re.fullmatch(r"(?i)[\W\d]*(awq|gptq|fp16|bf16|fp8|bit|un|quantized|\W)+", match[2])
+                else match[1]
+            )
+
+        names = "|".join(re.escape(each) for each in sorted(self._own_names, key=len, reverse=True))
+        return re.sub(rf"((?<![\w.-])(?:{names})(?![\w-]))\s?\(([^()]*)\)", claim, text)
+
+    @cached_property
+    def _own_names(self) -> tuple[str, ...]:
+        return (self._old.hf_id, self._old.model, self._old.stem)
+
+    @staticmethod
+    def _names_any(text: str, names: tuple[str, ...]) -> bool:
+        return any(re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", text) for name in names)
+
     def _parenthesis(self, match: re.Match[str]) -> str:
-        if not self._stale(match[1]):
+        inner = match[1]
+        if not self._stale(inner):
             return match[0]
         for name in (self._new.hf_id, self._new.model, self._new.stem):
-            if name in match[1]:
+            if name in inner:
                 return f" ({self._new.stem}, {self._new.method})"
-        return ""
+        clauses = re.split(r"[,;] ", inner)
+        false = [each for each in clauses if self._stale(each)]
+        if any(_VERB.search(each) or len(each.split()) > 3 for each in false):
+            return ""
+        true = ", ".join(each for each in clauses if each not in false)
+        return f" ({true})" if true else ""
 
     def _up_to_the_name(self, text: str) -> str:
         """What a sentence says before it names the model, the name, and how it is quantized."""
@@ -157,17 +219,48 @@ class Rewording:
         return ""
 
     def _renamed(self, text: str) -> str:
-        return self._names.sub(lambda match: self._counterparts[match[0]], text) if self._counterparts else text
+        renamed = self._names.sub(lambda match: self._counterparts[match[0]], text) if self._counterparts else text
+        renamed = self._identifiers.sub(self._new.endpoint, renamed)
+        if self._old.hf_id != self._new.hf_id:
+            renamed = re.sub(r"\([^()]*\)", self._third_model, renamed)
+            renamed = _AMOUNT.sub(self._amount, renamed)
+        return renamed
+
+    def _third_model(self, match: re.Match[str]) -> str:
+        """A short bracket like "(TEI some-model)" says what is served: wrong before, and true now."""
+        named = _MODEL.findall(match[0])
+        ours = self._names_any(match[0], (*self._own_names, self._new.hf_id, self._new.model, self._new.stem))
+        if len(named) != 1 or ours or len(match[0].split()) > 3:
+            return match[0]
+        return _MODEL.sub(self._new.stem, match[0])
+
+    def _amount(self, match: re.Match[str]) -> str:
+        """The size of the old weights, in whatever unit it was given, becomes that of the new ones."""
+        unit = _UNITS[match["unit"].lower()]
+        if not self._new.weight_bytes or not _is_near(float(match["number"]) * unit, self._old.weight_bytes):
+            return match[0]
+        number, name = self._new.weight_bytes / unit, match["unit"]
+        if number < 1 and name[0] in "Gg":
+            number, name = number * 1000, "M" + name[1:]
+        digits = len(match["number"].partition(".")[2]) or (1 if number < 10 and name[0] in "Gg" else 0)
+        shown = f"{number:.{digits}f}".removesuffix(".0")
+        return f"{match['tilde'] or ''}{shown}{match['gap']}{name}"
 
     def _stale(self, text: str) -> bool:
-        return any(pattern.search(text) for pattern in self._stale_patterns)
+        if any(pattern.search(text) for pattern in self._stale_patterns):
+            return True
+        return self._old.hf_id != self._new.hf_id and any(
+            not _is_near(float(each["number"]) * _UNITS[each["unit"].lower()], self._new.weight_bytes)
+            for each in _AMOUNT.finditer(text)
+        )
 
     @cached_property
     def _counterparts(self) -> dict[str, str]:
         old, new = self._old, self._new
         pairs = [(old.hf_id, new.hf_id), (old.model, new.model), (old.stem, new.stem)]
-        pairs += [(old.served_name, new.served_name), (old.endpoint, new.endpoint)]
-        pairs += [(spelt(old.endpoint), spelt(new.endpoint)) for spelt in (_spoken, _capital, _shouted)]
+        pairs.append((old.served_name, new.served_name))
+        if not _is_word(old.endpoint):
+            pairs += [(spelt(old.endpoint), spelt(new.endpoint)) for spelt in (str, _spoken, _capital, _shouted)]
         if len(old.family) < len(old.model):
             same = old.family == new.family
             for whole, other in ((old.model, new.model), (old.stem, new.stem)):
@@ -184,19 +277,37 @@ class Rewording:
         return re.compile(r"(?<![\w.-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])")
 
     @cached_property
+    def _identifiers(self) -> re.Pattern[str]:
+        """The endpoint's name where it can be nothing else: an ordinary word is left alone in prose and in URLs."""
+        name = re.escape(self._old.endpoint)
+        return re.compile(
+            rf"(?<=[`'\"]){name}(?=[`'\"])|(?<=\(){name}(?=\))|(?<=\w: ){name}(?=[\s),;]|\.?$)|(?<=[a-z]/){name}(?![\w/-])"
+        )
+
+    @cached_property
     def _stale_patterns(self) -> tuple[re.Pattern[str], ...]:
         old, new = self._old, self._new
         patterns = []
         if old.hf_id != new.hf_id:
-            patterns.append(_AMOUNT)
             gone = [size for size in old.sizes if size not in new.sizes]
             patterns += [re.compile(rf"(?<![\w.]){re.escape(size)}(?!\w)", re.IGNORECASE) for size in gone]
+            if old.stem != new.stem:
+                patterns.append(_PARAMETERS)
         if old.family and not new.stem.startswith(old.family):
             patterns.append(re.compile(rf"(?<![\w.-]){re.escape(old.family)}(?!\w)"))
         if old.quantization != new.quantization:
             words = _WORDS.get(old.quantization, rf"{re.escape(old.quantization)}|quanti[sz]ed")
             patterns.append(re.compile(rf"(?<![a-zA-Z-])({words})(?![a-z])", re.IGNORECASE))
         return tuple(patterns)
+
+
+def _is_near(number: float, wanted: float) -> bool:
+    return wanted > 0 and abs(number - wanted) <= _NEAR * wanted
+
+
+def _is_word(name: str) -> bool:
+    """Whether a name is an ordinary word, like "embeddings", that prose uses without meaning the endpoint."""
+    return name.isalpha()
 
 
 def _flat(text: str) -> str:

@@ -103,7 +103,6 @@ def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights
         hf_id=hf_id,
         revision=about.get("sha") or "",
         weight_bytes=weights,
-        parameters=(about.get("safetensors") or {}).get("total"),
         layers=_first(text, "num_hidden_layers", "n_layer"),
         kv_heads=_first(text, "num_key_value_heads") or heads,
         head_size=_first(text, "head_dim") or (hidden // heads if heads else 0),

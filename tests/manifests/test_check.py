@@ -1,45 +1,123 @@
-"""Planted faults: each is named with its file and its line, and a sound repository with nothing."""
+"""Planted faults: each is named with its rule, its file and its line, and a sound repository with nothing."""
+
+import difflib
 
 import pytest
 
 from manifests.contract import Layout, check
+from manifests.rules import RULES
 from manifests.tree import Files, ManifestError
 
-DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+CHAT = "serving/coder-chat/deployment.yaml"
+FIM = "serving/coder-fim/deployment.yaml"
+VECTORS = "serving/embeddings/deployment.yaml"
 SERVICE = "serving/coder-chat/service.yaml"
 PVC = "serving/coder-chat/pvc.yaml"
 APPLICATION = "clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml"
+GROUPS = "clusters/ai-dev/groups.generated.yaml"
+CONFIG = "environments/ai-dev/config.yaml"
 VALUES = "platform/litellm/values.yaml"
 WAIT = "scripts/wait-profile.sh"
+LABEL = "app.kubernetes.io/name: coder-chat"
 
+# Rule, file, what stands there, what is planted instead.
 FAULTS = [
-    (DEPLOYMENT, 'model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', 'model = "Qwen/Qwen2.5-Coder-3B"', "stages"),
-    (DEPLOYMENT, "--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "--model=Qwen/Other-AWQ", "stages"),
-    (DEPLOYMENT, "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=qwen", "answers to qwen"),
-    (DEPLOYMENT, "--quantization=awq_marlin", "--quantization=gptq_marlin", "is awq"),
-    (DEPLOYMENT, "claimName: coder-chat-model-cache", "claimName: coder-chat-cache", "coder-chat-cache"),
-    (DEPLOYMENT, "  replicas: 0", "  replicas: 1", "zero replicas"),
-    (DEPLOYMENT, "type: Recreate", "type: RollingUpdate", "rolling update"),
-    (DEPLOYMENT, "HF_HUB_OFFLINE", "HF_HUB_ONLINE", "HF_HUB_OFFLINE is missing"),
-    (DEPLOYMENT, "TRANSFORMERS_OFFLINE", "TRANSFORMERS_ONLINE", "TRANSFORMERS_OFFLINE is missing"),
-    (DEPLOYMENT, "matchLabels:\n      app.kubernetes.io/name: coder-chat", "matchLabels:\n      app: x", "selector"),
-    (SERVICE, "selector:\n    app.kubernetes.io/name: coder-chat", "selector:\n    app: coder", "selector"),
-    (SERVICE, "port: 8000", "port: 8080", "the Service has 8080"),
-    (PVC, "name: coder-chat-model-cache", "name: chat-model-cache", "coder-chat-model-cache"),
-    (APPLICATION, "path: serving/coder-chat", "path: serving/coder-fim", "deploys serving/coder-fim"),
-    (APPLICATION, "metadata:\n  name: coder-chat", "metadata:\n  name: chat", "another name"),
-    (APPLICATION, "name: coder-chat\n      namespace: serving", "name: x\n      namespace: serving", "is drift"),
-    (APPLICATION, "      - RespectIgnoreDifferences=true\n", "", "RespectIgnoreDifferences"),
-    (APPLICATION, "  syncPolicy:\n", "  syncPolicy:\n    automated: {}\n", "cost gate"),
-    (VALUES, "model: openai/qwen2.5-coder-7b-instruct", "model: openai/qwen2.5-coder-3b", "asks for"),
-    (VALUES, "coder-chat.serving.svc.cluster.local:8000", "coder-chat.serving.svc.cluster.local:80", "port 80"),
-    (VALUES, "http://coder-chat.serving", "http://coder-chta.serving", "coder-chta"),
-    (VALUES, "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07", "not a number"),
-    (VALUES, "        output_cost_per_token: 0.0000015\n", "", "no output_cost_per_token"),
-    (VALUES, "model_name: coder-fim", "model_name: coder-chat", "2 times"),
-    (WAIT, 'manual_apps="coder-chat coder-fim"', 'manual_apps="coder-fim"', "lacks coder-chat"),
-    (WAIT, 'manual_apps="coder-chat coder-fim"', 'manual_apps="coder-chat coder-fim embeddings"', "by itself"),
+    ("staged-model", CHAT, 'model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', 'model = "Qwen/Qwen2.5-Coder-3B"'),
+    ("staged-model", CHAT, "--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "--model=Qwen/Other-AWQ"),
+    ("staged-model", FIM, 'model = "Qwen/Qwen2.5-Coder-1.5B"', 'model = "Qwen/Qwen2.5-Coder-3B"'),
+    ("served-name", CHAT, "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=qwen"),
+    ("served-name", VALUES, "model: openai/qwen2.5-coder-7b-instruct", "model: openai/qwen2.5-coder-3b"),
+    ("served-name", VALUES, "model: openai/qwen2.5-coder-1.5b", "model: openai/qwen2.5-coder-7b-instruct"),
+    ("served-name", VALUES, "model: openai/bge-base-en-v1.5", "model: openai/bge-large-en-v1.5"),
+    ("quantization", CHAT, "--quantization=awq_marlin", "--quantization=gptq_marlin"),
+    (
+        "quantization",
+        FIM,
+        "            - --gpu-memory-utilization=0.85",
+        "            - --quantization=awq_marlin\n            - --gpu-memory-utilization=0.85",
+    ),
+    ("claim", CHAT, "claimName: coder-chat-model-cache", "claimName: coder-chat-cache"),
+    ("claim", PVC, "name: coder-chat-model-cache", "name: chat-model-cache"),
+    ("claim", VECTORS, "claimName: embeddings-cache", "claimName: embeddings-model-cache"),
+    ("replicas", CHAT, "  replicas: 0", "  replicas: 1"),
+    ("replicas", FIM, "  replicas: 0\n", ""),
+    ("strategy", CHAT, "type: Recreate", "type: RollingUpdate"),
+    ("strategy", FIM, "  strategy:\n    type: Recreate\n", ""),
+    ("image-digest", CHAT, "@sha256:4f0c1a5d9be27c3380d6f14e2a97b05c86d13fe7420b9a58c7e1d3f6402b8c95", ""),
+    ("image-digest", VECTORS, "@sha256:91b7e3d05f2c4a68b1d0937fe86a25c41f7d98e3b60254ac1e9f7380d25b6c4e", ""),
+    ("checkov-skip", FIM, "    checkov.io/skip1: CKV_K8S_35=the engine takes its key from the environment only\n", ""),
+    ("checkov-skip", CHAT, "    checkov.io/skip1: CKV_K8S_35=the engine takes its key from the environment only\n", ""),
+    ("offline", CHAT, "HF_HUB_OFFLINE", "HF_HUB_ONLINE"),
+    ("offline", FIM, '            - name: TRANSFORMERS_OFFLINE\n              value: "1"\n', ""),
+    ("offline", CHAT, 'HF_HUB_OFFLINE\n              value: "1"', 'HF_HUB_OFFLINE\n              value: "0"'),
+    ("pod-selector", CHAT, f"matchLabels:\n      {LABEL}", "matchLabels:\n      app.kubernetes.io/name: chat"),
+    ("pod-selector", CHAT, f"labels:\n        {LABEL}", "labels:\n        app.kubernetes.io/name: chat"),
+    ("service-selector", SERVICE, f"selector:\n    {LABEL}", "selector:\n    app.kubernetes.io/name: coder"),
+    ("target-port", SERVICE, "targetPort: http", "targetPort: web"),
+    ("api-base-port", SERVICE, "port: 8000", "port: 8080"),
+    ("api-base-port", VALUES, "coder-chat.serving.svc.cluster.local:8000", "coder-chat.serving.svc.cluster.local:80"),
+    (
+        "api-base-port",
+        VALUES,
+        "embeddings.serving.svc.cluster.local/v1",
+        "embeddings.serving.svc.cluster.local:8000/v1",
+    ),
+    ("api-base-host", VALUES, "http://coder-chat.serving", "http://coder-chta.serving"),
+    ("api-base-host", VALUES, "http://coder-chat.serving", "http://coder-chat.inference"),
+    ("api-base-host", SERVICE, "name: coder-chat\n  namespace", "name: chat\n  namespace"),
+    ("cost-not-a-number", VALUES, "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07"),
+    ("cost-not-a-number", VALUES, "input_cost_per_token: 0.0000005", 'input_cost_per_token: "0.0000005"'),
+    ("cost-not-a-number", VALUES, "output_cost_per_token: 0.0000015", "output_cost_per_token: free"),
+    ("cost-missing", VALUES, "        output_cost_per_token: 0.0000015\n", ""),
+    ("cost-missing", VALUES, "        output_cost_per_token: 0.000005\n", ""),
+    (
+        "cost-missing",
+        VALUES,
+        "        input_cost_per_token: 0.0000001                  # a CPU costs money as well\n",
+        "",
+    ),
+    ("cost-zero", VALUES, "input_cost_per_token: 0.0000002", "input_cost_per_token: 0.0"),
+    ("alias-duplicate", VALUES, "model_name: coder-fim", "model_name: coder-chat"),
+    ("alias-without-endpoint", VALUES, "http://egress-gateway.egress", "http://coder-agent.serving"),
+    ("application-path", APPLICATION, "path: serving/coder-chat", "path: serving/coder-fim"),
+    ("application-path", APPLICATION, "path: serving/coder-chat", "path: serving/chat"),
+    ("application-name", APPLICATION, "metadata:\n  name: coder-chat", "metadata:\n  name: chat"),
+    ("ignore-differences", APPLICATION, "name: coder-chat\n      namespace", "name: coder-fim\n      namespace"),
+    ("ignore-differences", APPLICATION, "- /spec/replicas", "- /spec/template"),
+    ("respect-ignore-differences", APPLICATION, "      - RespectIgnoreDifferences=true\n", ""),
+    ("automated-gpu", APPLICATION, "  syncPolicy:\n", "  syncPolicy:\n    automated: {}\n"),
+    ("manual-apps-missing", WAIT, 'manual_apps="coder-chat coder-fim"', 'manual_apps="coder-fim"'),
+    (
+        "manual-apps-surplus",
+        WAIT,
+        'manual_apps="coder-chat coder-fim"',
+        'manual_apps="coder-chat coder-fim embeddings"',
+    ),
+    ("group-disabled", CONFIG, "coding-assistant: true", "coding-assistant: false"),
+    (
+        "group-stale",
+        GROUPS,
+        'name: embeddings, layer: serving, enabled: "true"',
+        'name: embeddings, layer: serving, enabled: "false"',
+    ),
+    ("yaml", CHAT, "  replicas: 0", "  replicas: 0]: {"),
+    ("yaml", VALUES, "    - model_name: coder-fim ", "   - model_name: coder-fim "),
 ]
+
+# Whole pieces that are gone: the rule, the path that is deleted, and where the finding stands.
+GONE = [
+    ("application-missing", APPLICATION, CHAT),
+    ("service-missing", SERVICE, CHAT),
+    ("claim", PVC, CHAT),
+    ("alias-without-endpoint", "serving/embeddings/service.yaml", VALUES),
+]
+
+
+def planted(platform: Files, path: str, old: str, new: str) -> Files:
+    files = {each: platform.read(each) or "" for each in platform.files("")}
+    assert old in files[path]
+    files[path] = files[path].replace(old, new, 1)
+    return Files(files)
 
 
 def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> None:
@@ -47,33 +125,103 @@ def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> No
     assert check(platform, layout) == ()
 
 
-@pytest.mark.parametrize(("path", "old", "new", "says"), FAULTS)
-def test_a_planted_fault_is_named(platform: Files, layout: Layout, path: str, old: str, new: str, says: str) -> None:
-    """One of the findings says what is wrong, in a file and on a line that exist."""
-    files = {each: platform.read(each) or "" for each in platform.files("")}
-    assert old in files[path]
-    files[path] = files[path].replace(old, new, 1)
-    found = check(Files(files), layout)
-    named = [each for each in found if says in each.message]
+@pytest.mark.parametrize(("rule", "path", "old", "new"), FAULTS)
+def test_a_planted_fault_is_named_at_its_line(
+    platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
+) -> None:
+    """By its rule, in the file and on the line where it was planted; for something deleted, in the file."""
+    tree = planted(platform, path, old, new)
+    found = check(tree, layout)
+    named = [each for each in found if (each.rule, each.path) == (rule, path)]
     assert named, found
-    assert all(0 < each.line <= files[each.path].count("\n") for each in found)
+    lines = (tree.read(path) or "").splitlines()
+    before = (platform.read(path) or "").splitlines()
+    changes = difflib.SequenceMatcher(None, before, lines, autojunk=False).get_opcodes()
+    new_lines = {line + 1 for tag, _, _, first, last in changes if tag != "equal" for line in range(first, last)}
+    # A parser may notice on the next line only.
+    reach = {line + 1 for line in new_lines} | new_lines if rule == "yaml" else new_lines
+    assert all(0 < each.line <= len(lines) for each in named)
+    assert not new_lines or any(each.line in reach for each in named), (named, new_lines)
+
+
+@pytest.mark.parametrize(("rule", "path", "where"), GONE)
+def test_a_piece_that_is_gone_is_named(platform: Files, layout: Layout, rule: str, path: str, where: str) -> None:
+    """At the piece that needs it."""
+    tree = Files({each: platform.read(each) or "" for each in platform.files("") if each != path})
+    assert (rule, where) in {(each.rule, each.path) for each in check(tree, layout)}
+
+
+def test_an_endpoint_without_alias_is_named(platform: Files, layout: Layout) -> None:
+    """Tenants could not reach it."""
+    values = platform.read(VALUES) or ""
+    start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
+    tree = planted(platform, VALUES, values[start:end], "")
+    assert {each.rule for each in check(tree, layout)} == {"endpoint-without-alias"}
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    """A rule that nothing shows to work is a promise."""
+    shown = {rule for rule, *_ in (*FAULTS, *GONE)} | {"endpoint-without-alias"}
+    assert shown == set(RULES)
+
+
+def test_a_fault_is_named_where_the_third_place_contradicts(platform: Files, layout: Layout) -> None:
+    """Two of three places agree: the finding stands at the odd one, and is the only one."""
+    tree = planted(platform, CHAT, f"labels:\n        {LABEL}", "labels:\n        app.kubernetes.io/name: chat")
+    (finding,) = check(tree, layout)
+    assert (tree.read(CHAT) or "").splitlines()[finding.line - 1].strip() == "app.kubernetes.io/name: chat"
+    assert finding.fix == LABEL
 
 
 def test_the_line_is_the_line_of_the_fault(platform: Files, layout: Layout) -> None:
     """Also inside the literal block of the initContainer."""
-    files = {each: platform.read(each) or "" for each in platform.files("")}
     stale = '              model = "Qwen/Stale"'
-    files[DEPLOYMENT] = files[DEPLOYMENT].replace('              model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', stale)
-    (finding,) = check(Files(files), layout)
-    assert files[DEPLOYMENT].splitlines()[finding.line - 1] == stale
+    tree = planted(platform, CHAT, '              model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', stale)
+    (finding,) = check(tree, layout)
+    assert (tree.read(CHAT) or "").splitlines()[finding.line - 1] == stale
     assert finding.fix == "stage Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
 
 
 def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> None:
     """A fault in another endpoint is not its own; an unknown name is an error, not silence."""
-    files = {each: platform.read(each) or "" for each in platform.files("")}
-    files[DEPLOYMENT] = files[DEPLOYMENT].replace("  replicas: 0", "  replicas: 1")
-    assert check(Files(files), layout, "coder-fim") == ()
-    assert len(check(Files(files), layout, "coder-chat")) == 1
+    tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 1")
+    assert check(tree, layout, "coder-fim") == ()
+    assert len(check(tree, layout, "coder-chat")) == 1
     with pytest.raises(ManifestError, match="no endpoint 'nobody'"):
         check(platform, layout, "nobody")
+
+
+def test_a_part_of_a_repository_is_not_blamed_for_what_it_lacks(platform: Files, layout: Layout) -> None:
+    """An alias that other files speak of is taken for an endpoint that was left out; one that nobody names is not."""
+    files = {
+        each: platform.read(each) or ""
+        for each in platform.files("")
+        if "coder-fim" not in each and "litellm.yaml" not in each
+    }
+    files[WAIT] = files[WAIT].replace(" coder-fim", "")
+    assert check(Files(files), layout) == ()
+    files[VALUES] = files[VALUES].replace("http://egress-gateway.egress", "http://ghost.serving")
+    assert [each.rule for each in check(Files(files), layout)] == ["alias-without-endpoint"]
+
+
+def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: Files, layout: Layout) -> None:
+    """Its address is not the Service's, and need not be; the served name still has to agree."""
+    values = platform.read(VALUES) or ""
+    start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
+    routed = values[start:end].replace(
+        "coder-fim.serving.svc.cluster.local:8000", "gateway.inference.svc.cluster.local"
+    )
+    tree = planted(
+        platform, VALUES, values[start:end], routed.replace("model_name: coder-fim", "model_name: autocomplete")
+    )
+    assert check(tree, layout) == ()
+
+
+def test_what_is_no_endpoint_is_left_alone(platform: Files, layout: Layout) -> None:
+    """A Helm template, a Deployment without a model, several engines that serve one model together."""
+    files = {each: platform.read(each) or "" for each in platform.files("")}
+    files["serving/chart/templates/deployment.yaml"] = "kind: Deployment\nspec: {{ .Values.spec }}\n"
+    files["serving/proxy/deployment.yaml"] = "kind: Deployment\nspec: {template: {spec: {containers: [{name: x}]}}}\n"
+    engine = (platform.read(CHAT) or "").replace("replicas: 0", "replicas: 2")
+    files["serving/split/prefill.yaml"] = files["serving/split/decode.yaml"] = engine
+    assert check(Files(files), layout) == ()

@@ -123,7 +123,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
     ("request_", "reason"),
     [
         (SwapRequest(name="coder-chat", facts=CODER_32B_AWQ), "does not fit"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"weight_bytes": 0})), "is unknown"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"weight_bytes": 0})), r"weights=5\.6GB"),
         (SwapRequest(name="nobody", facts=CODER_3B), "There is no endpoint 'nobody'"),
         (SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), "already serves"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "never shrinks"),
