@@ -54,6 +54,9 @@ async def run(settings: Settings) -> None:
                 scheduling_resolution=timedelta(milliseconds=100),
             )
         )
+        await svc.docket.replace(
+            "reconcile", when=svc.clock(), key="reconcile"
+        )()  # at the start, and then every minute
         runner = web.AppRunner(web_app(svc, slack if secret else None), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.errors import BotError
 
@@ -209,6 +209,8 @@ class Lease(_Value):
     holder: str
     reason: str = ""
     fence: int
+    revision: int = 0
+    """Grows with every change under one fence: of two copies of a lease, the higher one is the newer."""
     commit: str = ""
     hold: timedelta
     claimed: datetime
@@ -218,6 +220,38 @@ class Lease(_Value):
     keeps: int = 0
     keep_until: datetime | None = None
     message: Message | None = None
+    displaced: "Lease | None" = None
+    """Whom a replacement pushed aside, until the new model answers: what is restored when it does not."""
+
+    @property
+    def mark(self) -> str:
+        """The lease as its Deployment carries it: enough to rebuild it when Redis has lost it."""
+        return self.model_dump_json(exclude_none=True, exclude={"displaced"})
+
+    @classmethod
+    def of_mark(cls, mark: str | None, model: str) -> "Lease | None":
+        """The lease that a Deployment carries; None for no mark, and for one that is not ours or not this model's."""
+        try:
+            lease = cls.model_validate_json(mark) if mark else None
+        except ValidationError:
+            return None
+        return lease if lease and lease.model == model and lease.fence > 0 else None
+
+    def started(self, ready: datetime) -> "Lease":
+        """The lease once its model is ready; the first time counts."""
+        return self if self.ready else self.model_copy(update={"ready": ready, "ends": ready + self.hold})
+
+
+class Alert(_Value):
+    """Something in the cluster that the bot did not do, told once for as long as it lasts."""
+
+    about: str
+    since: datetime
+
+    @property
+    def key(self) -> str:
+        """The key of its message: the same thing wrong again later is another message."""
+        return f"alert:{self.about}:{int(self.since.timestamp())}"
 
 
 class Session(_Value):

@@ -30,6 +30,6 @@ class Unavailable(StokerError):
     """A system did not answer, or answered that it cannot now; trying again may help."""
 
     def __init__(self, system: str, detail: str = "") -> None:
-        super().__init__(f"{system} does not answer" + (f": {detail}" if detail else ""))
+        super().__init__(f"{system} does not answer" + (f": {detail.rstrip('. ')}" if detail else ""))
         self.system = system
         self.detail = detail

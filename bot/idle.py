@@ -13,7 +13,7 @@ from bot.clients.vllm import Activity
 from bot.domain import Kind, Lease, Session, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
-from bot.operations.gpu import down_request
+from bot.operations.down import down_request
 from bot.operations.life import NotAllowed, insist, request
 from bot.policy import may_keep
 from bot.services import Services, services
@@ -114,9 +114,7 @@ async def watch(
 async def _watch_one(svc: Services, lease: Lease) -> None:
     now = svc.clock()
     workload = await svc.cluster.workload(lease.model)
-    if await _orphaned(svc, lease, gone=workload is None or workload.replicas == 0):
-        return
-    if lease.ready is None or workload is None:
+    if lease.ready is None or workload is None or workload.replicas == 0:
         return
     try:
         activity = await svc.vllm.activity(svc.vllm.url(workload.service, workload.namespace, workload.port))
@@ -138,23 +136,6 @@ async def _watch_one(svc: Services, lease: Lease) -> None:
                 wanted = down_request(lease.model, "", _channel(svc, lease), now, why)
                 await request(svc, wanted, delivery=f"idle:{lease.fence}:{now.isoformat()}")
     await svc.store.save_session(lease.model, session)
-
-
-async def _orphaned(svc: Services, lease: Lease, *, gone: bool) -> bool:
-    """Close a lease whose model somebody scaled to zero; while an operation works on it, it is left alone."""
-    if not gone:
-        return False
-    working = [
-        o
-        for o in await svc.store.open()
-        if o.request.model == lease.model and o.request.kind in (Kind.GPU_UP, Kind.GPU_DOWN)
-    ]
-    if working:
-        return True
-    if await svc.leases.release(lease):
-        text = f"ℹ️ {code(lease.model)} is at zero, but not by me: the lease of <@{lease.holder}> is closed, the GPU is free."
-        await svc.slack.post(f"closed:{lease.fence}", _channel(svc, lease), lines(text))
-    return True
 
 
 def _channel(svc: Services, lease: Lease) -> str:

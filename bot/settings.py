@@ -62,6 +62,16 @@ class LeaseLimits(_Section):
     warn_before: Duration = Field(
         default=parse_duration("15m"), description="How long before its end the holder is warned."
     )
+    reconcile_every: Duration = Field(
+        default=parse_duration("1m"), description="How often leases, Deployments and pods are compared."
+    )
+    offer: Duration = Field(
+        default=parse_duration("5m"), description="How long the free GPU is offered to the next in the queue."
+    )
+    finish_within: Duration = Field(
+        default=parse_duration("2m"),
+        description="How long a model that is being replaced may go on with the requests that it is answering.",
+    )
 
 
 class Idle(_Section):

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bot.domain import Kind, Message, Operation, Session
-from bot.errors import Unavailable
+from bot.domain import Alert, Kind, Message, Operation, Session
+from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
 _FINISHED_KEPT = timedelta(days=30)
@@ -44,6 +44,13 @@ return 1
 """
 
 
+class Forgotten(BotError):
+    """An operation that Redis does not know: lost with its data, or older than what is kept."""
+
+    def __init__(self, op_id: str) -> None:
+        super().__init__(f"I no longer know request {op_id}: it is over for long, or Redis lost its data. Ask again.")
+
+
 @contextmanager
 def redis_errors() -> Iterator[None]:
     """Redis's own errors, in our words."""
@@ -66,8 +73,15 @@ class Store:
         with redis_errors():
             text = await self._redis.get(f"{PREFIX}:op:{op_id}")
         if text is None:
-            raise KeyError(op_id)
+            raise Forgotten(op_id)
         return Operation.model_validate_json(text)
+
+    async def is_open(self, op_id: str) -> bool:
+        """Whether an operation is known and not over."""
+        try:
+            return not (await self.load(op_id)).status.final
+        except Forgotten:
+            return False
 
     async def update(self, op_id: str, change: Callable[[Operation], Operation], event: str = "") -> Operation:
         """Apply a pure change to the newest version; what `change` raises passes through and nothing is written.
@@ -201,6 +215,24 @@ class Store:
     async def forget_message(self, key: str) -> None:
         with redis_errors():
             await self._redis.delete(f"{PREFIX}:message:{key}")
+
+    async def raise_alert(self, about: str, now: datetime) -> Alert:
+        """Note that something is wrong, or return the alert that is already up about it."""
+        key, alert = f"{PREFIX}:alerts", Alert(about=about, since=now)
+        with redis_errors():
+            if await self._redis.hsetnx(key, about, alert.model_dump_json()):
+                return alert
+            noted = await self._redis.hget(key, about)
+        return Alert.model_validate_json(noted) if noted else alert
+
+    async def alerts(self) -> tuple[Alert, ...]:
+        with redis_errors():
+            noted = await self._redis.hvals(f"{PREFIX}:alerts")
+        return tuple(Alert.model_validate_json(text) for text in noted)
+
+    async def clear_alert(self, about: str) -> None:
+        with redis_errors():
+            await self._redis.hdel(f"{PREFIX}:alerts", about)
 
     async def session(self, model: str) -> Session | None:
         with redis_errors():

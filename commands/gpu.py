@@ -4,13 +4,15 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.domain import Kind, Request, cost
+from bot.clients.cluster import GpuUser
+from bot.domain import Kind, Lease, Request, cost
 from bot.durations import show_duration
 from bot.errors import Unavailable
-from bot.operations.gpu import bring_down_without_redis, down_request
+from bot.operations.down import bring_down_without_redis, down_request
 from bot.operations.life import request
+from bot.operations.reconcile import rebuild
 from bot.services import Services
-from bot.views import busy_line, clock, code, money
+from bot.views import ADOPT, busy_line, clock, code, money
 from commands.answers import answered
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, read
@@ -37,6 +39,11 @@ TOPICS = (
 
 
 def register(app: AsyncApp, svc: Services) -> None:
+    @app.action(ADOPT)
+    async def adopted(ack: AsyncAck, respond: AsyncRespond, body: dict[str, Any], action: dict[str, Any]) -> None:
+        await ack()
+        await answered(respond, _adopt(svc, action["value"], body))
+
     @app.command("/gpu")
     async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
         await ack()
@@ -71,6 +78,19 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             raise unknown("/gpu", said.verb, TOPICS)
 
 
+async def _adopt(svc: Services, model: str, body: dict[str, Any]) -> None:
+    """Give a model that somebody started by hand a lease: the same approval, and the same smoke tests, as bringing it up."""
+    wanted = Request(
+        kind=Kind.GPU_UP,
+        model=model,
+        actor=body["user"]["id"],
+        channel=svc.config.slack.channel,
+        at=svc.clock(),
+        reason="it is running without a lease; adopt it",
+    )
+    await request(svc, wanted, body["trigger_id"])
+
+
 async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> str | None:
     """Bring a model down; without a name, the one that holds the GPU. With Redis gone it is done here and now."""
     try:
@@ -91,9 +111,25 @@ async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str,
 
 
 async def status(svc: Services) -> str:
-    """Who holds the GPU, for which model, since when, cost so far, idle time, lease end."""
+    """Who holds the GPU, for which model, since when, cost so far, idle time, lease end. Without Redis, what the cluster knows."""
+    users = await svc.cluster.gpu_users()
+    try:
+        return await _status(svc, users)
+    except Unavailable as error:
+        if error.system != "Redis":
+            raise
+    said = ["⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."]
+    for user in users:
+        lease = Lease.of_mark(user.mark, user.name)
+        said.append(f"🔥 {busy_line(lease, svc.clock())}" if lease else f"🔥 {code(str(user))} uses the GPU.")
+    return "\n".join(said if users else [*said, "Nothing uses the GPU."])
+
+
+async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
+    strangers = await rebuild(svc, users)
     now, said = svc.clock(), []
-    for lease in await svc.leases.held():
+    leases = await svc.leases.held()
+    for lease in leases:
         line = f"🔥 {busy_line(lease, now)}"
         spent = cost(now - lease.claimed, svc.config.gpu.price_per_hour)
         line += f"\nCost so far about {money(spent)}."
@@ -103,12 +139,10 @@ async def status(svc: Services) -> str:
         if lease.ends:
             line += f" The lease ends at {clock(lease.ends)}."
         said.append(line)
-    leased = {lease.model for lease in await svc.leases.held()}
-    said += [
-        f"⚠️ {code(w.namespace + '/' + w.name)} uses the GPU without a lease (scaled with kubectl?). `/gpu down {w.name}` ends it."
-        for w in await svc.cluster.gpu_workloads()
-        if w.name not in leased
-    ]
+    for user in strangers:
+        end = f" `/gpu down {user.name}` ends it." if user.namespace == svc.config.platform.namespace else ""
+        said.append(f"⚠️ {code(str(user))} uses the GPU without a lease (started with kubectl?).{end}")
+    leased = {lease.model for lease in leases}
     waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
     said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
     return "\n".join(said) or "The GPU is free. Nothing is running, nothing is billed."

@@ -16,6 +16,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "smoke-fails": "vLLM answers completions with an error",
         "sync-fails": "Argo CD's syncs fail",
         "github-down": "GitHub answers 503, to its API and to git",
+        "api-away": "the Kubernetes API server does not answer",
         "slack-429": "Slack answers 429 to every method",
         "litellm-down": "the LiteLLM gateway does not answer",
         "metrics-down": "vLLM's metrics do not answer",

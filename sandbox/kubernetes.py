@@ -10,7 +10,7 @@ import re
 import secrets
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -336,8 +336,9 @@ def _json_operation(place: Any, last: str, operation: Object) -> None:
 class KubernetesAPI:
     """Serves an `ObjectStore` on loopback at `.url`, to whoever has `.token`."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Set[str] = frozenset()) -> None:
         self.store = ObjectStore()
+        self._faults = faults
         self.token = secrets.token_urlsafe(24)
         self.url = ""
         self.logs: Callable[[str, str, str], list[str] | None] = lambda _namespace, _pod, _container: None
@@ -395,6 +396,9 @@ class KubernetesAPI:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         """Checks the bearer token, and words every refusal as a `Status`."""
+        if "api-away" in self._faults and request.transport:
+            request.transport.abort()
+            return web.Response()  # which nobody hears
         try:
             given = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
             if not secrets.compare_digest(given.encode(), self.token.encode()):
@@ -514,7 +518,7 @@ class KubernetesAPI:
                 found = self.store.find(resource.kind, wanted.namespace, labels=wanted.labels, fields=wanted.fields)
                 for obj in found:
                     await send("ADDED", obj)
-            while not self._closing and (left := ends - loop.time()) > 0:
+            while not self._closing and "api-away" not in self._faults and (left := ends - loop.time()) > 0:
                 upto = self.store.version
                 for change in self.store.since(seen):
                     if change.resource is resource and (event := _event(change, wanted)):

@@ -86,6 +86,11 @@ class Redis:
                     raise ProcessError(f"Redis did not start; its log is {self._directory / 'redis.log'}")
                 await asyncio.sleep(0.05)
 
+    async def flush(self) -> None:
+        """Forget everything, as after a failover to an empty replica."""
+        async with Client.from_url(self.url) as client:
+            await client.flushall()
+
     async def stop(self) -> None:
         """Connections break and new ones are refused, until `start`."""
         if self._process is not None:

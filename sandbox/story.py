@@ -120,6 +120,11 @@ class RedisStarts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RedisFlushed:
+    """`redis is flushed`: everything that it remembered is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BotKilled:
     """`bot is killed`: with SIGKILL, and started again at once."""
 
@@ -147,7 +152,7 @@ class Wait:
 
 Step = (
     Command | Click | Fill | Submit | Expect | ExpectNot | Checks | Merge | Close | Traffic | Scale
-    | RedisStops | RedisStarts | BotKilled | Break | Mend | Wait
+    | RedisStops | RedisStarts | RedisFlushed | BotKilled | Break | Mend | Wait
 )  # fmt: skip
 
 
@@ -228,6 +233,7 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     ),
     ("redis stops", "redis stops", lambda _: RedisStops()),
     ("redis starts", "redis starts", lambda _: RedisStarts()),
+    ("redis is flushed", "redis is flushed", lambda _: RedisFlushed()),
     ("bot is killed", "bot is killed", lambda _: BotKilled()),
     ("break FAULT", r"break (?P<fault>\S+)", lambda g: Break(fault=g["fault"])),
     ("mend FAULT", r"mend (?P<fault>\S+)", lambda g: Mend(fault=g["fault"])),
@@ -334,6 +340,7 @@ class World(Protocol):
     async def scale(self, name: str, replicas: int) -> None: ...
     async def redis_stops(self) -> None: ...
     async def redis_starts(self) -> None: ...
+    async def redis_flushed(self) -> None: ...
     async def kill_bot(self) -> None: ...
     def break_(self, fault: str) -> None: ...
     def mend(self, fault: str) -> None: ...
@@ -407,6 +414,8 @@ class Telling:
                 await world.redis_stops()
             case RedisStarts():
                 await world.redis_starts()
+            case RedisFlushed():
+                await world.redis_flushed()
             case BotKilled():
                 await world.kill_bot()
             case Break(fault=fault):

@@ -45,6 +45,7 @@ def policy(speed: float) -> dict[str, Any]:
         "slack": {"channel": "C0GPUOPS", "update_every": "1s"},
         "roles": {"approvers": ["U0LEAD", "U0ADMIN"], "admins": ["U0ADMIN"]},
         "idle": {"remind_after": fast(15), "down_after": fast(60, least=2.0), "sample_every": "1s"},
+        "lease": {"reconcile_every": "2s"},
         "gpu": {"boot_limit": fast(20, least=10.0), "drain": fast(10)},
         "github": {"poll_every": "2s"},
     }
@@ -133,6 +134,9 @@ class Sandbox:
     async def redis_starts(self) -> None:
         await self.redis.start()
 
+    async def redis_flushed(self) -> None:
+        await self.redis.flush()
+
     async def kill_bot(self) -> None:
         await self.bot.kill()
 
@@ -177,7 +181,7 @@ async def opened(
         )
         github.webhook(f"http://127.0.0.1:{bot_port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))
-        api = await stack.enter_async_context(KubernetesAPI())
+        api = await stack.enter_async_context(KubernetesAPI(faults))
         environment = await environment_of(github, settings)
         settings = merged({"platform": {"environment": environment}}, settings)
         cluster = await stack.enter_async_context(Cluster(api, github, speed, faults, environment=environment))

@@ -17,15 +17,19 @@ from pydantic import BaseModel, SecretStr
 
 from bot.clients import boot
 from bot.clients.boot import BootFailed, Phase
-from bot.clients.kube import Collection, Kube, KubeObject, Right, Selection, View
-from bot.errors import BotError
+from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Right, Selection, View
+from bot.errors import BotError, Unavailable
 
-__all__ = ["BootFailed", "Cluster", "Phase", "Workload"]
+__all__ = ["BootFailed", "Cluster", "GpuUser", "Phase", "StaleFence", "Workload"]
 
 LEASE = "stoker.dev/lease"
+FENCE = "stoker.dev/fence"
+"""The highest fence that ever scaled the Deployment; it stays when the lease is gone, so that no older one comes back."""
 KIND = "stoker.dev/kind"
 GPU = "nvidia.com/gpu"
 _LOG_LINES = 40
+_ROUNDS = 20
+"""Of looking and writing, before a Deployment that changes all the time is given up on."""
 
 Kind = Literal["chat", "completion", "embedding"]
 
@@ -51,6 +55,24 @@ class Workload(BaseModel, frozen=True):
     kind: Kind
 
 
+class GpuUser(BaseModel, frozen=True):
+    """Whatever takes a GPU, or asks for one: a Deployment with replicas, or a pod that none of them made."""
+
+    kind: str
+    """`Deployment`; else the kind of the pod's owner (`StatefulSet`, `Job`, …), or `Pod`."""
+    namespace: str
+    name: str
+    mark: str | None = None
+    ready: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class StaleFence(BotError):
+    """A worker whose lease is over wanted to change a Deployment that a newer lease has had since."""
+
+
 class Cluster:
     def __init__(self, api: ApiClient, namespace: str) -> None:
         self._kube = Kube(api)
@@ -74,13 +96,72 @@ class Cluster:
         services = await self._kube.list(Selection(self._services)) if holders else ()
         return tuple(_workload(holder, services) for holder in holders)
 
-    async def scale(self, name: str, replicas: int, *, lease: str | None) -> None:
-        """Mark the Deployment with its lease (None takes the mark off), then set its replicas; repeating is harmless."""
-        found = await self._deployment(name)
-        if _annotations(found).get(LEASE) != lease:
-            await self._kube.patch(self._deployments, name, {"metadata": {"annotations": {LEASE: lease}}})
-        if _replicas(found) != replicas:
-            await self._kube.patch(self._deployments, name, {"spec": {"replicas": replicas}}, subresource="scale")
+    async def gpu_users(self) -> tuple[GpuUser, ...]:
+        """Everything in the cluster that takes a GPU: Deployments with replicas, and other pods (StatefulSets, Jobs, bare).
+
+        A pod that is over or on its way out is not counted: it lets go of its GPU by itself.
+        """
+        deployments = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
+        users = {("Deployment", *_named(d)): _user(d) for d in deployments if _gpus(d) and _replicas(d) > 0}
+        for pod in await self._kube.list(Selection(Collection("/api/v1", "pods"))):
+            if boot.is_over(pod) or "deletionTimestamp" in pod["metadata"]:
+                continue
+            if not any(_gpu_limit(container) for container in pod["spec"]["containers"]):
+                continue
+            kind, name = _owner(pod)
+            namespace = pod["metadata"].get("namespace", "")
+            if kind != "Deployment":  # those with replicas are known; a pod of one without is about to go
+                users.setdefault((kind, namespace, name), GpuUser(kind=kind, namespace=namespace, name=name))
+        return tuple(users.values())
+
+    async def highest_fence(self) -> int:
+        """The highest fence that any Deployment of the namespace has seen: a new one must be above it."""
+        return max((_fence(d) for d in await self._kube.list(Selection(self._deployments))), default=0)
+
+    async def scale(self, name: str, replicas: int, *, lease: str | None, fence: int | None = None) -> None:
+        """Set a Deployment's replicas and the lease that it carries (None takes it off); repeating is harmless.
+
+        With a `fence`, StaleFence when a newer lease has scaled the Deployment since, or when this one was already
+        taken off it. Each write names the version that was looked at, so that nothing changes between look and write.
+        """
+        for _ in range(_ROUNDS):
+            found = await self._deployment(name)
+            _refuse_if_stale(name, found, fence, up=lease is not None)
+            try:
+                if replicas:
+                    found = await self._annotate(found, lease, fence)
+                if _replicas(found) != replicas:
+                    scale = {"metadata": _version(found), "spec": {"replicas": replicas}}
+                    await self._kube.patch(self._deployments, name, scale, subresource="scale")
+                    found = await self._deployment(name)
+                if not replicas:
+                    await self._annotate(found, lease, fence)
+            except Conflict:  # its controller writes the status at any time: look again
+                continue
+            return
+        raise Unavailable("Kubernetes", f"{name} changes faster than it can be scaled")
+
+    async def mark(self, name: str, lease: str, fence: int) -> None:
+        """Bring the lease that a running Deployment carries up to date; StaleFence as in `scale`."""
+        for _ in range(_ROUNDS):
+            found = await self._deployment(name)
+            _refuse_if_stale(name, found, fence, up=False)
+            try:
+                await self._annotate(found, lease, fence)
+            except Conflict:
+                continue
+            return
+        raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
+
+    async def _annotate(self, found: KubeObject, lease: str | None, fence: int | None) -> KubeObject:
+        wanted: dict[str, str | None] = {LEASE: lease}
+        if fence is not None:
+            wanted[FENCE] = str(fence)
+        known = _annotations(found)
+        if all(known.get(key) == value for key, value in wanted.items()):
+            return found
+        body = {"metadata": {**_version(found), "annotations": wanted}}
+        return await self._kube.patch(self._deployments, found["metadata"]["name"], body) or found
 
     async def wait_ready(
         self,
@@ -303,3 +384,42 @@ def _is_replica_set_of(name: str, event: KubeObject) -> bool:
     involved = event.get("involvedObject") or {}
     made_by_us = re.fullmatch(rf"{re.escape(name)}-[a-z0-9]+", involved.get("name", ""))
     return involved.get("kind") == "ReplicaSet" and made_by_us is not None
+
+
+def _named(item: KubeObject) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def _version(found: KubeObject) -> dict[str, str]:
+    return {"resourceVersion": found["metadata"]["resourceVersion"]}
+
+
+def _user(deployment: KubeObject) -> GpuUser:
+    namespace, name = _named(deployment)
+    ready = bool((deployment.get("status") or {}).get("readyReplicas"))
+    mark = _annotations(deployment).get(LEASE)
+    return GpuUser(kind="Deployment", namespace=namespace, name=name, mark=mark, ready=ready)
+
+
+def _owner(pod: KubeObject) -> tuple[str, str]:
+    """Kind and name of what made the pod; a ReplicaSet's pod is its Deployment's."""
+    owner = next((o for o in pod["metadata"].get("ownerReferences") or () if o.get("controller")), None)
+    if owner is None:
+        return "Pod", pod["metadata"]["name"]
+    if owner["kind"] == "ReplicaSet" and "pod-template-hash" in (pod["metadata"].get("labels") or {}):
+        return "Deployment", owner["name"].rpartition("-")[0]
+    return owner["kind"], owner["name"]
+
+
+def _fence(deployment: KubeObject) -> int:
+    text = _annotations(deployment).get(FENCE, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _refuse_if_stale(name: str, found: KubeObject, fence: int | None, *, up: bool) -> None:
+    seen = _fence(found)
+    over = up and seen == fence and LEASE not in _annotations(found)
+    if fence is not None and (seen > fence or over):
+        raise StaleFence(
+            f"{name} has changed hands since (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."
+        )

@@ -106,6 +106,7 @@ def rights(config: Config) -> tuple[Right, ...]:
         Right("patch", "deployments/scale", "apps", serving),
         # Whoever uses a GPU, in any namespace, stands in the way of the next model.
         Right("list", "deployments", "apps"),
+        Right("list", "pods"),
         *(Right(verb, "pods", "", serving) for verb in ("list", "watch")),
         Right("get", "pods/log", "", serving),
         *(Right(verb, "events", "", serving) for verb in ("list", "watch")),

@@ -1,16 +1,14 @@
-"""Bringing a model up on the GPU and down again."""
+"""Bringing a model up on the GPU."""
 
-import asyncio
-import json
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 
 from bot.clients import boot
-from bot.clients.cluster import Workload
-from bot.domain import Kind, Lease, Operation, Phase, Plan, Request, Status, cost
+from bot.domain import Kind, Lease, Operation, Phase, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy
+from bot.operations.down import to_zero
+from bot.operations.endpoints import known_endpoint
 from bot.operations.life import (
     CancelAsked,
     NotAllowed,
@@ -23,16 +21,11 @@ from bot.operations.life import (
     insist,
     step,
 )
+from bot.operations.reconcile import rebuild, renew
 from bot.operations.smoke import smoke
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import clock, code, escape, money
-from manifests.contract import ModelEndpoint, read_endpoints
-from manifests.tree import ManifestError
-
-
-class UnknownModel(BotError):
-    """No endpoint of that name."""
 
 
 class SmokeFailed(BotError):
@@ -108,34 +101,19 @@ def _estimate(svc: Services, hold: timedelta) -> float:
     return cost(hold + timedelta(minutes=10) + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
 
 
-async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoint:
-    """The endpoint as the repo has it, or UnknownModel with the nearest name."""
-    tree = await svc.repository.tree(commit)
-    try:
-        # Reading a git tree starts processes, so it is done in a thread.
-        found = await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
-    except ManifestError as error:
-        raise BotError(str(error)) from error
-    names = [endpoint.name for endpoint in found]
-    if model in names:
-        return found[names.index(model)]
-    near = get_close_matches(model, names, n=1)
-    hint = f"Did you mean {code(near[0])}?" if near else f"There are: {', '.join(code(n) for n in names) or 'none'}."
-    raise UnknownModel(f"Unknown model {code(model)}. {hint}")
-
-
 async def refuse_if_taken(svc: Services, model: str) -> None:
     """Refuse when the GPU is in use, by a lease or by anything else in the cluster."""
-    leases = await svc.leases.held()
-    others = [lease for lease in leases if lease.model != model]
+    users = await svc.cluster.gpu_users()
+    strangers = await rebuild(svc, users)
+    others = [lease for lease in await svc.leases.held() if lease.model != model]
     if len(others) >= svc.config.gpu.slots:
         raise GpuBusy(others[0])
-    leased = {lease.model for lease in leases}
-    strangers = [w for w in await svc.cluster.gpu_workloads() if w.name not in leased and w.name != model]
+    home = svc.config.platform.namespace
+    strangers = tuple(user for user in strangers if (user.namespace, user.name) != (home, model))
     if len(strangers) + len(others) >= svc.config.gpu.slots:
         raise NotAllowed(
-            f"The GPU is used by {code(strangers[0].namespace + '/' + strangers[0].name)}, which nobody holds a lease for"
-            " (was it scaled with kubectl?). Scale it to zero first."
+            f"The GPU is used by {code(str(strangers[0]))}, which nobody holds a lease for (was it started with kubectl?)."
+            " Bring it down first, or adopt it."
         )
 
 
@@ -161,21 +139,29 @@ async def bring_up(svc: Services, op: Operation) -> None:
     return None
 
 
-async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
-    hold = op.request.hold or svc.config.lease.default
-    lease = await svc.leases.claim(
-        Lease(
-            model=model,
-            op=op.id,
-            holder=op.request.actor,
-            reason=op.request.reason,
-            fence=0,
-            commit=plan.commit,
-            hold=hold,
-            claimed=svc.clock(),
-            message=op.message,
-        )
+async def _claim(svc: Services, op: Operation, plan: Plan, hold: timedelta) -> Lease:
+    """The operation's lease: a new one, or the one that it has; also when Redis has lost it and the cluster has not."""
+    model = op.request.model
+    workload = await svc.cluster.workload(model)
+    marked = Lease.of_mark(workload.lease, model) if workload and workload.replicas else None
+    if marked and marked.op == op.id:
+        await svc.leases.restore(marked)
+    wanted = Lease(
+        model=model,
+        op=op.id,
+        holder=op.request.actor,
+        reason=op.request.reason,
+        fence=0,
+        commit=plan.commit,
+        hold=hold,
+        claimed=svc.clock(),
+        message=op.message,
     )
+    return await svc.leases.claim(wanted, floor=await svc.cluster.highest_fence())
+
+
+async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
+    lease = await _claim(svc, op, plan, op.request.hold or svc.config.lease.default)
     application = plan.applications[0]
 
     async def sync() -> None:
@@ -187,8 +173,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
 
     async def scale() -> None:
         await refuse_if_taken(svc, model)
-        note = json.dumps({"op": op.id, "fence": lease.fence, "holder": lease.holder})
-        await svc.cluster.scale(model, 1, lease=note)
+        await svc.cluster.scale(model, 1, lease=lease.mark, fence=lease.fence)
+        # Two that both found the GPU free, because Redis forgot one of them in between, see each other now.
+        await refuse_if_taken(svc, model)
 
     async def booted(told: tuple[boot.Phase, ...]) -> None:
         ends = [*(phase.since for phase in told[1:]), None]
@@ -216,13 +203,7 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
     await step(svc, op.id, "syncing", sync, type(None))
     await step(svc, op.id, "starting", scale, type(None))
     ready = await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, datetime))
-    lease = (
-        await svc.leases.change(
-            lease,
-            lambda held: held if held.ready else held.model_copy(update={"ready": ready, "ends": ready + held.hold}),
-        )
-        or lease
-    )
+    lease = await renew(svc, lease, lambda held: held.started(ready)) or lease
     await enter(svc, op.id, "smoke tests")
     op = await run_smoke(svc, op.id, model, plan.commit)
     ends = f" until {clock(lease.ends)}" if lease.ends else ""
@@ -266,7 +247,12 @@ async def _undo_up(svc: Services, op: Operation) -> None:
     undone = "Nothing was started."
     if lease and lease.op == op.id:
         await step(
-            svc, op.id, "bringing it down again", lambda: _to_zero(svc, op.request.model), type(None), undoing=True
+            svc,
+            op.id,
+            "bringing it down again",
+            lambda: to_zero(svc, op.request.model, lease),
+            type(None),
+            undoing=True,
         )
         await svc.leases.release(lease)
         undone = f"{code(op.request.model)} is back at zero and the GPU is free."
@@ -274,106 +260,3 @@ async def _undo_up(svc: Services, op: Operation) -> None:
         await finish(svc, op.id, Status.CANCELLED, f"Cancelled by <@{op.cancelled_by}>. {undone}")
     else:
         await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} {undone}")
-
-
-async def _to_zero(svc: Services, model: str) -> None:
-    await svc.cluster.scale(model, 0, lease=None)
-    await svc.cluster.wait_gone(model, timeout=300)
-
-
-async def request_down(svc: Services, op: Operation) -> None:
-    """Begin a bring-down: no approval, since turning cost off must always be possible."""
-    model = op.request.model
-    lease = await svc.leases.of(model)
-    booting = [o for o in await svc.store.open(Kind.GPU_UP, model) if o.status in (Status.APPROVED, Status.RUNNING)]
-    if booting:
-        now = svc.clock()
-        await svc.store.update(
-            booting[0].id,
-            lambda up: up.model_copy(update={"cancelled_by": op.request.actor or "stoker", "updated": now}),
-            event="cancelled",
-        )
-        raise NotAllowed(f"{code(model)} is still booting; its bring-up is being cancelled: see its message.")
-    workload = await svc.cluster.workload(model)
-    if workload is None:
-        await known_endpoint(svc, await svc.repository.head(), model)
-        raise NotAllowed(f"{code(model)} has no Deployment in the cluster, so it is down.")
-    if workload.replicas == 0 and lease is None:
-        raise NotAllowed(f"{code(model)} is already down.")
-    if not workload.gpus:
-        raise NotAllowed(f"{code(model)} runs on CPU and costs no GPU time; it stays up.")
-    now = svc.clock()
-    await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now), event="started")
-
-
-async def bring_down(svc: Services, op: Operation) -> None:
-    """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Safe to repeat."""
-    model = op.request.model
-    if op.failure:
-        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} Try `/gpu down {model}` again.")
-        return
-    if op.status is Status.REQUESTED:
-        await request_down(svc, op)
-        op = await svc.store.load(op.id)
-    if op.status is not Status.RUNNING:
-        return
-
-    async def look() -> Lease | None:
-        return await svc.leases.of(model)
-
-    async def node() -> datetime | None:
-        return await svc.cluster.node_since(model)
-
-    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
-    since = await svc.store.once(op.id, "node", node, datetime | None)  # type: ignore[arg-type]
-
-    async def scale() -> None:
-        await svc.cluster.scale(model, 0, lease=None)
-
-    async def gone() -> None:
-        await svc.cluster.wait_gone(model, timeout=300)
-
-    await step(svc, op.id, "scaling to zero", scale, type(None), undoing=True)
-    await step(svc, op.id, "waiting until the pod is gone", gone, type(None), undoing=True)
-    if lease:
-        await svc.leases.release(lease)
-    await finish(svc, op.id, Status.SUCCEEDED, await _receipt(svc, model, lease, since))
-
-
-async def _receipt(svc: Services, model: str, lease: Lease | None, node_since: datetime | None) -> str:
-    now = svc.clock()
-    head = f"{code(model)} is down and the GPU is free."
-    if lease is None:
-        return f"{head} Nobody held a lease, so there is no receipt."
-    session = await svc.store.session(model)
-    billed = now - (node_since or lease.claimed)
-    spent = cost(billed + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
-    up = show_duration(now - lease.ready) if lease.ready else "0 s"
-    lines = [
-        head,
-        f"*Receipt*: up {up}, billed {show_duration(billed)} and about {show_duration(svc.config.gpu.drain)} of drain,"
-        f" cost about {money(spent)} (estimate).",
-    ]
-    if session and session.fence == lease.fence:
-        idle = timedelta(seconds=session.idle_seconds)
-        thousand = f", {money(spent / session.tokens * 1000)} per thousand tokens" if session.tokens else ""
-        lines.append(
-            f"Idle {show_duration(idle)}; {session.requests:.0f} requests, {session.tokens:.0f} tokens served{thousand}."
-        )
-    lines.append(f"Held by <@{lease.holder}>" + (f" because {escape(lease.reason)}." if lease.reason else "."))
-    return "\n".join(lines)
-
-
-def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> Request:
-    return Request(kind=Kind.GPU_DOWN, model=model, actor=actor, channel=channel, at=at, reason=reason)
-
-
-async def bring_down_without_redis(svc: Services, model: str) -> str:
-    """Turning cost off works with the cluster alone: no record, no lease, no card."""
-    workload: Workload | None = await svc.cluster.workload(model)
-    if workload is None or not workload.gpus:
-        return f"There is no GPU model {code(model)} in the cluster."
-    await _to_zero(svc, model)
-    return (
-        f"{code(model)} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back."
-    )

@@ -13,6 +13,7 @@ from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Reque
 from bot.errors import BotError, Unavailable
 from bot.policy import Verdict, may_cancel, may_deny, may_vote
 from bot.services import Services
+from bot.store import Forgotten
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -246,6 +247,10 @@ async def settled(svc: Services, op_id: str, retry: Retry) -> AsyncIterator[None
     """
     try:
         yield
+    except Forgotten as error:
+        log.warning(
+            "operation lost", op=op_id, error=error.message
+        )  # with Redis's data: there is nothing to note it on
     except Unavailable as error:
         if retry.attempts is None or retry.attempt < retry.attempts:
             log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))

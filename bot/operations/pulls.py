@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from bot.clients.github import PullRequest
 from bot.domain import Kind, Operation, Plan, Pull, Request, Status
 from bot.errors import BotError
-from bot.operations.gpu import known_endpoint
+from bot.operations.endpoints import known_endpoint
 from bot.operations.life import NotAllowed, await_approval, finish, insist, present
 from bot.operations.proposal import Verb, planned, pull_body, refuse_bad_words
 from bot.policy import can_be_approved, may_request

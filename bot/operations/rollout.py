@@ -6,7 +6,8 @@ from bot.clients.argocd import Application
 from bot.clients.github import MergeRefused
 from bot.domain import Operation, Status
 from bot.errors import BotError
-from bot.operations.gpu import known_endpoint, run_smoke
+from bot.operations.endpoints import known_endpoint
+from bot.operations.gpu import run_smoke
 from bot.operations.life import await_approval, enter, finish, step
 from bot.operations.pulls import close, seen
 from bot.services import Services

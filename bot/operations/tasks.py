@@ -9,7 +9,8 @@ from docket import Depends, ExponentialRetry, Perpetual, Retry
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import gpu, life, pulls, rollout
+from bot.operations import down, gpu, life, pulls, rollout
+from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ async def _work(svc: Services, op: Operation) -> None:
         case Kind.GPU_UP:
             await (gpu.plan_up(svc, op) if op.status is Status.REQUESTED else gpu.bring_up(svc, op))
         case Kind.GPU_DOWN:
-            await gpu.bring_down(svc, op)
+            await down.bring_down(svc, op)
         case Kind.MODEL_ADD | Kind.MODEL_SWAP:
             await (pulls.propose(svc, op) if op.status is Status.REQUESTED else rollout.roll_out(svc, op))
         case _:
@@ -82,4 +83,15 @@ async def poll_pulls(
             await pulls.follow(svc, op)
 
 
-tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls]
+async def reconcile(
+    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(minutes=1), automatic=True)
+) -> None:
+    """Compare Redis, Deployments and pods; what does not answer is looked at again the next time."""
+    perpetual.after(svc.config.lease.reconcile_every)
+    try:
+        await reconciliation.reconcile(svc)
+    except (BotError, Unavailable) as error:
+        log.warning("not reconciled", error=str(error))
+
+
+tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls, reconcile]

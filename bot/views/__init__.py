@@ -4,16 +4,19 @@ text.py      what people and APIs wrote, made safe; how money and times are writ
 blocks.py    Block Kit's pieces within Slack's limits
 card.py      the one message of an operation, and its thread
 reminder.py  what is said to the holder of the GPU
+gpu.py       what is said about the GPU beside the cards
 modals.py    the forms
 """
 
 from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
 from bot.views.card import APPROVE, BECAUSE, CANCEL, DENY, ROLL_OUT, card, thread
+from bot.views.gpu import ADOPT, unmanaged
 from bot.views.modals import BECAUSE_FORM, add_form, because_form
 from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, busy_line, reminder, settled_reminder
 from bot.views.text import clock, code, escape, inline, money, person
 
 __all__ = [
+    "ADOPT",
     "APPROVE",
     "BECAUSE",
     "BECAUSE_FORM",
@@ -44,4 +47,5 @@ __all__ = [
     "section",
     "settled_reminder",
     "thread",
+    "unmanaged",
 ]

@@ -6,6 +6,9 @@ expect "Approve"
 redis stops
 @dev /gpu up coder-fim
 expect "Redis" within 15s
+@dev /gpu status
+expect "Redis does not answer: nothing can be brought up until it does" within 15s
+expect "Nothing uses the GPU"
 @lead clicks "Approve"
 expect not "syncing" within 2s
 redis starts

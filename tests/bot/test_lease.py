@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bot.domain import Lease
-from bot.lease import GpuBusy, Leases
+from bot.lease import GpuBusy, GpuQueued, LeaseMoved, Leases
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -83,3 +83,98 @@ async def test_changes_at_once_are_all_kept(redis: Redis) -> None:
     found = await leases.of("coder-chat")
     assert found is not None
     assert found.keeps == 10
+
+
+async def test_a_free_slot_goes_to_the_head_of_the_queue(redis: Redis) -> None:
+    """With somebody waiting, a newcomer and the second in line are sent behind; the first gets it and has left the queue."""
+    leases = Leases(redis)
+    assert [await leases.join("first"), await leases.join("second"), await leases.join("first")] == [0, 1, 0]
+    for late in ("newcomer", "second"):
+        with pytest.raises(GpuQueued):
+            await leases.claim(a_lease(op=late))
+    assert (await leases.claim(a_lease(op="first"))).op == "first"
+    assert await leases.queue() == ("second",)
+
+
+async def test_two_free_slots_go_to_the_first_two(redis: Redis) -> None:
+    """With two GPUs free, the second in line need not wait for the first."""
+    leases = Leases(redis, slots=2)
+    for op in ("1", "2", "3"):
+        await leases.join(op)
+    await leases.claim(a_lease("b", "2"))
+    with pytest.raises(GpuQueued):
+        await leases.claim(a_lease("c", "3"))
+    await leases.claim(a_lease("a", "1"))
+
+
+async def test_a_replacement_hands_the_slot_over_in_one_step(redis: Redis) -> None:
+    """The new lease has a higher fence, the old one is gone, and repeating it gives the same lease."""
+    leases = Leases(redis)
+    old = await leases.claim(a_lease())
+    await leases.join("waiting")  # a replacement is approved: it does not queue
+    new = await leases.replace(old, a_lease("coder-fim", "op2", "U2"))
+    assert new.fence > old.fence
+    assert await leases.replace(old, a_lease("coder-fim", "op2", "U2")) == new
+    assert await leases.held() == (new,)
+    assert not await leases.release(old)
+
+
+async def test_a_replacement_of_a_lease_that_moved_changes_nothing(redis: Redis) -> None:
+    """What was approved named another holder."""
+    leases = Leases(redis)
+    old = await leases.claim(a_lease())
+    await leases.release(old)
+    current = await leases.claim(a_lease(op="op2", holder="U2"))
+    with pytest.raises(LeaseMoved, match="changed hands"):
+        await leases.replace(old, a_lease("coder-fim", "op3"))
+    assert await leases.held() == (current,)
+
+
+async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: Redis) -> None:
+    """After a flush the annotation's lease holds again, as it was; the next fence is above it."""
+    leases = Leases(redis)
+    for n in range(3):
+        lost = await leases.claim(a_lease(op=f"op{n}"))
+        if n < 2:
+            await leases.release(lost)
+    await redis.flushall()
+    found = Lease.of_mark(lost.mark, "coder-chat")
+    assert found == lost
+    assert await leases.restore(found)
+    assert not await leases.restore(found)  # it is there
+    with pytest.raises(GpuBusy):
+        await leases.claim(a_lease("coder-fim", "op9"))
+    await leases.release(found)
+    assert (await leases.claim(a_lease(op="op10"))).fence == lost.fence + 1
+
+
+async def test_the_fence_stays_above_what_the_cluster_knows(redis: Redis) -> None:
+    """A flushed counter does not start anew below the fence that the Deployments carry."""
+    assert (await Leases(redis).claim(a_lease(), floor=41)).fence == 42
+
+
+async def test_of_two_copies_of_a_lease_the_newer_one_stays(redis: Redis) -> None:
+    """A failover that lost a *keep* gets it back from the annotation; an old annotation undoes nothing."""
+    leases = Leases(redis)
+    lease = await leases.claim(a_lease())
+    kept = await leases.change(lease, lambda held: held.model_copy(update={"keeps": 1}))
+    assert kept is not None
+    assert not await leases.restore(lease)
+    assert await leases.of("coder-chat") == kept
+    newer = kept.model_copy(update={"keeps": 2, "revision": kept.revision + 1})
+    assert await leases.restore(newer)
+    assert await leases.of("coder-chat") == newer
+
+
+async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
+    """Somebody else got the slot meanwhile: never two holders, so a human must decide."""
+    leases = Leases(redis)
+    await leases.claim(a_lease("coder-fim", "op2"))
+    with pytest.raises(GpuBusy, match="coder-fim"):
+        await leases.restore(a_lease().model_copy(update={"fence": 7}))
+
+
+@pytest.mark.parametrize("mark", [None, "", "{}", "not json", '{"op":"x","fence":3}', a_lease("other").mark])
+def test_a_mark_that_is_not_this_models_lease_is_none(mark: str | None) -> None:
+    """Annotations are anybody's to write."""
+    assert Lease.of_mark(mark, "coder-chat") is None

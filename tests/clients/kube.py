@@ -22,6 +22,8 @@ class Wire(KubernetesAPI):
         self.requests: list[str] = []
         self.forbidden = ""
         self.unwell = 0
+        self.before_patch: Callable[[], object] | None = None
+        """What somebody else does, once, between a client's look and its write."""
         self.denied: set[tuple[str, str]] = set()
         self._watching: set[asyncio.Transport] = set()
 
@@ -51,6 +53,9 @@ class Wire(KubernetesAPI):
         self.requests.append(f"{request.method} {request.path_qs}")
         if self.forbidden and self.forbidden in request.path_qs:
             return web.json_response({"kind": "Status", "code": 403, "message": "stoker cannot do that"}, status=403)
+        if request.method == "PATCH" and self.before_patch:
+            meanwhile, self.before_patch = self.before_patch, None
+            meanwhile()
         if self.unwell:
             self.unwell -= 1
             return web.json_response({"kind": "Status", "code": 503, "message": "etcd is electing"}, status=503)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.clients.cluster import BootFailed, Cluster, Phase
+from bot.clients.cluster import BootFailed, Cluster, Phase, StaleFence
 from bot.clients.kube import Forbidden, rights
 from bot.errors import BotError
 from bot.settings import Config
@@ -156,6 +156,83 @@ async def test_scaling_marks_the_lease_and_repeats_nothing(wire: Wire, cluster: 
     assert (found.replicas, found.lease) == (0, None)
     with pytest.raises(BotError, match="no Deployment nobody"):
         await cluster.scale("nobody", 1, lease="7")
+
+
+async def test_a_worker_with_an_older_fence_changes_nothing(wire: Wire, cluster: Cluster) -> None:
+    """Neither up nor down, once a newer lease has scaled the Deployment; nor back up after its own lease is over."""
+    wire.store.create(deployment())
+    await cluster.scale("coder-chat", 1, lease="seven", fence=7)
+    await cluster.scale("coder-chat", 1, lease="seven", fence=7)  # its own worker again, after a crash
+    for replicas, lease in ((0, None), (1, "six")):
+        with pytest.raises(StaleFence, match="fence 7 instead of 6"):
+            await cluster.scale("coder-chat", replicas, lease=lease, fence=6)
+    with pytest.raises(StaleFence):
+        await cluster.mark("coder-chat", "six", 6)
+    await cluster.scale("coder-chat", 0, lease=None, fence=7)
+    with pytest.raises(StaleFence):
+        await cluster.scale("coder-chat", 1, lease="seven", fence=7)
+    found = await cluster.workload("coder-chat")
+    assert found
+    assert (found.replicas, found.lease) == (0, None)
+    assert await cluster.highest_fence() == 7
+    await cluster.scale("coder-chat", 1, lease="eight", fence=8)
+
+
+async def test_a_change_between_look_and_write_is_seen(wire: Wire, cluster: Cluster) -> None:
+    """Each write names the version that was looked at: a newer lease that gets in between wins."""
+    wire.store.create(deployment())
+
+    def newer(found: Object) -> None:
+        found["metadata"]["annotations"] = {"stoker.dev/fence": "8", "stoker.dev/lease": "eight"}
+
+    wire.before_patch = lambda: wire.store.update("Deployment", "coder-chat", "serving", newer)
+    with pytest.raises(StaleFence):
+        await cluster.scale("coder-chat", 1, lease="seven", fence=7)
+    found = await cluster.workload("coder-chat")
+    assert found
+    assert (found.replicas, found.lease) == (0, "eight")
+
+
+async def test_a_status_written_in_between_is_no_obstacle(wire: Wire, cluster: Cluster) -> None:
+    """The Deployment's controller writes all the time: look again, and write once."""
+    wire.store.create(deployment())
+
+    def status(found: Object) -> None:
+        found["status"] = {"observedGeneration": 1}
+
+    wire.before_patch = lambda: wire.store.update("Deployment", "coder-chat", "serving", status)
+    await cluster.scale("coder-chat", 1, lease="seven", fence=7)
+    found = await cluster.workload("coder-chat")
+    assert found
+    assert (found.replicas, found.lease) == (1, "seven")
+
+
+async def test_whoever_takes_a_gpu_is_found(wire: Wire, cluster: Cluster) -> None:
+    """Deployments with replicas, and the pods of StatefulSets and of nobody, in any namespace; not what is over."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(deployment("down"))
+    wire.store.create(deployment("cpu", replicas=1, gpus=0))
+
+    def gpu_pod(name: str, owner: tuple[str, str] | None = None, **status: Any) -> Object:
+        found = pod(name, **status)
+        found["metadata"]["namespace"] = "research"
+        found["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+        if owner:
+            found["metadata"]["labels"]["pod-template-hash"] = "abc"
+            found["metadata"]["ownerReferences"] = [{"kind": owner[0], "name": owner[1], "controller": True}]
+        return found
+
+    wire.store.create(gpu_pod("notebook-0", ("StatefulSet", "notebook")))
+    wire.store.create(gpu_pod("training-x", ("Job", "training"), phase="Succeeded"))
+    wire.store.create(gpu_pod("bare"))
+    wire.store.create(gpu_pod("leaving"))
+    wire.store.delete("Pod", "leaving", "research")
+    wire.store.create(gpu_pod("coder-chat-abc-1", ("ReplicaSet", "coder-chat-abc")))
+    assert [str(user) for user in await cluster.gpu_users()] == [
+        "Deployment serving/coder-chat",
+        "Pod research/bare",
+        "StatefulSet research/notebook",
+    ]
 
 
 async def test_a_missing_right_to_scale_is_named(wire: Wire, cluster: Cluster) -> None:

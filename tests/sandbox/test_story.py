@@ -187,6 +187,9 @@ class Stage:
     async def redis_starts(self) -> None:
         self._do("redis starts")
 
+    async def redis_flushed(self) -> None:
+        self._do("redis flushed")
+
     async def kill_bot(self) -> None:
         self._do("kill")
 
@@ -218,6 +221,7 @@ async def test_every_step_reaches_the_world_in_order() -> None:
         kubectl scale b 1
         redis stops
         redis starts
+        redis is flushed
         bot is killed
         break no-stock
         mend no-stock
@@ -226,7 +230,7 @@ async def test_every_step_reaches_the_world_in_order() -> None:
     assert (await told(text, stage))[0]
     assert stage.done == [
         "dev /gpu up a", "lead clicks Approve", "dev fills M=v", "dev submits", "checks True", "merge", "close",
-        "traffic a 2 1", "scale b 1", "redis stops", "redis starts", "kill", "break no-stock", "mend no-stock",
+        "traffic a 2 1", "scale b 1", "redis stops", "redis starts", "redis flushed", "kill", "break no-stock", "mend no-stock",
     ]  # fmt: skip
 
 

@@ -1,0 +1,129 @@
+"""Bringing a model down: to zero, until its pod is gone, the lease released, a receipt."""
+
+from datetime import datetime, timedelta
+
+from bot.clients.cluster import Workload
+from bot.domain import Kind, Lease, Operation, Request, Status, cost
+from bot.durations import show_duration
+from bot.operations.endpoints import known_endpoint
+from bot.operations.life import NotAllowed, finish, step
+from bot.services import Services
+from bot.views import code, escape, money
+
+GONE_WITHIN = 300.0
+"""Seconds that a pod may take to end; vLLM's grace period is 30."""
+
+
+def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> Request:
+    return Request(kind=Kind.GPU_DOWN, model=model, actor=actor, channel=channel, at=at, reason=reason)
+
+
+async def request_down(svc: Services, op: Operation) -> None:
+    """Begin a bring-down: no approval, since turning cost off must always be possible."""
+    model = op.request.model
+    lease = await svc.leases.of(model)
+    booting = [o for o in await svc.store.open(Kind.GPU_UP, model) if o.status in (Status.APPROVED, Status.RUNNING)]
+    if booting:
+        now = svc.clock()
+        await svc.store.update(
+            booting[0].id,
+            lambda up: up.model_copy(update={"cancelled_by": op.request.actor or "stoker", "updated": now}),
+            event="cancelled",
+        )
+        raise NotAllowed(f"{code(model)} is still booting; its bring-up is being cancelled: see its message.")
+    workload = await svc.cluster.workload(model)
+    if workload is None and lease is None:
+        await known_endpoint(svc, await svc.repository.head(), model)
+        raise NotAllowed(f"{code(model)} has no Deployment in the cluster, so it is down.")
+    if workload and workload.replicas == 0 and lease is None:
+        raise NotAllowed(f"{code(model)} is already down.")
+    if workload and not workload.gpus:
+        raise NotAllowed(f"{code(model)} runs on CPU and costs no GPU time; it stays up.")
+    now = svc.clock()
+    await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now), event="started")
+
+
+async def bring_down(svc: Services, op: Operation) -> None:
+    """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Safe to repeat."""
+    model = op.request.model
+    if op.failure:
+        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} Try `/gpu down {model}` again.")
+        return
+    if op.status is Status.REQUESTED:
+        await request_down(svc, op)
+        op = await svc.store.load(op.id)
+    if op.status is not Status.RUNNING:
+        return
+
+    async def look() -> Lease | None:
+        return await svc.leases.of(model)
+
+    async def node() -> datetime | None:
+        return await svc.cluster.node_since(model)
+
+    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
+    since = await svc.store.once(op.id, "node", node, datetime | None)  # type: ignore[arg-type]
+
+    async def scale() -> None:
+        await scale_to_zero(svc, model, lease)
+
+    async def gone() -> None:
+        await svc.cluster.wait_gone(model, timeout=GONE_WITHIN)
+
+    await step(svc, op.id, "scaling to zero", scale, type(None), undoing=True)
+    await step(svc, op.id, "waiting until the pod is gone", gone, type(None), undoing=True)
+
+    async def receipt() -> str:
+        return await write_receipt(svc, model, lease, since)
+
+    outcome = await svc.store.once(op.id, "receipt", receipt, str)
+    if lease:
+        await svc.leases.release(lease)
+    await finish(svc, op.id, Status.SUCCEEDED, outcome)
+
+
+async def scale_to_zero(svc: Services, model: str, lease: Lease | None) -> None:
+    """Under the lease's fence, so that a late worker does not end somebody else's session; without a lease, in any case."""
+    if await svc.cluster.workload(model) is not None:
+        await svc.cluster.scale(model, 0, lease=None, fence=lease.fence if lease else None)
+
+
+async def to_zero(svc: Services, model: str, lease: Lease | None) -> None:
+    """Down and gone."""
+    await scale_to_zero(svc, model, lease)
+    await svc.cluster.wait_gone(model, timeout=GONE_WITHIN)
+
+
+async def write_receipt(svc: Services, model: str, lease: Lease | None, node_since: datetime | None) -> str:
+    now = svc.clock()
+    head = f"{code(model)} is down and the GPU is free."
+    if lease is None:
+        return f"{head} Nobody held a lease, so there is no receipt."
+    session = await svc.store.session(model)
+    billed = now - (node_since or lease.claimed)
+    spent = cost(billed + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
+    up = show_duration(now - lease.ready) if lease.ready else "0 s"
+    lines = [
+        head,
+        f"*Receipt*: up {up}, billed {show_duration(billed)} and about {show_duration(svc.config.gpu.drain)} of drain,"
+        f" cost about {money(spent)} (estimate).",
+    ]
+    if session and session.fence == lease.fence:
+        idle = timedelta(seconds=session.idle_seconds)
+        thousand = f", {money(spent / session.tokens * 1000)} per thousand tokens" if session.tokens else ""
+        lines.append(
+            f"Idle {show_duration(idle)}; {session.requests:.0f} requests, {session.tokens:.0f} tokens served{thousand}."
+        )
+    lines.append(f"Held by <@{lease.holder}>" + (f" because {escape(lease.reason)}." if lease.reason else "."))
+    return "\n".join(lines)
+
+
+async def bring_down_without_redis(svc: Services, model: str) -> str:
+    """Turning cost off works with the cluster alone: no record, no lease, no card."""
+    workload: Workload | None = await svc.cluster.workload(model)
+    if workload is None or not workload.gpus:
+        return f"There is no GPU model {code(model)} in the cluster."
+    await to_zero(svc, model, None)
+    return (
+        f"{code(model)} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back."
+    )

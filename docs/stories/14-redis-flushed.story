@@ -1,0 +1,18 @@
+# Redis loses everything in the middle of a session: the cluster still knows who holds the GPU, and the session goes on.
+given speed 120
+
+@dev /gpu up coder-chat for 3h because evaluation run
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+
+redis is flushed
+@lead /gpu up coder-fim                      # nobody gets in between
+expect "coder-chat" within 30s
+expect "Redis had lost the lease of coder-chat; it is rebuilt from the cluster: @dev holds it" within 30s
+@lead /gpu status
+expect "coder-chat is held by @dev"
+expect "evaluation run"
+expect not "without a lease" within 1s
+@dev /gpu down
+expect "is down and the GPU is free" within 60s
+expect "Receipt"

@@ -1,0 +1,33 @@
+# Somebody lights the GPU with kubectl: everybody is told once, and it is adopted with an approval, or brought down.
+given speed 120
+
+kubectl scale coder-fim 1
+expect "coder-fim uses the GPU, and nobody holds a lease for it" within 30s
+@dev /gpu up coder-chat                      # nobody else gets it meanwhile
+expect "nobody holds a lease" within 30s
+@dev clicks "Adopt"
+expect "Bring up coder-fim" within 30s
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+expect "that is over" within 30s
+
+@lead /gpu status
+expect "coder-fim is held by @dev"
+@dev /gpu down
+expect "is down and the GPU is free" within 60s
+
+kubectl scale coder-fim 1
+expect "coder-fim uses the GPU, and nobody holds a lease for it" within 30s
+@dev clicks "Bring down"
+expect "coder-fim is down and the GPU is free" within 60s
+@dev /gpu status
+expect "The GPU is free"
+
+@dev /gpu up coder-chat                      # and the other way round: a session that somebody ends behind Stoker's back
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+kubectl scale coder-chat 0
+expect "that was not me" within 30s
+expect "Receipt" within 30s
+@dev /gpu status
+expect "The GPU is free"

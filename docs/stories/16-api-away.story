@@ -1,0 +1,16 @@
+# The API server is away while a model boots: the boot goes on by itself, and Stoker catches up when it is back.
+given speed 60
+
+@dev /gpu up coder-chat
+@lead clicks "Approve"
+expect "pulling the image" within 60s
+break api-away
+wait 3s
+@lead /gpu up coder-fim                      # nothing is started blindly
+expect "Kubernetes" within 60s
+mend api-away
+expect "all smoke tests passed" within 120s
+@dev /gpu status
+expect "coder-chat"
+@dev /gpu down
+expect "is down and the GPU is free" within 60s
