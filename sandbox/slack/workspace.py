@@ -161,6 +161,11 @@ class Workspace:
         home = self._history.homes.get(_person(user).id)
         return self._history.text_of_view(home) if home else ""
 
+    def channel_messages(self, channel: str) -> list[str]:
+        """Each message that everybody can read in a channel and its threads, as it is now, oldest first."""
+        found = [m for m in self._history.messages.values() if m.channel == channel and not m.only_for]
+        return [self._history.text_of(message) for message in sorted(found, key=lambda m: m.ts)]
+
     @property
     def transcript(self) -> tuple[Revision, ...]:
         """All that was ever shown, in order."""

@@ -1,0 +1,111 @@
+"""What cannot work ends in one clear sentence, and leaves nothing behind."""
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sandbox.story import StepError
+from tests.journeys.conftest import Town
+
+OpenTown = Callable[..., Awaitable[Town]]
+pytestmark = pytest.mark.timeout(280)
+
+AWQ = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+REFUSED = [
+    ("/gpu up nobody", "Unknown model nobody"),
+    ("/gpu up", "Say which model"),
+    ("/gpu up coder-chat for -3h", "-3h"),
+    ("/gpu up coder-chat for 900h", "longer than a lease may be"),
+    ("/gpu up $(reboot)", "Unknown model"),
+    ("/gpu up 'coder-chat", "A quote is not closed"),
+    ("/gpu down nobody", "Unknown model nobody"),
+    (f"/model add Coder_Mini {AWQ}", "cannot name an endpoint"),
+    (f"/model add ../../etc {AWQ}", "cannot name an endpoint"),
+    (f"/model add coder-chat {AWQ}", "exists"),
+    ("/model add coder-mini Qwen/$(reboot)", "is no model id"),
+    ("/model add coder-mini 'Qwen/x: {y}'", "is no model id"),
+    ("/model add coder-mini Qwen/../x", "is no model id"),
+    ("/model add coder-mini Qwen/There-Is-None", "Qwen/There-Is-None"),
+    (f"/model add coder-mini {AWQ} colour=red", "colour= is no option"),
+    (f"/model add coder-mini {AWQ} context=lots", "The option context= cannot be read"),
+    (f"/model swap nobody {AWQ}", "Unknown model nobody"),
+    ("/model frobnicate", "I don't know /model frobnicate"),
+]
+
+
+async def test_what_cannot_work_is_told_to_its_sender_alone(town: OpenTown, tmp_path: Path) -> None:
+    """Nothing appears in the channel, no branch is pushed, no pull request opened, nothing scaled."""
+    here = await town(speed=60)
+    for text, answer in REFUSED:
+        await here.says("dev", text)
+        await here.sees(answer)
+        assert answer.casefold() not in here.seen("lead").casefold(), text
+    assert here.messages() == []
+    assert here.replicas("coder-chat") == 0
+    assert _branches(tmp_path) == ["main"]
+
+
+async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
+    """One decision counts; the other click is told who was first, and nothing happens twice."""
+    here = await town(speed=60)
+    await here.says("dev", "/gpu up coder-chat")
+    await here.sees("Approve")
+    clicks = [here.world.workspace.click(user, "Approve", timeout=0) for user in ("lead", "admin")]
+    await asyncio.gather(*clicks)
+    await here.sees("all smoke tests passed")
+    card = here.messages("Bring up coder-chat")
+    assert len(card) == 1
+    assert card[0].count("Approved by") == 1
+    late = "admin" if "@lead" in card[0].split("Approved by")[1] else "lead"
+    assert "already" in here.seen(late)
+    assert here.changes_of("coder-chat") == 1
+
+
+async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
+    """Not even somebody else's request: the click is answered with who can, and nothing starts."""
+    here = await town(speed=60)
+    await here.says("admin", "/gpu up coder-chat")
+    await here.clicks("dev", "Approve")
+    await here.sees("Only approvers can decide this")
+    assert here.replicas("coder-chat") == 0
+    assert "awaiting approval" in here.messages("Bring up coder-chat")[0]
+
+
+async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> None:
+    """While Slack turns everything away the work goes on; the end is shown once it answers again."""
+    here = await town(speed=60)
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("waiting for a node")
+    here.world.break_("slack-429")
+    await _eventually(lambda: here.ready("coder-chat"))
+    here.world.mend("slack-429")
+    await here.sees("all smoke tests passed")
+    assert len(here.messages("Bring up coder-chat")) == 1
+
+
+async def test_a_button_that_is_gone_cannot_be_pressed(town: OpenTown) -> None:
+    """After a decision there are no buttons."""
+    here = await town(speed=60)
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Deny")
+    await here.sees("Denied by @lead")
+    with pytest.raises(StepError, match="no button “Approve”"):
+        await here.world.click("lead", "Approve")
+
+
+def _branches(directory: Path) -> list[str]:
+    out = subprocess.run(
+        ["git", "-C", str(directory / "platform.git"), "for-each-ref", "--format=%(refname:short)", "refs/heads"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return out.stdout.split()
+
+
+async def _eventually(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.05)

@@ -1,0 +1,60 @@
+"""The bot is killed at any moment and everything still happens exactly once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.journeys.conftest import Town
+
+OpenTown = Callable[..., Awaitable[Town]]
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    "moments",
+    [
+        (),
+        ("syncing",),
+        ("starting", "pulling the image"),
+        ("waiting for a node", "staging weights"),
+        ("loading", "smoke tests"),
+    ],
+    ids=lambda moments: " and ".join(moments) or "never",
+)
+async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: OpenTown, moments: tuple[str, ...]) -> None:
+    """One message, one scale, one lease, one result, however often the bot is killed on the way."""
+    here = await town(speed=60)
+    changes, syncs = here.changes_of("coder-chat"), here.syncs_of("coder-chat")
+    await here.says("dev", "/gpu up coder-chat because crash test")
+    await here.clicks("lead", "Approve")
+    for moment in moments:
+        await here.sees(moment)
+        await here.world.kill_bot()
+    await here.sees("all smoke tests passed")
+    assert len(here.messages("Bring up coder-chat")) == 1
+    assert len(here.messages()) == 1 + len(here.messages("has been idle"))
+    card = here.messages("Bring up coder-chat")[0]
+    for phase in ("syncing", "starting", "waiting for a node", "pulling the image", "staging weights", "smoke tests"):
+        assert card.count(f"✔️ {phase}") == 1, card
+    assert here.replicas("coder-chat") == 1
+    assert here.changes_of("coder-chat") == changes + 1
+    assert here.syncs_of("coder-chat") == syncs
+    await here.says("dev", "/gpu status")
+    await here.sees("held by @dev")
+    assert here.seen().count("held by") == 1
+
+
+@pytest.mark.timeout(280)
+async def test_a_restarted_bot_goes_on_by_itself(town: OpenTown) -> None:
+    """The card moves again although nobody does anything and the cluster is in the middle of a long phase."""
+    here = await town(speed=1)
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("waiting for a node")
+    await here.world.kill_bot()
+    before = len(here.world.workspace.transcript)
+    async with asyncio.timeout(60):
+        while len(here.world.workspace.transcript) == before:
+            await asyncio.sleep(0.05)
+    assert here.messages("Bring up coder-chat")[0].count("waiting for a node") == 1
