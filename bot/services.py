@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 from docket import Docket
@@ -140,6 +141,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
 
 async def _kubernetes(settings: Settings) -> k8s.Configuration:
     configuration = k8s.Configuration()
+    if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
+        raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, and there is no such file.")
     try:
         if settings.kubeconfig:
             await k8s_config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)

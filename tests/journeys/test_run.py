@@ -1,0 +1,66 @@
+"""`stoker run` by its environment alone."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from tests.journeys.conftest import Town
+
+OpenTown = Callable[..., Awaitable[Town]]
+pytestmark = pytest.mark.timeout(280)
+
+
+async def test_without_redis_url_the_bot_brings_its_own_and_keeps_what_it_knows(town: OpenTown) -> None:
+    """One machine needs no set-up; a request that waits for approval is still there after the bot was killed."""
+    here = await town(speed=60)
+    environment = here.world.bot.environment
+    del environment["REDIS_URL"]
+    await here.world.bot.kill()
+    await _ready(here)
+    await here.says("dev", "/gpu up coder-chat")
+    await here.sees("Approve")
+    await here.world.bot.kill()
+    await here.clicks("lead", "Approve")
+    await here.sees("all smoke tests passed")
+    assert len(here.messages("Bring up coder-chat")) == 1
+
+
+WRONG: list[tuple[str, str | None]] = [
+    ("SLACK_BOT_TOKEN", None),
+    ("SLACK_APP_TOKEN", None),
+    ("GITHUB_REPOSITORY", None),
+    ("STOKER_CONFIG", "/nowhere.yaml"),
+    ("KUBECONFIG", "/nowhere"),
+    ("STOKER_PORT", "http"),
+]
+
+
+async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> None:
+    """The line names the setting, on the error output, with an exit code; there is no traceback."""
+    here = await town(speed=60)
+    for name, value in WRONG:
+        environment = dict(here.world.bot.environment)
+        environment.pop(name)
+        environment |= {name: value} if value else {}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "run", env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        _, error = await asyncio.wait_for(process.communicate(), 60)
+        lines = error.decode().strip().splitlines()
+        assert process.returncode == 2, lines
+        assert len(lines) == 1, lines
+        assert name in lines[0]
+
+
+async def _ready(here: Town) -> None:
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            try:
+                if (await http.get(f"{here.world.bot.url}/readyz")).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
