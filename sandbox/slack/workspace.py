@@ -161,9 +161,10 @@ class Workspace:
         home = self._history.homes.get(_person(user).id)
         return self._history.text_of_view(home) if home else ""
 
-    def channel_messages(self, channel: str) -> list[str]:
-        """Each message that everybody can read in a channel and its threads, as it is now, oldest first."""
+    def posted(self, channel: str, *, threads: bool = False) -> list[str]:
+        """Each message that everybody can read in a channel, as it is now, oldest first; or each in its threads."""
         found = [m for m in self._history.messages.values() if m.channel == channel and not m.only_for]
+        found = [message for message in found if message.is_reply == threads]
         return [self._history.text_of(message) for message in sorted(found, key=lambda m: m.ts)]
 
     @property

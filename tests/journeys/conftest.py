@@ -35,7 +35,7 @@ class Town:
 
     def seen(self, user: str = "dev") -> str:
         """Everything that this user got to see since somebody last acted."""
-        return "\n---\n".join(self.world.visible(user, self._since))
+        return "\n---\n".join(seen.text for seen in self.world.visible(user, self._since))
 
     async def sees(self, text: str, user: str = "dev") -> None:
         """Wait until this user has seen the text."""
@@ -46,8 +46,11 @@ class Town:
 
     def messages(self, text: str = "") -> list[str]:
         """The messages in the channel that all can read, as they are now, with this text."""
-        found = self.world.workspace.channel_messages(CHANNEL)
-        return [message for message in found if text.casefold() in message.casefold()]
+        return [m for m in self.world.workspace.posted(CHANNEL) if text.casefold() in m.casefold()]
+
+    def replies(self) -> list[str]:
+        """What stands in the threads of the channel's messages."""
+        return self.world.workspace.posted(CHANNEL, threads=True)
 
     def replicas(self, name: str) -> int:
         return int(self._deployment(name)["spec"]["replicas"])

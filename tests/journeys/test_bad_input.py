@@ -71,7 +71,7 @@ async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
     await here.clicks("dev", "Approve")
     await here.sees("Only approvers can decide this")
     assert here.replicas("coder-chat") == 0
-    assert "awaiting approval" in here.messages("Bring up coder-chat")[0]
+    assert "Awaiting approval" in here.messages("Bring up coder-chat")[0]
 
 
 async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> None:

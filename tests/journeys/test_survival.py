@@ -1,6 +1,7 @@
 """The bot is killed at any moment and everything still happens exactly once."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -32,11 +33,20 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
         await here.sees(moment)
         await here.world.kill_bot()
     await here.sees("all smoke tests passed")
+    await here.sees("/health — 200")
     assert len(here.messages("Bring up coder-chat")) == 1
     assert len(here.messages()) == 1 + len(here.messages("has been idle"))
-    card = here.messages("Bring up coder-chat")[0]
-    for phase in ("syncing", "starting", "waiting for a node", "pulling the image", "staging weights", "smoke tests"):
-        assert card.count(f"✔️ {phase}") == 1, card
+    done = next(line for line in here.messages()[0].splitlines() if "→" in line)
+    assert [re.sub(r"^✔️ .*: | [\d.]+ m?s.*$", "", phase) for phase in done.split(" → ")] == [
+        "syncing",
+        "starting",
+        "waiting for a node",
+        "pulling the image",
+        "staging weights",
+        "loading",
+        "smoke tests",
+    ]
+    assert sum("/health — 200" in reply for reply in here.replies()) == 1
     assert here.replicas("coder-chat") == 1
     assert here.changes_of("coder-chat") == changes + 1
     assert here.syncs_of("coder-chat") == syncs
