@@ -22,7 +22,8 @@ from ruamel.yaml.error import YAMLError
 from sandbox.faults import KNOWN
 from sandbox.git import GitFailed
 from sandbox.process import ProcessError
-from sandbox.story import Story, StoryError, parse, tell
+from sandbox.story import Story, StoryError, parse
+from sandbox.telling import tell
 from sandbox.world import Sandbox, merged, nested, opened
 
 USERS = frozenset({"dev", "lead", "admin"})

@@ -24,7 +24,7 @@ from sandbox.process import Bot, Redis, free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace
 from sandbox.slack.workspace import NotThere
-from sandbox.story import Seen, StepError
+from sandbox.telling import Seen, StepError
 
 REPOSITORY = "acme/llm-platform"
 ENVIRONMENT = "ai-dev"
@@ -95,6 +95,21 @@ class Sandbox:
 
     async def command(self, user: str, text: str) -> None:
         await self.workspace.command(user, text)
+
+    async def say(self, user: str, text: str, under: str) -> None:
+        with refusals():
+            await self.workspace.say(user, text, on=under)
+
+    async def write(self, user: str, text: str) -> None:
+        with refusals():
+            await self.workspace.say(user, text, direct=True)
+
+    async def pick(self, user: str, name: str, on: str) -> None:
+        with refusals():
+            await self.workspace.shortcut(user, name, on)
+
+    async def open_home(self, user: str) -> None:
+        await self.workspace.open_home(user)
 
     async def click(self, user: str, label: str) -> None:
         with refusals():

@@ -26,23 +26,23 @@ from sandbox.slack.history import (
     direct,
 )  # fmt: skip
 from sandbox.slack.interactions import Interactions, UnusableTrigger, message_json
+from sandbox.slack.manifest import METHOD_SCOPES, Manifest
 from sandbox.slack.socket_mode import SocketMode
 
 APP_TOKEN = "xapp-1-A0STOKER-sandbox"
 BOT_TOKEN = "xoxb-sandbox-stoker"
 TEXT_LIMIT = 40_000
 RETRY_AFTER = 1
-SCOPES = (
-    "app_mentions:read,channels:history,channels:read,chat:write,commands,files:write,im:history,im:write,users:read"
-)
+VIEW_STACK = 3
+"""How many views may lie on one another."""
 
 
 class _Refused(Exception):
     """Slack's answer `{"ok": false, "error": …}`."""
 
-    def __init__(self, error: str, messages: list[str] | None = None) -> None:
+    def __init__(self, error: str, messages: list[str] | None = None, **more: str) -> None:
         super().__init__(error)
-        self.answer: Json = {"ok": False, "error": error}
+        self.answer: Json = {"ok": False, "error": error, **more}
         if messages:
             self.answer |= {"errors": messages, "response_metadata": {"messages": [f"[ERROR] {m}" for m in messages]}}
 
@@ -50,10 +50,18 @@ class _Refused(Exception):
 class WebAPI:
     """POST or GET /api/{method}."""
 
-    def __init__(self, history: History, socket: SocketMode, interactions: Interactions, faults: Faults) -> None:
+    def __init__(
+        self,
+        history: History,
+        socket: SocketMode | None,
+        interactions: Interactions,
+        faults: Faults,
+        manifest: Manifest,
+    ) -> None:
         self._history = history
         self._socket = socket
         self._interactions = interactions
+        self._manifest = manifest
         self._faults = faults
         self._files: dict[str, Json] = {}
         self.contents: dict[str, bytes] = {}
@@ -71,14 +79,17 @@ class WebAPI:
             "conversations.replies": self._conversations_replies,
             "conversations.info": lambda asked: {"channel": _channel_json(self._channel(asked))},
             "conversations.list": lambda _: {"channels": [_channel_json(CHANNEL)]},
-            "users.info": lambda asked: {"user": _user_json(self._user(asked))},
-            "users.list": lambda _: {"members": [_user_json(user) for user in USERS]},
+            "users.info": lambda asked: {"user": self._user_json(self._user(asked))},
+            "users.list": lambda _: {"members": [self._user_json(user) for user in USERS]},
+            "conversations.members": self._members,
+            "usergroups.list": lambda _: {"usergroups": [{"id": group, "is_usergroup": True} for group in USERGROUPS]},
             "usergroups.users.list": self._usergroup,
             "views.open": self._views_open,
-            "views.push": self._views_open,
+            "views.push": self._views_push,
             "views.update": self._views_update,
             "views.publish": self._views_publish,
             "reactions.add": self._react,
+            "files.info": lambda asked: {"file": self._file(str(asked.get("file")))},
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
@@ -93,10 +104,17 @@ class WebAPI:
             self._check_token(name, request.headers.get("Authorization", ""), asked.pop("token", ""))
             if name not in self._methods:
                 raise _Refused("unknown_method")
+            needed = _needed_scope(name, asked)
+            if self._manifest.lacks(needed):
+                raise _Refused("missing_scope", needed=needed, provided=",".join(sorted(self._manifest.scopes)))
             answer = {"ok": True, **self._methods[name](asked)}
         except _Refused as refused:
             answer = refused.answer
-        return web.json_response(answer, headers={"x-oauth-scopes": SCOPES, "x-accepted-oauth-scopes": ""})
+        scopes = {
+            "x-oauth-scopes": ",".join(sorted(self._manifest.scopes)),
+            "x-accepted-oauth-scopes": _needed_scope(name, asked),
+        }
+        return web.json_response(answer, headers=scopes)
 
     @staticmethod
     def _check_token(name: str, authorization: str, field: str) -> None:
@@ -123,6 +141,8 @@ class WebAPI:
         }
 
     def _connections_open(self, _: Json) -> Json:
+        if self._socket is None:
+            raise _Refused("not_allowed")  # Socket Mode is off for an app that takes its requests over HTTP
         return {"url": f"ws{self.base_url.removeprefix('http')}/link?ticket={self._socket.ticket()}&app_id={APP}"}
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,8 +161,8 @@ class WebAPI:
         return {"message_ts": message.ts}
 
     def _new_message(self, asked: Json) -> Message:
-        channel = self._channel(asked)
-        _check_content(asked)
+        channel = self._channel(asked, by_name=True)
+        self._check_content(asked)
         if not asked.get("text") and not asked.get("blocks"):
             raise _Refused("no_text")
         thread = asked.get("thread_ts")
@@ -160,7 +180,7 @@ class WebAPI:
 
     def _update(self, asked: Json) -> Json:
         message = self._own_message(asked, "cant_update_message")
-        _check_content(asked)
+        self._check_content(asked)
         if not any(asked.get(key) is not None for key in ("text", "blocks", "attachments")):
             raise _Refused("no_text")
         self._history.edit(message, asked.get("text"), asked.get("blocks"), asked.get("metadata"))
@@ -195,9 +215,12 @@ class WebAPI:
     # ── conversations and people ────────────────────────────────────────────────────────────────────────────────────
 
     @staticmethod
-    def _channel(asked: Json) -> str:
-        named = str(asked.get("channel") or asked.get("channel_id") or "").removeprefix("#")
-        channel = direct(named) if named.startswith("U") else CHANNEL if named == CHANNEL_NAME else named
+    def _channel(asked: Json, *, by_name: bool = False) -> str:
+        """The conversation that is meant; only posting takes a `#name` or a user's id for one."""
+        channel = str(asked.get("channel") or asked.get("channel_id") or "")
+        if by_name:
+            name = channel.removeprefix("#")
+            channel = direct(name) if name.startswith("U") else CHANNEL if name == CHANNEL_NAME else channel
         if channel != CHANNEL and channel not in DIRECTS:
             raise _Refused("channel_not_found")
         return channel
@@ -207,6 +230,24 @@ class WebAPI:
         if asked.get("user") not in USERS:
             raise _Refused("user_not_found")
         return str(asked["user"])
+
+    def _user_json(self, user_id: str) -> Json:
+        user = USERS[user_id]
+        profile = {"real_name": user.real_name, "display_name": user.name}
+        if not self._manifest.lacks("users:read.email"):
+            profile["email"] = f"{user.name}@example.com"
+        return {
+            "id": user.id,
+            "team_id": TEAM,
+            "name": user.name,
+            "real_name": user.real_name,
+            "profile": profile,
+            "is_bot": user.is_bot,
+            "is_admin": user.id == "U0ADMIN",
+            "deleted": False,
+            "tz": "Etc/UTC",
+            "tz_offset": 0,
+        }
 
     def _conversations_open(self, asked: Json) -> Json:
         wanted = asked.get("users") or DIRECTS.get(str(asked.get("channel")), "")
@@ -249,6 +290,11 @@ class WebAPI:
             shown |= {"thread_ts": message.ts, "reply_count": len(replies), "latest_reply": latest}
         return shown
 
+    def _members(self, asked: Json) -> Json:
+        channel = self._channel(asked)
+        people = [DIRECTS[channel]] if channel in DIRECTS else [user.id for user in PEOPLE]
+        return {"members": [*people, BOT_USER], "response_metadata": {"next_cursor": ""}}
+
     @staticmethod
     def _usergroup(asked: Json) -> Json:
         if asked.get("usergroup") not in USERGROUPS:
@@ -258,15 +304,27 @@ class WebAPI:
     # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _views_open(self, asked: Json) -> Json:
-        view = _checked_view(asked)
-        try:
-            user = self._interactions.use_trigger(str(asked.get("trigger_id", "")))
-        except UnusableTrigger as e:
-            raise _Refused(str(e)) from e
+        view = self._checked_view(asked)
+        return {"view": self._history.open(self._triggering(asked), view)}
+
+    def _views_push(self, asked: Json) -> Json:
+        view = self._checked_view(asked)
+        user = self._triggering(asked)
+        stack = self._history.modals.get(user) or []
+        if not stack:
+            raise _Refused("not_found")
+        if len(stack) >= VIEW_STACK:
+            raise _Refused("push_limit_reached")
         return {"view": self._history.open(user, view)}
 
+    def _triggering(self, asked: Json) -> str:
+        try:
+            return self._interactions.use_trigger(str(asked.get("trigger_id", "")))
+        except UnusableTrigger as e:
+            raise _Refused(str(e)) from e
+
     def _views_update(self, asked: Json) -> Json:
-        view = _checked_view(asked)
+        view = self._checked_view(asked)
         found = self._history.find_view(str(asked.get("view_id", "")), str(asked.get("external_id", "")))
         if found is None:
             raise _Refused("not_found")
@@ -276,7 +334,9 @@ class WebAPI:
         return {"view": self._history.update_view(user, modal, view)}
 
     def _views_publish(self, asked: Json) -> Json:
-        view = _checked_view(asked)
+        view = self._checked_view(asked)
+        if not self._manifest.home:
+            raise _Refused("not_enabled")
         user = str(asked.get("user_id"))
         if direct(user) not in DIRECTS:
             raise _Refused("user_not_found")
@@ -284,6 +344,27 @@ class WebAPI:
         if home and _hash_differs(asked, home):
             raise _Refused("hash_conflict")
         return {"view": self._history.publish_home(user, view)}
+
+    # ── what may be shown ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_content(self, asked: Json) -> None:
+        if len(asked.get("text") or "") > TEXT_LIMIT:
+            raise _Refused("msg_too_long")
+        if blocks := asked.get("blocks"):
+            if complaints := [*kit.complaints(blocks), *self._unknown_files(blocks)]:
+                raise _Refused("invalid_blocks", complaints)
+            if kit.characters(blocks) > kit.MESSAGE_CHARACTERS:
+                raise _Refused("msg_blocks_too_long")
+
+    def _checked_view(self, asked: Json) -> Json:
+        view: Any = asked.get("view")
+        view = json.loads(view) if isinstance(view, str) else view
+        if complaints := kit.view_complaints(view) or self._unknown_files(view["blocks"]):
+            raise _Refused("invalid_arguments", complaints)
+        return dict(view)
+
+    def _unknown_files(self, blocks: list[Json]) -> list[str]:
+        return [f"invalid slack file: {file}" for file in kit.slack_files(blocks) if file not in self.contents]
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -300,11 +381,16 @@ class WebAPI:
         }
         return {"upload_url": url, "file_id": file_id}
 
+    def _file(self, file_id: str) -> Json:
+        if file_id not in self.contents:
+            raise _Refused("file_not_found")
+        return self._files[file_id]
+
     def _complete_upload(self, asked: Json) -> Json:
         wanted = asked.get("files") or []
-        if not wanted or any(file["id"] not in self._files for file in wanted):
-            raise _Refused("file_not_found")
-        files = [{**self._files[file["id"]], **file} for file in wanted]
+        if not wanted:
+            raise _Refused("invalid_arguments")
+        files = [{**self._file(file["id"]), **file} for file in wanted]
         if asked.get("channel_id"):
             channel, text = self._channel(asked), asked.get("initial_comment") or ""
             message = Message(
@@ -348,22 +434,9 @@ async def _arguments(request: web.Request) -> Json:
     return given
 
 
-def _check_content(asked: Json) -> None:
-    if len(asked.get("text") or "") > TEXT_LIMIT:
-        raise _Refused("msg_too_long")
-    if blocks := asked.get("blocks"):
-        if complaints := kit.complaints(blocks):
-            raise _Refused("invalid_blocks", complaints)
-        if kit.characters(blocks) > kit.MESSAGE_CHARACTERS:
-            raise _Refused("msg_blocks_too_long")
-
-
-def _checked_view(asked: Json) -> Json:
-    view: Any = asked.get("view")
-    view = json.loads(view) if isinstance(view, str) else view
-    if complaints := kit.view_complaints(view):
-        raise _Refused("invalid_arguments", complaints)
-    return dict(view)
+def _needed_scope(method: str, asked: Json) -> str:
+    channel = str(asked.get("channel") or "")
+    return METHOD_SCOPES.get(method, "").format(kind="im" if channel in DIRECTS else "channels")
 
 
 def _hash_differs(asked: Json, modal: Modal) -> bool:
@@ -379,20 +452,3 @@ def _channel_json(channel: str) -> Json:
         return {"id": channel, "is_im": True, "user": DIRECTS[channel]}
     members = [user.id for user in PEOPLE]
     return {"id": channel, "name": CHANNEL_NAME, "is_channel": True, "is_member": True, "num_members": len(members)}
-
-
-def _user_json(user_id: str) -> Json:
-    user = USERS[user_id]
-    profile = {"real_name": user.real_name, "display_name": user.name, "email": f"{user.name}@example.com"}
-    return {
-        "id": user.id,
-        "team_id": TEAM,
-        "name": user.name,
-        "real_name": user.real_name,
-        "profile": profile,
-        "is_bot": user.is_bot,
-        "is_admin": user.id == "U0ADMIN",
-        "deleted": False,
-        "tz": "Etc/UTC",
-        "tz_offset": 0,
-    }

@@ -349,6 +349,22 @@ def view_complaints(view: object) -> list[str]:
     return found
 
 
+def slack_files(blocks: Sequence[Json]) -> Iterator[str]:
+    """The ids of the uploaded files that images in these blocks show."""
+
+    def find(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            file = node.get("slack_file")
+            if isinstance(file, dict):
+                yield str(file.get("id") or str(file.get("url", "")).rpartition("/")[2])
+            for below in node.values():
+                yield from find(below)
+        for below in node if isinstance(node, list) else ():
+            yield from find(below)
+
+    return find(list(blocks))
+
+
 def characters(blocks: Sequence[Json]) -> int:
     """How much text the blocks hold in all, as far as Slack's undocumented total goes."""
 

@@ -119,6 +119,8 @@ class History:
         self.messages: dict[tuple[str, str], Message] = {}
         self.modals: dict[str, list[Modal]] = {}
         self.homes: dict[str, Modal] = {}
+        self.at_home: set[str] = set()
+        """Who looks at the app's Home, and not at a conversation."""
         self.revisions: list[Revision] = []
         self.version = 0
         self._changed = asyncio.Event()
@@ -173,9 +175,9 @@ class History:
         del self.messages[message.channel, message.ts]
         self.touch()
 
-    def whisper(self, user: str, channel: str, text: str, *, author: str = SLACKBOT) -> None:
-        """Show something to one user only."""
-        self.post(Message(channel, self.next_ts(), author, text, only_for=user))
+    def whisper(self, user: str, channel: str, text: str, *, thread: str | None = None) -> None:
+        """Slackbot says something that one user only can see."""
+        self.post(Message(channel, self.next_ts(), SLACKBOT, text, thread_ts=thread, only_for=user))
 
     def replies(self, parent: Message) -> list[Message]:
         return [
@@ -255,6 +257,8 @@ class History:
         else:
             home.view = self._stored(home.view, view)
             home.values = kit.initial_state(home.view["blocks"])
+        if user in self.at_home:
+            self.reveal_home(user)
         self.touch()
         return home.view
 
@@ -290,14 +294,17 @@ class History:
         return [*texts, *([self.text_of_view(modal)] if modal else [])]
 
     def controls(self, user: str) -> Iterator[tuple[Place, Control]]:
-        """All that this user could press or fill: the open modal first, then messages from the newest, then the Home."""
+        """All that this user could press or fill, as it is before them.
+
+        The open modal first; then the Home, if they look at it; then messages from the newest; then the Home.
+        """
         modal, home = self.modal(user), self.homes.get(user)
-        for view in [modal] if modal else []:
+        for view in filter(None, (modal, home if user in self.at_home else None)):
             yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
         for message in sorted(self.messages.values(), key=lambda m: m.ts, reverse=True):
             if message.readable_by(user):
                 yield from self._controls(Place(user, message=message, values=message.state), message.blocks)
-        for view in [home] if home else []:
+        for view in [home] if home and user not in self.at_home else []:
             yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
 
     @staticmethod
@@ -310,6 +317,11 @@ class History:
         reader = message.only_for or DIRECTS.get(message.channel)
         place = "thread" if message.is_reply else "direct" if message.channel in DIRECTS else f"#{CHANNEL_NAME}"
         self._reveal(reader, place, USERS[message.user].name, self.text_of(message), message.ts)
+
+    def reveal_home(self, user: str) -> None:
+        """The user looks at the Home as it is now."""
+        if home := self.homes.get(user):
+            self._reveal(user, "home", USERS[BOT_USER].name, self.text_of_view(home), home.view["id"])
 
     def _reveal_modal(self, user: str, modal: Modal) -> None:
         self._reveal(user, "modal", USERS[BOT_USER].name, self.text_of_view(modal), modal.view["id"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox.slack import blocks as kit
 from sandbox.slack.blocks import Control, Json
+from sandbox.slack.delivery import Delivery, NotAcknowledged, NotDelivered
 from sandbox.slack.history import (
     APP,
     BOT,
@@ -21,8 +22,9 @@ from sandbox.slack.history import (
     Modal,
     Place,
     User,
+    direct,
 )  # fmt: skip
-from sandbox.slack.socket_mode import NotAcknowledged, NotDelivered, SocketMode
+from sandbox.slack.manifest import Manifest, Shortcut
 
 TRIGGER_SECONDS = 3.0
 RESPONSE_URL_SECONDS = 1800.0
@@ -43,33 +45,40 @@ class _ResponseURL:
 
 
 class Interactions:
-    """The people's side of the app. `commands` are the slash commands that the app has registered."""
+    """The people's side of the app, as far as its manifest registers it."""
 
-    def __init__(self, history: History, socket: SocketMode, commands: tuple[str, ...]) -> None:
+    def __init__(self, history: History, delivery: Delivery, manifest: Manifest) -> None:
         self._history = history
-        self._socket = socket
-        self._commands = commands
+        self._delivery = delivery
+        self._manifest = manifest
         self._triggers: dict[str, tuple[str, float]] = {}
         self._response_urls: dict[str, _ResponseURL] = {}
         self.base_url = ""
 
     # ── what people do ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def command(self, user: User, text: str, channel: str = CHANNEL) -> None:
-        """A line typed into the composer: a slash command, or plain words."""
+    async def command(self, user: User, text: str, channel: str = CHANNEL, thread: str | None = None) -> None:
+        """A line typed into the composer of a conversation or thread: a slash command, or plain words."""
+        self._history.at_home.discard(user.id)
         if not text.startswith("/"):
-            await self._say(user, text, channel)
+            await self._say(user, text, channel, thread)
             return
         command, _, arguments = text.partition(" ")
-        if command not in self._commands:
-            self._history.whisper(user.id, channel, f"{command} is not a valid command.")
+        if command == "/invite":
+            await self._invite(user, arguments, channel)
+            return
+        if command not in self._manifest.commands:
+            self._history.whisper(user.id, channel, f"{command} is not a valid command.", thread=thread)
+            return
+        if thread:
+            self._history.whisper(user.id, channel, f"{command} is not supported in threads. Sorry!", thread=thread)
             return
         payload = {
             "token": "verification",
             "team_id": TEAM,
             "team_domain": "sandbox",
             "channel_id": channel,
-            "channel_name": "directmessage" if channel in DIRECTS else CHANNEL_NAME,
+            "channel_name": _name_of(channel),
             "user_id": user.id,
             "user_name": user.name,
             "command": command,
@@ -121,7 +130,7 @@ class Interactions:
             "response_urls": [],
         }
         try:
-            answer = await self._socket.deliver("interactive", payload)
+            answer = await self._delivery.deliver("interactive", payload)
         except (NotAcknowledged, NotDelivered):
             self._history.refuse(user.id, modal, {"": "We had some trouble connecting. Try again?"})
             return
@@ -145,27 +154,65 @@ class Interactions:
         }
         del payload["actions"]
         try:
-            answer = await self._socket.deliver("interactive", payload)
+            answer = await self._delivery.deliver("interactive", payload)
         except (NotAcknowledged, NotDelivered):
             return []
         return kit.options(answer)
 
     async def open_home(self, user: User) -> None:
         """Look at the app's Home tab."""
-        await self._event({"type": "app_home_opened", "user": user.id, "channel": "D" + user.id[1:], "tab": "home"})
+        self._history.at_home.add(user.id)
+        self._history.reveal_home(user.id)
+        home = self._history.homes.get(user.id)
+        event: Json = {"type": "app_home_opened", "user": user.id, "channel": direct(user.id), "tab": "home"}
+        await self._event("app_home_opened", event | ({"view": home.view} if home else {}))
 
-    async def _say(self, user: User, text: str, channel: str) -> None:
+    async def shortcut(self, user: User, shortcut: Shortcut, message: Message | None = None) -> None:
+        """Choose an entry of a message's three dots, or of the lightning menu."""
+        payload: Json = {
+            "type": "message_action" if message else "shortcut",
+            **self._who(user.id),
+            "callback_id": shortcut.callback_id,
+            "trigger_id": self._trigger(user.id),
+            "action_ts": self._history.next_ts(),
+        }
+        if message:
+            payload |= {
+                "message_ts": message.ts,
+                "message": message_json(message),
+                "channel": {"id": message.channel, "name": _name_of(message.channel)},
+                "response_url": self._response_url(user.id, message.channel, message),
+            }
+        await self._deliver("interactive", payload, user.id, message.channel if message else CHANNEL, shortcut.name)
+
+    async def _invite(self, user: User, whom: str, channel: str) -> None:
+        """`/invite @stoker`: the app is (once more) brought into the channel."""
+        if whom.strip().lstrip("@").casefold() != "stoker" or channel in DIRECTS:
+            self._history.whisper(user.id, channel, f"There is nobody called {whom.strip() or 'that'} to invite here.")
+            return
+        text = f"<@{BOT_USER}> was added to #{CHANNEL_NAME} by <@{user.id}>."
+        self._history.post(Message(channel, self._history.next_ts(), BOT_USER, text))
+        joined = {"type": "member_joined_channel", "user": BOT_USER, "channel": channel, "channel_type": "C"}
+        await self._event("member_joined_channel", {**joined, "team": TEAM, "inviter": user.id})
+
+    async def _say(self, user: User, text: str, channel: str, thread: str | None) -> None:
         mention = f"<@{BOT_USER}>"
         for name in ("@Stoker", "@stoker"):
             text = text.replace(name, mention)
-        message = self._history.post(Message(channel, self._history.next_ts(), user.id, text))
+        message = self._history.post(Message(channel, self._history.next_ts(), user.id, text, thread_ts=thread))
         event: Json = {"user": user.id, "text": text, "ts": message.ts, "channel": channel, "event_ts": message.ts}
+        event |= {"thread_ts": thread} if thread else {}
         if channel in DIRECTS:
-            await self._event({**event, "type": "message", "channel_type": "im"})
-        elif mention in text:
-            await self._event({**event, "type": "app_mention"})
+            await self._event("message.im", {**event, "type": "message", "channel_type": "im"})
+            return
+        if mention in text:
+            await self._event("app_mention", {**event, "type": "app_mention"})
+        await self._event("message.channels", {**event, "type": "message", "channel_type": "channel"})
 
-    async def _event(self, event: Json) -> None:
+    async def _event(self, subscription: str, event: Json) -> None:
+        """Tell the app, if its manifest asks for it; the subscription names a message's kind of conversation."""
+        if subscription not in self._manifest.events:
+            return
         payload = {
             "token": "verification",
             "team_id": TEAM,
@@ -177,7 +224,7 @@ class Interactions:
             "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True, "is_enterprise_install": False}],
         }
         try:
-            await self._socket.deliver("events_api", payload)
+            await self._delivery.deliver("events_api", payload)
         except (NotAcknowledged, NotDelivered):
             return  # Slack says nothing to anybody about an event that nobody took
 
@@ -236,7 +283,7 @@ class Interactions:
 
     async def _deliver(self, kind: str, payload: Json, user: str, channel: str, what: str) -> Json | None:
         try:
-            return await self._socket.deliver(kind, payload)
+            return await self._delivery.deliver(kind, payload)
         except NotAcknowledged:
             self._history.whisper(user, channel, f'{what} failed with the error "operation_timeout"')
         except NotDelivered:
@@ -256,7 +303,6 @@ class Interactions:
         if message is None:
             view = self._view_with_state(place.view or {}, place.values)
             return payload | {"container": {"type": "view", "view_id": view["id"]}, "view": view}
-        name = "directmessage" if message.channel in DIRECTS else CHANNEL_NAME
         payload |= {
             "container": {
                 "type": "message",
@@ -265,7 +311,7 @@ class Interactions:
                 "is_ephemeral": message.only_for is not None,
                 **({"thread_ts": message.thread_ts} if message.thread_ts else {}),
             },
-            "channel": {"id": message.channel, "name": name},
+            "channel": {"id": message.channel, "name": _name_of(message.channel)},
             "state": {"values": place.values},
             "response_url": self._response_url(place.user, message.channel, message),
         }
@@ -297,9 +343,13 @@ class Interactions:
         return f"{self.base_url}/response/{token}"
 
 
+def _name_of(channel: str) -> str:
+    return "directmessage" if channel in DIRECTS else CHANNEL_NAME
+
+
 def direct_or_channel(place: Place) -> str:
     """Where Slackbot tells a user that something in a view went wrong."""
-    return CHANNEL if place.view and place.view.get("type") == "modal" else "D" + place.user[1:]
+    return CHANNEL if place.view and place.view.get("type") == "modal" else direct(place.user)
 
 
 def message_json(message: Message, *, metadata: bool = False) -> Json:

@@ -25,6 +25,7 @@ from sandbox.slack.history import (
 )
 from sandbox.slack.history import direct as direct_messages
 from sandbox.slack.interactions import Interactions, message_json
+from sandbox.slack.manifest import Manifest
 
 COALESCE = 0.05
 """Seconds in which several changes become one snapshot."""
@@ -51,12 +52,14 @@ class Page:
         history: History,
         interactions: Interactions,
         faults: Faults,
+        manifest: Manifest,
         cluster_panel: Callable[[], Json] | None,
         actions: Mapping[str, Callable[[], Awaitable[None]]],
     ) -> None:
         self._history = history
         self._interactions = interactions
         self._faults = faults
+        self._manifest = manifest
         self._cluster_panel = cluster_panel
         self._actions = actions
         self._tasks: set[asyncio.Task[None]] = set()

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field
 from aiohttp import WSMsgType, web
 
 from sandbox.slack.blocks import Json
-
-
-class NotDelivered(Exception):
-    """The app has no connection, and none came back in time."""
-
-
-class NotAcknowledged(Exception):
-    """The app took the envelope, but did not acknowledge it in time."""
+from sandbox.slack.delivery import NotAcknowledged, NotDelivered
 
 
 class _ConnectionLost(Exception):

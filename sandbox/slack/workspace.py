@@ -1,7 +1,9 @@
 """The workspace as a whole: one server for Slack's protocols and the page, and the hands of its users for stories."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +13,15 @@ from sandbox.faults import Faults
 from sandbox.slack import blocks as kit
 from sandbox.slack.api import APP_TOKEN, BOT_TOKEN, WebAPI
 from sandbox.slack.blocks import Control, Json
-from sandbox.slack.history import PEOPLE, History, Modal, Place, Revision, User
+from sandbox.slack.history import CHANNEL, PEOPLE, History, Message, Modal, Place, Revision, User
+from sandbox.slack.history import direct as direct_messages
+from sandbox.slack.http_mode import HttpMode
 from sandbox.slack.interactions import Interactions
+from sandbox.slack.manifest import Manifest, everything
 from sandbox.slack.page import Page
 from sandbox.slack.socket_mode import SocketMode
+
+SIGNING_SECRET = "sandbox-signing-secret"
 
 
 class NotThere(LookupError):
@@ -24,11 +31,13 @@ class NotThere(LookupError):
 class Workspace:
     """A Slack workspace on 127.0.0.1; an async context manager.
 
-    Without `port` it takes a free one. `commands` are the slash commands that the app has registered.
+    Without `port` it takes a free one. Without `manifest` the app may do everything. With `request_url` the app gets
+    signed requests there; without, it has Socket Mode.
     """
 
     app_token = APP_TOKEN
     bot_token = BOT_TOKEN
+    signing_secret = SIGNING_SECRET
 
     def __init__(
         self,
@@ -37,15 +46,19 @@ class Workspace:
         actions: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
         *,
         port: int | None = None,
-        commands: tuple[str, ...] = ("/gpu", "/model"),
+        manifest: Manifest | None = None,
+        request_url: str = "",
         ack_within: float = 3.0,
         patience: float = 15.0,
     ) -> None:
+        manifest = manifest or everything()
         self._history = History()
-        self._socket = SocketMode(ack_within, patience)
-        self._interactions = Interactions(self._history, self._socket, commands)
-        self._api = WebAPI(self._history, self._socket, self._interactions, faults)
-        self._page = Page(self._history, self._interactions, faults, cluster_panel, actions or {})
+        self._socket = None if request_url else SocketMode(ack_within, patience)
+        self._delivery = self._socket or HttpMode(request_url, SIGNING_SECRET, ack_within, patience)
+        self._manifest = manifest
+        self._interactions = Interactions(self._history, self._delivery, manifest)
+        self._api = WebAPI(self._history, self._socket, self._interactions, faults, manifest)
+        self._page = Page(self._history, self._interactions, faults, manifest, cluster_panel, actions or {})
         self._port = port or 0
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -60,7 +73,7 @@ class Workspace:
         app.add_routes(
             [
                 web.route("*", "/api/{method}", self._api.serve),
-                web.get("/link", self._socket.serve),
+                *([web.get("/link", self._socket.serve)] if self._socket else []),
                 web.post("/response/{token}", self._respond),
                 web.post("/files/{id}", self._api.upload),
                 web.get("/files/{id}", self._api.download, allow_head=False),
@@ -79,23 +92,43 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._page.close()
-        await self._socket.disconnect()
+        await self._delivery.disconnect()
         if self._runner:
             await self._runner.cleanup()
 
     async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is worded for a story's reader
-        """Wait for the app's Socket Mode connection."""
-        await self._socket.connected(timeout)
+        """Wait until the app can be reached: by its Socket Mode connection, or at its request URL."""
+        await self._delivery.connected(timeout)
 
     async def disconnect(self) -> None:
         """Cut the app's connections, as Slack does now and then."""
-        await self._socket.disconnect()
+        await self._delivery.disconnect()
 
     # ── the hands of the users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:
         """Type a line in the channel; over when the app has acknowledged it."""
         await self._interactions.command(_person(user), text)
+
+    async def say(self, user: str, text: str, *, on: str = "", direct: bool = False) -> None:
+        """Write plain words: in the channel, in the thread of the newest message that says `on`, or to the app alone."""
+        person = _person(user)
+        if direct:
+            if not self._manifest.messages:
+                raise NotThere("Sending messages to this app has been turned off.")
+            await self._interactions.command(person, text, direct_messages(person.id))
+            return
+        thread = self._message(person, on) if on else None
+        await self._interactions.command(person, text, thread=(thread.thread_ts or thread.ts) if thread else None)
+
+    async def shortcut(self, user: str, name: str, on: str) -> None:
+        """Choose an entry of the three dots of the newest message that says `on`."""
+        person = _person(user)
+        shortcut = self._manifest.shortcut(name, "message")
+        if shortcut is None:
+            seen = ", ".join(f"“{s.name}”" for s in self._manifest.shortcuts if s.kind == "message") or "none"
+            raise NotThere(f"There is no message shortcut “{name}”. Shortcuts there: {seen}.")
+        await self._interactions.shortcut(person, shortcut, self._message(person, on))
 
     async def click(self, user: str, label: str, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - names what it saw
         """Press the newest visible button with this label (any case), confirming what asks to be confirmed."""
@@ -195,6 +228,14 @@ class Workspace:
             if control.pressable:
                 yield control.label, lambda place=place, control=control: self._interactions.act(place, control)  # type: ignore[misc]
 
+    def _message(self, person: User, words: str) -> Message:
+        """The newest message of the channel that says this, any case."""
+        for message in sorted(self._history.messages.values(), key=lambda m: m.ts, reverse=True):
+            shown = self._history.text_of(message) if message.channel == CHANNEL else ""
+            if words.casefold() in shown.casefold() and message.readable_by(person.id) and not message.only_for:
+                return message
+        raise NotThere(f"@{person.name} sees no message that says “{words}”.")
+
     def _open_modal(self, person: User) -> Modal:
         modal = self._history.modal(person.id)
         if modal is None:
@@ -210,6 +251,8 @@ class Workspace:
             return {"type": kind, "selected_user": _person(value.removeprefix("@")).id}
         if kind in ("datepicker", "timepicker"):
             return {"type": kind, "selected_" + kind.removesuffix("picker"): value}
+        if kind == "datetimepicker":
+            return {"type": kind, "selected_date_time": _moment(value)}
         external = kind.endswith("external_select")
         offered = await self._interactions.suggest(place, control, value) if external else kit.options(element)
         wanted = [value] if kind not in _MANY else [part.strip() for part in value.split(",") if part.strip()]
@@ -222,6 +265,16 @@ class Workspace:
 
 
 _MANY = ("checkboxes", "multi_static_select", "multi_external_select")
+
+
+def _moment(value: str) -> int:
+    """Seconds since 1970 of `2026-01-31 18:00` (UTC), or of `+2h` from now."""
+    if later := re.fullmatch(r"\+(\d+)\s?(m|h|d)", value):
+        return int(time.time()) + int(later[1]) * {"m": 60, "h": 3600, "d": 86400}[later[2]]
+    try:
+        return int(datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp())
+    except ValueError as e:
+        raise NotThere(f"“{value}” is no moment: write 2026-01-31 18:00, or +2h.") from e
 
 
 def _option(offered: list[Json], text: str) -> Json:

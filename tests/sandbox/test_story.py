@@ -15,18 +15,20 @@ from sandbox.story import (
     Expect,
     ExpectNot,
     Fill,
+    OpenHome,
+    Pick,
+    Say,
     Scale,
-    Seen,
     Step,
-    StepError,
     Story,
     StoryError,
     Submit,
     Traffic,
     Wait,
+    Write,
     parse,
-    tell,
 )
+from sandbox.telling import Seen, StepError, tell
 
 PATH = Path("tale.story")
 USERS = frozenset({"dev", "lead", "admin"})
@@ -57,6 +59,11 @@ def only(text: str) -> Step:
         ('@dev fills "Model" with "Qwen/Q # 3"', Fill(user="dev", label="Model", value="Qwen/Q # 3")),
         ('@dev fills "Model" with ""', Fill(user="dev", label="Model", value="")),
         ("@dev submits", Submit(user="dev")),
+        ('@dev says "@stoker status"', Say(user="dev", text="@stoker status")),
+        ('@dev says "thanks" under "Bring up"', Say(user="dev", text="thanks", under="Bring up")),
+        ('@dev writes "status"', Write(user="dev", text="status")),
+        ('@lead picks "Show status" on "coder-chat"', Pick(user="lead", name="Show status", on="coder-chat")),
+        ("@dev opens home", OpenHome(user="dev")),
         ("github checks pass", Checks(passed=True)),
         ("github checks fail", Checks(passed=False)),
         ("traffic coder-chat 2/s for 10s", Traffic(model="coder-chat", per_second=2, seconds=10)),
@@ -155,6 +162,18 @@ class Stage:
     async def command(self, user: str, text: str) -> None:
         self._do(f"{user} {text}")
 
+    async def say(self, user: str, text: str, under: str) -> None:
+        self._do(f"{user} says {text} under {under or 'nothing'}")
+
+    async def write(self, user: str, text: str) -> None:
+        self._do(f"{user} writes {text}")
+
+    async def pick(self, user: str, name: str, on: str) -> None:
+        self._do(f"{user} picks {name} on {on}")
+
+    async def open_home(self, user: str) -> None:
+        self._do(f"{user} opens home")
+
     async def click(self, user: str, label: str) -> None:
         if label not in self.buttons:
             raise StepError(f"@{user} sees no button “{label}”")
@@ -214,6 +233,10 @@ async def test_every_step_reaches_the_world_in_order() -> None:
         @lead clicks "Approve"
         @dev fills "M" with "v"
         @dev submits
+        @dev says "hello" under "card"
+        @dev writes "status"
+        @dev picks "Details" on "card"
+        @dev opens home
         github checks pass
         github merges
         github closes
@@ -229,7 +252,8 @@ async def test_every_step_reaches_the_world_in_order() -> None:
     """
     assert (await told(text, stage))[0]
     assert stage.done == [
-        "dev /gpu up a", "lead clicks Approve", "dev fills M=v", "dev submits", "checks True", "merge", "close",
+        "dev /gpu up a", "lead clicks Approve", "dev fills M=v", "dev submits",
+        "dev says hello under card", "dev writes status", "dev picks Details on card", "dev opens home", "checks True", "merge", "close",
         "traffic a 2 1", "scale b 1", "redis stops", "redis starts", "redis flushed", "kill", "break no-stock", "mend no-stock",
     ]  # fmt: skip
 
@@ -286,7 +310,7 @@ async def test_a_failure_says_which_line_and_what_was_seen() -> None:
 
 async def test_a_button_that_is_not_there_fails_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal of the world is a failed step, not a traceback."""
-    monkeypatch.setattr("sandbox.story.PATIENCE", 0.1)
+    monkeypatch.setattr("sandbox.telling.PATIENCE", 0.1)
     held, transcript = await told('@dev clicks "Nowhere"', Stage())
     assert not held
     assert "sees no button “Nowhere”" in transcript

@@ -1,0 +1,124 @@
+"""The app's manifest as Slack holds it: the scopes that its token has, and what it registered to be told.
+
+Slack refuses a method without its scope (`missing_scope`), and sends no event, command or shortcut that is not in the
+manifest; so does this workspace. Scopes of methods and events: docs.slack.dev/reference.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+METHOD_SCOPES: Mapping[str, str] = {
+    "chat.postMessage": "chat:write",
+    "chat.postEphemeral": "chat:write",
+    "chat.update": "chat:write",
+    "chat.delete": "chat:write",
+    "conversations.open": "im:write",
+    "conversations.history": "{kind}:history",
+    "conversations.replies": "{kind}:history",
+    "conversations.info": "{kind}:read",
+    "conversations.members": "{kind}:read",
+    "conversations.list": "channels:read",
+    "users.info": "users:read",
+    "users.list": "users:read",
+    "usergroups.list": "usergroups:read",
+    "usergroups.users.list": "usergroups:read",
+    "reactions.add": "reactions:write",
+    "files.info": "files:read",
+    "files.getUploadURLExternal": "files:write",
+    "files.completeUploadExternal": "files:write",
+}
+"""The scope of each method that needs one; `{kind}` is `channels`, or `im` for direct messages."""
+
+EVENT_SCOPES: Mapping[str, str] = {
+    "app_mention": "app_mentions:read",
+    "message.im": "im:history",
+    "message.channels": "channels:history",
+    "member_joined_channel": "channels:read",
+    "app_home_opened": "",
+}
+
+
+class BadManifest(ValueError):
+    """A text that Slack would not take as an app manifest."""
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """An entry of the lightning menu (`global`) or of a message's three dots (`message`)."""
+
+    name: str
+    kind: str
+    callback_id: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What of a manifest matters to a workspace."""
+
+    scopes: frozenset[str]
+    commands: tuple[str, ...]
+    events: frozenset[str]
+    shortcuts: tuple[Shortcut, ...] = ()
+    home: bool = True
+    messages: bool = True
+    """Whether people may write to the app in its Messages tab."""
+
+    def shortcut(self, name: str, kind: str) -> Shortcut | None:
+        """The shortcut with this name (any case) or callback id."""
+        return next(
+            (s for s in self.shortcuts if s.kind == kind and name.casefold() in (s.name.casefold(), s.callback_id)),
+            None,
+        )
+
+    def lacks(self, needed: str) -> bool:
+        return bool(needed) and needed not in self.scopes
+
+
+def read_manifest(text: str) -> Manifest:
+    """A manifest from its JSON or YAML text; BadManifest says what is wrong with it."""
+    try:
+        given = YAML(typ="safe").load(text)
+    except YAMLError as e:
+        raise BadManifest(f"The manifest is neither JSON nor YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(given, Mapping) or "features" not in given:
+        raise BadManifest("The manifest has no features: it starts with display_information, features, oauth_config.")
+    features, settings = given["features"], given.get("settings") or {}
+    scopes = frozenset(((given.get("oauth_config") or {}).get("scopes") or {}).get("bot") or ())
+    events = frozenset((settings.get("event_subscriptions") or {}).get("bot_events") or ())
+    commands = tuple(command["command"] for command in features.get("slash_commands") or ())
+    shortcuts = tuple(Shortcut(s["name"], s["type"], s["callback_id"]) for s in features.get("shortcuts") or ())
+    home = features.get("app_home") or {}
+    wanting = [f"event {event} needs the scope {scope}" for event, scope in _needed(events) if scope not in scopes]
+    if (commands or shortcuts) and "commands" not in scopes:
+        wanting.append("slash commands and shortcuts need the scope commands")
+    unknown = sorted(events - EVENT_SCOPES.keys())
+    wanting += [f"event {event} is not one that this workspace sends" for event in unknown]
+    if wanting:
+        raise BadManifest(f"Slack would not take the manifest: {'; '.join(wanting)}.")
+    return Manifest(
+        scopes,
+        commands,
+        events,
+        shortcuts,
+        home=bool(home.get("home_tab_enabled")),
+        messages=bool(home.get("messages_tab_enabled")) and not home.get("messages_tab_read_only_enabled"),
+    )
+
+
+def _needed(events: Iterable[str]) -> Iterable[tuple[str, str]]:
+    return ((event, EVENT_SCOPES[event]) for event in sorted(events) if EVENT_SCOPES.get(event))
+
+
+def everything(**features: Any) -> Manifest:
+    """A manifest with every scope and event that this workspace knows; for an app that has none of its own."""
+    scopes = {scope.format(kind=kind) for scope in METHOD_SCOPES.values() for kind in ("channels", "im")}
+    given: dict[str, Any] = {
+        "scopes": frozenset(scopes | {scope for scope in EVENT_SCOPES.values() if scope} | {"commands"}),
+        "commands": ("/gpu", "/model"),
+        "events": frozenset(EVENT_SCOPES),
+    }
+    return Manifest(**(given | features))
