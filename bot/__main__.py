@@ -35,11 +35,14 @@ def sandbox(
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
     script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
+    http: Annotated[bool, typer.Option(help="Slack's requests come signed over HTTP, not over Socket Mode.")] = False,
 ) -> None:
     """Run the bot against a whole platform on this machine, with a page to try it on."""
     from sandbox.main import run as run_sandbox
 
-    raise typer.Exit(asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config)))
+    raise typer.Exit(
+        asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config, http=http))
+    )
 
 
 @cli.command()

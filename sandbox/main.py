@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 from sandbox.faults import KNOWN
 from sandbox.git import GitFailed
 from sandbox.process import ProcessError
+from sandbox.slack.manifest import BadManifest
 from sandbox.story import Story, StoryError, parse
 from sandbox.telling import tell
 from sandbox.world import Sandbox, merged, nested, opened
@@ -42,6 +43,7 @@ async def run(
     port: int,
     script: Path | None,
     config: Path | None,
+    http: bool = False,
     open_browser: bool = False,
 ) -> int:
     """Start a sandbox, use it, take it down.
@@ -50,14 +52,14 @@ async def run(
     interrupted. Ctrl-C ends the page's sandbox, and that is well.
     """
     directory = Path(tempfile.mkdtemp(prefix="stoker-sandbox-"))
-    working = asyncio.create_task(_run(platform, speed, port, script, config, open_browser, directory))
+    working = asyncio.create_task(_run(platform, speed, port, script, config, http, open_browser, directory))
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, working.cancel)
     try:
         code = await working
     except asyncio.CancelledError:
         code = 130 if script else 0
-    except (StoryError, UsageError, GitFailed) as problem:
+    except (StoryError, UsageError, GitFailed, BadManifest) as problem:
         print(problem, file=sys.stderr)
         code = 2
     except ProcessError as problem:
@@ -76,6 +78,7 @@ async def _run(
     port: int,
     script: Path | None,
     config: Path | None,
+    http: bool,
     open_browser: bool,
     directory: Path,
 ) -> int:
@@ -90,6 +93,7 @@ async def _run(
         checks_pass_after=None if story else CHECKS_PASS_AFTER,
         settings=settings,
         directory=directory,
+        http=http,
     ) as world:
         return await _until_bot_ends(world, _told(story, world) if story else _browse(world, speed, open_browser))
 

@@ -186,6 +186,20 @@ class Bot:
         raise ProcessError(f"The bot was not ready within {START_LIMIT:g} s: {last}.\n{self.tail()}")
 
 
+async def app_manifest(directory: Path) -> str:
+    """What `stoker manifest` prints: the manifest that people give to Slack; empty when the bot has no such command."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", "manifest"),
+        env=_clean(os.environ),
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    printed, _ = await process.communicate()
+    return printed.decode() if process.returncode == 0 else ""
+
+
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     """What a process needs of this shell, and coverage when tests measure it: nobody's real tokens or addresses."""
     wanted = ("PATH", "HOME", "LANG", "TMPDIR")

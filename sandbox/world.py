@@ -20,9 +20,10 @@ from sandbox.github import GitHub
 from sandbox.github_pulls import Refused as GitHubRefused
 from sandbox.huggingface import Hub
 from sandbox.kubernetes import KubernetesAPI
-from sandbox.process import Bot, Redis, free_port
+from sandbox.process import Bot, Redis, app_manifest, free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace
+from sandbox.slack.manifest import read_manifest
 from sandbox.slack.workspace import NotThere
 from sandbox.telling import Seen, StepError
 
@@ -180,10 +181,12 @@ async def opened(
     checks_pass_after: float | None,
     settings: Mapping[str, Any],
     directory: Path,
+    http: bool = False,
 ) -> AsyncIterator[Sandbox]:
     """Start everything, the bot last; all files are below `directory`.
 
     `settings` is merged over `policy`. With `checks_pass_after` (seconds) a pull request's checks pass by themselves.
+    With `http` Slack's requests come signed to the bot's port instead of over Socket Mode.
     """
     faults = Faults()
     bot_port = free_port()
@@ -210,10 +213,21 @@ async def opened(
         def panel() -> dict[str, Any]:
             return {**cluster.panel(), "pulls": github.panel()}
 
-        workspace = await stack.enter_async_context(Workspace(faults, panel, actions, port=port))
+        printed = await app_manifest(directory)
+        workspace = await stack.enter_async_context(
+            Workspace(
+                faults,
+                panel,
+                actions,
+                port=port,
+                manifest=read_manifest(printed) if printed else None,
+                request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",
+            )
+        )
+        mode = {"SLACK_SIGNING_SECRET": workspace.signing_secret} if http else {"SLACK_APP_TOKEN": workspace.app_token}
         variables = {
             "SLACK_BOT_TOKEN": workspace.bot_token,
-            "SLACK_APP_TOKEN": workspace.app_token,
+            **mode,
             "SLACK_API_URL": workspace.api_url,
             "GITHUB_TOKEN": github.token,
             "GITHUB_API_URL": github.api_url,

@@ -281,6 +281,9 @@ def _option(offered: list[Json], text: str) -> Json:
     for option in offered:
         if text.casefold() in (option["text"]["text"].casefold(), option["value"].casefold()):
             return option
+    close = [option for option in offered if text.casefold() in option["text"]["text"].casefold()]
+    if len(close) == 1:
+        return close[0]
     seen = ", ".join(f"“{option['text']['text']}”" for option in offered) or "none"
     raise NotThere(f"There is no option “{text}”. Options there: {seen}.")
 

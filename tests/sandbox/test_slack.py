@@ -72,7 +72,7 @@ async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[Asy
 
 
 async def wait_until(workspace: Workspace, user: str, text: str) -> None:
-    for _ in range(200):
+    for _ in range(1000):
         if any(text in seen for seen in workspace.now_visible(user)):
             return
         await asyncio.sleep(0.02)
