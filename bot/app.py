@@ -13,7 +13,7 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
 import commands
-from bot import idle
+from bot import watch
 from bot.clients.kube import rights
 from bot.embedded import embedded_redis
 from bot.errors import BotError, Unavailable
@@ -42,7 +42,7 @@ async def run(settings: Settings) -> None:
             signing_secret=secret.get_secret_value() if secret else None,
         )
         commands.register(slack, svc)
-        for task in [*tasks, idle.watch]:
+        for task in [*tasks, watch.watch]:
             svc.docket.register(task)
         worker = await stack.enter_async_context(
             Worker(

@@ -254,6 +254,27 @@ class Alert(_Value):
         return f"alert:{self.about}:{int(self.since.timestamp())}"
 
 
+class Activity(_Value):
+    """The signals of use: two gauges, and three counters since the server started."""
+
+    running: float = 0
+    waiting: float = 0
+    requests: float = 0
+    prompt_tokens: float = 0
+    generation_tokens: float = 0
+
+    @property
+    def tokens(self) -> float:
+        return self.prompt_tokens + self.generation_tokens
+
+
+class Own(_Value):
+    """What the bot itself has asked of a model so far: its smoke tests are nobody's use of it."""
+
+    requests: float = 0
+    tokens: float = 0
+
+
 class Session(_Value):
     """What the idle watch remembers of one lease; written by the watch alone."""
 
@@ -261,17 +282,81 @@ class Session(_Value):
     sampled: datetime
     active: datetime
     """When the model last worked, as far as the samples tell."""
-    counter: float = 0
     requests: float = 0
+    tokens: float = 0
     requests_seen: float = 0
     """The engine's own counter at the last sample; it starts anew when the pod does."""
-    tokens: float = 0
     tokens_seen: float = 0
+    own: Own = Own()
     idle_seconds: float = 0
     reminders: int = 0
     reminded: datetime | None = None
-    announced: bool = False
-    warned: bool = False
+    announced: datetime | None = None
+    warned: datetime | None = None
+    """The end of the lease that was warned of; another one, after an extension, is warned of again."""
+    unknown_since: datetime | None = None
+    told_unknown: bool = False
+    asked_down: datetime | None = None
+    node: "Node | None" = None
+
+
+class Node(_Value):
+    """The machine that bills for a session."""
+
+    name: str
+    since: datetime
+    machine: str = ""
+    """Its type, e.g. g2-standard-4, as the cloud labels it."""
+
+
+class Bill(_Value):
+    """One session, from the claim of the GPU to the end of the node; what the receipt and the report are made of."""
+
+    fence: int
+    op: str
+    """The operation that brought the model down; empty when somebody else did."""
+    model: str
+    holder: str
+    reason: str = ""
+    approved_by: tuple[str, ...] = ()
+    claimed: datetime
+    ready: datetime | None = None
+    down: datetime
+    """When the last pod was gone and the GPU free."""
+    node: Node | None = None
+    gone: datetime | None = None
+    """When the node was seen to be gone, or was taken over by the next session."""
+    drain: timedelta
+    """What is assumed to pass from `down` to `gone` as long as that is not known."""
+    price_per_hour: float
+    idle_seconds: float = 0
+    requests: float = 0
+    tokens: float = 0
+
+    @property
+    def begins(self) -> datetime:
+        """A node older than the claim was paid for by the session before."""
+        return max(self.claimed, self.node.since) if self.node else self.claimed
+
+    @property
+    def ends(self) -> datetime:
+        return self.gone or self.down + self.drain
+
+    @property
+    def estimated(self) -> bool:
+        return self.node is None or self.gone is None
+
+    @property
+    def billed(self) -> timedelta:
+        return max(timedelta(), self.ends - self.begins)
+
+    @property
+    def up(self) -> timedelta:
+        return self.down - self.ready if self.ready else timedelta()
+
+    @property
+    def usd(self) -> float:
+        return cost(self.billed, self.price_per_hour)
 
 
 def cost(duration: timedelta, price_per_hour: float) -> float:

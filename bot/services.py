@@ -25,6 +25,7 @@ from bot.clients.vllm import VLLM
 from bot.gitops import Repository
 from bot.lease import Leases
 from bot.policy import People
+from bot.sessions import Sessions
 from bot.settings import Config, SecretRef, Settings, SettingsError
 from bot.slack import Slack
 from bot.store import Store
@@ -42,6 +43,7 @@ class Services:
     docket: Docket
     store: Store
     leases: Leases
+    sessions: Sessions
     slack: Slack
     argocd: ArgoCD
     cluster: Cluster
@@ -115,6 +117,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             docket=docket,
             store=store,
             leases=Leases(redis, config.gpu.slots),
+            sessions=Sessions(redis, kept=config.gpu.history),
             slack=slack,
             argocd=ArgoCD(api, config.argocd.namespace),
             cluster=cluster,

@@ -6,11 +6,21 @@ layout from the YAML file named by `STOKER_CONFIG`. A wrong one stops the start 
 """
 
 import os
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -56,6 +66,20 @@ class Approvals(_Section):
     self_approval: bool = Field(default=False, description="Whether one may approve one's own request.")
 
 
+def _clock_span(value: object) -> object:
+    """`20:00-07:00` as two times of day."""
+    if not isinstance(value, str):
+        return value
+    begins, dash, ends = value.partition("-")
+    try:
+        span = time.fromisoformat(begins.strip()), time.fromisoformat(ends.strip())
+    except ValueError:
+        dash = ""
+    if not dash or span[0] == span[1]:
+        raise ValueError(f"“{value}” is no span of hours; write for example 20:00-07:00")
+    return span
+
+
 class LeaseLimits(_Section):
     default: Duration = Field(default=parse_duration("2h"), description="Length of a lease when `for` is not said.")
     longest: Duration = Field(default=parse_duration("8h"), description="The longest lease that can be asked for.")
@@ -76,29 +100,68 @@ class LeaseLimits(_Section):
 
 class Idle(_Section):
     remind_after: Duration = Field(default=parse_duration("15m"), description="Idle time before the first reminder.")
+    remind_every: Duration = Field(default=parse_duration("15m"), description="Time between two reminders.")
     down_after: Duration = Field(
         default=parse_duration("60m"), description="Idle time after which the model is brought down."
     )
+    announce_before: Duration = Field(
+        default=parse_duration("5m"), description="How long before that the bring-down is announced, at least."
+    )
+    queue_remind_after: Duration = Field(
+        default=parse_duration("5m"), description="`remind_after` while somebody waits for the GPU."
+    )
+    queue_down_after: Duration = Field(
+        default=parse_duration("15m"), description="`down_after` while somebody waits for the GPU."
+    )
+    quiet_hours: Annotated[tuple[time, time] | None, BeforeValidator(_clock_span)] = Field(
+        default=None,
+        description="Hours, e.g. `20:00-07:00`, in which a model idle for `remind_after` goes down without asking.",
+    )
+    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=(), description="The same for whole days, e.g. `[sat, sun]`."
+    )
+    timezone: str = Field(default="UTC", description="Whose clock the quiet hours and days go by, e.g. Europe/Berlin.")
     sample_every: Duration = Field(default=parse_duration("30s"), description="How often the metrics are read.")
     keep: Duration = Field(default=parse_duration("1h"), description="What *Keep* buys.")
-    keeps: int = Field(default=3, ge=0, description="How many times one session can be kept in a row.")
+    keeps: int = Field(default=3, ge=0, description="How many times one session can be kept.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"“{name}” is no time zone; write for example Europe/Berlin") from error
+        return name
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.down_after <= self.remind_after:
             raise ValueError("down_after must be longer than remind_after, or nobody could answer the reminder")
+        if self.queue_down_after <= self.queue_remind_after:
+            raise ValueError("queue_down_after must be longer than queue_remind_after")
         return self
 
 
 class Gpu(_Section):
     slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
     price_per_hour: float = Field(default=0.85, gt=0, description="US dollars for one GPU node and hour.")
+    prices: dict[str, float] = Field(
+        default={}, description="The same by machine type, for those that cost something else: `g2-standard-8: 1.06`."
+    )
+    history: Duration = Field(
+        default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
+    )
     vram_mib: int = Field(default=23034, gt=0, description="Usable memory of the GPU, MiB (L4: 23034).")
     host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
     boot_limit: Duration = Field(default=parse_duration("1200s"), description="Longest cold start that is waited for.")
     drain: Duration = Field(
         default=parse_duration("10m"), description="How long the node bills after the last GPU pod has gone."
     )
+
+    def price(self, machine: str) -> float:
+        """US dollars for an hour of this machine type (the node's label `node.kubernetes.io/instance-type`)."""
+        return self.prices.get(machine, self.price_per_hour)
 
 
 class GitHubSection(_Section):

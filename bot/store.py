@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bot.domain import Alert, Kind, Message, Operation, Session
+from bot.domain import Alert, Kind, Message, Operation
 from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
@@ -233,15 +233,6 @@ class Store:
     async def clear_alert(self, about: str) -> None:
         with redis_errors():
             await self._redis.hdel(f"{PREFIX}:alerts", about)
-
-    async def session(self, model: str) -> Session | None:
-        with redis_errors():
-            text = await self._redis.hget(f"{PREFIX}:sessions", model)
-        return Session.model_validate_json(text) if text else None
-
-    async def save_session(self, model: str, session: Session) -> None:
-        with redis_errors():
-            await self._redis.hset(f"{PREFIX}:sessions", model, session.model_dump_json())
 
     async def ping(self) -> None:
         with redis_errors():

@@ -3,7 +3,7 @@
 from slack_bolt.async_app import AsyncApp
 
 from bot.services import Services
-from commands import approval, gpu, model
+from commands import approval, gpu, model, reminder
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -11,3 +11,4 @@ def register(app: AsyncApp, svc: Services) -> None:
     gpu.register(app, svc)
     model.register(app, svc)
     approval.register(app, svc)
+    reminder.register(app, svc)

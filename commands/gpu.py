@@ -5,11 +5,12 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import GpuUser
-from bot.domain import Kind, Lease, Request, cost
+from bot.domain import Kind, Lease, Request
 from bot.durations import show_duration
 from bot.errors import Unavailable
 from bot.operations.down import bring_down_without_redis, down_request
 from bot.operations.life import request
+from bot.operations.receipt import running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
 from bot.views import ADOPT, busy_line, clock, code, money
@@ -131,9 +132,9 @@ async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
     leases = await svc.leases.held()
     for lease in leases:
         line = f"🔥 {busy_line(lease, now)}"
-        spent = cost(now - lease.claimed, svc.config.gpu.price_per_hour)
-        line += f"\nCost so far about {money(spent)}."
-        session = await svc.store.session(lease.model)
+        session = await svc.sessions.of(lease.model)
+        usd, estimated = running_total(svc, lease, await svc.cluster.node_of(lease.model), now)
+        line += f"\nCost so far {'about ' if estimated else ''}{money(usd)}."
         if lease.ready and session and session.fence == lease.fence:
             line += f" Last active {show_duration(now - session.active)} ago, {session.requests:.0f} requests."
         if lease.ends:

@@ -282,7 +282,8 @@ class Cluster:
         self._gpu_node = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
         self._node_up = asyncio.get_running_loop().time()
         capacity = {"cpu": "4", "memory": "16Gi", GPU: "1"}
-        self.store.create(_node(self._gpu_node, capacity, {"cloud.google.com/gke-accelerator": "nvidia-l4"}))
+        labels = {"cloud.google.com/gke-accelerator": "nvidia-l4", "node.kubernetes.io/instance-type": "g2-standard-4"}
+        self.store.create(_node(self._gpu_node, capacity, labels))
         return self._gpu_node
 
     async def _pull(self, address: Address, node: str, container: Object, *, init: bool = False) -> None:

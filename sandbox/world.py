@@ -45,7 +45,15 @@ def policy(speed: float) -> dict[str, Any]:
     return {
         "slack": {"channel": "C0GPUOPS", "update_every": "1s"},
         "roles": {"approvers": ["U0LEAD", "U0ADMIN"], "admins": ["U0ADMIN"]},
-        "idle": {"remind_after": fast(15), "down_after": fast(60, least=2.0), "sample_every": "1s"},
+        "idle": {
+            "remind_after": fast(15),
+            "remind_every": fast(15),
+            "down_after": fast(60, least=2.0),
+            "announce_before": fast(5),
+            "queue_remind_after": fast(5),
+            "queue_down_after": fast(15, least=2.0),
+            "sample_every": "1s",
+        },
         "lease": {"reconcile_every": "2s"},
         "gpu": {"boot_limit": fast(20, least=10.0), "drain": fast(10)},
         "github": {"poll_every": "2s"},

@@ -17,7 +17,8 @@ from pydantic import BaseModel, SecretStr
 
 from bot.clients import boot
 from bot.clients.boot import BootFailed, Phase
-from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Right, Selection, View
+from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Right, Selection, View
+from bot.domain import Node
 from bot.errors import BotError, Unavailable
 
 __all__ = ["BootFailed", "Cluster", "GpuUser", "Phase", "StaleFence", "Workload"]
@@ -30,6 +31,7 @@ GPU = "nvidia.com/gpu"
 _LOG_LINES = 40
 _ROUNDS = 20
 """Of looking and writing, before a Deployment that changes all the time is given up on."""
+_NODES = Collection("/api/v1", "nodes")
 
 Kind = Literal["chat", "completion", "embedding"]
 
@@ -233,8 +235,8 @@ class Cluster:
                 f"holds the GPU. Look why it does not end (kubectl describe pod), or delete it."
             ) from e
 
-    async def node_since(self, name: str) -> datetime | None:
-        """When the node that the model's pod runs on was created: since then it bills."""
+    async def node_of(self, name: str) -> Node | None:
+        """The node that the model's pod runs on; None where there is no such pod, or nodes may not be looked at."""
         found = await self._kube.get(self._deployments, name)
         if found is None:
             return None
@@ -242,8 +244,27 @@ class Cluster:
         if not pods:
             return None
         last = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
-        node = await self._kube.get(Collection("/api/v1", "nodes"), last["spec"]["nodeName"])
-        return datetime.fromisoformat(node["metadata"]["creationTimestamp"]) if node else None
+        try:
+            node = await self._kube.get(_NODES, last["spec"]["nodeName"])
+        except Forbidden:
+            return None
+        if node is None:
+            return None
+        meta = node["metadata"]
+        machine = (meta.get("labels") or {}).get("node.kubernetes.io/instance-type", "")
+        return Node(name=meta["name"], since=datetime.fromisoformat(meta["creationTimestamp"]), machine=machine)
+
+    async def wait_node_gone(self, name: str, *, timeout: float) -> bool:  # noqa: ASYNC109
+        """Whether the node went away within `timeout` seconds: watched, since that is when it stops to bill."""
+
+        async def look(nodes: View) -> bool | None:
+            return None if nodes else True
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._kube.follow(Selection(_NODES, fields=f"metadata.name={name}"), look=look)
+        except TimeoutError:
+            return False
 
     async def secret(self, name: str, field: str, *, namespace: str | None = None) -> SecretStr:
         secrets = Collection("/api/v1", "secrets", namespace or self._deployments.namespace)

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, SecretStr
 
 from bot.clients.http import bearer, body, error_message, refuse_if_busy, send, unreachable
+from bot.domain import Activity
 from bot.errors import BotError, Unavailable
 
 SYSTEM = "vLLM"
@@ -32,16 +33,6 @@ SIGNALS = {
     "te_request_count_total": "requests",
     "te_queue_size": "waiting",
 }
-
-
-class Activity(BaseModel, frozen=True):
-    """The signals of use: two gauges, and three counters since the server started."""
-
-    running: float = 0
-    waiting: float = 0
-    requests: float = 0
-    prompt_tokens: float = 0
-    generation_tokens: float = 0
 
 
 class Answer(BaseModel, frozen=True):

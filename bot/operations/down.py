@@ -1,14 +1,14 @@
 """Bringing a model down: to zero, until its pod is gone, the lease released, a receipt."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bot.clients.cluster import Workload
-from bot.domain import Kind, Lease, Operation, Request, Status, cost
-from bot.durations import show_duration
+from bot.domain import Kind, Lease, Node, Operation, Request, Status
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import NotAllowed, finish, step
+from bot.operations.receipt import close_session
 from bot.services import Services
-from bot.views import code, escape, money
+from bot.views import code
 
 GONE_WITHIN = 300.0
 """Seconds that a pod may take to end; vLLM's grace period is 30."""
@@ -47,7 +47,7 @@ async def bring_down(svc: Services, op: Operation) -> None:
     """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Safe to repeat."""
     model = op.request.model
     if op.failure:
-        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} Try `/gpu down {model}` again.")
+        await finish(svc, op.id, Status.FAILED, f"{op.failure} Try `/gpu down {model}` again.")
         return
     if op.status is Status.REQUESTED:
         await request_down(svc, op)
@@ -58,11 +58,11 @@ async def bring_down(svc: Services, op: Operation) -> None:
     async def look() -> Lease | None:
         return await svc.leases.of(model)
 
-    async def node() -> datetime | None:
-        return await svc.cluster.node_since(model)
+    async def node() -> Node | None:
+        return await svc.cluster.node_of(model)
 
     lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
-    since = await svc.store.once(op.id, "node", node, datetime | None)  # type: ignore[arg-type]
+    machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
 
     async def scale() -> None:
         await scale_to_zero(svc, model, lease)
@@ -73,13 +73,11 @@ async def bring_down(svc: Services, op: Operation) -> None:
     await step(svc, op.id, "scaling to zero", scale, type(None), undoing=True)
     await step(svc, op.id, "waiting until the pod is gone", gone, type(None), undoing=True)
 
-    async def receipt() -> str:
-        return await write_receipt(svc, model, lease, since)
-
-    outcome = await svc.store.once(op.id, "receipt", receipt, str)
+    receipt = "Nobody held a lease, so there is no receipt."
     if lease:
+        receipt = await close_session(svc, lease, op_id=op.id, node=machine)
         await svc.leases.release(lease)
-    await finish(svc, op.id, Status.SUCCEEDED, outcome)
+    await finish(svc, op.id, Status.SUCCEEDED, f"{code(model)} is down and the GPU is free.\n{receipt}")
 
 
 async def scale_to_zero(svc: Services, model: str, lease: Lease | None) -> None:
@@ -92,30 +90,6 @@ async def to_zero(svc: Services, model: str, lease: Lease | None) -> None:
     """Down and gone."""
     await scale_to_zero(svc, model, lease)
     await svc.cluster.wait_gone(model, timeout=GONE_WITHIN)
-
-
-async def write_receipt(svc: Services, model: str, lease: Lease | None, node_since: datetime | None) -> str:
-    now = svc.clock()
-    head = f"{code(model)} is down and the GPU is free."
-    if lease is None:
-        return f"{head} Nobody held a lease, so there is no receipt."
-    session = await svc.store.session(model)
-    billed = now - (node_since or lease.claimed)
-    spent = cost(billed + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
-    up = show_duration(now - lease.ready) if lease.ready else "0 s"
-    lines = [
-        head,
-        f"*Receipt*: up {up}, billed {show_duration(billed)} and about {show_duration(svc.config.gpu.drain)} of drain,"
-        f" cost about {money(spent)} (estimate).",
-    ]
-    if session and session.fence == lease.fence:
-        idle = timedelta(seconds=session.idle_seconds)
-        thousand = f", {money(spent / session.tokens * 1000)} per thousand tokens" if session.tokens else ""
-        lines.append(
-            f"Idle {show_duration(idle)}; {session.requests:.0f} requests, {session.tokens:.0f} tokens served{thousand}."
-        )
-    lines.append(f"Held by <@{lease.holder}>" + (f" because {escape(lease.reason)}." if lease.reason else "."))
-    return "\n".join(lines)
 
 
 async def bring_down_without_redis(svc: Services, model: str) -> str:

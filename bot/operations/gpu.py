@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from bot.clients import boot
-from bot.domain import Kind, Lease, Operation, Phase, Plan, Status, cost
+from bot.domain import Kind, Lease, Node, Operation, Phase, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy
@@ -21,6 +21,7 @@ from bot.operations.life import (
     insist,
     step,
 )
+from bot.operations.receipt import close_session
 from bot.operations.reconcile import rebuild, renew
 from bot.operations.smoke import smoke
 from bot.policy import can_be_approved, may_request
@@ -246,6 +247,11 @@ async def _undo_up(svc: Services, op: Operation) -> None:
     lease = await svc.leases.of(op.request.model)
     undone = "Nothing was started."
     if lease and lease.op == op.id:
+
+        async def node() -> Node | None:
+            return await svc.cluster.node_of(op.request.model)
+
+        machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
         await step(
             svc,
             op.id,
@@ -254,9 +260,11 @@ async def _undo_up(svc: Services, op: Operation) -> None:
             type(None),
             undoing=True,
         )
-        await svc.leases.release(lease)
         undone = f"{code(op.request.model)} is back at zero and the GPU is free."
+        if machine or lease.ready:  # else there was nothing yet that could bill
+            undone += "\n" + await close_session(svc, lease, op_id=op.id, node=machine)
+        await svc.leases.release(lease)
     if op.cancelled_by and not op.failure:
         await finish(svc, op.id, Status.CANCELLED, f"Cancelled by <@{op.cancelled_by}>. {undone}")
     else:
-        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} {undone}")
+        await finish(svc, op.id, Status.FAILED, f"{op.failure} {undone}")

@@ -19,7 +19,7 @@ async def roll_out(svc: Services, op: Operation) -> None:
     if op.failure:
         is_merged = bool(op.plan and op.plan.pull and op.plan.pull.merge_commit)
         undone = "The pull request is merged; revert it to undo." if is_merged else "Nothing was merged."
-        await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} {undone}")
+        await finish(svc, op.id, Status.FAILED, f"{op.failure} {undone}")
         return
     now = svc.clock()
 

@@ -9,7 +9,7 @@ from docket import Depends, ExponentialRetry, Perpetual, Retry
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import down, gpu, life, pulls, rollout
+from bot.operations import down, gpu, life, pulls, receipt, rollout
 from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
 
@@ -94,4 +94,9 @@ async def reconcile(
         log.warning("not reconciled", error=str(error))
 
 
-tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls, reconcile]
+async def settle_bill(fence: int, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+    """Watch the node of the session with this fence until it no longer bills; scheduled with its receipt."""
+    await receipt.settle_bill(svc, fence)
+
+
+tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls, reconcile, settle_bill]

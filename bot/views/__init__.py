@@ -11,9 +11,9 @@ modals.py    the forms
 from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
 from bot.views.card import APPROVE, BECAUSE, CANCEL, DENY, ROLL_OUT, card, thread
 from bot.views.gpu import ADOPT, unmanaged
-from bot.views.modals import BECAUSE_FORM, add_form, because_form
-from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, busy_line, reminder, settled_reminder
-from bot.views.text import clock, code, escape, inline, money, person
+from bot.views.modals import BECAUSE_FORM, KeepUntil, add_form, because_form, keep_form
+from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
+from bot.views.text import clock, code, escape, inline, money, person, unmarked
 
 __all__ = [
     "ADOPT",
@@ -25,12 +25,15 @@ __all__ = [
     "CANCEL",
     "DENY",
     "KEEP",
+    "KEEP_UNTIL",
     "ROLL_OUT",
     "Blocks",
+    "KeepUntil",
     "View",
     "actions",
     "add_form",
     "because_form",
+    "blind",
     "busy_line",
     "button",
     "card",
@@ -40,6 +43,7 @@ __all__ = [
     "escape",
     "header",
     "inline",
+    "keep_form",
     "lines",
     "money",
     "person",
@@ -48,4 +52,5 @@ __all__ = [
     "settled_reminder",
     "thread",
     "unmanaged",
+    "unmarked",
 ]

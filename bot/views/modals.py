@@ -1,11 +1,15 @@
 """The forms. A form is opened empty within Slack's three seconds and filled by `views.update`."""
 
+from datetime import datetime
 from typing import Any
 
-from bot.domain import Operation
+from pydantic import BaseModel
+
+from bot.domain import Lease, Message, Operation
 from bot.views.blocks import Block, plain_text, section
 from bot.views.card import title
-from bot.views.text import code, inline
+from bot.views.reminder import KEEP_UNTIL
+from bot.views.text import clock, code, inline
 
 TITLE, BECAUSE_FORM = 24, "because"
 """Slack's limit for a title, submit and close; the callback id of the form that asks for a reason."""
@@ -35,6 +39,32 @@ def because_form(op: Operation, verb: str) -> Block:
     asked = f"*{inline(title(op), 300)}*, asked by <@{op.request.actor}>"
     name = f"{verb.capitalize()} because …"
     return modal(BECAUSE_FORM, name, [section(asked), reason], submit=verb.capitalize(), metadata=f"{verb}:{op.id}")
+
+
+class KeepUntil(BaseModel, frozen=True):
+    """What the form of *Keep until …* is about: a session, and the reminder that it answers."""
+
+    model: str
+    fence: int
+    message: Message
+
+
+def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
+    """A moment to keep an idle model up to: `until` at first, at the latest the end of the lease."""
+    ends = f" At the latest {clock(lease.ends)}, when its lease ends." if lease.ends else ""
+    moment = {
+        "type": "input",
+        "block_id": "until",
+        "label": plain_text("Keep until", 75),
+        "element": {
+            "type": "datetimepicker",
+            "action_id": "value",
+            "initial_date_time": int(until.timestamp()),
+        },
+    }
+    asked = section(f"How long shall {code(lease.model)} stay up although nobody uses it?{ends}")
+    about = KeepUntil(model=lease.model, fence=lease.fence, message=message).model_dump_json()
+    return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
 
 
 def add_form(name: str, channel: str, template: str) -> dict[str, Any]:

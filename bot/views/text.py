@@ -49,6 +49,11 @@ def code(text: str) -> str:
     return "`" + (line.replace("`", "ˋ") or "–") + "`"
 
 
+def unmarked(text: str) -> str:
+    """Our own mrkdwn for a place that shows it as it is, such as a form's error: `<!date^…|09:00 UTC>` is 09:00 UTC."""
+    return re.sub(r"<[^<>|]*\|([^<>]*)>", r"\1", text).replace("`", "")
+
+
 def cut(text: str, limit: int) -> str:
     """At most `limit` characters of mrkdwn, without leaving half of an entity, a link or a code span behind."""
     if len(text) <= limit:

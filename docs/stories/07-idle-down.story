@@ -1,12 +1,19 @@
 # Nobody is there: a reminder, an announcement, and the model is brought down. A GPU that nobody uses bills all the same.
+# The receipt estimates how long the node drains, and is made exact when the node is gone.
 given speed 120
 given idle.remind_after 4s
-given idle.down_after 12s
+given idle.down_after 14s
+given idle.announce_before 5s
 
 @dev /gpu up coder-chat
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
-expect "has been idle" within 30s
+expect "has been idle" within 60s
 expect "Without an answer I bring it down" within 5s
+expect "It goes down at" within 60s
+expect "idle for" within 60s
+expect "nobody answered" within 30s
 expect "is down and the GPU is free" within 60s
 expect "Receipt"
+expect "an estimate"
+expect "the node billed" within 60s

@@ -2,19 +2,23 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bot.clients.vllm import Activity
-from bot.domain import Lease, Session
-from bot.idle import BringDown, Nothing, Remind, WarnEnd, decide, sampled
-from bot.settings import Config
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
+from bot.domain import Activity, Lease, Own, Session
+from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, is_quiet, noted, sampled
+from bot.settings import Idle, LeaseLimits
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)  # a Monday
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+END = NOW + timedelta(hours=4)
 
 
 def a_lease(**changes: object) -> Lease:
     fields: dict[str, object] = {
         "model": "coder-chat", "op": "o", "holder": "U1", "fence": 1, "hold": timedelta(hours=4),
-        "claimed": NOW, "ready": NOW, "ends": NOW + timedelta(hours=4),
+        "claimed": NOW, "ready": NOW, "ends": END,
     }  # fmt: skip
     return Lease.model_validate(fields | changes)
 
@@ -27,64 +31,199 @@ def activity(running: float = 0, requests: float = 0, tokens: float = 0) -> Acti
     return Activity(running=running, waiting=0, requests=requests, prompt_tokens=tokens, generation_tokens=0)
 
 
+def decided(
+    at: timedelta, session: Session | None = None, lease: Lease | None = None, *, waiting: int = 0, **policy: object
+) -> Decision:
+    """What is decided this long after the model got ready and was last used."""
+    idle = Idle.model_validate(policy)
+    return decide(lease or a_lease(), session or a_session(), waiting, NOW + at, idle, LeaseLimits())
+
+
+def lived(
+    hours: float, lease: Lease | None = None, *, waiting: int = 0, **policy: object
+) -> list[tuple[float, Decision]]:
+    """What is done, and after how many minutes, about a model that nobody uses; sampled every minute until it is down."""
+    lease, done = lease or a_lease(), list[tuple[float, Decision]]()
+    session = sampled(None, lease, activity(), NOW)
+    for minute in range(1, int(hours * 60) + 1):
+        now = NOW + minute * MINUTE
+        session = sampled(session, lease, activity(), now)
+        decision = decide(lease, session, waiting, now, Idle.model_validate(policy), LeaseLimits())
+        session = noted(session, decision, lease, now)
+        if not isinstance(decision, Nothing):
+            done.append((minute, decision))
+        if isinstance(decision, BringDown):
+            break
+    return done
+
+
 def test_loading_is_not_idle() -> None:
     """A model that has never been ready is left alone, however long it takes."""
-    booting = a_lease(ready=None, ends=None)
-    assert decide(booting, a_session(), Config(), NOW + timedelta(hours=9)) == Nothing()
+    assert decided(timedelta(hours=9), lease=a_lease(ready=None, ends=None)) == Nothing()
 
 
-def test_the_reminder_comes_after_its_time_and_once() -> None:
-    """Fifteen idle minutes bring one reminder, which says how long is left."""
-    config = Config()
-    assert decide(a_lease(), a_session(), config, NOW + 14 * MINUTE) == Nothing()
-    due = decide(a_lease(), a_session(), config, NOW + 15 * MINUTE)
-    assert due == Remind(idle=15 * MINUTE, down_in=45 * MINUTE)
-    assert decide(a_lease(), a_session(reminders=1), config, NOW + 20 * MINUTE) == Nothing()
+def test_an_idle_model_is_reminded_of_again_announced_and_brought_down() -> None:
+    """At 15, 30 and 45 minutes a reminder, at 55 the announcement, at 60 it goes down."""
+    down = NOW + 60 * MINUTE
+    assert lived(2) == [
+        (15, Remind(15 * MINUTE, down, last=False)),
+        (30, Remind(30 * MINUTE, down, last=False)),
+        (45, Remind(45 * MINUTE, down, last=False)),
+        (55, Remind(55 * MINUTE, down, last=True)),
+        (60, BringDown("idle for 1 h and nobody answered")),
+    ]
 
 
-def test_without_an_answer_it_goes_down() -> None:
-    """After an hour without traffic or an answer the model is brought down, but never unannounced."""
-    assert isinstance(decide(a_lease(), a_session(reminders=1), Config(), NOW + 60 * MINUTE), BringDown)
-    assert isinstance(decide(a_lease(), a_session(), Config(), NOW + 90 * MINUTE), Remind)
+def test_the_reminder_comes_at_its_time_and_not_before() -> None:
+    """To the second."""
+    assert decided(15 * MINUTE - SECOND) == Nothing()
+    assert isinstance(decided(15 * MINUTE), Remind)
+    reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
+    assert decided(30 * MINUTE - SECOND, reminded) == Nothing()
+    assert isinstance(decided(30 * MINUTE, reminded), Remind)
+
+
+def test_nothing_goes_down_unannounced() -> None:
+    """A bot that was away for hours announces first, and then waits as long as it would have."""
+    due = decided(180 * MINUTE)
+    assert due == Remind(180 * MINUTE, NOW + 185 * MINUTE, last=True)
+    announced = a_session(announced=NOW + 180 * MINUTE, reminded=NOW + 180 * MINUTE)
+    assert decided(185 * MINUTE - SECOND, announced) == Nothing()
+    assert isinstance(decided(185 * MINUTE, announced), BringDown)
+
+
+def test_traffic_after_the_announcement_takes_it_back() -> None:
+    """One request, and everything begins anew."""
+    announced = a_session(announced=NOW + 55 * MINUTE, reminded=NOW + 55 * MINUTE, requests_seen=5)
+    used = sampled(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
+    assert decided(72 * MINUTE, used) == Nothing()
+    assert decided(73 * MINUTE, used) == Remind(15 * MINUTE, NOW + 118 * MINUTE, last=False)
 
 
 def test_a_keep_has_an_end() -> None:
-    """Kept until an hour from now, the idle time counts again from there."""
+    """Kept until then, the idle time counts again from there, and earlier reminders are answered."""
     kept = a_lease(keep_until=NOW + 75 * MINUTE)
-    assert decide(kept, a_session(), Config(), NOW + 80 * MINUTE) == Nothing()
-    assert isinstance(decide(kept, a_session(), Config(), NOW + 90 * MINUTE), Remind)
+    session = a_session(reminders=1, reminded=NOW + 15 * MINUTE, announced=NOW + 14 * MINUTE)
+    assert decided(90 * MINUTE - SECOND, session, kept) == Nothing()
+    assert decided(90 * MINUTE, session, kept) == Remind(90 * MINUTE, NOW + 135 * MINUTE, last=False)
 
 
 def test_the_end_of_the_lease_is_warned_of_and_kept() -> None:
-    """A warning before the end; at the end it goes down, busy or not."""
-    end = NOW + timedelta(hours=4)
-    busy = a_session(active=end - 16 * MINUTE)
-    assert decide(a_lease(), busy, Config(), end - 15 * MINUTE) == WarnEnd(15 * MINUTE)
-    assert isinstance(decide(a_lease(), a_session(active=end, warned=True), Config(), end), BringDown)
+    """A warning before the end; at the end it goes down, busy or not, kept or not."""
+    busy = a_session(active=END - 16 * MINUTE)
+    at = END - NOW
+    assert decided(at - 15 * MINUTE - SECOND, busy) == Nothing()
+    assert decided(at - 15 * MINUTE, busy) == WarnEnd(15 * MINUTE)
+    assert decided(at - SECOND, a_session(active=END, warned=END)) == Nothing()
+    kept = a_lease(keep_until=END + timedelta(hours=1))
+    assert decided(at, a_session(active=END, warned=END), kept) == BringDown("the lease has ended")
+
+
+def test_an_extended_lease_is_warned_of_again() -> None:
+    """The warning was about another end."""
+    extended = a_lease(ends=END + timedelta(hours=1))
+    busy = a_session(active=END + 44 * MINUTE, warned=END)
+    assert decided(timedelta(hours=4, minutes=45), busy, extended) == WarnEnd(15 * MINUTE)
+
+
+def test_a_lease_shorter_than_the_warning_has_none() -> None:
+    """It would come at once."""
+    short = a_lease(hold=10 * MINUTE, ends=NOW + 10 * MINUTE)
+    assert decided(MINUTE, lease=short) == Nothing()
+
+
+def test_times_shrink_when_somebody_waits() -> None:
+    """Five minutes to the reminder, fifteen to the end, by default; without a queue it would be fifteen and sixty."""
+    assert lived(1, waiting=1) == [
+        (5, Remind(5 * MINUTE, NOW + 15 * MINUTE, last=False)),
+        (10, Remind(10 * MINUTE, NOW + 15 * MINUTE, last=True)),
+        (15, BringDown("idle for 15 min and nobody answered")),
+    ]
+
+
+def test_somebody_who_comes_to_wait_does_not_skip_the_announcement() -> None:
+    """Idle for half an hour already, it is announced now and down five minutes later."""
+    reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
+    assert decided(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
+
+
+def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
+    """The shorter of the two counts."""
+    assert isinstance(decided(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
+
+
+def test_in_quiet_hours_nobody_is_asked() -> None:
+    """An idle model goes down after the time of the first reminder; a busy or kept one stays."""
+    night = "20:00-07:00"
+    assert decided(15 * MINUTE - SECOND, quiet_hours=night) == Nothing()
+    assert decided(15 * MINUTE, quiet_hours=night) == BringDown("idle for 15 min in quiet hours")
+    assert decided(15 * MINUTE, lease=a_lease(keep_until=NOW + 20 * MINUTE), quiet_hours=night) == Nothing()
+    assert isinstance(decided(15 * MINUTE, quiet_hours="04:00-07:00"), Remind)
+
+
+@pytest.mark.parametrize(
+    ("at", "quiet"),
+    [
+        ("2026-11-23T18:59:59+00:00", False),  # 19:59:59 in Berlin
+        ("2026-11-23T19:00:00+00:00", True),
+        ("2026-11-24T05:59:59+00:00", True),
+        ("2026-11-24T06:00:00+00:00", False),
+        ("2026-11-27T22:59:59+00:00", True),  # Friday night
+        ("2026-11-28T11:00:00+00:00", True),  # Saturday noon
+        ("2026-11-29T22:59:59+00:00", True),  # Sunday, 23:59:59
+        ("2026-11-30T06:00:00+00:00", False),  # Monday, 07:00
+    ],
+)
+def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None:
+    """The night begins in the evening and ends in the morning after."""
+    policy = Idle.model_validate(
+        {"quiet_hours": "20:00-07:00", "quiet_days": ["sat", "sun"], "timezone": "Europe/Berlin"}
+    )
+    assert is_quiet(datetime.fromisoformat(at), policy) is quiet
 
 
 def test_traffic_is_the_signal() -> None:
     """A running request or a counter that moved is activity; the same numbers again are not."""
     start = sampled(None, a_lease(), activity(requests=5), NOW)
     idle = sampled(start, a_lease(), activity(requests=5), NOW + MINUTE)
-    assert idle.active == NOW
-    assert idle.idle_seconds == 60
+    assert (idle.active, idle.idle_seconds) == (NOW, 60)
     assert sampled(idle, a_lease(), activity(running=1, requests=5), NOW + 2 * MINUTE).active == NOW + 2 * MINUTE
     moved = sampled(idle, a_lease(), activity(requests=7, tokens=100), NOW + 2 * MINUTE)
     assert (moved.active, moved.requests, moved.tokens) == (NOW + 2 * MINUTE, 2, 100)
 
 
-def test_unknown_counts_as_active() -> None:
-    """Metrics that cannot be read never bring a model down before its lease ends."""
-    start = sampled(None, a_lease(), activity(), NOW)
-    assert sampled(start, a_lease(), None, NOW + MINUTE).active == NOW + MINUTE
+def test_the_bots_own_requests_are_nobodys_use() -> None:
+    """A smoke test moves the counters by what it asked; one request more is somebody's."""
+    start = sampled(None, a_lease(), activity(requests=5, tokens=50), NOW)
+    own = Own(requests=3, tokens=30)
+    smoked = sampled(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own)
+    assert (smoked.active, smoked.requests, smoked.tokens) == (NOW, 0, 0)
+    used = sampled(smoked, a_lease(), activity(requests=9, tokens=90), NOW + 2 * MINUTE, own)
+    assert (used.active, used.requests, used.tokens) == (NOW + 2 * MINUTE, 1, 10)
 
 
-def test_the_counters_of_a_restarted_engine_do_not_count_backwards() -> None:
-    """vLLM's counters start anew with the pod; what was served before stays counted."""
+def test_unknown_counts_as_active_and_is_told() -> None:
+    """Metrics that cannot be read bring nothing down before the lease ends, and the holder hears of it once."""
+    lease, session = a_lease(), sampled(None, a_lease(), activity(), NOW)
+    told = []
+    for minute in range(1, 241):
+        now = NOW + minute * MINUTE
+        session = sampled(session, lease, None, now)
+        decision = decide(lease, session, 0, now, Idle(), LeaseLimits())
+        session = noted(session, decision, lease, now)
+        if not isinstance(decision, Nothing):
+            told.append((minute, decision))
+    blind = Blind(NOW + MINUTE)
+    assert told == [(16, blind), (225, WarnEnd(15 * MINUTE)), (240, BringDown("the lease has ended"))]
+    back = sampled(session, lease, activity(), END)
+    assert (back.unknown_since, back.told_unknown) == (None, False)
+
+
+def test_the_counters_of_a_restarted_engine_start_anew() -> None:
+    """What was served before stays counted, and what the new one has served is added."""
     start = sampled(None, a_lease(), activity(requests=50, tokens=500), NOW)
     after = sampled(start, a_lease(), activity(requests=2, tokens=20), NOW + MINUTE)
-    assert (after.requests, after.tokens) == (0, 0)
+    assert (after.requests, after.tokens) == (2, 20)
 
 
 def test_a_session_belongs_to_one_lease() -> None:
@@ -92,3 +231,28 @@ def test_a_session_belongs_to_one_lease() -> None:
     old = a_session(fence=1, reminders=2, idle_seconds=900)
     fresh = sampled(old, a_lease(fence=2, ready=NOW + MINUTE), activity(), NOW + MINUTE)
     assert (fresh.fence, fresh.reminders, fresh.idle_seconds) == (2, 0, 0)
+
+
+MINUTES = st.integers(1, 300)
+
+
+@given(
+    remind=MINUTES, down=MINUTES, every=MINUTES, announce=MINUTES, waiting=st.integers(0, 1), hold=st.integers(1, 12)
+)
+def test_under_any_policy_an_unused_model_is_announced_and_goes_down(
+    remind: int, down: int, every: int, announce: int, waiting: int, hold: int
+) -> None:
+    """Asked at least once and told beforehand, or at the end of its lease; never both late and unannounced."""
+    policy = {
+        "remind_after": remind * 60, "down_after": (remind + down) * 60, "remind_every": every * 60,
+        "announce_before": announce * 60,
+    }  # fmt: skip
+    lease = a_lease(hold=timedelta(hours=hold), ends=NOW + timedelta(hours=hold))
+    done = lived(hold, lease, waiting=waiting, **policy)
+    minute, last = done[-1]
+    assert isinstance(last, BringDown)
+    assert minute <= hold * 60
+    if last.why != "the lease has ended":
+        announced = [at for at, decision in done if isinstance(decision, Remind) and decision.last]
+        assert len(announced) == 1
+        assert minute >= announced[0] + min(announce, down, 10)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
-from bot.domain import Check, Kind, Lease, Operation, Phase, Plan, Pull, Request, Status, Vote
-from bot.views import View, add_form, card, escape, lines, reminder
+from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull, Request, Status, Vote
+from bot.views import KeepUntil, View, add_form, card, clock, escape, keep_form, lines, reminder, unmarked
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -82,12 +82,38 @@ def test_the_roll_out_waits_for_green() -> None:
     assert "Approve & roll out" in str(card(op, NOW))
 
 
+def a_reminder(*, keep: str = "1 h", last: bool = False) -> View:
+    lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW)
+    return reminder(lease, "15 min", 0.2, down_in="45 min", down_at="12:00 UTC", last=last, keep=keep)
+
+
 def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
     """The last reminder has one button."""
-    lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW)
-    assert "Keep 1 h" in str(reminder(lease, "15 min", 0.2, "45 min", can_keep=True).blocks)
-    assert "Keep 1 h" not in str(reminder(lease, "15 min", 0.2, "45 min", can_keep=False).blocks)
-    within_limits(reminder(lease, "15 min", 0.2, "45 min", can_keep=True))
+    assert "Keep 1 h" in str(a_reminder().blocks)
+    assert "Keep" not in str(a_reminder(keep="").blocks)
+    within_limits(a_reminder())
+
+
+def test_the_last_reminder_announces_the_end() -> None:
+    """With the moment at which it goes down, and what would stop that."""
+    shown = str(a_reminder(last=True).blocks)
+    assert "It goes down at 12:00 UTC" in shown
+    assert "$0.20" in shown
+    within_limits(a_reminder(last=True))
+
+
+def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
+    """It is about one session and one reminder, which it answers."""
+    lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW, ends=NOW)
+    form = keep_form(lease, NOW, Message(channel="C1", ts="1.0"))
+    assert len(form["title"]["text"]) <= 24
+    assert "when its lease ends" in str(form["blocks"])
+    assert KeepUntil.model_validate_json(form["private_metadata"]).message.ts == "1.0"
+
+
+def test_plain_words_have_no_markup() -> None:
+    """A form's errors are shown as they are."""
+    assert unmarked(f"`m` is kept until {clock(NOW)}") == f"m is kept until {NOW:%H:%M} UTC"
 
 
 def test_the_form_keeps_slacks_limits() -> None:

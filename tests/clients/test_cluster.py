@@ -417,15 +417,36 @@ async def test_a_model_is_gone_when_its_last_pod_is(wire: Wire, cluster: Cluster
 
 
 async def test_the_node_bills_since_it_was_created(wire: Wire, cluster: Cluster) -> None:
-    """Not since the pod started."""
+    """Not since the pod started; its machine type is what the price is looked up by."""
     wire.store.create(deployment(replicas=1))
-    assert await cluster.node_since("coder-chat") is None
+    assert await cluster.node_of("coder-chat") is None
     wire.store.create(pod())
-    assert await cluster.node_since("coder-chat") is None
-    node = wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1"}})
-    since = await cluster.node_since("coder-chat")
-    assert since
-    assert since.isoformat().replace("+00:00", "Z") == node["metadata"]["creationTimestamp"]
+    assert await cluster.node_of("coder-chat") is None
+    labels = {"node.kubernetes.io/instance-type": "g2-standard-4"}
+    node = wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1", "labels": labels}})
+    found = await cluster.node_of("coder-chat")
+    assert found
+    assert found.since.isoformat().replace("+00:00", "Z") == node["metadata"]["creationTimestamp"]
+    assert (found.name, found.machine) == ("gpu-1", "g2-standard-4")
+
+
+async def test_nodes_that_may_not_be_looked_at_are_unknown(wire: Wire, cluster: Cluster) -> None:
+    """Then the receipt is an estimate; it must not fail for that."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod())
+    wire.forbidden = "/nodes"
+    assert await cluster.node_of("coder-chat") is None
+
+
+async def test_the_end_of_a_node_is_watched(wire: Wire, cluster: Cluster) -> None:
+    """It bills until it is gone, which is some time after the last pod."""
+    wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1"}})
+    assert not await cluster.wait_node_gone("gpu-1", timeout=0.2)
+    waiting = asyncio.create_task(cluster.wait_node_gone("gpu-1", timeout=30))
+    await wait_until(lambda: wire.asked("GET", "watch=true") >= 2)
+    wire.cut()
+    wire.store.remove("Node", "gpu-1")
+    assert await waiting
 
 
 async def test_a_secret_is_read_by_field_and_never_shown(wire: Wire, cluster: Cluster) -> None:

@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from bot.clients.vllm import VLLM, Activity
+from bot.clients.vllm import VLLM
+from bot.domain import Activity
 from bot.errors import BotError, Unavailable
 from tests.clients.wire import Wire, client, nobody, wire
 

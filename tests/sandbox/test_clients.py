@@ -86,7 +86,7 @@ async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
     found = await platform.cluster.workload("coder-chat")
     assert found is not None
     assert (found.lease, found.ready_replicas, found.kind) == ("op-1", 1, "chat")
-    assert await platform.cluster.node_since("coder-chat") is not None
+    assert await platform.cluster.node_of("coder-chat") is not None
 
 
 async def test_the_second_model_is_told_who_has_the_gpu(platform: Platform) -> None:

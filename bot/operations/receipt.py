@@ -1,0 +1,122 @@
+"""What a session cost: the running total, the receipt at its end, and the bill once the node is really gone."""
+
+from datetime import datetime, timedelta
+
+from bot.domain import Bill, Lease, Node, cost
+from bot.durations import show_duration
+from bot.operations.life import show
+from bot.services import Services
+from bot.views import escape, money
+
+_LOOK_EVERY = timedelta(minutes=1)
+"""How often the wait for the end of a node looks whether another session has taken the node over."""
+
+
+def running_total(svc: Services, lease: Lease, node: Node | None, now: datetime) -> tuple[float, bool]:
+    """US dollars that a session has cost so far, and whether that is an estimate, as its node cannot be seen."""
+    began = max(lease.claimed, node.since) if node else lease.claimed
+    return cost(now - began, svc.config.gpu.price(node.machine if node else "")), node is None
+
+
+async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: Node | None = None) -> str:
+    """Write the bill of a session whose model is down, have the end of its node watched, and word the receipt.
+
+    Safe to repeat: the first bill of a lease stays as it is. `node` is where the model ran, if the caller knows; else
+    what the watch saw is taken. `op_id` is the operation whose message gets the final bill.
+    """
+    bill = await svc.sessions.bill(lease.fence)
+    if bill is None:
+        session = await svc.sessions.of(lease.model)
+        if session and session.fence != lease.fence:
+            session = None
+        node = node or (session.node if session else None)
+        bill = Bill(
+            fence=lease.fence,
+            op=op_id,
+            model=lease.model,
+            holder=lease.holder,
+            reason=lease.reason,
+            approved_by=await _approvers(svc, lease),
+            claimed=lease.claimed,
+            ready=lease.ready,
+            down=svc.clock(),
+            node=node,
+            drain=svc.config.gpu.drain,
+            price_per_hour=svc.config.gpu.price(node.machine if node else ""),
+            idle_seconds=session.idle_seconds if session else 0,
+            requests=session.requests if session else 0,
+            tokens=session.tokens if session else 0,
+        )
+        await svc.sessions.keep_bill(bill)
+    if bill.gone is None and bill.node:
+        await svc.docket.add("settle_bill", key=f"bill:{bill.fence}")(bill.fence)
+    return receipt(bill)
+
+
+async def _approvers(svc: Services, lease: Lease) -> tuple[str, ...]:
+    try:
+        return tuple(vote.by for vote in (await svc.store.load(lease.op)).approvals)
+    except KeyError:  # adopted, or longer ago than operations are kept
+        return ()
+
+
+async def settle_bill(svc: Services, fence: int) -> None:
+    """Watch the node of a closed session until it is gone, and put the true cost on the receipt.
+
+    A node that outlives three times the usual drain is not ours to wait for: the estimate stays, marked as such.
+    """
+    bill = await svc.sessions.bill(fence)
+    if bill is None or bill.node is None or bill.gone is not None:
+        return
+    deadline = bill.down + 3 * bill.drain
+    gone: datetime | None = None
+    while gone is None and (now := svc.clock()) < deadline:
+        gone = await _taken_over(svc, bill)
+        seconds = min(_LOOK_EVERY, deadline - now).total_seconds()
+        if gone is None and await svc.cluster.wait_node_gone(bill.node.name, timeout=seconds):
+            gone = await _taken_over(svc, bill) or svc.clock()
+    if gone is None:
+        return
+    before = receipt(bill)
+    bill = bill.model_copy(update={"gone": gone})
+    await svc.sessions.keep_bill(bill)
+    if bill.op:
+        after = receipt(bill)
+        op = await svc.store.update(
+            bill.op, lambda op: op.model_copy(update={"outcome": op.outcome.replace(before, after)})
+        )
+        await show(svc, op, force=True)
+
+
+async def _taken_over(svc: Services, bill: Bill) -> datetime | None:
+    """When the next session took over the node while it drained: from then on that one pays."""
+    for later in await svc.sessions.bills(bill.down):
+        if later.fence != bill.fence and later.node and bill.node and later.node.name == bill.node.name:
+            return later.claimed
+    for lease in await svc.leases.held():
+        if lease.fence > bill.fence:
+            node = await svc.cluster.node_of(lease.model)
+            if node and bill.node and node.name == bill.node.name:
+                return lease.claimed
+    return None
+
+
+def receipt(bill: Bill) -> str:
+    """The receipt in Slack's words, two or three lines."""
+    node = f"the node billed {show_duration(bill.billed)}"
+    if bill.gone is None:
+        node = f"{show_duration(bill.billed)} billed with about {show_duration(bill.drain)} of drain"
+    usd = f"cost about {money(bill.usd)} (an estimate)" if bill.estimated else f"cost {money(bill.usd)}"
+    idle = timedelta(seconds=bill.idle_seconds)
+    share = f" ({idle / bill.up:.0%} of it)" if bill.up else ""
+    each = f", {money(bill.usd / bill.tokens * 1000)} per thousand tokens" if bill.tokens else ""
+    approved = ", ".join(f"<@{user}>" for user in bill.approved_by)
+    return "\n".join(
+        (
+            f"*Receipt*: up {show_duration(bill.up)}, {node}, {usd}.",
+            f"Idle {show_duration(idle)}{share}; {bill.requests:.0f} requests, {bill.tokens:.0f} tokens served{each}.",
+            f"Held by <@{bill.holder}>"
+            + (f" because {escape(bill.reason)}" if bill.reason else "")
+            + (f", approved by {approved}." if approved else "."),
+        )
+    )

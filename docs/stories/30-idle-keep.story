@@ -1,0 +1,24 @@
+# An idle model is kept for a while, by somebody who says until when; and what a keep cannot do.
+given speed 120
+given idle.remind_after 5s
+given idle.down_after 10m
+given idle.keep 4s
+given idle.keeps 2
+
+@dev /gpu up coder-chat for 1h because long evaluation
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+expect "has been idle" within 60s
+@dev clicks "Keep until …"
+expect "How long shall" within 10s
+@dev submits
+expect "is kept until" within 10s
+expect "1 of 2" within 10s
+
+expect "has been idle" within 60s            # the keep is over, and nobody came
+@dev clicks "Keep 4 s"
+expect "2 of 2" within 10s
+expect "has been idle" within 60s            # kept as often as it may be: one button is left
+@dev clicks "Bring down"
+expect "is down and the GPU is free" within 60s
+expect "long evaluation"
