@@ -11,6 +11,7 @@ Deployment's annotation; `restore` puts it back, and `floor` keeps the counter a
 from collections.abc import Callable
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from bot.domain import Lease
 from bot.errors import BotError
@@ -131,7 +132,7 @@ class LeaseMoved(BotError):
 class Leases:
     """The leases and the queue. Every method raises Unavailable when Redis does not answer."""
 
-    def __init__(self, redis: Redis, slots: int = 1) -> None:
+    def __init__(self, redis: Redis | RedisCluster, slots: int = 1) -> None:
         self._redis, self.slots = redis, slots
         self._claim, self._renew = redis.register_script(_CLAIM), redis.register_script(_RENEW)
         self._release, self._replace = redis.register_script(_RELEASE), redis.register_script(_REPLACE)

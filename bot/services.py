@@ -1,10 +1,11 @@
 """Everything that an operation talks to, opened in one place and closed with it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,15 +13,16 @@ from docket import Docket
 from kubernetes.aio import client as k8s
 from kubernetes.aio import config as k8s_config
 from pydantic import SecretStr
-from redis.asyncio import Redis
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
+from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
 from bot.clients.litellm import LiteLLM
+from bot.clients.redis import AnyRedis, Password, opened
 from bot.clients.vllm import VLLM
 from bot.gitops import Repository
 from bot.lease import Leases
@@ -29,6 +31,8 @@ from bot.sessions import Sessions
 from bot.settings import Config, SecretRef, Settings, SettingsError
 from bot.slack import Slack
 from bot.store import Store
+
+Token = Callable[[], Awaitable[SecretStr]]
 
 
 def now() -> datetime:
@@ -79,37 +83,28 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
     """Open every client; nothing is asked of the other side yet, but Redis."""
     config = settings.config
     async with AsyncExitStack() as stack:
-        redis = Redis.from_url(redis_url, socket_timeout=5, socket_connect_timeout=3)
-        stack.push_async_callback(redis.aclose)
+        redis = await open_redis(settings, redis_url, stack)
         docket = await stack.enter_async_context(
-            Docket(name="stoker", url=redis_url, heartbeat_interval=timedelta(seconds=1))
+            Docket(
+                name="stoker",
+                url=redis_url,
+                heartbeat_interval=timedelta(seconds=1),
+                credential_provider=redis_password(settings),
+            )
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5)))
-        api = await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
+        api = await open_kubernetes(settings, stack)
         store = Store(redis)
-        web = AsyncWebClient(
-            token=settings.slack_bot_token.get_secret_value(),
-            base_url=settings.slack_api_url,
-            retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],
-        )
-        slack = Slack(web, store, update_every=config.slack.update_every)
+        slack = Slack(slack_client(settings), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
-
-        async def git_token() -> SecretStr | None:
-            return settings.current("github_token")
-
-        async def token() -> SecretStr:
-            found = await git_token()
-            if found is None:
-                raise SettingsError("GITHUB_TOKEN is not set, so no pull request can be opened.")
-            return found
+        github_http = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=30))
+        token = github_token(settings, github_http)
 
         async def master_key() -> SecretStr:
             ref = config.litellm.master_key
             return await cluster.secret(ref.name, ref.field, namespace=ref.namespace)
 
-        settings.stoker_data_dir.mkdir(parents=True, exist_ok=True)
         svc = Services(
             settings=settings,
             config=config,
@@ -124,22 +119,67 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             vllm=VLLM(http, settings.vllm_url_template),
             litellm=LiteLLM(http, settings.litellm_url, master_key),
             hub=HuggingFace(http, settings.hf_endpoint, settings.hf_token),
-            github=GitHub(
-                await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=30)),
-                settings.github_repository,
-                token,
-            ),
-            repository=Repository(
-                settings.stoker_data_dir / "mirror.git",
-                settings.remote,
-                config.platform.branch,
-                git_token,
-                f"{config.github.author_name} <{config.github.author_email}>",
-            ),
+            github=GitHub(github_http, settings.github_repository, token),
+            repository=repository(settings, token),
         )
         reset = _current.set(svc)
         stack.callback(_current.reset, reset)
         yield svc
+
+
+def slack_client(settings: Settings) -> AsyncWebClient:
+    return AsyncWebClient(
+        token=settings.slack_bot_token.get_secret_value(),
+        base_url=settings.slack_api_url,
+        retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],
+    )
+
+
+def redis_password(settings: Settings) -> Password | None:
+    """How connections ask for the password, where it is not in the address."""
+    return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
+
+
+async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> AnyRedis:
+    try:
+        return await stack.enter_async_context(opened(url, redis_password(settings)))
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from error
+
+
+async def open_kubernetes(settings: Settings, stack: AsyncExitStack) -> k8s.ApiClient:
+    """SettingsError when the kubeconfig, or the pod's own account, cannot be read."""
+    return await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
+
+
+def github_token(settings: Settings, http: httpx.AsyncClient) -> Token:
+    """Who the bot is at GitHub: an App, whose tokens live for an hour, or a token that is read anew each time."""
+    if settings.github_app_id:
+        key = partial(settings.current, "github_app_private_key")
+        return AppToken(http, settings.github_app_id, settings.github_app_installation_id, key)
+
+    async def token() -> SecretStr:
+        found = settings.current("github_token")
+        if found is None:
+            raise SettingsError("Neither GITHUB_TOKEN nor a GitHub App is set, so no pull request can be opened.")
+        return found
+
+    return token
+
+
+def repository(settings: Settings, token: Token) -> Repository:
+    async def credentials() -> SecretStr | None:
+        return await token() if settings.github_app_id else settings.current("github_token")
+
+    config = settings.config
+    settings.stoker_data_dir.mkdir(parents=True, exist_ok=True)
+    return Repository(
+        settings.stoker_data_dir / "mirror.git",
+        settings.remote,
+        config.platform.branch,
+        credentials,
+        f"{config.github.author_name} <{config.github.author_email}>",
+    )
 
 
 async def _kubernetes(settings: Settings) -> k8s.Configuration:

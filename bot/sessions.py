@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
 from bot.domain import Bill, Own, Session
 from bot.store import PREFIX, redis_errors
@@ -19,7 +20,7 @@ _OWN_LONGEST = timedelta(minutes=10)
 
 
 class Sessions:
-    def __init__(self, redis: Redis, *, kept: timedelta) -> None:
+    def __init__(self, redis: Redis | RedisCluster, *, kept: timedelta) -> None:
         self._redis, self._kept = redis, kept
 
     async def of(self, model: str) -> Session | None:

@@ -228,6 +228,9 @@ class Settings(BaseSettings):
     )
     slack_api_url: str = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
     github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
+    github_app_id: str = Field(default="", description="Id of a GitHub App, instead of GITHUB_TOKEN.")
+    github_app_private_key: SecretStr | None = Field(default=None, description="Its private key, PEM.")
+    github_app_installation_id: str = Field(default="", description="Its installation in the platform repo.")
     github_api_url: str = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
     github_repository: str = Field(
         pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", description="The platform repo as owner/name."
@@ -266,6 +269,18 @@ class Settings(BaseSettings):
     def _one_way_in(self) -> Self:
         if self.slack_app_token is None and self.slack_signing_secret is None:
             raise ValueError("SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set")
+        return self
+
+    @model_validator(mode="after")
+    def _a_whole_app(self) -> Self:
+        parts = {
+            "GITHUB_APP_ID": self.github_app_id,
+            "GITHUB_APP_PRIVATE_KEY": self.github_app_private_key,
+            "GITHUB_APP_INSTALLATION_ID": self.github_app_installation_id,
+        }
+        missing = [name for name, value in parts.items() if not value]
+        if missing and len(missing) < len(parts):
+            raise ValueError(f"a GitHub App needs {', '.join(missing)} as well")
         return self
 
     def current(self, secret: str) -> SecretStr | None:

@@ -1,0 +1,69 @@
+"""A GitHub App's installation token: made from the App's key, good for an hour, renewed before it ends."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import httpx
+import jwt
+from pydantic import SecretStr
+
+from bot.clients.http import body, refuse_if_busy, send
+from bot.errors import BotError
+
+SYSTEM = "GitHub"
+_RENEW_BEFORE = 300.0
+"""Seconds of life that a token must have left; a push or a merge takes less."""
+
+
+class AppToken:
+    """Called for the token of one installation; the key is asked for anew, so that it may be rotated."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, app_id: str, installation_id: str, key: Callable[[], SecretStr | None]
+    ) -> None:
+        self._http, self._app_id, self._installation, self._key = http, app_id, installation_id, key
+        self._token: SecretStr | None = None
+        self._ends = 0.0
+        self._asking = asyncio.Lock()
+
+    async def __call__(self) -> SecretStr:
+        async with self._asking:
+            if self._token is None or time.time() > self._ends - _RENEW_BEFORE:
+                self._token, self._ends = await self._new()
+            return self._token
+
+    async def _new(self) -> tuple[SecretStr, float]:
+        path = f"/app/installations/{self._installation}/access_tokens"
+        headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {self._assertion()}"}
+        response = await send(self._http, SYSTEM, "POST", path, headers=headers)
+        refuse_if_busy(SYSTEM, response)
+        match response.status_code:
+            case httpx.codes.CREATED:
+                answer = body(response)
+                return SecretStr(answer["token"]), datetime.fromisoformat(answer["expires_at"]).timestamp()
+            case httpx.codes.UNAUTHORIZED:
+                raise BotError(
+                    "GitHub does not accept the App's key: GITHUB_APP_PRIVATE_KEY must be a key of App "
+                    f"{self._app_id} (GITHUB_APP_ID), and this machine's clock must be right."
+                )
+            case httpx.codes.NOT_FOUND:
+                raise BotError(
+                    f"GitHub App {self._app_id} has no installation {self._installation}: "
+                    "set GITHUB_APP_INSTALLATION_ID to the number at the end of the installation's address."
+                )
+            case status:
+                raise BotError(f"GitHub gave the App no token: {body(response).get('message') or status} ({status}).")
+
+    def _assertion(self) -> str:
+        """Who we are, signed; for at most ten minutes, and a minute back for a clock that runs ahead."""
+        key = self._key()
+        now = int(time.time())
+        claims = {"iat": now - 60, "exp": now + 540, "iss": self._app_id}
+        try:
+            return jwt.encode(claims, key.get_secret_value() if key else "", algorithm="RS256")
+        except (ValueError, TypeError, jwt.InvalidKeyError) as error:
+            raise BotError(
+                "GITHUB_APP_PRIVATE_KEY is no private key: paste the whole .pem file that GitHub gave you."
+            ) from error

@@ -1,0 +1,122 @@
+"""Redis, by whatever address it has, and whether it can be trusted with a lease.
+
+The addresses are docket's, so that one setting serves both: `redis://` and `rediss://` (TLS) for one server,
+`redis+sentinel://` and `rediss+sentinel://` for a primary that Sentinels watch, `redis+cluster://` and
+`rediss+cluster://` for a cluster, `unix://` for a socket. A password that is not in the address is asked for at each
+new connection, so that it may be rotated.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import BaseModel, SecretStr
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import Sentinel
+from redis.credentials import CredentialProvider
+from redis.exceptions import RedisError, ResponseError
+
+from bot.errors import Unavailable
+
+_SENTINEL_PORT = 26379
+_TIMES: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 3}
+
+AnyRedis = Redis | RedisCluster
+
+
+class Password(CredentialProvider):
+    """The password as it is now; redis-py asks at each new connection."""
+
+    def __init__(self, current: Callable[[], SecretStr | None]) -> None:
+        self._current = current
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._current()
+        return (password.get_secret_value() if password else "",)
+
+
+class Durability(BaseModel, frozen=True):
+    """Whether the server keeps what it is told. None where it does not say (some managed ones hide it)."""
+
+    version: str
+    appends: bool | None
+    last_write_ok: bool | None
+    evicts: str | None
+    """Its eviction policy; anything but `noeviction` may drop a lease to make room."""
+    max_memory: int = 0
+
+
+@asynccontextmanager
+async def opened(url: str, password: CredentialProvider | None = None) -> AsyncIterator[AnyRedis]:
+    """A client for the address; nothing is sent yet. ValueError says what an address lacks."""
+    scheme, _, rest = url.partition("://")
+    kind, _, how = scheme.partition("+")
+    options: dict[str, Any] = {"credential_provider": password} if password else {}
+    async with AsyncExitStack() as stack:
+        redis: AnyRedis
+        if how == "sentinel":
+            redis = _watched(rest, stack, tls=kind == "rediss", password=password)
+        elif how == "cluster":
+            redis = RedisCluster.from_url(f"{kind}://{rest}", **_TIMES, **options)
+        else:
+            redis = Redis.from_url(url, **_TIMES, **options)
+        stack.push_async_callback(redis.aclose)
+        yield redis
+
+
+def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
+    """The primary that the Sentinels name, asked for anew at each connection."""
+    netloc, _, tail = rest.partition("/")
+    login, _, hosts = netloc.rpartition("@")
+    path = urlsplit(f"redis://host/{tail}")
+    service, _, database = path.path.strip("/").partition("/")
+    if not hosts or not service:
+        raise ValueError("write redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE")
+    query = dict(parse_qsl(path.query))
+    tls_options: dict[str, Any] = {}
+    if tls:
+        tls_options = {"ssl": True, **{key: value for key, value in query.items() if key.startswith("ssl_")}}
+    user, _, secret = login.partition(":")
+    own: dict[str, Any] = {"credential_provider": password} if password else {}
+    if secret:
+        own = {"username": unquote(user) or None, "password": unquote(secret)}
+    watchers = {
+        "username": query.get("sentinel_username"),
+        "password": query.get("sentinel_password"),
+        **_TIMES,
+        **tls_options,
+    }
+    watching = Sentinel([_host(host) for host in hosts.split(",")], sentinel_kwargs=watchers)  # type: ignore[no-untyped-call]
+    stack.push_async_callback(watching.aclose)
+    primary: Redis = watching.master_for(service, db=int(database or 0), **_TIMES, **tls_options, **own)
+    return primary
+
+
+def _host(text: str) -> tuple[str, int]:
+    parsed = urlsplit(f"redis://{text.strip()}")
+    if not parsed.hostname:
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    return parsed.hostname, parsed.port or _SENTINEL_PORT
+
+
+async def durability(redis: AnyRedis) -> Durability:
+    """What the server says of itself; Unavailable when it does not answer."""
+    try:
+        said = await redis.info()
+        if isinstance(redis, RedisCluster):
+            said = next(iter(said.values())) if said and isinstance(next(iter(said.values())), dict) else said
+    except ResponseError as error:
+        raise Unavailable("Redis", str(error)) from error
+    except (RedisError, OSError) as error:
+        raise Unavailable("Redis", str(error)) from error
+    flag = said.get("aof_enabled")
+    wrote = said.get("aof_last_write_status")
+    return Durability(
+        version=str(said.get("redis_version", "")),
+        appends=None if flag is None else bool(int(flag)),
+        last_write_ok=None if wrote is None else wrote == "ok",
+        evicts=said.get("maxmemory_policy"),
+        max_memory=int(said.get("maxmemory") or 0),
+    )

@@ -1,0 +1,186 @@
+"""Redis by every kind of address, each a real server: with a password, over TLS, behind Sentinels, as a cluster."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from docket import Docket
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bot.clients.redis import AnyRedis, Password, durability, opened
+from bot.domain import Kind, Lease, Operation, Request
+from bot.embedded import _binary
+from bot.lease import GpuBusy, Leases
+from bot.store import Store
+from sandbox.process import free_port
+
+NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def server(directory: Path, *options: str, sentinel: bool = False) -> AsyncIterator[None]:
+    """A Redis-protocol server with these options, until the end of the block."""
+    directory.mkdir(parents=True, exist_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        _binary(), *options, "--dir", str(directory), *(["--sentinel"] if sentinel else []),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def connected(url: str, password: Password | None = None) -> AsyncIterator[AnyRedis]:
+    async with opened(url, password) as redis, asyncio.timeout(60):
+        while True:
+            try:
+                await redis.ping()
+                break
+            except (RedisError, OSError):
+                await asyncio.sleep(0.1)
+        yield redis
+
+
+@asynccontextmanager
+async def over_tls(port: int, certificate: Path, key: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS in front of one that does not, as a managed Redis has it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, ahead = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, ahead), copy(behind, writer))
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    terminator = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with terminator:
+        yield terminator.sockets[0].getsockname()[1]
+
+
+async def use(redis: AnyRedis, url: str, password: Password | None = None) -> None:
+    """All that the bot does with Redis: an operation, a step, a lease, and a task of docket's."""
+    store, leases = Store(redis), Leases(redis)
+    request = Request(kind=Kind.GPU_UP, model="coder-chat", actor="U0DEV", channel="C1", at=NOW)
+    await store.create(Operation(id="op1", request=request, updated=NOW))
+    assert [op.id for op in await store.open()] == ["op1"]
+
+    async def act() -> int:
+        return 7
+
+    assert await store.once("op1", "step", act, int) == 7
+    wanted = Lease(model="coder-chat", op="op1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=NOW)
+    lease = await leases.claim(wanted)
+    with pytest.raises(GpuBusy):
+        await leases.claim(wanted.model_copy(update={"model": "coder-fim", "op": "op2"}))
+    assert await leases.release(lease)
+    assert len(await store.audit()) == 1
+    async with Docket(name="stoker", url=url, credential_provider=password) as docket:
+        docket.register(nothing)
+        await docket.add(nothing, key="once")("op1")
+
+
+async def nothing(op_id: str) -> None:
+    """A task."""
+
+
+async def test_one_server_with_a_password(tmp_path: Path) -> None:
+    """The password comes from its own setting, so it is in no address."""
+    port, password = free_port(), Password(lambda: SecretStr("p@ss/word"))
+    url = f"redis://127.0.0.1:{port}/0"
+    options = ["--port", str(port), "--requirepass", "p@ss/word"]
+    async with server(tmp_path, *options), connected(url, password) as redis:
+        await use(redis, url, password)
+
+
+async def test_a_rotated_password_is_used_by_the_next_connection(tmp_path: Path) -> None:
+    """When the server and the mounted file change, the bot goes on without a restart."""
+    port, current = free_port(), ["first"]
+    url, password = f"redis://127.0.0.1:{port}/0", Password(lambda: SecretStr(current[0]))
+    async with server(tmp_path, "--port", str(port), "--requirepass", "first"), connected(url, password) as redis:
+        assert isinstance(redis, Redis)
+        await redis.config_set("requirepass", "second")
+        current[0] = "second"
+        await redis.connection_pool.disconnect()
+        assert await redis.ping()
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """rediss:// speaks TLS, and checks the certificate against the authority that the address names."""
+    port, key, certificate = free_port(), tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate),
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    async with server(tmp_path / "data", "--port", str(port)), over_tls(port, certificate, key) as secure:
+        async with connected(f"redis://127.0.0.1:{port}"):
+            pass  # it answers
+        url = f"rediss://127.0.0.1:{secure}/0?ssl_ca_certs={certificate}"
+        async with connected(url) as redis:
+            await use(redis, url)
+        async with opened(f"rediss://127.0.0.1:{secure}/0") as distrusting:
+            with pytest.raises(RedisError, match="CERTIFICATE_VERIFY_FAILED"):
+                await distrusting.ping()
+
+
+async def test_sentinel(tmp_path: Path) -> None:
+    """redis+sentinel:// finds the primary by the name that the Sentinels know it by."""
+    port, watch = free_port(), free_port()
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(f"port {watch}\nsentinel monitor stoker 127.0.0.1 {port} 1\n")
+    url = f"redis+sentinel://127.0.0.1:{watch}/stoker/0"
+    async with (
+        server(tmp_path / "primary", "--port", str(port)),
+        server(tmp_path / "sentinel", str(configuration), sentinel=True),
+        connected(url) as redis,
+    ):
+        await use(redis, url)
+
+
+async def test_cluster(tmp_path: Path) -> None:
+    """redis+cluster:// works with every script, since all keys of the bot are in one slot."""
+    port = free_port()
+    url = f"redis+cluster://127.0.0.1:{port}"
+    async with server(tmp_path, "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(free_port())):
+        async with connected(f"redis://127.0.0.1:{port}") as node:
+            await node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            async with asyncio.timeout(30):
+                while "cluster_state:ok" not in str(await node.execute_command("CLUSTER", "INFO")):
+                    await asyncio.sleep(0.1)
+        async with connected(url) as redis:
+            await use(redis, url)
+            assert (await durability(redis)).appends is False
+
+
+async def test_what_a_server_says_of_itself(tmp_path: Path) -> None:
+    """Whether it writes to a file, and what it drops when its memory is full."""
+    port = free_port()
+    options = ["--port", str(port), "--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]
+    async with server(tmp_path, *options), connected(f"redis://127.0.0.1:{port}") as redis:
+        said = await durability(redis)
+    assert (said.appends, said.last_write_ok, said.evicts, said.max_memory) == (True, True, "allkeys-lru", 52428800)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://host:26379", "redis+sentinel:///stoker"])
+async def test_half_an_address_is_refused(url: str) -> None:
+    """Sentinels are asked for a service by name, so both must be said."""
+    with pytest.raises(ValueError, match="SERVICE"):
+        async with opened(url):
+            pass
