@@ -10,11 +10,11 @@ import re
 from pydantic import BaseModel
 from ruamel.yaml.nodes import MappingNode
 
-from manifests import catalog
+from manifests import catalog, groups
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
 from manifests.edit import Comment, Document, Edit, scalar, scalars, value
-from manifests.pieces import Entry, Layout, Pieces, applications, model_list, require
+from manifests.pieces import Entry, Layout, Pieces, applications, model_list, objects, require
 from manifests.retarget import (
     DNS_LABEL,
     Target,
@@ -25,7 +25,7 @@ from manifests.retarget import (
     retarget,
     words,
 )
-from manifests.review import contract_rows, refuse_misfit, refuse_storage, refuse_unknown
+from manifests.review import contract_rows, refuse_misfit, refuse_storage, refuse_unknown, unchecked
 from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, size, storage_for
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording
@@ -34,7 +34,8 @@ from manifests.wording import Rewording
 class AddRequest(BaseModel, frozen=True):
     """What was asked for. What is None is derived from the model, the template and the machine.
 
-    `quantization` is vLLM's name, or "none" for no such argument; prices are dollars per token, as text.
+    `quantization` is vLLM's name, or "none" for no such argument; prices are dollars per token, as text. `portal` offers
+    the alias to people who make their own keys, which is a decision and so never derived.
     """
 
     name: str
@@ -49,6 +50,7 @@ class AddRequest(BaseModel, frozen=True):
     price_out: str | None = None
     group: str | None = None
     args: tuple[str, ...] = ()
+    portal: bool = False
 
 
 def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) -> Change:
@@ -64,12 +66,14 @@ def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) 
     after = Overlay(tree, ChangeSet(files=dict(files)))
     endpoint = read_endpoint(after, layout, request.name)
     files |= _lists(tree, layout, template, endpoint, request, target)
+    flag, told = groups.switched_on(tree, layout, endpoint.group)
+    files |= flag
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
         summary=contract_rows(endpoint),
         sizing=sizing,
-        warnings=(*sizing.warnings, *_warnings(tree, layout, endpoint)),
+        warnings=(*sizing.warnings, *told, *_warnings(request, template, endpoint)),
         endpoint=endpoint,
     )
 
@@ -100,6 +104,12 @@ def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
             known = ", ".join(each.name for each in endpoints) or "none"
             raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {known}.")
         return named
+    if request.facts.chat is None and request.facts.pipeline_tag is None:
+        known = ", ".join(each.name for each in endpoints) or "none"
+        raise ManifestError(
+            f"Nobody could look up whether {request.facts.hf_id} chats, completes or embeds: "
+            f"say which endpoint it resembles with like=, one of {known}."
+        )
     kind = _kind(request.facts)
     alike = [each for each in endpoints if each.kind == kind and each.application_file and each.alias]
     if not alike:
@@ -154,6 +164,7 @@ def _copies(
 ) -> dict[str, str]:
     """The new endpoint's own files, and LiteLLM's values with its entry."""
     rewording = _rewording(template, request, target)
+    renames = _own_names(tree, pieces, template, request.name)
     made: dict[str, str] = {}
     for path in pieces.files:
         text = tree.read(path)
@@ -167,10 +178,10 @@ def _copies(
         else:
             made[new_path] = rewording.text(text)
             continue
-        document = _renamed(document, layout, template, request, sizing)
+        document = _renamed(document, layout, template, request, sizing, renames)
         made[new_path] = rewording.document(document).text
     if pieces.application is not None:
-        document = _renamed(pieces.application.document, layout, template, request, sizing)
+        document = _renamed(pieces.application.document, layout, template, request, sizing, renames)
         made[_application_path(layout, template, request)] = rewording.document(document).text
     if pieces.entry is not None:
         made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, template, request, target, rewording)
@@ -188,14 +199,39 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
     return Rewording(words(template.name, old, weight_bytes=guess), words(request.name, target, request.facts))
 
 
+def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -> dict[str, str]:
+    """The names of the template's further objects, like a ConfigMap, and what they become in the copy.
+
+    ManifestError for an object that is not the model's own: two Applications would fight over it.
+    """
+    found: dict[str, str] = {}
+    for path in pieces.files:
+        for kind, each in objects(tree, path):
+            old = value(each.node, "metadata", "name")
+            if kind == "Kustomization" or not old or old in (template.name, template.pvc_name):
+                continue
+            if template.name not in old:
+                raise ManifestError(
+                    f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
+                    "Name another template with like=."
+                )
+            found[old] = old.replace(template.name, name)
+    return found
+
+
 def _renamed(
-    document: Document, layout: Layout, template: ModelEndpoint, request: AddRequest, sizing: Sizing
+    document: Document,
+    layout: Layout,
+    template: ModelEndpoint,
+    request: AddRequest,
+    sizing: Sizing,
+    renames: dict[str, str],
 ) -> Document:
     """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
-    claim = claim_name(template, request.name)
     exact = {
+        **renames,
         template.name: request.name,
-        template.pvc_name: claim,
+        template.pvc_name: claim_name(template, request.name),
         layout.home(template.name): layout.home(request.name),
     }
     edits = [document.set_value(node, exact[node.value]) for node in scalars(document.roots) if exact.get(node.value)]
@@ -300,21 +336,24 @@ def _last_of_group(entries: tuple[Entry, ...], entry: Entry) -> Entry:
 def _lists(
     tree: Tree, layout: Layout, template: ModelEndpoint, endpoint: ModelEndpoint, request: AddRequest, target: Target
 ) -> dict[str, str]:
-    new = catalog.CatalogRow(endpoint.hf_id, endpoint.context, endpoint.price_in, endpoint.price_out)
+    reads = (request.facts.max_context or None) if not endpoint.gpus else endpoint.context
+    new = catalog.CatalogRow(endpoint.hf_id, reads, endpoint.price_in, endpoint.price_out)
     old = catalog.CatalogRow(template.hf_id, template.context, template.price_in, template.price_out)
-    files = catalog.add_row(tree, layout, template.alias, endpoint.alias, new, old)
+    rewording = _rewording(template, request, target)
+    files = catalog.add_row(tree, layout, template.alias, endpoint.alias, new, old, rewording.text)
     if endpoint.manual_sync:
-        rewording = _rewording(template, request, target)
         files |= catalog.add_manual(tree, layout, template.name, endpoint.name, rewording.text)
+    if request.portal:
+        files |= catalog.add_to_portal(tree, layout, template.alias, endpoint.alias)
     return files
 
 
-def _warnings(tree: Tree, layout: Layout, endpoint: ModelEndpoint) -> tuple[str, ...]:
+def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpoint) -> tuple[str, ...]:
     found = [f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them."]
-    groups = tree.read(layout.path(layout.groups_file)) or ""
-    if re.search(rf"name: {re.escape(endpoint.group)},.*enabled: \"?false", groups):
+    if request.price_in is None:
         found.append(
-            f"The group {endpoint.group} is switched off: set its flag in {layout.path(layout.config)} "
-            f"and regenerate {layout.path(layout.groups_file)}."
+            f"The price is that of {template.name}: nobody has set one for this model (price-in=, price-out=)."
         )
+    if not request.facts.revision:
+        found.append(unchecked(request.facts))
     return tuple(found)

@@ -4,46 +4,22 @@ A platform need not have any of them: a file or a table that is missing is left 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from typing import NamedTuple
 
-from manifests.pieces import Layout
-from manifests.tree import Tree
+from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
+
+from manifests.edit import Document, Edit, entries, items
+from manifests.markdown import Row, blocks, edit_table
+from manifests.pieces import Layout, model_list
+from manifests.tree import ManifestError, Tree
+from manifests.wording import stem
+
+Reword = Callable[[str], str]
+"""Makes sentences true of the new model; "" where nothing of them is."""
 
 _UNTESTED = re.compile(r"^\W*(pending|not (yet )?(run|evaluated|tested)|untested|tbd|todo|none)\b", re.IGNORECASE)
-
-
-class Row(NamedTuple):
-    """One row of a Markdown table: its line (from 0), its cells as written, and the names of the columns."""
-
-    line: int
-    cells: tuple[str, ...]
-    columns: tuple[str, ...]
-
-    def cell(self, column: str) -> str:
-        index = self.column(column)
-        return self.cells[index].strip() if index is not None else ""
-
-    def column(self, title: str) -> int | None:
-        """Where a column is, by the first word of its title."""
-        found = (i for i, each in enumerate(self.columns) if each.lower().startswith(title.lower()))
-        return next((i for i in found if i < len(self.cells)), None)
-
-    def names(self, name: str) -> bool:
-        """Whether the row is about this alias or application."""
-        return bool(self.cells) and re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) == name
-
-    def filled(self, cells: Mapping[int, str]) -> str:
-        """The row with other cells; a padded table stays aligned while the new text has room."""
-        out = []
-        for index, old in enumerate(self.cells):
-            new = cells.get(index)
-            if new is None or new == old.strip():
-                out.append(old)
-            else:
-                padded = len(old.rstrip()) + 1 < len(old)
-                out.append(f" {new} ".ljust(len(old)) if padded else f" {new} ")
-        return "|" + "|".join(out) + "|"
 
 
 class CatalogRow(NamedTuple):
@@ -55,23 +31,40 @@ class CatalogRow(NamedTuple):
     price_out: str
 
 
-def add_row(tree: Tree, layout: Layout, like: str, alias: str, new: CatalogRow, old: CatalogRow) -> dict[str, str]:
-    """The model catalog with a row for `alias` below the rows of the same table that end with the template's group."""
-    return _edit_table(
-        tree, layout.model_catalog, like, lambda row, rows: _after(row, _catalog_row(row, rows, new, old, alias))
+def add_row(
+    tree: Tree, layout: Layout, like: str, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
+) -> dict[str, str]:
+    """The model catalog with a row for `alias` below that of the template."""
+    return edit_table(
+        tree,
+        layout.model_catalog,
+        like,
+        lambda row, rows: _after(row, _catalog_row(row, rows, new, old, reword, alias)),
     )
 
 
-def change_row(tree: Tree, layout: Layout, alias: str, new: CatalogRow, old: CatalogRow) -> dict[str, str]:
-    """The model catalog with the row of `alias` changed, and its evaluation to be done again."""
-    return _edit_table(
-        tree, layout.model_catalog, alias, lambda row, rows: {row.line: _catalog_row(row, rows, new, old)}
+def change_row(
+    tree: Tree, layout: Layout, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
+) -> dict[str, str]:
+    """The model catalog with the row of `alias` changed, its evaluation to be done again, and its notes made true."""
+    return edit_table(
+        tree, layout.model_catalog, alias, lambda row, rows: {row.line: _catalog_row(row, rows, new, old, reword)}
     )
 
 
 def remove_row(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
     """The model catalog without the row of `alias`."""
-    return _edit_table(tree, layout.model_catalog, alias, lambda row, _: {row.line: None})
+    return edit_table(tree, layout.model_catalog, alias, lambda row, _: {row.line: None})
+
+
+def reword_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[str, str]:
+    """The model catalog with the notes below its tables that are about `alias` made true."""
+    return _edit_notes(tree, layout, alias, reword)
+
+
+def remove_notes(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
+    """The model catalog without the notes that are about `alias`."""
+    return _edit_notes(tree, layout, alias, lambda _: "")
 
 
 def add_manual(tree: Tree, layout: Layout, like: str, name: str, reword: Callable[[str], str]) -> dict[str, str]:
@@ -82,7 +75,7 @@ def add_manual(tree: Tree, layout: Layout, like: str, name: str, reword: Callabl
         cells[0] = row.cells[0].strip().replace(like, name)
         return _after(row, row.filled(cells))
 
-    return _edit_words(tree, layout, lambda words: _insert_word(words, like, name)) | _edit_table(
+    return _edit_words(tree, layout, lambda words: _insert_word(words, like, name)) | edit_table(
         tree, layout.bring_up_guide, like, resembling
     )
 
@@ -94,14 +87,74 @@ def reword_manual(tree: Tree, layout: Layout, name: str, reword: Callable[[str],
         cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index}
         return {row.line: row.filled(cells)}
 
-    return _edit_table(tree, layout.bring_up_guide, name, reworded)
+    return edit_table(tree, layout.bring_up_guide, name, reworded)
 
 
 def remove_manual(tree: Tree, layout: Layout, name: str) -> dict[str, str]:
     """The word list and the bring-up table without `name`."""
-    return _edit_words(tree, layout, lambda words: _delete_word(words, name)) | _edit_table(
+    return _edit_words(tree, layout, lambda words: _delete_word(words, name)) | edit_table(
         tree, layout.bring_up_guide, name, lambda row, _: {row.line: None}
     )
+
+
+def add_to_portal(tree: Tree, layout: Layout, like: str, alias: str) -> dict[str, str]:
+    """The key portal's list of models with `alias` after `like` (or last); ManifestError when there is no such list."""
+    document, offered = _portal(tree, layout, like)
+    if any(each.value == alias for each in offered):
+        return {}
+    after = next((each for each in offered if each.value == like), offered[-1])
+    line, column = after.start_mark.line, after.start_mark.column
+    lead = document.lines[line][:column]
+    if lead.rstrip().endswith("-"):
+        ending = "\r\n" if "\r\n" in document.text else "\n"
+        edit = document.insert_lines(line + 1, f"{lead}{alias}{ending}")
+    else:
+        edit = Edit(after.end_mark.index, after.end_mark.index, f", {alias}")
+    return {document.path: document.apply([edit]).text}
+
+
+def remove_from_portal(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
+    """The key portal's list without `alias`."""
+    document, offered = _portal(tree, layout, alias)
+    index = next((i for i, each in enumerate(offered) if each.value == alias), None)
+    if index is None:
+        return {}
+    node = offered[index]
+    line = node.start_mark.line
+    if document.lines[line][: node.start_mark.column].rstrip().endswith("-"):
+        edit = document.delete_lines(line, line)
+    elif index:
+        edit = Edit(offered[index - 1].end_mark.index, node.end_mark.index, "")
+    else:
+        edit = Edit(node.start_mark.index, offered[1].start_mark.index if len(offered) > 1 else node.end_mark.index, "")
+    return {document.path: document.apply([edit]).text}
+
+
+def in_portal(tree: Tree, layout: Layout, alias: str) -> bool:
+    """Whether people may pick `alias` for their own keys."""
+    return tree.read(layout.key_portal) is not None and any(
+        each.value == alias for each in _portal(tree, layout, alias)[1]
+    )
+
+
+def _portal(tree: Tree, layout: Layout, alias: str) -> tuple[Document, list[ScalarNode]]:
+    """The list of models that the key portal offers: the one with a known alias in it."""
+    text = tree.read(layout.key_portal)
+    document = Document(layout.key_portal, text or "")
+    lists = [[each for each in items(node) if isinstance(each, ScalarNode)] for node in _sequences(document.roots)]
+    known = {alias} | {each.alias for each in model_list(tree, layout)}
+    offered = next((each for each in lists if known & {str(node.value) for node in each}), None)
+    if not offered:
+        raise ManifestError(f"{layout.key_portal} has no list of models to put {alias} in: add it there by hand.")
+    return document, offered
+
+
+def _sequences(nodes: Iterable[Node]) -> Iterator[Node]:
+    for node in nodes:
+        for _, inner in entries(node):
+            if isinstance(inner, SequenceNode):
+                yield inner
+            yield from _sequences([inner])
 
 
 def manual_apps(tree: Tree, layout: Layout) -> tuple[int, tuple[str, ...]] | None:
@@ -147,51 +200,20 @@ def _delete_word(words: str, name: str) -> str:
     return new if count else re.sub(rf"{word}\s*", "", words, count=1)
 
 
-def _edit_table(
-    tree: Tree, path: str, name: str, edit: Callable[[Row, tuple[Row, ...]], Mapping[int, str | None]]
-) -> dict[str, str]:
-    """Change lines of the first table that has a row for `name`: None deletes a line, text replaces it."""
-    text = tree.read(path)
-    if text is None:
-        return {}
-    ending = "\r\n" if "\r\n" in text else "\n"
-    lines = text.split(ending)
-    for rows in _tables(lines):
-        row = next((each for each in rows if each.names(name)), None)
-        if row is not None:
-            changed = edit(row, rows)
-            new = [changed.get(number, line) for number, line in enumerate(lines)]
-            return {path: ending.join(part for line in new if line is not None for part in line.split("\n"))}
-    return {}
-
-
-def _tables(lines: list[str]) -> list[tuple[Row, ...]]:
-    tables: list[tuple[Row, ...]] = []
-    columns: tuple[str, ...] = ()
-    rows: list[Row] = []
-    for number, line in enumerate([*lines, ""]):
-        if re.fullmatch(r"\|[\s:|-]+\|\s*", line) and number:
-            columns = tuple(each.strip() for each in _cells(lines[number - 1]))
-        elif line.startswith("|") and columns:
-            rows.append(Row(number, _cells(line), columns))
-        elif not line.startswith("|"):
-            if rows:
-                tables.append(tuple(rows))
-            columns, rows = (), []
-    return tables
-
-
-def _cells(line: str) -> tuple[str, ...]:
-    return tuple(re.split(r"(?<!\\)\|", line.strip())[1:-1])
-
-
 def _after(row: Row, text: str) -> dict[int, str | None]:
     """The row as it is, with a new one below it."""
     return {row.line: "|" + "|".join(row.cells) + "|\n" + text}
 
 
-def _catalog_row(row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogRow, alias: str | None = None) -> str:
-    cells: dict[int, str] = {}
+def _catalog_row(
+    row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogRow, reword: Reword, alias: str | None = None
+) -> str:
+    # Backend, GPU, target: true of the template, but for what they say of its model.
+    cells = {
+        index: true
+        for index, cell in enumerate(row.cells)
+        if index and (true := reword(cell.strip())) and true != cell.strip()
+    }
 
     def put(column: str, text: str) -> None:
         index = row.column(column)
@@ -200,7 +222,7 @@ def _catalog_row(row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogR
 
     if alias is not None:
         cells[0] = re.sub(r"[\w.-]+", alias, row.cells[0].strip(), count=1)
-    put("model", _model_cell(row.cell("model"), new.model, old.model))
+    put("model", _model_cell(row.cell("model"), new, old, reword))
     if new.context is not None and (new.context != old.context or alias is not None):
         put("context", _context_cell(row.cell("context"), new.context))
     if (new.price_in, new.price_out) != (old.price_in, old.price_out):
@@ -209,12 +231,17 @@ def _catalog_row(row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogR
     return row.filled(cells)
 
 
-def _model_cell(cell: str, new: str, old: str) -> str:
-    short_old, short_new = old.rsplit("/", 1)[-1], new.rsplit("/", 1)[-1]
-    if old in cell:
-        return cell.replace(old, new)
-    # A cell in other words (a size in brackets, a remark) speaks of the old model: only the name survives.
-    return f"`{short_new}`" if cell.startswith("`") and short_old in cell else short_new if short_old in cell else new
+def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword) -> str:
+    if old.model in cell:
+        return cell.replace(old.model, new.model)
+    # A cell in other words (a size in brackets, a remark) speaks of the old model: what is not true any more goes.
+    name = new.model.rsplit("/", 1)[-1]
+    true = reword(cell)
+    if stem(new.model) not in true:
+        return f"`{name}`" if cell.startswith("`") else name
+    method = next((each for each in ("AWQ", "GPTQ", "FP8") if f"-{each}" in name.upper()), "")
+    unsaid = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in true
+    return f"{true} ({method})" if unsaid else true
 
 
 def _context_cell(cell: str, context: int) -> str:
@@ -226,15 +253,58 @@ def _context_cell(cell: str, context: int) -> str:
 
 
 def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
-    if old.price_in in cell and old.price_out and old.price_out in cell:
-        # One pass, since the new price for input may be the old one for output.
-        prices = {old.price_out: new.price_out, old.price_in: new.price_in}
-        return re.sub("|".join(map(re.escape, prices)), lambda match: prices[match[0]], cell)
+    """The cell with the new prices, in the unit in which it has the old ones: per token, thousand or million."""
+    for factor in (1, 1000, 1_000_000):
+        before = [_money(each, factor) for each in (old.price_in, old.price_out) if each]
+        after = [_money(each, factor) for each in (new.price_in, new.price_out) if each]
+        if repriced := _repriced(cell, before, after):
+            return repriced
     dollar = "$" if "$" in cell else ""
     return f"{dollar}{new.price_in} / {dollar}{new.price_out or '–'}"
+
+
+def _repriced(cell: str, before: list[Decimal], after: list[Decimal]) -> str:
+    """The cell with each of the old numbers replaced, in its order; "" when it does not hold all of them."""
+    number = re.compile(r"\d+(?:\.\d+)?")
+    held = [Decimal(each) for each in number.findall(cell)]
+    if not before or not all(each in held for each in before):
+        return ""
+    fresh = iter(after)
+    return number.sub(
+        lambda match: f"{next(fresh, Decimal(match[0])):f}" if Decimal(match[0]) in before else match[0], cell
+    )
+
+
+def _money(price: str, factor: int) -> Decimal:
+    scaled = Decimal(price) * factor
+    return Decimal(f"{scaled.normalize():f}")
 
 
 def _untested(rows: tuple[Row, ...]) -> str:
     """How this table says that nobody has evaluated a model yet."""
     said = (row.cell("eval") for row in rows)
     return next((each for each in said if _UNTESTED.match(each)), "pending")
+
+
+def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[str, str]:
+    """Change the prose of the model catalog that begins with `alias`: list items, paragraphs, sections, footnotes."""
+    text = tree.read(layout.model_catalog)
+    if text is None:
+        return {}
+    ending = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(ending)
+    kept: list[str] = []
+    for block in blocks(lines):
+        first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
+        if not re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first):
+            kept += block
+            continue
+        lead = re.match(r"\s*([-*+>]\s+|\d+\.\s+)?", block[0])
+        old = "\n".join(block)
+        new = reword(old[lead.end() :]) if lead else reword(old)
+        if new:
+            kept += ((lead[0] if lead else "") + new).split("\n")
+        elif kept and not kept[-1]:
+            kept.pop()  # a paragraph goes with the blank line above it
+    new_text = ending.join(kept)
+    return {layout.model_catalog: new_text} if new_text != text else {}

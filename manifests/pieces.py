@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from manifests.edit import Document, Flag, InvalidYaml, entries, find, flags, items, scalar, scalars, value
+from manifests.edit import Document, Flag, InvalidYaml, entries, find, flags, items, scalars, value
 from manifests.tree import ManifestError, Tree
 
 GPU = "nvidia.com/gpu"
@@ -50,16 +50,6 @@ class Located:
 
     document: Document
     node: MappingNode
-
-
-@dataclass(frozen=True)
-class Switch(Located):
-    """Whether a group of Applications is on, as one file says it; `path` is its directory of the catalog, if said."""
-
-    value: ScalarNode
-    name: str
-    on: bool
-    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,35 +186,6 @@ def source_paths(application: Located) -> tuple[str, ...]:
     sources = [find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources"))]
     paths = (value(each, "path").strip("/") for each in sources)
     return tuple(path.removeprefix("./") for path in paths if path)
-
-
-def groups(tree: Tree, layout: Layout) -> tuple[Switch, ...]:
-    """The groups as the generated list has them; none when a platform has no such list."""
-    document = _document(tree, layout.path(layout.groups_file))
-    if document is None:
-        return ()
-    found = []
-    for node in items(document.roots[0] if document.roots else None):
-        enabled = scalar(node, "enabled")
-        if enabled is not None and isinstance(node, MappingNode):
-            path, on = value(node, "catalogPath").strip("/"), str(enabled.value).lower() == "true"
-            found.append(Switch(document, node, enabled, value(node, "name"), on, path))
-    return tuple(found)
-
-
-def feature(tree: Tree, layout: Layout, group: str) -> Switch | None:
-    """The flag of a group in the environment's configuration, None when it has none."""
-    document = _document(tree, layout.path(layout.config))
-    flags_ = find(document.roots[0], "features") if document and document.roots else None
-    flag = scalar(flags_, group)
-    if document is None or flag is None or not isinstance(flags_, MappingNode):
-        return None
-    return Switch(document, flags_, flag, group, str(flag.value).lower() in ("true", "yes", "on"))
-
-
-def _document(tree: Tree, path: str) -> Document | None:
-    text = tree.read(path)
-    return Document(path, text) if text is not None else None
 
 
 def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:

@@ -18,6 +18,9 @@ ARGUMENT = re.compile(r"--[a-z0-9][a-z0-9-]*(=\S+)?")
 
 # vLLM picks slower kernels for these formats unless told; the others it reads from the weights' own configuration.
 _KERNELS = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
+# What names a commit or a file of one repository on Hugging Face.
+_PINS = ("--revision", "--code-revision", "--tokenizer-revision", "--tokenizer")
+_PINNED_IN_SCRIPT = re.compile(r"\brevision ?= ?[\"']|--revision[ =]")
 _OWN_OPTION = {
     "--model": "the model id",
     "--model-id": "the model id",
@@ -88,6 +91,10 @@ def words(endpoint: str, target: Target, facts: ModelFacts | None = None, weight
 def retarget(pieces: Pieces, target: Target) -> Document:
     """The Deployment with the model in both of its places, and the arguments that go with it."""
     document = pieces.deployment.document
+    if pieces.model.value != target.hf_id and any(_PINNED_IN_SCRIPT.search(node.value) for node in pieces.staging):
+        raise ManifestError(
+            f"The initContainer in {document.path} pins a revision of {pieces.model.value}: take it out by hand, then try again."
+        )
     edits = [
         document.set_value(node, target.hf_id, part=pieces.model.value)
         for node in pieces.staging
@@ -95,6 +102,7 @@ def retarget(pieces: Pieces, target: Target) -> Document:
     ]
     document = document.apply(edits)
     wanted: dict[str, str | None] = {pieces.model.name: target.hf_id}
+    wanted |= {each.name: "" for each in pinned(pieces, target)}
     if pieces.model.name == "--model":
         wanted |= {
             "--served-model-name": target.served_name,
@@ -110,6 +118,14 @@ def retarget(pieces: Pieces, target: Target) -> Document:
         if setting is not None:
             document = _set_flag(document, flag, setting, bare=flag in bare)
     return document
+
+
+def pinned(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
+    """The arguments that pin files of the old model's repository: with another model they name what is not there."""
+    if pieces.model.value == target.hf_id:
+        return ()
+    given = {each.partition("=")[0] for each in target.args}
+    return tuple(each for each in pieces.flags if each.name in _PINS and each.name not in given)
 
 
 def reprice(entry: Entry, *, model: str, price_in: str | None, price_out: str | None) -> Document:

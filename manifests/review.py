@@ -31,6 +31,14 @@ def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
         raise MissingFigures(facts.hf_id, missing)
 
 
+def unchecked(facts: ModelFacts) -> str:
+    """What a reviewer must know of a model that nobody looked up."""
+    return (
+        f"{facts.hf_id} was not looked up on Hugging Face: the figures are those of the request, its format "
+        f"({facts.quantization or 'unquantized'}) is taken from its name, and its licence is unknown."
+    )
+
+
 def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
     """Nothing is opened for a model that cannot run."""
     if sizing.verdict == "does not fit":
@@ -47,15 +55,27 @@ def refuse_storage(storage: str | None) -> None:
 
 def named_elsewhere(tree: Tree, layout: Layout, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[str, ...]:
     """The files beside the endpoint's own pieces and the documents that name it by its served name."""
-    if not endpoint.served_name:
-        return ()
-    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, endpoint.application_file}
-    whole = re.compile(rf"(?<![\w.-]){re.escape(endpoint.served_name)}(?![\w-]|\.\w)")
+    return named_in_values(tree, layout, pieces, endpoint.served_name) if endpoint.served_name else ()
+
+
+def named_in_values(tree: Tree, layout: Layout, pieces: Pieces, name: str) -> tuple[str, ...]:
+    """The files beside the endpoint's own that hold this name outside of comments; any mention in a document counts."""
+    application = pieces.application.document.path if pieces.application else ""
+    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application}
+    whole = re.compile(
+        rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" if "." not in name else rf"(?<![\w.-]){re.escape(name)}(?![\w-])"
+    )
     return tuple(
         path
-        for path in tree.grep(endpoint.served_name)
-        if path not in own and not within(path, layout.home(pieces.name)) and whole.search(tree.read(path) or "")
+        for path in tree.grep(name)
+        if path not in own
+        and not within(path, layout.home(pieces.name))
+        and whole.search(_without_comments(path, tree.read(path) or ""))
     )
+
+
+def _without_comments(path: str, text: str) -> str:
+    return text if is_prose(path) else re.sub(r"(?m)(^|\s)#.*$", "", text)
 
 
 def is_prose(path: str) -> bool:

@@ -12,12 +12,21 @@ from manifests.retarget import (
     derived_quantization,
     derived_served_name,
     family,
+    pinned,
     refuse_bad_input,
     reprice,
     retarget,
     words,
 )
-from manifests.review import contract_rows, is_prose, named_elsewhere, refuse_misfit, refuse_storage, refuse_unknown
+from manifests.review import (
+    contract_rows,
+    is_prose,
+    named_elsewhere,
+    refuse_misfit,
+    refuse_storage,
+    refuse_unknown,
+    unchecked,
+)
 from manifests.sizing import (
     Machine,
     ModelFacts,
@@ -29,7 +38,17 @@ from manifests.sizing import (
     volume_need,
 )
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
-from manifests.wording import Rewording, stem
+from manifests.wording import Rewording, Words, stem
+
+# Formats of prompts and tools differ from family to family.
+_OF_THE_FAMILY = (
+    "--tool-call-parser",
+    "--reasoning-parser",
+    "--chat-template",
+    "--tokenizer-mode",
+    "--hf-overrides",
+    "--rope-scaling",
+)
 
 
 class SwapRequest(BaseModel, frozen=True):
@@ -62,18 +81,23 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
     target = _target(request, before, sizing)
     named = named_elsewhere(tree, layout, pieces, before) if target.served_name != before.served_name else ()
     _refuse_named_elsewhere(before, named)
+    dropped = tuple(f"{each.name}={each.value}" for each in pinned(pieces, target))
     files = _pieces(tree, layout, pieces, before, request, target, sizing)
     changed = {path: text for path, text in files.items() if text != tree.read(path)}
     if not changed:
         raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
     endpoint = read_endpoint(Overlay(tree, ChangeSet(files=dict(changed))), layout, request.name)
-    changed |= _lists(tree, layout, before, endpoint, _rewording(before, request, target))
+    changed |= _lists(tree, layout, before, endpoint, request.facts, _rewording(before, request, target))
     return Change(
         changes=ChangeSet(files=dict(changed)),
         title=f"feat(serving): swap {request.name} to {request.facts.hf_id.rsplit('/', 1)[-1]}",
         summary=contract_rows(endpoint),
         sizing=sizing,
-        warnings=(*sizing.warnings, *_warnings(before, endpoint, named)),
+        warnings=(
+            *sizing.warnings,
+            *_warnings(request, before, endpoint, named, dropped),
+            *_doubts(pieces, before, request),
+        ),
         endpoint=endpoint,
     )
 
@@ -149,8 +173,15 @@ def _target(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> Targ
 
 
 def _served_name(request: SwapRequest, before: ModelEndpoint) -> str:
-    same = request.facts.hf_id == before.hf_id
-    return before.served_name if same and before.served_name else derived_served_name(request.facts)
+    """A name that people chose stays; one that says which model is served follows it."""
+    speaks = before.served_name.lower() in (before.hf_id.lower(), *(each.lower() for each in _own_names(before.hf_id)))
+    if before.served_name and (request.facts.hf_id == before.hf_id or not speaks):
+        return before.served_name
+    return derived_served_name(request.facts)
+
+
+def _own_names(hf_id: str) -> tuple[str, str]:
+    return hf_id.rsplit("/", 1)[-1], stem(hf_id)
 
 
 def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> Rewording:
@@ -207,24 +238,54 @@ def _entry_comments(document: Document, layout: Layout, before: ModelEndpoint, r
 
 
 def _lists(
-    tree: Tree, layout: Layout, before: ModelEndpoint, after: ModelEndpoint, rewording: Rewording
+    tree: Tree,
+    layout: Layout,
+    before: ModelEndpoint,
+    after: ModelEndpoint,
+    facts: ModelFacts,
+    rewording: Rewording,
 ) -> dict[str, str]:
-    new = catalog.CatalogRow(after.hf_id, after.context, after.price_in, after.price_out)
+    # TEI takes no context: an embedding model's own limit is what tenants get.
+    reads = (facts.max_context or None) if not after.gpus else after.context
+    new = catalog.CatalogRow(after.hf_id, reads, after.price_in, after.price_out)
     old = catalog.CatalogRow(before.hf_id, before.context, before.price_in, before.price_out)
-    files = catalog.change_row(tree, layout, before.alias, new, old)
+    files = catalog.change_row(tree, layout, before.alias, new, old, rewording.text)
+    noted = Overlay(tree, ChangeSet(files=dict(files)))
+    files |= catalog.reword_notes(noted, layout, before.alias, rewording.text)
     files |= catalog.reword_manual(tree, layout, before.name, rewording.text)
     return {path: text for path, text in files.items() if text != tree.read(path)}
 
 
-def _warnings(before: ModelEndpoint, after: ModelEndpoint, named: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(
+    request: SwapRequest, before: ModelEndpoint, after: ModelEndpoint, named: tuple[str, ...], dropped: tuple[str, ...]
+) -> tuple[str, ...]:
     found = []
-    if before.served_name != after.served_name:
+    if before.served_name != after.served_name and after.manual_sync:
         found.append(
             f"LiteLLM syncs by itself: from the merge on it asks for {after.served_name}, "
             f"so a running {after.name} has to be synced and restarted in the same step."
         )
+    if after.kind == "cpu-embeddings" and before.hf_id != after.hf_id:
+        size = f" ({request.facts.hidden_size} dimensions)" if request.facts.hidden_size else ""
+        found.append(
+            f"Vectors of {before.hf_id} and {after.hf_id}{size} cannot be compared: every index that was filled through "
+            f"{after.alias} has to be built anew. {after.application} syncs by itself, so this begins with the merge."
+        )
     if before.pvc_size != after.pvc_size:
         found.append(f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks.")
+    found += [f"{each} belonged to {before.hf_id} and is removed." for each in dropped]
+    if not request.facts.revision:
+        found.append(unchecked(request.facts))
     if named:
         found.append(f"These documents still name {before.served_name}: {', '.join(named)}.")
     return tuple(found)
+
+
+def _doubts(pieces: Pieces, before: ModelEndpoint, request: SwapRequest) -> tuple[str, ...]:
+    """Arguments that stay and were chosen for the old family of models."""
+    given = {each.partition("=")[0] for each in request.args}
+    old, new = (Words(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, request.facts.hf_id))
+    doubtful = [each for each in pieces.flags if each.name in _OF_THE_FAMILY and each.name not in given]
+    if old == new:
+        return ()
+    return tuple(f"{each.name}={each.value} was chosen for {old}: check that {new} wants it." for each in doubtful)

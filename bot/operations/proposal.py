@@ -14,7 +14,7 @@ from manifests.edit import decimal
 from manifests.remove import plan_remove
 from manifests.retarget import refuse_bad_input
 from manifests.review import refuse_storage
-from manifests.sizing import Machine, ModelFacts
+from manifests.sizing import FIGURES, Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ManifestError, Tree
 
@@ -46,6 +46,12 @@ def _storage(text: str) -> str:
     return text
 
 
+def _yes(text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("say yes or no")
+    return text.lower() == "yes"
+
+
 _OPTIONS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "like": ("like", _word),
     "served": ("served_name", _word),
@@ -56,10 +62,15 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "price-in": ("price_in", decimal),
     "price-out": ("price_out", decimal),
     "group": ("group", _word),
+    "portal": ("portal", _yes),
 }
 """What is said with `key=value`: the field of the plan's request, and how its text is read."""
 
-_ADD_ALONE = ("like", "group")
+_USES: Mapping[Verb, tuple[str, ...]] = {
+    "add": tuple(_OPTIONS),
+    "swap": tuple(key for key in _OPTIONS if key not in ("like", "group", "portal")),
+    "remove": ("portal",),
+}
 
 
 def machine(gpu: Gpu) -> Machine:
@@ -72,11 +83,13 @@ def planned(
 ) -> Change:
     """The change that is asked for. BotError names an option that is unknown or cannot be read.
 
-    ManifestError says why the repository cannot carry the change. `facts` are of no use to `remove`.
+    ManifestError says why the repository cannot carry the change; its kind MissingFigures, which figures to ask for.
+    `facts` are of no use to `remove`; figures among the options win over them.
     """
     layout, fields = config.platform, read_options(verb, options)
     if verb == "remove" or facts is None:
-        return plan_remove(tree, layout, name)
+        return plan_remove(tree, layout, name, portal=bool(fields.get("portal")))
+    facts = facts.with_figures({key: text for key, text in options if key in FIGURES})
     wanted = {"name": name, "facts": facts, **fields}
     if verb == "add":
         return plan_add(tree, layout, AddRequest.model_validate(wanted), machine(config.gpu))
@@ -98,14 +111,14 @@ def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
 
 def read_options(verb: Verb, options: Options) -> dict[str, object]:
     """The options as fields of the plan's request; BotError names a wrong one, with an example."""
-    known = () if verb == "remove" else tuple(key for key in _OPTIONS if verb == "add" or key not in _ADD_ALONE)
+    known = _USES[verb]
     fields: dict[str, object] = {}
     for key, text in options:
-        if key == "arg" and verb != "remove":
+        if verb != "remove" and (key == "arg" or key in FIGURES):
             continue
         if key not in known:
-            there_are = f"there are {', '.join(f'{each}=' for each in known)} and arg=" if known else "there is none"
-            raise BotError(f"{key}= is no option of model {verb}; {there_are}.")
+            there_are = ", ".join(f"{each}=" for each in (*known, *(("arg", *FIGURES) if verb != "remove" else ())))
+            raise BotError(f"{key}= is no option of model {verb}; there are {there_are}.")
         field, read = _OPTIONS[key]
         if field in fields:
             raise BotError(f"{key}= is given twice; say it once.")

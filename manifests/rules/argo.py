@@ -6,7 +6,8 @@ from ruamel.yaml.nodes import Node
 
 from manifests import catalog
 from manifests.edit import find, items, scalar, value
-from manifests.pieces import Layout, Located, Pieces, feature, groups, source_paths
+from manifests.groups import feature, groups
+from manifests.pieces import Layout, Located, Pieces, source_paths
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree
 

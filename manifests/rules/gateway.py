@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from ruamel.yaml.nodes import ScalarNode
 
 from manifests.edit import find, items, scalar, value
-from manifests.pieces import Entry, Layout, Located, Pieces, groups, model_list, objects
+from manifests.groups import is_partial
+from manifests.pieces import Entry, Layout, Located, Pieces, model_list, objects
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree
 from manifests.wording import stem
@@ -81,7 +82,7 @@ def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -
     entries = model_list(tree, layout)
     mine = None if only is None else {each.entry.alias for each in only if each.entry}
     count = Counter(each.alias for each in entries)
-    services, missing = _services(tree, layout), _missing_group(tree, layout)
+    services, partial = _services(tree, layout), is_partial(tree, layout)
     found: list[Finding] = []
     for each in entries:
         if mine is not None and each.alias not in mine:
@@ -92,7 +93,8 @@ def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -
             found.append(at("alias-duplicate", each, find(each.node, "model_name"), message, "keep one of them"))
         host = (urlsplit(each.api_base).hostname or "").split(".")
         if host[1:2] == [layout.namespace] and host[0] not in services:
-            if missing and _is_named_elsewhere(tree, layout, host[0]):
+            # In a part of a repository, what other files speak of is taken for a thing that was left out.
+            if partial and _is_named_elsewhere(tree, layout, host[0]):
                 continue
             message = f"the alias {each.alias} leads to {host[0]}, and {layout.serving_dir} has no such Service"
             base, fix = (
@@ -130,12 +132,6 @@ def _services(tree: Tree, layout: Layout) -> set[str]:
     """The names of all Services below the serving directory, inside the contract or not."""
     every = (each for path in tree.files(layout.serving_dir) for each in objects(tree, path))
     return {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
-
-
-def _missing_group(tree: Tree, layout: Layout) -> str:
-    """An enabled group of which the checkout has nothing: then it is a part of a repository, and others may be too."""
-    enabled = (each for each in groups(tree, layout) if each.on and each.path)
-    return next((each.name for each in enabled if not tree.files(each.path)), "")
 
 
 def _is_named_elsewhere(tree: Tree, layout: Layout, name: str) -> bool:

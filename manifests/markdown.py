@@ -1,0 +1,91 @@
+"""Markdown as people write it in a platform's documents: tables by their rows, prose by its blocks."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from manifests.tree import Tree
+
+
+class Row(NamedTuple):
+    """One row of a Markdown table: its line (from 0), its cells as written, and the names of the columns."""
+
+    line: int
+    cells: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def cell(self, column: str) -> str:
+        index = self.column(column)
+        return self.cells[index].strip() if index is not None else ""
+
+    def column(self, title: str) -> int | None:
+        """Where a column is, by the first word of its title."""
+        found = (i for i, each in enumerate(self.columns) if each.lower().startswith(title.lower()))
+        return next((i for i in found if i < len(self.cells)), None)
+
+    def names(self, name: str) -> bool:
+        """Whether the row is about this alias or application."""
+        return bool(self.cells) and re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) == name
+
+    def filled(self, cells: Mapping[int, str]) -> str:
+        """The row with other cells; a padded table stays aligned while the new text has room."""
+        out = []
+        for index, old in enumerate(self.cells):
+            new = cells.get(index)
+            if new is None or new == old.strip():
+                out.append(old)
+            else:
+                padded = len(old.rstrip()) + 1 < len(old)
+                out.append(f" {new} ".ljust(len(old)) if padded else f" {new} ")
+        return "|" + "|".join(out) + "|"
+
+
+def edit_table(
+    tree: Tree, path: str, name: str, edit: Callable[[Row, tuple[Row, ...]], Mapping[int, str | None]]
+) -> dict[str, str]:
+    """Change lines of the first table that has a row for `name`: None deletes a line, text replaces it."""
+    text = tree.read(path)
+    if text is None:
+        return {}
+    ending = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(ending)
+    for rows in _tables(lines):
+        row = next((each for each in rows if each.names(name)), None)
+        if row is not None:
+            changed = edit(row, rows)
+            new = [changed.get(number, line) for number, line in enumerate(lines)]
+            return {path: ending.join(part for line in new if line is not None for part in line.split("\n"))}
+    return {}
+
+
+def _tables(lines: list[str]) -> list[tuple[Row, ...]]:
+    tables: list[tuple[Row, ...]] = []
+    columns: tuple[str, ...] = ()
+    rows: list[Row] = []
+    for number, line in enumerate([*lines, ""]):
+        if re.fullmatch(r"\|[\s:|-]+\|\s*", line) and number:
+            columns = tuple(each.strip() for each in _cells(lines[number - 1]))
+        elif line.startswith("|") and columns:
+            rows.append(Row(number, _cells(line), columns))
+        elif not line.startswith("|"):
+            if rows:
+                tables.append(tuple(rows))
+            columns, rows = (), []
+    return tables
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(re.split(r"(?<!\\)\|", line.strip())[1:-1])
+
+
+def blocks(lines: list[str]) -> list[list[str]]:
+    """The lines as blocks: a list item or a paragraph with its continuation; a heading, table row or blank alone."""
+    found: list[list[str]] = []
+    for line in lines:
+        begins = not line.strip() or re.match(r"\s*([-*+]|\d+\.)\s|#|\||\[\^", line)
+        follows = found and found[-1][0].strip() and not re.match(r"#|\|", found[-1][0])
+        if begins or not follows:
+            found.append([line])
+        else:
+            found[-1].append(line)
+    return found
