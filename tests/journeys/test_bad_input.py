@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.story import StepError
+from sandbox.telling import StepError
 from tests.journeys.conftest import Town
 
 OpenTown = Callable[..., Awaitable[Town]]
