@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ruamel.yaml import YAML
 
+from sandbox.clock import Clock
 from sandbox.kubernetes import BY_KIND, ApiError, Object, ObjectStore, timestamp
 
 NAMESPACE = "argocd"
@@ -41,10 +42,10 @@ class SyncError(Exception):
 
 
 class ArgoCD:
-    """Keeps the Applications in `store` in step with `git`; durations are divided by `speed`."""
+    """Keeps the Applications in `store` in step with `git`, at the pace of `clock`."""
 
-    def __init__(self, store: ObjectStore, git: Git, speed: float, faults: Set[str], environment: str) -> None:
-        self._store, self._git, self._speed, self._faults = store, git, speed, faults
+    def __init__(self, store: ObjectStore, git: Git, clock: Clock, faults: Set[str], environment: str) -> None:
+        self._store, self._git, self._clock, self._faults = store, git, clock, faults
         self._catalog = f"clusters/{environment}"
         self._looked_at = ""
         self._syncing: dict[str, asyncio.Task[None]] = {}
@@ -61,20 +62,20 @@ class ArgoCD:
 
     async def run(self) -> None:
         """Looks at git every three (simulated) minutes, and at once when an Application asks for it."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + RECONCILE_SECONDS / self._speed
+        clock = self._clock
+        due = clock.now() + RECONCILE_SECONDS
         try:
             while True:
                 seen = self._store.version
                 asked = self._take_refreshes()
-                if asked or loop.time() >= due:
-                    due = loop.time() + RECONCILE_SECONDS / self._speed
+                if asked or clock.now() >= due:
+                    due = clock.now() + RECONCILE_SECONDS
                     await self._reconcile(asked)
                 self._begin_operations()
                 self._finish_deletions()
                 self._judge_health()
                 try:
-                    async with asyncio.timeout(max(0.01, due - loop.time())):
+                    async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
                         await self._store.changed(seen)
                 except TimeoutError:
                     pass
@@ -177,7 +178,7 @@ class ArgoCD:
                 task.add_done_callback(lambda _, name=name: self._syncing.pop(name, None))  # type: ignore[misc]
 
     async def _operate(self, name: str, operation: Object) -> None:
-        await asyncio.sleep(SYNC_SECONDS / self._speed)
+        await self._clock.sleep(SYNC_SECONDS)
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
             return

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from sandbox.argocd import ArgoCD, Git
+from sandbox.clock import Clock
 from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI, Object, timestamp
 
@@ -31,7 +32,7 @@ REFUSED_DOWNLOADS = {
 CPU_NODES = 3
 GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
 
-# Seconds on the real platform; each is divided by the speed.
+# Seconds on the real platform.
 PROVISION = 60.0
 NO_NODE_AFTER = 20.0
 NO_NODE_RETRY = 120.0
@@ -73,20 +74,21 @@ DEATHS = {
 
 
 class Cluster:
-    """Gives the objects of `api` a life, and syncs them from `git`; real durations are divided by `speed`."""
+    """Gives the objects of `api` a life, and syncs them from `git`; it runs `speed` times faster than life."""
 
     def __init__(
         self, api: KubernetesAPI, git: Git, speed: float, faults: Set[str], *, environment: str = "ai-dev"
     ) -> None:
-        self.api, self.store, self.speed, self._faults = api, api.store, speed, faults
-        self._argocd = ArgoCD(api.store, git, speed, faults, environment)
+        self.api, self.store, self._faults = api, api.store, faults
+        self.clock = Clock(speed)
+        self._argocd = ArgoCD(api.store, git, self.clock, faults, environment)
         self._lives: dict[Address, asyncio.Task[None]] = {}
         self._kubelet = Kubelet(api.store)
         self._gpu_pod: Address | None = None  # holds the GPU, or has a node on its way
         self._warm: set[str] = set()  # model ids whose weights are in their cache
         self._pulled: set[tuple[str, str]] = set()
         self._gpu_node: str | None = None
-        self._node_up = 0.0  # loop time at which the GPU node began to bill
+        self._node_up = 0.0  # when the GPU node began to bill, by the clock
         self._billed = 0.0
         self._drain: asyncio.Task[None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
@@ -121,17 +123,32 @@ class Cluster:
             raise LookupError(f'deployments.apps "{name}" not found in namespace {namespace}')
         self.store.update("Deployment", name, namespace, lambda live: live["spec"].update(replicas=replicas))
 
+    def set_speed(self, speed: float) -> None:
+        """Let the platform run so many times faster than life from now on."""
+        self.clock.speed = speed
+        self.store.wake()
+
     def panel(self) -> Object:
-        """What the page shows beside the channel."""
-        seconds = (self._billed + self._bills_for()) * self.speed
+        """What the page shows beside the channel. Dollars and seconds are the platform's, not the viewer's."""
+        seconds = self._billed + self._bills_for()
         pods = [pod for pod in self.store.find("Pod") if _gpus(pod["spec"])]
+        models = [d for d in self.store.find("Deployment") if _gpus(d["spec"]["template"]["spec"])]
         return {
-            "node": self._gpu_node or "no GPU node",
-            "gpu": f"held by {self._gpu_pod.name}" if self._gpu_pod else "free",
+            "node": self._gpu_node,
+            "node_state": self._node_state(),
+            "holder": self._gpu_pod.name if self._gpu_pod else None,
+            "price": GPU_NODE_PRICE,
+            "billed_seconds": round(seconds),
             "cost_usd": round(GPU_NODE_PRICE * seconds / 3600, 4),
             "pods": [{"name": pod["metadata"]["name"], "phase": displayed_phase(pod)} for pod in pods],
-            "speed": self.speed,
+            "models": [{"name": d["metadata"]["name"], "replicas": d["spec"].get("replicas", 1)} for d in models],
+            "speed": self.clock.speed,
         }
+
+    def _node_state(self) -> str:
+        if self._gpu_node:
+            return "in use" if self._gpu_pod else "drains, and bills until it is gone"
+        return "on its way" if self._gpu_pod else "none: nothing is billed"
 
     # The Deployment controller
 
@@ -280,7 +297,7 @@ class Cluster:
 
     def _provision(self) -> str:
         self._gpu_node = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
-        self._node_up = asyncio.get_running_loop().time()
+        self._node_up = self.clock.now()
         capacity = {"cpu": "4", "memory": "16Gi", GPU: "1"}
         labels = {"cloud.google.com/gke-accelerator": "nvidia-l4", "node.kubernetes.io/instance-type": "g2-standard-4"}
         self.store.create(_node(self._gpu_node, capacity, labels))
@@ -414,7 +431,7 @@ class Cluster:
         self._gpu_node = self._drain = None
 
     def _bills_for(self) -> float:
-        return asyncio.get_running_loop().time() - self._node_up if self._gpu_node else 0.0
+        return self.clock.now() - self._node_up if self._gpu_node else 0.0
 
     def _secret(self, namespace: str, name: str, field: str) -> None:
         value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
@@ -422,7 +439,7 @@ class Cluster:
         self.store.create({"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {field: value}})
 
     async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self.speed)
+        await self.clock.sleep(seconds)
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

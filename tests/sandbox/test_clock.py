@@ -1,0 +1,39 @@
+"""The platform's clock runs faster than life, and can be sped up while somebody waits."""
+
+import asyncio
+import time
+
+import pytest
+
+from sandbox.clock import Clock
+
+
+async def test_a_minute_passes_in_a_moment() -> None:
+    """A sleep takes its seconds by this clock."""
+    clock = Clock(6000)
+    began = clock.now()
+    await clock.sleep(60)
+    assert clock.now() - began >= 59
+
+
+async def test_who_waits_is_sped_up() -> None:
+    """A sleep that would take hours ends in a moment once the clock runs fast enough; what has passed counts."""
+    clock = Clock(1)
+    sleeping = asyncio.create_task(clock.sleep(7200))
+    await asyncio.sleep(0.05)
+    assert not sleeping.done()
+    clock.speed = 1_000_000
+    async with asyncio.timeout(20):
+        await sleeping
+    assert clock.now() >= 7200
+
+
+async def test_time_never_runs_backwards() -> None:
+    """Slowing down keeps what has passed."""
+    clock = Clock(1_000_000)
+    time.sleep(0.01)
+    before = clock.now()
+    clock.speed = 1
+    assert clock.now() >= before > 5000
+    with pytest.raises(ValueError, match="above 0"):
+        clock.speed = 0
