@@ -1,0 +1,212 @@
+"""The chart's rights on a real Kubernetes API server: the bot can do its work with them, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from kubernetes.aio.client import ApiClient
+
+from bot.clients.argocd import ArgoCD
+from bot.clients.cluster import Cluster
+from bot.clients.kube import Forbidden, Right, rights
+from bot.settings import Config
+from tests.clients.kube import application, deployment, service
+from tests.helm.api_server import ApiServer, api_server, assets
+from tests.helm.chart import MINIMAL, Object, of_kind, render
+
+BINARIES = assets()
+pytestmark = [
+    pytest.mark.skipif(BINARIES is None, reason="KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+]
+pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
+
+CONFIG = Config.model_validate(MINIMAL["config"])
+NAMESPACES = ("stoker", "serving", "argocd", "litellm", "elsewhere")
+ROLES = ("Role", "ClusterRole")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApiServer]:
+    """A server with the release's account and rights, a model, an Application and the two Secrets."""
+    assert BINARIES
+    async with api_server(BINARIES, tmp_path_factory.mktemp("kubernetes")) as it:
+        for name in NAMESPACES:
+            await it.namespace(name)
+        await it.create(_definition())
+        for manifest in _release():
+            await it.create(manifest)
+        await it.create({"apiVersion": "apps/v1"} | _complete(deployment()))
+        await it.create({"apiVersion": "v1"} | service())
+        for ref in (CONFIG.vllm.api_key, CONFIG.litellm.master_key):
+            await it.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {"name": ref.name, "namespace": ref.namespace},
+                    "stringData": {ref.field: "sk-1"},
+                }
+            )
+        await _until_served(it)
+        yield it
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def bot(server: ApiServer) -> AsyncIterator[ApiClient]:
+    """A client with the bot's own token."""
+    async with server.account("stoker", "stoker") as client:
+        yield client
+
+
+async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
+    """Each kind of request that an operation makes is allowed, and does what it says."""
+    cluster, argocd = Cluster(bot, "serving"), ArgoCD(bot, "argocd")
+    await cluster.scale("coder-chat", 1, lease="op-1/7")
+    up = await cluster.workload("coder-chat")
+    assert up
+    assert (up.replicas, up.lease, up.service) == (1, "op-1/7", "coder-chat-svc")
+    assert [w.name for w in await cluster.gpu_workloads()] == ["coder-chat"]
+    assert (await cluster.secret("litellm-secrets", "PROXY_MASTER_KEY", namespace="litellm")).get_secret_value()
+    await argocd.refresh("coder-chat")
+    assert [found.name for found in await argocd.list()] == ["coder-chat"]
+    await cluster.scale("coder-chat", 0, lease=None)
+    await cluster.wait_gone("coder-chat", timeout=30)
+
+
+async def test_nothing_is_lacking(bot: ApiClient) -> None:
+    """The check that the bot makes at its start, and the doctor, finds every right."""
+    assert await Cluster(bot, "serving").lacking(rights(CONFIG)) == ()
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> None:
+    """What the server itself lists as the account's rights is what the bot uses, and what everybody may."""
+    asked = await bot.param_serialize(
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+        header_params={"Accept": "application/json", "Content-Type": "application/json"},
+        body={"spec": {"namespace": namespace}},
+        auth_settings=["BearerToken"],
+    )
+    response = (await bot.call_api(*asked)).response
+    async with response:
+        review = await response.json()
+    found = {
+        Right(verb, resource, group, None, name)
+        for rule in review["status"]["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames") or [""]
+        if not resource.startswith("selfsubject")
+    }
+    expected = {
+        Right(r.verb, r.resource, r.group, None, r.name) for r in rights(CONFIG) if r.namespace in (namespace, None)
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize("right", rights(CONFIG), ids=str)
+async def test_each_right_taken_away_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
+    """Without it the check says so, in its words; so no right is there that nothing asks for."""
+    # What may be listed in all namespaces may be listed in one.
+    everywhere = {(r.verb, r.resource) for r in rights(CONFIG) if r.namespace is None}
+    covered = right.namespace is not None and (right.verb, right.resource) in everywhere
+    async with without(server, right):
+        await until_lacking(bot, () if covered else (right,))
+    await until_lacking(bot, ())
+
+
+async def test_a_refusal_names_the_right_to_add(server: ApiServer, bot: ApiClient) -> None:
+    """The server's 403 becomes a sentence with verb, resource and namespace."""
+    right = Right("patch", "deployments/scale", "apps", "serving")
+    async with without(server, right):
+        await until_lacking(bot, (right,))
+        with pytest.raises(Forbidden, match="may not patch deployments/scale in namespace serving"):
+            await Cluster(bot, "serving").scale("coder-chat", 1, lease=None)
+    await until_lacking(bot, ())
+
+
+@asynccontextmanager
+async def without(server: ApiServer, right: Right) -> AsyncIterator[None]:
+    """The release's roles but for one right, until the end of the block."""
+    whole = [role for role in _roles() if role["metadata"].get("namespace") == right.namespace]
+    for role in whole:
+        await server.replace(role | {"rules": list(_without(role["rules"], right))})
+    try:
+        yield
+    finally:
+        for role in whole:
+            await server.replace(role)
+
+
+async def until_lacking(bot: ApiClient, expected: tuple[Right, ...]) -> None:
+    """The server's authorizer hears of a changed role a moment later."""
+    lacking: tuple[Right, ...] = ()
+    try:
+        async with asyncio.timeout(30):
+            while (lacking := await Cluster(bot, "serving").lacking(rights(CONFIG))) != expected:
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"lacking {list(map(str, lacking))}, not {list(map(str, expected))}") from None
+
+
+def _roles() -> list[Object]:
+    return [found for found in _release() if found["kind"] in ROLES]
+
+
+def _release() -> list[Object]:
+    objects = render(MINIMAL)
+    wanted = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding")
+    return [found for kind in wanted for found in of_kind(objects, kind)]
+
+
+def _without(rules: list[Object], right: Right) -> list[Object]:
+    """The rules that grant all that these do but `right`."""
+    left = []
+    for rule in rules:
+        for resource in rule["resources"]:
+            same = resource == right.resource and rule.get("resourceNames", [""]) == [right.name]
+            verbs = [verb for verb in rule["verbs"] if not (same and verb == right.verb)]
+            if verbs:
+                left.append(rule | {"resources": [resource], "verbs": verbs})
+    return left
+
+
+def _complete(found: Object) -> Object:
+    """With what a real server asks for, and the sandbox's does not."""
+    container = {"image": "vllm/vllm-openai:v0"} | found["spec"]["template"]["spec"]["containers"][0]
+    found["spec"]["template"]["spec"]["containers"] = [container]
+    return found
+
+
+def _definition() -> Object:
+    """Enough of Argo CD's CustomResourceDefinition for Applications to be kept."""
+    schema: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "applications.argoproj.io"},
+        "spec": {
+            "group": "argoproj.io",
+            "scope": "Namespaced",
+            "names": {"kind": "Application", "plural": "applications", "singular": "application"},
+            "versions": [{"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+async def _until_served(server: ApiServer) -> None:
+    """A new kind is served a moment after its definition is there."""
+    manifest = {"apiVersion": "argoproj.io/v1alpha1"} | application()
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await server.create(manifest)
+                return
+            except (AssertionError, ValueError):
+                await asyncio.sleep(0.2)
