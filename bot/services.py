@@ -28,7 +28,7 @@ from bot.gitops import Repository
 from bot.lease import Leases
 from bot.policy import People
 from bot.sessions import Sessions
-from bot.settings import Config, SecretRef, Settings, SettingsError
+from bot.settings import ClusterSettings, Config, SecretRef, Settings, SettingsError
 from bot.slack import Slack
 from bot.store import Store
 
@@ -147,7 +147,7 @@ async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> Any
         raise SettingsError(f"REDIS_URL: {error}") from error
 
 
-async def open_kubernetes(settings: Settings, stack: AsyncExitStack) -> k8s.ApiClient:
+async def open_kubernetes(settings: ClusterSettings, stack: AsyncExitStack) -> k8s.ApiClient:
     """SettingsError when the kubeconfig, or the pod's own account, cannot be read."""
     return await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
 
@@ -182,7 +182,7 @@ def repository(settings: Settings, token: Token) -> Repository:
     )
 
 
-async def _kubernetes(settings: Settings) -> k8s.Configuration:
+async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
     configuration = k8s.Configuration()
     if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
         raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, and there is no such file.")

@@ -216,10 +216,18 @@ class Config(_Section):
     platform: Layout = Layout()
 
 
-class Settings(BaseSettings):
-    """Secrets and addresses, one environment variable a field (upper case)."""
+class ClusterSettings(BaseSettings):
+    """What it takes to reach the cluster and nothing else: enough to turn cost off."""
 
     model_config = SettingsConfigDict(env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    kubeconfig: str = Field(default="", description="Path of a kubeconfig; empty means in-cluster.")
+    stoker_config: Path | None = Field(default=None, description="The YAML file with policy and layout.")
+    config: Config = Field(default=Config(), exclude=True)
+
+
+class Settings(ClusterSettings):
+    """Secrets and addresses, one environment variable a field (upper case)."""
 
     slack_bot_token: SecretStr = Field(description="Bot token, xoxb-….")
     slack_app_token: SecretStr | None = Field(default=None, description="App-level token, xapp-…, for Socket Mode.")
@@ -249,7 +257,6 @@ class Settings(BaseSettings):
     )
     hf_endpoint: str = Field(default="https://huggingface.co", description="Hugging Face Hub.")
     hf_token: SecretStr | None = Field(default=None, description="For gated models.")
-    kubeconfig: str = Field(default="", description="Path of a kubeconfig; empty means in-cluster.")
     stoker_secrets_dir: Path | None = Field(
         default=None, description="Directory with one file a secret, named like its variable; a mounted Secret."
     )
@@ -259,11 +266,9 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: str = Field(
         default="", description="Collector for traces of operations (OTLP over HTTP); empty: none are made."
     )
-    stoker_config: Path | None = Field(default=None, description="The YAML file with policy and layout.")
     stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
     stoker_port: int = Field(default=8080, ge=1, le=65535, description="Port of /healthz, /readyz and the webhooks.")
     stoker_host: str = Field(default="0.0.0.0", description="Address that the port is bound to.")  # noqa: S104
-    config: Config = Field(default=Config(), exclude=True)
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -315,6 +320,21 @@ def load_settings() -> Settings:
         where = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"
         raise SettingsError(f"slack.channel is missing in {where}: put the id of the channel for operations there")
     return settings.model_copy(update={"config": config})
+
+
+def load_cluster_settings() -> ClusterSettings:
+    """What the environment says of the cluster; nothing about Slack, Redis or GitHub need be set.
+
+    From a terminal the kubeconfig is kubectl's own where none is named.
+    """
+    try:
+        settings = ClusterSettings()
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, env=True)) from None
+    config = load_config(settings.stoker_config) if settings.stoker_config else Config()
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
+    kubeconfig = settings.kubeconfig or ("" if in_cluster else str(Path.home() / ".kube" / "config"))
+    return settings.model_copy(update={"config": config, "kubeconfig": kubeconfig})
 
 
 def load_config(path: Path) -> Config:

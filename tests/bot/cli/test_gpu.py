@@ -1,0 +1,102 @@
+"""`stoker gpu`, as a person runs it: a process with a kubeconfig and nothing else."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.domain import Lease
+from tests.bot.test_idle import a_lease
+from tests.clients.kube import Object, Wire, deployment, pod, wait_until
+
+PATIENCE = 60.0
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as api:
+        yield api
+
+
+async def start(kubeconfig: Path, *words: str) -> Process:
+    """The command with an environment that has neither Slack nor Redis."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", *words, env={"KUBECONFIG": str(kubeconfig)}, stdout=PIPE, stderr=PIPE
+    )  # fmt: skip
+
+
+async def run(kubeconfig: Path, *words: str) -> tuple[int | None, str, str]:
+    process = await start(kubeconfig, *words)
+    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+    return process.returncode, out.decode(), err.decode()
+
+
+def marked(name: str, lease: Lease) -> Object:
+    up = deployment(name, replicas=1)
+    up["metadata"]["annotations"] = {"stoker.dev/lease": lease.mark}
+    return up
+
+
+async def ends(wire: Wire, name: str) -> None:
+    """What the cluster does once the Deployment is at zero: the pod goes."""
+    await wait_until(lambda: (wire.store.get("Deployment", name, "serving") or {})["spec"]["replicas"] == 0, PATIENCE)
+    wire.store.remove("Pod", f"{name}-1", "serving")
+
+
+async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_path: Path) -> None:
+    """It ends when the pod is gone, and says that the node still drains."""
+    wire.store.create(marked("coder-chat", a_lease()))
+    wire.store.create(pod())
+    running = asyncio.create_task(run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chat"))
+    await ends(wire, "coder-chat")
+    code, out, err = await running
+    assert (code, err) == (0, "")
+    assert "coder-chat: down" in out
+    assert "drained" in out
+
+
+async def test_all_means_all_of_ours(wire: Wire, tmp_path: Path) -> None:
+    """What somebody runs in another namespace is named and left alone; then not everything is off, and the code says so."""
+    for name in ("coder-chat", "coder-fim"):
+        wire.store.create(deployment(name, replicas=1))
+        wire.store.create(pod(f"{name}-1", name))
+    stranger = deployment("notebook", replicas=1)
+    stranger["metadata"]["namespace"] = "research"
+    wire.store.create(stranger)
+    running = asyncio.create_task(run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "--all"))
+    await asyncio.gather(ends(wire, "coder-chat"), ends(wire, "coder-fim"))
+    code, out, err = await running
+    assert code == 1
+    assert "coder-chat: down" in out
+    assert "coder-fim: down" in out
+    assert "research/notebook uses a GPU too" in err
+
+
+async def test_a_name_that_is_none_is_told_with_those_that_are_up(wire: Wire, tmp_path: Path) -> None:
+    """One line, no traceback."""
+    wire.store.create(deployment(replicas=1))
+    code, _, err = await run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chad")
+    assert code == 2
+    assert err == "stoker: There is no GPU model coder-chad in namespace serving. Up are: coder-chat.\n"
+
+
+async def test_the_status_is_read_from_the_cluster(wire: Wire, tmp_path: Path) -> None:
+    """Who holds it is on the Deployment, what it costs follows from the node's age."""
+    kubeconfig = wire.kubeconfig(tmp_path / "k")
+    assert await run(kubeconfig, "gpu", "status") == (0, "Nothing uses a GPU.\n", "")
+    wire.store.create(marked("coder-chat", a_lease()))
+    wire.store.create(pod())
+    wire.store.create({"kind": "Node", "metadata": {"name": "gpu-1"}})
+    code, out, err = await run(kubeconfig, "gpu", "status")
+    assert (code, err) == (0, "")
+    assert "serving/coder-chat  not ready  held by U1 since 03:00 UTC until 07:00 UTC  node gpu-1 bills for" in out
+
+
+async def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    """With what to set."""
+    code, _, err = await run(tmp_path / "nowhere", "gpu", "status")
+    assert code == 2
+    assert err == f"stoker: KUBECONFIG names {tmp_path / 'nowhere'}, and there is no such file.\n"
