@@ -203,6 +203,11 @@ class Slack:
             answer = await self._client.views_open(trigger_id=trigger_id, view=form)
         return str(answer["view"]["id"])
 
+    async def push_form(self, trigger_id: str, form: dict[str, Any]) -> None:
+        """Lay another page over the open form."""
+        with slack_errors("views.push"):
+            await self._client.views_push(trigger_id=trigger_id, view=form)
+
     async def update_form(self, view_id: str, form: dict[str, Any]) -> None:
         with slack_errors("views.update"):
             await self._client.views_update(view_id=view_id, view=form)

@@ -3,7 +3,7 @@
 from slack_bolt.async_app import AsyncApp
 
 from bot.services import Services
-from commands import approval, gpu, model, reminder
+from commands import approval, change, gpu, model, reminder
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -12,3 +12,4 @@ def register(app: AsyncApp, svc: Services) -> None:
     model.register(app, svc)
     approval.register(app, svc)
     reminder.register(app, svc)
+    change.register(app, svc)

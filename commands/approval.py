@@ -15,6 +15,7 @@ from bot.views import (
     ROLL_OUT,
     because_form,
 )
+from bot.views.modals import typed
 from commands.answers import answered, whisperer
 
 Body = dict[str, Any]
@@ -41,7 +42,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
         await ack()
         verb, _, op_id = view["private_metadata"].partition(":")
-        actor, reason = body["user"]["id"], view["state"]["values"]["reason"]["value"]["value"].strip()
+        actor, reason = body["user"]["id"], typed(view).get("reason", "")
         work = _vote(svc, op_id, actor, approve=verb == "approve", reason=reason)
         await answered(whisperer(svc, svc.config.slack.channel, actor), work)
 

@@ -6,12 +6,11 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Kind, Request
-from bot.errors import BotError, Unavailable
-from bot.operations.life import request
-from bot.operations.pulls import already_open, check
+from bot.errors import BotError
 from bot.services import Services
-from bot.views import add_form, code
+from bot.views import code
 from commands.answers import answered
+from commands.change import ask, open_form
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, Words, read
 from manifests.contract import read_endpoints
@@ -49,31 +48,6 @@ def register(app: AsyncApp, svc: Services) -> None:
         await ack()
         await answered(respond, answer(svc, command))
 
-    @app.view("model_add")
-    async def submitted(ack: AsyncAck, body: dict[str, Any], view: dict[str, Any]) -> None:
-        values = {block: state["value"]["value"] for block, state in view["state"]["values"].items()}
-        hf_id = (values.get("hf_id") or "").strip()
-        if hf_id.count("/") != 1:
-            await ack(response_action="errors", errors={"hf_id": "Write it as on Hugging Face: organisation/name."})
-            return
-        channel, _, name = view["private_metadata"].partition(" ")
-        options = tuple((key, values[key].strip()) for key in ("context", "served") if values.get(key))
-        wanted = Request(
-            kind=Kind.MODEL_ADD,
-            model=name,
-            actor=body["user"]["id"],
-            channel=channel,
-            at=svc.clock(),
-            hf_id=hf_id,
-            options=options,
-        )
-        try:
-            await request(svc, wanted, view["id"])
-        except Unavailable as error:
-            await ack(response_action="errors", errors={"hf_id": f"{error}. Nothing was opened; try again."})
-            return
-        await ack()
-
 
 async def answer(svc: Services, command: dict[str, Any]) -> str | None:
     """Do what was typed (`text`, `user_id`, `trigger_id`); returns what its sender alone is told."""
@@ -90,9 +64,8 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
 
 
 async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | None:
-    if said.verb == "add" and len(said.names) == 1:
-        form = add_form(said.names[0], svc.config.slack.channel, svc.config.platform.template)
-        await svc.slack.open_form(command["trigger_id"], form)
+    if len(said.names) < 2:
+        await open_form(svc, "add" if said.verb == "add" else "swap", "".join(said.names), command["trigger_id"])
         return None
     if len(said.names) != 2:
         raise Misunderstood(f"Say which endpoint and which model: `/model {said.verb} NAME HF_ID [options]`.")
@@ -106,23 +79,7 @@ async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | 
         options=said.options,
         reason=said.reason,
     )
-    return await _ask(svc, wanted, command["trigger_id"])
-
-
-async def _ask(svc: Services, wanted: Request, delivery: str) -> str:
-    """Set a change going; what cannot become a pull request is refused here, before anything is promised."""
-    await check(svc, wanted)
-    if other := await already_open(svc, wanted):
-        pull = other.plan.pull if other.plan else None
-        return (
-            f"That is open already: <{pull.url}|pull request #{pull.number}>, asked by <@{other.request.actor}>."
-            if pull
-            else ""
-        )
-    await request(svc, wanted, delivery)
-    return (
-        f"Preparing a pull request that {'adds' if wanted.kind is Kind.MODEL_ADD else 'swaps'} {code(wanted.model)} …"
-    )
+    return await ask(svc, wanted, command["trigger_id"])
 
 
 async def endpoints(svc: Services) -> str:

@@ -25,6 +25,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "conversations.replies": ("channels:history", "im:history"),
     "usergroups.users.list": ("usergroups:read",),
     "views.open": (),
+    "views.push": (),
     "views.update": (),
 }
 """docs.slack.dev/reference/methods: the scopes of each method, for a public channel and for direct messages."""

@@ -11,7 +11,7 @@ import httpx
 from pydantic import SecretStr
 
 from bot.clients.http import bearer, body, refuse_if_busy, send
-from bot.errors import BotError
+from bot.errors import BotError, Unavailable
 from manifests.sizing import ModelFacts
 
 SYSTEM = "Hugging Face"
@@ -54,6 +54,14 @@ class HuggingFace:
         files = {str(f["rfilename"]): int(f.get("size") or 0) for f in about.get("siblings") or [] if "rfilename" in f}
         chat = "chat_template.jinja" in files or await self._has_chat_template(hf_id, revision)
         return _facts(hf_id, about, config, weights=_weight_bytes(hf_id, files), chat=chat)
+
+    async def search(self, text: str, limit: int = 20) -> tuple[str, ...]:
+        """Ids of models whose name contains the text, the most downloaded first."""
+        response = await self._get("/api/models", search=text[:100], limit=str(limit), sort="downloads", direction="-1")
+        if not response.is_success:
+            raise Unavailable(SYSTEM, f"the search answered {response.status_code}")
+        found = response.json()
+        return tuple(str(each["id"]) for each in found if isinstance(each, dict) and "id" in each)
 
     async def _has_chat_template(self, hf_id: str, revision: str) -> bool:
         tokenizer = await self._file(hf_id, revision, "tokenizer_config.json")

@@ -11,9 +11,9 @@ modals.py    the forms
 from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
 from bot.views.card import APPROVE, BECAUSE, CANCEL, DENY, ROLL_OUT, card, thread
 from bot.views.gpu import ADOPT, unmanaged
-from bot.views.modals import BECAUSE_FORM, KeepUntil, add_form, because_form, keep_form
+from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
 from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
-from bot.views.text import clock, code, escape, inline, money, person, unmarked
+from bot.views.text import clock, code, escape, inline, moment, money, person, unmarked
 
 __all__ = [
     "ADOPT",
@@ -31,7 +31,6 @@ __all__ = [
     "KeepUntil",
     "View",
     "actions",
-    "add_form",
     "because_form",
     "blind",
     "busy_line",
@@ -45,6 +44,7 @@ __all__ = [
     "inline",
     "keep_form",
     "lines",
+    "moment",
     "money",
     "person",
     "reminder",

@@ -25,7 +25,7 @@ from bot.views.blocks import (
     preformatted,
     section,
 )
-from bot.views.text import clock, code, cut, escape, inline, person
+from bot.views.text import clock, code, cut, escape, inline, moment, person
 
 APPROVE, DENY, CANCEL, ROLL_OUT, BECAUSE = "approve", "deny", "cancel", "roll_out", "because"
 """The actions of a card. `because` is the menu that asks for a reason first."""
@@ -242,7 +242,9 @@ def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
         return (f"Ended at {clock(op.updated)}, {lasted} after it was asked", f"Operation {op.id}")
     if op.status is Status.AWAITING and op.expires:
         hint = "An approver decides, not who asked."
-        return (f"{hint} Expires at {clock(op.expires)}, in {show_duration(op.expires - now)}.", _no_return(op, op.id))
+        left = op.expires - now
+        at = clock(op.expires) if left < timedelta(hours=12) else moment(op.expires)
+        return (f"{hint} Expires {at}, in {show_duration(left)}.", _no_return(op, op.id))
     return (f"Operation {op.id}",) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
 
 

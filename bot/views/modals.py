@@ -1,18 +1,41 @@
-"""The forms. A form is opened empty within Slack's three seconds and filled by `views.update`."""
+"""The forms. One that needs git or the Hub is opened empty within Slack's three seconds and filled by `views.update`."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 from pydantic import BaseModel
 
 from bot.domain import Lease, Message, Operation
-from bot.views.blocks import Block, plain_text, section
+from bot.views.blocks import (
+    BUTTON,
+    VIEW_BLOCKS,
+    Block,
+    Blocks,
+    actions,
+    button,
+    context,
+    divider,
+    fields,
+    fitted,
+    option,
+    plain_text,
+    section,
+)
 from bot.views.card import title
 from bot.views.reminder import KEEP_UNTIL
-from bot.views.text import clock, code, inline
+from bot.views.text import clock, code, inline, person, plain
 
-TITLE, BECAUSE_FORM = 24, "because"
-"""Slack's limit for a title, submit and close; the callback id of the form that asks for a reason."""
+TITLE, METADATA, CHOICES = 24, 3000, 100
+"""Slack's limits: characters of a title, submit and close, and of `private_metadata`; options of a select."""
+
+BECAUSE_FORM, CHANGE_FORM, ADVANCED_FORM, EXTEND_FORM = "because", "model_change", "model_advanced", "lease_extend"
+"""The forms' callback ids."""
+
+ADVANCED, TYPED = "advanced", "typed"
+"""The button for the rarer options; the beginning of the action id of every field that is looked at as one types."""
 
 
 def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", metadata: str = "") -> Block:
@@ -28,17 +51,83 @@ def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", me
     return view | ({"submit": plain_text(submit, TITLE)} if submit else {})
 
 
+def loading(name: str) -> Block:
+    """Opened at once: a trigger is good for three seconds, and what fills the form may take longer."""
+    return modal("loading", name, [section("⏳ Looking at the platform …")])
+
+
+def stopped(name: str, why: str) -> Block:
+    """A form that cannot be filled: why, in mrkdwn."""
+    return modal("stopped", name, [section(why)])
+
+
+def text_input(
+    block: str,
+    label: str,
+    *,
+    hint: str = "",
+    placeholder: str = "",
+    initial: str = "",
+    optional: bool = False,
+    multiline: bool = False,
+    live: bool = False,
+    longest: int = 200,
+) -> Block:
+    """A field to type into; `live` ones are told to the bot with each character."""
+    element: Block = {
+        "type": "plain_text_input",
+        "action_id": f"{TYPED}:{block}",
+        "multiline": multiline,
+        "max_length": longest,
+    }
+    if placeholder:
+        element["placeholder"] = plain_text(placeholder, 150)
+    if initial:
+        element["initial_value"] = initial[:longest]
+    if live:
+        element["dispatch_action_config"] = {"trigger_actions_on": ["on_enter_pressed", "on_character_entered"]}
+    return _input(block, label, element, hint=hint, optional=optional, live=live)
+
+
+def _input(block: str, label: str, element: Block, *, hint: str, optional: bool, live: bool) -> Block:
+    made = {
+        "type": "input",
+        "block_id": block,
+        "label": plain_text(label, 75),
+        "element": element,
+        "optional": optional,
+        "dispatch_action": live,
+    }
+    return made | ({"hint": plain_text(hint, 150)} if hint else {})
+
+
+def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
+    """A select of names; what does not fit into an option is left out."""
+    element: Block = {
+        "type": "static_select",
+        "action_id": f"{TYPED}:{block}",
+        "options": [option(value, value) for value in values if len(value) <= BUTTON][:CHOICES],
+    }
+    if chosen in [each["value"] for each in element["options"]]:
+        element["initial_option"] = option(chosen, chosen)
+    return _input(block, label, element, hint=hint, optional=False, live=True)
+
+
 def because_form(op: Operation, verb: str) -> Block:
     """`approve` or `deny`, with the reason that the card and the audit log will show."""
-    reason = {
-        "type": "input",
-        "block_id": "reason",
-        "label": plain_text("Because", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 500},
-    }
-    asked = f"*{inline(title(op), 300)}*, asked by <@{op.request.actor}>"
+    asked = section(f"*{inline(title(op), 300)}*, asked by {person(op.request.actor)}")
+    reason = text_input("reason", "Because", multiline=True, longest=500)
     name = f"{verb.capitalize()} because …"
-    return modal(BECAUSE_FORM, name, [section(asked), reason], submit=verb.capitalize(), metadata=f"{verb}:{op.id}")
+    return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{op.id}")
+
+
+def extend_form(op_id: str, model: str, ends: datetime | None, longest: str) -> Block:
+    """How much longer; `op_id` is the operation that holds the lease, `longest` the most that can be asked for."""
+    now = f" Its lease ends at {clock(ends)}." if ends else ""
+    by = text_input("hold", "For how much longer", placeholder="1h", hint=f"At most {longest}, e.g. 45m, 1h30m")
+    why = text_input("reason", "Because", optional=True, longest=500)
+    about = section(f"{code(model)} stays up longer.{now}")
+    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=op_id)
 
 
 class KeepUntil(BaseModel, frozen=True):
@@ -67,33 +156,156 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
     return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
 
 
-def add_form(name: str, channel: str, template: str) -> dict[str, Any]:
-    """The modal of `/model add NAME` without a model."""
+Verb = Literal["add", "swap"]
 
-    def field(block: str, label: str, *, optional: bool, placeholder: str) -> dict[str, Any]:
-        return {
-            "type": "input",
-            "block_id": block,
-            "optional": optional,
-            "label": {"type": "plain_text", "text": label},
-            "element": {
-                "type": "plain_text_input",
-                "action_id": "value",
-                "placeholder": {"type": "plain_text", "text": placeholder},
-            },
-        }
 
-    return {
-        "type": "modal",
-        "callback_id": "model_add",
-        "private_metadata": f"{channel} {name}",
-        "title": {"type": "plain_text", "text": "Add a model"},
-        "submit": {"type": "plain_text", "text": "Open pull request"},
-        "close": {"type": "plain_text", "text": "Cancel"},
-        "blocks": [
-            section(f"A new endpoint {code(name)}, made like {code(template)}."),
-            field("hf_id", "Model on Hugging Face", optional=False, placeholder="Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"),
-            field("context", "Context", optional=True, placeholder="the largest that fits, at most the template's"),
-            field("served", "Served name", optional=True, placeholder="from the model's name"),
-        ],
+@dataclass(frozen=True)
+class ChangeForm:
+    """The form of `/model add` and `/model swap`: what was typed, and what comes of it.
+
+    `options` are those of the second page; `names` the endpoints to choose from; `summary`, `sizing` and `files` the
+    change as it would be opened; `problem` why there is none (plain text); `figures` the options to ask for when
+    Hugging Face did not tell, each with its words and an example.
+    """
+
+    verb: Verb
+    commit: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] = ()
+    summary: tuple[tuple[str, str], ...] = ()
+    verdict: str = ""
+    sizing: tuple[tuple[str, str, str, bool], ...] = ()
+    files: tuple[tuple[str, int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    figures: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "Add a model" if self.verb == "add" else "Swap a model"
+
+    def derived(self, label: str) -> str:
+        return dict(self.summary).get(label, "")
+
+
+def change_form(form: ChangeForm) -> Block:
+    """What to fill in, then what it comes to: the contract with its derived values, the sizing, the files."""
+    values = form.values
+    blocks: Blocks = []
+    if form.verb == "add":
+        hint = "A DNS label: small letters, digits and dashes"
+        initial = values.get("name", "")
+        blocks.append(
+            text_input("name", "Name", initial=initial, placeholder="coder-mini", hint=hint, live=True, longest=63)
+        )
+    else:
+        blocks.append(choice("name", "Endpoint", form.names, values.get("name", "")))
+    blocks.append(_model_field(values.get("hf_id", "")))
+    blocks += [
+        text_input(option, words.capitalize(), initial=values.get(option, ""), hint=f"e.g. {example}", live=True)
+        for option, words, example in form.figures
+    ]
+    if form.verb == "add":
+        blocks.append(
+            choice("like", "Made like", form.names, values.get("like", ""), hint="The template of its manifests")
+        )
+    for key, label, row in (("context", "Context", "Context"), ("served", "Served name", "Served name")):
+        told = form.derived(row)
+        blocks.append(
+            text_input(
+                key,
+                label,
+                initial=values.get(key, ""),
+                placeholder=f"{told} (derived)" if told else "derived from the model",
+                optional=True,
+                live=True,
+                longest=100,
+            )
+        )
+    blocks.append(text_input("reason", "Because", initial=values.get("reason", ""), optional=True, longest=300))
+    said = "  ".join(code(f"{key}={value}") for key, value in form.options)
+    blocks.append(actions(button("Advanced …", ADVANCED, form.verb)))
+    blocks += [context(said)] if said else []
+    blocks += [divider(), *_outlook(form)]
+    metadata = json.dumps({"verb": form.verb, "commit": form.commit, "options": form.options}, ensure_ascii=False)
+    return modal(CHANGE_FORM, form.name, fitted(blocks, VIEW_BLOCKS), submit="Open pull request", metadata=metadata)
+
+
+def _model_field(hf_id: str) -> Block:
+    element: Block = {
+        "type": "external_select",
+        "action_id": f"{TYPED}:hf_id",
+        "min_query_length": 2,
+        "placeholder": plain_text("Search the Hub, or type organisation/name", 150),
     }
+    if hf_id:
+        element["initial_option"] = option(hf_id, hf_id[:150])
+    return _input("hf_id", "Model on Hugging Face", element, hint="", optional=False, live=True)
+
+
+def _outlook(form: ChangeForm) -> Blocks:
+    """What the pull request would be, as far as is known by now."""
+    if form.problem:
+        return [section(f"❌ {inline(form.problem, 1500)}")]
+    if not form.summary:
+        return [context("Choose a model: what follows from it is shown here before anything is opened.")]
+    blocks = [
+        section("*The contract*"),
+        *fields([f"*{inline(k, 60)}*\n{inline(v, 200)}" for k, v in form.summary[:20]]),
+    ]
+    if form.verdict:
+        icon = "✅" if form.verdict == "fits" else "⚠️"
+        rows = [
+            f"{'✔️' if ok else '✖️'} {inline(label, 80)}: {inline(value, 60)} of {inline(limit, 60)}"
+            for label, value, limit, ok in form.sizing
+        ]
+        blocks.append(section("\n".join([f"{icon} *Sizing: {inline(form.verdict, 40)}*", *rows])))
+    if form.warnings:
+        blocks.append(section("\n".join(f"⚠️ {inline(text, 300)}" for text in form.warnings[:8])))
+    changed = [f"{code(path)} +{plus} −{minus}" for path, plus, minus in form.files[:20]]
+    blocks.append(section("\n".join([f"*The pull request*: {len(form.files)} files", *changed])))
+    return blocks
+
+
+def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: str) -> Block:
+    """The second page: what is rarely said. Extra arguments are one a line."""
+    given = dict(options)
+    arguments = "\n".join(value for key, value in options if key == "arg")
+    rows = [
+        ("quantization", "Quantization", "awq_marlin, or none"),
+        ("gpu-util", "GPU memory utilization", "0.9"),
+        ("storage", "Volume", "20Gi"),
+        ("price-in", "Price per input token, dollars", "0.0000005"),
+        ("price-out", "Price per output token, dollars", "0.0000015"),
+    ]
+    rows += [("group", "Group", "coding-assistant")] if verb == "add" else []
+    blocks = [
+        text_input(key, label, initial=given.get(key, ""), placeholder=f"e.g. {example}", optional=True, longest=100)
+        for key, label, example in rows
+    ]
+    hint = "One a line, e.g. --enable-prefix-caching"
+    blocks.append(
+        text_input(
+            "arg", "Arguments of vLLM", initial=arguments, hint=hint, optional=True, multiline=True, longest=1000
+        )
+    )
+    return modal(ADVANCED_FORM, "Advanced", blocks, submit="Use these", metadata=metadata)
+
+
+def typed(view: Block) -> dict[str, str]:
+    """What stands in a form's fields, by block id; empty ones are left out."""
+    values = {}
+    for block, states in view["state"]["values"].items():
+        for state in states.values():
+            value = state.get("value") or (state.get("selected_option") or {}).get("value")
+            value = value or state.get("selected_date_time") or ""
+            if str(value).strip():
+                values[block] = str(value).strip()
+    return values
+
+
+def model_options(found: tuple[str, ...], typed_text: str) -> list[Block]:
+    """What the search field offers: the Hub's models, and first what was typed, if it can be an id."""
+    ids = dict.fromkeys([*([typed_text] if typed_text.count("/") == 1 else []), *found])
+    return [option(hf_id, hf_id) for hf_id in ids if len(hf_id) <= 150 and plain(hf_id) == hf_id][:CHOICES]

@@ -75,6 +75,11 @@ def clock(at: datetime) -> str:
     return f"<!date^{int(at.timestamp())}^{{time}}|{at:%H:%M} UTC>"
 
 
+def moment(at: datetime) -> str:
+    """The reader's own day and time: for what is more than some hours away."""
+    return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
+
+
 def person(user: str) -> str:
     """Who did something; empty is the bot itself."""
     return f"<@{user}>" if user else "Stoker"

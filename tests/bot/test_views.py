@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
 from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull, Request, Status, Vote
-from bot.views import KeepUntil, View, add_form, card, clock, escape, keep_form, lines, reminder, unmarked
+from bot.views import KeepUntil, View, card, clock, escape, keep_form, lines, reminder, unmarked
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -114,10 +114,3 @@ def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
 def test_plain_words_have_no_markup() -> None:
     """A form's errors are shown as they are."""
     assert unmarked(f"`m` is kept until {clock(NOW)}") == f"m is kept until {NOW:%H:%M} UTC"
-
-
-def test_the_form_keeps_slacks_limits() -> None:
-    """Titles and labels of the modal."""
-    form = add_form("coder-mini", "C1", "coder-chat")
-    assert len(form["title"]["text"]) <= 24
-    assert len(form["submit"]["text"]) <= 24

@@ -1,0 +1,33 @@
+# Without a model id a form asks: it searches the Hub, and shows what would be opened before anything is.
+given speed 120
+
+@dev /model add coder-mini
+expect "Model on Hugging Face"
+@dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+expect "Sizing: fits" within 20s
+expect "serving/coder-mini/deployment.yaml"
+@dev fills "Context" with "a lot"
+expect "give tokens, like 16384" within 20s
+@dev fills "Context" with "8192"
+expect "8192" within 20s
+@dev clicks "Advanced …"
+expect "Volume"
+@dev fills "Volume" with "huge"
+@dev submits
+expect "give it like 20Gi"
+@dev fills "Volume" with "30Gi"
+@dev submits
+expect "storage=30Gi" within 20s
+@dev submits
+expect "Add coder-mini" within 20s
+expect "Pull request #1" within 20s
+expect "8192"
+expect "30Gi"
+
+@dev /model swap
+expect "Endpoint"
+@dev fills "Endpoint" with "coder-chat"
+@dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
+expect "does not fit" within 20s
+@dev submits
+expect "does not fit"
