@@ -45,14 +45,23 @@ async def request(svc: Services, wanted: Request, delivery: str) -> Operation:
 
 async def enqueue(svc: Services, op: Operation) -> None:
     """See that a task carries the operation on; a second one for the same stretch of its life is not made."""
-    match op.status:
-        case Status.REQUESTED:
-            stretch = "plan"
-        case Status.AWAITING:
-            stretch = "close" if is_closing(op) else "present"
-        case _:
-            stretch = "run"
-    await svc.docket.add("advance", key=f"{op.id}:{stretch}:{len(op.votes)}")(op.id)
+    await svc.docket.add("advance", key=task_key(op))(op.id)
+
+
+def task_key(op: Operation) -> str:
+    """The key of the task that works on an operation now: at most one task has it, and one with another does not work.
+
+    A killed task is delivered again under its old key, perhaps long after the operation went on.
+    """
+    if op.failure:
+        stretch = "undo"
+    elif op.status is Status.AWAITING:
+        stretch = "close" if is_closing(op) else "present"
+    elif op.status is Status.REQUESTED and op.request.kind is not Kind.GPU_DOWN:
+        stretch = "plan"
+    else:
+        stretch = "run"
+    return f"{op.id}:{stretch}:{len(op.votes)}"
 
 
 def is_closing(op: Operation) -> bool:
@@ -273,8 +282,7 @@ async def _fail(svc: Services, op_id: str, why: str, details: str = "") -> None:
         op = await svc.store.update(
             op_id, lambda op: op.model_copy(update={"failure": why, "updated": now, "notes": (*op.notes, *seen)})
         )
-        # A task's own key is taken while it runs, so the undoing is a task of its own.
-        await svc.docket.add("advance", key=f"{op_id}:undo")(op_id)
+        await enqueue(svc, op)
 
 
 async def refuse(svc: Services, op: Operation, why: str) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import assert_never
 
 import structlog
-from docket import Depends, ExponentialRetry, Perpetual, Retry
+from docket import Depends, ExponentialRetry, Perpetual, Retry, TaskKey
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
@@ -22,12 +22,14 @@ _TELLING = timedelta(seconds=20)
 """For this long an end is still being told by whoever wrote it."""
 
 
-async def advance(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+async def advance(op_id: str, key: str = TaskKey(), svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Carry an operation on from wherever it is."""
     async with life.settled(svc, op_id, retry):
         op = await svc.store.load(op_id)
         if op.status.final:
             await life.tell_end(svc, op)
+        elif key != life.task_key(op):
+            await life.enqueue(svc, op)
         elif op.status is Status.AWAITING and not op.failure:
             await (pulls.close(svc, op) if life.is_closing(op) else life.present(svc, op))
         else:

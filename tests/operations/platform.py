@@ -1,0 +1,168 @@
+"""The bot, in this process or as one of its own, against a whole platform on loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from ruamel.yaml import YAML
+
+from bot.app import run
+from bot.settings import Settings, load_config
+from sandbox.cluster import Cluster
+from sandbox.faults import Faults
+from sandbox.git import seed
+from sandbox.github import GitHub
+from sandbox.github_pulls import Pull
+from sandbox.huggingface import Hub
+from sandbox.kubernetes import KubernetesAPI, Object
+from sandbox.process import free_port
+from sandbox.serving import Serving
+from sandbox.slack import Workspace
+from sandbox.world import REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
+
+PATIENCE = 90.0
+"""Seconds until something must be seen; a busy machine is much slower than an idle one."""
+
+CALM = {"idle": {"remind_after": "10m", "down_after": "60m"}, "slack": {"update_every": "1s"}}
+"""Nothing is brought down, and messages are written at once."""
+
+
+@dataclass
+class Platform:
+    """What a test acts on and looks at."""
+
+    workspace: Workspace
+    github: GitHub
+    cluster: Cluster
+    serving: Serving
+    faults: Faults
+    redis: Redis
+    environment: dict[str, str]
+    directory: Path
+    running: asyncio.Task[None] | None = None
+
+    @property
+    def webhook_url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['STOKER_PORT']}/github/webhook"
+
+    @property
+    def remote(self) -> Path:
+        return self.directory / "platform.git"
+
+    def visible(self, user: str = "dev") -> list[str]:
+        """Every message that the user sees now, also the ephemeral ones."""
+        return self.workspace.now_visible(user)
+
+    async def say(self, user: str, text: str) -> None:
+        await self.workspace.command(user, text)
+
+    async def click(self, user: str, label: str) -> None:
+        await self.workspace.click(user, label, timeout=PATIENCE)
+
+    async def sees(self, text: str, user: str = "dev") -> str:
+        """The message in which the text is seen, as soon as it is."""
+
+        def found() -> str | None:
+            return next((seen for seen in reversed(self.visible(user)) if text.casefold() in seen.casefold()), None)
+
+        await self.until(
+            found, lambda: f"“{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user))
+        )
+        return found() or ""
+
+    async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] = lambda: "it never held") -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not holds():
+                    if self.running and self.running.done():
+                        self.running.result()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(otherwise()) from None
+
+    def pull(self, number: int = 1) -> Pull:
+        return self.github._pulls[number]
+
+    @property
+    def pulls(self) -> list[Pull]:
+        return list(self.github._pulls.values())
+
+    def object(self, kind: str, name: str, namespace: str = "serving") -> Object | None:
+        return self.cluster.store.get(kind, name, namespace)
+
+    async def start(self) -> None:
+        """Start the bot in this process."""
+        values = {name.lower(): value for name, value in self.environment.items()}
+        settings = Settings.model_validate(values)
+        settings = settings.model_copy(update={"config": load_config(Path(values["stoker_config"]))})
+        self.running = asyncio.create_task(run(settings))
+        await self.workspace.connected(PATIENCE)
+
+    async def stop(self) -> None:
+        if self.running:
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
+            self.running = None
+
+
+@asynccontextmanager
+async def platform(
+    directory: Path,
+    redis_url: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    speed: float = 2000,
+    started: bool = True,
+    wired: Callable[[dict[str, str]], Any] | None = None,
+) -> AsyncIterator[Platform]:
+    """Everything but the bot's own process; with `started` the bot runs in this one.
+
+    `wired` is an async context manager that may put something of its own between the bot and an address.
+    """
+    faults, port = Faults(), free_port()
+    async with AsyncExitStack() as stack:
+        redis = Redis.from_url(redis_url)
+        stack.push_async_callback(redis.aclose)
+        await redis.flushall()
+        bare = directory / "platform.git"
+        await seed(SAMPLE, bare)
+        github = await stack.enter_async_context(GitHub(bare, faults, repository=REPOSITORY))
+        github.webhook(f"http://127.0.0.1:{port}/github/webhook", WEBHOOK_SECRET)
+        hub = await stack.enter_async_context(Hub(faults))
+        api = await stack.enter_async_context(KubernetesAPI())
+        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults))
+        serving = await stack.enter_async_context(Serving(cluster, faults))
+        workspace = await stack.enter_async_context(Workspace(faults))
+        config = directory / "stoker.yaml"
+        with config.open("w", encoding="utf-8") as file:
+            YAML().dump(merged(merged(policy(speed), CALM), settings or {}), file)
+        environment = {
+            "SLACK_BOT_TOKEN": workspace.bot_token,
+            "SLACK_APP_TOKEN": workspace.app_token,
+            "SLACK_API_URL": workspace.api_url,
+            "GITHUB_TOKEN": github.token,
+            "GITHUB_API_URL": github.api_url,
+            "GITHUB_REPOSITORY": REPOSITORY,
+            "GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "GIT_REMOTE_URL": github.git_url,
+            "REDIS_URL": redis_url,
+            "LITELLM_URL": serving.litellm_url,
+            "VLLM_URL_TEMPLATE": serving.vllm_url_template,
+            "HF_ENDPOINT": hub.url,
+            "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig")),
+            "STOKER_CONFIG": str(config),
+            "STOKER_DATA_DIR": str(directory / "data"),
+            "STOKER_HOST": "127.0.0.1",
+            "STOKER_PORT": str(port),
+        }
+        if wired:
+            await stack.enter_async_context(wired(environment))
+        it = Platform(workspace, github, cluster, serving, faults, redis, environment, directory)
+        if started:
+            await it.start()
+            stack.push_async_callback(it.stop)
+        yield it
