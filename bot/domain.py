@@ -58,6 +58,8 @@ class Request(_Value):
     at: datetime
     hold: timedelta | None = None
     reason: str = ""
+    keep: bool = False
+    """Leave the model up even if its smoke tests fail, for somebody to look at."""
     hf_id: str = ""
     options: tuple[tuple[str, str], ...] = ()
 
@@ -110,6 +112,21 @@ class Check(_Value):
     name: str
     passed: bool
     evidence: str
+    warning: bool = False
+    """Passed, but somebody should look at it."""
+
+
+class SmokeRun(_Value):
+    """A good run of an endpoint's smoke tests: what the next one is compared with."""
+
+    at: datetime
+    model: str
+    image: str
+    answer: str
+    """To a fixed question at temperature 0."""
+    seconds: float
+    first_token_seconds: float | None = None
+    tokens_per_second: float | None = None
 
 
 class Note(_Value):

@@ -1,4 +1,4 @@
-"""What is remembered of sessions on the GPU: the watch's memory of each, the bot's own requests, and the bills.
+"""What is remembered of sessions on the GPU: the watch's memory of each, what the bot itself asked, and the bills.
 
 In Redis, beside the store and under the same hash tag. Nothing here decides anything.
 """
@@ -12,7 +12,7 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from bot.domain import Bill, Own, Session
+from bot.domain import Bill, Own, Session, SmokeRun
 from bot.store import PREFIX, redis_errors
 
 _OWN_LONGEST = timedelta(minutes=10)
@@ -58,6 +58,16 @@ class Sessions:
                     pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "tokens", sum(own.tokens for own in asked))
                     pipe.zrem(f"{PREFIX}:own:{model}:asking", run)
                     await pipe.execute()
+
+    async def last_good_run(self, model: str) -> SmokeRun | None:
+        """What the endpoint's smoke tests measured the last time that all of them passed at full speed."""
+        with redis_errors():
+            text = await self._redis.hget(f"{PREFIX}:good-runs", model)
+        return SmokeRun.model_validate_json(text) if text else None
+
+    async def keep_good_run(self, model: str, run: SmokeRun) -> None:
+        with redis_errors():
+            await self._redis.hset(f"{PREFIX}:good-runs", model, run.model_dump_json())
 
     # The bills
 

@@ -23,10 +23,11 @@ TOPICS = (
     Topic("status", "", "who holds it, for which model, since when, what it has cost"),
     Topic(
         "up",
-        "NAME [for 2h] [because …]",
+        "NAME [keep] [for 2h] [because …]",
         "bring a model up; a teammate approves",
         example="{gpu} for 2h because demo tonight",
-        more="The card shows the commit, what will be synced and what it costs. The lease starts when the model answers.",
+        more="The card shows the commit, what will be synced and what it costs. The lease starts when the model answers."
+        " With `keep` it stays up even if its smoke tests fail.",
     ),
     Topic(
         "down",
@@ -60,11 +61,13 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
         case "help":
             return guide("/gpu", ABOUT, TOPICS, " ".join(said.names), await names(svc))
         case "up":
-            if len(said.names) != 1:
-                raise Misunderstood("Say which model: `/gpu up NAME [for 2h] [because …]`.")
+            models = [name for name in said.names if name.lower() != "keep"]
+            if len(models) != 1:
+                raise Misunderstood("Say which model: `/gpu up NAME [keep] [for 2h] [because …]`.")
             wanted = Request(
                 kind=Kind.GPU_UP,
-                model=said.names[0],
+                model=models[0],
+                keep=len(models) < len(said.names),
                 actor=command["user_id"],
                 channel=svc.config.slack.channel,
                 at=svc.clock(),

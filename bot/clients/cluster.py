@@ -54,6 +54,8 @@ class Workload(BaseModel, frozen=True):
     service: str
     port: int
     image: str
+    model: str
+    """What is served: a model id on the Hub, or a path."""
     kind: Kind
 
 
@@ -341,6 +343,7 @@ def _workload(deployment: KubeObject, services: Iterable[KubeObject]) -> Workloa
         service=service,
         port=port,
         image=engine.get("image", ""),
+        model=_argument(engine, "--model") or _argument(engine, "--model-id") or "",
         kind=_kind(deployment, engine, served_name),
     )
 

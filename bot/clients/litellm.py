@@ -34,6 +34,8 @@ class GatewayAnswer(BaseModel, frozen=True):
     api_base: str | None
     seconds: float
     version: str | None
+    tokens: int = 0
+    """Of the question and the answer together."""
 
 
 class LiteLLM:
@@ -76,6 +78,7 @@ class LiteLLM:
             api_base=headers.get("x-litellm-model-api-base"),
             seconds=time.perf_counter() - start,
             version=headers.get("x-litellm-version"),
+            tokens=int((body(response).get("usage") or {}).get("total_tokens") or 0),
         )
 
     async def aliases(self) -> tuple[str, ...]:

@@ -21,7 +21,18 @@ Kind = Literal["chat", "completion", "embedding"]
 
 # The first request after a start may compile kernels; later ones answer within a second or two.
 ANSWER_TIMEOUT = httpx.Timeout(10.0, read=120.0)
-MAX_TOKENS = 16
+# Enough to tell how fast tokens come, and few enough for a second or two. At temperature 0 the answer is the same
+# each time, as long as the model, the engine and the machine are.
+_SAME_EACH_TIME = {"max_tokens": 48, "temperature": 0, "seed": 0}
+
+# How base models are asked to fill in the middle, by what their names hold: vLLM's `suffix` is not for them.
+_FIM = (
+    (("starcoder", "granite", "smollm"), "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
+    (("deepseek-coder",), "<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),
+    (("codellama",), "<PRE> {prefix} <SUF>{suffix} <MID>"),
+    (("codestral",), "[SUFFIX]{suffix}[PREFIX]{prefix}"),
+    (("qwen2.5-coder", "qwen3-coder", "codegemma"), "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
+)
 
 # Which samples of /metrics feed which field; the last two are TEI's. The parser ends every counter's name in `_total`.
 SIGNALS = {
@@ -43,6 +54,13 @@ class Answer(BaseModel, frozen=True):
     completion_tokens: int
     seconds: float
     first_token_seconds: float | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The speed of generation, without the first token, which waits for the prompt to be read."""
+        if self.first_token_seconds is None or self.completion_tokens < 2 or self.seconds <= self.first_token_seconds:
+            return None
+        return (self.completion_tokens - 1) / (self.seconds - self.first_token_seconds)
 
 
 class VLLM:
@@ -75,9 +93,16 @@ class VLLM:
         refuse_if_busy(SYSTEM, response)
         return response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
-    async def ask(self, url: str, key: SecretStr | None, model: str, kind: Kind) -> Answer:
-        """One small request of the endpoint's kind; chat and completion are streamed, to time the first token."""
+    async def ask(
+        self, url: str, key: SecretStr | None, model: str, kind: Kind, *, prompt: str | None = None
+    ) -> Answer:
+        """One small request of the endpoint's kind; chat and completion are streamed, to time the first token.
+
+        `prompt` is what is to be completed instead of the fixed one.
+        """
         path, question = trial_request(kind, model)
+        if prompt is not None:
+            question |= {"prompt": prompt}
         if kind == "embedding":
             return await self._embed(f"{url}{path}", key, question)
         question |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -148,12 +173,21 @@ def trial_request(kind: Kind, model: str) -> tuple[str, dict[str, Any]]:
     match kind:
         case "chat":
             messages = [{"role": "user", "content": "Say hello in one short sentence."}]
-            return "/v1/chat/completions", {"model": model, "messages": messages, "max_tokens": MAX_TOKENS}
+            return "/v1/chat/completions", {"model": model, "messages": messages} | _SAME_EACH_TIME
         case "completion":
             prompt = "def add(a, b):\n    return"
-            return "/v1/completions", {"model": model, "prompt": prompt, "max_tokens": MAX_TOKENS}
+            return "/v1/completions", {"model": model, "prompt": prompt} | _SAME_EACH_TIME
         case "embedding":
             return "/v1/embeddings", {"model": model, "input": "hello"}
+
+
+def fim_prompt(model: str) -> str | None:
+    """A prompt whose middle is missing, in the tokens of the model's family; None for a family without any."""
+    name = model.lower()
+    for families, template in _FIM:
+        if any(family in name for family in families):
+            return template.format(prefix="def add(a, b):\n    return ", suffix="\n\nprint(add(1, 2))\n")
+    return None
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:

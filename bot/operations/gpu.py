@@ -206,8 +206,17 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
     ready = await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, datetime))
     lease = await renew(svc, lease, lambda held: held.started(ready)) or lease
     await enter(svc, op.id, "smoke tests")
-    op = await run_smoke(svc, op.id, model, plan.commit)
     ends = f" until {clock(lease.ends)}" if lease.ends else ""
+    try:
+        await run_smoke(svc, op.id, model, plan.commit)
+    except SmokeFailed as failed:
+        if not op.request.keep:
+            raise
+        left = (
+            f"{code(model)} is left up, as `keep` was said; <@{lease.holder}> holds the GPU{ends}. `/gpu down` ends it."
+        )
+        await finish(svc, op.id, Status.FAILED, f"{failed.message} {left}")
+        return
     await finish(
         svc,
         op.id,
@@ -227,7 +236,8 @@ async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Opera
     op = await svc.store.update(op_id, lambda op: op.model_copy(update={"checks": results}), event="smoke tested")
     failed = [check for check in results if not check.passed]
     if failed:
-        raise SmokeFailed(f"Smoke test failed: {escape(failed[0].name)} — {escape(failed[0].evidence)}.")
+        more = f" ({len(failed)} of {len(results)} failed)" if len(failed) > 1 else ""
+        raise SmokeFailed(f"Smoke test failed: {escape(failed[0].name)} — {escape(failed[0].evidence)}{more}.")
     return op
 
 

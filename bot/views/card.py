@@ -199,8 +199,8 @@ def _took(phase: Phase, now: datetime) -> str:
 
 def _smoke(results: tuple[Check, ...]) -> str:
     """What failed with its evidence; what passed by name, for its evidence is in the thread."""
-    good = [check for check in results if check.passed]
-    rows = [_check(check) for check in results if not check.passed][:10]
+    good = [check for check in results if check.passed and not check.warning]
+    rows = [_check(check) for check in results if check not in good][:10]
     if good:
         names = ", ".join(inline(check.name, 80) for check in good[:20])
         rows.append(f"✅ {len(good)} of {len(results)} passed: {names}")
@@ -208,7 +208,8 @@ def _smoke(results: tuple[Check, ...]) -> str:
 
 
 def _check(check: Check) -> str:
-    return f"{'✅' if check.passed else '❌ failed:'} {inline(check.name, 80)} — {inline(check.evidence, 500)}"
+    icon = "❌ failed:" if not check.passed else "⚠️" if check.warning else "✅"
+    return f"{icon} {inline(check.name, 80)} — {inline(check.evidence, 500)}"
 
 
 def _vote(vote: Vote) -> str:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from bot.clients.vllm import VLLM
+from bot.clients.vllm import VLLM, Answer, fim_prompt
 from bot.domain import Activity
 from bot.errors import BotError, Unavailable
 from tests.clients.wire import Wire, client, nobody, wire
@@ -180,3 +180,28 @@ async def test_metrics_without_the_signals_do_not_look_idle(server: Wire, vllm: 
     server.on("GET", "/metrics", text=text)
     with pytest.raises(Unavailable):
         await vllm.activity(server.url)
+
+
+def test_the_speed_is_that_of_the_tokens_after_the_first() -> None:
+    """The first one waits for the prompt; without two there is no speed."""
+    answer = Answer(text="", prompt_tokens=5, completion_tokens=11, seconds=1.5, first_token_seconds=0.5)
+    assert answer.tokens_per_second == 10
+    assert answer.model_copy(update={"completion_tokens": 1}).tokens_per_second is None
+    assert answer.model_copy(update={"first_token_seconds": None}).tokens_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("model", "begins"),
+    [
+        ("Qwen/Qwen2.5-Coder-1.5B", "<|fim_prefix|>def add"),
+        ("bigcode/starcoder2-3b", "<fim_prefix>def add"),
+        ("deepseek-ai/deepseek-coder-1.3b-base", "<｜fim▁begin｜>def add"),
+        ("codellama/CodeLlama-7b-hf", "<PRE> def add"),
+    ],
+)
+def test_each_family_fills_in_the_middle_in_its_own_tokens(model: str, begins: str) -> None:
+    """A family without such tokens is not asked."""
+    prompt = fim_prompt(model)
+    assert prompt
+    assert prompt.startswith(begins)
+    assert fim_prompt("meta-llama/Llama-3-8B") is None
