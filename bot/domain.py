@@ -17,6 +17,8 @@ class _Value(BaseModel):
 class Kind(StrEnum):
     GPU_UP = "gpu up"
     GPU_DOWN = "gpu down"
+    GPU_EXTEND = "gpu extend"
+    GPU_RELEASE = "gpu release"
     MODEL_ADD = "model add"
     MODEL_SWAP = "model swap"
 
@@ -24,10 +26,12 @@ class Kind(StrEnum):
 class Status(StrEnum):
     """`requested → awaiting approval → approved → running → …`; the last six are final.
 
+    `waiting for the GPU` comes before the approval, or after it when somebody else was quicker.
     `refused` is our addition to the specification: a request that could not work, told to its sender alone.
     """
 
     REQUESTED = "requested"
+    WAITING = "waiting for the GPU"
     AWAITING = "awaiting approval"
     APPROVED = "approved"
     RUNNING = "running"
@@ -40,7 +44,7 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self not in (Status.REQUESTED, Status.AWAITING, Status.APPROVED, Status.RUNNING)
+        return self not in (Status.REQUESTED, Status.WAITING, Status.AWAITING, Status.APPROVED, Status.RUNNING)
 
 
 class AlreadyDecided(BotError):
@@ -90,6 +94,8 @@ class Plan(_Value):
     applications: tuple[str, ...] = ()
     estimate_usd: float | None = None
     pull: Pull | None = None
+    lease: "Lease | None" = None
+    """Whose lease it replaces, prolongs or breaks: the plan is void when the GPU has changed hands since."""
 
 
 class Vote(_Value):
@@ -97,6 +103,8 @@ class Vote(_Value):
     at: datetime
     approve: bool
     reason: str = ""
+    override: bool = False
+    """An admin's, in an emergency: it stands for the whole quorum, and is marked wherever it is told."""
 
 
 class Phase(_Value):
@@ -161,6 +169,7 @@ class Operation(_Value):
     cancelled_by: str = ""
     expires: datetime | None = None
     message: Message | None = None
+    waiting: "Waiting | None" = None
 
     def moved(self, status: Status, now: datetime, **changes: object) -> "Operation":
         """The operation in its next status; AlreadyDecided when it is over or the step is not allowed."""
@@ -199,15 +208,16 @@ class Operation(_Value):
 
 _OVER = (Status.FAILED, Status.CANCELLED)
 _NEXT: dict[Status, tuple[Status, ...]] = {
-    Status.REQUESTED: (Status.AWAITING, Status.RUNNING, Status.REFUSED, *_OVER),
+    Status.REQUESTED: (Status.AWAITING, Status.WAITING, Status.RUNNING, Status.REFUSED, *_OVER),
+    Status.WAITING: (Status.AWAITING, Status.APPROVED, Status.DENIED, Status.EXPIRED, *_OVER),
     Status.AWAITING: (Status.APPROVED, Status.DENIED, Status.EXPIRED, *_OVER),
-    Status.APPROVED: (Status.RUNNING, Status.AWAITING, *_OVER),
-    Status.RUNNING: (Status.SUCCEEDED, Status.AWAITING, *_OVER),
+    Status.APPROVED: (Status.RUNNING, Status.AWAITING, Status.WAITING, *_OVER),
+    Status.RUNNING: (Status.SUCCEEDED, Status.AWAITING, Status.WAITING, *_OVER),
 }
 
 
 def _by_whom(op: Operation) -> str:
-    if op.votes and op.status not in (Status.AWAITING, Status.REQUESTED):
+    if op.votes and op.status not in (Status.AWAITING, Status.REQUESTED, Status.WAITING):
         vote = op.votes[-1]
         return f", {'approved' if vote.approve else 'denied'} by <@{vote.by}> at {vote.at:%H:%M} UTC"
     return ""
@@ -257,6 +267,24 @@ class Lease(_Value):
     def started(self, ready: datetime) -> "Lease":
         """The lease once its model is ready; the first time counts."""
         return self if self.ready else self.model_copy(update={"ready": ready, "ends": ready + self.hold})
+
+
+class Waiting(_Value):
+    """What stands between a request and the GPU, as last looked at."""
+
+    model: str = ""
+    holder: str = ""
+    fence: int = 0
+    """The lease that is in the way; 0 when it is only the others who wait."""
+    since: datetime | None = None
+    until: datetime | None = None
+    reason: str = ""
+    ahead: int | None = None
+    """How many wait before this one; None: it does not queue."""
+    free_at: datetime | None = None
+    """When its turn comes at the latest, unless somebody extends."""
+    offer: datetime | None = None
+    """The GPU is offered to this request until then."""
 
 
 class Alert(_Value):

@@ -4,6 +4,7 @@ Asked again at every click, because a button may be older than a person's role.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from bot.domain import Operation
 from bot.settings import Config
@@ -58,6 +59,32 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
     if any(vote.by == actor for vote in op.votes):
         return refuse("You have already approved this; another approver is needed as well.")
     return ALLOW
+
+
+def may_override(actor: str, reason: str, people: People) -> Verdict:
+    if actor not in people.admins:
+        names = ", ".join(f"<@{user}>" for user in sorted(people.admins)) or "nobody (`roles.admins` is empty)"
+        return refuse(f"Only an admin may override an approval, in an emergency: {names}.")
+    if not reason:
+        return refuse("Say why: an override needs its reason, which the channel and the audit log show.")
+    return ALLOW
+
+
+def is_approved(op: Operation, config: Config) -> bool:
+    """Enough approvals, or an admin's override."""
+    return len(op.approvals) >= config.approvals.quorum or any(vote.override for vote in op.approvals)
+
+
+def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
+    """Whether an approval that was given while waiting still counts when the turn comes."""
+    return is_approved(op, config) and all(now - vote.at < config.approvals.expire_after for vote in op.approvals)
+
+
+def may_release(actor: str, reason: str, people: People) -> Verdict:
+    if actor not in people.admins:
+        names = ", ".join(f"<@{user}>" for user in sorted(people.admins)) or "nobody (`roles.admins` is empty)"
+        return refuse(f"Only an admin may break somebody's lease: {names}. Ask the holder, or bring your own down.")
+    return ALLOW if reason else refuse("Say why: `/gpu release because …`. Everybody sees the reason.")
 
 
 def may_deny(op: Operation, actor: str, people: People) -> Verdict:

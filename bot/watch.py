@@ -71,7 +71,7 @@ async def _sample(svc: Services, lease: Lease, workload: Workload, now: datetime
 
 async def _waiting(svc: Services) -> int:
     """How many people wait for the GPU."""
-    return 0
+    return len(await svc.leases.queue())
 
 
 async def _act(svc: Services, lease: Lease, session: Session, decision: Decision, now: datetime) -> None:

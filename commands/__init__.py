@@ -3,7 +3,7 @@
 from slack_bolt.async_app import AsyncApp
 
 from bot.services import Services
-from commands import approval, change, gpu, model, reminder
+from commands import approval, change, gpu, model, reminder, waiting
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -13,3 +13,4 @@ def register(app: AsyncApp, svc: Services) -> None:
     approval.register(app, svc)
     reminder.register(app, svc)
     change.register(app, svc)
+    waiting.register(app, svc)

@@ -43,7 +43,7 @@ def register(app: AsyncApp, svc: Services) -> None:
         await ack()
         verb, _, op_id = view["private_metadata"].partition(":")
         actor, reason = body["user"]["id"], typed(view).get("reason", "")
-        work = _vote(svc, op_id, actor, approve=verb == "approve", reason=reason)
+        work = _vote(svc, op_id, actor, approve=verb != "deny", reason=reason, override=verb == "override")
         await answered(whisperer(svc, svc.config.slack.channel, actor), work)
 
     @app.action(CANCEL)
@@ -52,8 +52,10 @@ def register(app: AsyncApp, svc: Services) -> None:
         await answered(respond, _cancel(svc, action["value"], body["user"]["id"]))
 
 
-async def _vote(svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "") -> None:
-    await vote(svc, op_id, actor, approve=approve, reason=reason)
+async def _vote(
+    svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "", override: bool = False
+) -> None:
+    await vote(svc, op_id, actor, approve=approve, reason=reason, override=override)
 
 
 async def _ask_why(svc: Services, choice: str, trigger: str) -> None:

@@ -1,22 +1,24 @@
 """`/gpu`: who has it, bring up, bring down."""
 
+from datetime import timedelta
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import GpuUser
-from bot.domain import Kind, Lease, Request
-from bot.durations import show_duration
+from bot.domain import Kind, Lease, Request, Status
+from bot.durations import parse_duration, show_duration
 from bot.errors import Unavailable
+from bot.operations import queue
 from bot.operations.down import bring_down_without_redis, down_request
 from bot.operations.life import request
 from bot.operations.receipt import running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
-from bot.views import ADOPT, busy_line, clock, code, money
+from bot.views import busy_line, clock, code, money
 from commands.answers import answered
 from commands.guide import Topic, guide, names, unknown
-from commands.words import Misunderstood, read
+from commands.words import Misunderstood, Words, read
 
 ABOUT = "the shared GPU"
 TOPICS = (
@@ -36,16 +38,27 @@ TOPICS = (
         example="{gpu}",
         more="Without a name, whatever holds the GPU goes down. It works without Redis too, if you say the name.",
     ),
+    Topic(
+        "extend",
+        "1h [NAME]",
+        "prolong your lease",
+        example="1h",
+        more="Within the limit at once; over it, an approver decides.",
+    ),
+    Topic("queue", "", "who waits for the GPU, and when their turn comes"),
+    Topic("leave", "", "leave the queue"),
+    Topic(
+        "release",
+        "[NAME] because …",
+        "admins: break somebody's lease, in public",
+        example="because the demo is over and nobody answers",
+        more="Another approver agrees first. The holder and the channel see the reason.",
+    ),
     Topic("help", "[VERB]", "this, or all about one of them", example="up"),
 )
 
 
 def register(app: AsyncApp, svc: Services) -> None:
-    @app.action(ADOPT)
-    async def adopted(ack: AsyncAck, respond: AsyncRespond, body: dict[str, Any], action: dict[str, Any]) -> None:
-        await ack()
-        await answered(respond, _adopt(svc, action["value"], body))
-
     @app.command("/gpu")
     async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
         await ack()
@@ -64,17 +77,19 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             models = [name for name in said.names if name.lower() != "keep"]
             if len(models) != 1:
                 raise Misunderstood("Say which model: `/gpu up NAME [keep] [for 2h] [because …]`.")
-            wanted = Request(
-                kind=Kind.GPU_UP,
-                model=models[0],
-                keep=len(models) < len(said.names),
-                actor=command["user_id"],
-                channel=svc.config.slack.channel,
-                at=svc.clock(),
-                hold=said.hold,
-                reason=said.reason,
-            )
-            await request(svc, wanted, command["trigger_id"])
+            keep = len(models) < len(said.names)
+            await _ask(svc, Kind.GPU_UP, models[0], command, hold=said.hold, reason=said.reason, keep=keep)
+            return None
+        case "extend":
+            await _extend(svc, said, command)
+            return None
+        case "queue":
+            return await queue.describe(svc)
+        case "leave":
+            return await _leave(svc, command["user_id"])
+        case "release":
+            name = said.names[0] if said.names else await _the_one_up(svc)
+            await _ask(svc, Kind.GPU_RELEASE, name, command, reason=said.reason)
             return None
         case "down":
             return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
@@ -82,17 +97,56 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             raise unknown("/gpu", said.verb, TOPICS)
 
 
-async def _adopt(svc: Services, model: str, body: dict[str, Any]) -> None:
-    """Give a model that somebody started by hand a lease: the same approval, and the same smoke tests, as bringing it up."""
+async def _ask(
+    svc: Services,
+    kind: Kind,
+    model: str,
+    command: dict[str, Any],
+    *,
+    hold: timedelta | None = None,
+    reason: str = "",
+    keep: bool = False,
+) -> None:
     wanted = Request(
-        kind=Kind.GPU_UP,
+        kind=kind,
         model=model,
-        actor=body["user"]["id"],
+        keep=keep,
+        actor=command["user_id"],
         channel=svc.config.slack.channel,
         at=svc.clock(),
-        reason="it is running without a lease; adopt it",
+        hold=hold,
+        reason=reason,
     )
-    await request(svc, wanted, body["trigger_id"])
+    await request(svc, wanted, command["trigger_id"])
+
+
+async def _the_one_up(svc: Services) -> str:
+    leases = await svc.leases.held()
+    if len(leases) == 1:
+        return leases[0].model
+    if not leases:
+        raise Misunderstood("Nobody holds the GPU.")
+    raise Misunderstood(f"Several models are up: say which of {', '.join(code(lease.model) for lease in leases)}.")
+
+
+async def _extend(svc: Services, said: Words, command: dict[str, Any]) -> None:
+    """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`."""
+    known = {lease.model for lease in await svc.leases.held()}
+    model = next((name for name in said.names if name in known), None)
+    rest = " ".join(name for name in said.names if name != model)
+    try:
+        hold = said.hold or parse_duration(rest)
+    except ValueError as error:
+        raise Misunderstood(f"Say how much longer: `/gpu extend 1h`. {error}") from error
+    await _ask(svc, Kind.GPU_EXTEND, model or await _the_one_up(svc), command, hold=hold, reason=said.reason)
+
+
+async def _leave(svc: Services, actor: str) -> str:
+    mine = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.actor == actor and op.status is Status.WAITING]
+    for op in mine:
+        await queue.leave(svc, op.id, actor)
+    left = ", ".join(code(op.request.model) for op in mine)
+    return f"You no longer wait for the GPU with {left}." if mine else "You are not waiting for the GPU."
 
 
 async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> str | None:

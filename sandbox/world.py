@@ -54,7 +54,7 @@ def policy(speed: float) -> dict[str, Any]:
             "queue_down_after": fast(15, least=2.0),
             "sample_every": "1s",
         },
-        "lease": {"reconcile_every": "2s"},
+        "lease": {"reconcile_every": "2s", "offer": fast(5, least=20.0), "finish_within": fast(2, least=3.0)},
         "gpu": {"boot_limit": fast(20, least=10.0), "drain": fast(10)},
         "github": {"poll_every": "2s"},
     }

@@ -5,7 +5,7 @@ from datetime import datetime
 from bot.clients.cluster import Workload
 from bot.domain import Kind, Lease, Node, Operation, Request, Status
 from bot.operations.endpoints import known_endpoint
-from bot.operations.life import NotAllowed, finish, step
+from bot.operations.life import NotAllowed, finish, hand_over_soon, step
 from bot.operations.receipt import close_session
 from bot.services import Services
 from bot.views import code
@@ -77,6 +77,7 @@ async def bring_down(svc: Services, op: Operation) -> None:
     if lease:
         receipt = await close_session(svc, lease, op_id=op.id, node=machine)
         await svc.leases.release(lease)
+    await hand_over_soon(svc)
     await finish(svc, op.id, Status.SUCCEEDED, f"{code(model)} is down and the GPU is free.\n{receipt}")
 
 

@@ -6,7 +6,7 @@ from bot.clients import boot
 from bot.domain import Kind, Lease, Node, Operation, Phase, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
-from bot.lease import GpuBusy
+from bot.lease import GpuBusy, GpuQueued, LeaseMoved
 from bot.operations.down import to_zero
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import (
@@ -18,11 +18,14 @@ from bot.operations.life import (
     chronicle,
     enter,
     finish,
+    hand_over_soon,
     insist,
     step,
 )
+from bot.operations.queue import obstacle, refuse_if_taken, replace_instead, wait
 from bot.operations.receipt import close_session
-from bot.operations.reconcile import rebuild, renew
+from bot.operations.reconcile import renew
+from bot.operations.replace import make_room, restore
 from bot.operations.smoke import smoke
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
@@ -44,7 +47,7 @@ async def plan_up(svc: Services, op: Operation) -> None:
             f"{show_duration(hold)} is longer than a lease may be ({show_duration(svc.config.lease.longest)});"
             " ask for less and extend it later."
         )
-    plan = await _plan(svc, op, hold)
+    plan = await plan_for(svc, op, None)
     twin = [
         o
         for o in await svc.store.open(Kind.GPU_UP, op.request.model)
@@ -55,11 +58,31 @@ async def plan_up(svc: Services, op: Operation) -> None:
             f"{code(op.request.model)} was already asked for by <@{twin[0].request.actor}>"
             f" at {clock(twin[0].request.at)} and is {twin[0].status}: see its message."
         )
+    await _ask_or_wait(svc, op, plan)
+
+
+async def _ask_or_wait(svc: Services, op: Operation, plan: Plan, note: str = "") -> None:
+    """Ask for the approval of a plan, or say who has the GPU and what can be done about it."""
+    if plan.lease is None and await obstacle(svc, op):
+        await wait(svc, op, plan, note=note)
+    else:
+        await await_approval(svc, op.id, plan, note=note)
+
+
+async def ask_to_replace(svc: Services, op_id: str, actor: str) -> None:
+    """Ask for the approval to push the holder aside; the place in the queue is given up for it."""
+    op = await replace_instead(svc, op_id, actor)
+    holder = await svc.leases.of(op.waiting.model) if op.waiting else None
+    if holder is None or (op.waiting and holder.fence != op.waiting.fence):
+        raise NotAllowed("The GPU has changed hands meanwhile; the card is brought up to date in a moment.")
+    plan = await plan_for(svc, op, holder)
+    await svc.leases.leave(op.id)
     await await_approval(svc, op.id, plan)
 
 
-async def _plan(svc: Services, op: Operation, hold: timedelta) -> Plan:
-    model = op.request.model
+async def plan_for(svc: Services, op: Operation, displaced: Lease | None) -> Plan:
+    """What bringing the model up means now; refuses what cannot work. `displaced`: who has to go for it."""
+    model, hold = op.request.model, op.request.hold or svc.config.lease.default
     commit = await svc.repository.head()
     endpoint = await known_endpoint(svc, commit, model)
     if not endpoint.gpus:
@@ -76,7 +99,6 @@ async def _plan(svc: Services, op: Operation, hold: timedelta) -> Plan:
             raise NotAllowed(
                 f"{code(model)} is already {'up' if lease.ready else 'booting'}: <@{lease.holder}> holds it since {clock(lease.claimed)}."
             )
-    await refuse_if_taken(svc, model)
     sync = "in sync" if app.sync == "Synced" and workload else f"{app.sync}: will be synced at this commit"
     rows = [
         ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
@@ -88,7 +110,16 @@ async def _plan(svc: Services, op: Operation, hold: timedelta) -> Plan:
             f"{money(_estimate(svc, hold))} ({money(svc.config.gpu.price_per_hour)}/h, boot and drain included)",
         ),
     ]
+    if displaced:
+        finish_within = show_duration(svc.config.lease.finish_within)
+        rows.append(
+            (
+                "Before",
+                f"{displaced.model} may finish its requests within {finish_within}; it is restored if {model} fails",
+            )
+        )
     return Plan(
+        lease=displaced,
         commit=commit,
         tree=await svc.repository.subtree_id(commit, f"{svc.config.platform.serving_dir}/{model}"),
         rows=tuple(rows),
@@ -102,39 +133,31 @@ def _estimate(svc: Services, hold: timedelta) -> float:
     return cost(hold + timedelta(minutes=10) + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
 
 
-async def refuse_if_taken(svc: Services, model: str) -> None:
-    """Refuse when the GPU is in use, by a lease or by anything else in the cluster."""
-    users = await svc.cluster.gpu_users()
-    strangers = await rebuild(svc, users)
-    others = [lease for lease in await svc.leases.held() if lease.model != model]
-    if len(others) >= svc.config.gpu.slots:
-        raise GpuBusy(others[0])
-    home = svc.config.platform.namespace
-    strangers = tuple(user for user in strangers if (user.namespace, user.name) != (home, model))
-    if len(strangers) + len(others) >= svc.config.gpu.slots:
-        raise NotAllowed(
-            f"The GPU is used by {code(str(strangers[0]))}, which nobody holds a lease for (was it started with kubectl?)."
-            " Bring it down first, or adopt it."
-        )
-
-
 async def bring_up(svc: Services, op: Operation) -> None:
     """Carry an approved request to a served model; safe to run again from the top."""
     if op.failure or op.cancelled_by:
         return await _undo_up(svc, op)
-    now, model, plan = svc.clock(), op.request.model, op.plan
+    now, plan = svc.clock(), op.plan
     if plan is None:
         raise BotError("This request has no plan; ask again.")
-    if op.status is Status.APPROVED:
-        try:
-            await refuse_if_moved(svc, op, plan)
-        except PlanMoved as moved:
-            fresh = await _plan(svc, op, op.request.hold or svc.config.lease.default)
-            await await_approval(svc, op.id, fresh, note=f"⚠️ {moved.message}")
-            return None
-        op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now, outcome=""), event="started")
     try:
-        await _light(svc, op, plan, model)
+        if op.status is Status.APPROVED:
+            await refuse_if_moved(svc, op, plan)
+            op = await svc.store.update(
+                op.id, lambda op: op.moved(Status.RUNNING, now, outcome="", waiting=None), event="started"
+            )
+        lease = await _claim(svc, op, plan, op.request.hold or svc.config.lease.default)
+    except (PlanMoved, LeaseMoved) as moved:
+        way = await obstacle(svc, op) if plan.lease else None
+        holder = await svc.leases.of(way.model) if way else None
+        await _ask_or_wait(svc, op, await plan_for(svc, op, holder), note=f"⚠️ {moved.message}")
+        return None
+    except (GpuBusy, GpuQueued) as busy:
+        note = f"⚠️ {busy.message} This request waits for its turn; its approval stays valid until it expires."
+        await wait(svc, op, plan, join=True, note=note)
+        return None
+    try:
+        await _light(svc, op, plan, lease)
     except CancelAsked:
         await _undo_up(svc, await svc.store.load(op.id))
     return None
@@ -158,12 +181,14 @@ async def _claim(svc: Services, op: Operation, plan: Plan, hold: timedelta) -> L
         claimed=svc.clock(),
         message=op.message,
     )
-    return await svc.leases.claim(wanted, floor=await svc.cluster.highest_fence())
+    floor = await svc.cluster.highest_fence()
+    if plan.lease:
+        return await svc.leases.replace(plan.lease, wanted.model_copy(update={"displaced": plan.lease}), floor=floor)
+    return await svc.leases.claim(wanted, floor=floor)
 
 
-async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
-    lease = await _claim(svc, op, plan, op.request.hold or svc.config.lease.default)
-    application = plan.applications[0]
+async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None:
+    model, application = op.request.model, plan.applications[0]
 
     async def sync() -> None:
         found = await svc.argocd.get(application)
@@ -201,6 +226,8 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
 
         return await svc.store.once(op.id, "boot began", at, datetime)
 
+    if lease.displaced:
+        await make_room(svc, op, lease, lease.displaced)
     await step(svc, op.id, "syncing", sync, type(None))
     await step(svc, op.id, "starting", scale, type(None))
     ready = await attended(svc, op.id, svc.store.once(op.id, "ready", wait_ready, datetime))
@@ -215,8 +242,10 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
         left = (
             f"{code(model)} is left up, as `keep` was said; <@{lease.holder}> holds the GPU{ends}. `/gpu down` ends it."
         )
+        await renew(svc, lease, _settled_in)
         await finish(svc, op.id, Status.FAILED, f"{failed.message} {left}")
         return
+    await renew(svc, lease, _settled_in)
     await finish(
         svc,
         op.id,
@@ -224,6 +253,11 @@ async def _light(svc: Services, op: Operation, plan: Plan, model: str) -> None:
         f"{code(model)} is up and answers; all smoke tests passed. <@{lease.holder}> holds the GPU{ends}."
         " `/gpu down` ends it.",
     )
+
+
+def _settled_in(lease: Lease) -> Lease:
+    """The model stays: whom it pushed aside is not coming back."""
+    return lease.model_copy(update={"displaced": None})
 
 
 async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Operation:
@@ -242,7 +276,7 @@ async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Opera
 
 
 async def refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:
-    """What runs is what was approved: the endpoint's files on main must still be those of the plan."""
+    """What runs is what was approved: the endpoint's files on main, and whoever is displaced, are still the plan's."""
     head = await svc.repository.head()
     tree = await svc.repository.subtree_id(head, f"{svc.config.platform.serving_dir}/{op.request.model}")
     if tree != plan.tree:
@@ -250,30 +284,43 @@ async def refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:
             f"The files of `{op.request.model}` changed on the main branch after the approval ({plan.commit[:10]} →"
             f" {head[:10]}), so it is void. Please approve the new plan."
         )
+    if plan.lease:
+        holder = await svc.leases.of(plan.lease.model)
+        if holder is None or holder.fence != plan.lease.fence:
+            raise PlanMoved(
+                f"The GPU changed hands after the approval to replace {code(plan.lease.model)}, so it is void."
+                " Please decide again."
+            )
 
 
 async def _undo_up(svc: Services, op: Operation) -> None:
-    """Back to zero, lease released, and said so."""
-    lease = await svc.leases.of(op.request.model)
+    """Back to zero and the lease released, or given back to whom it was taken from; and said so."""
+    model = op.request.model
+
+    async def look() -> Lease | None:
+        lease = await svc.leases.of(model)
+        if lease is None and (workload := await svc.cluster.workload(model)):  # Redis forgot it, the cluster did not
+            lease = Lease.of_mark(workload.lease, model)
+        return lease if lease and lease.op == op.id else None
+
+    lease = await svc.store.once(op.id, "lease to undo", look, Lease | None)  # type: ignore[arg-type]
     undone = "Nothing was started."
-    if lease and lease.op == op.id:
+    if lease:
 
         async def node() -> Node | None:
-            return await svc.cluster.node_of(op.request.model)
+            return await svc.cluster.node_of(model)
 
         machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
-        await step(
-            svc,
-            op.id,
-            "bringing it down again",
-            lambda: to_zero(svc, op.request.model, lease),
-            type(None),
-            undoing=True,
-        )
-        undone = f"{code(op.request.model)} is back at zero and the GPU is free."
+        await step(svc, op.id, "bringing it down again", lambda: to_zero(svc, model, lease), type(None), undoing=True)
+        undone = f"{code(model)} is back at zero."
         if machine or lease.ready:  # else there was nothing yet that could bill
             undone += "\n" + await close_session(svc, lease, op_id=op.id, node=machine)
-        await svc.leases.release(lease)
+        if lease.displaced:
+            undone += "\n" + await restore(svc, op, lease, lease.displaced)
+        else:
+            await svc.leases.release(lease)
+            await hand_over_soon(svc)
+            undone = undone.replace("back at zero.", "back at zero and the GPU is free.", 1)
     if op.cancelled_by and not op.failure:
         await finish(svc, op.id, Status.CANCELLED, f"Cancelled by <@{op.cancelled_by}>. {undone}")
     else:

@@ -11,7 +11,7 @@ from docket import Retry
 
 from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
-from bot.policy import Verdict, may_cancel, may_deny, may_vote
+from bot.policy import Verdict, is_approved, may_cancel, may_deny, may_override, may_vote
 from bot.services import Services
 from bot.store import Forgotten
 
@@ -57,11 +57,18 @@ def task_key(op: Operation) -> str:
         stretch = "undo"
     elif op.status is Status.AWAITING:
         stretch = "close" if is_closing(op) else "present"
+    elif op.status is Status.WAITING:
+        stretch = "wait"
     elif op.status is Status.REQUESTED and op.request.kind is not Kind.GPU_DOWN:
         stretch = "plan"
     else:
         stretch = "run"
     return f"{op.id}:{stretch}:{len(op.votes)}"
+
+
+async def hand_over_soon(svc: Services) -> None:
+    """Look at the queue now, not at the next round: a slot has become free."""
+    await svc.docket.replace("hand_over", when=svc.clock(), key="hand_over")()
 
 
 def is_closing(op: Operation) -> bool:
@@ -96,26 +103,36 @@ async def show(svc: Services, op: Operation, *, force: bool = False) -> Operatio
     return op
 
 
-async def vote(svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "") -> Operation:
-    """Count one decision. Policy is asked here, at the click; AlreadyDecided says who was first."""
+async def vote(
+    svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "", override: bool = False
+) -> Operation:
+    """Count one decision. Policy is asked here, at the click; AlreadyDecided says who was first.
+
+    A request that waits for the GPU may be decided before its turn. `override`: an admin's, for the whole quorum.
+    """
     people, now = await svc.people(), svc.clock()
 
     def counted(op: Operation) -> Operation:
-        if op.status is not Status.AWAITING or is_closing(op):
+        if op.status not in (Status.AWAITING, Status.WAITING) or is_closing(op):
             op.moved(Status.APPROVED, now)  # says what it is, and who decided, when it is over
             raise AlreadyDecided("This request has just been closed.")
-        insist(may_vote(op, actor, people, svc.config) if approve else may_deny(op, actor, people))
+        if override:
+            insist(may_override(actor, reason, people))
+        else:
+            insist(may_vote(op, actor, people, svc.config) if approve else may_deny(op, actor, people))
         pull = op.plan.pull if op.plan else None
         if approve and pull and not pull.merge_commit and pull.checks not in ("success", "none"):
             raise NotAllowed(f"The checks of pull request #{pull.number} have not passed yet.")
-        op = op.model_copy(
-            update={"votes": (*op.votes, Vote(by=actor, at=now, approve=approve, reason=reason)), "updated": now}
-        )
+        said = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
+        op = op.model_copy(update={"votes": (*op.votes, said), "updated": now})
         if not approve:
             return op if _open_pull(op) else op.moved(Status.DENIED, now, outcome="Nothing was started.")
-        return op.moved(Status.APPROVED, now, outcome="") if len(op.approvals) >= svc.config.approvals.quorum else op
+        if op.status is Status.AWAITING and is_approved(op, svc.config):
+            return op.moved(Status.APPROVED, now, outcome="")
+        return op
 
-    op = await svc.store.update(op_id, counted, event="approved" if approve else "denied")
+    verb = "overridden" if override else "approved" if approve else "denied"
+    op = await svc.store.update(op_id, counted, event=verb)
     await _decided(svc, op)
     return op
 
@@ -155,7 +172,8 @@ async def expire(svc: Services, op_id: str) -> None:
     now = svc.clock()
 
     def expired(op: Operation) -> Operation:
-        if op.status is not Status.AWAITING or op.expires is None or op.expires > now or is_closing(op):
+        undecided = op.status in (Status.AWAITING, Status.WAITING)
+        if not undecided or op.expires is None or op.expires > now or is_closing(op):
             return op
         pull = " Its pull request is left open." if _open_pull(op) else ""
         return op.moved(

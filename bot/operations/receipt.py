@@ -6,6 +6,7 @@ from bot.domain import Bill, Lease, Node, cost
 from bot.durations import show_duration
 from bot.operations.life import show
 from bot.services import Services
+from bot.store import Forgotten
 from bot.views import escape, money
 
 _LOOK_EVERY = timedelta(minutes=1)
@@ -56,7 +57,7 @@ async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: N
 async def _approvers(svc: Services, lease: Lease) -> tuple[str, ...]:
     try:
         return tuple(vote.by for vote in (await svc.store.load(lease.op)).approvals)
-    except KeyError:  # adopted, or longer ago than operations are kept
+    except Forgotten:  # adopted, or longer ago than operations are kept
         return ()
 
 

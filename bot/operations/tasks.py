@@ -9,7 +9,7 @@ from docket import Depends, ExponentialRetry, Perpetual, Retry, TaskKey
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import down, gpu, life, pulls, receipt, rollout
+from bot.operations import down, gpu, life, pulls, queue, receipt, rollout, tenure
 from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
 
@@ -32,6 +32,8 @@ async def advance(op_id: str, key: str = TaskKey(), svc: Services = Depends(serv
             await life.enqueue(svc, op)
         elif op.status is Status.AWAITING and not op.failure:
             await (pulls.close(svc, op) if life.is_closing(op) else life.present(svc, op))
+        elif op.status is Status.WAITING and not op.failure:
+            await life.present(svc, op)
         else:
             await _work(svc, op)
 
@@ -42,6 +44,10 @@ async def _work(svc: Services, op: Operation) -> None:
             await (gpu.plan_up(svc, op) if op.status is Status.REQUESTED else gpu.bring_up(svc, op))
         case Kind.GPU_DOWN:
             await down.bring_down(svc, op)
+        case Kind.GPU_EXTEND:
+            await (tenure.plan_extend(svc, op) if op.status is Status.REQUESTED else tenure.extend(svc, op))
+        case Kind.GPU_RELEASE:
+            await (tenure.plan_release(svc, op) if op.status is Status.REQUESTED else tenure.release(svc, op))
         case Kind.MODEL_ADD | Kind.MODEL_SWAP:
             await (pulls.propose(svc, op) if op.status is Status.REQUESTED else rollout.roll_out(svc, op))
         case _:
@@ -85,6 +91,21 @@ async def poll_pulls(
             await pulls.follow(svc, op)
 
 
+async def hand_over(
+    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=10), automatic=True)
+) -> None:
+    """Offer the free GPU to the next in the queue, and keep the cards of those who wait up to date."""
+    try:
+        await queue.hand_over(svc)
+    except (BotError, Unavailable) as error:
+        log.warning("queue not tended", error=str(error))
+
+
+async def hand_over_at(svc: Services = Depends(services)) -> None:
+    """The same at the moment an offer ends."""
+    await life.hand_over_soon(svc)
+
+
 async def reconcile(
     svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(minutes=1), automatic=True)
 ) -> None:
@@ -101,4 +122,14 @@ async def settle_bill(fence: int, svc: Services = Depends(services), retry: Retr
     await receipt.settle_bill(svc, fence)
 
 
-tasks: list[Callable[..., Awaitable[None]]] = [advance, expire, follow, sweep, poll_pulls, reconcile, settle_bill]
+tasks: list[Callable[..., Awaitable[None]]] = [
+    advance,
+    expire,
+    follow,
+    sweep,
+    poll_pulls,
+    hand_over,
+    hand_over_at,
+    reconcile,
+    settle_bill,
+]

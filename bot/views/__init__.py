@@ -9,8 +9,8 @@ modals.py    the forms
 """
 
 from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
-from bot.views.card import APPROVE, BECAUSE, CANCEL, DENY, ROLL_OUT, card, thread
-from bot.views.gpu import ADOPT, unmanaged
+from bot.views.card import APPROVE, ASK_HOLDER, BECAUSE, CANCEL, DENY, LEAVE, QUEUE, REPLACE, ROLL_OUT, card, thread
+from bot.views.gpu import ADOPT, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
 from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
 from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
 from bot.views.text import clock, code, escape, inline, moment, money, person, unmarked
@@ -18,6 +18,7 @@ from bot.views.text import clock, code, escape, inline, moment, money, person, u
 __all__ = [
     "ADOPT",
     "APPROVE",
+    "ASK_HOLDER",
     "BECAUSE",
     "BECAUSE_FORM",
     "BRING_DOWN",
@@ -26,7 +27,13 @@ __all__ = [
     "DENY",
     "KEEP",
     "KEEP_UNTIL",
+    "LEAVE",
+    "NOT_NOW",
+    "PASS_ON",
+    "QUEUE",
+    "REPLACE",
     "ROLL_OUT",
+    "TAKE",
     "Blocks",
     "KeepUntil",
     "View",
@@ -46,7 +53,9 @@ __all__ = [
     "lines",
     "moment",
     "money",
+    "offered",
     "person",
+    "please_release",
     "reminder",
     "section",
     "settled_reminder",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from bot.domain import Check, Kind, Operation, Phase, Pull, Status, Vote
+from bot.domain import Check, Kind, Lease, Operation, Phase, Pull, Status, Vote, Waiting
 from bot.durations import show_duration
 from bot.views.blocks import (
     Block,
@@ -17,6 +17,7 @@ from bot.views.blocks import (
     View,
     actions,
     button,
+    confirmed,
     context,
     fields,
     fitted,
@@ -25,9 +26,11 @@ from bot.views.blocks import (
     preformatted,
     section,
 )
+from bot.views.gpu import TAKE
 from bot.views.text import clock, code, cut, escape, inline, moment, person
 
 APPROVE, DENY, CANCEL, ROLL_OUT, BECAUSE = "approve", "deny", "cancel", "roll_out", "because"
+QUEUE, LEAVE, ASK_HOLDER, REPLACE = "queue", "leave", "ask_holder", "replace"
 """The actions of a card. `because` is the menu that asks for a reason first."""
 
 COURSE: Mapping[Kind, tuple[str, ...]] = {
@@ -41,6 +44,7 @@ COURSE: Mapping[Kind, tuple[str, ...]] = {
         "smoke tests",
     ),
     Kind.GPU_DOWN: ("scaling to zero", "waiting until the pod is gone"),
+    Kind.GPU_RELEASE: ("scaling to zero", "waiting until the pod is gone"),
     Kind.MODEL_ADD: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
     Kind.MODEL_SWAP: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
 }
@@ -48,6 +52,7 @@ COURSE: Mapping[Kind, tuple[str, ...]] = {
 
 _ICON = {
     Status.REQUESTED: "⏳",
+    Status.WAITING: "🎟️",
     Status.AWAITING: "✋",
     Status.APPROVED: "👍",
     Status.RUNNING: "🔥",
@@ -70,6 +75,10 @@ def title(op: Operation) -> str:
             return f"Bring up {model}"
         case Kind.GPU_DOWN:
             return f"Bring down {model}"
+        case Kind.GPU_EXTEND:
+            return f"Extend {model}"
+        case Kind.GPU_RELEASE:
+            return f"Break the lease of {model}"
         case Kind.MODEL_ADD:
             return f"Add {model}, serving {op.request.hf_id}"
         case Kind.MODEL_SWAP:
@@ -83,6 +92,8 @@ def card(op: Operation, now: datetime) -> View:
     blocks: Blocks = [header(f"{_ICON[op.status]} {title(op)}"), section(_headline(op))]
     if op.outcome:
         blocks.append(section(cut(op.outcome, 2500)))
+    if op.status is Status.WAITING and op.waiting:
+        blocks.append(section(_waiting(op.waiting)))
     blocks += _plan(op)
     if op.phases:
         blocks.append(_progress(op, now))
@@ -129,6 +140,28 @@ def _headline(op: Operation) -> str:
     return f"*{state}* · {asked}"
 
 
+def _waiting(waiting: Waiting) -> str:
+    """Who has the GPU, since when, until when and for what; the place in the queue, and when its turn comes."""
+    told = []
+    if waiting.fence:
+        since = f" since {clock(waiting.since)}" if waiting.since else ""
+        until = f", until {clock(waiting.until)}" if waiting.until else ", still booting"
+        why = f" because {inline(waiting.reason, 300)}" if waiting.reason else ""
+        told.append(f"The GPU is taken: {code(waiting.model)} is held by {person(waiting.holder)}{since}{until}{why}.")
+    if waiting.offer:
+        return f"*It is your turn*: the GPU is offered to this request until {clock(waiting.offer)}."
+    free = f" Its turn comes at about {clock(waiting.free_at)} at the latest." if waiting.free_at else ""
+    if waiting.ahead is None:
+        told.append(
+            f"*Queue*, ask {person(waiting.holder)}, or replace it." if waiting.fence else "Others are waiting."
+        )
+    elif waiting.ahead:
+        told.append(f"*In the queue*, {waiting.ahead} ahead.")
+    else:
+        told.append("*In the queue*, next.")
+    return " ".join(told) + free
+
+
 def _plan(op: Operation) -> Blocks:
     """While it matters, in two columns; after the end, one quiet line."""
     plan = op.plan
@@ -139,13 +172,22 @@ def _plan(op: Operation) -> Blocks:
     if op.status.final:
         told = " · ".join(f"{label}: {value}" for label, value in rows)
         return [context(*(text for text in (cut(told, 900), *pull) if text))] if told or pull else []
-    blocks = fields([f"*{label}*\n{value}" for label, value in rows])
+    blocks = [section(_whose(op.request.kind, plan.lease))] if plan.lease else []
+    blocks += fields([f"*{label}*\n{value}" for label, value in rows])
     blocks += [section(text) for text in pull]
     if plan.warnings:
         shown = [f"⚠️ {inline(text, 350)}" for text in plan.warnings[:_WARNINGS]]
         more = len(plan.warnings) - len(shown)
         blocks.append(section("\n".join([*shown, *([f"… and {more} more in the pull request"] if more else [])])))
     return blocks
+
+
+def _whose(kind: Kind, lease: Lease) -> str:
+    """Whose lease the plan is about, and what becomes of it."""
+    verb = {Kind.GPU_UP: "⚠️ *Displaces*", Kind.GPU_RELEASE: "⚠️ *Breaks the lease on*"}.get(kind, "*Prolongs*")
+    until = f" until {clock(lease.ends)}" if lease.ends else ", still booting"
+    why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
+    return f"{verb} {code(lease.model)}, held by {person(lease.holder)}{until}{why}"
 
 
 def _pull(pull: Pull) -> str:
@@ -214,11 +256,15 @@ def _check(check: Check) -> str:
 
 def _vote(vote: Vote) -> str:
     why = f": {inline(vote.reason, 300)}" if vote.reason else ""
+    if vote.override:
+        return f"🚨 Approval overridden in an emergency by {person(vote.by)} at {clock(vote.at)}{why}"
     return f"{'👍 Approved' if vote.approve else '🚫 Denied'} by {person(vote.by)} at {clock(vote.at)}{why}"
 
 
 def _buttons(op: Operation) -> list[Block]:
     cancel = button("Cancel", CANCEL, op.id)
+    if op.status is Status.WAITING and op.waiting:
+        return _choices(op, op.waiting)
     if op.status is Status.AWAITING:
         pull = op.plan.pull if op.plan else None
         deny = button("Deny", DENY, op.id, "danger")
@@ -227,10 +273,30 @@ def _buttons(op: Operation) -> list[Block]:
             approve = button("Approve & roll out", ROLL_OUT, op.id, "primary")
             if pull.checks not in ("success", "none") or pull.mergeable is False:
                 return [deny, cancel, _because(op, "deny")]
-        return [approve, deny, cancel, _because(op, "approve", "deny")]
+        return [approve, deny, cancel, _because(op, "approve", "deny", "override")]
     if op.status in (Status.APPROVED, Status.RUNNING) and op.request.kind is Kind.GPU_UP and not op.failure:
         return [cancel] if not op.cancelled_by else []
     return []
+
+
+def _choices(op: Operation, waiting: Waiting) -> list[Block]:
+    """What one can do while somebody else has the GPU."""
+    ask = [button("Ask the holder", ASK_HOLDER, op.id)] if waiting.fence else []
+    replace = [
+        confirmed(
+            button("Replace", REPLACE, op.id, "danger"),
+            "Replace it?",
+            f"{code(waiting.model)} of {person(waiting.holder)} goes down for it, once an approver agrees.",
+            "Ask for approval",
+        )
+    ]
+    if waiting.ahead is None:
+        queue = button("Queue", QUEUE, op.id, "primary")
+        return [queue, *ask, *(replace if waiting.fence else []), button("Cancel", CANCEL, op.id)]
+    leave = button("Leave the queue", LEAVE, op.id)
+    take = [button("Take it", TAKE, op.id, "primary")] if waiting.offer else []
+    approve = [button("Approve", APPROVE, op.id), button("Deny", DENY, op.id, "danger")]
+    return [*take, *approve, *ask, *(replace if waiting.fence and not waiting.offer else []), leave]
 
 
 def _because(op: Operation, *verbs: str) -> Block:

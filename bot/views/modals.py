@@ -114,7 +114,7 @@ def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: s
 
 
 def because_form(op: Operation, verb: str) -> Block:
-    """`approve` or `deny`, with the reason that the card and the audit log will show."""
+    """`approve`, `deny` or `override`, with the reason that the card and the audit log will show."""
     asked = section(f"*{inline(title(op), 300)}*, asked by {person(op.request.actor)}")
     reason = text_input("reason", "Because", multiline=True, longest=500)
     name = f"{verb.capitalize()} because …"

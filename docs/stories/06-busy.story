@@ -1,19 +1,51 @@
-# One GPU, two people: the second is told who holds it, since when and for what.
+# One GPU, two people: the second is told who holds it, waits for their turn, and gets it when it comes.
 given speed 120
 
 @dev /gpu up coder-chat because evaluation run
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 
-@lead /gpu up coder-fim
-expect "coder-chat"
-expect "@dev"
+@lead /gpu up coder-fim because demo
+expect "The GPU is taken: coder-chat is held by @dev" within 30s
 expect "evaluation run"
 expect not "Approve" within 1s
+@lead clicks "Ask the holder"
+expect "@lead asks whether coder-chat can go down" within 30s
+@dev clicks "Not now"
+expect "@dev still needs coder-chat" within 30s
+@lead clicks "Queue"
+expect "In the queue, next" within 30s
+expect "at the latest"
+@dev /gpu queue
+expect "1. @lead with coder-fim"
 
-@dev /gpu down
-expect "is down and the GPU is free" within 30s
+@admin clicks "Approve"                      # an approval given while it waits stays valid
+expect "Approved by @admin" within 30s
+@dev /gpu up coder-embed                     # and nobody gets past who came first
+expect "Did you mean" within 30s
+
+@dev /gpu down coder-chat
+expect "is down and the GPU is free" within 60s
+expect "It is your turn" within 60s
+@dev /gpu up coder-chat
+expect "Others are waiting" within 30s
+@dev clicks "Cancel"
+@lead clicks "Take it"
+expect "all smoke tests passed" within 60s
+
+@lead /gpu extend 1h
+expect "Extend coder-fim" within 30s
+expect "is held by @lead until" within 30s
+@lead /gpu extend 7h
+expect "Approve" within 30s
+@lead clicks "Cancel"
+@admin /gpu release because the demo is over and nobody is there
+expect "Break the lease of coder-fim" within 30s
+@lead clicks "Approve"
+expect "breaks your lease" within 30s
+expect "is down and the GPU is free" within 60s
+
 kubectl scale coder-chat 1                   # somebody works around the bot
 @lead /gpu up coder-fim
-expect "nobody holds a lease"
+expect "nobody holds a lease" within 30s
 kubectl scale coder-chat 0
