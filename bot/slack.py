@@ -212,6 +212,13 @@ class Slack:
         with slack_errors("views.update"):
             await self._client.views_update(view_id=view_id, view=form)
 
+    async def upload(self, channel: str, content: bytes, name: str, *, title: str, text: str) -> None:
+        """Post a file with a text above it; `channel` is an id, as Slack asks here."""
+        with slack_errors("files.completeUploadExternal"):
+            await self._client.files_upload_v2(
+                channel=channel, content=content, filename=name, title=title, alt_txt=title, initial_comment=text
+            )
+
     async def whisper(self, channel: str, user: str, text: str) -> None:
         """An ephemeral answer: errors and help only, since Slack does not promise to deliver it.
 

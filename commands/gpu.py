@@ -12,7 +12,7 @@ from bot.errors import Unavailable
 from bot.operations import queue
 from bot.operations.down import bring_down_without_redis, down_request
 from bot.operations.life import request
-from bot.operations.receipt import running_total
+from bot.operations.receipt import report, running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
 from bot.views import busy_line, clock, code, money
@@ -54,6 +54,12 @@ TOPICS = (
         example="because the demo is over and nobody answers",
         more="Another approver agrees first. The holder and the channel see the reason.",
     ),
+    Topic(
+        "report",
+        "",
+        "the last weeks as a picture: hours by model and person, idle share, cost",
+        more="It is posted in the channel of operations. Sessions count where they began, with the hours that nodes billed.",
+    ),
     Topic("help", "[VERB]", "this, or all about one of them", example="up"),
 )
 
@@ -93,6 +99,8 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             return None
         case "down":
             return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
+        case "report":
+            return await report(svc, svc.config.slack.channel)
         case _:
             raise unknown("/gpu", said.verb, TOPICS)
 

@@ -23,6 +23,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "conversations.history": ("channels:history", "im:history"),
     "conversations.open": ("im:write",),
     "conversations.replies": ("channels:history", "im:history"),
+    "files.completeUploadExternal": ("files:write",),
+    "files.getUploadURLExternal": ("files:write",),
     "usergroups.users.list": ("usergroups:read",),
     "views.open": (),
     "views.push": (),

@@ -1,10 +1,12 @@
-"""What a session cost: the running total, the receipt at its end, and the bill once the node is really gone."""
+"""What sessions cost: the running total, the receipt at the end, the bill once the node is really gone, the report."""
 
+import asyncio
 from datetime import datetime, timedelta
 
 from bot.domain import Bill, Lease, Node, cost
 from bot.durations import show_duration
 from bot.operations.life import show
+from bot.report import letters, picture, weekly
 from bot.services import Services
 from bot.store import Forgotten
 from bot.views import escape, money
@@ -121,3 +123,35 @@ def receipt(bill: Bill) -> str:
             + (f", approved by {approved}." if approved else "."),
         )
     )
+
+
+async def report(svc: Services, channel: str, weeks: int = 8) -> str | None:
+    """Post the last weeks as a picture with their sums; returns what to say when there is nothing to draw."""
+    now = svc.clock()
+    bills = await svc.sessions.bills(now - timedelta(weeks=weeks))
+    drawn = weekly(bills, now, weeks)
+    total = sum(week.hours for week in drawn)
+    if not total:
+        return "No session on the GPU has ended in the last weeks, so there is nothing to report yet."
+    people = letters(drawn)
+    each = [
+        f"{letter} <@{person}> {_hours(sum(week.by_person[person] for week in drawn))}"
+        for person, letter in people.items()
+    ]
+    up = sum(week.up_hours for week in drawn)
+    idle = f", idle {sum(week.idle_hours for week in drawn) / up:.0%} of the time up" if up else ""
+    guessed = sum(bill.estimated for bill in bills)
+    text = (
+        f"*The GPU in the last {weeks} weeks*: {_hours(total)} in {len(bills)} session{'s' if len(bills) > 1 else ''},"
+        f" {money(sum(week.usd for week in drawn))}{idle}.\n{' · '.join(each)}"
+    )
+    if guessed:
+        text += f"\nThe cost of {guessed} of them is an estimate, as the end of their node was not seen."
+    png = await asyncio.to_thread(picture, drawn)
+    name = f"gpu-{now:%Y-%m-%d}.png"
+    await svc.slack.upload(channel, png, name, title="The GPU, week by week", text=text)
+    return None
+
+
+def _hours(hours: float) -> str:
+    return show_duration(timedelta(hours=hours))

@@ -17,3 +17,7 @@ expect "is down and the GPU is free" within 60s
 expect "Receipt"
 expect "an estimate"
 expect "the node billed" within 60s
+
+@lead /gpu report
+expect "The GPU in the last 8 weeks" within 60s
+expect "in 1 session,"
