@@ -128,6 +128,11 @@ class Cluster:
         self.clock.speed = speed
         self.store.wake()
 
+    def ready_models(self) -> list[str]:
+        """The GPU models that answer now."""
+        pods = self.store.find("Pod")
+        return sorted({_deployment_of(pod) for pod in pods if _gpus(pod["spec"]) and is_ready(pod)})
+
     def panel(self) -> Object:
         """What the page shows beside the channel. Dollars and seconds are the platform's, not the viewer's."""
         seconds = self._billed + self._bills_for()

@@ -3,6 +3,7 @@
 It owns what the bot is told (its environment and its settings file) and what a story can do to the platform.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -22,7 +23,7 @@ from sandbox.huggingface import Hub
 from sandbox.kubernetes import KubernetesAPI
 from sandbox.process import Bot, Redis, app_manifest, free_port
 from sandbox.serving import Serving
-from sandbox.slack import Workspace
+from sandbox.slack import Outside, Workspace
 from sandbox.slack.manifest import read_manifest
 from sandbox.slack.workspace import NotThere
 from sandbox.telling import Seen, StepError
@@ -216,7 +217,15 @@ async def opened(
         async def kill_bot() -> None:
             await bot.kill()
 
-        actions = {"kill the bot": kill_bot, "stop Redis": redis.stop, "start Redis": redis.start}
+        async def use() -> None:
+            await asyncio.gather(*(serving.traffic(name, 2, 20) for name in cluster.ready_models()))
+
+        actions = {
+            "use what is up for 20 s": use,
+            "kill the bot": kill_bot,
+            "stop Redis": redis.stop,
+            "start Redis": redis.start,
+        }
 
         def panel() -> dict[str, Any]:
             return {**cluster.panel(), "pulls": github.panel()}
@@ -225,8 +234,7 @@ async def opened(
         workspace = await stack.enter_async_context(
             Workspace(
                 faults,
-                panel,
-                actions,
+                Outside(panel, actions, cluster.set_speed, cluster.scale),
                 port=port,
                 manifest=read_manifest(printed) if printed else None,
                 request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",

@@ -66,7 +66,7 @@ function inline(text, people) {
 
 function reference(inside, people) {
   const [target, label] = inside.split(/\|(.*)/s);
-  if (target.startsWith("@")) return el("span", { className: "mention" }, "@" + (people[target.slice(1)]?.name ?? label ?? target.slice(1)));
+  if (target.startsWith("@")) return el("span", { className: "mention", "data-user": target.slice(1) }, "@" + (people[target.slice(1)]?.name ?? label ?? target.slice(1)));
   if (target.startsWith("#")) return el("span", { className: "mention" }, "#" + (label || "gpu-ops"));
   if (target.startsWith("!date^")) return date(target, label);
   if (target.startsWith("!")) return el("span", { className: "mention" }, label || "@" + target.slice(1).split("^")[0]);
@@ -105,7 +105,7 @@ function ago(when) {
 
 /**
  * The nodes of blocks. `surface`: {people, values, errors, act(block, element, {chosen, option}), suggest(block, element, typed),
- * changed(block, element, state)}.
+ * changed(block, element, state), note(block, element, state)}; what is noted is told with the next thing that is.
  */
 export function blocks(list, surface) {
   return list.map((block) => el("div", { className: `block ${block.type}` }, RENDER[block.type]?.(block, surface) ?? unknown(block)));
@@ -133,8 +133,9 @@ const RENDER = {
     const error = surface.errors?.[block.block_id];
     const errorId = `error-${block.block_id}`;
     const control = element(block, block.element, surface);
-    control.setAttribute("aria-label", block.label.text);
-    if (error) control.setAttribute("aria-describedby", errorId);
+    const named = control.matches("input, select, textarea") ? control : control.querySelector("[role=combobox]") ?? control;
+    named.setAttribute("aria-label", block.label.text);
+    if (error) named.setAttribute("aria-describedby", errorId);
     return [
       el("div", { className: "label" }, block.label.text, block.optional ? el("small", {}, " (optional)") : null),
       control,
@@ -145,7 +146,7 @@ const RENDER = {
 };
 
 function picture(image) {
-  const url = image.image_url ?? image.slack_file?.url ?? "";
+  const url = image.image_url ?? image.slack_file?.url ?? (image.slack_file?.id ? `/files/${image.slack_file.id}` : "");
   return /^(https?:|data:image\/|\/)/i.test(url) ? el("img", { src: url, alt: image.alt_text ?? "" }) : el("em", {}, image.alt_text ?? "");
 }
 
@@ -180,12 +181,12 @@ function element(block, part, surface) {
       return el("button", { type: "button", className: part.style ?? "", "data-key": key, onclick: () => surface.act(block, part, {}) }, plain(part.text.text));
     case "overflow":
       return el("details", { className: "overflow" }, el("summary", { "aria-label": "More", "data-key": key }, "⋯"),
-        part.options.map((option) => el("button", { type: "button", onclick: () => surface.act(block, part, { option: option.value }) }, plain(option.text.text))));
+        el("div", { role: "menu" }, part.options.map((option) => el("button", {
+          type: "button", role: "menuitem",
+          onclick: (event) => { event.target.closest("details").open = false; surface.act(block, part, { option: option.value }); },
+        }, plain(option.text.text)))));
     case "plain_text_input": case "number_input": case "email_text_input": case "url_text_input":
-      return el(part.multiline ? "textarea" : "input", {
-        "data-key": key, placeholder, value: state.value ?? "", maxLength: part.max_length, autocomplete: "off",
-        inputMode: part.type === "number_input" ? "decimal" : undefined, oninput: (event) => set({ value: event.target.value || null }),
-      });
+      return written(block, part, state, key, placeholder, surface);
     case "static_select": case "multi_static_select":
       return select(part, state, key, placeholder, set);
     case "external_select": case "multi_external_select":
@@ -201,10 +202,41 @@ function element(block, part, surface) {
     case "timepicker":
       return el("input", { type: "time", "data-key": key, value: state.selected_time ?? "", onchange: (e) => set({ selected_time: e.target.value || null }) });
     case "datetimepicker":
-      return el("input", { type: "datetime-local", "data-key": key, onchange: (e) => set({ selected_date_time: Math.floor(new Date(e.target.value) / 1000) || null }) });
+      return el("input", {
+        type: "datetime-local", "data-key": key, value: state.selected_date_time ? localTime(state.selected_date_time) : "",
+        onchange: (e) => set({ selected_date_time: Math.floor(new Date(e.target.value) / 1000) || null }),
+      });
     default:
       return el("em", {}, `[${part.type}]`);
   }
+}
+
+const PAUSE = 400; // ms without a keystroke after which an input that dispatches characters tells what is written
+
+/** A line or a text; an input that dispatches tells the app on Enter, or while one types, as its configuration says. */
+function written(block, part, state, key, placeholder, surface) {
+  const on = block.dispatch_action ? part.dispatch_action_config?.trigger_actions_on ?? ["on_enter_pressed"] : [];
+  const value = (event) => ({ type: part.type, value: event.target.value || null });
+  let waiting;
+  return el(part.multiline ? "textarea" : "input", {
+    "data-key": key, placeholder, value: state.value ?? "", maxLength: part.max_length, minLength: part.min_length, autocomplete: "off",
+    rows: part.multiline ? 3 : undefined, inputMode: part.type === "number_input" ? "decimal" : undefined,
+    oninput: (event) => {
+      surface.note(block, part, value(event));
+      clearTimeout(waiting);
+      if (on.includes("on_character_entered")) waiting = setTimeout(() => surface.act(block, part, { chosen: value(event) }), PAUSE);
+    },
+    onkeydown: (event) => {
+      if (event.key !== "Enter" || part.multiline || !on.includes("on_enter_pressed")) return;
+      event.preventDefault();
+      surface.act(block, part, { chosen: value(event) });
+    },
+  });
+}
+
+function localTime(seconds) {
+  const when = new Date(seconds * 1000);
+  return new Date(when.getTime() - when.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
 
 function select(part, state, key, placeholder, set) {
@@ -224,26 +256,42 @@ function select(part, state, key, placeholder, set) {
   (part.option_groups ?? []).map((group) => el("optgroup", { label: group.label.text }, group.options.map(item))));
 }
 
+/** A select whose options the app looks up while one types; arrow keys and Enter choose. */
 function external(block, part, state, key, placeholder, surface, set) {
-  const found = el("div", { className: "suggestions" });
   const chosen = state.selected_option ?? state.selected_options?.[0];
-  const line = el("input", { "data-key": key, placeholder, autocomplete: "off", value: chosen?.text.text ?? "" });
-  let asked = 0;
-  line.addEventListener("input", async () => {
-    const mine = ++asked;
-    if (line.value.length < (part.min_query_length ?? 3)) return found.replaceChildren();
-    const offered = await surface.suggest(block, part, line.value);
-    if (mine !== asked) return;
-    found.replaceChildren(...offered.map((option) => el("button", {
-      type: "button",
-      onclick: () => {
-        line.value = option.text.text;
-        found.replaceChildren();
-        set(part.type.startsWith("multi_") ? { selected_options: [option] } : { selected_option: option });
-      },
-    }, plain(option.text.text))));
+  const found = el("div", { className: "suggestions", role: "listbox", id: `found-${key}` });
+  const line = el("input", {
+    "data-key": key, placeholder, autocomplete: "off", value: chosen?.text.text ?? "", role: "combobox", "aria-controls": `found-${key}`, "aria-expanded": "false",
   });
-  return el("div", {}, line, found);
+  let asked = 0;
+  const show = (nodes) => { found.replaceChildren(...nodes); line.setAttribute("aria-expanded", String(nodes.length > 0)); };
+  const look = async () => {
+    const mine = ++asked;
+    if (line.value.length < (part.min_query_length ?? 3)) return show([]);
+    const offered = await surface.suggest(block, part, line.value);
+    if (mine !== asked || !line.isConnected) return;
+    show(offered.length ? offered.map(option) : [el("p", { className: "hint" }, "Nothing found.")]);
+  };
+  const choose = (each) => {
+    line.value = each.text.text;
+    show([]);
+    set(part.type.startsWith("multi_") ? { selected_options: [each] } : { selected_option: each });
+  };
+  const option = (each) => el("button", { type: "button", role: "option", onclick: () => choose(each) },
+    plain(each.text.text), each.description ? el("small", {}, plain(each.description.text)) : null);
+  let waiting;
+  line.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(look, PAUSE / 2); });
+  line.addEventListener("focus", () => { if ((part.min_query_length ?? 3) === 0 && !found.children.length) look(); });
+  const box = el("div", { className: "external" }, line, found);
+  box.addEventListener("keydown", (event) => {
+    const all = [...found.querySelectorAll("button")];
+    const here = all.indexOf(document.activeElement);
+    if (event.key === "ArrowDown" && all.length) { event.preventDefault(); all[Math.min(here + 1, all.length - 1)].focus(); }
+    if (event.key === "ArrowUp" && here >= 0) { event.preventDefault(); (all[here - 1] ?? line).focus(); }
+    if (event.key === "Enter" && event.target === line) { event.preventDefault(); all[0]?.click(); }
+    if (event.key === "Escape" && all.length) { event.stopPropagation(); event.preventDefault(); show([]); line.focus(); }
+  });
+  return box;
 }
 
 function choices(part, state, key, people, set) {

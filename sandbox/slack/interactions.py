@@ -67,7 +67,7 @@ class Interactions:
         if command == "/invite":
             await self._invite(user, arguments, channel)
             return
-        if command not in self._manifest.commands:
+        if command not in {known.command for known in self._manifest.commands}:
             self._history.whisper(user.id, channel, f"{command} is not a valid command.", thread=thread)
             return
         if thread:

@@ -47,6 +47,15 @@ class BadManifest(ValueError):
 
 
 @dataclass(frozen=True)
+class Command:
+    """A slash command, and what the composer offers about it."""
+
+    command: str
+    description: str = ""
+    usage_hint: str = ""
+
+
+@dataclass(frozen=True)
 class Shortcut:
     """An entry of the lightning menu (`global`) or of a message's three dots (`message`)."""
 
@@ -60,7 +69,7 @@ class Manifest:
     """What of a manifest matters to a workspace."""
 
     scopes: frozenset[str]
-    commands: tuple[str, ...]
+    commands: tuple[Command, ...]
     events: frozenset[str]
     shortcuts: tuple[Shortcut, ...] = ()
     home: bool = True
@@ -89,7 +98,10 @@ def read_manifest(text: str) -> Manifest:
     features, settings = given["features"], given.get("settings") or {}
     scopes = frozenset(((given.get("oauth_config") or {}).get("scopes") or {}).get("bot") or ())
     events = frozenset((settings.get("event_subscriptions") or {}).get("bot_events") or ())
-    commands = tuple(command["command"] for command in features.get("slash_commands") or ())
+    commands = tuple(
+        Command(c["command"], c.get("description", ""), c.get("usage_hint", ""))
+        for c in features.get("slash_commands") or ()
+    )
     shortcuts = tuple(Shortcut(s["name"], s["type"], s["callback_id"]) for s in features.get("shortcuts") or ())
     home = features.get("app_home") or {}
     wanting = [f"event {event} needs the scope {scope}" for event, scope in _needed(events) if scope not in scopes]
@@ -118,7 +130,7 @@ def everything(**features: Any) -> Manifest:
     scopes = {scope.format(kind=kind) for scope in METHOD_SCOPES.values() for kind in ("channels", "im")}
     given: dict[str, Any] = {
         "scopes": frozenset(scopes | {scope for scope in EVENT_SCOPES.values() if scope} | {"commands"}),
-        "commands": ("/gpu", "/model"),
+        "commands": (Command("/gpu"), Command("/model")),
         "events": frozenset(EVENT_SCOPES),
     }
     return Manifest(**(given | features))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 
 from aiohttp import web
@@ -25,7 +26,7 @@ from sandbox.slack.history import (
 )
 from sandbox.slack.history import direct as direct_messages
 from sandbox.slack.interactions import Interactions, message_json
-from sandbox.slack.manifest import Manifest
+from sandbox.slack.manifest import Manifest, Shortcut
 
 COALESCE = 0.05
 """Seconds in which several changes become one snapshot."""
@@ -36,16 +37,32 @@ SHOWN = 400
 
 _TYPES = {
     "index.html": "text/html",
-    "app.js": "text/javascript",
-    "blocks.js": "text/javascript",
+    **{f"{name}.js": "text/javascript" for name in ("app", "blocks", "messages", "modal", "panel", "state", "surface")},
     "style.css": "text/css",
 }
 # The page shows what bots, models and APIs wrote: whatever slips through, no script but its own may run.
 _POLICY = "default-src 'self'; img-src 'self' https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
+def _nothing() -> Json:
+    return {}
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the panel shows of the world outside Slack (`panel`), and what can be done there.
+
+    `actions` are buttons without arguments; `set_speed` and `scale` are None where there is no cluster.
+    """
+
+    panel: Callable[[], Json] = _nothing
+    actions: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    set_speed: Callable[[float], None] | None = None
+    scale: Callable[[str, int], Awaitable[None]] | None = None
+
+
 class Page:
-    """The page's routes. `cluster_panel` gives the panel on the right, `actions` its buttons."""
+    """The page's routes."""
 
     def __init__(
         self,
@@ -53,15 +70,13 @@ class Page:
         interactions: Interactions,
         faults: Faults,
         manifest: Manifest,
-        cluster_panel: Callable[[], Json] | None,
-        actions: Mapping[str, Callable[[], Awaitable[None]]],
+        outside: Outside,
     ) -> None:
         self._history = history
         self._interactions = interactions
         self._faults = faults
         self._manifest = manifest
-        self._cluster_panel = cluster_panel
-        self._actions = actions
+        self._outside = outside
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[asyncio.Task[None] | None] = set()
 
@@ -74,6 +89,8 @@ class Page:
             web.get("/cluster.json", self._cluster),
             web.post("/faults/{name}", self._fault),
             web.post("/actions/{name}", self._action),
+            web.post("/speed", self._speed),
+            web.post("/scale", self._scale),
         ]
 
     async def close(self) -> None:
@@ -122,6 +139,9 @@ class Page:
             "people": [u.id for u in PEOPLE],
             "channel": {"id": CHANNEL, "name": CHANNEL_NAME},
             "direct": direct_messages(user.id),
+            "messages_enabled": self._manifest.messages,
+            "commands": [asdict(command) for command in self._manifest.commands],
+            "shortcuts": [asdict(shortcut) for shortcut in self._manifest.shortcuts if shortcut.kind == "message"],
             "messages": [_shown(m) for m in sorted(messages, key=lambda m: m.ts)[-SHOWN:]],
             "modal": _shown_view(modal) if modal else None,
             "home": _shown_view(home) if home else None,
@@ -135,7 +155,11 @@ class Page:
         user = _person(asked.get("user", ""))
         match request.match_info["what"]:
             case "command":
-                self._start(self._interactions.command(user, asked["text"], self._channel(user, asked)))
+                channel = self._channel(user, asked)
+                self._start(self._interactions.command(user, asked["text"], channel, asked.get("thread")))
+            case "shortcut":
+                message, shortcut = self._shortcut(user, asked)
+                self._start(self._interactions.shortcut(user, shortcut, message))
             case "act":
                 place, control = self._control(user, asked)
                 self._start(self._interactions.act(place, control, asked.get("chosen")))
@@ -164,6 +188,13 @@ class Page:
     def _channel(user: User, asked: Json) -> str:
         return direct_messages(user.id) if asked.get("channel") in DIRECTS else CHANNEL
 
+    def _shortcut(self, user: User, asked: Json) -> tuple[Message, Shortcut]:
+        message = self._history.messages.get((str(asked.get("channel")), str(asked.get("ts"))))
+        shortcut = self._manifest.shortcut(str(asked.get("callback_id")), "message")
+        if message is None or not message.readable_by(user.id) or shortcut is None:
+            raise web.HTTPGone(text="This is no longer there.")
+        return message, shortcut
+
     def _modal(self, user: User, asked: Json) -> Modal:
         modal = self._history.modal(user.id)
         if modal is None or modal.view["id"] != asked.get("view_id"):
@@ -185,8 +216,7 @@ class Page:
 
     async def _cluster(self, request: web.Request) -> web.Response:
         faults = [{"name": name, "what": what, "on": name in self._faults} for name, what in KNOWN.items()]
-        panel = self._cluster_panel() if self._cluster_panel else {}
-        return web.json_response({**panel, "faults": faults, "actions": list(self._actions)})
+        return web.json_response({**self._outside.panel(), "faults": faults, "actions": list(self._outside.actions)})
 
     async def _fault(self, request: web.Request) -> web.Response:
         _refuse_other_origins(request)
@@ -201,10 +231,32 @@ class Page:
 
     async def _action(self, request: web.Request) -> web.Response:
         _refuse_other_origins(request)
-        action = self._actions.get(request.match_info["name"])
+        action = self._outside.actions.get(request.match_info["name"])
         if action is None:
             raise web.HTTPNotFound
-        await action()
+        self._start(action())
+        return web.json_response({"ok": True}, status=202)
+
+    async def _speed(self, request: web.Request) -> web.Response:
+        _refuse_other_origins(request)
+        if self._outside.set_speed is None:
+            raise web.HTTPNotFound
+        try:
+            self._outside.set_speed(float(await request.text()))
+        except ValueError as e:
+            raise web.HTTPBadRequest(text="The body is a number above 0.") from e
+        return web.json_response({"ok": True})
+
+    async def _scale(self, request: web.Request) -> web.Response:
+        """`kubectl scale` by somebody who works around the bot."""
+        _refuse_other_origins(request)
+        if self._outside.scale is None:
+            raise web.HTTPNotFound
+        asked = await request.json()
+        try:
+            await self._outside.scale(str(asked["name"]), int(asked["replicas"]))
+        except LookupError as e:
+            raise web.HTTPNotFound(text=str(e)) from e
         return web.json_response({"ok": True})
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,7 @@ from sandbox.slack.history import direct as direct_messages
 from sandbox.slack.http_mode import HttpMode
 from sandbox.slack.interactions import Interactions
 from sandbox.slack.manifest import Manifest, everything
-from sandbox.slack.page import Page
+from sandbox.slack.page import Outside, Page
 from sandbox.slack.socket_mode import SocketMode
 
 SIGNING_SECRET = "sandbox-signing-secret"
@@ -42,8 +42,7 @@ class Workspace:
     def __init__(
         self,
         faults: Faults,
-        cluster_panel: Callable[[], Json] | None = None,
-        actions: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
+        outside: Outside | None = None,
         *,
         port: int | None = None,
         manifest: Manifest | None = None,
@@ -58,7 +57,7 @@ class Workspace:
         self._manifest = manifest
         self._interactions = Interactions(self._history, self._delivery, manifest)
         self._api = WebAPI(self._history, self._socket, self._interactions, faults, manifest)
-        self._page = Page(self._history, self._interactions, faults, manifest, cluster_panel, actions or {})
+        self._page = Page(self._history, self._interactions, faults, manifest, outside or Outside())
         self._port = port or 0
         self._runner: web.AppRunner | None = None
         self.url = ""
