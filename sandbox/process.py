@@ -187,17 +187,19 @@ class Bot:
 
 
 async def app_manifest(directory: Path) -> str:
-    """What `stoker manifest` prints: the manifest that people give to Slack; empty when the bot has no such command."""
+    """What `stoker manifest` prints: the manifest that people give to Slack."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot", "manifest"),
         env=_clean(os.environ),
         cwd=directory,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-    printed, _ = await process.communicate()
-    return printed.decode() if process.returncode == 0 else ""
+    printed, said = await process.communicate()
+    if process.returncode:
+        raise ProcessError(f"`stoker manifest` failed with exit code {process.returncode}: {said.decode().strip()}")
+    return printed.decode()
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:

@@ -230,13 +230,12 @@ async def opened(
         def panel() -> dict[str, Any]:
             return {**cluster.panel(), "pulls": github.panel()}
 
-        printed = await app_manifest(directory)
         workspace = await stack.enter_async_context(
             Workspace(
                 faults,
                 Outside(panel, actions, cluster.set_speed, cluster.scale),
                 port=port,
-                manifest=read_manifest(printed) if printed else None,
+                manifest=read_manifest(await app_manifest(directory)),
                 request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",
             )
         )
