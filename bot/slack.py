@@ -16,7 +16,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.domain import Message, Operation
 from bot.errors import BotError, Unavailable
-from bot.store import Store
+from bot.store import Forgotten, Store
 from bot.views import View, card, lines, thread
 
 log = structlog.get_logger(__name__)
@@ -139,7 +139,7 @@ class Slack:
     async def _newest(self, op: Operation) -> Operation:
         try:
             return await self._store.load(op.id)
-        except KeyError:  # forgotten by now: what was given is the newest that there is
+        except Forgotten:  # by now: what was given is the newest that there is
             return op
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
@@ -219,7 +219,17 @@ class Slack:
                 channel=channel, content=content, filename=name, title=title, alt_txt=title, initial_comment=text
             )
 
-    async def whisper(self, channel: str, user: str, text: str) -> None:
+    async def publish_home(self, user: str, view: dict[str, Any]) -> None:
+        with slack_errors("views.publish"):
+            await self._client.views_publish(user_id=user, view=view)
+
+    async def tell(self, user: str, text: str) -> None:
+        """A direct message that nothing hangs on: the answer to a click where Slack gives no other way to answer."""
+        view = lines(text)
+        with slack_errors("chat.postMessage"):
+            await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
+
+    async def whisper(self, channel: str, user: str, text: str, *, thread: str | None = None) -> None:
         """An ephemeral answer: errors and help only, since Slack does not promise to deliver it.
 
         To somebody who is not in the channel it goes as a direct message.
@@ -227,12 +237,13 @@ class Slack:
         view = lines(text)
         try:
             with slack_errors("chat.postEphemeral"):
-                await self._client.chat_postEphemeral(channel=channel, user=user, text=view.text, blocks=view.blocks)
+                await self._client.chat_postEphemeral(
+                    channel=channel, user=user, text=view.text, blocks=view.blocks, thread_ts=thread
+                )
         except SlackRefused as refused:
             if refused.code not in ("user_not_in_channel", "channel_not_found", "not_in_channel"):
                 raise
-            with slack_errors("chat.postMessage"):
-                await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
+            await self.tell(user, text)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
         """Users and user groups as user ids."""

@@ -19,6 +19,8 @@ from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
 _FINISHED_KEPT = timedelta(days=30)
+_VIEWERS, _VIEWERS_KEPT = 100, timedelta(days=7)
+"""Home is kept up to date for this many people at most, and for so long after they last opened it."""
 _AUDIT_KEPT = 100_000
 
 T = TypeVar("T")
@@ -216,6 +218,30 @@ class Store:
     async def forget_message(self, key: str) -> None:
         with redis_errors():
             await self._redis.delete(f"{PREFIX}:message:{key}")
+
+    async def note_viewer(self, user: str, now: datetime) -> None:
+        """Somebody opened Home."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.zadd(f"{PREFIX}:home:viewers", {user: now.timestamp()})
+                pipe.hdel(f"{PREFIX}:home:shown", user)
+                await pipe.execute()
+
+    async def viewers(self, now: datetime) -> tuple[str, ...]:
+        """Who opened Home lately, the latest first; who has not for long is forgotten."""
+        key, oldest = f"{PREFIX}:home:viewers", (now - _VIEWERS_KEPT).timestamp()
+        with redis_errors():
+            await self._redis.zremrangebyscore(key, "-inf", oldest)
+            found = await self._redis.zrange(key, 0, _VIEWERS - 1, desc=True)
+        return tuple(map(_text, found))
+
+    async def home_changed(self, user: str, digest: str) -> bool:
+        """Note what Home shows a user; whether it is something else than before."""
+        key = f"{PREFIX}:home:shown"
+        with redis_errors():
+            before = await self._redis.hget(key, user)
+            await self._redis.hset(key, user, digest)
+        return before is None or _text(before) != digest
 
     async def raise_alert(self, about: str, now: datetime) -> Alert:
         """Note that something is wrong, or return the alert that is already up about it."""

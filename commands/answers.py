@@ -37,10 +37,19 @@ async def answered(respond: Respond, work: Awaitable[str | None]) -> None:
         await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
 
 
-def whisperer(svc: Services, channel: str, user: str) -> Respond:
-    """How to answer the sender of a form, which has no response_url."""
+def whisperer(svc: Services, channel: str, user: str, thread: str | None = None) -> Respond:
+    """How to answer the sender of a form or a mention, which have no response_url."""
 
     async def respond(*, text: str, **_: object) -> None:
-        await svc.slack.whisper(channel, user, text)
+        await svc.slack.whisper(channel, user, text, thread=thread)
+
+    return respond
+
+
+def teller(svc: Services, user: str) -> Respond:
+    """How to answer a click in Home, where nothing can be shown to one person: by a direct message."""
+
+    async def respond(*, text: str, **_: object) -> None:
+        await svc.slack.tell(user, text)
 
     return respond

@@ -13,6 +13,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 
 from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
+from bot.operations.endpoints import all_endpoints
 from bot.operations.life import request
 from bot.operations.proposal import planned, read_options
 from bot.operations.pulls import already_open, check
@@ -34,7 +35,6 @@ from bot.views.modals import (
 )
 from bot.views.text import escape
 from commands.answers import answered, whisperer
-from commands.guide import endpoints
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.sizing import FIGURES, MissingFigures, ModelFacts
@@ -72,7 +72,7 @@ async def open_form(svc: Services, verb: Verb, name: str, trigger_id: str) -> No
     view_id = await svc.slack.open_form(trigger_id, loading(empty.name))
     try:
         commit = await svc.repository.head()
-        names = tuple(endpoint.name for endpoint in await endpoints(svc, commit))
+        names = tuple(endpoint.name for endpoint in await all_endpoints(svc, commit))
         if verb == "swap" and not names:
             raise BotError("There is no endpoint yet whose model could be swapped; `/model add` makes one.")
         known = name if verb == "add" or name in names else names[0]
@@ -177,7 +177,7 @@ class Forms:
     async def _worked_out(
         self, verb: Verb, commit: str, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
     ) -> ChangeForm:
-        names = tuple(endpoint.name for endpoint in await endpoints(self._svc, commit))
+        names = tuple(endpoint.name for endpoint in await all_endpoints(self._svc, commit))
         form = ChangeForm(verb=verb, commit=commit, values=values, options=options, names=names)
         if not values.get("hf_id") or not values.get("name"):
             return form

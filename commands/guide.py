@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from bot.errors import BotError, Unavailable
+from bot.operations.endpoints import all_endpoints
 from bot.services import Services
 from bot.views import code
 from commands.words import Misunderstood
-from manifests.contract import ModelEndpoint, read_endpoints
-from manifests.tree import ManifestError
 
 _PATIENCE = 2.5
 """Seconds that help waits for git; without an answer the examples name the template."""
@@ -44,20 +43,11 @@ async def names(svc: Services) -> Names:
     template = svc.config.platform.template
     try:
         async with asyncio.timeout(_PATIENCE):
-            found = await endpoints(svc)
+            found = await all_endpoints(svc, await svc.repository.head())
     except (BotError, Unavailable, TimeoutError):
         return Names(gpu=template, any=template)
     on_gpu = next((endpoint.name for endpoint in found if endpoint.gpus), template)
     return Names(gpu=on_gpu, any=found[-1].name if found else on_gpu)
-
-
-async def endpoints(svc: Services, commit: str = "") -> tuple[ModelEndpoint, ...]:
-    """The endpoints at a commit, by default the head of the main branch."""
-    tree = await svc.repository.tree(commit or await svc.repository.head())
-    try:
-        return await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
-    except ManifestError as error:
-        raise BotError(str(error)) from error
 
 
 def guide(command: str, about: str, topics: Sequence[Topic], wanted: str, examples: Names) -> str:
@@ -76,8 +66,10 @@ def guide(command: str, about: str, topics: Sequence[Topic], wanted: str, exampl
 def unknown(command: str, verb: str, topics: Sequence[Topic]) -> Misunderstood:
     """For what is no verb: the nearest one, and what can be said."""
     near = get_close_matches(verb.lower(), [topic.verb for topic in topics], n=1, cutoff=0.5)
-    hint = f" Did you mean `{command} {near[0]}`?" if near else ""
-    return Misunderstood("\n".join([f"I don't know {code(f'{command} {verb[:80]}')}.{hint}", *_list(command, topics)]))
+    hint = f" Did you mean {code(f'{command} {near[0]}'.strip())}?" if near else ""
+    return Misunderstood(
+        "\n".join([f"I don't know {code(f'{command} {verb[:80]}'.strip())}.{hint}", *_list(command, topics)])
+    )
 
 
 def _list(command: str, topics: Sequence[Topic]) -> list[str]:

@@ -41,7 +41,8 @@ def register(app: AsyncApp, svc: Services) -> None:
 async def _down(svc: Services, model: str, body: Body) -> str | None:
     actor = body["user"]["id"]
     said = await down(svc, (model,), actor, body["trigger_id"])
-    await svc.slack.update(_message(body), settled_reminder(f"⬇️ <@{actor}> is bringing {code(model)} down."))
+    if body["container"]["type"] == "message":  # Home shows it by itself
+        await svc.slack.update(_message(body), settled_reminder(f"⬇️ <@{actor}> is bringing {code(model)} down."))
     return said
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bot.errors import BotError
+from bot.views.modals import SHORTCUT
 from commands import gpu, model
 from commands.guide import Topic
 
@@ -27,6 +28,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "files.getUploadURLExternal": ("files:write",),
     "usergroups.users.list": ("usergroups:read",),
     "views.open": (),
+    "views.publish": (),
     "views.push": (),
     "views.update": (),
 }
@@ -44,8 +46,6 @@ COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
     "/gpu": (gpu.ABOUT, gpu.TOPICS),
     "/model": (model.ABOUT, model.TOPICS),
 }
-SHORTCUT = "tell_stoker"
-"""The message shortcut: a slash command cannot be used in a thread."""
 
 
 class NoPublicAddress(BotError):

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from bot.errors import BotError
 from bot.services import Services
-from bot.views import code
+from bot.views import code, escape
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.tree import ManifestError
 
@@ -14,14 +14,19 @@ class UnknownModel(BotError):
     """No endpoint of that name."""
 
 
-async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoint:
-    """The endpoint as the repo has it, or UnknownModel with the nearest name."""
+async def all_endpoints(svc: Services, commit: str) -> tuple[ModelEndpoint, ...]:
+    """The endpoints at a commit; BotError when the repository does not follow the contract."""
     tree = await svc.repository.tree(commit)
     try:
         # Reading a git tree starts processes, so it is done in a thread.
-        found = await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
+        return await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
     except ManifestError as error:
-        raise BotError(str(error)) from error
+        raise BotError(escape(str(error))) from error
+
+
+async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoint:
+    """The endpoint as the repo has it, or UnknownModel with the nearest name."""
+    found = await all_endpoints(svc, commit)
     names = [endpoint.name for endpoint in found]
     if model in names:
         return found[names.index(model)]

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +18,8 @@ from bot.store import Forgotten
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+_HOME_AFTER = timedelta(seconds=1)
 
 
 class NotAllowed(BotError):
@@ -98,9 +101,16 @@ async def present(svc: Services, op: Operation) -> Operation:
 
 async def show(svc: Services, op: Operation, *, force: bool = False) -> Operation:
     message = await svc.slack.show(op, now=svc.clock(), force=force)
+    if force:
+        await changed(svc)
     if op.message is None:
         op = await svc.store.update(op.id, lambda op: op.model_copy(update={"message": message}))
     return op
+
+
+async def changed(svc: Services) -> None:
+    """Home may look different now; several changes within a moment are one look."""
+    await svc.docket.add("refresh_homes", when=svc.clock() + _HOME_AFTER, key="homes")()
 
 
 async def vote(

@@ -10,6 +10,7 @@ from docket import Depends, ExponentialRetry, Perpetual, Retry, TaskKey
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
 from bot.operations import down, gpu, life, pulls, queue, receipt, rollout, tenure
+from bot.operations import home as homes
 from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
 
@@ -117,6 +118,21 @@ async def reconcile(
         log.warning("not reconciled", error=str(error))
 
 
+async def refresh_homes(svc: Services = Depends(services)) -> None:
+    """Something has changed: show it to those who opened Home. Scheduled under one key, so that many changes are one."""
+    await homes.refresh(svc)
+
+
+async def watch_homes(
+    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)
+) -> None:
+    """What changed without us (a sync, a pod, somebody's merge): the platform is looked at once for all readers."""
+    try:
+        await homes.refresh(svc)
+    except (BotError, Unavailable) as error:
+        log.warning("homes not refreshed", error=str(error))
+
+
 async def settle_bill(fence: int, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Watch the node of the session with this fence until it no longer bills; scheduled with its receipt."""
     await receipt.settle_bill(svc, fence)
@@ -132,4 +148,6 @@ tasks: list[Callable[..., Awaitable[None]]] = [
     hand_over_at,
     reconcile,
     settle_bill,
+    refresh_homes,
+    watch_homes,
 ]

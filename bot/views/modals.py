@@ -34,6 +34,9 @@ TITLE, METADATA, CHOICES = 24, 3000, 100
 BECAUSE_FORM, CHANGE_FORM, ADVANCED_FORM, EXTEND_FORM = "because", "model_change", "model_advanced", "lease_extend"
 """The forms' callback ids."""
 
+SHORTCUT = "tell_stoker"
+"""The shortcut of a message, and the form that it opens: a slash command cannot be used in a thread."""
+
 ADVANCED, TYPED = "advanced", "typed"
 """The button for the rarer options; the beginning of the action id of every field that is looked at as one types."""
 

@@ -1,0 +1,197 @@
+"""The app's Home tab: the GPU, what waits for the reader, what the reader asked for, the endpoints, the last week.
+
+It shows moments and not durations, so that it changes only when something happened.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from bot.domain import Lease, Operation, Pull, Status
+from bot.durations import show_duration
+from bot.views.blocks import (
+    VIEW_BLOCKS,
+    Block,
+    Blocks,
+    actions,
+    button,
+    confirmed,
+    context,
+    divider,
+    header,
+    section,
+)
+from bot.views.card import APPROVE, CANCEL, DENY, ROLL_OUT, title
+from bot.views.modals import choice, modal, text_input
+from bot.views.reminder import BRING_DOWN
+from bot.views.text import clock, code, inline, money, person
+
+HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
+"""The buttons of Home that open a form, and the form of the first."""
+
+_MANY, _BAR = 25, 12
+"""The most operations or endpoints in one list; the length of the longest bar."""
+
+
+@dataclass(frozen=True)
+class EndpointRow:
+    """An endpoint in the repo, joined with the cluster."""
+
+    name: str
+    hf_id: str
+    state: str
+    """up, booting, down, or not deployed."""
+    sync: str
+    gpu: bool
+    pull: Pull | None = None
+
+
+@dataclass(frozen=True)
+class Day:
+    """What one day cost: hours on the GPU, how much of them idle, and US dollars."""
+
+    day: date
+    hours: float
+    idle: float
+    usd: float
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is going on on the platform, as far as its systems answered; `silent` says which did not."""
+
+    leases: tuple[Lease, ...] = ()
+    active: dict[str, datetime] = field(default_factory=dict)
+    """By model: when it was last used."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """By model: US dollars since the lease was claimed, in steps of ten cents."""
+    strangers: tuple[str, ...] = ()
+    open: tuple[Operation, ...] = ()
+    endpoints: tuple[EndpointRow, ...] = ()
+    week: tuple[Day, ...] = ()
+    approvers: frozenset[str] = frozenset()
+    silent: tuple[str, ...] = ()
+
+
+def home(overview: Overview, user: str, now: datetime) -> Block:
+    """Home as this user sees it."""
+    blocks: Blocks = [header("The GPU"), *_gpu(overview, user, now)]
+    blocks += [context(*(f"⚠️ {inline(each, 300)}" for each in overview.silent[:5]))] if overview.silent else []
+    if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
+        blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting)]
+    if mine := [op for op in overview.open if op.request.actor == user]:
+        blocks += [divider(), header("Asked by you"), *_mine(mine)]
+    blocks += [divider(), header("Endpoints"), *_endpoints(overview.endpoints)]
+    if overview.week:
+        blocks += [divider(), header("The last week"), section(_week(overview.week))]
+    return {"type": "home", "blocks": blocks[:VIEW_BLOCKS]}
+
+
+def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
+    blocks: Blocks = []
+    for lease in overview.leases:
+        lines = [
+            f"🔥 *{inline(lease.model, 100)}* {'is up' if lease.ready else 'is booting'}, held by {person(lease.holder)}"
+            f" since {clock(lease.claimed)}"
+        ]
+        lines += [f"because {inline(lease.reason, 300)}"] if lease.reason else []
+        used = overview.active.get(lease.model)
+        told = [f"last used at {clock(used)}"] if used and lease.ready else []
+        told += [f"about {money(overview.spent[lease.model])} so far"] if lease.model in overview.spent else []
+        told += [f"the lease ends at {clock(lease.ends)}"] if lease.ends else []
+        lines += [" · ".join(told)] if told else []
+        down = button("Bring down", BRING_DOWN, lease.model, "danger")
+        ask = f"{code(lease.model)} goes to zero, and whoever uses it gets errors."
+        blocks.append(section("\n".join(lines)))
+        blocks.append(actions(confirmed(down, "Bring it down?", ask, "Bring down")))
+    blocks += [
+        section(f"🚨 {code(each)} uses the GPU, and nobody holds a lease for it.") for each in overview.strangers[:5]
+    ]
+    if not overview.leases and not overview.strangers:
+        blocks.append(section("The GPU is free. Nothing is running, nothing is billed."))
+    queue = [op for op in overview.open if op.request.hold and op.status is Status.AWAITING]
+    if queue:
+        rows = [
+            f"{n}. {inline(title(op), 150)}, asked by {person(op.request.actor)}" for n, op in enumerate(queue[:10], 1)
+        ]
+        blocks.append(context("Asked for: " + " · ".join(rows)))
+    blocks.append(actions(button("Bring up …", HOME_UP, "up", "primary"), button("Add a model …", HOME_ADD, "add")))
+    return blocks
+
+
+def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
+    return op.status is Status.AWAITING and user in approvers and op.request.actor != user
+
+
+def _decisions(operations: list[Operation]) -> Blocks:
+    blocks: Blocks = []
+    for op in operations[:10]:
+        why = f" because {inline(op.request.reason, 200)}" if op.request.reason else ""
+        costs = f" · about {money(op.plan.estimate_usd)}" if op.plan and op.plan.estimate_usd else ""
+        blocks.append(section(f"*{inline(title(op), 200)}*, asked by {person(op.request.actor)}{why}{costs}{_see(op)}"))
+        pull = op.plan.pull if op.plan else None
+        merge = bool(pull and not pull.merge_commit)
+        ready = pull is None or not merge or (pull.checks in ("success", "none") and pull.mergeable is not False)
+        approve = (
+            button("Approve & roll out", ROLL_OUT, op.id, "primary")
+            if merge
+            else button("Approve", APPROVE, op.id, "primary")
+        )
+        blocks.append(actions(*([approve] if ready else []), button("Deny", DENY, op.id, "danger")))
+    return blocks
+
+
+def _mine(operations: list[Operation]) -> Blocks:
+    blocks: Blocks = []
+    for op in operations[:10]:
+        phase = op.phases[-1] if op.phases and op.phases[-1].ended is None else None
+        doing = f", {inline(phase.name, 60)} since {clock(phase.began)}" if phase else ""
+        text = f"*{inline(title(op), 200)}* — {op.status}{doing}{_see(op)}"
+        blocks.append(section(text, button("Cancel", CANCEL, op.id) if op.status is Status.AWAITING else None))
+    return blocks
+
+
+def _see(op: Operation) -> str:
+    if op.message is None:
+        return ""
+    return f" · <https://slack.com/archives/{op.message.channel}/p{op.message.ts.replace('.', '')}|see its message>"
+
+
+_STATES = {"up": "🟢", "booting": "🟡", "down": "⚪", "not deployed": "▫️"}
+
+
+def _endpoints(rows: tuple[EndpointRow, ...]) -> Blocks:
+    if not rows:
+        return [section("There is none yet.")]
+    lines = []
+    for row in rows[:_MANY]:
+        pull = f" · <{row.pull.url}|pull request #{row.pull.number}>" if row.pull else ""
+        kind = "GPU" if row.gpu else "CPU"
+        told = f"{inline(row.hf_id, 120)} · {kind} · {inline(row.sync, 40)}{pull}"
+        lines.append(f"{_STATES.get(row.state, '▫️')} *{inline(row.name, 63)}* {row.state} — {told}")
+    if len(rows) > _MANY:
+        lines.append(f"… and {len(rows) - _MANY} more: `/model list`")
+    return [section("\n".join(lines[i : i + 8])) for i in range(0, len(lines), 8)]
+
+
+def _week(days: tuple[Day, ...]) -> str:
+    """A bar a day: full where the GPU worked, light where it was idle."""
+    most = max((day.hours for day in days), default=0.0) or 1.0
+    rows = []
+    for day in days:
+        length = round(day.hours / most * _BAR)
+        idle = round(length * (day.idle / day.hours)) if day.hours else 0
+        bar = "█" * (length - idle) + "░" * idle
+        rows.append(f"{day.day:%a %d}  {bar:<{_BAR}}  {day.hours:5.1f} h  {money(day.usd):>7}")
+    hours, usd, idle_hours = (sum(getattr(day, key) for day in days) for key in ("hours", "usd", "idle"))
+    share = f", {idle_hours / hours:.0%} of it idle" if hours else ""
+    return "```" + "\n".join(rows) + f"```\n{show_duration(timedelta(hours=hours))} on the GPU{share}, {money(usd)}."
+
+
+def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:
+    """Which model to bring up, for how long and why."""
+    blocks = [
+        choice("model", "Model", names, names[0] if len(names) == 1 else ""),
+        text_input("hold", "For", placeholder=hold, hint=f"At most {longest}, e.g. 45m, 2h, 1h30m", optional=True),
+        text_input("reason", "Because", optional=True, longest=300),
+    ]
+    return modal(UP_FORM, "Bring up a model", blocks, submit="Ask")
