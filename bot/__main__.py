@@ -48,6 +48,25 @@ def sandbox(
 
 
 @cli.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+) -> None:
+    """Check each setting and each system, and say how to mend what is wrong; exit 1 if anything is, 2 for a setting."""
+    from bot.cli.doctor import as_json as in_json
+    from bot.cli.doctor import report
+    from bot.doctor import examine
+
+    _log_to_stderr()
+    try:
+        findings = asyncio.run(examine(load_settings()))
+    except BotError as error:
+        typer.echo(f"stoker: {error.message}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(in_json(findings) if as_json else report(findings))
+    raise typer.Exit(any(finding.verdict == "wrong" for finding in findings))
+
+
+@cli.command()
 def manifest(
     http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
     private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,

@@ -104,3 +104,9 @@ def may_keep(holder: str, actor: str, people: People) -> Verdict:
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW
     return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can keep it.")
+
+
+def may_examine(actor: str, people: People) -> Verdict:
+    if actor in people.admins:
+        return ALLOW
+    return refuse("Only admins (`roles.admins`) can examine the installation: the answer names systems and settings.")

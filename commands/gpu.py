@@ -17,6 +17,7 @@ from bot.operations.reconcile import rebuild
 from bot.services import Services
 from bot.views import busy_line, clock, code, money
 from commands.answers import answered
+from commands.doctor import doctor
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, Words, read
 
@@ -60,6 +61,7 @@ TOPICS = (
         "the last weeks as a picture: hours by model and person, idle share, cost",
         more="It is posted in the channel of operations. Sessions count where they began, with the hours that nodes billed.",
     ),
+    Topic("doctor", "", "admins: what is wrong with the installation, and how to mend it"),
     Topic("help", "[VERB]", "this, or all about one of them", example="up"),
 )
 
@@ -97,6 +99,8 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             name = said.names[0] if said.names else await _the_one_up(svc)
             await _ask(svc, Kind.GPU_RELEASE, name, command, reason=said.reason)
             return None
+        case "doctor":
+            return await doctor(svc, command["user_id"])
         case "down":
             return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
         case "report":

@@ -85,7 +85,7 @@ class Gateway:
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         root = "/litellm"
-        for path, handler in {"/health/liveliness": self._alive, "/health/readiness": self._alive}.items():
+        for path, handler in {"/health/liveliness": self._alive, "/health/readiness": self._ready}.items():
             router.add_get(root + path, self._guarded(handler))
         router.add_get(root + "/v1/models", self._guarded(self._models))
         router.add_get(root + "/key/info", self._guarded(self._key_info))
@@ -129,6 +129,9 @@ class Gateway:
 
     async def _alive(self, _: web.Request) -> web.Response:
         return web.json_response("I'm alive!")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "healthy", "db": "connected"})
 
     async def _models(self, request: web.Request) -> web.Response:
         key = self._authenticated(request)

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from sandbox import github_page
-from sandbox.git import seed
+from sandbox.git import MAIN, seed
 from sandbox.github_pulls import BOT, OCTOCAT, Pull, PullRequests, Refused, now, shown_state, user_json
 
 __all__ = ["GitHub", "Refused", "seed"]
@@ -90,6 +90,7 @@ class GitHub(PullRequests):
                 web.get(f"{repos}/git/ref/heads/{{branch:.+}}", self._get_ref),
                 web.delete(f"{repos}/git/refs/heads/{{branch:.+}}", self._delete_ref),
                 web.get(f"{repos}/branches/{{branch:.+}}/protection", self._get_protection),
+                web.get(f"{repos}/branches/{{branch:.+}}", self._get_branch),
                 web.route("*", f"{page}.git/{{tail:.*}}", self._serve_git),
                 web.get(page, self._show_list),
                 web.get(f"{page}/pulls", self._show_list),
@@ -311,6 +312,13 @@ class GitHub(PullRequests):
 
     async def _get_protection(self, request: web.Request) -> web.Response:
         raise Refused(404, "Branch not protected")
+
+    async def _get_branch(self, request: web.Request) -> web.Response:
+        branch = request.match_info["branch"]
+        commit = (await self.repo.heads()).get(branch)
+        if commit is None:
+            raise Refused(404, "Branch not found")
+        return web.json_response({"name": branch, "commit": {"sha": commit}, "protected": branch == MAIN})
 
     async def _get_repository(self, request: web.Request) -> web.Response:
         return web.json_response(self._repository_json())

@@ -217,6 +217,7 @@ class Hub:
         app.add_routes(
             [
                 web.get("/api/models", self._search),
+                web.get("/api/whoami-v2", self._whoami),
                 web.get("/api/models/{org}/{name}", self._model),
                 web.get("/{org}/{name}/resolve/{revision}/{file}", self._file),
             ]
@@ -237,6 +238,10 @@ class Hub:
         if "hf-429" in self._faults:
             return _error(429, "We had to rate limit your IP. To continue using our service, create a HF account.")
         return await handler(request)
+
+    async def _whoami(self, _: web.Request) -> web.Response:
+        """The sandbox's Hub knows no accounts, so no token is right."""
+        return web.json_response({"error": "Invalid credentials in Authorization header"}, status=401)
 
     async def _search(self, request: web.Request) -> web.Response:
         wanted = request.query.get("search", "").lower()

@@ -1,8 +1,4 @@
-"""`stoker manifest`: the Slack app, with the scopes in use and no more.
-
-The reason of each scope is here: `METHODS` says which scopes Slack's reference names for a Web API method that the
-bot calls, `EVENTS` for an event that it listens to. What is in neither is not asked for.
-"""
+"""`stoker manifest`: the Slack app, with the scopes in use (`bot.scopes`) and no more."""
 
 import json
 from collections.abc import Mapping
@@ -12,35 +8,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bot.errors import BotError
+from bot.scopes import EVENTS, scopes
 from bot.views.modals import SHORTCUT
 from commands import gpu, model
 from commands.guide import Topic
-
-METHODS: Mapping[str, tuple[str, ...]] = {
-    "auth.test": (),
-    "chat.postEphemeral": ("chat:write",),
-    "chat.postMessage": ("chat:write",),
-    "chat.update": ("chat:write",),
-    "conversations.history": ("channels:history", "im:history"),
-    "conversations.open": ("im:write",),
-    "conversations.replies": ("channels:history", "im:history"),
-    "files.completeUploadExternal": ("files:write",),
-    "files.getUploadURLExternal": ("files:write",),
-    "usergroups.users.list": ("usergroups:read",),
-    "views.open": (),
-    "views.publish": (),
-    "views.push": (),
-    "views.update": (),
-}
-"""docs.slack.dev/reference/methods: the scopes of each method, for a public channel and for direct messages."""
-
-EVENTS: Mapping[str, tuple[str, ...]] = {
-    "app_home_opened": (),
-    "app_mention": ("app_mentions:read",),
-    "member_joined_channel": ("channels:read",),
-    "message.im": ("im:history",),
-}
-"""docs.slack.dev/reference/events."""
 
 COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
     "/gpu": (gpu.ABOUT, gpu.TOPICS),
@@ -50,14 +21,6 @@ COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
 
 class NoPublicAddress(BotError):
     """The address given for HTTP mode is none that Slack could reach."""
-
-
-def scopes(*, private_channel: bool = False) -> tuple[str, ...]:
-    """The bot's scopes; in a private channel Slack calls the `channels:` ones `groups:`."""
-    found = {"commands"}.union(*METHODS.values(), *EVENTS.values())
-    if private_channel:
-        found = {scope.replace("channels:", "groups:") for scope in found}
-    return tuple(sorted(found))
 
 
 def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]:

@@ -48,6 +48,15 @@ class PullRequest(BaseModel, frozen=True):
     changed_files: int
 
 
+class Access(BaseModel, frozen=True):
+    """What the token may do with the repository. `scopes` is None for tokens that have none (fine-grained, Apps)."""
+
+    push: bool
+    archived: bool
+    default_branch: str
+    scopes: tuple[str, ...] | None
+
+
 class GitHub:
     """The pull requests of one repository."""
 
@@ -144,6 +153,22 @@ class GitHub:
     async def comment(self, number: int, body: str) -> None:
         """Write a comment under the pull request."""
         await self._ask("POST", f"/issues/{number}/comments", json={"body": body})
+
+    async def access(self) -> Access:
+        """What the token may do here; a repository that it cannot see is a BotError."""
+        response = await self._ask("GET", "")
+        raw, scopes = response.json(), response.headers.get("x-oauth-scopes")
+        return Access(
+            push=bool((raw.get("permissions") or {}).get("push")),
+            archived=bool(raw.get("archived")),
+            default_branch=raw["default_branch"],
+            scopes=tuple(filter(None, (scope.strip() for scope in scopes.split(",")))) if scopes is not None else None,
+        )
+
+    async def protected(self, branch: str) -> bool | None:
+        """Whether a rule guards the branch; None when there is no such branch."""
+        response = await self._ask("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
+        return None if response.status_code == httpx.codes.NOT_FOUND else bool(response.json().get("protected"))
 
     async def _merge_commit(self, number: int) -> str | None:
         raw = (await self._ask("GET", f"/pulls/{number}")).json()

@@ -63,6 +63,18 @@ class HuggingFace:
         found = response.json()
         return tuple(str(each["id"]) for each in found if isinstance(each, dict) and "id" in each)
 
+    async def whoami(self) -> str:
+        """The name behind the token, or empty without one; BotError when the Hub does not know the token."""
+        if self._token is None:
+            await self._get("/api/models", limit="1")
+            return ""
+        response = await self._get("/api/whoami-v2")
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise BotError(
+                "Hugging Face does not accept HF_TOKEN: set a valid one, or none for models that are not gated."
+            )
+        return str(body(response).get("name") or "")
+
     async def _has_chat_template(self, hf_id: str, revision: str) -> bool:
         tokenizer = await self._file(hf_id, revision, "tokenizer_config.json")
         return bool((tokenizer or {}).get("chat_template"))

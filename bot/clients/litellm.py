@@ -88,6 +88,13 @@ class LiteLLM:
         _refuse(response, key)
         return tuple(str(model["id"]) for model in body(response).get("data", []))
 
+    async def has_database(self) -> bool | None:
+        """Whether virtual keys can work; None when the gateway does not say. Needs no key."""
+        response = await send(self._http, SYSTEM, "GET", f"{self._base_url}/health/readiness")
+        refuse_if_busy(SYSTEM, response)
+        said = body(response).get("db")
+        return None if said is None else said == "connected"
+
     async def _mint(self, alias: str, key_alias: str, budget: float, duration: str) -> SecretStr:
         master = await self._master_key()
         asked = {"models": [alias], "max_budget": budget, "duration": duration, "key_alias": key_alias}

@@ -12,7 +12,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 from typer.testing import CliRunner
 
 from bot.__main__ import cli
-from bot.cli.manifest import EVENTS, METHODS, manifest, scopes
+from bot.cli.manifest import manifest
+from bot.scopes import EVENTS, METHODS, scopes
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ("apps_", "auth_", "bots_", "chat_", "conversations_", "files_", "pins_", "reactions_", "team_", "user", "views_")  # fmt: skip

@@ -1,0 +1,30 @@
+"""`stoker doctor`: the diagnosis as lines for people or JSON for machines."""
+
+import json
+from collections.abc import Sequence
+
+from bot.doctor import Finding
+
+_MARKS = {"ok": "ok     ", "warning": "WARNING", "wrong": "WRONG  "}
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """One line a finding, with how to mend it below; the last line counts."""
+    width = max(len(finding.system) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{_MARKS[finding.verdict]}  {finding.system.ljust(width)}  {finding.said}")
+        if finding.mend:
+            lines.append(f"{' ' * (width + 11)}→ {finding.mend}")
+    wrong = sum(finding.verdict == "wrong" for finding in findings)
+    warnings = sum(finding.verdict == "warning" for finding in findings)
+    lines.append(f"{len(findings)} checks: {wrong} wrong, {warnings} warnings.")
+    return "\n".join(lines)
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """`{"ok": bool, "findings": [{"system", "verdict", "said", "mend"}]}`."""
+    well = all(finding.verdict != "wrong" for finding in findings)
+    return json.dumps(
+        {"ok": well, "findings": [finding.model_dump() for finding in findings]}, indent=2, ensure_ascii=False
+    )

@@ -1,0 +1,111 @@
+"""The whole examination: what is opened for it, in which order, and the lines in the order of the report."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from bot.clients.argocd import ArgoCD
+from bot.clients.cluster import Cluster
+from bot.clients.github import GitHub
+from bot.clients.huggingface import HuggingFace
+from bot.clients.litellm import LiteLLM
+from bot.clients.redis import durability
+from bot.doctor import people, platform
+from bot.doctor.findings import Finding, gathered, ok, warning, wrong
+from bot.services import github_token, open_kubernetes, open_redis, repository, slack_client
+from bot.settings import Settings
+
+REDIS, MACHINE = "Redis", "machine"
+OLDEST = (6, 2)
+"""docket takes over the tasks of a dead worker with XAUTOCLAIM, which Redis 6.2 brought."""
+
+
+async def examine(settings: Settings) -> tuple[Finding, ...]:
+    """Every check that the settings allow; one that fails does not keep the others from being made."""
+    config = settings.config
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(15, connect=5)))
+        hosted = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=15))
+        # A mirror of its own: two processes in one would damage it for the bot that runs.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-"))
+        token = github_token(settings, hosted)
+        contract = platform.Contract(
+            config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
+        )
+        found = await gathered(MACHINE, _machine(settings))
+        found += await gathered(people.SLACK, people.slack(settings, slack_client(settings)))
+        found += await gathered(
+            platform.GITHUB, platform.github(settings, GitHub(hosted, settings.github_repository, token))
+        )
+        found += await gathered(platform.GIT, contract.checks())
+        found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract))
+        found += await gathered(REDIS, _redis(settings, stack))
+        found += await gathered(
+            platform.HUB, platform.hub(HuggingFace(http, settings.hf_endpoint, settings.current("hf_token")))
+        )
+    return tuple(found)
+
+
+async def _cluster(
+    settings: Settings, stack: AsyncExitStack, http: httpx.AsyncClient, contract: platform.Contract
+) -> AsyncIterator[Finding]:
+    """The cluster, and what can only be asked with what is in it: Argo CD, and LiteLLM with its key."""
+    config = settings.config
+    api = await open_kubernetes(settings, stack)
+    cluster = Cluster(api, config.platform.namespace)
+
+    async def master_key() -> SecretStr:
+        ref = config.litellm.master_key
+        return await cluster.secret(ref.name, ref.field, namespace=ref.namespace)
+
+    argocd, litellm = ArgoCD(api, config.argocd.namespace), LiteLLM(http, settings.litellm_url, master_key)
+    for system, checks in (
+        (platform.KUBERNETES, platform.cluster(config, cluster)),
+        (platform.ARGOCD, platform.applications(config, argocd, contract.endpoints)),
+        (platform.GATEWAY, platform.gateway(litellm, contract.endpoints)),
+    ):
+        for finding in await gathered(system, checks):
+            yield finding
+
+
+async def _machine(settings: Settings) -> AsyncIterator[Finding]:
+    if shutil.which("git") is None:
+        yield wrong(MACHINE, "there is no git on PATH", "Install git; the image has it.")
+    directory = settings.stoker_data_dir
+    above = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
+    if not os.access(above, os.W_OK):
+        yield wrong(MACHINE, f"{directory} cannot be written", "Set STOKER_DATA_DIR to a writable directory.")
+    else:
+        yield ok(MACHINE, f"git is there, and {directory} can be written")
+
+
+async def _redis(settings: Settings, stack: AsyncExitStack) -> AsyncIterator[Finding]:
+    if not settings.redis_url:
+        yield ok(REDIS, f"a server of its own keeps its data in {settings.stoker_data_dir}; it serves one replica")
+        return
+    said = await durability(await open_redis(settings, settings.redis_url, stack))
+    version = tuple(int(part) for part in said.version.split(".")[:2] if part.isdigit())
+    if version and version < OLDEST:
+        yield wrong(REDIS, f"version {said.version} is too old", "Use Redis 6.2 or newer, or Valkey.")
+    if said.evicts not in (None, "noeviction"):
+        yield wrong(
+            REDIS,
+            f"when memory is full it drops keys ({said.evicts}), and a lease may be among them",
+            "Set maxmemory-policy to noeviction.",
+        )
+    if said.appends is False:
+        yield wrong(REDIS, "it keeps no append-only file, so a restart loses leases", "Set appendonly to yes.")
+    if said.last_write_ok is False:
+        yield wrong(REDIS, "its last write to disk failed", "Look at its log and its disk; nothing it is told is safe.")
+    if said.appends is None or said.evicts is None:
+        yield warning(
+            REDIS, "it does not say how it keeps its data", "Check persistence and eviction with its operator."
+        )
+    if said.appends and said.last_write_ok is not False and said.evicts == "noeviction":
+        yield ok(REDIS, f"version {said.version} keeps an append-only file and evicts nothing")

@@ -1,0 +1,149 @@
+"""Slack and the people in it: tokens, scopes, the channel, who may approve, and the time."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.doctor.findings import Finding, ok, warning, wrong
+from bot.scopes import scopes
+from bot.services import now
+from bot.settings import Roles, Settings
+from bot.slack import SlackRefused, slack_errors
+
+SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
+SKEW = 60.0
+"""Seconds. Slack refuses signatures that are five minutes off, GitHub an App's assertion that is one minute off."""
+
+
+async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
+    try:
+        with slack_errors("auth.test"):
+            answer = await client.auth_test()
+    except SlackRefused as error:
+        yield wrong(
+            SLACK,
+            f"the bot token is not accepted ({error.code})",
+            "Set SLACK_BOT_TOKEN to the Bot User OAuth Token of the installed app; it begins with xoxb-.",
+        )
+        return
+    yield ok(SLACK, f"the bot is @{answer.get('user')} in {answer.get('team')}")
+    yield _clock(str(answer.headers.get("Date", "")), now())
+    yield await _channel(settings, client)
+    private = settings.config.slack.channel.startswith("G")
+    held = {scope.strip() for scope in str(answer.headers.get("x-oauth-scopes", "")).split(",")}
+    missing = sorted(set(scopes(private_channel=private)) - held)
+    if missing:
+        yield wrong(
+            SLACK,
+            f"the app lacks the scopes {', '.join(missing)}",
+            "Update the app with what `stoker manifest` prints, then reinstall it to the workspace.",
+        )
+    else:
+        yield ok(SLACK, "the app has every scope in use")
+    yield await _way_in(settings, client)
+    async for finding in people(settings.config.roles, settings, client):
+        yield finding
+
+
+def _clock(said: str, here: datetime) -> Finding:
+    if not said:
+        return warning(CLOCK, "Slack did not say what time it is", "Check this machine's clock by hand.")
+    skew = (here - parsedate_to_datetime(said)).total_seconds()
+    if abs(skew) > SKEW:
+        way = "ahead" if skew > 0 else "behind"
+        return wrong(
+            CLOCK,
+            f"this machine's clock is {abs(skew):.0f} s {way} of Slack's",
+            "Switch time synchronisation on (NTP).",
+        )
+    return ok(CLOCK, "as Slack's")
+
+
+async def _way_in(settings: Settings, client: AsyncWebClient) -> Finding:
+    if settings.slack_signing_secret:
+        return ok(SLACK, "requests come over HTTP, signed, at /slack/events")
+    token = settings.slack_app_token
+    try:
+        with slack_errors("apps.connections.open"):
+            await client.apps_connections_open(app_token=token.get_secret_value() if token else "")
+    except SlackRefused as error:
+        return wrong(
+            SLACK,
+            f"the app-level token opens no Socket Mode connection ({error.code})",
+            "Set SLACK_APP_TOKEN to an app-level token (xapp-…) with the scope connections:write, and switch Socket Mode on.",
+        )
+    return ok(SLACK, "Socket Mode opens")
+
+
+async def _channel(settings: Settings, client: AsyncWebClient) -> Finding:
+    channel = settings.config.slack.channel
+    try:
+        with slack_errors("conversations.info"):
+            answer = await client.conversations_info(channel=channel)
+    except SlackRefused as error:
+        if error.code != "channel_not_found":
+            raise
+        return wrong(
+            SLACK,
+            f"there is no channel {channel} for the bot",
+            "Set slack.channel to the channel's id (its details in Slack, at the bottom); invite the bot if it is private.",
+        )
+    found = answer["channel"]
+    name = f"#{found.get('name', channel)}"
+    if found.get("is_archived"):
+        return wrong(SLACK, f"{name} is archived", "Unarchive it, or set slack.channel to another one.")
+    if not found.get("is_member"):
+        return wrong(SLACK, f"the bot is not in {name}", f"Say `/invite @stoker` in {name}.")
+    return ok(SLACK, f"the bot is in {name}")
+
+
+async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
+    """Who may approve, with user groups resolved; nobody means that nothing cost-gated runs."""
+    members: dict[str, frozenset[str]] = {}
+    for role, ids in (("requesters", roles.requesters), ("approvers", roles.approvers), ("admins", roles.admins)):
+        users = {i for i in ids if not i.startswith("S")}
+        for group in (i for i in ids if i.startswith("S")):
+            try:
+                with slack_errors("usergroups.users.list"):
+                    answer = await client.usergroups_users_list(usergroup=group)
+            except SlackRefused as error:
+                if error.code != "no_such_subteam":
+                    raise
+                yield wrong(
+                    PEOPLE, f"roles.{role} names the user group {group}, which does not exist", "Correct its id (S…)."
+                )
+                continue
+            found = answer.get("users") or []
+            if not found:
+                yield warning(
+                    PEOPLE, f"the user group {group} in roles.{role} has no members", "Add people to it in Slack."
+                )
+            users.update(found)
+        members[role] = frozenset(users)
+    approvers, quorum = members["approvers"], settings.config.approvals.quorum
+    if not approvers:
+        yield wrong(
+            PEOPLE,
+            "nobody may approve, so nothing that costs money can run",
+            "Name users or user groups in roles.approvers.",
+        )
+    elif quorum > len(approvers):
+        yield wrong(
+            PEOPLE,
+            f"approvals.quorum is {quorum}, and there are {len(approvers)} approvers",
+            "Lower approvals.quorum, or name more approvers.",
+        )
+    elif quorum == len(approvers) and not settings.config.approvals.self_approval:
+        yield warning(
+            PEOPLE,
+            f"{len(approvers)} may approve and {quorum} must, so no approver's own request can pass",
+            "Name one more approver, or set approvals.self_approval.",
+        )
+    else:
+        yield ok(PEOPLE, f"{len(approvers)} may approve, {quorum} must")
+    if not members["admins"]:
+        yield warning(
+            PEOPLE, "nobody is an admin, so nobody can break a lease or override", "Name people in roles.admins."
+        )

@@ -1,0 +1,320 @@
+"""`stoker doctor` on installations that are mis-set, each in one way: the fault is named, with how to mend it."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from ruamel.yaml import YAML
+
+from bot.clients.redis import opened as redis_at
+from bot.doctor import Finding, examine
+from bot.settings import load_settings
+from sandbox.world import Sandbox, opened
+from tests.doctor.altered import Change, altered
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.xdist_group("doctor")]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    """An installation in which everything is right, with its bot running."""
+    directory = tmp_path_factory.mktemp("installation")
+    async with opened(platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=directory) as it:
+        yield it
+
+
+@pytest.fixture
+def told(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Told":
+    """What the examined bot is told: the running one's environment and policy, to be changed."""
+    for name in list(os.environ):
+        if name.split("_")[0] in ("SLACK", "GITHUB", "GIT", "REDIS", "LITELLM", "HF", "STOKER", "KUBECONFIG"):
+            monkeypatch.delenv(name)
+    return Told(world, tmp_path, monkeypatch)
+
+
+class Told:
+    def __init__(self, world: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._directory = directory
+        self._monkeypatch = monkeypatch
+        known = world.bot.environment
+        self.environment = {name: value for name, value in known.items() if name.isupper() and "COV" not in name}
+        self.policy: dict[str, Any] = YAML(typ="safe").load(Path(known["STOKER_CONFIG"]).read_text(encoding="utf-8"))
+
+    def put(self, key: str, value: Any) -> None:
+        section, _, name = key.partition(".")
+        self.policy.setdefault(section, {})[name] = value
+
+    def written(self) -> dict[str, str]:
+        """The environment of a process, with the policy on disk."""
+        path = self._directory / "stoker.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            YAML().dump(self.policy, file)
+        return self.environment | {"STOKER_CONFIG": str(path), "STOKER_DATA_DIR": str(self._directory / "data")}
+
+    async def examined(self) -> tuple[Finding, ...]:
+        for name, value in self.written().items():
+            self._monkeypatch.setenv(name, value)
+        return await examine(load_settings())
+
+    def kubeconfig(self, server: str) -> None:
+        """The cluster by another address."""
+        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
+        path = self._directory / "kubeconfig"
+        config["clusters"][0]["cluster"]["server"] = server
+        path.write_text(json.dumps(config))
+        self.environment["KUBECONFIG"] = str(path)
+
+    @property
+    def cluster(self) -> str:
+        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
+        server: str = config["clusters"][0]["cluster"]["server"]
+        return server
+
+
+def faults(findings: tuple[Finding, ...]) -> list[str]:
+    """What is wrong, and what is warned of."""
+    return [f"{f.verdict} {f.system}: {f.said} → {f.mend}" for f in findings if f.verdict != "ok"]
+
+
+async def test_a_right_installation_has_nothing_wrong(told: Told) -> None:
+    """Every system has a line, and each is ok."""
+    findings = await told.examined()
+    assert faults(findings) == []
+    systems = {finding.system for finding in findings}
+    assert systems == {
+        "machine", "Slack", "clock", "people", "GitHub", "git", "contract",
+        "Kubernetes", "Argo CD", "LiteLLM", "Redis", "Hugging Face",
+    }  # fmt: skip
+
+
+SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
+    ("bot token", {"SLACK_BOT_TOKEN": "xoxb-other"}, {}, "Slack: the bot token is not accepted (invalid_auth)"),
+    ("app token", {"SLACK_APP_TOKEN": "xapp-other"}, {}, "Slack: the app-level token opens no Socket Mode connection"),
+    ("channel", {}, {"slack.channel": "C0NOWHERE"}, "Slack: there is no channel C0NOWHERE"),
+    ("nobody approves", {}, {"roles.approvers": []}, "people: nobody may approve"),
+    ("quorum", {}, {"approvals.quorum": 3}, "people: approvals.quorum is 3, and there are 2 approvers"),
+    ("one approver", {}, {"roles.approvers": ["U0LEAD"]}, "people: 1 may approve and 1 must, so no approver's own"),
+    ("user group", {}, {"roles.admins": ["S0NOBODY"]}, "people: roles.admins names the user group S0NOBODY"),
+    ("GitHub token", {"GITHUB_TOKEN": "ghp_other"}, {}, "GitHub: GitHub does not accept the token (401)"),
+    ("repository", {"GITHUB_REPOSITORY": "acme/other"}, {}, "GitHub: GitHub refused GET /repos/acme/other"),
+    ("branch", {}, {"platform.branch": "trunk"}, "GitHub: acme/llm-platform has no branch trunk"),
+    ("git remote", {"GIT_REMOTE_URL": "http://127.0.0.1:9/acme/other.git"}, {}, "git: "),
+    ("layout", {}, {"platform.serving_dir": "models"}, "contract: the repository has no models → Set platform.serving_dir"),
+    ("template", {}, {"platform.template": "coder-best"}, "contract: there is no endpoint coder-best"),
+    ("kubeconfig", {"KUBECONFIG": "/nowhere"}, {}, "Kubernetes: KUBECONFIG names /nowhere"),
+    ("vLLM's Secret", {}, {"vllm.api_key": {"namespace": "serving", "name": "no", "field": "key"}}, "vLLM's key cannot be read"),
+    ("LiteLLM's Application", {}, {"litellm.application": "gateway"}, "Argo CD: there is no Application gateway"),
+    ("LiteLLM's address", {"LITELLM_URL": "http://127.0.0.1:9"}, {}, "LiteLLM: LiteLLM does not answer"),
+    ("Redis' address", {"REDIS_URL": "redis://127.0.0.1:9/0"}, {}, "Redis: Redis does not answer"),
+    ("Hugging Face's token", {"HF_TOKEN": "hf_other"}, {}, "Hugging Face: Hugging Face does not accept HF_TOKEN"),
+    ("Hugging Face's address", {"HF_ENDPOINT": "http://127.0.0.1:9"}, {}, "Hugging Face: Hugging Face does not answer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "policy", "said"), [row[1:] for row in SETTINGS], ids=[r[0] for r in SETTINGS])
+async def test_a_wrong_setting_is_named(
+    told: Told, environment: dict[str, str], policy: dict[str, Any], said: str
+) -> None:
+    """One setting is wrong: its system says so, and every other system was examined all the same."""
+    told.environment |= environment
+    for key, value in policy.items():
+        told.put(key, value)
+    findings = await told.examined()
+    assert any(said in fault for fault in faults(findings)), faults(findings)
+    assert {"Slack", "GitHub", "git", "Kubernetes", "Redis", "Hugging Face"} <= {finding.system for finding in findings}
+
+
+def _lacks_scope(_: Any, headers: dict[str, str]) -> None:
+    headers["x-oauth-scopes"] = headers["x-oauth-scopes"].replace("im:write", "im:read")
+
+
+def _late(_: Any, headers: dict[str, str]) -> None:
+    headers["date"] = format_datetime(datetime.now(UTC) - timedelta(minutes=4), usegmt=True)
+
+
+def _outside(said: Any, _: dict[str, str]) -> None:
+    said["channel"]["is_member"] = False
+
+
+def _archived(said: Any, _: dict[str, str]) -> None:
+    said["channel"]["is_archived"] = True
+
+
+SLACK: list[tuple[str, str, Change, str]] = [
+    ("scope", "auth.test", _lacks_scope, "Slack: the app lacks the scopes im:write"),
+    ("clock", "auth.test", _late, "s ahead of Slack's"),
+    ("not invited", "conversations.info", _outside, "→ Say `/invite @stoker`"),
+    ("archived", "conversations.info", _archived, "is archived"),
+]
+
+
+@pytest.mark.parametrize(("method", "change", "said"), [row[1:] for row in SLACK], ids=[row[0] for row in SLACK])
+async def test_slacks_side_is_examined(told: Told, method: str, change: Change, said: str) -> None:
+    """What Slack says of the app and the channel."""
+    base = told.environment["SLACK_API_URL"]
+    async with altered(base.removesuffix("/api/"), f"/{method}", change) as url:
+        told.environment["SLACK_API_URL"] = f"{url}/api/"
+        assert any(said in fault for fault in faults(await told.examined()))
+
+
+def _read_only(said: Any, _: dict[str, str]) -> None:
+    said["permissions"]["push"] = False
+
+
+def _unprotected(said: Any, _: dict[str, str]) -> None:
+    said["protected"] = False
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        ("/repos/acme/llm-platform", _read_only, "GitHub: the token may not write to acme/llm-platform"),
+        ("/branches/main", _unprotected, "GitHub: main is not protected"),
+    ],
+)
+async def test_githubs_side_is_examined(told: Told, path: str, change: Change, said: str) -> None:
+    """What the token may do, and what guards the branch."""
+    async with altered(told.environment["GITHUB_API_URL"], path, change) as url:
+        told.environment["GITHUB_API_URL"] = url
+        assert any(said in fault for fault in faults(await told.examined()))
+
+
+async def test_each_lacking_right_is_named(told: Told) -> None:
+    """The cluster is asked for every verb, and the one that is refused is named with its namespace."""
+
+    def refuse(said: Any, _: dict[str, str]) -> None:
+        asked = said["spec"]["resourceAttributes"]
+        said["status"]["allowed"] = (asked.get("subresource"), asked["verb"]) != ("scale", "patch")
+
+    async with altered(told.cluster, "/selfsubjectaccessreviews", refuse) as url:
+        told.kubeconfig(url)
+        assert (
+            "wrong Kubernetes: the bot may not patch deployments/scale.apps in namespace serving → Add that right"
+            in "".join(faults(await told.examined()))
+        )
+
+
+async def test_a_gateway_without_a_database_is_named(told: Told) -> None:
+    """Virtual keys and budgets need one, so the smoke tests would fail."""
+
+    def disconnect(said: Any, _: dict[str, str]) -> None:
+        said["db"] = "Not connected"
+
+    async with altered(told.environment["LITELLM_URL"], "/health/readiness", disconnect) as url:
+        told.environment["LITELLM_URL"] = url
+        assert any("LiteLLM: it has no database" in fault for fault in faults(await told.examined()))
+
+
+async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
+    """A GPU model's Application that syncs by itself in the cluster, whatever the repository says."""
+    store = world.cluster.api.store
+
+    def automate(found: dict[str, Any]) -> None:
+        found["spec"]["syncPolicy"]["automated"] = {}
+
+    def undo(found: dict[str, Any]) -> None:
+        found["spec"]["syncPolicy"].pop("automated", None)
+
+    store.update("Application", "coder-chat", "argocd", automate)
+    try:
+        assert any("coder-chat uses a GPU and syncs by itself" in fault for fault in faults(await told.examined()))
+    finally:
+        store.update("Application", "coder-chat", "argocd", undo)
+
+
+@pytest.mark.parametrize(
+    ("option", "bad", "good", "said"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis: when memory is full it drops keys (allkeys-lru)"),
+        ("appendonly", "no", "yes", "Redis: it keeps no append-only file"),
+    ],
+)
+async def test_a_forgetful_redis_is_named(
+    told: Told, world: Sandbox, option: str, bad: str, good: str, said: str
+) -> None:
+    """A server that may drop or lose a lease is not to be trusted with one."""
+    async with redis_at(world.redis.url) as redis:
+        await redis.config_set(option, bad)
+        try:
+            assert any(said in fault for fault in faults(await told.examined()))
+        finally:
+            await redis.config_set(option, good)
+
+
+async def test_a_broken_contract_is_named_with_file_and_line(told: Told, world: Sandbox, tmp_path: Path) -> None:
+    """What `stoker model check` finds on the main branch is in the diagnosis."""
+    del world
+    told.environment["GIT_REMOTE_URL"] = str(await _with_a_stale_selector(told, tmp_path))
+    found = [fault for fault in faults(await told.examined()) if "contract" in fault]
+    assert any("serving/coder-chat/service.yaml:" in fault for fault in found), found
+
+
+async def _with_a_stale_selector(told: Told, directory: Path) -> Path:
+    """A clone of the platform's repository with a Service that selects no pod."""
+    import base64
+
+    token = base64.b64encode(f"x-access-token:{told.environment['GITHUB_TOKEN']}".encode()).decode()
+    clone = directory / "clone"
+    await _git(
+        "-c",
+        f"http.extraHeader=Authorization: Basic {token}",
+        "clone",
+        "-q",
+        told.environment["GIT_REMOTE_URL"],
+        str(clone),
+    )
+    service = clone / "serving/coder-chat/service.yaml"
+    text = service.read_text(encoding="utf-8")
+    head, selector, tail = text.partition("selector:")
+    service.write_text(head + selector + tail.replace("coder-chat", "coder-old", 1), encoding="utf-8")
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    await _git("-C", str(clone), *author, "commit", "-qam", "a stale selector")
+    return clone
+
+
+async def _git(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec("git", *arguments)
+    assert await process.wait() == 0
+
+
+async def _stoker(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "doctor", *arguments,
+        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_command_ends_with_its_verdict(told: Told) -> None:
+    """Exit 0 and JSON for machines when all is well; exit 1 and lines for people when not; exit 2 for a setting."""
+    code, out, _ = await _stoker(told.written(), "--json")
+    assert (code, json.loads(out)["ok"]) == (0, True)
+    told.put("roles.approvers", [])
+    code, out, _ = await _stoker(told.written())
+    assert code == 1
+    assert "WRONG    people" in out
+    assert "→ Name users or user groups in roles.approvers." in out
+    code, _, err = await _stoker({k: v for k, v in told.written().items() if k != "SLACK_BOT_TOKEN"})
+    assert (code, err) == (2, "stoker: SLACK_BOT_TOKEN is not set\n")
+
+
+async def test_an_admin_is_told_the_same_in_slack(world: Sandbox) -> None:
+    """`/gpu doctor` answers an admin alone, and sends everybody else to one."""
+    since = world.now()
+    await world.command("admin", "/gpu doctor")
+    await world.command("dev", "/gpu doctor")
+    async with asyncio.timeout(60):
+        while not any("checks are well" in seen.text for seen in world.visible("admin", since)):
+            await asyncio.sleep(0.1)
+        while not any("Only admins" in seen.text for seen in world.visible("dev", since)):
+            await asyncio.sleep(0.1)
+    assert not any("checks are well" in seen.text for seen in world.visible("dev", since))
