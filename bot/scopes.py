@@ -6,6 +6,7 @@ The manifest asks for these, and the doctor compares the token's with them.
 from collections.abc import Mapping
 
 METHODS: Mapping[str, tuple[str, ...]] = {
+    "apps.connections.open": (),  # by the app-level token, which has its own scope, connections:write
     "auth.test": (),
     "chat.postEphemeral": ("chat:write",),
     "chat.postMessage": ("chat:write",),
