@@ -7,7 +7,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,8 @@ async def _run(
     try:
         out, err = await process.communicate(stdin)
     except asyncio.CancelledError:
-        process.kill()
+        with suppress(ProcessLookupError):  # it may have ended just now
+            process.kill()
         await process.wait()
         raise
     code = process.returncode or 0
