@@ -82,6 +82,34 @@ def manifest(
         raise typer.Exit(2) from None
 
 
+@cli.command()
+def simulate(
+    trace: Annotated[Path | None, typer.Argument(help="CSV of requests; without it a synthetic one.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help='Keys of the section `idle`: "remind_after=5m down_after=15m". Repeatable.')
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(envvar="STOKER_CONFIG", help="The policy file of the installation.")
+    ] = None,
+    approval: Annotated[str, typer.Option(help="How long an approval takes.")] = "2m",
+    boot: Annotated[str, typer.Option(help="How long a cold start takes.")] = "10m",
+    sample: Annotated[bool, typer.Option("--sample", help="Print the synthetic trace instead.")] = False,
+) -> None:
+    """Replay a trace of requests through the idle policy: GPU hours, idle share, waiting and cost of several policies."""
+    from bot.cli import simulate as simulation
+
+    try:
+        if sample:
+            text = simulation.sample()
+        else:
+            times = simulation.duration(approval), simulation.duration(boot)
+            text = simulation.compare(trace, tuple(policy or ()), config, *times)
+        typer.echo(text, nl=False)
+    except (BotError, ValueError) as error:
+        typer.echo(f"stoker: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
 def _log_to_stderr() -> None:
     """Readable on a terminal, JSON lines elsewhere."""
     terminal = sys.stderr.isatty()

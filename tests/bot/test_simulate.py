@@ -1,0 +1,134 @@
+"""What a policy would have cost, on a trace."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.cli.simulate import compare, sample
+from bot.errors import BotError
+from bot.settings import Config
+from bot.simulate import Arrival, World, always_on, clairvoyant, never_remind, office_trace, read_trace, replay, written
+
+DOCS = Path(__file__).parents[2] / "docs"
+NINE = datetime(2026, 11, 23, 9, tzinfo=UTC)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+def requests(*minutes: float, takes: timedelta = timedelta()) -> list[Arrival]:
+    return [Arrival(NINE + minute * MINUTE, takes) for minute in minutes]
+
+
+def config(**idle: object) -> Config:
+    return Config.model_validate({"idle": idle})
+
+
+def test_one_request_by_hand() -> None:
+    """Two minutes to the approval, ten to ready, half a minute to the first sample, an idle hour, ten minutes of drain."""
+    outcome = replay("", requests(0), Config(), World())
+    assert outcome.billed == [(NINE + 2 * MINUTE, NINE + 82.5 * MINUTE)]
+    assert (outcome.up, outcome.idle, outcome.cold_starts) == (60.5 * MINUTE, HOUR, 1)
+    assert outcome.waits == [12 * MINUTE]
+    assert outcome.usd(World()) == pytest.approx(0.85 * 80.5 / 60)
+
+
+def test_requests_during_the_boot_wait_and_later_ones_do_not() -> None:
+    """The second one waits for two minutes, the third finds the model up."""
+    assert replay("", requests(0, 10, 30), Config(), World()).waits == [12 * MINUTE, 2 * MINUTE]
+
+
+def test_a_request_after_the_bring_down_is_a_cold_start() -> None:
+    """A minute before, it is not."""
+    assert replay("", requests(0, 71), Config(), World()).cold_starts == 1
+    assert replay("", requests(0, 73), Config(), World()).cold_starts == 2
+
+
+def test_a_node_that_still_drains_is_billed_once() -> None:
+    """Down at 72, drained at 82; asked for again at 73, approved at 75."""
+    outcome = replay("", requests(0, 73), Config(), World())
+    assert outcome.billed == [(NINE + 2 * MINUTE, NINE + (73 + 82.5) * MINUTE)]
+
+
+def test_a_lease_in_use_is_extended_up_to_the_longest() -> None:
+    """Eight hours at most, however busy it is; the next request pays a cold start."""
+    busy = requests(*range(0, 600, 5))
+    outcome = replay("", busy, Config(), World())
+    assert outcome.cold_starts == 2
+    assert outcome.billed[0][0] == NINE + 2 * MINUTE
+
+
+def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
+    """That is the trade that the table shows."""
+    trace = requests(0, 55, 110, 165)
+    patient = replay("", trace, Config(), World())
+    hasty = replay("", trace, config(remind_after="5m", down_after="15m"), World())
+    assert hasty.usd(World()) < patient.usd(World())
+    assert hasty.waited > patient.waited
+
+
+def test_the_clairvoyant_stays_up_only_where_that_is_cheaper() -> None:
+    """A cold start and a drain are twenty minutes: a gap of twenty is waited out, one of twenty-one is not."""
+    stays, leaves = (clairvoyant(requests(0, gap), World()) for gap in (20, 21))
+    assert (stays.cold_starts, leaves.cold_starts) == (1, 2)
+    assert stays.gpu_time == 40 * MINUTE
+    assert leaves.gpu_time == 40 * MINUTE
+    assert stays.waited == timedelta()
+
+
+def test_the_references_frame_every_policy() -> None:
+    """On the shipped trace: nothing costs more than always on, and nothing that lets nobody wait less than clairvoyance."""
+    trace, world = office_trace(), World()
+    costs = [
+        outcome.usd(world)
+        for outcome in (
+            clairvoyant(trace, world),
+            replay("", trace, Config(), world),
+            never_remind(trace, Config(), world),
+            always_on(trace, world),
+        )
+    ]
+    assert costs == sorted(costs)
+
+
+def test_the_shipped_trace_is_the_generators() -> None:
+    """The same seed gives the same trace, on any machine, and it is read back as it was written."""
+    shipped = DOCS / "traces" / "office.csv"
+    assert shipped.read_text() == sample()
+    assert read_trace(shipped) == office_trace(1)
+    assert office_trace(2) != office_trace(1)
+
+
+def test_the_documented_table_is_what_the_command_prints() -> None:
+    """docs/simulate.md shows no other numbers than a reader gets."""
+    printed = compare(None, (), None, 2 * MINUTE, 10 * MINUTE)
+    assert printed in (DOCS / "simulate.md").read_text()
+
+
+def test_a_trace_of_ones_own_may_have_seconds_since_1970_and_no_durations(tmp_path: Path) -> None:
+    """Lines in any order."""
+    path = tmp_path / "own.csv"
+    path.write_text(f"timestamp\n{NINE.timestamp() + 60}\n2026-11-23T10:00:00+01:00\n")
+    assert [arrival.at for arrival in read_trace(path)] == [NINE, NINE + MINUTE]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "timestamp\n", "when\n2026-11-23\n", "timestamp\nyesterday\n", "timestamp,seconds\n1,-1\n"]
+)
+def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+    """One line says what a line must look like."""
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(BotError, match=r"bad\.csv"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize("policy", ["sleep=5m", "remind_after", "remind_after=2h", "quiet_hours=night"])
+def test_a_policy_that_is_none_is_told(policy: str) -> None:
+    """By its key, or by what is wrong with it."""
+    with pytest.raises(BotError, match="--policy"):
+        compare(None, (policy,), None, MINUTE, MINUTE)
+
+
+def test_a_written_trace_is_a_csv() -> None:
+    """With the header that documents it."""
+    assert written(requests(0, takes=timedelta(seconds=1.5))) == "timestamp,seconds\n2026-11-23T09:00:00+00:00,1.5\n"
