@@ -34,8 +34,9 @@ lint: install
 test: install
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
-docs: install  ## write docs/configuration.md anew
+docs: install  ## write the generated parts of docs/ anew
 	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md
+	$(BIN)/python -c "from bot.cli.findings import document; document('docs/contract.md')"
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \

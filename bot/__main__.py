@@ -9,12 +9,13 @@ from typing import Annotated
 import structlog
 import typer
 
-from bot.cli import gpu
+from bot.cli import gpu, model
 from bot.errors import BotError
 from bot.settings import load_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 cli.add_typer(gpu.cli, name="gpu")
+cli.add_typer(model.cli, name="model")
 
 
 @cli.command()

@@ -8,7 +8,7 @@ layout from the YAML file named by `STOKER_CONFIG`. A wrong one stops the start 
 import os
 from datetime import time, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -306,15 +306,20 @@ class Settings(ClusterSettings):
         return self.git_remote_url or f"https://github.com/{self.github_repository}.git"
 
 
+class ToolSettings(Settings):
+    """The same for the commands of the terminal that never speak to Slack: nothing is required before it is used."""
+
+    slack_bot_token: SecretStr = SecretStr("")
+    github_repository: str = Field(default="", pattern=r"^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        return self
+
+
 def load_settings() -> Settings:
     """Read the environment and the file it names; SettingsError says in one line what is wrong."""
-    mounted = os.environ.get("STOKER_SECRETS_DIR") or None
-    if mounted and not Path(mounted).is_dir():
-        raise SettingsError(f"STOKER_SECRETS_DIR: there is no directory {mounted}; mount the Secret there")
-    try:
-        settings = Settings(_secrets_dir=mounted)
-    except ValidationError as error:
-        raise SettingsError(_first_problem(error, env=True)) from None
+    settings = _from_environment(Settings)
     config = load_config(settings.stoker_config) if settings.stoker_config else Config()
     if not config.slack.channel:
         where = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"
@@ -335,6 +340,26 @@ def load_cluster_settings() -> ClusterSettings:
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     kubeconfig = settings.kubeconfig or ("" if in_cluster else str(Path.home() / ".kube" / "config"))
     return settings.model_copy(update={"config": config, "kubeconfig": kubeconfig})
+
+
+def load_tool_settings(config: Path | None = None) -> ToolSettings:
+    """The settings for a command of the terminal. `config` wins over STOKER_CONFIG; with neither, the defaults hold."""
+    settings = _from_environment(ToolSettings)
+    path = config or settings.stoker_config
+    return settings.model_copy(update={"config": load_config(path) if path else Config()})
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def _from_environment(kind: type[AnySettings]) -> AnySettings:
+    mounted = os.environ.get("STOKER_SECRETS_DIR") or None
+    if mounted and not Path(mounted).is_dir():
+        raise SettingsError(f"STOKER_SECRETS_DIR: there is no directory {mounted}; mount the Secret there")
+    try:
+        return kind(_secrets_dir=mounted)
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error, env=True)) from None
 
 
 def load_config(path: Path) -> Config:

@@ -6,7 +6,11 @@ Slack's operations and the terminal's commands both go through here, so both ope
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from bot.errors import BotError
+import stamina
+import structlog
+
+from bot.clients.huggingface import HuggingFace
+from bot.errors import BotError, StokerError, Unavailable
 from bot.settings import Config, Gpu
 from manifests.add import AddRequest, plan_add
 from manifests.change import Change
@@ -17,6 +21,8 @@ from manifests.review import refuse_storage
 from manifests.sizing import FIGURES, Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ManifestError, Tree
+
+log = structlog.get_logger()
 
 Verb = Literal["add", "swap", "remove"]
 Options = tuple[tuple[str, str], ...]
@@ -78,8 +84,33 @@ def machine(gpu: Gpu) -> Machine:
     return Machine(vram_bytes=gpu.vram_mib * 2**20, host_memory_bytes=int(gpu.host_memory_gib * 2**30))
 
 
+async def looked_up(hub: HuggingFace, hf_id: str) -> ModelFacts:
+    """What Hugging Face knows. Where it does not answer: what the name says, so that figures in the request can do."""
+    try:
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=3, timeout=20.0):
+            with attempt:
+                return await hub.model(hf_id)
+    except Unavailable:
+        log.warning("Hugging Face does not answer; the request's own figures are used", hf_id=hf_id)
+    return ModelFacts.unseen(hf_id)
+
+
+async def weights_of(hub: HuggingFace, hf_id: str) -> int | None:
+    """The size of weights that lie in a volume already, bytes; None where nobody knows: then their name has to do."""
+    try:
+        return (await hub.model(hf_id)).weight_bytes or None
+    except StokerError:
+        return None
+
+
 def planned(
-    tree: Tree, config: Config, verb: Verb, name: str, options: Options = (), facts: ModelFacts | None = None
+    tree: Tree,
+    config: Config,
+    verb: Verb,
+    name: str,
+    options: Options = (),
+    facts: ModelFacts | None = None,
+    old_weight_bytes: int | None = None,
 ) -> Change:
     """The change that is asked for. BotError names an option that is unknown or cannot be read.
 
@@ -93,7 +124,8 @@ def planned(
     wanted = {"name": name, "facts": facts, **fields}
     if verb == "add":
         return plan_add(tree, layout, AddRequest.model_validate(wanted), machine(config.gpu))
-    return plan_swap(tree, layout, SwapRequest.model_validate(wanted), machine(config.gpu))
+    swap = SwapRequest.model_validate({**wanted, "old_weight_bytes": old_weight_bytes})
+    return plan_swap(tree, layout, swap, machine(config.gpu))
 
 
 def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
@@ -147,12 +179,21 @@ def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = 
         parts.append(f"## Sizing: {change.sizing.verdict}\n\n| | needs | has | |\n| --- | --- | --- | --- |\n{numbers}")
     if change.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in change.warnings))
+    follows = "Stoker waits for Argo CD, syncs the Application at the merge commit and reports in Slack."
     parts.append(
-        "## After the merge\n\nStoker waits for Argo CD, syncs the Application at the merge commit and reports in Slack."
-        " To undo, revert this pull request."
+        f"## After the merge\n\n{follows if operation else _by_hand(change)} To undo, revert this pull request."
     )
     footer = f"\n\n<sub>Operation {operation}</sub>" if operation else ""
     return "\n\n".join(parts) + footer + "\n"
+
+
+def _by_hand(change: Change) -> str:
+    """What follows a pull request that no operation in Slack watches over."""
+    if change.endpoint is None:
+        return "Argo CD deletes what it deployed."
+    if change.endpoint.manual_sync:
+        return f"LiteLLM syncs by itself; the Application {change.endpoint.application} waits for a person to sync it."
+    return f"LiteLLM and the Application {change.endpoint.application} sync by themselves."
 
 
 def _table(rows: tuple[tuple[str, str], ...]) -> str:

@@ -9,7 +9,7 @@ from bot.domain import Kind, Operation, Plan, Pull, Request, Status
 from bot.errors import BotError
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import NotAllowed, await_approval, finish, insist, present
-from bot.operations.proposal import Verb, planned, pull_body, refuse_bad_words
+from bot.operations.proposal import Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import code, escape
@@ -74,11 +74,14 @@ async def propose(svc: Services, op: Operation) -> None:
         raise NotAllowed(f"That is open already: <{other.plan.pull.url}|pull request #{other.plan.pull.number}>.")
     commit = await svc.store.once(op.id, "base", svc.repository.head, str)
     tree = await svc.repository.tree(commit)
-    facts = await svc.hub.model(wanted.hf_id)
+    facts = await looked_up(svc.hub, wanted.hf_id)
+    kept = None
+    if wanted.kind is Kind.MODEL_SWAP:
+        kept = await weights_of(svc.hub, (await known_endpoint(svc, commit, wanted.model)).hf_id)
     with plain_refusals():
         # In a thread, since reading a git tree starts processes.
         change = await asyncio.to_thread(
-            planned, tree, svc.config, verb_of(wanted.kind), wanted.model, wanted.options, facts
+            planned, tree, svc.config, verb_of(wanted.kind), wanted.model, wanted.options, facts, kept
         )
     message = f"{change.title}\n\nRequested-by: {wanted.actor}\nOperation: {op.id}\n"
     await svc.repository.push(change.changes, base=commit, branch=branch_of(op), message=message, when=wanted.at)

@@ -1,0 +1,382 @@
+"""`stoker model`: the endpoints of a platform repository, from a terminal, in CI and as a pre-commit hook.
+
+`check`, `list` and `show` read a checkout and need nothing else. `add`, `swap` and `remove` print the change as a patch;
+with `--open` they push it and open the pull request. None of them needs Slack, Redis or a cluster.
+"""
+
+import asyncio
+import getpass
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import httpx
+import stamina
+import structlog
+import typer
+
+from bot.cli.findings import as_github, as_json, as_plain
+from bot.clients.github import GitHub, PullRequest
+from bot.clients.huggingface import HuggingFace
+from bot.errors import BotError, StokerError
+from bot.operations.proposal import (
+    Options,
+    Verb,
+    looked_up,
+    planned,
+    pull_body,
+    read_options,
+    refuse_bad_words,
+    weights_of,
+)
+from bot.settings import ToolSettings, load_tool_settings
+from manifests.change import Change
+from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints
+from manifests.review import contract_rows
+from manifests.tree import Checkout, ManifestError, Tree
+
+if TYPE_CHECKING:
+    from bot.gitops import Repository
+
+Result = TypeVar("Result")
+
+OWN_CONFIG = ".stoker.yaml"
+"""A platform repository may carry its layout in this file, so that CI and people check it in the same way."""
+
+
+cli = typer.Typer(no_args_is_help=True)
+
+
+@cli.callback()
+def _quiet() -> None:
+    """The endpoints of a platform repository: check, list, show, add, swap, remove."""
+    # Standard output is the answer: a patch, JSON, annotations. What a retry has to say is nobody's business here.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        processors=[structlog.dev.ConsoleRenderer(colors=False)],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    stamina.instrumentation.set_on_retry_hooks([])
+
+
+class Format(StrEnum):
+    PLAIN = "plain"
+    JSON = "json"
+    GITHUB = "github"
+
+
+class Colour(StrEnum):
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+Where = Annotated[Path, typer.Argument(metavar="[PATH]", help="The checkout of the platform repository.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then the defaults."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint.")]
+HfId = Annotated[str, typer.Argument(metavar="HF_ID", help="The model on Hugging Face, owner/name.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[OPTION=VALUE]...",
+        help="As in Slack: like= served= context= quantization= gpu-util= storage= price-in= price-out= group= portal= "
+        "arg=--flag=value; where Hugging Face does not answer: weights= layers= kv-heads= head-size= max-context=.",
+    ),
+]
+Checked = Annotated[Path, typer.Option("--path", help="The checkout that the change is planned on.")]
+DryRun = Annotated[bool, typer.Option("--dry-run/--open", help="Print the change as a patch, or open a pull request.")]
+Because = Annotated[str, typer.Option(help="Why; shown in the pull request.")]
+Paint = Annotated[Colour, typer.Option("--color", help="Colour the patch.")]
+Shape = Annotated[Format, typer.Option("--format", help="github: annotations of a workflow run.")]
+
+
+@cli.command("check")
+def check_(
+    path: Where = Path(),
+    endpoint: Annotated[str | None, typer.Option(help="One endpoint instead of all.")] = None,
+    shape: Shape = Format.PLAIN,
+    config: Config = None,
+) -> None:
+    """Check that the pieces of each endpoint agree. Exit code 0: they do; 1: findings; 2: it could not be checked."""
+    tree, layout = _opened(path, config)
+    with _told():
+        findings = check(tree, layout, endpoint)
+        broken = any(each.rule == "yaml" for each in findings)
+        names = [each.name for each in _readable(tree, layout, broken=broken)]
+    if not names and not broken:
+        _refuse(
+            f"{path} holds no endpoint in {layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or --config."
+        )
+    if endpoint is not None:
+        names = [endpoint]
+    match shape:
+        case Format.JSON:
+            typer.echo(as_json(names, findings))
+        case Format.GITHUB:
+            typer.echo(as_github(findings, path), nl=False)
+        case Format.PLAIN:
+            typer.echo(as_plain(names, findings))
+    raise typer.Exit(1 if findings else 0)
+
+
+@cli.command("list")
+def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
+    """List the endpoints of a checkout."""
+    tree, layout = _opened(path, config)
+    with _told():
+        found = read_endpoints(tree, layout)
+    if shape is Format.JSON:
+        typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
+        return
+    head = ("NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$ IN", "$ OUT")
+    rows = [head, *(_row(each) for each in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@cli.command()
+def show(name: Name, path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
+    """Show the contract of one endpoint, its files, and what the check finds in it."""
+    tree, layout = _opened(path, config)
+    with _told():
+        endpoint = read_endpoint(tree, layout, name)
+        findings = check(tree, layout, name)
+    if shape is Format.JSON:
+        found = [each.model_dump() for each in findings]
+        typer.echo(json.dumps({**endpoint.model_dump(), "findings": found}, indent=2))
+        return
+    rows = (*contract_rows(endpoint), ("Files", ", ".join((*endpoint.files, endpoint.application_file))))
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        typer.echo(f"{label.ljust(width)}  {value}")
+    typer.echo(as_plain([name], findings))
+
+
+@cli.command()
+def add(
+    name: Name,
+    hf_id: HfId,
+    options: Words = None,
+    path: Checked = Path(),
+    dry_run: DryRun = True,
+    because: Because = "",
+    config: Config = None,
+    color: Paint = Colour.AUTO,
+) -> None:
+    """Add an endpoint, made from the closest existing one or from like=."""
+    _change("add", name, hf_id, options, path, dry_run, because, config, color)
+
+
+@cli.command()
+def swap(
+    name: Name,
+    hf_id: HfId,
+    options: Words = None,
+    path: Checked = Path(),
+    dry_run: DryRun = True,
+    because: Because = "",
+    config: Config = None,
+    color: Paint = Colour.AUTO,
+) -> None:
+    """Change what an endpoint serves."""
+    _change("swap", name, hf_id, options, path, dry_run, because, config, color)
+
+
+@cli.command()
+def remove(
+    name: Name,
+    options: Words = None,
+    path: Checked = Path(),
+    dry_run: DryRun = True,
+    because: Because = "",
+    config: Config = None,
+    color: Paint = Colour.AUTO,
+) -> None:
+    """Take an endpoint out again: the exact inverse of add."""
+    _change("remove", name, "", options, path, dry_run, because, config, color)
+
+
+def _change(
+    verb: Verb,
+    name: str,
+    hf_id: str,
+    words: list[str] | None,
+    path: Path,
+    dry_run: bool,
+    because: str,
+    config: Path | None,
+    color: Colour,
+) -> None:
+    options = _options(words or [])
+    with _told():
+        read_options(verb, options)
+        if verb != "remove":
+            refuse_bad_words(verb, hf_id, options)
+        if dry_run:
+            settings = _settings(config, path)
+            tree = _checkout(path)
+            change = _run(_planned(settings, tree, verb, name, hf_id, options))
+            _tell(change)
+            diff = change.changes.diff(tree)
+            painted = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
+            typer.echo(_painted(diff) if painted else diff, nl=False, color=painted)
+            return
+        settings = _settings(config, None)
+        opened, pull = _run(_opened_pull(settings, verb, name, hf_id, options, because))
+    if opened is not None:
+        _tell(opened)
+    typer.echo(pull.url)
+
+
+async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf_id: str, options: Options) -> Change:
+    if verb == "remove":
+        return await asyncio.to_thread(planned, tree, settings.config, verb, name, options)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5)) as http:
+        hub = HuggingFace(http, settings.hf_endpoint, settings.hf_token)
+        facts, kept = await looked_up(hub, hf_id), None
+        if verb == "swap" and facts.revision:
+            before = await asyncio.to_thread(read_endpoint, tree, settings.config.platform, name)
+            kept = await weights_of(hub, before.hf_id)
+    return await asyncio.to_thread(planned, tree, settings.config, verb, name, options, facts, kept)
+
+
+async def _opened_pull(
+    settings: ToolSettings, verb: Verb, name: str, hf_id: str, options: Options, because: str
+) -> tuple[Change | None, PullRequest]:
+    """The change and its pull request; the one that is open already when the same was asked before."""
+    asked = hashlib.sha256(json.dumps([verb, name, hf_id, options]).encode()).hexdigest()[:10]
+    branch = f"stoker/{verb}-{name}-{asked}"
+    async with _remote(settings) as (github, remote):
+        pull = await github.find_pull(branch)
+        if pull is not None and pull.state == "open":
+            return None, pull
+        commit = await remote.head()
+        change = await _planned(settings, await remote.tree(commit), verb, name, hf_id, options)
+        who = getpass.getuser()
+        message = f"{change.title}\n\nRequested-by: {who}\nOperation: {asked}\n"
+        # A branch without a pull request is what an earlier run left when it was interrupted.
+        await remote.delete_branch(branch)
+        await remote.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
+        body = pull_body(change, asked=f"Asked from a terminal by `{who}`", reason=because)
+        config = settings.config
+        return change, await github.open_pull(branch, config.platform.branch, change.title, body, config.github.labels)
+
+
+@asynccontextmanager
+async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Repository"]]:
+    # Slow to import, and a check before each commit has no use for it.
+    from bot.services import github_token, repository
+
+    if not settings.github_repository:
+        raise BotError("GITHUB_REPOSITORY is not set: write the platform repo as owner/name.")
+    async with httpx.AsyncClient(base_url=settings.github_api_url, timeout=30) as http:
+        token = github_token(settings, http)
+        yield GitHub(http, settings.github_repository, token), repository(settings, token)
+
+
+def _opened(path: Path, config: Path | None) -> tuple[Tree, Layout]:
+    with _told():
+        return _checkout(path), _settings(config, path).config.platform
+
+
+def _checkout(path: Path) -> Checkout:
+    if not path.is_dir():
+        _refuse(f"There is no directory {path}: name the checkout of the platform repository.")
+    return Checkout(path)
+
+
+def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
+    settings = load_tool_settings(config)
+    own = checkout / OWN_CONFIG if checkout else None
+    if config is None and settings.stoker_config is None and own is not None and own.is_file():
+        return load_tool_settings(own)
+    return settings
+
+
+def _readable(tree: Tree, layout: Layout, *, broken: bool) -> tuple[ModelEndpoint, ...]:
+    try:
+        return read_endpoints(tree, layout)
+    except ManifestError:
+        if broken:  # a file that is no YAML is a finding already
+            return ()
+        raise
+
+
+def _options(words: list[str]) -> Options:
+    for word in words:
+        if "=" not in word:
+            _refuse(f"{word!r} is no option: write it as key=value, like context=16384.")
+    return tuple((key, text) for key, _, text in (word.partition("=") for word in words))
+
+
+def _row(endpoint: ModelEndpoint) -> tuple[str, ...]:
+    sync = "manual" if endpoint.manual_sync else "automated"
+    context = str(endpoint.context or "–")
+    prices = (endpoint.price_in or "–", endpoint.price_out or "–")
+    return (endpoint.name, endpoint.kind, endpoint.hf_id, context, sync, endpoint.group, *prices)
+
+
+def _tell(change: Change) -> None:
+    """What a reviewer should know, beside the patch, so that the patch alone can be piped to `git apply`."""
+    rows = list(change.summary)
+    if change.sizing:
+        rows += [(row.label, f"{row.value} of {row.limit}") for row in change.sizing.numbers]
+        rows.append(("Sizing", change.sizing.verdict))
+    width = max((len(label) for label, _ in rows), default=0)
+    typer.echo(change.title, err=True)
+    for label, value in rows:
+        typer.echo(f"  {label.ljust(width)}  {value}", err=True)
+    for warning in change.warnings:
+        typer.echo(f"  ! {warning}", err=True)
+
+
+def _painted(diff: str) -> str:
+    colours = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
+    painted = []
+    for line in diff.splitlines(keepends=True):
+        bold = line.startswith(("--- ", "+++ "))
+        text = line.rstrip("\r\n")
+        if bold:
+            painted.append(typer.style(text, bold=True) + line[len(text) :])
+        elif colour := colours.get(line[0]):
+            painted.append(typer.style(text, fg=colour) + line[len(text) :])
+        else:
+            painted.append(line)
+    return "".join(painted)
+
+
+def _is_terminal() -> bool:
+    return os.isatty(1)
+
+
+def _run(work: Awaitable[Result]) -> Result:
+    async def waited() -> Result:
+        return await work
+
+    return asyncio.run(waited())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Ends the command with one line and code 2 for everything that Stoker or the repository refuses."""
+    try:
+        yield
+    except (StokerError, ManifestError) as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"stoker: {message}", err=True)
+    raise typer.Exit(2)

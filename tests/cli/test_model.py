@@ -1,0 +1,261 @@
+"""`stoker model` as people and CI run it: another process, a real checkout, the platform's services on loopback."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from manifests.contract import Layout, check, read_endpoint
+from manifests.tree import Checkout
+from sandbox.faults import Faults
+from sandbox.github import GitHub, seed
+from sandbox.huggingface import Hub
+
+SAMPLE = Path(__file__).parents[2] / "sandbox" / "platform"
+MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+CHAT = "serving/coder-chat/deployment.yaml"
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A checkout of the sample platform, and a shell in it without any setting of Stoker's."""
+
+    checkout: Path
+    environment: dict[str, str]
+
+    async def stoker(self, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "bot.__main__",
+            "model",
+            *words,
+            cwd=cwd or self.checkout,
+            env={**self.environment, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return Ended(process.returncode or 0, out.decode(), err.decode())
+
+    def plant(self, path: str, old: str, new: str) -> None:
+        file = self.checkout / path
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+
+    def git(self, *words: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            ("git", *words), cwd=self.checkout, input=stdin, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    checkout = tmp_path / "platform"
+    shutil.copytree(SAMPLE, checkout)
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    root = str(Path(__file__).parents[2])
+    terminal = Terminal(checkout, {**kept, "PYTHONPATH": root, "USER": "ada", "LOGNAME": "ada"})
+    terminal.git("init", "--quiet", "--initial-branch=main")
+    terminal.git("add", "--all")
+    terminal.git("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "--message=all")
+    return terminal
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[str]:
+    async with Hub(Faults()) as hub:
+        yield hub.url
+
+
+async def test_a_sound_checkout_passes(terminal: Terminal) -> None:
+    """With one line that says how much was looked at."""
+    ended = await terminal.stoker("check")
+    assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all pieces agree.\n", "")
+
+
+async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
+    """The line can be clicked in an editor, and says what to write."""
+    terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
+    ended = await terminal.stoker("check", str(terminal.checkout), cwd=terminal.checkout.parent)
+    assert ended.code == 1
+    assert ended.out.splitlines()[0].startswith(f"{CHAT}:14: replicas: ")
+    assert ended.out.splitlines()[0].endswith("Fix: replicas: 0")
+    assert ended.out.splitlines()[-1] == "3 endpoints: 1 finding."
+
+
+async def test_programs_read_json(terminal: Terminal) -> None:
+    """Names of the endpoints, and findings with rule, path, line, message and fix."""
+    terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07")
+    ended = await terminal.stoker("check", "--format", "json")
+    assert ended.code == 1
+    said = json.loads(ended.out)
+    assert said["endpoints"] == ["coder-chat", "coder-fim", "embeddings"]
+    (finding,) = said["findings"]
+    assert (finding["rule"], finding["path"]) == ("cost-not-a-number", "platform/litellm/values.yaml")
+    assert set(finding) == {"rule", "path", "line", "message", "fix"}
+
+
+async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Terminal) -> None:
+    """Also when the platform lies in a folder of the workspace; what would end the command is escaped."""
+    terminal.plant(CHAT, "--quantization=awq_marlin", "--quantization=gptq_marlin")
+    ended = await terminal.stoker("check", "platform", "--format", "github", cwd=terminal.checkout.parent)
+    assert ended.code == 1
+    (annotation,) = ended.out.splitlines()
+    assert annotation.startswith(f"::error file=platform/{CHAT},line=")
+    assert ",title=stoker%3A quantization::--quantization=gptq_marlin" in annotation
+
+
+async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
+    """An unknown one is an error that names the known ones."""
+    terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
+    assert (await terminal.stoker("check", "--endpoint", "coder-fim")).code == 0
+    unknown = await terminal.stoker("check", "--endpoint", "coder")
+    assert unknown.code == 2
+    assert "There are: coder-chat, coder-fim, embeddings" in unknown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("check", "nowhere"), "There is no directory nowhere"),
+        (("check", "docs"), "holds no endpoint in serving/"),
+        (("show", "nobody"), "There is no endpoint 'nobody'"),
+        (("remove", "nobody"), "There is no endpoint 'nobody'"),
+        (("remove", "coder-chat", "context=1"), "context= is no option of model remove"),
+        (("remove", "coder-chat", "soon"), "'soon' is no option"),
+        (("add", "x", "nothing"), "is not a model on Hugging Face"),
+        (("swap", "coder-chat", MINI, "context=lots"), "give tokens, like 16384"),
+        (("remove", "coder-chat", "--open"), "GITHUB_REPOSITORY is not set"),
+    ],
+)
+async def test_what_cannot_be_done_is_said_in_one_line(terminal: Terminal, words: tuple[str, ...], says: str) -> None:
+    """On standard error, with exit code 2, and without a traceback."""
+    ended = await terminal.stoker(*words)
+    assert ended.code == 2
+    assert says in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert ended.out == ""
+
+
+async def test_the_platform_may_say_where_things_are(terminal: Terminal) -> None:
+    """In a file of its own, which the command line overrides."""
+    (terminal.checkout / "serving").rename(terminal.checkout / "models")
+    applications = (terminal.checkout / "clusters").rglob("*.yaml")
+    for file in applications:
+        file.write_text(file.read_text().replace("path: serving/", "path: models/"))
+    assert (await terminal.stoker("check")).code == 2
+    (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: models}\n")
+    assert (await terminal.stoker("check")).out == "3 endpoints: all pieces agree.\n"
+    other = terminal.checkout.parent / "other.yaml"
+    other.write_text("platform: {serving_dir: engines}\n")
+    assert (await terminal.stoker("check", "--config", str(other))).code == 2
+
+
+async def test_endpoints_are_listed_and_shown(terminal: Terminal) -> None:
+    """As a table for people, as JSON for programs."""
+    listed = (await terminal.stoker("list")).out.splitlines()
+    assert listed[0].split() == ["NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$", "IN", "$", "OUT"]
+    assert listed[2].split()[:4] == ["coder-fim", "gpu-completion", "Qwen/Qwen2.5-Coder-1.5B", "8192"]
+    names = [each["name"] for each in json.loads((await terminal.stoker("list", "--format", "json")).out)]
+    assert names == ["coder-chat", "coder-fim", "embeddings"]
+    shown = await terminal.stoker("show", "embeddings")
+    assert re.search(r"^Application +embeddings \(automated sync\)$", shown.out, re.MULTILINE)
+    assert json.loads((await terminal.stoker("show", "embeddings", "--format", "json")).out)["findings"] == []
+
+
+async def test_a_dry_run_prints_a_patch_that_git_applies(terminal: Terminal, hub: str) -> None:
+    """Nothing but the patch is on standard output; the checkout itself is left alone."""
+    ended = await terminal.stoker("add", "coder-mini", MINI, "context=16384", env={"HF_ENDPOINT": hub})
+    assert ended.code == 0, ended.err
+    assert terminal.git("status", "--porcelain") == ""
+    assert "feat(serving): add coder-mini" in ended.err
+    assert "does not allow commercial use" in ended.err
+    terminal.git("apply", stdin=ended.out)
+    tree, layout = Checkout(terminal.checkout), Layout()
+    assert check(tree, layout) == ()
+    assert read_endpoint(tree, layout, "coder-mini").context == 16384
+
+
+async def test_add_and_remove_by_patches_leave_no_trace(terminal: Terminal, hub: str) -> None:
+    """Removing is the exact inverse."""
+    terminal.git("apply", stdin=(await terminal.stoker("add", "coder-mini", MINI, env={"HF_ENDPOINT": hub})).out)
+    assert terminal.git("status", "--porcelain") != ""
+    terminal.git("apply", stdin=(await terminal.stoker("remove", "coder-mini")).out)
+    assert terminal.git("status", "--porcelain") == ""
+
+
+async def test_a_patch_is_coloured_for_people_and_plain_for_pipes(terminal: Terminal) -> None:
+    """Unless one asks for it."""
+    assert "\x1b[" not in (await terminal.stoker("remove", "coder-fim")).out
+    painted = (await terminal.stoker("remove", "coder-fim", "--color", "always")).out
+    assert "\x1b[31m-apiVersion: apps/v1\x1b[0m\n" in painted
+
+
+async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal) -> None:
+    """The missing ones are asked for by name; nothing is guessed, and the reviewer is told."""
+    nowhere = "http://127.0.0.1:9"
+    refused = await terminal.stoker("swap", "coder-chat", MINI, "weights=2.7GB", env={"HF_ENDPOINT": nowhere})
+    assert (refused.code, refused.out) == (2, "")
+    assert "layers=28 kv-heads=4 head-size=128 max-context=32768" in refused.err
+    figures = ("weights=2.7GB", "layers=36", "kv-heads=2", "head-size=128", "max-context=32768")
+    ended = await terminal.stoker("swap", "coder-chat", MINI, *figures, env={"HF_ENDPOINT": nowhere})
+    assert ended.code == 0, ended.err
+    assert "+            - --model=Qwen/Qwen2.5-Coder-3B-Instruct-AWQ\n" in ended.out
+    assert "was not looked up on Hugging Face" in ended.err
+
+
+async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal, hub: str) -> None:
+    """And with what would help."""
+    big = "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
+    ended = await terminal.stoker("swap", "coder-chat", big, env={"HF_ENDPOINT": hub})
+    assert (ended.code, ended.out) == (2, "")
+    assert "19.3 GB (18.0 GiB)" in ended.err
+    assert "g2-standard-8" in ended.err
+
+
+async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Terminal, hub: str, tmp_path: Path) -> None:
+    """With the configured remote and GitHub; the same request again answers with the same pull request."""
+    bare = tmp_path / "platform.git"
+    await seed(SAMPLE, bare)
+    async with GitHub(bare, Faults(), repository="acme/llm-platform") as github:
+        settings = {
+            "HF_ENDPOINT": hub,
+            "GITHUB_REPOSITORY": "acme/llm-platform",
+            "GITHUB_TOKEN": github.token,
+            "GITHUB_API_URL": github.api_url,
+            "GIT_REMOTE_URL": github.git_url,
+            "STOKER_DATA_DIR": str(tmp_path / "data"),
+        }
+        words = ("add", "coder-mini", MINI, "--open", "--because", "a `small` one")
+        first = await terminal.stoker(*words, env=settings)
+        assert first.code == 0, first.err
+        again = await terminal.stoker(*words, env=settings)
+        assert (again.code, again.out) == (0, first.out)
+        assert github.token not in first.err + first.out
+
+    def git(*words: str) -> str:
+        return subprocess.run(("git", *words), cwd=bare, capture_output=True, text=True, check=True).stdout
+
+    (branch,) = git("for-each-ref", "--format=%(refname:short)", "refs/heads/stoker").split()
+    said = git("log", "--format=%an%n%B", f"main..{branch}")
+    assert said.startswith("Stoker\nfeat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)\n")
+    assert "Requested-by: ada\n" in said
+    assert said.count("Operation:") == 1
