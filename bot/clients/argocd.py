@@ -8,11 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from kubernetes.aio.client import ApiClient
 from pydantic import BaseModel
 
 from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
 from bot.errors import BotError
+
+log = structlog.get_logger(__name__)
 
 _REFRESH = "argocd.argoproj.io/refresh"
 _ENDED = ("Succeeded", "Failed", "Error")
@@ -25,8 +28,16 @@ async def _nobody(_: str) -> None:
     """Nobody listens."""
 
 
+_WINDOW = "blocked by sync window"
+"""What Argo CD's controller (controller/sync.go) writes into an operation that a window forbids; it stays Running."""
+
+
 class SyncFailed(BotError):
     """Argo CD refused or failed a sync, or did not end it in time; the message is Argo CD's own."""
+
+
+class _Blocked(Exception):
+    """A sync window forbids the operation that is under way."""
 
 
 class Application(BaseModel, frozen=True):
@@ -87,8 +98,9 @@ class ArgoCD:
         """Bring the Application to `revision`; safe to repeat.
 
         Done already: returns. Under way: waited for, not asked twice. Another sync in the way: waited out first.
-        `tell` hears Argo CD's messages meanwhile. Raises `SyncFailed` with Argo CD's message, also when a sync window
-        holds the sync back, or `timeout` seconds were not enough.
+        `tell` hears Argo CD's messages meanwhile. Raises `SyncFailed` with Argo CD's message, also when `timeout`
+        seconds were not enough, or a sync window forbids it: then the sync is taken back, as Argo CD would else start it
+        when the window opens, long after the approval.
         """
         last: Application | None = None
         try:
@@ -114,6 +126,12 @@ class ArgoCD:
                     ended = await self._ended(name, before, tell)
                     if ended.operation_revision in (revision, None):
                         return _succeeded(ended, revision)
+        except _Blocked as e:
+            await self._withdraw(name, revision)
+            raise SyncFailed(
+                f"A sync window of Argo CD forbids syncing {name} now ({e}), so nothing was synced. Wait until the window"
+                f" is over, or allow manual syncs in it (manualSync: true in the AppProject), then ask again."
+            ) from e
         except TimeoutError as e:
             last = await self.get(name) or last
             raise SyncFailed(
@@ -205,6 +223,20 @@ class ArgoCD:
         if await self._kube.patch(self._applications, name, patch) is None:
             raise self._missing(name)
 
+    async def _withdraw(self, name: str, revision: str) -> None:
+        """End our own blocked operation, as `argocd app terminate-op` does; somebody else's is left alone."""
+        found = await self._kube.get(self._applications, name)
+        if found is None or not _is_blocked(found) or _under_way(found) != revision:
+            return
+        patch = {
+            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+            "status": {"operationState": {"phase": "Terminating"}},
+        }
+        try:
+            await self._kube.patch(self._applications, name, patch)
+        except Conflict:
+            log.warning("blocked sync not taken back", application=name)
+
     async def _ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
         """The Application once nothing is under way and its latest operation is no longer the one `before`."""
         seen = False  # two operations in one second may look the same, as Argo CD's times are whole seconds
@@ -214,6 +246,8 @@ class ArgoCD:
             found = next(iter(applications.values()), None)
             if found is None:
                 raise self._missing(name)
+            if _is_blocked(found):
+                raise _Blocked(_state(found)["message"])
             seen = seen or _running(found) or _state(found) != before
             application = _application(found)
             if seen and _under_way(found) is None and application.phase in _ENDED:
@@ -245,6 +279,10 @@ def _under_way(found: KubeObject) -> str | None:
     return None
 
 
+def _is_blocked(found: KubeObject) -> bool:
+    return _state(found).get("phase") == "Running" and _WINDOW in (_state(found).get("message") or "")
+
+
 def _running(found: KubeObject) -> bool:
     return _state(found).get("phase") in ("Running", "Terminating")
 
@@ -266,7 +304,7 @@ async def _report(application: Application, tell: Tell) -> None:
     """Pass on what Argo CD says of a running operation; one that waits for a sync window does not end by itself."""
     if application.phase != "Running":
         return
-    if "blocked by sync window" in application.message:  # appcontroller's words (controller/sync.go)
+    if _WINDOW in application.message:
         raise SyncFailed(
             f"A sync window holds back the sync of {application.name}: {application.message}. Argo CD starts it when "
             f"the window opens; open it (argocd proj windows), or try again then."

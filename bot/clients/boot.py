@@ -19,7 +19,9 @@ PhaseName = Literal["waiting for a node", "pulling the image", "staging weights"
 _PULL_FAILED = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _PULL_REFUSED = re.compile(r"not found|manifest unknown|unauthorized|denied|forbidden", re.IGNORECASE)
 _TOO_MANY = re.compile(r"\b429\b|too many requests", re.IGNORECASE)
-_GATED = re.compile(r"\b40[13]\b|gated|unauthorized|forbidden|access to model", re.IGNORECASE)
+_NO_TOKEN = re.compile(r"\b401\b|unauthorized|invalid user token|invalid username or password", re.IGNORECASE)
+_GATED = re.compile(r"\b403\b|gated|forbidden|access to model", re.IGNORECASE)
+_UNCREATED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
 
 class Phase(BaseModel, frozen=True):
@@ -146,6 +148,18 @@ def pull_failure(pod: KubeObject) -> BootFailed | None:
     return None
 
 
+def uncreated(pod: KubeObject) -> BootFailed | None:
+    """A container that cannot even be made, mostly for a Secret or ConfigMap that is not there."""
+    for status in _container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _UNCREATED:
+            return BootFailed(
+                f"Container {status['name']} cannot be made ({waiting['reason']}): {waiting.get('message', '')}",
+                "Create the Secret or ConfigMap that the message names, or mend the Deployment.",
+            )
+    return None
+
+
 def crash(pod: KubeObject) -> Crash | None:
     """A container whose end decides the boot: any end by memory, any end of the staging, otherwise a loop of ends."""
     inits = {s["name"] for s in (pod.get("status") or {}).get("initContainerStatuses") or ()}
@@ -177,8 +191,13 @@ def explain(crashed: Crash, log: str) -> BootFailed | None:
         )
     if crashed.staging and _GATED.search(log):
         return BootFailed(
-            f"Hugging Face refused the download of the weights: the model is gated or the token wrong.{quoted}",
+            f"Hugging Face refused the download of the weights: the model is gated, and the token has no access to it.{quoted}",
             "Accept the model's licence with the account whose token the pod uses, or choose an open model.",
+        )
+    if crashed.staging and _NO_TOKEN.search(log):
+        return BootFailed(
+            f"Hugging Face refused the download of the weights: without a valid token there is no such model (401).{quoted}",
+            "Check the model's name, and put a valid token into the Secret that the pod reads.",
         )
     if crashed.looping:
         return BootFailed(
@@ -188,13 +207,23 @@ def explain(crashed: Crash, log: str) -> BootFailed | None:
     return None
 
 
-def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject]) -> BootFailed:
+def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject], log: str = "") -> BootFailed:
+    """The limit is over: where it stands, what the cluster last complained about, and the engine's last log lines."""
     stuck = f", stuck at “{phase.name}” since {phase.since:%H:%M} UTC" if phase else ", and no pod was made"
-    warnings = [_said(e) for e in events if e.get("type") == "Warning"]
-    last = f" The last warning: {warnings[-1]}" if warnings else ""
+    warnings = [e for e in events if e.get("type") == "Warning"]
+    tail = "\n".join(log.strip().splitlines()[-8:])
+    quoted = f" Its last lines:\n{tail}" if tail else ""
+    probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
+    if phase and phase.name == "loading" and probes:
+        return BootFailed(
+            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {_said(probes[-1])}.{quoted}",
+            "If the lines show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
+            " else mend what they complain about, or the probe's path and port.",
+        )
+    last = f" The last warning: {_said(warnings[-1])}." if warnings else ""
     return BootFailed(
-        f"The model was not ready after {seconds:.0f} s{stuck}.{last}",
-        "Look at the pod's log and events; if it only needs longer, raise the limit.",
+        f"The model was not ready after {seconds:.0f} s{stuck}.{last}{quoted}",
+        "Look at the pod's log and events; if it only needs longer, raise gpu.boot_limit.",
     )
 
 

@@ -185,9 +185,11 @@ class Cluster:
         told: tuple[Phase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
+        seen: tuple[KubeObject, ...] = ()
 
         async def look(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
-            nonlocal told, events, stale
+            nonlocal told, events, stale, seen
+            seen = tuple(pods.values())
             if stale is None:  # events outlive their boot by an hour: a ReplicaSet's from before are not about this one
                 stale = {e["metadata"]["resourceVersion"] for e in all_events.values()}
             self._refuse_if_scaled_away(name, deployments)
@@ -214,7 +216,8 @@ class Cluster:
         except TimeoutError as e:
             if not limit.expired():  # `progress` talks to others, and a slow one must not cost the boot
                 raise
-            raise boot.never_ready(timeout, told[-1] if told else None, events) from e
+            log = await self._last_lines(pod) if (pod := boot.newest(seen)) else ""
+            raise boot.never_ready(timeout, told[-1] if told else None, events, log) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
         """Returns when no pod of the model is left, so that its GPU is free."""
@@ -290,7 +293,7 @@ class Cluster:
                 if others:
                     raise boot.gpu_taken(f"{others[0].name} (namespace {others[0].namespace})")
             return
-        if failed := boot.pull_failure(pod):
+        if failed := boot.pull_failure(pod) or boot.uncreated(pod):
             raise failed
         if crashed := boot.crash(pod):
             log = await self._kube.log(
@@ -302,6 +305,14 @@ class Cluster:
             )
             if failed := boot.explain(crashed, log):
                 raise failed
+
+    async def _last_lines(self, pod: KubeObject) -> str:
+        """Of the engine's log, as far as there is one."""
+        name, engine = pod["metadata"]["name"], _engine_of(pod["spec"])["name"]
+        try:
+            return await self._kube.log(self._pods, name, container=engine, lines=_LOG_LINES, previous=False)
+        except (BotError, Unavailable):
+            return ""  # the diagnosis is worth more than its last detail
 
     def _refuse_if_scaled_away(self, name: str, deployments: View) -> None:
         if not any(_replicas(deployment) for deployment in deployments.values()):
@@ -372,8 +383,12 @@ def _kind(deployment: KubeObject, engine: KubeObject, served_name: str | None) -
 
 
 def _engine(deployment: KubeObject) -> KubeObject:
-    """The container that serves: the one with the GPU, else the first."""
-    containers: list[KubeObject] = deployment["spec"]["template"]["spec"]["containers"]
+    return _engine_of(deployment["spec"]["template"]["spec"])
+
+
+def _engine_of(spec: KubeObject) -> KubeObject:
+    """The container of a pod that serves: the one with the GPU, else the first."""
+    containers: list[KubeObject] = spec["containers"]
     return next((c for c in containers if _gpu_limit(c)), containers[0])
 
 

@@ -36,6 +36,8 @@ _REQUEST = aiohttp.ClientTimeout(total=30)
 _WATCH_SECONDS = 240
 # A server that ends or breaks watches at once must not be asked in a tight loop.
 _PAUSE = 0.1
+_AWAY = 120.0
+"""Seconds that the API server may be away in the middle of a wait: an upgrade of a control plane takes about a minute."""
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
 
 
@@ -244,7 +246,7 @@ class Kube:
             raise Unavailable("Kubernetes", f"the watch on {selection.collection.resource} broke off") from e
         await asyncio.sleep(_PAUSE)
 
-    @stamina.retry(on=Unavailable, attempts=6, timeout=30, wait_initial=0.2)
+    @stamina.retry(on=Unavailable, attempts=None, timeout=_AWAY, wait_initial=0.2)
     async def _listing_patiently(self, selection: Selection) -> KubeObject:
         return await self._listing(selection)
 

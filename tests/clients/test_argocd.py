@@ -157,21 +157,6 @@ async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) 
         await syncing
 
 
-async def test_a_sync_window_is_not_waited_out(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD leaves a sync that a window forbids running, with this message, and starts it when the window opens."""
-    wire.store.create(application())
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
-    await asked(wire)
-    start(wire)
-
-    def blocked(app: Object) -> None:
-        app["status"]["operationState"]["message"] = "Sync operation blocked by sync window"
-
-    wire.store.update("Application", "coder-chat", "argocd", blocked)
-    with pytest.raises(SyncFailed, match="sync window holds back the sync of coder-chat"):
-        await syncing
-
-
 def automated(wire: Wire, sync: str, revisions: list[str], phase: str, tried: list[str], message: str = "") -> None:
     """LiteLLM's Application, of two sources, as Argo CD left it."""
     state = {"phase": phase, "operation": {}, "syncResult": {"revisions": tried}, "message": message}
@@ -216,6 +201,33 @@ async def test_a_sync_that_does_not_begin_by_itself_ends_at_the_deadline(wire: W
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
     with pytest.raises(SyncFailed, match=r"did not sync litellm by itself.*OutOfSync"):
         await argocd.wait_synced("litellm", includes=later_than_abc, timeout=0.3)
+
+
+BLOCKED = "Sync operation blocked by sync window"
+
+
+async def test_a_sync_window_is_told_at_once_and_the_sync_taken_back(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD would start it by itself when the window opens, long after the approval."""
+    wire.store.create(application())
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
+    await asked(wire)
+    start(wire)
+    wire.store.update(
+        "Application", "coder-chat", "argocd", lambda app: app["status"]["operationState"].update(message=BLOCKED)
+    )
+    with pytest.raises(SyncFailed, match="sync window of Argo CD forbids syncing coder-chat now"):
+        await syncing
+    assert stored(wire)["status"]["operationState"]["phase"] == "Terminating"
+
+
+async def test_a_blocked_sync_of_somebody_else_is_left_alone(wire: Wire, argocd: ArgoCD) -> None:
+    """It stands in the way until the window opens, so waiting for it would be in vain."""
+    other = running("other")
+    other["operationState"]["message"] = BLOCKED
+    wire.store.create(application(**other))
+    with pytest.raises(SyncFailed, match="sync window"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=60)
+    assert stored(wire)["status"]["operationState"]["phase"] == "Running"
 
 
 async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:

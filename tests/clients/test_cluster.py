@@ -338,7 +338,8 @@ async def test_an_image_that_cannot_be_pulled_ends_the_boot(boot: Boot) -> None:
     ("line", "reason", "remedy"),
     [
         ("HfHubHTTPError: 429 Client Error: Too Many Requests", "too many requests", "kubectl cp"),
-        ("401 Client Error: Unauthorized for url", "gated", "licence"),
+        ("RepositoryNotFoundError: 401 Client Error. Invalid username or password.", "(401)", "valid token"),
+        ("GatedRepoError: 401 Client Error. Cannot access gated repo", "gated", "licence"),
         ("GatedRepoError: 403 Client Error.", "gated", "licence"),
     ],
 )
@@ -400,6 +401,27 @@ async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, clu
     failure = await Boot(wire, cluster, seconds=0.4).failure()
     assert "not ready after 0 s, stuck at “pulling the image”" in failure.reason
     assert "volume is busy" in failure.reason
+
+
+async def test_a_probe_that_never_passes_is_told_with_the_engines_last_lines(wire: Wire, cluster: Cluster) -> None:
+    """Whether it still loads or answers elsewhere, the log tells."""
+    wire.logs = lambda *_: ["Starting to load model", "Loading safetensors: 40 %"]
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=SCHEDULED, containerStatuses=container(running={"startedAt": now()})))
+    wire.store.create(event("Unhealthy", "Startup probe failed: connection refused"))
+    failure = await Boot(wire, cluster, seconds=1.0).failure()
+    assert "its probe never passed. Startup probe failed: connection refused." in failure.reason
+    assert failure.reason.endswith("Loading safetensors: 40 %")
+    assert "failureThreshold" in failure.remedy
+
+
+async def test_a_container_that_cannot_be_made_ends_the_boot(boot: Boot) -> None:
+    """A Secret that is not there does not come by waiting."""
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "vllm-api-key" not found'}
+    boot.pod(conditions=SCHEDULED, containerStatuses=container(waiting=waiting))
+    failure = await boot.failure()
+    assert 'secret "vllm-api-key" not found' in failure.reason
+    assert "Create the Secret" in failure.remedy
 
 
 async def test_a_model_is_gone_when_its_last_pod_is(wire: Wire, cluster: Cluster) -> None:
