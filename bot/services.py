@@ -22,6 +22,7 @@ from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
 from bot.clients.litellm import LiteLLM
+from bot.clients.prometheus import Prometheus
 from bot.clients.redis import AnyRedis, Password, opened
 from bot.clients.vllm import VLLM
 from bot.gitops import Repository
@@ -52,6 +53,7 @@ class Services:
     argocd: ArgoCD
     cluster: Cluster
     vllm: VLLM
+    prometheus: Prometheus | None
     litellm: LiteLLM
     hub: HuggingFace
     github: GitHub
@@ -117,6 +119,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             argocd=ArgoCD(api, config.argocd.namespace),
             cluster=cluster,
             vllm=VLLM(http, settings.vllm_url_template),
+            prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
             litellm=LiteLLM(http, settings.litellm_url, master_key),
             hub=HuggingFace(http, settings.hf_endpoint, settings.hf_token),
             github=GitHub(github_http, settings.github_repository, token),

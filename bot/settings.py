@@ -255,6 +255,10 @@ class Settings(ClusterSettings):
     vllm_url_template: str = Field(
         default="http://{service}.{namespace}.svc:{port}", description="Where a model's Service answers."
     )
+    prometheus_url: str = Field(
+        default="",
+        description="Where Prometheus answers, if the models' metrics are to be read there and not directly.",
+    )
     hf_endpoint: str = Field(default="https://huggingface.co", description="Hugging Face Hub.")
     hf_token: SecretStr | None = Field(default=None, description="For gated models.")
     stoker_secrets_dir: Path | None = Field(

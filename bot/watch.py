@@ -59,7 +59,7 @@ async def _sample(svc: Services, lease: Lease, workload: Workload, now: datetime
         return session if session and session.fence == lease.fence else None
     activity: Activity | None
     try:
-        activity = await svc.vllm.activity(svc.vllm.url(workload.service, workload.namespace, workload.port))
+        activity = await _activity(svc, workload)
     except (Unavailable, BotError) as error:
         log.info("metrics unreachable", model=lease.model, op=lease.op, error=str(error))
         activity = None
@@ -67,6 +67,12 @@ async def _sample(svc: Services, lease: Lease, workload: Workload, now: datetime
     if session.node is None:
         session = session.model_copy(update={"node": await svc.cluster.node_of(lease.model)})
     return session
+
+
+async def _activity(svc: Services, workload: Workload) -> Activity:
+    if svc.prometheus:
+        return await svc.prometheus.activity(workload.served_name or workload.model)
+    return await svc.vllm.activity(svc.vllm.url(workload.service, workload.namespace, workload.port))
 
 
 async def _waiting(svc: Services) -> int:
