@@ -122,6 +122,8 @@ class Check(_Value):
     evidence: str
     warning: bool = False
     """Passed, but somebody should look at it."""
+    seconds: float = 0
+    """How long the test itself took."""
 
 
 class SmokeRun(_Value):

@@ -1,5 +1,6 @@
 """The smoke tests: does the model answer, directly and by its alias through the gateway, and as well as the last time?"""
 
+import time
 from collections.abc import Awaitable
 
 from pydantic import SecretStr
@@ -119,10 +120,12 @@ class _Run:
 
 
 async def _tried(name: str, test: Awaitable[str]) -> Check:
+    start = time.perf_counter()
     try:
-        return Check(name=name, passed=True, evidence=await test)
+        evidence, passed = await test, True
     except (_Failed, BotError, Unavailable) as error:
-        return Check(name=name, passed=False, evidence=str(error))
+        evidence, passed = str(error), False
+    return Check(name=name, passed=passed, evidence=evidence, seconds=time.perf_counter() - start)
 
 
 def compared(run: SmokeRun, last: SmokeRun | None) -> Check:
