@@ -11,8 +11,8 @@ from bot.services import Services
 from bot.store import Forgotten
 from bot.views import escape, money
 
-_LOOK_EVERY = timedelta(minutes=1)
-"""How often the wait for the end of a node looks whether another session has taken the node over."""
+_LOOKS = 10
+"""How many times in the usual drain is looked whether another session has taken the node over."""
 
 
 def running_total(svc: Services, lease: Lease, node: Node | None, now: datetime) -> tuple[float, bool]:
@@ -74,10 +74,9 @@ async def settle_bill(svc: Services, fence: int) -> None:
     deadline = bill.down + 3 * bill.drain
     gone: datetime | None = None
     while gone is None and (now := svc.clock()) < deadline:
-        gone = await _taken_over(svc, bill)
-        seconds = min(_LOOK_EVERY, deadline - now).total_seconds()
-        if gone is None and await svc.cluster.wait_node_gone(bill.node.name, timeout=seconds):
-            gone = await _taken_over(svc, bill) or svc.clock()
+        seconds = min(bill.drain / _LOOKS, deadline - now).total_seconds()
+        is_gone = await svc.cluster.wait_node_gone(bill.node.name, timeout=max(1.0, seconds))
+        gone = await _taken_over(svc, bill) or (svc.clock() if is_gone else None)
     if gone is None:
         return
     before = receipt(bill)
