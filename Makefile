@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install sandbox check lint test docs lock clean
+.PHONY: help install sandbox tour check lint test docs lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: install
 
 test: install
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+tour: install  ## take the pictures of docs/tour.md anew, in Chromium
+	$(BIN)/python docs/tour/tour.py
 
 docs: install  ## write the generated parts of docs/ anew
 	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md

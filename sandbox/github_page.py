@@ -1,22 +1,35 @@
 """The HTML that the sandbox's GitHub shows to people: the list of pull requests, and one with its diff."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+
+from markdown_it import MarkdownIt
 
 from sandbox.git import FileChange
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --add: #2da44e22; --del: #cf222e22; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-pre { overflow-x: auto; margin: 0; font: 13px/1.45 ui-monospace, monospace; }
-.body { white-space: pre-wrap; border: 1px solid var(--line); border-radius: 6px; padding: 1rem; }
-.file { border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; overflow: hidden; }
-.file h2 { font-size: 14px; margin: 0; padding: .5rem 1rem; border-bottom: 1px solid var(--line); }
-.file span { display: block; padding: 0 1rem; white-space: pre; min-width: max-content; }
-.add { background: var(--add); } .del { background: var(--del); } .hunk { opacity: .6; }
-form { display: inline; } button { font: inherit; padding: .3rem .9rem; margin-right: .5rem; border-radius: 6px; }
-.state { border: 1px solid; border-radius: 1rem; padding: .1rem .7rem; }
+:root { --ink: #1f2328; --faint: #59636e; --line: #d1d9e0; --wash: #f6f8fa; --add: #dafbe1; --del: #ffebe9; --hunk: #ddf4ff; }
+* { box-sizing: border-box; }
+body { font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", Lato, Helvetica, Arial, sans-serif; color: var(--ink); max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.9rem; font-weight: 400; line-height: 1.25; margin: 0 0 .5rem; } h1 small { color: var(--faint); font-size: inherit; }
+h2 { font-size: 1.1rem; } a { color: #0969da; text-decoration: none; } a:hover { text-decoration: underline; }
+code, pre { font: 12px/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; } code { background: #818b981f; border-radius: 6px; padding: .15em .4em; }
+.facts { color: var(--faint); padding-bottom: 1rem; border-bottom: 1px solid var(--line); } .facts b { color: var(--ink); }
+.state { color: #fff; background: #1f883d; border-radius: 2rem; padding: .35rem .8rem; margin-right: .5rem; font-weight: 500; } .state.merged { background: #8250df; } .state.closed { background: #cf222e; }
+.label { border: 1px solid #0969da55; background: #ddf4ff; color: #0969da; border-radius: 2rem; padding: 0 .5rem; font-size: 12px; font-weight: 500; }
+.box { border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; overflow: hidden; } .box > header { background: var(--wash); border-bottom: 1px solid var(--line); padding: .5rem 1rem; color: var(--faint); } .box > header b { color: var(--ink); }
+.box > div, .box > p { padding: .3rem 1rem; } .markdown { overflow-x: auto; } .markdown h2 { border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
+table { border-collapse: collapse; } td, th { border: 1px solid var(--line); padding: .3rem .8rem; text-align: left; } tr:nth-child(2n) td { background: var(--wash); } thead:not(:has(th:not(:empty))) { display: none; }
+form { display: inline; } button { font: inherit; font-weight: 500; padding: .3rem 1rem; margin: .3rem .4rem .3rem 0; border: 1px solid #1f232826; border-radius: 6px; background: var(--wash); cursor: pointer; } button:hover { background: #eff2f5; }
+button.primary { background: #1f883d; color: #fff; } button.danger { color: #cf222e; }
+.success { color: #1a7f37; } .failure { color: #cf222e; } .pending { color: #9a6700; }
+.file table { width: 100%; font: 12px/1.6 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; } .file .diff { padding: 0; overflow-x: auto; } .file td { border: 0; padding: 0 .6rem; white-space: pre; background: none; } .file tr:nth-child(2n) td { background: none; }
+.file td.n { width: 1%; color: var(--faint); text-align: right; user-select: none; } .file tr.add td { background: var(--add); } .file tr.del td { background: var(--del); } .file tr.hunk td { background: var(--hunk); color: var(--faint); }
+.plus { color: #1a7f37; } .minus { color: #cf222e; } ol.files { columns: 2; padding-left: 1.2rem; } @media (max-width: 700px) { ol.files { columns: 1; } }
 """
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def pull_page(
@@ -32,27 +45,57 @@ def pull_page(
     checks: str,
     labels: Iterable[str],
     comments: Iterable[tuple[str, str]],
-    changes: Iterable[FileChange],
+    changes: Sequence[FileChange],
 ) -> str:
-    """One pull request; the buttons do what other people do on GitHub."""
-    actions = {"checks/success": "checks pass", "checks/failure": "checks fail", "merge": "merge", "close": "close"}
-    buttons = "".join(
-        f'<form method="post" action="{number}/{path}"><button>{label}</button></form>'
-        for path, label in actions.items()
-    )
-    facts = [f"<code>{escape(head)}</code> → <code>{escape(base)}</code> by {escape(author)}", f"checks: {checks}"]
-    if state == "open":
-        facts.append("no conflicts" if mergeable else "conflicts with the base branch")
-    facts += [f"label: {escape(label)}" for label in labels]
+    """One pull request: its description, its checks, its diff; the buttons do what other people do on GitHub."""
+    added, deleted = sum(c.additions for c in changes), sum(c.deletions for c in changes)
+    marks = " ".join(f'<span class="label">{escape(label)}</span>' for label in labels)
+    facts = f"<b>{escape(author)}</b> wants to merge <code>{escape(head)}</code> into <code>{escape(base)}</code>"
+    rows = "".join(f'<li><a href="#file-{n}">{escape(change.path)}</a></li>' for n, change in enumerate(changes))
     parts = [
         f"<h1>{escape(title)} <small>#{number}</small></h1>",
-        f'<p><span class="state">{state}</span> {" · ".join(facts)}</p>',
-        f"<p>{buttons}</p>" if state == "open" else "",
-        f'<div class="body">{escape(body)}</div>',
-        *(f'<p><b>{escape(who)}</b></p><div class="body">{escape(text)}</div>' for who, text in comments),
-        *(_file(change) for change in changes),
+        f'<p class="facts"><span class="state {state}">{state.capitalize()}</span>{facts} {marks}</p>',
+        _comment(author, body),
+        *(_comment(who, text) for who, text in comments),
+        _merge_box(number, checks, mergeable) if state == "open" else "",
+        f'<h2>Files changed <small>{len(changes)}</small> <span class="plus">+{added}</span> <span class="minus">−{deleted}</span></h2>',
+        f'<ol class="files">{rows}</ol>',
+        *(_file(n, change) for n, change in enumerate(changes)),
     ]
     return _document(f"{title} · #{number}", "\n".join(parts))
+
+
+def _comment(author: str, text: str) -> str:
+    shown = _MARKDOWN.render(text)
+    return f'<section class="box"><header><b>{escape(author)}</b></header><div class="markdown">{shown}</div></section>'
+
+
+def _merge_box(number: int, checks: str, mergeable: bool | None) -> str:
+    words = {
+        "success": "All checks have passed",
+        "failure": "Some checks were not successful",
+        "pending": "Checks are running",
+    }
+    actions = {
+        "checks/success": ("Let checks pass", ""),
+        "checks/failure": ("Let checks fail", ""),
+        "merge": ("Merge pull request", "primary"),
+        "close": ("Close pull request", "danger"),
+    }
+    buttons = "".join(
+        f'<form method="post" action="{number}/{path}"><button class="{style}">{label}</button></form>'
+        for path, (label, style) in actions.items()
+    )
+    conflicts = (
+        "This branch has no conflicts with the base branch"
+        if mergeable
+        else "This branch has conflicts that must be resolved"
+    )
+    return (
+        f'<section class="box"><header>What other people and CI do here, without Slack</header>'
+        f'<p class="{checks}">● {words[checks]}</p><p class="{"success" if mergeable else "failure"}">● {conflicts}</p>'
+        f"<p>{buttons}</p></section>"
+    )
 
 
 def list_page(repository: str, pulls: Iterable[tuple[int, str, str]]) -> str:
@@ -64,14 +107,31 @@ def list_page(repository: str, pulls: Iterable[tuple[int, str, str]]) -> str:
     return _document(repository, f"<h1>{escape(repository)}</h1><ul>{rows or 'No pull requests yet.'}</ul>")
 
 
-def _file(change: FileChange) -> str:
-    lines = "".join(f'<span class="{_kind(line)}">{escape(line) or " "}</span>' for line in change.patch.splitlines())
-    heading = f"{escape(change.path)} ({change.status}, +{change.additions} −{change.deletions})"
-    return f'<section class="file"><h2>{heading}</h2><pre>{lines}</pre></section>'
+_HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)")
 
 
-def _kind(line: str) -> str:
-    return {"+": "add", "-": "del", "@": "hunk"}.get(line[:1], "same")
+def _file(index: int, change: FileChange) -> str:
+    counts = f'<span class="plus">+{change.additions}</span> <span class="minus">−{change.deletions}</span>'
+    heading = f"<b>{escape(change.path)}</b> {change.status} {counts}"
+    rows = "".join(_rows(change.patch))
+    return (
+        f'<section class="box file" id="file-{index}"><header>{heading}</header>'
+        f'<div class="diff"><table>{rows}</table></div></section>'
+    )
+
+
+def _rows(patch: str) -> Iterator[str]:
+    """The lines of a diff with their numbers before and after."""
+    old = new = 0
+    for line in patch.splitlines():
+        kind = {"+": "add", "-": "del", "@": "hunk", "\\": "note"}.get(line[:1], "same")
+        before = after = ""
+        if hunk := _HUNK.match(line):
+            old, new = int(hunk[1]), int(hunk[2])
+        elif kind != "note":  # "\\ No newline at end of file" is no line
+            before, after = "" if kind == "add" else str(old), "" if kind == "del" else str(new)
+            old, new = old + (kind != "add"), new + (kind != "del")
+        yield f'<tr class="{kind}"><td class="n">{before}</td><td class="n">{after}</td><td>{escape(line) or " "}</td></tr>'
 
 
 def _document(title: str, content: str) -> str:

@@ -9,6 +9,22 @@ import { surface } from "/page/surface.js";
 const typed = { lines: [], at: 0 };
 let stream;
 
+const TRY = [
+  ["@dev", "/gpu up coder-chat for 2h because demo", "then be @lead, and approve"],
+  ["", "/gpu status", "or leave it idle for a while, and see"],
+  ["", "/gpu down", "the receipt"],
+  ["@dev", "/model add coder-mini", "a form, a pull request, an approval"],
+  ["", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ", "what an endpoint serves"],
+];
+
+/** What stands at the beginning of the channel: what this is, and what to try. */
+const intro = el("section", { className: "intro" },
+  el("h3", {}, "# gpu-ops"),
+  el("p", {}, "The beginning of a channel of a team that shares one GPU. Nothing here is real but the bot: the cluster, GitHub and Slack run on this machine, on a fast clock. Choose on the left who you are; on the right is what happens behind the channel."),
+  el("ol", {}, TRY.map(([who, line, then]) => el("li", {},
+    el("button", { type: "button", onclick: () => { $("line").value = line; $("line").focus(); } }, line),
+    el("small", {}, [who && `as ${who}`, then].filter(Boolean).join(": "))))));
+
 // ── the stream ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function become(user) {
@@ -35,7 +51,7 @@ function draw() {
   $("tabs").hidden = page.place === "channel";
   $("title").textContent = page.place === "channel" ? `# ${snap.channel.name}` : snap.users[snap.bot].real_name;
   $("topic").textContent = page.place === "channel" ? "One GPU for all of us. Ask Stoker before you light it." : "";
-  if (home) drawHome(); else drawMessages($("messages"), inPlace(page.place), { openThread });
+  if (home) drawHome(); else drawMessages($("messages"), inPlace(page.place), { openThread, intro: page.place === "channel" ? intro : null });
   $("thread").hidden = page.thread === null;
   if (page.thread) drawMessages($("replies"), inThread(page.thread), { threaded: true });
   drawModal();

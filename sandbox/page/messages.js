@@ -8,10 +8,10 @@ const TOGETHER = 300; // seconds within which messages of one author are shown u
 
 export const forget = () => nodes.clear();
 
-export function drawMessages(log, messages, { threaded = false, openThread } = {}) {
+export function drawMessages(log, messages, { threaded = false, openThread, intro = null } = {}) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
   const focused = document.activeElement?.closest("article")?.id + " " + document.activeElement?.dataset?.key;
-  const wanted = [];
+  const wanted = intro ? [intro] : [];
   let before = null;
   for (const message of messages) {
     if (!threaded && (!before || day(before) !== day(message))) wanted.push(line(log, day(message) === new Date().toDateString() ? "Today" : day(message)));
@@ -51,7 +51,7 @@ function messageNode(message, compact, threaded, openThread) {
   const known = nodes.get(key);
   if (known?.signature === signature) return known.node;
   const node = drawMessage(key, message, { replies, compact, threaded, openThread });
-  if (known) { node.classList.add("changed"); known.node.replaceWith(node); }
+  if (known) known.node.replaceWith(node);
   nodes.set(key, { signature, node });
   return node;
 }
@@ -61,7 +61,7 @@ function drawMessage(key, message, { replies, compact, threaded, openThread }) {
   const author = users[message.user];
   const content = el("div", { className: "content" },
     message.only_for ? el("p", { className: "whisper" }, "👁 Only visible to you") : null,
-    compact ? null : el("p", { className: "byline" }, el("strong", {}, author.name), author.is_bot ? el("small", { className: "badge" }, "APP") : null, moment(message)),
+    compact ? null : el("p", { className: "byline" }, el("strong", {}, author.is_bot ? author.real_name : author.name), author.is_bot ? el("small", { className: "badge" }, "APP") : null, moment(message)),
     message.blocks.length
       ? blocks(message.blocks, surface({ holder: message.ts }, message.state))
       : el("div", { className: "text" }, mrkdwn(message.text, users)),
@@ -73,7 +73,7 @@ function drawMessage(key, message, { replies, compact, threaded, openThread }) {
       el("small", {}, `Last reply ${at(replies.at(-1)).toLocaleTimeString([], TIME)}`)) : null);
   for (const mention of content.querySelectorAll(`.mention[data-user="${me}"]`)) mention.classList.add("me");
   const classes = [message.only_for && "ephemeral", compact && "compact"].filter(Boolean).join(" ");
-  return el("article", { id: key, className: classes, "aria-label": `${author.name}, ${at(message).toLocaleTimeString()}` },
+  return el("article", { id: key, className: classes, "aria-label": `${author.is_bot ? author.real_name : author.name}, ${at(message).toLocaleTimeString()}` },
     compact ? moment(message) : avatar(message.user), content, message.only_for ? null : toolbar(message, threaded, openThread));
 }
 

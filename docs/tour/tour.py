@@ -1,0 +1,215 @@
+"""The five-minute tour, driven in a real browser: what docs/tour.md tells, done by clicks, with a picture of each stop.
+
+`make tour` writes the pictures beside this file; the tests walk the same way, so the tour cannot go stale. Everything is
+the real thing: `stoker sandbox` as users start it, its page in Debian's Chromium, and nothing else.
+"""
+
+import argparse
+import asyncio
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Locator, Page, async_playwright, expect
+
+SPEED = 60
+PATIENCE_MS = 90_000
+"""How long a stop waits for what it shows; CI may be several times slower than a desk."""
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Visit:
+    """One walk through the page, and the folder that its pictures go to."""
+
+    def __init__(self, page: Page, folder: Path) -> None:
+        self.page, self._folder = page, folder
+        self.channel = page.locator("#messages")
+        self.modal = page.locator("#modal")
+        self.panel = page.locator("#cluster")
+
+    async def picture(self, name: str) -> None:
+        await self.page.mouse.move(0, 0)  # nothing is hovered by accident
+        await self.page.wait_for_timeout(1600)  # what has just changed is no longer highlighted
+        await self.page.screenshot(path=self._folder / f"{name}.png")
+        print(f"  {name}.png", flush=True)
+
+    async def become(self, user: str) -> None:
+        await self.page.get_by_role("button", name=f"@{user}").click()
+
+    async def type(self, line: str) -> None:
+        await self.page.locator("#line").fill(line)
+        await self.page.locator("#line").press("Enter")
+
+    async def press(self, label: str) -> None:
+        """The newest button with this label in the channel."""
+        await self.channel.get_by_role("button", name=label, exact=True).last.click()
+
+    def card(self, title: str) -> Locator:
+        """The newest message that has this title."""
+        return self.channel.locator("article", has_text=title).last
+
+    async def place(self, name: str) -> None:
+        await self.page.locator("#sidebar .place", has_text=name).click()
+
+
+# ── the stops ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def ask(visit: Visit) -> None:
+    """@dev needs the coding model and types a command."""
+    await visit.page.locator("#line").fill("/")
+    await expect(visit.page.locator("#offers")).to_contain_text("/gpu")
+    await visit.picture("01-commands")
+    await visit.type("/gpu up coder-chat for 2h because demo tonight")
+    card = visit.card("Bring up coder-chat")
+    await expect(card).to_contain_text("demo tonight")
+    await expect(card).to_contain_text("Estimated cost")
+    await visit.press("Approve")
+    await expect(visit.channel).to_contain_text("Only approvers can decide this")
+    await visit.picture("02-asked")
+
+
+async def approve(visit: Visit) -> None:
+    """@lead approves, and the model comes up phase by phase."""
+    await visit.become("lead")
+    await visit.press("Approve")
+    card = visit.card("Bring up coder-chat")
+    await expect(card).to_contain_text("pulling the image")
+    await visit.picture("03-booting")
+    await expect(card).to_contain_text("all smoke tests passed")
+    await card.get_by_role("button", name=re.compile("repl")).click()
+    await expect(visit.page.locator("#thread")).to_contain_text("Smoke tests")
+    await visit.picture("04-ready")
+    await visit.page.get_by_role("button", name="Close the thread").click()
+
+
+async def home(visit: Visit) -> None:
+    """The Home of the app: the GPU, the endpoints, what waits for me."""
+    await visit.become("dev")
+    await visit.place("Stoker")
+    await visit.page.get_by_role("tab", name="Home").click()
+    await expect(visit.page.locator("#home")).to_contain_text("coder-chat")
+    await visit.picture("05-home")
+    await visit.place("gpu-ops")
+
+
+async def idle(visit: Visit) -> None:
+    """Nobody uses the model: a reminder with what it costs, then it is brought down, with a receipt."""
+    reminder = visit.card("has been idle")
+    await expect(reminder).to_be_visible()
+    await visit.picture("06-idle")
+    await visit.press("Bring down")
+    await expect(visit.channel).to_contain_text("Receipt")
+    await visit.picture("07-receipt")
+
+
+async def add(visit: Visit) -> None:
+    """A new model is a form, a pull request and an approval."""
+    await visit.type("/model add coder-mini")
+    search = visit.modal.get_by_role("combobox").first
+    await search.fill("Qwen2.5-Coder-3B")
+    await visit.modal.get_by_role("option", name=re.compile("Qwen2.5-Coder-3B-Instruct-AWQ")).first.click()
+    await expect(visit.modal).to_contain_text(re.compile("VRAM|fits", re.IGNORECASE))
+    await visit.modal.locator(".blocks").evaluate("node => node.scrollTo(0, node.scrollHeight)")
+    await visit.picture("08-form")
+    await visit.modal.locator("button[type=submit]").click()
+    card = visit.card("Add coder-mini")
+    await expect(card).to_contain_text("Pull request #1")
+    async with visit.page.expect_popup() as opened:
+        await visit.panel.get_by_role("link", name=re.compile("#1")).click()
+    pull = Visit(await opened.value, visit._folder)
+    await expect(pull.page.locator("body")).to_contain_text("serving/coder-mini/deployment.yaml")
+    await pull.picture("09-pull-request")
+    await pull.page.locator(".file", has_text="platform/litellm/values.yaml").first.evaluate("node => node.scrollIntoView()")
+    await pull.picture("10-diff")
+    await pull.page.close()
+    await expect(card).to_contain_text("checks passed")
+    await visit.become("lead")
+    await visit.press("Approve & roll out")
+    await expect(card).to_contain_text("coder-mini is rolled out")
+    await visit.picture("11-rolled-out")
+
+
+async def trouble(visit: Visit) -> None:
+    """The cloud has no GPU: the failure says what, why and what to do, and nothing is left behind."""
+    await visit.panel.locator("summary", has_text="Break something").click()
+    await visit.panel.get_by_label("no-stock").check()
+    await visit.become("dev")
+    await visit.type("/gpu up coder-mini")
+    await expect(visit.card("Bring up coder-mini")).to_contain_text("Awaiting approval")
+    await visit.become("lead")
+    await visit.press("Approve")
+    await expect(visit.card("Bring up coder-mini")).to_contain_text("Failed")
+    await expect(visit.card("Bring up coder-mini")).to_contain_text("GPU is free")
+    await visit.picture("12-no-stock")
+    await visit.panel.get_by_label("no-stock").uncheck()
+
+
+async def phone(visit: Visit) -> None:
+    """The same on a phone."""
+    await visit.page.set_viewport_size({"width": 390, "height": 780})
+    await visit.channel.evaluate("node => node.scrollTo(0, node.scrollHeight)")
+    await visit.picture("13-phone")
+
+
+STOPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (ask, approve, home, idle, add, trouble, phone)
+
+
+# ── the walk ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def sandbox() -> AsyncIterator[str]:
+    """`stoker sandbox`, as users start it; yields the address that it prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", "sandbox", "--speed", str(SPEED), "--port", "8790"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout  # noqa: S101
+    try:
+        while found := await asyncio.wait_for(process.stdout.readline(), PATIENCE_MS / 1000):
+            if address := re.search(r"http://[\d.:]+", found.decode()):
+                yield address[0]
+                return
+        raise SystemExit("stoker sandbox ended before it printed its address")
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        await process.communicate()
+
+
+async def walk(folder: Path) -> None:
+    """Every stop in order, in one page; the first that does not show what it should ends the walk."""
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        raise SystemExit("The tour needs Chromium on PATH (Debian: apt-get install chromium fonts-noto-color-emoji).")
+    expect.set_options(timeout=PATIENCE_MS)
+    async with sandbox() as url, async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = await browser.new_page(
+            viewport={"width": 1280, "height": 800}, locale="en-GB", timezone_id="Europe/Berlin"
+        )
+        page.set_default_timeout(PATIENCE_MS)
+        await page.goto(f"{url}/?user=U0DEV")
+        visit = Visit(page, folder)
+        for stop in STOPS:
+            print(f"{stop.__name__}: {stop.__doc__}", flush=True)
+            try:
+                await stop(visit)
+            except BaseException:
+                await page.screenshot(path=folder / "lost.png")
+                raise
+        await browser.close()
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--to", type=Path, default=Path(__file__).parent, help="the folder for the pictures")
+    to: Path = options.parse_args().to
+    to.mkdir(parents=True, exist_ok=True)
+    asyncio.run(walk(to))

@@ -1,0 +1,43 @@
+"""The five-minute tour holds: docs/tour/tour.py walks it in a real Chromium, and docs/tour.md shows what it saw."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox.browser import chromium
+
+DOCS = Path(__file__).parents[2] / "docs"
+LIMIT = 540
+"""Seconds for the walk; it takes about 90 on two cores."""
+
+
+@pytest.mark.timeout(LIMIT + 30)
+async def test_the_tour_can_be_walked(tmp_path: Path) -> None:
+    """Every stop shows what the tour says, and each picture of docs/tour.md is taken on the way."""
+    chromium()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(DOCS / "tour" / "tour.py"), "--to", str(tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    walking = asyncio.create_task(process.communicate())
+    done, _ = await asyncio.wait({walking}, timeout=LIMIT)
+    if not done:
+        process.terminate()
+    told, _ = await walking
+    assert process.returncode == 0, told.decode()[-4000:]
+    taken = {picture.name for picture in tmp_path.glob("*.png")}
+    assert taken == pictures()
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in taken)
+
+
+def test_the_tour_shows_every_picture_that_is_kept() -> None:
+    """No broken image in docs/tour.md, and no picture that nobody sees."""
+    assert {picture.name for picture in (DOCS / "tour").glob("*.png")} == pictures()
+
+
+def pictures() -> set[str]:
+    """The pictures that docs/tour.md shows."""
+    return set(re.findall(r"\(tour/([\w-]+\.png)\)", (DOCS / "tour.md").read_text(encoding="utf-8")))
