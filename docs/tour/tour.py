@@ -125,7 +125,9 @@ async def add(visit: Visit) -> None:
     pull = Visit(await opened.value, visit._folder)
     await expect(pull.page.locator("body")).to_contain_text("serving/coder-mini/deployment.yaml")
     await pull.picture("09-pull-request")
-    await pull.page.locator(".file", has_text="platform/litellm/values.yaml").first.evaluate("node => node.scrollIntoView()")
+    await pull.page.locator(".file", has_text="platform/litellm/values.yaml").first.evaluate(
+        "node => node.scrollIntoView()"
+    )
     await pull.picture("10-diff")
     await pull.page.close()
     await expect(card).to_contain_text("checks passed")
