@@ -22,7 +22,7 @@ COPY sandbox ./sandbox
 RUN python -m venv --without-pip /opt/stoker \
  && /tools/bin/hatchling build --target wheel --directory /dist \
  && /tools/bin/uv pip install --no-cache --python /opt/stoker --require-hashes --no-build --compile-bytecode \
-      --constraint requirements.lock --requirements pyproject.toml \
+      --constraint requirements.lock --requirements pyproject.toml --extra otel \
  && /tools/bin/uv pip install --no-cache --python /opt/stoker --no-deps --compile-bytecode /dist/*.whl
 
 

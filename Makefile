@@ -43,7 +43,7 @@ docs: install  ## write the generated parts of docs/ anew
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
-	  --custom-compile-command "make lock" --extra dev --output-file requirements.lock pyproject.toml
+	  --custom-compile-command "make lock" --extra dev --extra otel --output-file requirements.lock pyproject.toml
 
 clean:  ## remove what `make install` and the tests made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist

@@ -1,16 +1,14 @@
 """The command `stoker`."""
 
 import asyncio
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
+from bot import logs
 from bot.cli import gpu, model
-from bot.errors import BotError
+from bot.errors import BotError, Unavailable
 from bot.settings import load_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -23,9 +21,10 @@ def run() -> None:
     """Run the bot, configured by environment variables and the file named by STOKER_CONFIG."""
     from bot.app import run as run_bot
 
-    _log_to_stderr()
     try:
-        asyncio.run(run_bot(load_settings()))
+        settings = load_settings()
+        logs.configure(settings.stoker_log, settings.secrets)
+        asyncio.run(run_bot(settings))
     except BotError as error:
         typer.echo(f"stoker: {error.message}", err=True)
         raise typer.Exit(2) from None
@@ -57,9 +56,10 @@ def doctor(
     from bot.cli.doctor import report
     from bot.doctor import examine
 
-    _log_to_stderr()
     try:
-        findings = asyncio.run(examine(load_settings()))
+        settings = load_settings()
+        logs.configure(settings.stoker_log, settings.secrets)
+        findings = asyncio.run(examine(settings))
     except BotError as error:
         typer.echo(f"stoker: {error.message}", err=True)
         raise typer.Exit(2) from None
@@ -111,20 +111,22 @@ def simulate(
         raise typer.Exit(2) from None
 
 
-def _log_to_stderr() -> None:
-    """Readable on a terminal, JSON lines elsewhere."""
-    terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("docket").setLevel(logging.ERROR)
+audit = typer.Typer(no_args_is_help=True, help="The append-only audit log.")
+cli.add_typer(audit, name="audit")
+
+
+@audit.command()
+def export(
+    since: Annotated[str, typer.Option(metavar="DURATION", help="How far back, e.g. 30d; default is all.")] = "",
+) -> None:
+    """Print the audit log as JSON lines, oldest first: who, what, when, why, at which commit."""
+    from bot.cli.audit import export as export_log
+
+    try:
+        asyncio.run(export_log(load_settings(), since, typer.echo))
+    except (BotError, Unavailable) as error:
+        typer.echo(f"stoker: {error}", err=True)
+        raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from bot.errors import BotError, Unavailable
 from bot.operations.tasks import tasks
 from bot.services import Services, open_services
 from bot.settings import Settings
+from bot.tracing import traced
 from bot.web import web_app
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ _REDELIVERY = timedelta(seconds=6)
 async def run(settings: Settings) -> None:
     """Run the bot until it is told to stop."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(traced(settings.otel_exporter_otlp_endpoint))
         redis_url = settings.redis_url or await stack.enter_async_context(
             embedded_redis(settings.stoker_data_dir / "redis")
         )

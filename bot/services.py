@@ -27,6 +27,7 @@ from bot.clients.redis import AnyRedis, Password, opened
 from bot.clients.vllm import VLLM
 from bot.gitops import Repository
 from bot.lease import Leases
+from bot.metrics import Metrics
 from bot.policy import People
 from bot.sessions import Sessions
 from bot.settings import ClusterSettings, Config, SecretRef, Settings, SettingsError
@@ -47,6 +48,7 @@ class Services:
     clock: Callable[[], datetime]
     docket: Docket
     store: Store
+    metrics: Metrics
     leases: Leases
     sessions: Sessions
     slack: Slack
@@ -96,7 +98,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5)))
         api = await open_kubernetes(settings, stack)
-        store = Store(redis)
+        metrics = Metrics()
+        store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
         slack = Slack(slack_client(settings), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
@@ -113,6 +116,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             clock=now,
             docket=docket,
             store=store,
+            metrics=metrics,
             leases=Leases(redis, config.gpu.slots),
             sessions=Sessions(redis, kept=config.gpu.history),
             slack=slack,

@@ -200,6 +200,10 @@ class Engine(_Section):
     )
 
 
+class Audit(_Section):
+    keep: Duration = Field(default=parse_duration("365d"), description="How long an entry of the audit log is kept.")
+
+
 class Config(_Section):
     """Policy and layout: the YAML file named by STOKER_CONFIG."""
 
@@ -213,6 +217,7 @@ class Config(_Section):
     argocd: ArgoSection = ArgoSection()
     litellm: Gateway = Gateway()
     vllm: Engine = Engine()
+    audit: Audit = Audit()
     platform: Layout = Layout()
 
 
@@ -304,6 +309,12 @@ class Settings(ClusterSettings):
                     return SecretStr(text)
         value: SecretStr | None = getattr(self, secret)
         return value
+
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """Every secret that is set: none of them may be shown anywhere."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value for value in values if isinstance(value, SecretStr))
 
     @property
     def remote(self) -> str:

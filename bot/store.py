@@ -4,11 +4,12 @@ Everything lives in Redis under one hash tag, so that a script may touch several
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from opentelemetry import trace
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -21,15 +22,16 @@ PREFIX = "{stoker}"
 _FINISHED_KEPT = timedelta(days=30)
 _VIEWERS, _VIEWERS_KEPT = 100, timedelta(days=7)
 """Home is kept up to date for this many people at most, and for so long after they last opened it."""
-_AUDIT_KEPT = 100_000
+_AUDIT_PAGE = 500
 
 T = TypeVar("T")
+_tracer = trace.get_tracer("stoker")
 
 _SAVE = """
 -- Writes an operation only over the version that was read; keeps the set of open ones and the audit log with it,
 -- in the same atomic step, so that each transition is logged exactly once.
 -- KEYS: operation, open set, audit stream, all set, set of ends not yet told. ARGV: version read (-1: must not exist), new JSON, id,
--- time of the request, 'open'|'final', audit JSON, seconds to keep a finished one, audit entries to keep.
+-- time of the request, 'open'|'final', audit JSON, seconds to keep a finished one, seconds to keep an audit entry.
 local current = redis.call('GET', KEYS[1])
 local version = current and cjson.decode(current).version or -1
 if version ~= tonumber(ARGV[1]) then return 0 end
@@ -42,7 +44,10 @@ if ARGV[5] == 'final' then
 else
   redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3])
 end
-if ARGV[6] ~= '' then redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', 'entry', ARGV[6]) end
+if ARGV[6] ~= '' then
+  local oldest = string.format('%d', (redis.call('TIME')[1] - ARGV[8]) * 1000)
+  redis.call('XADD', KEYS[3], 'MINID', '~', oldest, '*', 'entry', ARGV[6])
+end
 return 1
 """
 
@@ -64,13 +69,23 @@ def redis_errors() -> Iterator[None]:
 
 
 class Store:
-    def __init__(self, redis: Redis | RedisCluster) -> None:
-        self._redis = redis
+    def __init__(
+        self,
+        redis: Redis | RedisCluster,
+        *,
+        audit_kept: timedelta = timedelta(days=365),
+        observe: Callable[[Operation | None, Operation], None] = lambda _before, _after: None,
+    ) -> None:
+        """`observe` hears of each operation that was written, once: as it was, and as it is."""
+        self._redis, self._audit_kept, self._observe = redis, audit_kept, observe
         self._save = redis.register_script(_SAVE)
 
     async def create(self, op: Operation) -> Operation:
         """Remember a new operation, or return the one that an earlier delivery of the same request made."""
-        return op if await self._write(op, read=-1, event="requested") else await self.load(op.id)
+        if not await self._write(op, read=-1, event="requested"):
+            return await self.load(op.id)
+        self._observe(None, op)
+        return op
 
     async def load(self, op_id: str) -> Operation:
         with redis_errors():
@@ -98,6 +113,7 @@ class Store:
                 return op
             changed = changed.model_copy(update={"version": op.version + 1})
             if await self._write(changed, read=op.version, event=event):
+                self._observe(op, changed)
                 return changed
 
     async def _write(self, op: Operation, *, read: int, event: str) -> bool:
@@ -135,7 +151,7 @@ class Store:
                         "final" if op.status.final else "open",
                         audit,
                         int(_FINISHED_KEPT.total_seconds()),
-                        _AUDIT_KEPT,
+                        int(self._audit_kept.total_seconds()),
                     ],
                 )
             )
@@ -167,11 +183,26 @@ class Store:
             texts = await self._redis.mget([f"{PREFIX}:op:{op_id}" for op_id in ids]) if ids else []
         return [Operation.model_validate_json(text) for text in texts if text]
 
-    async def audit(self, count: int = 1000) -> list[dict[str, str]]:
-        """The newest entries of the audit log, oldest first."""
+    async def audit(self, since: datetime | None = None) -> AsyncIterator[dict[str, str]]:
+        """The audit log, oldest first; `since` leaves out what is older."""
+        start = str(int(since.timestamp() * 1000)) if since else "-"
+        while True:
+            with redis_errors():
+                rows = await self._redis.xrange(f"{PREFIX}:audit", min=start, count=_AUDIT_PAGE) or []
+            for _, fields in rows:
+                yield json.loads((fields or {})[b"entry"])
+            if len(rows) < _AUDIT_PAGE:
+                return
+            start = f"({_text(rows[-1][0])}"
+
+    async def note_refusal(self, op: Operation, actor: str, what: str, why: str, at: datetime) -> None:
+        """A click that policy refused; it changes nothing, so it is noted by itself."""
+        entry = {"at": at.isoformat(), "event": "refused", "op": op.id, "what": what, "model": op.request.model}
+        await self._note(entry | {"who": actor, "status": str(op.status), "why": why, "commit": ""})
+
+    async def _note(self, entry: dict[str, str]) -> None:
         with redis_errors():
-            rows = await self._redis.xrevrange(f"{PREFIX}:audit", count=count)
-        return [json.loads(fields[b"entry"]) for _, fields in reversed(rows or []) if fields]
+            await self._redis.xadd(f"{PREFIX}:audit", {"entry": json.dumps(entry)})
 
     async def once(self, op_id: str, name: str, act: Callable[[], Awaitable[T]], returns: type[T]) -> T:
         """Do a step of an operation unless an earlier run finished it; returns what that run returned.
@@ -183,10 +214,13 @@ class Store:
             noted = await self._redis.hget(key, name)
         if noted is not None:
             return adapter.validate_json(noted)
-        result = await act()
+        with _tracer.start_as_current_span(name, attributes={"stoker.op": op_id}):
+            result = await act()
+        step = {"at": datetime.now(UTC).isoformat(), "event": "step", "op": op_id, "what": name, "who": "stoker"}
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hset(key, name, adapter.dump_json(result))
+                pipe.xadd(f"{PREFIX}:audit", {"entry": json.dumps(step)})
                 pipe.expire(key, int(_FINISHED_KEPT.total_seconds()))
                 await pipe.execute()
         return result

@@ -2,14 +2,19 @@
 
 import hashlib
 import hmac
+from datetime import timedelta
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 
 from bot.errors import Unavailable
+from bot.metrics import state, unreachable
 from bot.operations import tasks
 from bot.services import Services
+
+_BILLS_SHOWN = timedelta(days=30)
 
 
 def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
@@ -24,6 +29,14 @@ def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
         except Unavailable as error:
             return web.Response(text=f"{error}\n", status=503)
         return web.Response(text="ready\n")
+
+    async def metrics(_: web.Request) -> web.Response:
+        text = svc.metrics.text()
+        try:
+            text += await _state(svc)
+        except Unavailable as error:
+            text += unreachable(error.system.lower())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def github(request: web.Request) -> web.Response:
         secret, body = svc.settings.current("github_webhook_secret"), await request.read()
@@ -46,7 +59,24 @@ def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
     app = web.Application(client_max_size=2**20)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
     app.router.add_post("/github/webhook", github)
     if slack is not None:
         app.router.add_post("/slack/events", slack_events)
     return app
+
+
+async def _state(svc: Services) -> bytes:
+    now, leases = svc.clock(), await svc.leases.held()
+    remembered = [(lease, await svc.sessions.of(lease.model)) for lease in leases]
+    return state(
+        now=now,
+        operations=await svc.store.open(),
+        leases=leases,
+        queue=len(await svc.leases.queue()),
+        sessions=[(lease, session) for lease, session in remembered if session and session.fence == lease.fence],
+        bills=await svc.sessions.bills(now - _BILLS_SHOWN),
+        alerts=await svc.store.alerts(),
+        idle_limit=svc.config.idle.down_after.total_seconds(),
+        price_per_hour=svc.config.gpu.price_per_hour,
+    )

@@ -7,6 +7,7 @@ import structlog
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.context.async_context import AsyncBoltContext
 
+from bot.logs import about
 from bot.services import Services
 from commands import approval, change, gpu, home, mention, model, reminder, waiting
 from commands.answers import teller
@@ -22,7 +23,8 @@ def register(app: AsyncApp, svc: Services) -> None:
         """A click in Home comes without a response_url: it is answered by a direct message."""
         if context.response_url is None and context.user_id:
             context["respond"] = teller(svc, context.user_id)
-        await next()
+        with about(actor=context.user_id or ""):
+            await next()
 
     @app.error
     async def unexpected(error: Exception, context: AsyncBoltContext) -> None:

@@ -12,6 +12,7 @@ from docket import Retry
 
 from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
+from bot.logs import about
 from bot.policy import Verdict, is_approved, may_cancel, may_deny, may_override, may_vote
 from bot.services import Services
 from bot.store import Forgotten
@@ -142,7 +143,7 @@ async def vote(
         return op
 
     verb = "overridden" if override else "approved" if approve else "denied"
-    op = await svc.store.update(op_id, counted, event=verb)
+    op = await _clicked(svc, op_id, actor, counted, verb)
     await _decided(svc, op)
     return op
 
@@ -162,9 +163,21 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
             return op
         return op.moved(Status.CANCELLED, now, outcome=f"Cancelled by <@{actor}>. Nothing was started.")
 
-    op = await svc.store.update(op_id, cancelled, event="cancelled")
+    op = await _clicked(svc, op_id, actor, cancelled, "cancelled")
     await _decided(svc, op)
     return op
+
+
+async def _clicked(
+    svc: Services, op_id: str, actor: str, change: Callable[[Operation], Operation], event: str
+) -> Operation:
+    """Write what a click decides; what policy refuses is in the audit log too."""
+    with about(op=op_id, actor=actor):
+        try:
+            return await svc.store.update(op_id, change, event=event)
+        except NotAllowed as error:
+            await svc.store.note_refusal(await svc.store.load(op_id), actor, event, error.message, svc.clock())
+            raise
 
 
 async def _decided(svc: Services, op: Operation) -> None:

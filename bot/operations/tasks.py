@@ -6,6 +6,7 @@ from typing import assert_never
 
 import structlog
 from docket import Depends, ExponentialRetry, Perpetual, Retry, TaskKey
+from structlog.contextvars import bind_contextvars
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
@@ -27,6 +28,7 @@ async def advance(op_id: str, key: str = TaskKey(), svc: Services = Depends(serv
     """Carry an operation on from wherever it is."""
     async with life.settled(svc, op_id, retry):
         op = await svc.store.load(op_id)
+        bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # a task has a context of its own
         if op.status.final:
             await life.tell_end(svc, op)
         elif key != life.task_key(op):

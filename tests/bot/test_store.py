@@ -1,7 +1,8 @@
 """What Stoker remembers."""
 
 import asyncio
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -43,8 +44,9 @@ async def test_an_ended_operation_is_not_open(redis: Redis) -> None:
     await store.create(an_operation())
     await store.update("abc", lambda op: op.moved(Status.REFUSED, NOW, outcome="no such model"), "refused")
     assert await store.open() == []
-    assert [entry["event"] for entry in await store.audit()] == ["requested", "refused"]
-    assert (await store.audit())[-1]["why"] == "no such model"
+    logged = [entry async for entry in store.audit()]
+    assert [entry["event"] for entry in logged] == ["requested", "refused"]
+    assert logged[-1]["why"] == "no such model"
 
 
 async def test_a_finished_step_is_not_done_again(redis: Redis) -> None:
@@ -83,3 +85,32 @@ async def test_a_message_has_three_states(redis: Redis) -> None:
     posted = Message(channel="C1", ts="1.2")
     await store.note_message("k", posted)
     assert await store.intend_message("k", NOW) == posted
+
+
+async def test_the_audit_log_is_read_to_its_end(redis: Redis) -> None:
+    """More entries than one page, in order and each once; steps and refused clicks are among them."""
+    store = Store(redis)
+    op = await store.create(an_operation("op-many"))
+    for number in range(1200):
+        await store.note_refusal(op, "U0DEV", "approved", f"no {number}", NOW)
+
+    async def act() -> int:
+        return 1
+
+    await store.once(op.id, "sync", act, int)
+    logged = [entry async for entry in store.audit()]
+    assert [entry["why"] for entry in logged if entry["event"] == "refused"] == [f"no {n}" for n in range(1200)]
+    assert (logged[0]["event"], logged[-1]["event"], logged[-1]["what"]) == ("requested", "step", "sync")
+
+
+async def test_the_audit_log_forgets_what_is_older_than_it_is_kept(redis: Redis) -> None:
+    """Retention is by age: an entry from before is dropped, as far as Redis trims whole nodes, and new ones stay."""
+    old = int((datetime.now(UTC) - timedelta(days=400)).timestamp() * 1000)
+    for number in range(1000):
+        await redis.xadd("{stoker}:audit", {"entry": json.dumps({"event": "old"})}, id=f"{old}-{number}")
+    await Store(redis, audit_kept=timedelta(days=365)).create(an_operation("op-new"))
+    logged = [entry async for entry in Store(redis).audit()]
+    assert logged[-1]["op"] == "op-new"
+    assert sum(entry["event"] == "old" for entry in logged) < 200
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    assert [entry["op"] async for entry in Store(redis).audit(since)] == ["op-new"]

@@ -1,0 +1,115 @@
+"""What Prometheus is told: counters of what this process did, and the state that all replicas share.
+
+An operation's transitions are written by one replica each, so a sum over the replicas counts each once. What is read
+from Redis at a scrape (leases, queue, idle time, money) is the same at every replica: take the maximum.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bot.domain import Alert, Bill, Lease, Operation, Session, Status, cost
+
+_MINUTES = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 14400, 86400)
+"""Seconds; a boot takes up to 1200, an approval up to hours."""
+
+
+class Metrics:
+    """The counters. `observe` is told each transition that this process wrote, exactly once."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        r = self._registry
+        self._operations = Counter("stoker_operations", "Operations that ended.", ["kind", "status"], registry=r)
+        self._approval = Histogram(
+            "stoker_approval_seconds", "From the request to its decision.", ["decision"], buckets=_MINUTES, registry=r
+        )
+        self._phase = Histogram(
+            "stoker_boot_phase_seconds", "Phases of bringing a model up.", ["phase"], buckets=_MINUTES, registry=r
+        )
+        self._checks = Counter("stoker_smoke_checks", "Smoke tests.", ["model", "check", "result"], registry=r)
+
+    def observe(self, before: Operation | None, after: Operation) -> None:
+        if before is None:
+            return
+        if before.status is not after.status:
+            self._moved(before, after)
+        if after.checks and after.checks != before.checks:
+            for check in after.checks:
+                self._checks.labels(after.request.model, check.name, "passed" if check.passed else "failed").inc()
+
+    def _moved(self, before: Operation, after: Operation) -> None:
+        decisions = {Status.APPROVED: "approved", Status.DENIED: "denied", Status.EXPIRED: "expired"}
+        if decision := decisions.get(after.status):
+            self._approval.labels(decision).observe((after.updated - after.request.at).total_seconds())
+        if not after.status.final:
+            return
+        self._operations.labels(after.request.kind, after.status).inc()
+        for phase in after.phases:
+            if phase.ended:
+                self._phase.labels(phase.name).observe((phase.ended - phase.began).total_seconds())
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def state(
+    *,
+    now: datetime,
+    operations: Iterable[Operation],
+    leases: Iterable[Lease],
+    queue: int,
+    sessions: Iterable[tuple[Lease, Session]],
+    bills: Iterable[Bill],
+    alerts: Iterable[Alert],
+    idle_limit: float,
+    price_per_hour: float,
+) -> bytes:
+    """The shared state in Prometheus' text format; `idle_limit` in seconds, money in US dollars."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"stoker_{name}", about, labels, registry=registry)
+
+    opened = gauge("operations_open", "Operations that are not over.", "kind", "status")
+    running = gauge("operation_running_seconds", "Age of the oldest operation that runs.", "kind")
+    oldest: dict[str, float] = {}
+    for op in operations:
+        opened.labels(op.request.kind, op.status).inc()
+        if op.status is Status.RUNNING:
+            began = op.phases[0].began if op.phases else op.updated
+            oldest[op.request.kind] = max(oldest.get(op.request.kind, 0.0), (now - began).total_seconds())
+    for kind, age in oldest.items():
+        running.labels(kind).set(age)
+    held = gauge("lease_held", "1 while a model holds the GPU.", "model")
+    ends = gauge("lease_ends_timestamp_seconds", "When the lease ends.", "model")
+    spending = gauge("session_cost_usd", "What the session that runs has cost so far.", "model")
+    for lease in leases:
+        held.labels(lease.model).set(1)
+        spending.labels(lease.model).set(cost(now - lease.claimed, price_per_hour))
+        if lease.ends:
+            ends.labels(lease.model).set(lease.ends.timestamp())
+    idle = gauge("idle_seconds", "Time since the model last worked.", "model")
+    for lease, session in sessions:
+        if lease.ready:
+            idle.labels(lease.model).set(max(0.0, (now - session.active).total_seconds()))
+    gauge("idle_limit_seconds", "Idle time after which a model is brought down.").set(idle_limit)
+    gauge("queue_length", "People who wait for the GPU.").set(queue)
+    unmanaged = gauge("gpu_unmanaged", "1 while something uses a GPU without a lease.", "workload")
+    for alert in alerts:
+        unmanaged.labels(alert.about).set(1)
+    spent = gauge("spent_usd", "Cost of the finished sessions of the last 30 days, as their receipts have it.", "model")
+    wasted = gauge("idle_spent_seconds", "Idle time of the finished sessions of the last 30 days.", "model")
+    for bill in bills:
+        spent.labels(bill.model).inc(cost(bill.billed, bill.price_per_hour))
+        wasted.labels(bill.model).inc(bill.idle_seconds)
+    gauge("dependency_up", "1 while the system answers.", "system").labels("redis").set(1)
+    return generate_latest(registry)
+
+
+def unreachable(system: str) -> bytes:
+    """What is told instead of the state when it cannot be read."""
+    registry = CollectorRegistry()
+    Gauge("stoker_dependency_up", "1 while the system answers.", ["system"], registry=registry).labels(system).set(0)
+    return generate_latest(registry)

@@ -1,0 +1,104 @@
+"""Log lines: about what they are, JSON in the cluster, and never with a secret in them."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from bot import logs
+
+TOKEN = "plain-looking-secret"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """The logging of the other tests stays as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+class Lines:
+    """The bot's log, as the cluster has it."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        logs.configure("json", [SecretStr(TOKEN)])
+
+    def last(self) -> dict[str, object]:
+        written: dict[str, object] = json.loads(self._capsys.readouterr().err.splitlines()[-1])
+        return written
+
+
+def test_every_line_says_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    """op, actor and model are there, from the block that the line was written in, or empty."""
+    lines = Lines(capsys)
+    log = structlog.get_logger("bot.test")
+    with logs.about(op="abc", actor="U0DEV", model="coder-chat"):
+        log.info("scaled")
+    inside = lines.last()
+    assert (inside["op"], inside["actor"], inside["model"]) == ("abc", "U0DEV", "coder-chat")
+    log.info("ready")
+    outside = lines.last()
+    assert (outside["op"], outside["actor"], outside["model"]) == ("", "", "")
+
+
+def test_lines_of_the_libraries_are_of_the_same_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning of aiohttp's is JSON with the same keys, so that one query finds all."""
+    lines = Lines(capsys)
+    logging.getLogger("aiohttp.server").warning("Error handling %s", "request")
+    line = lines.last()
+    assert (line["event"], line["level"], line["logger"]) == ("Error handling request", "warning", "aiohttp.server")
+    assert {"op", "actor", "model", "timestamp"} <= line.keys()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        TOKEN,
+        "xoxb-1234-abcd",
+        "xapp-1-A0-secret",
+        "ghp_0123456789abcdef",
+        "ghs_0123456789abcdef",
+        "github_pat_11AAAA_bbbb",
+        "hf_abcdefghijkl",
+        "sk-abcdef123456",
+        "https://hooks.slack.com/commands/T0/1/xyz",
+        "user:hunter22",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: str) -> None:
+    """In the text, in a value, deep in a structure, or in an exception: cut out before the line is made."""
+    Lines(capsys)
+    log = structlog.get_logger("bot.test")
+    shown = f"redis://{secret}@host:6379" if secret.startswith("user:") else secret
+    try:
+        raise RuntimeError(f"401 for {shown}")
+    except RuntimeError:
+        log.exception(f"refused {shown}", url=shown, deep={"headers": [shown]})  # noqa: G004
+    written = capsys.readouterr().err
+    assert secret not in written
+    assert json.dumps(secret)[1:-1] not in written
+    assert logs.CUT in written
+
+
+def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever follows Bearer or Basic is a key."""
+    lines = Lines(capsys)
+    structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
+    assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
+
+
+def test_numbers_and_truths_stay_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine reads the lines too."""
+    lines = Lines(capsys)
+    structlog.get_logger("bot.test").info("ready", port=8080, socket=True, nothing=None)
+    line = lines.last()
+    assert (line["port"], line["socket"], line["nothing"]) == (8080, True, None)

@@ -1,0 +1,173 @@
+"""What an operator sees of one bring-up: metrics, log lines, spans and the audit log of the bot as it runs."""
+
+import asyncio
+import gzip
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sandbox.process import Bot, free_port
+from sandbox.world import Sandbox, opened
+from tests.helm.chart import CHART
+
+PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}}
+"""Times that do not run out while the tests look."""
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+
+@dataclass
+class Collector:
+    """An OpenTelemetry collector: what it was sent, by name."""
+
+    spans: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    async def take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        if request.headers.get("Content-Encoding") == "gzip" and body[:2] == b"\x1f\x8b":
+            body = gzip.decompress(body)
+        sent = ExportTraceServiceRequest.FromString(body)
+        for resource in sent.resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    attributes = {a.key: a.value.string_value for a in span.attributes}
+                    self.spans.append((span.name, attributes))
+        return web.Response(body=b"", content_type="application/x-protobuf")
+
+
+@dataclass
+class Seen:
+    world: Sandbox
+    collector: Collector
+    url: str
+    log: str
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
+    """A model brought up after an approval, by a bot that tells a collector, with a click that was refused before."""
+    directory = tmp_path_factory.mktemp("observed")
+    collector = Collector()
+    app = web.Application(client_max_size=2**24)
+    app.router.add_post("/v1/traces", collector.take)
+    async with (
+        TestServer(app, host="127.0.0.1") as server,
+        opened(
+            platform=None, speed=300, port=0, checks_pass_after=None, settings=PATIENT, directory=directory
+        ) as world,
+    ):
+        await world.bot.__aexit__(None, None, None)  # another one in its place, with tracing
+        port = free_port()
+        told = {"STOKER_PORT": str(port), "OTEL_EXPORTER_OTLP_ENDPOINT": str(server.make_url("")), "STOKER_LOG": "json"}
+        other = directory / "traced"
+        other.mkdir()
+        async with Bot(world.bot.environment | told, port=port, directory=other) as bot:
+            since = world.now()
+            await world.command("dev", "/gpu up coder-chat for 1h because a look at the metrics")
+            await until(world, "lead", since, "Approve")
+            await world.click("dev", "Approve")
+            await until(world, "dev", since, "Only approvers")
+            await world.click("lead", "Approve")
+            await until(world, "lead", since, "succeeded", "is up")
+            yield Seen(world, collector, f"http://127.0.0.1:{port}", str(bot.log))
+            world.bot.environment.update(told)
+
+
+async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
+    """One of the texts is on the user's screen."""
+    try:
+        async with asyncio.timeout(90):
+            while not any(text in s.text for s in world.visible(user, since) for text in texts):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        shown = "\n---\n".join(s.text for s in world.visible(user, since))
+        raise AssertionError(f"{texts} not shown:\n{shown}") from None
+
+
+async def scraped(seen: Seen) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        text = (await http.get(f"{seen.url}/metrics")).text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_the_metrics_tell_the_bring_up(seen: Seen) -> None:
+    """Its outcome, its decision, its phases, its smoke tests, who has the GPU, and what it costs."""
+    found = await scraped(seen)
+    assert found["stoker_operations_total", (("kind", "gpu up"), ("status", "succeeded"))] == 1
+    assert found["stoker_approval_seconds_count", (("decision", "approved"),)] == 1
+    assert found["stoker_lease_held", (("model", "coder-chat"),)] == 1
+    assert found["stoker_session_cost_usd", (("model", "coder-chat"),)] > 0
+    assert found["stoker_queue_length", ()] == 0
+    assert found["stoker_dependency_up", (("system", "redis"),)] == 1
+    assert any(name == "stoker_boot_phase_seconds_count" and value for (name, _), value in found.items())
+    passed = [
+        v
+        for (name, labels), v in found.items()
+        if name == "stoker_smoke_checks_total" and ("result", "passed") in labels
+    ]
+    assert sum(passed) >= 4
+
+
+async def test_the_charts_alerts_and_dashboard_ask_for_metrics_that_exist(seen: Seen) -> None:
+    """A renamed metric would leave an alert that never fires; `up` is Prometheus' own."""
+    text = (CHART / "templates/monitoring.yaml").read_text() + (CHART / "files/dashboard.json").read_text()
+    asked = set(re.findall(r"\bstoker_[a-z_]+", text))
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        told = (await http.get(f"{seen.url}/metrics")).text
+    described = set(re.findall(r"^# HELP (\w+)", told, re.MULTILINE))
+    known = described | {f"{name}_bucket" for name in described}
+    assert asked
+    assert asked <= known, asked - known
+
+
+async def test_every_log_line_is_json_about_something(seen: Seen) -> None:
+    """Each line has op, actor and model; and no token of the installation is in the log."""
+    with open(seen.log, encoding="utf-8") as file:  # noqa: PTH123
+        text = file.read()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines
+    assert all({"op", "actor", "model", "level", "timestamp"} <= line.keys() for line in lines)
+    secrets = [v for k, v in seen.world.bot.environment.items() if k.endswith(("_TOKEN", "_SECRET"))]
+    assert secrets
+    assert not any(secret in text for secret in secrets)
+
+
+async def test_the_operation_has_a_trace(seen: Seen) -> None:
+    """The task and each step are spans, with the operation's id."""
+    async with asyncio.timeout(60):
+        while not any("stoker.op" in attributes for _, attributes in seen.collector.spans):
+            await asyncio.sleep(0.2)
+    operations = {attributes["stoker.op"] for _, attributes in seen.collector.spans if "stoker.op" in attributes}
+    assert len(operations) == 1
+
+
+async def test_the_audit_log_is_exported_as_json_lines(seen: Seen) -> None:
+    """Who asked, who was refused, who approved, each step, and the end: in order, by a command that needs Redis alone."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "audit", "export", "--since", "1h",
+        env=seen.world.bot.environment, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    entries = [json.loads(line) for line in out.decode().splitlines()]
+    events = [entry["event"] for entry in entries]
+    told = [e for e in events if e in ("requested", "refused", "approved", "succeeded")]
+    assert told == ["requested", "refused", "approved", "succeeded"]
+    refused = next(entry for entry in entries if entry["event"] == "refused")
+    assert (refused["who"], refused["model"]) == ("U0DEV", "coder-chat")
+    assert "Only approvers" in refused["why"]
+    assert next(entry for entry in entries if entry["event"] == "approved")["who"] == "U0LEAD"
+    assert events.count("step") >= 2
