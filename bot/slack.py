@@ -33,6 +33,10 @@ class SlackRefused(BotError):
         self.code = code
 
 
+class TooLate(BotError):
+    """A form could not be opened in the three seconds that Slack allows."""
+
+
 @contextmanager
 def slack_errors(method: str) -> Iterator[None]:
     try:
@@ -44,6 +48,19 @@ def slack_errors(method: str) -> Iterator[None]:
         raise SlackRefused(method, code) from error
     except (ClientError, TimeoutError, OSError) as error:
         raise Unavailable("Slack", f"{method}: {type(error).__name__}") from error
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """A form that came too late is no fault of who asked for it."""
+    try:
+        yield
+    except SlackApiError as error:
+        if str(error.response.get("error", "")).endswith("_trigger_id"):
+            raise TooLate(
+                "Slack lets a form open within three seconds only, and they have passed: please try again."
+            ) from error
+        raise
 
 
 @dataclass
@@ -199,13 +216,13 @@ class Slack:
 
     async def open_form(self, trigger_id: str, form: dict[str, Any]) -> str:
         """Open a form within three seconds of the click that it answers; returns its view id."""
-        with slack_errors("views.open"):
+        with slack_errors("views.open"), _in_time():
             answer = await self._client.views_open(trigger_id=trigger_id, view=form)
         return str(answer["view"]["id"])
 
     async def push_form(self, trigger_id: str, form: dict[str, Any]) -> None:
         """Lay another page over the open form."""
-        with slack_errors("views.push"):
+        with slack_errors("views.push"), _in_time():
             await self._client.views_push(trigger_id=trigger_id, view=form)
 
     async def update_form(self, view_id: str, form: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import structlog
-from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
@@ -97,13 +97,13 @@ def register(app: AsyncApp, svc: Services) -> None:
             await forms.refresh(body["view"])
 
     @app.action(ADVANCED)
-    async def more(ack: AsyncAck, body: Body) -> None:
+    async def more(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
         await ack()
         view = body["view"]
         about = json.loads(view["private_metadata"])
         kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
         page = advanced_form(about["verb"], tuple((k, v) for k, v in about["options"]), kept)
-        await svc.slack.push_form(body["trigger_id"], page)
+        await answered(respond, svc.slack.push_form(body["trigger_id"], page))
 
     @app.view(ADVANCED_FORM)
     async def more_given(ack: AsyncAck, view: Body) -> None:
@@ -168,8 +168,8 @@ class Forms:
     async def show(
         self, view_id: str, verb: Verb, commit: str, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
     ) -> None:
-        form = await self._worked_out(verb, commit, values, options)
         try:
+            form = await self._worked_out(verb, commit, values, options)
             await self._svc.slack.update_form(view_id, change_form(form))
         except (BotError, Unavailable) as error:
             log.info("form not updated", error=str(error))  # mostly: it has been submitted or closed meanwhile

@@ -1,5 +1,7 @@
 """App Home: shown when somebody opens it, with buttons that open forms."""
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -11,8 +13,9 @@ from bot.operations.endpoints import all_endpoints
 from bot.operations.home import publish
 from bot.operations.life import request
 from bot.services import Services
-from bot.views.home import HOME_ADD, HOME_UP, UP_FORM, up_form
-from bot.views.modals import loading, typed
+from bot.views import code
+from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM, up_form
+from bot.views.modals import EXTEND_FORM, extend_form, loading, typed
 from commands.answers import answered, teller
 from commands.change import open_form
 
@@ -36,26 +39,52 @@ def register(app: AsyncApp, svc: Services) -> None:
         await ack()
         await answered(respond, _open_up_form(svc, body["trigger_id"]))
 
+    @app.action(HOME_EXTEND)
+    async def extend(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        await ack()
+        await answered(respond, _open_extend_form(svc, action["value"], body["trigger_id"]))
+
+    @app.view(EXTEND_FORM)
+    async def extended(ack: AsyncAck, body: Body, view: Body) -> None:
+        values = typed(view)
+        if (hold := await _read_hold(ack, values)) is None:
+            return
+        await ack()
+        actor, reason = body["user"]["id"], values.get("reason", "")
+        wanted = _wanted(svc, Kind.GPU_EXTEND, view["private_metadata"], actor, hold, reason)
+        await answered(teller(svc, actor), _ask(svc, wanted, view["id"]))
+
     @app.view(UP_FORM)
     async def asked(ack: AsyncAck, body: Body, view: Body) -> None:
         values = typed(view)
-        try:
-            hold = parse_duration(values["hold"]) if "hold" in values else None
-        except ValueError as error:
-            await ack(response_action="errors", errors={"hold": str(error)})
+        hold = None
+        if "hold" in values and (hold := await _read_hold(ack, values)) is None:
             return
         await ack()
-        actor = body["user"]["id"]
-        wanted = Request(
-            kind=Kind.GPU_UP,
-            model=values["model"],
-            actor=actor,
-            channel=svc.config.slack.channel,
-            at=svc.clock(),
-            hold=hold,
-            reason=values.get("reason", ""),
-        )
-        await answered(teller(svc, actor), _up(svc, wanted, view["id"]))
+        actor, reason = body["user"]["id"], values.get("reason", "")
+        wanted = _wanted(svc, Kind.GPU_UP, values["model"], actor, hold, reason)
+        await answered(teller(svc, actor), _ask(svc, wanted, view["id"]))
+
+
+async def _read_hold(ack: AsyncAck, values: Mapping[str, str]) -> timedelta | None:
+    """How long; what is no duration is said beside the field."""
+    try:
+        return parse_duration(values["hold"])
+    except ValueError as error:
+        await ack(response_action="errors", errors={"hold": str(error)})
+        return None
+
+
+def _wanted(svc: Services, kind: Kind, model: str, actor: str, hold: timedelta | None, reason: str) -> Request:
+    channel = svc.config.slack.channel
+    return Request(kind=kind, model=model, actor=actor, channel=channel, at=svc.clock(), hold=hold, reason=reason)
+
+
+async def _open_extend_form(svc: Services, model: str, trigger_id: str) -> None:
+    lease = await svc.leases.of(model)
+    if lease is None:
+        raise BotError(f"{code(model)} is down by now, so there is no lease to extend.")
+    await svc.slack.open_form(trigger_id, extend_form(model, lease.ends, show_duration(svc.config.lease.longest)))
 
 
 async def _open_up_form(svc: Services, trigger_id: str) -> None:
@@ -68,6 +97,6 @@ async def _open_up_form(svc: Services, trigger_id: str) -> None:
     await svc.slack.update_form(view_id, up_form(names, show_duration(lease.default), show_duration(lease.longest)))
 
 
-async def _up(svc: Services, wanted: Request, delivery: str) -> str:
+async def _ask(svc: Services, wanted: Request, delivery: str) -> str:
     await request(svc, wanted, delivery)
-    return f"Asked for, in <#{wanted.channel}>: an approver decides there."
+    return f"Asked for: see its message in <#{wanted.channel}>."

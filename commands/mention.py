@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Message
 from bot.services import Services
@@ -44,14 +44,14 @@ def register(app: AsyncApp, svc: Services) -> None:
             await svc.slack.post(f"hello:{event['channel']}", event["channel"], await _hello(svc))
 
     @app.shortcut(SHORTCUT)
-    async def picked(ack: AsyncAck, shortcut: Body) -> None:
+    async def picked(ack: AsyncAck, respond: AsyncRespond, shortcut: Body) -> None:
         await ack()
         message = shortcut["message"]
         place = {"channel": shortcut["channel"]["id"], "thread": message.get("thread_ts") or message["ts"]}
         hint = "What would follow the slash: gpu status, gpu up NAME for 2h, model list"
         field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
         form = modal(SHORTCUT, "Tell Stoker", [field], submit="Say it", metadata=json.dumps(place))
-        await svc.slack.open_form(shortcut["trigger_id"], form)
+        await answered(respond, _opened(svc, shortcut["trigger_id"], form))
 
     @app.view(SHORTCUT)
     async def said(ack: AsyncAck, body: Body, view: Body) -> None:
@@ -101,6 +101,10 @@ def _noun_of(verb: str) -> str:
         if any(topic.verb == verb for topic in topics):
             return noun
     return ""
+
+
+async def _opened(svc: Services, trigger_id: str, form: Body) -> None:
+    await svc.slack.open_form(trigger_id, form)
 
 
 def _public(svc: Services, place: Message, event_id: str) -> Respond:

@@ -25,7 +25,7 @@ from bot.views.modals import choice, modal, text_input
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, money, person
 
-HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
+HOME_UP, HOME_ADD, HOME_EXTEND, UP_FORM = "home_up", "home_add", "home_extend", "gpu_up"
 """The buttons of Home that open a form, and the form of the first."""
 
 _MANY, _BAR = 25, 12
@@ -102,7 +102,8 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         down = button("Bring down", BRING_DOWN, lease.model, "danger")
         ask = f"{code(lease.model)} goes to zero, and whoever uses it gets errors."
         blocks.append(section("\n".join(lines)))
-        blocks.append(actions(confirmed(down, "Bring it down?", ask, "Bring down")))
+        extend = [button("Extend …", HOME_EXTEND, lease.model)] if lease.ends else []
+        blocks.append(actions(*extend, confirmed(down, "Bring it down?", ask, "Bring down")))
     blocks += [
         section(f"🚨 {code(each)} uses the GPU, and nobody holds a lease for it.") for each in overview.strangers[:5]
     ]

@@ -123,13 +123,13 @@ def because_form(op: Operation, verb: str) -> Block:
     return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{op.id}")
 
 
-def extend_form(op_id: str, model: str, ends: datetime | None, longest: str) -> Block:
-    """How much longer; `op_id` is the operation that holds the lease, `longest` the most that can be asked for."""
+def extend_form(model: str, ends: datetime | None, longest: str) -> Block:
+    """How much longer; `longest` is how long a lease may be without asking."""
     now = f" Its lease ends at {clock(ends)}." if ends else ""
-    by = text_input("hold", "For how much longer", placeholder="1h", hint=f"At most {longest}, e.g. 45m, 1h30m")
+    by = text_input("hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in all an approver decides")
     why = text_input("reason", "Because", optional=True, longest=500)
     about = section(f"{code(model)} stays up longer.{now}")
-    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=op_id)
+    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=model)
 
 
 class KeepUntil(BaseModel, frozen=True):

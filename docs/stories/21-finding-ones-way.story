@@ -23,6 +23,16 @@ expect "all smoke tests passed" within 60s
 expect "is up, held by @dev" within 20s
 @dev opens home
 expect "is up, held by @dev"
+@dev clicks "Extend …"
+expect "For how much longer"
+@dev fills "For how much longer" with "soon"
+@dev submits
+expect "is not a duration"
+@dev fills "For how much longer" with "30m"
+@dev submits
+expect "Extend coder-chat" within 20s
+@dev opens home
+expect "Bring up …"
 @dev clicks "Bring down"
 expect "is down and the GPU is free" within 30s
 expect "The last week" within 40s

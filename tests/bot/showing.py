@@ -109,7 +109,7 @@ def forms(text: str, many: int) -> list[dict[str, Any]]:
     return [
         because_form(op, "deny"),
         keep_form(a_lease(text[:500].encode(errors="replace").decode()), NOW, Message(channel="C1", ts="1.2")),
-        extend_form("abc123", text, NOW, "8 h"),
+        extend_form(text, NOW, "8 h"),
         loading("Add a model"),
         stopped("Add a model", escape(text)),
         change_form(a_change(text, many)),

@@ -155,7 +155,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
         )
     ),
     "form-advanced": advanced_form("add", (("storage", "30Gi"), ("arg", "--enable-prefix-caching")), "{}"),
-    "form-extend": extend_form("coder-chat", "coder-chat", LEASE.ends, "8 h"),
+    "form-extend": extend_form("coder-chat", LEASE.ends, "8 h"),
     "form-up": up_form(("coder-chat", "coder-fim"), "2 h", "8 h"),
     "home-of-an-approver": home(HERE, "U2", NOW),
     "home-when-all-is-quiet": home(Overview(endpoints=HERE.endpoints), "U1", NOW),

@@ -1,0 +1,205 @@
+"""Every listener is reached by the payload that Slack sends for it, and every person gets an answer.
+
+The bot's own app and services, against the stand-in workspace; everything else of the platform does not answer here.
+"""
+
+import inspect
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.kwargs_injection.async_args import AsyncArgs
+from slack_bolt.request.async_request import AsyncBoltRequest
+from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
+
+import commands
+from bot import views
+from bot.embedded import embedded_redis
+from bot.operations.tasks import tasks
+from bot.services import open_services
+from bot.settings import Config, Settings, SlackSection
+from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM
+from bot.views.modals import ADVANCED, ADVANCED_FORM, CHANGE_FORM, EXTEND_FORM, SHORTCUT, TYPED
+from commands.waiting import CHOICES
+from sandbox.faults import Faults
+from sandbox.slack import Workspace
+
+Payload = dict[str, Any]
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: nowhere
+clusters: [{name: nowhere, cluster: {server: "http://127.0.0.1:9"}}]
+contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
+users: [{name: nobody, user: {}}]
+"""
+WHO: Payload = {"user": {"id": "U0LEAD", "username": "lead", "team_id": "T0SANDBOX"}, "team": {"id": "T0SANDBOX"}}
+NO_FORM = {"id": "V1", "type": "modal", "callback_id": CHANGE_FORM, "private_metadata": "{}", "state": {"values": {}}}
+
+
+def command(name: str, text: str) -> Payload:
+    return {
+        "command": name, "text": text, "user_id": "U0LEAD", "team_id": "T0SANDBOX", "channel_id": "C0GPUOPS",
+        "trigger_id": "1.1.a",
+    }  # fmt: skip
+
+
+def click(action: str, value: str = "nothing") -> Payload:
+    pressed: Payload = {"type": "button", "action_id": action, "block_id": "b", "value": value}
+    if action == views.BECAUSE:
+        pressed = {
+            "type": "overflow",
+            "action_id": action,
+            "block_id": "b",
+            "selected_option": {"value": f"deny:{value}"},
+        }
+    container = {"type": "message", "channel_id": "C0GPUOPS", "message_ts": "1.1000"}
+    return {"type": "block_actions", **WHO, "trigger_id": "1.1.a", "container": container, "actions": [pressed]}
+
+
+def in_form(action: str, view: Payload) -> Payload:
+    return click(action) | {"container": {"type": "view", "view_id": "V1"}, "view": view}
+
+
+def submission(form: str, metadata: str = "", **values: str) -> Payload:
+    state = {block: {"value": {"type": "plain_text_input", "value": value}} for block, value in values.items()}
+    view = {"id": "V1", "type": "modal", "callback_id": form, "private_metadata": metadata, "state": {"values": state}}
+    return {"type": "view_submission", **WHO, "trigger_id": "1.1.a", "view": view}
+
+
+def event(kind: str, **fields: Any) -> Payload:
+    return {
+        "type": "event_callback", "team_id": "T0SANDBOX", "event_id": f"Ev-{kind}",
+        "event": {"type": kind, "user": "U0LEAD", "channel": "C0GPUOPS", "ts": "1.1000", **fields},
+    }  # fmt: skip
+
+
+CHANGE = '{"verb": "add", "commit": "", "options": []}'
+ADVANCED_PAGE = '{"verb": "add", "commit": "", "options": [], "values": {}, "root": "V1"}'
+SESSION = '{"model": "coder-chat", "fence": 1, "message": {"channel": "C0GPUOPS", "ts": "1.1000"}}'
+PLACE = '{"channel": "C0GPUOPS", "thread": "1.1000"}'
+
+PAYLOADS: dict[str, Payload] = {
+    "/gpu": command("/gpu", "status"),
+    "/model": command("/model", "list"),
+    **{
+        action: click(action)
+        for action in (views.APPROVE, views.ROLL_OUT, views.DENY, views.BECAUSE, views.CANCEL, views.ADOPT, *CHOICES)
+    },
+    views.BRING_DOWN: click(views.BRING_DOWN, "coder-chat"),
+    views.KEEP: click(views.KEEP, "coder-chat:1"),
+    views.KEEP_UNTIL: click(views.KEEP_UNTIL, "coder-chat:1"),
+    HOME_ADD: click(HOME_ADD),
+    HOME_UP: click(HOME_UP),
+    HOME_EXTEND: click(HOME_EXTEND, "coder-chat"),
+    ADVANCED: in_form(ADVANCED, NO_FORM | {"private_metadata": CHANGE}),
+    "a field of a form": in_form(f"{TYPED}:name", NO_FORM | {"private_metadata": CHANGE}),
+    "the search": {"type": "block_suggestion", **WHO, "action_id": f"{TYPED}:hf_id", "block_id": "hf_id", "value": "qwen"},
+    "the form of because": submission(views.BECAUSE_FORM, "deny:nothing", reason="no"),
+    CHANGE_FORM: submission(CHANGE_FORM, CHANGE, name="coder-mini", hf_id="Qwen/X"),
+    ADVANCED_FORM: submission(ADVANCED_FORM, ADVANCED_PAGE, storage="huge"),
+    UP_FORM: submission(UP_FORM, model="coder-chat", hold="2h"),
+    EXTEND_FORM: submission(EXTEND_FORM, "coder-chat", hold="1h"),
+    "the form of keep until": submission(views.KEEP_UNTIL, SESSION)
+    | {"view": submission(views.KEEP_UNTIL, SESSION)["view"] | {"state": {"values": {"until": {"value": {"selected_date_time": 1795748400}}}}}},
+    "the form of the shortcut": submission(SHORTCUT, PLACE, said="gpu status"),
+    "a mention": event("app_mention", text="<@U0STOKER> status"),
+    "a direct message": event("message", channel="D0LEAD", channel_type="im", text="help"),
+    "the bot joins": event("member_joined_channel", user="U0STOKER"),
+    "Home": event("app_home_opened", tab="home"),
+    "the shortcut": {
+        "type": "message_action", **WHO, "callback_id": SHORTCUT, "trigger_id": "1.1.a", "channel": {"id": "C0GPUOPS"},
+        "message": {"ts": "1.1000"},
+    },
+}  # fmt: skip
+QUIET = {views.ADOPT, "a field of a form", "the search", ADVANCED_FORM, "the form of keep until", "Home"}
+"""They answer in the form, in the select or in Home, or by the card of an operation."""
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[Workspace]:
+    async with Workspace(Faults()) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+async def thread(workspace: Workspace) -> str:
+    """A message to answer to."""
+    client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+    return str((await client.chat_postMessage(channel="C0GPUOPS", text="something to answer to"))["ts"])
+
+
+@pytest.fixture
+async def app(workspace: Workspace, tmp_path: Path) -> AsyncIterator[AsyncApp]:
+    """The bot's app. Listeners run to their end before the dispatch returns."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG)
+    nowhere = "http://127.0.0.1:9"
+    settings = Settings(
+        slack_bot_token=SecretStr(workspace.bot_token),
+        slack_app_token=SecretStr(workspace.app_token),
+        slack_api_url=workspace.api_url,
+        github_repository="acme/platform",
+        github_api_url=nowhere,
+        git_remote_url=str(tmp_path / "no-repository"),
+        hf_endpoint=nowhere,
+        litellm_url=nowhere,
+        kubeconfig=str(kubeconfig),
+        stoker_data_dir=tmp_path / "data",
+        config=Config(slack=SlackSection(channel="C0GPUOPS")),
+    )
+    async with AsyncExitStack() as stack:
+        redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
+        svc = await stack.enter_async_context(open_services(settings, redis_url))
+        for task in tasks:
+            svc.docket.register(task)
+        client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+        app = AsyncApp(client=client, process_before_response=True)
+        commands.register(app, svc)
+        yield app
+
+
+async def reached(app: AsyncApp, payload: Payload) -> list[str]:
+    """The listeners that a payload is for, by name."""
+    request = AsyncBoltRequest(mode="socket_mode", body=payload)
+    return [
+        listener.ack_function.__qualname__
+        for listener in app._async_listeners
+        if await listener.async_matches(req=request, resp=BoltResponse(status=200))
+    ]
+
+
+async def test_every_listener_has_a_payload_here(app: AsyncApp) -> None:
+    """A new listener needs a line above; one that no payload reaches is dead."""
+    every = {listener.ack_function.__qualname__ for listener in app._async_listeners}
+    found = [name for payload in PAYLOADS.values() for name in await reached(app, payload)]
+    assert every == set(found)
+    assert len(found) == len(PAYLOADS)
+
+
+async def test_every_argument_is_one_that_bolt_gives(app: AsyncApp) -> None:
+    """Bolt gives None for a name that it does not know, and says nothing."""
+    known = set(inspect.get_annotations(AsyncArgs)) | {"args", "next", "next_"}
+    for listener in app._async_listeners:
+        assert set(inspect.signature(listener.ack_function).parameters) <= known, listener.ack_function.__qualname__
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+async def test_every_payload_is_acknowledged_and_answered(
+    app: AsyncApp, workspace: Workspace, thread: str, name: str
+) -> None:
+    """With the platform down, what is asked is refused in words: nobody is left without an answer, nor with a riddle."""
+    before = workspace.now_visible("lead")
+    payload = json.loads(json.dumps(PAYLOADS[name]).replace("1.1000", thread))
+    answer = await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=payload))
+    assert answer.status == 200
+    said = [text for text in workspace.now_visible("lead") if text not in before]
+    assert not [text for text in said if "unexpected" in text]
+    assert said or workspace.home("lead") or answer.body or name in QUIET
