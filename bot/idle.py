@@ -59,7 +59,8 @@ def sampled(
     """
     own = own or Own()
     if session is None or session.fence != lease.fence:
-        session = Session(fence=lease.fence, sampled=now, active=lease.ready or now, own=own)
+        # What was before is unknown (a new session, or Redis has lost its data), and unknown counts as active.
+        session = Session(fence=lease.fence, sampled=now, active=now, own=own)
         return session if activity is None else _seen(session, activity)
     if activity is None:
         return session.model_copy(

@@ -112,9 +112,15 @@ async def _act(svc: Services, lease: Lease, session: Session, decision: Decision
 
 
 async def _tell(svc: Services, lease: Lease, key: str, view: View) -> None:
-    """In the channel, and to the holder, who may not be looking at it."""
-    await svc.slack.post(key, _channel(svc, lease), view)
-    await svc.slack.post(f"{key}:dm", lease.holder, view)
+    """In the channel, and to the holder, who may not be looking at it.
+
+    Who cannot be told (an account that is gone, a channel without the bot) must not keep an idle model up for ever.
+    """
+    for place, sent in ((_channel(svc, lease), key), (lease.holder, f"{key}:dm")):
+        try:
+            await svc.slack.post(sent, place, view)
+        except BotError as error:
+            log.warning("not told", model=lease.model, op=lease.op, where=place, error=error.message)
 
 
 def _channel(svc: Services, lease: Lease) -> str:

@@ -233,6 +233,14 @@ def test_a_session_belongs_to_one_lease() -> None:
     assert (fresh.fence, fresh.reminders, fresh.idle_seconds) == (2, 0, 0)
 
 
+def test_a_memory_that_was_lost_is_no_idle_time() -> None:
+    """With Redis's data gone, nobody knows what was before; the model may have been in use all the time."""
+    now = NOW + timedelta(hours=3)
+    fresh = sampled(None, a_lease(), activity(requests=500), now)
+    assert (fresh.active, fresh.idle_seconds) == (now, 0)
+    assert decide(a_lease(), fresh, 0, now, Idle(), LeaseLimits()) == Nothing()
+
+
 MINUTES = st.integers(1, 300)
 
 
