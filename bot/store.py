@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from bot.domain import Alert, Kind, Message, Operation
+from bot.domain import Alert, Kind, Lease, Message, Operation
 from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
@@ -199,6 +199,11 @@ class Store:
         """A click that policy refused; it changes nothing, so it is noted by itself."""
         entry = {"at": at.isoformat(), "event": "refused", "op": op.id, "what": what, "model": op.request.model}
         await self._note(entry | {"who": actor, "status": str(op.status), "why": why, "commit": ""})
+
+    async def note_lease(self, lease: Lease, event: str, who: str, why: str, at: datetime) -> None:
+        """What was done about a session without an operation of its own: a reminder, a warning, a keep."""
+        entry = {"at": at.isoformat(), "event": event, "op": lease.op, "what": "lease", "model": lease.model}
+        await self._note(entry | {"who": who or "stoker", "status": "", "why": why, "commit": lease.commit})
 
     async def _note(self, entry: dict[str, str]) -> None:
         with redis_errors():

@@ -20,6 +20,9 @@ from bot.views import View, blind, clock, code, lines, reminder
 
 log = structlog.get_logger(__name__)
 
+_EVENTS: dict[type[Decision], str] = {Remind: "reminded", Blind: "metrics unreachable", WarnEnd: "end warned of"}
+"""What the audit log calls a decision that no operation stands for."""
+
 _ASK_AGAIN = timedelta(minutes=5)
 """A bring-down that failed is tried again after this, not at every sample."""
 
@@ -49,6 +52,9 @@ async def _watch_one(svc: Services, lease: Lease) -> None:
         decision = Nothing()
     await _act(svc, lease, session, decision, now)
     await svc.sessions.remember(lease.model, noted(session, decision, lease, now))
+    if event := _EVENTS.get(type(decision)):
+        idle = show_duration(now - session.active)
+        await svc.store.note_lease(lease, event, lease.holder, f"idle for {idle}", now)
 
 
 async def _sample(svc: Services, lease: Lease, workload: Workload, now: datetime) -> Session | None:
@@ -152,4 +158,5 @@ async def keep(svc: Services, model: str, fence: int, actor: str, until: datetim
     kept = await renew(svc, lease, lambda held: held.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until}))
     if kept is None:
         raise NotAllowed(f"That session of {code(model)} is over; there is nothing to keep.")
+    await svc.store.note_lease(kept, "kept", actor, f"until {until.isoformat()}", now)
     return f"👍 {code(model)} is kept until {clock(until)} by <@{actor}> ({kept.keeps} of {limit})."
