@@ -144,11 +144,16 @@ class Bot:
     async def kill(self) -> None:
         """SIGKILL, as the kernel does when memory is short, and a new process at once."""
         async with self._restarting:
-            if self._process is not None:
-                with suppress(ProcessLookupError):
-                    self._process.send_signal(signal.SIGKILL)
-                await self._process.wait()
+            await self.die()
             await self.start()
+
+    async def die(self) -> None:
+        """SIGKILL, and nothing after it."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
 
     async def watch(self) -> None:
         """Runs for ever; raises ProcessError when the bot ends and nobody killed it."""

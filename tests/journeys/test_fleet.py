@@ -1,0 +1,81 @@
+"""Several bots against one Redis: each delivery, each timer and each step is done by one of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sandbox.process import Bot, free_port
+from tests.journeys.conftest import PATIENCE, Town
+
+OpenTown = Callable[..., Awaitable[Town]]
+
+
+@asynccontextmanager
+async def beside(here: Town, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
+    """More replicas of the town's bot, each with a port and a mirror of its own, as pods have them."""
+    async with AsyncExitStack() as stack:
+        bots = []
+        for number in range(count):
+            port, home = free_port(), directory / f"replica-{number}"
+            home.mkdir()
+            told = {"STOKER_PORT": str(port), "STOKER_DATA_DIR": str(home / "data")}
+            bot = Bot(here.world.bot.environment | told, port=port, directory=home)
+            bots.append(await stack.enter_async_context(bot))
+        yield bots
+
+
+@pytest.mark.timeout(290)
+async def test_three_bots_do_everything_once_while_one_dies(town: OpenTown, tmp_path: Path) -> None:
+    """One message, one scale, one result and one end, with a bot killed in the middle and not started again."""
+    here = await town(speed=30)
+    changes = here.changes_of("coder-chat")
+    async with beside(here, tmp_path, 2) as (second, third):
+        await here.says("dev", "/gpu up coder-chat because fleet test")
+        await here.clicks("lead", "Approve")
+        await here.sees("pulling the image")
+        await here.world.bot.die()
+        await here.sees("staging weights")
+        await second.die()
+        await here.sees("all smoke tests passed")
+        await here.sees("/health — 200")
+        assert len(here.messages("Bring up coder-chat")) == 1
+        assert sum("/health — 200" in reply for reply in here.replies()) == 1
+        assert here.changes_of("coder-chat") == changes + 1
+        await here.says("dev", "/gpu down")
+        await here.sees("is down")
+        assert here.replicas("coder-chat") == 0
+        assert here.changes_of("coder-chat") == changes + 2
+        assert third.url
+
+
+@pytest.mark.timeout(290)
+async def test_a_timer_of_three_bots_fires_once(town: OpenTown, tmp_path: Path) -> None:
+    """Three replicas watch the same idle model: one reminder in the channel, one bring-down, one receipt."""
+    here = await town(speed=120, settings={"idle": {"remind_after": "8s", "down_after": "30s"}})
+    async with beside(here, tmp_path, 2):
+        await here.says("dev", "/gpu up coder-chat")
+        await here.clicks("lead", "Approve")
+        await here.sees("all smoke tests passed")
+        await here.sees("has been idle")
+        assert len(here.messages("has been idle")) == 1
+        await here.sees("is down")
+        assert len(here.messages("Bring down coder-chat")) == 1
+        assert here.replicas("coder-chat") == 0
+
+
+@pytest.mark.timeout(290)
+async def test_two_clicks_at_two_bots_are_one_decision(town: OpenTown, tmp_path: Path) -> None:
+    """Slack gives each click to another connection: the first decides, the second is told who did."""
+    here = await town(speed=60)
+    async with beside(here, tmp_path, 1):
+        await here.says("dev", "/gpu up coder-chat")
+        await here.sees("Awaiting approval", user="lead")
+        click = here.world.workspace.click
+        await asyncio.gather(click("lead", "Approve", timeout=PATIENCE), click("admin", "Approve", timeout=PATIENCE))
+        await here.sees("all smoke tests passed")
+        assert len(here.messages("Bring up coder-chat")) == 1
+        told = [here.seen(user).count("This request is already") for user in ("lead", "admin")]
+        assert sorted(told) == [0, 1]
