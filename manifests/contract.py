@@ -19,6 +19,10 @@ __all__ = ["Finding", "Kind", "Layout", "ModelEndpoint", "check", "describe", "r
 
 Kind = Literal["gpu-chat", "gpu-completion", "cpu-embeddings"]
 
+_COMPLETES = re.compile(
+    r"(?<!/chat)/(v1/)?completions\b|text completions|\bbase model\b|fill-in-the-middle", re.IGNORECASE
+)
+
 
 class ModelEndpoint(BaseModel, frozen=True):
     """What one endpoint serves and how tenants reach it, as the manifests say.
@@ -99,30 +103,41 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
 
 
 def _kind(pieces: Pieces, gpus: int) -> Kind:
-    """The kind, by what the manifests say: TEI is told by its flag, a base model by how LiteLLM or people call it."""
+    """The kind, by what the manifests say: TEI is told by its flag, a base model by how LiteLLM or people speak of it."""
     if pieces.model.name == "--model-id":
         return "cpu-embeddings"
     task = pieces.flag("--task") or pieces.flag("--runner")
     if task is not None and task.value in ("embed", "embedding", "pooling"):
         return "cpu-embeddings" if not gpus else "gpu-chat"
+    if any(pieces.flag(flag) for flag in ("--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser")):
+        return "gpu-chat"
     if pieces.entry is not None and _completion_only(pieces.entry):
         return "gpu-completion"
-    if re.search(r"(^|-)(fim|base|completion|completions|autocomplete)(-|$)", pieces.name):
+    said = " ".join(each.text for each in pieces.deployment.document.comments())
+    by_name = re.search(r"(^|-)(fim|base|completion|completions|autocomplete)(-|$)", pieces.name)
+    if by_name or _COMPLETES.search(said) or is_base_model(pieces.model.value):
         return "gpu-completion"
     return "gpu-chat"
 
 
+def is_base_model(hf_id: str) -> bool:
+    """Whether a model's name says that it completes and does not chat, by the convention of its family.
+
+    The families below publish their chat models with a mark (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
+    Of other families the name tells nothing (`Qwen3-8B` chats).
+    """
+    name = hf_id.rsplit("/", 1)[-1]
+    if re.search(r"(?i)[-_]base\b", name):
+        return True
+    marked = re.search(r"(?i)[-_](instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning)\b", name)
+    return not marked and bool(re.match(r"(?i)(qwen2|(meta-)?llama-3|codellama|starcoder|codegemma|granite-3)", name))
+
+
 def _completion_only(entry: Entry) -> bool:
-    mode = value(entry.node, "model_info", "mode")
-    return (
-        mode == "completion"
-        or entry.model.startswith("text-completion-openai/")
-        or bool(re.search(r"(?<!/chat)/(v1/)?completions\b|text completions|\bbase model\b", _comments(entry)))
-    )
-
-
-def _comments(entry: Entry) -> str:
-    return " ".join(each.text for each in entry.document.comments() if entry.first <= each.line <= entry.last)
+    if value(entry.node, "model_info", "mode") == "completion" or entry.model.startswith("text-completion-openai/"):
+        return True
+    said = (each.text for each in entry.document.comments() if entry.first <= each.line <= entry.last)
+    return bool(_COMPLETES.search(" ".join(said)))
 
 
 def _after_provider(entry: Entry | None) -> str:

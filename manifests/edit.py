@@ -5,8 +5,8 @@ So comments, order, quotes and alignment survive by construction, and a diff hol
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ruamel.yaml import YAML
@@ -59,10 +59,16 @@ class Document:
         self.path = path
         self.text = text
         self.lines = text.splitlines(keepends=True)
-        self.roots = _compose(path, text)
 
-    def apply(self, edits: Iterable[Edit]) -> "Document":
+    @cached_property
+    def roots(self) -> tuple[Node, ...]:
+        """The root node of each YAML document in the file; InvalidYaml when it does not parse."""
+        return _compose(self.path, self.text)
+
+    def apply(self, edits: Sequence[Edit]) -> "Document":
         """The document with these edits, which must not overlap."""
+        if not edits:
+            return self
         text = self.text
         for edit in sorted(edits, reverse=True):
             text = text[: edit.start] + edit.text + text[edit.end :]
@@ -202,7 +208,8 @@ def decimal(number: str) -> str:
 def _compose(path: str, text: str) -> tuple[Node, ...]:
     """The nodes of a file. Nobody changes a node, so the same text is parsed once: parsing is what costs time here."""
     try:
-        return tuple(YAML(typ="rt").compose_all(text))
+        # Without the round trip's bookkeeping of comments: the nodes stand in the same places, and comments are ours.
+        return tuple(YAML(typ="safe", pure=True).compose_all(text))
     except YAMLError as e:
         mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
         problem = getattr(e, "problem", None) or str(e).splitlines()[0]

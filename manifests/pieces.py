@@ -193,13 +193,14 @@ def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
     text = tree.read(path) if path.endswith((".yaml", ".yml")) else None
     if text is None or not re.search(r"^kind:", text, re.MULTILINE):
         return []
+    document = Document(path, text)
     try:
-        document = Document(path, text)
+        roots = document.roots
     except InvalidYaml:
         if "{{" in text:
             return []
         raise
-    return [(value(root, "kind"), Located(document, root)) for root in document.roots if isinstance(root, MappingNode)]
+    return [(value(root, "kind"), Located(document, root)) for root in roots if isinstance(root, MappingNode)]
 
 
 def labels(node: Node | None) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 import re
 
-from manifests.contract import ModelEndpoint
-from manifests.pieces import Layout, Pieces
+from manifests.contract import ModelEndpoint, describe
+from manifests.pieces import Layout, Pieces, locate, names
 from manifests.sizing import MissingFigures, ModelFacts, Sizing, quantity_bytes
 from manifests.tree import ManifestError, Tree, within
 
@@ -54,17 +54,30 @@ def refuse_storage(storage: str | None) -> None:
 
 
 def named_elsewhere(tree: Tree, layout: Layout, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[str, ...]:
-    """The files beside the endpoint's own pieces and the documents that name it by its served name."""
-    return named_in_values(tree, layout, pieces, endpoint.served_name) if endpoint.served_name else ()
+    """The files beside the endpoint's own pieces that name it by its served name.
+
+    Another endpoint that serves the same name means itself by it.
+    """
+    if not endpoint.served_name:
+        return ()
+    found = named_in_values(tree, layout, pieces, endpoint.served_name)
+    located = (
+        locate(tree, layout, name)
+        for name in names(tree, layout)
+        if any(within(each, layout.home(name)) for each in found)
+    )
+    others = [
+        other for other in located if other is not None and describe(other, layout).served_name == endpoint.served_name
+    ]
+    return tuple(path for path in found if not any(path in other.files for other in others))
 
 
 def named_in_values(tree: Tree, layout: Layout, pieces: Pieces, name: str) -> tuple[str, ...]:
     """The files beside the endpoint's own that hold this name outside of comments; any mention in a document counts."""
     application = pieces.application.document.path if pieces.application else ""
     own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application}
-    whole = re.compile(
-        rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)" if "." not in name else rf"(?<![\w.-]){re.escape(name)}(?![\w-])"
-    )
+    # Behind a slash it is a part of something else, like owner/name on Hugging Face; LiteLLM's provider is none.
+    whole = re.compile(rf"(?:(?<![\w./-])|(?<=openai/)|(?<=//)){re.escape(name)}(?![\w-])")
     return tuple(
         path
         for path in tree.grep(name)

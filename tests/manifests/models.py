@@ -53,3 +53,48 @@ CODER_14B_AWQ = ModelFacts(
 CODER_32B_AWQ = CODER_14B_AWQ.model_copy(
     update={"hf_id": "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "weight_bytes": 19_330_000_000, "layers": 64}
 )
+
+CODER_14B = CODER_14B_AWQ.model_copy(
+    update={"hf_id": "Qwen/Qwen2.5-Coder-14B-Instruct", "weight_bytes": 29_540_067_328, "quantization": None}
+)
+CODER_0_5B = CODER_1_5B.model_copy(
+    update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_065_536, "layers": 24, "head_size": 64}
+)
+CODER_3B_BASE = CODER_3B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B", "chat": False})
+LLAMA_8B = ModelFacts(
+    hf_id="hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
+    revision=REVISION,
+    weight_bytes=5_730_000_000,
+    layers=32,
+    kv_heads=8,
+    head_size=128,
+    max_context=131072,
+    quantization="awq",
+    licence="llama3.1",
+    gated="manual",
+)
+QWEN_GPTQ = CODER_7B.model_copy(
+    update={"hf_id": "Qwen/Qwen2.5-Coder-7B-Instruct-GPTQ-Int4", "weight_bytes": 5_590_000_000, "quantization": "gptq"}
+)
+
+
+def _embedding(hf_id: str, weight_bytes: int, max_context: int, hidden_size: int) -> ModelFacts:
+    return ModelFacts(
+        hf_id=hf_id,
+        revision=REVISION,
+        weight_bytes=weight_bytes,
+        hidden_size=hidden_size,
+        max_context=max_context,
+        chat=False,
+        pipeline_tag="feature-extraction",
+        licence="mit",
+    )
+
+
+BGE_BASE = _embedding("BAAI/bge-base-en-v1.5", 437_951_328, 512, 768)
+BGE_SMALL = _embedding("BAAI/bge-small-en-v1.5", 133_466_304, 512, 384)
+NOMIC = _embedding("nomic-ai/nomic-embed-text-v1.5", 546_938_168, 8192, 768)
+
+CHAT_MODELS = (CODER_7B_AWQ, CODER_3B, CODER_3B_AWQ, CODER_7B, CODER_14B_AWQ, LLAMA_8B, QWEN_GPTQ)
+COMPLETION_MODELS = (CODER_1_5B, CODER_0_5B, CODER_3B_BASE)
+EMBEDDING_MODELS = (BGE_BASE, BGE_SMALL, NOMIC)

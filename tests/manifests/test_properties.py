@@ -1,0 +1,110 @@
+"""Whatever is asked in whatever order: the check stays silent, and undoing everything gives the first tree back."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from manifests.add import AddRequest, plan_add
+from manifests.contract import Layout, check, read_endpoint, read_endpoints
+from manifests.remove import plan_remove
+from manifests.sizing import Machine, ModelFacts
+from manifests.swap import SwapRequest, plan_swap
+from manifests.tree import ChangeSet, Checkout, Files, ManifestError, Overlay, Tree
+from tests.manifests.models import CHAT_MODELS, COMPLETION_MODELS, EMBEDDING_MODELS
+from tests.manifests.styles import STYLES, styled
+
+SAMPLE = Checkout(Path(__file__).parents[2] / "sandbox" / "platform")
+# The same examples each time, and none made smaller: parsing YAML is slow, and CI may be slower.
+UNHURRIED = settings(
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+LAYOUT, MACHINE = Layout(), Machine()
+FIRST = {path: text for path in SAMPLE.files("") if (text := SAMPLE.read(path)) is not None}
+
+MODELS = {"chat": CHAT_MODELS, "fim": COMPLETION_MODELS, "vectors": EMBEDDING_MODELS}
+LIKE = {"chat": "coder-chat", "fim": "coder-fim", "vectors": "embeddings"}
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(("add", "swap", "remove")),
+        st.sampled_from(tuple(MODELS)),
+        st.integers(0, 2),
+        st.integers(0, 7),
+        st.sampled_from((None, 2048, 8192)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def contents(tree: Tree) -> dict[str, str | None]:
+    return {path: tree.read(path) for path in tree.files("")}
+
+
+def asked(
+    tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool
+) -> ChangeSet:
+    """One change to an endpoint of the test's own (`chat-0`, …); ManifestError where it cannot be."""
+    name = f"{kind}-{index}"
+    if verb == "add":
+        wanted = AddRequest(
+            name=name, facts=facts, like=LIKE[kind], context=None if kind == "vectors" else context, portal=portal
+        )
+        return plan_add(tree, LAYOUT, wanted, MACHINE).changes
+    if verb == "swap":
+        change = SwapRequest(name=name, facts=facts, context=None if kind == "vectors" else context)
+        return plan_swap(tree, LAYOUT, change, MACHINE).changes
+    return plan_remove(tree, LAYOUT, name, portal=True).changes
+
+
+@pytest.mark.timeout(600)
+@given(steps=steps, style=st.sampled_from(sorted(STYLES)))
+@settings(UNHURRIED, max_examples=25)
+def test_any_sequence_keeps_the_contract_and_can_be_undone(
+    steps: list[tuple[str, str, int, int, int | None, bool]], style: str
+) -> None:
+    """In each style of writing; every endpoint that a sequence added is removed at the end, in the order of its names."""
+    first = styled(FIRST, style)
+    tree: Tree = Files(first)
+    assert check(tree, LAYOUT) == ()
+    for verb, kind, index, number, context, portal in steps:
+        facts = MODELS[kind][number % len(MODELS[kind])]
+        try:
+            changes = asked(tree, verb, kind, index, facts, context, portal)
+        except ManifestError:
+            continue  # taken, not there, or nothing to change: refused, and the tree is as it was
+        tree = Overlay(tree, changes)
+        assert check(tree, LAYOUT) == ()
+        if verb != "remove":
+            assert read_endpoint(tree, LAYOUT, f"{kind}-{index}").hf_id == facts.hf_id
+    for endpoint in read_endpoints(tree, LAYOUT):
+        if endpoint.name not in LIKE.values():
+            tree = Overlay(tree, plan_remove(tree, LAYOUT, endpoint.name, portal=True).changes)
+    assert contents(tree) == first
+
+
+@pytest.mark.timeout(600)
+@given(kind=st.sampled_from(("chat", "fim")), there=st.integers(0, 7), style=st.sampled_from(sorted(STYLES)))
+@settings(UNHURRIED, max_examples=15)
+def test_a_swap_there_and_back_gives_the_same_endpoint(kind: str, there: int, style: str) -> None:
+    """What the fields say; only a volume that grew stays large, and the evaluation stays to be done."""
+    tree: Tree = Files(styled(FIRST, style))
+    name = LIKE[kind]
+    before = read_endpoint(tree, LAYOUT, name)
+    back = next(each for each in MODELS[kind] if each.hf_id == before.hf_id)
+    facts = MODELS[kind][there % len(MODELS[kind])]
+    if facts.hf_id == before.hf_id or facts.weight_bytes > (before.memory_limit_bytes or 0):
+        return
+    tree = Overlay(tree, plan_swap(tree, LAYOUT, SwapRequest(name=name, facts=facts), MACHINE).changes)
+    assert check(tree, LAYOUT) == ()
+    wanted = SwapRequest(name=name, facts=back, context=before.context)
+    tree = Overlay(tree, plan_swap(tree, LAYOUT, wanted, MACHINE).changes)
+    after = read_endpoint(tree, LAYOUT, name)
+    assert after.model_copy(update={"pvc_size": before.pvc_size}) == before
+    assert check(tree, LAYOUT) == ()
