@@ -1,7 +1,7 @@
 """The single place that decides who holds the GPU.
 
 One hash in Redis, a field per model that holds a slot, so that N slots are N fields; a sorted set with those who wait;
-and a counter that gives each claim a fencing number that only grows. Every change is one script, and a change names the
+and a counter that gives each claim a fencing number that only grows (milliseconds of Redis's clock, at least). Every change is one script, and a change names the
 fence that it is made under: who has an older one changes nothing.
 
 What Redis may lose (a restart, a flush, a failover to a replica that missed a write) is held a second time by the
@@ -16,6 +16,18 @@ from redis.asyncio.cluster import RedisCluster
 from bot.domain import Lease
 from bot.errors import BotError
 from bot.store import PREFIX, redis_errors
+
+_NEXT_FENCE = """
+-- A number above every fence that was ever given: above the counter, above what the cluster knows, and not below the
+-- time, so that a claim which a failover lost, before its Deployment was marked, does not have its number given again.
+local function next_fence(counter, floor)
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local fence = math.max(tonumber(redis.call('GET', counter) or 0) + 1, tonumber(floor) + 1, now)
+  redis.call('SET', counter, string.format('%.0f', fence))
+  return string.format('%.0f', fence)
+end
+"""
 
 _CLAIM = """
 -- Claims a slot for a model, or returns what stands in the way.
@@ -33,8 +45,7 @@ local held = redis.call('HLEN', KEYS[1])
 if held >= tonumber(ARGV[3]) then return {'busy', redis.call('HVALS', KEYS[1])[1]} end
 local ahead = redis.call('ZRANK', KEYS[3], ARGV[2]) or redis.call('ZCARD', KEYS[3])
 if held + ahead >= tonumber(ARGV[3]) then return {'queued', redis.call('ZRANGE', KEYS[3], 0, 0)[1]} end
-local fence = math.max(tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(ARGV[5])) + 1
-redis.call('SET', KEYS[2], fence)
+local fence = next_fence(KEYS[2], ARGV[5])
 local lease = string.gsub(ARGV[4], '"fence":0', '"fence":' .. fence, 1)
 redis.call('HSET', KEYS[1], ARGV[1], lease)
 redis.call('ZREM', KEYS[3], ARGV[2])
@@ -70,8 +81,7 @@ if own and cjson.decode(own).op == ARGV[4] then return {'held', own} end
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 if not old or cjson.decode(old).fence ~= tonumber(ARGV[2]) then return {'moved', old or ''} end
 if own and ARGV[1] ~= ARGV[3] then return {'moved', own} end
-local fence = math.max(tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(ARGV[6])) + 1
-redis.call('SET', KEYS[2], fence)
+local fence = next_fence(KEYS[2], ARGV[6])
 local lease = string.gsub(ARGV[5], '"fence":0', '"fence":' .. fence, 1)
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[3], lease)
@@ -83,7 +93,7 @@ _RESTORE = """
 -- KEYS: leases, fence counter. ARGV: model, fence, revision, slots, lease JSON.
 -- Answer: 1 put back, 0 nothing to do, -1 somebody else holds the slot.
 local fence = tonumber(ARGV[2])
-if fence > tonumber(redis.call('GET', KEYS[2]) or 0) then redis.call('SET', KEYS[2], fence) end
+if fence > tonumber(redis.call('GET', KEYS[2]) or 0) then redis.call('SET', KEYS[2], ARGV[2]) end
 local found = redis.call('HGET', KEYS[1], ARGV[1])
 if found then
   local lease = cjson.decode(found)
@@ -134,8 +144,8 @@ class Leases:
 
     def __init__(self, redis: Redis | RedisCluster, slots: int = 1) -> None:
         self._redis, self.slots = redis, slots
-        self._claim, self._renew = redis.register_script(_CLAIM), redis.register_script(_RENEW)
-        self._release, self._replace = redis.register_script(_RELEASE), redis.register_script(_REPLACE)
+        self._claim, self._renew = redis.register_script(_NEXT_FENCE + _CLAIM), redis.register_script(_RENEW)
+        self._release, self._replace = redis.register_script(_RELEASE), redis.register_script(_NEXT_FENCE + _REPLACE)
         self._restore, self._join = redis.register_script(_RESTORE), redis.register_script(_JOIN)
         self._leases, self._fence = f"{PREFIX}:leases", f"{PREFIX}:fence"
         self._queue, self._places = f"{PREFIX}:queue", f"{PREFIX}:queue:places"

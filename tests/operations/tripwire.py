@@ -54,7 +54,7 @@ class Tripwire:
                 if write:
                     await there.read()
                     self.writes.append(write)
-                    await self._strike(write)
+                    await self.strike(write)
                 answer = web.StreamResponse(status=there.status)
                 answer.headers.update({k: v for k, v in there.headers.items() if k.lower() not in HOP})
                 await answer.prepare(request)
@@ -64,7 +64,7 @@ class Tripwire:
 
         return forward
 
-    async def _strike(self, write: str) -> None:
+    async def strike(self, write: str) -> None:
         async with self._killing:
             if self.kill and write not in self.struck:
                 self.struck.append(write)

@@ -1,0 +1,353 @@
+"""The lease under everything at once: races, crashes, zombies, clock jumps, restarts, flushes and failovers of a real server.
+
+What is driven are the real `Leases` and the real `Cluster`, in the order in which the operations call them; hypothesis
+decides who moves next, and between which two calls something dies.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from redis.asyncio import Redis
+
+from bot.clients.cluster import Cluster, StaleFence
+from bot.domain import Lease
+from bot.lease import GpuBusy, GpuQueued, LeaseMoved, Leases
+from sandbox.kubernetes import KubernetesAPI
+from sandbox.process import Redis as Server
+from tests.clients.kube import connected, deployment
+
+T = TypeVar("T")
+MODELS = ("a", "b", "c")
+START = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@dataclass
+class Worker:
+    """One operation's process: which step it has reached, and the lease that it believes to hold."""
+
+    op: str
+    model: str
+    lease: Lease | None = None
+    step: str = "asked"
+
+
+class Holding(RuleBasedStateMachine):
+    """The steps of a bring-up are rules of their own, so that anything may happen between two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = contextlib.AsyncExitStack()
+        self.now = START
+        self.workers: list[Worker] = []
+        self.zombies: list[Worker] = []
+        self.queue: list[str] = []
+        self.fences: list[int] = []
+        self.count = 0
+        self.slots = 1
+        self.before: dict[bytes, bytes] = {}
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @initialize(slots=st.integers(1, 2))
+    def opened(self, slots: int) -> None:
+        self.slots = slots
+
+        async def open_all() -> None:
+            directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+            self.server = await self.stack.enter_async_context(Server(directory))
+            self.redis = Redis.from_url(self.server.url)
+            self.stack.push_async_callback(self.redis.aclose)
+            self.api = await self.stack.enter_async_context(KubernetesAPI())
+            self.cluster = Cluster(await self.stack.enter_async_context(connected(self.api)), "serving")
+            for model in MODELS:
+                self.api.store.create(deployment(model))
+            self.leases = Leases(self.redis, slots)
+
+        self.run(open_all())
+
+    def teardown(self) -> None:
+        self.run(self.stack.aclose())
+        self.runner.close()
+
+    # ------------------------------------------------------------------------------------------- a bring-up, step by step
+
+    @rule(model=st.sampled_from(MODELS), patient=st.booleans())
+    def ask(self, model: str, patient: bool) -> None:
+        """Somebody wants a model up; who finds the GPU taken may queue."""
+        self.count += 1
+        worker = Worker(f"op{self.count}", model)
+        if not self.run(self._claim(worker)) and patient:
+            self.run(self.leases.join(worker.op))
+            self.queue.append(worker.op)
+            self.workers.append(worker)
+
+    @precondition(lambda self: any(w.step == "asked" for w in self.workers))
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        """One who waits tries; only those before whom enough slots are free can succeed: nobody is overtaken."""
+        worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "asked"]))
+        known = [op.decode() for op in self.run(self._members())]
+        ahead = known.index(worker.op) if worker.op in known else len(known)
+        if self.run(self._claim(worker)):
+            assert ahead < self.slots
+            self.queue = [op for op in self.queue if op != worker.op]
+
+    @precondition(lambda self: any(w.step in ("claimed", "checked", "scaled") for w in self.workers))
+    @rule(data=st.data())
+    def go_on(self, data: st.DataObject) -> None:
+        """The next step of somebody's bring-up: look, scale, look again."""
+        worker = data.draw(st.sampled_from([w for w in self.workers if w.step in ("claimed", "checked", "scaled")]))
+        self.run(self._go_on(worker))
+
+    @precondition(lambda self: any(w.step == "up" for w in self.workers))
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        """A keep: in Redis, and on the Deployment."""
+        worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "up"]))
+
+        async def keep() -> None:
+            assert worker.lease
+            await self._remember()
+            kept = await self.leases.change(
+                worker.lease, lambda held: held.model_copy(update={"keeps": held.keeps + 1})
+            )
+            if kept:
+                await self.cluster.mark(kept.model, kept.mark, kept.fence)
+
+        self.run(keep())
+
+    @precondition(lambda self: any(w.lease for w in self.workers))
+    @rule(data=st.data())
+    def down(self, data: st.DataObject) -> None:
+        """The end of a session, or of an attempt."""
+        worker = data.draw(st.sampled_from([w for w in self.workers if w.lease]))
+        self.run(self._back_off(worker))
+
+    @precondition(lambda self: any(w.step == "up" for w in self.workers))
+    @rule(data=st.data(), model=st.sampled_from(MODELS))
+    def replace(self, data: st.DataObject, model: str) -> None:
+        """The slot changes hands in one step; then the old model goes down under the new fence."""
+        old = data.draw(st.sampled_from([w for w in self.workers if w.step == "up"]))
+        if model == old.model or any(w.model == model and w.lease for w in self.workers):
+            return
+        self.count += 1
+        worker = Worker(f"op{self.count}", model)
+
+        async def swap() -> None:
+            assert old.lease
+            await self._remember()
+            try:
+                floor = await self.cluster.highest_fence()
+                worker.lease = await self.leases.replace(old.lease, self._wanted(worker), floor=floor)
+            except LeaseMoved:
+                return
+            self._granted(worker.lease)
+            worker.step = "claimed"
+            self.workers.append(worker)
+            self.workers.remove(old)
+            self.zombies.append(old)
+            await self.cluster.scale(old.model, 0, lease=None, fence=worker.lease.fence)
+
+        self.run(swap())
+
+    # -------------------------------------------------------------------------------------------------- what can go wrong
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The process dies and its task is delivered again: it starts from the top. The old one may turn out not to be dead."""
+        worker = data.draw(st.sampled_from(self.workers))
+        self.zombies.append(Worker(worker.op, worker.model, worker.lease, worker.step))
+        if worker.step != "up":
+            worker.step, worker.lease = "asked", None
+
+    @precondition(lambda self: any(z.lease for z in self.zombies))
+    @rule(data=st.data(), what=st.sampled_from(("up", "down", "mark", "release")))
+    def zombie(self, data: st.DataObject, what: str) -> None:
+        """One that was thought dead does what it was about to do: under an old fence nothing happens."""
+        zombie = data.draw(st.sampled_from([z for z in self.zombies if z.lease]))
+        assert zombie.lease
+        current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
+        if current and current.fence == zombie.lease.fence:
+            return  # it is still the same lease: that is a repetition, not an intrusion
+        self.run(self._haunt(zombie.model, zombie.lease, what, current))
+
+    @rule(hours=st.integers(-48, 48))
+    def clock_jumps(self, hours: int) -> None:
+        """No lease expires by a clock."""
+        self.now += timedelta(hours=hours)
+
+    @rule()
+    def redis_restarts(self) -> None:
+        """Every write was on disk."""
+
+        async def restart() -> None:
+            await self.server.stop()
+            await self.server.start()
+
+        self.run(restart())
+
+    @rule()
+    def redis_is_flushed(self) -> None:
+        self.run(self.redis.flushall())
+        self.queue = []
+        self.before = {}
+
+    @precondition(lambda self: self.before)
+    @rule()
+    def failover(self) -> None:
+        """The replica that takes over has missed the last write."""
+
+        async def lose() -> None:
+            await self.redis.flushall()
+            for key, dumped in self.before.items():
+                await self.redis.restore(key, 0, dumped)
+            self.queue = [op.decode() for op in await self._members()]
+            await asyncio.sleep(0.002)  # no failover is quicker than that
+
+        self.run(lose())
+        self.before = {}
+
+    @rule()
+    def reconcile(self) -> None:
+        """What the minute does: leases are rebuilt from marks, and those without a model or an operation are closed."""
+
+        async def look() -> None:
+            await self._rebuild()
+            up = {user.name for user in await self.cluster.gpu_users()}
+            busy = {w.op for w in self.workers}
+            for lease in await self.leases.held():
+                if lease.model not in up and lease.op not in busy:
+                    await self.leases.release(lease)
+
+        self.run(look())
+
+    # -------------------------------------------------------------------------------------------------- what always holds
+
+    @invariant()
+    def never_two_holders(self) -> None:
+        """Neither in Redis nor on the GPU: at most as many as there are slots."""
+        if not hasattr(self, "leases"):
+            return
+        assert len(self.run(self.leases.held())) <= self.slots
+        running = {d["metadata"]["name"] for d in self.api.store.find("Deployment") if d["spec"]["replicas"]}
+        assert len([w for w in self.workers if w.step == "up" and w.model in running]) <= self.slots
+
+    @invariant()
+    def fences_only_grow(self) -> None:
+        assert self.fences == sorted(set(self.fences))
+
+    # ------------------------------------------------------------------------------------------------------- the protocol
+
+    def _wanted(self, worker: Worker) -> Lease:
+        hold = timedelta(hours=2)
+        return Lease(model=worker.model, op=worker.op, holder="U1", fence=0, hold=hold, claimed=self.now)
+
+    def _granted(self, lease: Lease) -> None:
+        if lease.fence not in self.fences:
+            self.fences.append(lease.fence)
+
+    async def _claim(self, worker: Worker) -> bool:
+        await self._rebuild()
+        await self._remember()
+        try:
+            worker.lease = await self.leases.claim(self._wanted(worker), floor=await self.cluster.highest_fence())
+        except (GpuBusy, GpuQueued):
+            return False
+        self._granted(worker.lease)
+        worker.step = "claimed"
+        if worker not in self.workers:
+            self.workers.append(worker)
+        return True
+
+    async def _go_on(self, worker: Worker) -> None:
+        assert worker.lease
+        try:
+            match worker.step:
+                case "claimed":
+                    taken = await self._taken(worker)
+                    worker.step = "checked"
+                case "checked":
+                    taken = False
+                    await self.cluster.scale(worker.model, 1, lease=worker.lease.mark, fence=worker.lease.fence)
+                    worker.step = "scaled"
+                case _:
+                    taken = await self._taken(worker)
+                    worker.step = "up"
+        except StaleFence:
+            taken = True
+        if taken:
+            await self._back_off(worker)
+
+    async def _taken(self, worker: Worker) -> bool:
+        await self._rebuild()
+        others = {lease.model for lease in await self.leases.held()} | {u.name for u in await self.cluster.gpu_users()}
+        return len(others - {worker.model}) >= self.slots
+
+    async def _back_off(self, worker: Worker) -> None:
+        assert worker.lease
+        with contextlib.suppress(StaleFence):
+            await self.cluster.scale(worker.model, 0, lease=None, fence=worker.lease.fence)
+        await self._remember()
+        await self.leases.release(worker.lease)
+        self.workers.remove(worker)
+        self.zombies.append(worker)
+
+    async def _rebuild(self) -> None:
+        leased = {lease.model for lease in await self.leases.held()}
+        for user in await self.cluster.gpu_users():
+            lost = Lease.of_mark(user.mark, user.name)
+            if user.name not in leased and lost:
+                with contextlib.suppress(GpuBusy):
+                    await self.leases.restore(lost)
+
+    async def _haunt(self, model: str, lease: Lease, what: str, current: Lease | None) -> None:
+        before = self.api.store.get("Deployment", model, "serving")
+        held = await self.leases.held()
+        with contextlib.suppress(StaleFence):
+            match what:
+                case "up":
+                    await self.cluster.scale(model, 1, lease=lease.mark, fence=lease.fence)
+                case "down":
+                    await self.cluster.scale(model, 0, lease=None, fence=lease.fence)
+                case "mark":
+                    await self.cluster.mark(model, lease.mark, lease.fence)
+                case _:
+                    await self.leases.release(lease)
+        after = self.api.store.get("Deployment", model, "serving")
+        marked = Lease.of_mark(((before or {})["metadata"].get("annotations") or {}).get("stoker.dev/lease"), model)
+        if current and marked and marked.fence == current.fence:
+            assert after == before
+        if current:
+            assert [one for one in held if one.fence == current.fence] == [
+                one for one in await self.leases.held() if one.fence == current.fence
+            ]
+        elif after != before:  # nobody's lease is on it: a bring-up of the dead is taken back by its own second look
+            await self.cluster.scale(model, 0, lease=None)
+
+    async def _members(self) -> list[bytes]:
+        members: list[bytes] = await self.redis.zrange("{stoker}:queue", 0, -1)  # type: ignore[assignment]
+        return members
+
+    async def _remember(self) -> None:
+        """What a replica knows that misses the write which comes now."""
+        keys: list[bytes] = await self.redis.keys("*")
+        self.before = {key: dumped for key in keys if (dumped := await self.redis.dump(key))}
+
+
+Holding.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+TestHolding = pytest.mark.timeout(600)(Holding.TestCase)

@@ -1,0 +1,120 @@
+"""A session survives the bot's death at every point: killed after each step and in the middle of each, nothing differs."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.process import Bot
+from tests.operations.ledgerwire import ledgerwire
+from tests.operations.platform import Platform, platform
+from tests.operations.tripwire import Tripwire, tripwire
+
+Story = Callable[[Platform], Awaitable[None]]
+
+
+async def up_and_down(it: Platform) -> None:
+    await it.say("dev", "/gpu up coder-chat because crash test")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+    await it.say("dev", "/gpu down coder-chat")
+    await it.sees("is down and the GPU is free")
+
+
+async def a_replacement_that_fails(it: Platform) -> None:
+    await it.say("dev", "/gpu up coder-chat because evaluation run")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+    it.faults.add("smoke-fails")
+    await it.say("lead", "/gpu up coder-fim because demo")
+    await it.click("lead", "Replace")
+    await it.sees("Displaces")
+    await it.click("admin", "Approve")
+    await it.sees("coder-chat is restored")
+
+
+ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    ("story", "struck"),
+    [
+        (up_and_down, {"step starting", "step scaling to zero", "step waiting until the pod is gone"} | ANY),
+        (
+            a_replacement_that_fails,
+            {
+                "step told the holder",
+                "step bringing down coder-chat",
+                "step receipt of the old",
+                "step bringing it down again",
+                "step lease given back",
+                "step restoring coder-chat",
+                "step waiting for coder-chat",
+            }
+            | ANY,
+        ),
+    ],
+)
+async def test_a_session_is_the_same_however_often_the_bot_dies(
+    tmp_path: Path, redis_url: str, story: Story, struck: set[str]
+) -> None:
+    """The same messages, scale writes, syncs, leases and fences, and the same end, as when nobody kills it."""
+    calm, deadly = Tripwire(), Tripwire()
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "deadly").mkdir()
+    async with living(tmp_path / "calm", redis_url, calm) as it:
+        await story(it)
+        expected = await outcome(it, calm)
+    async with living(tmp_path / "deadly", redis_url, deadly, kill=True) as it:
+        await story(it)
+        deadly.kill = None
+        await it.until(lambda: len(messages(it)) >= len(expected["messages"]))
+        assert await outcome(it, deadly) == expected
+    assert struck <= set(deadly.struck), sorted(deadly.struck)
+
+
+@asynccontextmanager
+async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool = False) -> AsyncIterator[Platform]:
+    """A platform, and the bot as a process of its own behind the wires."""
+
+    @asynccontextmanager
+    async def wired(environment: dict[str, str]) -> AsyncIterator[None]:
+        async with tripwire(wire, environment), ledgerwire(wire, environment):
+            yield
+
+    async with (
+        platform(directory, redis_url, started=False, wired=wired) as it,
+        Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=directory) as bot,
+    ):
+        await it.workspace.connected(60)
+        wire.kill = bot.kill if kill else None
+        yield it
+
+
+def messages(it: Platform) -> list[str]:
+    """The first line of every message that anybody was sent, their own direct ones included."""
+    seen = {
+        user: Counter(text.strip().splitlines()[0] for text in it.visible(user)) for user in ("dev", "lead", "admin")
+    }
+    return sorted((seen["dev"] | seen["lead"] | seen["admin"]).elements())
+
+
+async def outcome(it: Platform, wire: Tripwire) -> dict[str, Any]:
+    """What is left, and what it took."""
+    count = Counter(wire.writes)
+    deployments = it.cluster.store.find("Deployment", "serving")
+    return {
+        "messages": messages(it),
+        "scaled": {name.split("/")[-2]: n for name, n in count.items() if name.endswith("/scale")},
+        "synced": {name: n for name, n in count.items() if name.startswith("sync")},
+        "fence": await it.redis.get("{stoker}:fence"),
+        "leases": sorted(await it.redis.hkeys("{stoker}:leases")),
+        "replicas": {d["metadata"]["name"]: d["spec"]["replicas"] for d in deployments},
+        "marked": [
+            d["metadata"]["name"] for d in deployments if "stoker.dev/lease" in d["metadata"].get("annotations", {})
+        ],
+    }
