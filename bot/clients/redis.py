@@ -14,14 +14,23 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff
 from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError, ResponseError
 
 from bot.errors import Unavailable
 
 _SENTINEL_PORT = 26379
-_TIMES: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 3}
+_TIMES: dict[str, Any] = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    # A restarted server has closed every pooled connection, and redis-py finds out one command at a time. Each of our
+    # writes is a script that compares, or sets what it would set again, so a repeated one changes nothing.
+    "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3, supported_errors=(ConnectionLost,)),
+}
 
 AnyRedis = Redis | RedisCluster
 

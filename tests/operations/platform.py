@@ -44,6 +44,7 @@ class Platform:
     environment: dict[str, str]
     directory: Path
     running: asyncio.Task[None] | None = None
+    patience: float = PATIENCE
 
     @property
     def webhook_url(self) -> str:
@@ -61,7 +62,7 @@ class Platform:
         await self.workspace.command(user, text)
 
     async def click(self, user: str, label: str) -> None:
-        await self.workspace.click(user, label, timeout=PATIENCE)
+        await self.workspace.click(user, label, timeout=self.patience)
 
     async def sees(self, text: str, user: str = "dev") -> str:
         """The message in which the text is seen, as soon as it is."""
@@ -76,7 +77,7 @@ class Platform:
 
     async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] = lambda: "it never held") -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.patience):
                 while not holds():
                     if self.running and self.running.done():
                         self.running.result()

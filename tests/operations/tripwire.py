@@ -24,6 +24,8 @@ class Tripwire:
     writes: list[str] = field(default_factory=list)
     """Every write that arrived, as `METHOD path`, ids and commits left out."""
     struck: list[str] = field(default_factory=list)
+    fences: set[bytes] = field(default_factory=set)
+    """Every fence under which a Deployment was written."""
     _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def wired(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
@@ -51,6 +53,7 @@ class Tripwire:
                 request.method, f"{target}{request.path_qs}", data=body, headers=headers, timeout=timeout
             ) as there:
                 write = _write(request, body)
+                self.fences.update(re.findall(rb'stoker.dev/fence": ?"(\d+)"', body))
                 if write:
                     await there.read()
                     self.writes.append(write)

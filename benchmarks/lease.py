@@ -1,0 +1,114 @@
+"""How fast a lease is claimed and released, and that no claim of many is ever granted twice.
+
+    python benchmarks/lease.py                      # 20 000 contended claims, a few seconds
+    python benchmarks/lease.py --claims 1000000     # a million
+
+A real server, started for it. `CONTENDERS` workers, each with a connection of its own, claim the one slot as fast as they
+can; who gets it writes its fence into a key with SET NX and takes it out again, so that two holders at once would be
+seen, however short. The rate is then compared with the same two scripts called raw, in the same run, by turns.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from bot.domain import Lease
+from bot.embedded import embedded_redis
+from bot.lease import GpuBusy, Leases
+
+CONTENDERS = 32
+PAIRS = 5000
+
+
+def wanted(op: str) -> Lease:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    return Lease(
+        model="coder-chat", op=op, holder="U0DEV", fence=0, hold=timedelta(hours=2), claimed=now, reason="demo"
+    )
+
+
+async def contended(url: str, claims: int) -> tuple[int, int, float]:
+    """Grants, refusals and seconds of `claims` claims by `CONTENDERS` at once; fails on two holders, or a fence that did not grow."""
+    granted: list[int] = []
+    refused, left = 0, claims
+    witness = Redis.from_url(url)
+
+    async def contend(number: int) -> None:
+        nonlocal refused, left
+        redis = Redis.from_url(url)
+        leases, lease = Leases(redis), wanted(f"op{number}")
+        while left > 0:
+            left -= 1
+            try:
+                held = await leases.claim(lease)
+            except GpuBusy:
+                refused += 1
+                continue
+            if not await witness.set("holder", number, nx=True):
+                raise SystemExit(f"two holders at fence {held.fence}")
+            granted.append(held.fence)
+            await witness.delete("holder")
+            if not await leases.release(held):
+                raise SystemExit(f"fence {held.fence} was lost")
+        await redis.aclose()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(contend(number) for number in range(CONTENDERS)))
+    took = time.perf_counter() - began
+    await witness.aclose()
+    if granted != sorted(set(granted)):
+        raise SystemExit("a fence did not grow")
+    return len(granted), refused, took
+
+
+async def rates(url: str) -> tuple[float, float]:
+    """Our rate as a share of the raw scripts' rate, taken by turns pair by pair, and our pairs of claim and release a second."""
+    redis = Redis.from_url(url)
+    leases, lease = Leases(redis), wanted("op")
+    text = lease.model_dump_json()
+    keys = [leases._leases, leases._fence, leases._queue]
+
+    async def ours() -> None:
+        await leases.release(await leases.claim(lease))
+
+    async def raw() -> None:
+        _, held = await leases._claim(keys=keys, args=[lease.model, lease.op, 1, text, 0])
+        fence = held[held.index(b'"fence":') + 8 : held.index(b',"revision"')]
+        await leases._release(keys=keys[:1], args=[lease.model, fence])
+
+    spent = {ours: 0.0, raw: 0.0}
+    for turn in range(2 * PAIRS):
+        pair = ours if turn % 2 else raw
+        began = time.perf_counter()
+        await pair()
+        if turn >= PAIRS // 5:  # the first ones warm up
+            spent[pair] += time.perf_counter() - began
+    await redis.aclose()
+    return spent[raw] / spent[ours], (2 * PAIRS - PAIRS // 5) / 2 / spent[ours]
+
+
+async def main(claims: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with embedded_redis(Path(directory)) as url:
+            async with Redis.from_url(url) as redis:
+                await redis.config_set("appendonly", "no")  # the calls are measured, not the disk
+            share, pairs = await rates(url)
+            print(f"claim + release: {pairs:,.0f} pairs/s, {share:.2f} of the raw scripts' rate")
+            granted, refused, took = await contended(url, claims)
+            print(
+                f"{granted + refused:,} contended claims by {CONTENDERS} in {took:.0f} s ({(granted + refused) / took:,.0f}/s):"
+            )
+            print(f"{granted:,} granted, {refused:,} refused, never two holders, every fence above the last")
+            if share < 0.8:
+                raise SystemExit("slower than 0.8 of the raw scripts")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claims", type=int, default=20_000)
+    asyncio.run(main(parser.parse_args().claims))

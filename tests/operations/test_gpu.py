@@ -1,0 +1,191 @@
+"""One GPU and several people: what is queued, offered, replaced, prolonged and broken; what Redis forgets."""
+
+import asyncio
+from pathlib import Path
+
+from bot.domain import Lease
+from sandbox.process import Bot, free_port
+from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
+
+LEASES = "{stoker}:leases"
+
+
+async def up(it: Platform, model: str = "coder-chat", user: str = "dev", words: str = "") -> None:
+    await it.say(user, f"/gpu up {model} {words}".strip())
+    await it.sees(f"Bring up {model}", user)
+    await it.click("lead" if user != "lead" else "admin", "Approve")
+    await it.sees(f"{model} is up and answers", user)
+
+
+def replicas(it: Platform, model: str) -> int:
+    found = it.object("Deployment", model)
+    return int(found["spec"]["replicas"]) if found else 0
+
+
+async def held(it: Platform) -> list[Lease]:
+    return [Lease.model_validate_json(text) for text in await it.redis.hvals(LEASES)]
+
+
+async def test_an_offer_that_nobody_takes_passes_to_the_next(tmp_path: Path, redis_url: str) -> None:
+    """The first in line has a moment to answer; then the second is asked, and the first one's request has expired."""
+    async with opened(tmp_path, redis_url, settings={"lease": {"offer": "2s"}}) as it:
+        await up(it)
+        await it.say("lead", "/gpu up coder-fim")
+        await it.click("lead", "Queue")
+        await it.sees("In the queue, next")
+        await it.say("dev", "/gpu down coder-chat")
+        await it.sees("It is your turn", "lead")
+        await it.sees("did not take the GPU in time", "lead")
+        await it.say("dev", "/gpu queue")
+        await it.sees("Nobody is waiting")
+        await up(it, "coder-chat")
+
+
+async def test_an_approval_given_while_waiting_starts_it_when_the_offer_is_taken(platform: Platform) -> None:
+    """No second approval is asked for, and nobody gets in between."""
+    await up(platform)
+    await platform.say("lead", "/gpu up coder-fim because next")
+    await platform.click("lead", "Queue")
+    await platform.sees("In the queue, next")
+    await platform.click("admin", "Approve")
+    await platform.sees("Approved by @admin")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.click("lead", "Take it")
+    await platform.sees("coder-fim is up and answers")
+    assert [lease.model for lease in await held(platform)] == ["coder-fim"]
+
+
+async def test_an_approval_to_replace_is_void_when_the_gpu_changed_hands(platform: Platform) -> None:
+    """It named a holder; the next holder was not asked about."""
+    await up(platform)
+    await platform.say("lead", "/gpu up coder-fim because demo")
+    await platform.click("lead", "Replace")
+    await platform.sees("Displaces coder-chat")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("is down and the GPU is free")
+    await platform.click("admin", "Approve")
+    await platform.sees("so it is void")
+    assert await held(platform) == []
+    assert replicas(platform, "coder-fim") == 0
+
+
+async def test_what_replaces_waits_for_running_requests_up_to_a_limit(platform: Platform) -> None:
+    """A request that is being answered may finish; the old model is gone before the new one starts."""
+    await up(platform)
+    traffic = asyncio.create_task(platform.serving.traffic("coder-chat", 5, 2))
+    await platform.say("lead", "/gpu up coder-fim because demo")
+    await platform.click("lead", "Replace")
+    await platform.sees("Displaces coder-chat")
+    await platform.click("admin", "Approve")
+    await platform.sees("finishing requests of coder-chat")
+    await platform.sees("coder-fim is up and answers")
+    await traffic
+    assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (0, 1)
+    await platform.sees("coder-chat is down, replaced by coder-fim")
+
+
+async def test_a_lease_is_prolonged_within_the_limit_and_asked_for_above(platform: Platform) -> None:
+    """At once by its holder; over `lease.longest` an approver decides; not by anybody else."""
+    await up(platform, words="for 2h")
+    (before,) = await held(platform)
+    await platform.say("dev", "/gpu extend 1h")
+    await platform.sees("is held by @dev until")
+    (after,) = await held(platform)
+    assert before.ends
+    assert after.ends
+    assert (after.ends - before.ends).total_seconds() == 3600
+    await platform.say("dev", "/gpu extend 9h")
+    await platform.sees("the limit is 8 h")
+    await platform.click("lead", "Approve")
+    await until_ends(platform, 12)
+
+
+async def until_ends(it: Platform, hours: int) -> None:
+    async with asyncio.timeout(it.patience):
+        while True:
+            (lease,) = await held(it)
+            if lease.ends and lease.ready and (lease.ends - lease.ready).total_seconds() == hours * 3600:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_only_an_admin_breaks_a_lease_and_says_why(platform: Platform) -> None:
+    """In public, with a reason, and with another approver's agreement."""
+    await up(platform)
+    await platform.say("dev", "/gpu release because I want it")
+    await platform.sees("Only an admin may break somebody's lease")
+    await platform.say("admin", "/gpu release")
+    await platform.sees("Say why", "admin")
+    await platform.say("admin", "/gpu release because nobody answers")
+    await platform.sees("Breaks the lease on coder-chat")
+    await platform.click("lead", "Approve")
+    await platform.sees("breaks your lease")
+    await platform.sees("is down and the GPU is free")
+    assert await held(platform) == []
+
+
+async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrected_is_closed(
+    platform: Platform,
+) -> None:
+    """The replica missed the last write: the claim, or the release. The cluster tells which."""
+    await up(platform)
+    (lease,) = await held(platform)
+    await platform.redis.delete(LEASES)
+    await platform.sees("Redis had lost the lease of coder-chat")
+    assert (await held(platform))[0].fence == lease.fence
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("is down and the GPU is free")
+    await platform.redis.hset(LEASES, "coder-chat", lease.model_dump_json())
+    await platform.sees("that was not me")
+    async with asyncio.timeout(platform.patience):
+        while await held(platform):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Path, redis_url: str) -> None:
+    """The operation is forgotten, the lease is not: its time starts when the model answers, and it can be ended."""
+    async with opened(tmp_path, redis_url, speed=60) as it:
+        await it.say("dev", "/gpu up coder-chat for 1h because flushed")
+        await it.click("lead", "Approve")
+        await it.sees("pulling the image")
+        await it.redis.flushall()
+        await it.say("dev", "/gpu status")
+        await it.sees("coder-chat is held by @dev")
+        async with asyncio.timeout(it.patience):
+            while not [lease for lease in await held(it) if lease.ready]:
+                await asyncio.sleep(0.1)
+        await it.say("dev", "/gpu down coder-chat")
+        await it.sees("is down and the GPU is free")
+        assert replicas(it, "coder-chat") == 0
+
+
+async def test_two_bots_do_everything_once(platform: Platform, tmp_path: Path) -> None:
+    """One card, one alert, one lease, one receipt, although two bots sweep, reconcile and tend the queue."""
+    port = free_port()
+    (tmp_path / "second").mkdir()
+    environment = platform.environment | {"STOKER_PORT": str(port), "STOKER_DATA_DIR": str(tmp_path / "second")}
+    async with Bot(environment, port=port, directory=tmp_path / "second"):
+        await up(platform, words="because two of us")
+        await platform.cluster.scale("coder-fim", 1)
+        await platform.sees("coder-fim uses the GPU, and nobody holds a lease")
+        await platform.cluster.scale("coder-fim", 0)
+        await platform.sees("that is over")
+        await platform.say("dev", "/gpu down coder-chat")
+        await platform.sees("is down and the GPU is free")
+        seen = platform.visible()
+        assert len([text for text in seen if "Bring up coder-chat" in text]) == 1
+        assert len([text for text in seen if "that is over" in text]) == 1
+        assert len([text for text in seen if "Receipt" in text]) == 1
+        assert await held(platform) == []
+
+
+async def test_an_unmanaged_gpu_is_told_once(platform: Platform) -> None:
+    """Every look finds it again, and says nothing new; when it is over the message has no buttons."""
+    await platform.cluster.scale("coder-fim", 1)
+    await platform.sees("coder-fim uses the GPU, and nobody holds a lease")
+    await asyncio.sleep(5)
+    assert len([text for text in platform.visible() if "nobody holds a lease" in text]) == 1
+    await platform.click("lead", "Bring down")
+    told = await platform.sees("that is over")
+    assert "[Adopt]" not in told
