@@ -6,7 +6,7 @@ The bytes are passed on as they are; what they say is read from the commands' ow
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 from tests.operations.tripwire import Tripwire
@@ -68,6 +68,8 @@ async def ledgerwire(wire: Tripwire, environment: dict[str, str]) -> AsyncIterat
             await asyncio.gather(back, return_exceptions=True)
             for end in (there_writer, writer):
                 end.close()
+                with suppress(OSError):
+                    await end.wait_closed()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
