@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from aiohttp import ClientError
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.domain import Message, Operation
@@ -46,7 +46,7 @@ def slack_errors(method: str) -> Iterator[None]:
         if code in _TRANSIENT or error.response.status_code == 429:
             raise Unavailable("Slack", f"{method}: {code}") from error
         raise SlackRefused(method, code) from error
-    except (ClientError, TimeoutError, OSError) as error:
+    except (ClientError, SlackRequestError, TimeoutError, OSError) as error:  # SlackRequestError: an upload broke off
         raise Unavailable("Slack", f"{method}: {type(error).__name__}") from error
 
 

@@ -32,6 +32,12 @@ CHECKS_PASS_AFTER = 5.0
 """Seconds after which a pull request's checks pass by themselves in the browser."""
 
 
+PATIENT: Mapping[str, Any] = {
+    "idle": {"remind_after": "30m", "down_after": "2h", "queue_remind_after": "30m", "queue_down_after": "2h"}
+}
+"""A story that is about idle time says so (`given idle.…`); any other would become one on a slow machine."""
+
+
 class UsageError(Exception):
     """The options do not name something that can be started."""
 
@@ -85,7 +91,7 @@ async def _run(
     story = _story(script) if script else None
     given = dict(story.given) if story else {}
     speed = _speed(given.pop("speed", speed))
-    settings = merged(_settings(config) if config else {}, nested(given))
+    settings = merged(merged(PATIENT if story else {}, _settings(config) if config else {}), nested(given))
     async with opened(
         platform=_platform(platform),
         speed=speed,

@@ -1,6 +1,7 @@
 # @dev needs the coding model for a demo: asks, @lead approves, it comes up and proves that it answers.
 # Then nobody uses it, Stoker says what that costs, and @dev banks the fire.
 given speed 120
+given idle.remind_after 7s
 
 @dev /gpu up coder-chat for 2h because demo tonight
 expect "Bring up coder-chat"

@@ -11,6 +11,13 @@ expect "all smoke tests passed" within 60s
 expect "has been idle" within 60s
 @dev clicks "Keep until …"
 expect "How long shall" within 10s
+@dev fills "Keep until" with "2036-01-01 10:00"
+@dev submits
+expect "cannot be kept longer than that" within 10s
+@dev fills "Keep until" with "2016-01-01 10:00"
+@dev submits
+expect "That time is over" within 10s
+@dev clicks "Keep until …"
 @dev submits
 expect "is kept until" within 10s
 expect "1 of 2" within 10s
