@@ -21,6 +21,19 @@ class Kind(StrEnum):
     GPU_RELEASE = "gpu release"
     MODEL_ADD = "model add"
     MODEL_SWAP = "model swap"
+    MODEL_REMOVE = "model remove"
+    MODEL_REVERT = "model revert"
+    MODEL_SMOKE = "model smoke"
+
+    @property
+    def changes(self) -> bool:
+        """Whether it goes through a pull request."""
+        return self in (Kind.MODEL_ADD, Kind.MODEL_SWAP, Kind.MODEL_REMOVE, Kind.MODEL_REVERT)
+
+    @property
+    def approved(self) -> bool:
+        """Whether it may need somebody's approval before it runs."""
+        return self not in (Kind.GPU_DOWN, Kind.MODEL_SMOKE)
 
 
 class Status(StrEnum):
@@ -66,6 +79,8 @@ class Request(_Value):
     """Leave the model up even if its smoke tests fail, for somebody to look at."""
     hf_id: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    reverts: str = ""
+    """The id of the operation whose pull request is to be reverted."""
 
 
 class Pull(_Value):
@@ -78,6 +93,9 @@ class Pull(_Value):
     checks: str = "pending"
     failing: tuple[str, ...] = ()
     mergeable: bool | None = None
+    approved_by: tuple[str, ...] = ()
+    rejected_by: tuple[str, ...] = ()
+    """GitHub logins: whose last review there approved, or asked for changes."""
     merged_by: str = ""
     merge_commit: str = ""
 
@@ -96,6 +114,12 @@ class Plan(_Value):
     pull: Pull | None = None
     lease: "Lease | None" = None
     """Whose lease it replaces, prolongs or breaks: the plan is void when the GPU has changed hands since."""
+    pushed: str = ""
+    """The commit that the bot pushed for the pull request: while it is the head, nobody else has built upon it."""
+    displaced: str = ""
+    """Whose traffic a roll-out interrupts, as text for the card; empty when the endpoint is down."""
+    holder: str = ""
+    """Slack id of who holds the GPU for the endpoint that restarts, `-` when it is up and nobody does."""
 
 
 class Vote(_Value):
@@ -144,6 +168,15 @@ class Note(_Value):
 
     title: str
     text: str
+
+
+class SmokeOutcome(_Value):
+    """The outcome of an endpoint's last smoke tests."""
+
+    at: datetime
+    commit: str
+    failed: tuple[str, ...] = ()
+    """The names of the tests that failed; empty: all passed."""
 
 
 class Message(_Value):

@@ -135,21 +135,31 @@ class Repository:
             return later == earlier
         return await self._exclusively(look)
 
-    async def push(self, changes: ChangeSet, *, base: str, branch: str, message: str, when: datetime) -> str:
+    async def push(
+        self, changes: ChangeSet, *, base: str, branch: str, message: str, when: datetime, replaces: str = ""
+    ) -> str:
         """Push one commit with the changes on top of `base` to the branch, and return its id.
 
-        The same arguments give the same commit, so repeating the call pushes nothing. Nothing is ever forced: a
-        branch that holds other work is PushRefused; one that people have built upon since is left as it is.
+        The same arguments give the same commit, so repeating the call pushes nothing. A branch that holds other work
+        is PushRefused; one that people have built upon since is left as it is. Only a branch that is still exactly at
+        the commit `replaces`, an earlier one of ours, is moved off it.
         """
         if branch == self._branch:
             raise BotError(f"Stoker does not push to {branch}: changes go there by pull request.")
 
         def build_and_push(mirror: "_Mirror") -> str:
             commit = mirror.commit(changes, base, message, when, self._author)
-            mirror.push(commit, branch)
+            mirror.push(commit, branch, replaces)
             return commit
 
         return await self._exclusively(build_and_push)
+
+    async def reversal(self, commit: str, onto: str) -> ChangeSet:
+        """What takes back the changes of one commit (of a merge: those against its first parent) on top of another.
+
+        A file that was changed since is merged line by line; BotError names those where that cannot be done.
+        """
+        return await self._exclusively(lambda mirror: mirror.reversal(commit, onto))
 
     async def delete_branch(self, branch: str) -> None:
         """Delete the branch on the remote; one that is gone already is fine."""
@@ -263,11 +273,46 @@ class _Mirror:
             written = self.run("commit-tree", tree, "-p", base, "-F", "-", stdin=f"{message.rstrip()}\n", env=made_by)
         return written.decode().strip()
 
-    def push(self, commit: str, branch: str) -> None:
+    def reversal(self, commit: str, onto: str) -> ChangeSet:
+        self.need(commit)
+        before = self.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+        files: dict[str, str | None] = {}
+        stuck = []
+        for path in self.run("diff", "--name-only", "--no-renames", "-z", before, commit).decode().split("\0")[:-1]:
+            was, made, now = (self._text(at, path) for at in (before, commit, onto))
+            if now == was:
+                continue
+            if now == made:
+                files[path] = was
+            elif was is None or made is None or now is None:
+                stuck.append(path)
+            else:
+                merged = self._three_way(now, made, was)
+                files[path] = merged
+                stuck += [path] if merged is None else []
+        if stuck:
+            raise BotError(f"Changed since, so it cannot be taken back by itself: {', '.join(stuck)}. Revert by hand.")
+        return ChangeSet(files=files)
+
+    def _text(self, commit: str, path: str) -> str | None:
+        mode, blob = self.entries(commit).get(path, ("", ""))
+        return self.run("cat-file", "blob", blob).decode() if mode in (REGULAR, EXECUTABLE) else None
+
+    def _three_way(self, ours: str, base: str, theirs: str) -> str | None:
+        """`ours` with the difference from `base` to `theirs`; None where the two touch the same lines."""
+        with tempfile.TemporaryDirectory(prefix="stoker-merge-") as scratch:
+            names = [Path(scratch, name) for name in ("ours", "base", "theirs")]
+            for name, text in zip(names, (ours, base, theirs), strict=True):
+                name.write_bytes(text.encode())
+            status, merged, _ = self._execute(("merge-file", "-p", "-q", *map(str, names)), None, {})
+        return merged.decode() if status == 0 else None
+
+    def push(self, commit: str, branch: str, replaces: str) -> None:
         ref = f"refs/heads/{branch}"
         self.run("check-ref-format", ref, failure=f"{branch!r} is no name for a branch.")
+        lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
         try:
-            self.remote("push", "--quiet", "origin", f"{commit}:{ref}")
+            self.remote("push", "--quiet", *lease, "origin", f"{commit}:{ref}")
         except PushRefused:
             self.fetch()
             if not self.contains(ref, commit):

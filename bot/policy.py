@@ -100,6 +100,13 @@ def may_cancel(op: Operation, actor: str, people: People) -> Verdict:
     return refuse(f"Only <@{op.request.actor}>, who asked, or an approver can cancel this.")
 
 
+def may_let_in(actor: str, people: People) -> Verdict:
+    """Whether somebody may change what tenants' keys can call."""
+    if actor in people.approvers | people.admins:
+        return ALLOW
+    return refuse("Only approvers and admins can let virtual keys call another alias.")
+
+
 def may_keep(holder: str, actor: str, people: People) -> Verdict:
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW

@@ -176,6 +176,10 @@ class GitHubSection(_Section):
 class ArgoSection(_Section):
     namespace: str = Field(default="argocd", description="Namespace of the Applications.")
     sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync that is waited for.")
+    group_application: str = Field(
+        default="group-{group}",
+        description="Name of the Application that makes and prunes those of a group; refreshed where there is one.",
+    )
 
 
 class SecretRef(_Section):
@@ -186,6 +190,11 @@ class SecretRef(_Section):
 
 class Gateway(_Section):
     application: str = Field(default="litellm", description="Name of LiteLLM's Application.")
+    namespace: str = Field(default="litellm", description="Namespace of LiteLLM's Deployment.")
+    deployment: str = Field(
+        default="litellm",
+        description="LiteLLM's Deployment, whose pods a roll-out waits for; none of that name: it does not.",
+    )
     master_key: SecretRef = Field(
         default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),
         description="Where LiteLLM's master key is.",

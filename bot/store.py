@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from bot.domain import Alert, Kind, Lease, Message, Operation
+from bot.domain import Alert, Kind, Lease, Message, Operation, SmokeOutcome
 from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
@@ -299,6 +299,17 @@ class Store:
     async def clear_alert(self, about: str) -> None:
         with redis_errors():
             await self._redis.hdel(f"{PREFIX}:alerts", about)
+
+    async def note_smoke(self, model: str, run: SmokeOutcome) -> None:
+        """Remember the outcome of an endpoint's last smoke tests."""
+        with redis_errors():
+            await self._redis.hset(f"{PREFIX}:smoke", model, run.model_dump_json())
+
+    async def smoke_runs(self) -> dict[str, SmokeOutcome]:
+        """The last smoke tests of each endpoint that had any, by its name."""
+        with redis_errors():
+            noted = await self._redis.hgetall(f"{PREFIX}:smoke")
+        return {_text(model): SmokeOutcome.model_validate_json(text) for model, text in noted.items()}
 
     async def ping(self) -> None:
         with redis_errors():

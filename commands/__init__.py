@@ -9,7 +9,7 @@ from slack_bolt.context.async_context import AsyncBoltContext
 
 from bot.logs import about
 from bot.services import Services
-from commands import approval, change, gpu, home, mention, model, reminder, waiting
+from commands import approval, change, gpu, home, mention, model, reminder, rollout, waiting
 from commands.answers import teller
 
 log = structlog.get_logger(__name__)
@@ -46,3 +46,4 @@ def register(app: AsyncApp, svc: Services) -> None:
     waiting.register(app, svc)
     home.register(app, svc)
     mention.register(app, svc)
+    rollout.register(app, svc)

@@ -50,6 +50,14 @@ _PAUSE, _SUBMIT = 0.25, 2.0
 """Seconds without another character before a form is worked out, and for the last look before it is acknowledged."""
 
 
+_DOES = {
+    Kind.MODEL_ADD: "adds",
+    Kind.MODEL_SWAP: "swaps",
+    Kind.MODEL_REMOVE: "removes",
+    Kind.MODEL_REVERT: "takes back the last change of",
+}
+
+
 async def ask(svc: Services, wanted: Request, delivery: str) -> str:
     """Set a change going; what cannot become a pull request is refused here, before anything is promised."""
     await check(svc, wanted)
@@ -61,9 +69,7 @@ async def ask(svc: Services, wanted: Request, delivery: str) -> str:
             else ""
         )
     await request(svc, wanted, delivery)
-    return (
-        f"Preparing a pull request that {'adds' if wanted.kind is Kind.MODEL_ADD else 'swaps'} {code(wanted.model)} …"
-    )
+    return f"Preparing a pull request that {_DOES[wanted.kind]} {code(wanted.model)} …"
 
 
 async def open_form(svc: Services, verb: Verb, name: str, trigger_id: str) -> None:

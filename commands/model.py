@@ -1,4 +1,4 @@
-"""`/model`: the endpoints, and the pull requests that add or swap one."""
+"""`/model`: the endpoints, and the pull requests that add, swap or remove one."""
 
 import asyncio
 from typing import Any
@@ -6,15 +6,17 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Kind, Request
-from bot.errors import BotError
+from bot.operations.endpoints import endpoint_states, known_endpoint
+from bot.operations.life import request
+from bot.operations.pulls import plain_refusals
+from bot.operations.smoke import refuse_untestable
 from bot.services import Services
-from bot.views import code
+from bot.views.endpoints import details, disagreements, listing
 from commands.answers import answered
 from commands.change import ask, open_form
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, Words, read
-from manifests.contract import read_endpoints
-from manifests.tree import ManifestError
+from manifests import contract
 
 _OPTIONS = (
     "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
@@ -23,7 +25,13 @@ _OPTIONS = (
 )
 ABOUT = "what is served"
 TOPICS = (
-    Topic("list", "", "the endpoints, and whether they are up"),
+    Topic(
+        "list",
+        "",
+        "the endpoints: up or down, in sync, price, open pull request, last smoke test",
+        more="An endpoint is *drifted* when the cluster has something else than the main branch.",
+    ),
+    Topic("show", "NAME", "everything about one endpoint", example="{any}"),
     Topic(
         "add",
         "NAME [HF_ID] [options]",
@@ -37,6 +45,28 @@ TOPICS = (
         "a pull request that changes what an endpoint serves",
         example="{gpu} Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=16384",
         more=_OPTIONS,
+    ),
+    Topic(
+        "remove",
+        "NAME",
+        "a pull request that takes an endpoint out again",
+        example="{gpu}",
+        more="All that `add` put in goes: manifests, Application, LiteLLM's entry, catalog row. The volume with the weights"
+        " goes too. An endpoint that is up is brought down first. `portal=yes` takes it out of the key portal as well.",
+    ),
+    Topic(
+        "check",
+        "[NAME]",
+        "where the pieces of an endpoint, or of all, disagree on the main branch",
+        example="{any}",
+        more="Each disagreement with its file, its line and what to write instead.",
+    ),
+    Topic(
+        "smoke",
+        "NAME",
+        "smoke-test a running endpoint now",
+        example="{any}",
+        more="Directly and by its alias through the gateway; the result goes to the channel.",
     ),
     Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
 )
@@ -56,11 +86,60 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
         case "" | "help":
             return guide("/model", ABOUT, TOPICS, " ".join(said.names), await names(svc))
         case "list":
-            return await endpoints(svc)
+            commit = await svc.repository.head()
+            return listing(await endpoint_states(svc, commit), commit, svc.clock())
+        case "show":
+            return await _show(svc, _one(said))
+        case "check":
+            return await _check(svc, _one(said) if said.names else None)
         case "add" | "swap":
             return await _change(svc, said, command)
+        case "remove":
+            return await ask(svc, _request(svc, Kind.MODEL_REMOVE, said, command), command["trigger_id"])
+        case "smoke":
+            await refuse_untestable(svc, _one(said))
+            await request(svc, _request(svc, Kind.MODEL_SMOKE, said, command), command["trigger_id"])
+            return None
         case _:
             raise unknown("/model", said.verb, TOPICS)
+
+
+def _one(said: Words) -> str:
+    if len(said.names) != 1:
+        raise Misunderstood(f"Say which endpoint: `/model {said.verb} NAME`.")
+    return said.names[0]
+
+
+def _request(svc: Services, kind: Kind, said: Words, command: dict[str, Any]) -> Request:
+    return Request(
+        kind=kind,
+        model=_one(said),
+        actor=command["user_id"],
+        channel=svc.config.slack.channel,
+        at=svc.clock(),
+        options=said.options,
+        reason=said.reason,
+    )
+
+
+async def _show(svc: Services, name: str) -> str:
+    commit = await svc.repository.head()
+    await known_endpoint(svc, commit, name)  # with the nearest name for one that is unknown
+    states = await endpoint_states(svc, commit)
+    tree = await svc.repository.tree(commit)
+    with plain_refusals():
+        findings = await asyncio.to_thread(contract.check, tree, svc.config.platform, name)
+    state = next(each for each in states if each.endpoint.name == name)
+    return details(state, commit, findings, svc.clock())
+
+
+async def _check(svc: Services, name: str | None) -> str:
+    commit = await svc.repository.head()
+    tree = await svc.repository.tree(commit)
+    with plain_refusals():
+        findings = await asyncio.to_thread(contract.check, tree, svc.config.platform, name)
+    found = [(each, await svc.github.file_url(commit, each.path, each.line)) for each in findings]
+    return disagreements(found, name or "", commit)
 
 
 async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | None:
@@ -80,28 +159,3 @@ async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | 
         reason=said.reason,
     )
     return await ask(svc, wanted, command["trigger_id"])
-
-
-async def endpoints(svc: Services) -> str:
-    """The endpoints in the repo, joined with the cluster."""
-    commit = await svc.repository.head()
-    tree = await svc.repository.tree(commit)
-    try:
-        found = await asyncio.to_thread(read_endpoints, tree, svc.config.platform)
-    except ManifestError as error:
-        raise BotError(str(error)) from error
-    leases = {lease.model: lease for lease in await svc.leases.held()}
-    pulls = {op.request.model: op.plan.pull for op in await svc.store.open() if op.plan and op.plan.pull}
-    lines = [f"*{len(found)} endpoints* at {code(commit[:10])}"]
-    for endpoint in found:
-        app = await svc.argocd.get(endpoint.application)
-        workload = await svc.cluster.workload(endpoint.name)
-        up = "up" if workload and workload.ready_replicas else "booting" if workload and workload.replicas else "down"
-        sync = app.sync if app else "no Application"
-        line = f"• {code(endpoint.name)} — {up}, {sync} — {endpoint.hf_id}"
-        if lease := leases.get(endpoint.name):
-            line += f", held by <@{lease.holder}>"
-        if pull := pulls.get(endpoint.name):
-            line += f", <{pull.url}|pull request #{pull.number}>"
-        lines.append(line)
-    return "\n".join(lines)

@@ -195,7 +195,8 @@ class Cluster:
         if not (recreate and old_ones_left):
             for _ in range(replicas - len(current)):
                 self._start_pod(deployment, template_hash)
-        self._tell_status(deployment, current[:replicas])
+        kept = [] if replaced else outdated
+        self._tell_status(deployment, current[:replicas], outdated=len(kept))
 
     def _start_pod(self, deployment: Object, template_hash: str) -> None:
         meta, template = deployment["metadata"], deployment["spec"]["template"]
@@ -222,13 +223,13 @@ class Cluster:
         life = self._gpu_life(address, pod) if _gpus(pod["spec"]) else self._cpu_life(address, pod)
         self._lives[address] = asyncio.create_task(life)
 
-    def _tell_status(self, deployment: Object, pods: list[Object]) -> None:
+    def _tell_status(self, deployment: Object, pods: list[Object], *, outdated: int) -> None:
         meta, replicas, ready = deployment["metadata"], len(pods), sum(is_ready(pod) for pod in pods)
         wanted = deployment["spec"].get("replicas", 1)
         available = {"type": "Available", "status": "True" if ready >= wanted else "False"}
         progressing = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
         counts = {
-            "replicas": replicas,
+            "replicas": replicas + outdated,
             "updatedReplicas": replicas,
             "readyReplicas": ready,
             "availableReplicas": ready,

@@ -89,6 +89,8 @@ class Gateway:
             router.add_get(root + path, self._guarded(handler))
         router.add_get(root + "/v1/models", self._guarded(self._models))
         router.add_get(root + "/key/info", self._guarded(self._key_info))
+        router.add_get(root + "/key/list", self._guarded(self._list_keys))
+        router.add_post(root + "/key/update", self._guarded(self._update_key))
         router.add_post(root + "/key/generate", self._guarded(self._generate_key))
         router.add_post(root + "/key/delete", self._guarded(self._delete_keys))
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
@@ -155,6 +157,28 @@ class Gateway:
         )
         self._keys[key.token] = key
         return web.json_response(key.info() | {"key": key.token, "token": _hashed(key.token)})
+
+    async def _list_keys(self, request: web.Request) -> web.Response:
+        self._master_only(request)
+        page, size = (int(request.query.get(name, default)) for name, default in (("page", "1"), ("size", "10")))
+        now = datetime.now(UTC)
+        alive = [key for key in self._keys.values() if key.expires is None or key.expires > now]
+        shown = alive[(page - 1) * size : page * size]
+        full = request.query.get("return_full_object") == "true"
+        keys = [key.info() | {"token": _hashed(key.token)} if full else _hashed(key.token) for key in shown]
+        pages = -(-len(alive) // size)
+        return web.json_response({"keys": keys, "total_count": len(alive), "current_page": page, "total_pages": pages})
+
+    async def _update_key(self, request: web.Request) -> web.Response:
+        self._master_only(request)
+        asked = await request.json()
+        named = asked.get("key") or ""
+        found = next((key for token, key in self._keys.items() if named in {token, _hashed(token)}), None)
+        if found is None:
+            raise Refused(404, "not_found_error", f"Key not found: {named}")
+        if "models" in asked:
+            found.models = list(asked["models"] or [])
+        return web.json_response({"key": named, **found.info()})
 
     async def _delete_keys(self, request: web.Request) -> web.Response:
         self._master_only(request)

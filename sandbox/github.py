@@ -95,6 +95,7 @@ class GitHub(PullRequests):
                 web.get(page, self._show_list),
                 web.get(f"{page}/pulls", self._show_list),
                 web.get(f"{page}/pull/{{number:\\d+}}", self._show_pull),
+                web.get(f"{page}/blob/{{commit:[0-9a-f]+}}/{{path:.+}}", self._show_file),
                 web.post(f"{page}/pull/{{number:\\d+}}/{{action:.+}}", self._press),
             ]
         )
@@ -333,6 +334,13 @@ class GitHub(PullRequests):
         pulls = sorted(self._pulls.values(), key=lambda pull: -pull.number)
         rows = [(pull.number, pull.title, shown_state(pull)) for pull in pulls]
         return web.Response(text=github_page.list_page(self.repository, rows), content_type="text/html")
+
+    async def _show_file(self, request: web.Request) -> web.Response:
+        commit, path = request.match_info["commit"], request.match_info["path"]
+        text = (await self.files_at(commit, path)).get(path)
+        if text is None:
+            raise web.HTTPNotFound(text=f"{path} is not at {commit[:9]}\n")
+        return web.Response(text=github_page.file_page(path, commit, text), content_type="text/html")
 
     async def _show_pull(self, request: web.Request) -> web.Response:
         pull = self._pulls.get(int(request.match_info["number"]))

@@ -32,6 +32,14 @@ button.primary { background: #1f883d; color: #fff; } button.danger { color: #cf2
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
+def file_page(path: str, commit: str, text: str) -> str:
+    """One file at a commit; `#L3` leads to its third line."""
+    lines = "".join(
+        f'<span id="L{number}">{number:>4}  {escape(line)}</span>' for number, line in enumerate(text.splitlines(), 1)
+    )
+    return _document(path, f"<h1>{escape(path)}</h1><p>at <code>{commit[:10]}</code></p><pre class=file>{lines}</pre>")
+
+
 def pull_page(
     *,
     number: int,

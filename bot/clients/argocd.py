@@ -203,6 +203,21 @@ class ArgoCD:
                 f"Look at the Application in Argo CD, then try again."
             ) from e
 
+    async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
+        """Returns when there is no such Application any more: with its finalizer, its resources went before it."""
+
+        async def look(applications: View) -> bool | None:
+            return None if applications else True
+
+        try:
+            async with asyncio.timeout(timeout):
+                await self._kube.follow(self._only(name), look=look)
+        except TimeoutError as e:
+            raise SyncFailed(
+                f"Application {name} is still there after {timeout:.0f} s. Does its ApplicationSet prune? "
+                f"Delete it in Argo CD, with its resources."
+            ) from e
+
     async def _ask(self, found: KubeObject, revision: str, actor: str) -> None:
         spec = found["spec"]
         sync: dict[str, Any] = {

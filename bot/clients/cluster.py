@@ -93,6 +93,14 @@ class Cluster:
         found = await self._kube.get(self._deployments, name)
         return _workload(found, await self._kube.list(Selection(self._services))) if found else None
 
+    async def workloads(self) -> dict[str, Workload]:
+        """Every Deployment of the namespace by name, in two requests however many there are."""
+        found, services = (
+            await self._kube.list(Selection(self._deployments)),
+            await self._kube.list(Selection(self._services)),
+        )
+        return {each.name: each for each in (_workload(deployment, services) for deployment in found)}
+
     async def gpu_workloads(self) -> tuple[Workload, ...]:
         """Every Deployment of the cluster that asks for a GPU with replicas above zero, whoever brought it up."""
         found = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
@@ -218,6 +226,35 @@ class Cluster:
                 raise
             log = await self._last_lines(pod) if (pod := boot.newest(seen)) else ""
             raise boot.never_ready(timeout, told[-1] if told else None, events, log) from e
+
+    async def wait_rolled_out(
+        self,
+        name: str,
+        *,
+        timeout: float,  # noqa: ASYNC109
+        namespace: str | None = None,
+        available: bool = True,
+    ) -> bool:
+        """Returns when every pod of a Deployment is of its newest template; no if there is no such Deployment.
+
+        As `kubectl rollout status` sees it. Without `available` the new pods need not be ready: of a model's way to
+        that, `wait_ready` tells more.
+        """
+        deployments = Collection("/apis/apps/v1", "deployments", namespace or self._home)
+        if await self._kube.get(deployments, name) is None:
+            return False
+
+        async def look(found: View) -> bool | None:
+            return True if all(_rolled_out(each, available) for each in found.values()) else None
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._kube.follow(Selection(deployments, fields=f"metadata.name={name}"), look=look)
+        except TimeoutError as e:
+            raise BotError(
+                f"Deployment {name} in namespace {deployments.namespace} did not roll out in {timeout:.0f} s. "
+                f"Look why: kubectl -n {deployments.namespace} describe deployment {name}."
+            ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
         """Returns when no pod of the model is left, so that its GPU is free."""
@@ -413,6 +450,15 @@ def _gpus(deployment: KubeObject) -> int:
 
 def _replicas(deployment: KubeObject) -> int:
     return int(deployment["spec"].get("replicas", 1))
+
+
+def _rolled_out(deployment: KubeObject, available: bool) -> bool:
+    """Whether the controller has seen the newest template, and no pod of an older one is left."""
+    status, wanted = deployment.get("status") or {}, _replicas(deployment)
+    if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+        return False
+    replaced = status.get("updatedReplicas", 0) >= wanted and status.get("replicas", 0) <= wanted
+    return replaced and (not available or int(status.get("availableReplicas", 0)) >= wanted)
 
 
 def _annotations(deployment: KubeObject) -> dict[str, str]:

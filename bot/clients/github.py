@@ -20,6 +20,7 @@ SYSTEM = "GitHub"
 PASSED = frozenset({"success", "neutral", "skipped"})
 
 Checks = Literal["none", "pending", "success", "failure"]
+_OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
 
 
 class MergeRefused(BotError):
@@ -42,6 +43,8 @@ class PullRequest(BaseModel, frozen=True):
     mergeable: bool | None
     checks: Checks
     failing: tuple[str, ...]
+    approved_by: tuple[str, ...]
+    rejected_by: tuple[str, ...]
     closed_by: str | None
     additions: int
     deletions: int
@@ -66,6 +69,7 @@ class GitHub:
         self._http = http
         self._repository = repository
         self._token = token
+        self._page: str | None = None
 
     async def find_pull(self, head_ref: str) -> PullRequest | None:
         """The newest pull request with this head branch, in any state."""
@@ -104,6 +108,7 @@ class GitHub:
         raw = (await self._ask("GET", f"/pulls/{number}")).json()
         merged = bool(raw.get("merged"))
         checks, failing = await self._checks(raw["head"]["sha"])
+        approved, rejected = await self._reviews(number)
         return PullRequest(
             number=raw["number"],
             url=raw["html_url"],
@@ -118,6 +123,8 @@ class GitHub:
             mergeable=raw.get("mergeable"),
             checks=checks,
             failing=failing,
+            approved_by=approved,
+            rejected_by=rejected,
             closed_by=await self._closed_by(number) if raw["state"] == "closed" and not merged else None,
             additions=raw.get("additions", 0),
             deletions=raw.get("deletions", 0),
@@ -149,6 +156,16 @@ class GitHub:
     async def delete_branch(self, ref: str) -> None:
         """Delete the branch; one that is gone already is fine (GitHub says 422 or 404)."""
         await self._ask("DELETE", f"/git/refs/heads/{quote(ref)}", tolerate=(404, 422))
+
+    async def describe(self, number: int, title: str, body: str) -> None:
+        """Give the pull request another title and body."""
+        await self._ask("PATCH", f"/pulls/{number}", json={"title": title, "body": body})
+
+    async def file_url(self, commit: str, path: str, line: int) -> str:
+        """Where people read a file at a commit, at a line."""
+        if self._page is None:
+            self._page = str((await self._ask("GET", "")).json()["html_url"])
+        return f"{self._page}/blob/{commit}/{quote(path)}#L{line}"
 
     async def comment(self, number: int, body: str) -> None:
         """Write a comment under the pull request."""
@@ -186,6 +203,15 @@ class GitHub:
         issue = await self._ask("GET", f"/issues/{number}", tolerate=(404,))
         return _login(body(issue).get("closed_by"))
 
+    async def _reviews(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Who approved and who asked for changes on GitHub: the last opinion of each counts, a comment is none."""
+        last: dict[str, str] = {}
+        for review in await self._pages(f"/pulls/{number}/reviews"):
+            if review.get("state") in _OPINIONS and (who := _login(review.get("user"))):
+                last[who] = review["state"]
+        approved = tuple(sorted(who for who, opinion in last.items() if opinion == "APPROVED"))
+        return approved, tuple(sorted(who for who, opinion in last.items() if opinion == "CHANGES_REQUESTED"))
+
     async def _checks(self, sha: str) -> tuple[Checks, tuple[str, ...]]:
         """Check runs (Actions, Apps) and commit statuses (older CI) as one answer, with the names that fail."""
         outcomes: dict[str, str] = {}
@@ -203,13 +229,19 @@ class GitHub:
 
     async def _all(self, path: str, field: str) -> list[dict[str, Any]]:
         """Every entry of a paged list inside an object."""
-        entries: list[dict[str, Any]] = []
-        page = 1
+        return [entry for answer in await self._answers(path) for entry in answer.get(field, [])]
+
+    async def _pages(self, path: str) -> list[dict[str, Any]]:
+        """Every entry of a paged list."""
+        return [entry for answer in await self._answers(path) for entry in answer]
+
+    async def _answers(self, path: str) -> list[Any]:
+        answers, page = [], 1
         while True:
             response = await self._ask("GET", path, params={"per_page": "100", "page": str(page)})
-            entries += response.json().get(field, [])
+            answers.append(response.json())
             if "next" not in response.links:
-                return entries
+                return answers
             page += 1
 
     async def _ask(

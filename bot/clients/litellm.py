@@ -1,6 +1,7 @@
 """The gateway, as a tenant sees it: a virtual key for one alias, an answer by alias, and what it cost.
 
-Speaks LiteLLM's proxy API (1.106). The master key mints and deletes virtual keys and lists the aliases, nothing else.
+Speaks LiteLLM's proxy API (1.106). The master key mints, deletes and lists virtual keys, lets them call another alias,
+and lists the aliases, nothing else. A tenant's key is known here by its hash and its name alone, never by its secret.
 """
 
 import asyncio
@@ -20,7 +21,12 @@ from bot.clients.vllm import ANSWER_TIMEOUT, Kind, trial_request
 from bot.errors import BotError, StokerError, Unavailable
 
 SYSTEM = "LiteLLM"
+_OWN = "stoker-smoke-"
 NO_DATABASE = "LiteLLM has no database, so it knows no virtual keys: set DATABASE_URL for it, or leave this test out."
+
+# What a key's list of models may hold beside aliases (docs: "virtual keys", special models).
+_EVERYTHING = frozenset({"all-proxy-models", "all-team-models", "*"})
+_PAGE = 100
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +44,19 @@ class GatewayAnswer(BaseModel, frozen=True):
     """Of the question and the answer together."""
 
 
+class TenantKey(BaseModel, frozen=True):
+    """A virtual key of a tenant: its hash, which is how LiteLLM is told which key is meant, and what it may call."""
+
+    hash: str
+    name: str
+    owner: str
+    models: tuple[str, ...]
+
+    def reaches(self, alias: str) -> bool:
+        """Whether the key may call the alias. No list, or a group of models, is not the key's own narrow list."""
+        return not self.models or alias in self.models or any(model in _EVERYTHING for model in self.models)
+
+
 class LiteLLM:
     """The gateway at one address."""
 
@@ -49,7 +68,7 @@ class LiteLLM:
     @asynccontextmanager
     async def virtual_key(self, alias: str, *, budget: float, duration: str) -> AsyncIterator[SecretStr]:
         """A key for this alias alone, with a budget in dollars and a life such as `5m`; always deleted on exit."""
-        key_alias = f"stoker-smoke-{alias}-{secrets.token_hex(6)}"
+        key_alias = f"{_OWN}{alias}-{secrets.token_hex(6)}"
         try:
             key = await self._mint(alias, key_alias, budget, duration)
         except (Unavailable, asyncio.CancelledError):
@@ -94,6 +113,30 @@ class LiteLLM:
         refuse_if_busy(SYSTEM, response)
         said = body(response).get("db")
         return None if said is None else said == "connected"
+
+    async def tenant_keys(self) -> tuple[TenantKey, ...]:
+        """Every virtual key that is alive, the bot's own aside."""
+        found: list[TenantKey] = []
+        page, pages = 1, 1
+        while page <= pages:
+            master = await self._master_key()
+            query = {"return_full_object": "true", "status": "active", "size": str(_PAGE), "page": str(page)}
+            response = await send(
+                self._http, SYSTEM, "GET", f"{self._base_url}/key/list", params=query, headers=bearer(master)
+            )
+            _refuse(response, master)
+            answer = body(response)
+            found += [_tenant_key(each) for each in answer.get("keys") or () if isinstance(each, dict)]
+            page, pages = page + 1, int(answer.get("total_pages") or 1)
+        return tuple(key for key in found if not key.name.startswith(_OWN))
+
+    async def let_call(self, key: TenantKey, alias: str) -> None:
+        """Add the alias to what a key may call; nothing changes for a key that reaches it already."""
+        if key.reaches(alias):
+            return
+        master = await self._master_key()
+        asked = {"key": key.hash, "models": [*key.models, alias]}
+        _refuse(await self._post("/key/update", master, asked), master)
 
     async def _mint(self, alias: str, key_alias: str, budget: float, duration: str) -> SecretStr:
         master = await self._master_key()
@@ -145,6 +188,20 @@ def _refuse(response: httpx.Response, key: SecretStr) -> None:
         raise BotError(NO_DATABASE)
     refuse_if_busy(SYSTEM, response, key)
     raise BotError(f"LiteLLM refused the request: {error_message(response, key)}.")
+
+
+def _tenant_key(about: dict[str, Any]) -> TenantKey:
+    owner = about.get("user_id") or about.get("team_id") or ""
+    token = str(about.get("token") or "")
+    if token.startswith("sk-"):
+        raise BotError("LiteLLM lists keys by their secret instead of their hash: look at its version.")
+    return TenantKey(
+        hash=token,
+        # Not its key_name, which ends in the secret's last characters.
+        name=str(about.get("key_alias") or f"#{token[:8]}"),
+        owner=str(owner),
+        models=tuple(str(model) for model in about.get("models") or ()),
+    )
 
 
 def _text(answer: dict[str, Any]) -> str:

@@ -1,11 +1,14 @@
-"""The endpoints as the platform repo has them."""
+"""The endpoints as the platform repo has them, and as the cluster runs them."""
 
 import asyncio
 from difflib import get_close_matches
 
+from bot.clients.argocd import Application
+from bot.clients.cluster import Workload
 from bot.errors import BotError
 from bot.services import Services
 from bot.views import code, escape
+from bot.views.endpoints import EndpointState, State
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.tree import ManifestError
 
@@ -33,3 +36,40 @@ async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoin
     near = get_close_matches(model, names, n=1)
     hint = f"Did you mean {code(near[0])}?" if near else f"There are: {', '.join(code(n) for n in names) or 'none'}."
     raise UnknownModel(f"Unknown model {code(model)}. {hint}")
+
+
+async def endpoint_states(svc: Services, commit: str) -> tuple[EndpointState, ...]:
+    """Every endpoint joined with the cluster; one request for each kind of thing, however many endpoints there are."""
+    found = await all_endpoints(svc, commit)
+    applications = {app.name: app for app in await svc.argocd.list()}
+    workloads = await svc.cluster.workloads()
+    leases = {lease.model: lease for lease in await svc.leases.held()}
+    pulls = {op.request.model: op.plan.pull for op in await svc.store.open() if op.plan and op.plan.pull}
+    runs = await svc.store.smoke_runs()
+    return tuple(
+        EndpointState(
+            endpoint=endpoint,
+            state=_state(workloads.get(endpoint.name)),
+            sync=app.sync if (app := applications.get(endpoint.application)) else "no Application",
+            drift=_drift(endpoint, app, workloads.get(endpoint.name)),
+            lease=leases.get(endpoint.name),
+            pull=pulls.get(endpoint.name),
+            smoke=runs.get(endpoint.name),
+        )
+        for endpoint in found
+    )
+
+
+def _state(workload: Workload | None) -> State:
+    if workload is None:
+        return "not deployed"
+    if not workload.replicas:
+        return "down"
+    return "up" if workload.ready_replicas else "booting"
+
+
+def _drift(endpoint: ModelEndpoint, app: Application | None, workload: Workload | None) -> str:
+    """How the cluster differs from the main branch; empty when it does not."""
+    if workload and workload.served_name and workload.served_name != endpoint.served_name:
+        return f"the cluster has {workload.served_name}"
+    return "not synced with the main branch" if app and workload and app.sync == "OutOfSync" else ""

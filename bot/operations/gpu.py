@@ -2,8 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from bot.clients import boot
-from bot.domain import Kind, Lease, Node, Operation, Phase, Plan, Status, cost
+from bot.domain import Kind, Lease, Node, Operation, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy, GpuQueued, LeaseMoved
@@ -15,25 +14,21 @@ from bot.operations.life import (
     PlanMoved,
     attended,
     await_approval,
-    chronicle,
     enter,
     finish,
     hand_over_soon,
     insist,
     step,
+    told_on,
 )
 from bot.operations.queue import obstacle, refuse_if_taken, replace_instead, wait
 from bot.operations.receipt import close_session
 from bot.operations.reconcile import renew
 from bot.operations.replace import make_room, restore
-from bot.operations.smoke import smoke
+from bot.operations.smoke import SmokeFailed, run_smoke
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
-from bot.views import clock, code, escape, money
-
-
-class SmokeFailed(BotError):
-    """The model runs but does not answer as it should."""
+from bot.views import clock, code, money
 
 
 async def plan_up(svc: Services, op: Operation) -> None:
@@ -203,21 +198,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
         # Two that both found the GPU free, because Redis forgot one of them in between, see each other now.
         await refuse_if_taken(svc, model)
 
-    async def booted(told: tuple[boot.Phase, ...]) -> None:
-        ends = [*(phase.since for phase in told[1:]), None]
-        await chronicle(
-            svc,
-            op.id,
-            [
-                Phase(name=phase.name, began=phase.since, ended=end, detail=phase.detail)
-                for phase, end in zip(told, ends, strict=True)
-                if phase.name != "ready"
-            ],
-        )
-
     async def wait_ready() -> datetime:
         deadline = (await began() + svc.config.gpu.boot_limit) - svc.clock()
-        await svc.cluster.wait_ready(model, timeout=max(1.0, deadline.total_seconds()), progress=booted)
+        await svc.cluster.wait_ready(model, timeout=max(1.0, deadline.total_seconds()), progress=told_on(svc, op.id))
         return svc.clock()
 
     async def began() -> datetime:
@@ -258,21 +241,6 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
 def _settled_in(lease: Lease) -> Lease:
     """The model stays: whom it pushed aside is not coming back."""
     return lease.model_copy(update={"displaced": None})
-
-
-async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Operation:
-    """Test a running model, keep the evidence on the operation, and raise SmokeFailed if any test failed."""
-    endpoint = await known_endpoint(svc, commit, model)
-    workload = await svc.cluster.workload(model)
-    if workload is None:
-        raise BotError(f"The Deployment of {code(model)} has disappeared.")
-    results = await attended(svc, op_id, smoke(svc, workload, endpoint.alias))
-    op = await svc.store.update(op_id, lambda op: op.model_copy(update={"checks": results}), event="smoke tested")
-    failed = [check for check in results if not check.passed]
-    if failed:
-        more = f" ({len(failed)} of {len(results)} failed)" if len(failed) > 1 else ""
-        raise SmokeFailed(f"Smoke test failed: {escape(failed[0].name)} — {escape(failed[0].evidence)}{more}.")
-    return op
 
 
 async def refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:

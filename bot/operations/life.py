@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from docket import Retry
 
+from bot.clients import boot
 from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
 from bot.logs import about
@@ -63,7 +64,7 @@ def task_key(op: Operation) -> str:
         stretch = "close" if is_closing(op) else "present"
     elif op.status is Status.WAITING:
         stretch = "wait"
-    elif op.status is Status.REQUESTED and op.request.kind is not Kind.GPU_DOWN:
+    elif op.status is Status.REQUESTED and op.request.kind.approved:
         stretch = "plan"
     else:
         stretch = "run"
@@ -86,7 +87,9 @@ async def await_approval(svc: Services, op_id: str, plan: Plan, *, note: str = "
     limit = svc.config.approvals.pull_expire_after if plan.pull else svc.config.approvals.expire_after
     op = await svc.store.update(
         op_id,
-        lambda op: op.moved(Status.AWAITING, now, plan=plan, votes=(), phases=(), outcome=note, expires=now + limit),
+        lambda op: op.moved(
+            Status.AWAITING, now, plan=plan, votes=(), phases=(), outcome=note, failure="", expires=now + limit
+        ),
         event="awaiting approval" if not note else "approval void",
     )
     return await present(svc, op)
@@ -134,6 +137,8 @@ async def vote(
         pull = op.plan.pull if op.plan else None
         if approve and pull and not pull.merge_commit and pull.checks not in ("success", "none"):
             raise NotAllowed(f"The checks of pull request #{pull.number} have not passed yet.")
+        if approve and pull and not pull.merge_commit and pull.mergeable is False:
+            raise NotAllowed(f"Pull request #{pull.number} conflicts with the main branch, so it cannot be merged.")
         said = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
         op = op.model_copy(update={"votes": (*op.votes, said), "updated": now})
         if not approve:
@@ -156,8 +161,13 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
         if op.status.final:
             op.moved(Status.CANCELLED, now)
         insist(may_cancel(op, actor, people))
+        if op.status is Status.RUNNING and op.request.kind.changes:
+            raise NotAllowed(
+                "This is past the point of no return: the pull request is being merged and rolled out."
+                " When that is over, revert it to undo."
+            )
         if op.status is Status.RUNNING and op.request.kind is not Kind.GPU_UP:
-            raise NotAllowed("This is past the point of no return: the pull request is merged and rolling out.")
+            raise NotAllowed("This is running already and ends by itself; there is nothing to undo.")
         op = op.model_copy(update={"cancelled_by": actor, "updated": now})
         if op.status in (Status.RUNNING, Status.APPROVED) or _open_pull(op):
             return op
@@ -236,6 +246,21 @@ async def chronicle(svc: Services, op_id: str, phases: Sequence[Phase]) -> None:
     now = svc.clock()
     op = await svc.store.update(op_id, lambda op: op if op.status.final else op.with_phases(phases, now))
     await show_progress(svc, op)
+
+
+def told_on(svc: Services, op_id: str) -> Callable[[tuple[boot.Phase, ...]], Awaitable[None]]:
+    """What hears of a boot's phases and shows them, with the cluster's own times."""
+
+    async def booted(told: tuple[boot.Phase, ...]) -> None:
+        ends = [*(phase.since for phase in told[1:]), None]
+        phases = [
+            Phase(name=phase.name, began=phase.since, ended=end, detail=phase.detail)
+            for phase, end in zip(told, ends, strict=True)
+            if phase.name != "ready"
+        ]
+        await chronicle(svc, op_id, phases)
+
+    return booted
 
 
 async def note(svc: Services, op_id: str, title: str, text: str) -> None:

@@ -1,25 +1,27 @@
-"""From an approved pull request to a served model: merge, gateway, endpoint, proof."""
+"""From an approved pull request to what it promises: merged, the gateway and the endpoint brought to it, proven."""
 
 from collections.abc import Awaitable, Callable
 
-from bot.clients.argocd import Application
 from bot.clients.github import MergeRefused
-from bot.domain import Operation, Status
+from bot.domain import Kind, Operation, Plan, Pull, Status
 from bot.errors import BotError
-from bot.operations.endpoints import known_endpoint
-from bot.operations.gpu import run_smoke
-from bot.operations.life import await_approval, enter, finish, step
-from bot.operations.pulls import close, seen
+from bot.operations import keys
+from bot.operations.endpoints import all_endpoints
+from bot.operations.life import PlanMoved, await_approval, enter, finish, show_progress, step, told_on
+from bot.operations.pulls import close, displaced_by, planned_change, refuse_if_up, seen
+from bot.operations.smoke import run_smoke
 from bot.services import Services
 from bot.views import code
+from bot.views.rollout import revert_offer
+from manifests.contract import ModelEndpoint
+
+GATEWAY, ENDPOINT, REMOVAL = "Argo CD: the gateway", "Argo CD: the endpoint", "Argo CD: taking the endpoint down"
 
 
 async def roll_out(svc: Services, op: Operation) -> None:
-    """Merge exactly the approved head, wait for Argo CD, sync the endpoint. Safe to run again from the top."""
+    """Merge exactly the approved head and bring the platform to it. Safe to run again from the top."""
     if op.failure:
-        is_merged = bool(op.plan and op.plan.pull and op.plan.pull.merge_commit)
-        undone = "The pull request is merged; revert it to undo." if is_merged else "Nothing was merged."
-        await finish(svc, op.id, Status.FAILED, f"{op.failure} {undone}")
+        await _failed(svc, op)
         return
     now = svc.clock()
 
@@ -30,19 +32,45 @@ async def roll_out(svc: Services, op: Operation) -> None:
     if op.status is not Status.RUNNING:
         await close(svc, op)
         return
-    commit = await _merged(svc, op)
-    if commit:
-        await _deploy(svc, op, commit)
-
-
-async def _merged(svc: Services, op: Operation) -> str:
-    """The merge commit of the approved head; empty when the approval turned out to be void, and was asked anew."""
-    plan = op.plan
-    if plan is None or plan.pull is None:
+    if op.plan is None or op.plan.pull is None:
         raise BotError("This request has no pull request; ask again.")
-    if plan.pull.merge_commit:
-        return plan.pull.merge_commit
-    pull = plan.pull
+    await show_progress(svc, op)
+    try:
+        commit = op.plan.pull.merge_commit or await _merge(svc, op, op.plan, op.plan.pull)
+    except PlanMoved as moved:
+        fresh = seen(await svc.github.pull(op.plan.pull.number))
+        holder, displaced = await displaced_by(svc, op)
+        plan = op.plan.model_copy(update={"pull": fresh, "holder": holder, "displaced": displaced})
+        await await_approval(svc, op.id, plan, note=f"⚠️ {moved.message}")
+        return
+    await _deploy(svc, op, commit)
+
+
+async def _failed(svc: Services, op: Operation) -> None:
+    pull = op.plan.pull if op.plan else None
+    if op.plan is None or pull is None:
+        await finish(svc, op.id, Status.FAILED, f"{op.failure} Nothing was merged.")
+        return
+    if not pull.merge_commit:
+        await svc.store.forget_step(op.id, "checked")
+        note = f"⚠️ {op.failure} Nothing was rolled out; decide again, or cancel."
+        await await_approval(svc, op.id, op.plan, note=note)
+        return
+    if op.message and op.request.kind is not Kind.MODEL_REVERT:
+        # Before the end is told, so that a crash in between does not lose the button.
+        await svc.slack.post(f"{op.id}:revert", op.message.channel, revert_offer(op.id, pull), thread=op.message)
+    await finish(
+        svc,
+        op.id,
+        Status.FAILED,
+        f"{op.failure} <{pull.url}|Pull request #{pull.number}> is merged; revert it to undo.",
+    )
+
+
+async def _merge(svc: Services, op: Operation, plan: Plan, pull: Pull) -> str:
+    """The merge commit of the approved head. PlanMoved when what would be merged is no longer what was approved."""
+    # Once: after the merge, the main branch would not take the change a second time.
+    await svc.store.once(op.id, "checked", lambda: _refuse_if_moved(svc, op, plan), type(None))
 
     async def merge() -> str:
         return await svc.github.merge(pull.number, pull.head, f"Merge pull request #{pull.number}")
@@ -50,20 +78,29 @@ async def _merged(svc: Services, op: Operation) -> str:
     try:
         commit = await step(svc, op.id, "merging", merge, str)
     except MergeRefused as refused:
-        fresh = seen(await svc.github.pull(pull.number))
-        if fresh.head != pull.head:
-            note = "⚠️ The pull request got new commits after the approval, so it is void. Please decide again."
-            await await_approval(svc, op.id, plan.model_copy(update={"pull": fresh}), note=note)
-            return ""
-        raise refused
-
-    def noted(op: Operation) -> Operation:
-        return op.model_copy(
-            update={"plan": plan.model_copy(update={"pull": pull.model_copy(update={"merge_commit": commit})})}
-        )
-
-    await svc.store.update(op.id, noted, event="merged")
+        await svc.store.forget_step(op.id, "checked")
+        raise PlanMoved(f"{refused.message} The approval is void.") from refused
+    merged = plan.model_copy(update={"pull": pull.model_copy(update={"merge_commit": commit})})
+    await svc.store.update(op.id, lambda op: op.model_copy(update={"plan": merged}), event="merged")
     return commit
+
+
+async def _refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:
+    """PlanMoved when the main branch no longer takes the change, or it would interrupt somebody else than was said."""
+    if op.request.kind is Kind.MODEL_REMOVE:
+        await refuse_if_up(svc, op.request.model)
+    holder, _ = await displaced_by(svc, op)
+    if holder and holder != plan.holder:
+        raise PlanMoved(f"{code(op.request.model)} is up now, which the approval did not know of, so it is void.")
+    head = await svc.repository.head()
+    if head != plan.commit and plan.pull and plan.pull.head == plan.pushed:
+        try:
+            await planned_change(svc, op, head)
+        except BotError as refused:
+            raise PlanMoved(
+                f"The main branch moved ({plan.commit[:10]} → {head[:10]}) and no longer takes the change, so the"
+                f" approval is void: {refused.message}"
+            ) from refused
 
 
 async def _deploy(svc: Services, op: Operation, commit: str) -> None:
@@ -74,59 +111,101 @@ async def _deploy(svc: Services, op: Operation, commit: str) -> None:
         before = await svc.cluster.workload(model)
         return bool(before and before.replicas)
 
-    async def gateway() -> None:
-        if await svc.argocd.get(svc.config.litellm.application):
-            await _to_commit(svc, op, svc.config.litellm.application, commit, "Argo CD: the gateway")
-
-    async def endpoint() -> None:
-        wanted = await known_endpoint(svc, commit, model)
-        group = f"group-{wanted.group}"
-        if await svc.argocd.get(group):
-            await svc.argocd.refresh(group)
-        limit = svc.config.argocd.sync_limit.total_seconds()
-        await svc.argocd.wait_for(wanted.application, timeout=limit, until=lambda _: True)
-        await _to_commit(svc, op, wanted.application, commit, "Argo CD: the endpoint")
-
-    async def restarted() -> None:
-        async def quiet(_: object) -> None:
-            """The card shows one phase for the whole restart."""
-
-        await svc.cluster.wait_ready(model, timeout=svc.config.gpu.boot_limit.total_seconds(), progress=quiet)
-
-    running = await svc.store.once(op.id, "was up", was_up, bool)
-    await step(svc, op.id, "Argo CD: the gateway", gateway, type(None))
-    await step(svc, op.id, "Argo CD: the endpoint", endpoint, type(None))
-    served = code((await known_endpoint(svc, commit, model)).hf_id)
-    if running:
-        await step(svc, op.id, "restarting", restarted, type(None))
-
-        async def tested() -> None:
-            await run_smoke(svc, op.id, model, commit)
-
-        await step(svc, op.id, "smoke tests", tested, type(None))
+    up = await svc.store.once(op.id, "was up", was_up, bool)
+    await step(svc, op.id, GATEWAY, lambda: _gateway(svc, op, commit), type(None))
+    endpoint = next((each for each in await all_endpoints(svc, commit) if each.name == model), None)
+    if endpoint is None:
+        await step(svc, op.id, REMOVAL, lambda: _removed(svc, op), type(None))
+        await finish(svc, op.id, Status.SUCCEEDED, f"{code(model)} is removed, with its volume and the weights in it.")
+        return
+    await step(svc, op.id, ENDPOINT, lambda: _endpoint(svc, op, endpoint, commit), type(None))
+    if op.plan and endpoint.alias not in {each.alias for each in await all_endpoints(svc, op.plan.commit)}:
+        await keys.offer(svc, op, endpoint.alias)
+    served = code(endpoint.hf_id)
+    if up:
+        await _proven(svc, op, endpoint, commit)
         outcome = f"{code(model)} now serves {served} and answers."
-    else:
+    elif endpoint.gpus:
         outcome = f"{code(model)} is rolled out, serving {served}, and is at zero. `/gpu up {model}` lights it."
+    else:
+        await _proven(svc, op, endpoint, commit)
+        outcome = f"{code(model)} is rolled out, serves {served} and answers."
     await finish(svc, op.id, Status.SUCCEEDED, outcome)
 
 
-async def _to_commit(svc: Services, op: Operation, application: str, commit: str, phase: str) -> Application:
-    """Bring an Application to the commit: one that syncs by itself is refreshed and waited for, another is synced."""
+async def _gateway(svc: Services, op: Operation, commit: str) -> None:
+    """LiteLLM at the merge commit, and its pods rolled: until then tenants are served by the old configuration."""
+    gateway, limit = svc.config.litellm, svc.config.argocd.sync_limit.total_seconds()
+    if await svc.argocd.get(gateway.application) is None:
+        await enter(svc, op.id, GATEWAY, f"Argo CD has no Application {gateway.application}: nothing to sync")
+        return
+    await _to_commit(svc, op, gateway.application, commit, GATEWAY)
+    await enter(svc, op.id, GATEWAY, "waiting until its pods are rolled")
+    if not await svc.cluster.wait_rolled_out(gateway.deployment, namespace=gateway.namespace, timeout=limit):
+        await enter(svc, op.id, GATEWAY, f"there is no Deployment {gateway.namespace}/{gateway.deployment} to wait for")
+
+
+async def _endpoint(svc: Services, op: Operation, endpoint: ModelEndpoint, commit: str) -> None:
+    """The endpoint's Application, which its ApplicationSet may have to make first, at the merge commit."""
     limit = svc.config.argocd.sync_limit.total_seconds()
+    await _refresh_group(svc, endpoint.group)
+    await svc.argocd.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
+    await _to_commit(svc, op, endpoint.application, commit, ENDPOINT)
+
+
+async def _removed(svc: Services, op: Operation) -> None:
+    """The Application goes, and with it by its finalizer the Deployment, the Service and the volume."""
+    model, limit = op.request.model, svc.config.argocd.sync_limit.total_seconds()
+    before = await all_endpoints(svc, op.plan.commit) if op.plan else ()
+    for endpoint in (each for each in before if each.name == model and each.application):
+        await _refresh_group(svc, endpoint.group)
+        await svc.argocd.wait_gone(endpoint.application, timeout=limit)
+    if await svc.cluster.workload(model):
+        raise BotError(
+            f"The Application of {code(model)} is gone, but its Deployment is still there: it had no finalizer."
+            f" Delete it: kubectl -n {svc.config.platform.namespace} delete deployment {model}."
+        )
+
+
+async def _refresh_group(svc: Services, group: str) -> None:
+    """The Application of the group makes and prunes those of its endpoints, where a platform has one."""
+    name = svc.config.argocd.group_application.format(group=group)
+    if await svc.argocd.get(name):
+        await svc.argocd.refresh(name)
+
+
+async def _proven(svc: Services, op: Operation, endpoint: ModelEndpoint, commit: str) -> None:
+    """Its new pods come up and answer."""
+    model, limit = op.request.model, svc.config.gpu.boot_limit.total_seconds()
+
+    async def restarted() -> None:
+        await svc.cluster.wait_rolled_out(model, timeout=limit, available=not endpoint.gpus)
+        if endpoint.gpus:
+            await svc.cluster.wait_ready(model, timeout=limit, progress=told_on(svc, op.id))
+
+    async def tested() -> None:
+        await run_smoke(svc, op.id, model, commit)
+
+    await step(svc, op.id, "restarting", restarted, type(None))
+    await step(svc, op.id, "smoke tests", tested, type(None))
+
+
+async def _to_commit(svc: Services, op: Operation, application: str, commit: str, phase: str) -> None:
+    """Bring an Application to the commit: one that syncs by itself is refreshed and waited for, another is synced."""
+    limit, tell = svc.config.argocd.sync_limit.total_seconds(), _teller(svc, op.id, phase)
 
     async def includes(revision: str) -> bool:
         return await svc.repository.includes(revision, commit)
 
     found = await svc.argocd.get(application)
     if found is None or not found.automated:
-        return await svc.argocd.sync(
-            application, commit, actor=op.request.actor, timeout=limit, tell=_tell(svc, op.id, phase)
-        )
+        await svc.argocd.sync(application, commit, actor=op.request.actor, timeout=limit, tell=tell)
+        return
     await svc.argocd.refresh(application)
-    return await svc.argocd.wait_synced(application, includes=includes, timeout=limit, tell=_tell(svc, op.id, phase))
+    await svc.argocd.wait_synced(application, includes=includes, timeout=limit, tell=tell)
 
 
-def _tell(svc: Services, op_id: str, phase: str) -> Callable[[str], Awaitable[None]]:
+def _teller(svc: Services, op_id: str, phase: str) -> Callable[[str], Awaitable[None]]:
     async def tell(message: str) -> None:
         await enter(svc, op_id, phase, message)
 

@@ -1,4 +1,7 @@
-"""The smoke tests: does the model answer, directly and by its alias through the gateway, and as well as the last time?"""
+"""The smoke tests: does the model answer, directly and by its alias through the gateway, and as well as the last time?
+
+They are the last step of a bring-up and of a roll-out, and an operation of their own (`/model smoke`).
+"""
 
 import time
 from collections.abc import Awaitable
@@ -8,12 +11,66 @@ from pydantic import SecretStr
 from bot.clients.cluster import Kind as EndpointKind
 from bot.clients.cluster import Workload
 from bot.clients.vllm import Answer, fim_prompt
-from bot.domain import Check, Own, SmokeRun
+from bot.domain import Check, Operation, Own, SmokeOutcome, SmokeRun, Status
 from bot.errors import BotError, Unavailable
+from bot.operations.endpoints import known_endpoint
+from bot.operations.life import NotAllowed, attended, finish, insist, step
+from bot.policy import may_request
 from bot.services import Services
+from bot.views import code, escape
 
 _NOTICEABLE = 0.25
 """Seconds below which a difference is noise."""
+
+
+class SmokeFailed(BotError):
+    """The model runs but does not answer as it should."""
+
+
+async def refuse_untestable(svc: Services, model: str) -> None:
+    """Refuse to test what is not running."""
+    await known_endpoint(svc, await svc.repository.head(), model)
+    workload = await svc.cluster.workload(model)
+    if workload is None or not workload.ready_replicas:
+        state = "is booting: it is tested when it is ready" if workload and workload.replicas else "is down"
+        raise NotAllowed(
+            f"{code(model)} {state}, so there is nothing to test. `/gpu up {model}` brings it up and tests it."
+        )
+
+
+async def smoke_now(svc: Services, op: Operation) -> None:
+    """Smoke-test a running endpoint because somebody asked. Safe to run again from the top."""
+    model, now = op.request.model, svc.clock()
+    if op.failure:
+        await finish(svc, op.id, Status.FAILED, op.failure)
+        return
+    if op.status is Status.REQUESTED:
+        insist(may_request(op.request.actor, await svc.people(), svc.config))
+        await refuse_untestable(svc, model)
+        op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now), event="started")
+
+    async def tested() -> None:
+        await run_smoke(svc, op.id, model, await svc.repository.head())
+
+    await step(svc, op.id, "smoke tests", tested, type(None))
+    await finish(svc, op.id, Status.SUCCEEDED, f"{code(model)} answers; all smoke tests passed.")
+
+
+async def run_smoke(svc: Services, op_id: str, model: str, commit: str) -> Operation:
+    """Test a running model, keep the evidence on the operation, and raise SmokeFailed if any test failed."""
+    endpoint = await known_endpoint(svc, commit, model)
+    workload = await svc.cluster.workload(model)
+    if workload is None:
+        raise BotError(f"The Deployment of {code(model)} has disappeared.")
+    results = await attended(svc, op_id, smoke(svc, workload, endpoint.alias))
+    op = await svc.store.update(op_id, lambda op: op.model_copy(update={"checks": results}), event="smoke tested")
+    failed = [check for check in results if not check.passed]
+    outcome = SmokeOutcome(at=svc.clock(), commit=commit, failed=tuple(check.name for check in failed))
+    await svc.store.note_smoke(model, outcome)
+    if failed:
+        more = f" ({len(failed)} of {len(results)} failed)" if len(failed) > 1 else ""
+        raise SmokeFailed(f"Smoke test failed: {escape(failed[0].name)} — {escape(failed[0].evidence)}{more}.")
+    return op
 
 
 async def smoke(svc: Services, workload: Workload, alias: str) -> tuple[Check, ...]:

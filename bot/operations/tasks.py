@@ -10,7 +10,7 @@ from structlog.contextvars import bind_contextvars
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import down, gpu, life, pulls, queue, receipt, rollout, tenure
+from bot.operations import down, gpu, life, pulls, queue, receipt, rollout, smoke, tenure
 from bot.operations import home as homes
 from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
@@ -51,7 +51,9 @@ async def _work(svc: Services, op: Operation) -> None:
             await (tenure.plan_extend(svc, op) if op.status is Status.REQUESTED else tenure.extend(svc, op))
         case Kind.GPU_RELEASE:
             await (tenure.plan_release(svc, op) if op.status is Status.REQUESTED else tenure.release(svc, op))
-        case Kind.MODEL_ADD | Kind.MODEL_SWAP:
+        case Kind.MODEL_SMOKE:
+            await smoke.smoke_now(svc, op)
+        case Kind.MODEL_ADD | Kind.MODEL_SWAP | Kind.MODEL_REMOVE | Kind.MODEL_REVERT:
             await (pulls.propose(svc, op) if op.status is Status.REQUESTED else rollout.roll_out(svc, op))
         case _:
             assert_never(op.request.kind)
@@ -64,7 +66,7 @@ async def expire(op_id: str, svc: Services = Depends(services), retry: Retry = _
 
 async def follow(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Look at one pull request, because GitHub said that it changed."""
-    await pulls.follow(svc, await svc.store.load(op_id))
+    await _look(svc, await svc.store.load(op_id))
 
 
 async def sweep(
@@ -91,7 +93,15 @@ async def poll_pulls(
     perpetual.after(svc.config.github.poll_every)
     for op in await svc.store.open():
         if op.plan and op.plan.pull:
-            await pulls.follow(svc, op)
+            await _look(svc, op)
+
+
+async def _look(svc: Services, op: Operation) -> None:
+    """Follow one pull request; what cannot be seen now is looked at again at the next poll."""
+    try:
+        await pulls.follow(svc, op)
+    except (BotError, Unavailable) as error:
+        log.warning("pull request not followed", op=op.id, model=op.request.model, error=str(error))
 
 
 async def hand_over(

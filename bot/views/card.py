@@ -47,6 +47,8 @@ COURSE: Mapping[Kind, tuple[str, ...]] = {
     Kind.GPU_RELEASE: ("scaling to zero", "waiting until the pod is gone"),
     Kind.MODEL_ADD: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
     Kind.MODEL_SWAP: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
+    Kind.MODEL_REMOVE: ("merging", "Argo CD: the gateway", "Argo CD: taking the endpoint down"),
+    Kind.MODEL_SMOKE: ("smoke tests",),
 }
 """The phases that an operation usually goes through, as the operations name them: those to come are shown too."""
 
@@ -83,6 +85,12 @@ def title(op: Operation) -> str:
             return f"Add {model}, serving {op.request.hf_id}"
         case Kind.MODEL_SWAP:
             return f"Swap {model} to {op.request.hf_id}"
+        case Kind.MODEL_REMOVE:
+            return f"Remove {model}"
+        case Kind.MODEL_REVERT:
+            return f"Revert the last change of {model}"
+        case Kind.MODEL_SMOKE:
+            return f"Smoke-test {model}"
         case _:
             assert_never(op.request.kind)
 
@@ -175,6 +183,8 @@ def _plan(op: Operation) -> Blocks:
     blocks = [section(_whose(op.request.kind, plan.lease))] if plan.lease else []
     blocks += fields([f"*{label}*\n{value}" for label, value in rows])
     blocks += [section(text) for text in pull]
+    if plan.displaced:
+        blocks.append(section(f"⚠️ {cut(plan.displaced, 1000)}"))
     if plan.warnings:
         shown = [f"⚠️ {inline(text, 350)}" for text in plan.warnings[:_WARNINGS]]
         more = len(plan.warnings) - len(shown)
@@ -202,6 +212,10 @@ def _pull(pull: Pull) -> str:
         "failure": "checks failed" + (f": {inline(', '.join(pull.failing), 300)}" if pull.failing else ""),
     }
     line = f"{link} at {code(pull.head[:10])} — {words.get(pull.checks, pull.checks)}"
+    if pull.approved_by:
+        line += f", approved on GitHub by {inline(', '.join(pull.approved_by), 200)}"
+    if pull.rejected_by:
+        line += f"\n⚠️ On GitHub {inline(', '.join(pull.rejected_by), 200)} asked for changes."
     if pull.mergeable is False:
         line += "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel and ask again."
     return line
@@ -320,7 +334,7 @@ def _no_return(op: Operation, op_id: str) -> str:
     match op.request.kind:
         case Kind.GPU_UP:
             until = "Cancel works while it boots; after that, `/gpu down`."
-        case Kind.MODEL_ADD | Kind.MODEL_SWAP:
+        case kind if kind.changes:
             until = "Cancel works until the merge; after that, a revert."
         case _:
             until = ""

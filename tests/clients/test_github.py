@@ -60,6 +60,7 @@ class Remote:
         self.wire.answers["PATCH", path] = self.patch
         self.wire.answers["PUT", f"{path}/merge"] = self.merge
         self.wire.on("POST", f"{REPO}/issues/{number}/labels", [])
+        self.wire.on("GET", f"{path}/reviews", [])
         return web.json_response(pull, status=201)
 
     async def patch(self, request: web.Request, asked: Any) -> web.Response:
@@ -184,6 +185,24 @@ async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> N
 
     remote.wire.answers["GET", f"{REPO}/commits/{HEAD}/check-runs"] = pages
     assert (await github.pull(1)).failing == ("run 2",)
+
+
+async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: GitHub) -> None:
+    """A comment is no opinion, and a dismissed one is none any more."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    said = [("ann", "CHANGES_REQUESTED"), ("bob", "APPROVED"), ("ann", "APPROVED"), ("ann", "COMMENTED")]
+    said += [("cy", "CHANGES_REQUESTED"), ("dee", "APPROVED"), ("dee", "DISMISSED")]
+    reviews = [{"user": {"login": who}, "state": state} for who, state in said]
+    remote.wire.on("GET", f"{REPO}/pulls/1/reviews", reviews)
+    pull = await github.pull(1)
+    assert (pull.approved_by, pull.rejected_by) == (("ann", "bob"), ("cy",))
+
+
+async def test_a_file_is_linked_where_people_read_it(remote: Remote, github: GitHub) -> None:
+    """On the repository's own page, at the commit and the line."""
+    remote.wire.on("GET", REPO, {"html_url": "https://github.example/acme/platform"})
+    url = await github.file_url(HEAD, "serving/coder chat/pvc.yaml", 7)
+    assert url == f"https://github.example/acme/platform/blob/{HEAD}/serving/coder%20chat/pvc.yaml#L7"
 
 
 async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: GitHub) -> None:

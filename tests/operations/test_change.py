@@ -1,16 +1,296 @@
-"""From `/model add` and `/model swap` to a served model, and everything that can come between."""
+"""From `/model add`, `swap` and `remove` to a served model, and everything that can come between."""
 
+import asyncio
+import base64
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.clients.wire import client
 from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
 
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+async def work_of(it: Platform) -> Path:
+    """A person's clone, which may push to the remote."""
+    work = it.directory / "work"
+    if not work.exists():
+        await asyncio.to_thread(git, "clone", "-q", str(it.remote), str(work), cwd=it.directory)
+        for key, value in {"user.name": "octocat", "user.email": "octocat@example.com"}.items():
+            git("config", key, value, cwd=work)
+    return work
+
+
+async def pushes(it: Platform, branch: str, path: str, old: str, new: str) -> None:
+    """Somebody changes a file on a branch, with git and not through the bot."""
+    work = await work_of(it)
+    git("fetch", "-q", "origin", cwd=work)
+    git("checkout", "-q", "-B", branch, f"origin/{branch}", cwd=work)
+    text = (work / path).read_text()
+    assert old in text
+    (work / path).write_text(text.replace(old, new))
+    git("commit", "-qam", f"change {path}", cwd=work)
+    remote = it.github.git_url.replace("http://", f"http://x-access-token:{it.github.token}@")
+    await asyncio.to_thread(git, "push", "-q", remote, f"HEAD:{branch}", cwd=work)
+
+
+async def proposed(it: Platform, command: str, *, number: int = 1) -> None:
+    await it.say("dev", command)
+    await it.sees(f"Pull request #{number}")
+    await it.github.checks("success")
+
+
+async def rolled_out(it: Platform, outcome: str) -> str:
+    await it.click("lead", "Approve & roll out")
+    return await it.sees(outcome)
+
+
+async def lit(it: Platform, model: str = "coder-chat") -> None:
+    await it.say("dev", f"/gpu up {model}")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+
+
+async def gateway(it: Platform, method: str, path: str, **asked: Any) -> Any:
+    """Ask LiteLLM as its administrator."""
+    secret = it.object("Secret", "litellm-secrets", "litellm")
+    assert secret
+    master = base64.b64decode(secret["data"]["PROXY_MASTER_KEY"]).decode()
+    async with client(it.serving.litellm_url) as http:
+        answer = await http.request(method, path, headers={"Authorization": f"Bearer {master}"}, **asked)
+    answer.raise_for_status()
+    return answer.json()
+
+
+async def tenant(it: Platform, name: str, models: list[str]) -> str:
+    minted = await gateway(it, "POST", "/key/generate", json={"key_alias": name, "models": models})
+    return str(minted["key"])
+
+
+async def callable_by(it: Platform, key: str) -> list[str]:
+    about = await gateway(it, "GET", "/key/info", params={"key": key})
+    return list(about["info"]["models"])
+
+
+async def aliases(it: Platform) -> set[str]:
+    return {model["id"] for model in (await gateway(it, "GET", "/v1/models"))["data"]}
 
 
 async def test_an_endpoint_is_added(platform: Platform) -> None:
-    """One pull request, one merge, one card."""
+    """One pull request, one merge, one card; the same request meanwhile answers with the same pull request."""
+    await platform.say("dev", f"/model add coder-mini {MINI}")
+    await platform.sees("Pull request #1")
+    await platform.say("lead", f"/model add coder-mini {MINI}")
+    await platform.sees("That is open already", user="lead")
+    await platform.say("lead", "/model swap coder-mini x/y")
+    await platform.sees("Unknown model", user="lead")
+    await platform.github.checks("success")
+    card = await rolled_out(platform, "coder-mini is rolled out")
+    assert platform.pull().merge_commit
+    assert platform.object("Deployment", "coder-mini")
+    assert len(platform.pulls) == 1
+    assert "is at zero" in card
+
+
+async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:
+    """The Application, its Deployment and the alias go; the revert of that brings all of them again."""
+    await proposed(platform, "/model remove coder-fim")
+    card = await platform.sees("Remove coder-fim")
+    assert "the volume coder-fim-model-cache" in card
+    await rolled_out(platform, "coder-fim is removed")
+    assert platform.object("Deployment", "coder-fim") is None
+    assert platform.object("PersistentVolumeClaim", "coder-fim-model-cache") is None
+    assert platform.object("Application", "coder-fim", "argocd") is None
+    assert "coder-fim" not in await aliases(platform)
+    await platform.say("dev", "/model list")
+    assert "coder-fim" not in await platform.sees("2 endpoints")
+
+
+async def test_what_is_up_is_not_removed(platform: Platform) -> None:
+    """Not asked for, and not merged when it came up after the request."""
+    await proposed(platform, "/model remove coder-chat")
+    await lit(platform)
+    await platform.click("lead", "Approve & roll out")
+    await platform.sees("bring it down first")
+    assert platform.pull().merge_commit is None
+    await platform.say("lead", "/model remove coder-chat")
+    await platform.sees("is up, and @dev holds the GPU with it: bring it down first", user="lead")
+
+
+async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> None:
+    """The card says whose traffic stops; after the merge it restarts with the new model and proves that it answers."""
+    await lit(platform)
+    await proposed(platform, f"/model swap coder-chat {BIG}")
+    card = await platform.sees("until it is ready again")
+    assert "@dev holds it" in card
+    card = await rolled_out(platform, "now serves")
+    assert "Qwen2.5-Coder-14B" in card
+    deployment = platform.object("Deployment", "coder-chat")
+    assert deployment
+    assert BIG in str(deployment["spec"]["template"])
+    assert deployment["spec"]["replicas"] == 1
+    await platform.say("dev", "/gpu status")
+    await platform.sees("coder-chat")
+
+
+async def test_an_approval_is_void_when_the_endpoint_came_up_meanwhile(tmp_path: Path, redis_url: str) -> None:
+    """Whoever approved did not know that somebody uses it."""
+    async with opened(tmp_path, redis_url, settings={"github": {"poll_every": "1h"}}) as it:
+        await proposed(it, f"/model swap coder-chat {BIG}")
+        await it.sees("checks passed")
+        await it.cluster.scale("coder-chat", 1)
+        await it.click("lead", "Approve & roll out")
+        await it.sees("so it is void")
+        assert it.pull().merge_commit is None
+
+
+async def test_a_failed_smoke_test_offers_the_revert(platform: Platform) -> None:
+    """One click opens the pull request that takes the swap back; another says that it is there."""
+    await lit(platform)
+    await proposed(platform, f"/model swap coder-chat {BIG}")
+    platform.faults.add("smoke-fails")
+    await platform.click("lead", "Approve & roll out")
+    await platform.sees("revert it to undo")
+    platform.faults.discard("smoke-fails")
+    await platform.click("dev", "Revert")
+    await platform.sees("Pull request #2")
+    await platform.click("dev", "Revert")
+    await platform.sees("That is open already")
+    assert len(platform.pulls) == 2
+    changed = await platform.github.repo.changes(platform.pull(2).base_sha, platform.pull(2).head_sha)
+    assert {change.path for change in changed} == {
+        change.path
+        for change in await platform.github.repo.changes(platform.pull(1).base_sha, platform.pull(1).head_sha)
+    }
+    await platform.github.checks("success")
+    await rolled_out(platform, "now serves Qwen/Qwen2.5-Coder-7B-Instruct-AWQ")
+
+
+async def test_a_merge_by_hand_leaves_the_sync_to_approve(platform: Platform) -> None:
+    """The bot notices, and merges nothing itself."""
     await platform.say("dev", f"/model add coder-mini {MINI}")
     await platform.sees("Pull request #1")
     await platform.github.checks("success")
-    await platform.click("lead", "Approve & roll out")
+    await platform.github.merge()
+    await platform.sees("merged by octocat")
+    await platform.click("lead", "Approve")
     await platform.sees("coder-mini is rolled out")
-    assert platform.pull().merge_commit
-    assert platform.object("Deployment", "coder-mini")
+
+
+async def test_a_cancelled_change_leaves_nothing(platform: Platform) -> None:
+    """The pull request is closed and its branch deleted."""
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    await platform.click("dev", "Cancel")
+    await platform.sees("is closed and its branch deleted")
+    assert platform.pull().state == "closed"
+    assert [branch for branch in await platform.github.repo.heads() if branch.startswith("stoker/")] == []
+
+
+async def test_a_change_that_is_closed_on_github_ends(platform: Platform) -> None:
+    """The card says by whom."""
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    await platform.github.close()
+    await platform.sees("was closed on GitHub by octocat")
+
+
+async def test_failing_checks_take_the_button_away(platform: Platform) -> None:
+    """And a late click on it is refused."""
+    await platform.say("dev", f"/model add coder-mini {MINI}")
+    await platform.sees("Pull request #1")
+    await platform.github.checks("failure")
+    card = await platform.sees("checks failed: ci")
+    assert "Approve & roll out" not in card
+
+
+async def test_new_commits_void_the_approvals(tmp_path: Path, redis_url: str) -> None:
+    """With two approvals wanted and one given, the first counts no more when the head moves."""
+    async with opened(tmp_path, redis_url, settings={"approvals": {"quorum": 2}}) as it:
+        await proposed(it, f"/model add coder-mini {MINI}")
+        await it.click("lead", "Approve & roll out")
+        await it.sees("Approved by @lead")
+        await pushes(it, it.pull().head_ref, "serving/coder-mini/pvc.yaml", "Gi", "Gi # roomy")
+        await it.sees("new commits; earlier approvals are void")
+        await it.github.checks("success")
+        await it.click("admin", "Approve & roll out")
+        card = await it.sees("Approved by @admin")
+        assert "Approved by @lead" not in card
+        assert it.pull().merge_commit is None
+
+
+async def test_a_conflict_is_resolved_by_making_the_change_anew(platform: Platform) -> None:
+    """Another change of the same lines was merged: the pull request is made again on top of it."""
+    await proposed(platform, f"/model swap coder-chat {BIG}")
+    first = platform.pull().head_sha
+    await pushes(platform, "main", "serving/coder-chat/deployment.yaml", "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", MINI)
+    await platform.sees("made anew on top of it")
+    assert platform.pull().head_sha != first
+    assert len(platform.pulls) == 1
+    await platform.github.checks("success")
+    await rolled_out(platform, "coder-chat is rolled out")
+    text = await platform.github.files_at(await platform.github.main_commit(), "serving/coder-chat/deployment.yaml")
+    assert BIG in text["serving/coder-chat/deployment.yaml"]
+
+
+async def test_a_main_branch_that_no_longer_takes_the_change_voids_it(platform: Platform) -> None:
+    """Somebody took the alias meanwhile; there is no conflict that git would see."""
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    values = "platform/litellm/values.yaml"
+    text = (await platform.github.files_at(await platform.github.main_commit(), values))[values]
+    first = text[text.index("    - model_name: ") :].splitlines()[0]
+    entry = "\n".join(
+        [
+            "    - model_name: coder-mini",
+            "      litellm_params:",
+            "        model: openai/other",
+            "        api_base: http://other.serving.svc.cluster.local:8000/v1",
+            "        input_cost_per_token: 0.0000005",
+            "        output_cost_per_token: 0.0000005",
+        ]
+    )
+    await pushes(platform, "main", values, first, f"{entry}\n{first}")
+    await platform.click("lead", "Approve & roll out")
+    await platform.sees("no longer takes the change")
+    assert platform.pull().merge_commit is None
+
+
+async def test_github_away_at_the_merge_is_waited_out(platform: Platform) -> None:
+    """The merge is tried again, and done once."""
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    await platform.sees("checks passed")
+    platform.faults.add("github-down")
+    await platform.click("lead", "Approve & roll out")
+    await platform.sees("Approved by @lead")
+    platform.faults.discard("github-down")
+    await platform.sees("coder-mini is rolled out")
+
+
+async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) -> None:
+    """They are listed below the card, and an approver chooses; nobody sees a secret, and nobody else may choose."""
+    alice = await tenant(platform, "alice", ["coder-chat"])
+    bob = await tenant(platform, "bob", ["coder-chat"])
+    everything = await tenant(platform, "ops", [])
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    await rolled_out(platform, "coder-mini is rolled out")
+    said = await platform.sees("2 virtual keys cannot call coder-mini yet")
+    assert "alice" in said
+    assert "ops" not in said
+    await platform.click("dev", "Choose keys")
+    await platform.sees("Only approvers and admins")
+    await platform.click("lead", "Choose keys")
+    await platform.sees("Budgets and everything else of a key stay as they are", user="lead")
+    await platform.workspace.fill("lead", "Virtual keys", "alice")
+    await platform.workspace.submit("lead")
+    await platform.sees("alice may call coder-mini now")
+    assert await callable_by(platform, alice) == ["coder-chat", "coder-mini"]
+    assert await callable_by(platform, bob) == ["coder-chat"]
+    assert await callable_by(platform, everything) == []
+    seen = "\n".join(platform.visible("lead"))
+    assert all(secret not in seen and secret[-4:] not in seen for secret in (alice, bob, everything))

@@ -1,0 +1,112 @@
+"""What is said about endpoints: the list, one of them, and where its pieces disagree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from bot.domain import Lease, Pull, SmokeOutcome
+from bot.durations import show_duration
+from bot.views.text import clock, code, inline, person
+from manifests.contract import Finding, ModelEndpoint
+
+State = Literal["up", "booting", "down", "not deployed"]
+
+_ICON: dict[State, str] = {"up": "🟢", "booting": "🟡", "down": "⚪", "not deployed": "⚫"}
+_FINDINGS = 30
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """An endpoint of the repo joined with the cluster. `drift` says how the two differ, empty when they do not."""
+
+    endpoint: ModelEndpoint
+    state: State
+    sync: str
+    drift: str
+    lease: Lease | None
+    pull: Pull | None
+    smoke: SmokeOutcome | None
+
+
+def listing(states: Sequence[EndpointState], commit: str, now: datetime) -> str:
+    """One line and a half for each endpoint."""
+    if not states:
+        return "There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one."
+    rows = [f"*{len(states)} endpoint{'s' if len(states) > 1 else ''}* at {code(commit[:10])}"]
+    for each in states:
+        endpoint = each.endpoint
+        alias = "" if endpoint.alias == endpoint.name else f" as {code(endpoint.alias)}"
+        rows.append(f"{_ICON[each.state]} *{inline(endpoint.name, 80)}*{alias} — {inline(endpoint.hf_id, 120)}")
+        rows.append("     " + " · ".join(_about(each, now)))
+    return "\n".join(rows)
+
+
+def details(each: EndpointState, commit: str, findings: Sequence[Finding], now: datetime) -> str:
+    """Everything about one endpoint."""
+    endpoint = each.endpoint
+    rows = [
+        ("State", " · ".join(_about(each, now))),
+        ("Model", f"{code(endpoint.hf_id)}, answers to {code(endpoint.served_name)}"),
+        ("Alias for tenants", code(endpoint.alias) if endpoint.alias else "⚠️ none: LiteLLM does not know it"),
+        ("Kind", f"{endpoint.kind}, group {inline(endpoint.group, 60) or 'none'}"),
+        ("Context", f"{endpoint.context} tokens" if endpoint.context else ""),
+        ("Quantization", inline(endpoint.quantization or "none", 40) if endpoint.gpus else ""),
+        ("GPU memory", f"{endpoint.gpu_utilization:g} of it" if endpoint.gpu_utilization else ""),
+        ("Volume", f"{code(endpoint.pvc_name)}, {inline(endpoint.pvc_size, 20)}" if endpoint.pvc_name else ""),
+        ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "by Argo CD itself"),
+        ("Contract", f"⚠️ {len(findings)} disagreements: `/model check {endpoint.name}`" if findings else "all agree"),
+    ]
+    lines = [f"{_ICON[each.state]} *{inline(endpoint.name, 80)}* at {code(commit[:10])}"]
+    return "\n".join([*lines, *(f"*{label}*: {text}" for label, text in rows if text)])
+
+
+def disagreements(found: Sequence[tuple[Finding, str]], about: str, commit: str) -> str:
+    """What `check` found, each with the address of its line."""
+    where = f"{code(about) if about else 'the main branch'} at {code(commit[:10])}"
+    if not found:
+        return f"✅ All pieces of {where} agree."
+    rows = [f"⚠️ *{len(found)} disagreement{'s' if len(found) > 1 else ''}* in {where}"]
+    for finding, url in found[:_FINDINGS]:
+        place = inline(f"{finding.path}:{finding.line}", 200)
+        rows.append(f"• <{url}|{place}> {inline(finding.message, 300)}\n     → {inline(finding.fix, 300)}")
+    if len(found) > _FINDINGS:
+        rows.append(f"… and {len(found) - _FINDINGS} more.")
+    return "\n".join(rows)
+
+
+def _about(each: EndpointState, now: datetime) -> list[str]:
+    words = [each.state, each.sync]
+    if each.drift:
+        words.append(f"⚠️ drifted: {inline(each.drift, 120)}")
+    words.append(_price(each.endpoint))
+    if each.lease:
+        words.append(f"held by {person(each.lease.holder)} since {clock(each.lease.claimed)}")
+    if each.pull:
+        words.append(f"<{each.pull.url}|pull request #{each.pull.number}>")
+    words.append(_smoke(each.smoke, now))
+    return [word for word in words if word]
+
+
+def _price(endpoint: ModelEndpoint) -> str:
+    """Dollars for a million tokens, as prices are compared; in and out."""
+    if not endpoint.price_in:
+        return "⚠️ no price"
+    given = [_per_million(text) for text in (endpoint.price_in, endpoint.price_out) if text]
+    return f"{' / '.join(given)} per million tokens"
+
+
+def _per_million(price: str) -> str:
+    try:
+        return f"${float(price) * 1e6:.3g}"
+    except ValueError:
+        return f"⚠️ {inline(price, 20)} is no number"
+
+
+def _smoke(run: SmokeOutcome | None, now: datetime) -> str:
+    if run is None:
+        return "never smoke-tested"
+    ago = show_duration(now - run.at)
+    if run.failed:
+        return f"❌ smoke test failed {ago} ago ({inline(', '.join(run.failed), 100)})"
+    return f"smoke test passed {ago} ago"

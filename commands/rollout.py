@@ -1,0 +1,63 @@
+"""The buttons below a roll-out's card: take it back, let tenants' keys call a new alias."""
+
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+from bot.domain import Kind, Request
+from bot.errors import BotError, Unavailable
+from bot.operations import keys
+from bot.services import Services
+from bot.views.modals import loading, stopped
+from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT, keys_form
+from bot.views.text import escape
+from commands.answers import answered, whisperer
+from commands.change import ask
+
+Body = dict[str, Any]
+_TITLE = "Let keys call it"
+
+
+def register(app: AsyncApp, svc: Services) -> None:
+    @app.action(REVERT)
+    async def reverted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        await ack()
+        await answered(respond, _revert(svc, action["value"], body))
+
+    @app.action(LET_IN)
+    async def asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        await ack()
+        await answered(respond, _open(svc, action["value"], body))
+
+    @app.view(LET_IN_FORM)
+    async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:
+        await ack()
+        picked = view["state"]["values"]["keys"]["value"]["selected_options"]
+        hashes = frozenset(str(option["value"]) for option in picked)
+        actor = body["user"]["id"]
+        work = keys.let_in(svc, view["private_metadata"], hashes, actor)
+        await answered(whisperer(svc, svc.config.slack.channel, actor), work)
+
+
+async def _revert(svc: Services, op_id: str, body: Body) -> str | None:
+    op = await svc.store.load(op_id)
+    wanted = Request(
+        kind=Kind.MODEL_REVERT,
+        model=op.request.model,
+        actor=body["user"]["id"],
+        channel=op.request.channel,
+        at=svc.clock(),
+        reverts=op.id,
+    )
+    return await ask(svc, wanted, body["trigger_id"])
+
+
+async def _open(svc: Services, op_id: str, body: Body) -> None:
+    view_id = await svc.slack.open_form(body["trigger_id"], loading(_TITLE))
+    try:
+        alias, found = await keys.outsiders(svc, op_id, body["user"]["id"])
+        await svc.slack.update_form(view_id, keys_form(op_id, alias, found))
+    except BotError as error:
+        await svc.slack.update_form(view_id, stopped(_TITLE, f"❌ {error.message}"))
+    except Unavailable as error:
+        await svc.slack.update_form(view_id, stopped(_TITLE, f"❌ {escape(str(error))}. Try again in a moment."))
