@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install sandbox tour check lint test docs lock clean
+.PHONY: help install sandbox tour emulator check lint test docs lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: install
 
 tour: install  ## take the pictures of docs/tour.md anew, in Chromium
 	$(BIN)/python docs/tour/tour.py
+
+emulator:  ## install a third-party Slack emulator for the test that uses one (needs npm)
+	npm install --silent --no-save --no-audit --no-fund --prefix $(VENV)/emulate emulate@0.12.2 node@24
 
 docs: install  ## write the generated parts of docs/ anew
 	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md

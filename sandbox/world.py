@@ -191,11 +191,13 @@ async def opened(
     settings: Mapping[str, Any],
     directory: Path,
     http: bool = False,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Start everything, the bot last; all files are below `directory`.
 
     `settings` is merged over `policy`. With `checks_pass_after` (seconds) a pull request's checks pass by themselves.
-    With `http` Slack's requests come signed to the bot's port instead of over Socket Mode.
+    With `http` Slack's requests come signed to the bot's port instead of over Socket Mode. `elsewhere` points the bot
+    at services that are not the sandbox's: environment variables laid over its own.
     """
     faults = Faults()
     bot_port = free_port()
@@ -259,6 +261,7 @@ async def opened(
             "STOKER_HOST": "127.0.0.1",
             "STOKER_PORT": str(bot_port),
         }
+        variables |= elsewhere or {}
         bot = await stack.enter_async_context(Bot(variables, port=bot_port, directory=directory))
         yield Sandbox(workspace, github, cluster, serving, redis, bot, faults)
 
