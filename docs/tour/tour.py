@@ -152,14 +152,31 @@ async def trouble(visit: Visit) -> None:
     await visit.panel.get_by_label("no-stock").uncheck()
 
 
+async def survive(visit: Visit) -> None:
+    """The bot is killed in the middle of a boot, and goes on; Redis stops, and nothing goes up."""
+    await visit.become("dev")
+    await visit.type("/gpu up coder-fim")
+    await expect(visit.card("Bring up coder-fim")).to_contain_text("Awaiting approval")
+    await visit.become("lead")
+    await visit.press("Approve")
+    await expect(visit.card("Bring up coder-fim")).to_contain_text("starting")
+    await visit.panel.get_by_role("button", name="kill the bot").click()
+    await expect(visit.card("Bring up coder-fim")).to_contain_text("all smoke tests passed")
+    await visit.panel.get_by_role("button", name="stop Redis").click()
+    await visit.type("/gpu up coder-mini")
+    await expect(visit.channel.locator("article.ephemeral").last).to_contain_text("Redis")
+    await visit.picture("13-survived")
+    await visit.panel.get_by_role("button", name="start Redis").click()
+
+
 async def phone(visit: Visit) -> None:
     """The same on a phone."""
     await visit.page.set_viewport_size({"width": 390, "height": 780})
     await visit.channel.evaluate("node => node.scrollTo(0, node.scrollHeight)")
-    await visit.picture("13-phone")
+    await visit.picture("14-phone")
 
 
-STOPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (ask, approve, home, idle, add, trouble, phone)
+STOPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (ask, approve, home, idle, add, trouble, survive, phone)
 
 
 # ── the walk ────────────────────────────────────────────────────────────────────────────────────────────────────────

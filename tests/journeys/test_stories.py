@@ -17,12 +17,27 @@ def test_there_are_stories() -> None:
     assert STORIES
 
 
+OVER_HTTP = ("01-light-and-bank", "04-refusals")
+"""Stories that hold as well when Slack's requests come signed over HTTP."""
+
+
+@pytest.mark.timeout(LIMIT + 20)
+@pytest.mark.parametrize("name", OVER_HTTP)
+async def test_the_story_holds_over_http(name: str) -> None:
+    """The same story, the same bot, without Socket Mode."""
+    await holds(next(story for story in STORIES if story.stem == name), "--http")
+
+
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
 async def test_the_story_holds(story: Path) -> None:
     """`stoker sandbox --script` tells it and ends with exit code 0."""
+    await holds(story)
+
+
+async def holds(story: Path, *options: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", "sandbox", "--script", str(story),
+        sys.executable, "-m", "bot", "sandbox", "--script", str(story), *options,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     telling = asyncio.create_task(process.communicate())

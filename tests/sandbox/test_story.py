@@ -1,11 +1,14 @@
 """The story language, and how a story is told."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from sandbox.faults import KNOWN
 from sandbox.story import (
     BotKilled,
     Break,
@@ -352,3 +355,19 @@ async def test_the_same_words_in_another_message_are_printed_again() -> None:
     stage.answers["dev /gpu"] = lambda: stage.hear("The GPU is free")
     _, transcript = await told('@dev /gpu\nexpect "free"\n@dev /gpu\nexpect "free"', stage)
     assert transcript.count("│ The GPU is free") == 2
+
+
+SANDBOX = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+
+
+def test_the_docs_name_every_form_and_every_fault() -> None:
+    """What docs/sandbox.md says is what a story may say, and the other way round."""
+    lines = [
+        line for cell in re.findall(r"^\| (`.*?) \|", SANDBOX, re.MULTILINE) for line in re.findall(r"`([^`]+)`", cell)
+    ]
+    told = "\n".join(
+        line.replace("FAULT", "no-stock") for line in lines if not line.startswith(("given", "-")) and line not in KNOWN
+    )
+    steps = {type(line.step) for line in parse(told, PATH, users=USERS, faults=frozenset(KNOWN)).lines}
+    assert steps == set(get_args(Step))
+    assert {line for line in lines if line in KNOWN} == set(KNOWN)
