@@ -23,8 +23,8 @@ async def answered(respond: Respond, work: Awaitable[str | None]) -> None:
         text = error.message
     except Unavailable as error:
         text = (
-            f"{error}, so nothing was started: the GPU goes up only when its lease can be checked."
-            " `/gpu down NAME` still works."
+            f"{error}. Nothing was started or changed: the GPU goes up only while its lease can be checked."
+            " `/gpu status` says what the cluster knows, and `/gpu down NAME` works."
             if error.system == "Redis"
             else f"{error}. Nothing was changed; try again in a moment."
         )

@@ -220,7 +220,7 @@ async def hand_over(svc: Services) -> None:
 
 
 async def _queued(svc: Services, op_id: str) -> Operation | None:
-    """The operation, if it is still in the queue: who is done, unknown or did not answer leaves it."""
+    """The operation, if its place is still kept; who is done, unknown or did not answer in time leaves the queue."""
     now = svc.clock()
     try:
         op = await svc.store.load(op_id)
@@ -228,21 +228,25 @@ async def _queued(svc: Services, op_id: str) -> Operation | None:
         await svc.leases.leave(op_id)
         return None
     offer = op.waiting.offer if op.waiting else None
-    if op.status in (Status.APPROVED, Status.RUNNING) or (not op.status.final and (offer is None or now < offer)):
-        return op
-    await svc.leases.leave(op_id)
-    if op.status.final:
-        return None
-    await _offer_is_over(svc, op, "Nobody answered, so the GPU was offered to the next.")
+    match op.status:
+        case Status.APPROVED | Status.RUNNING:
+            return op  # about to claim
+        case Status.WAITING if offer is None or now < offer:
+            return op
+        case Status.AWAITING if offer and now < offer:
+            return op
 
     def passed(op: Operation) -> Operation:
         if op.status is Status.WAITING:
             outcome = f"<@{op.request.actor}> did not take the GPU in time, so it went to the next. Ask again."
             return op.moved(Status.EXPIRED, now, outcome=outcome)
-        return op.model_copy(update={"waiting": None, "updated": now})
+        return op if op.status.final else op.model_copy(update={"waiting": None, "updated": now})
 
-    op = await svc.store.update(op_id, passed, event="offer passed on")
-    await (tell_end(svc, op) if op.status.final else show(svc, op, force=True))
+    after = await svc.store.update(op.id, passed, event="offer passed on")
+    await svc.leases.leave(op_id)
+    await _offer_is_over(svc, op, "Nobody answered, so the GPU was offered to the next.")
+    if after != op:
+        await (tell_end(svc, after) if after.status.final else show(svc, after, force=True))
     return None
 
 
@@ -283,11 +287,12 @@ async def _refresh(svc: Services, op: Operation) -> None:
         waiting = await obstacle(svc, op)
     except NotAllowed:
         return  # something without a lease is in the way: the alert tells of it
+    queued = op.id in await svc.leases.queue()
 
     def refreshed(op: Operation) -> Operation:
         if op.status is not Status.WAITING:
             return op
-        if waiting is None and (op.waiting is None or op.waiting.ahead is None):
+        if waiting is None and not queued:
             if approval_stands(op, svc.config, now):
                 return op.moved(Status.APPROVED, now, waiting=None, outcome="")
             expires = now + svc.config.approvals.expire_after

@@ -73,19 +73,19 @@ async def plan_release(svc: Services, op: Operation) -> None:
 
 async def release(svc: Services, op: Operation) -> None:
     """Break the lease: a bring-up that is under way is cancelled, anything else is brought down with a receipt."""
+    now, by = svc.clock(), op.request.actor
     if op.status is Status.APPROVED and not op.failure:
-        lease, now = await _as_planned(svc, op), svc.clock()
-        text = f"⛔ <@{op.request.actor}> breaks your lease of {code(lease.model)} because {inline(op.request.reason, 600)}."
+        lease = await _as_planned(svc, op)
+        text = f"⛔ <@{by}> breaks your lease of {code(lease.model)} because {inline(op.request.reason, 600)}."
         await svc.slack.post(f"broken:{op.id}", lease.holder, lines(text))
-        booting = [up for up in await svc.store.open(Kind.GPU_UP, lease.model) if up.status is Status.RUNNING]
         op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now, outcome=""), event="started")
-        if booting:
-            by = op.request.actor
-            await svc.store.update(
-                booting[0].id, lambda up: up.model_copy(update={"cancelled_by": by, "updated": now}), event="cancelled"
-            )
-            await finish(svc, op.id, Status.SUCCEEDED, "It was still booting; its bring-up is being cancelled.")
-            return
+    booting = [up for up in await svc.store.open(Kind.GPU_UP, op.request.model) if up.status is Status.RUNNING]
+    if op.status is Status.RUNNING and booting and not op.failure:
+        await svc.store.update(
+            booting[0].id, lambda up: up.model_copy(update={"cancelled_by": by, "updated": now}), event="cancelled"
+        )
+        await finish(svc, op.id, Status.SUCCEEDED, "It was still booting; its bring-up is being cancelled.")
+        return
     await bring_down(svc, op)
 
 

@@ -1,9 +1,21 @@
 """Who may do what."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from bot.domain import Kind, Operation, Request, Vote
-from bot.policy import People, can_be_approved, may_cancel, may_deny, may_keep, may_request, may_vote
+from bot.policy import (
+    People,
+    approval_stands,
+    can_be_approved,
+    is_approved,
+    may_cancel,
+    may_deny,
+    may_keep,
+    may_override,
+    may_release,
+    may_request,
+    may_vote,
+)
 from bot.settings import Approvals, Config, Roles
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -60,3 +72,34 @@ def test_who_may_cancel_and_keep() -> None:
     assert not may_cancel(asked_by("DEV"), "ANY", PEOPLE).allowed
     assert may_keep("DEV", "DEV", PEOPLE).allowed
     assert not may_keep("DEV", "ANY", PEOPLE).allowed
+
+
+def test_only_an_admin_overrides_and_says_why() -> None:
+    """An approver does not, and an admin does not without a reason; it may be the admin's own request."""
+    assert "Only an admin" in may_override("LEAD", "fire", PEOPLE).reason
+    assert "Say why" in may_override("ADMIN", "", PEOPLE).reason
+    assert may_override("ADMIN", "fire", PEOPLE).allowed
+
+
+def test_an_override_stands_for_the_quorum() -> None:
+    """One vote of many that are needed, if it is an override."""
+    config = Config(approvals=Approvals(quorum=3))
+    op = asked_by("DEV", "LEAD")
+    assert not is_approved(op, config)
+    vote = Vote(by="ADMIN", at=NOW, approve=True, reason="fire", override=True)
+    assert is_approved(op.model_copy(update={"votes": (*op.votes, vote)}), config)
+
+
+def test_an_approval_given_while_waiting_stands_until_it_expires() -> None:
+    """An hour, by default."""
+    op = asked_by("DEV", "LEAD")
+    assert approval_stands(op, Config(), NOW + timedelta(minutes=59))
+    assert not approval_stands(op, Config(), NOW + timedelta(minutes=61))
+    assert not approval_stands(asked_by("DEV"), Config(), NOW)
+
+
+def test_only_an_admin_breaks_a_lease_and_says_why() -> None:
+    """Whoever holds one brings it down."""
+    assert "Only an admin" in may_release("LEAD", "why not", PEOPLE).reason
+    assert "Say why" in may_release("ADMIN", "", PEOPLE).reason
+    assert may_release("ADMIN", "nobody answers", PEOPLE).allowed

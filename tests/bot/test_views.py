@@ -6,8 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
-from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull, Request, Status, Vote
-from bot.views import KeepUntil, View, card, clock, escape, keep_form, lines, reminder, unmarked
+from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull, Request, Status, Vote, Waiting
+from bot.views import (
+    KeepUntil,
+    View,
+    card,
+    clock,
+    escape,
+    keep_form,
+    lines,
+    offered,
+    please_release,
+    reminder,
+    unmanaged,
+    unmarked,
+)
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -114,3 +127,57 @@ def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
 def test_plain_words_have_no_markup() -> None:
     """A form's errors are shown as they are."""
     assert unmarked(f"`m` is kept until {clock(NOW)}") == f"m is kept until {NOW:%H:%M} UTC"
+
+
+def labels(view: View) -> list[str]:
+    """The buttons that a message has."""
+    elements = [e for block in view.blocks if block["type"] == "actions" for e in block["elements"]]
+    return [e["text"]["text"] for e in elements if e["type"] == "button"]
+
+
+def waiting(text: str = "demo", **fields: object) -> Operation:
+    held = {"model": text, "holder": "U2", "fence": 7, "since": NOW, "until": NOW + timedelta(hours=1), "reason": text}
+    found = Waiting.model_validate(held | fields)
+    op = an_operation(Status.WAITING, text)
+    return op.model_copy(update={"waiting": found, "plan": Plan(commit="a" * 40, lease=a_lease(text))})
+
+
+def a_lease(text: str = "m") -> Lease:
+    return Lease(model=text, op="o", holder="U2", fence=7, hold=timedelta(hours=2), claimed=NOW, reason=text)
+
+
+@given(text=st.text(min_size=1, max_size=3000), ahead=st.none() | st.integers(0, 99), offered_at=st.booleans())
+def test_what_is_said_to_those_who_wait_keeps_slacks_limits(text: str, ahead: int | None, offered_at: bool) -> None:
+    """The card in the queue and out of it, the offer, the question to the holder, the alert."""
+    op = waiting(text, ahead=ahead, free_at=NOW, offer=NOW if offered_at else None)
+    for view in (
+        card(op, NOW),
+        offered(op, approved=True),
+        please_release(op, a_lease(text), "U3"),
+        unmanaged(text, "name", ours=True, can_adopt=True),
+    ):
+        within_limits(view)
+
+
+def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
+    """In the queue one may be approved early; when the GPU is offered it can be taken; nothing offers what is not there."""
+    assert labels(card(waiting(), NOW)) == ["Queue", "Ask the holder", "Replace", "Cancel"]
+    assert labels(card(waiting(ahead=1), NOW)) == ["Approve", "Deny", "Ask the holder", "Replace", "Leave the queue"]
+    offer = waiting(ahead=0, fence=0, offer=NOW)
+    assert labels(card(offer, NOW)) == ["Take it", "Approve", "Deny", "Leave the queue"]
+    assert labels(card(waiting(fence=0), NOW)) == ["Queue", "Cancel"]
+
+
+def test_an_override_is_seen_by_everybody() -> None:
+    """By whom, and why."""
+    vote = Vote(by="U9", at=NOW, approve=True, reason="everybody is at lunch", override=True)
+    shown = str(card(an_operation(Status.RUNNING).model_copy(update={"votes": (vote,)}), NOW))
+    assert "overridden in an emergency by <@U9>" in shown
+    assert "everybody is at lunch" in shown
+
+
+def test_only_what_stoker_may_scale_has_buttons() -> None:
+    """Somebody's notebook in another namespace is told, and left alone."""
+    assert labels(unmanaged("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
+    assert labels(unmanaged("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
+    assert labels(unmanaged("Pod research/c", "c", ours=False, can_adopt=False)) == []
