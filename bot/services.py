@@ -23,7 +23,7 @@ from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
 from bot.clients.litellm import LiteLLM
 from bot.clients.prometheus import Prometheus
-from bot.clients.redis import AnyRedis, Password, opened
+from bot.clients.redis import AnyRedis, Password, opened, with_retry
 from bot.clients.vllm import VLLM
 from bot.gitops import Repository
 from bot.lease import Leases
@@ -91,7 +91,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         docket = await stack.enter_async_context(
             Docket(
                 name="stoker",
-                url=redis_url,
+                url=with_retry(redis_url),
                 heartbeat_interval=timedelta(seconds=1),
                 credential_provider=redis_password(settings),
             )

@@ -75,6 +75,17 @@ async def opened(url: str, password: CredentialProvider | None = None) -> AsyncI
         yield redis
 
 
+def with_retry(url: str) -> str:
+    """The address with one retry a command, for a library that takes an address and nothing else.
+
+    docket's pool keeps connections that a restarted server has closed. Without a retry its worker stops at each of them,
+    and a task that it had just taken waits for its redelivery.
+    """
+    if "+" in url.partition("://")[0]:
+        return url  # Sentinels and clusters bring their own
+    return f"{url}{'&' if '?' in url else '?'}retry_on_timeout=true"
+
+
 def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
     """The primary that the Sentinels name, asked for anew at each connection."""
     netloc, _, tail = rest.partition("/")
