@@ -81,7 +81,7 @@ async def measured(files: int, rounds: int, directory: Path) -> Times:
         for number in range(rounds + 1):
             moved(bare, number)
             began = time.perf_counter()
-            change = await stoker(repository, client, f"stoker/swap-{number}")
+            change = await stoker(repository, client, number)
             middle = time.perf_counter()
             await hand(clone, github.token, client, f"hand/swap-{number}", change)
             ended = time.perf_counter()
@@ -91,11 +91,12 @@ async def measured(files: int, rounds: int, directory: Path) -> Times:
         return times
 
 
-async def stoker(repository: Repository, github: Client, branch: str) -> Change:
-    """What `bot.operations.pulls.propose` does, without Redis and Slack."""
+async def stoker(repository: Repository, github: Client, number: int) -> Change:
+    """What `bot.operations.pulls.propose` does, without Redis and Slack. Each round asks for something else."""
+    branch, options = f"stoker/swap-{number}", (("context", str(4096 + 1024 * number)),)
     commit = await repository.head()
     tree = await repository.tree(commit)
-    change = await asyncio.to_thread(planned, tree, Config(), "swap", "coder-chat", (), FACTS)
+    change = await asyncio.to_thread(planned, tree, Config(), "swap", "coder-chat", options, FACTS)
     message = f"{change.title}\n\nRequested-by: U1\nOperation: 1\n"
     await repository.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
     body = pull_body(change, asked="Asked in Slack by `U1`", operation="1")

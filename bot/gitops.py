@@ -1,7 +1,7 @@
 """The GitOps repository: read at a commit, changed by pushing one commit to a branch of its own.
 
-A bare mirror on disk is kept up to date by `git fetch`; there is no work tree. A commit is built with plumbing on a
-temporary index, so that the same inputs give the same commit id, and a step that is repeated after a crash pushes
+A bare mirror on disk is kept up to date by `git fetch`; there is no work tree and no index. A commit is imported from
+nothing but its inputs, so that the same ones give the same commit id, and a step that is repeated after a crash pushes
 nothing new. git runs in a worker thread, one command sequence at a time in each mirror.
 
 The token reaches git in environment variables alone (GIT_CONFIG_*): never in a URL, an argument or a log line.
@@ -12,7 +12,9 @@ import base64
 import re
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parseaddr
 from pathlib import Path
@@ -23,11 +25,14 @@ import git
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable
-from manifests.tree import ChangeSet, within
+from manifests.tree import ChangeSet
 
 Result = TypeVar("Result")
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 
-REGULAR, EXECUTABLE = "100644", "100755"
+REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
+BUILT = "refs/stoker/built"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 # What a remote says when a retry would not help; anything else that a remote does is taken for an outage.
@@ -51,38 +56,81 @@ class PushRefused(BotError):
     """The remote did not take the commit: the branch holds other work, or a rule forbids it."""
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """Every path of one commit with its mode and blob, and the paths in order."""
+
+    commit: str
+    entries: Mapping[str, tuple[str, str]]
+    paths: Sequence[str]
+
+    def below(self, prefix: str) -> tuple[str, ...]:
+        folder = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
+        first = bisect_left(self.paths, folder)
+        inside = self.paths[first : bisect_left(self.paths, folder[:-1] + "0", first)] if folder else self.paths
+        return (prefix.rstrip("/"), *inside) if prefix.rstrip("/") in self.entries else tuple(inside)
+
+
+class _Memory:
+    """What was read of the mirror: with it the next commit costs what it changes, however large the repository is."""
+
+    def __init__(self) -> None:
+        self.listing: _Listing | None = None
+        self.texts: dict[str, str | None] = {}  # by blob, which never changes
+        self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and paths of what was searched for
+
+    def forget(self) -> None:
+        """The mirror was lost, and with it the blobs that the listing vouches for."""
+        self.listing = None
+
+    def keep_text(self, blob: str, text: str | None) -> str | None:
+        _bounded(self.texts, 4096)[blob] = text
+        return text
+
+    def keep_found(self, text: str, commit: str, paths: frozenset[str]) -> tuple[str, ...]:
+        _bounded(self.found, 64)[text] = (commit, paths)
+        return tuple(sorted(paths))
+
+
 class GitTree:
     """The files of one commit (a `manifests.tree.Tree`). Its objects are in the mirror: reading needs no network."""
 
-    def __init__(self, mirror: "_Mirror", commit: str, entries: Mapping[str, tuple[str, str]]) -> None:
-        self.commit = commit
+    def __init__(self, mirror: "_Mirror", listing: _Listing, memory: _Memory) -> None:
+        self.commit = listing.commit
         self._mirror = mirror
-        self._entries = entries
-        self._texts: dict[str, str | None] = {}  # a commit never changes, and checks read the same files many times
+        self._listing = listing
+        self._memory = memory
 
     def read(self, path: str) -> str | None:
         """The text of a file; None when there is no such file, or it is no text."""
-        if path not in self._texts:
-            self._texts[path] = self._read(path)
-        return self._texts[path]
+        mode, blob = self._listing.entries.get(path, ("", ""))
+        if mode not in (REGULAR, EXECUTABLE):
+            return None
+        if blob in self._memory.texts:
+            return self._memory.texts[blob]
+        try:
+            text = self._mirror.run("cat-file", "blob", blob).decode()
+        except UnicodeDecodeError:
+            text = None
+        return self._memory.keep_text(blob, text)
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
-        return tuple(sorted(path for path in self._entries if within(path, prefix)))
+        return self._listing.below(prefix)
 
     def grep(self, text: str) -> tuple[str, ...]:
-        """The paths of the files that contain the text."""
-        found = self._mirror.run("grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", no_match_is=1)
-        return tuple(sorted(name.partition(":")[2] for name in found.decode().split("\0") if name))
+        """The paths of the files that contain the text. Asked again at a later commit, only what changed is searched."""
+        commit, known = self._memory.found.get(text, ("", frozenset()))
+        changed = self._mirror.changed(commit, self.commit) if commit else None
+        if changed is None or len(changed) > 1000:
+            return self._memory.keep_found(text, self.commit, self._search(text))
+        searched = self._search(text, *changed) if changed else frozenset()
+        return self._memory.keep_found(text, self.commit, (known - changed.keys()) | searched)
 
-    def _read(self, path: str) -> str | None:
-        mode, blob = self._entries.get(path, ("", ""))
-        if mode not in (REGULAR, EXECUTABLE):
-            return None
-        try:
-            return self._mirror.run("cat-file", "blob", blob).decode()
-        except UnicodeDecodeError:
-            return None
+    def _search(self, text: str, *paths: str) -> frozenset[str]:
+        words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", *paths)
+        found = self._mirror.run(*words, no_match_is=1)
+        return frozenset(name.partition(":")[2] for name in found.decode().split("\0") if name)
 
 
 class Repository:
@@ -105,6 +153,7 @@ class Repository:
         self._credentials = credentials
         self._author = parseaddr(author)
         self._lock = asyncio.Lock()
+        self._memory = _Memory()
 
     async def head(self) -> str:
         """The newest commit of the branch, fetched now."""
@@ -112,7 +161,7 @@ class Repository:
 
     async def tree(self, commit: str) -> GitTree:
         """The files of a commit, fetched if the mirror lacks them."""
-        return await self._exclusively(lambda mirror: GitTree(mirror.offline(), commit, mirror.entries(commit)))
+        return await self._exclusively(lambda mirror: GitTree(mirror.offline(), mirror.listing(commit), self._memory))
 
     async def subtree_id(self, commit: str, path: str) -> str:
         """git's id of a directory or file at a commit: equal ids mean equal content."""
@@ -170,7 +219,7 @@ class Repository:
     async def _exclusively(self, work: Callable[["_Mirror"], Result]) -> Result:
         """Do the work in a thread, alone. A thread cannot be cancelled: the lock is kept until it has ended."""
         async with self._lock:
-            mirror = _Mirror(self._mirror_dir, self._remote_url, await self._credentials())
+            mirror = _Mirror(self._mirror_dir, self._remote_url, await self._credentials(), self._memory)
             thread = asyncio.ensure_future(asyncio.to_thread(work, mirror))
             try:
                 return await asyncio.shield(thread)
@@ -182,7 +231,8 @@ class Repository:
 class _Mirror:
     """git in one bare directory; every method blocks."""
 
-    def __init__(self, directory: Path, remote_url: str, token: SecretStr | None) -> None:
+    def __init__(self, directory: Path, remote_url: str, token: SecretStr | None, memory: _Memory) -> None:
+        self._memory = memory
         self._directory = directory
         self._remote_url = remote_url
         self._token = token
@@ -190,7 +240,7 @@ class _Mirror:
 
     def offline(self) -> "_Mirror":
         """The same mirror without the token, for readers that outlive it."""
-        return _Mirror(self._directory, self._remote_url, None)
+        return _Mirror(self._directory, self._remote_url, None, self._memory)
 
     def fetched_head(self, branch: str) -> str:
         self.fetch()
@@ -202,6 +252,7 @@ class _Mirror:
         try:
             self._fetch()
         except MirrorBroken:
+            self._memory.forget()
             shutil.rmtree(self._directory)
             self._fetch()
 
@@ -222,22 +273,58 @@ class _Mirror:
         if not self._has(commit):
             raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
 
-    def entries(self, commit: str) -> dict[str, tuple[str, str]]:
-        """Every path of the commit with its mode and blob; missing blobs are fetched in one request."""
+    def listing(self, commit: str) -> _Listing:
+        """Every path of the commit; blobs that the mirror lacks are fetched in one request."""
+        known = self._memory.listing
+        if known is not None and known.commit == commit:
+            return known
         self.need(commit)
-        objects = self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit).decode()
-        if missing := [line[1:] for line in objects.splitlines() if line.startswith("?")]:
+        known = self._since(known, commit) if known and self._has(known.commit) else self._whole(commit)
+        self._memory.listing = known
+        return known
+
+    def _whole(self, commit: str) -> _Listing:
+        self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
+        entries = {}
+        for line in self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode().split("\0")[:-1]:
+            about, _, path = line.partition("\t")
+            mode, _, blob = about.split(" ")
+            entries[path] = (mode, blob)
+        return _Listing(commit, entries, sorted(entries))
+
+    def _since(self, known: _Listing, commit: str) -> _Listing:
+        changed = self.changed(known.commit, commit)
+        blobs = [entry[1] for entry in changed.values() if entry and entry[0] != SUBMODULE]
+        if blobs:
+            self._complete(
+                self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin="\n".join(blobs))
+            )
+        entries, gone = dict(known.entries), {path for path, entry in changed.items() if entry is None}
+        for path in gone:
+            entries.pop(path, None)
+        entries |= {path: entry for path, entry in changed.items() if entry}
+        if changed.keys() - gone <= known.entries.keys() and not gone:
+            return _Listing(commit, entries, known.paths)
+        return _Listing(commit, entries, sorted(entries))
+
+    def changed(self, before: str, after: str) -> dict[str, tuple[str, str] | None]:
+        """The paths that differ between two commits, with mode and blob at the later one; None where it has none."""
+        if before == after:
+            return {}
+        fields = self.run("diff-tree", "-r", "-z", "--no-renames", before, after).decode().split("\0")[:-1]
+        found: dict[str, tuple[str, str] | None] = {}
+        for about, path in zip(fields[::2], fields[1::2], strict=True):
+            _, mode, _, blob, _ = about.split(" ")
+            found[path] = (mode, blob) if int(mode, 8) else None
+        return found
+
+    def _complete(self, objects: bytes) -> None:
+        """Fetch the blobs that a listing of objects marks as missing."""
+        if missing := [line[1:] for line in objects.decode().splitlines() if line.startswith("?")]:
             # The request that git makes by itself for one blob, for all of them (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
             asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
             self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
-        listing = self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode()
-        entries = {}
-        for line in listing.split("\0")[:-1]:
-            about, _, path = line.partition("\t")
-            mode, _, blob = about.split(" ")
-            entries[path] = (mode, blob)
-        return entries
 
     def object_id(self, expression: str, otherwise: str) -> str:
         found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
@@ -246,32 +333,23 @@ class _Mirror:
         return found.decode().strip()
 
     def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
-        """A commit on top of `base`, made of nothing but its arguments."""
-        present = self.entries(base)
-        name, address = author
-        date = f"{int(when.timestamp())} +0000"
-        with tempfile.TemporaryDirectory(prefix="stoker-index-") as scratch:
-            made_by = {
-                "GIT_INDEX_FILE": str(Path(scratch, "index")),
-                **{f"GIT_{role}_NAME": name for role in ("AUTHOR", "COMMITTER")},
-                **{f"GIT_{role}_EMAIL": address for role in ("AUTHOR", "COMMITTER")},
-                **{f"GIT_{role}_DATE": date for role in ("AUTHOR", "COMMITTER")},
-            }
-            self.run("read-tree", base, env=made_by)
-            for path, text in sorted(changes.files.items()):
-                if text is None:
-                    # Mode 0 deletes; --remove would want a work tree.
-                    self.run("update-index", "-z", "--index-info", stdin=f"0 {'0' * 40}\t{path}\0", env=made_by)
-                else:
-                    mode = EXECUTABLE if present.get(path, ("", ""))[0] == EXECUTABLE else REGULAR
-                    blob = self.run("hash-object", "-w", "--stdin", stdin=text).decode().strip()
-                    # --cacheinfo and not --index-info, which passes over a path such as ../x in silence.
-                    self.run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", env=made_by)
-            tree = self.run("write-tree", env=made_by).decode().strip()
-            if tree == self.object_id(f"{base}^{{tree}}", f"{base} has no tree."):
-                raise BotError("There is nothing to change: the repository says so already.")
-            written = self.run("commit-tree", tree, "-p", base, "-F", "-", stdin=f"{message.rstrip()}\n", env=made_by)
-        return written.decode().strip()
+        """A commit on top of `base`, made of nothing but its arguments: git reads the directories that it touches alone."""
+        present = self.listing(base).entries
+        who = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
+        stream = [f"commit {BUILT}", "mark :1", f"author {who}", f"committer {who}", *_data(f"{message.rstrip()}\n")]
+        stream.append(f"from {base}")
+        for path, text in sorted(changes.files.items()):
+            if text is None:
+                stream.append(f"D {_quoted(path)}")
+            else:
+                mode = EXECUTABLE if present.get(path, ("", ""))[0] == EXECUTABLE else REGULAR
+                stream += [f"M {mode} inline {_quoted(path)}", *_data(text)]
+        stream.append("get-mark :1")
+        # The branch is the mirror's own and holds nothing that is kept: --force lets it go anywhere.
+        made = self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
+        if len(set(self.run("rev-parse", f"{made}^{{tree}}", f"{base}^{{tree}}").split())) == 1:
+            raise BotError("There is nothing to change: the repository says so already.")
+        return made
 
     def reversal(self, commit: str, onto: str) -> ChangeSet:
         self.need(commit)
@@ -412,3 +490,24 @@ def _basic(token: SecretStr) -> str:
 
 def _bytes(output: str | bytes | None) -> bytes:
     return output.encode() if isinstance(output, str) else output or b""
+
+
+def _data(text: str) -> tuple[str, str]:
+    """Text as fast-import reads it: its length in bytes, then itself."""
+    return f"data {len(text.encode())}", text
+
+
+def _quoted(path: str) -> str:
+    """A path as fast-import reads it; BotError for one that no checkout could hold."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or not path.isprintable():
+        raise BotError(f"Invalid path {path!r}: nothing is pushed.")
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _bounded(kept: dict[Key, Kept], size: int) -> dict[Key, Kept]:
+    """The dictionary with room for one more: the oldest goes."""
+    while len(kept) >= size:
+        kept.pop(next(iter(kept)))
+    return kept
