@@ -373,7 +373,7 @@ class _Mirror:
         return ChangeSet(files=files)
 
     def _text(self, commit: str, path: str) -> str | None:
-        mode, blob = self.entries(commit).get(path, ("", ""))
+        mode, blob = self.listing(commit).entries.get(path, ("", ""))
         return self.run("cat-file", "blob", blob).decode() if mode in (REGULAR, EXECUTABLE) else None
 
     def _three_way(self, ours: str, base: str, theirs: str) -> str | None:
