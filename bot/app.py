@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
         worker = await stack.enter_async_context(
             Worker(
                 svc.docket,
-                concurrency=50,
+                concurrency=200,
                 redelivery_timeout=_REDELIVERY,
                 reconnection_delay=timedelta(seconds=1),
                 minimum_check_interval=timedelta(milliseconds=100),

@@ -10,7 +10,7 @@ from slack_bolt.context.async_context import AsyncBoltContext
 from bot.logs import about
 from bot.services import Services
 from commands import approval, change, gpu, home, mention, model, reminder, rollout, waiting
-from commands.answers import teller
+from commands.answers import acks_first, teller
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +21,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.middleware
     async def answerable(context: AsyncBoltContext, next: Callable[[], Awaitable[None]]) -> None:  # noqa: A002
         """A click in Home comes without a response_url: it is answered by a direct message."""
+        acks_first.arrived()
         if context.response_url is None and context.user_id:
             context["respond"] = teller(svc, context.user_id)
         with about(actor=context.user_id or ""):

@@ -1,7 +1,10 @@
 """How a listener answers: at once, and in one place when something is wrong."""
 
+import asyncio
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -15,8 +18,58 @@ log = structlog.get_logger(__name__)
 Respond = Callable[..., Awaitable[Any]]
 
 
-async def answered(respond: Respond, work: Awaitable[str | None]) -> None:
-    """Do the work of a command or click and tell its sender, alone, what came of it."""
+class AcksFirst:
+    """Lets acknowledgements go before work: Slack waits three seconds for the one, and nobody counts them for the other.
+
+    One event loop does both. In a burst of commands the work of the first would delay the acknowledgement of the last,
+    so work begins when no request has come for a moment, and only so much of it is done at a time.
+    """
+
+    _QUIET, _LONGEST, _AT_A_TIME = 0.02, 1.0, 8
+    """Seconds without a request, seconds that work waits for that at most, and pieces of work at a time."""
+
+    def __init__(self) -> None:
+        self._arrived = 0.0
+        self._working = asyncio.Semaphore(self._AT_A_TIME)
+
+    def arrived(self) -> None:
+        """A request has come in."""
+        self._arrived = time.monotonic()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        for _ in range(round(self._LONGEST / self._QUIET)):
+            if time.monotonic() >= self._arrived + self._QUIET:
+                break
+            await asyncio.sleep(self._QUIET)
+        try:
+            async with asyncio.timeout(self._LONGEST):
+                await self._working.acquire()
+        except TimeoutError:  # what is being done takes long, like a bring-down without Redis: no reason to wait for it
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._working.release()
+
+
+acks_first = AcksFirst()
+
+
+async def answered(respond: Respond, work: Awaitable[str | None], *, urgent: bool = False) -> None:
+    """Do the work of a command or click and tell its sender, alone, what came of it.
+
+    `urgent` is what opens a form: Slack allows three seconds for that too, so it does not wait for its turn.
+    """
+    if urgent:
+        await _answered(respond, work)
+        return
+    async with acks_first.turn():
+        await _answered(respond, work)
+
+
+async def _answered(respond: Respond, work: Awaitable[str | None]) -> None:
     try:
         text = await work
     except BotError as error:

@@ -36,7 +36,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.action(BECAUSE)
     async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
-        await answered(respond, _ask_why(svc, action["selected_option"]["value"], body["trigger_id"]))
+        await answered(respond, _ask_why(svc, action["selected_option"]["value"], body["trigger_id"]), urgent=True)
 
     @app.view(BECAUSE_FORM)
     async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:

@@ -109,7 +109,7 @@ def register(app: AsyncApp, svc: Services) -> None:
         about = json.loads(view["private_metadata"])
         kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
         page = advanced_form(about["verb"], tuple((k, v) for k, v in about["options"]), kept)
-        await answered(respond, svc.slack.push_form(body["trigger_id"], page))
+        await answered(respond, svc.slack.push_form(body["trigger_id"], page), urgent=True)
 
     @app.view(ADVANCED_FORM)
     async def more_given(ack: AsyncAck, view: Body) -> None:

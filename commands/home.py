@@ -32,17 +32,17 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.action(HOME_ADD)
     async def add(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
         await ack()
-        await answered(respond, open_form(svc, "add", "", body["trigger_id"]))
+        await answered(respond, open_form(svc, "add", "", body["trigger_id"]), urgent=True)
 
     @app.action(HOME_UP)
     async def up(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
         await ack()
-        await answered(respond, _open_up_form(svc, body["trigger_id"]))
+        await answered(respond, _open_up_form(svc, body["trigger_id"]), urgent=True)
 
     @app.action(HOME_EXTEND)
     async def extend(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
-        await answered(respond, _open_extend_form(svc, action["value"], body["trigger_id"]))
+        await answered(respond, _open_extend_form(svc, action["value"], body["trigger_id"]), urgent=True)
 
     @app.view(EXTEND_FORM)
     async def extended(ack: AsyncAck, body: Body, view: Body) -> None:

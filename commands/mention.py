@@ -51,7 +51,7 @@ def register(app: AsyncApp, svc: Services) -> None:
         hint = "What would follow the slash: gpu status, gpu up NAME for 2h, model list"
         field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
         form = modal(SHORTCUT, "Tell Stoker", [field], submit="Say it", metadata=json.dumps(place))
-        await answered(respond, _opened(svc, shortcut["trigger_id"], form))
+        await answered(respond, _opened(svc, shortcut["trigger_id"], form), urgent=True)
 
     @app.view(SHORTCUT)
     async def said(ack: AsyncAck, body: Body, view: Body) -> None:

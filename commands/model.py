@@ -76,7 +76,12 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.command("/model")
     async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
         await ack()
-        await answered(respond, answer(svc, command))
+        await answered(respond, answer(svc, command), urgent=_opens_form(command.get("text") or ""))
+
+
+def _opens_form(text: str) -> bool:
+    words = text.split()
+    return bool(words) and words[0].lower() in ("add", "swap") and len(words) < 3
 
 
 async def answer(svc: Services, command: dict[str, Any]) -> str | None:

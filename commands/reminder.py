@@ -31,7 +31,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.action(KEEP_UNTIL)
     async def keep_until(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
-        await answered(respond, _ask_until(svc, action["value"], body))
+        await answered(respond, _ask_until(svc, action["value"], body), urgent=True)
 
     @app.view(KEEP_UNTIL)
     async def kept_until(ack: AsyncAck, body: Body, view: Body) -> None:
