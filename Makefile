@@ -43,6 +43,7 @@ emulator:  ## install a third-party Slack emulator for the test that uses one (n
 docs: install  ## write the generated parts of docs/ anew
 	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md
 	$(BIN)/python -c "from bot.cli.findings import document; document('docs/contract.md')"
+	$(BIN)/python -c "from bot.cli.errors import reference; print(reference(), end=str())" > docs/errors.md
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \

@@ -63,6 +63,8 @@ class Status(StrEnum):
 class AlreadyDecided(BotError):
     """A click or an event came too late."""
 
+    remedy = "Nothing: the message says who decided, and when."
+
 
 class Request(_Value):
     """What a person asked for, as they said it."""

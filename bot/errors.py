@@ -20,6 +20,8 @@ class BotError(StokerError):
     `details` are for the thread: log lines or events, many lines, as they came.
     """
 
+    remedy = "Do what the message says."
+
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -28,6 +30,8 @@ class BotError(StokerError):
 
 class Unavailable(StokerError):
     """A system did not answer, or answered that it cannot now; trying again may help."""
+
+    remedy = "Wait a moment: it is tried again by itself, and the message says so when that was in vain. `stoker doctor` tells what does not answer."
 
     def __init__(self, system: str, detail: str = "") -> None:
         super().__init__(f"{system} does not answer" + (f": {detail.rstrip('. ')}" if detail else ""))

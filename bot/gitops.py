@@ -51,9 +51,13 @@ BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* 
 class MirrorBroken(Unavailable):
     """The mirror on disk is damaged. It is only a copy: the next fetch makes it anew."""
 
+    remedy = "Nothing: the mirror is made anew from the remote."
+
 
 class PushRefused(BotError):
     """The remote did not take the commit: the branch holds other work, or a rule forbids it."""
+
+    remedy = "Read the remote's reason: a rule of the repository forbids the branch, or the token may not write."
 
 
 @dataclass(frozen=True)

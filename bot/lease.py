@@ -118,6 +118,8 @@ return redis.call('ZRANK', KEYS[1], ARGV[1])
 class GpuBusy(BotError):
     """Somebody else holds the GPU."""
 
+    remedy = "Queue, ask the holder, or ask for a replacement: the card has a button for each."
+
     def __init__(self, holder: Lease) -> None:
         super().__init__(
             f"The GPU is taken: `{holder.model}` is held by <@{holder.holder}>"
@@ -130,6 +132,8 @@ class GpuBusy(BotError):
 class GpuQueued(BotError):
     """The GPU is free, but others have waited for it longer."""
 
+    remedy = "Queue too; the card says when your turn comes."
+
     def __init__(self, first: str) -> None:
         super().__init__("The GPU is free, but others are waiting for it: queue behind them (`/gpu queue`).")
         self.first = first
@@ -137,6 +141,8 @@ class GpuQueued(BotError):
 
 class LeaseMoved(BotError):
     """The lease that was to be replaced is no longer the one that was seen."""
+
+    remedy = "Look who holds the GPU now (`/gpu status`) and ask again."
 
 
 class Leases:

@@ -33,6 +33,8 @@ from manifests.contract import Layout
 class SettingsError(BotError):
     """A setting is missing or wrong; the message names it."""
 
+    remedy = "Correct the setting that is named, in the environment or in the file named by STOKER_CONFIG; docs/configuration.md has them all."
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

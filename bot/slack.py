@@ -28,6 +28,8 @@ _TRANSIENT = {"ratelimited", "internal_error", "fatal_error", "service_unavailab
 class SlackRefused(BotError):
     """Slack answered with an error that a retry will not mend."""
 
+    remedy = "Compare the app with `stoker manifest`: a scope or a channel is missing. `stoker doctor` says which."
+
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"Slack refused {method}: {code}")
         self.code = code
@@ -35,6 +37,8 @@ class SlackRefused(BotError):
 
 class TooLate(BotError):
     """A form could not be opened in the three seconds that Slack allows."""
+
+    remedy = "Press the button, or send the command, once more."
 
 
 @contextmanager

@@ -55,6 +55,8 @@ return 1
 class Forgotten(BotError):
     """An operation that Redis does not know: lost with its data, or older than what is kept."""
 
+    remedy = "Ask again: the request is older than what is kept, or Redis lost its data."
+
     def __init__(self, op_id: str) -> None:
         super().__init__(f"I no longer know request {op_id}: it is over for long, or Redis lost its data. Ask again.")
 

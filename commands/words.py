@@ -12,6 +12,8 @@ from bot.views import code, escape
 class Misunderstood(BotError):
     """What was typed is no command; says what is."""
 
+    remedy = "Say it as the message shows; `/gpu help` and `/model help` have examples."
+
 
 @dataclass(frozen=True)
 class Words:

@@ -19,6 +19,8 @@ from manifests.tree import ManifestError
 class InvalidYaml(ManifestError):
     """A file that does not parse: where (the line is counted from 1), and what the parser says."""
 
+    remedy = "Correct the YAML at the line that is named."
+
     def __init__(self, path: str, line: int, problem: str) -> None:
         super().__init__(f"{path}:{line} is not valid YAML: {problem}")
         self.path = path

@@ -51,6 +51,8 @@ FIGURES = {
 class MissingFigures(ManifestError):
     """What cannot be sized, since nobody said how large it is. `options` are the keys of `FIGURES` to ask for."""
 
+    remedy = "Give the figures that the message lists; the form has a field for each."
+
     def __init__(self, hf_id: str, options: tuple[str, ...]) -> None:
         unknown = ", ".join(FIGURES[option][1] for option in options)
         given = " ".join(f"{option}={FIGURES[option][2]}" for option in options)

@@ -17,6 +17,10 @@ from pydantic import BaseModel, field_validator
 class ManifestError(Exception):
     """A request that the repository cannot carry, in one sentence for a human: what is wrong and how to mend it."""
 
+    remedy = (
+        "Mend what the message names in the request or in the repository; `stoker model check` finds what disagrees."
+    )
+
 
 class Tree(Protocol):
     """The files of a platform repository at one moment."""

@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
 class NoPublicAddress(BotError):
     """The address given for HTTP mode is none that Slack could reach."""
 
+    remedy = "Give an https:// address that the internet can reach, or leave `--http` out for Socket Mode."
+
 
 def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]:
     """The app manifest. `http` is the bot's public address; without one it is Socket Mode."""

@@ -35,6 +35,8 @@ _WINDOW = "blocked by sync window"
 class SyncFailed(BotError):
     """Argo CD refused or failed a sync, or did not end it in time; the message is Argo CD's own."""
 
+    remedy = "Read Argo CD's message, mend the manifests or the sync window, and ask again."
+
 
 class _Blocked(Exception):
     """A sync window forbids the operation that is under way."""

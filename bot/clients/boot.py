@@ -35,6 +35,8 @@ class Phase(BaseModel, frozen=True):
 class BootFailed(BotError):
     """The model will not become ready: why, and what to do about it."""
 
+    remedy = "Do what the message says last; the log lines are in the thread. The model is back at zero."
+
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason} {remedy}")
         self.reason = reason

@@ -76,6 +76,8 @@ class GpuUser(BaseModel, frozen=True):
 class StaleFence(BotError):
     """A worker whose lease is over wanted to change a Deployment that a newer lease has had since."""
 
+    remedy = "Nothing: a newer lease is in charge, and the older worker has stopped."
+
 
 class Cluster:
     def __init__(self, api: ApiClient, namespace: str) -> None:

@@ -26,6 +26,8 @@ _OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
 class MergeRefused(BotError):
     """GitHub did not merge: the head moved, there is a conflict, or a rule of the repository is not met."""
 
+    remedy = "Resolve the conflict or the rule that GitHub names on the pull request, then approve again."
+
 
 class PullRequest(BaseModel, frozen=True):
     """One pull request as it is now. `merge_commit` is set only once it is merged; `closed_by` only if it was not."""

@@ -24,9 +24,13 @@ WEIGHTS = (r"model[^/]*\.safetensors", r"[^/]*\.safetensors", r"pytorch_model[^/
 class UnknownModel(BotError):
     """There is no such model, or it is hidden from the bot."""
 
+    remedy = "Check the spelling on huggingface.co; for a private model set HF_TOKEN."
+
 
 class GatedModel(BotError):
     """The model's owner wants its terms accepted first."""
+
+    remedy = "Accept the model's terms on huggingface.co with the account that HF_TOKEN belongs to."
 
 
 class HuggingFace:

@@ -44,9 +44,13 @@ _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SEC
 class Forbidden(BotError):
     """The bot's role lacks a right; names the verb and the resource."""
 
+    remedy = "Give the bot's service account the right that is named: the chart's Role has all of them. `stoker doctor` lists what is missing."
+
 
 class Conflict(Unavailable):
     """The object changed since it was read: look again."""
+
+    remedy = "Nothing: it is tried again by itself."
 
 
 class _Gone(Exception):

@@ -16,6 +16,8 @@ from manifests.tree import ManifestError
 class UnknownModel(BotError):
     """No endpoint of that name."""
 
+    remedy = "Take the name that is suggested, or one of `/model list`."
+
 
 async def all_endpoints(svc: Services, commit: str) -> tuple[ModelEndpoint, ...]:
     """The endpoints at a commit; BotError when the repository does not follow the contract."""

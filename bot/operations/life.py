@@ -27,13 +27,19 @@ _HOME_AFTER = timedelta(seconds=1)
 class NotAllowed(BotError):
     """Policy refused a click or a request."""
 
+    remedy = "Ask somebody who may: the message names them, or the setting that says who."
+
 
 class PlanMoved(BotError):
     """What was approved is no longer what would run; the approval is void."""
 
+    remedy = "Look at the new plan on the card and approve again."
+
 
 class CancelAsked(BotError):
     """Somebody cancelled an operation that is running."""
+
+    remedy = "Nothing: what was begun is being undone."
 
 
 def insist(verdict: Verdict) -> None:
