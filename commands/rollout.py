@@ -27,7 +27,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.action(LET_IN)
     async def asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
-        await answered(respond, _open(svc, action["value"], body))
+        await answered(respond, _open(svc, action["value"], body), urgent=True)
 
     @app.view(LET_IN_FORM)
     async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:

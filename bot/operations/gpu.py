@@ -30,10 +30,6 @@ from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import clock, code, money
 
-    remedy = (
-        "Read the failed test's evidence in the thread. The model is at zero again, unless the request said `keep`."
-    )
-
 
 async def plan_up(svc: Services, op: Operation) -> None:
     """Validate a request for the GPU and ask for its approval."""

@@ -26,6 +26,10 @@ _NOTICEABLE = 0.25
 class SmokeFailed(BotError):
     """The model runs but does not answer as it should."""
 
+    remedy = (
+        "Read the failed test's evidence in the thread. The model is at zero again, unless the request said `keep`."
+    )
+
 
 async def refuse_untestable(svc: Services, model: str) -> None:
     """Refuse to test what is not running."""

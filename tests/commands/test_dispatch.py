@@ -26,6 +26,7 @@ from bot.services import open_services
 from bot.settings import Config, Settings, SlackSection
 from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM
 from bot.views.modals import ADVANCED, ADVANCED_FORM, CHANGE_FORM, EXTEND_FORM, SHORTCUT, TYPED
+from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT
 from commands.waiting import CHOICES
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
@@ -99,6 +100,10 @@ PAYLOADS: dict[str, Payload] = {
     HOME_ADD: click(HOME_ADD),
     HOME_UP: click(HOME_UP),
     HOME_EXTEND: click(HOME_EXTEND, "coder-chat"),
+    REVERT: click(REVERT),
+    LET_IN: click(LET_IN),
+    LET_IN_FORM: submission(LET_IN_FORM, "nothing")
+    | {"view": submission(LET_IN_FORM, "nothing")["view"] | {"state": {"values": {"keys": {"value": {"selected_options": []}}}}}},
     ADVANCED: in_form(ADVANCED, NO_FORM | {"private_metadata": CHANGE}),
     "a field of a form": in_form(f"{TYPED}:name", NO_FORM | {"private_metadata": CHANGE}),
     "the search": {"type": "block_suggestion", **WHO, "action_id": f"{TYPED}:hf_id", "block_id": "hf_id", "value": "qwen"},
