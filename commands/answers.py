@@ -25,12 +25,11 @@ class AcksFirst:
     so work begins when no request has come for a moment, and only so much of it is done at a time.
     """
 
-    _QUIET, _LONGEST, _AT_A_TIME = 0.02, 1.0, 8
-    """Seconds without a request, seconds that work waits for that at most, and pieces of work at a time."""
-
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: float = 0.02, longest: float = 1.0, at_a_time: int = 8) -> None:
+        """Seconds without a request, seconds that work waits for that at most, and pieces of work at a time."""
+        self._quiet, self._longest = quiet, longest
         self._arrived = 0.0
-        self._working = asyncio.Semaphore(self._AT_A_TIME)
+        self._working = asyncio.Semaphore(at_a_time)
 
     def arrived(self) -> None:
         """A request has come in."""
@@ -38,12 +37,12 @@ class AcksFirst:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        for _ in range(round(self._LONGEST / self._QUIET)):
-            if time.monotonic() >= self._arrived + self._QUIET:
+        for _ in range(round(self._longest / self._quiet)):
+            if time.monotonic() >= self._arrived + self._quiet:
                 break
-            await asyncio.sleep(self._QUIET)
+            await asyncio.sleep(self._quiet)
         try:
-            async with asyncio.timeout(self._LONGEST):
+            async with asyncio.timeout(self._longest):
                 await self._working.acquire()
         except TimeoutError:  # what is being done takes long, like a bring-down without Redis: no reason to wait for it
             yield
