@@ -32,7 +32,11 @@ def error_classes() -> tuple[type[Exception], ...]:
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    return tuple(sorted({*_below(StokerError), *_below(ManifestError), ManifestError}, key=lambda each: each.__name__))
+    return tuple(sorted({*_below(StokerError), *_below(ManifestError), ManifestError}, key=_order))
+
+
+def _order(each: type[Exception]) -> tuple[str, str]:
+    return each.__name__, each.__module__
 
 
 def _below(family: type[Exception]) -> Iterator[type[Exception]]:
