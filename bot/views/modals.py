@@ -129,7 +129,9 @@ def extend_form(model: str, ends: datetime | None, longest: str) -> Block:
     by = text_input("hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in all an approver decides")
     why = text_input("reason", "Because", optional=True, longest=500)
     about = section(f"{code(model)} stays up longer.{now}")
-    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=model)
+    return modal(
+        EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=model[:METADATA]
+    )  # an endpoint's name has 63 characters
 
 
 class KeepUntil(BaseModel, frozen=True):
