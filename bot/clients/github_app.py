@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 import httpx
-import jwt
 from pydantic import SecretStr
 
 from bot.clients.http import body, refuse_if_busy, send
@@ -58,6 +57,8 @@ class AppToken:
 
     def _assertion(self) -> str:
         """Who we are, signed; for at most ten minutes, and a minute back for a clock that runs ahead."""
+        import jwt  # 9 MB of memory that only an App needs
+
         key = self._key()
         now = int(time.time())
         claims = {"iat": now - 60, "exp": now + 540, "iss": self._app_id}
