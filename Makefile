@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install sandbox tour emulator check lint test docs lock clean
+.PHONY: help install sandbox tour emulator check lint test docs lock audit sbom clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ docs: install  ## write the generated parts of docs/ anew
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra dev --extra otel --output-file requirements.lock pyproject.toml
+
+audit: install  ## ask the advisory database about every locked package (needs the network)
+	$(BIN)/uv tool run --quiet pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+sbom: install  ## write build/sbom.json: what the lock file names, as CycloneDX
+	@mkdir -p build
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-file build/sbom.json
 
 clean:  ## remove what `make install` and the tests made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist

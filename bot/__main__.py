@@ -1,6 +1,7 @@
 """The command `stoker`."""
 
 import asyncio
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,19 @@ from bot.settings import load_settings
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 cli.add_typer(gpu.cli, name="gpu")
 cli.add_typer(model.cli, name="model")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stoker {version('stoker')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def stoker(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A Slack bot that lights and banks the vLLM models of one shared GPU."""
 
 
 @cli.command()

@@ -20,6 +20,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
+from bot.clients.http import only
 from bot.clients.huggingface import HuggingFace
 from bot.clients.litellm import LiteLLM
 from bot.clients.prometheus import Prometheus
@@ -96,7 +97,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
                 credential_provider=redis_password(settings),
             )
         )
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5)))
+        http = await stack.enter_async_context(platform_http(settings))
         api = await open_kubernetes(settings, stack)
         metrics = Metrics()
         store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
@@ -132,6 +133,13 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         reset = _current.set(svc)
         stack.callback(_current.reset, reset)
         yield svc
+
+
+def platform_http(settings: Settings) -> httpx.AsyncClient:
+    """For the gateway, the models, Prometheus and the Hub, and for no other host; the Hub's files may come from its own network."""
+    hosts = [settings.litellm_url, settings.vllm_url_template, settings.hf_endpoint, "https://.hf.co"]
+    hosts += [settings.prometheus_url] if settings.prometheus_url else []
+    return httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]})
 
 
 def slack_client(settings: Settings) -> AsyncWebClient:

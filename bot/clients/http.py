@@ -5,13 +5,37 @@ The clients of this room share it, so that no vendor's file repeats what a broke
 """
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable
+
+
+def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:
+    """A hook for a client that sends nothing to any host but those of these addresses, redirects included.
+
+    A `{name}` in an address stands for one label of a host name; a host's subdomains are allowed where it begins with
+    a dot, as in `https://.hf.co`.
+    """
+    hosts = [urlsplit(address).hostname or "" for address in addresses]
+    patterns = [re.escape(host.lstrip(".")) for host in hosts]
+    labels = [re.sub(r"\\{\w+\\}", r"[a-z0-9-]+", pattern) for pattern in patterns]
+    whole = [
+        rf"(?:[a-z0-9-]+\.)*{label}" if host.startswith(".") else label
+        for host, label in zip(hosts, labels, strict=True)
+    ]
+    allowed = re.compile("|".join(whole))
+
+    async def refuse(request: httpx.Request) -> None:
+        if not allowed.fullmatch(request.url.host):
+            raise BotError(f"{request.url.host} is none of the hosts that are configured, so nothing was sent there.")
+
+    return refuse
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:

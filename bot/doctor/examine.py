@@ -18,7 +18,7 @@ from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
-from bot.services import github_token, open_kubernetes, open_redis, repository, slack_client
+from bot.services import github_token, open_kubernetes, open_redis, platform_http, repository, slack_client
 from bot.settings import Settings
 
 REDIS, MACHINE = "Redis", "machine"
@@ -30,7 +30,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
     """Every check that the settings allow; one that fails does not keep the others from being made."""
     config = settings.config
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=httpx.Timeout(15, connect=5)))
+        http = await stack.enter_async_context(platform_http(settings))
         hosted = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=15))
         # A mirror of its own: two processes in one would damage it for the bot that runs.
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-"))

@@ -1,0 +1,106 @@
+"""What somebody who is not Slack and not GitHub can make the bot do: nothing."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from sandbox.slack import history
+from sandbox.world import WEBHOOK_SECRET, opened
+from tests.journeys.conftest import Town
+
+
+@pytest.fixture
+async def here(tmp_path: Path) -> AsyncIterator[Town]:
+    """A town whose Slack speaks HTTP, so that anybody may send the bot a request."""
+    async with opened(
+        platform=None, speed=60, port=0, checks_pass_after=None, directory=tmp_path, http=True,
+        settings={"roles": {"approvers": ["S0APPROVERS"]}},
+    ) as world:  # fmt: skip
+        yield Town(world)
+
+
+def command(text: str, trigger: str = "1.2.abc") -> str:
+    """The body of a slash command, as Slack sends it."""
+    return urlencode(
+        {
+            "command": "/gpu",
+            "text": text,
+            "user_id": "U0DEV",
+            "team_id": history.TEAM,
+            "channel_id": history.CHANNEL,
+            "trigger_id": trigger,
+            "response_url": "http://127.0.0.1:9/",
+        }
+    )
+
+
+def signed(here: Town, body: str, *, at: float | None = None, secret: str = "") -> dict[str, str]:
+    """The headers of a request that was signed at this time, with Slack's secret or another one."""
+    stamp = str(int(at or time.time()))
+    key = (secret or here.world.bot.environment["SLACK_SIGNING_SECRET"]).encode()
+    digest = hmac.new(key, f"v0:{stamp}:{body}".encode(), hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "X-Slack-Request-Timestamp": stamp,
+        "X-Slack-Signature": f"v0={digest}",
+    }
+
+
+async def post(here: Town, path: str, body: str, headers: dict[str, str]) -> int:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        return (await http.post(f"{here.world.bot.url}{path}", content=body, headers=headers)).status_code
+
+
+async def test_forged_and_old_requests_of_slacks_are_refused(here: Town) -> None:
+    """Unsigned, signed with another secret, signed for another body, or older than five minutes: 401 and no effect."""
+    body = command("up coder-chat")
+    unsigned = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert await post(here, "/slack/events", body, unsigned) == 401
+    assert await post(here, "/slack/events", body, signed(here, body, secret="another")) == 401
+    assert await post(here, "/slack/events", body, signed(here, command("down"))) == 401
+    assert await post(here, "/slack/events", body, signed(here, body, at=time.time() - 400)) == 401
+    await here.says("dev", "/gpu status")
+    await here.sees("GPU is free")
+    assert here.messages("Bring up") == []
+
+
+async def test_a_replayed_request_does_nothing_twice(here: Town) -> None:
+    """The same signed request again within the five minutes is the same operation."""
+    body = command("up coder-chat because replay", trigger="9.9.same")
+    headers = signed(here, body)
+    assert [await post(here, "/slack/events", body, headers) for _ in range(3)] == [200, 200, 200]
+    await here.sees("Awaiting approval", user="lead")
+    await here.says("dev", "/gpu status")
+    await here.sees("GPU")
+    assert len(here.messages("Bring up coder-chat")) == 1
+
+
+async def test_forged_webhooks_are_refused(here: Town) -> None:
+    """Unsigned, wrongly signed, or signed with what is no text at all: 401, and the bot goes on."""
+    body = json.dumps({"action": "closed"})
+    right = hmac.new(WEBHOOK_SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
+    for signature in ("", "sha256=", f"sha256={'0' * 64}", f"sha1={right}"):
+        assert await post(here, "/github/webhook", body, {"X-Hub-Signature-256": signature}) == 401
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        raw = [(b"X-Hub-Signature-256", b"sha256=\xff\xfe")]
+        assert (await http.post(f"{here.world.bot.url}/github/webhook", content=body, headers=raw)).status_code == 401
+    assert await post(here, "/github/webhook", body, {"X-Hub-Signature-256": f"sha256={right}"}) == 200
+
+
+async def test_an_approver_who_has_left_approves_no_more(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user group is asked at the click: who was taken out of it since the card came is refused."""
+    await here.says("dev", "/gpu up coder-chat")
+    await here.sees("Awaiting approval", user="lead")
+    monkeypatch.setitem(history.USERGROUPS, "S0APPROVERS", ("U0ADMIN",))
+    await here.clicks("lead", "Approve")
+    await here.sees("Only approvers can decide this", user="lead")
+    assert here.replicas("coder-chat") == 0
+    await here.clicks("admin", "Approve")
+    await here.sees("all smoke tests passed")

@@ -1,0 +1,54 @@
+"""The documents keep their promises: what they name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from bot.__main__ import cli
+from bot.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "helm").rglob("*.md")])
+
+
+def _every_test() -> set[str]:
+    return {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    """A mitigation without its test is a promise."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text(encoding="utf-8")))
+    assert len(named) > 20
+    assert named <= _every_test()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
+    """No document points at a file that is not there."""
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    broken = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", ["install.md", "operations.md", "security.md"])
+def test_every_command_and_setting_of_a_guide_exists(name: str) -> None:
+    """Nobody types a command that is not there, or sets a variable that nothing reads."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    commands = set(re.findall(r"(?<!namespace )\bstoker ([a-z]+)(?= |`|$)", text)) - {"is"}
+    assert commands <= set(get_command(cli).commands), commands  # type: ignore[attr-defined]
+    variables = {v.lower() for v in re.findall(r"\b((?:SLACK|GITHUB|REDIS|STOKER|HF|LITELLM|OTEL)_[A-Z_]+)\b", text)}
+    assert variables <= Settings.model_fields.keys(), variables - Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ["install.md", "operations.md"])
+def test_every_target_of_make_that_a_guide_names_is_there(name: str) -> None:
+    """Nor a target."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
