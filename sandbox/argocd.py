@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ruamel.yaml import YAML
 
 from sandbox.clock import Clock
-from sandbox.kubernetes import BY_KIND, ApiError, Object, ObjectStore, timestamp
+from sandbox.objects import BY_KIND, ApiError, Object, ObjectStore, timestamp
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"

@@ -21,7 +21,8 @@ from typing import Self
 from sandbox.argocd import ArgoCD, Git
 from sandbox.clock import Clock
 from sandbox.kubelet import Address, Kubelet
-from sandbox.kubernetes import KubernetesAPI, Object, timestamp
+from sandbox.kubernetes import KubernetesAPI
+from sandbox.objects import Object, timestamp
 
 GPU = "nvidia.com/gpu"
 REFUSED_DOWNLOADS = {

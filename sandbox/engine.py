@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from sandbox.cluster import is_ready
-from sandbox.kubernetes import Object, ObjectStore
+from sandbox.objects import Object, ObjectStore
 
 ANSWER = "Hello there, this is the fire speaking ."
 FINISHED = ("stop", "length", "abort", "error", "repetition")

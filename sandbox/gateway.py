@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 from aiohttp import web
 
-from sandbox.kubernetes import Object, ObjectStore
+from sandbox.objects import Object, ObjectStore
 
 VERSION = "1.106.0"
 NAMESPACE = "litellm"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sandbox.kubernetes import Object, ObjectStore, timestamp
+from sandbox.objects import Object, ObjectStore, timestamp
 
 NO_GPU = (
     "0/{nodes} nodes are available: {nodes} Insufficient nvidia.com/gpu. preemption: 0/{nodes} nodes are available: "

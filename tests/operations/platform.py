@@ -18,7 +18,8 @@ from sandbox.git import seed
 from sandbox.github import GitHub
 from sandbox.github_pulls import Pull
 from sandbox.huggingface import Hub
-from sandbox.kubernetes import KubernetesAPI, Object
+from sandbox.kubernetes import KubernetesAPI
+from sandbox.objects import Object
 from sandbox.process import free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace

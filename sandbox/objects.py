@@ -1,0 +1,325 @@
+"""What the sandbox's Kubernetes keeps: its objects, their resource versions that only grow, and their history.
+
+It does what etcd and the API server's storage do: versions guard writes, a change of the spec raises the generation, a
+watch can resume over the last changes. The protocol over it is `kubernetes.py`.
+"""
+
+import asyncio
+import re
+import secrets
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Object = dict[str, Any]
+
+HISTORY = 5000  # changes a watch can resume over; an older version is answered with 410, as after etcd's compaction
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind that the API serves, as discovery describes it."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+RESOURCES = (
+    Resource("", "v1", "namespaces", "Namespace", namespaced=False, short_names=("ns",)),
+    Resource("", "v1", "nodes", "Node", namespaced=False, short_names=("no",)),
+    Resource("", "v1", "pods", "Pod", short_names=("po",), subresources=("log", "status")),
+    Resource("", "v1", "events", "Event", short_names=("ev",)),
+    Resource("", "v1", "secrets", "Secret"),
+    Resource("", "v1", "configmaps", "ConfigMap", short_names=("cm",)),
+    Resource("", "v1", "services", "Service", short_names=("svc",)),
+    Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",)),
+    Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), subresources=("scale", "status")),
+    Resource("argoproj.io", "v1alpha1", "applications", "Application", short_names=("app",)),
+)
+BY_KIND = {resource.kind: resource for resource in RESOURCES}
+BY_PATH = {(resource.group, resource.version, resource.plural): resource for resource in RESOURCES}
+
+
+class ApiError(Exception):
+    """A refusal that the API answers with a `Status` body."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+    def status(self) -> Object:
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code,
+        }
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """`moment`, or now, as `metadata.creationTimestamp` has it: UTC, whole seconds."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the history: what an object was before and after this version (None: it was not there)."""
+
+    version: int
+    resource: Resource
+    before: Object | None
+    after: Object | None
+
+
+class ObjectStore:
+    """Every object by kind, namespace and name, with one resource version that grows with each change."""
+
+    def __init__(self) -> None:
+        self.version = 1000
+        self._objects: dict[tuple[str, str, str], Object] = {}
+        self._history: deque[Change] = deque(maxlen=HISTORY)
+        self._compacted = self.version
+        self._changed = asyncio.Event()
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        found = self._objects.get((kind, namespace, name))
+        return deepcopy(found) if found else None
+
+    def find(self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
+        """The objects of a kind that match the selectors, sorted by namespace and name; no namespace means all."""
+        wanted = Selection(namespace, labels, fields)
+        keys = sorted(key for key in self._objects if key[0] == kind)
+        return [deepcopy(self._objects[key]) for key in keys if wanted.matches(self._objects[key])]
+
+    def create(self, manifest: Object) -> Object:
+        resource = BY_KIND[manifest["kind"]]
+        created = deepcopy(manifest)
+        _canonical(created)
+        meta = created.setdefault("metadata", {})
+        if "name" not in meta and "generateName" in meta:
+            meta["name"] = meta["generateName"] + secrets.token_hex(3)
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", meta.get("name", "")):
+            raise ApiError(422, "Invalid", f'{resource.kind} "{meta.get("name", "")}" is invalid: metadata.name')
+        key = _key(resource, created)
+        if key in self._objects:
+            raise ApiError(409, "AlreadyExists", f'{_qualified(resource)} "{meta["name"]}" already exists')
+        created.setdefault("apiVersion", resource.api_version)
+        meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(), "generation": 1}
+        self._record(resource, None, created)
+        return deepcopy(created)
+
+    def update(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> Object:
+        """Applies `change` to the object; a change of the spec raises the generation, no change changes nothing."""
+        resource = BY_KIND[kind]
+        before = self._objects.get((kind, namespace, name))
+        if before is None:
+            raise not_found(resource, name)
+        after = deepcopy(before)
+        change(after)
+        _canonical(after)
+        given = after["metadata"].get("resourceVersion")
+        if given and given != before["metadata"]["resourceVersion"]:
+            raise ApiError(
+                409,
+                "Conflict",
+                f'Operation cannot be fulfilled on {_qualified(resource)} "{name}": the object has been modified; '
+                "please apply your changes to the latest version and try again",
+            )
+        if after == before:
+            return deepcopy(before)
+        for fixed in ("name", "uid", "creationTimestamp", "namespace"):
+            if fixed in before["metadata"]:
+                after["metadata"][fixed] = before["metadata"][fixed]
+        after["metadata"]["generation"] = before["metadata"]["generation"] + (after.get("spec") != before.get("spec"))
+        self._record(resource, before, after)
+        return deepcopy(after)
+
+    def delete(self, kind: str, name: str, namespace: str = "") -> Object:
+        """What DELETE asks for: a pod or an object with finalizers is only marked; its controller ends it."""
+        found = self.get(kind, name, namespace)
+        if found is None:
+            raise not_found(BY_KIND[kind], name)
+        if kind == "Pod" or found["metadata"].get("finalizers"):
+            return self.update(kind, name, namespace, _mark_deleted)
+        self.remove(kind, name, namespace)
+        return found
+
+    def remove(self, kind: str, name: str, namespace: str = "") -> None:
+        """Takes the object out at once; nothing happens where there is none."""
+        before = self._objects.get((kind, namespace, name))
+        if before is not None:
+            self._record(BY_KIND[kind], before, None)
+
+    def since(self, version: int) -> Iterator[Change]:
+        """The changes after `version`.
+
+        Raises ApiError 410 when they are no longer all known.
+        """
+        if version < self._compacted:
+            raise ApiError(410, "Expired", f"too old resource version: {version} ({self._compacted})")
+        return iter([change for change in self._history if change.version > version])
+
+    def compact(self) -> None:
+        """Forgets the history, so that every watch from an older version is answered with 410."""
+        self._history.clear()
+        self._compacted = self.version
+
+    async def changed(self, version: int) -> None:
+        """Waits for the store to move past `version`, or for `wake`."""
+        if self.version <= version:
+            await self._changed.wait()
+
+    def wake(self) -> None:
+        """Ends every `changed`, so that who waits looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _record(self, resource: Resource, before: Object | None, after: Object | None) -> None:
+        self.version += 1
+        if after is None:
+            del self._objects[_key(resource, before or {})]
+        else:
+            after["metadata"]["resourceVersion"] = str(self.version)
+            self._objects[_key(resource, after)] = after
+        if len(self._history) == self._history.maxlen:
+            self._compacted = self._history[0].version
+        self._history.append(Change(self.version, resource, before, after))
+        self.wake()
+
+
+def _mark_deleted(obj: Object) -> None:
+    obj["metadata"].setdefault("deletionTimestamp", timestamp())
+
+
+def _canonical(value: Any) -> None:
+    """Quantities are strings, however they came: `nvidia.com/gpu: 1` is stored as "1"."""
+    for name, below in value.items() if isinstance(value, dict) else ():
+        if name in {"limits", "requests", "capacity"} and isinstance(below, dict):
+            value[name] = {what: str(quantity) for what, quantity in below.items()}
+        else:
+            _canonical(below)
+    for item in value if isinstance(value, list) else ():
+        _canonical(item)
+
+
+def _key(resource: Resource, obj: Object) -> tuple[str, str, str]:
+    meta = obj["metadata"]
+    namespace = meta.setdefault("namespace", "default") if resource.namespaced else ""
+    return resource.kind, namespace, meta["name"]
+
+
+def _qualified(resource: Resource) -> str:
+    return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+
+
+def not_found(resource: Resource, name: str) -> ApiError:
+    return ApiError(404, "NotFound", f'{_qualified(resource)} "{name}" not found')
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a list or watch asks for: a namespace, a label selector and a field selector (empty: anything)."""
+
+    namespace: str = ""
+    labels: str = ""
+    fields: str = ""
+
+    def matches(self, obj: Object) -> bool:
+        meta = obj["metadata"]
+        if self.namespace and meta.get("namespace") != self.namespace:
+            return False
+        labels = meta.get("labels") or {}
+        return all(_label_matches(term, labels) for term in _terms(self.labels)) and all(
+            _field_matches(term, obj) for term in _terms(self.fields)
+        )
+
+
+def _terms(selector: str) -> list[str]:
+    return [term.strip() for term in re.split(r",(?![^(]*\))", selector) if term.strip()]
+
+
+def _label_matches(term: str, labels: dict[str, str]) -> bool:
+    if among := re.fullmatch(r"(\S+)\s+(in|notin)\s+\((.*)\)", term):
+        name, verb, values = among.groups()
+        return (labels.get(name) in {value.strip() for value in values.split(",")}) == (verb == "in")
+    if equal := re.fullmatch(r"([^!=\s]+)\s*(==|=|!=)\s*(\S*)", term):
+        name, sign, value = equal.groups()
+        return (labels.get(name) == value) == (sign != "!=")
+    return term[1:] not in labels if term.startswith("!") else term in labels
+
+
+def _field_matches(term: str, obj: Object) -> bool:
+    equal = re.fullmatch(r"([^!=]+)(==|=|!=)(.*)", term)
+    if equal is None:
+        raise ApiError(400, "BadRequest", f"invalid field selector: {term}")
+    path, sign, value = equal.groups()
+    found: Any = obj
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return (str(found or "") == value) == (sign != "!=")
+
+
+def merge_patch(target: Object, patch: Object) -> None:
+    """RFC 7386 in place; also good for a strategic merge patch, whose lists are then replaced instead of merged."""
+    for name, value in patch.items():
+        if value is None:
+            target.pop(name, None)
+        elif isinstance(value, dict):
+            if not isinstance(target.get(name), dict):
+                target[name] = {}
+            merge_patch(target[name], value)
+        else:
+            target[name] = value
+
+
+def json_patch(target: Object, operations: list[Object]) -> None:
+    """RFC 6902's add, replace, remove and test, in place."""
+    for operation in operations:
+        *parents, last = [
+            part.replace("~1", "/").replace("~0", "~") for part in operation["path"].removeprefix("/").split("/")
+        ]
+        try:
+            place: Any = target
+            for parent in parents:
+                place = place[int(parent)] if isinstance(place, list) else place[parent]
+            _json_operation(place, last, operation)
+        except (KeyError, IndexError, TypeError, ValueError) as e:
+            raise ApiError(
+                422, "Invalid", f"the server rejected our request due to an error in our request: {e}"
+            ) from e
+
+
+def _json_operation(place: Any, last: str, operation: Object) -> None:
+    where: Any = last if isinstance(place, dict) else len(place) if last == "-" else int(last)
+    match operation["op"]:
+        case "add" if isinstance(place, list):
+            place.insert(where, operation["value"])
+        case "add":
+            place[where] = operation["value"]
+        case "replace":
+            del place[where]  # it must be there
+            _json_operation(place, last, operation | {"op": "add"})
+        case "remove":
+            del place[where]
+        case "test" if place[where] != operation["value"]:
+            raise ValueError(f"testing path {operation['path']} value failed")
+        case "test":
+            pass
+        case other:
+            raise ValueError(f"unexpected kind: {other}")
