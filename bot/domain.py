@@ -81,6 +81,10 @@ class Request(_Value):
     """Leave the model up even if its smoke tests fail, for somebody to look at."""
     hf_id: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    up: bool = False
+    """After a roll-out: bring the endpoint up under the same approval, and down again when it has answered, but for `keep`."""
+    trial: bool = False
+    """A bring-up that ends in a bring-down as soon as its smoke tests have passed."""
     reverts: str = ""
     """The id of the operation whose pull request is to be reverted."""
 

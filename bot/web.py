@@ -46,10 +46,14 @@ def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
         given = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
         if not hmac.compare_digest(f"sha256={digest}".encode(), given):
             return web.Response(text="bad signature\n", status=401)
+        # What happened is not taken from the body: the bot looks for itself, so a replayed delivery does no harm.
         delivery = request.headers.get("X-GitHub-Delivery", "")
-        for op in await svc.store.open():
-            if op.plan and op.plan.pull:
-                await svc.docket.add(tasks.follow, key=f"{op.id}:follow:{delivery}")(op.id)
+        try:
+            for op in await svc.store.open():
+                if op.plan and op.plan.pull:
+                    await svc.docket.add(tasks.follow, key=f"{op.id}:follow:{delivery}")(op.id)
+        except Unavailable as error:
+            return web.Response(text=f"{error}\n", status=503)
         return web.Response(text="ok\n")
 
     async def slack_events(request: web.Request) -> web.Response:

@@ -21,7 +21,8 @@ from manifests import contract
 _OPTIONS = (
     "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
     " `storage=20Gi`, `price-in=`, `price-out=`, `group=`, `arg=--flag=value` (repeatable). What is not said is derived"
-    " from the model on Hugging Face and shown before anything is opened."
+    " from the model on Hugging Face and shown before anything is opened. With `up` behind them the endpoint is brought up"
+    " after the roll-out, under the same approval, and down again when it has answered; with `up keep for 2h` it stays."
 )
 ABOUT = "what is served"
 TOPICS = (
@@ -151,8 +152,11 @@ async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | 
     if len(said.names) < 2:
         await open_form(svc, "add" if said.verb == "add" else "swap", "".join(said.names), command["trigger_id"])
         return None
-    if len(said.names) != 2:
-        raise Misunderstood(f"Say which endpoint and which model: `/model {said.verb} NAME HF_ID [options]`.")
+    extra = {word.lower() for word in said.names[2:]}
+    if extra - {"up", "keep"} or (extra and "up" not in extra) or (said.hold and "up" not in extra):
+        raise Misunderstood(
+            f"Say which endpoint and which model: `/model {said.verb} NAME HF_ID [options] [up [keep] [for 2h]]`."
+        )
     wanted = Request(
         kind=Kind.MODEL_ADD if said.verb == "add" else Kind.MODEL_SWAP,
         model=said.names[0],
@@ -162,5 +166,8 @@ async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | 
         at=svc.clock(),
         options=said.options,
         reason=said.reason,
+        up="up" in extra,
+        keep="keep" in extra,
+        hold=said.hold,
     )
     return await ask(svc, wanted, command["trigger_id"])

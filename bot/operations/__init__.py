@@ -12,15 +12,8 @@ endpoints.py the endpoints as the platform repo has them
 proposal.py  from what was asked to the change, and the words of its pull request
 pulls.py     an operation's pull request: proposed, followed, closed
 rollout.py   from an approved pull request to a served model
+keys.py      tenants' virtual keys and a new alias
 smoke.py     the smoke tests
 home.py      App Home, kept up to date
 tasks.py     the docket tasks, which carry an operation's id and nothing else
-life.py     request, vote, cancel, expire; what happens when an operation fails
-gpu.py      bring up, bring down
-proposal.py from what was asked to the change, and the words of its pull request
-pulls.py    an operation's pull request: proposed, followed, closed
-rollout.py  from an approved pull request to a served model
-keys.py     tenants' virtual keys and a new alias
-smoke.py    the smoke tests
-tasks.py    the docket tasks, which carry an operation's id and nothing else
 """

@@ -14,6 +14,7 @@ from bot.operations.life import (
     PlanMoved,
     attended,
     await_approval,
+    carry_votes,
     enter,
     finish,
     hand_over_soon,
@@ -54,6 +55,7 @@ async def plan_up(svc: Services, op: Operation) -> None:
             f" at {clock(twin[0].request.at)} and is {twin[0].status}: see its message."
         )
     await _ask_or_wait(svc, op, plan)
+    await carry_votes(svc, op)
 
 
 async def _ask_or_wait(svc: Services, op: Operation, plan: Plan, note: str = "") -> None:

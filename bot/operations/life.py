@@ -101,6 +101,20 @@ async def await_approval(svc: Services, op_id: str, plan: Plan, *, note: str = "
     return await present(svc, op)
 
 
+async def carry_votes(svc: Services, op: Operation) -> None:
+    """Let the approval of the request that this one is a part of count for its plan; what waits keeps it anyway."""
+    given, now = op.votes, svc.clock()
+
+    def counted(op: Operation) -> Operation:
+        voted = op.model_copy(update={"votes": given, "updated": now})
+        if op.status is not Status.AWAITING or not is_approved(voted, svc.config):
+            return op
+        return voted.moved(Status.APPROVED, now, outcome="")
+
+    if given:
+        await _decided(svc, await svc.store.update(op.id, counted, event="approved"))
+
+
 async def present(svc: Services, op: Operation) -> Operation:
     """Show the card of an operation that waits, and set its expiry. Safe to repeat."""
     op = await show(svc, op, force=True)

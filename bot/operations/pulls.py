@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import structlog
 
 from bot.clients.github import PullRequest
-from bot.domain import Kind, Operation, Plan, Pull, Request, Status
+from bot.domain import Kind, Operation, Plan, Pull, Request, Status, cost
+from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.gitops import PushRefused
 from bot.operations.endpoints import all_endpoints, known_endpoint
@@ -15,7 +17,7 @@ from bot.operations.life import NotAllowed, await_approval, finish, insist, pres
 from bot.operations.proposal import Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
-from bot.views import code, escape
+from bot.views import code, escape, money
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.sizing import ModelFacts
@@ -176,7 +178,7 @@ async def _plan(svc: Services, op: Operation, change: Change, commit: str, pushe
     known = await all_endpoints(svc, commit) if change.endpoint is None else (change.endpoint,)
     return Plan(
         commit=commit,
-        rows=(*change.summary, ("Files", str(len(change.changes.files)))),
+        rows=(*change.summary, ("Files", str(len(change.changes.files))), *_then(svc, op, change)),
         warnings=change.warnings,
         applications=tuple(each.application for each in known if each.name == op.request.model),
         pull=seen(pull),
@@ -184,6 +186,17 @@ async def _plan(svc: Services, op: Operation, change: Change, commit: str, pushe
         holder=holder,
         displaced=displaced,
     )
+
+
+def _then(svc: Services, op: Operation, change: Change) -> tuple[tuple[str, str], ...]:
+    """What the approval also covers: the GPU after the roll-out, and what that costs."""
+    if not op.request.up or change.endpoint is None or not change.endpoint.gpus:
+        return ()
+    hold = op.request.hold or svc.config.lease.default
+    # A ten-minute cold start (platform.md's figure) and the node's drain are billed in any case.
+    billed = timedelta(minutes=10) + svc.config.gpu.drain + (hold if op.request.keep else timedelta())
+    then = f"kept for {show_duration(hold)}" if op.request.keep else "back to zero"
+    return (("Then", f"brought up, tested, {then}: about {money(cost(billed, svc.config.gpu.price_per_hour))}"),)
 
 
 async def displaced_by(svc: Services, op: Operation) -> tuple[str, str]:

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 
 from bot.clients.github import MergeRefused
-from bot.domain import Kind, Operation, Plan, Pull, Status
+from bot.domain import Kind, Operation, Plan, Pull, Request, Status, operation_id
 from bot.errors import BotError
 from bot.operations import keys
+from bot.operations.down import down_request
 from bot.operations.endpoints import all_endpoints
-from bot.operations.life import PlanMoved, await_approval, enter, finish, show_progress, step, told_on
+from bot.operations.life import PlanMoved, await_approval, enqueue, enter, finish, request, show_progress, step, told_on
 from bot.operations.pulls import close, displaced_by, planned_change, refuse_if_up, seen
 from bot.operations.smoke import run_smoke
 from bot.services import Services
@@ -125,12 +126,40 @@ async def _deploy(svc: Services, op: Operation, commit: str) -> None:
     if up:
         await _proven(svc, op, endpoint, commit)
         outcome = f"{code(model)} now serves {served} and answers."
+    elif endpoint.gpus and op.request.up:
+        await svc.store.once(op.id, "up", lambda: _light(svc, op), type(None))
+        outcome = f"{code(model)} is rolled out, serving {served}, and is being brought up: see its own message."
     elif endpoint.gpus:
         outcome = f"{code(model)} is rolled out, serving {served}, and is at zero. `/gpu up {model}` lights it."
     else:
         await _proven(svc, op, endpoint, commit)
         outcome = f"{code(model)} is rolled out, serves {served} and answers."
     await finish(svc, op.id, Status.SUCCEEDED, outcome)
+
+
+async def _light(svc: Services, op: Operation) -> None:
+    """Ask for the GPU on behalf of whoever asked for the change; the approval covered it."""
+    wanted = Request(
+        kind=Kind.GPU_UP,
+        model=op.request.model,
+        actor=op.request.actor,
+        channel=op.request.channel,
+        at=svc.clock(),
+        hold=op.request.hold,
+        reason="its change is rolled out",
+        trial=not op.request.keep,
+    )
+    made = Operation(id=operation_id(f"{op.id}:up"), request=wanted, updated=svc.clock(), votes=op.approvals)
+    await enqueue(svc, await svc.store.create(made))
+
+
+async def bank(svc: Services, op_id: str) -> None:
+    """Bring a trial down again once it has answered. Safe to repeat."""
+    op = await svc.store.load(op_id)
+    if op.request.trial and op.status is Status.SUCCEEDED:
+        why = "it was brought up to prove its roll-out, and answered"
+        wanted = down_request(op.request.model, op.request.actor, op.request.channel, svc.clock(), why)
+        await request(svc, wanted, delivery=f"{op.id}:trial")
 
 
 async def _gateway(svc: Services, op: Operation, commit: str) -> None:

@@ -31,6 +31,7 @@ async def advance(op_id: str, key: str = TaskKey(), svc: Services = Depends(serv
         bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # a task has a context of its own
         if op.status.final:
             await life.tell_end(svc, op)
+            await rollout.bank(svc, op_id)
         elif key != life.task_key(op):
             await life.enqueue(svc, op)
         elif op.status is Status.AWAITING and not op.failure:
@@ -45,6 +46,7 @@ async def _work(svc: Services, op: Operation) -> None:
     match op.request.kind:
         case Kind.GPU_UP:
             await (gpu.plan_up(svc, op) if op.status is Status.REQUESTED else gpu.bring_up(svc, op))
+            await rollout.bank(svc, op.id)
         case Kind.GPU_DOWN:
             await down.bring_down(svc, op)
         case Kind.GPU_EXTEND:

@@ -6,9 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.clients.wire import client
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
+
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
 
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
@@ -294,3 +298,41 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
     assert await callable_by(platform, everything) == []
     seen = "\n".join(platform.visible("lead"))
     assert all(secret not in seen and secret[-4:] not in seen for secret in (alice, bob, everything))
+
+
+async def test_up_proves_the_roll_out_and_banks_the_fire(platform: Platform) -> None:
+    """One approval covers the GPU part; it goes down again by itself, and the card said what that costs."""
+    await platform.say("dev", f"/model swap coder-chat {BIG} up")
+    card = await platform.sees("brought up, tested, back to zero: about $")
+    assert "Pull request #1" in card
+    await platform.github.checks("success")
+    await rolled_out(platform, "is being brought up")
+    await platform.sees("all smoke tests passed")
+    await platform.sees("is down and the GPU is free")
+    deployment = platform.object("Deployment", "coder-chat")
+    assert deployment
+    assert deployment["spec"]["replicas"] == 0
+
+
+async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> None:
+    """And `show`, `check` and `smoke` say the rest, with links that lead somewhere."""
+    await platform.say("dev", "/model smoke coder-chat")
+    await platform.sees("coder-chat is down, so there is nothing to test")
+    await lit(platform)
+    await platform.say("dev", "/model smoke coder-chat")
+    await platform.sees("coder-chat answers; all smoke tests passed")
+    await platform.say("dev", "/model list")
+    said = await platform.sees("3 endpoints")
+    assert "held by @dev" in said
+    assert "$0.5 / $1.5 per million tokens" in said
+    assert "smoke test passed" in said
+    await platform.say("dev", "/model show coder-chat")
+    assert "all agree" in await platform.sees("Alias for tenants")
+    await platform.say("dev", "/model check")
+    await platform.sees("All pieces of the main branch")
+    old, new = "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=another"
+    await pushes(platform, "main", "serving/coder-chat/deployment.yaml", old, new)
+    await platform.say("lead", "/model check coder-chat")
+    await platform.sees("disagreement", user="lead")
+    await platform.say("lead", "/model list")
+    await platform.sees("drifted: the cluster has qwen2.5-coder-7b-instruct", user="lead")
