@@ -15,7 +15,7 @@ from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
 from bot.operations.endpoints import all_endpoints
 from bot.operations.life import request
-from bot.operations.proposal import planned, read_options
+from bot.operations.proposal import Options, looked_up, planned, read_options
 from bot.operations.pulls import already_open, check
 from bot.services import Services
 from bot.views import code
@@ -136,7 +136,7 @@ def register(app: AsyncApp, svc: Services) -> None:
             actor=actor,
             channel=svc.config.slack.channel,
             at=svc.clock(),
-            options=_all_options(svc, about["verb"], values, options),
+            options=forms.said(about["verb"], values, options),
             reason=values.get("reason", ""),
         )
         await answered(whisperer(svc, svc.config.slack.channel, actor), ask(svc, wanted, view["id"]))
@@ -171,18 +171,14 @@ class Forms:
             options = tuple((key, value) for key, value in about["options"])
             await self.show(view["id"], about["verb"], about["commit"], typed(view), options)
 
-    async def show(
-        self, view_id: str, verb: Verb, commit: str, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
-    ) -> None:
+    async def show(self, view_id: str, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> None:
         try:
             form = await self._worked_out(verb, commit, values, options)
             await self._svc.slack.update_form(view_id, change_form(form))
         except (BotError, Unavailable) as error:
             log.info("form not updated", error=str(error))  # mostly: it has been submitted or closed meanwhile
 
-    async def _worked_out(
-        self, verb: Verb, commit: str, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
-    ) -> ChangeForm:
+    async def _worked_out(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> ChangeForm:
         names = tuple(endpoint.name for endpoint in await all_endpoints(self._svc, commit))
         form = ChangeForm(verb=verb, commit=commit, values=values, options=options, names=names)
         if not values.get("hf_id") or not values.get("name"):
@@ -206,29 +202,29 @@ class Forms:
             figures=_figures(values),
         )
 
-    async def _change(
-        self, tree: Tree, verb: Verb, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
-    ) -> Change:
+    async def _change(self, tree: Tree, verb: Verb, values: Mapping[str, str], options: Options) -> Change:
         facts = await self._known(values["hf_id"])
-        every = _all_options(self._svc, verb, values, options)
+        every = self.said(verb, values, options)
         return await asyncio.to_thread(planned, tree, self._svc.config, verb, values["name"], every, facts)
 
     async def _known(self, hf_id: str) -> ModelFacts:
         """The facts, asked for once; without Hugging Face, what the name says: the form then asks for the rest."""
         if hf_id not in self._facts:
-            try:
-                facts = await self._svc.hub.model(hf_id)
-            except Unavailable as error:
-                log.info("Hugging Face does not tell", model=hf_id, error=str(error))
-                return ModelFacts.unseen(hf_id)
+            facts = await looked_up(self._svc.hub, hf_id)
+            if facts == ModelFacts.unseen(hf_id):
+                return facts
             if len(self._facts) >= 100:
                 self._facts.pop(next(iter(self._facts)))
             self._facts[hf_id] = facts
         return self._facts[hf_id]
 
-    async def problems(
-        self, verb: Verb, commit: str, values: Mapping[str, str], options: tuple[tuple[str, str], ...]
-    ) -> dict[str, str]:
+    def said(self, verb: Verb, values: Mapping[str, str], advanced: Options) -> Options:
+        """Everything that was said. The usual template is not: the model decides which is the closest, if it is known."""
+        told = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
+        usual = ("like", self._svc.config.platform.template) if values["hf_id"] in self._facts else None
+        return (*(pair for pair in told if pair != usual), *advanced)
+
+    async def problems(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> dict[str, str]:
         """What is wrong, by field. What takes too long to find out is refused later, in words."""
         errors = _misread(verb, tuple((key, values[key]) for key in _OPTIONS if key in values))
         try:
@@ -267,21 +263,12 @@ def _changed(tree: Tree, change: Change) -> tuple[tuple[str, int, int], ...]:
     return tuple(rows)
 
 
-def _all_options(
-    svc: Services, verb: Verb, values: Mapping[str, str], advanced: tuple[tuple[str, str], ...]
-) -> tuple[tuple[str, str], ...]:
-    """Everything that was said; the template that is the default anyway is not."""
-    said = [(key, values[key]) for key in _OPTIONS if key in values]
-    default = ("like", svc.config.platform.template)
-    return (*(pair for pair in said if pair != default and (verb == "add" or pair[0] != "like")), *advanced)
-
-
-def _advanced(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _advanced(values: Mapping[str, str]) -> Options:
     arguments = [("arg", line.strip()) for line in values.get("arg", "").splitlines() if line.strip()]
     return (*((key, value) for key, value in values.items() if key != "arg"), *arguments)
 
 
-def _misread(verb: Verb, options: tuple[tuple[str, str], ...]) -> dict[str, str]:
+def _misread(verb: Verb, options: Options) -> dict[str, str]:
     """The options that cannot be read, by field."""
     errors = {}
     for key, value in options:
