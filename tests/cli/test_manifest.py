@@ -96,3 +96,9 @@ def test_slacks_limits_hold() -> None:
     assert len(made["display_information"]["description"]) <= 140
     assert all(len(each["usage_hint"]) <= 1000 for each in made["features"]["slash_commands"])
     assert all(len(each["name"]) <= 24 for each in made["features"]["shortcuts"])
+
+
+def test_the_docs_give_the_reason_of_each_scope() -> None:
+    """Whoever installs the app reads why it asks for what it asks."""
+    told = (ROOT / "docs" / "slack.md").read_text(encoding="utf-8")
+    assert [scope for scope in (*scopes(), *scopes(private_channel=True)) if f"`{scope}`" not in told] == []
