@@ -299,18 +299,19 @@ async def _refresh(svc: Services, op: Operation) -> None:
             return op.moved(Status.AWAITING, now, waiting=None, expires=expires, outcome="The GPU is free now.")
         if waiting is None or waiting == op.waiting:
             return op
-        return op.model_copy(update={"waiting": waiting, "expires": _until(op, waiting), "updated": now})
+        until = _until(op, waiting, now + svc.config.approvals.expire_after)
+        return op.model_copy(update={"waiting": waiting, "expires": until, "updated": now})
 
     after = await svc.store.update(op.id, refreshed)
     if after.status is not op.status:
         await enqueue(svc, after)
     if after != op:
-        await show(svc, after, force=True)
+        await present(svc, after)
 
 
-def _until(op: Operation, waiting: Waiting) -> datetime | None:
+def _until(op: Operation, waiting: Waiting, at_most: datetime) -> datetime | None:
     """Who queues waits as long as it takes; who has not decided what to do is asked to, for as long as an approval is."""
-    return None if waiting.ahead is not None else op.expires
+    return None if waiting.ahead is not None else op.expires or at_most
 
 
 async def describe(svc: Services) -> str:

@@ -14,7 +14,11 @@ from tests.operations.tripwire import Tripwire
 _WRITES = (
     (re.compile(rb"\{stoker\}:op:[0-9a-f]+:steps\r\n\$\d+\r\n([^\r\n]+)\r\n\$"), "step"),
     (re.compile(rb"EVALSHA\r\n.{0,80}?\{stoker\}:leases\r\n()", re.DOTALL), "lease"),
-    (re.compile(rb'EVALSHA\r\n.{0,400}?"status":"(running|succeeded|failed)"', re.DOTALL), "status"),
+    (re.compile(rb"EVALSHA\r\n.{0,80}?\{stoker\}:queue\r\n()", re.DOTALL), "queue"),
+    (
+        re.compile(rb'EVALSHA\r\n.{0,400}?"status":"(waiting for the GPU|running|succeeded|failed)"', re.DOTALL),
+        "status",
+    ),
 )
 
 

@@ -25,6 +25,27 @@ async def up_and_down(it: Platform) -> None:
     await it.sees("is down and the GPU is free")
 
 
+async def a_turn_in_the_queue(it: Platform) -> None:
+    """Prolonged, waited for, approved early, handed over, and broken by an admin."""
+    await it.say("dev", "/gpu up coder-chat because crash test")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+    await it.say("dev", "/gpu extend 1h")
+    await it.sees("is held by @dev until")
+    await it.say("lead", "/gpu up coder-fim because demo")
+    await it.click("lead", "Queue")
+    await it.sees("In the queue, next")
+    await it.click("admin", "Approve")
+    await it.sees("Approved by @admin")
+    await it.say("dev", "/gpu down coder-chat")
+    await it.click("lead", "Take it")
+    await it.sees("coder-fim is up and answers")
+    await it.say("admin", "/gpu release because nobody is there")
+    await it.sees("Breaks the lease on coder-fim")
+    await it.click("lead", "Approve")
+    await it.sees("coder-fim is down and the GPU is free")
+
+
 async def a_replacement_that_fails(it: Platform) -> None:
     await it.say("dev", "/gpu up coder-chat because evaluation run")
     await it.click("lead", "Approve")
@@ -45,6 +66,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
     ("story", "struck"),
     [
         (up_and_down, {"step starting", "step scaling to zero", "step waiting until the pod is gone"} | ANY),
+        (a_turn_in_the_queue, {"step until", "queue", "status waiting for the GPU"} | ANY),
         (
             a_replacement_that_fails,
             {
