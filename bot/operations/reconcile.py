@@ -95,7 +95,7 @@ async def _close(svc: Services, lease: Lease) -> None:
     now = await svc.cluster.workload(lease.model)
     if now is not None and now.replicas:
         return
-    for kind in (Kind.GPU_UP, Kind.GPU_DOWN):
+    for kind in (Kind.GPU_UP, Kind.GPU_DOWN, Kind.GPU_RELEASE):
         if any(op.status is not Status.AWAITING for op in await svc.store.open(kind, lease.model)):
             return
     why = "it is at zero, and that was not me: the lease is closed"

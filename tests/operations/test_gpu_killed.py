@@ -95,7 +95,8 @@ async def test_a_session_is_the_same_however_often_the_bot_dies(
     async with living(tmp_path / "deadly", redis_url, deadly, kill=True) as it:
         await story(it)
         deadly.kill = None
-        await it.until(lambda: len(messages(it)) >= len(expected["messages"]))
+        it.patience = 60
+        await it.until(lambda: messages(it) == expected["messages"], lambda: difference(it, expected["messages"]))
         assert await outcome(it, deadly) == expected
     assert struck <= set(deadly.struck), sorted(deadly.struck)
 
@@ -126,6 +127,12 @@ def messages(it: Platform) -> list[str]:
         for user in ("dev", "lead", "admin")
     }
     return sorted((seen["dev"] | seen["lead"] | seen["admin"]).elements())
+
+
+def difference(it: Platform, expected: list[str]) -> str:
+    """Which messages are missing, and which are too many."""
+    seen, wanted = Counter(messages(it)), Counter(expected)
+    return f"missing: {sorted((wanted - seen).elements())}; too many: {sorted((seen - wanted).elements())}"
 
 
 async def outcome(it: Platform, wire: Tripwire) -> dict[str, Any]:
