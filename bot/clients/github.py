@@ -134,14 +134,14 @@ class GitHub:
         )
 
     async def merge(self, number: int, sha: str, title: str) -> str:
-        """Merge the pull request if its head is still `sha`; the merge commit, also when it is merged already."""
-        if (merged := await self._merge_commit(number)) is not None:
+        """Merge the pull request if its head is still `sha`; the merge commit, also when that is merged already."""
+        if (merged := await self._merge_commit(number, sha)) is not None:
             return merged
         asked = {"sha": sha, "commit_title": title, "merge_method": await self._merge_method()}
         response = await self._ask("PUT", f"/pulls/{number}/merge", json=asked, tolerate=(405, 409))
         if response.is_success:
             return str(response.json()["sha"])
-        if (merged := await self._merge_commit(number)) is not None:  # somebody was faster
+        if (merged := await self._merge_commit(number, sha)) is not None:  # somebody was faster
             return merged
         if response.status_code == httpx.codes.CONFLICT:
             raise MergeRefused(
@@ -189,9 +189,16 @@ class GitHub:
         response = await self._ask("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
         return None if response.status_code == httpx.codes.NOT_FOUND else bool(response.json().get("protected"))
 
-    async def _merge_commit(self, number: int) -> str | None:
+    async def _merge_commit(self, number: int, sha: str) -> str | None:
+        """The commit by which `sha` is merged; MergeRefused when somebody merged another head than that."""
         raw = (await self._ask("GET", f"/pulls/{number}")).json()
-        return str(raw["merge_commit_sha"]) if raw.get("merged") else None
+        if not raw.get("merged"):
+            return None
+        if raw["head"]["sha"] != sha:
+            raise MergeRefused(
+                f"Pull request #{number} was merged on GitHub at {raw['head']['sha'][:9]}, not at {sha[:9]} that was approved."
+            )
+        return str(raw["merge_commit_sha"])
 
     async def _merge_method(self) -> str:
         """Squash, merge or rebase: the first that the repository allows. Unknown counts as allowed."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -92,6 +93,34 @@ async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -
     assert await repo.includes(first, first)
     assert not await repo.includes(first, second)
     assert not await repo.includes("1.106.0", first)
+
+
+async def test_a_commit_is_taken_back_on_top_of_later_ones(repo: Repository, work: Path) -> None:
+    """What was changed elsewhere in a file since stays; where the same lines were changed, the file is named."""
+    lines = [f"line {number}\n" for number in range(1, 20)]
+    (work / "README.md").write_text("".join(lines))
+    commit(work, "long")
+    (work / "README.md").write_text("".join(["first changed\n", *lines[1:]]))
+    (work / "new.txt").write_text("new\n")
+    change = commit(work, "change")
+    (work / "README.md").write_text("".join(["first changed\n", *lines[1:-1], "last changed\n"]))
+    later = commit(work, "later")
+    taken_back = (await repo.reversal(change, later)).files
+    assert taken_back == {"README.md": "".join([*lines[:-1], "last changed\n"]), "new.txt": None}
+    (work / "README.md").write_text("".join(["first changed again\n", *lines[1:]]))
+    with pytest.raises(BotError, match=r"README\.md\. Revert by hand"):
+        await repo.reversal(change, commit(work, "clash"))
+
+
+async def test_a_branch_of_ours_is_moved_only_from_where_we_left_it(repo: Repository, work: Path) -> None:
+    """A change is made anew on top of a moved main branch; work that people added is never overwritten."""
+    base = await repo.head()
+    said: dict[str, Any] = {"branch": BRANCH, "message": "feat: add", "when": WHEN}
+    first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, **said)
+    second = await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **said)
+    assert await repo.push(ChangeSet(files={"a": "2\n"}), base=base, replaces=first, **said) == second
+    with pytest.raises(PushRefused):
+        await repo.push(ChangeSet(files={"a": "3\n"}), base=base, replaces=first, **said)
 
 
 async def test_a_mirror_that_a_kill_left_broken_is_made_anew(repo: Repository, tmp_path: Path, work: Path) -> None:

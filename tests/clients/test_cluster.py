@@ -490,3 +490,36 @@ async def test_rights_that_the_role_lacks_are_named(wire: Wire, cluster: Cluster
     assert str(scale) == "patch deployments/scale.apps in namespace serving"
     assert scale.without == ""
     assert (str(nodes), bool(nodes.without)) == ("watch nodes", True)
+
+
+def rolling(wire: Wire, **status: Any) -> None:
+    """The Deployment controller tells how far a roll-out is."""
+    wire.store.update("Deployment", "coder-chat", "serving", lambda live: live.update(status=status))
+
+
+async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: Cluster) -> None:
+    """A status from before the change counts as little as a new pod beside an old one."""
+    wire.store.create(deployment(replicas=1))
+    generation = (wire.store.get("Deployment", "coder-chat", "serving") or {})["metadata"]["generation"]
+    before = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    rolling(wire, observedGeneration=generation - 1, **before)
+    rolled = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))
+    replaced = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30, available=False))
+    await wait_until(lambda: wire.asked("GET", "watch=true") >= 2)
+    rolling(wire, observedGeneration=generation, replicas=2, updatedReplicas=1, availableReplicas=1)
+    await asyncio.sleep(0.1)
+    assert not rolled.done()
+    assert not replaced.done()
+    rolling(wire, observedGeneration=generation, replicas=1, updatedReplicas=1)
+    assert await replaced is True
+    assert not rolled.done()
+    rolling(wire, observedGeneration=generation, **before)
+    assert await rolled is True
+
+
+async def test_a_roll_out_that_never_ends_is_told(wire: Wire, cluster: Cluster) -> None:
+    """With what to look at; and where there is no such Deployment, there is nothing to wait for."""
+    wire.store.create(deployment(replicas=1))
+    with pytest.raises(BotError, match="coder-chat in namespace serving did not roll out"):
+        await cluster.wait_rolled_out("coder-chat", timeout=0.3)
+    assert await cluster.wait_rolled_out("litellm", namespace="litellm", timeout=5) is False

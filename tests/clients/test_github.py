@@ -244,6 +244,14 @@ async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> Non
         await github.merge(1, HEAD, "feat: add")
 
 
+async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote: Remote, github: GitHub) -> None:
+    """Then nothing is taken for merged: what is on the main branch has to be approved anew."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=MERGED, head={"sha": "b" * 40, "ref": BRANCH})
+    with pytest.raises(MergeRefused, match="merged on GitHub at bbbbbbbbb, not at aaaaaaaaa"):
+        await github.merge(1, HEAD, "feat: add")
+
+
 async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
     """And a comment is written where it is asked for."""
     path = f"{REPO}/git/refs/heads/{BRANCH}"

@@ -184,6 +184,31 @@ async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: Lit
     assert await litellm.aliases() == ("coder-chat", "embeddings")
 
 
+async def test_tenants_keys_are_known_by_hash_and_name_alone(gateway: Gateway, litellm: LiteLLM) -> None:
+    """Every page is read, the bot's own keys are left out, and no secret is in what comes of it."""
+
+    def key(name: str, models: list[str]) -> dict[str, Any]:
+        return {"token": f"hash-{name}", "key_alias": name, "key_name": "sk-...wxyz", "user_id": "u", "models": models}
+
+    pages = {"1": [key("alice", ["coder-chat"]), key("stoker-smoke-x", ["x"])], "2": [key("bob", []), key("", ["*"])]}
+
+    async def listed(request: web.Request, asked: Any) -> web.Response:
+        assert request.headers["Authorization"] == f"Bearer {MASTER}"
+        keys = pages[request.query["page"]]
+        return web.json_response({"keys": keys, "total_count": 4, "current_page": 1, "total_pages": 2})
+
+    gateway.wire.answers["GET", "/key/list"] = listed
+    alice, bob, unnamed = await litellm.tenant_keys()
+    assert [each.name for each in (alice, bob, unnamed)] == ["alice", "bob", "#hash-"]
+    assert [each.reaches("coder-mini") for each in (alice, bob, unnamed)] == [False, True, True]
+    assert "wxyz" not in str([alice, bob, unnamed])
+    gateway.wire.on("POST", "/key/update", {})
+    await litellm.let_call(alice, "coder-mini")
+    await litellm.let_call(bob, "coder-mini")
+    asked = [call.json for call in gateway.wire.calls("POST", "/key/update")]
+    assert asked == [{"key": "hash-alice", "models": ["coder-chat", "coder-mini"]}]
+
+
 async def test_a_gateway_that_is_down_is_unavailable() -> None:
     """So the operation tries again."""
     async with nobody() as url, client() as http:
