@@ -362,7 +362,7 @@ class Own(_Value):
 
 
 class Session(_Value):
-    """What the idle watch remembers of one lease; written by the watch alone."""
+    """What is remembered of one lease's use; written by the watch, and once more when the model goes down."""
 
     fence: int
     sampled: datetime

@@ -6,14 +6,14 @@ from typing import assert_never
 import structlog
 from docket import Depends, Perpetual
 
-from bot.clients.cluster import Workload
-from bot.domain import Activity, Kind, Lease, Session, cost
+from bot.domain import Kind, Lease, Session, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
-from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted, sampled
+from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted
 from bot.operations.down import down_request
 from bot.operations.life import NotAllowed, insist, request
 from bot.operations.reconcile import renew
+from bot.operations.sampling import sample
 from bot.policy import may_keep
 from bot.services import Services, services
 from bot.views import View, blind, clock, code, lines, reminder
@@ -44,7 +44,7 @@ async def _watch_one(svc: Services, lease: Lease) -> None:
     workload = await svc.cluster.workload(lease.model)
     if lease.ready is None or workload is None or workload.replicas == 0:
         return  # the reconciliation sees to a model that somebody took down
-    session = await _sample(svc, lease, workload, now)
+    session = await sample(svc, lease, workload)
     if session is None:
         return
     decision = decide(lease, session, await _waiting(svc), now, svc.config.idle, svc.config.lease)
@@ -55,30 +55,6 @@ async def _watch_one(svc: Services, lease: Lease) -> None:
     if event := _EVENTS.get(type(decision)):
         idle = show_duration(now - session.active)
         await svc.store.note_lease(lease, event, lease.holder, f"idle for {idle}", now)
-
-
-async def _sample(svc: Services, lease: Lease, workload: Workload, now: datetime) -> Session | None:
-    """The memory after a look at the metrics; as it was (or nothing yet) while the bot itself is asking the model."""
-    session = await svc.sessions.of(lease.model)
-    own = await svc.sessions.own(lease.model, now)
-    if own is None:
-        return session if session and session.fence == lease.fence else None
-    activity: Activity | None
-    try:
-        activity = await _activity(svc, workload)
-    except (Unavailable, BotError) as error:
-        log.info("metrics unreachable", model=lease.model, op=lease.op, error=str(error))
-        activity = None
-    session = sampled(session, lease, activity, now, own)
-    if session.node is None:
-        session = session.model_copy(update={"node": await svc.cluster.node_of(lease.model)})
-    return session
-
-
-async def _activity(svc: Services, workload: Workload) -> Activity:
-    if svc.prometheus:
-        return await svc.prometheus.activity(workload.served_name or workload.model)
-    return await svc.vllm.activity(svc.vllm.url(workload.service, workload.namespace, workload.port))
 
 
 async def _waiting(svc: Services) -> int:

@@ -7,6 +7,7 @@ from bot.domain import Kind, Lease, Node, Operation, Request, Status
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import NotAllowed, finish, hand_over_soon, step
 from bot.operations.receipt import close_session
+from bot.operations.sampling import sample_last
 from bot.services import Services
 from bot.views import code
 
@@ -65,6 +66,8 @@ async def bring_down(svc: Services, op: Operation) -> None:
     machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
 
     async def scale() -> None:
+        if lease:
+            await sample_last(svc, lease)
         await scale_to_zero(svc, model, lease)
 
     async def gone() -> None:

@@ -14,6 +14,7 @@ from bot.operations.down import to_zero
 from bot.operations.life import step
 from bot.operations.receipt import close_session
 from bot.operations.reconcile import renew
+from bot.operations.sampling import sample_last
 from bot.services import Services
 from bot.views import clock, code, inline, lines
 
@@ -48,6 +49,7 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
         return await svc.cluster.node_of(old.model)
 
     async def down() -> None:
+        await sample_last(svc, old)
         await to_zero(svc, old.model, lease)
 
     async def receipt() -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.domain import Activity, Lease, Own, Session
@@ -244,6 +244,7 @@ def test_a_memory_that_was_lost_is_no_idle_time() -> None:
 MINUTES = st.integers(1, 300)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     remind=MINUTES, down=MINUTES, every=MINUTES, announce=MINUTES, waiting=st.integers(0, 1), hold=st.integers(1, 12)
 )
