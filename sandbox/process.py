@@ -91,6 +91,10 @@ class Redis:
         async with Client.from_url(self.url) as client:
             await client.flushall()
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     async def stop(self) -> None:
         """Connections break and new ones are refused, until `start`."""
         if self._process is not None:

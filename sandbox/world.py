@@ -230,7 +230,7 @@ async def opened(
         }
 
         def panel() -> dict[str, Any]:
-            return {**cluster.panel(), "pulls": github.panel()}
+            return {**cluster.panel(), "pulls": github.panel(), "stopped": [] if redis.running else ["Redis"]}
 
         workspace = await stack.enter_async_context(
             Workspace(

@@ -163,6 +163,7 @@ async def survive(visit: Visit) -> None:
     await visit.panel.get_by_role("button", name="kill the bot").click()
     await expect(visit.card("Bring up coder-fim")).to_contain_text("all smoke tests passed")
     await visit.panel.get_by_role("button", name="stop Redis").click()
+    await expect(visit.panel.get_by_role("status")).to_have_text("Redis is stopped.")
     await visit.type("/gpu up coder-mini")
     await expect(visit.channel.locator("article.ephemeral").last).to_contain_text("Redis")
     await visit.picture("13-survived")

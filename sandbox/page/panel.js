@@ -26,7 +26,7 @@ function draw(shown) {
   if (focused) [...panel.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus({ preventScroll: true });
 }
 
-function sections({ node, node_state: state, holder, price, billed_seconds: billed, cost_usd: cost, pods = [], models = [], pulls = [], speed, faults, actions }, open) {
+function sections({ node, node_state: state, holder, price, billed_seconds: billed, cost_usd: cost, pods = [], models = [], pulls = [], stopped = [], speed, faults, actions }, open) {
   const press = (name) => el("button", { type: "button", "data-key": `action ${name}`, onclick: () => post(`/actions/${encodeURIComponent(name)}`, "") }, name);
   return [
     el("h2", {}, "Behind the channel"),
@@ -50,6 +50,7 @@ function sections({ node, node_state: state, holder, price, billed_seconds: bill
       el("small", {}, `${pull.state} · checks: ${pull.checks}`)))) : el("p", { className: "hint" }, "none yet: try /model add"),
     actions.length ? el("h3", {}, "From outside") : null,
     actions.length ? el("div", { className: "actions" }, actions.map(press)) : null,
+    stopped.length ? el("p", { className: "error", role: "status" }, `${stopped.join(", ")} is stopped.`) : null,
     el("details", { open: open ?? false }, el("summary", { "data-key": "break" }, el("h3", {}, "Break something"), brokenCount(faults)),
       faults.map((fault) => el("label", { className: "choice" },
         el("input", { type: "checkbox", "data-key": `fault ${fault.name}`, checked: fault.on, onchange: (event) => post(`/faults/${fault.name}`, event.target.checked ? "on" : "off") }),

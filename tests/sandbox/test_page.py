@@ -36,7 +36,7 @@ class World:
         pulls = [{"number": 7, "title": "Add coder-mini", "state": "open", "checks": "success", "url": "http://x/7"}]
         return {
             "node": "gke-gpu", "node_state": "in use", "holder": "coder-chat-1", "price": 0.85, "billed_seconds": 600,
-            "cost_usd": 0.14, "pods": pods, "models": models, "pulls": pulls, "speed": self.speed,
+            "cost_usd": 0.14, "pods": pods, "models": models, "pulls": pulls, "speed": self.speed, "stopped": ["Redis"],
         }  # fmt: skip
 
     async def kill(self) -> None:
@@ -335,6 +335,7 @@ async def test_the_panel_acts_on_the_platform(page: Page, world: World) -> None:
     panel = page.locator("#cluster")
     await expect(panel).to_contain_text("$0.14 billed for 10 min at $0.85/h")
     await expect(panel.get_by_role("link", name="#7 Add coder-mini")).to_have_attribute("href", "http://x/7")
+    await expect(panel.get_by_role("status")).to_have_text("Redis is stopped.")
     await panel.get_by_label("Speed of the platform's clock").select_option("300")
     await until(lambda: world.speed == 300)
     await panel.get_by_role("button", name="kubectl scale 0").click()
