@@ -25,7 +25,7 @@ from sandbox.serving import Serving
 from sandbox.slack import Workspace
 from sandbox.world import REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
 
-PATIENCE = 90.0
+PATIENCE = 150.0
 """Seconds until something must be seen; a busy machine is much slower than an idle one."""
 
 CALM = {"idle": {"remind_after": "10m", "down_after": "60m"}, "slack": {"update_every": "1s"}}

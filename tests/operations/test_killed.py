@@ -13,7 +13,7 @@ MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("command", "outcome", "synced"),
     [

@@ -1,0 +1,21 @@
+# An endpoint goes as it came: by one pull request, which says what goes with it. What is up is brought down first.
+given speed 120
+
+@dev /model remove coder-nothing
+expect "Unknown model" within 30s
+@dev /model remove coder-fim
+expect "Remove coder-fim" within 60s
+expect "Pull request #1" within 30s
+expect "the volume coder-fim-model-cache" within 10s
+github checks pass
+expect "Approve & roll out" within 60s
+@lead clicks "Approve & roll out"
+expect "coder-fim is removed" within 120s
+expect not "failed" within 1s
+
+@dev /model list
+expect "2 endpoints" within 30s
+@dev /model check
+expect "agree" within 60s
+@dev /model smoke coder-chat
+expect "there is nothing to test" within 30s
