@@ -7,7 +7,8 @@ replace.py   room is made for another model, and given back when it fails
 down.py      bring down
 tenure.py    a lease before its end: prolonging it, breaking it
 reconcile.py Redis, Deployments and pods compared and brought together
-receipt.py   what a session cost
+sampling.py  how much a model is used: a look at the metrics
+receipt.py   what sessions cost: receipt, bill, report
 endpoints.py the endpoints as the platform repo has them
 proposal.py  from what was asked to the change, and the words of its pull request
 pulls.py     an operation's pull request: proposed, followed, closed
