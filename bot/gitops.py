@@ -9,6 +9,7 @@ The token reaches git in environment variables alone (GIT_CONFIG_*): never in a 
 
 import asyncio
 import base64
+import os
 import re
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+# Without git on PATH the import alone would raise; so it is told where git is needed, and by the doctor.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import git
 from pydantic import SecretStr
 
@@ -449,15 +452,18 @@ class _Mirror:
         with tempfile.TemporaryFile() as typed:
             typed.write((stdin or "").encode())
             typed.seek(0)
-            status, output, complaint = git.Git(str(self._directory)).execute(
-                ["git", f"--git-dir={self._directory}", *arguments],
-                istream=typed,
-                env={**self._environment, **env},
-                with_extended_output=True,
-                with_exceptions=False,
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-            )
+            try:
+                status, output, complaint = git.Git(str(self._directory)).execute(
+                    ["git", f"--git-dir={self._directory}", *arguments],
+                    istream=typed,
+                    env={**self._environment, **env},
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                )
+            except git.GitCommandNotFound as error:
+                raise BotError("There is no git on PATH: install it; the image has it.") from error
         return status, _bytes(output), self._scrubbed(_bytes(complaint).decode(errors="replace"))
 
     def _scrubbed(self, complaint: str) -> str:

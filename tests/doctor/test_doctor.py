@@ -294,6 +294,13 @@ async def _stoker(environment: dict[str, str], *arguments: str) -> tuple[int, st
     return process.returncode or 0, out.decode(), err.decode()
 
 
+async def test_a_machine_without_git_is_named(told: Told, tmp_path: Path) -> None:
+    """The command itself needs none, so it can say so."""
+    code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)})
+    assert code == 1
+    assert "there is no git on PATH" in out
+
+
 async def test_the_command_ends_with_its_verdict(told: Told) -> None:
     """Exit 0 and JSON for machines when all is well; exit 1 and lines for people when not; exit 2 for a setting."""
     code, out, _ = await _stoker(told.written(), "--json")
