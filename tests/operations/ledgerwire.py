@@ -16,7 +16,7 @@ _WRITES = (
     (re.compile(rb"EVALSHA\r\n.{0,80}?\{stoker\}:leases\r\n()", re.DOTALL), "lease"),
     (re.compile(rb"EVALSHA\r\n.{0,80}?\{stoker\}:queue\r\n()", re.DOTALL), "queue"),
     (
-        re.compile(rb'EVALSHA\r\n.{0,400}?"status":"(waiting for the GPU|running|succeeded|failed)"', re.DOTALL),
+        re.compile(rb'EVALSHA\r\n.{0,2000}?"status":"(waiting for the GPU|running|succeeded|failed)"', re.DOTALL),
         "status",
     ),
 )

@@ -58,6 +58,9 @@ async def a_replacement_that_fails(it: Platform) -> None:
     await it.sees("coder-chat is restored")
 
 
+UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}}
+"""How often a holder is reminded depends on how long the deaths take."""
+
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 
 
@@ -111,7 +114,7 @@ async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool 
             yield
 
     async with (
-        platform(directory, redis_url, started=False, wired=wired) as it,
+        platform(directory, redis_url, settings=UNHURRIED, started=False, wired=wired) as it,
         Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=directory) as bot,
     ):
         await it.workspace.connected(60)
