@@ -37,8 +37,9 @@ _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] ))"
 )
 _WORDS = {
-    "awq": r"AWQ|4-?bit|int4|Marlin|quanti[sz]ed",
-    "gptq": r"GPTQ|4-?bit|int4|Marlin|quanti[sz]ed",
+    "awq": r"AWQ|4[- ]?bits?|int4|Marlin|quanti[sz]ed",
+    "gptq": r"GPTQ|4[- ]?bits?|int4|Marlin|quanti[sz]ed",
+    "fp8": r"FP8|8[- ]?bits?|quanti[sz]ed",
     "": r"fp16|bf16|float16|bfloat16|unquanti[sz]ed|(full|half)[- ]precision",
 }
 

@@ -1,0 +1,228 @@
+"""The places around the five pieces: groups, the key portal, the catalog's notes, arguments that belong to one model."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from manifests.add import AddRequest, plan_add
+from manifests.contract import Layout, check, read_endpoint
+from manifests.remove import plan_remove
+from manifests.sizing import Machine
+from manifests.swap import SwapRequest, plan_swap
+from manifests.tree import Files, ManifestError, Overlay
+from tests.manifests.models import (
+    BGE_SMALL,
+    CODER_3B,
+    CODER_3B_AWQ,
+    LLAMA_8B,
+    NOMIC,
+)
+
+CONFIG = "environments/ai-dev/config.yaml"
+GROUPS = "clusters/ai-dev/groups.generated.yaml"
+PORTAL = "platform/key-portal/values.yaml"
+CATALOG = "docs/public/reference/model-catalog.md"
+CHAT = "serving/coder-chat/deployment.yaml"
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The sample platform with some texts replaced."""
+
+    files: dict[str, str]
+
+    def __call__(self, path: str, old: str, new: str) -> "Changed":
+        assert old in self.files[path]
+        return Changed(self.files | {path: self.files[path].replace(old, new)})
+
+    @property
+    def tree(self) -> Files:
+        return Files(self.files)
+
+
+@pytest.fixture
+def given(platform: Files) -> Changed:
+    return Changed({path: platform.read(path) or "" for path in platform.files("")})
+
+
+def test_a_group_that_is_off_is_switched_on_in_the_same_change(
+    given: Changed, layout: Layout, machine: Machine
+) -> None:
+    """Its flag alone; the generated list is left to its generator, and the reviewer is told what else wakes up."""
+    off = given(CONFIG, "embeddings: true", "embeddings: false")
+    off = off(
+        GROUPS,
+        'name: embeddings, layer: serving, enabled: "true"',
+        'name: embeddings, layer: serving, enabled: "false"',
+    )
+    change = plan_add(off.tree, layout, AddRequest(name="vectors", facts=BGE_SMALL), machine)
+    assert "embeddings: true # text embeddings" in (change.changes.files[CONFIG] or "")
+    assert GROUPS not in change.changes.files
+    (told,) = [each for each in change.warnings if "switched off" in each]
+    assert GROUPS in told
+    assert "create embeddings as well" in told
+
+
+def test_a_group_that_nobody_knows_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
+    """An Application in it would never be seen."""
+    with pytest.raises(ManifestError, match=r"There is no group 'chat'.*embeddings, coding-assistant"):
+        plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, group="chat"), machine)
+
+
+def test_a_group_loses_its_flag_with_its_last_application(given: Changed, layout: Layout) -> None:
+    """Argo CD fails on a directory that is not there."""
+    change = plan_remove(given.tree, layout, "embeddings")
+    assert "embeddings: false # text embeddings" in (change.changes.files[CONFIG] or "")
+    assert any("last Application of the group embeddings" in each for each in change.warnings)
+    assert CONFIG not in plan_remove(given.tree, layout, "coder-fim").changes.files
+
+
+def test_the_key_portal_is_asked_for(given: Changed, layout: Layout, machine: Machine) -> None:
+    """Which models people may pick is a decision; asked for, the alias comes beside its like, and goes again."""
+    silent = plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert PORTAL not in silent.changes.files
+    added = plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
+    assert "    - coder-chat\n    - mini\n    - coder-fim\n" in (added.changes.files[PORTAL] or "")
+    tree = Overlay(given.tree, added.changes)
+    kept = plan_remove(tree, layout, "mini")
+    assert any("still offers mini" in each and "portal=yes" in each for each in kept.warnings)
+    gone = Overlay(tree, plan_remove(tree, layout, "mini", portal=True).changes)
+    assert {path: gone.read(path) for path in gone.files("")} == given.files
+
+
+def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The portal's models between brackets."""
+    flow = given(
+        PORTAL,
+        "models:\n    - coder-chat\n    - coder-fim\n    - embeddings\n",
+        "models: [coder-chat, coder-fim, embeddings]\n",
+    )
+    added = plan_add(flow.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
+    assert "models: [coder-chat, mini, coder-fim, embeddings]" in (added.changes.files[PORTAL] or "")
+    tree = Overlay(flow.tree, added.changes)
+    gone = Overlay(tree, plan_remove(tree, layout, "mini", portal=True).changes)
+    assert gone.read(PORTAL) == flow.files[PORTAL]
+
+
+NOTES = """
+- `coder-chat` is Qwen2.5-Coder-7B-Instruct in 4 bits (AWQ). It keeps answers short.
+- `coder-fim` is a base model.
+"""
+
+
+def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The note about the endpoint; the other one stays as it is."""
+    noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES})
+    change = plan_swap(noted.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    text = change.changes.files[CATALOG] or ""
+    assert "- `coder-chat` is Qwen2.5-Coder-3B-Instruct, unquantized. It keeps answers short.\n- `coder-fim` is" in text
+    gone = plan_remove(noted.tree, layout, "coder-chat").changes.files[CATALOG] or ""
+    assert "coder-chat" not in gone
+    assert gone.endswith("\n- `coder-fim` is a base model.\n")
+
+
+def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
+    """Prices a million tokens, contexts in k, a model by its short name with the format in brackets."""
+    row = next(line for line in given.files[CATALOG].splitlines() if line.startswith("| `coder-chat`"))
+    other = (
+        "| `coder-chat` | Qwen2.5-Coder-7B-Instruct (AWQ) | vLLM | 1× L4 | 16k | $0.5 / $1.5 per MTok | fast | passed |"
+    )
+    own = given(CATALOG, row, other)
+    wanted = SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.0000002", price_out="0.0000006", context=8192)
+    text = plan_swap(own.tree, layout, wanted, machine).changes.files[CATALOG] or ""
+    assert "| Qwen2.5-Coder-3B-Instruct | vLLM | 1× L4 | 8k | $0.2 / $0.6 per MTok | fast | not run |" in text
+
+
+def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout, machine: Machine) -> None:
+    """With another model it would name a commit that is not there."""
+    served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
+    pinned = given(CHAT, served, f"{served}            - --revision=abc123\n")
+    change = plan_swap(pinned.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert "--revision" not in (change.changes.files[CHAT] or "")
+    assert any("--revision=abc123 belonged to" in each for each in change.warnings)
+    scripted = given(CHAT, "snapshot_download(model)", 'snapshot_download(model, revision="abc123")')
+    with pytest.raises(ManifestError, match="pins a revision"):
+        plan_swap(scripted.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+
+
+def test_tool_calling_stays_and_is_doubted_for_another_family(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The parser was chosen for the old model's prompts."""
+    served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
+    tools = "            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
+    able = given(CHAT, served, served + tools)
+    change = plan_swap(able.tree, layout, SwapRequest(name="coder-chat", facts=LLAMA_8B), machine)
+    assert tools in (change.changes.files[CHAT] or "")
+    assert any("--tool-call-parser=hermes was chosen for Qwen2.5-Coder" in each for each in change.warnings)
+    same = plan_swap(able.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert not any("--tool-call-parser" in each for each in same.warnings)
+
+
+def test_a_served_name_that_people_chose_stays(given: Changed, layout: Layout, machine: Machine) -> None:
+    """It says nothing of the model, so it is as true as before, and nobody is rerouted."""
+    own = given(CHAT, "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=chat")
+    own = own("platform/litellm/values.yaml", "openai/qwen2.5-coder-7b-instruct ", "openai/chat ")
+    assert check(own.tree, layout) == ()
+    change = plan_swap(own.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert change.endpoint is not None
+    assert change.endpoint.served_name == "chat"
+    assert not any("LiteLLM syncs by itself" in each for each in change.warnings)
+
+
+def test_other_vectors_need_another_index(given: Changed, layout: Layout, machine: Machine) -> None:
+    """A CPU model syncs by itself: who searches with it has to know before the merge."""
+    change = plan_swap(given.tree, layout, SwapRequest(name="embeddings", facts=NOMIC), machine)
+    assert any("cannot be compared" in each and "768 dimensions" in each for each in change.warnings)
+    assert "| nomic-ai/nomic-embed-text-v1.5 | TEI | none | 8192 |" in (change.changes.files[CATALOG] or "")
+    assert check(Overlay(given.tree, change.changes), layout) == ()
+
+
+def test_a_name_that_is_a_word_is_left_alone_in_prose(given: Changed, layout: Layout, machine: Machine) -> None:
+    """A copy of `embeddings` keeps the image's name, the URL and the sentence."""
+    header = "# Embeddings for code search and RAG: Text Embeddings Inference with bge-base-en-v1.5, on the CPU.\n"
+    path = "serving/embeddings/deployment.yaml"
+    said = given(path, header, header + "# Serves /v1/embeddings (model_list: embeddings).\n")
+    change = plan_add(said.tree, layout, AddRequest(name="vectors-small", facts=BGE_SMALL), machine)
+    text = change.changes.files["serving/vectors-small/deployment.yaml"] or ""
+    assert text.startswith(
+        "# Embeddings for code search and RAG: Text Embeddings Inference with bge-small-en-v1.5, on the CPU.\n"
+        "# Serves /v1/embeddings (model_list: vectors-small).\n"
+    )
+    assert "huggingface/text-embeddings-inference:cpu" in text
+
+
+def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
+    """Two Applications would fight over it; one that bears the model's name is renamed with it."""
+    shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
+    tree = Files(given.files | {"serving/coder-chat/secret.yaml": shared})
+    with pytest.raises(ManifestError, match="holds the Secret vllm-api-key, which is not the model's own"):
+        plan_add(tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    own = Files(
+        given.files | {"serving/coder-chat/config.yaml": "kind: ConfigMap\nmetadata:\n  name: coder-chat-env\n"}
+    )
+    change = plan_add(own, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert change.changes.files["serving/mini/config.yaml"] == "kind: ConfigMap\nmetadata:\n  name: mini-env\n"
+
+
+def test_who_calls_an_endpoint_by_its_address_keeps_it(given: Changed, layout: Layout) -> None:
+    """The files are listed; a comment is no call."""
+    caller = "url: http://coder-chat.serving.svc:8000/v1\n"
+    with pytest.raises(ManifestError, match=r"its address coder-chat\.serving \(apps/ide\.yaml\)"):
+        plan_remove(Files(given.files | {"apps/ide.yaml": caller}), layout, "coder-chat")
+    plan_remove(Files(given.files | {"apps/ide.yaml": f"# {caller}"}), layout, "coder-chat")
+
+
+@pytest.mark.parametrize(
+    ("hf_id", "kind"),
+    [
+        ("Qwen/Qwen2.5-Coder-1.5B", "gpu-completion"),
+        ("Qwen/Qwen2.5-Coder-1.5B-Instruct", "gpu-chat"),
+        ("Qwen/Qwen3-8B", "gpu-chat"),
+        ("deepseek-ai/deepseek-coder-6.7b-base", "gpu-completion"),
+    ],
+)
+def test_a_base_model_is_told_by_its_own_name_where_nothing_else_tells(
+    given: Changed, layout: Layout, hf_id: str, kind: str
+) -> None:
+    """Where the family marks its chat models."""
+    bare = given(CHAT, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", hf_id)
+    assert read_endpoint(bare.tree, layout, "coder-chat").kind == kind
