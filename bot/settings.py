@@ -154,6 +154,8 @@ class Gpu(_Section):
     history: Duration = Field(
         default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
     )
+    name: str = Field(default="L4", description="What the GPU is called, in refusals and pull requests.")
+    machine: str = Field(default="g2-standard-4", description="What its machine is called.")
     vram_mib: int = Field(default=23034, gt=0, description="Usable memory of the GPU, MiB (L4: 23034).")
     host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
     boot_limit: Duration = Field(default=parse_duration("1200s"), description="Longest cold start that is waited for.")

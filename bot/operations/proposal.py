@@ -81,7 +81,12 @@ _USES: Mapping[Verb, tuple[str, ...]] = {
 
 def machine(gpu: Gpu) -> Machine:
     """The node that sizing compares with."""
-    return Machine(vram_bytes=gpu.vram_mib * 2**20, host_memory_bytes=int(gpu.host_memory_gib * 2**30))
+    return Machine(
+        vram_bytes=gpu.vram_mib * 2**20,
+        host_memory_bytes=int(gpu.host_memory_gib * 2**30),
+        gpu=gpu.name,
+        name=gpu.machine,
+    )
 
 
 async def looked_up(hub: HuggingFace, hf_id: str) -> ModelFacts:

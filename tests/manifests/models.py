@@ -25,7 +25,7 @@ CODER_3B = ModelFacts(
     licence="qwen-research",
 )
 CODER_3B_AWQ = CODER_3B.model_copy(
-    update={"hf_id": "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ", "weight_bytes": 2_069_000_000, "quantization": "awq"}
+    update={"hf_id": "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ", "weight_bytes": 2_686_000_000, "quantization": "awq"}
 )
 CODER_7B = ModelFacts(
     revision=REVISION,

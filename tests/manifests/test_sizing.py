@@ -5,6 +5,7 @@ import pytest
 from manifests.sizing import (
     GIB,
     Machine,
+    MissingFigures,
     ModelFacts,
     estimated_weights,
     kv_bytes_per_token,
@@ -13,11 +14,14 @@ from manifests.sizing import (
     size,
     storage_for,
 )
+from manifests.tree import ManifestError
 from tests.manifests.models import (
     CODER_1_5B,
+    CODER_3B,
     CODER_3B_AWQ,
     CODER_7B,
     CODER_7B_AWQ,
+    CODER_14B,
     CODER_14B_AWQ,
     CODER_32B_AWQ,
 )
@@ -41,13 +45,68 @@ def test_up_to_14b_quantized_everything_runs_on_the_small_machine(facts: ModelFa
     assert sizing.context == 32768
 
 
+# What vLLM prints at boot ("Model loading took … GiB") for these models, and their parameters as published in the
+# technical report of Qwen2.5-Coder (arXiv 2409.12186, table 1).
+@pytest.mark.parametrize(
+    ("facts", "gib"),
+    [(CODER_7B, 14.25), (CODER_7B_AWQ, 5.20), (CODER_14B_AWQ, 9.38), (CODER_32B_AWQ, 18.15)],
+    ids=lambda value: getattr(value, "hf_id", ""),
+)
+def test_the_weights_take_on_the_gpu_what_their_files_are(facts: ModelFacts, gib: float) -> None:
+    """Within 3 %: so the size of the files is the size to reckon with."""
+    assert facts.weight_bytes / GIB == pytest.approx(gib, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("facts", "billions"),
+    [(CODER_1_5B, 1.54), (CODER_3B, 3.09), (CODER_7B, 7.61), (CODER_14B, 14.7)],
+    ids=lambda value: getattr(value, "hf_id", ""),
+)
+def test_unquantized_weights_are_two_bytes_a_parameter(facts: ModelFacts, billions: float) -> None:
+    """Within 1 % of the published count."""
+    assert facts.weight_bytes == pytest.approx(billions * 1e9 * 2, rel=0.01)
+
+
+def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machine) -> None:
+    """29.5 GB pass neither through 16 GiB nor into an L4: both are said."""
+    sizing = size(CODER_14B, machine)
+    assert sizing.verdict == "does not fit"
+    assert "g2-standard-12" in sizing.reasons[0]
+    assert "leave no room for a cache" in sizing.reasons[1]
+
+
+def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> None:
+    """7B in half precision on an L4: (23034 MiB × 0.9 - 14.2 GiB - 1.5 GiB) / 56 KiB is above its own 32768; a 32B's is not."""
+    assert largest_context(CODER_7B, machine, 0.9) == 32768
+    room = int(machine.vram_bytes * 0.9) - CODER_32B_AWQ.weight_bytes - 3 * GIB // 2
+    assert largest_context(CODER_32B_AWQ, machine, 0.9) == room // 262144 // 1024 * 1024
+
+
+def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
+    """So that a form can ask for exactly these."""
+    unseen = ModelFacts.unseen("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ")
+    assert unseen.quantization == "awq"
+    assert unseen.missing(gpu=True) == ("weights", "layers", "kv-heads", "head-size", "max-context")
+    assert unseen.missing(gpu=False) == ("weights",)
+    error = MissingFigures(unseen.hf_id, unseen.missing(gpu=False))
+    assert error.options == ("weights",)
+    assert "the size of the weights" in str(error)
+    assert "weights=5.6GB" in str(error)
+    known = unseen.with_figures({"weights": "5.6GB", "layers": "28"})
+    assert (known.weight_bytes, known.layers) == (5_600_000_000, 28)
+    assert unseen.with_figures({"weights": "5GiB"}).weight_bytes == 5 * GIB
+    for wrong in ({"weights": "much"}, {"layers": "0"}, {"layers": "28.5"}):
+        with pytest.raises(ManifestError, match="cannot be read"):
+            unseen.with_figures(wrong)
+
+
 def test_32b_does_not_pass_through_the_memory_of_the_small_machine(machine: Machine) -> None:
     """18 GiB of weights are staged through 16 GiB: the refusal says both numbers and the remedy."""
     sizing = size(CODER_32B_AWQ, machine)
     assert sizing.verdict == "does not fit"
     assert "19.3 GB (18.0 GiB)" in sizing.reasons[0]
     assert "16.0 GiB" in sizing.reasons[0]
-    assert "larger machine" in sizing.reasons[0]
+    assert "a larger machine (g2-standard-8)" in sizing.reasons[0]
 
 
 def test_7b_unquantized_is_tight(machine: Machine) -> None:
