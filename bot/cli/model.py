@@ -40,6 +40,7 @@ from bot.operations.proposal import (
 from bot.settings import ToolSettings, load_tool_settings
 from manifests.change import Change
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints
+from manifests.fitting import fitted
 from manifests.review import contract_rows
 from manifests.tree import Checkout, ManifestError, Tree
 
@@ -82,7 +83,9 @@ class Colour(StrEnum):
 Where = Annotated[Path, typer.Argument(metavar="[PATH]", help="The checkout of the platform repository.")]
 Config = Annotated[
     Path | None,
-    typer.Option(help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then the defaults."),
+    typer.Option(
+        help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then what its files say."
+    ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint.")]
 HfId = Annotated[str, typer.Argument(metavar="HF_ID", help="The model on Hugging Face, owner/name.")]
@@ -288,7 +291,8 @@ async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Reposi
 
 def _opened(path: Path, config: Path | None) -> tuple[Tree, Layout]:
     with _told():
-        return _checkout(path), _settings(config, path).config.platform
+        tree = _checkout(path)
+        return tree, _settings(config, path).config.platform
 
 
 def _checkout(path: Path) -> Checkout:
@@ -299,10 +303,16 @@ def _checkout(path: Path) -> Checkout:
 
 def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     settings = load_tool_settings(config)
-    own = checkout / OWN_CONFIG if checkout else None
-    if config is None and settings.stoker_config is None and own is not None and own.is_file():
+    if checkout is None or config is not None or settings.stoker_config is not None:
+        return settings
+    own = checkout / OWN_CONFIG
+    if own.is_file():
         return load_tool_settings(own)
-    return settings
+    try:
+        platform = fitted(Checkout(checkout), settings.config.platform)
+    except ManifestError:  # a file that is no YAML is a finding, if the defaults lead to it
+        return settings
+    return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
 
 
 def _readable(tree: Tree, layout: Layout, *, broken: bool) -> tuple[ModelEndpoint, ...]:

@@ -101,6 +101,16 @@ async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
     assert ended.out.splitlines()[-1] == "3 endpoints: 1 finding."
 
 
+async def test_a_file_that_is_no_yaml_is_a_finding(terminal: Terminal) -> None:
+    """The other endpoints are checked all the same."""
+    terminal.plant(CHAT, "  replicas: 0", "  replicas: 0]: {")
+    terminal.plant("serving/coder-fim/deployment.yaml", "  replicas: 0", "  replicas: 1")
+    ended = await terminal.stoker("check")
+    assert ended.code == 1
+    assert f"{CHAT}:14: yaml: this is not valid YAML" in ended.out
+    assert "serving/coder-fim/deployment.yaml:14: replicas: " in ended.out
+
+
 async def test_programs_read_json(terminal: Terminal) -> None:
     """Names of the endpoints, and findings with rule, path, line, message and fix."""
     terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07")
@@ -155,18 +165,25 @@ async def test_what_cannot_be_done_is_said_in_one_line(terminal: Terminal, words
     assert ended.out == ""
 
 
+async def test_a_platform_with_other_paths_is_found_by_what_its_files_say(terminal: Terminal) -> None:
+    """Other directories, another environment, another namespace, and no configuration at all."""
+    (terminal.checkout / "serving").rename(terminal.checkout / "models")
+    for folder in ("clusters", "environments"):
+        (terminal.checkout / folder / "ai-dev").rename(terminal.checkout / folder / "prod")
+    for file in (each for each in terminal.checkout.rglob("*.yaml") if ".git/" not in str(each)):
+        text = file.read_text().replace("path: serving/", "path: models/").replace("ai-dev", "prod")
+        text = text.replace("namespace: serving", "namespace: inference").replace(".serving.svc", ".inference.svc")
+        file.write_text(text)
+    assert (await terminal.stoker("check")).out == "3 endpoints: all pieces agree.\n"
+
+
 async def test_the_platform_may_say_where_things_are(terminal: Terminal) -> None:
     """In a file of its own, which the command line overrides."""
-    (terminal.checkout / "serving").rename(terminal.checkout / "models")
-    applications = (terminal.checkout / "clusters").rglob("*.yaml")
-    for file in applications:
-        file.write_text(file.read_text().replace("path: serving/", "path: models/"))
-    assert (await terminal.stoker("check")).code == 2
-    (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: models}\n")
-    assert (await terminal.stoker("check")).out == "3 endpoints: all pieces agree.\n"
+    (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: engines}\n")
+    assert "holds no endpoint in engines/" in (await terminal.stoker("check")).err
     other = terminal.checkout.parent / "other.yaml"
-    other.write_text("platform: {serving_dir: engines}\n")
-    assert (await terminal.stoker("check", "--config", str(other))).code == 2
+    other.write_text("platform: {serving_dir: serving}\n")
+    assert (await terminal.stoker("check", "--config", str(other))).code == 0
 
 
 async def test_endpoints_are_listed_and_shown(terminal: Terminal) -> None:
