@@ -42,7 +42,7 @@ from manifests.change import Change
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints
 from manifests.fitting import fitted
 from manifests.review import contract_rows
-from manifests.tree import Checkout, ManifestError, Tree
+from manifests.tree import Checkout, ManifestError, Tree, without
 
 if TYPE_CHECKING:
     from bot.gitops import Repository
@@ -115,8 +115,8 @@ def check_(
     tree, layout = _opened(path, config)
     with _told():
         findings = check(tree, layout, endpoint)
-        broken = any(each.rule == "yaml" for each in findings)
-        names = [each.name for each in _readable(tree, layout, broken=broken)]
+        broken = {each.path for each in findings if each.rule == "yaml"}
+        names = [each.name for each in read_endpoints(without(tree, broken), layout)]
     if not names and not broken:
         _refuse(
             f"{path} holds no endpoint in {layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or --config."
@@ -313,15 +313,6 @@ def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     except ManifestError:  # a file that is no YAML is a finding, if the defaults lead to it
         return settings
     return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
-
-
-def _readable(tree: Tree, layout: Layout, *, broken: bool) -> tuple[ModelEndpoint, ...]:
-    try:
-        return read_endpoints(tree, layout)
-    except ManifestError:
-        if broken:  # a file that is no YAML is a finding already
-            return ()
-        raise
 
 
 def _options(words: list[str]) -> Options:

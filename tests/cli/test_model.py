@@ -108,7 +108,8 @@ async def test_a_file_that_is_no_yaml_is_a_finding(terminal: Terminal) -> None:
     ended = await terminal.stoker("check")
     assert ended.code == 1
     assert f"{CHAT}:14: yaml: this is not valid YAML" in ended.out
-    assert "serving/coder-fim/deployment.yaml:14: replicas: " in ended.out
+    assert "serving/coder-fim/deployment.yaml:13: replicas: " in ended.out
+    assert ended.out.endswith("2 endpoints: 2 findings.\n")
 
 
 async def test_programs_read_json(terminal: Terminal) -> None:
