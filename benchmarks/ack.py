@@ -185,7 +185,10 @@ async def report(rounds: int, bare_url: str, bot_url: str, secret: str, response
     )
     for name, seconds in (("bare Bolt app", bare_seconds), ("Stoker", bot_seconds)):
         print(f"{name:>14}: median {statistics.median(seconds) * 1000:6.0f}, p99 {p99(seconds) * 1000:6.0f}")
-    print(f"p99 of Stoker / p99 of the bare app: {p99(bot_seconds) / p99(bare_seconds):.2f} (goal ≤ {GOAL})")
+    ratio = p99(bot_seconds) / p99(bare_seconds)
+    print(f"p99 of Stoker / p99 of the bare app: {ratio:.2f} (goal ≤ {GOAL})")
+    if ratio > GOAL:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
