@@ -13,7 +13,7 @@ from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.gitops import PushRefused
 from bot.operations.endpoints import all_endpoints, known_endpoint
-from bot.operations.life import NotAllowed, await_approval, finish, insist, present
+from bot.operations.life import NotAllowed, await_approval, finish, insist, is_closing, present
 from bot.operations.proposal import Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
@@ -245,6 +245,8 @@ async def follow(svc: Services, op: Operation) -> None:
         return
     pull = await svc.github.pull(op.plan.pull.number)
     if pull.state == "closed" and not pull.merged:
+        if is_closing(await svc.store.load(op.id)):
+            return  # the bot closed it itself, and is about to say so
         by = f" by {escape(pull.closed_by)}" if pull.closed_by else ""
         await svc.github.delete_branch(pull.head_ref)
         outcome = f"Pull request #{pull.number} was closed on GitHub{by}. Nothing was rolled out."
