@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from redis.asyncio import Redis
 from ruamel.yaml import YAML
 
@@ -24,6 +25,7 @@ from sandbox.process import free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace
 from sandbox.world import REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
+from tests.clients.wire import client
 
 PATIENCE = 150.0
 """Seconds until something must be seen; a busy machine is much slower than an idle one."""
@@ -103,6 +105,12 @@ class Platform:
         settings = settings.model_copy(update={"config": load_config(Path(values["stoker_config"]))})
         self.running = asyncio.create_task(run(settings))
         await self.workspace.connected(PATIENCE)
+        async with asyncio.timeout(PATIENCE), client(f"http://127.0.0.1:{self.environment['STOKER_PORT']}") as http:
+            while True:  # the port opens after Slack's connection
+                with suppress(httpx.TransportError):
+                    await http.get("/healthz")
+                    break
+                await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         if self.running:
