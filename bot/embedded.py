@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bot.settings import SettingsError
+
+log = structlog.get_logger(__name__)
 
 
 def _binary() -> str:
@@ -66,6 +69,19 @@ async def embedded_redis(directory: Path) -> AsyncIterator[str]:
     try:
         yield url
     finally:
-        if process and process.returncode is None:
+        if process is None:
+            await _shut_down(url)
+        elif process.returncode is None:
             process.terminate()
             await process.wait()
+
+
+async def _shut_down(url: str) -> None:
+    """End a server that an earlier bot started; everything is on its disk already."""
+    client = Redis.from_url(url, socket_connect_timeout=1)
+    try:
+        await client.shutdown()
+    except (RedisError, OSError) as error:
+        log.warning("the embedded Redis server could not be ended", error=str(error))
+    finally:
+        await client.aclose()

@@ -1,0 +1,31 @@
+"""The Redis-protocol server of an installation without one."""
+
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bot.embedded import embedded_redis
+
+
+async def test_a_server_left_behind_is_taken_over_and_ended(tmp_path: Path) -> None:
+    """A bot that was killed leaves its server running; the next one uses it, and ends it with its own end."""
+    async with embedded_redis(tmp_path) as url:
+        async with Redis.from_url(url) as client:
+            await client.set("kept", "yes")
+        async with embedded_redis(tmp_path) as again:
+            assert again == url
+            async with Redis.from_url(again) as client:
+                assert await client.get("kept") == b"yes"
+        async with Redis.from_url(url) as client:
+            with pytest.raises((RedisError, OSError)):
+                await client.ping()
+
+
+async def test_what_was_written_outlives_the_server(tmp_path: Path) -> None:
+    """Every write is on disk before it is answered."""
+    async with embedded_redis(tmp_path) as url, Redis.from_url(url) as client:
+        await client.set("kept", "yes")
+    async with embedded_redis(tmp_path) as url, Redis.from_url(url) as client:
+        assert await client.get("kept") == b"yes"
