@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install sandbox tour emulator check lint test docs lock audit sbom clean
+.PHONY: help install sandbox tour emulator check lint test soak docs lock audit sbom clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ tour: install  ## take the pictures of docs/tour.md anew, in Chromium
 
 emulator:  ## install a third-party Slack emulator for the test that uses one (needs npm)
 	npm install --silent --no-save --no-audit --no-fund --prefix $(VENV)/emulate emulate@0.12.2 node@24
+
+soak: install  ## the tests that kill the bot at every single write, which take minutes each
+	$(BIN)/pytest -m soak $(ARGS)
 
 docs: install  ## write the generated parts of docs/ anew
 	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md

@@ -113,6 +113,7 @@ class Bot:
         self._process: asyncio.subprocess.Process | None = None
         self._log_file: BinaryIO | None = None
         self._restarting = asyncio.Lock()
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         self._log_file = self.log.open("ab")
@@ -127,9 +128,11 @@ class Bot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            await _end(process)
+        async with self._restarting:  # a kill that is under way must not start it once more
+            self._ended = True
+            if self._process is not None:
+                process, self._process = self._process, None
+                await _end(process)
         if self._log_file is not None:
             self._log_file.close()
 

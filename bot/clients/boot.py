@@ -218,11 +218,11 @@ def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject
     probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
     if phase and phase.name == "loading" and probes:
         return BootFailed(
-            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {_said(probes[-1])}.{quoted}",
+            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {_said(probes[-1]).rstrip('.')}.{quoted}",
             "If the lines show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
             " else mend what they complain about, or the probe's path and port.",
         )
-    last = f" The last warning: {_said(warnings[-1])}." if warnings else ""
+    last = f" The last warning: {_said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
         f"The model was not ready after {seconds:.0f} s{stuck}.{last}{quoted}",
         "Look at the pod's log and events; if it only needs longer, raise gpu.boot_limit.",

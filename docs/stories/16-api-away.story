@@ -1,9 +1,10 @@
 # The API server is away while a model boots: the boot goes on by itself, and Stoker catches up when it is back.
-given speed 60
+given speed 30
+given gpu.boot_limit 300s
 
 @dev /gpu up coder-chat
 @lead clicks "Approve"
-expect "pulling the image" within 60s
+expect "✔️ waiting for a node" within 60s
 break api-away
 wait 3s
 @lead /gpu up coder-fim                      # nothing is started blindly

@@ -64,6 +64,7 @@ UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}}
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("story", "struck"),
