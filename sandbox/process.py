@@ -151,6 +151,8 @@ class Bot:
     async def kill(self) -> None:
         """SIGKILL, as the kernel does when memory is short, and a new process at once."""
         async with self._restarting:
+            if self._ended:
+                return
             await self.die()
             await self.start()
 
