@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bot.errors import BotError
 
@@ -142,6 +142,7 @@ class Phase(_Value):
     began: datetime
     ended: datetime | None = None
     detail: str = ""
+    failed: bool = False
 
 
 class Check(_Value):
@@ -238,8 +239,10 @@ class Operation(_Value):
             kept.append(again.model_copy(update={"detail": again.detail or phase.detail}) if again else phase)
         return self.model_copy(update={"phases": (*kept, *new.values()), "updated": now})
 
-    def with_phases_ended(self, now: datetime) -> "Operation":
-        ended = tuple(p if p.ended else p.model_copy(update={"ended": now}) for p in self.phases)
+    def with_phases_ended(self, now: datetime, *, failed: bool = False) -> "Operation":
+        """No phase runs any more; `failed` is said of those that ran, not of what was done before."""
+        update = {"ended": now, "failed": failed}
+        ended = tuple(p if p.ended else p.model_copy(update=update) for p in self.phases)
         return self.model_copy(update={"phases": ended})
 
     @property
@@ -359,6 +362,10 @@ class Own(_Value):
 
     requests: float = 0
     tokens: float = 0
+
+
+MAYBE_LEASE = TypeAdapter[Lease | None](Lease | None)
+"""Reads what a step noted that may have found no lease."""
 
 
 class Session(_Value):

@@ -13,7 +13,9 @@ from opentelemetry import trace
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as NoAnswer
 
 from bot.domain import Alert, Kind, Lease, Message, Operation, SmokeOutcome
 from bot.errors import BotError, Unavailable
@@ -61,13 +63,18 @@ class Forgotten(BotError):
         super().__init__(f"I no longer know request {op_id}: it is over for long, or Redis lost its data. Ask again.")
 
 
+_AWAY = (NotConnected, NoAnswer, OSError)
+
+
 @contextmanager
 def redis_errors() -> Iterator[None]:
     """Redis's own errors, in our words."""
     try:
         yield
     except (RedisError, OSError) as error:
-        raise Unavailable("Redis", str(error)) from error
+        # Of a server that is away, the address and errno tell a person in Slack nothing.
+        away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError)
+        raise Unavailable("Redis", "" if away else str(error)) from error
 
 
 class Store:
@@ -211,12 +218,15 @@ class Store:
         with redis_errors():
             await self._redis.xadd(f"{PREFIX}:audit", {"entry": json.dumps(entry)})
 
-    async def once(self, op_id: str, name: str, act: Callable[[], Awaitable[T]], returns: type[T]) -> T:
+    async def once(
+        self, op_id: str, name: str, act: Callable[[], Awaitable[T]], returns: type[T] | TypeAdapter[T]
+    ) -> T:
         """Do a step of an operation unless an earlier run finished it; returns what that run returned.
 
-        A crash between the act and the note repeats the act, so an act looks first and then acts.
+        `returns` is the type of that, or the adapter of a union, which is no `type[T]`. A crash between the act and the note repeats the act, so an act looks first and then acts.
         """
-        key, adapter = f"{PREFIX}:op:{op_id}:steps", TypeAdapter[T](returns)
+        key = f"{PREFIX}:op:{op_id}:steps"
+        adapter = returns if isinstance(returns, TypeAdapter) else TypeAdapter[T](returns)
         with redis_errors():
             noted = await self._redis.hget(key, name)
         if noted is not None:

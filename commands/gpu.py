@@ -5,7 +5,7 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.clients.cluster import GpuUser
+from bot.clients.workload import GpuUser
 from bot.domain import Kind, Lease, Request, Status
 from bot.durations import parse_duration, show_duration
 from bot.errors import Unavailable

@@ -7,11 +7,10 @@ Application, LiteLLM's entry, the catalog's row and, for an endpoint behind the 
 import itertools
 import re
 
-from pydantic import BaseModel
 from ruamel.yaml.nodes import MappingNode
 
 from manifests import catalog, groups
-from manifests.change import Change
+from manifests.change import Change, Wanted
 from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
 from manifests.edit import Comment, Document, Edit, scalar, scalars, value
 from manifests.pieces import Entry, Layout, Pieces, applications, model_list, objects, require
@@ -31,25 +30,14 @@ from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording
 
 
-class AddRequest(BaseModel, frozen=True):
-    """What was asked for. What is None is derived from the model, the template and the machine.
+class AddRequest(Wanted, frozen=True):
+    """A new endpoint. What is None is derived from the model, the template and the machine.
 
-    `quantization` is vLLM's name, or "none" for no such argument; prices are dollars per token, as text. `portal` offers
-    the alias to people who make their own keys, which is a decision and so never derived.
+    `portal` offers the alias to people who make their own keys, which is a decision and so never derived.
     """
 
-    name: str
-    facts: ModelFacts
     like: str | None = None
-    served_name: str | None = None
-    context: int | None = None
-    quantization: str | None = None
-    gpu_utilization: float | None = None
-    storage: str | None = None
-    price_in: str | None = None
-    price_out: str | None = None
     group: str | None = None
-    args: tuple[str, ...] = ()
     portal: bool = False
 
 

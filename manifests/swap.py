@@ -1,9 +1,7 @@
 """Another model behind an existing endpoint: its name, alias, Service and volume stay, what it serves changes."""
 
-from pydantic import BaseModel
-
 from manifests import catalog
-from manifests.change import Change
+from manifests.change import Change, Wanted
 from manifests.contract import ModelEndpoint, describe, read_endpoint
 from manifests.edit import Comment, Document, scalar
 from manifests.pieces import Layout, Pieces, model_list, require
@@ -51,22 +49,12 @@ _OF_THE_FAMILY = (
 )
 
 
-class SwapRequest(BaseModel, frozen=True):
-    """What was asked for. What is None stays as it is, or is derived from the new model.
+class SwapRequest(Wanted, frozen=True):
+    """Another model for an endpoint. What is None stays as it is, or is derived from the new model.
 
     `old_weight_bytes` is the size of the weights that stay in the volume; without it the old model's name tells.
     """
 
-    name: str
-    facts: ModelFacts
-    served_name: str | None = None
-    context: int | None = None
-    quantization: str | None = None
-    gpu_utilization: float | None = None
-    storage: str | None = None
-    price_in: str | None = None
-    price_out: str | None = None
-    args: tuple[str, ...] = ()
     old_weight_bytes: int | None = None
 
 

@@ -14,7 +14,8 @@ from bot.errors import BotError, Unavailable
 from bot.settings import ClusterSettings, Config, load_cluster_settings
 
 if TYPE_CHECKING:  # the clients take two seconds to import, which `stoker --help` need not
-    from bot.clients.cluster import Cluster, Workload
+    from bot.clients.cluster import Cluster
+    from bot.clients.workload import Workload
 
 GONE_WITHIN = 300.0
 """Seconds that a pod may take to end; vLLM's grace period is 30."""

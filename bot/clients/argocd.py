@@ -94,7 +94,7 @@ class ArgoCD:
         revision: str,
         *,
         actor: str,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         tell: Tell = _nobody,
     ) -> Application:
         """Bring the Application to `revision`; safe to repeat.
@@ -145,7 +145,7 @@ class ArgoCD:
         self,
         name: str,
         *,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         until: Callable[[Application], bool],
     ) -> Application:
         """The Application as soon as it exists and `until` holds; `SyncFailed` after `timeout` seconds."""
@@ -170,7 +170,7 @@ class ArgoCD:
         name: str,
         *,
         includes: Callable[[str], Awaitable[bool]],
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         tell: Tell = _nobody,
     ) -> Application:
         """Wait until an Application that syncs by itself is in sync with a commit for which `includes` holds.
@@ -205,7 +205,7 @@ class ArgoCD:
                 f"Look at the Application in Argo CD, then try again."
             ) from e
 
-    async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
+    async def wait_gone(self, name: str, *, timeout: float) -> None:
         """Returns when there is no such Application any more: with its finalizer, its resources went before it."""
 
         async def look(applications: View) -> bool | None:

@@ -10,67 +10,38 @@ import binascii
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Literal
 
 from kubernetes.aio.client import ApiClient
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from bot.clients import boot
 from bot.clients.boot import BootFailed, Phase
 from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Right, Selection, View
+from bot.clients.workload import (
+    FENCE,
+    LEASE,
+    GpuUser,
+    Workload,
+    annotations_of,
+    engine_of,
+    fence_of,
+    gpu_limit,
+    gpus_of,
+    named,
+    owner_of,
+    replicas_of,
+    user_of,
+    workload_of,
+)
 from bot.domain import Node
 from bot.errors import BotError, Unavailable
 
-__all__ = ["BootFailed", "Cluster", "GpuUser", "Phase", "StaleFence", "Workload"]
+__all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
 
-LEASE = "stoker.dev/lease"
-FENCE = "stoker.dev/fence"
-"""The highest fence that ever scaled the Deployment; it stays when the lease is gone, so that no older one comes back."""
-KIND = "stoker.dev/kind"
-GPU = "nvidia.com/gpu"
 _LOG_LINES = 40
 _ROUNDS = 20
 """Of looking and writing, before a Deployment that changes all the time is given up on."""
 _NODES = Collection("/api/v1", "nodes")
-
-Kind = Literal["chat", "completion", "embedding"]
-
-
-class Workload(BaseModel, frozen=True):
-    """A Deployment that serves a model, and the Service in front of it.
-
-    `kind` is the label or annotation `stoker.dev/kind` where the Deployment has one. Else `embedding` for TEI (which
-    takes `--model-id`), `chat` when the model's or the served name says so (`instruct`, `chat`, `it`), and
-    `completion` for the rest: a base model has no chat template, and answers 400 to a chat.
-    """
-
-    name: str
-    namespace: str
-    replicas: int
-    ready_replicas: int
-    gpus: int
-    lease: str | None
-    served_name: str | None
-    service: str
-    port: int
-    image: str
-    model: str
-    """What is served: a model id on the Hub, or a path."""
-    kind: Kind
-
-
-class GpuUser(BaseModel, frozen=True):
-    """Whatever takes a GPU, or asks for one: a Deployment with replicas, or a pod that none of them made."""
-
-    kind: str
-    """`Deployment`; else the kind of the pod's owner (`StatefulSet`, `Job`, …), or `Pod`."""
-    namespace: str
-    name: str
-    mark: str | None = None
-    ready: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class StaleFence(BotError):
@@ -93,7 +64,7 @@ class Cluster:
 
     async def workload(self, name: str) -> Workload | None:
         found = await self._kube.get(self._deployments, name)
-        return _workload(found, await self._kube.list(Selection(self._services))) if found else None
+        return workload_of(found, await self._kube.list(Selection(self._services))) if found else None
 
     async def workloads(self) -> dict[str, Workload]:
         """Every Deployment of the namespace by name, in two requests however many there are."""
@@ -101,14 +72,14 @@ class Cluster:
             await self._kube.list(Selection(self._deployments)),
             await self._kube.list(Selection(self._services)),
         )
-        return {each.name: each for each in (_workload(deployment, services) for deployment in found)}
+        return {each.name: each for each in (workload_of(deployment, services) for deployment in found)}
 
     async def gpu_workloads(self) -> tuple[Workload, ...]:
         """Every Deployment of the cluster that asks for a GPU with replicas above zero, whoever brought it up."""
         found = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
-        holders = [d for d in found if _gpus(d) and _replicas(d) > 0]
+        holders = [d for d in found if gpus_of(d) and replicas_of(d) > 0]
         services = await self._kube.list(Selection(self._services)) if holders else ()
-        return tuple(_workload(holder, services) for holder in holders)
+        return tuple(workload_of(holder, services) for holder in holders)
 
     async def gpu_users(self) -> tuple[GpuUser, ...]:
         """Everything in the cluster that takes a GPU: Deployments with replicas, and other pods (StatefulSets, Jobs, bare).
@@ -116,13 +87,13 @@ class Cluster:
         A pod that is over or on its way out is not counted: it lets go of its GPU by itself.
         """
         deployments = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
-        users = {("Deployment", *_named(d)): _user(d) for d in deployments if _gpus(d) and _replicas(d) > 0}
+        users = {("Deployment", *named(d)): user_of(d) for d in deployments if gpus_of(d) and replicas_of(d) > 0}
         for pod in await self._kube.list(Selection(Collection("/api/v1", "pods"))):
             if boot.is_over(pod) or "deletionTimestamp" in pod["metadata"]:
                 continue
-            if not any(_gpu_limit(container) for container in pod["spec"]["containers"]):
+            if not any(gpu_limit(container) for container in pod["spec"]["containers"]):
                 continue
-            kind, name = _owner(pod)
+            kind, name = owner_of(pod)
             namespace = pod["metadata"].get("namespace", "")
             if kind != "Deployment":  # those with replicas are known; a pod of one without is about to go
                 users.setdefault((kind, namespace, name), GpuUser(kind=kind, namespace=namespace, name=name))
@@ -130,7 +101,7 @@ class Cluster:
 
     async def highest_fence(self) -> int:
         """The highest fence that any Deployment of the namespace has seen: a new one must be above it."""
-        return max((_fence(d) for d in await self._kube.list(Selection(self._deployments))), default=0)
+        return max((fence_of(d) for d in await self._kube.list(Selection(self._deployments))), default=0)
 
     async def scale(self, name: str, replicas: int, *, lease: str | None, fence: int | None = None) -> None:
         """Set a Deployment's replicas and the lease that it carries (None takes it off); repeating is harmless.
@@ -144,7 +115,7 @@ class Cluster:
             try:
                 if replicas:
                     found = await self._annotate(found, lease, fence)
-                if _replicas(found) != replicas:
+                if replicas_of(found) != replicas:
                     scale = {"metadata": _version(found), "spec": {"replicas": replicas}}
                     await self._kube.patch(self._deployments, name, scale, subresource="scale")
                     found = await self._deployment(name)
@@ -171,7 +142,7 @@ class Cluster:
         wanted: dict[str, str | None] = {LEASE: lease}
         if fence is not None:
             wanted[FENCE] = str(fence)
-        known = _annotations(found)
+        known = annotations_of(found)
         if all(known.get(key) == value for key, value in wanted.items()):
             return found
         body = {"metadata": {**_version(found), "annotations": wanted}}
@@ -181,7 +152,7 @@ class Cluster:
         self,
         name: str,
         *,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         progress: Callable[[tuple[Phase, ...]], Awaitable[None]],
     ) -> tuple[Phase, ...]:
         """The phases of the boot, once the pod is ready; `progress` hears all of them so far whenever one is new.
@@ -233,7 +204,7 @@ class Cluster:
         self,
         name: str,
         *,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         namespace: str | None = None,
         available: bool = True,
     ) -> bool:
@@ -258,7 +229,7 @@ class Cluster:
                 f"Look why: kubectl -n {deployments.namespace} describe deployment {name}."
             ) from e
 
-    async def wait_gone(self, name: str, *, timeout: float) -> None:  # noqa: ASYNC109
+    async def wait_gone(self, name: str, *, timeout: float) -> None:
         """Returns when no pod of the model is left, so that its GPU is free."""
         found = await self._kube.get(self._deployments, name)
         if found is None:
@@ -298,7 +269,7 @@ class Cluster:
         machine = (meta.get("labels") or {}).get("node.kubernetes.io/instance-type", "")
         return Node(name=meta["name"], since=datetime.fromisoformat(meta["creationTimestamp"]), machine=machine)
 
-    async def wait_node_gone(self, name: str, *, timeout: float) -> bool:  # noqa: ASYNC109
+    async def wait_node_gone(self, name: str, *, timeout: float) -> bool:
         """Whether the node went away within `timeout` seconds: watched, since that is when it stops to bill."""
 
         async def look(nodes: View) -> bool | None:
@@ -347,14 +318,14 @@ class Cluster:
 
     async def _last_lines(self, pod: KubeObject) -> str:
         """Of the engine's log, as far as there is one."""
-        name, engine = pod["metadata"]["name"], _engine_of(pod["spec"])["name"]
+        name, engine = pod["metadata"]["name"], engine_of(pod["spec"])["name"]
         try:
             return await self._kube.log(self._pods, name, container=engine, lines=_LOG_LINES, previous=False)
         except (BotError, Unavailable):
             return ""  # the diagnosis is worth more than its last detail
 
     def _refuse_if_scaled_away(self, name: str, deployments: View) -> None:
-        if not any(_replicas(deployment) for deployment in deployments.values()):
+        if not any(replicas_of(deployment) for deployment in deployments.values()):
             raise BootFailed(
                 f"{name} was scaled to zero, or deleted, while it was starting.",
                 "Find out by whom, then ask for it again.",
@@ -377,94 +348,13 @@ class Cluster:
         return self._deployments.namespace or ""
 
 
-def _workload(deployment: KubeObject, services: Iterable[KubeObject]) -> Workload:
-    meta = deployment["metadata"]
-    engine = _engine(deployment)
-    service, port = _endpoint(deployment, engine, services)
-    served_name = _argument(engine, "--served-model-name")
-    return Workload(
-        name=meta["name"],
-        namespace=meta["namespace"],
-        replicas=_replicas(deployment),
-        ready_replicas=(deployment.get("status") or {}).get("readyReplicas") or 0,
-        gpus=_gpus(deployment),
-        lease=_annotations(deployment).get(LEASE),
-        served_name=served_name,
-        service=service,
-        port=port,
-        image=engine.get("image", ""),
-        model=_argument(engine, "--model") or _argument(engine, "--model-id") or "",
-        kind=_kind(deployment, engine, served_name),
-    )
-
-
-def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[KubeObject]) -> tuple[str, int]:
-    """Name and port of the Service that selects the pods; of a workload without one, its own name and container port."""
-    labels = (deployment["spec"]["template"].get("metadata") or {}).get("labels") or {}
-    for service in services:
-        selector = service["spec"].get("selector")
-        same_namespace = service["metadata"]["namespace"] == deployment["metadata"]["namespace"]
-        if same_namespace and selector and selector.items() <= labels.items():
-            return service["metadata"]["name"], service["spec"]["ports"][0]["port"]
-    ports = engine.get("ports") or [{}]
-    return deployment["metadata"]["name"], ports[0].get("containerPort", 8000)
-
-
-def _kind(deployment: KubeObject, engine: KubeObject, served_name: str | None) -> Kind:
-    said = _annotations(deployment).get(KIND) or (deployment["metadata"].get("labels") or {}).get(KIND)
-    match said:
-        case "chat" | "completion" | "embedding":
-            return said
-    if _argument(engine, "--model-id"):
-        return "embedding"
-    words = re.split(r"[^a-z]+", f"{_argument(engine, '--model')} {served_name}".lower())
-    return "chat" if {"instruct", "chat", "it"} & set(words) else "completion"
-
-
-def _engine(deployment: KubeObject) -> KubeObject:
-    return _engine_of(deployment["spec"]["template"]["spec"])
-
-
-def _engine_of(spec: KubeObject) -> KubeObject:
-    """The container of a pod that serves: the one with the GPU, else the first."""
-    containers: list[KubeObject] = spec["containers"]
-    return next((c for c in containers if _gpu_limit(c)), containers[0])
-
-
-def _argument(container: KubeObject, flag: str) -> str | None:
-    """The value of `--flag=value` or `--flag value`."""
-    words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag:
-            return following or None
-        if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
-    return None
-
-
-def _gpu_limit(container: KubeObject) -> int:
-    return int(((container.get("resources") or {}).get("limits") or {}).get(GPU, 0))
-
-
-def _gpus(deployment: KubeObject) -> int:
-    return sum(_gpu_limit(container) for container in deployment["spec"]["template"]["spec"]["containers"])
-
-
-def _replicas(deployment: KubeObject) -> int:
-    return int(deployment["spec"].get("replicas", 1))
-
-
 def _rolled_out(deployment: KubeObject, available: bool) -> bool:
     """Whether the controller has seen the newest template, and no pod of an older one is left."""
-    status, wanted = deployment.get("status") or {}, _replicas(deployment)
+    status, wanted = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False
     replaced = status.get("updatedReplicas", 0) >= wanted and status.get("replicas", 0) <= wanted
     return replaced and (not available or int(status.get("availableReplicas", 0)) >= wanted)
-
-
-def _annotations(deployment: KubeObject) -> dict[str, str]:
-    return deployment["metadata"].get("annotations") or {}
 
 
 def _is_replica_set_of(name: str, event: KubeObject) -> bool:
@@ -473,39 +363,13 @@ def _is_replica_set_of(name: str, event: KubeObject) -> bool:
     return involved.get("kind") == "ReplicaSet" and made_by_us is not None
 
 
-def _named(item: KubeObject) -> tuple[str, str]:
-    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
-
-
 def _version(found: KubeObject) -> dict[str, str]:
     return {"resourceVersion": found["metadata"]["resourceVersion"]}
 
 
-def _user(deployment: KubeObject) -> GpuUser:
-    namespace, name = _named(deployment)
-    ready = bool((deployment.get("status") or {}).get("readyReplicas"))
-    mark = _annotations(deployment).get(LEASE)
-    return GpuUser(kind="Deployment", namespace=namespace, name=name, mark=mark, ready=ready)
-
-
-def _owner(pod: KubeObject) -> tuple[str, str]:
-    """Kind and name of what made the pod; a ReplicaSet's pod is its Deployment's."""
-    owner = next((o for o in pod["metadata"].get("ownerReferences") or () if o.get("controller")), None)
-    if owner is None:
-        return "Pod", pod["metadata"]["name"]
-    if owner["kind"] == "ReplicaSet" and "pod-template-hash" in (pod["metadata"].get("labels") or {}):
-        return "Deployment", owner["name"].rpartition("-")[0]
-    return owner["kind"], owner["name"]
-
-
-def _fence(deployment: KubeObject) -> int:
-    text = _annotations(deployment).get(FENCE, "")
-    return int(text) if text.isdecimal() else 0
-
-
 def _refuse_if_stale(name: str, found: KubeObject, fence: int | None, *, up: bool) -> None:
-    seen = _fence(found)
-    over = up and seen == fence and LEASE not in _annotations(found)
+    seen = fence_of(found)
+    over = up and seen == fence and LEASE not in annotations_of(found)
     if fence is not None and (seen > fence or over):
         raise StaleFence(
             f"{name} has changed hands since (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."

@@ -286,7 +286,7 @@ class Kube:
         subresource: str | None = None,
         query: Mapping[str, str] | None = None,
         body: KubeObject | None = None,
-        timeout: aiohttp.ClientTimeout = _REQUEST,  # noqa: ASYNC109  (handed to aiohttp)
+        timeout: aiohttp.ClientTimeout = _REQUEST,
     ) -> aiohttp.ClientResponse:
         """Through the library's client, which brings the address, the certificates and the (refreshed) token."""
         path = collection.path(name, subresource) + (f"?{urlencode(query)}" if query else "")

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from bot.clients.cluster import Workload
-from bot.domain import Kind, Lease, Node, Operation, Request, Status
+from bot.clients.workload import Workload
+from bot.domain import MAYBE_LEASE, Kind, Lease, Operation, Request, Status
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import NotAllowed, finish, hand_over_soon, step
-from bot.operations.receipt import close_session
+from bot.operations.receipt import close_session, machine_of
 from bot.operations.sampling import sample_last
 from bot.services import Services
 from bot.views import code
@@ -59,11 +59,8 @@ async def bring_down(svc: Services, op: Operation) -> None:
     async def look() -> Lease | None:
         return await svc.leases.of(model)
 
-    async def node() -> Node | None:
-        return await svc.cluster.node_of(model)
-
-    lease = await svc.store.once(op.id, "lease", look, Lease | None)  # type: ignore[arg-type]  # a union is no type[T]
-    machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
+    lease = await svc.store.once(op.id, "lease", look, MAYBE_LEASE)
+    machine = await machine_of(svc, op.id, model)
 
     async def scale() -> None:
         if lease:

@@ -4,7 +4,7 @@ import asyncio
 from difflib import get_close_matches
 
 from bot.clients.argocd import Application
-from bot.clients.cluster import Workload
+from bot.clients.workload import Workload
 from bot.errors import BotError
 from bot.services import Services
 from bot.views import code, escape

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from bot.domain import Kind, Lease, Node, Operation, Plan, Status, cost
+from bot.domain import MAYBE_LEASE, Kind, Lease, Operation, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy, GpuQueued, LeaseMoved
@@ -23,7 +23,7 @@ from bot.operations.life import (
     told_on,
 )
 from bot.operations.queue import obstacle, refuse_if_taken, replace_instead, wait
-from bot.operations.receipt import close_session
+from bot.operations.receipt import close_session, machine_of
 from bot.operations.reconcile import renew
 from bot.operations.replace import make_room, restore
 from bot.operations.smoke import SmokeFailed, run_smoke
@@ -156,7 +156,8 @@ async def bring_up(svc: Services, op: Operation) -> None:
     try:
         await _light(svc, op, plan, lease)
     except CancelAsked:
-        await _undo_up(svc, await svc.store.load(op.id))
+        cut = svc.clock()
+        await _undo_up(svc, await svc.store.update(op.id, lambda op: op.with_phases_ended(cut, failed=True)))
     return None
 
 
@@ -273,14 +274,10 @@ async def _undo_up(svc: Services, op: Operation) -> None:
             lease = Lease.of_mark(workload.lease, model)
         return lease if lease and lease.op == op.id else None
 
-    lease = await svc.store.once(op.id, "lease to undo", look, Lease | None)  # type: ignore[arg-type]
+    lease = await svc.store.once(op.id, "lease to undo", look, MAYBE_LEASE)
     undone = "Nothing was started."
     if lease:
-
-        async def node() -> Node | None:
-            return await svc.cluster.node_of(model)
-
-        machine = await svc.store.once(op.id, "node", node, Node | None)  # type: ignore[arg-type]
+        machine = await machine_of(svc, op.id, model)
         await step(svc, op.id, "bringing it down again", lambda: to_zero(svc, model, lease), type(None), undoing=True)
         undone = f"{code(model)} is back at zero."
         if machine or lease.ready:  # else there was nothing yet that could bill

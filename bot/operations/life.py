@@ -365,9 +365,12 @@ async def _fail(svc: Services, op_id: str, why: str, details: str = "") -> None:
         await refuse(svc, op, why)
     elif not op.status.final and not op.failure:
         now, seen = svc.clock(), (Note(title="What was seen", text=details),) if details else ()
-        op = await svc.store.update(
-            op_id, lambda op: op.model_copy(update={"failure": why, "updated": now, "notes": (*op.notes, *seen)})
-        )
+
+        def failed(op: Operation) -> Operation:
+            noted = {"failure": why, "updated": now, "notes": (*op.notes, *seen)}
+            return op.with_phases_ended(now, failed=True).model_copy(update=noted)
+
+        op = await svc.store.update(op_id, failed)
         await enqueue(svc, op)
 
 

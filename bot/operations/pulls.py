@@ -11,7 +11,7 @@ from bot.clients.github import PullRequest
 from bot.domain import Kind, Operation, Plan, Pull, Request, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
-from bot.gitops import PushRefused
+from bot.mirror import PushRefused
 from bot.operations.endpoints import all_endpoints, known_endpoint
 from bot.operations.life import NotAllowed, await_approval, finish, insist, is_closing, present
 from bot.operations.proposal import Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from bot.clients.cluster import GpuUser
+from bot.clients.workload import GpuUser
 from bot.domain import Lease, Operation, Plan, Status, Waiting
 from bot.lease import GpuBusy
 from bot.operations.life import NotAllowed, enqueue, hand_over_soon, insist, present, show, tell_end

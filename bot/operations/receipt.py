@@ -3,6 +3,8 @@
 import asyncio
 from datetime import datetime, timedelta
 
+from pydantic import TypeAdapter
+
 from bot.domain import Bill, Lease, Node, cost
 from bot.durations import show_duration
 from bot.operations.life import show
@@ -15,10 +17,22 @@ _LOOKS = 10
 """How many times in the usual drain is looked whether another session has taken the node over."""
 
 
+_MAYBE_NODE = TypeAdapter[Node | None](Node | None)
+
+
 def running_total(svc: Services, lease: Lease, node: Node | None, now: datetime) -> tuple[float, bool]:
     """US dollars that a session has cost so far, and whether that is an estimate, as its node cannot be seen."""
     began = max(lease.claimed, node.since) if node else lease.claimed
     return cost(now - began, svc.config.gpu.price(node.machine if node else "")), node is None
+
+
+async def machine_of(svc: Services, op_id: str, model: str) -> Node | None:
+    """The node that a model runs on, noted by the operation that ends it while it can be seen."""
+
+    async def look() -> Node | None:
+        return await svc.cluster.node_of(model)
+
+    return await svc.store.once(op_id, f"node of {model}", look, _MAYBE_NODE)
 
 
 async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: Node | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from bot.clients.cluster import GpuUser
+from bot.clients.workload import GpuUser
 from bot.domain import Kind, Lease, Status
 from bot.errors import BotError, Unavailable
 from bot.lease import GpuBusy

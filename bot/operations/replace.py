@@ -7,12 +7,12 @@ until the new model answers. So at every moment one operation is answerable for 
 import asyncio
 from datetime import datetime
 
-from bot.domain import Lease, Node, Operation
+from bot.domain import Lease, Operation
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.operations.down import to_zero
 from bot.operations.life import step
-from bot.operations.receipt import close_session
+from bot.operations.receipt import close_session, machine_of
 from bot.operations.reconcile import renew
 from bot.operations.sampling import sample_last
 from bot.services import Services
@@ -45,9 +45,6 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
                 return
             await asyncio.sleep(_LOOK_EVERY)
 
-    async def node() -> Node | None:
-        return await svc.cluster.node_of(old.model)
-
     async def down() -> None:
         await sample_last(svc, old)
         await to_zero(svc, old.model, lease)
@@ -59,7 +56,7 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
         await svc.slack.post(f"receipt:{old.fence}", channel, lines(text), thread=old.message)
 
     await svc.store.once(op.id, "told the holder", tell, type(None))
-    machine = await svc.store.once(op.id, "node of the old", node, Node | None)  # type: ignore[arg-type]
+    machine = await machine_of(svc, op.id, old.model)
     await step(svc, op.id, f"finishing requests of {old.model}", drain, type(None))
     await step(svc, op.id, f"bringing down {old.model}", down, type(None))
     await svc.store.once(op.id, "receipt of the old", receipt, type(None))

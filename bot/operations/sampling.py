@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from bot.clients.cluster import Workload
+from bot.clients.workload import Workload
 from bot.domain import Activity, Lease, Session
 from bot.errors import BotError, Unavailable
 from bot.idle import sampled

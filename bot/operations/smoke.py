@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 
 from pydantic import SecretStr
 
-from bot.clients.cluster import Kind as EndpointKind
-from bot.clients.cluster import Workload
 from bot.clients.vllm import Answer, fim_prompt
+from bot.clients.workload import Kind as EndpointKind
+from bot.clients.workload import Workload
 from bot.domain import Check, Operation, Own, SmokeOutcome, SmokeRun, Status
 from bot.errors import BotError, Unavailable
 from bot.operations.endpoints import known_endpoint

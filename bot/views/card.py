@@ -229,7 +229,7 @@ def _progress(op: Operation, now: datetime) -> Block:
         return context(f"✔️ {took}: {told}")
     shown = op.phases[-_PHASES:]
     rows = [f"… {len(op.phases) - len(shown)} earlier"] if len(op.phases) > len(shown) else []
-    rows += [_phase(op, phase, now, last=phase is shown[-1]) for phase in shown]
+    rows += [_phase(phase, now) for phase in shown]
     if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
         rows += [f"▫️ {escape(name)}" for name in _to_come(op)]
     return section("\n".join(rows))
@@ -241,12 +241,13 @@ def _to_come(op: Operation) -> tuple[str, ...]:
     return course[max(past) + 1 :] if past else ()
 
 
-def _phase(op: Operation, phase: Phase, now: datetime, *, last: bool) -> str:
+def _phase(phase: Phase, now: datetime) -> str:
+    """What a system says of a phase is of interest while it runs, and when it was the last word."""
     detail = f" — {inline(phase.detail, 200)}" if phase.detail else ""
     if phase.ended is None:
         return f"🔸 *{inline(phase.name, 60)}* … {_took(phase, now)}{detail}"
-    wrong = last and op.status in (Status.FAILED, Status.CANCELLED)
-    return f"{'✖️' if wrong else '✔️'} {inline(phase.name, 60)} · {_took(phase, now)}{detail}"
+    done = f"{inline(phase.name, 60)} · {_took(phase, now)}"
+    return f"✖️ {done}{detail}" if phase.failed else f"✔️ {done}"
 
 
 def _took(phase: Phase, now: datetime) -> str:

@@ -261,7 +261,7 @@ def _outlook(form: ChangeForm) -> Blocks:
     if form.verdict:
         icon = "✅" if form.verdict == "fits" else "⚠️"
         rows = [
-            f"{'✔️' if ok else '✖️'} {inline(label, 80)}: {inline(value, 60)} of {inline(limit, 60)}"
+            f"{'✔️' if ok else '✖️'} {inline(label, 80)}: {inline(value, 120)} of {inline(limit, 60)}"
             for label, value, limit, ok in form.sizing
         ]
         blocks.append(section("\n".join([f"{icon} *Sizing: {inline(form.verdict, 40)}*", *rows])))

@@ -18,6 +18,7 @@ expect "cannot be kept longer than that" within 10s
 @dev submits
 expect "That time is over" within 10s
 @dev clicks "Keep until …"
+expect "How long shall" within 10s
 @dev submits
 expect "is kept until" within 10s
 expect "1 of 2" within 10s

@@ -16,7 +16,7 @@ class NotAcknowledged(Exception):
 class Delivery(Protocol):
     """One of Slack's two ways to an app."""
 
-    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - a deadline that its caller words, not cancels
+    async def connected(self, timeout: float) -> None:
         """Wait until the app can be reached; NotDelivered if it cannot in time."""
 
     async def deliver(self, kind: str, payload: Json) -> Json:

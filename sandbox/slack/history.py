@@ -142,7 +142,7 @@ class History:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self, since: int, timeout: float) -> bool:  # noqa: ASYNC109 - its end is an answer, no error
+    async def changed(self, since: int, timeout: float) -> bool:
         """Wait until `version` differs from `since`; False if it does not in time."""
         if self.version != since:
             return True

@@ -29,7 +29,7 @@ class HttpMode:
         self._url, self._secret = url, secret
         self._ack_within, self._patience = ack_within, patience
 
-    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - a deadline that its caller words, not cancels
+    async def connected(self, timeout: float) -> None:
         """Wait until the app answers Slack's challenge, as the form for the request URL does."""
         challenge = {"type": "url_verification", "token": "verification", "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY"}
         until = time.monotonic() + timeout

@@ -67,7 +67,7 @@ class SocketMode:
         self._tickets.add(ticket)
         return ticket
 
-    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - a deadline that its caller words, not cancels
+    async def connected(self, timeout: float) -> None:
         """Wait until the app is connected; NotDelivered if it is not in time."""
         try:
             await asyncio.wait_for(self._someone.wait(), timeout)

@@ -95,7 +95,7 @@ class Workspace:
         if self._runner:
             await self._runner.cleanup()
 
-    async def connected(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is worded for a story's reader
+    async def connected(self, timeout: float) -> None:
         """Wait until the app can be reached: by its Socket Mode connection, or at its request URL."""
         await self._delivery.connected(timeout)
 
@@ -129,7 +129,7 @@ class Workspace:
             raise NotThere(f"There is no message shortcut “{name}”. Shortcuts there: {seen}.")
         await self._interactions.shortcut(person, shortcut, self._message(person, on))
 
-    async def click(self, user: str, label: str, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - names what it saw
+    async def click(self, user: str, label: str, timeout: float = 10.0) -> None:
         """Press the newest visible button with this label (any case), confirming what asks to be confirmed."""
         person = _person(user)
         until = time.monotonic() + timeout

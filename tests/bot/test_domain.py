@@ -43,3 +43,14 @@ def test_phases_told_again_stand_once() -> None:
         ("loading", at(200), None),
     ]
     assert op.phases[1].detail == "pod triggered scale-up"
+
+
+def test_only_the_phase_that_failed_is_marked() -> None:
+    """What was done before a failure was done, and what cleans up after it is no failure."""
+    op = operation().with_phase("syncing", at(0)).with_phase("starting", at(2))
+    op = op.with_phases_ended(at(9), failed=True).with_phase("bringing it down again", at(9)).with_phases_ended(at(12))
+    assert [(p.name, p.failed) for p in op.phases] == [
+        ("syncing", False),
+        ("starting", True),
+        ("bringing it down again", False),
+    ]

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 
 from bot.clients.github import GitHub, MergeRefused
 from bot.errors import BotError, Unavailable
-from bot.gitops import PushRefused, Repository
+from bot.gitops import Repository
+from bot.mirror import PushRefused
 from manifests.tree import ChangeSet
 from sandbox.github import GitHub as SandboxGitHub
 

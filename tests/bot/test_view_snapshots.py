@@ -76,7 +76,10 @@ FAILED = PULLING.model_copy(
     update={
         "status": Status.FAILED,
         "updated": NOW + timedelta(minutes=14),
-        "phases": (*BOOT, phase("loading", 125, 300)),
+        "phases": (
+            *BOOT,
+            phase("loading", 125, 300).model_copy(update={"failed": True, "detail": "CUDA out of memory"}),
+        ),
         "checks": (CHECKS[0], Check(name="gateway: coder-chat", passed=False, evidence="the call costs $0")),
         "outcome": "Failed: CUDA ran out of memory. `coder-chat` is back at zero and the GPU is free.",
         "notes": (Note(title="The last log lines", text="INFO loading weights\nERROR CUDA out of memory <unk>"),),

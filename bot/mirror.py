@@ -1,0 +1,424 @@
+"""The mirror of the GitOps repository on disk: a bare one, kept up to date by `git fetch`, without a work tree or an index.
+
+A commit is imported from nothing but its inputs, so that the same ones give the same commit id, and a step that is
+repeated after a crash pushes nothing new. Everything here blocks, and is called by `bot.gitops` from a thread.
+
+The token reaches git in environment variables alone (GIT_CONFIG_*): never in a URL, an argument or a log line.
+"""
+
+import base64
+import os
+import re
+import shutil
+import tempfile
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+# Without git on PATH the import alone would raise; so it is told where git is needed, and by the doctor.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+import git
+from pydantic import SecretStr
+
+from bot.errors import BotError, Unavailable
+from manifests.tree import ChangeSet
+
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
+
+REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
+BUILT = "refs/stoker/built"
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+# What a remote says when a retry would not help; anything else that a remote does is taken for an outage.
+PERMANENT = re.compile(
+    r"Authentication failed|could not read (Username|Password)|returned error: 40[134]|Permission denied"
+    r"|[Rr]epository '?.*'? ?(not found|does not exist)|does not appear to be a git repository"
+    r"|transport '.*' not allowed"
+    r"|\[(remote )?rejected\]|pre-receive hook declined"
+)
+
+
+# What a kill in the middle of a command leaves behind.
+BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
+
+
+class MirrorBroken(Unavailable):
+    """The mirror on disk is damaged. It is only a copy: the next fetch makes it anew."""
+
+    remedy = "Nothing: the mirror is made anew from the remote."
+
+
+class PushRefused(BotError):
+    """The remote did not take the commit: the branch holds other work, or a rule forbids it."""
+
+    remedy = "Read the remote's reason: a rule of the repository forbids the branch, or the token may not write."
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every path of one commit with its mode and blob, and the paths in order."""
+
+    commit: str
+    entries: Mapping[str, tuple[str, str]]
+    paths: Sequence[str]
+
+    def below(self, prefix: str) -> tuple[str, ...]:
+        folder = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
+        first = bisect_left(self.paths, folder)
+        inside = self.paths[first : bisect_left(self.paths, folder[:-1] + "0", first)] if folder else self.paths
+        return (prefix.rstrip("/"), *inside) if prefix.rstrip("/") in self.entries else tuple(inside)
+
+
+class Memory:
+    """What was read of the mirror: with it the next commit costs what it changes, however large the repository is."""
+
+    def __init__(self) -> None:
+        self.listing: Listing | None = None
+        self.texts: dict[str, str | None] = {}  # by blob, which never changes
+        self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and paths of what was searched for
+
+    def forget(self) -> None:
+        """The mirror was lost, and with it the blobs that the listing vouches for."""
+        self.listing = None
+
+    def keep_text(self, blob: str, text: str | None) -> str | None:
+        _bounded(self.texts, 4096)[blob] = text
+        return text
+
+    def keep_found(self, text: str, commit: str, paths: frozenset[str]) -> tuple[str, ...]:
+        _bounded(self.found, 64)[text] = (commit, paths)
+        return tuple(sorted(paths))
+
+
+class GitTree:
+    """The files of one commit (a `manifests.tree.Tree`). Its objects are in the mirror: reading needs no network."""
+
+    def __init__(self, mirror: "Mirror", listing: Listing, memory: Memory) -> None:
+        self.commit = listing.commit
+        self._mirror = mirror
+        self._listing = listing
+        self._memory = memory
+
+    def read(self, path: str) -> str | None:
+        """The text of a file; None when there is no such file, or it is no text."""
+        mode, blob = self._listing.entries.get(path, ("", ""))
+        if mode not in (REGULAR, EXECUTABLE):
+            return None
+        if blob in self._memory.texts:
+            return self._memory.texts[blob]
+        try:
+            text = self._mirror.run("cat-file", "blob", blob).decode()
+        except UnicodeDecodeError:
+            text = None
+        return self._memory.keep_text(blob, text)
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        """The paths of all files below `prefix` ("" for the whole repository), sorted."""
+        return self._listing.below(prefix)
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        """The paths of the files that contain the text. Asked again at a later commit, only what changed is searched."""
+        commit, known = self._memory.found.get(text, ("", frozenset()))
+        changed = self._mirror.changed(commit, self.commit) if commit else None
+        if changed is None or len(changed) > 1000:
+            return self._memory.keep_found(text, self.commit, self._search(text))
+        searched = self._search(text, *changed) if changed else frozenset()
+        return self._memory.keep_found(text, self.commit, (known - changed.keys()) | searched)
+
+    def _search(self, text: str, *paths: str) -> frozenset[str]:
+        words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", *paths)
+        found = self._mirror.run(*words, no_match_is=1)
+        return frozenset(name.partition(":")[2] for name in found.decode().split("\0") if name)
+
+
+class Mirror:
+    """git in one bare directory; every method blocks."""
+
+    def __init__(self, directory: Path, remote_url: str, token: SecretStr | None, memory: Memory) -> None:
+        self._memory = memory
+        self._directory = directory
+        self._remote_url = remote_url
+        self._token = token
+        self._environment = _environment(remote_url, token)
+
+    def offline(self) -> "Mirror":
+        """The same mirror without the token, for readers that outlive it."""
+        return Mirror(self._directory, self._remote_url, None, self._memory)
+
+    def fetched_head(self, branch: str) -> str:
+        self.fetch()
+        ref = f"refs/heads/{branch}"
+        return self.object_id(ref, f"The repository has no branch {branch}: create it, or name another.")
+
+    def fetch(self) -> None:
+        """Bring every branch up to date; a mirror that an earlier kill left broken is made anew."""
+        try:
+            self._fetch()
+        except MirrorBroken:
+            self._memory.forget()
+            shutil.rmtree(self._directory)
+            self._fetch()
+
+    def _fetch(self) -> None:
+        """History comes without file contents where the remote can leave them out."""
+        if not (self._directory / "HEAD").exists():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self.run("init", "--quiet", "--bare")
+        refs = "+refs/heads/*:refs/heads/*"
+        self.remote("fetch", "--quiet", "--prune", "--no-tags", "--filter=blob:none", "origin", refs)
+
+    def need(self, commit: str) -> None:
+        """Make sure that the mirror has the commit."""
+        if not COMMIT.fullmatch(commit):
+            raise BotError(f"{commit!r} is not a commit id.")
+        if not self._has(commit):
+            self.fetch()
+        if not self._has(commit):
+            raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
+
+    def listing(self, commit: str) -> Listing:
+        """Every path of the commit; blobs that the mirror lacks are fetched in one request."""
+        known = self._memory.listing
+        if known is not None and known.commit == commit:
+            return known
+        self.need(commit)
+        known = self._since(known, commit) if known and self._has(known.commit) else self._whole(commit)
+        self._memory.listing = known
+        return known
+
+    def _whole(self, commit: str) -> Listing:
+        self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
+        entries = {}
+        for line in self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode().split("\0")[:-1]:
+            about, _, path = line.partition("\t")
+            mode, _, blob = about.split(" ")
+            entries[path] = (mode, blob)
+        return Listing(commit, entries, sorted(entries))
+
+    def _since(self, known: Listing, commit: str) -> Listing:
+        changed = self.changed(known.commit, commit)
+        blobs = [entry[1] for entry in changed.values() if entry and entry[0] != SUBMODULE]
+        if blobs:
+            self._complete(
+                self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin="\n".join(blobs))
+            )
+        entries, gone = dict(known.entries), {path for path, entry in changed.items() if entry is None}
+        for path in gone:
+            entries.pop(path, None)
+        entries |= {path: entry for path, entry in changed.items() if entry}
+        if changed.keys() - gone <= known.entries.keys() and not gone:
+            return Listing(commit, entries, known.paths)
+        return Listing(commit, entries, sorted(entries))
+
+    def changed(self, before: str, after: str) -> dict[str, tuple[str, str] | None]:
+        """The paths that differ between two commits, with mode and blob at the later one; None where it has none."""
+        if before == after:
+            return {}
+        fields = self.run("diff-tree", "-r", "-z", "--no-renames", before, after).decode().split("\0")[:-1]
+        found: dict[str, tuple[str, str] | None] = {}
+        for about, path in zip(fields[::2], fields[1::2], strict=True):
+            _, mode, _, blob, _ = about.split(" ")
+            found[path] = (mode, blob) if int(mode, 8) else None
+        return found
+
+    def _complete(self, objects: bytes) -> None:
+        """Fetch the blobs that a listing of objects marks as missing."""
+        if missing := [line[1:] for line in objects.decode().splitlines() if line.startswith("?")]:
+            # The request that git makes by itself for one blob, for all of them (promisor-remote.c).
+            options = ["-c", "fetch.negotiationAlgorithm=noop"]
+            asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
+            self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
+
+    def object_id(self, expression: str, otherwise: str) -> str:
+        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", expression, no_match_is=1)
+        if not found:
+            raise BotError(otherwise)
+        return found.decode().strip()
+
+    def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
+        """A commit on top of `base`, made of nothing but its arguments: git reads the directories that it touches alone."""
+        present = self.listing(base).entries
+        who = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
+        stream = [f"commit {BUILT}", "mark :1", f"author {who}", f"committer {who}", *_data(f"{message.rstrip()}\n")]
+        stream.append(f"from {base}")
+        for path, text in sorted(changes.files.items()):
+            if text is None:
+                stream.append(f"D {_quoted(path)}")
+            else:
+                mode = EXECUTABLE if present.get(path, ("", ""))[0] == EXECUTABLE else REGULAR
+                stream += [f"M {mode} inline {_quoted(path)}", *_data(text)]
+        stream.append("get-mark :1")
+        # The branch is the mirror's own and holds nothing that is kept: --force lets it go anywhere.
+        made = self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
+        if len(set(self.run("rev-parse", f"{made}^{{tree}}", f"{base}^{{tree}}").split())) == 1:
+            raise BotError("There is nothing to change: the repository says so already.")
+        return made
+
+    def reversal(self, commit: str, onto: str) -> ChangeSet:
+        self.need(commit)
+        before = self.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+        files: dict[str, str | None] = {}
+        stuck = []
+        for path in self.run("diff", "--name-only", "--no-renames", "-z", before, commit).decode().split("\0")[:-1]:
+            was, made, now = (self._text(at, path) for at in (before, commit, onto))
+            if now == was:
+                continue
+            if now == made:
+                files[path] = was
+            elif was is None or made is None or now is None:
+                stuck.append(path)
+            else:
+                merged = self._three_way(now, made, was)
+                files[path] = merged
+                stuck += [path] if merged is None else []
+        if stuck:
+            raise BotError(f"Changed since, so it cannot be taken back by itself: {', '.join(stuck)}. Revert by hand.")
+        return ChangeSet(files=files)
+
+    def _text(self, commit: str, path: str) -> str | None:
+        mode, blob = self.listing(commit).entries.get(path, ("", ""))
+        return self.run("cat-file", "blob", blob).decode() if mode in (REGULAR, EXECUTABLE) else None
+
+    def _three_way(self, ours: str, base: str, theirs: str) -> str | None:
+        """`ours` with the difference from `base` to `theirs`; None where the two touch the same lines."""
+        with tempfile.TemporaryDirectory(prefix="stoker-merge-") as scratch:
+            names = [Path(scratch, name) for name in ("ours", "base", "theirs")]
+            for name, text in zip(names, (ours, base, theirs), strict=True):
+                name.write_bytes(text.encode())
+            status, merged, _ = self._execute(("merge-file", "-p", "-q", *map(str, names)), None, {})
+        return merged.decode() if status == 0 else None
+
+    def push(self, commit: str, branch: str, replaces: str) -> None:
+        ref = f"refs/heads/{branch}"
+        self.run("check-ref-format", ref, failure=f"{branch!r} is no name for a branch.")
+        lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
+        try:
+            self.remote("push", "--quiet", *lease, "origin", f"{commit}:{ref}")
+        except PushRefused:
+            self.fetch()
+            if not self.contains(ref, commit):
+                raise
+
+    def delete(self, branch: str) -> None:
+        ref = f"refs/heads/{branch}"
+        if self.remote("ls-remote", "origin", ref):
+            self.remote("push", "--quiet", "origin", f":{ref}")
+
+    def contains(self, ref: str, commit: str) -> bool:
+        """Whether the commit is in the history of the ref (a branch or a commit)."""
+        return self._execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
+
+    def remote(self, *arguments: str, stdin: str | None = None) -> bytes:
+        """Run a command that talks to the remote, and tell outages from refusals."""
+        status, output, complaint = self._execute(arguments, stdin, {})
+        if status == 0:
+            return output
+        reason = complaint or f"git ended with status {status}"
+        if BROKEN.search(complaint):
+            raise MirrorBroken("the git mirror", reason)
+        if "rejected]" in complaint:
+            raise PushRefused(f"The git remote refused the push: {reason}.")
+        if PERMANENT.search(complaint):
+            raise BotError(f"The git remote refused: {reason}. Check GIT_REMOTE_URL and the token's rights.")
+        raise Unavailable("the git remote", reason)
+
+    def run(
+        self,
+        *arguments: str,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        no_match_is: int | None = None,
+        failure: str | None = None,
+    ) -> bytes:
+        """Run a local command. `no_match_is` is the status that means "nothing found", not a failure."""
+        status, output, complaint = self._execute(arguments, stdin, env or {})
+        if status not in (0, no_match_is):
+            if BROKEN.search(complaint):
+                raise MirrorBroken("the git mirror", complaint)
+            raise BotError(failure or f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
+        return output
+
+    def _has(self, commit: str) -> bool:
+        if not (self._directory / "HEAD").exists():
+            return False
+        return self._execute(("cat-file", "-e", f"{commit}^{{commit}}"), None, {})[0] == 0
+
+    def _execute(self, arguments: tuple[str, ...], stdin: str | None, env: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """Status, output and complaint. GitPython's own exception is not raised: its text is not ours to vouch for."""
+        with tempfile.TemporaryFile() as typed:
+            typed.write((stdin or "").encode())
+            typed.seek(0)
+            try:
+                status, output, complaint = git.Git(str(self._directory)).execute(
+                    ["git", f"--git-dir={self._directory}", *arguments],
+                    istream=typed,
+                    env={**self._environment, **env},
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                )
+            except git.GitCommandNotFound as error:
+                raise BotError("There is no git on PATH: install it; the image has it.") from error
+        return status, _bytes(output), self._scrubbed(_bytes(complaint).decode(errors="replace"))
+
+    def _scrubbed(self, complaint: str) -> str:
+        """The complaint in one line, without any form of the token."""
+        if self._token is not None:
+            for form in (self._token.get_secret_value().strip(), _basic(self._token)):
+                complaint = complaint.replace(form, "***")
+        return " ".join(complaint.split())[-800:].rstrip(".")
+
+
+def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
+    """git's whole configuration of the remote. A stalled transfer ends after a minute."""
+    config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
+    address = urlsplit(remote_url)
+    if token is not None and address.scheme in ("http", "https"):
+        # For this host alone, lest a redirect carry the token elsewhere; and no helper of the machine is asked.
+        config += [
+            (f"http.{address.scheme}://{address.netloc}/.extraHeader", f"Authorization: Basic {_basic(token)}"),
+            ("credential.helper", ""),
+        ]
+    return {
+        **{f"GIT_CONFIG_KEY_{i}": key for i, (key, _) in enumerate(config)},
+        **{f"GIT_CONFIG_VALUE_{i}": text for i, (_, text) in enumerate(config)},
+        "GIT_CONFIG_COUNT": str(len(config)),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    }
+
+
+def _basic(token: SecretStr) -> str:
+    return base64.b64encode(f"x-access-token:{token.get_secret_value().strip()}".encode()).decode()
+
+
+def _bytes(output: str | bytes | None) -> bytes:
+    return output.encode() if isinstance(output, str) else output or b""
+
+
+def _data(text: str) -> tuple[str, str]:
+    """Text as fast-import reads it: its length in bytes, then itself."""
+    return f"data {len(text.encode())}", text
+
+
+def _quoted(path: str) -> str:
+    """A path as fast-import reads it; BotError for one that no checkout could hold."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or not path.isprintable():
+        raise BotError(f"Invalid path {path!r}: nothing is pushed.")
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _bounded(kept: dict[Key, Kept], size: int) -> dict[Key, Kept]:
+    """The dictionary with room for one more: the oldest goes."""
+    while len(kept) >= size:
+        kept.pop(next(iter(kept)))
+    return kept
