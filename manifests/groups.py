@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests.edit import Document, find, items, scalar, value
-from manifests.pieces import Layout, Located, applications
+from manifests.pieces import Layout, Located, applications, model_list
 from manifests.tree import ManifestError, Tree, within
 
 
@@ -68,11 +68,11 @@ def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str],
     if flag is not None and not flag.on:
         edited = flag.document.apply([flag.document.set_value(flag.value, "true")])
         told = (
-            f"The group {group} was switched off: {flag.document.path} switches it on, and {generated} has to be "
-            f"generated anew before Argo CD sees it.{wakes}"
+            f"The group {group} was switched off: {flag.document.path} switches it on, and somebody has to run the "
+            f"generator of {generated} before Argo CD sees it.{wakes}"
         )
         return {edited.path: edited.text}, (told,)
-    if entry is not None and not entry.on:
+    if is_awaiting_generator(tree, layout, group):
         told = (
             f"The group {group} is off in {generated}: nothing exists until it is generated with the group on.{wakes}"
         )
@@ -81,21 +81,50 @@ def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str],
 
 
 def switched_off(tree: Tree, layout: Layout, group: str, leaving: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The flag of a group that loses its last Application: Argo CD fails on a directory that is not there."""
-    flag = feature(tree, layout, group)
-    if flag is None or not flag.on or is_partial(tree, layout) or _members(tree, layout, group) != (leaving,):
+    """The flag of a group that loses its last Application (Argo CD fails on a directory that is not there).
+
+    Also of one that never came to be: switched on for `leaving`, and not yet in the generated list. Others that rest in
+    it rest again, unless tenants can call one of them. Once the list has the group on, they exist, and stay.
+    """
+    flag, members = feature(tree, layout, group), _members(tree, layout, group)
+    if flag is None or not flag.on or is_partial(tree, layout) or leaving not in members:
+        return {}, ()
+    others = tuple(each for each in members if each != leaving)
+    if others and (not is_awaiting_generator(tree, layout, group) or _is_called(tree, layout, others)):
         return {}, ()
     edited = flag.document.apply([flag.document.set_value(flag.value, "false")])
-    told = (
-        f"{leaving} was the last Application of the group {group}, which is switched off in {flag.document.path}: "
-        f"generate {layout.path(layout.groups_file)} anew."
-    )
+    generated = layout.path(layout.groups_file)
+    if others:
+        told = (
+            f"The group {group} was never generated as on, so {flag.document.path} switches it off again, "
+            f"and {', '.join(others)} stay as they were."
+        )
+    else:
+        told = (
+            f"{leaving} was the last Application of the group {group}, which is switched off in {flag.document.path}: "
+            f"generate {generated} anew."
+        )
     return {edited.path: edited.text}, (told,)
+
+
+def is_awaiting_generator(tree: Tree, layout: Layout, group: str) -> bool:
+    """Whether the generated list does not have the group on: Argo CD makes none of its Applications until then."""
+    listed = groups(tree, layout)
+    return bool(listed) and not any(each.on for each in listed if each.name == group)
 
 
 def is_partial(tree: Tree, layout: Layout) -> bool:
     """Whether the checkout lacks an enabled group's directory: then it is a part of a repository, and more may lack."""
     return any(each.on and each.path and not tree.files(each.path) for each in groups(tree, layout))
+
+
+def _is_called(tree: Tree, layout: Layout, names: tuple[str, ...]) -> bool:
+    """Whether LiteLLM has an alias for one of these Applications."""
+    return any(
+        each.alias == name or each.reaches(name, layout.namespace)
+        for each in model_list(tree, layout)
+        for name in names
+    )
 
 
 def _members(tree: Tree, layout: Layout, group: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from manifests.contract import Layout, check, read_endpoint
 from manifests.remove import plan_remove
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
-from manifests.tree import Files, ManifestError, Overlay
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.models import (
     BGE_SMALL,
     CODER_3B,
@@ -21,6 +21,7 @@ from tests.manifests.models import (
 CONFIG = "environments/ai-dev/config.yaml"
 GROUPS = "clusters/ai-dev/groups.generated.yaml"
 PORTAL = "platform/key-portal/values.yaml"
+VALUES = "platform/litellm/values.yaml"
 CATALOG = "docs/public/reference/model-catalog.md"
 CHAT = "serving/coder-chat/deployment.yaml"
 
@@ -61,6 +62,32 @@ def test_a_group_that_is_off_is_switched_on_in_the_same_change(
     (told,) = [each for each in change.warnings if "switched off" in each]
     assert GROUPS in told
     assert "create embeddings as well" in told
+
+
+def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, layout: Layout, machine: Machine) -> None:
+    """Add and remove give the first tree back, also where others rest in the group: nothing of it exists yet."""
+    values = given.files[VALUES]
+    start = values.index("    - model_name: embeddings")
+    end = values.index("    - model_name: claude-haiku")
+    resting = given(VALUES, values[start:end], "")(CONFIG, "embeddings: true", "embeddings: false")
+    resting = resting(
+        GROUPS,
+        'name: embeddings, layer: serving, enabled: "true"',
+        'name: embeddings, layer: serving, enabled: "false"',
+    )
+    wanted = AddRequest(name="mini", facts=CODER_3B_AWQ, group="embeddings")
+    tree = Overlay(resting.tree, plan_add(resting.tree, layout, wanted, machine).changes)
+    back = plan_remove(tree, layout, "mini")
+    assert any("never generated as on" in each and "embeddings stay as they were" in each for each in back.warnings)
+    gone = Overlay(tree, back.changes)
+    assert {path: gone.read(path) for path in gone.files("")} == resting.files
+
+    # Once generated, the others exist with their volumes: switching the group off would delete them.
+    ran = (tree.read(GROUPS) or "").replace(
+        'name: embeddings, layer: serving, enabled: "false"', 'name: embeddings, layer: serving, enabled: "true"'
+    )
+    live = Overlay(tree, ChangeSet(files={GROUPS: ran}))
+    assert CONFIG not in plan_remove(live, layout, "mini").changes.files
 
 
 def test_a_group_that_nobody_knows_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:

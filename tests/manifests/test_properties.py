@@ -1,5 +1,6 @@
 """Whatever is asked in whatever order: the check stays silent, and undoing everything gives the first tree back."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ LAYOUT, MACHINE = Layout(), Machine()
 FIRST = {path: text for path in SAMPLE.files("") if (text := SAMPLE.read(path)) is not None}
 
 MODELS = {"chat": CHAT_MODELS, "fim": COMPLETION_MODELS, "vectors": EMBEDDING_MODELS}
+CONFIG, GROUPS = "environments/ai-dev/config.yaml", "clusters/ai-dev/groups.generated.yaml"
+OFF = "egress"
+"""A group of the sample that is off, and empty."""
 LIKE = {"chat": "coder-chat", "fim": "coder-fim", "vectors": "embeddings"}
 
 steps = st.lists(
@@ -36,6 +40,7 @@ steps = st.lists(
         st.integers(0, 2),
         st.integers(0, 7),
         st.sampled_from((None, 2048, 8192)),
+        st.booleans(),
         st.booleans(),
     ),
     min_size=1,
@@ -48,13 +53,21 @@ def contents(tree: Tree) -> dict[str, str | None]:
 
 
 def asked(
-    tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool
+    tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool, apart: bool
 ) -> ChangeSet:
-    """One change to an endpoint of the test's own (`chat-0`, …); ManifestError where it cannot be."""
+    """One change to an endpoint of the test's own (`chat-0`, …); ManifestError where it cannot be.
+
+    `apart` adds it to a group that is off at first.
+    """
     name = f"{kind}-{index}"
     if verb == "add":
         wanted = AddRequest(
-            name=name, facts=facts, like=LIKE[kind], context=None if kind == "vectors" else context, portal=portal
+            name=name,
+            facts=facts,
+            like=LIKE[kind],
+            context=None if kind == "vectors" else context,
+            portal=portal,
+            group=OFF if apart else None,
         )
         return plan_add(tree, LAYOUT, wanted, MACHINE).changes
     if verb == "swap":
@@ -63,30 +76,44 @@ def asked(
     return plan_remove(tree, LAYOUT, name, portal=True).changes
 
 
+def generated(tree: Tree) -> Tree:
+    """The tree after the platform's own generator has run: the list of groups says what the flags say."""
+    text, flags = tree.read(GROUPS) or "", tree.read(CONFIG) or ""
+    for name in re.findall(r"name: ([\w-]+), layer", text):
+        if flag := re.search(rf"(?m)^  {name}: (true|false)", flags):
+            text = re.sub(rf'(name: {name}, layer: [\w-]+, enabled: )"\w+"', rf'\1"{flag[1]}"', text)
+    return Overlay(tree, ChangeSet(files={GROUPS: text}))
+
+
 @pytest.mark.timeout(600)
-@given(steps=steps, style=st.sampled_from(sorted(STYLES)))
+@given(steps=steps, style=st.sampled_from(sorted(STYLES)), generates=st.booleans())
 @settings(UNHURRIED, max_examples=25)
 def test_any_sequence_keeps_the_contract_and_can_be_undone(
-    steps: list[tuple[str, str, int, int, int | None, bool]], style: str
+    steps: list[tuple[str, str, int, int, int | None, bool, bool]], style: str, generates: bool
 ) -> None:
-    """In each style of writing; every endpoint that a sequence added is removed at the end, in the order of its names."""
+    """In each style of writing; every endpoint that a sequence added is removed at the end, in the order of its names.
+
+    Whether the generator of the groups runs between the changes or only after all of them makes no difference.
+    """
     first = styled(FIRST, style)
     tree: Tree = Files(first)
     assert check(tree, LAYOUT) == ()
-    for verb, kind, index, number, context, portal in steps:
+    for verb, kind, index, number, context, portal, apart in steps:
         facts = MODELS[kind][number % len(MODELS[kind])]
         try:
-            changes = asked(tree, verb, kind, index, facts, context, portal)
+            changes = asked(tree, verb, kind, index, facts, context, portal, apart)
         except ManifestError:
             continue  # taken, not there, or nothing to change: refused, and the tree is as it was
         tree = Overlay(tree, changes)
-        assert check(tree, LAYOUT) == ()
+        assert check(generated(tree), LAYOUT) == ()
+        assert {each.rule for each in check(tree, LAYOUT)} <= {"group-stale"}
+        tree = generated(tree) if generates else tree
         if verb != "remove":
             assert read_endpoint(tree, LAYOUT, f"{kind}-{index}").hf_id == facts.hf_id
     for endpoint in read_endpoints(tree, LAYOUT):
         if endpoint.name not in LIKE.values():
             tree = Overlay(tree, plan_remove(tree, LAYOUT, endpoint.name, portal=True).changes)
-    assert contents(tree) == first
+    assert contents(generated(tree)) == first
 
 
 @pytest.mark.timeout(600)
