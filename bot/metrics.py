@@ -4,7 +4,7 @@ An operation's transitions are written by one replica each, so a sum over the re
 from Redis at a scrape (leases, queue, idle time, money) is the same at every replica: take the maximum.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -64,9 +64,9 @@ def state(
     bills: Iterable[Bill],
     alerts: Iterable[Alert],
     idle_limit: float,
-    price_per_hour: float,
+    costs: Mapping[str, float],
 ) -> bytes:
-    """The shared state in Prometheus' text format; `idle_limit` in seconds, money in US dollars."""
+    """The shared state in Prometheus' text format; `idle_limit` in seconds; `costs`, US dollars, of the sessions that run, by model."""
     registry = CollectorRegistry()
 
     def gauge(name: str, about: str, *labels: str) -> Gauge:
@@ -87,9 +87,10 @@ def state(
     spending = gauge("session_cost_usd", "What the session that runs has cost so far.", "model")
     for lease in leases:
         held.labels(lease.model).set(1)
-        spending.labels(lease.model).set(cost(now - lease.claimed, price_per_hour))
         if lease.ends:
             ends.labels(lease.model).set(lease.ends.timestamp())
+    for model, usd in costs.items():
+        spending.labels(model).set(usd)
     idle = gauge("idle_seconds", "Time since the model last worked.", "model")
     for lease, session in sessions:
         if lease.ready:

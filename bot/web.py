@@ -12,6 +12,7 @@ from slack_bolt.async_app import AsyncApp
 from bot.errors import Unavailable
 from bot.metrics import state, unreachable
 from bot.operations import tasks
+from bot.operations.receipt import running_total
 from bot.services import Services
 
 _BILLS_SHOWN = timedelta(days=30)
@@ -73,14 +74,16 @@ def web_app(svc: Services, slack: AsyncApp | None) -> web.Application:
 async def _state(svc: Services) -> bytes:
     now, leases = svc.clock(), await svc.leases.held()
     remembered = [(lease, await svc.sessions.of(lease.model)) for lease in leases]
+    sessions = [(lease, session) for lease, session in remembered if session and session.fence == lease.fence]
+    nodes = {lease.model: session.node for lease, session in sessions}
     return state(
         now=now,
         operations=await svc.store.open(),
         leases=leases,
         queue=len(await svc.leases.queue()),
-        sessions=[(lease, session) for lease, session in remembered if session and session.fence == lease.fence],
+        sessions=sessions,
         bills=await svc.sessions.bills(now - _BILLS_SHOWN),
         alerts=await svc.store.alerts(),
         idle_limit=svc.config.idle.down_after.total_seconds(),
-        price_per_hour=svc.config.gpu.price_per_hour,
+        costs={lease.model: running_total(svc, lease, nodes.get(lease.model), now)[0] for lease in leases},
     )
