@@ -209,6 +209,12 @@ class Store:
         entry = {"at": at.isoformat(), "event": "refused", "op": op.id, "what": what, "model": op.request.model}
         await self._note(entry | {"who": actor, "status": str(op.status), "why": why, "commit": ""})
 
+    async def note_decision(self, op: Operation, actor: str, what: str, why: str, at: datetime) -> None:
+        """What somebody decided below an operation's message, beside its own course: it leaves the operation as it is."""
+        entry = {"at": at.isoformat(), "event": what, "op": op.id, "what": op.request.kind, "model": op.request.model}
+        commit = op.plan.commit if op.plan else ""
+        await self._note(entry | {"who": actor, "status": str(op.status), "why": why, "commit": commit})
+
     async def note_lease(self, lease: Lease, event: str, who: str, why: str, at: datetime) -> None:
         """What was done about a session without an operation of its own: a reminder, a warning, a keep."""
         entry = {"at": at.isoformat(), "event": event, "op": lease.op, "what": "lease", "model": lease.model}

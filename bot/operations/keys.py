@@ -29,8 +29,7 @@ async def offer(svc: Services, op: Operation, alias: str) -> None:
 
 async def outsiders(svc: Services, op_id: str, actor: str) -> tuple[str, tuple[Tenant, ...]]:
     """The alias that an operation brought, and the keys that cannot call it now."""
-    insist(may_let_in(actor, await svc.people()))
-    alias = await _alias(svc, op_id)
+    _, alias = await _allowed(svc, op_id, actor)
     found = tuple(_tenant(key) for key in await svc.litellm.tenant_keys() if not key.reaches(alias))
     if not found:
         raise NotAllowed(f"Every virtual key can call {code(alias)} by now.")
@@ -39,11 +38,11 @@ async def outsiders(svc: Services, op_id: str, actor: str) -> tuple[str, tuple[T
 
 async def let_in(svc: Services, op_id: str, hashes: frozenset[str], actor: str) -> str:
     """Add the alias to the chosen keys; returns what to say. Repeating it changes nothing."""
-    insist(may_let_in(actor, await svc.people()))
-    op, alias = await svc.store.load(op_id), await _alias(svc, op_id)
+    op, alias = await _allowed(svc, op_id, actor)
     chosen = [key for key in await svc.litellm.tenant_keys() if key.hash in hashes]
     for key in chosen:
         await svc.litellm.let_call(key, alias)
+        await svc.store.note_decision(op, actor, "key let in", f"{key.name} may call {alias}", svc.clock())
     names = ", ".join(code(key.name) for key in chosen) or "no key"
     said = f"🔑 {names} may call {code(alias)} now, as <@{actor}> decided."
     log.info("keys let in", op=op_id, actor=actor, model=op.request.model, keys=[key.name for key in chosen])
@@ -53,9 +52,13 @@ async def let_in(svc: Services, op_id: str, hashes: frozenset[str], actor: str) 
     return said
 
 
-async def _alias(svc: Services, op_id: str) -> str:
-    op = await svc.store.load(op_id)
-    return (await known_endpoint(svc, await svc.repository.head(), op.request.model)).alias
+async def _allowed(svc: Services, op_id: str, actor: str) -> tuple[Operation, str]:
+    """The operation and the alias that it brought, for somebody who may let keys in; a refusal is in the audit log too."""
+    op, verdict = await svc.store.load(op_id), may_let_in(actor, await svc.people())
+    if not verdict.allowed:
+        await svc.store.note_refusal(op, actor, "key let in", verdict.reason, svc.clock())
+    insist(verdict)
+    return op, (await known_endpoint(svc, await svc.repository.head(), op.request.model)).alias
 
 
 def _tenant(key: TenantKey) -> Tenant:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bot.store import Store
 from tests.clients.wire import client
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
@@ -298,6 +299,11 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
     assert await callable_by(platform, everything) == []
     seen = "\n".join(platform.visible("lead"))
     assert all(secret not in seen and secret[-4:] not in seen for secret in (alice, bob, everything))
+    logged = [entry async for entry in Store(platform.redis).audit()]
+    assert [(e["who"], e["why"]) for e in logged if e["event"] == "key let in"] == [
+        ("U0LEAD", "alice may call coder-mini")
+    ]
+    assert [e["who"] for e in logged if (e["event"], e["what"]) == ("refused", "key let in")] == ["U0DEV"]
 
 
 async def test_up_proves_the_roll_out_and_banks_the_fire(platform: Platform) -> None:
