@@ -212,6 +212,8 @@ class Operation(_Value):
     expires: datetime | None = None
     message: Message | None = None
     waiting: "Waiting | None" = None
+    blocked: str = ""
+    """What somebody else has to do before a roll-out goes on, in mrkdwn; it may be cancelled as long."""
 
     def moved(self, status: Status, now: datetime, **changes: object) -> "Operation":
         """The operation in its next status; AlreadyDecided when it is over or the step is not allowed."""

@@ -181,12 +181,12 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
         if op.status.final:
             op.moved(Status.CANCELLED, now)
         insist(may_cancel(op, actor, people))
-        if op.status is Status.RUNNING and op.request.kind.changes:
+        if op.status is Status.RUNNING and op.request.kind.changes and not op.blocked:
             raise NotAllowed(
                 "This is past the point of no return: the pull request is being merged and rolled out."
                 " When that is over, revert it to undo."
             )
-        if op.status is Status.RUNNING and op.request.kind is not Kind.GPU_UP:
+        if op.status is Status.RUNNING and op.request.kind is not Kind.GPU_UP and not op.blocked:
             raise NotAllowed("This is running already and ends by itself; there is nothing to undo.")
         op = op.model_copy(update={"cancelled_by": actor, "updated": now})
         if op.status in (Status.RUNNING, Status.APPROVED) or _open_pull(op):

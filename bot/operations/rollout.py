@@ -1,6 +1,8 @@
 """From an approved pull request to what it promises: merged, the gateway and the endpoint brought to it, proven."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from bot.clients.github import MergeRefused
 from bot.domain import Kind, Operation, Plan, Pull, Request, Status, operation_id
@@ -14,14 +16,24 @@ from bot.operations.smoke import run_smoke
 from bot.services import Services
 from bot.views import code
 from bot.views.rollout import revert_offer
+from bot.views.text import moment
 from manifests.contract import ModelEndpoint
+from manifests.groups import is_awaiting_generator
 
 GATEWAY, ENDPOINT, REMOVAL = "Argo CD: the gateway", "Argo CD: the endpoint", "Argo CD: taking the endpoint down"
 
 
+class _Blocked(Exception):
+    """The roll-out cannot go on until somebody has done something else; `by` says what, in mrkdwn."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
+
+
 async def roll_out(svc: Services, op: Operation) -> None:
     """Merge exactly the approved head and bring the platform to it. Safe to run again from the top."""
-    if op.failure:
+    if op.failure or (op.cancelled_by and op.status is Status.RUNNING):
         await _failed(svc, op)
         return
     now = svc.clock()
@@ -44,28 +56,29 @@ async def roll_out(svc: Services, op: Operation) -> None:
         plan = op.plan.model_copy(update={"pull": fresh, "holder": holder, "displaced": displaced})
         await await_approval(svc, op.id, plan, note=f"⚠️ {moved.message}")
         return
-    await _deploy(svc, op, commit)
+    try:
+        await _deploy(svc, op, commit)
+    except _Blocked as blocked:
+        # No task waits for a person: `sweep` comes back to the operation.
+        await _set_blocked(svc, op, blocked.by)
 
 
 async def _failed(svc: Services, op: Operation) -> None:
     pull = op.plan.pull if op.plan else None
+    status = Status.CANCELLED if op.cancelled_by else Status.FAILED
+    why = f"Cancelled by <@{op.cancelled_by}>." if op.cancelled_by else op.failure
     if op.plan is None or pull is None:
-        await finish(svc, op.id, Status.FAILED, f"{op.failure} Nothing was merged.")
+        await finish(svc, op.id, status, f"{why} Nothing was merged.")
         return
     if not pull.merge_commit:
         await svc.store.forget_step(op.id, "checked")
-        note = f"⚠️ {op.failure} Nothing was rolled out; decide again, or cancel."
+        note = f"⚠️ {why} Nothing was rolled out; decide again, or cancel."
         await await_approval(svc, op.id, op.plan, note=note)
         return
     if op.message and op.request.kind is not Kind.MODEL_REVERT:
         # Before the end is told, so that a crash in between does not lose the button.
         await svc.slack.post(f"{op.id}:revert", op.message.channel, revert_offer(op.id, pull), thread=op.message)
-    await finish(
-        svc,
-        op.id,
-        Status.FAILED,
-        f"{op.failure} <{pull.url}|Pull request #{pull.number}> is merged; revert it to undo.",
-    )
+    await finish(svc, op.id, status, f"{why} <{pull.url}|Pull request #{pull.number}> is merged; revert it to undo.")
 
 
 async def _merge(svc: Services, op: Operation, plan: Plan, pull: Pull) -> str:
@@ -178,8 +191,45 @@ async def _endpoint(svc: Services, op: Operation, endpoint: ModelEndpoint, commi
     """The endpoint's Application, which its ApplicationSet may have to make first, at the merge commit."""
     limit = svc.config.argocd.sync_limit.total_seconds()
     await _refresh_group(svc, endpoint.group)
-    await svc.argocd.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
+    if await svc.argocd.get(endpoint.application) is None:
+        await _refuse_if_blocked(svc, op, endpoint)
+        await enter(svc, op.id, ENDPOINT, "waiting until its ApplicationSet has made the Application")
+        await svc.argocd.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
+    await _set_blocked(svc, op, "")
     await _to_commit(svc, op, endpoint.application, commit, ENDPOINT)
+
+
+async def _refuse_if_blocked(svc: Services, op: Operation, endpoint: ModelEndpoint) -> None:
+    """_Blocked while the generated list has the endpoint's group off, which its generator has to be run for."""
+    layout, group = svc.config.platform, endpoint.group
+    tree = await svc.repository.tree(await svc.repository.head())
+    if not await asyncio.to_thread(is_awaiting_generator, tree, layout, group):
+        return
+    # Under the fixed clock of the operation's own ledger: a restart does not begin to wait anew.
+    since = await svc.store.once(op.id, "blocked since", _now(svc), datetime)
+    until, generated = since + svc.config.approvals.pull_expire_after, code(layout.path(layout.groups_file))
+    if svc.clock() > until:
+        raise BotError(
+            f"The group {code(group)} is still off in {generated}, so Argo CD never made {code(endpoint.application)}:"
+            " run the generator of that file, merge what it writes, then bring the endpoint up."
+        )
+    raise _Blocked(
+        f"The group {code(group)} is off in {generated}, so Argo CD does not make {code(endpoint.application)}. Run the"
+        f" generator of that file and merge what it writes: the roll-out then goes on by itself, until {moment(until)}."
+    )
+
+
+async def _set_blocked(svc: Services, op: Operation, by: str) -> None:
+    """Show what the operation waits for; "": for nothing any more."""
+    op = await svc.store.update(op.id, lambda op: op if op.blocked == by else op.model_copy(update={"blocked": by}))
+    await show_progress(svc, op)
+
+
+def _now(svc: Services) -> Callable[[], Awaitable[datetime]]:
+    async def now() -> datetime:
+        return svc.clock()
+
+    return now
 
 
 async def _removed(svc: Services, op: Operation) -> None:

@@ -102,6 +102,8 @@ def card(op: Operation, now: datetime) -> View:
         blocks.append(section(cut(op.outcome, 2500)))
     if op.status is Status.WAITING and op.waiting:
         blocks.append(section(_waiting(op.waiting)))
+    if _is_blocked(op):
+        blocks.append(section(f"⏸️ {op.blocked}"))
     blocks += _plan(op)
     if op.phases:
         blocks.append(_progress(op, now))
@@ -291,7 +293,14 @@ def _buttons(op: Operation) -> list[Block]:
         return [approve, deny, cancel, _because(op, "approve", "deny", "override")]
     if op.status in (Status.APPROVED, Status.RUNNING) and op.request.kind is Kind.GPU_UP and not op.failure:
         return [cancel] if not op.cancelled_by else []
+    if _is_blocked(op):
+        return [cancel]
     return []
+
+
+def _is_blocked(op: Operation) -> bool:
+    """Whether it waits for somebody to do something else first."""
+    return bool(op.blocked) and not (op.status.final or op.failure or op.cancelled_by)
 
 
 def _choices(op: Operation, waiting: Waiting) -> list[Block]:

@@ -97,6 +97,14 @@ SWAP = UP.model_copy(
         ),
     }
 )
+BLOCKED = SWAP.model_copy(
+    update={
+        "status": Status.RUNNING,
+        "votes": (APPROVED,),
+        "phases": (phase("merging", 0, 2), phase("Argo CD: the gateway", 2, 20), phase("Argo CD: the endpoint", 20)),
+        "blocked": "The group `lab` is off in `clusters/ai-dev/groups.generated.yaml`. Run the generator of that file.",
+    }
+)
 LEASE = Lease(
     model="coder-chat", op="d293b0f46a", holder="U1", reason="demo", fence=3, hold=timedelta(hours=2), claimed=NOW,
     ready=NOW + timedelta(minutes=9), ends=NOW + timedelta(hours=2, minutes=9),
@@ -144,6 +152,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
         NOW,
     ),
     "card-roll-out": card(SWAP, NOW),
+    "card-roll-out-blocked": card(BLOCKED, NOW + timedelta(minutes=5)),
     "thread-smoke-and-logs": View("", [block for _, view in thread(FAILED) for block in view.blocks]),
     "reminder": reminder(LEASE, "15 min", 0.21, down_in="45 min", down_at="04:00 UTC", last=False, keep="1 h"),
     "form-because": because_form(UP, "deny"),

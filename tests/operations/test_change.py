@@ -105,6 +105,62 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     assert "is at zero" in card
 
 
+async def set_group(it: Platform, *, flag: str, listed: str) -> None:
+    """What config.yaml and the generated list say of the sample's group that nobody is in."""
+    config, groups = "environments/ai-dev/config.yaml", "clusters/ai-dev/groups.generated.yaml"
+    said = await it.github.files_at(await it.github.main_commit(), config)
+    if f"egress: {flag}" not in said[config]:
+        other = "false" if flag == "true" else "true"
+        await pushes(it, "main", config, f"egress: {other}", f"egress: {flag}")
+    old = "false" if listed == "true" else "true"
+    entry = 'name: egress, layer: routing, enabled: "{}"'
+    await pushes(it, "main", groups, entry.format(old), entry.format(listed))
+
+
+async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platform: Platform) -> None:
+    """The flag goes with the pull request; the card says what is to be done, and goes on when somebody has done it."""
+    await proposed(platform, f"/model add coder-mini {MINI} group=egress")
+    card = await platform.sees("Add coder-mini")
+    assert "has to run the generator of clusters/ai-dev/groups.generated.yaml" in card
+    card = await rolled_out(platform, "does not make coder-mini")
+    assert "Run the generator of that file and merge what it writes" in card
+    assert "goes on by itself" in card
+    assert platform.pull().merge_commit
+    said = await platform.github.files_at(await platform.github.main_commit(), "environments/ai-dev/config.yaml")
+    assert "egress: true" in said["environments/ai-dev/config.yaml"]
+    await set_group(platform, flag="true", listed="true")
+    card = await platform.sees("coder-mini is rolled out")
+    assert "Run the generator" not in card
+    assert platform.object("Application", "coder-mini", "argocd")
+    await platform.say("lead", "/model check")
+    await platform.sees("All pieces of the main branch", user="lead")
+
+
+async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform: Platform) -> None:
+    """It says that the change is merged, and offers to take it back: then nothing is left, the flag included."""
+    await proposed(platform, f"/model add coder-mini {MINI} group=egress")
+    await rolled_out(platform, "does not make coder-mini")
+    await platform.click("dev", "Cancel")
+    assert "Cancelled by @dev" in await platform.sees("is merged; revert it to undo")
+    await platform.click("dev", "Revert")
+    await platform.sees("Pull request #2")
+    await platform.github.checks("success")
+    await rolled_out(platform, "coder-mini is removed")
+    before, after = platform.pull().base_sha, await platform.github.main_commit()
+    assert await platform.github.repo.changes(before, after) == ()
+
+
+async def test_a_generator_that_nobody_runs_is_not_waited_for_for_ever(tmp_path: Path, redis_url: str) -> None:
+    """After the time that a pull request may wait for its approval, one sentence says what is missing."""
+    limits = {"approvals": {"pull_expire_after": "20s"}}
+    async with opened(tmp_path, redis_url, settings=limits) as it:
+        await proposed(it, f"/model add coder-mini {MINI} group=egress")
+        await rolled_out(it, "does not make coder-mini")
+        card = await it.sees("is still off in")
+        assert "run the generator of that file, merge what it writes, then bring the endpoint up" in card
+        assert "is merged; revert it to undo" in card
+
+
 async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:
     """The Application, its Deployment and the alias go; the revert of that brings all of them again."""
     await proposed(platform, "/model remove coder-fim")
