@@ -344,6 +344,8 @@ def _no_return(op: Operation, op_id: str) -> str:
     match op.request.kind:
         case Kind.GPU_UP:
             until = "Cancel works while it boots; after that, `/gpu down`."
+        case _ if _is_blocked(op):
+            until = "Cancel stops waiting; the change stays merged."
         case kind if kind.changes:
             until = "Cancel works until the merge; after that, a revert."
         case _:
