@@ -60,12 +60,21 @@ class HuggingFace:
         return _facts(hf_id, about, config, weights=_weight_bytes(hf_id, files), chat=chat)
 
     async def search(self, text: str, limit: int = 20) -> tuple[str, ...]:
-        """Ids of models whose name contains the text, the most downloaded first."""
+        """Ids of models whose name contains the text, the most downloaded first.
+
+        Only such as `model` takes: the Hub also lists old ones without an organisation, like gpt2.
+        """
         response = await self._get("/api/models", search=text[:100], limit=str(limit), sort="downloads", direction="-1")
         if not response.is_success:
             raise Unavailable(SYSTEM, f"the search answered {response.status_code}")
-        found = response.json()
-        return tuple(str(each["id"]) for each in found if isinstance(each, dict) and "id" in each)
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise Unavailable(SYSTEM, "the search answered something else than a list of models")
+        ids = (each.get("id") for each in found if isinstance(each, dict))
+        return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
     async def whoami(self) -> str:
         """The name behind the token, or empty without one; BotError when the Hub does not know the token."""
@@ -98,9 +107,14 @@ class HuggingFace:
         return response
 
 
+def _is_id(hf_id: str) -> bool:
+    """`org/name`, and neither part walks up a path."""
+    return bool(HF_ID.fullmatch(hf_id)) and all(part.strip(".") for part in hf_id.split("/"))
+
+
 def checked(hf_id: str) -> str:
-    """The id, if it is one: `org/name`, and neither part walks up a path."""
-    if not HF_ID.fullmatch(hf_id) or any(part.strip(".") == "" for part in hf_id.split("/")):
+    """The id, if it is one."""
+    if not _is_id(hf_id):
         raise BotError(f"{hf_id[:200]!r} is no model id: write it org/name, as in Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.")
     return hf_id
 

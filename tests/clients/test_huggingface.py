@@ -156,3 +156,55 @@ async def test_a_hub_that_is_down_is_unavailable() -> None:
         with pytest.raises(Unavailable, match="Hugging Face") as outage:
             await HuggingFace(http, url, SecretStr(TOKEN)).model(QWEN)
     assert TOKEN not in str(outage.value)
+
+
+async def test_a_search_names_models_the_most_downloaded_first(hub: Wire, huggingface: HuggingFace) -> None:
+    """In the Hub's own order, asked for with the token and at most twenty."""
+    hub.on("GET", "/api/models", [{"id": QWEN, "downloads": 9}, {"id": "Qwen/Qwen2.5-Coder-7B", "downloads": 3}])
+    assert await huggingface.search("coder 3b") == (QWEN, "Qwen/Qwen2.5-Coder-7B")
+    (asked,) = hub.asked
+    assert asked.query == {"search": "coder 3b", "limit": "20", "sort": "downloads", "direction": "-1"}
+    assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface: HuggingFace) -> None:
+    """Ids without an organisation, of another type or walking up a path are left out, and the rest is kept."""
+    weird = [
+        "gpt2",
+        "../etc",
+        "a/..",
+        "a/b/c",
+        "a/b?x=y",
+        "a/b c",
+        "<!channel>/x",
+        "",
+        None,
+        7,
+        ["a/b"],
+        "a/" + "x" * 97,
+    ]
+    hub.on("GET", "/api/models", [*({"id": each} for each in weird), {"modelId": "no/id"}, "text", None, {"id": QWEN}])
+    assert await huggingface.search("x") == (QWEN,)
+
+
+async def test_what_is_typed_is_a_query_and_nothing_else(hub: Wire, huggingface: HuggingFace) -> None:
+    """It cannot change the address, and a page of text is cut."""
+    hub.on("GET", "/api/models", [])
+    hostile = "../../whoami-v2?limit=9#&full=true\n" + "x" * 5000
+    assert await huggingface.search(hostile) == ()
+    (asked,) = hub.asked
+    assert (asked.path, asked.query["search"], asked.query["limit"]) == ("/api/models", hostile[:100], "20")
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(429, "{}"), (500, "oops"), (400, '{"error": "bad"}'), (200, "<html>maintenance</html>"), (200, '{"error": "x"}'),
+     (200, "null"), (200, "")],
+)  # fmt: skip
+async def test_a_search_that_goes_wrong_is_unavailable(
+    hub: Wire, huggingface: HuggingFace, status: int, text: str
+) -> None:
+    """Whatever the Hub, or a proxy before it, answers instead of a list."""
+    hub.on("GET", "/api/models", status=status, text=text, headers={"Content-Type": "application/json"})
+    with pytest.raises(Unavailable, match="Hugging Face"):
+        await huggingface.search("x")

@@ -5,42 +5,23 @@ The bot's own app and services, against the stand-in workspace; everything else 
 
 import inspect
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.kwargs_injection.async_args import AsyncArgs
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
-from slack_sdk.web.async_client import AsyncWebClient
 
-import commands
 from bot import views
-from bot.embedded import embedded_redis
-from bot.operations.tasks import tasks
-from bot.services import open_services
-from bot.settings import Config, Settings, SlackSection
 from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM
 from bot.views.modals import ADVANCED, ADVANCED_FORM, CHANGE_FORM, EXTEND_FORM, SHORTCUT, TYPED
 from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT
 from commands.waiting import CHOICES
-from sandbox.faults import Faults
 from sandbox.slack import Workspace
 
 Payload = dict[str, Any]
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: nowhere
-clusters: [{name: nowhere, cluster: {server: "http://127.0.0.1:9"}}]
-contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
-users: [{name: nobody, user: {}}]
-"""
 WHO: Payload = {"user": {"id": "U0LEAD", "username": "lead", "team_id": "T0SANDBOX"}, "team": {"id": "T0SANDBOX"}}
 NO_FORM = {"id": "V1", "type": "modal", "callback_id": CHANGE_FORM, "private_metadata": "{}", "state": {"values": {}}}
 
@@ -126,49 +107,6 @@ PAYLOADS: dict[str, Payload] = {
 }  # fmt: skip
 QUIET = {views.ADOPT, "a field of a form", "the search", ADVANCED_FORM, "the form of keep until", "Home"}
 """They answer in the form, in the select or in Home, or by the card of an operation."""
-
-
-@pytest.fixture
-async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults()) as workspace:
-        yield workspace
-
-
-@pytest.fixture
-async def thread(workspace: Workspace) -> str:
-    """A message to answer to."""
-    client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-    return str((await client.chat_postMessage(channel="C0GPUOPS", text="something to answer to"))["ts"])
-
-
-@pytest.fixture
-async def app(workspace: Workspace, tmp_path: Path) -> AsyncIterator[AsyncApp]:
-    """The bot's app. Listeners run to their end before the dispatch returns."""
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(KUBECONFIG)
-    nowhere = "http://127.0.0.1:9"
-    settings = Settings(
-        slack_bot_token=SecretStr(workspace.bot_token),
-        slack_app_token=SecretStr(workspace.app_token),
-        slack_api_url=workspace.api_url,
-        github_repository="acme/platform",
-        github_api_url=nowhere,
-        git_remote_url=str(tmp_path / "no-repository"),
-        hf_endpoint=nowhere,
-        litellm_url=nowhere,
-        kubeconfig=str(kubeconfig),
-        stoker_data_dir=tmp_path / "data",
-        config=Config(slack=SlackSection(channel="C0GPUOPS")),
-    )
-    async with AsyncExitStack() as stack:
-        redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
-        svc = await stack.enter_async_context(open_services(settings, redis_url))
-        for task in tasks:
-            svc.docket.register(task)
-        client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-        app = AsyncApp(client=client, process_before_response=True)
-        commands.register(app, svc)
-        yield app
 
 
 async def reached(app: AsyncApp, payload: Payload) -> list[str]:

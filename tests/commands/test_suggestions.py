@@ -1,0 +1,92 @@
+"""What the model field of a form offers as one types, with the Hub as a stand-in on loopback."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.request.async_request import AsyncBoltRequest
+
+from bot.views.modals import TYPED
+from sandbox.slack import blocks as kit
+from tests.clients.wire import Wire, wire
+
+QWEN = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[Wire]:
+    async with wire() as it:
+        yield it
+
+
+@pytest.fixture
+def hf_endpoint(hub: Wire) -> str:
+    return hub.url
+
+
+async def offered(app: AsyncApp, text: str) -> list[dict[str, Any]]:
+    """The options that Slack is given for what somebody typed; the whole of it within Slack's limits."""
+    who = {"user": {"id": "U0DEV", "team_id": "T0SANDBOX"}, "team": {"id": "T0SANDBOX"}}
+    typed = {"type": "block_suggestion", **who, "action_id": f"{TYPED}:hf_id", "block_id": "hf_id", "value": text}
+    answer = await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=typed))
+    assert answer.status == 200
+    options: list[dict[str, Any]] = kit.options(_parsed(answer.body))
+    select = {"type": "static_select", "action_id": "a", "placeholder": {"type": "plain_text", "text": "x"}}
+    shown = options or [{"text": {"type": "plain_text", "text": "x"}, "value": "x"}]
+    assert kit.complaints([{"type": "actions", "elements": [select | {"options": shown}]}]) == []
+    return options
+
+
+def _parsed(body: Any) -> dict[str, Any]:
+    return dict(json.loads(body) if isinstance(body, str) else body)
+
+
+async def test_the_hubs_models_are_offered(app: AsyncApp, hub: Wire) -> None:
+    """By their ids, which are also what is chosen."""
+    hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "gpt2"}])
+    assert [(each["text"]["text"], each["value"]) for each in await offered(app, "qwen")] == [(QWEN, QWEN)]
+
+
+async def test_what_one_types_is_offered_first(app: AsyncApp, hub: Wire) -> None:
+    """A model that the search does not find, a private one for instance, can still be chosen; none is offered twice."""
+    hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "acme/ours-2"}])
+    assert [each["value"] for each in await offered(app, " acme/ours ")] == ["acme/ours", QWEN, "acme/ours-2"]
+    assert [each["value"] for each in await offered(app, QWEN)] == [QWEN, "acme/ours-2"]
+
+
+async def test_a_hub_that_finds_too_much_is_cut_to_what_slack_shows(app: AsyncApp, hub: Wire) -> None:
+    """A hundred options; a label of 75 characters for an id of nearly 200, of which Slack takes no more than 150."""
+    hub.on("GET", "/api/models", [{"id": f"organisation-{n:03}/{'m' * (40 + n % 57)}"} for n in range(300)])
+    options = await offered(app, "m")
+    assert len(options) == 100
+    assert any(each["text"]["text"].endswith("…") and len(each["value"]) > 75 for each in options)
+    hub.on("GET", "/api/models", [{"id": f"{'o' * 90}/{'m' * 90}"}, {"id": QWEN}])
+    assert [each["value"] for each in await offered(app, "m")] == [QWEN]
+
+
+@pytest.mark.parametrize(("status", "text"), [(429, "{}"), (503, ""), (200, "<html>"), (200, '{"error": 1}')])
+async def test_without_the_hub_one_can_type(app: AsyncApp, hub: Wire, status: int, text: str) -> None:
+    """Whatever it answers, the field takes what is typed."""
+    hub.on("GET", "/api/models", status=status, text=text)
+    assert [each["value"] for each in await offered(app, "acme/ours")] == ["acme/ours"]
+    assert await offered(app, "acm") == []
+
+
+async def test_a_slow_hub_does_not_hold_slack_up(app: AsyncApp, hub: Wire) -> None:
+    """Slack waits three seconds for the options: before that, what was typed is offered alone."""
+    let_go = asyncio.Event()
+
+    async def slow(_request: web.Request, _asked: Any) -> web.Response:
+        await let_go.wait()
+        return web.json_response([{"id": QWEN}])
+
+    hub.answers["GET", "/api/models"] = slow
+    try:
+        options = await asyncio.wait_for(offered(app, "acme/ours"), 60)
+    finally:
+        let_go.set()
+    assert [each["value"] for each in options] == ["acme/ours"]
