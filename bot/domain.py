@@ -454,6 +454,16 @@ class Bill(_Value):
         return cost(self.billed, self.price_per_hour)
 
 
+class WeekPicture(_Value):
+    """The last week as a file in Slack, for Home."""
+
+    digest: str
+    """Of the figures that it shows."""
+    file: str = ""
+    """Slack's id of it; empty when the last attempt to make it failed."""
+    at: datetime
+
+
 def cost(duration: timedelta, price_per_hour: float) -> float:
     """US dollars that a GPU node bills for `duration`."""
     return duration.total_seconds() / 3600 * price_per_hour

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientSession, ClientTimeout
 from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -239,6 +239,37 @@ class Slack:
             await self._client.files_upload_v2(
                 channel=channel, content=content, filename=name, title=title, alt_txt=title, initial_comment=text
             )
+
+    async def upload_file(self, content: bytes, name: str, *, alt: str, note: Callable[[str], Awaitable[None]]) -> str:
+        """Upload a file that `share_file` then shows; returns its id, of which `note` hears before the file is there."""
+        with slack_errors("files.getUploadURLExternal"):
+            begun = await self._client.files_getUploadURLExternal(filename=name, length=len(content), alt_txt=alt)
+        file_id, url = str(begun["file_id"]), str(begun["upload_url"])
+        await note(file_id)
+        limit = ClientTimeout(total=self._client.timeout)
+        with slack_errors("the upload of a file"):
+            async with ClientSession(timeout=limit, trust_env=True) as http, http.post(url, data=content) as answer:
+                answer.raise_for_status()
+        return file_id
+
+    async def share_file(self, file_id: str, title: str, place: Message) -> None:
+        """Put an uploaded file into a message's thread.
+
+        One that is shared nowhere can be seen by the bot alone, also in blocks (docs.slack.dev/messaging/working-with-files).
+        """
+        with slack_errors("files.completeUploadExternal"):
+            await self._client.files_completeUploadExternal(
+                files=[{"id": file_id, "title": title}], channel_id=place.channel, thread_ts=place.ts
+            )
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete a file of the bot's own; one that is gone already is fine."""
+        try:
+            with slack_errors("files.delete"):
+                await self._client.files_delete(file=file_id)
+        except SlackRefused as refused:
+            if refused.code not in ("file_deleted", "file_not_found"):
+                raise
 
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
         with slack_errors("views.publish"):

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NoAnswer
 
-from bot.domain import Alert, Kind, Lease, Message, Operation, SmokeOutcome
+from bot.domain import Alert, Kind, Lease, Message, Operation, SmokeOutcome, WeekPicture
 from bot.errors import BotError, Unavailable
 
 PREFIX = "{stoker}"
@@ -299,6 +299,30 @@ class Store:
             before = await self._redis.hget(key, user)
             await self._redis.hset(key, user, digest)
         return before is None or _text(before) != digest
+
+    async def week_picture(self) -> WeekPicture | None:
+        """What the last attempt to draw the week came to."""
+        with redis_errors():
+            noted = await self._redis.get(f"{PREFIX}:home:picture")
+        return WeekPicture.model_validate_json(noted) if noted else None
+
+    async def keep_week_picture(self, picture: WeekPicture) -> None:
+        with redis_errors():
+            await self._redis.set(f"{PREFIX}:home:picture", picture.model_dump_json())
+
+    async def note_file(self, file_id: str) -> None:
+        """Note a file before it is there, so that a crash leaves none that nobody deletes."""
+        with redis_errors():
+            await self._redis.sadd(f"{PREFIX}:home:files", file_id)
+
+    async def files(self) -> tuple[str, ...]:
+        """The files noted and not yet forgotten."""
+        with redis_errors():
+            return tuple(sorted(map(_text, await self._redis.smembers(f"{PREFIX}:home:files"))))
+
+    async def forget_file(self, file_id: str) -> None:
+        with redis_errors():
+            await self._redis.srem(f"{PREFIX}:home:files", file_id)
 
     async def raise_alert(self, about: str, now: datetime) -> Alert:
         """Note that something is wrong, or return the alert that is already up about it."""

@@ -1,32 +1,41 @@
 """App Home, kept up to date: published to whoever opened it, when what they see has changed."""
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 from collections.abc import Awaitable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
 
-from bot.domain import Bill, Pull
+from bot.domain import Pull, WeekPicture
 from bot.errors import BotError, Unavailable
 from bot.operations.endpoints import all_endpoints
 from bot.operations.receipt import running_total
 from bot.policy import People
+from bot.report import Day, daily, picture_of_days
 from bot.services import Services
-from bot.views.home import Day, EndpointRow, Overview, home
+from bot.slack import SlackRefused
+from bot.views.home import EndpointRow, Overview, home, week_in_words, week_thread
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _WEEK = timedelta(days=7)
+_AGAIN = timedelta(minutes=15)
+"""How soon a picture that could not be made is tried again."""
+_LOOKED_THROUGH, _SURELY = timedelta(seconds=3), timedelta(minutes=2)
+"""Slack looks through a new file before it shows it: how long that takes, and after how long the file must be gone."""
+_NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts"}
+"""What Slack answers when somebody deleted the message."""
 
 
 async def publish(svc: Services, user: str) -> None:
     """Show Home to somebody who has just opened it, and remember to keep it up to date."""
     await svc.store.note_viewer(user, svc.clock())
-    await svc.slack.publish_home(user, home(await overview(svc), user, svc.clock()))
+    await _show(svc, await _seen(svc), user)
 
 
 async def refresh(svc: Services) -> None:
@@ -34,16 +43,86 @@ async def refresh(svc: Services) -> None:
     viewers = await svc.store.viewers(svc.clock())
     if not viewers:
         return
-    now, seen = svc.clock(), await overview(svc)
+    now, seen = svc.clock(), await _seen(svc)
     for user in viewers:
-        view = home(seen, user, now)
-        digest = hashlib.sha256(json.dumps(view, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(home(seen, user, now), sort_keys=True).encode()).hexdigest()
         if await svc.store.home_changed(user, digest):
             try:
-                await svc.slack.publish_home(user, view)
+                await _show(svc, seen, user)
             except (BotError, Unavailable) as error:
                 await svc.store.home_changed(user, "")  # so that the next round tries again
                 log.warning("home not published", actor=user, error=str(error))
+
+
+async def _seen(svc: Services) -> Overview:
+    """What there is to see; a week that has no picture yet gets one, but nobody waits for that."""
+    seen = await overview(svc)
+    if seen.week and not seen.picture:
+        await svc.docket.add("draw_week", key="week")()
+    return seen
+
+
+async def _show(svc: Services, seen: Overview, user: str) -> None:
+    """Publish Home; with bars when Slack does not take the picture, as it does for some seconds after the upload."""
+    try:
+        await svc.slack.publish_home(user, home(seen, user, svc.clock()))
+    except SlackRefused as refused:
+        if not seen.picture:
+            raise
+        log.info("picture not shown", actor=user, error=str(refused))
+        await svc.slack.publish_home(user, home(dataclasses.replace(seen, picture=""), user, svc.clock()))
+        await svc.store.home_changed(user, "")  # the next round tries the picture again
+        noted = await svc.store.week_picture()
+        if noted and noted.file == seen.picture and svc.clock() - noted.at > _SURELY:  # somebody deleted it
+            await svc.store.keep_week_picture(noted.model_copy(update={"file": ""}))
+
+
+async def draw_week(svc: Services) -> None:
+    """Draw the last week for Home, if its figures are others than those drawn before. Safe to repeat.
+
+    Slack shows a file to those who see a conversation where it is shared, so it is shared in the thread of a message
+    that is posted for that, once a month. Pictures of other figures are deleted: no Home shows them any more.
+    """
+    now, noted = svc.clock(), await svc.store.week_picture()
+    if not await svc.store.viewers(now):
+        return
+    week = daily(await svc.sessions.bills(now - _WEEK), now)
+    if not _drawn(noted, week) and (noted is None or noted.digest != _digest(week) or now - noted.at > _AGAIN):
+        noted = WeekPicture(digest=_digest(week), file=await _draw(svc, week) if week else "", at=svc.clock())
+        await svc.store.keep_week_picture(noted)
+        await svc.docket.add("refresh_homes", when=svc.clock() + _LOOKED_THROUGH, key="homes")()
+    for file_id in await svc.store.files():
+        if noted is None or file_id != noted.file:
+            await svc.slack.delete_file(file_id)
+            await svc.store.forget_file(file_id)
+
+
+async def _draw(svc: Services, week: tuple[Day, ...]) -> str:
+    """The picture's id in Slack; empty when Slack does not take it."""
+    png = await asyncio.to_thread(picture_of_days, week)
+    key, title = f"week:{week[-1].day:%Y-%m}", f"gpu-week-{week[-1].day}.png"
+    try:
+        file_id = await svc.slack.upload_file(png, title, alt=week_in_words(week), note=svc.store.note_file)
+        place = await svc.slack.post(key, svc.config.slack.channel, week_thread())
+        await svc.slack.share_file(file_id, title, place)
+    except SlackRefused as refused:
+        log.warning("week not drawn", error=str(refused))
+        if refused.code in _NO_THREAD:
+            await svc.store.forget_message(key)
+        return ""
+    except Unavailable as error:
+        log.warning("week not drawn", error=str(error))
+        return ""
+    return file_id
+
+
+def _drawn(picture: WeekPicture | None, week: tuple[Day, ...]) -> bool:
+    """Whether there is a picture of just this week."""
+    return bool(picture and picture.file and picture.digest == _digest(week))
+
+
+def _digest(week: tuple[Day, ...]) -> str:
+    return hashlib.sha256(repr(week).encode()).hexdigest()
 
 
 async def overview(svc: Services) -> Overview:
@@ -73,6 +152,8 @@ async def overview(svc: Services) -> Overview:
             active[lease.model], node = session.active, session.node
         usd, _ = running_total(svc, lease, node, now)
         spent[lease.model] = round(usd, 1)
+    week = daily(bills, now)
+    drawn = await asked(svc.store.week_picture(), None)
     pulls = {op.request.model: op.plan.pull for op in operations if op.plan and op.plan.pull}
     return Overview(
         leases=leases,
@@ -81,7 +162,8 @@ async def overview(svc: Services) -> Overview:
         strangers=tuple(str(user) for user in users if user.name not in leased),
         open=tuple(op for op in operations if op.message),
         endpoints=await asked(_endpoints(svc, pulls), ()),
-        week=_week(bills, now),
+        week=week,
+        picture=drawn.file if drawn and _drawn(drawn, week) else "",
         approvers=people.approvers,
         silent=tuple(sorted(silent)),
     )
@@ -100,17 +182,3 @@ async def _endpoints(svc: Services, pulls: Mapping[str, Pull]) -> tuple[Endpoint
         return EndpointRow(name=name, hf_id=hf_id, state=state, sync=sync, gpu=gpus > 0, pull=pulls.get(name))
 
     return tuple(await asyncio.gather(*(row(e.name, e.hf_id, e.application, e.gpus) for e in found[:50])))
-
-
-def _week(bills: tuple[Bill, ...], now: datetime) -> tuple[Day, ...]:
-    """The sessions of the last seven days, each counted on the day it began; nothing when there was none."""
-    days = {(now - timedelta(days=back)).date(): [0.0, 0.0, 0.0] for back in reversed(range(7))}
-    for bill in bills:
-        if bill.claimed.date() in days:
-            entry = days[bill.claimed.date()]
-            entry[0] += bill.billed.total_seconds() / 3600
-            entry[1] += bill.idle_seconds / 3600
-            entry[2] += bill.usd
-    if not bills:
-        return ()
-    return tuple(Day(day=day, hours=round(h, 2), idle=round(i, 2), usd=round(u, 2)) for day, (h, i, u) in days.items())

@@ -147,6 +147,14 @@ async def watch_homes(
         log.warning("homes not refreshed", error=str(error))
 
 
+async def draw_week(svc: Services = Depends(services)) -> None:
+    """The last week as a picture for Home; scheduled under one key when its figures have changed."""
+    try:
+        await homes.draw_week(svc)
+    except (BotError, Unavailable) as error:
+        log.warning("picture of the week not tended", error=str(error))
+
+
 async def settle_bill(fence: int, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
     """Watch the node of the session with this fence until it no longer bills; scheduled with its receipt."""
     await receipt.settle_bill(svc, fence)
@@ -164,4 +172,5 @@ tasks: list[Callable[..., Awaitable[None]]] = [
     settle_bill,
     refresh_homes,
     watch_homes,
+    draw_week,
 ]

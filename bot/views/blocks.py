@@ -12,7 +12,7 @@ Blocks = list[Block]
 MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
 MESSAGE_CHARACTERS = 12_000
 """Slack refuses a message near 13 000 characters in all (`msg_blocks_too_long`, undocumented)."""
-SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION, VALUE = 3000, 2000, 2000, 150, 75, 75, 2000
+SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION, VALUE, ALT = 3000, 2000, 2000, 150, 75, 75, 2000, 2000
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def fields(texts: Sequence[str]) -> Blocks:
 
 def context(*texts: str) -> Block:
     return {"type": "context", "elements": [mrkdwn(text, CONTEXT) for text in texts[:10]]}
+
+
+def image(file_id: str, alt: str) -> Block:
+    """A picture that was uploaded to Slack; `alt` is what it says to who cannot see it."""
+    return {"type": "image", "slack_file": {"id": file_id}, "alt_text": plain_text(alt, ALT)["text"]}
 
 
 def divider() -> Block:

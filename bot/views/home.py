@@ -4,20 +4,23 @@ It shows moments and not durations, so that it changes only when something happe
 """
 
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 from bot.domain import Lease, Operation, Pull, Status
 from bot.durations import show_duration
+from bot.report import Day
 from bot.views.blocks import (
     VIEW_BLOCKS,
     Block,
     Blocks,
+    View,
     actions,
     button,
     confirmed,
     context,
     divider,
     header,
+    image,
     section,
 )
 from bot.views.card import APPROVE, CANCEL, DENY, ROLL_OUT, title
@@ -46,16 +49,6 @@ class EndpointRow:
 
 
 @dataclass(frozen=True)
-class Day:
-    """What one day cost: hours on the GPU, how much of them idle, and US dollars."""
-
-    day: date
-    hours: float
-    idle: float
-    usd: float
-
-
-@dataclass(frozen=True)
 class Overview:
     """What is going on on the platform, as far as its systems answered; `silent` says which did not."""
 
@@ -68,6 +61,8 @@ class Overview:
     open: tuple[Operation, ...] = ()
     endpoints: tuple[EndpointRow, ...] = ()
     week: tuple[Day, ...] = ()
+    picture: str = ""
+    """Slack's id of a picture of just this week; empty when there is none."""
     approvers: frozenset[str] = frozenset()
     silent: tuple[str, ...] = ()
 
@@ -82,7 +77,7 @@ def home(overview: Overview, user: str, now: datetime) -> Block:
         blocks += [divider(), header("Asked by you"), *_mine(mine)]
     blocks += [divider(), header("Endpoints"), *_endpoints(overview.endpoints)]
     if overview.week:
-        blocks += [divider(), header("The last week"), section(_week(overview.week))]
+        blocks += [divider(), header("The last week"), *_week(overview.week, overview.picture)]
     return {"type": "home", "blocks": blocks[:VIEW_BLOCKS]}
 
 
@@ -174,18 +169,43 @@ def _endpoints(rows: tuple[EndpointRow, ...]) -> Blocks:
     return [section("\n".join(lines[i : i + 8])) for i in range(0, len(lines), 8)]
 
 
-def _week(days: tuple[Day, ...]) -> str:
-    """A bar a day: full where the GPU worked, light where it was idle."""
-    most = max((day.hours for day in days), default=0.0) or 1.0
+def _week(days: tuple[Day, ...], picture: str) -> Blocks:
+    """The week as a picture; without one, a bar a day: full where the GPU worked, light where it was idle."""
+    hours, up, idle, usd = (sum(getattr(day, key) for day in days) for key in ("hours", "up", "idle", "usd"))
+    share = f", idle {idle / up:.0%} of the time up" if up else ""
+    total = f"{_hours(hours)} on the GPU{share}, {money(usd)}."
+    if picture:
+        return [image(picture, week_in_words(days)), context(total)]
+    most = max(day.hours for day in days) or 1.0
     rows = []
     for day in days:
         length = round(day.hours / most * _BAR)
-        idle = round(length * (day.idle / day.hours)) if day.hours else 0
-        bar = "█" * (length - idle) + "░" * idle
-        rows.append(f"{day.day:%a %d}  {bar:<{_BAR}}  {day.hours:5.1f} h  {money(day.usd):>7}")
-    hours, usd, idle_hours = (sum(getattr(day, key) for day in days) for key in ("hours", "usd", "idle"))
-    share = f", {idle_hours / hours:.0%} of it idle" if hours else ""
-    return "```" + "\n".join(rows) + f"```\n{show_duration(timedelta(hours=hours))} on the GPU{share}, {money(usd)}."
+        light = round(length * (day.idle / day.hours)) if day.hours else 0
+        bar = "█" * (length - light) + "░" * light
+        took = _hours(day.hours) if day.hours else "–"
+        rows.append(f"{day.day:%a %d}  {bar:<{_BAR}}  {took:>11}  {money(day.usd):>7}")
+    return [section("```" + "\n".join(rows) + f"```\n{total}")]
+
+
+def week_in_words(days: tuple[Day, ...]) -> str:
+    """What the picture of the week shows, for who cannot see it."""
+    told = [
+        f"{day.day:%a %d}: {_hours(day.hours)} ({_hours(day.up)} up, {_hours(day.idle)} idle), {money(day.usd)}"
+        if day.hours
+        else f"{day.day:%a %d}: none"
+        for day in days
+    ]
+    return "The GPU by day (UTC): how long a node billed, and its cost. " + "; ".join(told) + "."
+
+
+def _hours(hours: float) -> str:
+    return show_duration(timedelta(hours=hours))
+
+
+def week_thread() -> View:
+    """The message whose thread holds the picture: Slack shows a file to those who can see where it is shared."""
+    line = "📊 *The GPU, day by day*: the last week as a picture is in this thread, for my Home tab, and is kept up to date."
+    return View(text="The GPU, day by day", blocks=[section(line)])
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:

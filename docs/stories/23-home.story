@@ -11,5 +11,6 @@ expect "all smoke tests passed" within 90s
 expect "Bring down" within 30s
 @dev clicks "Bring down"
 expect "the GPU is free" within 60s
+expect "The GPU by day" within 60s         # the picture in Home, in words
 @dev /gpu report
 expect "week by week" within 60s             # the title of the picture

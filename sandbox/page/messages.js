@@ -83,6 +83,7 @@ function moment(message) {
 }
 
 function file(given) {
+  if (given.mode === "tombstone") return el("em", { className: "deleted" }, given.title);
   return el("figure", {}, el("figcaption", {}, given.title ?? given.name),
     el("a", { href: given.url_private, target: "_blank" }, el("img", { src: given.url_private, alt: given.title ?? given.name })));
 }

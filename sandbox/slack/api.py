@@ -1,7 +1,8 @@
 """The Web API, Slack's side: the methods in use, with Slack's answers and Slack's errors."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from aiohttp import web
 from sandbox.faults import Faults
 from sandbox.slack import blocks as kit
 from sandbox.slack.blocks import Json
+from sandbox.slack.files import Files, NoSuchFile
 from sandbox.slack.history import (
     APP,
     BOT,
@@ -63,8 +65,7 @@ class WebAPI:
         self._interactions = interactions
         self._manifest = manifest
         self._faults = faults
-        self._files: dict[str, Json] = {}
-        self.contents: dict[str, bytes] = {}
+        self.files = Files(history)
         self.base_url = ""
         self._methods: Mapping[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
@@ -89,7 +90,8 @@ class WebAPI:
             "views.update": self._views_update,
             "views.publish": self._views_publish,
             "reactions.add": self._react,
-            "files.info": lambda asked: {"file": self._file(str(asked.get("file")))},
+            "files.info": self._file_info,
+            "files.delete": self._delete_file,
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
@@ -351,7 +353,7 @@ class WebAPI:
         if len(asked.get("text") or "") > TEXT_LIMIT:
             raise _Refused("msg_too_long")
         if blocks := asked.get("blocks"):
-            if complaints := [*kit.complaints(blocks), *self._unknown_files(blocks)]:
+            if complaints := [*kit.complaints(blocks), *self.files.not_to_be_shown(blocks)]:
                 raise _Refused("invalid_blocks", complaints)
             if kit.characters(blocks) > kit.MESSAGE_CHARACTERS:
                 raise _Refused("msg_blocks_too_long")
@@ -359,63 +361,50 @@ class WebAPI:
     def _checked_view(self, asked: Json) -> Json:
         view: Any = asked.get("view")
         view = json.loads(view) if isinstance(view, str) else view
-        if complaints := kit.view_complaints(view) or self._unknown_files(view["blocks"]):
+        if complaints := kit.view_complaints(view) or self.files.not_to_be_shown(view["blocks"]):
             raise _Refused("invalid_arguments", complaints)
         return dict(view)
-
-    def _unknown_files(self, blocks: list[Json]) -> list[str]:
-        return [f"invalid slack file: {file}" for file in kit.slack_files(blocks) if file not in self.contents]
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _upload_url(self, asked: Json) -> Json:
         if not asked.get("filename") or not asked.get("length"):
             raise _Refused("invalid_arguments")
-        file_id = self._history.next_id("F")
-        url = f"{self.base_url}/files/{file_id}"
-        self._files[file_id] = {
-            "id": file_id,
-            "name": asked["filename"],
-            "title": asked["filename"],
-            "url_private": url,
-        }
-        return {"upload_url": url, "file_id": file_id}
+        return self.files.begin(asked["filename"])
 
-    def _file(self, file_id: str) -> Json:
-        if file_id not in self.contents:
-            raise _Refused("file_not_found")
-        return self._files[file_id]
+    def _file_info(self, asked: Json) -> Json:
+        with _existing():
+            return {"file": self.files.about(str(asked.get("file")))}
+
+    def _delete_file(self, asked: Json) -> Json:
+        with _existing():
+            self.files.delete(str(asked.get("file")))
+        return {}
 
     def _complete_upload(self, asked: Json) -> Json:
         wanted = asked.get("files") or []
         if not wanted:
             raise _Refused("invalid_arguments")
-        files = [{**self._file(file["id"]), **file} for file in wanted]
-        if asked.get("channel_id"):
-            channel, text = self._channel(asked), asked.get("initial_comment") or ""
-            message = Message(
-                channel, self._history.next_ts(), BOT_USER, text, thread_ts=asked.get("thread_ts"), files=files
+        channel = self._channel(asked) if asked.get("channel_id") else ""
+        thread = asked.get("thread_ts")
+        if thread is not None and (channel, thread) not in self._history.messages:
+            raise _Refused("thread_not_found")
+        with _existing():
+            files = [self.files.complete(file["id"], file.get("title", ""), shared=bool(channel)) for file in wanted]
+        if channel:
+            text = asked.get("initial_comment") or ""
+            self._history.post(
+                Message(channel, self._history.next_ts(), BOT_USER, text, thread_ts=thread, files=list(files))
             )
-            self._history.post(message)
         return {"files": files}
 
-    async def upload(self, request: web.Request) -> web.Response:
-        """POST /files/{id}: the bytes, bare or as a form's file."""
-        file_id = request.match_info["id"]
-        if file_id not in self._files:
-            raise web.HTTPNotFound
-        body = await request.read()
-        if request.content_type == "multipart/form-data":
-            form = await request.post()
-            body = b"".join(field.file.read() for field in form.values() if isinstance(field, web.FileField))
-        self.contents[file_id] = body
-        return web.Response(text="OK")
 
-    async def download(self, request: web.Request) -> web.Response:
-        """GET /files/{id}. As an image or not at all: what the app uploads must not run as a page of this origin."""
-        if request.match_info["id"] not in self.contents:
-            raise web.HTTPNotFound
-        return web.Response(body=self.contents[request.match_info["id"]], content_type="image/png")
+@contextmanager
+def _existing() -> Iterator[None]:
+    try:
+        yield
+    except NoSuchFile as e:
+        raise _Refused(str(e)) from e
 
 
 async def _arguments(request: web.Request) -> Json:

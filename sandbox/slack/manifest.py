@@ -28,6 +28,7 @@ METHOD_SCOPES: Mapping[str, str] = {
     "usergroups.users.list": "usergroups:read",
     "reactions.add": "reactions:write",
     "files.info": "files:read",
+    "files.delete": "files:write",
     "files.getUploadURLExternal": "files:write",
     "files.completeUploadExternal": "files:write",
 }

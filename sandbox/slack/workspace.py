@@ -74,8 +74,8 @@ class Workspace:
                 web.route("*", "/api/{method}", self._api.serve),
                 *([web.get("/link", self._socket.serve)] if self._socket else []),
                 web.post("/response/{token}", self._respond),
-                web.post("/files/{id}", self._api.upload),
-                web.get("/files/{id}", self._api.download, allow_head=False),
+                web.post("/files/{id}", self._api.files.upload),
+                web.get("/files/{id}", self._api.files.download, allow_head=False),
                 *self._page.routes(),
             ]
         )
@@ -84,7 +84,7 @@ class Workspace:
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.url = self._api.base_url = self._interactions.base_url = f"http://{host}:{port}"
+        self.url = self._api.base_url = self._api.files.base_url = self._interactions.base_url = f"http://{host}:{port}"
         return self
 
     async def __aexit__(

@@ -8,8 +8,9 @@ from typing import Any
 from slack_sdk.models.blocks import Block
 
 from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote, Waiting
+from bot.report import Day
 from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
-from bot.views.home import Day, EndpointRow, Overview, home, up_form
+from bot.views.home import EndpointRow, Overview, home, up_form, week_thread
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
 from sandbox.slack import blocks as kit
 
@@ -82,7 +83,8 @@ def an_overview(text: str, many: int) -> Overview:
         strangers=(text,) * many,
         open=tuple(an_operation(status, text=text) for status in Status for _ in range(many // 10 + 1)),
         endpoints=(EndpointRow(name=text, hf_id=text, state="up", sync=text, gpu=True),) * many,
-        week=tuple(Day(date(2026, 11, 17 + n), 5.5, 1.5, 4.675) for n in range(7)),
+        picture="F0123456789" if many % 2 else "",
+        week=tuple(Day(date(2026, 11, 17 + n), 5.5, 5.0, 1.5, 4.675) for n in range(7)),
         approvers=frozenset({"U2"}),
         silent=(text,) * many,
     )
@@ -97,6 +99,7 @@ def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list
         reminder(lease, "15 min", 0.2, down_in="45 min", down_at="04:00", last=False, keep="1 h"),
         blind(lease, NOW, NOW),
         offered(op, approved=False),
+        week_thread(),
         unmanaged(text, text, ours=True, can_adopt=True),
         lines("\n".join([escape(text)] * many)),
     ]

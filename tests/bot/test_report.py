@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bot.domain import Bill, Node
-from bot.report import letters, picture, weekly
+from bot.report import Day, daily, letters, picture, picture_of_days, weekly
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)  # a Wednesday
 HOUR = timedelta(hours=1)
@@ -55,3 +55,25 @@ def test_the_picture_is_a_png_also_with_many_people() -> None:
     drawn = picture(weekly(bills, NOW, 8))
     assert drawn.startswith(b"\x89PNG")
     assert len(drawn) > 10_000
+
+
+def test_days_are_counted_where_their_sessions_began() -> None:
+    """Seven of them, the present one last; what is older is left out."""
+    yesterday = NOW - timedelta(days=1)
+    days = daily([a_bill(yesterday, 2, idle=0.5), a_bill(yesterday, 1), a_bill(NOW - timedelta(days=7), 9)], NOW)
+    assert [day.day.day for day in days] == [19, 20, 21, 22, 23, 24, 25]
+    assert days[-2] == Day(yesterday.date(), hours=3, up=3, idle=0.5, usd=2.55)
+    assert not any(day.hours for day in (*days[:-2], days[-1]))
+
+
+def test_days_without_a_session_are_none() -> None:
+    """There is nothing to show then."""
+    assert daily([], NOW) == ()
+    assert daily([a_bill(NOW - timedelta(days=8), 1)], NOW) == ()
+
+
+def test_the_days_are_a_png() -> None:
+    """Also when the figures are tiny, or there is one."""
+    tiny = daily([a_bill(NOW, 0.003)], NOW)
+    assert picture_of_days(tiny).startswith(b"\x89PNG")
+    assert picture_of_days(tiny[-1:]).startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 `UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them anew; the diff is the review.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote
+from bot.report import Day
 from bot.views import View, because_form, card, reminder, thread
-from bot.views.home import Day, EndpointRow, Overview, home, up_form
+from bot.views.home import EndpointRow, Overview, home, up_form
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form
 from sandbox.slack import blocks as kit
 from tests.bot.showing import NOW
@@ -130,7 +132,8 @@ HERE = Overview(
         EndpointRow(name="embeddings", hf_id="BAAI/bge-base-en-v1.5", state="up", sync="Synced", gpu=False),
     ),
     week=tuple(
-        Day(date(2026, 11, 17 + n), hours, hours / 4, hours * 0.85) for n, hours in enumerate((0, 2, 5, 8, 1, 0, 3))
+        Day(date(2026, 11, 17 + n), hours, hours * 0.9, hours / 4, hours * 0.85)
+        for n, hours in enumerate((0, 2, 5, 8, 1, 0, 3))
     ),
     approvers=frozenset({"U2"}),
     silent=("Hugging Face does not answer",),
@@ -170,6 +173,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
     "form-extend": extend_form("coder-chat", LEASE.ends, "8 h"),
     "form-up": up_form(("coder-chat", "coder-fim"), "2 h", "8 h"),
     "home-of-an-approver": home(HERE, "U2", NOW),
+    "home-with-a-picture": home(dataclasses.replace(HERE, picture="F0123456789"), "U2", NOW),
     "home-when-all-is-quiet": home(Overview(endpoints=HERE.endpoints), "U1", NOW),
 }
 

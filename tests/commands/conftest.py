@@ -12,10 +12,11 @@ from slack_sdk.web.async_client import AsyncWebClient
 import commands
 from bot.embedded import embedded_redis
 from bot.operations.tasks import tasks
-from bot.services import open_services
+from bot.services import Services, open_services
 from bot.settings import Config, Settings, SlackSection
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
+from sandbox.slack.manifest import Manifest, everything
 
 NOWHERE = "http://127.0.0.1:9"
 KUBECONFIG = """
@@ -35,8 +36,14 @@ def hf_endpoint() -> str:
 
 
 @pytest.fixture
-async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults()) as workspace:
+def manifest() -> Manifest:
+    """What Slack lets the app do."""
+    return everything()
+
+
+@pytest.fixture
+async def workspace(manifest: Manifest) -> AsyncIterator[Workspace]:
+    async with Workspace(Faults(), manifest=manifest) as workspace:
         yield workspace
 
 
@@ -48,8 +55,8 @@ async def thread(workspace: Workspace) -> str:
 
 
 @pytest.fixture
-async def app(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIterator[AsyncApp]:
-    """The bot's app. Listeners run to their end before the dispatch returns."""
+async def svc(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIterator[Services]:
+    """All that the bot talks to; its tasks are scheduled, and no worker runs them."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG)
     settings = Settings(
@@ -70,7 +77,13 @@ async def app(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIt
         svc = await stack.enter_async_context(open_services(settings, redis_url))
         for task in tasks:
             svc.docket.register(task)
-        client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-        app = AsyncApp(client=client, process_before_response=True)
-        commands.register(app, svc)
-        yield app
+        yield svc
+
+
+@pytest.fixture
+def app(workspace: Workspace, svc: Services) -> AsyncApp:
+    """The bot's app. Listeners run to their end before the dispatch returns."""
+    client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+    app = AsyncApp(client=client, process_before_response=True)
+    commands.register(app, svc)
+    return app

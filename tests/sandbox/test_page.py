@@ -13,7 +13,7 @@ from sandbox.faults import Faults
 from sandbox.slack import Outside, Workspace
 from sandbox.slack.manifest import Command, Shortcut, everything
 from tests.sandbox.browser import opened
-from tests.sandbox.test_slack_surfaces import PNG, field, modal, plain, until
+from tests.sandbox.test_slack_surfaces import PNG, field, modal, plain, until, usable
 
 MANIFEST = everything(
     shortcuts=(Shortcut("Show status", "message", "status"),),
@@ -312,6 +312,7 @@ async def test_the_app_has_a_home_and_direct_messages(page: Page, app: AsyncApp,
         await say("I heard you.")
 
     picture = str((await client.files_upload_v2(channel=CHANNEL, content=PNG, filename="week.png"))["file"]["id"])
+    await usable(client, {"type": "image", "alt_text": "the week", "slack_file": {"id": picture}})
     await client.chat_postMessage(channel="U0DEV", text="coder-chat has been idle")
     stoker = page.locator("nav button", has_text="Stoker")
     await expect(stoker.locator(".unread")).to_have_text("1")

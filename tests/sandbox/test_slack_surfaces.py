@@ -252,20 +252,60 @@ async def test_an_overflow_menu_gives_the_chosen_option(workspace: Workspace, ap
     assert chosen == ["release"]
 
 
+async def usable(client: AsyncWebClient, image: dict[str, Any]) -> None:
+    """Publish the image on @dev's Home as soon as Slack has looked through its file."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [image]})
+            return
+        except SlackApiError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
 async def test_a_picture_is_uploaded_and_shown_where_it_was_shared(
     workspace: Workspace, client: AsyncWebClient
 ) -> None:
-    """In a message as a file, and in blocks by its id; an id that nobody uploaded is refused."""
+    """In a message as a file, and a moment later in blocks by its id; an id that nobody uploaded is refused."""
     posted = await client.files_upload_v2(channel="C0GPUOPS", content=PNG, filename="week.png", title="Last week")
     assert any("[file Last week]" in text for text in workspace.now_visible("dev"))
     image = {"type": "image", "alt_text": "the week", "slack_file": {"id": posted["file"]["id"]}}
-    await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [image]})
+    with pytest.raises(SlackApiError, match="invalid_arguments"):
+        await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [image]})
+    await usable(client, image)
     picture = f"{workspace.url}/files/{posted['file']['id']}"
     async with aiohttp.ClientSession() as session, session.get(picture) as response:
         assert (response.content_type, await response.read()) == ("image/png", PNG)
     unknown = image | {"slack_file": {"id": "F0NOTHING"}}
     with pytest.raises(SlackApiError, match="invalid_arguments"):
         await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [unknown]})
+
+
+async def test_a_file_that_is_shared_nowhere_is_the_apps_alone(workspace: Workspace, client: AsyncWebClient) -> None:
+    """Its blocks are accepted, for the app may see it; a person sees a broken picture."""
+    private = await client.files_upload_v2(content=PNG, filename="week.png")
+    image = {"type": "image", "alt_text": "the week", "slack_file": {"id": private["file"]["id"]}}
+    await usable(client, image)
+    picture = f"{workspace.url}/files/{private['file']['id']}"
+    async with aiohttp.ClientSession() as session, session.get(picture) as response:
+        assert response.status == 404
+
+
+async def test_a_file_is_deleted_once_and_its_message_says_so(workspace: Workspace, client: AsyncWebClient) -> None:
+    """In a thread too; a thread that is not there takes none."""
+    parent = await client.chat_postMessage(channel="C0GPUOPS", text="pictures")
+    with pytest.raises(SlackApiError, match="thread_not_found"):
+        await client.files_upload_v2(channel="C0GPUOPS", thread_ts="1.2", content=PNG, filename="week.png")
+    posted = await client.files_upload_v2(
+        channel="C0GPUOPS", thread_ts=parent["ts"], content=PNG, filename="week.png", title="Last week"
+    )
+    await client.files_delete(file=posted["file"]["id"])
+    assert any("This file was deleted" in text for text in workspace.now_visible("dev"))
+    with pytest.raises(SlackApiError, match="file_deleted"):
+        await client.files_delete(file=posted["file"]["id"])
+    with pytest.raises(SlackApiError, match="file_not_found"):
+        await client.files_delete(file="F0NOTHING")
 
 
 async def test_requests_come_signed_over_http() -> None:
