@@ -1,6 +1,7 @@
 """The composition root: clients, Slack app, docket worker and web server, in one place, under one TaskGroup."""
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -67,6 +68,8 @@ async def run(settings: Settings) -> None:
             await socket.connect_async()
             stack.push_async_callback(socket.close_async)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
+        gc.collect()
+        gc.freeze()  # what is loaded stays: a full collection that walks it stops the loop for half a second
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         await _until_stopped(asyncio.create_task(worker.run_forever()))
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+from aiohttp import ClientSession, ClientTimeout
 from docket import Docket
 from kubernetes.aio import client as k8s
 from kubernetes.aio import config as k8s_config
@@ -101,7 +102,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         api = await open_kubernetes(settings, stack)
         metrics = Metrics()
         store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
-        slack = Slack(slack_client(settings), store, update_every=config.slack.update_every)
+        calls = await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=30)))
+        slack = Slack(slack_client(settings, calls), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
         github_http = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=30))
@@ -142,8 +144,10 @@ def platform_http(settings: Settings) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]})
 
 
-def slack_client(settings: Settings) -> AsyncWebClient:
+def slack_client(settings: Settings, session: ClientSession | None = None) -> AsyncWebClient:
+    """Slack's Web API; with `session`, calls share its connections instead of opening one each."""
     return AsyncWebClient(
+        session=session,
         token=settings.slack_bot_token.get_secret_value(),
         base_url=settings.slack_api_url,
         retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],

@@ -86,6 +86,8 @@ class Slack:
         self._pause = update_every
         self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._progress = asyncio.Semaphore(2)
+        """Progress of a hundred operations is written a few at a time: Slack slows a burst down, and it delays answers."""
 
     async def close(self) -> None:
         """Drop the updates that are still held back; the next start shows what is then true."""
@@ -144,12 +146,14 @@ class Slack:
             self._writing.pop(op.id, None)
 
     def _hold_back(self, op: Operation, message: Message, now: datetime, seconds: float) -> None:
+        asked = time.monotonic()
+
         async def write() -> None:
             await asyncio.sleep(seconds)
-            async with self._writing[op.id]:
+            async with self._progress, self._writing[op.id]:
                 self._shown[op.id].later = None
                 try:
-                    await self._write(op, message, now + timedelta(seconds=seconds))
+                    await self._write(op, message, now + timedelta(seconds=time.monotonic() - asked))
                 except (BotError, Unavailable) as error:
                     log.warning("progress not shown", op=op.id, model=op.request.model, error=str(error))
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import ClientSession, TraceConfig
 from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -138,3 +139,36 @@ async def test_an_end_that_slack_did_not_take_stays_to_be_told(
     await store.note_told(op.id)
     assert "It is up." in cards(there)[0]
     assert await store.untold() == []
+
+
+async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
+    workspace: tuple[Workspace, Faults], store: Store, op: Operation
+) -> None:
+    """Thirty cards that are due at once are no burst: Slack would slow it down, and other answers would wait for it."""
+    there, _ = workspace
+    under_way, most = 0, 0
+    trace = TraceConfig()
+
+    @trace.on_request_start.append
+    async def begins(*_: object) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+
+    @trace.on_request_end.append
+    async def ends(*_: object) -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    async with ClientSession(trace_configs=[trace]) as session:
+        client = AsyncWebClient(token=there.bot_token, base_url=there.api_url, session=session)
+        slack = Slack(client, store, update_every=PAUSE)
+        ops = [await store.create(op.model_copy(update={"id": f"op{number}"})) for number in range(2, 32)]
+        for each in ops:
+            noted = await shown(slack, store, each)
+            entered = await store.update(noted.id, lambda op: op.with_phase("loading", NOW))
+            await slack.show(entered, now=NOW)
+        most = 0
+        await until(lambda: sum("loading …" in text for text in cards(there)) == len(ops))
+        await slack.close()
+    assert 0 < most <= 2
