@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -14,13 +15,13 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
 import commands
-from bot import watch
+from bot import logs, watch
 from bot.clients.kube import rights
 from bot.embedded import embedded_redis
 from bot.errors import BotError, Unavailable
 from bot.operations.tasks import tasks
 from bot.services import Services, open_services
-from bot.settings import Settings
+from bot.settings import Settings, load_settings
 from bot.tracing import traced
 from bot.web import web_app
 
@@ -28,6 +29,18 @@ log = structlog.get_logger(__name__)
 
 _REDELIVERY = timedelta(seconds=6)
 """A killed bot's tasks are taken up after this: a worker that lives renews its hold well within it."""
+
+
+def start() -> int:
+    """Run the bot of this environment until it is told to stop; 2, having said why, where it cannot."""
+    try:
+        settings = load_settings()
+        logs.configure(settings.stoker_log, settings.secrets)
+        asyncio.run(run(settings))
+    except BotError as error:
+        print(f"stoker: {error.message}", file=sys.stderr)  # noqa: T201  # the person who starts it reads it
+        return 2
+    return 0
 
 
 async def run(settings: Settings) -> None:
@@ -41,6 +54,7 @@ async def run(settings: Settings) -> None:
         await _check_rights(svc)
         secret = settings.slack_signing_secret
         slack = AsyncApp(
+            name="stoker",  # else Bolt reads the source files of the whole stack for one
             client=AsyncWebClient(token=settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url),
             signing_secret=secret.get_secret_value() if secret else None,
         )

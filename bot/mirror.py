@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-# Without git on PATH the import alone would raise; so it is told where git is needed, and by the doctor.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-import git
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable
@@ -350,6 +347,10 @@ class Mirror:
 
     def _execute(self, arguments: tuple[str, ...], stdin: str | None, env: Mapping[str, str]) -> tuple[int, bytes, str]:
         """Status, output and complaint. GitPython's own exception is not raised: its text is not ours to vouch for."""
+        # Without git on PATH the import alone would raise; so it is told where git is needed, and by the doctor.
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        import git  # 3 MiB, for the first request that is about files; a bot that only lights the GPU needs none of it
+
         with tempfile.TemporaryFile() as typed:
             typed.write((stdin or "").encode())
             typed.seek(0)

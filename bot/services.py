@@ -1,5 +1,6 @@
 """Everything that an operation talks to, opened in one place and closed with it."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -98,7 +99,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
                 credential_provider=redis_password(settings),
             )
         )
-        http = await stack.enter_async_context(platform_http(settings))
+        trusted = httpx.create_ssl_context()  # one for both: each holds every certificate authority, almost a MiB
+        http = await stack.enter_async_context(platform_http(settings, trusted))
         api = await open_kubernetes(settings, stack)
         metrics = Metrics()
         store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
@@ -106,7 +108,9 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         slack = Slack(slack_client(settings, calls), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
-        github_http = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=30))
+        github_http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=settings.github_api_url, timeout=30, verify=trusted)
+        )
         token = github_token(settings, github_http)
 
         async def master_key() -> SecretStr:
@@ -137,11 +141,13 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         yield svc
 
 
-def platform_http(settings: Settings) -> httpx.AsyncClient:
+def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
     """For the gateway, the models, Prometheus and the Hub, and for no other host; the Hub's files may come from its own network."""
     hosts = [settings.litellm_url, settings.vllm_url_template, settings.hf_endpoint, "https://.hf.co"]
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
-    return httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]})
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
+    )
 
 
 def slack_client(settings: Settings, session: ClientSession | None = None) -> AsyncWebClient:

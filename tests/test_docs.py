@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from bot.__main__ import cli
+from bot.cli.main import cli
 from bot.settings import Settings
 
 ROOT = Path(__file__).parents[1]

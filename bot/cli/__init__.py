@@ -1,1 +1,1 @@
-"""The sub-commands of `stoker`, one file per noun; `bot.__main__` mounts them."""
+"""The sub-commands of `stoker`, one file per noun; `bot.cli.main` mounts them."""

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from slack_sdk.web.async_client import AsyncWebClient
 from typer.testing import CliRunner
 
-from bot.__main__ import cli
+from bot.cli.main import cli
 from bot.cli.manifest import manifest
 from bot.scopes import EVENTS, METHODS, scopes
 

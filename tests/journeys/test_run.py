@@ -55,6 +55,25 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> 
         assert name in lines[0]
 
 
+async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: OpenTown) -> None:
+    """Not the terminal's commands, nor what draws, signs as a GitHub App, writes files or exports traces unless asked to."""
+    here = await town(speed=60)
+    await here.world.bot.die()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "importtime", "-m", "bot", "run"),
+        env=here.world.bot.environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    told = asyncio.create_task(process.communicate())
+    await _ready(here)
+    process.terminate()
+    _, error = await told
+    loaded = {line.rpartition("|")[2].strip() for line in error.decode().splitlines() if line.startswith("import time")}
+    assert {"bot.app", "slack_bolt", "docket"} <= loaded
+    spared = "bot.cli typer click rich git matplotlib cryptography.hazmat opentelemetry.exporter sandbox"
+    assert not {name for name in loaded if name.startswith(tuple(f"{room}." for room in spared.split()))}
+
+
 async def _ready(here: Town) -> None:
     async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
         while True:

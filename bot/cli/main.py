@@ -1,0 +1,142 @@
+"""The commands of the terminal: `stoker --help`."""
+
+import asyncio
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bot import logs
+from bot.cli import gpu, model
+from bot.errors import BotError, Unavailable
+from bot.settings import load_settings
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="A Slack bot that lights and banks the vLLM models of one shared GPU.",
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(gpu.cli, name="gpu")
+cli.add_typer(model.cli, name="model")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stoker {version('stoker')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def stoker(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A Slack bot that lights and banks the vLLM models of one shared GPU."""
+
+
+@cli.command()
+def run() -> None:
+    """Run the bot, configured by environment variables and the file named by STOKER_CONFIG."""
+    from bot.app import start
+
+    raise typer.Exit(start())
+
+
+@cli.command()
+def sandbox(
+    platform: Annotated[str | None, typer.Option(help="A platform repo (path or URL) instead of the sample.")] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than life the simulated cluster is.")] = 60,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
+    script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
+    http: Annotated[bool, typer.Option(help="Slack's requests come signed over HTTP, not over Socket Mode.")] = False,
+) -> None:
+    """Run the bot against a whole platform on this machine, with a page to try it on."""
+    from sandbox.main import run as run_sandbox
+
+    raise typer.Exit(
+        asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config, http=http))
+    )
+
+
+@cli.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+) -> None:
+    """Check each setting and each system, and say how to mend what is wrong; exit 1 if anything is, 2 for a setting."""
+    from bot.cli.doctor import as_json as in_json
+    from bot.cli.doctor import report
+    from bot.doctor import examine
+
+    try:
+        settings = load_settings()
+        logs.configure(settings.stoker_log, settings.secrets)
+        findings = asyncio.run(examine(settings))
+    except BotError as error:
+        typer.echo(f"stoker: {error.message}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(in_json(findings) if as_json else report(findings))
+    raise typer.Exit(any(finding.verdict == "wrong" for finding in findings))
+
+
+@cli.command()
+def manifest(
+    http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
+    private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
+) -> None:
+    """Print the Slack app manifest: paste it at api.slack.com/apps, Create New App, From a manifest."""
+    from bot.cli.manifest import text
+
+    try:
+        typer.echo(text(http=http, private_channel=private_channel, as_json=as_json), nl=False)
+    except BotError as error:
+        typer.echo(f"stoker: {error.message}", err=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def simulate(
+    trace: Annotated[Path | None, typer.Argument(help="CSV of requests; without it a synthetic one.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help='Keys of the section `idle`: "remind_after=5m down_after=15m". Repeatable.')
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(envvar="STOKER_CONFIG", help="The policy file of the installation.")
+    ] = None,
+    approval: Annotated[str, typer.Option(help="How long an approval takes.")] = "2m",
+    boot: Annotated[str, typer.Option(help="How long a cold start takes.")] = "10m",
+    sample: Annotated[bool, typer.Option("--sample", help="Print the synthetic trace instead.")] = False,
+) -> None:
+    """Replay a trace of requests through the idle policy: GPU hours, idle share, waiting and cost of several policies."""
+    from bot.cli import simulate as simulation
+
+    try:
+        if sample:
+            text = simulation.sample()
+        else:
+            times = simulation.duration(approval), simulation.duration(boot)
+            text = simulation.compare(trace, tuple(policy or ()), config, *times)
+        typer.echo(text, nl=False)
+    except (BotError, ValueError) as error:
+        typer.echo(f"stoker: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+audit = typer.Typer(no_args_is_help=True, help="The append-only audit log.")
+cli.add_typer(audit, name="audit")
+
+
+@audit.command()
+def export(
+    since: Annotated[str, typer.Option(metavar="DURATION", help="How far back, e.g. 30d; default is all.")] = "",
+) -> None:
+    """Print the audit log as JSON lines, oldest first: who, what, when, why, at which commit."""
+    from bot.cli.audit import export as export_log
+
+    try:
+        asyncio.run(export_log(load_settings(), since, typer.echo))
+    except (BotError, Unavailable) as error:
+        typer.echo(f"stoker: {error}", err=True)
+        raise typer.Exit(2) from None
