@@ -30,6 +30,8 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --no-progress .github
 
 test: install
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
@@ -52,12 +54,18 @@ lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra dev --extra otel --output-file requirements.lock pyproject.toml
 
-audit: install  ## ask the advisory database about every locked package (needs the network)
-	$(BIN)/uv tool run --quiet pip-audit --requirement requirements.lock --require-hashes --disable-pip
+audit: install  ## ask the advisory database about every locked package (needs the network; fails where one cannot be asked about)
+	$(BIN)/uv tool run --quiet pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 
-sbom: install  ## write build/sbom.json: what the lock file names, as CycloneDX
-	@mkdir -p build
-	$(BIN)/uv tool run --quiet --from cyclonedx-bom cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-file build/sbom.json
+sbom: build/production  ## write build/sbom.json: what the image installs and what depends on what, as CycloneDX
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom cyclonedx-py environment --validate --pyproject pyproject.toml \
+	  --output-file build/sbom.json build/production/bin/python
+
+build/production: requirements.lock pyproject.toml | install  # the packages of the image, as the Dockerfile installs them
+	rm -rf $@
+	$(BIN)/uv venv --quiet --python $(BIN)/python $@
+	$(BIN)/uv pip install --quiet --python $@ --require-hashes --no-build --compile-bytecode \
+	  --constraint requirements.lock --requirements pyproject.toml --extra otel
 
 clean:  ## remove what `make install` and the tests made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist
