@@ -7,6 +7,7 @@ The token reaches git in environment variables alone (GIT_CONFIG_*): never in a 
 """
 
 import base64
+import hashlib
 import os
 import re
 import shutil
@@ -30,6 +31,11 @@ Kept = TypeVar("Kept")
 REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
 BUILT = "refs/stoker/built"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+BRANCH = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
+"""A part of what git takes for a branch's name, and all that we ever call one."""
+
+Changes = dict[str, tuple[str, str] | None]
+"""Paths with their new mode and blob, None for one that is gone."""
 
 # What a remote says when a retry would not help; anything else that a remote does is taken for an outage.
 PERMANENT = re.compile(
@@ -39,6 +45,8 @@ PERMANENT = re.compile(
     r"|\[(remote )?rejected\]|pre-receive hook declined"
 )
 
+
+MISSING = re.compile(r"couldn't find remote ref refs/heads/(\S+)")
 
 # What a kill in the middle of a command leaves behind.
 BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
@@ -77,11 +85,13 @@ class Memory:
     def __init__(self) -> None:
         self.listing: Listing | None = None
         self.texts: dict[str, str | None] = {}  # by blob, which never changes
+        self.changes: dict[tuple[str, str], Changes] = {}  # by the two commits that were compared
         self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and paths of what was searched for
 
     def forget(self) -> None:
         """The mirror was lost, and with it the blobs that the listing vouches for."""
         self.listing = None
+        self.changes.clear()
 
     def keep_text(self, blob: str, text: str | None) -> str | None:
         _bounded(self.texts, 4096)[blob] = text
@@ -148,47 +158,48 @@ class Mirror:
         return Mirror(self._directory, self._remote_url, None, self._memory)
 
     def fetched_head(self, branch: str) -> str:
-        self.fetch()
-        ref = f"refs/heads/{branch}"
-        return self.object_id(ref, f"The repository has no branch {branch}: create it, or name another.")
+        self.fetch(branch)
+        return self.object_id(f"refs/heads/{branch}", f"The mirror has no branch {branch}.")
 
-    def fetch(self) -> None:
-        """Bring every branch up to date; a mirror that an earlier kill left broken is made anew."""
+    def fetch(self, branch: str = "*") -> None:
+        """Bring a branch, or all of them, up to date; a mirror that an earlier kill left broken is made anew."""
         try:
-            self._fetch()
+            self._fetch(branch)
         except MirrorBroken:
             self._memory.forget()
             shutil.rmtree(self._directory)
-            self._fetch()
+            self._fetch(branch)
 
-    def _fetch(self) -> None:
-        """History comes without file contents where the remote can leave them out."""
+    def _fetch(self, branch: str) -> None:
+        """History comes without file contents where the remote can leave them out.
+
+        One branch is fetched as fast in a large repository as in a small one. With a branch in it that we pushed
+        ourselves, git goes through everything that it ever fetched: its commit did not come from the remote.
+        """
         if not (self._directory / "HEAD").exists():
             self._directory.mkdir(parents=True, exist_ok=True)
             self.run("init", "--quiet", "--bare")
-        refs = "+refs/heads/*:refs/heads/*"
+        refs = f"+refs/heads/{branch}:refs/heads/{branch}"
         self.remote("fetch", "--quiet", "--prune", "--no-tags", "--filter=blob:none", "origin", refs)
 
     def need(self, commit: str) -> None:
         """Make sure that the mirror has the commit."""
-        if not COMMIT.fullmatch(commit):
-            raise BotError(f"{commit!r} is not a commit id.")
-        if not self._has(commit):
-            self.fetch()
+        if self._has(_commit_id(commit)):
+            return
+        self.fetch()
         if not self._has(commit):
             raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
 
     def listing(self, commit: str) -> Listing:
         """Every path of the commit; blobs that the mirror lacks are fetched in one request."""
         known = self._memory.listing
-        if known is not None and known.commit == commit:
+        if known is not None and known.commit == _commit_id(commit):
             return known
-        self.need(commit)
-        known = self._since(known, commit) if known and self._has(known.commit) else self._whole(commit)
-        self._memory.listing = known
-        return known
+        self._memory.listing = (self._since(known, commit) if known else None) or self._whole(commit)
+        return self._memory.listing
 
     def _whole(self, commit: str) -> Listing:
+        self.need(commit)
         self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
         entries = {}
         for line in self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode().split("\0")[:-1]:
@@ -197,8 +208,11 @@ class Mirror:
             entries[path] = (mode, blob)
         return Listing(commit, entries, sorted(entries))
 
-    def _since(self, known: Listing, commit: str) -> Listing:
+    def _since(self, known: Listing, commit: str) -> Listing | None:
+        """The listing from an earlier one and what has changed; None where the mirror lacks one of the commits."""
         changed = self.changed(known.commit, commit)
+        if changed is None:
+            return None
         blobs = [entry[1] for entry in changed.values() if entry and entry[0] != SUBMODULE]
         if blobs:
             self._complete(
@@ -212,15 +226,24 @@ class Mirror:
             return Listing(commit, entries, known.paths)
         return Listing(commit, entries, sorted(entries))
 
-    def changed(self, before: str, after: str) -> dict[str, tuple[str, str] | None]:
-        """The paths that differ between two commits, with mode and blob at the later one; None where it has none."""
+    def changed(self, before: str, after: str) -> Changes | None:
+        """The paths that differ between two commits, with mode and blob at the later one; None where it has none.
+
+        None altogether where the mirror lacks one of the commits.
+        """
         if before == after:
             return {}
-        fields = self.run("diff-tree", "-r", "-z", "--no-renames", before, after).decode().split("\0")[:-1]
-        found: dict[str, tuple[str, str] | None] = {}
+        if (before, after) in self._memory.changes:
+            return self._memory.changes[before, after]
+        listed = self.run("diff-tree", "-r", "-z", "--no-renames", before, after, "--", no_match_is=128)
+        if not listed:
+            return {} if self._has(before) and self._has(after) else None
+        fields = listed.decode().split("\0")[:-1]
+        found: Changes = {}
         for about, path in zip(fields[::2], fields[1::2], strict=True):
             _, mode, _, blob, _ = about.split(" ")
             found[path] = (mode, blob) if int(mode, 8) else None
+        _bounded(self._memory.changes, 8)[before, after] = found
         return found
 
     def _complete(self, objects: bytes) -> None:
@@ -240,21 +263,21 @@ class Mirror:
     def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
         """A commit on top of `base`, made of nothing but its arguments: git reads the directories that it touches alone."""
         present = self.listing(base).entries
+        wanted = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
+        if all(present.get(path) == entry for path, entry in wanted.items()):
+            raise BotError("There is nothing to change: the repository says so already.")
         who = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
         stream = [f"commit {BUILT}", "mark :1", f"author {who}", f"committer {who}", *_data(f"{message.rstrip()}\n")]
         stream.append(f"from {base}")
-        for path, text in sorted(changes.files.items()):
-            if text is None:
+        for path, entry in wanted.items():
+            text = changes.files[path]
+            if text is None or entry is None:
                 stream.append(f"D {_quoted(path)}")
             else:
-                mode = EXECUTABLE if present.get(path, ("", ""))[0] == EXECUTABLE else REGULAR
-                stream += [f"M {mode} inline {_quoted(path)}", *_data(text)]
+                stream += [f"M {entry[0]} inline {_quoted(path)}", *_data(text)]
         stream.append("get-mark :1")
         # The branch is the mirror's own and holds nothing that is kept: --force lets it go anywhere.
-        made = self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
-        if len(set(self.run("rev-parse", f"{made}^{{tree}}", f"{base}^{{tree}}").split())) == 1:
-            raise BotError("There is nothing to change: the repository says so already.")
-        return made
+        return self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
 
     def reversal(self, commit: str, onto: str) -> ChangeSet:
         self.need(commit)
@@ -291,8 +314,9 @@ class Mirror:
         return merged.decode() if status == 0 else None
 
     def push(self, commit: str, branch: str, replaces: str) -> None:
+        if not BRANCH.fullmatch(branch):
+            raise BotError(f"{branch!r} is no name for a branch.")
         ref = f"refs/heads/{branch}"
-        self.run("check-ref-format", ref, failure=f"{branch!r} is no name for a branch.")
         lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
         try:
             self.remote("push", "--quiet", *lease, "origin", f"{commit}:{ref}")
@@ -318,6 +342,8 @@ class Mirror:
         reason = complaint or f"git ended with status {status}"
         if BROKEN.search(complaint):
             raise MirrorBroken("the git mirror", reason)
+        if missing := MISSING.search(complaint):
+            raise BotError(f"The repository has no branch {missing[1]}: create it, or name another.")
         if "rejected]" in complaint:
             raise PushRefused(f"The git remote refused the push: {reason}.")
         if PERMANENT.search(complaint):
@@ -330,14 +356,13 @@ class Mirror:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
         no_match_is: int | None = None,
-        failure: str | None = None,
     ) -> bytes:
         """Run a local command. `no_match_is` is the status that means "nothing found", not a failure."""
         status, output, complaint = self._execute(arguments, stdin, env or {})
         if status not in (0, no_match_is):
             if BROKEN.search(complaint):
                 raise MirrorBroken("the git mirror", complaint)
-            raise BotError(failure or f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
+            raise BotError(f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
         return output
 
     def _has(self, commit: str) -> bool:
@@ -407,6 +432,23 @@ def _bytes(output: str | bytes | None) -> bytes:
 def _data(text: str) -> tuple[str, str]:
     """Text as fast-import reads it: its length in bytes, then itself."""
     return f"data {len(text.encode())}", text
+
+
+def _commit_id(text: str) -> str:
+    """The text, which git would else take for an option or another expression; BotError when it is no commit's id."""
+    if not COMMIT.fullmatch(text):
+        raise BotError(f"{text!r} is not a commit id.")
+    return text
+
+
+def _entry(text: str | None, present: tuple[str, str] | None, commit: str) -> tuple[str, str] | None:
+    """Mode and blob of a file as it will be; None for one that is deleted. The blob's id is a hash like the commit's."""
+    if text is None:
+        return None
+    content = text.encode()
+    algorithm = hashlib.sha1 if len(commit) == 40 else hashlib.sha256
+    blob = algorithm(b"blob %d\0" % len(content) + content).hexdigest()
+    return (EXECUTABLE if present and present[0] == EXECUTABLE else REGULAR), blob
 
 
 def _quoted(path: str) -> str:

@@ -100,19 +100,22 @@ class GitHub:
                 if pull is None:
                     raise BotError(f"GitHub did not open the pull request: {_said(response)}.")
             else:
-                pull = await self.pull(response.json()["number"])
+                pull = await self._seen(response.json())
         if labels and pull.state == "open":
             await self._ask("POST", f"/issues/{pull.number}/labels", json={"labels": list(labels)})
         return pull
 
     async def pull(self, number: int) -> PullRequest:
         """The pull request with its checks as they are now."""
-        raw = (await self._ask("GET", f"/pulls/{number}")).json()
-        merged = bool(raw.get("merged"))
+        return await self._seen((await self._ask("GET", f"/pulls/{number}")).json())
+
+    async def _seen(self, raw: dict[str, Any]) -> PullRequest:
+        """A pull request as GitHub tells it, with what only other requests know."""
+        number, merged = raw["number"], bool(raw.get("merged"))
         checks, failing = await self._checks(raw["head"]["sha"])
         approved, rejected = await self._reviews(number)
         return PullRequest(
-            number=raw["number"],
+            number=number,
             url=raw["html_url"],
             title=raw["title"],
             state=raw["state"],
