@@ -85,6 +85,31 @@ async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path)
     assert await repo.head() == second
 
 
+async def test_only_the_followed_branch_is_fetched_until_another_commit_is_asked_for(
+    repo: Repository, tmp_path: Path, work: Path
+) -> None:
+    """A repository with thousands of branches costs no more than one; a commit on one of them is read all the same."""
+    git("checkout", "--quiet", "-b", "theirs", cwd=work)
+    (work / "README.md").write_text("theirs\n")
+    theirs = commit(work, "theirs")
+    head = await repo.head()
+    mirrored = git("for-each-ref", "--format=%(refname)", "refs/heads", cwd=tmp_path / "mirror.git")
+    assert mirrored == "refs/heads/main"
+    assert (await repo.tree(head)).read("README.md") == "read me\n"
+    assert (await repo.tree(theirs)).read("README.md") == "theirs\n"
+
+
+async def test_a_branch_that_is_not_there_is_named(tmp_path: Path, work: Path) -> None:
+    """An installation that follows the wrong branch is told which."""
+
+    async def nobody() -> None:
+        return None
+
+    wrong = Repository(tmp_path / "mirror.git", str(tmp_path / "remote.git"), "trunk", nobody, "S <s@example.com>")
+    with pytest.raises(BotError, match="has no branch trunk: create it, or name another"):
+        await wrong.head()
+
+
 async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -> None:
     """Argo CD may be at a later commit than the one waited for, and a chart's version is no commit."""
     first = await repo.head()
