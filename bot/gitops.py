@@ -4,7 +4,7 @@ git runs in a worker thread, one command sequence at a time, on the mirror of `b
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from email.utils import parseaddr
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from bot.clients.github import Commit
 from bot.errors import BotError
 from bot.mirror import COMMIT, GitTree, Memory, Mirror
 from manifests.tree import ChangeSet
@@ -90,12 +91,15 @@ class Repository:
 
         return await self._exclusively(build_and_push)
 
-    async def reversal(self, commit: str, onto: str) -> ChangeSet:
-        """What takes back the changes of one commit (of a merge: those against its first parent) on top of another.
+    async def reversal(self, commit: str, onto: str, series: Sequence[Commit] = ()) -> ChangeSet:
+        """What takes back a merged pull request on top of the commit `onto`.
+
+        `commit` is what GitHub calls its merge commit, `series` are the commits that it was made of, oldest first: a
+        merge by rebase put each of them on the main branch, and `commit` is only the last of them.
 
         A file that was changed since is merged line by line; BotError names those where that cannot be done.
         """
-        return await self._exclusively(lambda mirror: mirror.reversal(commit, onto))
+        return await self._exclusively(lambda mirror: mirror.reversal(commit, onto, series))
 
     async def delete_branch(self, branch: str) -> None:
         """Delete the branch on the remote; one that is gone already is fine."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from bot.clients.github import Commit
 from bot.errors import BotError, Unavailable
 from manifests.tree import ChangeSet
 
@@ -279,30 +280,62 @@ class Mirror:
         # The branch is the mirror's own and holds nothing that is kept: --force lets it go anywhere.
         return self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
 
-    def reversal(self, commit: str, onto: str) -> ChangeSet:
+    def reversal(self, commit: str, onto: str, series: Sequence[Commit] = ()) -> ChangeSet:
+        """See `Repository.reversal`."""
         self.need(commit)
-        before = self.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+        before = self._before(commit, series)
+        was_there, was_made, is_now = (self.listing(at).entries for at in (before, commit, onto))
         files: dict[str, str | None] = {}
         stuck = []
-        for path in self.run("diff", "--name-only", "--no-renames", "-z", before, commit).decode().split("\0")[:-1]:
-            was, made, now = (self._text(at, path) for at in (before, commit, onto))
+        for path in self.changed(before, commit) or {}:
+            was, made, now = was_there.get(path), was_made.get(path), is_now.get(path)
             if now == was:
                 continue
             if now == made:
-                files[path] = was
-            elif was is None or made is None or now is None:
-                stuck.append(path)
+                old = None if was is None else self._text(was)
+                files[path] = old
+                stuck += [path] if was is not None and old is None else []
             else:
-                merged = self._three_way(now, made, was)
+                merged = self._merged(now, made, was)
                 files[path] = merged
                 stuck += [path] if merged is None else []
         if stuck:
             raise BotError(f"Changed since, so it cannot be taken back by itself: {', '.join(stuck)}. Revert by hand.")
         return ChangeSet(files=files)
 
-    def _text(self, commit: str, path: str) -> str | None:
-        mode, blob = self.listing(commit).entries.get(path, ("", ""))
-        return self.run("cat-file", "blob", blob).decode() if mode in (REGULAR, EXECUTABLE) else None
+    def _before(self, commit: str, series: Sequence[Commit]) -> str:
+        """The commit that a pull request was merged onto.
+
+        A merge commit and a squash have it as their first parent. A rebase put the request's `series` (oldest first)
+        there one by one, and leaves author, date and message of each as they were; one that changes nothing is left out.
+        """
+        asked = ["log", "--first-parent", f"--max-count={len(series) + 1}", "--format=%P%x00%ae%x00%at%x00%B%x1e"]
+        lines = self.run(*asked, commit, "--").decode(errors="replace").split("\x1e")
+        there = [line.strip("\n").split("\0") for line in lines if line.strip()]
+        begin = commit
+        for made in reversed(series):
+            if not there:
+                break
+            parents, by, at, message = there[0]
+            if len(parents.split()) == 1 and made == Commit(by=by, at=int(at), message=message.strip()):
+                begin = parents
+                there = there[1:]
+        if begin == commit:
+            begin = self.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+        return begin
+
+    def _text(self, entry: tuple[str, str] | None) -> str | None:
+        """The text of a file; None when there is none, or it is no text."""
+        if entry is None or entry[0] not in (REGULAR, EXECUTABLE):
+            return None
+        try:
+            return self.run("cat-file", "blob", entry[1]).decode()
+        except UnicodeDecodeError:
+            return None
+
+    def _merged(self, *entries: tuple[str, str] | None) -> str | None:
+        ours, base, theirs = (self._text(entry) for entry in entries)
+        return None if ours is None or base is None or theirs is None else self._three_way(ours, base, theirs)
 
     def _three_way(self, ours: str, base: str, theirs: str) -> str | None:
         """`ours` with the difference from `base` to `theirs`; None where the two touch the same lines."""

@@ -79,6 +79,7 @@ class GitHub(PullRequests):
                 web.get(f"{repos}/pulls/{{number:\\d+}}", self._get_pull),
                 web.patch(f"{repos}/pulls/{{number:\\d+}}", self._patch_pull),
                 web.get(f"{repos}/pulls/{{number:\\d+}}/files", self._list_files),
+                web.get(f"{repos}/pulls/{{number:\\d+}}/commits", self._list_commits),
                 web.get(f"{repos}/pulls/{{number:\\d+}}/reviews", self._list_reviews),
                 web.put(f"{repos}/pulls/{{number:\\d+}}/merge", self._put_merge),
                 web.get(f"{repos}/issues/{{number:\\d+}}", self._get_issue),
@@ -238,6 +239,18 @@ class GitHub(PullRequests):
                 for change in changes
             ]
         )
+
+    async def _list_commits(self, request: web.Request) -> web.Response:
+        pull = self._asked(request)
+        commits = await self.repo.commits_between(pull.base_sha, pull.head_sha)
+        return web.json_response([await self._commit_json(commit) for commit in _page(request, commits)])
+
+    async def _commit_json(self, commit: str) -> dict[str, Any]:
+        said = await self.repo.git("show", "--no-patch", "--format=%an%x00%ae%x00%at%x00%B", commit)
+        name, address, at, message = said.split("\0", 3)
+        made = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        author = {"name": name, "email": address, "date": made}
+        return {"sha": commit, "commit": {"author": author, "message": message.strip()}}
 
     async def _list_reviews(self, request: web.Request) -> web.Response:
         self._asked(request)

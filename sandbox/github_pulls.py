@@ -133,10 +133,10 @@ class PullRequests:
         """Let CI end on the newest open pull request's head."""
         self._complete(self.newest().head_sha, conclusion)
 
-    async def merge(self) -> str:
+    async def merge(self, method: str = "merge") -> str:
         """Merge the newest open pull request as octocat, through GitHub's button; the merge commit's id."""
         async with self._changing:
-            return await self._merge(self.newest(), by=OCTOCAT, method="merge")
+            return await self._merge(self.newest(), by=OCTOCAT, method=method)
 
     async def close(self) -> None:
         """Close the newest open pull request as octocat."""

@@ -6,7 +6,8 @@ Speaks GitHub's REST API. The low-level client carries the base address; the tok
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -51,6 +52,14 @@ class PullRequest(BaseModel, frozen=True):
     additions: int
     deletions: int
     changed_files: int
+
+
+class Commit(NamedTuple):
+    """What a rebase keeps of a commit: its author's address, when it was made (seconds since 1970), its message."""
+
+    by: str
+    at: int
+    message: str
 
 
 class Access(BaseModel, frozen=True):
@@ -134,6 +143,17 @@ class GitHub:
             additions=raw.get("additions", 0),
             deletions=raw.get("deletions", 0),
             changed_files=raw.get("changed_files", 0),
+        )
+
+    async def commits(self, number: int) -> tuple[Commit, ...]:
+        """The commits of the pull request, oldest first (GitHub tells the first 250)."""
+        return tuple(
+            Commit(
+                by=raw["commit"]["author"]["email"],
+                at=int(datetime.fromisoformat(raw["commit"]["author"]["date"]).timestamp()),
+                message=raw["commit"]["message"].strip(),
+            )
+            for raw in await self._pages(f"/pulls/{number}/commits")
         )
 
     async def merge(self, number: int, sha: str, title: str) -> str:

@@ -152,8 +152,9 @@ async def _reversal(svc: Services, wanted: Request, commit: str) -> Change:
     pull = reverted.plan.pull if reverted.plan else None
     if pull is None or not pull.merge_commit:
         raise NotAllowed("That change was never merged, so there is nothing to revert.")
+    series = await svc.github.commits(pull.number)
     with plain_refusals():
-        changes = await svc.repository.reversal(pull.merge_commit, commit)
+        changes = await svc.repository.reversal(pull.merge_commit, commit, series)
     if not changes.files:
         raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> is reverted already.")
     title = f"revert: {_verb(reverted.request.kind)} {wanted.model} (#{pull.number})"

@@ -329,6 +329,50 @@ async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: P
         assert (await github.pull(1)).merge_commit == merged
 
 
+@pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
+async def test_a_revert_takes_back_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
+    """All of its commits, however it was merged; what others did before and after it stays."""
+
+    async def token() -> SecretStr:
+        return SecretStr(TOKEN)
+
+    remote = tmp_path / "remote.git"
+    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
+        github = GitHub(http, host.repository, token)
+        repo = repository(tmp_path, host.git_url, TOKEN)
+        base = await repo.head()
+        await repo.push(ChangeSet(files={"a": "1\n"}), base=base, branch=BRANCH, message="feat: a", when=WHEN)
+        await github.open_pull(BRANCH, "main", "feat: a", "", [])
+        through = host.git_url.replace("http://", f"http://x-access-token:{TOKEN}@")
+        git("fetch", "--quiet", "origin", cwd=work)
+        git("checkout", "--quiet", BRANCH, cwd=work)
+        for name in ("b", "README.md"):
+            (work / name).write_text("theirs\n")
+            git("add", "--all", cwd=work)
+            git("commit", "--quiet", "-m", f"more: {name}\n\nWith a body.", cwd=work)
+        await asyncio.to_thread(git, "push", "--quiet", through, f"HEAD:{BRANCH}", cwd=work)
+        git("checkout", "--quiet", "main", cwd=work)
+        (work / "before").write_text("others\n")
+        git("add", "--all", cwd=work)
+        git("commit", "--quiet", "-m", "others: before", cwd=work)
+        await asyncio.to_thread(git, "push", "--quiet", through, "HEAD:main", cwd=work)
+        merged = await host.merge(method)
+        git("pull", "--quiet", "--ff-only", cwd=work)
+        (work / "after").write_text("others\n")
+        later = commit(work, "others: after")
+        assert len(await github.commits(1)) == 3
+        taken_back = await repo.reversal(merged, later, await github.commits(1))
+        assert taken_back.files == {"a": None, "b": None, "README.md": "read me\n"}
+
+
+async def test_a_picture_that_a_pull_request_replaced_is_left_to_people(repo: Repository, work: Path) -> None:
+    """Only text is written back; nothing is deleted instead."""
+    (work / "logo.png").write_bytes(b"\x89PNG\xfe")
+    change = commit(work, "another logo")
+    with pytest.raises(BotError, match=r"logo\.png\. Revert by hand"):
+        await repo.reversal(change, change)
+
+
 async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, work: Path) -> None:
     """Closed, its branch deleted, and found again by its branch."""
 
