@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -331,6 +332,14 @@ class Waiting(_Value):
     """When its turn comes at the latest, unless somebody extends."""
     offer: datetime | None = None
     """The GPU is offered to this request until then."""
+
+
+class Question(_Value):
+    """What the holder of the GPU was asked: the message, and what it says without its buttons."""
+
+    message: Message
+    text: str
+    blocks: tuple[dict[str, Any], ...]
 
 
 class Alert(_Value):

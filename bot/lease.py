@@ -180,6 +180,10 @@ class Leases:
             text = await self._redis.hget(self._leases, model)
         return Lease.model_validate_json(text) if text else None
 
+    async def of_operation(self, op_id: str) -> Lease | None:
+        """The lease that this operation claimed, as long as it is held."""
+        return next((lease for lease in await self.held() if lease.op == op_id), None)
+
     async def change(self, lease: Lease, change: Callable[[Lease], Lease]) -> Lease | None:
         """Renew the lease with this fence; None when it is no longer held under it."""
         while True:  # ends: a round that loses has let somebody else's change win

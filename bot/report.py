@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INCHES, _DAYS_INCHES, _DPI = (11, 7), (8, 3), 110
+_INCHES, _DAYS_INCHES, _DPI = (11, 7), (7, 2.7), 110
 _HATCHES = ("", "//", "..", "xx", "--")
 _NAMED = len(ascii_uppercase)
 """People who get a letter of their own; more than that are drawn together."""

@@ -1,4 +1,4 @@
-"""What is remembered of sessions on the GPU: the watch's memory of each, what the bot itself asked, and the bills.
+"""What is remembered of sessions on the GPU: the watch's memory of each, what the bot itself asked, the bills, the questions.
 
 In Redis, beside the store and under the same hash tag. Nothing here decides anything.
 """
@@ -12,11 +12,14 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from bot.domain import Bill, Own, Session, SmokeRun
+from bot.domain import Bill, Own, Question, Session, SmokeRun
 from bot.store import PREFIX, redis_errors
 
 _OWN_LONGEST = timedelta(minutes=10)
 """A smoke test that was killed in its middle counts as under way for this long."""
+
+
+_ASKED_KEPT = timedelta(days=30)
 
 
 class Sessions:
@@ -69,6 +72,27 @@ class Sessions:
         with redis_errors():
             await self._redis.hset(f"{PREFIX}:good-runs", model, run.model_dump_json())
 
+    # What the holder was asked
+
+    async def note_question(self, op_id: str, key: str, question: Question) -> None:
+        """Where a question about the session of this operation stands; `key` is its message's."""
+        name = f"{PREFIX}:questions:{op_id}"
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(name, key, question.model_dump_json())
+                pipe.expire(name, int(_ASKED_KEPT.total_seconds()))
+                await pipe.execute()
+
+    async def questions(self, op_id: str) -> dict[str, Question]:
+        """Those not yet settled, by the keys of their messages."""
+        with redis_errors():
+            noted = await self._redis.hgetall(f"{PREFIX}:questions:{op_id}")
+        return {_name(key): Question.model_validate_json(text) for key, text in noted.items()}
+
+    async def forget_question(self, op_id: str, key: str) -> None:
+        with redis_errors():
+            await self._redis.hdel(f"{PREFIX}:questions:{op_id}", key)
+
     # The bills
 
     async def keep_bill(self, bill: Bill) -> None:
@@ -95,3 +119,7 @@ class Sessions:
             fences = await self._redis.zrangebyscore(f"{PREFIX}:bills:by-time", since.timestamp(), "+inf")
             texts = await self._redis.hmget(f"{PREFIX}:bills", cast("list[bytes]", fences)) if fences else []
         return tuple(Bill.model_validate_json(text) for text in texts if text)
+
+
+def _name(key: bytes | str) -> str:
+    return key.decode() if isinstance(key, bytes) else key

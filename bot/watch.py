@@ -10,6 +10,7 @@ from bot.domain import Kind, Lease, Session, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted
+from bot.operations import questions
 from bot.operations.down import down_request
 from bot.operations.life import NotAllowed, insist, request
 from bot.operations.reconcile import renew
@@ -82,7 +83,7 @@ async def _act(svc: Services, lease: Lease, session: Session, decision: Decision
         case Blind(since):
             await _tell(svc, lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
         case WarnEnd(left):
-            text = f"⏰ <@{lease.holder}> the lease of {code(lease.model)} ends in {show_duration(left)}; then it goes down."
+            text = f"⏰ <@{lease.holder}>, the lease of {code(lease.model)} ends in {show_duration(left)}; then it goes down."
             ends = int(lease.ends.timestamp()) if lease.ends else 0
             await _tell(svc, lease, f"warn:{lease.fence}:{ends}", lines(text))
         case BringDown(why):
@@ -98,25 +99,33 @@ async def _tell(svc: Services, lease: Lease, key: str, view: View) -> None:
 
     Who cannot be told (an account that is gone, a channel without the bot) must not keep an idle model up for ever.
     """
+    await questions.settle(svc, lease.op, keys=await _asked_before(svc, lease, key))
     for place, sent in ((_channel(svc, lease), key), (lease.holder, f"{key}:dm")):
         try:
-            await svc.slack.post(sent, place, view)
+            await questions.ask(svc, lease, sent, place, view)
         except BotError as error:
             log.warning("not told", model=lease.model, op=lease.op, where=place, error=error.message)
+
+
+async def _asked_before(svc: Services, lease: Lease, key: str) -> tuple[str, ...]:
+    """The reminders that a new one makes old."""
+    asked = await svc.sessions.questions(lease.op)
+    return tuple(other for other in asked if other.startswith("remind:") and not other.startswith(key))
 
 
 def _channel(svc: Services, lease: Lease) -> str:
     return lease.message.channel if lease.message else svc.config.slack.channel
 
 
-async def keep(svc: Services, model: str, fence: int, actor: str, until: datetime | None = None) -> str:
-    """Answer a reminder: leave the model up for an hour, or until then. Bounded in length and in number.
+async def keep(svc: Services, op_id: str, actor: str, until: datetime | None = None) -> str:
+    """Answer a reminder: leave an operation's model up for an hour, or until then. Bounded in length and in number.
 
     Never beyond the end of the lease; returns what to say.
     """
-    lease = await svc.leases.of(model)
-    if lease is None or lease.fence != fence or lease.ends is None:
-        raise NotAllowed(f"That session of {code(model)} is over; there is nothing to keep.")
+    lease = await svc.leases.of_operation(op_id)
+    if lease is None or lease.ends is None:
+        raise NotAllowed("That session is over; there is nothing to keep.")
+    model = lease.model
     insist(may_keep(lease.holder, actor, await svc.people()))
     limit, now = svc.config.idle.keeps, svc.clock()
     if lease.keep_until and lease.keep_until > now and (until is None or until <= lease.keep_until):
@@ -135,4 +144,6 @@ async def keep(svc: Services, model: str, fence: int, actor: str, until: datetim
     if kept is None:
         raise NotAllowed(f"That session of {code(model)} is over; there is nothing to keep.")
     await svc.store.note_lease(kept, "kept", actor, f"until {until.isoformat()}", now)
-    return f"👍 {code(model)} is kept until {clock(until)} by <@{actor}> ({kept.keeps} of {limit})."
+    said = f"👍 {code(model)} is kept until {clock(until)} by <@{actor}> ({kept.keeps} of {limit})."
+    await questions.settle(svc, op_id, said)
+    return said

@@ -13,7 +13,6 @@ from bot.operations.endpoints import all_endpoints
 from bot.operations.home import publish
 from bot.operations.life import request
 from bot.services import Services
-from bot.views import code
 from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM, up_form
 from bot.views.modals import EXTEND_FORM, extend_form, loading, typed
 from commands.answers import answered, teller
@@ -80,11 +79,11 @@ def _wanted(svc: Services, kind: Kind, model: str, actor: str, hold: timedelta |
     return Request(kind=kind, model=model, actor=actor, channel=channel, at=svc.clock(), hold=hold, reason=reason)
 
 
-async def _open_extend_form(svc: Services, model: str, trigger_id: str) -> None:
-    lease = await svc.leases.of(model)
+async def _open_extend_form(svc: Services, op_id: str, trigger_id: str) -> None:
+    lease = await svc.leases.of_operation(op_id)
     if lease is None:
-        raise BotError(f"{code(model)} is down by now, so there is no lease to extend.")
-    await svc.slack.open_form(trigger_id, extend_form(model, lease.ends, show_duration(svc.config.lease.longest)))
+        raise BotError("That session is over by now, so there is no lease to extend.")
+    await svc.slack.open_form(trigger_id, extend_form(lease.model, lease.ends, show_duration(svc.config.lease.longest)))
 
 
 async def _open_up_form(svc: Services, trigger_id: str) -> None:

@@ -2,6 +2,7 @@
 
 life.py      request, vote, cancel, expire; what happens when an operation fails
 gpu.py       bring up; what was approved is what runs
+questions.py what the holder of the GPU is asked, until it is answered or over
 queue.py     waiting for the GPU: the line, the offers, the question to the holder
 replace.py   room is made for another model, and given back when it fails
 down.py      bring down

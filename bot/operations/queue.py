@@ -11,6 +11,7 @@ import structlog
 from bot.clients.workload import GpuUser
 from bot.domain import Lease, Operation, Plan, Status, Waiting
 from bot.lease import GpuBusy
+from bot.operations import questions
 from bot.operations.life import NotAllowed, enqueue, hand_over_soon, insist, present, show, tell_end
 from bot.operations.reconcile import rebuild
 from bot.policy import approval_stands, may_cancel, may_keep
@@ -184,8 +185,8 @@ async def ask_holder(svc: Services, op_id: str, actor: str) -> str:
     if lease is None or lease.fence != op.waiting.fence:
         raise NotAllowed(f"{code(op.waiting.model)} has changed hands meanwhile; the card is brought up to date.")
     view = please_release(op, lease, actor)
-    await svc.slack.post(f"ask:{op.id}:{lease.fence}", op.request.channel, view)
-    await svc.slack.post(f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
+    await questions.ask(svc, lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
+    await questions.ask(svc, lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
     return f"<@{lease.holder}> is asked, here and personally."
 
 
@@ -199,9 +200,7 @@ async def not_now(svc: Services, op_id: str, actor: str) -> str:
     until = f" until {clock(lease.ends)}" if lease.ends else ""
     said = f"🙅 <@{actor}> still needs {code(lease.model)}{until}; {code(op.request.model)} waits."
     await svc.slack.post(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(said))
-    for key in (f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm"):
-        asked = await svc.slack.post(key, op.request.channel, lines(said))
-        await svc.slack.update(asked, lines(said))
+    await questions.settle(svc, lease.op, said, keys=(f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm"))
     return said
 
 

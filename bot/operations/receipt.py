@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from bot.domain import Bill, Lease, Node, cost
 from bot.durations import show_duration
+from bot.operations import questions
 from bot.operations.life import show
 from bot.report import letters, picture, weekly
 from bot.services import Services
@@ -65,6 +66,7 @@ async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: N
             tokens=session.tokens if session else 0,
         )
         await svc.sessions.keep_bill(bill)
+    await questions.settle(svc, lease.op)
     if bill.gone is None and bill.node:
         await svc.docket.add("settle_bill", key=f"bill:{bill.fence}")(bill.fence)
     return receipt(bill)

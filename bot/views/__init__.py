@@ -10,9 +10,9 @@ modals.py    the forms
 
 from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
 from bot.views.card import APPROVE, ASK_HOLDER, BECAUSE, CANCEL, DENY, LEAVE, QUEUE, REPLACE, ROLL_OUT, card, thread
-from bot.views.gpu import ADOPT, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
+from bot.views.gpu import ADOPT, END_USE, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
 from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
-from bot.views.reminder import BRING_DOWN, BRING_UP, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
+from bot.views.reminder import BRING_DOWN, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
 from bot.views.text import clock, code, escape, inline, moment, money, person, unmarked
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "BECAUSE",
     "BECAUSE_FORM",
     "BRING_DOWN",
-    "BRING_UP",
     "CANCEL",
     "DENY",
+    "END_USE",
     "KEEP",
     "KEEP_UNTIL",
     "LEAVE",

@@ -135,7 +135,7 @@ def _digest(value: object) -> str:
 
 
 def _headline(op: Operation) -> str:
-    state = str(op.status).capitalize()
+    state = op.status[:1].upper() + op.status[1:]
     if not op.status.final and op.failure:
         state = "Being undone, because it went wrong"
     elif not op.status.final and op.cancelled_by:
@@ -320,7 +320,7 @@ def _choices(op: Operation, waiting: Waiting) -> list[Block]:
     leave = button("Leave the queue", LEAVE, op.id)
     take = [button("Take it", TAKE, op.id, "primary")] if waiting.offer else []
     approve = [button("Approve", APPROVE, op.id), button("Deny", DENY, op.id, "danger")]
-    return [*take, *approve, *ask, *(replace if waiting.fence and not waiting.offer else []), leave]
+    return [*take, *approve, *([] if waiting.offer else [*ask, *(replace if waiting.fence else [])]), leave]
 
 
 def _because(op: Operation, *verbs: str) -> Block:
@@ -342,12 +342,14 @@ def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
 def _no_return(op: Operation, op_id: str) -> str:
     """Until when `Cancel` works."""
     match op.request.kind:
+        case _ if op.status is Status.WAITING:
+            until = ""
         case Kind.GPU_UP:
-            until = "Cancel works while it boots; after that, `/gpu down`."
+            until = "Cancel works while it boots; after that, `/gpu down`"
         case _ if _is_blocked(op):
-            until = "Cancel stops waiting; the change stays merged."
+            until = "Cancel stops waiting; the change stays merged"
         case kind if kind.changes:
-            until = "Cancel works until the merge; after that, a revert."
+            until = "Cancel works until the merge; after that, a revert"
         case _:
             until = ""
     return f"{until} · Operation {op_id}".removeprefix(" · ")

@@ -55,7 +55,10 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding], now: 
         ("GPU memory", f"{endpoint.gpu_utilization:g} of it" if endpoint.gpu_utilization else ""),
         ("Volume", f"{code(endpoint.pvc_name)}, {inline(endpoint.pvc_size, 20)}" if endpoint.pvc_name else ""),
         ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "by Argo CD itself"),
-        ("Contract", f"⚠️ {len(findings)} disagreements: `/model check {endpoint.name}`" if findings else "all agree"),
+        (
+            "Contract",
+            f"⚠️ {len(findings)} disagreements: `/model check {endpoint.name}`" if findings else "all pieces agree",
+        ),
     ]
     lines = [f"{_ICON[each.state]} *{inline(endpoint.name, 80)}* at {code(commit[:10])}"]
     return "\n".join([*lines, *(f"*{label}*: {text}" for label, text in rows if text)])
@@ -92,13 +95,14 @@ def _price(endpoint: ModelEndpoint) -> str:
     """Dollars for a million tokens, as prices are compared; in and out."""
     if not endpoint.price_in:
         return "⚠️ no price"
-    given = [_per_million(text) for text in (endpoint.price_in, endpoint.price_out) if text]
-    return f"{' / '.join(given)} per million tokens"
+    out = f" in, {_per_million(endpoint.price_out)} out" if endpoint.price_out else ""
+    return f"{_per_million(endpoint.price_in)}{out} per million tokens"
 
 
 def _per_million(price: str) -> str:
     try:
-        return f"${float(price) * 1e6:.3g}"
+        usd = float(price) * 1e6
+        return f"${usd:.2f}" if usd >= 0.01 else f"${usd:.3g}"
     except ValueError:
         return f"⚠️ {inline(price, 20)} is no number"
 

@@ -5,14 +5,18 @@ from bot.views.blocks import View, actions, button, section
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, person
 
-ADOPT, NOT_NOW, TAKE, PASS_ON = "adopt", "not_now", "take", "pass_on"
+NOT_NOW, TAKE, PASS_ON = "not_now", "take", "pass_on"
+ADOPT, END_USE = "adopt", "end_use"
+"""The buttons about a use without a lease, so without an operation: their value is the workload's name."""
 
 
 def offered(op: Operation, approved: bool) -> View:
     """The personal offer of the free GPU to who is next."""
     until = f" until {clock(op.waiting.offer)}" if op.waiting and op.waiting.offer else ""
     then = "It is approved, so it starts at once." if approved else "It still needs its approval."
-    line = f"🎟️ {person(op.request.actor)} it is your turn: the GPU is yours for {code(op.request.model)}{until}. {then}"
+    line = (
+        f"🎟️ {person(op.request.actor)}, it is your turn: the GPU is yours for {code(op.request.model)}{until}. {then}"
+    )
     buttons = [button("Take it", TAKE, op.id, "primary"), button("Pass on", PASS_ON, op.id)]
     return View(text=f"The GPU is yours for {inline(op.request.model, 100)}", blocks=[section(line), actions(*buttons)])
 
@@ -21,10 +25,10 @@ def please_release(op: Operation, lease: Lease, asker: str) -> View:
     """The question to the holder whether the GPU could be free earlier."""
     why = f" because {inline(op.request.reason, 300)}" if op.request.reason else ""
     line = (
-        f"🙏 {person(lease.holder)} {person(asker)} asks whether {code(lease.model)} can go down:"
+        f"🙏 {person(lease.holder)}, {person(asker)} asks whether {code(lease.model)} can go down:"
         f" {code(op.request.model)} waits for the GPU{why}."
     )
-    buttons = [button("Bring it down", BRING_DOWN, lease.model, "primary"), button("Not now", NOT_NOW, op.id)]
+    buttons = [button("Bring it down", BRING_DOWN, lease.op, "primary"), button("Not now", NOT_NOW, op.id)]
     return View(text=f"Can {inline(lease.model, 100)} go down?", blocks=[section(line), actions(*buttons)])
 
 
@@ -39,7 +43,7 @@ def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
         line += " *Adopt* asks for its approval and gives it a lease."
     if ours:
         line += " *Bring down* ends it."
-        buttons.append(button("Bring down", BRING_DOWN, name, "danger"))
+        buttons.append(button("Bring down", END_USE, name, "danger"))
     else:
         line += " It is not Stoker's to scale: whoever runs it must end it."
     return View(

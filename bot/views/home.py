@@ -94,10 +94,10 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         told += [f"about {money(overview.spent[lease.model])} so far"] if lease.model in overview.spent else []
         told += [f"the lease ends at {clock(lease.ends)}"] if lease.ends else []
         lines += [" · ".join(told)] if told else []
-        down = button("Bring down", BRING_DOWN, lease.model, "danger")
+        down = button("Bring down", BRING_DOWN, lease.op, "danger")
         ask = f"{code(lease.model)} goes to zero, and whoever uses it gets errors."
         blocks.append(section("\n".join(lines)))
-        extend = [button("Extend …", HOME_EXTEND, lease.model)] if lease.ends else []
+        extend = [button("Extend …", HOME_EXTEND, lease.op)] if lease.ends else []
         blocks.append(actions(*extend, confirmed(down, "Bring it down?", ask, "Bring down")))
     blocks += [
         section(f"🚨 {code(each)} uses the GPU, and nobody holds a lease for it.") for each in overview.strangers[:5]

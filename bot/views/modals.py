@@ -135,10 +135,9 @@ def extend_form(model: str, ends: datetime | None, longest: str) -> Block:
 
 
 class KeepUntil(BaseModel, frozen=True):
-    """What the form of *Keep until …* is about: a session, and the reminder that it answers."""
+    """What the form of *Keep until …* is about: an operation's session, and the reminder that it answers."""
 
-    model: str
-    fence: int
+    op: str
     message: Message
 
 
@@ -156,7 +155,7 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
         },
     }
     asked = section(f"How long shall {code(lease.model)} stay up although nobody uses it?{ends}")
-    about = KeepUntil(model=lease.model, fence=lease.fence, message=message).model_dump_json()
+    about = KeepUntil(op=lease.op, message=message).model_dump_json()
     return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
 
 

@@ -7,7 +7,8 @@ from bot.durations import show_duration
 from bot.views.blocks import View, actions, button, section
 from bot.views.text import clock, code, inline, money, person
 
-BRING_UP, BRING_DOWN, KEEP, KEEP_UNTIL = "bring_up", "bring_down", "keep", "keep_until"
+BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
+"""The buttons about a session; their value is the operation that claimed its lease."""
 
 
 def busy_line(lease: Lease, now: datetime) -> str:
@@ -23,15 +24,14 @@ def reminder(lease: Lease, idle: str, cost_usd: float, *, down_in: str, down_at:
     `keep` is how long the button keeps it; empty when it has been kept as often as it may be.
     """
     text = f"{inline(lease.model, 100)} has been idle for {idle}"
-    line = f"{person(lease.holder)} {code(lease.model)} has been idle for {idle}; that cost {money(cost_usd)}."
+    line = f"{person(lease.holder)}, {code(lease.model)} has been idle for {idle}; that cost {money(cost_usd)}."
     if last:
         line = f"⏳ {line}\n*It goes down at {down_at}*, in {down_in}, unless you keep it or somebody uses it."
     else:
         line = f"💤 {line} Without an answer I bring it down in {down_in}."
-    buttons = [button("Bring down", BRING_DOWN, lease.model, "primary")]
+    buttons = [button("Bring down", BRING_DOWN, lease.op, "primary")]
     if keep:
-        value = f"{lease.model}:{lease.fence}"
-        buttons += [button(f"Keep {keep}", KEEP, value), button("Keep until …", KEEP_UNTIL, value)]
+        buttons += [button(f"Keep {keep}", KEEP, lease.op), button("Keep until …", KEEP_UNTIL, lease.op)]
     return View(text=text, blocks=[section(line), actions(*buttons)])
 
 
@@ -39,11 +39,11 @@ def blind(lease: Lease, since: datetime, now: datetime) -> View:
     """Nobody can tell whether the model is used."""
     ends = f" It goes down when its lease ends, at {clock(lease.ends)}." if lease.ends else ""
     line = (
-        f"🙈 {person(lease.holder)} the metrics of {code(lease.model)} cannot be read for {show_duration(now - since)},"
+        f"🙈 {person(lease.holder)}, the metrics of {code(lease.model)} cannot be read for {show_duration(now - since)},"
         f" so I cannot tell whether anybody uses it and count it as in use.{ends}"
     )
     text = f"{inline(lease.model, 100)}: metrics cannot be read"
-    return View(text=text, blocks=[section(line), actions(button("Bring down", BRING_DOWN, lease.model, "primary"))])
+    return View(text=text, blocks=[section(line), actions(button("Bring down", BRING_DOWN, lease.op, "primary"))])
 
 
 def settled_reminder(text: str) -> View:

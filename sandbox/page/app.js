@@ -50,6 +50,8 @@ function draw() {
   $("home").hidden = !home;
   $("tabs").hidden = page.place === "channel";
   $("title").textContent = page.place === "channel" ? `# ${snap.channel.name}` : snap.users[snap.bot].real_name;
+  const to = page.place === "channel" ? `#${snap.channel.name}` : snap.users[snap.bot].real_name;
+  $("line").placeholder = `Message ${to} as @${snap.users[page.me].name}, or type / for a command`;
   $("topic").textContent = page.place === "channel" ? "One GPU for all of us. Ask Stoker before you light it." : "";
   if (home) drawHome(); else drawMessages($("messages"), inPlace(page.place), { openThread, intro: page.place === "channel" ? intro : null });
   $("thread").hidden = page.thread === null;
@@ -65,7 +67,6 @@ function drawPeople() {
   $("people").replaceChildren(legend, ...page.snap.people.map((id) => el("button", {
     type: "button", "aria-pressed": String(id === page.me), title: page.snap.users[id].real_name, onclick: () => become(id),
   }, avatar(id), "@" + page.snap.users[id].name)));
-  $("line").placeholder = `Message #${page.snap.channel.name} as @${page.snap.users[page.me].name}, or type / for a command`;
 }
 
 function drawHome() {

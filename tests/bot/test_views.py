@@ -10,6 +10,7 @@ from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull
 from bot.views import (
     KeepUntil,
     View,
+    blind,
     card,
     clock,
     escape,
@@ -163,7 +164,7 @@ def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
     """In the queue one may be approved early; when the GPU is offered it can be taken; nothing offers what is not there."""
     assert labels(card(waiting(), NOW)) == ["Queue", "Ask the holder", "Replace", "Cancel"]
     assert labels(card(waiting(ahead=1), NOW)) == ["Approve", "Deny", "Ask the holder", "Replace", "Leave the queue"]
-    offer = waiting(ahead=0, fence=0, offer=NOW)
+    offer = waiting(ahead=0, offer=NOW)  # the lease that was in its way is over
     assert labels(card(offer, NOW)) == ["Take it", "Approve", "Deny", "Leave the queue"]
     assert labels(card(waiting(fence=0), NOW)) == ["Queue", "Cancel"]
 
@@ -181,3 +182,26 @@ def test_only_what_stoker_may_scale_has_buttons() -> None:
     assert labels(unmanaged("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
     assert labels(unmanaged("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
     assert labels(unmanaged("Pod research/c", "c", ours=False, can_adopt=False)) == []
+
+
+def test_a_card_that_waits_names_the_gpu_and_promises_no_button_that_it_lacks() -> None:
+    """GPU is an abbreviation; a place in the queue is left, not cancelled."""
+    shown = str(card(waiting(ahead=1), NOW))
+    assert "Waiting for the GPU" in shown
+    assert "Cancel works" not in shown
+    assert "Operation abc123" in shown
+
+
+def test_the_buttons_about_a_session_carry_its_operation_and_nothing_else() -> None:
+    """The state is on the server: an old button cannot act on a later session of the same model."""
+    lease = a_lease("coder-chat")
+    asked = [
+        reminder(lease, "15 min", 0.2, down_in="45 min", down_at="04:00", last=False, keep="1 h"),
+        blind(lease, NOW, NOW),
+    ]
+    assert set().union(*map(values_of, asked)) == {lease.op}
+    assert values_of(please_release(waiting(), lease, "U2")) == {lease.op, "abc123"}
+
+
+def values_of(view: View) -> set[str]:
+    return {element["value"] for block in view.blocks for element in block.get("elements", [])}

@@ -65,7 +65,7 @@ def event(kind: str, **fields: Any) -> Payload:
 
 CHANGE = '{"verb": "add", "commit": "", "options": []}'
 ADVANCED_PAGE = '{"verb": "add", "commit": "", "options": [], "values": {}, "root": "V1"}'
-SESSION = '{"model": "coder-chat", "fence": 1, "message": {"channel": "C0GPUOPS", "ts": "1.1000"}}'
+SESSION = '{"op": "nothing", "message": {"channel": "C0GPUOPS", "ts": "1.1000"}}'
 PLACE = '{"channel": "C0GPUOPS", "thread": "1.1000"}'
 
 PAYLOADS: dict[str, Payload] = {
@@ -75,12 +75,11 @@ PAYLOADS: dict[str, Payload] = {
         action: click(action)
         for action in (views.APPROVE, views.ROLL_OUT, views.DENY, views.BECAUSE, views.CANCEL, views.ADOPT, *CHOICES)
     },
-    views.BRING_DOWN: click(views.BRING_DOWN, "coder-chat"),
-    views.KEEP: click(views.KEEP, "coder-chat:1"),
-    views.KEEP_UNTIL: click(views.KEEP_UNTIL, "coder-chat:1"),
+    views.END_USE: click(views.END_USE, "coder-chat"),
+    **{action: click(action) for action in (views.BRING_DOWN, views.KEEP, views.KEEP_UNTIL)},
     HOME_ADD: click(HOME_ADD),
     HOME_UP: click(HOME_UP),
-    HOME_EXTEND: click(HOME_EXTEND, "coder-chat"),
+    HOME_EXTEND: click(HOME_EXTEND),
     REVERT: click(REVERT),
     LET_IN: click(LET_IN),
     LET_IN_FORM: submission(LET_IN_FORM, "nothing")

@@ -74,6 +74,13 @@ class Town:
         return found
 
 
+async def eventually(true: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
     """Opens a town: `await town(speed=60, settings={"idle": {"remind_after": "4s"}})`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.telling import StepError
-from tests.journeys.conftest import Town
+from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
 pytestmark = pytest.mark.timeout(280)
@@ -81,7 +81,7 @@ async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> N
     await here.clicks("lead", "Approve")
     await here.sees("waiting for a node")
     here.world.break_("slack-429")
-    await _eventually(lambda: here.ready("coder-chat"))
+    await eventually(lambda: here.ready("coder-chat"))
     here.world.mend("slack-429")
     await here.sees("all smoke tests passed")
     assert len(here.messages("Bring up coder-chat")) == 1
@@ -103,9 +103,3 @@ def _branches(directory: Path) -> list[str]:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return out.stdout.split()
-
-
-async def _eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not true():
-            await asyncio.sleep(0.05)

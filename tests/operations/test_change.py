@@ -386,10 +386,10 @@ async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> N
     await platform.say("dev", "/model list")
     said = await platform.sees("3 endpoints")
     assert "held by @dev" in said
-    assert "$0.5 / $1.5 per million tokens" in said
+    assert "$0.50 in, $1.50 out per million tokens" in said
     assert "smoke test passed" in said
     await platform.say("dev", "/model show coder-chat")
-    assert "all agree" in await platform.sees("Alias for tenants")
+    assert "all pieces agree" in await platform.sees("Alias for tenants")
     await platform.say("dev", "/model check")
     await platform.sees("All pieces of the main branch")
     old, new = "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=another"

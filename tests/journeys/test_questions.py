@@ -1,0 +1,27 @@
+"""What the holder is asked, and what becomes of it."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.journeys.conftest import Town, eventually
+
+OpenTown = Callable[..., Awaitable[Town]]
+pytestmark = pytest.mark.timeout(280)
+
+
+async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTown) -> None:
+    """Two reminders and somebody's request: the newest can be answered, and when the model is down none can."""
+    idle = {"remind_after": "4s", "remind_every": "5s", "announce_before": "5s", "down_after": "20s"}
+    here = await town(speed=60, settings={"idle": idle})
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("all smoke tests passed")
+    await here.says("admin", "/gpu up coder-fim")
+    await here.clicks("admin", "Ask the holder")
+    await here.sees("has been idle", "dev")
+    await here.sees("It goes down at", "dev")
+    await eventually(lambda: len(here.messages("[Keep ")) == 1)
+    await here.sees("Receipt", "dev")
+    await eventually(lambda: here.messages("[Bring") == [])
+    assert not [text for text in here.world.workspace.now_visible("dev") if "[Bring" in text or "[Keep" in text]
