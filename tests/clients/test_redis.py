@@ -25,7 +25,7 @@ NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def server(directory: Path, *options: str, sentinel: bool = False) -> AsyncIterator[None]:
+async def server(directory: Path, *options: str, sentinel: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
     """A Redis-protocol server with these options, until the end of the block."""
     directory.mkdir(parents=True, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
@@ -33,7 +33,7 @@ async def server(directory: Path, *options: str, sentinel: bool = False) -> Asyn
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.kill()
