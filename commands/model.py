@@ -17,6 +17,8 @@ from commands.change import ask, open_form
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, Words, read
 from manifests import contract
+from manifests.fitting import fitted
+from manifests.tree import ManifestError, Tree
 
 _OPTIONS = (
     "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
@@ -143,9 +145,21 @@ async def _check(svc: Services, name: str | None) -> str:
     commit = await svc.repository.head()
     tree = await svc.repository.tree(commit)
     with plain_refusals():
-        findings = await asyncio.to_thread(contract.check, tree, svc.config.platform, name)
+        findings, guessed = await asyncio.to_thread(_checked, tree, svc.config.platform, name)
     found = [(each, await svc.github.file_url(commit, each.path, each.line)) for each in findings]
-    return disagreements(found, name or "", commit)
+    return disagreements(found, name or "", commit, guessed)
+
+
+def _checked(
+    tree: Tree, layout: contract.Layout, name: str | None
+) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
+    """What the check finds, and the settings that it had to take from the files, since the given ones lead nowhere."""
+    fitting = fitted(tree, layout)
+    findings = contract.check(tree, fitting, name)
+    if not findings and not contract.read_endpoints(tree, fitting):
+        raise ManifestError(f"The main branch has no endpoint in {layout.serving_dir}/: set platform.serving_dir.")
+    given = layout.model_dump()
+    return findings, {key: value for key, value in fitting.model_dump().items() if value != given[key]}
 
 
 async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | None:

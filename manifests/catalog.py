@@ -286,6 +286,12 @@ def _untested(rows: tuple[Row, ...]) -> str:
     return next((each for each in said if _UNTESTED.match(each)), "pending")
 
 
+def is_note_on(block: list[str], alias: str) -> bool:
+    """Whether a block of prose begins with `alias`, behind whatever marks it as an item, a heading or a footnote."""
+    first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
+    return re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first) is not None
+
+
 def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[str, str]:
     """Change the prose of the model catalog that begins with `alias`: list items, paragraphs, sections, footnotes."""
     text = tree.read(layout.model_catalog)
@@ -295,8 +301,7 @@ def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[
     lines = text.split(ending)
     kept: list[str] = []
     for block in blocks(lines):
-        first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
-        if not re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first):
+        if not is_note_on(block, alias):
             kept += block
             continue
         lead = re.match(r"\s*([-*+>]\s+|\d+\.\s+)?", block[0])

@@ -3,7 +3,7 @@
 import re
 
 from manifests.contract import read_endpoints
-from manifests.edit import find, value
+from manifests.edit import InvalidYaml, find, value
 from manifests.pieces import MODEL_FLAGS, Layout, locate, names, objects
 from manifests.tree import Tree
 
@@ -12,8 +12,15 @@ def fitted(tree: Tree, layout: Layout) -> Layout:
     """The layout with those of its defaults replaced that do not hold here and have one possible answer.
 
     For a checkout without a configuration; where there are several answers, the default stays and the check says what
-    it does not find.
+    it does not find. So it does where a file on the way is no YAML, which is a finding if the defaults lead to it.
     """
+    try:
+        return _fitted(tree, layout)
+    except InvalidYaml:
+        return layout
+
+
+def _fitted(tree: Tree, layout: Layout) -> Layout:
     found: dict[str, str] = {}
     for key, options in (
         ("environment", _environments(tree, layout)),

@@ -49,7 +49,7 @@ def edit_table(
         return {}
     ending = "\r\n" if "\r\n" in text else "\n"
     lines = text.split(ending)
-    for rows in _tables(lines):
+    for rows in tables(text):
         row = next((each for each in rows if each.names(name)), None)
         if row is not None:
             changed = edit(row, rows)
@@ -58,8 +58,10 @@ def edit_table(
     return {}
 
 
-def _tables(lines: list[str]) -> list[tuple[Row, ...]]:
-    tables: list[tuple[Row, ...]] = []
+def tables(text: str) -> list[tuple[Row, ...]]:
+    """The rows of each table, heads left out."""
+    lines = text.splitlines()
+    found: list[tuple[Row, ...]] = []
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
     for number, line in enumerate([*lines, ""]):
@@ -69,9 +71,9 @@ def _tables(lines: list[str]) -> list[tuple[Row, ...]]:
             rows.append(Row(number, _cells(line), columns))
         elif not line.startswith("|"):
             if rows:
-                tables.append(tuple(rows))
+                found.append(tuple(rows))
             columns, rows = (), []
-    return tables
+    return found
 
 
 def _cells(line: str) -> tuple[str, ...]:
@@ -88,4 +90,13 @@ def blocks(lines: list[str]) -> list[list[str]]:
             found.append([line])
         else:
             found[-1].append(line)
+    return found
+
+
+def numbered_blocks(text: str) -> list[tuple[int, list[str]]]:
+    """The blocks of a document with the line, counted from 1, on which each begins."""
+    found, line = [], 1
+    for block in blocks(text.splitlines()):
+        found.append((line, block))
+        line += len(block)
     return found

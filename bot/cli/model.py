@@ -308,10 +308,7 @@ def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     own = checkout / OWN_CONFIG
     if own.is_file():
         return load_tool_settings(own)
-    try:
-        platform = fitted(Checkout(checkout), settings.config.platform)
-    except ManifestError:  # a file that is no YAML is a finding, if the defaults lead to it
-        return settings
+    platform = fitted(Checkout(checkout), settings.config.platform)
     return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
 
 

@@ -1,6 +1,6 @@
 """What is said about endpoints: the list, one of them, and where its pieces disagree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -64,9 +64,14 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding], now: 
     return "\n".join([*lines, *(f"*{label}*: {text}" for label, text in rows if text)])
 
 
-def disagreements(found: Sequence[tuple[Finding, str]], about: str, commit: str) -> str:
-    """What `check` found, each with the address of its line."""
+def disagreements(
+    found: Sequence[tuple[Finding, str]], about: str, commit: str, guessed: Mapping[str, str] | None = None
+) -> str:
+    """What `check` found, each with the address of its line; and which settings it had to read from the files."""
     where = f"{code(about) if about else 'the main branch'} at {code(commit[:10])}"
+    if guessed:
+        settings = ", ".join(code(f"platform.{key}: {value}") for key, value in guessed.items())
+        where += f", read with {settings} (as its files say: set that in the configuration, or nothing else finds them)"
     if not found:
         return f"✅ All pieces of {where} agree."
     rows = [f"⚠️ *{len(found)} disagreement{'s' if len(found) > 1 else ''}* in {where}"]

@@ -5,7 +5,7 @@ No CI of a platform notices most of these faults, and each of them is an outage,
 
 from manifests.edit import InvalidYaml
 from manifests.pieces import Layout, Pieces, locate, names, require
-from manifests.rules import argo, gateway, workload
+from manifests.rules import argo, gateway, lists, workload
 from manifests.rules.finding import RULES, Finding, Rule, reference
 from manifests.tree import Tree, without
 
@@ -40,4 +40,7 @@ def _check(tree: Tree, layout: Layout, name: str | None) -> list[Finding]:
         found += workload.check(tree, layout, pieces)
         found += gateway.check(layout, pieces)
         found += argo.check(tree, layout, pieces)
+        found += lists.check(tree, layout, pieces)
+    if name is None:
+        found += lists.check_words(tree, layout)
     return found + gateway.check_aliases(tree, layout, every if name else None)

@@ -1,10 +1,9 @@
-"""The rules of Argo CD: the Application, the cost gate, the group, and the lists of what people sync by hand."""
+"""The rules of Argo CD: the Application, the cost gate, the group."""
 
 from collections.abc import Iterator
 
 from ruamel.yaml.nodes import Node
 
-from manifests import catalog
 from manifests.edit import find, items, scalar, value
 from manifests.groups import feature, groups
 from manifests.pieces import Layout, Located, Pieces, source_paths
@@ -22,7 +21,6 @@ def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     yield from _identity(layout, pieces, app)
     if pieces.gpu:
         yield from _cost_gate(pieces, app)
-    yield from _manual(tree, layout, pieces, app)
     yield from _group(tree, layout, pieces, app)
 
 
@@ -61,22 +59,6 @@ def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:
 
 def _ignores_replicas(difference: Node) -> bool:
     return "/spec/replicas" in (value(each) for each in items(find(difference, "jsonPointers")))
-
-
-def _manual(tree: Tree, layout: Layout, pieces: Pieces, app: Located) -> Iterator[Finding]:
-    words = catalog.manual_apps(tree, layout)
-    if words is None:
-        return
-    line, listed = words
-    manual = find(app.node, "spec", "syncPolicy", "automated") is None
-    if (manual or pieces.gpu) and pieces.name not in listed:
-        message = f"manual_apps lacks {pieces.name}: waiting for it never ends"
-        fix = f"add {pieces.name}"
-        yield Finding(rule="manual-apps-missing", path=layout.wait_script, line=line, message=message, fix=fix)
-    if not manual and not pieces.gpu and pieces.name in listed:
-        message = f"manual_apps names {pieces.name}, which syncs by itself: nobody waits for it"
-        fix = f"remove {pieces.name}"
-        yield Finding(rule="manual-apps-surplus", path=layout.wait_script, line=line, message=message, fix=fix)
 
 
 def _group(tree: Tree, layout: Layout, pieces: Pieces, app: Located) -> Iterator[Finding]:

@@ -151,6 +151,35 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "manual-apps-surplus": Rule(
             "no automated Application is in `manual_apps`", "nobody waits for it", "remove the word"
         ),
+        "manual-apps-unknown": Rule(
+            "each word of `manual_apps` is an Application", "an Application of that name is not waited for", "remove it"
+        ),
+        "manual-table-missing": Rule(
+            "the table of what is synced by hand names each manual-sync endpoint",
+            "whoever brings the platform up leaves it out",
+            "add its row",
+        ),
+        "manual-table-surplus": Rule(
+            "that table names no endpoint that syncs by itself", "somebody syncs it for nothing", "remove the row"
+        ),
+        "catalog-model": Rule(
+            "the model catalog's row names the model that the endpoint serves (an endpoint need not have a row)",
+            "tenants choose by what is not true",
+            "write the model that is served",
+        ),
+        "catalog-context": Rule(
+            "its context is the engine's `--max-model-len`",
+            "tenants' longer requests are refused",
+            "write the engine's number",
+        ),
+        "catalog-cost": Rule(
+            "its prices are those that LiteLLM counts", "tenants reckon with other bills", "write LiteLLM's prices"
+        ),
+        "catalog-note": Rule(
+            "a note below the catalog that begins with an alias speaks of the model that it serves",
+            "tenants choose by what is not true",
+            "make the note true, or remove it",
+        ),
         "group-disabled": Rule(
             "the group of an endpoint that tenants can call is switched on",
             "its Application does not exist and the alias answers nothing",

@@ -17,6 +17,8 @@ APPLICATION = "clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml"
 GROUPS = "clusters/ai-dev/groups.generated.yaml"
 CONFIG = "environments/ai-dev/config.yaml"
 VALUES = "platform/litellm/values.yaml"
+CATALOG = "docs/public/reference/model-catalog.md"
+GUIDE = "docs/public/guides/staged-bring-up.md"
 WAIT = "scripts/wait-profile.sh"
 LABEL = "app.kubernetes.io/name: coder-chat"
 
@@ -92,6 +94,33 @@ FAULTS = [
         WAIT,
         'manual_apps="coder-chat coder-fim"',
         'manual_apps="coder-chat coder-fim embeddings"',
+    ),
+    ("manual-apps-unknown", WAIT, 'manual_apps="coder-chat coder-fim"', 'manual_apps="coder-chat coder-fim coder-old"'),
+    (
+        "manual-table-missing",
+        GUIDE,
+        "| `coder-fim` | coding-assistant | 1 GPU | `/v1/models` lists the served name |\n",
+        "",
+    ),
+    (
+        "manual-table-surplus",
+        GUIDE,
+        "\n\nThere is one GPU",
+        "\n| `embeddings` | embeddings | nothing | answers |\n\nThere is one GPU",
+    ),
+    ("catalog-model", CATALOG, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"),
+    ("catalog-model", CATALOG, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "Qwen2.5-Coder-14B-Instruct (AWQ)"),
+    ("catalog-model", CATALOG, "Qwen/Qwen2.5-Coder-1.5B", "Qwen2.5-Coder-1.5B (AWQ)"),
+    ("catalog-model", CATALOG, "BAAI/bge-base-en-v1.5", "BAAI/bge-large-en-v1.5"),
+    ("catalog-context", CATALOG, "| 16384 |", "| 32768 |"),
+    ("catalog-context", CATALOG, "| 8192 |", "| 16k |"),
+    ("catalog-cost", CATALOG, "$0.0000005 / $0.0000015", "$0.0000005 / $0.000005"),
+    ("catalog-cost", CATALOG, "$0.0000001 / –", "$0.0000002 / –"),
+    (
+        "catalog-note",
+        CATALOG,
+        "\nA GPU model answers",
+        "\n- `coder-chat` is Qwen2.5-Coder-14B-Instruct in 4 bits.\n\nA GPU model answers",
     ),
     ("group-disabled", CONFIG, "coding-assistant: true", "coding-assistant: false"),
     (
@@ -180,6 +209,43 @@ def test_the_line_is_the_line_of_the_fault(platform: Files, layout: Layout) -> N
     (finding,) = check(tree, layout)
     assert (tree.read(CHAT) or "").splitlines()[finding.line - 1] == stale
     assert finding.fix == "stage Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        (CATALOG, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "Qwen2.5-Coder-7B-Instruct (4 bits)"),
+        (CATALOG, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "[Qwen 2.5 Coder](https://huggingface.co/Qwen)"),
+        (CATALOG, "| 16384 |", "| 16k |"),
+        (CATALOG, "| 16384 |", "| 16,384 |"),
+        (CATALOG, "| 16384 |", "| as the GPU has room |"),
+        (CATALOG, "$0.0000005 / $0.0000015", "$0.50 / $1.50 per 1M"),
+        (CATALOG, "$0.0000005 / $0.0000015", "5e-7 / 1.5e-6"),
+        (CATALOG, "$0.0000005 / $0.0000015", "free this quarter"),
+        (CATALOG, "\nA GPU model answers", "\n- `coder-chat` (7B) beats its 3B sibling.\n\nA GPU model answers"),
+        (
+            CATALOG,
+            "\nA GPU model answers",
+            "\n- `coder-chat` is Qwen2.5-Coder-7B, half of Qwen2.5-Coder-14B.\n\nA GPU model answers",
+        ),
+        (GUIDE, "| `coder-chat` | coding", "| [coder-chat](../x.md) | coding"),
+        (GUIDE, "| `coder-chat` |", "| coder-chat, coder-fim |"),
+    ],
+)
+def test_a_list_in_other_words_is_left_alone(platform: Files, layout: Layout, path: str, old: str, new: str) -> None:
+    """People write a model by its short name, a context in thousands, a price a million tokens."""
+    assert check(planted(platform, path, old, new), layout) == ()
+
+
+def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout) -> None:
+    """Nor need there be a catalog, a guide or a word list at all."""
+    row = next(line for line in (platform.read(CATALOG) or "").splitlines() if line.startswith("| `coder-fim`"))
+    assert check(planted(platform, CATALOG, f"{row}\n", ""), layout) == ()
+    lists = {CATALOG, GUIDE, WAIT}
+    assert (
+        check(Files({each: platform.read(each) or "" for each in platform.files("") if each not in lists}), layout)
+        == ()
+    )
 
 
 def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> None:

@@ -376,6 +376,17 @@ async def test_up_proves_the_roll_out_and_banks_the_fire(platform: Platform) -> 
     assert deployment["spec"]["replicas"] == 0
 
 
+async def test_a_check_with_the_wrong_settings_says_so(tmp_path: Path, redis_url: str) -> None:
+    """Finding no endpoint would be agreeing with everything: it reads what the files say, and names the settings."""
+    async with opened(tmp_path, redis_url, settings={"platform": {"serving_dir": "models"}}) as it:
+        await it.say("dev", "/model check")
+        said = await it.sees("All pieces of the main branch")
+        assert "read with platform.serving_dir: serving" in said
+        await pushes(it, "main", "serving/coder-chat/deployment.yaml", "  replicas: 0", "  replicas: 1")
+        await it.say("lead", "/model check")
+        assert "serving/coder-chat/deployment.yaml:" in await it.sees("1 disagreement", user="lead")
+
+
 async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> None:
     """And `show`, `check` and `smoke` say the rest, with links that lead somewhere."""
     await platform.say("dev", "/model smoke coder-chat")

@@ -1,0 +1,157 @@
+"""The rules of what people read and scripts go by: the model catalog, and the lists of what is synced by hand.
+
+A platform need not have any of these places, and an endpoint need not be in the catalog. What stands there must be
+true, though; a cell in words of its own is left alone, and only a plain contradiction is a finding.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+from manifests import catalog
+from manifests.edit import find, value
+from manifests.groups import is_partial
+from manifests.markdown import Row, numbered_blocks, tables
+from manifests.pieces import Layout, Pieces, applications
+from manifests.rules.finding import Finding
+from manifests.tree import Tree
+from manifests.wording import Words
+
+_FORMATS = ("AWQ", "GPTQ", "FP8")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
+    """What the lists say of one endpoint, and should not."""
+    yield from _catalog(tree, layout, pieces)
+    yield from _manual(tree, layout, pieces)
+
+
+def check_words(tree: Tree, layout: Layout) -> Iterator[Finding]:
+    """Words of `manual_apps` that name nothing any more."""
+    words = catalog.manual_apps(tree, layout)
+    if words is None or is_partial(tree, layout):
+        return
+    line, listed = words
+    known = {value(each.node, "metadata", "name") for each in applications(tree, layout)}
+    for word in listed:
+        if word not in known and not _is_named(tree, layout, word):
+            message = f"manual_apps names {word}, and no manifest does"
+            yield _finding("manual-apps-unknown", layout.wait_script, line, message, f"remove {word}")
+
+
+def _is_named(tree: Tree, layout: Layout, word: str) -> bool:
+    """Whether any manifest holds the word: an Application may be made by a template."""
+    whole = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
+    manifests = (path for path in tree.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
+    return any(path != layout.wait_script and whole.search(tree.read(path) or "") for path in manifests)
+
+
+def _catalog(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
+    text = tree.read(layout.model_catalog)
+    if text is None or pieces.entry is None:
+        return
+    alias, path, model = pieces.entry.alias, layout.model_catalog, pieces.model.value
+    row = next((row for rows in tables(text) for row in rows if row.names(alias)), None)
+    if row is not None:
+        yield from _model(path, row, alias, model)
+        yield from _context(path, row, alias, pieces)
+        yield from _cost(path, row, alias, pieces)
+    for number, block in numbered_blocks(text):
+        if catalog.is_note_on(block, alias) and (said := _another(" ".join(block), model)):
+            message = f"the note on {alias} speaks of {said}, and it serves {model}"
+            yield _finding("catalog-note", path, number, message, f"write it of {model}, or remove it")
+
+
+def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
+    cell = row.cell("model")
+    said = _another(cell, model)
+    formats = [each for each in _FORMATS if re.search(rf"\b{each}\b", cell)]
+    if not said and formats and not any(each in model.upper() for each in formats):
+        said = f"a model in {formats[0]}"
+    if said:
+        message = f"the catalog has {alias} serve {said}, and it serves {model}"
+        yield _finding("catalog-model", path, row.line + 1, message, f"write {model}")
+
+
+def _another(text: str, model: str) -> str:
+    """The model of the same family, or of the same owner's naming, that a text names in place of this one; "" for none."""
+    words = Words(endpoint="", hf_id=model, served_name="")
+    named = re.findall(r"(?<![\w./:-])[A-Za-z][\w-]*/[A-Za-z][\w.-]*[\w](?![\w/])", text)
+    full = [each for each in named if re.search(r"\d", each)]
+    if any(each.lower() == model.lower() for each in full):
+        return ""
+    siblings = re.findall(rf"(?i)(?<![\w.]){re.escape(words.family)}-(\d+(?:\.\d+)?[BM])(?!\w)", text)
+    if siblings and words.sizes and not words.sizes & {each.lower() for each in siblings}:
+        return f"{words.family}-{siblings[0]}"
+    owner = model.partition("/")[0].lower()
+    other = [each for each in full if each.partition("/")[0].lower() == owner]
+    return other[0] if other else ""
+
+
+def _context(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
+    flag, cell = pieces.flag("--max-model-len"), row.cell("context")
+    said = re.fullmatch(r"`?(\d[\d,_ ]*\d|\d+)\s?([kK])?( tokens)?`?", cell)
+    if flag is None or not flag.value.isdecimal() or said is None:
+        return
+    number, wanted = int(re.sub(r"\D", "", said[1])), int(flag.value)
+    if wanted not in ((number * 1000, number * 1024) if said[2] else (number,)):
+        message = f"the catalog gives {alias} a context of {cell}, and the engine has {wanted}"
+        yield _finding("catalog-context", path, row.line + 1, message, f"write {wanted}")
+
+
+def _cost(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
+    """In whichever unit the cell has them: dollars per token, thousand or million."""
+    params = find(pieces.entry.node, "litellm_params") if pieces.entry else None
+    prices = [value(params, key) for key in ("input_cost_per_token", "output_cost_per_token")]
+    if not all(_NUMBER.fullmatch(each) for each in prices if each):
+        return  # what is no number is a finding of its own
+    wanted = [Decimal(each) for each in prices if each and Decimal(each)]
+    held = [Decimal(each) for each in _NUMBER.findall(row.cell("cost"))]
+    if not wanted or len(held) < len(wanted):
+        return
+    if not any(all(each * unit in held for each in wanted) for unit in (1, 1000, 1_000_000)):
+        message = f"the catalog gives other prices of {alias} than LiteLLM counts: {row.cell('cost')}"
+        fix = " / ".join(f"${each:f}" for each in wanted)
+        yield _finding("catalog-cost", path, row.line + 1, message, f"write {fix} per token")
+
+
+def _manual(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
+    """The word list that `make wait` goes by, and the table that people bring a platform up with."""
+    app = pieces.application
+    if app is None:
+        return
+    manual = find(app.node, "spec", "syncPolicy", "automated") is None
+    words = catalog.manual_apps(tree, layout)
+    if words is not None:
+        line, listed = words
+        if (manual or pieces.gpu) and pieces.name not in listed:
+            message = f"manual_apps lacks {pieces.name}: waiting for it never ends"
+            yield _finding("manual-apps-missing", layout.wait_script, line, message, f"add {pieces.name}")
+        if not manual and not pieces.gpu and pieces.name in listed:
+            message = f"manual_apps names {pieces.name}, which syncs by itself: nobody waits for it"
+            yield _finding("manual-apps-surplus", layout.wait_script, line, message, f"remove {pieces.name}")
+    text = tree.read(layout.bring_up_guide) or ""
+    table = _manual_table(tree, layout, text)
+    row = next((row for row in table if row.names(pieces.name)), None)
+    if table and (manual or pieces.gpu) and not re.search(rf"(?<![\w.-]){re.escape(pieces.name)}(?![\w-])", text):
+        message = f"the table of what is synced by hand lacks {pieces.name}"
+        fix = f"add a row for {pieces.name}"
+        yield _finding("manual-table-missing", layout.bring_up_guide, table[-1].line + 1, message, fix)
+    if row is not None and not manual and not pieces.gpu:
+        message = f"{pieces.name} stands among what is synced by hand, and syncs by itself"
+        yield _finding("manual-table-surplus", layout.bring_up_guide, row.line + 1, message, "remove the row")
+
+
+def _manual_table(tree: Tree, layout: Layout, text: str) -> tuple[Row, ...]:
+    """The table with a row for an Application that is synced by hand; none where a guide has no such table."""
+    by_hand = {
+        value(app.node, "metadata", "name")
+        for app in applications(tree, layout)
+        if find(app.node, "spec", "syncPolicy", "automated") is None
+    }
+    return next((rows for rows in tables(text) if any(row.names(name) for row in rows for name in by_hand)), ())
+
+
+def _finding(rule: str, path: str, line: int, message: str, fix: str) -> Finding:
+    return Finding(rule=rule, path=path, line=line, message=message, fix=fix)
