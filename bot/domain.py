@@ -25,6 +25,7 @@ class Kind(StrEnum):
     MODEL_REMOVE = "model remove"
     MODEL_REVERT = "model revert"
     MODEL_SMOKE = "model smoke"
+    MODEL_BENCH = "model bench"
 
     @property
     def changes(self) -> bool:
@@ -34,7 +35,7 @@ class Kind(StrEnum):
     @property
     def approved(self) -> bool:
         """Whether it may need somebody's approval before it runs."""
-        return self not in (Kind.GPU_DOWN, Kind.MODEL_SMOKE)
+        return self not in (Kind.GPU_DOWN, Kind.MODEL_SMOKE, Kind.MODEL_BENCH)
 
 
 class Status(StrEnum):

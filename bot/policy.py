@@ -113,6 +113,13 @@ def may_keep(holder: str, actor: str, people: People) -> Verdict:
     return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can keep it.")
 
 
+def may_bench(holder: str, actor: str, people: People) -> Verdict:
+    """A benchmark takes the model from whoever works with it, so it is for the holder and for those who answer for the GPU."""
+    if actor == holder or actor in people.approvers | people.admins:
+        return ALLOW
+    return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can load the model with a benchmark.")
+
+
 def may_examine(actor: str, people: People) -> Verdict:
     if actor in people.admins:
         return ALLOW

@@ -24,6 +24,7 @@ from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
 from bot.clients.http import only
 from bot.clients.huggingface import HuggingFace
+from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
 from bot.clients.prometheus import Prometheus
 from bot.clients.redis import AnyRedis, Password, opened, with_retry
@@ -57,6 +58,7 @@ class Services:
     slack: Slack
     argocd: ArgoCD
     cluster: Cluster
+    jobs: Jobs
     vllm: VLLM
     prometheus: Prometheus | None
     litellm: LiteLLM
@@ -129,6 +131,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             slack=slack,
             argocd=ArgoCD(api, config.argocd.namespace),
             cluster=cluster,
+            jobs=Jobs(api, config.platform.namespace),
             vllm=VLLM(http, settings.vllm_url_template),
             prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
             litellm=LiteLLM(http, settings.litellm_url, master_key),

@@ -6,6 +6,7 @@ layout from the YAML file named by `STOKER_CONFIG`. A wrong one stops the start 
 """
 
 import os
+import re
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -213,6 +214,42 @@ class Engine(_Section):
     )
 
 
+class Bench(_Section):
+    image: str = Field(
+        default="",
+        description="GuideLLM's image (0.8), pinned by its digest, e.g. `ghcr.io/vllm-project/guidellm@sha256:…`; with"
+        " it there is `/model bench`, and the bot's Role needs the rights on Jobs that the chart then grants.",
+    )
+    concurrency: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(
+        default=(1, 4, 16), min_length=1, max_length=8, description="How many requests at a time, one measurement each."
+    )
+    each: Duration = Field(default=parse_duration("30s"), description="How long each of them is kept up.")
+    prompt_tokens: int = Field(default=256, ge=1, description="Length of the prompts, which are made up.")
+    output_tokens: int = Field(default=128, ge=1, description="Length of the answers.")
+    limit: Duration = Field(
+        default=parse_duration("20m"),
+        description="After this Kubernetes ends the Job, whose first start on a node pulls the image.",
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _pinned(cls, image: str) -> str:
+        if image and not re.fullmatch(r"[^\s@]+@sha256:[0-9a-f]{64}", image):
+            raise ValueError(f"“{image}” is not pinned; write NAME@sha256: and the 64 digits of the image's digest")
+        return image
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.limit <= self.lasts:
+            raise ValueError("limit must be longer than `each` for every number in concurrency")
+        return self
+
+    @property
+    def lasts(self) -> timedelta:
+        """The measurements alone, without the start of the Job."""
+        return len(self.concurrency) * self.each
+
+
 class Audit(_Section):
     keep: Duration = Field(default=parse_duration("365d"), description="How long an entry of the audit log is kept.")
 
@@ -230,6 +267,7 @@ class Config(_Section):
     argocd: ArgoSection = ArgoSection()
     litellm: Gateway = Gateway()
     vllm: Engine = Engine()
+    bench: Bench = Bench()
     audit: Audit = Audit()
     platform: Layout = Layout()
 

@@ -198,6 +198,15 @@ class Slack:
         return found, fresh
 
     async def _find(self, key: str, channel: str, thread: Message | None, since: datetime) -> Message | None:
+        channel, messages = await self._since(channel, thread, since)
+        for message in messages:
+            metadata = message.get("metadata") or {}
+            if metadata.get("event_type") == _EVENT and metadata.get("event_payload", {}).get("key") == key:
+                return Message(channel=channel, ts=message["ts"])
+        return None
+
+    async def _since(self, channel: str, thread: Message | None, since: datetime) -> tuple[str, list[dict[str, Any]]]:
+        """The messages since then, of a channel or of one thread in it, and the channel's id."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
             if channel.startswith(("U", "W")):
@@ -211,12 +220,7 @@ class Slack:
                 answer = await self._client.conversations_history(
                     channel=channel, oldest=oldest, include_all_metadata=True, limit=200
                 )
-        messages: list[dict[str, Any]] = answer.get("messages") or []
-        for message in messages:
-            metadata = message.get("metadata") or {}
-            if metadata.get("event_type") == _EVENT and metadata.get("event_payload", {}).get("key") == key:
-                return Message(channel=channel, ts=message["ts"])
-        return None
+        return channel, answer.get("messages") or []
 
     async def update(self, message: Message, view: View) -> None:
         with slack_errors("chat.update"):
@@ -237,11 +241,19 @@ class Slack:
         with slack_errors("views.update"):
             await self._client.views_update(view_id=view_id, view=form)
 
-    async def upload(self, channel: str, content: bytes, name: str, *, title: str, text: str) -> None:
+    async def upload(
+        self, channel: str, content: bytes, name: str, *, title: str, text: str, thread: Message | None = None
+    ) -> None:
         """Post a file with a text above it; `channel` is an id, as Slack asks here."""
         with slack_errors("files.completeUploadExternal"):
             await self._client.files_upload_v2(
-                channel=channel, content=content, filename=name, title=title, alt_txt=title, initial_comment=text
+                channel=channel,
+                content=content,
+                filename=name,
+                title=title,
+                alt_txt=title,
+                initial_comment=text,
+                thread_ts=thread.ts if thread else None,
             )
 
     async def upload_file(self, content: bytes, name: str, *, alt: str, note: Callable[[str], Awaitable[None]]) -> str:
@@ -274,6 +286,19 @@ class Slack:
         except SlackRefused as refused:
             if refused.code not in ("file_deleted", "file_not_found"):
                 raise
+
+    async def attach(self, key: str, thread: Message, content: bytes, name: str, *, title: str, text: str) -> None:
+        """Post a file below a message exactly once for `key`: an interrupted attempt is looked up by the file's name."""
+        noted = await self._store.intend_message(key, datetime.now(UTC))
+        if isinstance(noted, Message):
+            return
+        if noted is None or not await self._has_file(thread, name, since=noted):
+            await self.upload(thread.channel, content, name, title=title, text=text, thread=thread)
+        await self._store.note_message(key, thread)
+
+    async def _has_file(self, thread: Message, name: str, since: datetime) -> bool:
+        _, replies = await self._since(thread.channel, thread, since)
+        return any(file.get("name") == name for reply in replies for file in reply.get("files") or ())
 
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
         with slack_errors("views.publish"):

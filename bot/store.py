@@ -248,6 +248,12 @@ class Store:
                 await pipe.execute()
         return result
 
+    async def done(self, op_id: str, name: str, returns: type[T]) -> T | None:
+        """What a step returned that is finished; None where it is not, or is no longer remembered."""
+        with redis_errors():
+            noted = await self._redis.hget(f"{PREFIX}:op:{op_id}:steps", name)
+        return None if noted is None else TypeAdapter[T](returns).validate_json(noted)
+
     async def forget_step(self, op_id: str, name: str) -> None:
         with redis_errors():
             await self._redis.hdel(f"{PREFIX}:op:{op_id}:steps", name)

@@ -6,6 +6,7 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Kind, Request
+from bot.operations.bench import refuse_unmeasurable
 from bot.operations.endpoints import endpoint_states, known_endpoint
 from bot.operations.life import request
 from bot.operations.pulls import plain_refusals
@@ -71,6 +72,15 @@ TOPICS = (
         example="{any}",
         more="Directly and by its alias through the gateway; the result goes to the channel.",
     ),
+    Topic(
+        "bench",
+        "NAME",
+        "measure how fast the model is under load; its holder or an approver asks",
+        example="{gpu}",
+        more="A Job in the cluster loads the model with made-up prompts, 1, 4 and 16 at a time unless `bench.concurrency` says"
+        " otherwise. The table and a picture come below the card, and a button puts them into a pull request. It needs"
+        " `bench.image`, and it ends with the lease.",
+    ),
     Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
 )
 
@@ -107,6 +117,10 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
         case "smoke":
             await refuse_untestable(svc, _one(said))
             await request(svc, _request(svc, Kind.MODEL_SMOKE, said, command), command["trigger_id"])
+            return None
+        case "bench":
+            await refuse_unmeasurable(svc, command["user_id"], _one(said))
+            await request(svc, _request(svc, Kind.MODEL_BENCH, said, command), command["trigger_id"])
             return None
         case _:
             raise unknown("/model", said.verb, TOPICS)

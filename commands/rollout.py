@@ -1,4 +1,4 @@
-"""The buttons below a roll-out's card: take it back, let tenants' keys call a new alias."""
+"""The buttons below a card: take a roll-out back, let tenants' keys call a new alias, keep a benchmark's report."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from bot.domain import Kind, Request
 from bot.errors import BotError, Unavailable
 from bot.operations import keys
+from bot.operations.bench import keep_report
 from bot.services import Services
+from bot.views.bench import KEEP_REPORT
 from bot.views.modals import loading, stopped
 from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT, keys_form
 from bot.views.text import escape
@@ -28,6 +30,11 @@ def register(app: AsyncApp, svc: Services) -> None:
     async def asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
         await ack()
         await answered(respond, _open(svc, action["value"], body), urgent=True)
+
+    @app.action(KEEP_REPORT)
+    async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+        await ack()
+        await answered(respond, keep_report(svc, action["value"], body["user"]["id"]))
 
     @app.view(LET_IN_FORM)
     async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:

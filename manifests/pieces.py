@@ -34,6 +34,7 @@ class Layout(BaseModel, frozen=True, extra="forbid"):
     key_portal: str = "platform/key-portal/values.yaml"
     config: str = "environments/{environment}/config.yaml"
     groups_file: str = "clusters/{environment}/groups.generated.yaml"
+    benchmarks_dir: str = "benchmarks"
 
     def path(self, template: str) -> str:
         """A path with the environment filled in."""
@@ -42,6 +43,10 @@ class Layout(BaseModel, frozen=True, extra="forbid"):
     def home(self, name: str) -> str:
         """The directory of an endpoint's manifests."""
         return f"{self.serving_dir}/{name}"
+
+    def measurements(self, name: str) -> str:
+        """The directory of an endpoint's benchmark reports."""
+        return f"{self.benchmarks_dir}/{name}"
 
 
 @dataclass(frozen=True)

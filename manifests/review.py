@@ -83,6 +83,7 @@ def named_in_values(tree: Tree, layout: Layout, pieces: Pieces, name: str) -> tu
         for path in tree.grep(name)
         if path not in own
         and not within(path, layout.home(pieces.name))
+        and not (within(path, layout.measurements(pieces.name)) and is_prose(path))  # what was once measured stays true
         and whole.search(_without_comments(path, tree.read(path) or ""))
     )
 

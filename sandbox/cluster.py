@@ -20,6 +20,7 @@ from typing import Self
 
 from sandbox.argocd import ArgoCD, Git
 from sandbox.clock import Clock
+from sandbox.jobs import JobController
 from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI
 from sandbox.objects import Object, timestamp
@@ -85,6 +86,7 @@ class Cluster:
         self._argocd = ArgoCD(api.store, git, self.clock, faults, environment)
         self._lives: dict[Address, asyncio.Task[None]] = {}
         self._kubelet = Kubelet(api.store)
+        self._jobs = JobController(api.store, self._kubelet, self._pull)
         self._gpu_pod: Address | None = None  # holds the GPU, or has a node on its way
         self._warm: set[str] = set()  # model ids whose weights are in their cache
         self._pulled: set[tuple[str, str]] = set()
@@ -112,6 +114,7 @@ class Cluster:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        await self._jobs.close()
         for task in [*self._lives.values(), *self._endings, *([self._drain] if self._drain else [])]:
             await _ended(task)
 
@@ -175,8 +178,9 @@ class Cluster:
         wanted = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.find("Deployment")}
         for pod in self.store.find("Pod"):
             owner = (pod["metadata"]["namespace"], _deployment_of(pod))
-            if owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
+            if owner[1] and owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
                 self.store.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+        self._jobs.control()
         for claim in self.store.find("PersistentVolumeClaim"):
             self._bind(claim)
 
@@ -264,7 +268,7 @@ class Cluster:
             self._kubelet.container(address, container, waiting="PodInitializing")
         self._kubelet.condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
         for container in inits:
-            await self._pull(address, node, container, init=True)
+            await self._pull(address, node, container, True)
             await self._stage(address, container)
         self._kubelet.condition(address, Initialized=True)
         for container in containers:
@@ -310,7 +314,7 @@ class Cluster:
         self.store.create(_node(self._gpu_node, capacity, labels))
         return self._gpu_node
 
-    async def _pull(self, address: Address, node: str, container: Object, *, init: bool = False) -> None:
+    async def _pull(self, address: Address, node: str, container: Object, init: bool = False) -> None:
         image = container["image"]
         if (node, image) in self._pulled:
             self._kubelet.event(address, "Pulled", f'Container image "{image}" already present on machine')
@@ -481,8 +485,9 @@ def _address(pod: Object) -> Address:
 
 
 def _deployment_of(pod: Object) -> str:
-    owners = pod["metadata"].get("ownerReferences") or [{"name": ""}]
-    return str(owners[0]["name"]).rpartition("-")[0]
+    """The Deployment whose pod it is; empty for any other pod."""
+    owners = pod["metadata"].get("ownerReferences") or [{"kind": "", "name": ""}]
+    return str(owners[0]["name"]).rpartition("-")[0] if owners[0]["kind"] == "ReplicaSet" else ""
 
 
 def _gpus(spec: Object) -> int:

@@ -46,8 +46,9 @@ class Kubelet:
 
         self.update(address, change)
 
-    def unschedulable(self, address: Address) -> None:
-        message = NO_GPU.format(nodes=len(self._store.find("Node")))
+    def unschedulable(self, address: Address, message: str = "") -> None:
+        """By default: no node has a GPU left."""
+        message = message or NO_GPU.format(nodes=len(self._store.find("Node")))
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         condition["lastTransitionTime"] = timestamp()
         self.update(address, lambda pod: pod["status"].update(conditions=[condition]))

@@ -254,6 +254,11 @@ class KubernetesAPI:
                     raise not_found(resource, name)
                 return web.json_response(found)
             case "DELETE":
+                if resource.kind == "Job" and request.query.get("propagationPolicy") not in (
+                    "Background",
+                    "Foreground",
+                ):
+                    self._orphan(name, namespace)
                 return web.json_response(self.store.delete(resource.kind, name, namespace))
             case "PUT" | "PATCH":
                 body = await _body(request)
@@ -261,6 +266,12 @@ class KubernetesAPI:
                 return web.json_response(self.store.update(resource.kind, name, namespace, change))
             case _:
                 raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
+
+    def _orphan(self, job: str, namespace: str) -> None:
+        """Unless it is asked otherwise, batch/v1 leaves a deleted Job's pods behind."""
+        for pod in self.store.find("Pod", namespace, labels=f"batch.kubernetes.io/job-name={job}"):
+            name = pod["metadata"]["name"]
+            self.store.update("Pod", name, namespace, lambda live: live["metadata"].pop("ownerReferences", None))
 
     async def _scale(self, request: web.Request) -> web.Response:
         resource, name = self._resource(request), request.match_info["name"]

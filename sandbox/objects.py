@@ -47,6 +47,7 @@ RESOURCES = (
     Resource("", "v1", "services", "Service", short_names=("svc",)),
     Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", short_names=("pvc",)),
     Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), subresources=("scale", "status")),
+    Resource("batch", "v1", "jobs", "Job", subresources=("status",)),
     Resource("argoproj.io", "v1alpha1", "applications", "Application", short_names=("app",)),
 )
 BY_KIND = {resource.kind: resource for resource in RESOURCES}

@@ -31,6 +31,7 @@ from sandbox.telling import Seen, StepError
 REPOSITORY = "acme/llm-platform"
 ENVIRONMENT = "ai-dev"
 WEBHOOK_SECRET = "sandbox-webhook-secret"
+BENCH_IMAGE = f"registry.sandbox.example/guidellm:v0.8.1@sha256:{'5a' * 32}"
 SAMPLE = Path(__file__).parent / "platform"
 
 
@@ -58,6 +59,8 @@ def policy(speed: float) -> dict[str, Any]:
         "lease": {"reconcile_every": "2s", "offer": fast(5, least=20.0), "finish_within": fast(2, least=3.0)},
         "gpu": {"boot_limit": fast(20, least=10.0), "drain": fast(10)},
         "github": {"poll_every": "2s"},
+        # GuideLLM's stand-in measures real requests, so in real time.
+        "bench": {"image": BENCH_IMAGE, "each": fast(0.5), "limit": "5m"},
     }
 
 

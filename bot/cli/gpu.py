@@ -15,6 +15,7 @@ from bot.settings import ClusterSettings, Config, load_cluster_settings
 
 if TYPE_CHECKING:  # the clients take two seconds to import, which `stoker --help` need not
     from bot.clients.cluster import Cluster
+    from bot.clients.job import Jobs
     from bot.clients.workload import Workload
 
 GONE_WITHIN = 300.0
@@ -51,18 +52,20 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
 
 
 @asynccontextmanager
-async def _opened() -> "AsyncIterator[tuple[Cluster, Config]]":
+async def _opened() -> "AsyncIterator[tuple[Cluster, Jobs, Config]]":
     from bot.clients.cluster import Cluster
+    from bot.clients.job import Jobs
     from bot.services import open_kubernetes
 
     settings: ClusterSettings = load_cluster_settings()
     async with AsyncExitStack() as stack:
         api = await open_kubernetes(settings, stack)
-        yield Cluster(api, settings.config.platform.namespace), settings.config
+        namespace = settings.config.platform.namespace
+        yield Cluster(api, namespace), Jobs(api, namespace), settings.config
 
 
 async def _status() -> int:
-    async with _opened() as (cluster, config):
+    async with _opened() as (cluster, _, config):
         found = await cluster.gpu_workloads()
         if not found:
             typer.echo("Nothing uses a GPU.")
@@ -88,7 +91,7 @@ def _line(workload: "Workload", node: Node | None, config: Config, now: datetime
 
 
 async def _down(name: str | None) -> int:
-    async with _opened() as (cluster, config):
+    async with _opened() as (cluster, jobs, config):
         home = config.platform.namespace
         found = await cluster.gpu_workloads()
         ours = [workload.name for workload in found if workload.namespace == home]
@@ -102,6 +105,8 @@ async def _down(name: str | None) -> int:
             typer.echo(f"{model}: scaling to zero …")
             await cluster.scale(model, 0, lease=None)
             await cluster.wait_gone(model, timeout=GONE_WITHIN)
+            if config.bench.image:
+                await jobs.delete_all(model)  # a benchmark's pod would keep the node
             typer.echo(f"{model}: down. Its node bills until it has drained, about {show_duration(config.gpu.drain)}.")
         if not ours:
             typer.echo("No GPU model is up.")

@@ -29,7 +29,7 @@ View = Mapping[tuple[str, str], KubeObject]
 
 T = TypeVar("T")
 
-_METHODS = {"patch": "PATCH", "create": "POST"}
+_METHODS = {"patch": "PATCH", "create": "POST", "delete": "DELETE"}
 
 _REQUEST = aiohttp.ClientTimeout(total=30)
 # The server ends a watch after _WATCH_SECONDS; a connection silent for much longer than that is dead.
@@ -106,6 +106,7 @@ class Right:
 def rights(config: Config) -> tuple[Right, ...]:
     """Every right that the bot uses, and no other: the chart grants them, the start and the doctor check them."""
     serving, argocd = config.platform.namespace, config.argocd.namespace
+    jobs = ("list", "watch", "create", "delete") if config.bench.image else ()
     node = "the receipt estimates how long the node billed instead of watching it"
     return (
         *(Right(verb, "deployments", "apps", serving) for verb in ("get", "list", "watch", "patch")),
@@ -117,6 +118,7 @@ def rights(config: Config) -> tuple[Right, ...]:
         Right("get", "pods/log", "", serving),
         *(Right(verb, "events", "", serving) for verb in ("list", "watch")),
         Right("list", "services", "", serving),
+        *(Right(verb, "jobs", "batch", serving) for verb in jobs),
         *(Right(verb, "nodes", without=node) for verb in ("get", "list", "watch")),
         *(Right(verb, "applications", "argoproj.io", argocd) for verb in ("get", "list", "watch", "patch")),
         *(
@@ -145,6 +147,15 @@ class Kube:
     ) -> KubeObject | None:
         """Merge-patch the object and return it as it is now; None where there is none."""
         return _parse(await self._read("patch", collection, name, subresource=subresource, body=body))
+
+    async def create(self, collection: Collection, body: KubeObject) -> None:
+        """Make the object; `Conflict` where there is one of that name."""
+        await self._read("create", collection, body=body)
+
+    async def delete(self, collection: Collection, name: str) -> None:
+        """Take the object away, and then what it made; one that is gone is fine."""
+        # Without it the API leaves a Job's pods behind (DefaultGarbageCollectionPolicy of batch/v1).
+        await self._read("delete", collection, name, query={"propagationPolicy": "Background"})
 
     async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
         """Those of the rights that the bot's account does not have, by the API server's own word."""

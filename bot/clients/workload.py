@@ -1,7 +1,7 @@
 """What Kubernetes' JSON says of a Deployment that serves a model, and of whatever takes a GPU. Pure: JSON in, values out."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
@@ -13,6 +13,9 @@ FENCE = "stoker.dev/fence"
 """The highest fence that ever scaled the Deployment; it stays when the lease is gone, so that no older one comes back."""
 KIND = "stoker.dev/kind"
 GPU = "nvidia.com/gpu"
+
+_SECRET = re.compile(r"key|token$|secret|password")
+"""Flags whose value is nobody's business (`--api-key`, `--hf-token`); `--max-num-batched-tokens` is none."""
 
 Kind = Literal["chat", "completion", "embedding"]
 
@@ -38,6 +41,14 @@ class Workload(BaseModel, frozen=True):
     model: str
     """What is served: a model id on the Hub, or a path."""
     kind: Kind
+    arguments: tuple[str, ...] = ()
+    """The engine's, without the values of those that hold a key."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together, where the arguments say so."""
+        found = _value(self.arguments, "--max-model-len") or ""
+        return int(found) if found.isdecimal() else None
 
 
 class GpuUser(BaseModel, frozen=True):
@@ -72,7 +83,16 @@ def workload_of(deployment: KubeObject, services: Iterable[KubeObject]) -> Workl
         image=engine.get("image", ""),
         model=_argument(engine, "--model") or _argument(engine, "--model-id") or "",
         kind=_kind(deployment, engine, served_name),
+        arguments=tuple(_public(engine.get("args") or ())),
     )
+
+
+def _public(arguments: Iterable[str]) -> Iterable[str]:
+    secret = False
+    for argument in arguments:
+        flag, equals, _ = argument.partition("=")
+        yield "…" if secret else f"{flag}=…" if equals and _SECRET.search(flag) else argument
+        secret = not equals and flag.startswith("-") and _SECRET.search(flag) is not None
 
 
 def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[KubeObject]) -> tuple[str, int]:
@@ -110,13 +130,21 @@ def engine_of(spec: KubeObject) -> KubeObject:
 
 def _argument(container: KubeObject, flag: str) -> str | None:
     """The value of `--flag=value` or `--flag value`."""
-    words: list[str] = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return _value([*(container.get("command") or ()), *(container.get("args") or ())], flag)
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == flag:
             return following or None
         if word.startswith(f"{flag}="):
             return word.split("=", 1)[1]
     return None
+
+
+def environment_of(container: KubeObject) -> dict[str, str]:
+    """The variables that are written out; those from Secrets and the like are not."""
+    return {each["name"]: each["value"] for each in container.get("env") or () if "value" in each}
 
 
 def gpu_limit(container: KubeObject) -> int:

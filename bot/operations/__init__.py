@@ -16,6 +16,7 @@ pulls.py     an operation's pull request: proposed, followed, closed
 rollout.py   from an approved pull request to a served model
 keys.py      tenants' virtual keys and a new alias
 smoke.py     the smoke tests
+bench.py     a benchmark, and its report
 home.py      App Home, kept up to date
 tasks.py     the docket tasks, which carry an operation's id and nothing else
 """

@@ -99,6 +99,8 @@ async def bring_down_without_redis(svc: Services, model: str) -> str:
     if workload is None or not workload.gpus:
         return f"There is no GPU model {code(model)} in the cluster."
     await to_zero(svc, model, None)
+    if svc.config.bench.image:
+        await svc.jobs.delete_all(model)  # which keeps the node, and whose operation cannot see to it now
     return (
         f"{code(model)} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back."
     )

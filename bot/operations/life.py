@@ -186,7 +186,8 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
                 "This is past the point of no return: the pull request is being merged and rolled out."
                 " When that is over, revert it to undo."
             )
-        if op.status is Status.RUNNING and op.request.kind is not Kind.GPU_UP and not op.blocked:
+        stoppable = op.request.kind in (Kind.GPU_UP, Kind.MODEL_BENCH) or op.blocked
+        if op.status is Status.RUNNING and not stoppable:
             raise NotAllowed("This is running already and ends by itself; there is nothing to undo.")
         op = op.model_copy(update={"cancelled_by": actor, "updated": now})
         if op.status in (Status.RUNNING, Status.APPROVED) or _open_pull(op):
@@ -316,8 +317,18 @@ async def step(
     return await attended(svc, op_id, svc.store.once(op_id, phase, shown, returns), undoing=undoing)
 
 
-async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T], *, undoing: bool = False) -> T:
-    """Do long work while keeping the card's times fresh; CancelAsked stops it, unless it is the undoing itself."""
+async def attended(
+    svc: Services,
+    op_id: str,
+    work: Coroutine[Any, Any, T],
+    *,
+    undoing: bool = False,
+    still: Callable[[], Awaitable[None]] | None = None,
+) -> T:
+    """Do long work while keeping the card's times fresh; CancelAsked stops it, unless it is the undoing itself.
+
+    `still` is asked every second whether the work is still wanted, and stops it by raising.
+    """
     task = asyncio.ensure_future(work)
     try:
         while True:
@@ -327,6 +338,8 @@ async def attended(svc: Services, op_id: str, work: Coroutine[Any, Any, T], *, u
             op = await svc.store.load(op_id)
             if op.cancelled_by and not undoing:
                 raise CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
+            if still:
+                await still()
             await show_progress(svc, op)
     finally:
         if not task.done():

@@ -10,7 +10,7 @@ from structlog.contextvars import bind_contextvars
 
 from bot.domain import Kind, Operation, Status
 from bot.errors import BotError, Unavailable
-from bot.operations import down, gpu, life, pulls, queue, receipt, rollout, smoke, tenure
+from bot.operations import bench, down, gpu, life, pulls, queue, receipt, rollout, smoke, tenure
 from bot.operations import home as homes
 from bot.operations import reconcile as reconciliation
 from bot.services import Services, services
@@ -55,6 +55,8 @@ async def _work(svc: Services, op: Operation) -> None:
             await (tenure.plan_release(svc, op) if op.status is Status.REQUESTED else tenure.release(svc, op))
         case Kind.MODEL_SMOKE:
             await smoke.smoke_now(svc, op)
+        case Kind.MODEL_BENCH:
+            await bench.bench(svc, op)
         case Kind.MODEL_ADD | Kind.MODEL_SWAP | Kind.MODEL_REMOVE | Kind.MODEL_REVERT:
             await (pulls.propose(svc, op) if op.status is Status.REQUESTED else rollout.roll_out(svc, op))
         case _:
@@ -160,6 +162,11 @@ async def settle_bill(fence: int, svc: Services = Depends(services), retry: Retr
     await receipt.settle_bill(svc, fence)
 
 
+async def publish_report(op_id: str, svc: Services = Depends(services), retry: Retry = _RETRY) -> None:
+    """Open the pull request with a benchmark's report; asked for by its button."""
+    await bench.publish_report(svc, op_id, last=retry.attempts is not None and retry.attempt >= retry.attempts)
+
+
 tasks: list[Callable[..., Awaitable[None]]] = [
     advance,
     expire,
@@ -170,6 +177,7 @@ tasks: list[Callable[..., Awaitable[None]]] = [
     hand_over_at,
     reconcile,
     settle_bill,
+    publish_report,
     refresh_homes,
     watch_homes,
     draw_week,

@@ -4,6 +4,7 @@ text.py      what people and APIs wrote, made safe; how money and times are writ
 blocks.py    Block Kit's pieces within Slack's limits
 card.py      the one message of an operation, and its thread
 reminder.py  what is said to the holder of the GPU
+bench.py     what a benchmark measured
 gpu.py       what is said about the GPU beside the cards
 modals.py    the forms
 """

@@ -49,6 +49,7 @@ COURSE: Mapping[Kind, tuple[str, ...]] = {
     Kind.MODEL_SWAP: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
     Kind.MODEL_REMOVE: ("merging", "Argo CD: the gateway", "Argo CD: taking the endpoint down"),
     Kind.MODEL_SMOKE: ("smoke tests",),
+    Kind.MODEL_BENCH: ("starting the Job", "measuring"),
 }
 """The phases that an operation usually goes through, as the operations name them: those to come are shown too."""
 
@@ -91,6 +92,8 @@ def title(op: Operation) -> str:
             return f"Revert the last change of {model}"
         case Kind.MODEL_SMOKE:
             return f"Smoke-test {model}"
+        case Kind.MODEL_BENCH:
+            return f"Benchmark {model}"
         case _:
             assert_never(op.request.kind)
 
@@ -291,7 +294,8 @@ def _buttons(op: Operation) -> list[Block]:
             if pull.checks not in ("success", "none") or pull.mergeable is False:
                 return [deny, cancel, _because(op, "deny")]
         return [approve, deny, cancel, _because(op, "approve", "deny", "override")]
-    if op.status in (Status.APPROVED, Status.RUNNING) and op.request.kind is Kind.GPU_UP and not op.failure:
+    stoppable = op.request.kind in (Kind.GPU_UP, Kind.MODEL_BENCH)
+    if op.status in (Status.APPROVED, Status.RUNNING) and stoppable and not op.failure:
         return [cancel] if not op.cancelled_by else []
     if _is_blocked(op):
         return [cancel]
@@ -348,6 +352,8 @@ def _no_return(op: Operation, op_id: str) -> str:
             until = "Cancel works while it boots; after that, `/gpu down`"
         case _ if _is_blocked(op):
             until = "Cancel stops waiting; the change stays merged"
+        case Kind.MODEL_BENCH:
+            until = "Cancel works until the table is there"
         case kind if kind.changes:
             until = "Cancel works until the merge; after that, a revert"
         case _:

@@ -148,3 +148,18 @@ def event(reason: str, message: str, about: str = "coder-chat-1", kind: str = "P
         "message": message,
         "lastTimestamp": now(),
     }
+
+
+def caching(found: Object, claim: str = "coder-chat-model-cache") -> Object:
+    """The Deployment with a weight cache on a claim, which HF_HOME points at."""
+    spec = found["spec"]["template"]["spec"]
+    spec["containers"][0] |= {
+        "env": [{"name": "HF_HOME", "value": "/models"}],
+        "volumeMounts": [{"name": "model-cache", "mountPath": "/models"}],
+    }
+    spec |= {
+        "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "volumes": [{"name": "model-cache", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    return found

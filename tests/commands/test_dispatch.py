@@ -14,6 +14,7 @@ from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
 
 from bot import views
+from bot.views.bench import KEEP_REPORT
 from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM
 from bot.views.modals import ADVANCED, ADVANCED_FORM, CHANGE_FORM, EXTEND_FORM, SHORTCUT, TYPED
 from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT
@@ -71,6 +72,7 @@ PLACE = '{"channel": "C0GPUOPS", "thread": "1.1000"}'
 PAYLOADS: dict[str, Payload] = {
     "/gpu": command("/gpu", "status"),
     "/model": command("/model", "list"),
+    "/model bench": command("/model", "bench coder-chat"),
     **{
         action: click(action)
         for action in (views.APPROVE, views.ROLL_OUT, views.DENY, views.BECAUSE, views.CANCEL, views.ADOPT, *CHOICES)
@@ -82,6 +84,7 @@ PAYLOADS: dict[str, Payload] = {
     HOME_EXTEND: click(HOME_EXTEND),
     REVERT: click(REVERT),
     LET_IN: click(LET_IN),
+    KEEP_REPORT: click(KEEP_REPORT),
     LET_IN_FORM: submission(LET_IN_FORM, "nothing")
     | {"view": submission(LET_IN_FORM, "nothing")["view"] | {"state": {"values": {"keys": {"value": {"selected_options": []}}}}}},
     ADVANCED: in_form(ADVANCED, NO_FORM | {"private_metadata": CHANGE}),

@@ -14,6 +14,9 @@ MINIMAL: Object = {
     "config": {"slack": {"channel": "C0123456789"}, "roles": {"approvers": ["U0LEAD"]}},
     "env": {"GITHUB_REPOSITORY": "acme/llm-platform"},
 }
+BENCH: Object = {"image": f"registry.example/guidellm@sha256:{'5a' * 32}"}
+MEASURING: Object = MINIMAL | {"config": MINIMAL["config"] | {"bench": BENCH}}
+"""With benchmarks, and so with every right that there is."""
 FULL: Object = MINIMAL | {
     "redis": {"auth": True},
     "ingress": {"enabled": True, "host": "stoker.example.com"},

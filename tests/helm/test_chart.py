@@ -6,7 +6,7 @@ import pytest
 
 from bot.clients.kube import Right, rights
 from bot.settings import Config, Settings
-from tests.helm.chart import CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
+from tests.helm.chart import BENCH, CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
 
 helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
 
@@ -51,7 +51,11 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("config", [{}, ELSEWHERE], ids=["as it comes", "other namespaces"])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"bench": BENCH}, ELSEWHERE, ELSEWHERE | {"bench": BENCH}],
+    ids=["as it comes", "benchmarks", "other namespaces", "benchmarks in other namespaces"],
+)
 def test_the_chart_grants_exactly_the_rights_in_use(config: dict[str, Any]) -> None:
     """A right that the bot uses is in a Role of the namespace it is used in, and no other right is anywhere."""
     values = MINIMAL | {"config": MINIMAL["config"] | config}

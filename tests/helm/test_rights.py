@@ -11,11 +11,12 @@ from kubernetes.aio.client import ApiClient
 
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
+from bot.clients.job import Jobs, Load
 from bot.clients.kube import Forbidden, Right, rights
 from bot.settings import Config
-from tests.clients.kube import application, deployment, service
+from tests.clients.kube import application, caching, deployment, service
 from tests.helm.api_server import ApiServer, api_server, assets
-from tests.helm.chart import MINIMAL, Object, of_kind, render
+from tests.helm.chart import MEASURING, Object, of_kind, render
 
 BINARIES = assets()
 pytestmark = [
@@ -25,7 +26,7 @@ pytestmark = [
 ]
 pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
 
-CONFIG = Config.model_validate(MINIMAL["config"])
+CONFIG = Config.model_validate(MEASURING["config"])
 NAMESPACES = ("stoker", "serving", "argocd", "litellm", "elsewhere")
 ROLES = ("Role", "ClusterRole")
 
@@ -75,6 +76,17 @@ async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
     assert [found.name for found in await argocd.list()] == ["coder-chat"]
     await cluster.scale("coder-chat", 0, lease=None)
     await cluster.wait_gone("coder-chat", timeout=30)
+
+
+async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, bot: ApiClient) -> None:
+    """Made once, looked at, and deleted: its whole manifest passes the server's validation."""
+    jobs = Jobs(bot, "serving")
+    await server.create({"apiVersion": "apps/v1"} | caching(_complete(deployment("measured"))))
+    load = Load(model="measured", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
+    for _ in range(2):
+        await jobs.start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
+    assert await jobs.delete("0123456789")
+    assert not await jobs.delete("0123456789")
 
 
 async def test_nothing_is_lacking(bot: ApiClient) -> None:
@@ -160,7 +172,7 @@ def _roles() -> list[Object]:
 
 
 def _release() -> list[Object]:
-    objects = render(MINIMAL)
+    objects = render(MEASURING)
     wanted = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding")
     return [found for kind in wanted for found in of_kind(objects, kind)]
 

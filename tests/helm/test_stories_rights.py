@@ -10,7 +10,7 @@ from bot.clients.kube import Right
 from bot.settings import Config
 from sandbox.process import Bot
 from tests.helm.authorizer import Authorizer, guarded
-from tests.helm.chart import MINIMAL, render
+from tests.helm.chart import MEASURING, render
 from tests.helm.test_chart import granted, used
 from tests.journeys.conftest import Town, town
 
@@ -21,13 +21,13 @@ pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux o
 
 @pytest.mark.timeout(600)
 async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awaitable[Town]], tmp_path: Path) -> None:
-    """A bring-up, a boot that crashes, a new model and a bring-down: nothing is refused, nothing granted is unused.
+    """A bring-up, benchmarks, a boot that crashes, a new model and a bring-down: nothing refused, nothing granted unused.
 
     So each right that is taken away breaks one of them.
     """
     here = await town(speed=60)
-    authorizer = Authorizer(granted(render(MINIMAL)))
-    assert authorizer.granted == used(Config())
+    authorizer = Authorizer(granted(render(MEASURING)))
+    assert authorizer.granted == used(Config.model_validate(MEASURING["config"]))
     config = json.loads(Path(here.world.bot.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
     cluster = config["clusters"][0]["cluster"]
     async with guarded(cluster["server"], authorizer) as url:
@@ -42,6 +42,12 @@ async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awai
             await here.says("dev", "/gpu up coder-chat")
             await here.clicks("lead", "Approve")
             await here.sees("all smoke tests passed")
+            await here.says("dev", "/model bench coder-chat")
+            await here.sees("generates up to")
+            here.world.break_("smoke-fails")
+            await here.says("dev", "/model bench coder-chat")
+            await here.sees("Its Job is deleted")
+            here.world.mend("smoke-fails")
             await here.says("dev", "/gpu down")
             await here.sees("the GPU is free")
             here.world.break_("crash")

@@ -32,6 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $defaults := dict
       "platform" (dict "namespace" "serving")
       "argocd" (dict "namespace" "argocd")
+      "bench" (dict "image" "")
       "vllm" (dict "api_key" (dict "namespace" "serving" "name" "vllm-api-key" "field" "api-key"))
       "litellm" (dict "master_key" (dict "namespace" "litellm" "name" "litellm-secrets" "field" "PROXY_MASTER_KEY")) }}
 {{- $layout := dict }}

@@ -1,0 +1,225 @@
+"""What a benchmark measured: GuideLLM's result read, and shown as a table, a picture and a report. Pure.
+
+The result is GuideLLM 0.8's CSV: of bounded size however many requests were made, and free of the key. Its first three
+rows name a column (what, of what or in what unit, which statistic); each row after them is one measurement.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from bot.durations import show_duration
+from bot.errors import BotError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_P95 = 8
+"""GuideLLM lists 11 percentiles: 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9."""
+_HEADER_ROWS = 3
+_INCHES, _DPI = (11, 4.2), 110
+
+Column = tuple[str, str, str]
+
+
+class Unreadable(BotError):
+    """The benchmark ended well, and what it printed is not the result that is expected."""
+
+    remedy = "Pin an image of GuideLLM 0.8 in `bench.image`: other versions print another table."
+
+
+class Unanswered(BotError):
+    """The model answered no request of the benchmark."""
+
+    remedy = "Smoke-test the model (`/model smoke`) and read its log; the benchmark's own log is in the thread."
+
+
+class Level(BaseModel, frozen=True):
+    """What was measured with so many requests at a time; latencies are of the answered ones, median and 95th percentile."""
+
+    concurrency: int
+    answered: int
+    failed: int
+    requests_per_second: float
+    tokens_per_second: float
+    """Generated, over all requests."""
+    first_token_ms: float
+    first_token_ms_p95: float
+    next_token_ms: float
+    next_token_ms_p95: float
+    seconds: float
+    seconds_p95: float
+
+
+class Context(BaseModel, frozen=True):
+    """What it takes to compare a measurement with another."""
+
+    at: datetime
+    model: str
+    """What is served: an id on the Hub, or a path."""
+    commit: str
+    """Of the platform's repository."""
+    gpu: str
+    machine: str
+    image: str
+    """The engine's."""
+    arguments: tuple[str, ...]
+    """The engine's, without a key."""
+    tool: str
+    """The benchmark's own image."""
+    chat: bool
+    prompt_tokens: int
+    output_tokens: int
+    each: timedelta
+
+
+class Benchmark(BaseModel, frozen=True):
+    endpoint: str
+    context: Context
+    levels: tuple[Level, ...]
+
+    @property
+    def best(self) -> Level:
+        """The one with the most tokens a second."""
+        return max(self.levels, key=lambda level: level.tokens_per_second)
+
+
+def levels(text: str) -> tuple[Level, ...]:
+    """The measurements, in order; Unreadable names what is missing."""
+    rows = list(csv.reader(io.StringIO(text)))
+    if len(rows) <= _HEADER_ROWS or len({len(row) for row in rows}) != 1:
+        raise Unreadable(f"The benchmark printed no table of GuideLLM's; it begins with “{text.strip()[:80]}”.")
+    columns: list[Column] = [(a, b, c) for a, b, c in zip(*rows[:_HEADER_ROWS], strict=True)]
+    return tuple(_level(dict(zip(columns, row, strict=True))) for row in rows[_HEADER_ROWS:])
+
+
+def _level(row: Mapping[Column, str]) -> Level:
+    def number(what: str, unit: str, statistic: str) -> float:
+        return float(row[what, unit, statistic])
+
+    def p95(what: str, unit: str) -> float:
+        return float(json.loads(row[what, unit, "Percentiles"])[_P95])
+
+    try:
+        concurrency = int(row["Benchmark", "Strategy", ""].partition("@")[2])
+        answered = int(row["Request Counts", "Successful", ""])
+        if not answered:  # then there are no latencies either
+            raise Unanswered(f"The model answered none of the requests that came {concurrency} at a time.")
+        return Level(
+            concurrency=concurrency,
+            answered=answered,
+            failed=int(row["Request Counts", "Errored", ""]),
+            requests_per_second=number("Server Throughput", "Successful Requests/Sec", "Mean"),
+            tokens_per_second=number("Token Throughput", "Successful Output Tokens/Sec", "Mean"),
+            first_token_ms=number("Time to First Token", "Successful ms", "Median"),
+            first_token_ms_p95=p95("Time to First Token", "Successful ms"),
+            next_token_ms=number("Inter Token Latency", "Successful ms", "Median"),
+            next_token_ms_p95=p95("Inter Token Latency", "Successful ms"),
+            seconds=number("Request Latency", "Successful Sec", "Median"),
+            seconds_p95=p95("Request Latency", "Successful Sec"),
+        )
+    except KeyError as error:
+        raise Unreadable(f"The benchmark's table has no column {' · '.join(filter(None, error.args[0]))}.") from error
+    except (ValueError, IndexError) as error:
+        raise Unreadable(f"The benchmark's table cannot be read: {error}.") from error
+
+
+_COLUMNS = ("concurrent", "req/s", "tokens/s", "first token, ms", "next token, ms", "answer, s", "failed")
+
+
+def _row(level: Level) -> tuple[str, ...]:
+    return (
+        str(level.concurrency),
+        f"{level.requests_per_second:.2f}",
+        f"{level.tokens_per_second:.0f}",
+        f"{level.first_token_ms:.0f} / {level.first_token_ms_p95:.0f}",
+        f"{level.next_token_ms:.1f} / {level.next_token_ms_p95:.1f}",
+        f"{level.seconds:.2f} / {level.seconds_p95:.2f}",
+        f"{level.failed} of {level.answered + level.failed}",
+    )
+
+
+LEGEND = "Latencies: median / 95th percentile."
+
+
+def table(measured: Benchmark) -> str:
+    """For a place with a fixed pitch."""
+    rows = [_COLUMNS, *map(_row, measured.levels)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def shape(context: Context) -> str:
+    """The load in words."""
+    kind = "chat" if context.chat else "completion"
+    each = show_duration(context.each)
+    return f"{kind} of {context.prompt_tokens} + {context.output_tokens} tokens, {each} for each number of requests at a time"
+
+
+def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
+    """The report as the platform's repository keeps it."""
+    context = measured.context
+    facts = (
+        ("Model", f"`{context.model}`"),
+        ("Measured", f"{context.at:%Y-%m-%d %H:%M} UTC, asked by `{asked_by}`, operation `{operation}`"),
+        ("Commit", f"`{context.commit}`"),
+        ("GPU", context.gpu),
+        ("Machine", context.machine),
+        ("Engine", f"`{context.image}`"),
+        ("Arguments", " ".join(f"`{argument}`" for argument in context.arguments)),
+        ("Load", shape(context)),
+        ("Measured with", f"GuideLLM, `{context.tool}`"),
+    )
+    lines = [
+        f"# {measured.endpoint}, {context.at:%Y-%m-%d}",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {label} | {value.replace('|', chr(92) + '|') or '–'} |" for label, value in facts),
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"| {' | '.join('---:' for _ in _COLUMNS)} |",
+        *(f"| {' | '.join(_row(level))} |" for level in measured.levels),
+        "",
+        LEGEND,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def picture(measured: Benchmark) -> bytes:
+    """Throughput and latencies over the number of requests at a time, as a PNG. Takes a second, so not on the event loop."""
+    # Imported here: it takes a second and 40 MB, and most bots are never asked.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    throughput, first, following = figure.subplots(1, 3)
+    found = measured.levels
+    places = [str(level.concurrency) for level in found]
+    bars = throughput.bar(places, [level.tokens_per_second for level in found], color="tab:gray")
+    throughput.bar_label(bars, [f"{level.tokens_per_second:.0f}" for level in found], fontsize="small")
+    _framed(throughput, "Generated tokens a second")
+    for axes, title, median, p95 in (
+        (first, "First token, ms", [e.first_token_ms for e in found], [e.first_token_ms_p95 for e in found]),
+        (following, "Next token, ms", [e.next_token_ms for e in found], [e.next_token_ms_p95 for e in found]),
+    ):
+        axes.plot(places, median, marker="o", label="median")
+        axes.plot(places, p95, marker="o", linestyle="--", label="95th percentile")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize="small")
+        _framed(axes, title)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    return drawn.getvalue()
+
+
+def _framed(axes: "Axes", title: str) -> None:
+    axes.set_title(title, fontsize="medium", loc="left")
+    axes.set_xlabel("requests at a time", fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)

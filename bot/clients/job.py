@@ -1,0 +1,282 @@
+"""The benchmark's Job: GuideLLM 0.8 beside a model's pod, on its node.
+
+There it finds the tokenizer in the model's own weight cache, so nothing is fetched from the Hub, and it needs no GPU. What
+it runs is a list of arguments, no shell; the key comes from the Secret, by the environment, and GuideLLM prints it nowhere.
+Its result is the log of a second container, which runs when the first has succeeded: so no right but to read logs is needed.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+from kubernetes.aio.client import ApiClient
+from pydantic import BaseModel
+
+from bot.clients import boot
+from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
+from bot.clients.workload import engine_of, environment_of
+from bot.errors import BotError
+from bot.settings import Bench, SecretRef
+
+MODEL, OPERATION = "stoker.dev/model", "stoker.dev/operation"
+NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed-by": "stoker"}
+MEASURES, RESULT = "guidellm", "result"
+_FILE = "/results/benchmarks.csv"
+_KEPT = timedelta(hours=1)
+"""How long a Job that is over stays, for people to look at and for a bot that was away to read."""
+_LINES = 200
+_USER = 65532
+_LATE = 60.0
+"""Seconds after its own deadline in which Kubernetes should have ended a Job."""
+
+
+class Load(BaseModel, frozen=True):
+    """Whom the benchmark asks, and for what."""
+
+    model: str
+    """The endpoint's name: of its Deployment."""
+    target: str
+    served_name: str
+    tokenizer: str
+    chat: bool
+
+
+class BenchFailed(BotError):
+    """The benchmark's Job came to no result."""
+
+    remedy = "Read the Job's last lines in the thread; mend what they name, and ask again."
+
+
+class Jobs:
+    """The Jobs of the namespace in which the models are."""
+
+    def __init__(self, api: ApiClient, namespace: str) -> None:
+        self._kube = Kube(api)
+        self._jobs = Collection("/apis/batch/v1", "jobs", namespace)
+        self._pods = Collection("/api/v1", "pods", namespace)
+        self._deployments = Collection("/apis/apps/v1", "deployments", namespace)
+
+    async def start(self, operation: str, load: Load, shape: Bench, key: SecretRef) -> None:
+        """Make the operation's Job, unless it is there already."""
+        deployment = await self._kube.get(self._deployments, load.model)
+        if deployment is None:
+            raise BenchFailed(f"The Deployment of {load.model} has disappeared.")
+        if await self._kube.list(self._of(operation)):
+            return
+        try:
+            await self._kube.create(self._jobs, manifest(operation, load, shape, key, deployment))
+        except Conflict:
+            return  # ours: the name is the operation's
+
+    async def result(self, operation: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]) -> str:
+        """What the benchmark printed, once it is over; `progress` hears whether it still starts or measures.
+
+        BenchFailed says why there is no result, with the last lines that were logged.
+        """
+        last: KubeObject | None = None
+
+        async def look(jobs: View, pods: View) -> str | None:
+            nonlocal last
+            last = next(iter(pods.values()), last)  # one is all that a Job without retries makes
+            if not jobs:
+                raise BenchFailed("The benchmark's Job is gone: somebody deleted it, or it was over for an hour.")
+            if last and (failed := boot.pull_failure(last) or boot.uncreated(last)):
+                raise BenchFailed(failed.message)
+            for condition in (next(iter(jobs.values())).get("status") or {}).get("conditions") or ():
+                if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
+                    return str(condition["type"]) + f" {condition.get('reason', '')}: {condition.get('message', '')}"
+            await progress("measuring" if last and _measures(last) else "starting")
+            return None
+
+        try:
+            async with asyncio.timeout(limit.total_seconds() + _LATE):
+                ended = await self._kube.follow(self._of(operation), self._pods_of(operation), look=look)
+        except TimeoutError as error:
+            raise BenchFailed("The benchmark's Job did not end in time, and Kubernetes did not end it.") from error
+        if ended.startswith("Complete") and last:
+            return await self._log(last, RESULT)
+        why = f" {_why(last)}" if last else ""
+        raise BenchFailed(
+            f"The benchmark failed ({ended.partition(' ')[2].rstrip('.: ')}).{why}",
+            await self._log(last, MEASURES) if last else "",
+        )
+
+    async def delete(self, operation: str) -> bool:
+        """End the operation's Job with its pod; whether there was one."""
+        found = await self._kube.list(self._of(operation))
+        for job in found:
+            await self._kube.delete(self._jobs, job["metadata"]["name"])
+        return bool(found)
+
+    async def delete_all(self, model: str) -> None:
+        """End every benchmark of a model: a pod of it keeps the node, which bills."""
+        for job in await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {MODEL: model}))):
+            await self._kube.delete(self._jobs, job["metadata"]["name"])
+
+    async def _log(self, pod: KubeObject, container: str) -> str:
+        name = pod["metadata"]["name"]
+        return await self._kube.log(self._pods, name, container=container, lines=_LINES, previous=False)
+
+    def _of(self, operation: str) -> Selection:
+        return Selection(self._jobs, fields=f"metadata.name={name_of(operation)}")
+
+    def _pods_of(self, operation: str) -> Selection:
+        return Selection(self._pods, labels=_selector(NAME | {OPERATION: operation}))
+
+
+def name_of(operation: str) -> str:
+    return f"stoker-bench-{operation}"
+
+
+def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deployment: KubeObject) -> KubeObject:
+    """The Job as it is made; BenchFailed where the Deployment has no weight cache that a second pod could read."""
+    template = deployment["spec"]["template"]["spec"]
+    volume, mount = _weights(load.model, template)
+    cache = environment_of(engine_of(template)).get("HF_HOME", "")
+    identity = template.get("securityContext") or {}
+    labels = NAME | {MODEL: load.model, OPERATION: operation}
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    results = {"name": "results", "mountPath": str(PurePosixPath(_FILE).parent)}
+    scratch = {"name": "scratch", "mountPath": "/tmp"}  # noqa: S108  # the container's own
+    said = {
+        "HOME": "/tmp",  # noqa: S108
+        "HF_HOME": cache,
+        "HF_DATASETS_CACHE": "/tmp/datasets",  # noqa: S108
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        # Each worker takes about 400 MB, and the machine is the model's.
+        "GUIDELLM__MAX_WORKER_PROCESSES": "2",
+        # An image made for GPUs would be given one by the runtime, though it asks for none.
+        "NVIDIA_VISIBLE_DEVICES": "void",
+    }
+    secret = {"secretKeyRef": {"name": key.name, "key": key.field}}
+    measures = {
+        "name": MEASURES,
+        "image": shape.image,
+        "args": arguments(load, shape),
+        "workingDir": "/tmp",  # noqa: S108
+        "env": [
+            *({"name": name, "value": value} for name, value in said.items() if value),
+            {"name": "GUIDELLM__SPEC__BACKEND__API_KEY", "valueFrom": secret},
+        ],
+        "securityContext": restricted,
+        "volumeMounts": [mount, results, scratch],
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "3Gi"}},
+    }
+    prints = {
+        "name": RESULT,
+        "image": shape.image,
+        "command": ["cat", _FILE],
+        "securityContext": restricted,
+        "volumeMounts": [results | {"readOnly": True}],
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            # As the model's own pod, which could read the weights; and a volume's owner is not changed to and fro.
+            "runAsUser": identity.get("runAsUser") or _USER,
+            "runAsGroup": identity.get("runAsGroup") or _USER,
+            **({"fsGroup": identity["fsGroup"]} if "fsGroup" in identity else {}),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        # A volume that is written by one node can be read by two pods of that node.
+        "affinity": {
+            "podAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "labelSelector": {"matchLabels": deployment["spec"]["selector"].get("matchLabels") or {}},
+                        "topologyKey": "kubernetes.io/hostname",
+                    }
+                ]
+            }
+        },
+        "tolerations": template.get("tolerations") or [],
+        "imagePullSecrets": template.get("imagePullSecrets") or [],
+        "initContainers": [measures],
+        "containers": [prints],
+        "volumes": [volume, {"name": "results", "emptyDir": {}}, {"name": "scratch", "emptyDir": {}}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name_of(operation), "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": int(shape.limit.total_seconds()),
+            "ttlSecondsAfterFinished": int(_KEPT.total_seconds()),
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def arguments(load: Load, shape: Bench) -> list[str]:
+    """What follows `guidellm`, which is the image's entrypoint: values are JSON, so that no character of theirs means anything."""
+    backend = {
+        "kind": "openai_http",
+        "target": load.target,
+        "model": load.served_name,
+        "request_format": "/v1/chat/completions" if load.chat else "/v1/completions",
+    }
+    tokens = {"prompt_tokens": shape.prompt_tokens, "output_tokens": shape.output_tokens}
+    return [
+        "run",
+        "--disable-console-interactive",
+        *("--backend", json.dumps(backend)),
+        *("--tokenizer", json.dumps({"kind": "huggingface_auto", "model": load.tokenizer})),
+        *("--profile", json.dumps({"kind": "concurrent"})),
+        *("--override", "profile.streams", ",".join(map(str, shape.concurrency))),
+        *("--constraint", json.dumps({"kind": "max_duration", "seconds": shape.each.total_seconds()})),
+        *("--constraint", json.dumps({"kind": "max_errors", "count": 20})),
+        *("--data", json.dumps({"kind": "synthetic_text", **tokens})),
+        *("--metrics", json.dumps({"kind": "generative", "sample_size": 0})),
+        *("--output", json.dumps({"kind": "csv", "path": _FILE})),
+    ]
+
+
+def _weights(model: str, template: KubeObject) -> tuple[KubeObject, KubeObject]:
+    """The volume that the engine reads its weights from, and how to mount it for reading."""
+    engine = engine_of(template)
+    cache = environment_of(engine).get("HF_HOME", "")
+    claims = {v["name"]: v for v in template.get("volumes") or () if "persistentVolumeClaim" in v}
+    for mount in engine.get("volumeMounts") or ():
+        if mount["name"] in claims and cache and PurePosixPath(cache).is_relative_to(mount["mountPath"]):
+            return claims[mount["name"]], mount | {"readOnly": True}
+    raise BenchFailed(
+        f"The Deployment of {model} keeps its weights in no claim that HF_HOME points into, so the benchmark has no tokenizer."
+        " Set HF_HOME to the path at which the claim is mounted."
+    )
+
+
+def _measures(pod: KubeObject) -> bool:
+    found = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    return any(status["name"] == MEASURES and "waiting" not in (status.get("state") or {}) for status in found)
+
+
+def _why(pod: KubeObject) -> str:
+    """What the pod itself says of its end."""
+    status = pod.get("status") or {}
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return (
+                f"Container {container['name']} ended with exit code {ended['exitCode']} ({ended.get('reason', '')})."
+            )
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"Its pod found no place: {condition.get('message', '')}"
+    return ""
+
+
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())

@@ -1,0 +1,164 @@
+"""The sandbox's Jobs: one pod each, beside the pod that its affinity names, and what Kubernetes says of how it ended.
+
+A benchmark's requests go to real servers, so a Job's times are real ones; only the pull of its image is as fast as the
+platform. A Job that is over stays: `ttlSecondsAfterFinished` would be over in a moment on an accelerated platform.
+"""
+
+import asyncio
+import base64
+import random
+import string
+from collections.abc import Awaitable, Callable
+
+from sandbox import guidellm
+from sandbox.kubelet import Address, Kubelet
+from sandbox.objects import Object, ObjectStore, timestamp
+
+NO_PLACE = "0/{nodes} nodes are available: {nodes} node(s) didn't match pod affinity rules."
+NO_TOKENIZER = "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files."
+Pull = Callable[[Address, str, Object, bool], Awaitable[None]]
+
+
+class JobController:
+    """Gives each Job its pod, and the pod its life. `pull` fetches a container's image to a node."""
+
+    def __init__(self, store: ObjectStore, kubelet: Kubelet, pull: Pull) -> None:
+        self._store, self._kubelet, self._pull = store, kubelet, pull
+        self._lives: dict[Address, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        for life in self._lives.values():
+            life.cancel()
+        await asyncio.gather(*self._lives.values(), return_exceptions=True)
+
+    def control(self) -> None:
+        """One look: a pod for each Job that has had none, and the end of those that nobody wants."""
+        jobs = {job["metadata"]["uid"]: job for job in self._store.find("Job")}
+        for job in jobs.values():
+            if not job.get("status"):
+                self._start(job)
+        for pod in self._store.find("Pod"):
+            owner = owner_of(pod)
+            address = Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
+            if owner and (owner not in jobs or "deletionTimestamp" in pod["metadata"]):
+                if life := self._lives.pop(address, None):
+                    life.cancel()
+                self._store.remove("Pod", address.name, address.namespace)
+
+    def _start(self, job: Object) -> None:
+        meta, template = job["metadata"], job["spec"]["template"]
+        name = f"{meta['name']}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=5))}"
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "controller": True, "uid": meta["uid"]}
+        labels = {**template["metadata"].get("labels", {}), "batch.kubernetes.io/job-name": meta["name"]}
+        self._tell(job, active=1, startTime=timestamp())
+        self._store.create(
+            {
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": meta["namespace"],
+                    "labels": labels,
+                    "ownerReferences": [owner],
+                },
+                "spec": template["spec"],
+                "status": {"phase": "Pending", "conditions": []},
+            }
+        )
+        address = Address(meta["namespace"], name)
+        self._lives[address] = asyncio.create_task(self._life(job, address, template["spec"]))
+
+    def _tell(self, job: Object, **status: object) -> None:
+        meta = job["metadata"]
+        if self._store.get("Job", meta["name"], meta["namespace"]):
+            self._store.update("Job", meta["name"], meta["namespace"], lambda live: live.update(status=status))
+
+    async def _life(self, job: Object, address: Address, spec: Object) -> None:
+        try:
+            async with asyncio.timeout(job["spec"]["activeDeadlineSeconds"]):
+                succeeded = await self._run(address, spec)
+        except TimeoutError:
+            self._over(job, "DeadlineExceeded", "Job was active longer than specified deadline")
+            self._store.remove("Pod", address.name, address.namespace)
+            return
+        if succeeded:
+            self._kubelet.update(address, lambda pod: pod["status"].update(phase="Succeeded"))
+            condition = {"type": "Complete", "status": "True", "lastTransitionTime": timestamp()}
+            self._tell(job, succeeded=1, completionTime=timestamp(), conditions=[condition])
+        else:
+            self._kubelet.update(address, lambda pod: pod["status"].update(phase="Failed"))
+            self._over(job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+    def _over(self, job: Object, reason: str, message: str) -> None:
+        failed = {"type": "Failed", "status": "True", "reason": reason, "message": message}
+        self._tell(job, failed=1, conditions=[failed | {"lastTransitionTime": timestamp()}])
+
+    async def _run(self, address: Address, spec: Object) -> bool:
+        """Whether each container ended well: the first measures, the second prints what it wrote."""
+        node = await self._place(address, spec)
+        self._kubelet.bound(address, node)
+        measures, prints = spec["initContainers"][0], spec["containers"][0]
+        self._kubelet.container(address, measures, init=True, waiting="PodInitializing")
+        await self._pull(address, node, measures, True)
+        self._kubelet.started(address, measures, 0, init=True)
+        text = await self._measure(address, measures, spec)
+        ended = {"exitCode": 0 if text else 1, "reason": "Completed" if text else "Error", "finishedAt": timestamp()}
+        self._kubelet.container(address, measures, init=True, terminated=ended, ready=bool(text))
+        if not text:
+            return False
+        self._kubelet.started(address, prints, 0)
+        self._kubelet.log(address, prints, *text.splitlines())
+        self._kubelet.container(address, prints, terminated=ended)
+        return True
+
+    async def _measure(self, address: Address, container: Object, spec: Object) -> str:
+        """The table; empty when the command has failed, with its last words in the log."""
+        try:
+            asked = guidellm.Arguments.parse(container["args"])
+        except guidellm.BadUsage as refused:
+            self._kubelet.log(address, container, "Usage: guidellm run [OPTIONS]", str(refused))
+            return ""
+        environment = self._environment(address.namespace, container)
+        if not self._has_cache(address.namespace, environment.get("HF_HOME", ""), container, spec):
+            self._kubelet.log(address, container, "Traceback (most recent call last):", NO_TOKENIZER)
+            return ""
+        return await guidellm.run(asked, environment.get("GUIDELLM__SPEC__BACKEND__API_KEY", ""))
+
+    async def _place(self, address: Address, spec: Object) -> str:
+        """The node of the pod that the affinity names."""
+        rules = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        wanted = rules[0]["labelSelector"]["matchLabels"].items()
+        while True:
+            for pod in self._store.find("Pod", address.namespace):
+                if wanted <= (pod["metadata"].get("labels") or {}).items() and pod["spec"].get("nodeName"):
+                    return str(pod["spec"]["nodeName"])
+            nodes = len(self._store.find("Node"))
+            self._kubelet.unschedulable(address, NO_PLACE.format(nodes=nodes))
+            await self._store.changed(self._store.version)
+
+    def _environment(self, namespace: str, container: Object) -> dict[str, str]:
+        values: dict[str, str] = {}
+        for each in container.get("env") or ():
+            if "value" in each:
+                values[each["name"]] = each["value"]
+            else:
+                wanted = each["valueFrom"]["secretKeyRef"]
+                secret = self._store.get("Secret", wanted["name"], namespace) or {"data": {}}
+                values[each["name"]] = base64.b64decode(secret["data"].get(wanted["key"], "")).decode()
+        return values
+
+    def _has_cache(self, namespace: str, home: str, container: Object, spec: Object) -> bool:
+        """Whether HF_HOME is on a claim that there is: there the engine has left the tokenizer."""
+        claims = {
+            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+            for volume in spec.get("volumes") or ()
+            if "persistentVolumeClaim" in volume
+        }
+        mounted = [m["name"] for m in container.get("volumeMounts") or () if home and home.startswith(m["mountPath"])]
+        return any(
+            self._store.get("PersistentVolumeClaim", claims[name], namespace) for name in mounted if name in claims
+        )
+
+
+def owner_of(pod: Object) -> str | None:
+    """The uid of the Job that made the pod."""
+    return next((o["uid"] for o in pod["metadata"].get("ownerReferences") or () if o["kind"] == "Job"), None)

@@ -1,0 +1,80 @@
+"""What GuideLLM really printed is read, and shown: the files beside this one are its own, of runs against the sandbox's engine."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.benchmark import Benchmark, Context, Unanswered, Unreadable, levels, markdown, picture, table
+
+HERE = Path(__file__).parent
+PRINTED = (HERE / "guidellm-0.8.1.csv").read_text(encoding="utf-8")
+UNANSWERED = (HERE / "guidellm-0.8.1-unanswered.csv").read_text(encoding="utf-8")
+
+
+def measured() -> Benchmark:
+    context = Context(
+        at=datetime(2026, 11, 20, 9, 30, tzinfo=UTC), model="Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", commit="c" * 40,
+        gpu="1 × L4", machine="g2-standard-4", image="vllm/vllm-openai@sha256:1", arguments=("--max-model-len=16384", "--x=a|b"),
+        tool="guidellm@sha256:2", chat=False, prompt_tokens=256, output_tokens=128, each=timedelta(seconds=10),
+    )  # fmt: skip
+    return Benchmark(endpoint="coder-chat", context=context, levels=levels(PRINTED))
+
+
+def test_each_measurement_is_read() -> None:
+    """The figures are those that GuideLLM's own console showed for the run."""
+    first, _, last = levels(PRINTED)
+    assert (first.concurrency, first.answered, first.failed) == (1, 246, 0)
+    assert (last.concurrency, last.answered) == (16, 1269)
+    assert last.tokens_per_second == pytest.approx(1013.6)
+    assert last.first_token_ms == pytest.approx(15.6, abs=0.05)
+    assert last.first_token_ms_p95 == pytest.approx(47.8, abs=0.05)
+    assert first.first_token_ms < last.first_token_ms < last.first_token_ms_p95
+
+
+def test_a_run_without_an_answer_is_said() -> None:
+    """GuideLLM ends well then, and leaves the latencies out."""
+    with pytest.raises(Unanswered, match="none of the requests that came 1 at a time"):
+        levels(UNANSWERED)
+
+
+@pytest.mark.parametrize(
+    ("printed", "complaint"),
+    [
+        ("", "printed no table of GuideLLM's"),
+        ("Traceback (most recent call last):\n<!channel>\n", "it begins with “Traceback"),
+        (PRINTED.replace("Inter Token Latency", "Token Gap"), "no column Inter Token Latency · Successful ms · Median"),
+        (PRINTED.replace("concurrent@4", "sweep@four"), "cannot be read"),
+    ],
+)
+def test_anything_else_is_no_result(printed: str, complaint: str) -> None:
+    """Another version's table, or none: what is missing is named, and no figure is made up."""
+    with pytest.raises(Unreadable, match=complaint):
+        levels(printed)
+
+
+def test_the_table_has_a_line_for_each_measurement() -> None:
+    lines = table(measured()).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split()[0] for line in lines] == ["concurrent", "1", "4", "16"]
+    assert "0 of 1269" in lines[-1]
+
+
+def test_the_report_keeps_what_it_takes_to_compare() -> None:
+    """And a pipe in an argument does not break its table."""
+    text = markdown(measured(), asked_by="U0DEV", operation="0a1b2c")
+    for fact in (
+        "c" * 40,
+        "g2-standard-4",
+        "1 × L4",
+        "vllm/vllm-openai@sha256:1",
+        "`--max-model-len=16384`",
+        "guidellm@sha256:2",
+    ):
+        assert fact in text
+    assert "`--x=a\\|b`" in text
+    assert "completion of 256 + 128 tokens, 10 s for each" in text
+
+
+def test_the_picture_is_a_png() -> None:
+    assert picture(measured()).startswith(b"\x89PNG")

@@ -1,0 +1,142 @@
+"""The benchmark's Job: what it is made of, made once, followed to its end, and deleted with its pod."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+
+from bot.clients.job import BenchFailed, Jobs, Load, manifest, name_of
+from bot.settings import Bench, SecretRef
+from tests.clients.kube import Wire, caching, connected, deployment
+
+IMAGE = f"registry.example/guidellm@sha256:{'5a' * 32}"
+SHAPE = Bench(image=IMAGE, concurrency=(1, 8))
+KEY = SecretRef(namespace="serving", name="vllm-api-key", field="api-key")
+LOAD = Load(
+    model="coder-chat", target="http://coder-chat:8000", served_name="qwen; rm -rf /", tokenizer="Qwen/X", chat=True
+)
+OP = "0123456789"
+
+
+def made(found: dict[str, Any] | None = None) -> dict[str, Any]:
+    return manifest(OP, LOAD, SHAPE, KEY, found or caching(deployment()))
+
+
+def test_the_command_is_a_list_of_arguments() -> None:
+    """No shell reads any of them, so what a name holds means nothing; the key is in none."""
+    measures, prints = (
+        made()["spec"]["template"]["spec"]["initContainers"][0],
+        made()["spec"]["template"]["spec"]["containers"][0],
+    )
+    assert "command" not in measures
+    assert json.loads(measures["args"][measures["args"].index("--backend") + 1])["model"] == "qwen; rm -rf /"
+    assert measures["args"][measures["args"].index("--override") :][:3] == ["--override", "profile.streams", "1,8"]
+    assert prints["command"] == ["cat", "/results/benchmarks.csv"]
+    key = next(each for each in measures["env"] if "valueFrom" in each)
+    assert key["valueFrom"] == {"secretKeyRef": {"name": "vllm-api-key", "key": "api-key"}}
+
+
+def test_the_pod_reads_the_weights_beside_the_model() -> None:
+    """On its node, as its user, without a GPU; and no Service or Deployment takes it for the model."""
+    job = made()
+    spec, labels = job["spec"]["template"]["spec"], job["spec"]["template"]["metadata"]["labels"]
+    rule = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
+    assert rule["labelSelector"]["matchLabels"] == {"app.kubernetes.io/name": "coder-chat"}
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    assert labels["app.kubernetes.io/name"] != "coder-chat"
+    assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert spec["initContainers"][0]["volumeMounts"][0] == {
+        "name": "model-cache",
+        "mountPath": "/models",
+        "readOnly": True,
+    }
+    environment = {each["name"]: each.get("value") for each in spec["initContainers"][0]["env"]}
+    assert (environment["HF_HOME"], environment["HF_HUB_OFFLINE"], environment["NVIDIA_VISIBLE_DEVICES"]) == (
+        "/models",
+        "1",
+        "void",
+    )
+
+
+def test_weights_that_no_second_pod_can_read_are_said() -> None:
+    with pytest.raises(BenchFailed, match="keeps its weights in no claim that HF_HOME points into"):
+        made(deployment())
+
+
+@pytest.fixture
+async def wire() -> Any:
+    async with Wire() as it:
+        yield it
+
+
+@pytest.fixture
+async def api(wire: Wire) -> Any:
+    async with connected(wire) as client:
+        yield client
+
+
+async def told(_: str) -> None:
+    """Nobody listens."""
+
+
+async def test_it_is_made_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:
+    """Made again it is left alone; what is deleted again is gone already; a Job's pods are not orphaned."""
+    wire.store.create(caching(deployment()))
+    jobs = Jobs(api, "serving")
+    for _ in range(2):
+        await jobs.start(OP, LOAD, SHAPE, KEY)
+    assert wire.asked("POST", "/jobs") == 1
+    assert await jobs.delete(OP)
+    assert not await jobs.delete(OP)
+    assert wire.asked("DELETE", f"/jobs/{name_of(OP)}?propagationPolicy=Background") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "conditions", "complaint"),
+    [
+        ({}, [{"type": "Failed", "reason": "DeadlineExceeded", "message": "too long"}], "failed .DeadlineExceeded: too long"),
+        (
+            {"initContainerStatuses": [{"name": "guidellm", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]},
+            [{"type": "Failed", "reason": "BackoffLimitExceeded", "message": ""}],
+            "exit code 137 .OOMKilled",
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no node has room"}]},
+            [{"type": "Failed", "reason": "DeadlineExceeded", "message": ""}],
+            "found no place: no node has room",
+        ),
+        (
+            {"initContainerStatuses": [{"name": "guidellm", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}]},
+            [],
+            "cannot be pulled .ImagePullBackOff.: not found",
+        ),
+    ],
+)  # fmt: skip
+async def test_why_there_is_no_result_is_said(
+    wire: Wire, api: ApiClient, status: dict[str, Any], conditions: list[dict[str, str]], complaint: str
+) -> None:
+    job = wire.store.create(made() | {"metadata": made()["metadata"] | {"namespace": "serving"}})
+    wire.store.update(
+        "Job",
+        job["metadata"]["name"],
+        "serving",
+        lambda live: live.update(status={"conditions": [c | {"status": "True"} for c in conditions]}),
+    )
+    labels = made()["spec"]["template"]["metadata"]["labels"]
+    wire.store.create(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "serving", "labels": labels},
+            "spec": {"containers": []},
+            "status": status,
+        }
+    )
+    with pytest.raises(BenchFailed, match=complaint):
+        await Jobs(api, "serving").result(OP, limit=timedelta(seconds=20), progress=told)
+
+
+async def test_a_job_that_is_gone_is_not_waited_for(wire: Wire, api: ApiClient) -> None:
+    with pytest.raises(BenchFailed, match="Job is gone"):
+        await Jobs(api, "serving").result(OP, limit=timedelta(seconds=20), progress=told)

@@ -1,0 +1,191 @@
+"""`/model bench`: a Job that loads the model, its table and picture below the card, and its report as a pull request."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from sandbox.objects import Object
+from sandbox.process import Bot
+from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
+
+pytestmark = pytest.mark.timeout(300)
+
+LONG = {"bench": {"concurrency": [2], "each": "100s"}}
+"""A benchmark that does not end by itself while the test looks."""
+
+
+async def lit(it: Platform, model: str = "coder-chat") -> None:
+    await it.say("dev", f"/gpu up {model}")
+    await it.click("lead", "Approve")
+    await it.sees(f"{model} is up and answers")
+
+
+def jobs(it: Platform) -> list[Object]:
+    return it.cluster.store.find("Job", "serving")
+
+
+def pods(it: Platform) -> list[Object]:
+    return it.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-benchmark")
+
+
+def running(it: Platform) -> bool:
+    """Whether the benchmark's requests are under way."""
+    return any("running" in s["state"] for pod in pods(it) for s in pod["status"].get("initContainerStatuses") or ())
+
+
+async def test_a_benchmark_ends_with_a_table_a_picture_and_a_pull_request(platform: Platform) -> None:
+    """The report has what it takes to compare it with another, and the pull request adds it alone."""
+    await lit(platform)
+    await platform.say("dev", "/model bench coder-chat")
+    card = await platform.sees("Benchmark coder-chat")
+    assert "256 in, 128 out" in card
+    assert "the benchmark ends with it" in card
+    await platform.sees("coder-chat generates up to")
+    table = await platform.sees("first token, ms")
+    assert [line.split()[0] for line in table.splitlines() if line.strip()[:1].isdigit()] == ["1", "4", "16"]
+    await platform.sees("[file Benchmark of coder-chat]")
+    await platform.click("lead", "Open a pull request")
+    await platform.sees("A pull request keeps it")
+    assert platform.pulls[0].title.startswith("docs(benchmarks): coder-chat, ")
+    path, text = await reported(platform)
+    assert path.startswith("benchmarks/coder-chat/")
+    for fact in (
+        "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ",
+        "g2-standard-4",
+        "1 × L4",
+        "--max-model-len",
+        "guidellm:v0.8.1@sha256:",
+    ):
+        assert fact in text
+    assert not [seen for seen in platform.visible("lead") if "Open a pull request" in seen]
+
+
+async def test_the_benchmark_is_use_and_its_job_is_locked_down(platform: Platform) -> None:
+    """Its requests count in the session; it runs beside the model, with the key from the Secret and without rights."""
+    await lit(platform)
+    await platform.say("dev", "/model bench coder-chat")
+    await platform.sees("coder-chat generates up to")
+    await platform.until(lambda: len(jobs(platform)) == 1)
+    job = jobs(platform)[0]
+    secret = platform.object("Secret", "vllm-api-key")
+    assert secret
+    assert secret["data"]["api-key"] not in json.dumps(job)
+    spec = job["spec"]["template"]["spec"]
+    assert (job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (0, 300)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v] == [
+        "coder-chat-model-cache"
+    ]
+    model = platform.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=coder-chat")[0]
+    assert pods(platform)[0]["spec"]["nodeName"] == model["spec"]["nodeName"]
+    await platform.say("dev", "/gpu down")
+    receipt = await platform.sees("requests, ")
+    served = next(line for line in receipt.splitlines() if " requests, " in line)
+    assert int(served.split(" requests, ")[0].split()[-1]) > 20
+
+
+async def test_a_benchmark_is_refused_to_whom_it_is_not_for(platform: Platform) -> None:
+    """Nothing up, somebody else's session, and a second one at the same time: each is said in a sentence."""
+    await platform.say("dev", "/model bench coder-chat")
+    await platform.sees("coder-chat is not up under a lease")
+    await platform.say("dev", "/model bench embeddings")
+    await platform.sees("embeddings generates nothing on a GPU")
+    await platform.say("lead", "/gpu up coder-chat")
+    await platform.click("admin", "Approve")
+    await platform.sees("coder-chat is up and answers")
+    await platform.say("dev", "/model bench coder-chat")
+    await platform.sees("Only @lead, who holds the GPU, or an approver can load the model")
+    assert not jobs(platform)
+
+
+async def test_without_an_image_it_is_said_what_to_set(tmp_path: Path, redis_url: str) -> None:
+    async with opened(tmp_path, redis_url, settings={"bench": {"image": ""}}) as it:
+        await it.say("dev", "/model bench coder-chat")
+        assert "set bench.image, in the file named by STOKER_CONFIG" in await it.sees("No benchmark is configured")
+
+
+async def test_a_lease_that_ends_too_soon_is_extended_first(tmp_path: Path, redis_url: str) -> None:
+    async with opened(tmp_path, redis_url, settings={"bench": {"each": "40m", "limit": "3h"}}) as it:
+        await it.say("dev", "/gpu up coder-chat for 1h")
+        await it.click("lead", "Approve")
+        await it.sees("coder-chat is up and answers")
+        await it.say("dev", "/model bench coder-chat")
+        assert "/gpu extend" in await it.sees("and the benchmark takes 2 h 1 min")
+
+
+async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_url: str) -> None:
+    """Cancelled, or the model brought down: the Job and its pod go, and the card says so. A second one meanwhile waits."""
+    async with opened(tmp_path, redis_url, settings=LONG) as it:
+        await lit(it)
+        await it.say("dev", "/model bench coder-chat")
+        await it.until(lambda: running(it))
+        await it.say("lead", "/model bench coder-chat")
+        await it.sees("coder-chat is being measured already, as @dev asked", user="lead")
+        await it.click("dev", "Cancel")
+        await it.sees("Cancelled by @dev. Its Job is deleted.")
+        await it.until(lambda: not jobs(it) and not pods(it))
+        await it.say("dev", "/model bench coder-chat")
+        await it.until(lambda: running(it))
+        await it.say("lead", "/gpu down")
+        assert "Its Job is deleted." in await it.sees("coder-chat went down during the benchmark")
+        await it.sees("coder-chat is down and the GPU is free")
+        await it.until(lambda: not jobs(it) and not pods(it))
+
+
+async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> None:
+    """GuideLLM ends well then, and prints a table without latencies."""
+    await lit(platform)
+    platform.faults.add("smoke-fails")
+    await platform.say("dev", "/model bench coder-chat")
+    await platform.sees("The model answered none of the requests that came 1 at a time. Its Job is deleted.")
+
+
+async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_path: Path, redis_url: str) -> None:
+    """SIGKILL while the benchmark's requests are under way, and again when its table is told."""
+    settings = {"bench": {"concurrency": [1, 2], "each": "3s"}}
+    async with opened(tmp_path, redis_url, settings=settings, started=False) as it:
+        port = int(it.environment["STOKER_PORT"])
+        async with Bot(it.environment, port=port, directory=tmp_path) as bot:
+            await it.workspace.connected(60)
+            await lit(it)
+            await it.say("dev", "/model bench coder-chat")
+            await it.until(lambda: running(it))
+            first = pods(it)[0]["metadata"]["uid"]
+            await bot.kill()
+            await it.sees("first token, ms")
+            await bot.kill()
+            await it.sees("coder-chat generates up to")
+            await it.click("dev", "Open a pull request")
+            await it.sees("The pull request is being opened")
+            await bot.kill()
+            await it.sees("A pull request keeps it")
+            await asyncio.sleep(3)  # for what would be done a second time
+        assert [pod["metadata"]["uid"] for pod in pods(it)] == [first]
+        seen = it.visible("dev")
+        assert len([text for text in seen if "first token, ms" in text]) == 1
+        assert len([text for text in seen if "[file Benchmark" in text]) == 1
+        assert len(it.pulls) == 1
+
+
+async def reported(it: Platform) -> tuple[str, str]:
+    """Path and text of the only file that the pull request's branch adds."""
+    ref = it.pulls[0].head_ref
+
+    async def git(*words: str) -> str:
+        done = await asyncio.create_subprocess_exec("git", "-C", str(it.remote), *words, stdout=asyncio.subprocess.PIPE)
+        return (await done.communicate())[0].decode()
+
+    path = (await git("diff", "--name-only", "main", ref)).strip()
+    return path, await git("show", f"{ref}:{path}")
