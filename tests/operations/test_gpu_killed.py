@@ -56,6 +56,7 @@ async def a_replacement_that_fails(it: Platform) -> None:
     await it.sees("Displaces")
     await it.click("admin", "Approve")
     await it.sees("coder-chat is restored")
+    await it.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
 
 
 UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}}
