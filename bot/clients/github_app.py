@@ -14,6 +14,9 @@ from bot.errors import BotError
 SYSTEM = "GitHub"
 _RENEW_BEFORE = 300.0
 """Seconds of life that a token must have left; a push or a merge takes less."""
+_NEEDED = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
+"""The repository permissions in use, as GitHub names them; issues are for labels and comments."""
+_RANKS = ("read", "write", "admin")
 
 
 class AppToken:
@@ -24,6 +27,7 @@ class AppToken:
     ) -> None:
         self._http, self._app_id, self._installation, self._key = http, app_id, installation_id, key
         self._token: SecretStr | None = None
+        self._granted: dict[str, str] = {}
         self._ends = 0.0
         self._asking = asyncio.Lock()
 
@@ -33,6 +37,19 @@ class AppToken:
                 self._token, self._ends = await self._new()
             return self._token
 
+    async def lacking(self) -> tuple[str, ...]:
+        """The permissions in use that the installation does not have: `contents: write`.
+
+        GitHub tells them with each token. What a repository says of its reader (`permissions.push`) is about people, and
+        false for every App.
+        """
+        await self()
+        return tuple(
+            f"{name}: {needed}"
+            for name, needed in _NEEDED.items()
+            if self._granted.get(name) not in _RANKS[_RANKS.index(needed) :]
+        )
+
     async def _new(self) -> tuple[SecretStr, float]:
         path = f"/app/installations/{self._installation}/access_tokens"
         headers = {"Accept": "application/vnd.github+json", "Authorization": f"Bearer {self._assertion()}"}
@@ -41,6 +58,7 @@ class AppToken:
         match response.status_code:
             case httpx.codes.CREATED:
                 answer = body(response)
+                self._granted = answer.get("permissions") or {}
                 return SecretStr(answer["token"]), datetime.fromisoformat(answer["expires_at"]).timestamp()
             case httpx.codes.UNAUTHORIZED:
                 raise BotError(

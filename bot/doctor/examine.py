@@ -41,7 +41,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         found = await gathered(MACHINE, _machine(settings))
         found += await gathered(people.SLACK, people.slack(settings, slack_client(settings)))
         found += await gathered(
-            platform.GITHUB, platform.github(settings, GitHub(hosted, settings.github_repository, token))
+            platform.GITHUB, platform.github(settings, GitHub(hosted, settings.github_repository, token), token)
         )
         found += await gathered(platform.GIT, contract.checks())
         found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract))

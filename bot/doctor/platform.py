@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
+from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
 from bot.clients.kube import rights
 from bot.clients.litellm import LiteLLM
 from bot.doctor.findings import Finding, ok, warning, wrong
 from bot.errors import BotError
 from bot.gitops import Repository
+from bot.services import Token
 from bot.settings import Config, Settings
 from manifests.contract import ModelEndpoint, check, read_endpoints
 from manifests.tree import ManifestError, Tree
@@ -22,17 +24,22 @@ _SHOWN = 10
 """Disagreements of the contract that are listed; the rest are counted."""
 
 
-async def github(settings: Settings, client: GitHub) -> AsyncIterator[Finding]:
+async def github(settings: Settings, client: GitHub, token: Token) -> AsyncIterator[Finding]:
     access = await client.access()
     name, branch = settings.github_repository, settings.config.platform.branch
     if access.archived:
         yield wrong(GITHUB, f"{name} is archived", "Unarchive it, or set GITHUB_REPOSITORY to the one in use.")
-    if not access.push:
-        yield wrong(
-            GITHUB,
-            f"the token may not write to {name}",
-            "Give the token, or the App, Contents and Pull requests: read and write.",
-        )
+    if isinstance(token, AppToken):
+        if lacking := ", ".join(await token.lacking()):
+            yield wrong(
+                GITHUB,
+                f"the App's installation lacks {lacking}",
+                "Add that to the App's repository permissions, and accept the change at its installation.",
+            )
+        else:
+            yield ok(GITHUB, f"the App has the permissions in use on {name}")
+    elif not access.push:
+        yield wrong(GITHUB, f"the token may not write to {name}", "Give it Contents and Pull requests: read and write.")
     elif access.scopes is not None and not {"repo", "public_repo"} & set(access.scopes):
         yield wrong(GITHUB, "the classic token lacks the scope repo", "Make one with it, or better a GitHub App.")
     else:

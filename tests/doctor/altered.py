@@ -1,7 +1,7 @@
 """A proxy in front of a system of the sandbox that changes what it answers, as a mis-set one would."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,11 +16,16 @@ _KEPT = ("content-type", "x-oauth-scopes", "date")
 
 
 @asynccontextmanager
-async def altered(url: str, path: str, change: Change) -> AsyncIterator[str]:
-    """The address of a proxy for `url` whose answers for paths that end with `path` are changed."""
+async def altered(url: str, path: str, change: Change, own: Mapping[str, Any] | None = None) -> AsyncIterator[str]:
+    """The address of a proxy for `url` whose answers for paths that end with `path` are changed.
+
+    `own` are paths that the proxy answers itself, with what it creates.
+    """
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
 
         async def forward(request: web.Request) -> web.Response:
+            if own and request.path in own:
+                return web.json_response(own[request.path], status=201)
             headers = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "accept-encoding")}
             answer = await http.request(
                 request.method, f"{url.rstrip('/')}{request.path_qs}", headers=headers, content=await request.read()

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from ruamel.yaml import YAML
 
 from bot.clients.redis import opened as redis_at
@@ -185,6 +187,36 @@ async def test_githubs_side_is_examined(told: Told, path: str, change: Change, s
     async with altered(told.environment["GITHUB_API_URL"], path, change) as url:
         told.environment["GITHUB_API_URL"] = url
         assert any(said in fault for fault in faults(await told.examined()))
+
+
+GRANTED = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
+
+
+@pytest.mark.parametrize(
+    ("granted", "said"),
+    [
+        (GRANTED | {"metadata": "read"}, []),
+        (GRANTED | {"checks": "write"}, []),
+        (GRANTED | {"contents": "read"}, ["wrong GitHub: the App's installation lacks contents: write"]),
+        ({"metadata": "read", "contents": "write"}, ["lacks pull_requests: write, issues: write, checks: read, statu"]),
+    ],
+    ids=["as documented", "more than needed", "reads only", "half"],
+)
+async def test_a_github_app_is_examined_by_its_own_permissions(
+    told: Told, granted: dict[str, str], said: list[str]
+) -> None:
+    """The repository says `push: false` to every App, whatever it may do; the permissions come with its token."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    given = {"token": told.environment.pop("GITHUB_TOKEN"), "expires_at": ends, "permissions": granted}
+    told.environment |= {"GITHUB_APP_ID": "42", "GITHUB_APP_INSTALLATION_ID": "7", "GITHUB_APP_PRIVATE_KEY": pem}
+    own = {"/app/installations/7/access_tokens": given}
+    async with altered(told.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", _read_only, own) as url:
+        told.environment["GITHUB_API_URL"] = url
+        found = faults(await told.examined())
+    assert len(found) == len(said), found
+    assert all(text in fault for text, fault in zip(said, found, strict=True)), found
 
 
 async def test_each_lacking_right_is_named(told: Told) -> None:
