@@ -110,10 +110,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         slack = Slack(slack_client(settings, calls), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
-        github_http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=settings.github_api_url, timeout=30, verify=trusted)
-        )
-        token = github_token(settings, github_http)
+        hosted = await stack.enter_async_context(github_http(settings, trusted))
+        token = github_token(settings, hosted)
 
         async def master_key() -> SecretStr:
             ref = config.litellm.master_key
@@ -135,8 +133,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             vllm=VLLM(http, settings.vllm_url_template),
             prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
             litellm=LiteLLM(http, settings.litellm_url, master_key),
-            hub=HuggingFace(http, settings.hf_endpoint, settings.hf_token),
-            github=GitHub(github_http, settings.github_repository, token),
+            hub=HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token")),
+            github=GitHub(hosted, settings.github_repository, token),
             repository=repository(settings, token),
         )
         reset = _current.set(svc)
@@ -151,6 +149,12 @@ def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> 
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
     )
+
+
+def github_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+    """For GitHub's API, and for no other host."""
+    address = settings.github_api_url
+    return httpx.AsyncClient(base_url=address, timeout=30, event_hooks={"request": [only(address)]}, verify=trusted)
 
 
 def slack_client(settings: Settings, session: ClientSession | None = None) -> AsyncWebClient:

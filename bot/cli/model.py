@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
-import httpx
 import stamina
 import structlog
 import typer
@@ -246,8 +246,10 @@ def _change(
 async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf_id: str, options: Options) -> Change:
     if verb == "remove":
         return await asyncio.to_thread(planned, tree, settings.config, verb, name, options)
-    async with httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5)) as http:
-        hub = HuggingFace(http, settings.hf_endpoint, settings.hf_token)
+    from bot.services import platform_http
+
+    async with platform_http(settings) as http:
+        hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
         facts, kept = await looked_up(hub, hf_id), None
         if verb == "swap" and facts.revision:
             before = await asyncio.to_thread(read_endpoint, tree, settings.config.platform, name)
@@ -280,11 +282,11 @@ async def _opened_pull(
 @asynccontextmanager
 async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Repository"]]:
     # Slow to import, and a check before each commit has no use for it.
-    from bot.services import github_token, repository
+    from bot.services import github_http, github_token, repository
 
     if not settings.github_repository:
         raise BotError("GITHUB_REPOSITORY is not set: write the platform repo as owner/name.")
-    async with httpx.AsyncClient(base_url=settings.github_api_url, timeout=30) as http:
+    async with github_http(settings) as http:
         token = github_token(settings, http)
         yield GitHub(http, settings.github_repository, token), repository(settings, token)
 

@@ -4,6 +4,7 @@ Speaks the Hub's API. A model id is checked before it becomes part of an address
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -34,9 +35,9 @@ class GatedModel(BotError):
 
 
 class HuggingFace:
-    """The Hub at one endpoint, read with a token or without."""
+    """The Hub at one endpoint, read with a token or without; the token is asked for anew, so that it may be rotated."""
 
-    def __init__(self, http: httpx.AsyncClient, endpoint: str, token: SecretStr | None) -> None:
+    def __init__(self, http: httpx.AsyncClient, endpoint: str, token: Callable[[], SecretStr | None]) -> None:
         self._http = http
         self._endpoint = endpoint.rstrip("/")
         self._token = token
@@ -78,7 +79,7 @@ class HuggingFace:
 
     async def whoami(self) -> str:
         """The name behind the token, or empty without one; BotError when the Hub does not know the token."""
-        if self._token is None:
+        if self._token() is None:
             await self._get("/api/models", limit="1")
             return ""
         response = await self._get("/api/whoami-v2")
@@ -99,7 +100,7 @@ class HuggingFace:
     async def _get(self, path: str, **query: str) -> httpx.Response:
         """An answer that is final. Files redirect to a content network, where httpx does not take the token."""
         url = f"{self._endpoint}{path}"
-        headers = bearer(self._token)
+        headers = bearer(self._token())
         response = await send(
             self._http, SYSTEM, "GET", url, params=query or None, headers=headers, follow_redirects=True
         )

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
-from bot.services import github_token, open_kubernetes, open_redis, platform_http, repository, slack_client
+from bot.services import github_http, github_token, open_kubernetes, open_redis, platform_http, repository, slack_client
 from bot.settings import Settings
 
 REDIS, MACHINE = "Redis", "machine"
@@ -31,7 +32,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
     config = settings.config
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(platform_http(settings))
-        hosted = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.github_api_url, timeout=15))
+        hosted = await stack.enter_async_context(github_http(settings))
         # A mirror of its own: two processes in one would damage it for the bot that runs.
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-"))
         token = github_token(settings, hosted)
@@ -47,7 +48,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract))
         found += await gathered(REDIS, _redis(settings, stack))
         found += await gathered(
-            platform.HUB, platform.hub(HuggingFace(http, settings.hf_endpoint, settings.current("hf_token")))
+            platform.HUB, platform.hub(HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token")))
         )
     return tuple(found)
 

@@ -30,15 +30,16 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
         return
     yield ok(SLACK, f"the bot is @{answer.get('user')} in {answer.get('team')}")
     yield _clock(str(answer.headers.get("Date", "")), now())
-    yield await _channel(settings, client)
-    private = settings.config.slack.channel.startswith("G")
+    about, private = await _channel(settings, client)
+    yield about
     held = {scope.strip() for scope in str(answer.headers.get("x-oauth-scopes", "")).split(",")}
     missing = sorted(set(scopes(private_channel=private)) - held)
     if missing:
         yield wrong(
             SLACK,
             f"the app lacks the scopes {', '.join(missing)}",
-            "Update the app with what `stoker manifest` prints, then reinstall it to the workspace.",
+            f"Update the app with what `stoker manifest{' --private-channel' if private else ''}` prints, then reinstall it "
+            "to the workspace.",
         )
     else:
         yield ok(SLACK, "the app has every scope in use")
@@ -77,26 +78,29 @@ async def _way_in(settings: Settings, client: AsyncWebClient) -> Finding:
     return ok(SLACK, "Socket Mode opens")
 
 
-async def _channel(settings: Settings, client: AsyncWebClient) -> Finding:
+async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding, bool]:
+    """What is to be said of the channel, and whether it is a private one, which its id does not tell."""
     channel = settings.config.slack.channel
     try:
         with slack_errors("conversations.info"):
             answer = await client.conversations_info(channel=channel)
     except SlackRefused as error:
-        if error.code != "channel_not_found":
+        if error.code not in ("channel_not_found", "missing_scope"):
             raise
-        return wrong(
+        said = wrong(
             SLACK,
-            f"there is no channel {channel} for the bot",
-            "Set slack.channel to the channel's id (its details in Slack, at the bottom); invite the bot if it is private.",
+            f"there is no channel {channel} for the bot ({error.code})",
+            "Set slack.channel to the channel's id (its details in Slack, at the bottom). If it is private, make the app "
+            "with `stoker manifest --private-channel` and invite the bot.",
         )
+        return said, channel.startswith("G")
     found = answer["channel"]
-    name = f"#{found.get('name', channel)}"
+    name, private = f"#{found.get('name', channel)}", bool(found.get("is_private"))
     if found.get("is_archived"):
-        return wrong(SLACK, f"{name} is archived", "Unarchive it, or set slack.channel to another one.")
+        return wrong(SLACK, f"{name} is archived", "Unarchive it, or set slack.channel to another one."), private
     if not found.get("is_member"):
-        return wrong(SLACK, f"the bot is not in {name}", f"Say `/invite @stoker` in {name}.")
-    return ok(SLACK, f"the bot is in {name}")
+        return wrong(SLACK, f"the bot is not in {name}", f"Say `/invite @stoker` in {name}."), private
+    return ok(SLACK, f"the bot is in {name}"), private
 
 
 async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:

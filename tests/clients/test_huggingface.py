@@ -35,7 +35,7 @@ async def hub() -> AsyncIterator[Wire]:
 @pytest.fixture
 async def huggingface(hub: Wire) -> AsyncIterator[HuggingFace]:
     async with client() as http:
-        yield HuggingFace(http, hub.url, SecretStr(TOKEN))
+        yield HuggingFace(http, hub.url, lambda: SecretStr(TOKEN))
 
 
 def publish(hub: Wire, files: dict[str, int], *, config: Any = CONFIG, tokenizer: Any = None, **about: Any) -> None:
@@ -154,8 +154,21 @@ async def test_a_hub_that_is_down_is_unavailable() -> None:
     """And the error does not hold the token."""
     async with nobody() as url, client() as http:
         with pytest.raises(Unavailable, match="Hugging Face") as outage:
-            await HuggingFace(http, url, SecretStr(TOKEN)).model(QWEN)
+            await HuggingFace(http, url, lambda: SecretStr(TOKEN)).model(QWEN)
     assert TOKEN not in str(outage.value)
+
+
+async def test_a_rotated_token_is_used_by_the_next_request(hub: Wire) -> None:
+    """The mounted file changed; the bot goes on without a restart."""
+    current = ["hf_old"]
+    publish(hub, {"model.safetensors": 1})
+    async with client() as http:
+        it = HuggingFace(http, hub.url, lambda: SecretStr(current[0]))
+        await it.model(QWEN)
+        current[0] = "hf_new"
+        await it.model(QWEN)
+    sent = [call.headers["Authorization"] for call in hub.calls("GET", f"/api/models/{QWEN}")]
+    assert sent == ["Bearer hf_old", "Bearer hf_new"]
 
 
 async def test_a_search_names_models_the_most_downloaded_first(hub: Wire, huggingface: HuggingFace) -> None:

@@ -167,6 +167,28 @@ async def test_slacks_side_is_examined(told: Told, method: str, change: Change, 
         assert any(said in fault for fault in faults(await told.examined()))
 
 
+def _private(said: Any, _: dict[str, str]) -> None:
+    said["channel"]["is_private"] = True
+
+
+def _for_private(_: Any, headers: dict[str, str]) -> None:
+    headers["x-oauth-scopes"] = headers["x-oauth-scopes"].replace("channels:", "groups:")
+
+
+async def test_a_private_channel_needs_the_scopes_of_private_channels(told: Told) -> None:
+    """Private channels have ids like public ones, so Slack is asked; the app made with --private-channel is right."""
+    base = told.environment["SLACK_API_URL"].removesuffix("/api/")
+    async with altered(base, "/conversations.info", _private) as url:
+        told.environment["SLACK_API_URL"] = f"{url}/api/"
+        (said,) = faults(await told.examined())
+        assert (
+            "lacks the scopes groups:history, groups:read → Update the app with what `stoker manifest --private" in said
+        )
+        async with altered(url, "/auth.test", _for_private) as both:
+            told.environment["SLACK_API_URL"] = f"{both}/api/"
+            assert faults(await told.examined()) == []
+
+
 def _read_only(said: Any, _: dict[str, str]) -> None:
     said["permissions"]["push"] = False
 
