@@ -96,6 +96,8 @@ def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -
             # In a part of a repository, what other files speak of is taken for a thing that was left out.
             if partial and _is_named_elsewhere(tree, layout, host[0]):
                 continue
+            if _is_made_elsewhere(tree, host[0]):
+                continue
             message = f"the alias {each.alias} leads to {host[0]}, and {layout.serving_dir} has no such Service"
             base, fix = (
                 find(each.node, "litellm_params", "api_base"),
@@ -137,6 +139,15 @@ def _services(tree: Tree, layout: Layout) -> set[str]:
 def _is_named_elsewhere(tree: Tree, layout: Layout, name: str) -> bool:
     whole = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
     return any(path != layout.litellm_values and whole.search(tree.read(path) or "") for path in tree.grep(name))
+
+
+def _is_made_elsewhere(tree: Tree, name: str) -> bool:
+    """Whether something outside of the serving directory answers to the name, like a gateway in the same namespace."""
+    return any(
+        kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
+        for path in tree.grep(name)
+        for kind, located in objects(tree, path)
+    )
 
 
 def _port(url: str) -> str:

@@ -283,6 +283,15 @@ def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: File
     assert check(tree, layout) == ()
 
 
+def test_a_gateway_in_the_namespace_of_the_models_is_none_of_them(platform: Files, layout: Layout) -> None:
+    """It stands in another directory, and what makes it is no model."""
+    tree = planted(platform, VALUES, "http://egress-gateway.egress", "http://inference-gateway.serving")
+    assert [each.rule for each in check(tree, layout)] == ["alias-without-endpoint"]
+    files = {each: tree.read(each) or "" for each in tree.files("")}
+    files["routing/gateway.yaml"] = "kind: Gateway\nmetadata: {name: inference-gateway, namespace: serving}\n"
+    assert check(Files(files), layout) == ()
+
+
 def test_what_is_no_endpoint_is_left_alone(platform: Files, layout: Layout) -> None:
     """A Helm template, a Deployment without a model, several engines that serve one model together."""
     files = {each: platform.read(each) or "" for each in platform.files("")}
