@@ -17,9 +17,9 @@ from manifests.tree import ManifestError
 GB = 10**9
 GIB = 2**30
 
-# What vLLM takes on the GPU beside weights and cache: the CUDA context (~0.3 GiB), activations of the profiling run
-# with 2048 batched tokens (~0.5 GiB for hidden sizes up to 5120) and the captured CUDA graphs (~0.6 GiB on an L4).
-# vLLM's own estimate is printed at boot ("Memory profiling takes …"); this is its upper end for models up to 14B.
+# What vLLM takes on the GPU beside weights and cache. It prints it at boot ("non_torch_memory takes …; PyTorch activation
+# peak memory takes …"): 0.03 + 1.42 GiB for a 7B of the Qwen2.5 family (https://github.com/vllm-project/vllm/issues/13882),
+# 0.16 + 0.94 GiB for a 16B mixture of experts (https://github.com/vllm-project/vllm/pull/13109).
 GPU_OVERHEAD = 3 * GIB // 2
 
 # What the host needs beside the weights that are staged through it: kubelet and system (GKE reserves 25 % of the first
