@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -44,6 +45,23 @@ def test_every_command_and_setting_of_a_guide_exists(name: str) -> None:
     assert commands <= set(get_command(cli).commands), commands  # type: ignore[attr-defined]
     variables = {v.lower() for v in re.findall(r"\b((?:SLACK|GITHUB|REDIS|STOKER|HF|LITELLM|OTEL)_[A-Z_]+)\b", text)}
     assert variables <= Settings.model_fields.keys(), variables - Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_of_a_command_exists(path: Path) -> None:
+    """What follows `stoker …` in a code block or in backquotes can be typed as it stands."""
+    text = path.read_text(encoding="utf-8")
+    typed = re.findall(r"`([^`\n]+)`", text) + [line for line in text.splitlines() if line.startswith("    ")]
+    unknown = []
+    for said in re.findall(r"(?m)(?:^ *|&& |-- |\| )(?:\S*/)?stoker ([^#&|>\n]*)", "\n".join(typed)):
+        command: Any = get_command(cli)
+        for word in said.split():
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+            known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
+            if word.startswith("--") and word.partition("=")[0] not in known:
+                unknown.append(f"{command.name} {word}")
+    assert unknown == []
 
 
 @pytest.mark.parametrize("name", ["install.md", "operations.md"])

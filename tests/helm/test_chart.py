@@ -1,8 +1,10 @@
 """The chart in helm/stoker: it grants what the bot uses and no more, and it is safe as it comes."""
 
+import re
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from bot.clients.kube import Right, rights
 from bot.settings import Config, Settings
@@ -41,6 +43,25 @@ def test_the_example_for_argo_cd_installs() -> None:
     values = helm.values_from_yaml((ROOT / "helm/argocd/platform/stoker/values.yaml").read_text(encoding="utf-8"))
     assert of_kind(render(values), "ExternalSecret")
     Config.model_validate(values["config"])
+
+
+def test_the_values_of_the_guide_install() -> None:
+    """What docs/install.md has people write is accepted by the chart as it stands, and by the bot that it starts."""
+    guide = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    values = helm.values_from_yaml(written)
+    report = helm.lint(CHART, values, strict=True)
+    assert [m for m in report["messages"] if m["severity"] > 1] == []
+    objects = render(values)
+    (configmap,) = (found for found in of_kind(objects, "ConfigMap") if "stoker.yaml" in found["data"])
+    config = Config.model_validate(YAML(typ="safe").load(configmap["data"]["stoker.yaml"]))
+    assert config.slack.channel
+    (bot,) = of_kind(objects, "Deployment")
+    (container,) = bot["spec"]["template"]["spec"]["containers"]
+    assert {each["name"].lower() for each in container["env"]} <= Settings.model_fields.keys()
+    in_secret = re.findall(r"--from-(?:literal|file)=(\w+)=", guide)
+    told = {each["name"]: each["value"] for each in container["env"]} | dict.fromkeys(in_secret, "set")
+    Settings.model_validate({name.lower(): value for name, value in told.items() if name != "STOKER_CONFIG"})
 
 
 ELSEWHERE = {
