@@ -43,7 +43,8 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates git \
  && rm -rf /var/lib/apt/lists/* /usr/local/lib/python3.13/site-packages/pip* \
       /usr/local/lib/python3.13/ensurepip /usr/local/bin/pip* \
- && useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin stoker \
+ && groupadd --system --gid 10001 stoker \
+ && useradd --system --uid 10001 --gid stoker --no-create-home --home-dir /tmp --shell /usr/sbin/nologin stoker \
  && install --directory --owner=stoker --group=stoker --mode=0700 /var/lib/stoker
 COPY --from=build /opt/stoker /opt/stoker
 ENV PATH=/opt/stoker/bin:$PATH \

@@ -19,6 +19,12 @@ from kubernetes.aio.client import ApiClient, Configuration
 Object = dict[str, Any]
 
 _PLURALS = {
+    "ConfigMap": "api/v1/namespaces/{}/configmaps",
+    "Pod": "api/v1/namespaces/{}/pods",
+    "StatefulSet": "apis/apps/v1/namespaces/{}/statefulsets",
+    "Ingress": "apis/networking.k8s.io/v1/namespaces/{}/ingresses",
+    "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "ServiceAccount": "api/v1/namespaces/{}/serviceaccounts",
     "Secret": "api/v1/namespaces/{}/secrets",
     "Service": "api/v1/namespaces/{}/services",
@@ -44,9 +50,12 @@ class ApiServer:
     def __init__(self, url: str, admin: str, http: httpx.AsyncClient) -> None:
         self.url, self._admin, self._http = url, admin, http
 
-    async def _ask(self, method: str, path: str, body: Object | None = None) -> Object:
+    async def _ask(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object:
         response = await self._http.request(
-            method, f"{self.url}/{path}", json=body, headers={"Authorization": f"Bearer {self._admin}"}
+            method,
+            f"{self.url}/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self._admin}", "Content-Type": kind},
         )
         answer: Object = response.json()
         assert response.is_success, f"{method} {path}: {answer.get('message')}"
@@ -55,6 +64,29 @@ class ApiServer:
     async def create(self, manifest: Object) -> None:
         path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
         await self._ask("POST", path, manifest)
+
+    async def serves(self, version: str) -> bool:
+        """Whether it knows this `apiVersion`."""
+        path = f"apis/{version}" if "/" in version else f"api/{version}"
+        headers = {"Authorization": f"Bearer {self._admin}"}
+        return (await self._http.get(f"{self.url}/{path}", headers=headers)).is_success
+
+    async def would_take(self, manifest: Object) -> None:
+        """A server-side apply that is tried and not done; AssertionError has what the server's schema does not allow."""
+        path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
+        query = "fieldManager=helm&dryRun=All&force=true"
+        await self._ask(
+            "PATCH", f"{path}/{manifest['metadata']['name']}?{query}", manifest, kind="application/apply-patch+yaml"
+        )
+
+    async def report(self, pod: Object, status: Object) -> None:
+        """As kubelet reports a pod's status."""
+        path = f"{_PLURALS['Pod'].format(pod['metadata']['namespace'])}/{pod['metadata']['name']}/status"
+        await self._ask("PATCH", path, {"status": status}, kind="application/merge-patch+json")
+
+    async def delete(self, manifest: Object) -> None:
+        path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
+        await self._ask("DELETE", f"{path}/{manifest['metadata']['name']}?gracePeriodSeconds=0")
 
     async def replace(self, manifest: Object) -> None:
         path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))

@@ -98,6 +98,7 @@ def test_no_pod_can_do_more_than_it_must(values: Object) -> None:
     """No root, no writable root file system, no capability, no mounted token but the bot's own, limits on all."""
     for spec in pods(render(values)):
         assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False, "a Service named stoker would set STOKER_PORT to tcp://…"
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in spec["containers"]:
             context = container["securityContext"]

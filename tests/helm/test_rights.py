@@ -1,7 +1,7 @@
 """The chart's rights on a real Kubernetes API server: the bot can do its work with them, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,13 +10,14 @@ import pytest_asyncio
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.argocd import ArgoCD
+from bot.clients.boot import Phase
 from bot.clients.cluster import Cluster
 from bot.clients.job import Jobs, Load
 from bot.clients.kube import Forbidden, Right, rights
 from bot.settings import Config
-from tests.clients.kube import application, caching, deployment, service
+from tests.clients.kube import application, caching, condition, deployment, now, pod, service
 from tests.helm.api_server import ApiServer, api_server, assets
-from tests.helm.chart import MEASURING, Object, of_kind, render
+from tests.helm.chart import FULL, MEASURING, MINIMAL, Object, of_kind, render
 
 BINARIES = assets()
 pytestmark = [
@@ -87,6 +88,58 @@ async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, 
         await jobs.start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
     assert await jobs.delete("0123456789")
     assert not await jobs.delete("0123456789")
+
+
+async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) -> None:
+    """By a real server's watches, with a pod that somebody else makes, reports ready and deletes, as controllers do."""
+    cluster, made = Cluster(bot, "serving"), _named(pod())
+    told: list[str] = []
+
+    async def hear(phases: tuple[Phase, ...]) -> None:
+        told.append(phases[-1].name)
+
+    await cluster.scale("coder-chat", 1, lease="op-2/8")
+    booting = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=hear))
+    await server.create(made)
+    await _until(lambda: told == ["waiting for a node"])
+    await server.report(made, {"conditions": [condition("PodScheduled")]})
+    await _until(lambda: len(told) > 1)
+    running = {"name": "vllm", "image": "v", "imageID": "v", "restartCount": 0, "ready": True}
+    state = {"running": {"startedAt": now()}}
+    await server.report(
+        made,
+        {
+            "phase": "Running",
+            "conditions": [condition("PodScheduled"), condition("Ready")],
+            "containerStatuses": [running | {"state": state}],
+        },
+    )
+    phases = await booting
+    assert phases[0].name == "waiting for a node"
+    assert [phase.name for phase in phases[:1]] == told[:1]
+    await cluster.scale("coder-chat", 0, lease=None)
+    ending = asyncio.create_task(cluster.wait_gone("coder-chat", timeout=60))
+    await server.delete(made)
+    await ending
+
+
+@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+async def test_the_server_takes_each_object_of_the_chart(server: ApiServer, values: Object) -> None:
+    """Its schemas know every field; what needs a newer server or somebody else's definitions is not asked for."""
+    elsewhere = set()
+    for manifest in render(values):
+        if await server.serves(manifest["apiVersion"]):
+            await server.would_take(manifest)
+        else:
+            elsewhere.add(manifest["apiVersion"])
+    assert elsewhere <= {"external-secrets.io/v1", "monitoring.coreos.com/v1", "policy/v1"}
+
+
+async def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServer) -> None:
+    """So what it takes is what it understood."""
+    (account,) = of_kind(render(MINIMAL), "Service")[:1]
+    with pytest.raises(AssertionError, match="field not declared in schema"):
+        await server.would_take(account | {"spec": account["spec"] | {"colour": "red"}})
 
 
 async def test_nothing_is_lacking(bot: ApiClient) -> None:
@@ -187,6 +240,19 @@ def _without(rules: list[Object], right: Right) -> list[Object]:
             if verbs:
                 left.append(rule | {"resources": [resource], "verbs": verbs})
     return left
+
+
+async def _until(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not seen():
+            await asyncio.sleep(0.05)
+
+
+def _named(found: Object) -> Object:
+    """A pod as its ReplicaSet makes it: with an image, and without a status."""
+    (container,) = found["spec"]["containers"]
+    spec = found["spec"] | {"containers": [container | {"image": "vllm/vllm-openai:v0"}]}
+    return {"apiVersion": "v1"} | {key: value for key, value in found.items() if key != "status"} | {"spec": spec}
 
 
 def _complete(found: Object) -> Object:
