@@ -32,6 +32,12 @@ async def request_down(svc: Services, op: Operation) -> None:
             event="cancelled",
         )
         raise NotAllowed(f"{code(model)} is still booting; its bring-up is being cancelled: see its message.")
+    pushing = next((held for held in await svc.leases.held() if held.displaced and held.displaced.model == model), None)
+    if pushing and lease is None:
+        raise NotAllowed(
+            f"{code(model)} is being replaced by {code(pushing.model)}, as <@{pushing.holder}> asked, and goes down for it."
+            f" `/gpu down {pushing.model}` cancels that; then {code(model)} comes back."
+        )
     workload = await svc.cluster.workload(model)
     if workload is None and lease is None:
         await known_endpoint(svc, await svc.repository.head(), model)

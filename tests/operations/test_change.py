@@ -387,6 +387,27 @@ async def test_a_check_with_the_wrong_settings_says_so(tmp_path: Path, redis_url
         assert "serving/coder-chat/deployment.yaml:" in await it.sees("1 disagreement", user="lead")
 
 
+async def test_up_after_a_roll_out_waits_for_a_gpu_that_is_taken(platform: Platform) -> None:
+    """Its approval is the roll-out's, and it stands while it waits: whoever holds the GPU is not pushed aside."""
+    await lit(platform, "coder-fim")
+    await platform.say("lead", f"/model swap coder-chat {BIG} up")
+    await platform.sees("brought up, tested, back to zero: about $")
+    await platform.github.checks("success")
+    await platform.sees("checks passed")
+    await platform.click("admin", "Approve & roll out")
+    await platform.sees("is being brought up")
+    assert "Approved by @admin" in await platform.sees("The GPU is taken: coder-fim is held by @dev")
+    await platform.click("lead", "Queue")
+    await platform.sees("In the queue, next")
+    await platform.say("dev", "/gpu down coder-fim")
+    await platform.click("lead", "Take it")
+    await platform.sees("coder-chat is up and answers")
+    await platform.sees("coder-chat is down and the GPU is free")
+    asked = [text for text in platform.visible("lead") if "Bring up coder-chat" in text]
+    assert len(asked) == 1
+    assert "Approved by @admin" in asked[0]
+
+
 async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> None:
     """And `show`, `check` and `smoke` say the rest, with links that lead somewhere."""
     await platform.say("dev", "/model smoke coder-chat")

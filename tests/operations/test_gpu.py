@@ -85,6 +85,50 @@ async def test_what_replaces_waits_for_running_requests_up_to_a_limit(platform: 
     await platform.sees("coder-chat is down, replaced by coder-fim")
 
 
+async def test_what_is_being_replaced_goes_down_for_that_alone(platform: Platform) -> None:
+    """`/gpu down` of the old one says what cancels the replacement; of the new one it does, and the old one comes back."""
+    await up(platform)
+    platform.cluster.set_speed(30)
+    await platform.say("lead", "/gpu up coder-fim because demo")
+    await platform.click("lead", "Replace")
+    await platform.click("admin", "Approve")
+    await platform.sees("bringing down coder-chat")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("coder-chat is being replaced by coder-fim, as @lead asked")
+    await platform.say("dev", "/gpu down coder-fim")
+    await platform.sees("coder-fim is still booting; its bring-up is being cancelled")
+    platform.cluster.set_speed(2000)
+    await platform.sees("coder-chat is restored: @dev holds the GPU again")
+    assert [lease.model for lease in await held(platform)] == ["coder-chat"]
+    assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (1, 0)
+
+
+async def test_nobody_is_idle_during_a_replacement(tmp_path: Path, redis_url: str) -> None:
+    """However long it takes: neither the one that goes nor the one that boots is brought down for it; the watch begins anew."""
+    idle = {
+        "remind_after": "3s",
+        "remind_every": "60s",
+        "down_after": "8s",
+        "announce_before": "2s",
+        "sample_every": "1s",
+    }
+    waits = {"queue_remind_after": "3s", "queue_down_after": "8s"}
+    async with opened(tmp_path, redis_url, speed=60, settings={"idle": idle | waits}) as it:
+        await up(it)
+        traffic = asyncio.create_task(it.serving.traffic("coder-chat", 5, 120))
+        await it.say("lead", "/gpu up coder-fim because demo")
+        await it.click("lead", "Replace")
+        await it.click("admin", "Approve")
+        await it.sees("pulling the image")
+        traffic.cancel()
+        await asyncio.gather(traffic, return_exceptions=True)
+        await it.sees("coder-fim is up and answers")  # about ten seconds later: longer than idle.down_after
+        seen = it.visible("dev") + it.visible("lead")
+        assert not [text for text in seen if "Bring down" in text.splitlines()[0]]
+        assert [lease.model for lease in await held(it)] == ["coder-fim"]
+        await it.sees("coder-fim has been idle", user="lead")
+
+
 async def test_a_lease_is_prolonged_within_the_limit_and_asked_for_above(platform: Platform) -> None:
     """At once by its holder; over `lease.longest` an approver decides; not by anybody else."""
     await up(platform, words="for 2h")
