@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from docket import Retry
@@ -327,17 +327,20 @@ async def attended(
 ) -> T:
     """Do long work while keeping the card's times fresh; CancelAsked stops it, unless it is the undoing itself.
 
+    Work that was over before it could be stopped is cancelled all the same: who cancelled was told so.
+
     `still` is asked every second whether the work is still wanted, and stops it by raising.
     """
     task = asyncio.ensure_future(work)
     try:
         while True:
             done, _ = await asyncio.wait({task}, timeout=1)
-            if done:
-                return task.result()
+            result = task.result() if done else None
             op = await svc.store.load(op_id)
             if op.cancelled_by and not undoing:
                 raise CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
+            if done:
+                return cast("T", result)
             if still:
                 await still()
             await show_progress(svc, op)
