@@ -70,6 +70,17 @@ class Jobs:
         except Conflict:
             return  # ours: the name is the operation's
 
+    async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
+        """Why a model that is in the cluster cannot be measured; empty when nothing is in the way."""
+        deployment = await self._kube.get(self._deployments, model)
+        load = Load(model=model, target="", served_name="", tokenizer="", chat=False)
+        try:
+            if deployment:
+                manifest("none", load, shape, key, deployment)
+        except BenchFailed as error:
+            return error.message
+        return ""
+
     async def result(self, operation: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]) -> str:
         """What the benchmark printed, once it is over; `progress` hears whether it still starts or measures.
 

@@ -15,6 +15,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
 from bot.clients.huggingface import HuggingFace
+from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
 from bot.doctor import people, platform
@@ -68,6 +69,7 @@ async def _cluster(
     argocd, litellm = ArgoCD(api, config.argocd.namespace), LiteLLM(http, settings.litellm_url, master_key)
     for system, checks in (
         (platform.KUBERNETES, platform.cluster(config, cluster)),
+        (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, config.platform.namespace), contract.endpoints)),
         (platform.ARGOCD, platform.applications(config, argocd, contract.endpoints)),
         (platform.GATEWAY, platform.gateway(litellm, contract.endpoints)),
     ):

@@ -8,6 +8,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
+from bot.clients.job import Jobs
 from bot.clients.kube import rights
 from bot.clients.litellm import LiteLLM
 from bot.doctor.findings import Finding, ok, warning, wrong
@@ -140,6 +141,25 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
             )
         else:
             yield ok(KUBERNETES, f"{use} can be read")
+
+
+async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+    """What `/model bench` needs beside the rights on Jobs, once its image is set."""
+    if not config.bench.image:
+        yield ok(KUBERNETES, "no benchmarks: bench.image names no image of GuideLLM")
+        return
+    key, home = config.vllm.api_key, config.platform.namespace
+    if key.namespace != home:
+        yield wrong(
+            KUBERNETES,
+            f"a benchmark runs in namespace {home} and cannot use vLLM's key from {key.namespace}",
+            "Put the Secret into the models' namespace and name it in vllm.api_key.",
+        )
+    found = [await client.obstacle(endpoint.name, config.bench, key) for endpoint in endpoints if endpoint.gpus]
+    for obstacle in filter(None, found):
+        yield warning(KUBERNETES, obstacle.partition(". ")[0], obstacle.partition(". ")[2])
+    if not any(found):
+        yield ok(KUBERNETES, "each GPU model that is deployed can be measured with /model bench")
 
 
 async def applications(config: Config, client: ArgoCD, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:

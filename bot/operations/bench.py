@@ -251,8 +251,8 @@ async def keep_report(svc: Services, op_id: str, actor: str) -> str:
     insist(verdict)
     if url := await svc.store.done(op_id, _PULL, str):
         return f"The report is in <{url}|a pull request> already."
-    await svc.store.note_decision(op, actor, "report kept", f"benchmark of {op.request.model}", svc.clock())
     await svc.docket.add("publish_report", key=f"{op_id}:report")(op_id)
+    await svc.store.note_decision(op, actor, "report kept", f"benchmark of {op.request.model}", svc.clock())
     return "⏳ The pull request is being opened; its link comes in place of the button."
 
 

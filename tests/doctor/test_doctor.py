@@ -113,6 +113,8 @@ SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("template", {}, {"platform.template": "coder-best"}, "contract: there is no endpoint coder-best"),
     ("kubeconfig", {"KUBECONFIG": "/nowhere"}, {}, "Kubernetes: KUBECONFIG names /nowhere"),
     ("vLLM's Secret", {}, {"vllm.api_key": {"namespace": "serving", "name": "no", "field": "key"}}, "vLLM's key cannot be read"),
+    ("benchmarks", {}, {"vllm.api_key": {"namespace": "litellm", "name": "litellm-secrets", "field": "PROXY_MASTER_KEY"}},
+     "a benchmark runs in namespace serving and cannot use vLLM's key from litellm"),
     ("LiteLLM's Application", {}, {"litellm.application": "gateway"}, "Argo CD: there is no Application gateway"),
     ("LiteLLM's address", {"LITELLM_URL": "http://127.0.0.1:9"}, {}, "LiteLLM: LiteLLM does not answer"),
     ("Redis' address", {"REDIS_URL": "redis://127.0.0.1:9/0"}, {}, "Redis: Redis does not answer"),
@@ -254,6 +256,20 @@ async def test_each_lacking_right_is_named(told: Told) -> None:
             "wrong Kubernetes: the bot may not patch deployments/scale.apps in namespace serving → Add that right"
             in "".join(faults(await told.examined()))
         )
+
+
+async def test_a_model_that_cannot_be_measured_is_named(told: Told) -> None:
+    """A benchmark takes the tokenizer from the weights' claim, so there has to be one."""
+
+    def uncached(said: Any, _: dict[str, str]) -> None:
+        for container in said["spec"]["template"]["spec"]["containers"]:
+            container["env"] = [each for each in container["env"] if each["name"] != "HF_HOME"]
+
+    async with altered(told.cluster, "/deployments/coder-chat", uncached) as url:
+        told.kubeconfig(url)
+        found = "".join(faults(await told.examined()))
+        assert "The Deployment of coder-chat keeps its weights in no claim that HF_HOME points into" in found
+        assert "Set HF_HOME to the path" in found
 
 
 async def test_a_gateway_without_a_database_is_named(told: Told) -> None:

@@ -166,6 +166,17 @@ def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     assert "routing/coder.yaml" not in plan_swap(tree, layout, kept, machine).changes.files
 
 
+def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Its benchmark reports may name what it once served; a benchmark's own settings may not."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    files["benchmarks/coder-chat/2026-11-20-0a1b2c.md"] = "Measured: qwen2.5-coder-7b-instruct\n"
+    request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
+    assert plan_swap(Files(files), layout, request, machine).changes.files
+    files["benchmarks/coder-chat/load.yaml"] = "model: qwen2.5-coder-7b-instruct\n"
+    with pytest.raises(ManifestError, match=r"benchmarks/coder-chat/load\.yaml"):
+        plan_swap(Files(files), layout, request, machine)
+
+
 def test_the_comment_above_an_entry_follows_where_it_names_the_model(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,22 @@ async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_u
         assert "Its Job is deleted." in await it.sees("coder-chat went down during the benchmark")
         await it.sees("coder-chat is down and the GPU is free")
         await it.until(lambda: not jobs(it) and not pods(it))
+
+
+async def test_the_terminals_down_takes_the_job_along(tmp_path: Path, redis_url: str) -> None:
+    """It knows neither Slack nor Redis; a benchmark's pod would keep the node, which bills."""
+    async with opened(tmp_path, redis_url, settings=LONG) as it:
+        await lit(it)
+        await it.say("dev", "/model bench coder-chat")
+        await it.until(lambda: running(it))
+        environment = {name: it.environment[name] for name in ("KUBECONFIG", "STOKER_CONFIG")}
+        down = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "gpu", "down", "coder-chat", env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await down.communicate()
+        assert down.returncode == 0, said
+        await it.until(lambda: not jobs(it) and not pods(it))
+        await it.sees("❌ Benchmark coder-chat")
 
 
 async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> None:

@@ -59,7 +59,19 @@ async def a_replacement_that_fails(it: Platform) -> None:
     await it.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
 
 
-UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}}
+async def a_benchmark(it: Platform) -> None:
+    await it.say("dev", "/gpu up coder-chat because crash test")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+    await it.say("dev", "/model bench coder-chat")
+    await it.sees("coder-chat generates up to")
+    await it.click("dev", "Open a pull request")
+    await it.sees("A pull request keeps it")
+    await it.say("dev", "/gpu down coder-chat")
+    await it.sees("is down and the GPU is free")
+
+
+UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}, "bench": {"concurrency": [1, 2]}}
 """How often a holder is reminded depends on how long the deaths take."""
 
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
@@ -71,6 +83,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
     ("story", "struck"),
     [
         (up_and_down, {"step starting", "step scaling to zero", "step waiting until the pod is gone"} | ANY),
+        (a_benchmark, {"step starting the Job", "step result", "step told", "step pull request of the report"} | ANY),
         (a_turn_in_the_queue, {"step until", "queue", "status waiting for the GPU"} | ANY),
         (
             a_replacement_that_fails,
