@@ -24,7 +24,7 @@ from manifests.retarget import (
     retarget,
     words,
 )
-from manifests.review import contract_rows, refuse_misfit, refuse_storage, refuse_unknown, unchecked
+from manifests.review import contract_rows, kept_contract, refuse_misfit, refuse_storage, refuse_unknown, unchecked
 from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, size, storage_for
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording
@@ -56,12 +56,13 @@ def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) 
     files |= _lists(tree, layout, template, endpoint, request, target)
     flag, told = groups.switched_on(tree, layout, endpoint.group)
     files |= flag
+    doubts = kept_contract(tree, Overlay(tree, ChangeSet(files=dict(files))), layout, template.name, request.name)
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
         summary=contract_rows(endpoint),
         sizing=sizing,
-        warnings=(*sizing.warnings, *told, *_warnings(request, template, endpoint)),
+        warnings=(*sizing.warnings, *told, *_warnings(request, template, endpoint), *doubts),
         endpoint=endpoint,
     )
 
@@ -172,7 +173,7 @@ def _copies(
         document = _renamed(pieces.application.document, layout, template, request, sizing, renames)
         made[_application_path(layout, template, request)] = rewording.document(document).text
     if pieces.entry is not None:
-        made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, template, request, target, rewording)
+        made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, renames, request, target, rewording)
     return made
 
 
@@ -188,11 +189,11 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
 
 
 def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -> dict[str, str]:
-    """The names of the template's further objects, like a ConfigMap, and what they become in the copy.
+    """The names of the template's objects, and what they become in the copy.
 
     ManifestError for an object that is not the model's own: two Applications would fight over it.
     """
-    found: dict[str, str] = {}
+    found = {template.name: name}
     for path in pieces.files:
         for kind, each in objects(tree, path):
             old = value(each.node, "metadata", "name")
@@ -218,7 +219,6 @@ def _renamed(
     """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
     exact = {
         **renames,
-        template.name: request.name,
         template.pvc_name: claim_name(template, request.name),
         layout.home(template.name): layout.home(request.name),
     }
@@ -249,7 +249,7 @@ def _with_entry(
     tree: Tree,
     layout: Layout,
     entry: Entry,
-    template: ModelEndpoint,
+    renames: dict[str, str],
     request: AddRequest,
     target: Target,
     rewording: Rewording,
@@ -257,7 +257,7 @@ def _with_entry(
     """LiteLLM's values with the new entry after the last one of the template's group."""
     document = reprice(entry, model=target.served_name, price_in=request.price_in, price_out=request.price_out)
     copied = next(each for each in _entries(document) if each.alias == entry.alias)
-    document = _renamed_entry(document, copied.node, template, request)
+    document = _renamed_entry(document, copied.node, renames, request.name)
     copied = next(each for each in _entries(document) if each.alias == request.name)
     text = _own_comments(document, copied, rewording)
     after = _last_of_group(model_list(tree, layout), entry)
@@ -269,13 +269,14 @@ def _entries(document: Document) -> tuple[Entry, ...]:
     return model_list(Files({document.path: document.text}), Layout(litellm_values=document.path))
 
 
-def _renamed_entry(document: Document, node: MappingNode, template: ModelEndpoint, request: AddRequest) -> Document:
+def _renamed_entry(document: Document, node: MappingNode, renames: dict[str, str], name: str) -> Document:
     edits = []
     alias, base = scalar(node, "model_name"), scalar(node, "litellm_params", "api_base")
     if alias is not None:
-        edits.append(document.set_value(alias, request.name))
+        edits.append(document.set_value(alias, name))
     if base is not None:
-        host = re.sub(rf"(?<=://){re.escape(template.name)}(?=[.:/])", request.name, base.value)
+        # The host's first label is the Service, which need not have the endpoint's name.
+        host = re.sub(r"(?<=://)[\w-]+", lambda service: renames.get(service[0], service[0]), base.value)
         edits.append(document.set_value(base, host))
     return document.apply(edits)
 

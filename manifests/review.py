@@ -2,7 +2,7 @@
 
 import re
 
-from manifests.contract import ModelEndpoint, describe
+from manifests.contract import ModelEndpoint, check, describe
 from manifests.pieces import Layout, Pieces, locate, names
 from manifests.sizing import MissingFigures, ModelFacts, Sizing, quantity_bytes
 from manifests.tree import ManifestError, Tree, within
@@ -43,6 +43,23 @@ def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
     """Nothing is opened for a model that cannot run."""
     if sizing.verdict == "does not fit":
         raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
+
+
+def kept_contract(before: Tree, after: Tree, layout: Layout, model: str, name: str) -> tuple[str, ...]:
+    """What the check finds in the endpoint `name` after a change; ManifestError for what the change would bring.
+
+    A rule that the endpoint `model` (itself, or the one it is copied from) broke before is told, and so is what stands in
+    documents and lists, which are in people's own words.
+    """
+    had = {each.rule for each in check(before, layout, model)}
+    found = [each for each in check(after, layout, name) if not each.rule.startswith("group-")]
+    for each in found:
+        if each.rule not in had and not each.rule.startswith(("catalog-", "manual-")):
+            raise ManifestError(
+                f"This cannot be written into {layout.home(name)} without breaking the contract, so it has to be done by "
+                f"hand: {each.path}:{each.line}: {each.message}."
+            )
+    return tuple(f"{each.path}:{each.line}: {each.message} ({each.fix})." for each in found)
 
 
 def refuse_storage(storage: str | None) -> None:

@@ -19,6 +19,7 @@ from manifests.retarget import (
 from manifests.review import (
     contract_rows,
     is_prose,
+    kept_contract,
     named_elsewhere,
     refuse_misfit,
     refuse_storage,
@@ -76,6 +77,7 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
         raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
     endpoint = read_endpoint(Overlay(tree, ChangeSet(files=dict(changed))), layout, request.name)
     changed |= _lists(tree, layout, before, endpoint, request.facts, _rewording(before, request, target))
+    after = Overlay(tree, ChangeSet(files=dict(changed)))
     return Change(
         changes=ChangeSet(files=dict(changed)),
         title=f"feat(serving): swap {request.name} to {request.facts.hf_id.rsplit('/', 1)[-1]}",
@@ -85,6 +87,7 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
             *sizing.warnings,
             *_warnings(request, before, endpoint, named, dropped),
             *_doubts(pieces, before, request),
+            *kept_contract(tree, after, layout, request.name, request.name),
         ),
         endpoint=endpoint,
     )

@@ -131,6 +131,32 @@ def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machin
     assert gone.read(PORTAL) == flow.files[PORTAL]
 
 
+def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, layout: Layout, machine: Machine) -> None:
+    """LiteLLM asks for the Service, which need not be named like the endpoint."""
+    service = "serving/coder-chat/service.yaml"
+    other = given(service, "  name: coder-chat\n  namespace", "  name: coder-chat-http\n  namespace")
+    other = other(VALUES, "http://coder-chat.serving", "http://coder-chat-http.serving")
+    assert check(other.tree, layout) == ()
+    added = plan_add(other.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert "http://mini-http.serving.svc" in (added.changes.files[VALUES] or "")
+    assert check(Overlay(other.tree, added.changes), layout) == ()
+
+
+def test_what_would_break_the_contract_is_not_opened(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The plan is checked like anything else; what was wrong before is told and stays."""
+    with pytest.raises(ManifestError, match=r"by hand: serving/mini/deployment\.yaml:\d+: --quantization=awq_marlin"):
+        plan_add(
+            given.tree,
+            layout,
+            AddRequest(name="mini", facts=CODER_3B, context=2048, quantization="awq_marlin"),
+            machine,
+        )
+    wrong = given(CHAT, "  replicas: 0", "  replicas: 1")
+    change = plan_swap(wrong.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert any(each.startswith(f"{CHAT}:") and "zero replicas" in each for each in change.warnings)
+    assert "  replicas: 1" in (change.changes.files[CHAT] or "")
+
+
 NOTES = """
 - `coder-chat` is Qwen2.5-Coder-7B-Instruct in 4 bits (AWQ). It keeps answers short.
 - `coder-fim` is a base model.
