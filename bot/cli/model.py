@@ -236,7 +236,8 @@ def _change(
             painted = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
             typer.echo(_painted(diff) if painted else diff, nl=False, color=painted)
             return
-        settings = _settings(config, None)
+        # The same layout as in a dry run, where one stands in a checkout; anywhere else the defaults hold.
+        settings = _settings(config, path if (path / ".git").exists() else None)
         opened, pull = _run(_opened_pull(settings, verb, name, hf_id, options, because))
     if opened is not None:
         _tell(opened)
@@ -269,7 +270,7 @@ async def _opened_pull(
             return None, pull
         commit = await remote.head()
         change = await _planned(settings, await remote.tree(commit), verb, name, hf_id, options)
-        who = getpass.getuser()
+        who = _user()
         message = f"{change.title}\n\nRequested-by: {who}\nOperation: {asked}\n"
         # A branch without a pull request is what an earlier run left when it was interrupted.
         await remote.delete_branch(branch)
@@ -277,6 +278,14 @@ async def _opened_pull(
         body = pull_body(change, asked=f"Asked from a terminal by `{who}`", reason=because)
         config = settings.config
         return change, await github.open_pull(branch, config.platform.branch, change.title, body, config.github.labels)
+
+
+def _user() -> str:
+    """Who runs this; in a container a user need not have a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 @asynccontextmanager

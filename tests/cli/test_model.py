@@ -249,6 +249,26 @@ async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal,
     assert "g2-standard-8" in ended.err
 
 
+async def test_open_keeps_things_where_the_checkout_has_them(terminal: Terminal, tmp_path: Path) -> None:
+    """As a dry run does: without a configuration the files of the checkout say where its endpoints are."""
+    for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
+        path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))
+    (terminal.checkout / "serving").rename(terminal.checkout / "models")
+    bare = tmp_path / "platform.git"
+    await seed(terminal.checkout, bare)
+    async with GitHub(bare, Faults(), repository="acme/llm-platform") as github:
+        settings = {
+            "GITHUB_REPOSITORY": "acme/llm-platform",
+            "GITHUB_TOKEN": github.token,
+            "GITHUB_API_URL": github.api_url,
+            "GIT_REMOTE_URL": github.git_url,
+            "STOKER_DATA_DIR": str(tmp_path / "data"),
+        }
+        opened = await terminal.stoker("remove", "coder-fim", "--open", env=settings)
+        assert opened.code == 0, opened.err
+        assert "/pull/1" in opened.out
+
+
 async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Terminal, hub: str, tmp_path: Path) -> None:
     """With the configured remote and GitHub; the same request again answers with the same pull request."""
     bare = tmp_path / "platform.git"
