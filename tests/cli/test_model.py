@@ -254,6 +254,8 @@ async def test_open_keeps_things_where_the_checkout_has_them(terminal: Terminal,
     for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
         path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))
     (terminal.checkout / "serving").rename(terminal.checkout / "models")
+    terminal.git("add", "--all")
+    terminal.git("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "--message=moved")
     bare = tmp_path / "platform.git"
     await seed(terminal.checkout, bare)
     async with GitHub(bare, Faults(), repository="acme/llm-platform") as github:
