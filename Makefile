@@ -46,7 +46,7 @@ soak: install  ## the tests that kill the bot at every single write, which take 
 	$(BIN)/pytest -m soak $(ARGS)
 
 docs: install  ## write the generated parts of docs/ anew
-	$(BIN)/python -c "from bot.settings import reference; print(reference(), end=str())" > docs/configuration.md
+	$(BIN)/python -c "from bot.cli.settings import reference; print(reference(), end=str())" > docs/configuration.md
 	$(BIN)/python -c "from bot.cli.findings import document; document('docs/contract.md')"
 	$(BIN)/python -c "from bot.cli.errors import reference; print(reference(), end=str())" > docs/errors.md
 

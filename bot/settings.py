@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,7 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot.durations import Duration, parse_duration, show_duration
+from bot.durations import Duration, parse_duration
 from bot.errors import BotError
 from manifests.contract import Layout
 
@@ -39,6 +40,26 @@ class SettingsError(BotError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _like(pattern: str, example: str) -> AfterValidator:
+    """Text of this form. What was written is not repeated: an address may hold a password."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"this is not of the form that it must have; write for example {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+Address = Annotated[str, _like(r"https?://[^\s/]+\S*", "https://host.example.com:8080")]
+AddressOrNone = Annotated[str, _like(r"(https?://[^\s/]+\S*)?", "https://host.example.com:8080")]
+RepositoryName = Annotated[str, _like(r"[\w.-]+/[\w.-]+", "acme/llm-platform")]
+RedisAddress = Annotated[
+    str,
+    _like(r"((redis|rediss|(redis|rediss)\+(sentinel|cluster)|unix)://.+)?", "redis://redis.stoker.svc:6379/0"),
+]
 
 
 class SlackSection(_Section):
@@ -290,32 +311,29 @@ class Settings(ClusterSettings):
     slack_signing_secret: SecretStr | None = Field(
         default=None, description="When set, Slack's requests come over HTTP, signed, at /slack/events."
     )
-    slack_api_url: str = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
+    slack_api_url: Address = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
     github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
     github_app_id: str = Field(default="", description="Id of a GitHub App, instead of GITHUB_TOKEN.")
     github_app_private_key: SecretStr | None = Field(default=None, description="Its private key, PEM.")
     github_app_installation_id: str = Field(default="", description="Its installation in the platform repo.")
-    github_api_url: str = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
-    github_repository: str = Field(
-        pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", description="The platform repo as owner/name."
-    )
+    github_api_url: Address = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
+    github_repository: RepositoryName = Field(description="The platform repo as owner/name.")
     github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
     git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")
-    redis_url: str = Field(
+    redis_url: RedisAddress = Field(
         default="",
-        pattern=r"^((redis|rediss|(redis|rediss)\+(sentinel|cluster)|unix)://.+)?$",
         description="redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster://; empty starts an embedded server.",
     )
     redis_password: SecretStr | None = Field(default=None, description="Its password, when it is not in the address.")
-    litellm_url: str = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
-    vllm_url_template: str = Field(
+    litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
+    vllm_url_template: Address = Field(
         default="http://{service}.{namespace}.svc:{port}", description="Where a model's Service answers."
     )
-    prometheus_url: str = Field(
+    prometheus_url: AddressOrNone = Field(
         default="",
         description="Where Prometheus answers, if the models' metrics are to be read there and not directly.",
     )
-    hf_endpoint: str = Field(default="https://huggingface.co", description="Hugging Face Hub.")
+    hf_endpoint: Address = Field(default="https://huggingface.co", description="Hugging Face Hub.")
     hf_token: SecretStr | None = Field(default=None, description="For gated models.")
     stoker_secrets_dir: Path | None = Field(
         default=None, description="Directory with one file a secret, named like its variable; a mounted Secret."
@@ -323,7 +341,7 @@ class Settings(ClusterSettings):
     stoker_log: Literal["auto", "json", "text"] = Field(
         default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, else JSON."
     )
-    otel_exporter_otlp_endpoint: str = Field(
+    otel_exporter_otlp_endpoint: AddressOrNone = Field(
         default="", description="Collector for traces of operations (OTLP over HTTP); empty: none are made."
     )
     stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
@@ -376,7 +394,7 @@ class ToolSettings(Settings):
     """The same for the commands of the terminal that never speak to Slack: nothing is required before it is used."""
 
     slack_bot_token: SecretStr = SecretStr("")
-    github_repository: str = Field(default="", pattern=r"^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)?$")
+    github_repository: Annotated[str, _like(r"([\w.-]+/[\w.-]+)?", "acme/llm-platform")] = ""
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -434,6 +452,8 @@ def load_config(path: Path) -> Config:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"STOKER_CONFIG: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"STOKER_CONFIG: {path} is not text in UTF-8") from error
     except YAMLError as error:
         raise SettingsError(f"STOKER_CONFIG: {path} is not YAML: {' '.join(str(error).split())}") from error
     try:
@@ -451,45 +471,3 @@ def _first_problem(error: ValidationError, *, env: bool) -> str:
         if first["type"] == "missing":
             return f"{name} is not set"
     return f"{name}: {message}" if name else message
-
-
-def reference() -> str:
-    """docs/configuration.md: every setting with its default, from the classes above."""
-    lines = [
-        "# Configuration",
-        "",
-        "Generated by `make docs` from `bot/settings.py`; do not edit.",
-        "",
-        "## Environment: secrets and addresses",
-        "",
-        "| variable | default | |",
-        "| --- | --- | --- |",
-    ]
-    for name, field in Settings.model_fields.items():
-        if name != "config":
-            default = "**required**" if field.is_required() else f"`{field.default}`" if field.default else "–"
-            lines.append(f"| `{name.upper()}` | {default} | {field.description} |")
-    lines += [
-        "",
-        "## The file named by `STOKER_CONFIG`: policy and layout",
-        "",
-        "| key | default | |",
-        "| --- | --- | --- |",
-    ]
-    for section_name, section in Config.model_fields.items():
-        value = section.default
-        for name, field in type(value).model_fields.items():
-            lines.append(f"| `{section_name}.{name}` | {_shown(getattr(value, name))} | {field.description or ''} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, timedelta):
-        return f"`{show_duration(value).replace(' ', '')}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, BaseModel):
-        return "`{" + ", ".join(f"{key}: {item}" for key, item in value.model_dump().items()) + "}`"
-    return f"`{value}`" if value not in ("", None) else "–"

@@ -69,6 +69,7 @@ def test_lines_of_the_libraries_are_of_the_same_kind(capsys: pytest.CaptureFixtu
         "github_pat_11AAAA_bbbb",
         "hf_abcdefghijkl",
         "sk-abcdef123456",
+        "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl",
         "https://hooks.slack.com/commands/T0/1/xyz",
         "user:hunter22",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
@@ -94,6 +95,8 @@ def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
     assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
+    structlog.get_logger("bot.test").info("asked", headers="authorization: bearer abc.def.ghi")  # as Kubernetes' client
+    assert lines.last()["headers"] == "authorization: bearer ***"
 
 
 def test_numbers_and_truths_stay_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

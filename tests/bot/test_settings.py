@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.settings import SettingsError, load_config, load_settings, reference
+from bot.cli.settings import reference
+from bot.settings import SettingsError, load_config, load_settings
 
 NEEDED = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1", "GITHUB_REPOSITORY": "acme/llm-platform"}
 ROOT = Path(__file__).parents[2]
@@ -61,9 +62,23 @@ def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str
     [
         ("SLACK_BOT_TOKEN", "", "SLACK_BOT_TOKEN is not set"),
         ("SLACK_APP_TOKEN", "", "SLACK_APP_TOKEN (Socket Mode) or SLACK_SIGNING_SECRET (HTTP) must be set"),
-        ("GITHUB_REPOSITORY", "acme", "GITHUB_REPOSITORY: String should match pattern"),
+        (
+            "GITHUB_REPOSITORY",
+            "acme",
+            "GITHUB_REPOSITORY: this is not of the form that it must have; write for example acme/",
+        ),
+        (
+            "LITELLM_URL",
+            "litellm:4000",
+            "LITELLM_URL: this is not of the form that it must have; write for example https://",
+        ),
+        ("PROMETHEUS_URL", "http://", "PROMETHEUS_URL: this is not of the form"),
         ("STOKER_PORT", "http", "STOKER_PORT: Input should be a valid integer"),
-        ("REDIS_URL", "redis.stoker.svc:6379", "REDIS_URL: String should match pattern"),
+        (
+            "REDIS_URL",
+            "redis.stoker.svc:6379",
+            "REDIS_URL: this is not of the form that it must have; write for example redis",
+        ),
         ("STOKER_CONFIG", "/nowhere.yaml", "STOKER_CONFIG: cannot read /nowhere.yaml"),
     ],
 )
@@ -75,6 +90,21 @@ def test_a_wrong_variable_is_named(
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert message in caught.value.message
+
+
+def test_a_wrong_address_is_not_repeated(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a password, and the line goes to the log."""
+    monkeypatch.setenv("REDIS_URL", "reddis://:hunter22@redis:6379")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "hunter22" not in caught.value.message
+
+
+def test_a_file_that_is_no_text_is_named(config: Path) -> None:
+    """Saved by an editor in another encoding."""
+    config.write_bytes("slack: {channel: Gerät}".encode("utf-16"))
+    with pytest.raises(SettingsError, match="is not text in UTF-8"):
+        load_config(config)
 
 
 def test_the_channel_is_required(config: Path) -> None:
