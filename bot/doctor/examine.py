@@ -35,7 +35,9 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         http = await stack.enter_async_context(platform_http(settings))
         hosted = await stack.enter_async_context(github_http(settings))
         # A mirror of its own: two processes in one would damage it for the bot that runs.
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-"))
+        # Beside it, since a pod whose small /tmp a large repository overfills is evicted, and the bot with it.
+        beside = settings.stoker_data_dir if os.access(settings.stoker_data_dir, os.W_OK) else None
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-", dir=beside))
         token = github_token(settings, hosted)
         contract = platform.Contract(
             config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
