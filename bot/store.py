@@ -330,6 +330,11 @@ class Store:
         with redis_errors():
             await self._redis.srem(f"{PREFIX}:home:files", file_id)
 
+    async def first(self, what: str) -> bool:
+        """Whether this is the first time that this is asked; it is remembered for an hour, longer than Slack redelivers."""
+        with redis_errors():
+            return bool(await self._redis.set(f"{PREFIX}:first:{what}", "1", nx=True, ex=3600))
+
     async def raise_alert(self, about: str, now: datetime) -> Alert:
         """Note that something is wrong, or return the alert that is already up about it."""
         key, alert = f"{PREFIX}:alerts", Alert(about=about, since=now)

@@ -12,14 +12,18 @@ from bot.errors import Unavailable
 from bot.operations import queue
 from bot.operations.down import bring_down_without_redis, down_request
 from bot.operations.life import request
-from bot.operations.receipt import report, running_total
+from bot.operations.receipt import draining, report, running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
 from bot.views import busy_line, clock, code, money
+from bot.views.gpu import free
 from commands.answers import answered
 from commands.doctor import doctor
 from commands.guide import Topic, guide, names, unknown
 from commands.words import Misunderstood, Words, read
+
+_DRAINS = timedelta(days=2)
+"""A session that began before that has no node any more that drains."""
 
 ABOUT = "the shared GPU"
 TOPICS = (
@@ -104,6 +108,8 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
         case "down":
             return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
         case "report":
+            if not await svc.store.first(f"report:{command['trigger_id']}"):
+                return None  # posted, or being drawn, for an earlier delivery
             return await report(svc, svc.config.slack.channel)
         case _:
             raise unknown("/gpu", said.verb, TOPICS)
@@ -215,4 +221,4 @@ async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
     leased = {lease.model for lease in leases}
     waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
     said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
-    return "\n".join(said) or "The GPU is free. Nothing is running, nothing is billed."
+    return "\n".join(said) or free(draining(await svc.sessions.bills(now - _DRAINS), now))

@@ -23,16 +23,15 @@ from sandbox.clock import Clock
 from sandbox.jobs import JobController
 from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI
+from sandbox.node import GPU, GPU_NODE_PRICE, GpuNode, node
 from sandbox.objects import Object, timestamp
 
-GPU = "nvidia.com/gpu"
 REFUSED_DOWNLOADS = {
     "hf-429": "huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {url}",
     "hf-gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url {url}. "
     "Access to model {model} is restricted. You must have access to it and be authenticated to access it.",
 }
 CPU_NODES = 3
-GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
 
 # Seconds on the real platform.
 PROVISION = 60.0
@@ -47,7 +46,6 @@ PROBE = 30.0
 STARTUP_LIMIT = 900.0
 CRASH_BACKOFF = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 TERMINATE = 20.0
-DRAIN = 600.0
 
 NO_NODE = "Node scale up in zones us-central1-a associated with this pod failed: {why}. Pod is at risk of not being scheduled."
 NO_NODE_FAULTS = {"no-stock": "GCE out of resources", "no-quota": "GCE quota exceeded"}
@@ -87,19 +85,15 @@ class Cluster:
         self._lives: dict[Address, asyncio.Task[None]] = {}
         self._kubelet = Kubelet(api.store)
         self._jobs = JobController(api.store, self._kubelet, self._pull)
-        self._gpu_pod: Address | None = None  # holds the GPU, or has a node on its way
+        self._gpu = GpuNode(api.store, self.clock)
         self._warm: set[str] = set()  # model ids whose weights are in their cache
         self._pulled: set[tuple[str, str]] = set()
-        self._gpu_node: str | None = None
-        self._node_up = 0.0  # when the GPU node began to bill, by the clock
-        self._billed = 0.0
-        self._drain: asyncio.Task[None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for number in range(CPU_NODES):
-            self.store.create(_node(f"gke-ai-dev-default-pool-{number}", {"cpu": "4", "memory": "16Gi"}))
+            self.store.create(node(f"gke-ai-dev-default-pool-{number}", {"cpu": "4", "memory": "16Gi"}))
         for namespace in ("default", "argocd", "serving", "litellm"):
             self.store.create({"kind": "Namespace", "metadata": {"name": namespace}, "status": {"phase": "Active"}})
         self._secret("serving", "vllm-api-key", "api-key")
@@ -115,7 +109,8 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
         await self._jobs.close()
-        for task in [*self._lives.values(), *self._endings, *([self._drain] if self._drain else [])]:
+        await self._gpu.close()
+        for task in [*self._lives.values(), *self._endings]:
             await _ended(task)
 
     def kubeconfig(self, path: Path) -> Path:
@@ -139,13 +134,13 @@ class Cluster:
 
     def panel(self) -> Object:
         """What the page shows beside the channel. Dollars and seconds are the platform's, not the viewer's."""
-        seconds = self._billed + self._bills_for()
+        seconds = self._gpu.billed
         pods = [pod for pod in self.store.find("Pod") if _gpus(pod["spec"])]
         models = [d for d in self.store.find("Deployment") if _gpus(d["spec"]["template"]["spec"])]
         return {
-            "node": self._gpu_node,
-            "node_state": self._node_state(),
-            "holder": self._gpu_pod.name if self._gpu_pod else None,
+            "node": self._gpu.name,
+            "node_state": self._gpu.state,
+            "holder": self._gpu.holder.name if self._gpu.holder else None,
             "price": GPU_NODE_PRICE,
             "billed_seconds": round(seconds),
             "cost_usd": round(GPU_NODE_PRICE * seconds / 3600, 4),
@@ -153,11 +148,6 @@ class Cluster:
             "models": [{"name": d["metadata"]["name"], "replicas": d["spec"].get("replicas", 1)} for d in models],
             "speed": self.clock.speed,
         }
-
-    def _node_state(self) -> str:
-        if self._gpu_node:
-            return "in use" if self._gpu_pod else "drains, and bills until it is gone"
-        return "on its way" if self._gpu_pod else "none: nothing is billed"
 
     # The Deployment controller
 
@@ -281,38 +271,27 @@ class Cluster:
     async def _schedule(self, address: Address) -> str:
         """The node the pod runs on: the GPU node once it is free, provisioned if there is none."""
         while True:
-            if self._gpu_pod not in {None, address}:
+            if self._gpu.holder not in {None, address}:
                 self._kubelet.unschedulable(address)
                 self._kubelet.event(
                     address, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached"
                 )
-                while self._gpu_pod not in {None, address}:
+                while self._gpu.holder not in {None, address}:
                     await self.store.changed(self.store.version)
-            self._gpu_pod = address
-            if self._drain:
-                self._drain.cancel()
-                self._drain = None
-            if self._gpu_node:
-                return self._gpu_node
+            self._gpu.take(address)
+            if self._gpu.name:
+                return self._gpu.name
             self._kubelet.unschedulable(address)
             group = "https://www.googleapis.com/compute/v1/projects/ai-lab/zones/us-central1-a/instanceGroups/gke-gpu"
             self._kubelet.event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
             why = next((why for fault, why in NO_NODE_FAULTS.items() if fault in self._faults), None)
             if why is None:
                 await self._sleep(PROVISION)
-                return self._provision()
+                return self._gpu.provision()
             await self._sleep(NO_NODE_AFTER)
             self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=why), warning=True)
-            self._gpu_pod = None
+            self._gpu.leave(address)
             await self._sleep(NO_NODE_RETRY)
-
-    def _provision(self) -> str:
-        self._gpu_node = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
-        self._node_up = self.clock.now()
-        capacity = {"cpu": "4", "memory": "16Gi", GPU: "1"}
-        labels = {"cloud.google.com/gke-accelerator": "nvidia-l4", "node.kubernetes.io/instance-type": "g2-standard-4"}
-        self.store.create(_node(self._gpu_node, capacity, labels))
-        return self._gpu_node
 
     async def _pull(self, address: Address, node: str, container: Object, init: bool = False) -> None:
         image = container["image"]
@@ -425,24 +404,12 @@ class Cluster:
         async def end() -> None:
             await self._sleep(TERMINATE if (pod or {})["spec"].get("nodeName") else 0)
             self.store.remove("Pod", address.name, address.namespace)
-            if self._gpu_pod == address:
-                self._gpu_pod = None
-                if self._gpu_node:
-                    self._drain = asyncio.create_task(self._drained())
+            self._gpu.leave(address)
             self.store.wake()
 
         ending = asyncio.create_task(end())
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-
-    async def _drained(self) -> None:
-        await self._sleep(DRAIN)
-        self._billed += self._bills_for()
-        self.store.remove("Node", self._gpu_node or "")
-        self._gpu_node = self._drain = None
-
-    def _bills_for(self) -> float:
-        return self.clock.now() - self._node_up if self._gpu_node else 0.0
 
     def _secret(self, namespace: str, name: str, field: str) -> None:
         value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
@@ -493,16 +460,6 @@ def _deployment_of(pod: Object) -> str:
 def _gpus(spec: Object) -> int:
     limits = [(c.get("resources") or {}).get("limits") or {} for c in spec["containers"]]
     return sum(int(limit.get(GPU, 0)) for limit in limits)
-
-
-def _node(name: str, capacity: dict[str, str], labels: dict[str, str] | None = None) -> Object:
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp()}
-    return {
-        "kind": "Node",
-        "metadata": {"name": name, "labels": labels or {}},
-        "spec": {},
-        "status": {"capacity": capacity, "allocatable": capacity, "conditions": [ready]},
-    }
 
 
 def _model_of(init_container: Object) -> str:

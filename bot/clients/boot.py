@@ -37,8 +37,8 @@ class BootFailed(BotError):
 
     remedy = "Do what the message says last; the log lines are in the thread. The model is back at zero."
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason} {remedy}")
+    def __init__(self, reason: str, remedy: str, log: str = "") -> None:
+        super().__init__(f"{reason} {remedy}", log)
         self.reason = reason
         self.remedy = remedy
 
@@ -178,35 +178,48 @@ def crash(pod: KubeObject) -> Crash | None:
 
 
 def explain(crashed: Crash, log: str) -> BootFailed | None:
-    """Why the container ended, by its last log lines; None while it may yet succeed when restarted."""
+    """Why the container ended, by its last log lines, which are the details; None while it may yet succeed when restarted."""
     tail = "\n".join(log.strip().splitlines()[-8:])
-    quoted = f" Its last lines:\n{tail}" if tail else ""
     if crashed.out_of_memory:
         return BootFailed(
             f"Container {crashed.container} was killed for using more memory than its limit (OOMKilled).",
             "Raise its memory limit (and the machine, if that is full), or serve a smaller model.",
+            tail,
         )
     if crashed.staging and _TOO_MANY.search(log):
         return BootFailed(
-            f"Hugging Face turned the download of the weights away as too many requests (429).{quoted}",
+            "Hugging Face turned the download of the weights away as too many requests (429).",
             "Stage the weights by hand into the model's volume (kubectl cp), or try again later.",
+            tail,
         )
     if crashed.staging and _GATED.search(log):
         return BootFailed(
-            f"Hugging Face refused the download of the weights: the model is gated, and the token has no access to it.{quoted}",
+            "Hugging Face refused the download of the weights: the model is gated, and the token has no access to it.",
             "Accept the model's licence with the account whose token the pod uses, or choose an open model.",
+            tail,
         )
     if crashed.staging and _NO_TOKEN.search(log):
         return BootFailed(
-            f"Hugging Face refused the download of the weights: without a valid token there is no such model (401).{quoted}",
+            "Hugging Face refused the download of the weights: without a valid token there is no such model (401).",
             "Check the model's name, and put a valid token into the Secret that the pod reads.",
+            tail,
         )
     if crashed.looping:
         return BootFailed(
-            f"Container {crashed.container} keeps crashing (exit code {crashed.exit_code}).{quoted}",
-            "Mend the arguments or the model that these lines complain about, in git.",
+            f"Container {crashed.container} keeps crashing (exit code {crashed.exit_code}){_complaint(tail)}.",
+            "Mend the arguments or the model that the log lines in the thread complain about, in git.",
+            tail,
         )
     return None
+
+
+def _complaint(log: str) -> str:
+    """The line of a log that says why it ended: the last that names an error, else the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    said = next(
+        (line for line in reversed(lines) if re.search(r"(Error|Exception)\b", line)), lines[-1] if lines else ""
+    )
+    return f": {said.rstrip('.')[:300]}" if said else ""
 
 
 def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject], log: str = "") -> BootFailed:
@@ -214,24 +227,27 @@ def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject
     stuck = f", stuck at “{phase.name}” since {phase.since:%H:%M} UTC" if phase else ", and no pod was made"
     warnings = [e for e in events if e.get("type") == "Warning"]
     tail = "\n".join(log.strip().splitlines()[-8:])
-    quoted = f" Its last lines:\n{tail}" if tail else ""
     probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
     if phase and phase.name == "loading" and probes:
         return BootFailed(
-            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {_said(probes[-1]).rstrip('.')}.{quoted}",
-            "If the lines show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
+            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {_said(probes[-1]).rstrip('.')}.",
+            "If the log lines in the thread show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
             " else mend what they complain about, or the probe's path and port.",
+            tail,
         )
     last = f" The last warning: {_said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
-        f"The model was not ready after {seconds:.0f} s{stuck}.{last}{quoted}",
+        f"The model was not ready after {seconds:.0f} s{stuck}.{last}",
         "Look at the pod's log and events; if it only needs longer, raise gpu.boot_limit.",
+        tail,
     )
 
 
 def _detail(pod: KubeObject, phase: PhaseName, events: Iterable[KubeObject]) -> str:
     if phase == "waiting for a node":
         said = [e for e in events if e.get("reason") in ("FailedScheduling", "TriggeredScaleUp", "NotTriggerScaleUp")]
+        if said and said[-1]["reason"] == "TriggeredScaleUp":
+            return "the autoscaler adds one"
         return _said(said[-1]) if said else ""
     if phase == "pulling the image":
         waiting = [(s.get("state") or {}).get("waiting") or {} for s in _container_statuses(pod)]

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import structlog
 
-from bot.domain import Pull, WeekPicture
+from bot.domain import Lease, Pull, WeekPicture
 from bot.errors import BotError, Unavailable
 from bot.operations.endpoints import all_endpoints
-from bot.operations.receipt import running_total
+from bot.operations.receipt import draining, running_total
 from bot.policy import People
 from bot.report import Day, daily, picture_of_days
 from bot.services import Services
@@ -34,7 +34,10 @@ _NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts"}
 
 async def publish(svc: Services, user: str) -> None:
     """Show Home to somebody who has just opened it, and remember to keep it up to date."""
-    await svc.store.note_viewer(user, svc.clock())
+    try:
+        await svc.store.note_viewer(user, svc.clock())
+    except Unavailable as error:
+        log.warning("viewer not noted", actor=user, error=str(error))
     await _show(svc, await _seen(svc), user)
 
 
@@ -126,7 +129,10 @@ def _digest(week: tuple[Day, ...]) -> str:
 
 
 async def overview(svc: Services) -> Overview:
-    """What is going on now. A system that does not answer costs its part, not the page."""
+    """What is going on now. A system that does not answer costs its part, not the page.
+
+    Without Redis, the leases are those that the Deployments carry.
+    """
     silent: list[str] = []
 
     async def asked(work: Awaitable[T], otherwise: T) -> T:
@@ -136,17 +142,19 @@ async def overview(svc: Services) -> Overview:
             silent.append(str(error))
             return otherwise
 
-    leases, operations, people, users, bills = await asyncio.gather(
-        asked(svc.leases.held(), ()),
+    held, operations, people, users, bills = await asyncio.gather(
+        asked(svc.leases.held(), None),
         asked(svc.store.open(), []),
         asked(svc.people(), People(frozenset(), frozenset(), frozenset())),
-        asked(svc.cluster.gpu_users(), ()),
+        asked(svc.cluster.gpu_users(), None),
         asked(svc.sessions.bills(svc.clock() - _WEEK), ()),
     )
+    marked = [Lease.of_mark(user.mark, user.name) for user in users or ()]
+    leases = tuple(mark for mark in marked if mark) if held is None else held
     now, leased = svc.clock(), {lease.model for lease in leases}
     active, spent = {}, {}
     for lease in leases:
-        session = await asked(svc.sessions.of(lease.model), None)
+        session = await asked(svc.sessions.of(lease.model), None) if held else None
         node = None
         if session and session.fence == lease.fence:
             active[lease.model], node = session.active, session.node
@@ -159,13 +167,15 @@ async def overview(svc: Services) -> Overview:
         leases=leases,
         active=active,
         spent=spent,
-        strangers=tuple(str(user) for user in users if user.name not in leased),
+        strangers=tuple(str(user) for user in users or () if user.name not in leased),
+        known=held is not None and users is not None,
+        drains=draining(bills, now),
         open=tuple(op for op in operations if op.message),
         endpoints=await asked(_endpoints(svc, pulls), ()),
         week=week,
         picture=drawn.file if drawn and _drawn(drawn, week) else "",
         approvers=people.approvers,
-        silent=tuple(sorted(silent)),
+        silent=tuple(sorted(set(silent))),
     )
 
 

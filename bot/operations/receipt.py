@@ -1,6 +1,7 @@
 """What sessions cost: the running total, the receipt at the end, the bill once the node is really gone, the report."""
 
 import asyncio
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
@@ -70,6 +71,12 @@ async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: N
     if bill.gone is None and bill.node:
         await svc.docket.add("settle_bill", key=f"bill:{bill.fence}")(bill.fence)
     return receipt(bill)
+
+
+def draining(bills: Iterable[Bill], now: datetime) -> datetime | None:
+    """Until about when a node still bills although no model is up; None when none is known to."""
+    ends = [bill.ends for bill in bills if bill.node and bill.gone is None and bill.ends > now]
+    return max(ends, default=None)
 
 
 async def _approvers(svc: Services, lease: Lease) -> tuple[str, ...]:

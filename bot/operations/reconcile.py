@@ -98,7 +98,7 @@ async def _close(svc: Services, lease: Lease) -> None:
     for kind in (Kind.GPU_UP, Kind.GPU_DOWN, Kind.GPU_RELEASE):
         if any(op.status is not Status.AWAITING for op in await svc.store.open(kind, lease.model)):
             return
-    why = "it is at zero, and that was not me: the lease is closed"
+    why = "it is at zero already: its lease is closed"
     wanted = down_request(lease.model, "", _channel(svc, lease), svc.clock(), why)
     await request(svc, wanted, delivery=f"closed:{lease.fence}:{int(svc.clock().timestamp()) // _TRY_AGAIN}")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.views.text import cut, plain, verbatim
+from bot.views.text import cut, plain, quiet, verbatim
 
 Block = dict[str, Any]
 Blocks = list[Block]
@@ -25,7 +25,7 @@ class View:
 
 def mrkdwn(text: str, limit: int) -> Block:
     """`verbatim`: Slack makes links and mentions only of what is written as one."""
-    return {"type": "mrkdwn", "text": cut(text, limit) or "–", "verbatim": True}
+    return {"type": "mrkdwn", "text": cut(quiet(text), limit) or "–", "verbatim": True}
 
 
 def plain_text(text: str, limit: int) -> Block:
@@ -139,5 +139,6 @@ def lines(text: str) -> View:
         else:
             parts[-1] += ("\n" if parts[-1] else "") + row
     return View(
-        text=cut(text, SECTION) or "–", blocks=[section(part) for part in parts if part.strip()] or [section("–")]
+        text=cut(quiet(text), SECTION) or "–",
+        blocks=[section(part) for part in parts if part.strip()] or [section("–")],
     )

@@ -1,5 +1,7 @@
 """What is said about the GPU beside the operations' cards: offers, questions to the holder, uses without a lease."""
 
+from datetime import datetime
+
 from bot.domain import Lease, Operation
 from bot.views.blocks import View, actions, button, section
 from bot.views.reminder import BRING_DOWN
@@ -8,6 +10,13 @@ from bot.views.text import clock, code, inline, person
 NOT_NOW, TAKE, PASS_ON = "not_now", "take", "pass_on"
 ADOPT, END_USE = "adopt", "end_use"
 """The buttons about a use without a lease, so without an operation: their value is the workload's name."""
+
+
+def free(drains: datetime | None) -> str:
+    """Nobody has the GPU; `drains` is until about when the node of the last session still bills."""
+    if drains:
+        return f"The GPU is free. Nothing is running; the last node drains, and bills until about {clock(drains)}."
+    return "The GPU is free. Nothing is running, nothing is billed."
 
 
 def offered(op: Operation, approved: bool) -> View:

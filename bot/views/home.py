@@ -24,6 +24,7 @@ from bot.views.blocks import (
     section,
 )
 from bot.views.card import APPROVE, CANCEL, DENY, ROLL_OUT, title
+from bot.views.gpu import free
 from bot.views.modals import choice, modal, text_input
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, money, person
@@ -58,6 +59,10 @@ class Overview:
     spent: dict[str, float] = field(default_factory=dict)
     """By model: US dollars since the lease was claimed, in steps of ten cents."""
     strangers: tuple[str, ...] = ()
+    known: bool = True
+    """Whether both Redis and the cluster said who uses the GPU."""
+    drains: datetime | None = None
+    """Until about when a node without a model still bills."""
     open: tuple[Operation, ...] = ()
     endpoints: tuple[EndpointRow, ...] = ()
     week: tuple[Day, ...] = ()
@@ -103,7 +108,9 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         section(f"🚨 {code(each)} uses the GPU, and nobody holds a lease for it.") for each in overview.strangers[:5]
     ]
     if not overview.leases and not overview.strangers:
-        blocks.append(section("The GPU is free. Nothing is running, nothing is billed."))
+        blocks.append(
+            section(free(overview.drains) if overview.known else "Whether the GPU is free cannot be seen now.")
+        )
     queue = [op for op in overview.open if op.request.hold and op.status is Status.AWAITING]
     if queue:
         rows = [

@@ -17,6 +17,7 @@ _LOOK_ALIKE = {"*": "∗", "_": "ˍ", "~": "∼", "`": "ˋ"}
 _FORMATS = re.compile(r"(?<!\w)[*_~]|[*_~](?!\w)|`")
 _EMOJI = re.compile(r":(?=[a-z0-9_+-]*[a-z][a-z0-9_+-]*:)")
 _MENTION = re.compile(r"<(?=[!@#])")
+_CALL = re.compile(r"<!(?!date\^)")
 _QUOTE = re.compile(r"^&gt;", re.MULTILINE)
 
 
@@ -47,6 +48,14 @@ def code(text: str) -> str:
     """A name in Slack's code style; a backtick inside would end it."""
     line = " ".join(_INVISIBLE.sub("", text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "`" + (line.replace("`", "ˋ") or "–") + "`"
+
+
+def quiet(text: str) -> str:
+    """Our own mrkdwn, in which no text from outside that slipped through calls a whole channel or group.
+
+    Stoker writes `<!date^…>` and no other command of Slack's.
+    """
+    return _CALL.sub("&lt;!", text)
 
 
 def unmarked(text: str) -> str:

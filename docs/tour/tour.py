@@ -85,6 +85,14 @@ async def approve(visit: Visit) -> None:
     await card.get_by_role("button", name=re.compile("repl")).click()
     await expect(visit.page.locator("#thread")).to_contain_text("Smoke tests")
     await visit.picture("04-ready")
+    reply = visit.page.locator("#replies article").last
+    await reply.hover()
+    await reply.get_by_label("More actions").click()
+    await reply.get_by_role("menuitem", name="Tell Stoker").click()
+    await visit.modal.get_by_label("Command").fill("gpu status")
+    await visit.modal.locator("button[type=submit]").click()
+    await expect(visit.page.locator("#replies")).to_contain_text("is held by")
+    await visit.picture("05-in-a-thread")
     await visit.page.get_by_role("button", name="Close the thread").click()
 
 
@@ -94,7 +102,7 @@ async def home(visit: Visit) -> None:
     await visit.place("Stoker")
     await visit.page.get_by_role("tab", name="Home").click()
     await expect(visit.page.locator("#home")).to_contain_text("coder-chat")
-    await visit.picture("05-home")
+    await visit.picture("06-home")
     await visit.place("gpu-ops")
 
 
@@ -102,10 +110,16 @@ async def idle(visit: Visit) -> None:
     """Nobody uses the model: a reminder with what it costs, then it is brought down, with a receipt."""
     reminder = visit.card("has been idle")
     await expect(reminder).to_be_visible()
-    await visit.picture("06-idle")
+    await visit.picture("07-idle")
     await visit.press("Bring down")
     await expect(visit.channel).to_contain_text("Receipt")
-    await visit.picture("07-receipt")
+    await visit.picture("08-receipt")
+    await visit.place("Stoker")
+    await visit.page.get_by_role("tab", name="Home").click()
+    await expect(visit.page.locator("#home img")).to_be_visible()
+    await visit.page.locator("#home").evaluate("node => node.scrollTo(0, node.scrollHeight)")
+    await visit.picture("09-week")
+    await visit.place("gpu-ops")
 
 
 async def add(visit: Visit) -> None:
@@ -116,7 +130,7 @@ async def add(visit: Visit) -> None:
     await visit.modal.get_by_role("option", name=re.compile("Qwen2.5-Coder-3B-Instruct-AWQ")).first.click()
     await expect(visit.modal).to_contain_text(re.compile("VRAM|fits", re.IGNORECASE))
     await visit.modal.locator(".blocks").evaluate("node => node.scrollTo(0, node.scrollHeight)")
-    await visit.picture("08-form")
+    await visit.picture("10-form")
     await visit.modal.locator("button[type=submit]").click()
     card = visit.card("Add coder-mini")
     await expect(card).to_contain_text("Pull request #1")
@@ -124,17 +138,17 @@ async def add(visit: Visit) -> None:
         await visit.panel.get_by_role("link", name=re.compile("#1")).click()
     pull = Visit(await opened.value, visit._folder)
     await expect(pull.page.locator("body")).to_contain_text("serving/coder-mini/deployment.yaml")
-    await pull.picture("09-pull-request")
+    await pull.picture("11-pull-request")
     await pull.page.locator(".file", has_text="platform/litellm/values.yaml").first.evaluate(
         "node => node.scrollIntoView()"
     )
-    await pull.picture("10-diff")
+    await pull.picture("12-diff")
     await pull.page.close()
     await expect(card).to_contain_text("checks passed")
     await visit.become("lead")
     await visit.press("Approve & roll out")
     await expect(card).to_contain_text("coder-mini is rolled out")
-    await visit.picture("11-rolled-out")
+    await visit.picture("13-rolled-out")
 
 
 async def trouble(visit: Visit) -> None:
@@ -148,7 +162,7 @@ async def trouble(visit: Visit) -> None:
     await visit.press("Approve")
     await expect(visit.card("Bring up coder-mini")).to_contain_text("Failed")
     await expect(visit.card("Bring up coder-mini")).to_contain_text("GPU is free")
-    await visit.picture("12-no-stock")
+    await visit.picture("14-no-stock")
     await visit.panel.get_by_label("no-stock").uncheck()
 
 
@@ -166,7 +180,7 @@ async def survive(visit: Visit) -> None:
     await expect(visit.panel.get_by_role("status")).to_have_text("Redis is stopped.")
     await visit.type("/gpu up coder-mini")
     await expect(visit.channel.locator("article.ephemeral").last).to_contain_text("Redis")
-    await visit.picture("13-survived")
+    await visit.picture("15-survived")
     await visit.panel.get_by_role("button", name="start Redis").click()
 
 
@@ -174,7 +188,7 @@ async def phone(visit: Visit) -> None:
     """The same on a phone."""
     await visit.page.set_viewport_size({"width": 390, "height": 780})
     await visit.channel.evaluate("node => node.scrollTo(0, node.scrollHeight)")
-    await visit.picture("14-phone")
+    await visit.picture("16-phone")
 
 
 STOPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (ask, approve, home, idle, add, trouble, survive, phone)

@@ -274,6 +274,7 @@ function external(block, part, state, key, placeholder, surface, set) {
   };
   const choose = (each) => {
     line.value = each.text.text;
+    line.focus();
     show([]);
     set(part.type.startsWith("multi_") ? { selected_options: [each] } : { selected_option: each });
   };

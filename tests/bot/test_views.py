@@ -22,6 +22,8 @@ from bot.views import (
     unmanaged,
     unmarked,
 )
+from bot.views.gpu import free
+from bot.views.home import Overview, home
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -205,3 +207,26 @@ def test_the_buttons_about_a_session_carry_its_operation_and_nothing_else() -> N
 
 def values_of(view: View) -> set[str]:
     return {element["value"] for block in view.blocks for element in block.get("elements", [])}
+
+
+def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
+    """Nobody answers is not the same as nobody uses it."""
+    assert "The GPU is free" in str(home(Overview(), "U1", NOW))
+    assert "The GPU is free" not in str(home(Overview(known=False), "U1", NOW))
+
+
+def test_no_error_calls_the_whole_channel() -> None:
+    """Errors are our own words with what a system said in them; a log line may say anything."""
+    op = an_operation(Status.RUNNING).model_copy(update={"failure": "vLLM said: <!channel> <!subteam^S1|x> bye."})
+    shown = str(card(op, NOW))
+    assert "<!channel>" not in shown
+    assert "<!subteam" not in shown
+    assert "&lt;!channel>" in shown
+    assert clock(NOW) in str(card(an_operation().model_copy(update={"expires": NOW}), NOW))
+
+
+def test_a_free_gpu_whose_node_still_bills_says_so() -> None:
+    """Ten minutes of drain cost money although nothing runs."""
+    assert "nothing is billed" in free(None)
+    assert "nothing is billed" not in str(home(Overview(drains=NOW), "U1", NOW))
+    assert clock(NOW) in free(NOW)

@@ -246,7 +246,7 @@ async def test_a_missing_right_to_scale_is_named(wire: Wire, cluster: Cluster) -
 async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
     """Each phase has the cluster's own time, so looking again later finds the same."""
     boot.wire.store.create(event("TriggeredScaleUp", "pod triggered scale-up"))
-    await wait_until(lambda: boot.told[-1].detail == "pod triggered scale-up")
+    await wait_until(lambda: boot.told[-1].detail == "the autoscaler adds one")
     boot.pod(conditions=SCHEDULED)
     await boot.reaches("pulling the image")
     boot.pod(initContainerStatuses=container("prestage-weights", running={"startedAt": now()}))
@@ -350,7 +350,8 @@ async def test_weights_that_cannot_be_staged_end_the_boot(boot: Boot, line: str,
     boot.pod(conditions=SCHEDULED, initContainerStatuses=container("prestage-weights", terminated=ended))
     failure = await boot.failure()
     assert reason in failure.reason
-    assert line in failure.reason
+    assert line in failure.details
+    assert line not in failure.message
     assert remedy in failure.remedy
 
 
@@ -371,9 +372,9 @@ async def test_a_crash_loop_ends_the_boot_with_its_last_lines(boot: Boot) -> Non
     await boot.reaches("loading")
     boot.pod(containerStatuses=container(last=ended, waiting={"reason": "CrashLoopBackOff"}))
     failure = await boot.failure()
-    assert "keeps crashing (exit code 1)" in failure.reason
-    assert failure.reason.endswith("ValueError: unknown quantization")
-    assert "line 3\n" not in failure.reason
+    assert failure.reason.endswith("keeps crashing (exit code 1): ValueError: unknown quantization.")
+    assert "line 49\nValueError" in failure.details
+    assert "line 3\n" not in failure.details
 
 
 async def test_a_refused_pod_ends_the_boot_but_an_old_refusal_does_not(wire: Wire, cluster: Cluster) -> None:
@@ -411,7 +412,7 @@ async def test_a_probe_that_never_passes_is_told_with_the_engines_last_lines(wir
     wire.store.create(event("Unhealthy", "Startup probe failed: connection refused"))
     failure = await Boot(wire, cluster, seconds=1.0).failure()
     assert "its probe never passed. Startup probe failed: connection refused." in failure.reason
-    assert failure.reason.endswith("Loading safetensors: 40 %")
+    assert failure.details.endswith("Loading safetensors: 40 %")
     assert "failureThreshold" in failure.remedy
 
 

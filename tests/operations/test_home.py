@@ -152,3 +152,17 @@ class TestWithoutTheScope:
         await draw_week(svc)
         assert "█" in week(workspace)["text"]["text"]
         assert workspace.posted(CHANNEL) == []
+
+
+async def test_home_opens_without_redis_and_claims_nothing(svc: Services, workspace: Workspace) -> None:
+    """Who has the GPU is not known, so it is not called free; what does not answer is named, once."""
+    await publish(svc, DEV)
+    before = workspace.home("dev")
+    assert "cannot be seen" in before  # nor does the cluster answer here
+    await svc.store._redis.shutdown(nosave=True)
+    await publish(svc, DEV)
+    shown = workspace.home("dev")
+    assert shown != before
+    assert shown.count("Redis does not answer") == 1
+    assert "is free. Nothing" not in shown
+    assert workspace.posted(CHANNEL) == []

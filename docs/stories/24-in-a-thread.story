@@ -1,0 +1,23 @@
+# In a thread no slash command can be typed: a mention does it for all to read, a message's three dots for oneself.
+given speed 120
+
+@dev /gpu up coder-chat for 1h because a look around
+expect "Awaiting approval"
+@lead picks "Tell Stoker …" on "Bring up coder-chat"
+expect "Tell Stoker"
+expect "gpu status"
+@lead fills "Command" with "gpu status"
+@lead submits
+expect "coder-chat asked for by @dev: awaiting approval" within 20s
+
+@admin picks "Tell Stoker …" on "Bring up coder-chat"
+@admin fills "Command" with "gpu upp coder-fim"
+@admin submits
+expect "Did you mean" within 20s
+@admin picks "Tell Stoker …" on "Bring up coder-chat"
+@admin fills "Command" with "/gpu up coder-fim because from a thread"
+@admin submits
+expect "Bring up coder-fim" within 30s
+expect "from a thread"
+@dev clicks "Cancel"                         # the newest is somebody else's
+expect "Only" within 20s
