@@ -268,6 +268,7 @@ async def test_a_modal_keeps_what_is_typed_while_the_app_updates_it(page: Page, 
     await page.keyboard.press("ArrowDown")
     await page.keyboard.press("Enter")
     await expect(dialog).to_contain_text("7B with None fits.")
+    await expect(dialog.get_by_label("Model")).to_be_focused()
     context = dialog.get_by_label("Context")
     await context.press_sequentially("0")
     await expect(dialog).to_contain_text("7B with 0 fits.")
@@ -348,6 +349,48 @@ async def test_the_panel_acts_on_the_platform(page: Page, world: World) -> None:
     await expect(panel.locator("summary .unread")).to_have_text("1")
     await panel.get_by_label("no-stock").uncheck()
     await until(lambda: world.faults == set())
+
+
+FAINT_OR_NAMELESS = """() => {
+  const light = (c) => [.2126, .7152, .0722].reduce((sum, part, n) => {
+    const x = c[n] / 255;
+    return sum + part * (x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+  }, 0);
+  const numbers = (css) => css.match(/[\\d.]+/g).map(Number);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = numbers(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const node of document.querySelectorAll("body *:not([aria-hidden])")) {
+    if (!node.offsetParent || ![...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())) continue;
+    const pair = [light(numbers(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => b - a);
+    if ((pair[0] + .05) / (pair[1] + .05) < 4.5) found.push(node.textContent.trim().slice(0, 40));
+  }
+  for (const node of document.querySelectorAll("input, select, textarea, button, img")) {
+    const name = node.alt || node.getAttribute("aria-label") || node.labels?.length || node.textContent.trim() || node.title || node.placeholder;
+    if (node.offsetParent && !name) found.push(node.outerHTML.slice(0, 80));
+  }
+  return found;
+}"""
+"""Text with less contrast than WCAG's 4.5, and what a screen reader has no name for."""
+
+
+async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient) -> None:
+    """Cards with all kinds of buttons, the panel, a thread."""
+    danger = {"type": "button", "text": plain("Deny"), "action_id": "d", "style": "danger", "value": "x"}
+    primary = {"type": "button", "text": plain("Approve"), "action_id": "a", "style": "primary", "value": "x"}
+    quiet = {"type": "context", "elements": [{"type": "mrkdwn", "text": "Operation `abc` by <@U0LEAD> and <@U0DEV>"}]}
+    await post(client, section("*Card* `code`"), {"type": "actions", "elements": [primary, danger]}, quiet)
+    await expect(page.locator("#messages")).to_contain_text("Operation abc")
+    await page.locator("#cluster summary").click()
+    await page.locator("#messages article").last.hover()
+    await page.get_by_role("button", name="Reply in thread").click()
+    await expect(page.locator("#replies")).to_contain_text("Card")
+    assert await page.evaluate(FAINT_OR_NAMELESS) == []
 
 
 async def test_a_phone_shows_it_all_without_sideways_scrolling(workspace: Workspace, client: AsyncWebClient) -> None:
