@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from bot.domain import Lease
 from sandbox.process import Bot, free_port
 from tests.operations.platform import Platform
@@ -187,6 +189,7 @@ async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrect
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(300)  # docket sows the timers that were flushed with it anew every minute
 async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Path, redis_url: str) -> None:
     """The operation is forgotten, the lease is not: its time starts when the model answers, and it can be ended."""
     async with opened(tmp_path, redis_url, speed=60) as it:
