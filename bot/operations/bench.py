@@ -160,7 +160,7 @@ async def _shown_safely(svc: Services) -> AsyncIterator[None]:
         yield
     except (BenchFailed, benchmark.Unreadable, benchmark.Unanswered) as error:
         key = (await svc.secret(svc.config.vllm.api_key)).get_secret_value()
-        message, details = (text.replace(key, "…") for text in (error.message, error.details))
+        message, details = (text.replace(key, "…") if key else text for text in (error.message, error.details))
         raise type(error)(escape(message), details) from error
 
 
