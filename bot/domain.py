@@ -448,6 +448,11 @@ class Bill(_Value):
         return self.gone or self.down + self.drain
 
     @property
+    def watched_until(self) -> datetime:
+        """A node that outlives three times the usual drain is not ours to wait for: the estimate stays, marked as such."""
+        return self.down + 3 * self.drain
+
+    @property
     def estimated(self) -> bool:
         return self.node is None or self.gone is None
 

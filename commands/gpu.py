@@ -221,4 +221,4 @@ async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
     leased = {lease.model for lease in leases}
     waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
     said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
-    return "\n".join(said) or free(draining(await svc.sessions.bills(now - _DRAINS), now))
+    return "\n".join(said) or free(draining(await svc.sessions.bills(now - _DRAINS), now), now)

@@ -74,8 +74,8 @@ async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: N
 
 
 def draining(bills: Iterable[Bill], now: datetime) -> datetime | None:
-    """Until about when a node still bills although no model is up; None when none is known to."""
-    ends = [bill.ends for bill in bills if bill.node and bill.gone is None and bill.ends > now]
+    """Until about when a node bills although no model is up, which may be past; None when none is known to bill."""
+    ends = [bill.ends for bill in bills if bill.node and bill.gone is None and bill.watched_until > now]
     return max(ends, default=None)
 
 
@@ -87,17 +87,13 @@ async def _approvers(svc: Services, lease: Lease) -> tuple[str, ...]:
 
 
 async def settle_bill(svc: Services, fence: int) -> None:
-    """Watch the node of a closed session until it is gone, and put the true cost on the receipt.
-
-    A node that outlives three times the usual drain is not ours to wait for: the estimate stays, marked as such.
-    """
+    """Watch the node of a closed session until it is gone, and put the true cost on the receipt."""
     bill = await svc.sessions.bill(fence)
     if bill is None or bill.node is None or bill.gone is not None:
         return
-    deadline = bill.down + 3 * bill.drain
     gone: datetime | None = None
-    while gone is None and (now := svc.clock()) < deadline:
-        seconds = min(bill.drain / _LOOKS, deadline - now).total_seconds()
+    while gone is None and (now := svc.clock()) < bill.watched_until:
+        seconds = min(bill.drain / _LOOKS, bill.watched_until - now).total_seconds()
         is_gone = await svc.cluster.wait_node_gone(bill.node.name, timeout=max(1.0, seconds))
         gone = await _taken_over(svc, bill) or (svc.clock() if is_gone else None)
     if gone is None:

@@ -12,8 +12,12 @@ ADOPT, END_USE = "adopt", "end_use"
 """The buttons about a use without a lease, so without an operation: their value is the workload's name."""
 
 
-def free(drains: datetime | None) -> str:
+def free(drains: datetime | None, now: datetime) -> str:
     """Nobody has the GPU; `drains` is until about when the node of the last session still bills."""
+    if drains and drains <= now:
+        return (
+            "The GPU is free. Nothing is running; the last node drains longer than usual, and bills until it is gone."
+        )
     if drains:
         return f"The GPU is free. Nothing is running; the last node drains, and bills until about {clock(drains)}."
     return "The GPU is free. Nothing is running, nothing is billed."

@@ -109,7 +109,7 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     ]
     if not overview.leases and not overview.strangers:
         blocks.append(
-            section(free(overview.drains) if overview.known else "Whether the GPU is free cannot be seen now.")
+            section(free(overview.drains, now) if overview.known else "Whether the GPU is free cannot be seen now.")
         )
     queue = [op for op in overview.open if op.request.hold and op.status is Status.AWAITING]
     if queue:

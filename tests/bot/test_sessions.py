@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bot.domain import Bill, Node, Own
+from bot.operations.receipt import draining
 from bot.sessions import Sessions
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -73,9 +74,18 @@ def test_a_session_bills_from_the_creation_of_the_node_to_its_end() -> None:
 
 def test_what_was_not_seen_is_estimated_and_marked() -> None:
     """Without a node it is from the claim; without its end it is the usual drain."""
-    unseen, draining = a_bill(), a_bill(node=Node(name="gpu-1", since=NOW + 5 * MINUTE))
+    unseen, drains = a_bill(), a_bill(node=Node(name="gpu-1", since=NOW + 5 * MINUTE))
     assert (unseen.billed, unseen.estimated) == (HOUR + 10 * MINUTE, True)
-    assert (draining.billed, draining.estimated) == (HOUR + 5 * MINUTE, True)
+    assert (drains.billed, drains.estimated) == (HOUR + 5 * MINUTE, True)
+
+
+def test_a_node_bills_until_it_is_gone_or_nobody_waits_for_it_any_more() -> None:
+    """The usual ten minutes may be over, and it still costs; after three times that it is no longer followed."""
+    node = Node(name="gpu-1", since=NOW)
+    bill, down = a_bill(node=node), NOW + HOUR
+    assert draining([bill], down + 5 * MINUTE) == draining([bill], down + 25 * MINUTE) == down + 10 * MINUTE
+    assert draining([bill], down + 31 * MINUTE) is None
+    assert draining([a_bill(node=node, gone=down + 2 * MINUTE), a_bill()], down + 5 * MINUTE) is None
 
 
 def test_a_node_that_was_there_before_was_paid_for_by_another() -> None:
