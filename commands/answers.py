@@ -37,10 +37,13 @@ class AcksFirst:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        for _ in range(round(self._longest / self._quiet)):
-            if time.monotonic() >= self._arrived + self._quiet:
-                break
-            await asyncio.sleep(self._quiet)
+        waited, pause = 0.0, self._quiet
+        while waited < self._longest and time.monotonic() < self._arrived + self._quiet:
+            await asyncio.sleep(pause)
+            waited, pause = (
+                waited + pause,
+                2 * pause,
+            )  # two hundred that look every moment would delay what they wait for
         try:
             async with asyncio.timeout(self._longest):
                 await self._working.acquire()

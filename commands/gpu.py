@@ -15,7 +15,7 @@ from bot.operations.life import request
 from bot.operations.receipt import draining, report, running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
-from bot.views import busy_line, clock, code, money
+from bot.views import busy_line, code, money
 from bot.views.gpu import free
 from commands.answers import answered
 from commands.doctor import doctor
@@ -212,8 +212,6 @@ async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
         line += f"\nCost so far {'about ' if estimated else ''}{money(usd)}."
         if lease.ready and session and session.fence == lease.fence:
             line += f" Last active {show_duration(now - session.active)} ago, {session.requests:.0f} requests."
-        if lease.ends:
-            line += f" The lease ends at {clock(lease.ends)}."
         said.append(line)
     for user in strangers:
         end = f" `/gpu down {user.name}` ends it." if user.namespace == svc.config.platform.namespace else ""

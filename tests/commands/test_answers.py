@@ -19,7 +19,7 @@ async def said_for(work: Any) -> list[str]:
 
 async def test_work_waits_while_requests_come_in() -> None:
     """In a burst, what was asked for begins after the last of it has been taken."""
-    gate, order = AcksFirst(quiet=2, longest=60), list[str]()
+    gate, order = AcksFirst(quiet=1, longest=60), list[str]()
 
     async def work() -> None:
         async with gate.turn():
