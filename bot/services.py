@@ -27,7 +27,7 @@ from bot.clients.huggingface import HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
 from bot.clients.prometheus import Prometheus
-from bot.clients.redis import AnyRedis, Password, opened, with_retry
+from bot.clients.redis import AnyRedis, Password, for_docket, opened
 from bot.clients.vllm import VLLM
 from bot.gitops import Repository
 from bot.lease import Leases
@@ -96,7 +96,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         docket = await stack.enter_async_context(
             Docket(
                 name="stoker",
-                url=with_retry(redis_url),
+                url=for_docket(redis_url),
                 heartbeat_interval=timedelta(seconds=1),
                 credential_provider=redis_password(settings),
             )
@@ -215,7 +215,7 @@ def repository(settings: Settings, token: Token) -> Repository:
 
 
 async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
-    configuration = k8s.Configuration()
+    configuration = k8s.Configuration(connection_pool_maxsize=0)  # any number: each operation has watches of its own
     if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
         raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, and there is no such file.")
     try:

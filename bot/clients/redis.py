@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -32,6 +32,11 @@ _TIMES: dict[str, Any] = {
     "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3, supported_errors=(ConnectionLost,)),
 }
 
+_AT_ONCE = 64
+"""Connections to one server: in a burst, what comes after them waits its turn."""
+_MOST = 1000
+"""Connections where redis-py can only refuse what comes after them, which by default is the hundred-and-first."""
+
 AnyRedis = Redis | RedisCluster
 
 
@@ -44,6 +49,10 @@ class Password(CredentialProvider):
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         password = self._current()
         return (password.get_secret_value() if password else "",)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """Without one of its own, redis-py logs a warning at each connection."""
+        return self.get_credentials()
 
 
 class Durability(BaseModel, frozen=True):
@@ -68,22 +77,24 @@ async def opened(url: str, password: CredentialProvider | None = None) -> AsyncI
         if how == "sentinel":
             redis = _watched(rest, stack, tls=kind == "rediss", password=password)
         elif how == "cluster":
-            redis = RedisCluster.from_url(f"{kind}://{rest}", **_TIMES, **options)
+            redis = RedisCluster.from_url(f"{kind}://{rest}", max_connections=_MOST, **_TIMES, **options)
         else:
-            redis = Redis.from_url(url, **_TIMES, **options)
+            wait = _TIMES["socket_timeout"]
+            pool = BlockingConnectionPool.from_url(url, max_connections=_AT_ONCE, timeout=wait, **_TIMES, **options)
+            redis = Redis.from_pool(pool)
         stack.push_async_callback(redis.aclose)
         yield redis
 
 
-def with_retry(url: str) -> str:
-    """The address with one retry a command, for a library that takes an address and nothing else.
+def for_docket(url: str) -> str:
+    """The address with what docket, which takes an address and nothing else, has to know of connections.
 
-    docket's pool keeps connections that a restarted server has closed. Without a retry its worker stops at each of them,
-    and a task that it had just taken waits for its redelivery.
+    Its pool keeps connections that a restarted server has closed. Without a retry its worker stops at each of them, and a
+    task that it had just taken waits for its redelivery. And a hundred operations at work need more than a hundred.
     """
-    if "+" in url.partition("://")[0]:
-        return url  # Sentinels and clusters bring their own
-    return f"{url}{'&' if '?' in url else '?'}retry_on_timeout=true"
+    # Sentinels and clusters bring their own retries.
+    words = [] if "+" in url.partition("://")[0] else ["retry_on_timeout=true"]
+    return f"{url}{'&' if '?' in url else '?'}{'&'.join([*words, f'max_connections={_MOST}'])}"
 
 
 def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
@@ -105,12 +116,15 @@ def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: Credentia
     watchers = {
         "username": query.get("sentinel_username"),
         "password": query.get("sentinel_password"),
+        "max_connections": _MOST,
         **_TIMES,
         **tls_options,
     }
     watching = Sentinel([_host(host) for host in hosts.split(",")], sentinel_kwargs=watchers)  # type: ignore[no-untyped-call]
     stack.push_async_callback(watching.aclose)
-    primary: Redis = watching.master_for(service, db=int(database or 0), **_TIMES, **tls_options, **own)
+    primary: Redis = watching.master_for(
+        service, db=int(database or 0), max_connections=_MOST, **_TIMES, **tls_options, **own
+    )
     return primary
 
 

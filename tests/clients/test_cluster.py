@@ -3,6 +3,8 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from bot.clients.cluster import BootFailed, Cluster, Phase, StaleFence
 from bot.clients.kube import Forbidden, rights
 from bot.errors import BotError
-from bot.settings import Config
+from bot.services import open_kubernetes
+from bot.settings import ClusterSettings, Config
 from tests.clients.kube import (
     Object,
     Wire,
@@ -524,3 +527,24 @@ async def test_a_roll_out_that_never_ends_is_told(wire: Wire, cluster: Cluster) 
     with pytest.raises(BotError, match="coder-chat in namespace serving did not roll out"):
         await cluster.wait_rolled_out("coder-chat", timeout=0.3)
     assert await cluster.wait_rolled_out("litellm", namespace="litellm", timeout=5) is False
+
+
+async def test_a_hundred_boots_that_are_watched_keep_nobody_waiting(wire: Wire, tmp_path: Path) -> None:
+    """Each watch is a connection of its own; a client with a hundred of them has none left for a question."""
+    async with AsyncExitStack() as stack:
+        settings = ClusterSettings(kubeconfig=str(wire.kubeconfig(tmp_path / "kubeconfig")))
+        cluster = Cluster(await open_kubernetes(settings, stack), "serving")
+        wire.store.create(deployment(replicas=1))
+
+        async def nobody(_: tuple[Phase, ...]) -> None:
+            """Hears of the phases."""
+
+        boots = [asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=nobody)) for _ in range(60)]
+        try:
+            await wait_until(lambda: wire.asked("GET", "watch=true") > 100, 30)
+            async with asyncio.timeout(20):
+                assert await cluster.workload("coder-chat")
+        finally:
+            for boot in boots:
+                boot.cancel()
+            await asyncio.gather(*boots, return_exceptions=True)

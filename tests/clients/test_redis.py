@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bot.clients.redis import AnyRedis, Password, durability, opened
+from bot.clients.redis import AnyRedis, Password, durability, for_docket, opened
 from bot.domain import Kind, Lease, Operation, Request
 from bot.embedded import _binary
 from bot.lease import GpuBusy, Leases
@@ -91,9 +91,11 @@ async def use(redis: AnyRedis, url: str, password: Password | None = None) -> No
         await leases.claim(wanted.model_copy(update={"model": "coder-fim", "op": "op2"}))
     assert await leases.release(lease)
     assert [entry["event"] async for entry in store.audit()] == ["requested", "step"]
-    async with Docket(name="stoker", url=url, credential_provider=password) as docket:
+    async with Docket(name="stoker", url=for_docket(url), credential_provider=password) as docket:
         docket.register(nothing)
         await docket.add(nothing, key="once")("op1")
+    # More at once than redis-py has connections by itself: what the bot then said was that Redis does not answer.
+    assert all(await asyncio.gather(*(store.is_open("op1") for _ in range(300))))
 
 
 async def nothing(op_id: str) -> None:
@@ -184,3 +186,16 @@ async def test_half_an_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="SERVICE"):
         async with opened(url):
             pass
+
+
+async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: Path) -> None:
+    """docket gets its address alone, so that says how many connections it may open."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    async with (
+        server(tmp_path, "--port", str(port)),
+        Docket(name="stoker", url=for_docket(url)) as docket,
+    ):
+        docket.register(nothing)
+        await asyncio.gather(*(docket.add(nothing, key=f"burst {number}")("op1") for number in range(150)))
+        assert (await docket.snapshot()).total_tasks == 150
