@@ -110,7 +110,8 @@ class _Run:
             checks.append(await _tried("direct: fill in the middle", self._fill(key, prompt)))
         checks.append(await _tried(f"gateway: {self._alias}", self._gateway()))
         if self._measured and all(check.passed for check in checks):
-            checks.append(await self._compared(self._measured))
+            compared = await self._compared(self._measured)
+            checks += [compared] if compared else []
         return tuple(checks)
 
     async def _health(self) -> str:
@@ -164,7 +165,7 @@ class _Run:
             )
         return f"answered by alias in {answer.seconds:.2f} s, cost ${answer.cost:.7f}; virtual key deleted"
 
-    async def _compared(self, answer: Answer) -> Check:
+    async def _compared(self, answer: Answer) -> Check | None:
         run = SmokeRun(
             at=self._svc.clock(),
             model=self._workload.model,
@@ -177,7 +178,7 @@ class _Run:
         last = await self._svc.sessions.last_good_run(self._workload.name)
         if last is None or not is_slower(run, last):
             await self._svc.sessions.keep_good_run(self._workload.name, run)
-        return compared(run, last)
+        return compare(run, last) if last else None
 
 
 async def _tried(name: str, test: Awaitable[str]) -> Check:
@@ -189,15 +190,14 @@ async def _tried(name: str, test: Awaitable[str]) -> Check:
     return Check(name=name, passed=passed, evidence=evidence, seconds=time.perf_counter() - start)
 
 
-def compared(run: SmokeRun, last: SmokeRun | None) -> Check:
-    """What differs from the endpoint's last good run: slower than half, or another answer to the same question."""
-    name = "as the last good run"
-    if last is None:
-        return Check(name=name, passed=True, evidence="the first good run: the next ones are compared with it")
-    since = f"{last.at:%Y-%m-%d %H:%M} UTC"
+def compare(run: SmokeRun, last: SmokeRun) -> Check | None:
+    """What differs from the endpoint's last good run: slower than half, or another answer to the same question.
+
+    None after a swap: another model answers otherwise, and what was not compared has not passed.
+    """
     if last.model != run.model:
-        return Check(name=name, passed=True, evidence=f"not compared: on {since} it served {last.model}")
-    differs = []
+        return None
+    name, since, differs = "as the last good run", f"{last.at:%Y-%m-%d %H:%M} UTC", list[str]()
     if is_slower(run, last):
         differs.append(f"slower than half: {_speed(run)}, and {_speed(last)} on {since}")
     if last.answer != run.answer:

@@ -21,6 +21,7 @@ expect "loading" within 30s
 expect "Smoke tests" within 30s
 expect "all smoke tests passed" within 30s
 expect not "failed" within 1s
+expect not "as the last good run" within 1s  # there was none to compare with
 
 @dev /gpu status
 expect "coder-chat"

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bot.domain import SmokeRun
-from bot.operations.smoke import compared, is_slower
+from bot.domain import Check, SmokeRun
+from bot.operations.smoke import compare, is_slower
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -16,16 +16,15 @@ def a_run(**changes: object) -> SmokeRun:
     return SmokeRun.model_validate(fields | changes)
 
 
-def test_the_first_run_has_nothing_to_be_compared_with() -> None:
-    """It says so, and warns of nothing."""
-    check = compared(a_run(), None)
-    assert (check.passed, check.warning) == (True, False)
-    assert "first good run" in check.evidence
+def differences(run: SmokeRun, last: SmokeRun) -> Check:
+    check = compare(run, last)
+    assert check
+    return check
 
 
 def test_the_same_again_is_no_warning() -> None:
     """With both speeds as evidence."""
-    check = compared(a_run(tokens_per_second=38.0), a_run())
+    check = differences(a_run(tokens_per_second=38.0), a_run())
     assert not check.warning
     assert "38 tokens/s" in check.evidence
     assert "40 tokens/s" in check.evidence
@@ -35,9 +34,9 @@ def test_less_than_half_the_speed_is_a_warning() -> None:
     """In tokens per second or in the time to the first token; half is not less than half."""
     last = a_run()
     assert not is_slower(a_run(tokens_per_second=20.0, seconds=2.4), last)
-    assert compared(a_run(tokens_per_second=19.9, seconds=2.4), last).warning
+    assert differences(a_run(tokens_per_second=19.9, seconds=2.4), last).warning
     assert not is_slower(a_run(first_token_seconds=0.4), last)
-    slow = compared(a_run(first_token_seconds=0.8), last)
+    slow = differences(a_run(first_token_seconds=0.8), last)
     assert (slow.passed, slow.warning) == (True, True)
     assert "slower than half" in slow.evidence
 
@@ -50,14 +49,12 @@ def test_milliseconds_are_no_warning() -> None:
 
 def test_another_answer_to_the_same_question_is_a_warning() -> None:
     """At temperature 0 the weights, the engine or the machine must have changed."""
-    check = compared(a_run(answer="Goodbye."), a_run())
+    check = differences(a_run(answer="Goodbye."), a_run())
     assert check.warning
     assert "“Goodbye.” was “Hello!”" in check.evidence
-    assert "with another image" in compared(a_run(answer="Goodbye.", image="vllm@sha256:2"), a_run()).evidence
+    assert "with another image" in differences(a_run(answer="Goodbye.", image="vllm@sha256:2"), a_run()).evidence
 
 
 def test_after_a_swap_nothing_is_compared() -> None:
     """Another model answers otherwise and at another speed; that is what it was swapped for."""
-    check = compared(a_run(model="Qwen/B", answer="?", tokens_per_second=4), a_run(at=NOW - timedelta(days=3)))
-    assert not check.warning
-    assert "on 2026-11-20 03:00 UTC it served Qwen/A" in check.evidence
+    assert compare(a_run(model="Qwen/B", answer="?", tokens_per_second=4), a_run(at=NOW - timedelta(days=3))) is None

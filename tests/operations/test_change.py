@@ -415,6 +415,7 @@ async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> N
     await lit(platform)
     await platform.say("dev", "/model smoke coder-chat")
     await platform.sees("coder-chat answers; all smoke tests passed")
+    await platform.sees("as the last good run")
     await platform.say("dev", "/model list")
     said = await platform.sees("3 endpoints")
     assert "held by @dev" in said
