@@ -26,7 +26,7 @@ from bot.errors import Unavailable
 _SENTINEL_PORT = 26379
 _TIMES: dict[str, Any] = {
     "socket_timeout": 5,
-    "socket_connect_timeout": 3,
+    "socket_connect_timeout": 5,
     # A restarted server has closed every pooled connection, and redis-py finds out one command at a time. Each of our
     # writes is a script that compares, or sets what it would set again, so a repeated one changes nothing.
     "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3, supported_errors=(ConnectionLost,)),
