@@ -141,7 +141,7 @@ class GitTree:
     def _search(self, text: str, *paths: str) -> frozenset[str]:
         words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", *paths)
         found = self._mirror.run(*words, no_match_is=1)
-        return frozenset(name.partition(":")[2] for name in found.decode().split("\0") if name)
+        return frozenset(name.partition(":")[2] for name in os.fsdecode(found).split("\0") if name)
 
 
 class Mirror:
@@ -203,7 +203,8 @@ class Mirror:
         self.need(commit)
         self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
         entries = {}
-        for line in self.run("ls-tree", "-r", "-z", "--full-tree", commit).decode().split("\0")[:-1]:
+        # A path need not be UTF-8: what is no text in it survives the way back to git.
+        for line in os.fsdecode(self.run("ls-tree", "-r", "-z", "--full-tree", commit)).split("\0")[:-1]:
             about, _, path = line.partition("\t")
             mode, _, blob = about.split(" ")
             entries[path] = (mode, blob)
@@ -239,7 +240,7 @@ class Mirror:
         listed = self.run("diff-tree", "-r", "-z", "--no-renames", before, after, "--", no_match_is=128)
         if not listed:
             return {} if self._has(before) and self._has(after) else None
-        fields = listed.decode().split("\0")[:-1]
+        fields = os.fsdecode(listed).split("\0")[:-1]
         found: Changes = {}
         for about, path in zip(fields[::2], fields[1::2], strict=True):
             _, mode, _, blob, _ = about.split(" ")
@@ -249,7 +250,7 @@ class Mirror:
 
     def _complete(self, objects: bytes) -> None:
         """Fetch the blobs that a listing of objects marks as missing."""
-        if missing := [line[1:] for line in objects.decode().splitlines() if line.startswith("?")]:
+        if missing := [line[1:].decode() for line in objects.split(b"\n") if line.startswith(b"?")]:
             # The request that git makes by itself for one blob, for all of them (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
             asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]

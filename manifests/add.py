@@ -219,10 +219,11 @@ def _renamed(
     """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
     exact = {
         **renames,
-        template.pvc_name: claim_name(template, request.name),
         layout.home(template.name): layout.home(request.name),
     }
-    edits = [document.set_value(node, exact[node.value]) for node in scalars(document.roots) if exact.get(node.value)]
+    if template.pvc_name:
+        exact[template.pvc_name] = claim_name(template, request.name)
+    edits = [document.set_value(node, exact[node.value]) for node in scalars(document.roots) if node.value in exact]
     storages = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
     edits += [document.set_value(node, sizing.storage) for node in storages if node and node.value != sizing.storage]
     return document.apply(edits)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, Edit, entries, items
-from manifests.markdown import Row, blocks, edit_table
+from manifests.markdown import Row, blocks, edit_table, split_lines
 from manifests.pieces import Layout, model_list
 from manifests.tree import ManifestError, Tree
 from manifests.wording import stem
@@ -64,7 +64,7 @@ def reword_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict
 
 def remove_notes(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
     """The model catalog without the notes that are about `alias`."""
-    return _edit_notes(tree, layout, alias, lambda _: "")
+    return _edit_notes(tree, layout, alias, None)
 
 
 def add_manual(tree: Tree, layout: Layout, like: str, name: str, reword: Callable[[str], str]) -> dict[str, str]:
@@ -257,7 +257,7 @@ def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
     for factor in (1, 1000, 1_000_000):
         before = [_money(each, factor) for each in (old.price_in, old.price_out) if each]
         after = [_money(each, factor) for each in (new.price_in, new.price_out) if each]
-        if repriced := _repriced(cell, before, after):
+        if len(before) == len(after) and (repriced := _repriced(cell, before, after)):
             return repriced
     dollar = "$" if "$" in cell else ""
     return f"{dollar}{new.price_in} / {dollar}{new.price_out or '–'}"
@@ -292,24 +292,53 @@ def is_note_on(block: list[str], alias: str) -> bool:
     return re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first) is not None
 
 
-def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[str, str]:
-    """Change the prose of the model catalog that begins with `alias`: list items, paragraphs, sections, footnotes."""
+def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword | None) -> dict[str, str]:
+    """The model catalog with what is about `alias` reworded, or without it: items, paragraphs, sections, footnotes."""
     text = tree.read(layout.model_catalog)
     if text is None:
         return {}
-    ending = "\r\n" if "\r\n" in text else "\n"
-    lines = text.split(ending)
     kept: list[str] = []
-    for block in blocks(lines):
-        if not is_note_on(block, alias):
+    gone = False  # whether the last block that was not blank went away
+    for block, is_prose in _about(blocks(split_lines(text)), alias):
+        blank = not block[0].strip()
+        if is_prose is None or (reword and not is_prose):
+            if gone and blank and (not kept or not kept[-1].strip()):
+                continue  # a paragraph goes with one of the blank lines around it
             kept += block
-            continue
-        lead = re.match(r"\s*([-*+>]\s+|\d+\.\s+)?", block[0])
-        old = "\n".join(block)
-        new = reword(old[lead.end() :]) if lead else reword(old)
-        if new:
-            kept += ((lead[0] if lead else "") + new).split("\n")
-        elif kept and not kept[-1]:
-            kept.pop()  # a paragraph goes with the blank line above it
-    new_text = ending.join(kept)
+            gone = gone and blank
+        elif new := reword and _reworded("".join(block), reword):
+            kept.append(new)
+            gone = False
+        else:
+            gone = True
+    if gone and kept and not kept[-1].strip():
+        kept.pop()
+    new_text = "".join(kept)
     return {layout.model_catalog: new_text} if new_text != text else {}
+
+
+def _reworded(block: str, reword: Reword) -> str:
+    """A block of prose with its mark and its line endings kept; "" where nothing of it is true."""
+    prose = block.rstrip("\r\n")
+    ending = block[len(prose) :]
+    mark = re.match(r"\s*([-*+>]\s+|\d+\.\s+|#+\s+)?", prose)
+    start = mark.end() if mark else 0
+    new = reword(prose[start:].replace("\r\n", "\n"))
+    return (prose[:start] + new).replace("\n", ending or "\n") + ending if new else ""
+
+
+def _about(every: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
+    """Each block, and whether it is prose about `alias`: None for what is not about it, False for its code and tables.
+
+    About it is what begins with it, and all of a section that has it for a heading.
+    """
+    section, fenced = 0, False
+    for block in every:
+        first = block[0]
+        if not fenced and (heading := re.match(r"(#+)\s", first)):
+            level = len(heading[1])
+            section = level if is_note_on(block, alias) else 0 if level <= section else section
+        fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block)
+        is_prose = bool(first.strip()) and not (first.startswith("|") or fences or fenced)
+        fenced ^= fences % 2 == 1
+        yield block, is_prose if section or (is_prose and is_note_on(block, alias)) else None

@@ -4,6 +4,7 @@ ruamel.yaml parses the file and tells where each node stands; the edit itself is
 So comments, order, quotes and alignment survive by construction, and a diff holds the lines it is about.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -68,11 +69,11 @@ class Document:
         return _compose(self.path, self.text)
 
     def apply(self, edits: Sequence[Edit]) -> "Document":
-        """The document with these edits, which must not overlap."""
+        """The document with these edits, which must not overlap; the same one twice (by an anchor and its alias) is one."""
         if not edits:
             return self
         text = self.text
-        for edit in sorted(edits, reverse=True):
+        for edit in sorted(set(edits), reverse=True):
             text = text[: edit.start] + edit.text + text[edit.end :]
         return Document(self.path, text)
 
@@ -83,10 +84,15 @@ class Document:
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
         """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of the comment after it."""
         start, end = node.start_mark.index, node.end_mark.index
+        if start == end:  # a key without a value
+            start = end = self.text.index(":", start) + 1
+            return Edit(start, end, f" {value if _plain(value) else json.dumps(value)}")
+        if named := re.match(r"([&!]\S*\s+)+", self.text[start:end]):
+            start += named.end()  # an anchor or a tag stands before the value, and stays
         old = self.text[start:end]
         if part is not None:
             new = old.replace(part, value)
-        elif old[:1] in "\"'":
+        elif old.startswith(("'", '"')):
             new = f"{old[0]}{value}{old[0]}"
         else:
             new = value if _plain(value) else f'"{value}"'
@@ -211,13 +217,32 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
     """The nodes of a file. Nobody changes a node, so the same text is parsed once: parsing is what costs time here."""
     try:
         # Without the round trip's bookkeeping of comments: the nodes stand in the same places, and comments are ours.
-        return tuple(YAML(typ="safe", pure=True).compose_all(text))
+        roots = tuple(YAML(typ="safe", pure=True).compose_all(text))
+    except RecursionError as e:
+        raise InvalidYaml(path, 1, "it is nested too deeply") from e
     except YAMLError as e:
         mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
         problem = getattr(e, "problem", None) or str(e).splitlines()[0]
         raise InvalidYaml(path, mark.line + 1 if mark else 1, problem) from e
+    for root in roots:
+        _place_missing_values(root)
+    return roots
+
+
+def _place_missing_values(node: Node) -> None:
+    """A key without a value: the parser puts the value at whatever comes next, here it stands at its key."""
+    if isinstance(node, SequenceNode):
+        for each in node.value:
+            _place_missing_values(each)
+    elif isinstance(node, MappingNode):
+        for key, each in node.value:
+            if each.start_mark.index == each.end_mark.index:
+                each.start_mark = each.end_mark = key.end_mark
+            _place_missing_values(each)
 
 
 def _plain(text: str) -> bool:
-    """Whether a value may stand without quotes."""
+    """Whether a value may stand without quotes: `on`, `n` or `null` would be no text to YAML 1.1."""
+    if re.fullmatch(r"(?i)y|n|yes|no|on|off|true|false|null", text):
+        return False
     return bool(re.fullmatch(r"[A-Za-z0-9_./-][^\s:#,\[\]{}'\"]*(:[^\s#,\[\]{}'\"]+)*", text)) and text.strip("-") != ""

@@ -66,7 +66,7 @@ def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str],
     others = ", ".join(_members(tree, layout, group))
     wakes = f" Switching it on makes Argo CD create {others} as well." if others else ""
     if flag is not None and not flag.on:
-        edited = flag.document.apply([flag.document.set_value(flag.value, "true")])
+        edited = flag.document.apply([flag.document.set_value(flag.value, "true", part=flag.value.value)])
         told = (
             f"The group {group} was switched off: {flag.document.path} switches it on, and somebody has to run the "
             f"generator of {generated} before Argo CD sees it.{wakes}"
@@ -92,7 +92,7 @@ def switched_off(tree: Tree, layout: Layout, group: str, leaving: str) -> tuple[
     others = tuple(each for each in members if each != leaving)
     if others and (not is_awaiting_generator(tree, layout, group) or _is_called(tree, layout, others)):
         return {}, ()
-    edited = flag.document.apply([flag.document.set_value(flag.value, "false")])
+    edited = flag.document.apply([flag.document.set_value(flag.value, "false", part=flag.value.value)])
     generated = layout.path(layout.groups_file)
     if others:
         told = (

@@ -1,7 +1,7 @@
 """Markdown as people write it in a platform's documents: tables by their rows, prose by its blocks."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from manifests.tree import Tree
@@ -47,20 +47,33 @@ def edit_table(
     text = tree.read(path)
     if text is None:
         return {}
-    ending = "\r\n" if "\r\n" in text else "\n"
-    lines = text.split(ending)
     for rows in tables(text):
         row = next((each for each in rows if each.names(name)), None)
         if row is not None:
-            changed = edit(row, rows)
-            new = [changed.get(number, line) for number, line in enumerate(lines)]
-            return {path: ending.join(part for line in new if line is not None for part in line.split("\n"))}
+            return {path: "".join(_replaced(split_lines(text), edit(row, rows)))}
     return {}
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines with their endings, which may differ within a file. Nothing else that Unicode calls a line break is one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _replaced(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[str]:
+    """The lines as they will be; what replaces a line ends as that line did."""
+    for number, line in enumerate(lines):
+        new = changed.get(number, line)
+        if number not in changed:
+            yield line
+        elif new is not None:
+            bare = line.rstrip("\r\n")
+            ending = line[len(bare) :]
+            yield (ending or "\n").join(new.split("\n")) + ending
 
 
 def tables(text: str) -> list[tuple[Row, ...]]:
     """The rows of each table, heads left out."""
-    lines = text.splitlines()
+    lines = [line.rstrip("\r\n") for line in split_lines(text)]
     found: list[tuple[Row, ...]] = []
     columns: tuple[str, ...] = ()
     rows: list[Row] = []
@@ -96,7 +109,7 @@ def blocks(lines: list[str]) -> list[list[str]]:
 def numbered_blocks(text: str) -> list[tuple[int, list[str]]]:
     """The blocks of a document with the line, counted from 1, on which each begins."""
     found, line = [], 1
-    for block in blocks(text.splitlines()):
+    for block in blocks(split_lines(text)):
         found.append((line, block))
         line += len(block)
     return found

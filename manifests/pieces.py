@@ -80,17 +80,25 @@ class Entry:
         return value(self.node, "litellm_params", "api_base")
 
     @property
+    def host(self) -> list[str]:
+        """The labels of the host in `api_base`; one empty label for what is no address."""
+        try:
+            return (urlsplit(self.api_base).hostname or "").split(".")
+        except ValueError:
+            return [""]
+
+    @property
     def text(self) -> str:
         return "".join(self.document.lines[self.first : self.last + 1])
 
     def through_gateway(self, endpoint: str, namespace: str) -> bool:
         """Whether the entry leads to some gateway that routes on the served name, and not to a Service of models."""
-        labels = (urlsplit(self.api_base).hostname or "").split(".")
+        labels = self.host
         return self.alias != endpoint and labels[0] != endpoint and labels[1:2] not in ([], [namespace])
 
     def reaches(self, service: str, namespace: str) -> bool:
         """Whether the entry's host is this Service, by its short or its full name."""
-        labels = (urlsplit(self.api_base).hostname or "").split(".")
+        labels = self.host
         return labels[0] == service and labels[1:2] in ([], [namespace])
 
 
@@ -196,7 +204,7 @@ def source_paths(application: Located) -> tuple[str, ...]:
 def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
     """Every object of a YAML file, with its kind; none for any other file, a template of Helm's included."""
     text = tree.read(path) if path.endswith((".yaml", ".yml")) else None
-    if text is None or not re.search(r"^kind:", text, re.MULTILINE):
+    if text is None or not re.search(r"^\ufeff?kind:", text, re.MULTILINE):
         return []
     document = Document(path, text)
     try:
@@ -274,11 +282,12 @@ def _last_line(document: Document, node: MappingNode) -> int:
 
 def require(tree: Tree, layout: Layout, name: str) -> Pieces:
     """The pieces of an endpoint, or a sentence on why there are none."""
-    pieces = locate(tree, layout, name)
+    there = names(tree, layout)
+    pieces = locate(tree, layout, name) if name in there else None
     if pieces is not None:
         return pieces
-    known = ", ".join(each for each in names(tree, layout) if locate(tree, layout, each)) or "none"
-    if tree.files(layout.home(name)):
+    known = ", ".join(each for each in there if locate(tree, layout, each)) or "none"
+    if name in there:
         raise ManifestError(
             f"{layout.home(name)} is outside the contract: no Deployment there names a model (--model or --model-id), "
             f"so it has to be changed by hand. Endpoints that can be changed: {known}."

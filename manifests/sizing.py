@@ -186,12 +186,15 @@ def volume_need(weights: int) -> int:
 
 
 def quantity_bytes(quantity: str) -> int:
-    """Bytes of a Kubernetes quantity such as `20Gi`, `500M` or `1073741824`; ValueError when it is none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?", quantity.strip())
+    """Bytes of a Kubernetes quantity such as `20Gi`, `500M`, `2e10` or `1073741824`; ValueError when it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(?:([eE][+-]?\d{1,2})|([KMGTP]i|[kMGTP]))?", quantity.strip())
     if not match:
         raise ValueError(f"{quantity!r} is not a quantity like 20Gi")
-    factor = {"": 1, "k": 10**3, "M": 10**6, "G": GB, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": GIB, "Ti": 2**40}
-    return int(float(match[1]) * factor[match[2] or ""])
+    factor = 1
+    if match[3]:
+        power = "kMGTP".index(match[3][0].replace("K", "k")) + 1
+        factor = 1024**power if match[3].endswith("i") else 1000**power
+    return int(float(match[1] + (match[2] or "")) * factor)
 
 
 def estimated_weights(hf_id: str) -> int | None:

@@ -120,10 +120,10 @@ def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Si
     refuse_unknown(request.facts, gpu=gpu)
     kept = _kept_weights(request, before)
     # A claim may grow, never shrink. Too small for both, it grows to what both need.
-    volume = request.storage or before.pvc_size
-    if request.storage and before.pvc_size and quantity_bytes(request.storage) < quantity_bytes(before.pvc_size):
+    volume, held = request.storage or before.pvc_size, _held(before)
+    if request.storage and quantity_bytes(request.storage) < held:
         raise ManifestError(f"A volume never shrinks: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
-    if not request.storage and (not volume or quantity_bytes(volume) < volume_need(request.facts.weight_bytes + kept)):
+    if not request.storage and held < volume_need(request.facts.weight_bytes + kept):
         volume = storage_for(request.facts.weight_bytes, kept)
     free = size(request.facts, machine, gpu_utilization=utilization, gpu=gpu)
     context = request.context
@@ -141,6 +141,16 @@ def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Si
     )
     refuse_misfit(request.facts, sizing)
     return sizing
+
+
+def _held(before: ModelEndpoint) -> int:
+    """Bytes of the volume as it is, 0 for an endpoint without one."""
+    try:
+        return quantity_bytes(before.pvc_size) if before.pvc_size else 0
+    except ValueError as error:
+        raise ManifestError(
+            f"The size of the volume {before.pvc_name} cannot be read: {error}. Mend it by hand, then try again."
+        ) from error
 
 
 def _kept_weights(request: SwapRequest, before: ModelEndpoint) -> int:

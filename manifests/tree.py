@@ -5,6 +5,7 @@ Paths are POSIX, relative to the root of the repository.
 """
 
 import difflib
+import os
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -69,8 +70,9 @@ class Checkout:
         self.root = root.resolve()
 
     def read(self, path: str) -> str | None:
-        file = (self.root / path).resolve()
-        if not file.is_relative_to(self.root) or not file.is_file():
+        file = self.root / path
+        # What leads elsewhere (a link, `..`) is no text to git either.
+        if file.resolve() != file or not file.is_file():
             return None
         try:
             # newline="" keeps the line endings as they are: what is not changed stays byte for byte.
@@ -81,7 +83,7 @@ class Checkout:
 
     def files(self, prefix: str) -> tuple[str, ...]:
         start = self.root / prefix
-        if start.is_file():
+        if start.is_file() or start.is_symlink():
             return (prefix,)
         # What git ignores (a virtual environment, build output) is no part of the repository.
         listed = self._git_files(prefix) if (self.root / ".git").exists() else None
@@ -91,7 +93,7 @@ class Checkout:
             sorted(
                 path.relative_to(self.root).as_posix()
                 for path in start.rglob("*")
-                if path.is_file() and ".git" not in path.relative_to(self.root).parts
+                if (path.is_file() or path.is_symlink()) and ".git" not in path.relative_to(self.root).parts
             )
         )
 
@@ -99,12 +101,14 @@ class Checkout:
         return tuple(path for path in self.files("") if text in (self.read(path) or ""))
 
     def _git_files(self, prefix: str) -> tuple[str, ...] | None:
-        command = ["git", "-C", str(self.root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        command = ["git", "-C", str(self.root), "--literal-pathspecs", "ls-files", "-z", "--cached", "--others"]
+        command += ["--exclude-standard", "--", prefix or "."]
         try:
-            listed = subprocess.run([*command, "--", prefix or "."], capture_output=True, check=True, text=True)  # noqa: S603
+            listed = subprocess.run(command, capture_output=True, check=True)  # noqa: S603
         except (OSError, subprocess.CalledProcessError):
             return None
-        return tuple(sorted(path for path in set(listed.stdout.split("\0")) if path and (self.root / path).is_file()))
+        paths = {os.fsdecode(path) for path in listed.stdout.split(b"\0") if path}  # a name need not be UTF-8
+        return tuple(sorted(path for path in paths if os.path.lexists(self.root / path)))
 
 
 class Files:

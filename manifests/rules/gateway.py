@@ -91,7 +91,7 @@ def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -
         if count[each.alias] > 1:
             message = f"the alias {each.alias} is given {count[each.alias]} times"
             found.append(at("alias-duplicate", each, find(each.node, "model_name"), message, "keep one of them"))
-        host = (urlsplit(each.api_base).hostname or "").split(".")
+        host = each.host
         if host[1:2] == [layout.namespace] and host[0] not in services:
             # In a part of a repository, what other files speak of is taken for a thing that was left out.
             if partial and _is_named_elsewhere(tree, layout, host[0]):

@@ -172,6 +172,24 @@ async def test_a_tree_is_read_at_its_commit(repo: Repository) -> None:
     assert tree.grep("--output=x") == ()
 
 
+async def test_a_tree_may_hold_anything_that_git_can(repo: Repository, work: Path) -> None:
+    """A name that is no UTF-8, a link, a submodule: listed, and no text."""
+    odd = "caf\udce9.yaml"
+    (work / odd).write_text("kind: Odd\n", encoding="utf-8")
+    (work / "link.yaml").symlink_to("README.md")
+    (work / "module").mkdir()
+    git("update-index", "--add", "--cacheinfo", f"160000,{git('rev-parse', 'HEAD', cwd=work)},module", cwd=work)
+    first = await repo.tree(await repo.head())
+    commit(work, "odd")
+    tree = await repo.tree(await repo.head())
+    assert set(tree.files("")) - set(first.files("")) == {odd, "link.yaml", "module"}
+    assert [tree.read(path) for path in (odd, "link.yaml", "module")] == ["kind: Odd\n", None, None]
+    assert tree.grep("kind: Odd") == (odd,)
+    git("rm", "--quiet", odd, cwd=work)
+    commit(work, "away")
+    assert (await repo.tree(await repo.head())).grep("kind: Odd") == ()
+
+
 async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_path: Path, work: Path) -> None:
     """History comes without file contents from a remote that allows it, and a tree is whole all the same."""
     remote = tmp_path / "remote.git"

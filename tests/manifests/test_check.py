@@ -248,6 +248,23 @@ def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout)
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "old", "new", "rules"),
+    [
+        (VALUES, "http://egress-gateway.egress.svc.cluster.local/v1", "http://[::1/v1", set()),
+        (VALUES, "http://coder-chat.serving.svc.cluster.local", "http://[coder", {"api-base-host", "api-base-port"}),
+        (SERVICE, "apiVersion: v1\nkind: Service\n", "\ufeffkind: Service\napiVersion: v1\n", set()),
+        (SERVICE, "spec:\n", "deep: " + "[" * 3000 + "]" * 3000 + "\nspec:\n", {"yaml"}),
+    ],
+)
+def test_odd_input_is_read_or_named(
+    platform: Files, layout: Layout, path: str, old: str, new: str, rules: set[str]
+) -> None:
+    """What is no address, a byte order mark, a nesting that no parser follows: never an exception."""
+    found = {each.rule for each in check(planted(platform, path, old, new), layout) if each.path == path}
+    assert rules <= found <= rules | {"alias-without-endpoint"}
+
+
 def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> None:
     """A fault in another endpoint is not its own; an unknown name is an error, not silence."""
     tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 1")

@@ -142,6 +142,56 @@ def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, la
     assert check(Overlay(other.tree, added.changes), layout) == ()
 
 
+def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine: Machine) -> None:
+    """A template without a volume has no claim to rename: what is empty stays so."""
+    bare = given(
+        CHAT,
+        "          persistentVolumeClaim:\n            claimName: coder-chat-model-cache",
+        "          emptyDir: {}",
+    )
+    bare = bare(
+        CHAT,
+        "value: /models\n            # The engine",
+        'value: /models\n            - name: EXTRA\n              value: ""\n            # The engine',
+    )
+    bare = bare(CHAT, "    spec:\n      automount", "    spec:\n      nodeSelector:\n      automount")
+    bare = Changed({path: text for path, text in bare.files.items() if path != "serving/coder-chat/pvc.yaml"})
+    change = plan_add(bare.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    made = change.changes.files["serving/mini/deployment.yaml"] or ""
+    assert '            - name: EXTRA\n              value: ""\n' in made
+    assert "      nodeSelector:\n" in made
+
+
+def test_a_key_without_a_value_gets_one(given: Changed, layout: Layout, machine: Machine) -> None:
+    """At its own line, where the check names it as well."""
+    lost = given(VALUES, "input_cost_per_token: 0.0000005\n", "input_cost_per_token:\n")
+    (finding,) = [each for each in check(lost.tree, layout) if each.rule == "cost-not-a-number"]
+    assert lost.files[VALUES].splitlines()[finding.line - 1].strip() == "input_cost_per_token:"
+    wanted = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="0.0000007")
+    change = plan_swap(lost.tree, layout, wanted, machine)
+    assert "        input_cost_per_token: 0.0000007\n" in (change.changes.files[VALUES] or "")
+    assert "| $0.0000007 / $0.0000015 |" in (change.changes.files[CATALOG] or "")
+
+
+def test_an_anchor_and_its_aliases_are_one_value(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The name is written once, and the anchor stays."""
+    text = given.files[CHAT].replace("  name: coder-chat\n", "  name: &name coder-chat\n", 1)
+    text = text.replace("app.kubernetes.io/name: coder-chat", "app.kubernetes.io/name: *name")
+    named = Changed(given.files | {CHAT: text})
+    assert check(named.tree, layout) == ()
+    change = plan_add(named.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert (change.changes.files["serving/mini/deployment.yaml"] or "").count("mini\n") == 1
+    assert "  name: &name mini\n" in (change.changes.files["serving/mini/deployment.yaml"] or "")
+    assert check(Overlay(named.tree, change.changes), layout) == ()
+
+
+def test_a_name_that_yaml_takes_for_a_truth_is_quoted(given: Changed, layout: Layout, machine: Machine) -> None:
+    """Kubernetes would be given a boolean."""
+    change = plan_add(given.tree, layout, AddRequest(name="on", facts=CODER_3B_AWQ), machine)
+    assert '  name: "on"\n' in (change.changes.files["serving/on/service.yaml"] or "")
+    assert check(Overlay(given.tree, change.changes), layout) == ()
+
+
 def test_what_would_break_the_contract_is_not_opened(given: Changed, layout: Layout, machine: Machine) -> None:
     """The plan is checked like anything else; what was wrong before is told and stays."""
     with pytest.raises(ManifestError, match=r"by hand: serving/mini/deployment\.yaml:\d+: --quantization=awq_marlin"):
@@ -172,6 +222,26 @@ def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, m
     gone = plan_remove(noted.tree, layout, "coder-chat").changes.files[CATALOG] or ""
     assert "coder-chat" not in gone
     assert gone.endswith("\n- `coder-fim` is a base model.\n")
+
+
+def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layout) -> None:
+    """A paragraph goes with a blank line, and so does a section with its code; a list that goes on keeps its own."""
+    section = "\n## coder-chat\n\nFor the IDE.\n\n```\ncurl x\n\n# y\n```\n\n## coder-fim\n\nFor the editor.\n"
+    noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES + section})
+    gone = plan_remove(noted.tree, layout, "coder-chat").changes.files[CATALOG] or ""
+    assert gone.endswith("`#gpu-ops`.\n\n- `coder-fim` is a base model.\n\n## coder-fim\n\nFor the editor.\n")
+
+
+@pytest.mark.parametrize("mark", ["\r", "\f", "\u2028"])
+def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, machine: Machine, mark: str) -> None:
+    """Somebody's editor wrote one line of a document otherwise: the rows below it are still where they are."""
+    odd = given(CATALOG, "# Model catalog\n", f"# Model catalog{mark}\n")
+    change = plan_swap(odd.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    before, after = odd.files[CATALOG].split("\n"), (change.changes.files[CATALOG] or "").split("\n")
+    assert [line for line in before if line not in after] == [
+        line for line in before if line.startswith("| `coder-chat`")
+    ]
+    assert check(Overlay(odd.tree, change.changes), layout) == ()
 
 
 def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
