@@ -23,9 +23,14 @@ class Row(NamedTuple):
         found = (i for i, each in enumerate(self.columns) if each.lower().startswith(title.lower()))
         return next((i for i in found if i < len(self.cells)), None)
 
+    @property
+    def subject(self) -> str:
+        """What the row is about: its first cell without marks and links."""
+        return re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) if self.cells else ""
+
     def names(self, name: str) -> bool:
         """Whether the row is about this alias or application."""
-        return bool(self.cells) and re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) == name
+        return self.subject == name
 
     def filled(self, cells: Mapping[int, str]) -> str:
         """The row with other cells; a padded table stays aligned while the new text has room."""

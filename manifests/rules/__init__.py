@@ -42,5 +42,5 @@ def _check(tree: Tree, layout: Layout, name: str | None) -> list[Finding]:
         found += argo.check(tree, layout, pieces)
         found += lists.check(tree, layout, pieces)
     if name is None:
-        found += lists.check_words(tree, layout)
+        found += lists.check_names(tree, layout)
     return found + gateway.check_aliases(tree, layout, every if name else None)

@@ -162,6 +162,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "manual-table-surplus": Rule(
             "that table names no endpoint that syncs by itself", "somebody syncs it for nothing", "remove the row"
         ),
+        "catalog-alias": Rule(
+            "a row of the model catalog is about an alias that LiteLLM has",
+            "tenants call what nothing answers to",
+            "remove the row, or add the alias",
+        ),
         "catalog-model": Rule(
             "the model catalog's row names the model that the endpoint serves (an endpoint need not have a row)",
             "tenants choose by what is not true",

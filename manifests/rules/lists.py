@@ -12,7 +12,7 @@ from manifests import catalog
 from manifests.edit import find, value
 from manifests.groups import is_partial
 from manifests.markdown import Row, numbered_blocks, tables
-from manifests.pieces import Layout, Pieces, applications
+from manifests.pieces import Layout, Pieces, applications, model_list
 from manifests.rules.finding import Finding
 from manifests.tree import Tree
 from manifests.wording import Words
@@ -27,24 +27,37 @@ def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     yield from _manual(tree, layout, pieces)
 
 
-def check_words(tree: Tree, layout: Layout) -> Iterator[Finding]:
-    """Words of `manual_apps` that name nothing any more."""
-    words = catalog.manual_apps(tree, layout)
-    if words is None or is_partial(tree, layout):
+def check_names(tree: Tree, layout: Layout) -> Iterator[Finding]:
+    """Words of `manual_apps` and rows of the catalog that name nothing any more."""
+    if is_partial(tree, layout):
         return
-    line, listed = words
+    line, listed = catalog.manual_apps(tree, layout) or (0, ())
     known = {value(each.node, "metadata", "name") for each in applications(tree, layout)}
     for word in listed:
         if word not in known and not _is_named(tree, layout, word):
             message = f"manual_apps names {word}, and no manifest does"
             yield _finding("manual-apps-unknown", layout.wait_script, line, message, f"remove {word}")
+    aliases = {each.alias for each in model_list(tree, layout)}
+    for rows in tables(tree.read(layout.model_catalog) or ""):
+        if not any(row.subject in aliases for row in rows):
+            continue  # a table about something else
+        for row in rows:
+            word, in_one = row.subject, " " not in row.cells[0].strip()
+            if (
+                in_one
+                and re.fullmatch(r"[\w.-]*\w", word)
+                and word not in aliases
+                and not _is_named(tree, layout, word)
+            ):
+                message = f"the catalog offers {word}, and LiteLLM has no such alias"
+                yield _finding("catalog-alias", layout.model_catalog, row.line + 1, message, "remove the row")
 
 
 def _is_named(tree: Tree, layout: Layout, word: str) -> bool:
-    """Whether any manifest holds the word: an Application may be made by a template."""
+    """Whether any manifest holds the word: a template may make an Application, a pattern or a setting an alias."""
     whole = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
     manifests = (path for path in tree.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
-    return any(path != layout.wait_script and whole.search(tree.read(path) or "") for path in manifests)
+    return any(path != layout.key_portal and whole.search(tree.read(path) or "") for path in manifests)
 
 
 def _catalog(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
