@@ -60,6 +60,7 @@ def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) 
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
+        intent=f"Adds the endpoint {request.name}, which serves {endpoint.hf_id} and is made like {template.name}.",
         summary=contract_rows(endpoint),
         sizing=sizing,
         warnings=(*sizing.warnings, *told, *_warnings(request, template, endpoint), *doubts),

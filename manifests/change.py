@@ -29,12 +29,15 @@ class Wanted(BaseModel, frozen=True):
 class Change(BaseModel, frozen=True):
     """A planned pull request: its commit subject, the contract as rows of label and value, and what to beware of.
 
-    `endpoint` is the endpoint after the change, None when it is gone.
+    `intent` is a sentence on what is done; `before` are the rows that another contract had until now; `endpoint` is the
+    endpoint after the change, None when it is gone.
     """
 
     changes: ChangeSet
     title: str
+    intent: str
     summary: tuple[tuple[str, str], ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
     sizing: Sizing | None = None
     warnings: tuple[str, ...] = ()
     endpoint: ModelEndpoint | None = None

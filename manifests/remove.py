@@ -38,6 +38,7 @@ def plan_remove(tree: Tree, layout: Layout, name: str, *, portal: bool = False) 
     return Change(
         changes=ChangeSet(files=files),
         title=f"feat(serving): remove {name}",
+        intent=f"Removes the endpoint {name}, which serves {endpoint.hf_id}, with all that belongs to it.",
         summary=contract_rows(endpoint),
         warnings=(*_warnings(after, layout, endpoint), *told),
     )

@@ -16,7 +16,7 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
         ("Served name", endpoint.served_name),
         ("Tenant alias", endpoint.alias),
         ("Context", str(endpoint.context or "")),
-        ("Quantization", endpoint.quantization or "none"),
+        ("Quantization", endpoint.quantization or ("none" if endpoint.gpus else "")),
         ("GPU memory utilization", f"{endpoint.gpu_utilization:g}" if endpoint.gpu_utilization else ""),
         ("Volume", f"{endpoint.pvc_name}, {endpoint.pvc_size}"),
         ("Price per token, in / out", f"{endpoint.price_in or '–'} / {endpoint.price_out or '–'}"),

@@ -3,8 +3,8 @@
 from manifests import catalog
 from manifests.change import Change, Wanted
 from manifests.contract import ModelEndpoint, describe, read_endpoint
-from manifests.edit import Comment, Document, scalar
-from manifests.pieces import Layout, Pieces, model_list, require
+from manifests.edit import Comment, Document, scalar, value
+from manifests.pieces import Layout, Located, Pieces, model_list, objects, require
 from manifests.retarget import (
     Target,
     derived_quantization,
@@ -39,6 +39,7 @@ from manifests.sizing import (
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
 from manifests.wording import Rewording, Words, stem
 
+_STORAGE = ("spec", "resources", "requests", "storage")
 # Formats of prompts and tools differ from family to family.
 _OF_THE_FAMILY = (
     "--tool-call-parser",
@@ -80,8 +81,10 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
     after = Overlay(tree, ChangeSet(files=dict(changed)))
     return Change(
         changes=ChangeSet(files=dict(changed)),
-        title=f"feat(serving): swap {request.name} to {request.facts.hf_id.rsplit('/', 1)[-1]}",
+        title=_title(before, endpoint),
+        intent=_intent(before, endpoint),
         summary=contract_rows(endpoint),
+        before=contract_rows(before),
         sizing=sizing,
         warnings=(
             *sizing.warnings,
@@ -91,6 +94,50 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
         ),
         endpoint=endpoint,
     )
+
+
+def _title(before: ModelEndpoint, after: ModelEndpoint) -> str:
+    if before.hf_id == after.hf_id:
+        return f"feat(serving): change the settings of {after.name}"
+    return f"feat(serving): swap {after.name} to {after.hf_id.rsplit('/', 1)[-1]}"
+
+
+def _intent(before: ModelEndpoint, after: ModelEndpoint) -> str:
+    if before.hf_id == after.hf_id:
+        return f"Changes how {after.name} serves {after.hf_id}."
+    return f"Swaps {after.name} from {before.hf_id} to {after.hf_id}."
+
+
+def unshrunk(tree: Tree, changes: ChangeSet) -> tuple[ChangeSet, tuple[str, ...]]:
+    """The changes with each volume at least as large as it is in the tree, and a sentence for each that stays so.
+
+    For a revert of a change that made one grow: Kubernetes refuses a claim that shrinks, and with it the whole sync.
+    """
+    files, told = dict(changes.files), list[str]()
+    for path, text in changes.files.items():
+        if text is None:
+            continue
+        there = {value(each.node, "metadata", "name"): each.node for each in _claims(tree, path)}
+        edits, after = [], Files({path: text})
+        for each in _claims(after, path):
+            name, wanted = value(each.node, "metadata", "name"), scalar(each.node, *_STORAGE)
+            held = value(there.get(name), *_STORAGE)
+            if wanted is not None and _bytes(wanted.value) < _bytes(held):
+                edits.append(each.document.set_value(wanted, held))
+                told.append(f"The volume {name} stays at {held}: Kubernetes makes none smaller.")
+        files[path] = Document(path, text).apply(edits).text
+    return ChangeSet(files={path: text for path, text in files.items() if text != tree.read(path)}), tuple(told)
+
+
+def _claims(tree: Tree, path: str) -> list[Located]:
+    return [each for kind, each in objects(tree, path) if kind == "PersistentVolumeClaim"]
+
+
+def _bytes(quantity: str) -> int:
+    try:
+        return quantity_bytes(quantity)
+    except ValueError:
+        return 0
 
 
 def _refuse_kind(before: ModelEndpoint, facts: ModelFacts) -> None:
@@ -221,7 +268,7 @@ def _pieces(
 
 
 def _grown(document: Document, storage: str) -> Document:
-    nodes = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
+    nodes = (scalar(root, *_STORAGE) for root in document.roots)
     return document.apply([document.set_value(node, storage) for node in nodes if node is not None])
 
 

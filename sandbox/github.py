@@ -43,6 +43,8 @@ class GitHub(PullRequests):
     ) -> None:
         super().__init__(repo_path, repository, auto_checks_after=auto_checks_after)
         self.token = token
+        self.collisions = 0
+        """So many merges are refused, as when something else is merged in the same moment."""
         self._faults = faults
         self._port = port
 
@@ -218,6 +220,9 @@ class GitHub(PullRequests):
         if method not in ("merge", "squash", "rebase"):
             raise _invalid("merge_method")
         async with self._changing:
+            if self.collisions:
+                self.collisions -= 1
+                raise Refused(405, "Base branch was modified. Review and try the merge again.")
             if pull.state == "open" and asked.get("sha", pull.head_sha) != pull.head_sha:
                 raise Refused(409, "Head branch was modified. Review and try the merge again.")
             title, message = asked.get("commit_title"), asked.get("commit_message")

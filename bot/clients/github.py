@@ -1,10 +1,12 @@
 """Pull requests on GitHub: found, opened, followed, merged at exactly one head, closed.
 
 Speaks GitHub's REST API. The low-level client carries the base address; the token is asked for at each request
-(an App's token lives for one hour) and travels in the Authorization header alone.
+(an App's token lives for one hour) and travels in the Authorization header alone. What was read before is asked for
+with its ETag: an answer that has not changed costs nothing of the rate limit. While GitHub asks to wait, nothing is sent.
 """
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -21,6 +23,12 @@ SYSTEM = "GitHub"
 PASSED = frozenset({"success", "neutral", "skipped"})
 
 Checks = Literal["none", "pending", "success", "failure"]
+# How to merge, the preferred first, and the repository's setting that allows it.
+_METHODS = {"squash": "allow_squash_merge", "merge": "allow_merge_commit", "rebase": "allow_rebase_merge"}
+_KEPT = 128
+"""Answers kept for their ETags: a pull request takes four or five."""
+_LONGEST_PAUSE = 3600.0
+"""The primary limit is counted by the hour."""
 _OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
 
 
@@ -28,6 +36,12 @@ class MergeRefused(BotError):
     """GitHub did not merge: the head moved, there is a conflict, or a rule of the repository is not met."""
 
     remedy = "Resolve the conflict or the rule that GitHub names on the pull request, then approve again."
+
+
+class BaseMoved(Unavailable):
+    """Something else was merged in the same moment: GitHub wants the merge to be asked for again."""
+
+    remedy = "Nothing: the change is checked against the main branch anew, and the merge is tried again."
 
 
 class PullRequest(BaseModel, frozen=True):
@@ -81,6 +95,8 @@ class GitHub:
         self._repository = repository
         self._token = token
         self._page: str | None = None
+        self._kept: dict[tuple[str, str], httpx.Response] = {}
+        self._waits: tuple[float, str] = (0.0, "")
 
     async def find_pull(self, head_ref: str) -> PullRequest | None:
         """The newest pull request with this head branch, in any state."""
@@ -106,7 +122,7 @@ class GitHub:
             if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
                 # Opened by an earlier run a moment ago, or merged already: then there is one to find.
                 pull = await self.find_pull(head_ref)
-                if pull is None:
+                if pull is None or (pull.state == "closed" and not pull.merged):
                     raise BotError(f"GitHub did not open the pull request: {_said(response)}.")
             else:
                 pull = await self._seen(response.json())
@@ -156,11 +172,15 @@ class GitHub:
             for raw in await self._pages(f"/pulls/{number}/commits")
         )
 
-    async def merge(self, number: int, sha: str, title: str) -> str:
-        """Merge the pull request if its head is still `sha`; the merge commit, also when that is merged already."""
+    async def merge(self, number: int, sha: str) -> str:
+        """Merge the pull request if its head is still `sha`; the merge commit, also when that is merged already.
+
+        How the commit is called is left to the repository's settings; by default that is the pull request's title and,
+        of a squash, the one commit's message with its trailers.
+        """
         if (merged := await self._merge_commit(number, sha)) is not None:
             return merged
-        asked = {"sha": sha, "commit_title": title, "merge_method": await self._merge_method()}
+        asked = {"sha": sha, "merge_method": await self._merge_method(number)}
         response = await self._ask("PUT", f"/pulls/{number}/merge", json=asked, tolerate=(405, 409))
         if response.is_success:
             return str(response.json()["sha"])
@@ -171,6 +191,8 @@ class GitHub:
                 f"Pull request #{number} was not merged: its head moved, so it is not {sha[:9]} that was approved. "
                 "Look at the new commits and ask again."
             )
+        if "base branch was modified" in _said(response).lower():
+            raise BaseMoved(SYSTEM, _said(response))
         raise MergeRefused(f"GitHub does not merge pull request #{number}: {_said(response)}.")
 
     async def close(self, number: int) -> None:
@@ -223,12 +245,25 @@ class GitHub:
             )
         return str(raw["merge_commit_sha"])
 
-    async def _merge_method(self) -> str:
-        """Squash, merge or rebase: the first that the repository allows. Unknown counts as allowed."""
-        allowed = (await self._ask("GET", "")).json()
-        if allowed.get("allow_squash_merge", True):
-            return "squash"
-        return "merge" if allowed.get("allow_merge_commit", True) else "rebase"
+    async def _merge_method(self, number: int) -> str:
+        """Squash, merge or rebase: the first that the repository and the branch's rules allow. Unknown counts as allowed."""
+        settings = (await self._ask("GET", "")).json()
+        allowed = [method for method, setting in _METHODS.items() if settings.get(setting, True)]
+        base = (await self._ask("GET", f"/pulls/{number}")).json()["base"]["ref"]
+        answer = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=(403, 404))
+        for rule in answer.json() if answer.is_success else []:
+            match rule.get("type"):
+                case "merge_queue":
+                    raise MergeRefused(
+                        f"The branch {base} has a merge queue: add pull request #{number} to it on GitHub. "
+                        "Once it is merged there, the sync alone is left to approve."
+                    )
+                case "required_linear_history":
+                    allowed = [method for method in allowed if method != "merge"]
+                case "pull_request":
+                    given = (rule.get("parameters") or {}).get("allowed_merge_methods") or allowed
+                    allowed = [method for method in allowed if method in given]
+        return allowed[0] if allowed else "squash"
 
     async def _closed_by(self, number: int) -> str | None:
         """Only the issue behind a pull request knows who closed it."""
@@ -285,22 +320,66 @@ class GitHub:
         json: Mapping[str, object] | None = None,
         tolerate: tuple[int, ...] = (),
     ) -> httpx.Response:
-        """A successful answer, or one whose status the caller tolerates."""
+        """A successful answer, or one whose status the caller tolerates. BotError says what to mend, else Unavailable."""
+        until, why = self._waits
+        if time.time() < until:
+            raise Unavailable(SYSTEM, why)
         headers = {
             "Accept": "application/vnd.github+json",
             "X-GitHub-Api-Version": "2022-11-28",
             **bearer(await self._token()),
         }
         url = f"/repos/{self._repository}{path}"
+        key = (url, str(httpx.QueryParams(params)))
+        kept = self._kept.get(key) if method == "GET" else None
+        if kept is not None:
+            headers["If-None-Match"] = kept.headers["etag"]
         response = await send(self._http, SYSTEM, method, url, params=params, json=json, headers=headers)
+        if response.status_code == httpx.codes.NOT_MODIFIED and kept is not None:
+            return kept
         if _rate_limited(response):
-            raise Unavailable(SYSTEM, f"rate limited ({response.status_code}){retry_hint(response)}")
+            why = f"rate limited ({response.status_code}){retry_hint(response)}"
+            self._waits = (time.time() + _pause(response), why)
+            raise Unavailable(SYSTEM, why)
         refuse_if_busy(SYSTEM, response)
         if response.is_success or response.status_code in tolerate:
+            if method == "GET" and "etag" in response.headers and response.is_success:
+                self._keep(key, response)
             return response
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise BotError("GitHub does not accept the token (401): set a valid GITHUB_TOKEN or GitHub App.")
-        raise BotError(f"GitHub refused {method} {url}: {_said(response)}.")
+        raise _refusal(method, url, response)
+
+    def _keep(self, key: tuple[str, str], response: httpx.Response) -> None:
+        """Remember an answer for its ETag; the oldest goes."""
+        self._kept.pop(key, None)
+        while len(self._kept) >= _KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[key] = response
+
+
+def _refusal(method: str, url: str, response: httpx.Response) -> BotError:
+    """What GitHub refused, with what to mend where the status tells it."""
+    said = f"GitHub refused {method} {url}: {_said(response)}"
+    match response.status_code:
+        case httpx.codes.UNAUTHORIZED:
+            return BotError("GitHub does not accept the token (401): set a valid GITHUB_TOKEN or GitHub App.")
+        case httpx.codes.FORBIDDEN if needed := response.headers.get("x-accepted-github-permissions"):
+            return BotError(f"{said}. Give the token the permission {needed.replace('=', ': ')}.")
+        case httpx.codes.NOT_FOUND:
+            return BotError(
+                f"{said}. It is not there, or the token may not see it: check GITHUB_REPOSITORY and the token."
+            )
+        case _:
+            return BotError(f"{said}.")
+
+
+def _pause(response: httpx.Response) -> float:
+    """For how many seconds nothing is to be sent; without a word from GitHub a minute, as its documentation asks."""
+    after, reset = response.headers.get("retry-after", ""), response.headers.get("x-ratelimit-reset", "")
+    if after.isdigit():
+        return min(float(after), _LONGEST_PAUSE)
+    if reset.isdigit() and response.headers.get("x-ratelimit-remaining") == "0":
+        return min(max(float(reset) - time.time(), 0.0), _LONGEST_PAUSE)
+    return 60.0
 
 
 def _rate_limited(response: httpx.Response) -> bool:

@@ -146,20 +146,26 @@ def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights
         kv_heads=_first(text, "num_key_value_heads") or heads,
         head_size=_first(text, "head_dim") or (hidden // heads if heads else 0),
         hidden_size=hidden,
-        dtype=str(text.get("torch_dtype") or text.get("dtype") or "bfloat16"),
-        quantization=quantization.get("quant_method"),
+        dtype=_word(text.get("torch_dtype") or text.get("dtype")) or "bfloat16",
+        quantization=_word(quantization.get("quant_method")) or None,
         max_context=_first(text, "max_position_embeddings", "n_positions"),
         gated=about.get("gated") or False,
         licence=_licence(about),
         chat=chat,
-        architecture=str(architectures[0]),
-        pipeline_tag=about.get("pipeline_tag"),
+        architecture=_word(architectures[0]),
+        pipeline_tag=_word(about.get("pipeline_tag")) or None,
     )
+
+
+def _word(text: object, more: str = "") -> str:
+    """What somebody wrote on the Hub, without what could be more than a word in a manifest or a pull request."""
+    return re.sub(rf"[^\w.{more}-]", "", str(text or ""))[:80]
 
 
 def _first(config: dict[str, Any], *names: str) -> int:
     """The first of these fields that is a number, since families of models name the same thing differently."""
-    return next((int(config[name]) for name in names if isinstance(config.get(name), int | float)), 0)
+    given = (config.get(name) for name in names)
+    return next((int(each) for each in given if isinstance(each, int | float) and 0 < each < 2**40), 0)
 
 
 def _licence(about: dict[str, Any]) -> str | None:
@@ -169,7 +175,8 @@ def _licence(about: dict[str, Any]) -> str | None:
     if licence in (None, "other"):
         tagged = (tag.removeprefix("license:") for tag in about.get("tags") or [] if tag.startswith("license:"))
         licence = card.get("license_name") or next(tagged, licence)
-    return ", ".join(licence) if isinstance(licence, list) else licence
+    said = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
+    return _word(said, more=" ,+/") or None
 
 
 def _weight_bytes(hf_id: str, files: dict[str, int]) -> int:

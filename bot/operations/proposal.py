@@ -14,6 +14,7 @@ from bot.errors import BotError, StokerError, Unavailable
 from bot.settings import Config, Gpu
 from manifests.add import AddRequest, plan_add
 from manifests.change import Change
+from manifests.contract import ModelEndpoint
 from manifests.edit import decimal
 from manifests.remove import plan_remove
 from manifests.retarget import refuse_bad_input
@@ -168,13 +169,14 @@ def read_options(verb: Verb, options: Options) -> dict[str, object]:
 
 
 def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = "") -> str:
-    """What reviewers read, in Markdown: the contract, the sizing, what to beware of, who asked, how to undo.
+    """What reviewers read, in Markdown: what and why, the contract, the sizing, the tests, what to beware of, how to undo.
 
     `asked` is written by us ("Asked in Slack by `U1`"); `reason` came from a person and is quoted.
     """
     parts = [
+        change.intent,
         asked + (f": {_inline(reason)}" if reason else "."),
-        "## The contract\n\n| | |\n| --- | --- |\n" + _table(change.summary),
+        f"## The contract\n\n{_contract(change)}",
     ]
     if change.sizing:
         numbers = "\n".join(
@@ -182,14 +184,59 @@ def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = 
             for row in change.sizing.numbers
         )
         parts.append(f"## Sizing: {change.sizing.verdict}\n\n| | needs | has | |\n| --- | --- | --- | --- |\n{numbers}")
+    if change.endpoint:
+        parts.append(f"## Smoke tests\n\n{_smoke_plan(change.endpoint, rolled_out=bool(operation))}")
     if change.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in change.warnings))
-    follows = "Stoker waits for Argo CD, syncs the Application at the merge commit and reports in Slack."
-    parts.append(
-        f"## After the merge\n\n{follows if operation else _by_hand(change)} To undo, revert this pull request."
-    )
+    follows = _by_stoker(change) if operation else _by_hand(change)
+    parts.append(f"## After the merge\n\n{follows} To undo, revert this pull request.")
     footer = f"\n\n<sub>Operation {operation}</sub>" if operation else ""
     return "\n\n".join(parts) + footer + "\n"
+
+
+def _contract(change: Change) -> str:
+    """The contract as a table; beside what changes stands what held until now."""
+    if not change.before:
+        return "| | |\n| --- | --- |\n" + "\n".join(f"| {label} | {_cell(value)} |" for label, value in change.summary)
+    before, after = dict(change.before), dict(change.summary)
+    rows = [
+        (label, after.get(label, ""), "" if before.get(label, "") == after.get(label, "") else before.get(label) or "–")
+        for label in (*after, *(each for each in before if each not in after))
+    ]
+    table = "\n".join(f"| {label} | {_cell(now)} | {_cell(was)} |" for label, now, was in rows)
+    return f"| | | until now |\n| --- | --- | --- |\n{table}"
+
+
+def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
+    """The tests of `bot.operations.smoke`, and when they run."""
+    name, direct = endpoint.name, "`/health` answers"
+    if endpoint.gpus:
+        when = f"Whenever Stoker brings {name} up (`/gpu up {name}`)"
+        when += ", and in this roll-out if it is up by then:" if rolled_out else ":"
+        direct += f", `/v1/models` lists exactly `{endpoint.served_name}` and refuses a request without a key"
+    else:
+        when = "As soon as the new pods are ready:" if rolled_out else f"Whenever somebody says `/model smoke {name}`:"
+    asks = {
+        "gpu-chat": "a chat completion",
+        "gpu-completion": "a text completion, with a hole in the middle where the model knows how to fill one",
+        "cpu-embeddings": "an embedding",
+    }[endpoint.kind]
+    return (
+        f"{when}\n\n- {direct}, and {asks} is answered.\n"
+        f"- Through LiteLLM, a key made for `{endpoint.alias}` alone, with a small budget and a short life, gets an answer "
+        "that costs more than $0; the key is deleted."
+    )
+
+
+def _by_stoker(change: Change) -> str:
+    if change.endpoint is None:
+        return "Stoker waits until Argo CD has brought the cluster to the merge commit, and reports in Slack."
+    application = change.endpoint.application
+    if change.endpoint.manual_sync:
+        return (
+            f"Stoker waits for LiteLLM, syncs the Application {application} at the merge commit, and reports in Slack."
+        )
+    return f"LiteLLM and the Application {application} sync by themselves; Stoker waits for them and reports in Slack."
 
 
 def _by_hand(change: Change) -> str:
@@ -201,8 +248,8 @@ def _by_hand(change: Change) -> str:
     return f"LiteLLM and the Application {change.endpoint.application} sync by themselves."
 
 
-def _table(rows: tuple[tuple[str, str], ...]) -> str:
-    return "\n".join(f"| {label} | {value.replace('|', chr(92) + '|')} |" for label, value in rows)
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _inline(text: str) -> str:

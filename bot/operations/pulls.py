@@ -21,6 +21,7 @@ from bot.views import code, escape, money
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.sizing import ModelFacts
+from manifests.swap import unshrunk
 from manifests.tree import ManifestError
 
 log = structlog.get_logger(__name__)
@@ -155,11 +156,17 @@ async def _reversal(svc: Services, wanted: Request, commit: str) -> Change:
     series = await svc.github.commits(pull.number)
     with plain_refusals():
         changes = await svc.repository.reversal(pull.merge_commit, commit, series)
+        tree = await svc.repository.tree(commit)
+        changes, told = await asyncio.to_thread(unshrunk, tree, changes)
     if not changes.files:
         raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> is reverted already.")
-    title = f"revert: {_verb(reverted.request.kind)} {wanted.model} (#{pull.number})"
-    rows = (("Endpoint", wanted.model), ("Takes back", f"pull request #{pull.number}, {pull.merge_commit[:10]}"))
-    return Change(changes=changes, title=title, summary=rows)
+    return Change(
+        changes=changes,
+        title=f"revert: {_verb(reverted.request.kind)} {wanted.model} (#{pull.number})",
+        intent=f"Reverts #{pull.number}. What was changed since then stays.",
+        summary=(("Endpoint", wanted.model), ("Takes back", f"pull request #{pull.number}, {pull.merge_commit[:10]}")),
+        warnings=told,
+    )
 
 
 async def _push(svc: Services, op: Operation, change: Change, base: str, replaces: str = "") -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from bot.clients.github import MergeRefused
+from bot.clients.github import BaseMoved, MergeRefused
 from bot.domain import Kind, Operation, Plan, Pull, Request, Status, operation_id
 from bot.errors import BotError
 from bot.operations import keys
@@ -87,10 +87,13 @@ async def _merge(svc: Services, op: Operation, plan: Plan, pull: Pull) -> str:
     await svc.store.once(op.id, "checked", lambda: _refuse_if_moved(svc, op, plan), type(None))
 
     async def merge() -> str:
-        return await svc.github.merge(pull.number, pull.head, f"Merge pull request #{pull.number}")
+        return await svc.github.merge(pull.number, pull.head)
 
     try:
         commit = await step(svc, op.id, "merging", merge, str)
+    except BaseMoved:
+        await svc.store.forget_step(op.id, "checked")  # the next attempt looks at the new main branch first
+        raise
     except MergeRefused as refused:
         await svc.store.forget_step(op.id, "checked")
         raise PlanMoved(f"{refused.message} The approval is void.") from refused

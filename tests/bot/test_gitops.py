@@ -337,9 +337,9 @@ async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: P
         await host.checks("success")
         assert (await github.pull(1)).checks == "success"
         with pytest.raises(MergeRefused, match="head moved"):
-            await github.merge(1, base, "docs: new")
-        merged = await github.merge(1, pushed, "docs: new")
-        assert await github.merge(1, pushed, "docs: new") == merged == await repo.head()
+            await github.merge(1, base)
+        merged = await github.merge(1, pushed)
+        assert await github.merge(1, pushed) == merged == await repo.head()
         assert (await repo.tree(merged)).read("README.md") == "new\n"
         for _ in range(2):
             await github.delete_branch(BRANCH)

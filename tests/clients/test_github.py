@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from bot.clients.github import GitHub, MergeRefused
+from bot.clients.github import BaseMoved, GitHub, MergeRefused
 from bot.errors import BotError, Unavailable
 from tests.clients.wire import Wire, client, nobody, wire
 
@@ -208,10 +208,10 @@ async def test_a_file_is_linked_where_people_read_it(remote: Remote, github: Git
 async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: GitHub) -> None:
     """A repeat answers with the same merge commit."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    assert await github.merge(1, HEAD, "feat: add (#1)") == MERGED
-    assert await github.merge(1, HEAD, "feat: add (#1)") == MERGED
+    assert await github.merge(1, HEAD) == MERGED
+    assert await github.merge(1, HEAD) == MERGED
     asked = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
-    assert asked == [{"sha": HEAD, "commit_title": "feat: add (#1)", "merge_method": "squash"}]
+    assert asked == [{"sha": HEAD, "merge_method": "squash"}]  # the commit is called as the repository calls its own
     pull = await github.pull(1)
     assert (pull.state, pull.merged, pull.merged_by, pull.merge_commit) == ("closed", True, "stoker-bot", MERGED)
 
@@ -230,18 +230,55 @@ async def test_the_repository_decides_how_to_merge(
     """Squash before merge before rebase; a token that may not see the settings tries squash."""
     remote.wire.on("GET", REPO, allowed)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    await github.merge(1, HEAD, "feat: add")
+    await github.merge(1, HEAD)
     assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")[0].json["merge_method"] == method
+
+
+@pytest.mark.parametrize(
+    ("rules", "method"),
+    [
+        ([{"type": "required_linear_history"}], "rebase"),
+        ([{"type": "pull_request", "parameters": {"allowed_merge_methods": ["merge", "rebase"]}}], "merge"),
+        ([{"type": "pull_request", "parameters": {}}, {"type": "deletion"}], "merge"),
+    ],
+)
+async def test_the_branch_s_rules_decide_as_well(
+    remote: Remote, github: GitHub, rules: list[dict[str, Any]], method: str
+) -> None:
+    """Of what the repository allows (here no squash), the first that the base branch takes."""
+    remote.wire.on("GET", REPO, {"allow_squash_merge": False})
+    remote.wire.on("GET", f"{REPO}/rules/branches/main", rules)
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    await github.merge(1, HEAD)
+    assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")[0].json["merge_method"] == method
+
+
+async def test_a_merge_queue_is_left_to_people(remote: Remote, github: GitHub) -> None:
+    """It merges by itself and in its own order: nothing is asked of it, and it is said what to do."""
+    remote.wire.on("GET", f"{REPO}/rules/branches/main", [{"type": "merge_queue"}])
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    with pytest.raises(MergeRefused, match="merge queue: add pull request #1 to it on GitHub"):
+        await github.merge(1, HEAD)
+    assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge") == []
+
+
+async def test_a_merge_that_met_another_is_asked_for_again(remote: Remote, github: GitHub) -> None:
+    """GitHub refuses for a moment while something else is merged; that is no decision of anybody."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    message = "Base branch was modified. Review and try the merge again."
+    remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": message}, status=405)
+    with pytest.raises(BaseMoved, match="try the merge again"):
+        await github.merge(1, HEAD)
 
 
 async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> None:
     """Nor is what GitHub itself refuses, with its own words."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     with pytest.raises(MergeRefused, match="head moved"):
-        await github.merge(1, "b" * 40, "feat: add")
+        await github.merge(1, "b" * 40)
     remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": "Review required."}, status=405)
     with pytest.raises(MergeRefused, match="Review required"):
-        await github.merge(1, HEAD, "feat: add")
+        await github.merge(1, HEAD)
 
 
 async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote: Remote, github: GitHub) -> None:
@@ -249,7 +286,7 @@ async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=MERGED, head={"sha": "b" * 40, "ref": BRANCH})
     with pytest.raises(MergeRefused, match="merged on GitHub at bbbbbbbbb, not at aaaaaaaaa"):
-        await github.merge(1, HEAD, "feat: add")
+        await github.merge(1, HEAD)
 
 
 async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
@@ -280,6 +317,61 @@ async def test_a_busy_github_is_unavailable(
     """Both rate limits and an outage mend themselves, and the time is told."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=status, headers=headers)
     with pytest.raises(Unavailable, match=said):
+        await github.pull(1)
+
+
+async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github: GitHub) -> None:
+    """Asking on makes a limit last; when the time is over, it goes on."""
+    limited = {"message": "You have exceeded a secondary rate limit"}
+    remote.wire.on("GET", f"{REPO}/pulls/1", limited, status=403, headers={"retry-after": "60"})
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="asks to wait 60 s"):
+            await github.pull(1)
+    assert len(remote.wire.asked) == 1
+    remote.wire.on("GET", f"{REPO}/branches/main", limited, status=429, headers={"retry-after": "0"})
+    async with client(remote.wire.url) as http:
+        other = GitHub(http, "acme/platform", token)
+        with pytest.raises(Unavailable):
+            await other.protected("main")
+        remote.wire.on("GET", f"{REPO}/branches/main", {"protected": True})
+        assert await other.protected("main")
+
+
+async def test_what_has_not_changed_is_not_sent_again(remote: Remote, github: GitHub) -> None:
+    """A poll with ETags costs nothing of the rate limit, and sees a change at once."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    path, tagged = f"{REPO}/pulls/1", 0
+
+    async def conditional(request: web.Request, asked: Any) -> web.StreamResponse:
+        nonlocal tagged
+        etag = f'W/"{remote.pulls[0]["title"]}"'
+        if request.headers.get("If-None-Match") == etag:
+            tagged += 1
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.json_response(remote.pulls[0], headers={"ETag": etag})
+
+    remote.wire.answers["GET", path] = conditional
+    assert [(await github.pull(1)).title for _ in range(3)] == ["feat: add"] * 3
+    assert tagged == 2
+    remote.pulls[0]["title"] = "feat: add more"
+    assert (await github.pull(1)).title == "feat: add more"
+
+
+async def test_a_pull_request_that_was_closed_is_not_taken_for_a_new_one(remote: Remote, github: GitHub) -> None:
+    """GitHub refuses a second one for a reason of its own, and that is told."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    await github.close(1)
+    answer = {"message": "Validation Failed", "errors": [{"field": "base", "code": "invalid"}]}
+    remote.wire.on("POST", f"{REPO}/pulls", answer, status=422)
+    with pytest.raises(BotError, match="Validation Failed: invalid"):
+        await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+
+
+async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> None:
+    """As GitHub names it to tokens that have permissions."""
+    message, headers = "Resource not accessible by integration", {"x-accepted-github-permissions": "checks=read"}
+    remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=403, headers=headers)
+    with pytest.raises(BotError, match=r"by integration \(403\)\. Give the token the permission checks: read\."):
         await github.pull(1)
 
 

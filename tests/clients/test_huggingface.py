@@ -65,6 +65,18 @@ async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: Huggi
     assert {asked.headers["Authorization"] for asked in hub.asked} == {f"Bearer {TOKEN}"}
 
 
+async def test_what_strangers_wrote_is_words_and_numbers(hub: Wire, huggingface: HuggingFace) -> None:
+    """It goes into comments of manifests and into the text of pull requests: no line break, no mention, no link."""
+    config = {**CONFIG, "num_hidden_layers": -1, "head_dim": float("nan"), "architectures": ["X\nY"]}
+    config["quantization_config"] = {"quant_method": "awq\n  image: evil/image # "}
+    card = {"license": "other", "license_name": "[free](https://evil.example) @acme/leads\n## Approved"}
+    publish(hub, {"model.safetensors": 1}, config=config, cardData=card, pipeline_tag="text-generation\n")
+    facts = await huggingface.model(QWEN)
+    assert (facts.quantization, facts.architecture) == ("awqimageevilimage", "XY")
+    assert facts.licence == "freehttps//evil.example acme/leads Approved"
+    assert (facts.layers, facts.head_size, facts.pipeline_tag) == (0, 128, "text-generation")
+
+
 async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: HuggingFace) -> None:
     """A template may also be a file of its own."""
     publish(hub, {"model.safetensors": 1}, tokenizer={"model_max_length": 1})

@@ -5,8 +5,8 @@ import pytest
 from manifests.contract import Layout, check, read_endpoint
 from manifests.edit import Document
 from manifests.sizing import Machine
-from manifests.swap import SwapRequest, plan_swap
-from manifests.tree import Files, ManifestError, Overlay
+from manifests.swap import SwapRequest, plan_swap, unshrunk
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.models import CODER_3B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ, CODER_32B_AWQ
 
 TO_3B_AWQ = """\
@@ -97,6 +97,21 @@ def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: L
     change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
     assert "+      storage: 15Gi\n" in change.changes.diff(platform)
     assert any("grows from 10Gi to 15Gi" in each for each in change.warnings)
+
+
+def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Kubernetes would refuse the claim, and Argo CD with it the whole sync: the model goes back, the volume stays."""
+    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
+    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    swapped = Overlay(platform, change.changes)
+    back = ChangeSet(files={path: platform.read(path) for path in change.changes.files})
+    kept, told = unshrunk(swapped, back)
+    assert told == ("The volume coder-fim-model-cache stays at 15Gi: Kubernetes makes none smaller.",)
+    reverted = Overlay(swapped, kept)
+    pvc = "serving/coder-fim/pvc.yaml"
+    assert reverted.read(pvc) == (platform.read(pvc) or "").replace("storage: 10Gi", "storage: 15Gi")
+    assert all(reverted.read(path) == platform.read(path) for path in back.files if path != pvc)
+    assert unshrunk(platform, change.changes) == (change.changes, ())
 
 
 def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:

@@ -99,7 +99,9 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     await platform.sees("Unknown model", user="lead")
     await platform.github.checks("success")
     card = await rolled_out(platform, "coder-mini is rolled out")
-    assert platform.pull().merge_commit
+    merged = await platform.github.repo.message(platform.pull().merge_commit or "")
+    assert merged.startswith("feat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ) (#1)\n")
+    assert "\nRequested-by: U0DEV\n" in merged
     assert platform.object("Deployment", "coder-mini")
     assert len(platform.pulls) == 1
     assert "is at zero" in card
@@ -323,9 +325,10 @@ async def test_a_main_branch_that_no_longer_takes_the_change_voids_it(platform: 
 
 
 async def test_github_away_at_the_merge_is_waited_out(platform: Platform) -> None:
-    """The merge is tried again, and done once."""
+    """The merge is tried again, and done once; so it is when GitHub was merging something else just then."""
     await proposed(platform, f"/model add coder-mini {MINI}")
     await platform.sees("checks passed")
+    platform.github.collisions = 1
     platform.faults.add("github-down")
     await platform.click("lead", "Approve & roll out")
     await platform.sees("Approved by @lead")

@@ -1,0 +1,95 @@
+"""The pull request's text: what a reviewer reads beside the diff."""
+
+from pathlib import Path
+
+import pytest
+
+from bot.operations.proposal import Options, Verb, planned, pull_body
+from bot.settings import Config
+from manifests.change import Change
+from manifests.sizing import ModelFacts
+from manifests.tree import Checkout
+from tests.manifests.models import BGE_SMALL, CODER_3B, CODER_7B_AWQ, CODER_14B_AWQ, NOMIC
+
+SAMPLE = Checkout(Path(__file__).parents[2] / "sandbox" / "platform")
+
+
+def change(verb: Verb, name: str, facts: ModelFacts | None = None, options: Options = ()) -> Change:
+    return planned(SAMPLE, Config(), verb, name, options, facts)
+
+
+def test_a_swap_says_what_it_replaces() -> None:
+    """What and why first, then the contract with what held until now, the sizes, the tests, the warnings, what follows."""
+    text = pull_body(change("swap", "coder-chat", CODER_3B), asked="Asked by `U1`", reason="cheaper", operation="op1")
+    assert text.startswith(
+        "Swaps coder-chat from Qwen/Qwen2.5-Coder-7B-Instruct-AWQ to Qwen/Qwen2.5-Coder-3B-Instruct.\n\n"
+        "Asked by `U1`: `cheaper`\n\n## The contract\n"
+    )
+    assert "| Quantization | none | awq_marlin |\n" in text
+    assert "| Tenant alias | coder-chat |  |\n" in text
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    assert heads == ["## The contract", "## Sizing: fits", "## Smoke tests", "## Warnings", "## After the merge"]
+    assert "(`/gpu up coder-chat`), and in this roll-out if it is up by then:" in text
+    assert "`/v1/models` lists exactly `qwen2.5-coder-3b-instruct`" in text
+    assert "a key made for `coder-chat` alone" in text
+    assert "syncs the Application coder-chat at the merge commit" in text
+    assert text.endswith("To undo, revert this pull request.\n\n<sub>Operation op1</sub>\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "facts", "first", "tests", "follows"),
+    [
+        (
+            "add",
+            "mini",
+            CODER_3B,
+            "Adds the endpoint mini, which serves Qwen",
+            "a chat completion is",
+            "waits for LiteLLM",
+        ),
+        (
+            "add",
+            "v",
+            BGE_SMALL,
+            "Adds the endpoint v, which serves BAAI",
+            "an embedding is answered",
+            "sync by themselves",
+        ),
+        ("swap", "embeddings", NOMIC, "Swaps embeddings from BAAI/", "an embedding is answered", "sync by themselves"),
+        (
+            "remove",
+            "coder-fim",
+            None,
+            "Removes the endpoint coder-fim, which serves Qwen",
+            "",
+            "brought the cluster to",
+        ),
+    ],
+)
+def test_each_kind_of_change_says_what_follows(
+    verb: Verb, name: str, facts: ModelFacts | None, first: str, tests: str, follows: str
+) -> None:
+    """The tests are those of its kind, and none for what goes; what Stoker does depends on who syncs."""
+    text = pull_body(change(verb, name, facts), asked="Asked by `U1`", operation="op1")
+    assert text.startswith(first)
+    assert tests in text
+    assert ("## Smoke tests" in text) == bool(tests)
+    assert follows in text
+
+
+def test_other_settings_of_the_same_model_are_no_swap() -> None:
+    """The subject does not name a model that nobody changes."""
+    made = change("swap", "coder-chat", CODER_7B_AWQ, (("context", "8192"),))
+    assert made.title == "feat(serving): change the settings of coder-chat"
+    text = pull_body(made, asked="Asked from a terminal by `ann`", reason="a `short`\none | two")
+    assert text.startswith("Changes how coder-chat serves Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.\n")
+    assert "by `ann`: `a ˋshortˋ one | two`\n" in text
+    assert "| Context | 8192 | 16384 |\n" in text
+    assert "waits for a person to sync it" in text
+
+
+def test_a_volume_that_grows_is_in_the_table() -> None:
+    """With the numbers that a reviewer would reckon."""
+    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
+    text = pull_body(change("swap", "coder-fim", facts), asked="Asked by `U1`")
+    assert "| Volume | coder-fim-model-cache, 15Gi | coder-fim-model-cache, 10Gi |\n" in text
