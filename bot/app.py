@@ -12,7 +12,6 @@ from aiohttp import web
 from docket import Worker
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
-from slack_sdk.web.async_client import AsyncWebClient
 
 import commands
 from bot import logs, watch
@@ -20,15 +19,20 @@ from bot.clients.kube import rights
 from bot.embedded import embedded_redis
 from bot.errors import BotError, Unavailable
 from bot.operations.tasks import tasks
-from bot.services import Services, open_services
+from bot.services import Services, open_services, open_slack
 from bot.settings import Settings, load_settings
 from bot.tracing import traced
 from bot.web import web_app
+from commands.answers import acks_first
 
 log = structlog.get_logger(__name__)
 
 _REDELIVERY = timedelta(seconds=6)
 """A killed bot's tasks are taken up after this: a worker that lives renews its hold well within it."""
+
+_LET_FINISH = 3.0
+"""Seconds in which what is at work may finish once the bot is told to stop. docket renews no hold from then on, so a
+longer time would have this bot and the next one at the same task."""
 
 
 def start() -> int:
@@ -55,13 +59,14 @@ async def run(settings: Settings) -> None:
         secret = settings.slack_signing_secret
         slack = AsyncApp(
             name="stoker",  # else Bolt reads the source files of the whole stack for one
-            client=AsyncWebClient(token=settings.slack_bot_token.get_secret_value(), base_url=settings.slack_api_url),
+            client=await open_slack(settings, stack),
             signing_secret=secret.get_secret_value() if secret else None,
         )
         commands.register(slack, svc)
         for task in [*tasks, watch.watch]:
             svc.docket.register(task)
-        worker = await stack.enter_async_context(
+        working = await stack.enter_async_context(AsyncExitStack())
+        worker = await working.enter_async_context(
             Worker(
                 svc.docket,
                 concurrency=200,
@@ -74,18 +79,24 @@ async def run(settings: Settings) -> None:
         await svc.docket.replace(
             "reconcile", when=svc.clock(), key="reconcile"
         )()  # at the start, and then every minute
-        runner = web.AppRunner(web_app(svc, slack if secret else None), access_log=None)
+        runner = web.AppRunner(web_app(svc, slack if secret else None), access_log=None, shutdown_timeout=_LET_FINISH)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        ways_in = await stack.enter_async_context(AsyncExitStack())
         if settings.slack_app_token and not secret:
             socket = AsyncSocketModeHandler(slack, settings.slack_app_token.get_secret_value())
             await socket.connect_async()
-            stack.push_async_callback(socket.close_async)
+            ways_in.push_async_callback(socket.close_async)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.collect()
         gc.freeze()  # what is loaded stays: a full collection that walks it stops the loop for half a second
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
-        await _until_stopped(asyncio.create_task(worker.run_forever()))
+        work = asyncio.create_task(worker.run_forever())
+        try:
+            await _until_told(work)
+        finally:
+            await ways_in.aclose()
+            await _wind_up(work, working)
 
 
 async def _check_rights(svc: Services) -> None:
@@ -104,7 +115,8 @@ async def _check_rights(svc: Services) -> None:
         raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
 
 
-async def _until_stopped(work: asyncio.Task[None]) -> None:
+async def _until_told(work: asyncio.Task[None]) -> None:
+    """Wait for SIGTERM or SIGINT; a worker that ends by itself raises what it ended of."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -114,5 +126,22 @@ async def _until_stopped(work: asyncio.Task[None]) -> None:
     waiting.cancel()
     if work.done():
         work.result()
-    work.cancel()
-    await asyncio.gather(work, waiting, return_exceptions=True)
+
+
+async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:
+    """Let what is short finish, and what was acknowledged be answered; leave the rest, a boot of minutes, to the next bot."""
+
+    async def cut() -> None:
+        while True:  # once, unless the worker is so slow that it has not yet come to waiting for what is at work
+            await asyncio.sleep(_LET_FINISH)
+            work.cancel()
+
+    answering, cutting = asyncio.create_task(acks_first.all_answered()), asyncio.create_task(cut())
+    last = asyncio.get_running_loop().time() + _LET_FINISH
+    await (
+        working.aclose()
+    )  # docket takes no more tasks, and waits for those at work; a cut one is delivered to another worker
+    await asyncio.wait({answering}, timeout=max(0.0, last - asyncio.get_running_loop().time()))
+    for task in (answering, cutting):
+        task.cancel()
+    await asyncio.gather(work, answering, cutting, return_exceptions=True)

@@ -3,8 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
@@ -30,10 +30,27 @@ class AcksFirst:
         self._quiet, self._longest = quiet, longest
         self._arrived = 0.0
         self._working = asyncio.Semaphore(at_a_time)
+        self._owed: set[asyncio.Task[Any]] = set()
 
     def arrived(self) -> None:
         """A request has come in."""
         self._arrived = time.monotonic()
+
+    @contextmanager
+    def owing(self) -> Iterator[None]:
+        """Something was acknowledged and is not answered until the end of the block."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        self._owed.add(task)
+        try:
+            yield
+        finally:
+            self._owed.discard(task)
+
+    async def all_answered(self) -> None:
+        """Wait until nobody is owed an answer: who was told that it is heard must not be forgotten at a restart."""
+        while self._owed:
+            await asyncio.wait(self._owed)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -64,11 +81,12 @@ async def answered(respond: Respond, work: Awaitable[str | None], *, urgent: boo
 
     `urgent` is what opens a form: Slack allows three seconds for that too, so it does not wait for its turn.
     """
-    if urgent:
-        await _answered(respond, work)
-        return
-    async with acks_first.turn():
-        await _answered(respond, work)
+    with acks_first.owing():
+        if urgent:
+            await _answered(respond, work)
+            return
+        async with acks_first.turn():
+            await _answered(respond, work)
 
 
 async def _answered(respond: Respond, work: Awaitable[str | None]) -> None:

@@ -156,6 +156,14 @@ class Bot:
             await self.die()
             await self.start()
 
+    async def stop(self) -> int:
+        """SIGTERM, as Kubernetes ends a pod; over when the process has ended by itself, with its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            raise ProcessError("The bot does not run, so it cannot be stopped.")
+        process.terminate()
+        return await process.wait()
+
     async def die(self) -> None:
         """SIGKILL, and nothing after it."""
         if self._process is not None:
