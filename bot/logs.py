@@ -19,15 +19,28 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 CUT = "***"
 _SHAPES = re.compile(
     r"xox[a-z]-[\w-]+|xapp-[\w-]+|gh[a-z]_\w+|github_pat_\w+|hf_\w+|sk-[\w-]{6,}"
-    r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )\S+|eyJ[\w-]+\.[\w-]+\.[\w-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )\S+|eyJ[\w-]+\.[\w-]+\.[\w-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?<=password=)[^&\s]+"
     r"|https://hooks\.slack\.com/\S+|-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*-----|$)",
     re.DOTALL,
 )
 """What tokens, keys and addresses with passwords look like, whoever they belong to."""
 
+_concealed: set[str] = set()
+"""What this process was given to keep secret. It grows: a secret may be rotated, or be read from the cluster, at any time."""
+
+
+def conceal(secret: SecretStr) -> SecretStr:
+    """Cut this secret out of every line from now on; whoever reads one calls this before handing it out."""
+    value = secret.get_secret_value().strip()
+    if len(value) >= 8:  # a short one would cut ordinary words to pieces
+        _concealed.add(value)
+    return secret
+
 
 def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr] = ()) -> None:
     """Send every line to stderr; `auto` is text on a terminal, else JSON."""
+    for secret in secrets:
+        conceal(secret)
     text = how == "text" or (how == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -39,7 +52,7 @@ def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr]
     last: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        Redaction(secrets),
+        _redacted,
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else structlog.processors.JSONRenderer(),
     ]
     structlog.configure(
@@ -70,25 +83,20 @@ def _about(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-class Redaction:
+def _redacted(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The last processor before the text is made: no secret passes, however it got into the line."""
+    longest_first = sorted(_concealed, key=len, reverse=True)  # one may be the beginning of another
+    return {key: _clean(value, longest_first) for key, value in event.items()}
 
-    def __init__(self, secrets: Iterable[SecretStr]) -> None:
-        # A short one would cut ordinary words to pieces.
-        known = sorted((s.get_secret_value() for s in secrets if len(s.get_secret_value()) >= 8), key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
-    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {key: self._clean(value) for key, value in event.items()}
-
-    def _clean(self, value: Any) -> Any:
-        if isinstance(value, bool | int | float | None):
-            return value
-        if isinstance(value, dict):
-            return {key: self._clean(below) for key, below in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._clean(below) for below in value]
-        text = str(value)
-        if self._known:
-            text = self._known.sub(CUT, text)
-        return _SHAPES.sub(CUT, text)
+def _clean(value: Any, secrets: Iterable[str]) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, dict):
+        return {key: _clean(below, secrets) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(below, secrets) for below in value]
+    text = str(value)
+    for secret in secrets:
+        text = text.replace(secret, CUT)
+    return _SHAPES.sub(CUT, text)

@@ -29,6 +29,7 @@ from ruamel.yaml.error import YAMLError
 
 from bot.durations import Duration, parse_duration
 from bot.errors import BotError
+from bot.logs import conceal
 from manifests.contract import Layout
 
 
@@ -375,7 +376,7 @@ class Settings(ClusterSettings):
                 except OSError:
                     continue
                 if text:
-                    return SecretStr(text)
+                    return conceal(SecretStr(text))
         value: SecretStr | None = getattr(self, secret)
         return value
 

@@ -35,6 +35,7 @@ from bot.clients.workload import (
 )
 from bot.domain import Node
 from bot.errors import BotError, Unavailable
+from bot.logs import conceal
 
 __all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
 
@@ -288,7 +289,7 @@ class Cluster:
         if encoded is None:
             raise BotError(f"Secret {name} in namespace {secrets.namespace} has no field {field}: create it.")
         try:
-            return SecretStr(base64.b64decode(encoded).decode().strip())
+            return conceal(SecretStr(base64.b64decode(encoded).decode().strip()))
         except (binascii.Error, UnicodeDecodeError) as e:
             raise BotError(f"Field {field} of Secret {name} in namespace {secrets.namespace} is not text.") from e
 

@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from pydantic import SecretStr
 
 from bot import logs
+from bot.settings import ToolSettings
 
 TOKEN = "plain-looking-secret"
 
@@ -72,6 +74,7 @@ def test_lines_of_the_libraries_are_of_the_same_kind(capsys: pytest.CaptureFixtu
         "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl",
         "https://hooks.slack.com/commands/T0/1/xyz",
         "user:hunter22",
+        ":hunter22",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
     ],
 )
@@ -79,7 +82,7 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
     """In the text, in a value, deep in a structure, or in an exception: cut out before the line is made."""
     Lines(capsys)
     log = structlog.get_logger("bot.test")
-    shown = f"redis://{secret}@host:6379" if secret.startswith("user:") else secret
+    shown = f"redis://{secret}@host:6379" if ":hunter" in secret else secret
     try:
         raise RuntimeError(f"401 for {shown}")
     except RuntimeError:
@@ -88,6 +91,22 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
     assert secret not in written
     assert json.dumps(secret)[1:-1] not in written
     assert logs.CUT in written
+
+
+def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_cut_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What the start did not know: it is told by whoever reads it, and the old one stays cut."""
+    lines = Lines(capsys)
+    mounted = tmp_path / "GITHUB_WEBHOOK_SECRET"
+    mounted.write_text("the-first-one")
+    settings = ToolSettings(stoker_secrets_dir=tmp_path)
+    settings.current("github_webhook_secret")
+    mounted.write_text("the-second-one\n")
+    settings.current("github_webhook_secret")
+    structlog.get_logger("bot.test").info("refused the-first-one", said=["the-second-one"])
+    line = lines.last()
+    assert (line["event"], line["said"]) == ("refused ***", ["***"])
 
 
 def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
