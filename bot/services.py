@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from aiohttp import ClientSession, ClientTimeout
@@ -22,7 +23,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
-from bot.clients.http import only
+from bot.clients.http import guarded_session, only
 from bot.clients.huggingface import HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
@@ -106,8 +107,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         api = await open_kubernetes(settings, stack)
         metrics = Metrics()
         store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
-        calls = await stack.enter_async_context(ClientSession(timeout=ClientTimeout(total=30)))
-        slack = Slack(slack_client(settings, calls), store, update_every=config.slack.update_every)
+        slack = Slack(await open_slack(settings, stack), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
         hosted = await stack.enter_async_context(github_http(settings, trusted))
@@ -157,10 +157,13 @@ def github_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> ht
     return httpx.AsyncClient(base_url=address, timeout=30, event_hooks={"request": [only(address)]}, verify=trusted)
 
 
-def slack_client(settings: Settings, session: ClientSession | None = None) -> AsyncWebClient:
-    """Slack's Web API; with `session`, calls share its connections instead of opening one each."""
+async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClient:
+    """Slack's Web API and the hosts that it gives files to, and no other host. Its calls share their connections."""
+    # Also behind a proxy of one's own, Slack names files.slack.com for an upload.
+    hosts = [f"https://.{urlsplit(settings.slack_api_url).hostname}", "https://.slack.com", "https://.slack-gov.com"]
+    session = ClientSession(timeout=ClientTimeout(total=30), **guarded_session(*hosts))
     return AsyncWebClient(
-        session=session,
+        session=await stack.enter_async_context(session),
         token=settings.slack_bot_token.get_secret_value(),
         base_url=settings.slack_api_url,
         retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],
@@ -228,4 +231,5 @@ async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
             f"KUBECONFIG ({settings.kubeconfig})" if settings.kubeconfig else "KUBECONFIG is not set, and in-cluster"
         )
         raise SettingsError(f"{where}: {error}") from error
+    configuration.client_session_kwargs = guarded_session(configuration.host)
     return configuration

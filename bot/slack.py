@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import ClientError
 from slack_sdk.errors import SlackApiError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -262,9 +262,10 @@ class Slack:
             begun = await self._client.files_getUploadURLExternal(filename=name, length=len(content), alt_txt=alt)
         file_id, url = str(begun["file_id"]), str(begun["upload_url"])
         await note(file_id)
-        limit = ClientTimeout(total=self._client.timeout)
+        http = self._client.session
+        assert http is not None  # noqa: S101  # bot.services opens the client with one
         with slack_errors("the upload of a file"):
-            async with ClientSession(timeout=limit, trust_env=True) as http, http.post(url, data=content) as answer:
+            async with http.post(url, data=content, proxy=self._client.proxy) as answer:
                 answer.raise_for_status()
         return file_id
 

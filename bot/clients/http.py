@@ -5,11 +5,12 @@ The clients of this room share it, so that no vendor's file repeats what a broke
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx
 from pydantic import SecretStr
 
@@ -17,11 +18,32 @@ from bot.errors import BotError, Unavailable
 
 
 def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:
-    """A hook for a client that sends nothing to any host but those of these addresses, redirects included.
+    """A hook for a client of httpx that sends nothing to any host but those of these addresses, redirects included.
 
     A `{name}` in an address stands for one label of a host name; a host's subdomains are allowed where it begins with
     a dot, as in `https://.hf.co`.
     """
+    insist = _insist_on(addresses)
+
+    async def refuse(request: httpx.Request) -> None:
+        insist(request.url.host)
+
+    return refuse
+
+
+def guarded_session(*addresses: str) -> dict[str, Any]:
+    """The same for a session of aiohttp, which Slack's and Kubernetes' libraries use: the arguments to make it with."""
+    insist = _insist_on(addresses)
+
+    async def refuse(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        insist(request.url.host or "")
+        return await handler(request)
+
+    return {"middlewares": (refuse,)}
+
+
+def _insist_on(addresses: Iterable[str]) -> Callable[[str], None]:
+    """BotError for each host that is none of these addresses'."""
     hosts = [urlsplit(address).hostname or "" for address in addresses]
     patterns = [re.escape(host.lstrip(".")) for host in hosts]
     labels = [re.sub(r"\\{\w+\\}", r"[a-z0-9-]+", pattern) for pattern in patterns]
@@ -31,11 +53,11 @@ def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:
     ]
     allowed = re.compile("|".join(whole))
 
-    async def refuse(request: httpx.Request) -> None:
-        if not allowed.fullmatch(request.url.host):
-            raise BotError(f"{request.url.host} is none of the hosts that are configured, so nothing was sent there.")
+    def insist(host: str) -> None:
+        if not allowed.fullmatch(host):
+            raise BotError(f"{host} is none of the hosts that are configured, so nothing was sent there.")
 
-    return refuse
+    return insist
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
-from bot.services import github_http, github_token, open_kubernetes, open_redis, platform_http, repository, slack_client
+from bot.services import github_http, github_token, open_kubernetes, open_redis, open_slack, platform_http, repository
 from bot.settings import Settings
 
 REDIS, MACHINE = "Redis", "machine"
@@ -43,7 +43,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
             config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
         )
         found = await gathered(MACHINE, _machine(settings))
-        found += await gathered(people.SLACK, people.slack(settings, slack_client(settings)))
+        found += await gathered(people.SLACK, people.slack(settings, await open_slack(settings, stack)))
         found += await gathered(
             platform.GITHUB, platform.github(settings, GitHub(hosted, settings.github_repository, token), token)
         )

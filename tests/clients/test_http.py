@@ -1,11 +1,18 @@
 """The bot's clients send nothing to a host that nobody configured, whoever asks them to."""
 
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
 import httpx
 import pytest
 from aiohttp import web
 
 from bot.clients.http import only
+from bot.clients.kube import Collection, Kube
 from bot.errors import BotError
+from bot.services import open_kubernetes, open_slack
+from bot.settings import ClusterSettings, ToolSettings
 from tests.clients.wire import wire
 
 
@@ -35,14 +42,38 @@ async def test_only_configured_hosts_are_spoken_to(host: str, allowed: bool) -> 
             await hook(request)
 
 
-async def test_a_redirect_to_another_host_is_not_followed() -> None:
-    """A hostile answer cannot make the bot ask somebody else."""
-    async with wire() as it:
+async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> None:
+    """A hostile answer cannot make the bot ask somebody else: not through httpx, nor through Slack's or Kubernetes' library."""
+    async with wire() as it, AsyncExitStack() as stack:
 
         async def elsewhere(request: web.Request, _: object) -> web.StreamResponse:
-            raise web.HTTPFound("http://localhost.evil.example.com/steal")
+            raise web.HTTPTemporaryRedirect("http://localhost.evil.example.com/steal")
 
-        it.answers["GET", "/file"] = elsewhere
-        async with httpx.AsyncClient(event_hooks={"request": [only(it.url)]}, follow_redirects=True) as http:
-            with pytest.raises(BotError, match=r"localhost\.evil\.example\.com"):
-                await http.get(f"{it.url}/file")
+        for asked in (("GET", "/file"), ("POST", "/api/auth.test"), ("GET", "/api/v1/nodes/one")):
+            it.answers[asked] = elsewhere
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(event_hooks={"request": [only(it.url)]}, follow_redirects=True)
+        )
+        slack = await open_slack(ToolSettings(slack_api_url=f"{it.url}/api/"), stack)
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(json.dumps(_kubeconfig(it.url)))
+        kube = Kube(await open_kubernetes(ClusterSettings(kubeconfig=str(kubeconfig)), stack))
+        for ask in (
+            lambda: http.get(f"{it.url}/file"),
+            slack.auth_test,
+            lambda: kube.get(Collection("/api/v1", "nodes"), "one"),
+        ):
+            with pytest.raises(BotError, match=r"localhost\.evil\.example\.com is none of the hosts"):
+                await ask()
+        assert len(it.asked) == 3
+
+
+def _kubeconfig(server: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": {"server": server}}],
+        "users": [{"name": "bot", "user": {"token": "secret"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "bot"}}],
+        "current-context": "here",
+    }
