@@ -64,6 +64,7 @@ def state(
     bills: Iterable[Bill],
     alerts: Iterable[Alert],
     idle_limit: float,
+    reconciled: datetime | None,
     costs: Mapping[str, float],
 ) -> bytes:
     """The shared state in Prometheus' text format; `idle_limit` in seconds; `costs`, US dollars, of the sessions that run, by model."""
@@ -105,6 +106,8 @@ def state(
     for bill in bills:
         spent.labels(bill.model).inc(cost(bill.billed, bill.price_per_hour))
         wasted.labels(bill.model).inc(bill.idle_seconds)
+    compared = gauge("reconciled_timestamp_seconds", "When leases, Deployments and pods were last compared.")
+    compared.set(reconciled.timestamp() if reconciled else 0)
     gauge("dependency_up", "1 while the system answers.", "system").labels("redis").set(1)
     return generate_latest(registry)
 

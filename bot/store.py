@@ -364,6 +364,16 @@ class Store:
             noted = await self._redis.hgetall(f"{PREFIX}:smoke")
         return {_text(model): SmokeOutcome.model_validate_json(text) for model, text in noted.items()}
 
+    async def note_reconciled(self, now: datetime) -> None:
+        """Leases, Deployments and pods have been compared; that it still happens is watched."""
+        with redis_errors():
+            await self._redis.set(f"{PREFIX}:reconciled", now.isoformat())
+
+    async def reconciled(self) -> datetime | None:
+        with redis_errors():
+            noted = await self._redis.get(f"{PREFIX}:reconciled")
+        return datetime.fromisoformat(_text(noted)) if noted else None
+
     async def ping(self) -> None:
         with redis_errors():
             await self._redis.ping()

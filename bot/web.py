@@ -85,5 +85,6 @@ async def _state(svc: Services) -> bytes:
         bills=await svc.sessions.bills(now - _BILLS_SHOWN),
         alerts=await svc.store.alerts(),
         idle_limit=svc.config.idle.down_after.total_seconds(),
+        reconciled=await svc.store.reconciled(),
         costs={lease.model: running_total(svc, lease, nodes.get(lease.model), now)[0] for lease in leases},
     )

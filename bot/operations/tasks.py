@@ -130,6 +130,7 @@ async def reconcile(
     perpetual.after(svc.config.lease.reconcile_every)
     try:
         await reconciliation.reconcile(svc)
+        await svc.store.note_reconciled(svc.clock())
     except (BotError, Unavailable) as error:
         log.warning("not reconciled", error=str(error))
 

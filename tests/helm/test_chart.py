@@ -150,6 +150,25 @@ def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
     assert policies["stoker-redis"].get("egress") is None
 
 
+def test_metrics_and_traces_may_leave_when_they_have_somewhere_to_go() -> None:
+    """An address in the monitoring namespace opens that namespace, and none does not."""
+    elsewhere = MINIMAL | {"env": MINIMAL["env"] | {"PROMETHEUS_URL": "http://prometheus.monitoring.svc:9090"}}
+
+    def opened(values: Object) -> list[str]:
+        policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(values), "NetworkPolicy")}
+        peers = [to for rule in policies["stoker"]["egress"] for to in rule["to"] if "namespaceSelector" in to]
+        return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in peers]
+
+    assert "monitoring" not in opened(MINIMAL)
+    assert "monitoring" in opened(elsewhere)
+
+
+def test_a_bot_without_redis_is_still_reached() -> None:
+    """It is not ready then, and Slack's `/gpu down` must get to it all the same."""
+    services = {found["metadata"]["name"]: found["spec"] for found in of_kind(render(MINIMAL), "Service")}
+    assert services["stoker"]["publishNotReadyAddresses"] is True
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -112,6 +113,7 @@ async def test_the_metrics_tell_the_bring_up(seen: Seen) -> None:
     assert found["stoker_lease_held", (("model", "coder-chat"),)] == 1
     assert found["stoker_queue_length", ()] == 0
     assert found["stoker_dependency_up", (("system", "redis"),)] == 1
+    assert found["stoker_reconciled_timestamp_seconds", ()] > time.time() - 300
     assert any(name == "stoker_boot_phase_seconds_count" and value for (name, _), value in found.items())
     passed = [
         v
