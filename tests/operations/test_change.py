@@ -288,6 +288,17 @@ async def test_new_commits_void_the_approvals(tmp_path: Path, redis_url: str) ->
         assert it.pull().merge_commit is None
 
 
+async def test_an_approval_is_void_when_the_endpoints_files_changed(platform: Platform) -> None:
+    """Somebody merged another model between the card and the click: what was approved is not what would run."""
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Awaiting approval")
+    await pushes(platform, "main", "serving/coder-chat/deployment.yaml", "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", MINI)
+    await platform.click("lead", "Approve")
+    card = await platform.sees("so it is void. Please approve the new plan")
+    assert MINI in card
+    assert (platform.object("Deployment", "coder-chat") or {})["spec"]["replicas"] == 0
+
+
 async def test_a_conflict_is_resolved_by_making_the_change_anew(platform: Platform) -> None:
     """Another change of the same lines was merged: the pull request is made again on top of it."""
     await proposed(platform, f"/model swap coder-chat {BIG}")
