@@ -15,10 +15,10 @@ def parse_duration(text: str) -> timedelta:
     compact = text.strip().replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(n + unit for n, unit in parts) != compact:
-        raise ValueError(f"“{text}” is not a duration; write for example 45m, 2h or 1h30m")
+        raise ValueError(f"“{text}” is not a duration: write for example 45m, 2h or 1h30m.")
     total = timedelta(seconds=sum(float(n) * _SECONDS[unit[0].lower()] for n, unit in parts))
     if total <= timedelta(0):
-        raise ValueError(f"“{text}” is not longer than zero; write for example 45m, 2h or 1h30m")
+        raise ValueError(f"“{text}” is not longer than zero: write for example 45m, 2h or 1h30m.")
     return total
 
 

@@ -88,6 +88,7 @@ class Slack:
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._progress = asyncio.Semaphore(2)
         """Progress of a hundred operations is written a few at a time: Slack slows a burst down, and it delays answers."""
+        self._address = ""
 
     async def close(self) -> None:
         """Drop the updates that are still held back; the next start shows what is then true."""
@@ -300,6 +301,13 @@ class Slack:
     async def _has_file(self, thread: Message, name: str, since: datetime) -> bool:
         _, replies = await self._since(thread.channel, thread, since)
         return any(file.get("name") == name for reply in replies for file in reply.get("files") or ())
+
+    async def address(self) -> str:
+        """The workspace's address, with which links to its messages begin; asked for once."""
+        if not self._address:
+            with slack_errors("auth.test"):
+                self._address = str((await self._client.auth_test())["url"])
+        return self._address
 
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
         with slack_errors("views.publish"):

@@ -11,7 +11,9 @@ import structlog
 
 from bot.errors import BotError, Unavailable
 from bot.services import Services
-from bot.views import lines
+from bot.views import escape, lines
+from bot.views.blocks import Block
+from bot.views.modals import loading, stopped
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +110,18 @@ async def _answered(respond: Respond, work: Awaitable[str | None]) -> None:
     if text:
         view = lines(text)
         await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
+
+
+async def open_filled(svc: Services, trigger_id: str, title: str, fill: Callable[[], Awaitable[Block]]) -> None:
+    """Open a form at once, and show in it what `fill` makes of it, or why it cannot be filled."""
+    view_id = await svc.slack.open_form(trigger_id, loading(title))
+    try:
+        form = await fill()
+    except BotError as error:
+        form = stopped(title, f"❌ {error.message}")
+    except Unavailable as error:
+        form = stopped(title, f"❌ {escape(str(error))}. Try again in a moment.")
+    await svc.slack.update_form(view_id, form)
 
 
 def whisperer(svc: Services, channel: str, user: str, thread: str | None = None) -> Respond:

@@ -28,13 +28,11 @@ from bot.views.modals import (
     Verb,
     advanced_form,
     change_form,
-    loading,
     model_options,
-    stopped,
+    shows_problem,
     typed,
 )
-from bot.views.text import escape
-from commands.answers import answered, whisperer
+from commands.answers import answered, open_filled, whisperer
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.sizing import FIGURES, MissingFigures, ModelFacts
@@ -49,6 +47,8 @@ _OPTIONS = ("like", "context", "served", *FIGURES)
 _PAUSE, _SUBMIT = 0.25, 2.0
 """Seconds without another character before a form is worked out, and for the last look before it is acknowledged."""
 
+_BELOW = "This cannot be opened as it is: the reason stands at the end of the form."
+"""Said beside a field instead of what the form says already."""
 
 _DOES = {
     Kind.MODEL_ADD: "adds",
@@ -74,19 +74,17 @@ async def ask(svc: Services, wanted: Request, delivery: str) -> str:
 
 async def open_form(svc: Services, verb: Verb, name: str, trigger_id: str) -> None:
     """Open the form at once, then fill it from the main branch."""
-    empty = ChangeForm(verb=verb)
-    view_id = await svc.slack.open_form(trigger_id, loading(empty.name))
-    try:
+
+    async def fill() -> Body:
         commit = await svc.repository.head()
         names = tuple(endpoint.name for endpoint in await all_endpoints(svc, commit))
         if verb == "swap" and not names:
             raise BotError("There is no endpoint yet whose model could be swapped; `/model add` makes one.")
         known = name if verb == "add" or name in names else names[0]
         values = {"name": known} | ({"like": svc.config.platform.template} if verb == "add" else {})
-        form = ChangeForm(verb=verb, commit=commit, values=values, names=names)
-        await svc.slack.update_form(view_id, change_form(form))
-    except (BotError, Unavailable) as error:
-        await svc.slack.update_form(view_id, stopped(empty.name, f"❌ {escape(str(error))}"))
+        return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names))
+
+    await open_filled(svc, trigger_id, ChangeForm(verb=verb).name, fill)
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -125,7 +123,8 @@ def register(app: AsyncApp, svc: Services) -> None:
         about, values = json.loads(view["private_metadata"]), typed(view)
         options = tuple((key, value) for key, value in about["options"])
         if errors := await forms.problems(about["verb"], about["commit"], values, options):
-            await ack(response_action="errors", errors=errors)
+            told = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
+            await ack(response_action="errors", errors=told)
             return
         await ack()
         actor = body["user"]["id"]

@@ -15,59 +15,15 @@ from bot.operations.life import request
 from bot.operations.receipt import draining, report, running_total
 from bot.operations.reconcile import rebuild
 from bot.services import Services
-from bot.views import busy_line, code, money
+from bot.views import busy_line, code, escape, money
 from bot.views.gpu import free
 from commands.answers import answered
 from commands.doctor import doctor
-from commands.guide import Topic, guide, names, unknown
+from commands.guide import guide, names, unknown
 from commands.words import Misunderstood, Words, read
 
 _DRAINS = timedelta(days=2)
 """A session that began before that has no node any more that drains."""
-
-ABOUT = "the shared GPU"
-TOPICS = (
-    Topic("status", "", "who holds it, for which model, since when, what it has cost"),
-    Topic(
-        "up",
-        "NAME [keep] [for 2h] [because …]",
-        "bring a model up; a teammate approves",
-        example="{gpu} for 2h because demo tonight",
-        more="The card shows the commit, what will be synced and what it costs. The lease starts when the model answers."
-        " With `keep` it stays up even if its smoke tests fail.",
-    ),
-    Topic(
-        "down",
-        "[NAME]",
-        "bring it down, with a receipt; needs no approval",
-        example="{gpu}",
-        more="Without a name, whatever holds the GPU goes down. It works without Redis too, if you say the name.",
-    ),
-    Topic(
-        "extend",
-        "1h [NAME]",
-        "prolong your lease",
-        example="1h",
-        more="Within the limit at once; over it, an approver decides.",
-    ),
-    Topic("queue", "", "who waits for the GPU, and when their turn comes"),
-    Topic("leave", "", "leave the queue"),
-    Topic(
-        "release",
-        "[NAME] because …",
-        "admins: break somebody's lease, in public",
-        example="because the demo is over and nobody answers",
-        more="Another approver agrees first. The holder and the channel see the reason.",
-    ),
-    Topic(
-        "report",
-        "",
-        "the last weeks as a picture: hours by model and person, idle share, cost",
-        more="It is posted in the channel of operations. Sessions count where they began, with the hours that nodes billed.",
-    ),
-    Topic("doctor", "", "admins: what is wrong with the installation, and how to mend it"),
-    Topic("help", "[VERB]", "this, or all about one of them", example="up"),
-)
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -84,11 +40,12 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
         case "" | "status":
             return await status(svc)
         case "help":
-            return guide("/gpu", ABOUT, TOPICS, " ".join(said.names), await names(svc))
+            return guide("/gpu", " ".join(said.names), await names(svc))
         case "up":
             models = [name for name in said.names if name.lower() != "keep"]
             if len(models) != 1:
-                raise Misunderstood("Say which model: `/gpu up NAME [keep] [for 2h] [because …]`.")
+                example = (await names(svc)).gpu
+                raise Misunderstood(f"Say which model, and only one: {code(f'/gpu up {example} for 2h because …')}.")
             keep = len(models) < len(said.names)
             await _ask(svc, Kind.GPU_UP, models[0], command, hold=said.hold, reason=said.reason, keep=keep)
             return None
@@ -112,7 +69,7 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
                 return None  # posted, or being drawn, for an earlier delivery
             return await report(svc, svc.config.slack.channel)
         case _:
-            raise unknown("/gpu", said.verb, TOPICS)
+            raise unknown("/gpu", command["text"])
 
 
 async def _ask(
@@ -155,7 +112,7 @@ async def _extend(svc: Services, said: Words, command: dict[str, Any]) -> None:
     try:
         hold = said.hold or parse_duration(rest)
     except ValueError as error:
-        raise Misunderstood(f"Say how much longer: `/gpu extend 1h`. {error}") from error
+        raise Misunderstood(f"Say how much longer: `/gpu extend 1h`. {escape(str(error))}") from error
     await _ask(svc, Kind.GPU_EXTEND, model or await _the_one_up(svc), command, hold=hold, reason=said.reason)
 
 
@@ -217,6 +174,7 @@ async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
         end = f" `/gpu down {user.name}` ends it." if user.namespace == svc.config.platform.namespace else ""
         said.append(f"⚠️ {code(str(user))} uses the GPU without a lease (started with kubectl?).{end}")
     leased = {lease.model for lease in leases}
+    said = said or [free(draining(await svc.sessions.bills(now - _DRAINS), now), now)]
     waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
     said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
-    return "\n".join(said) or free(draining(await svc.sessions.bills(now - _DRAINS), now), now)
+    return "\n".join(said)

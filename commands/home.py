@@ -14,8 +14,8 @@ from bot.operations.home import publish
 from bot.operations.life import request
 from bot.services import Services
 from bot.views.home import HOME_ADD, HOME_EXTEND, HOME_UP, UP_FORM, up_form
-from bot.views.modals import EXTEND_FORM, extend_form, loading, typed
-from commands.answers import answered, teller
+from bot.views.modals import EXTEND_FORM, extend_form, typed
+from commands.answers import answered, open_filled, teller
 from commands.change import open_form
 
 Body = dict[str, Any]
@@ -87,13 +87,14 @@ async def _open_extend_form(svc: Services, op_id: str, trigger_id: str) -> None:
 
 
 async def _open_up_form(svc: Services, trigger_id: str) -> None:
-    view_id = await svc.slack.open_form(trigger_id, loading("Bring up a model"))
-    found = await all_endpoints(svc, await svc.repository.head())
-    names = tuple(endpoint.name for endpoint in found if endpoint.gpus)
-    if not names:
-        raise BotError("There is no endpoint that needs the GPU; `/model add` makes one.")
-    lease = svc.config.lease
-    await svc.slack.update_form(view_id, up_form(names, show_duration(lease.default), show_duration(lease.longest)))
+    async def fill() -> Body:
+        found = await all_endpoints(svc, await svc.repository.head())
+        names = tuple(endpoint.name for endpoint in found if endpoint.gpus)
+        if not names:
+            raise BotError("There is no endpoint that needs the GPU; `/model add` makes one.")
+        return up_form(names, show_duration(svc.config.lease.default), show_duration(svc.config.lease.longest))
+
+    await open_filled(svc, trigger_id, "Bring up a model", fill)
 
 
 async def _ask(svc: Services, wanted: Request, delivery: str) -> str:

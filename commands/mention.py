@@ -12,7 +12,8 @@ from bot.views import View, code, lines, section
 from bot.views.modals import SHORTCUT, modal, text_input, typed
 from commands import gpu, model
 from commands.answers import Respond, answered, whisperer
-from commands.guide import Topic, guide, names, unknown
+from commands.guide import guide, names, noun_of, unknown
+from commands.topics import COMMANDS
 from commands.words import Misunderstood
 
 Body = dict[str, Any]
@@ -24,8 +25,7 @@ def register(app: AsyncApp, svc: Services) -> None:
     @app.event("app_mention")
     async def mentioned(ack: AsyncAck, event: Body, body: Body) -> None:
         await ack()
-        thread = event.get("thread_ts") or event["ts"]
-        respond = _public(svc, Message(channel=event["channel"], ts=thread), body["event_id"])
+        respond = _there(svc, event["channel"], event.get("thread_ts") or event["ts"], body["event_id"])
         if event.get("user"):
             await answered(respond, tell(svc, event.get("text") or "", event["user"], body["event_id"]))
 
@@ -34,7 +34,7 @@ def register(app: AsyncApp, svc: Services) -> None:
         """A direct message is a command too; edits, other apps and what the bot wrote itself are not."""
         await ack()
         if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
-            respond = _direct(svc, event["channel"], body["event_id"])
+            respond = _there(svc, event["channel"], event.get("thread_ts"), body["event_id"])
             await answered(respond, tell(svc, event.get("text") or "", event["user"], body["event_id"]))
 
     @app.event("member_joined_channel")
@@ -66,17 +66,13 @@ async def tell(svc: Services, text: str, user: str, delivery: str) -> str | None
     words = _MENTION.sub(" ", text).strip().removeprefix("/")
     noun, _, rest = words.partition(" ")
     if noun.lower() not in ("gpu", "model"):
-        noun, rest = _noun_of(noun.lower()), words
+        greeted = noun.lower() in ("", "help", "hello", "hi")
+        noun, rest = "help" if greeted else noun_of(noun.lower()).removeprefix("/"), words
     command = {"text": rest, "user_id": user, "trigger_id": delivery}
     match noun.lower():
         case "help":
             examples = await names(svc)
-            return "\n".join(
-                (
-                    guide("/gpu", gpu.ABOUT, gpu.TOPICS, "", examples),
-                    guide("/model", model.ABOUT, model.TOPICS, "", examples),
-                )
-            )
+            return "\n".join(guide(command, "", examples) for command in COMMANDS)
         case "gpu":
             return await gpu.answer(svc, command)
         case "model":
@@ -87,38 +83,19 @@ async def tell(svc: Services, text: str, user: str, delivery: str) -> str | None
                 )
             return await model.answer(svc, command)
         case _:
-            raise unknown("", words.split(" ")[0], _EVERY)
-
-
-_EVERY: tuple[Topic, ...] = (*gpu.TOPICS, *(topic for topic in model.TOPICS if topic.verb != "help"))
-
-
-def _noun_of(verb: str) -> str:
-    """Which command a bare verb belongs to."""
-    if verb in ("", "help", "hello", "hi"):
-        return "help"
-    for noun, topics in (("gpu", gpu.TOPICS), ("model", model.TOPICS)):
-        if any(topic.verb == verb for topic in topics):
-            return noun
-    return ""
+            raise unknown("", words)
 
 
 async def _opened(svc: Services, trigger_id: str, form: Body) -> None:
     await svc.slack.open_form(trigger_id, form)
 
 
-def _public(svc: Services, place: Message, event_id: str) -> Respond:
-    """In the thread where the bot was asked, for all who read it there."""
+def _there(svc: Services, channel: str, thread_ts: str | None, event_id: str) -> Respond:
+    """Where the bot was asked, for all who read it there."""
+    thread = Message(channel=channel, ts=thread_ts) if thread_ts else None
 
     async def respond(*, text: str, **_: object) -> None:
-        await svc.slack.post(f"mention:{event_id}", place.channel, lines(text), thread=place)
-
-    return respond
-
-
-def _direct(svc: Services, channel: str, event_id: str) -> Respond:
-    async def respond(*, text: str, **_: object) -> None:
-        await svc.slack.post(f"mention:{event_id}", channel, lines(text))
+        await svc.slack.post(f"mention:{event_id}", channel, lines(text), thread=thread)
 
     return respond
 

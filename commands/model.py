@@ -15,74 +15,11 @@ from bot.services import Services
 from bot.views.endpoints import details, disagreements, listing
 from commands.answers import answered
 from commands.change import ask, open_form
-from commands.guide import Topic, guide, names, unknown
+from commands.guide import guide, names, unknown
 from commands.words import Misunderstood, Words, read
 from manifests import contract
 from manifests.fitting import fitted
 from manifests.tree import ManifestError, Tree
-
-_OPTIONS = (
-    "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
-    " `storage=20Gi`, `price-in=`, `price-out=`, `group=`, `arg=--flag=value` (repeatable). What is not said is derived"
-    " from the model on Hugging Face and shown before anything is opened. With `up` behind them the endpoint is brought up"
-    " after the roll-out, under the same approval, and down again when it has answered; with `up keep for 2h` it stays."
-)
-ABOUT = "what is served"
-TOPICS = (
-    Topic(
-        "list",
-        "",
-        "the endpoints: up or down, in sync, price, open pull request, last smoke test",
-        more="An endpoint is *drifted* when the cluster has something else than the main branch.",
-    ),
-    Topic("show", "NAME", "everything about one endpoint", example="{any}"),
-    Topic(
-        "add",
-        "NAME [HF_ID] [options]",
-        "a pull request with a new endpoint; without `HF_ID` a form asks",
-        example="coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ like={gpu}",
-        more=_OPTIONS,
-    ),
-    Topic(
-        "swap",
-        "NAME [HF_ID] [options]",
-        "a pull request that changes what an endpoint serves",
-        example="{gpu} Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=16384",
-        more=_OPTIONS,
-    ),
-    Topic(
-        "remove",
-        "NAME",
-        "a pull request that takes an endpoint out again",
-        example="{gpu}",
-        more="All that `add` put in goes: manifests, Application, LiteLLM's entry, catalog row. The volume with the weights"
-        " goes too. An endpoint that is up is brought down first. `portal=yes` takes it out of the key portal as well.",
-    ),
-    Topic(
-        "check",
-        "[NAME]",
-        "where the pieces of an endpoint, or of all, disagree on the main branch",
-        example="{any}",
-        more="Each disagreement with its file, its line and what to write instead.",
-    ),
-    Topic(
-        "smoke",
-        "NAME",
-        "smoke-test a running endpoint now",
-        example="{any}",
-        more="Directly and by its alias through the gateway; the result goes to the channel.",
-    ),
-    Topic(
-        "bench",
-        "NAME",
-        "measure how fast the model is under load; its holder or an approver asks",
-        example="{gpu}",
-        more="A Job in the cluster loads the model with made-up prompts, 1, 4 and 16 at a time unless `bench.concurrency` says"
-        " otherwise. The table and a picture come below the card, and a button puts them into a pull request. It needs"
-        " `bench.image`, and it ends with the lease.",
-    ),
-    Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
-)
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -102,10 +39,10 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
     said = read(command.get("text") or "")
     match said.verb:
         case "" | "help":
-            return guide("/model", ABOUT, TOPICS, " ".join(said.names), await names(svc))
+            return guide("/model", " ".join(said.names), await names(svc))
         case "list":
             commit = await svc.repository.head()
-            return listing(await endpoint_states(svc, commit), commit, svc.clock())
+            return listing(await endpoint_states(svc, commit), commit)
         case "show":
             return await _show(svc, _one(said))
         case "check":
@@ -123,12 +60,12 @@ async def answer(svc: Services, command: dict[str, Any]) -> str | None:
             await request(svc, _request(svc, Kind.MODEL_BENCH, said, command), command["trigger_id"])
             return None
         case _:
-            raise unknown("/model", said.verb, TOPICS)
+            raise unknown("/model", command["text"])
 
 
 def _one(said: Words) -> str:
     if len(said.names) != 1:
-        raise Misunderstood(f"Say which endpoint: `/model {said.verb} NAME`.")
+        raise Misunderstood(f"Say which endpoint: `/model {said.verb} NAME`; `/model list` has their names.")
     return said.names[0]
 
 
@@ -152,7 +89,7 @@ async def _show(svc: Services, name: str) -> str:
     with plain_refusals():
         findings = await asyncio.to_thread(contract.check, tree, svc.config.platform, name)
     state = next(each for each in states if each.endpoint.name == name)
-    return details(state, commit, findings, svc.clock())
+    return details(state, commit, findings)
 
 
 async def _check(svc: Services, name: str | None) -> str:

@@ -5,19 +5,15 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.domain import Kind, Request
-from bot.errors import BotError, Unavailable
 from bot.operations import keys
 from bot.operations.bench import keep_report
 from bot.services import Services
 from bot.views.bench import KEEP_REPORT
-from bot.views.modals import loading, stopped
 from bot.views.rollout import LET_IN, LET_IN_FORM, REVERT, keys_form
-from bot.views.text import escape
-from commands.answers import answered, whisperer
+from commands.answers import answered, open_filled, whisperer
 from commands.change import ask
 
 Body = dict[str, Any]
-_TITLE = "Let keys call it"
 
 
 def register(app: AsyncApp, svc: Services) -> None:
@@ -60,11 +56,8 @@ async def _revert(svc: Services, op_id: str, body: Body) -> str | None:
 
 
 async def _open(svc: Services, op_id: str, body: Body) -> None:
-    view_id = await svc.slack.open_form(body["trigger_id"], loading(_TITLE))
-    try:
+    async def fill() -> Body:
         alias, found = await keys.outsiders(svc, op_id, body["user"]["id"])
-        await svc.slack.update_form(view_id, keys_form(op_id, alias, found))
-    except BotError as error:
-        await svc.slack.update_form(view_id, stopped(_TITLE, f"❌ {error.message}"))
-    except Unavailable as error:
-        await svc.slack.update_form(view_id, stopped(_TITLE, f"❌ {escape(str(error))}. Try again in a moment."))
+        return keys_form(op_id, alias, found)
+
+    await open_filled(svc, body["trigger_id"], "Let keys call it", fill)

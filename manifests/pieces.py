@@ -5,6 +5,7 @@
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -286,10 +287,13 @@ def require(tree: Tree, layout: Layout, name: str) -> Pieces:
     pieces = locate(tree, layout, name) if name in there else None
     if pieces is not None:
         return pieces
-    known = ", ".join(each for each in there if locate(tree, layout, each)) or "none"
+    every = [each for each in there if locate(tree, layout, each)]
+    known = ", ".join(every) or "none"
     if name in there:
         raise ManifestError(
             f"{layout.home(name)} is outside the contract: no Deployment there names a model (--model or --model-id), "
             f"so it has to be changed by hand. Endpoints that can be changed: {known}."
         )
-    raise ManifestError(f"There is no endpoint {name!r} in {layout.serving_dir}. There are: {known}.")
+    near = get_close_matches(name.lower(), every, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {known}."
+    raise ManifestError(f"There is no endpoint {name!r} in {layout.serving_dir}. {hint}")

@@ -9,24 +9,25 @@ from markdown_it import MarkdownIt
 from sandbox.git import FileChange
 
 _STYLE = """
-:root { --ink: #1f2328; --faint: #59636e; --line: #d1d9e0; --wash: #f6f8fa; --add: #dafbe1; --del: #ffebe9; --hunk: #ddf4ff; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1f2328; --faint: #59636e; --line: #d1d9e0; --wash: #f6f8fa; --over: #eff2f5; --add: #dafbe1; --del: #ffebe9; --hunk: #ddf4ff; --link: #0969da; --good: #1a7f37; --bad: #cf222e; --wait: #9a6700; }
+@media (prefers-color-scheme: dark) { :root { --paper: #0d1117; --ink: #f0f6fc; --faint: #9198a1; --line: #3d444d; --wash: #151b23; --over: #262c36; --add: #12261e; --del: #301b1e; --hunk: #121d2f; --link: #4493f8; --good: #3fb950; --bad: #f85149; --wait: #d29922; } }
 * { box-sizing: border-box; }
-body { font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", Lato, Helvetica, Arial, sans-serif; color: var(--ink); max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+body { font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", Lato, Helvetica, Arial, sans-serif; color: var(--ink); background: var(--paper); max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.9rem; font-weight: 400; line-height: 1.25; margin: 0 0 .5rem; } h1 small { color: var(--faint); font-size: inherit; }
-h2 { font-size: 1.1rem; } a { color: #0969da; text-decoration: none; } a:hover { text-decoration: underline; }
+h2 { font-size: 1.1rem; } a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 code, pre { font: 12px/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; } code { background: #818b981f; border-radius: 6px; padding: .15em .4em; }
 .facts { color: var(--faint); padding-bottom: 1rem; border-bottom: 1px solid var(--line); } .facts b { color: var(--ink); }
-.state { color: #fff; background: #1f883d; border-radius: 2rem; padding: .35rem .8rem; margin-right: .5rem; font-weight: 500; } .state.merged { background: #8250df; } .state.closed { background: #cf222e; }
-.label { border: 1px solid #0969da55; background: #ddf4ff; color: #0969da; border-radius: 2rem; padding: 0 .5rem; font-size: 12px; font-weight: 500; }
+.state { color: #fff; background: #1a7f37; border-radius: 2rem; padding: .35rem .8rem; margin-right: .5rem; font-weight: 500; } .state.merged { background: #8250df; } .state.closed { background: #cf222e; }
+.label { border: 1px solid var(--link); background: var(--hunk); color: var(--link); border-radius: 2rem; padding: 0 .5rem; font-size: 12px; font-weight: 500; }
 .box { border: 1px solid var(--line); border-radius: 6px; margin: 1rem 0; overflow: hidden; } .box > header { background: var(--wash); border-bottom: 1px solid var(--line); padding: .5rem 1rem; color: var(--faint); } .box > header b { color: var(--ink); }
 .box > div, .box > p { padding: .3rem 1rem; } .markdown { overflow-x: auto; } .markdown h2 { border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 table { border-collapse: collapse; } td, th { border: 1px solid var(--line); padding: .3rem .8rem; text-align: left; } tr:nth-child(2n) td { background: var(--wash); } thead:not(:has(th:not(:empty))) { display: none; }
-form { display: inline; } button { font: inherit; font-weight: 500; padding: .3rem 1rem; margin: .3rem .4rem .3rem 0; border: 1px solid #1f232826; border-radius: 6px; background: var(--wash); cursor: pointer; } button:hover { background: #eff2f5; }
-button.primary { background: #1f883d; color: #fff; } button.danger { color: #cf222e; }
-.success { color: #1a7f37; } .failure { color: #cf222e; } .pending { color: #9a6700; }
+form { display: inline; } button { font: inherit; font-weight: 500; padding: .3rem 1rem; margin: .3rem .4rem .3rem 0; border: 1px solid var(--line); border-radius: 6px; background: var(--wash); color: var(--ink); cursor: pointer; } button:hover { background: var(--over); }
+button.primary { background: #1a7f37; color: #fff; } button.danger { color: var(--bad); }
+.success { color: var(--good); } .failure { color: var(--bad); } .pending { color: var(--wait); }
 .file table { width: 100%; font: 12px/1.6 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; } .file .diff { padding: 0; overflow-x: auto; } .file td { border: 0; padding: 0 .6rem; white-space: pre; background: none; } .file tr:nth-child(2n) td { background: none; }
 .file td.n { width: 1%; color: var(--faint); text-align: right; user-select: none; } .file tr.add td { background: var(--add); } .file tr.del td { background: var(--del); } .file tr.hunk td { background: var(--hunk); color: var(--faint); }
-.plus { color: #1a7f37; } .minus { color: #cf222e; } ol.files { columns: 2; padding-left: 1.2rem; } @media (max-width: 700px) { ol.files { columns: 1; } }
+.plus { color: var(--good); } .minus { color: var(--bad); } ol.files { columns: 2; padding-left: 1.2rem; } @media (max-width: 700px) { ol.files { columns: 1; } }
 """
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")

@@ -1,7 +1,6 @@
 """`stoker manifest`: the Slack app, with the scopes in use (`bot.scopes`) and no more."""
 
 import json
-from collections.abc import Mapping
 from io import StringIO
 from typing import Any
 
@@ -10,13 +9,7 @@ from ruamel.yaml import YAML
 from bot.errors import BotError
 from bot.scopes import EVENTS, scopes
 from bot.views.modals import SHORTCUT
-from commands import gpu, model
-from commands.guide import Topic
-
-COMMANDS: Mapping[str, tuple[str, tuple[Topic, ...]]] = {
-    "/gpu": (gpu.ABOUT, gpu.TOPICS),
-    "/model": (model.ABOUT, model.TOPICS),
-}
+from commands.topics import COMMANDS
 
 
 class NoPublicAddress(BotError):
@@ -54,13 +47,13 @@ def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]
             ],
             "slash_commands": [
                 {
-                    "command": command,
-                    "description": about,
-                    "usage_hint": " | ".join(f"{topic.verb} {topic.usage}".strip() for topic in topics),
+                    "command": name,
+                    "description": command.about,
+                    "usage_hint": " | ".join(f"{topic.verb} {topic.usage}".strip() for topic in command.topics),
                     "should_escape": False,
                     **({"url": url} if http else {}),
                 }
-                for command, (about, topics) in COMMANDS.items()
+                for name, command in COMMANDS.items()
             ],
         },
         "oauth_config": {"scopes": {"bot": list(scopes(private_channel=private_channel))}},

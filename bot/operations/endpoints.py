@@ -5,12 +5,16 @@ from difflib import get_close_matches
 
 from bot.clients.argocd import Application
 from bot.clients.workload import Workload
-from bot.errors import BotError
+from bot.domain import Lease
+from bot.errors import BotError, Unavailable
 from bot.services import Services
 from bot.views import code, escape
 from bot.views.endpoints import EndpointState, State
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.tree import ManifestError
+
+_NAMED = 12
+"""The most endpoints that a refusal names."""
 
 
 class UnknownModel(BotError):
@@ -35,19 +39,31 @@ async def known_endpoint(svc: Services, commit: str, model: str) -> ModelEndpoin
     names = [endpoint.name for endpoint in found]
     if model in names:
         return found[names.index(model)]
-    near = get_close_matches(model, names, n=1)
-    hint = f"Did you mean {code(near[0])}?" if near else f"There are: {', '.join(code(n) for n in names) or 'none'}."
-    raise UnknownModel(f"Unknown model {code(model)}. {hint}")
+    near = get_close_matches(model.lower(), names, n=1)
+    there_are = ", ".join(code(name) for name in names[:_NAMED]) or "none"
+    more = f" and {len(names) - _NAMED} more: `/model list`" if len(names) > _NAMED else ""
+    hint = f"Did you mean {code(near[0])}?" if near else f"There are: {there_are}{more}."
+    raise UnknownModel(f"Unknown model {code(model[:80])}. {hint}")
 
 
 async def endpoint_states(svc: Services, commit: str) -> tuple[EndpointState, ...]:
-    """Every endpoint joined with the cluster; one request for each kind of thing, however many endpoints there are."""
+    """Every endpoint joined with the cluster; one request for each kind of thing, however many endpoints there are.
+
+    Without Redis, the leases are those that the Deployments carry, and nothing is `remembered`.
+    """
     found = await all_endpoints(svc, commit)
     applications = {app.name: app for app in await svc.argocd.list()}
     workloads = await svc.cluster.workloads()
-    leases = {lease.model: lease for lease in await svc.leases.held()}
-    pulls = {op.request.model: op.plan.pull for op in await svc.store.open() if op.plan and op.plan.pull}
-    runs = await svc.store.smoke_runs()
+    try:
+        held = await svc.leases.held()
+        pulls = {op.request.model: op.plan.pull for op in await svc.store.open() if op.plan and op.plan.pull}
+        runs, remembered = await svc.store.smoke_runs(), True
+    except Unavailable as error:
+        if error.system != "Redis":
+            raise
+        marks = (Lease.of_mark(workload.lease, name) for name, workload in workloads.items() if workload.replicas)
+        held, pulls, runs, remembered = tuple(mark for mark in marks if mark), {}, {}, False
+    leases = {lease.model: lease for lease in held}
     return tuple(
         EndpointState(
             endpoint=endpoint,
@@ -57,6 +73,7 @@ async def endpoint_states(svc: Services, commit: str) -> tuple[EndpointState, ..
             lease=leases.get(endpoint.name),
             pull=pulls.get(endpoint.name),
             smoke=runs.get(endpoint.name),
+            remembered=remembered,
         )
         for endpoint in found
     )

@@ -4,21 +4,22 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import TypeVar
 
 import structlog
 
-from bot.domain import Lease, Pull, WeekPicture
+from bot.domain import Lease, WeekPicture
 from bot.errors import BotError, Unavailable
-from bot.operations.endpoints import all_endpoints
+from bot.operations.endpoints import endpoint_states
 from bot.operations.receipt import draining, running_total
 from bot.policy import People
 from bot.report import Day, daily, picture_of_days
 from bot.services import Services
 from bot.slack import SlackRefused
-from bot.views.home import EndpointRow, Overview, home, week_in_words, week_thread
+from bot.views.endpoints import EndpointState
+from bot.views.home import Overview, home, week_in_words, week_thread
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -162,7 +163,6 @@ async def overview(svc: Services) -> Overview:
         spent[lease.model] = round(usd, 1)
     week = daily(bills, now)
     drawn = await asked(svc.store.week_picture(), None)
-    pulls = {op.request.model: op.plan.pull for op in operations if op.plan and op.plan.pull}
     return Overview(
         leases=leases,
         active=active,
@@ -171,24 +171,14 @@ async def overview(svc: Services) -> Overview:
         known=held is not None and users is not None,
         drains=draining(bills, now),
         open=tuple(op for op in operations if op.message),
-        endpoints=await asked(_endpoints(svc, pulls), ()),
+        endpoints=await asked(_endpoints(svc), ()),
         week=week,
         picture=drawn.file if drawn and _drawn(drawn, week) else "",
         approvers=people.approvers,
+        workspace=await asked(svc.slack.address(), ""),
         silent=tuple(sorted(set(silent))),
     )
 
 
-async def _endpoints(svc: Services, pulls: Mapping[str, Pull]) -> tuple[EndpointRow, ...]:
-    found = await all_endpoints(svc, await svc.repository.head())
-    applications = {app.name: app for app in await svc.argocd.list()}
-
-    async def row(name: str, hf_id: str, application: str, gpus: int) -> EndpointRow:
-        workload = await svc.cluster.workload(name)
-        up, wanted = (workload.ready_replicas, workload.replicas) if workload else (0, 0)
-        state = "not deployed" if workload is None else "up" if up else "booting" if wanted else "down"
-        app = applications.get(application)
-        sync = app.sync if app else "no Application"
-        return EndpointRow(name=name, hf_id=hf_id, state=state, sync=sync, gpu=gpus > 0, pull=pulls.get(name))
-
-    return tuple(await asyncio.gather(*(row(e.name, e.hf_id, e.application, e.gpus) for e in found[:50])))
+async def _endpoints(svc: Services) -> tuple[EndpointState, ...]:
+    return await endpoint_states(svc, await svc.repository.head())

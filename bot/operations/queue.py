@@ -18,6 +18,7 @@ from bot.policy import approval_stands, may_cancel, may_keep
 from bot.services import Services
 from bot.store import Forgotten
 from bot.views import clock, code, lines, offered, please_release
+from bot.views.gpu import in_line
 
 log = structlog.get_logger(__name__)
 
@@ -237,13 +238,13 @@ async def _queued(svc: Services, op_id: str) -> Operation | None:
 
     def passed(op: Operation) -> Operation:
         if op.status is Status.WAITING:
-            outcome = f"<@{op.request.actor}> did not take the GPU in time, so it went to the next. Ask again."
+            outcome = f"<@{op.request.actor}> did not take the GPU in time, so the offer is over. Ask again."
             return op.moved(Status.EXPIRED, now, outcome=outcome)
         return op if op.status.final else op.model_copy(update={"waiting": None, "updated": now})
 
     after = await svc.store.update(op.id, passed, event="offer passed on")
     await svc.leases.leave(op_id)
-    await _offer_is_over(svc, op, "Nobody answered, so the GPU was offered to the next.")
+    await _offer_is_over(svc, op, "Nobody answered in time, so the offer is over.")
     if after != op:
         await (tell_end(svc, after) if after.status.final else show(svc, after, force=True))
     return None
@@ -321,10 +322,6 @@ async def describe(svc: Services) -> str:
             op = await svc.store.load(op_id)
         except Forgotten:
             continue
-        waiting = op.waiting or Waiting()
-        when = f", offered until {clock(waiting.offer)}" if waiting.offer else ""
-        if not when and waiting.free_at:
-            when = f", at about {clock(waiting.free_at)} at the latest"
         approved = ", approved" if approval_stands(op, svc.config, svc.clock()) else ""
-        said.append(f"{len(said) + 1}. <@{op.request.actor}> with {code(op.request.model)}{when}{approved}")
+        said.append(f"{len(said) + 1}. {in_line(op)}{approved}")
     return "\n".join(said) or "Nobody is waiting for the GPU."

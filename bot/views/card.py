@@ -104,7 +104,7 @@ def card(op: Operation, now: datetime) -> View:
     if op.outcome:
         blocks.append(section(cut(op.outcome, 2500)))
     if op.status is Status.WAITING and op.waiting:
-        blocks.append(section(_waiting(op.waiting)))
+        blocks.append(section(_waiting(op.waiting, op.request.actor)))
     if _is_blocked(op):
         blocks.append(section(f"⏸️ {op.blocked}"))
     blocks += _plan(op)
@@ -153,16 +153,17 @@ def _headline(op: Operation) -> str:
     return f"*{state}* · {asked}"
 
 
-def _waiting(waiting: Waiting) -> str:
+def _waiting(waiting: Waiting, actor: str) -> str:
     """Who has the GPU, since when, until when and for what; the place in the queue, and when its turn comes."""
     told = []
     if waiting.fence:
         since = f" since {clock(waiting.since)}" if waiting.since else ""
-        until = f", until {clock(waiting.until)}" if waiting.until else ", still booting"
+        until = f"until {clock(waiting.until)}" if waiting.until else "still booting"
         why = f" because {inline(waiting.reason, 300)}" if waiting.reason else ""
-        told.append(f"The GPU is taken: {code(waiting.model)} is held by {person(waiting.holder)}{since}{until}{why}.")
+        whose = f"{code(waiting.model)} is held by {person(waiting.holder)}{since}{why} ({until})"
+        told.append(f"The GPU is taken: {whose}.")
     if waiting.offer:
-        return f"*It is your turn*: the GPU is offered to this request until {clock(waiting.offer)}."
+        return f"{person(actor)}, *it is your turn*: the GPU is offered to this request until {clock(waiting.offer)}."
     free = f" Its turn comes at about {clock(waiting.free_at)} at the latest." if waiting.free_at else ""
     if waiting.ahead is None:
         told.append(
@@ -200,9 +201,9 @@ def _plan(op: Operation) -> Blocks:
 def _whose(kind: Kind, lease: Lease) -> str:
     """Whose lease the plan is about, and what becomes of it."""
     verb = {Kind.GPU_UP: "⚠️ *Displaces*", Kind.GPU_RELEASE: "⚠️ *Breaks the lease on*"}.get(kind, "*Prolongs*")
-    until = f" until {clock(lease.ends)}" if lease.ends else ", still booting"
+    until = f"until {clock(lease.ends)}" if lease.ends else "still booting"
     why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
-    return f"{verb} {code(lease.model)}, held by {person(lease.holder)}{until}{why}"
+    return f"{verb} {code(lease.model)}, held by {person(lease.holder)}{why} ({until})"
 
 
 def _pull(pull: Pull) -> str:
@@ -281,6 +282,11 @@ def _vote(vote: Vote) -> str:
     return f"{'👍 Approved' if vote.approve else '🚫 Denied'} by {person(vote.by)} at {clock(vote.at)}{why}"
 
 
+def buttons_of_asker(op: Operation) -> list[Block]:
+    """What who asked may press, of the buttons that the card has."""
+    return [each for each in _buttons(op) if each["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)]
+
+
 def _buttons(op: Operation) -> list[Block]:
     cancel = button("Cancel", CANCEL, op.id)
     if op.status is Status.WAITING and op.waiting:
@@ -344,10 +350,11 @@ def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
 
 
 def _no_return(op: Operation, op_id: str) -> str:
-    """Until when `Cancel` works."""
+    """Until when `Cancel` works, or what can be done while it waits."""
     match op.request.kind:
         case _ if op.status is Status.WAITING:
-            until = ""
+            queued = op.waiting and op.waiting.ahead is not None
+            until = "An approver can decide already; approved, it starts at its turn" if queued else ""
         case Kind.GPU_UP:
             until = "Cancel works while it boots; after that, `/gpu down`"
         case _ if _is_blocked(op):

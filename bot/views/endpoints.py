@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from bot.domain import Lease, Pull, SmokeOutcome
-from bot.durations import show_duration
-from bot.views.text import clock, code, inline, person
+from bot.views.text import clock, code, inline, moment, person
 from manifests.contract import Finding, ModelEndpoint
 
 State = Literal["up", "booting", "down", "not deployed"]
@@ -25,28 +23,37 @@ class EndpointState:
     sync: str
     drift: str
     lease: Lease | None
-    pull: Pull | None
-    smoke: SmokeOutcome | None
+    pull: Pull | None = None
+    smoke: SmokeOutcome | None = None
+    remembered: bool = True
+    """Whether Redis answered: without it nobody knows of pull requests and smoke tests."""
 
 
-def listing(states: Sequence[EndpointState], commit: str, now: datetime) -> str:
-    """One line and a half for each endpoint."""
+_FORGOTTEN = "⚠️ Redis does not answer, so open pull requests and smoke tests are not shown."
+
+
+def listing(states: Sequence[EndpointState], commit: str) -> str:
+    """Two lines for each endpoint."""
     if not states:
         return "There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one."
     rows = [f"*{len(states)} endpoint{'s' if len(states) > 1 else ''}* at {code(commit[:10])}"]
-    for each in states:
-        endpoint = each.endpoint
-        alias = "" if endpoint.alias == endpoint.name else f" as {code(endpoint.alias)}"
-        rows.append(f"{_ICON[each.state]} *{inline(endpoint.name, 80)}*{alias} — {inline(endpoint.hf_id, 120)}")
-        rows.append("     " + " · ".join(_about(each, now)))
-    return "\n".join(rows)
+    rows += [] if all(each.remembered for each in states) else [_FORGOTTEN]
+    return "\n".join([*rows, *map(in_two_lines, states)])
 
 
-def details(each: EndpointState, commit: str, findings: Sequence[Finding], now: datetime) -> str:
+def in_two_lines(each: EndpointState) -> str:
+    """What is served under which name, and how it is; moments and no durations, so that a clock alone changes nothing."""
+    endpoint = each.endpoint
+    alias = f" as {code(endpoint.alias)}" if endpoint.alias not in ("", endpoint.name) else ""
+    what = f"{_ICON[each.state]} *{inline(endpoint.name, 80)}*{alias} — {inline(endpoint.hf_id, 120)}"
+    return f"{what}\n     {' · '.join(_about(each))}"
+
+
+def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> str:
     """Everything about one endpoint."""
     endpoint = each.endpoint
     rows = [
-        ("State", " · ".join(_about(each, now))),
+        ("State", " · ".join(_about(each))),
         ("Model", f"{code(endpoint.hf_id)}, answers to {code(endpoint.served_name)}"),
         ("Alias for tenants", code(endpoint.alias) if endpoint.alias else "⚠️ none: LiteLLM does not know it"),
         ("Kind", f"{endpoint.kind}, group {inline(endpoint.group, 60) or 'none'}"),
@@ -61,6 +68,7 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding], now: 
         ),
     ]
     lines = [f"{_ICON[each.state]} *{inline(endpoint.name, 80)}* at {code(commit[:10])}"]
+    lines += [] if each.remembered else [_FORGOTTEN]
     return "\n".join([*lines, *(f"*{label}*: {text}" for label, text in rows if text)])
 
 
@@ -83,8 +91,8 @@ def disagreements(
     return "\n".join(rows)
 
 
-def _about(each: EndpointState, now: datetime) -> list[str]:
-    words = [each.state, each.sync]
+def _about(each: EndpointState) -> list[str]:
+    words = [each.state, "GPU" if each.endpoint.gpus else "CPU", inline(each.sync, 40)]
     if each.drift:
         words.append(f"⚠️ drifted: {inline(each.drift, 120)}")
     words.append(_price(each.endpoint))
@@ -92,7 +100,7 @@ def _about(each: EndpointState, now: datetime) -> list[str]:
         words.append(f"held by {person(each.lease.holder)} since {clock(each.lease.claimed)}")
     if each.pull:
         words.append(f"<{each.pull.url}|pull request #{each.pull.number}>")
-    words.append(_smoke(each.smoke, now))
+    words.append(_smoke(each.smoke) if each.remembered else "")
     return [word for word in words if word]
 
 
@@ -112,10 +120,9 @@ def _per_million(price: str) -> str:
         return f"⚠️ {inline(price, 20)} is no number"
 
 
-def _smoke(run: SmokeOutcome | None, now: datetime) -> str:
+def _smoke(run: SmokeOutcome | None) -> str:
     if run is None:
         return "never smoke-tested"
-    ago = show_duration(now - run.at)
     if run.failed:
-        return f"❌ smoke test failed {ago} ago ({inline(', '.join(run.failed), 100)})"
-    return f"smoke test passed {ago} ago"
+        return f"❌ smoke tests failed {moment(run.at)} ({inline(', '.join(run.failed), 100)})"
+    return f"smoke tests passed {moment(run.at)}"

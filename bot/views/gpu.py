@@ -23,6 +23,16 @@ def free(drains: datetime | None, now: datetime) -> str:
     return "The GPU is free. Nothing is running, nothing is billed."
 
 
+def in_line(op: Operation) -> str:
+    """One who waits for the GPU: with which model, and when the turn comes."""
+    waiting, when = op.waiting, ""
+    if waiting and waiting.offer:
+        when = f", offered until {clock(waiting.offer)}"
+    elif waiting and waiting.free_at:
+        when = f", at about {clock(waiting.free_at)} at the latest"
+    return f"{person(op.request.actor)} with {code(op.request.model)}{when}"
+
+
 def offered(op: Operation, approved: bool) -> View:
     """The personal offer of the free GPU to who is next."""
     until = f" until {clock(op.waiting.offer)}" if op.waiting and op.waiting.offer else ""

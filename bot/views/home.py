@@ -6,7 +6,7 @@ It shows moments and not durations, so that it changes only when something happe
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bot.domain import Lease, Operation, Pull, Status
+from bot.domain import Kind, Lease, Operation, Status
 from bot.durations import show_duration
 from bot.report import Day
 from bot.views.blocks import (
@@ -23,8 +23,9 @@ from bot.views.blocks import (
     image,
     section,
 )
-from bot.views.card import APPROVE, CANCEL, DENY, ROLL_OUT, title
-from bot.views.gpu import free
+from bot.views.card import APPROVE, DENY, ROLL_OUT, buttons_of_asker, title
+from bot.views.endpoints import EndpointState, in_two_lines
+from bot.views.gpu import free, in_line
 from bot.views.modals import choice, modal, text_input
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, money, person
@@ -33,20 +34,7 @@ HOME_UP, HOME_ADD, HOME_EXTEND, UP_FORM = "home_up", "home_add", "home_extend", 
 """The buttons of Home that open a form, and the form of the first."""
 
 _MANY, _BAR = 25, 12
-"""The most operations or endpoints in one list; the length of the longest bar."""
-
-
-@dataclass(frozen=True)
-class EndpointRow:
-    """An endpoint in the repo, joined with the cluster."""
-
-    name: str
-    hf_id: str
-    state: str
-    """up, booting, down, or not deployed."""
-    sync: str
-    gpu: bool
-    pull: Pull | None = None
+"""The most endpoints in the list; the length of the longest bar."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +52,13 @@ class Overview:
     drains: datetime | None = None
     """Until about when a node without a model still bills."""
     open: tuple[Operation, ...] = ()
-    endpoints: tuple[EndpointRow, ...] = ()
+    endpoints: tuple[EndpointState, ...] = ()
     week: tuple[Day, ...] = ()
     picture: str = ""
     """Slack's id of a picture of just this week; empty when there is none."""
     approvers: frozenset[str] = frozenset()
+    workspace: str = ""
+    """The address that links to messages begin with."""
     silent: tuple[str, ...] = ()
 
 
@@ -77,9 +67,9 @@ def home(overview: Overview, user: str, now: datetime) -> Block:
     blocks: Blocks = [header("The GPU"), *_gpu(overview, user, now)]
     blocks += [context(*(f"⚠️ {inline(each, 300)}" for each in overview.silent[:5]))] if overview.silent else []
     if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
-        blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting)]
+        blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.workspace)]
     if mine := [op for op in overview.open if op.request.actor == user]:
-        blocks += [divider(), header("Asked by you"), *_mine(mine)]
+        blocks += [divider(), header("Asked by you"), *_mine(mine, overview.workspace)]
     blocks += [divider(), header("Endpoints"), *_endpoints(overview.endpoints)]
     if overview.week:
         blocks += [divider(), header("The last week"), *_week(overview.week, overview.picture)]
@@ -89,11 +79,11 @@ def home(overview: Overview, user: str, now: datetime) -> Block:
 def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     blocks: Blocks = []
     for lease in overview.leases:
+        why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
         lines = [
             f"🔥 *{inline(lease.model, 100)}* {'is up' if lease.ready else 'is booting'}, held by {person(lease.holder)}"
-            f" since {clock(lease.claimed)}"
+            f" since {clock(lease.claimed)}{why}"
         ]
-        lines += [f"because {inline(lease.reason, 300)}"] if lease.reason else []
         used = overview.active.get(lease.model)
         told = [f"last used at {clock(used)}"] if used and lease.ready else []
         told += [f"about {money(overview.spent[lease.model])} so far"] if lease.model in overview.spent else []
@@ -111,26 +101,35 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         blocks.append(
             section(free(overview.drains, now) if overview.known else "Whether the GPU is free cannot be seen now.")
         )
-    queue = [op for op in overview.open if op.request.hold and op.status is Status.AWAITING]
-    if queue:
-        rows = [
-            f"{n}. {inline(title(op), 150)}, asked by {person(op.request.actor)}" for n, op in enumerate(queue[:10], 1)
-        ]
-        blocks.append(context("Asked for: " + " · ".join(rows)))
+    ups = [op for op in overview.open if op.request.kind is Kind.GPU_UP]
+    if asked := [op for op in ups if op.status is Status.AWAITING]:
+        each = [f"{code(op.request.model)} by {person(op.request.actor)}" for op in asked[:10]]
+        blocks.append(context(f"Asked for, and not approved yet: {', '.join(each)}"))
+    queued = [
+        (op.waiting.ahead, op)
+        for op in ups
+        if op.status is Status.WAITING and op.waiting and op.waiting.ahead is not None
+    ]
+    if queued:
+        line = [in_line(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
+        blocks.append(section("\n".join(["*The queue*", *(f"{n}. {each}" for n, each in enumerate(line, 1))])))
     blocks.append(actions(button("Bring up …", HOME_UP, "up", "primary"), button("Add a model …", HOME_ADD, "add")))
     return blocks
 
 
 def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
-    return op.status is Status.AWAITING and user in approvers and op.request.actor != user
+    decided = any(vote.by == user for vote in op.votes)
+    return op.status is Status.AWAITING and user in approvers and op.request.actor != user and not decided
 
 
-def _decisions(operations: list[Operation]) -> Blocks:
+def _decisions(operations: list[Operation], workspace: str) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         why = f" because {inline(op.request.reason, 200)}" if op.request.reason else ""
         costs = f" · about {money(op.plan.estimate_usd)}" if op.plan and op.plan.estimate_usd else ""
-        blocks.append(section(f"*{inline(title(op), 200)}*, asked by {person(op.request.actor)}{why}{costs}{_see(op)}"))
+        blocks.append(
+            section(f"*{inline(title(op), 200)}*, asked by {person(op.request.actor)}{why}{costs}{_see(op, workspace)}")
+        )
         pull = op.plan.pull if op.plan else None
         merge = bool(pull and not pull.merge_commit)
         ready = pull is None or not merge or (pull.checks in ("success", "none") and pull.mergeable is not False)
@@ -143,37 +142,30 @@ def _decisions(operations: list[Operation]) -> Blocks:
     return blocks
 
 
-def _mine(operations: list[Operation]) -> Blocks:
+def _mine(operations: list[Operation], workspace: str) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         phase = op.phases[-1] if op.phases and op.phases[-1].ended is None else None
         doing = f", {inline(phase.name, 60)} since {clock(phase.began)}" if phase else ""
-        text = f"*{inline(title(op), 200)}* — {op.status}{doing}{_see(op)}"
-        blocks.append(section(text, button("Cancel", CANCEL, op.id) if op.status is Status.AWAITING else None))
+        blocks.append(section(f"*{inline(title(op), 200)}* — {op.status}{doing}{_see(op, workspace)}"))
+        if buttons := buttons_of_asker(op):
+            blocks.append(actions(*buttons))
     return blocks
 
 
-def _see(op: Operation) -> str:
-    if op.message is None:
+def _see(op: Operation, workspace: str) -> str:
+    if op.message is None or not workspace:
         return ""
-    return f" · <https://slack.com/archives/{op.message.channel}/p{op.message.ts.replace('.', '')}|see its message>"
+    return f" · <{workspace}archives/{op.message.channel}/p{op.message.ts.replace('.', '')}|see its message>"
 
 
-_STATES = {"up": "🟢", "booting": "🟡", "down": "⚪", "not deployed": "▫️"}
-
-
-def _endpoints(rows: tuple[EndpointRow, ...]) -> Blocks:
-    if not rows:
+def _endpoints(states: tuple[EndpointState, ...]) -> Blocks:
+    if not states:
         return [section("There is none yet.")]
-    lines = []
-    for row in rows[:_MANY]:
-        pull = f" · <{row.pull.url}|pull request #{row.pull.number}>" if row.pull else ""
-        kind = "GPU" if row.gpu else "CPU"
-        told = f"{inline(row.hf_id, 120)} · {kind} · {inline(row.sync, 40)}{pull}"
-        lines.append(f"{_STATES.get(row.state, '▫️')} *{inline(row.name, 63)}* {row.state} — {told}")
-    if len(rows) > _MANY:
-        lines.append(f"… and {len(rows) - _MANY} more: `/model list`")
-    return [section("\n".join(lines[i : i + 8])) for i in range(0, len(lines), 8)]
+    rows = [in_two_lines(each) for each in states[:_MANY]]
+    if len(states) > _MANY:
+        rows.append(f"… and {len(states) - _MANY} more: `/model list`")
+    return [section("\n".join(rows[i : i + 5])) for i in range(0, len(rows), 5)]
 
 
 def _week(days: tuple[Day, ...], picture: str) -> Blocks:

@@ -37,6 +37,9 @@ BECAUSE_FORM, CHANGE_FORM, ADVANCED_FORM, EXTEND_FORM = "because", "model_change
 SHORTCUT = "tell_stoker"
 """The shortcut of a message, and the form that it opens: a slash command cannot be used in a thread."""
 
+_PROBLEM = "problem"
+"""The block that says why there is nothing to open."""
+
 ADVANCED, TYPED = "advanced", "typed"
 """The button for the rarer options; the beginning of the action id of every field that is looked at as one types."""
 
@@ -105,8 +108,12 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
 
 
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
-    """A select of names; what does not fit into an option is left out, and without any option one types."""
-    options = [option(value, value) for value in values if 0 < len(value) <= BUTTON][:CHOICES]
+    """A select of names; what does not fit into an option is left out, and without any option one types.
+
+    Of more than a hundred the first are offered, and the chosen one in any case.
+    """
+    offered = dict.fromkeys((*((chosen,) if chosen in values else ()), *values) if len(values) > CHOICES else values)
+    options = [option(value, value) for value in offered if 0 < len(value) <= BUTTON][:CHOICES]
     if not options:
         return text_input(block, label, hint=hint, initial=chosen, live=True)
     element: Block = {"type": "static_select", "action_id": f"{TYPED}:{block}", "options": options}
@@ -250,7 +257,7 @@ def _model_field(hf_id: str) -> Block:
 def _outlook(form: ChangeForm) -> Blocks:
     """What the pull request would be, as far as is known by now."""
     if form.problem:
-        return [section(f"❌ {inline(form.problem, 1500)}")]
+        return [section(f"❌ {inline(form.problem, 1500)}") | {"block_id": _PROBLEM}]
     if not form.summary:
         return [context("Choose a model: what follows from it is shown here before anything is opened.")]
     blocks = [
@@ -269,6 +276,12 @@ def _outlook(form: ChangeForm) -> Blocks:
     changed = [f"{code(path)} +{plus} −{minus}" for path, plus, minus in form.files[:20]]
     blocks.append(section("\n".join([f"*The pull request*: {len(form.files)} files", *changed])))
     return blocks
+
+
+def shows_problem(view: Block, problem: str) -> bool:
+    """Whether a form that was handed in says this problem already."""
+    shown = "".join(block["text"]["text"] for block in view["blocks"] if block.get("block_id") == _PROBLEM)
+    return bool(shown) and shown == section(f"❌ {inline(problem, 1500)}")["text"]["text"]
 
 
 def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: str) -> Block:

@@ -12,10 +12,11 @@ BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
 
 
 def busy_line(lease: Lease, now: datetime) -> str:
+    """Who holds the GPU: with which model, since when, why, for how long so far, until when."""
     why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
-    until = f", until {clock(lease.ends)}" if lease.ends else ", still booting"
-    since = f"{clock(lease.claimed)} ({show_duration(now - lease.claimed)})"
-    return f"{code(lease.model)} is held by {person(lease.holder)} since {since}{until}{why}"
+    until = f"until {clock(lease.ends)}" if lease.ends else "still booting"
+    spell = f"{show_duration(now - lease.claimed)} so far, {until}"
+    return f"{code(lease.model)} is held by {person(lease.holder)} since {clock(lease.claimed)}{why} ({spell})"
 
 
 def reminder(lease: Lease, idle: str, cost_usd: float, *, down_in: str, down_at: str, last: bool, keep: str) -> View:

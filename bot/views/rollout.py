@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bot.domain import Pull
-from bot.views.blocks import View, actions, button, section
+from bot.views.blocks import Block, View, actions, button, option, plain_text, section
+from bot.views.modals import CHOICES, modal
 from bot.views.text import code, inline
 
 REVERT, LET_IN, LET_IN_FORM = "revert", "let_in", "let_in"
-_NAMED, _CHOICES = 10, 100
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -43,34 +43,17 @@ def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
     )
 
 
-def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> dict[str, Any]:
+def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> Block:
     """Which of them may call the alias."""
-    options = [
-        {"text": {"type": "plain_text", "text": _plain(key)}, "value": key.hash} for key in keys[:_CHOICES] if key.hash
-    ]
-    return {
-        "type": "modal",
-        "callback_id": LET_IN_FORM,
-        "private_metadata": op_id,
-        "title": {"type": "plain_text", "text": "Let keys call it"},
-        "submit": {"type": "plain_text", "text": "Let them"},
-        "close": {"type": "plain_text", "text": "Cancel"},
-        "blocks": [
-            section(f"Who may call {code(alias)} from now on? Budgets and everything else of a key stay as they are."),
-            {
-                "type": "input",
-                "block_id": "keys",
-                "label": {"type": "plain_text", "text": "Virtual keys"},
-                "element": {"type": "multi_static_select", "action_id": "value", "options": options},
-            },
-        ],
-    }
+    options = [option(f"{key.name} ({key.owner})" if key.owner else key.name, key.hash) for key in keys if key.hash]
+    asked = f"Who may call {code(alias)} from now on? Budgets and everything else of a key stay as they are."
+    if len(options) > CHOICES:
+        asked += f" The first {CHOICES} of {len(options)} keys are offered; come back for the rest."
+    element = {"type": "multi_static_select", "action_id": "value", "options": options[:CHOICES]}
+    chosen = {"type": "input", "block_id": "keys", "label": plain_text("Virtual keys", 75), "element": element}
+    return modal(LET_IN_FORM, "Let keys call it", [section(asked), chosen], submit="Let them", metadata=op_id)
 
 
 def _shown(key: Tenant) -> str:
     owner = f" ({inline(key.owner, 40)})" if key.owner else ""
     return f"*{inline(key.name, 60)}*{owner}"
-
-
-def _plain(key: Tenant) -> str:
-    return f"{key.name} ({key.owner})"[:75] if key.owner else key.name[:75]

@@ -18,6 +18,9 @@ expect "In the queue, next" within 30s
 expect "at the latest"
 @dev /gpu queue
 expect "1. @lead with coder-fim"
+@dev opens home
+expect "The queue" within 30s
+expect "1. @lead with coder-fim"
 
 @admin clicks "Approve"                      # an approval given while it waits stays valid
 expect "Approved by @admin" within 30s

@@ -9,6 +9,9 @@ expect "Redis" within 15s
 @dev /gpu status
 expect "Redis does not answer: nothing can be brought up until it does" within 15s
 expect "Nothing uses the GPU"
+@dev /model list                             # what git and the cluster know
+expect "Redis does not answer, so open pull requests" within 15s
+expect "coder-chat"
 @lead clicks "Approve"
 expect not "syncing" within 2s
 redis starts

@@ -185,7 +185,8 @@ async def survive(visit: Visit) -> None:
 
 
 async def phone(visit: Visit) -> None:
-    """The same on a phone."""
+    """The same on a phone, at night."""
+    await visit.page.emulate_media(color_scheme="dark")
     await visit.page.set_viewport_size({"width": 390, "height": 780})
     await visit.channel.evaluate("node => node.scrollTo(0, node.scrollHeight)")
     await visit.picture("16-phone")

@@ -1,5 +1,5 @@
 // The page of the workspace: one snapshot after another comes in, what its user does goes out.
-import { blocks, el } from "/page/blocks.js";
+import { blocks, el, held } from "/page/blocks.js";
 import { avatar, drawMessages, forget, scrollToEnd } from "/page/messages.js";
 import { drawModal, forgetModal } from "/page/modal.js";
 import { drawPanel } from "/page/panel.js";
@@ -10,20 +10,20 @@ const typed = { lines: [], at: 0 };
 let stream;
 
 const TRY = [
-  ["@dev", "/gpu up coder-chat for 2h because demo", "then be @lead, and approve"],
-  ["", "/gpu status", "or leave it idle for a while, and see"],
-  ["", "/gpu down", "the receipt"],
-  ["@dev", "/model add coder-mini", "a form, a pull request, an approval"],
-  ["", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ", "what an endpoint serves"],
+  ["/gpu up coder-chat for 2h because demo", "as @dev; then switch to @lead and approve"],
+  ["/gpu status", "who has the GPU, and what it costs so far"],
+  ["/gpu down", "ends it, with a receipt; or leave it idle, and see"],
+  ["/model add coder-mini", "a form, a pull request, an approval"],
+  ["/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ", "what an endpoint serves"],
 ];
 
 /** What stands at the beginning of the channel: what this is, and what to try. */
 const intro = el("section", { className: "intro" },
   el("h3", {}, "# gpu-ops"),
   el("p", {}, "The beginning of a channel of a team that shares one GPU. Nothing here is real but the bot: the cluster, GitHub and Slack run on this machine, on a fast clock. Choose on the left who you are; on the right is what happens behind the channel."),
-  el("ol", {}, TRY.map(([who, line, then]) => el("li", {},
-    el("button", { type: "button", onclick: () => { $("line").value = line; $("line").focus(); } }, line),
-    el("small", {}, [who && `as ${who}`, then].filter(Boolean).join(": "))))));
+  el("ol", {}, TRY.map(([line, then]) => el("li", {},
+    el("button", { type: "button", onclick: () => { $("line").value = line; $("line").focus(); } }, line), el("small", {}, then)))),
+  el("p", {}, "Stoker’s Home is on the left, under Apps. When all goes well, break something on the right."));
 
 // ── the stream ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -74,10 +74,10 @@ function drawHome() {
   const signature = JSON.stringify([page.me, view]);
   if ($("home").dataset.signature === signature) return;
   $("home").dataset.signature = signature;
-  const focused = document.activeElement?.closest("#home") && document.activeElement.dataset.key;
+  const restore = held($("home"));
   const shown = view ? blocks(view.blocks, surface({ holder: view.id }, view.values)) : [el("p", { className: "hint" }, "The app has published nothing here yet.")];
   $("home").replaceChildren(...shown);
-  if (focused) [...$("home").querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus({ preventScroll: true });
+  restore($("home"));
 }
 
 // ── places, threads, unread ─────────────────────────────────────────────────────────────────────────────────────────
@@ -129,6 +129,19 @@ function markUnread() {
   for (const tab of document.querySelectorAll("#tabs button")) tab.setAttribute("aria-selected", String(tab.dataset.place === page.place));
   document.title = `${waiting ? `(${waiting}) ` : ""}${page.snap.channel.name} · Stoker’s sandbox`;
 }
+
+/** A message's own address leads to the message, as in Slack. */
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[href]");
+  const found = link?.origin === location.origin && link.pathname.match(/^\/archives\/(\w+)\/p(\d+)(\d{6})$/);
+  if (!found) return;
+  event.preventDefault();
+  const [, channel, seconds, rest] = found;
+  go(channel === page.snap.channel.id ? "channel" : "direct");
+  const message = $(`log-${channel}-${seconds}.${rest}`);
+  message?.scrollIntoView({ block: "center" });
+  message?.classList.add("found");
+});
 
 document.querySelectorAll(".place, #tabs button").forEach((button) => button.addEventListener("click", () => go(button.dataset.place)));
 $("close-thread").addEventListener("click", closeThread);

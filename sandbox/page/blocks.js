@@ -108,7 +108,21 @@ function ago(when) {
  * changed(block, element, state), note(block, element, state)}; what is noted is told with the next thing that is.
  */
 export function blocks(list, surface) {
-  return list.map((block) => el("div", { className: `block ${block.type}` }, RENDER[block.type]?.(block, surface) ?? unknown(block)));
+  const seen = new Map();
+  const key = (part) => { seen.set(part.action_id, (seen.get(part.action_id) ?? 0) + 1); return `${part.action_id}-${seen.get(part.action_id)}`; };
+  const drawn = { ...surface, key };
+  return list.map((block) => el("div", { className: `block ${block.type}` }, RENDER[block.type]?.(block, drawn) ?? unknown(block)));
+}
+
+/** Who draws a place anew calls this with the old nodes before, and the outcome with the new: menus stay open, the focus where it was. */
+export function held(old) {
+  const opened = [...old.querySelectorAll("details[open] > summary[data-key]")].map((summary) => summary.dataset.key);
+  const focused = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  return (fresh) => {
+    const keyed = [...fresh.querySelectorAll("[data-key]")];
+    for (const node of keyed) if (opened.includes(node.dataset.key) && node.matches("summary")) node.parentElement.open = true;
+    if (focused) keyed.find((node) => node.dataset.key === focused)?.focus({ preventScroll: true });
+  };
 }
 
 export const textObject = (text, people) => (text?.type === "mrkdwn" ? mrkdwn(text.text, people) : [plain(text?.text ?? "")]);
@@ -171,7 +185,7 @@ function rich(part, people) {
 
 function element(block, part, surface) {
   if (part.type === "image") return picture(part);
-  const key = `${block.block_id}/${part.action_id}`;
+  const key = surface.key(part); // and not Slack's block_id, which is another one after each update
   const state = surface.values?.[block.block_id]?.[part.action_id] ?? {};
   const set = (value) => surface.changed(block, part, { type: part.type, ...value });
   const placeholder = part.placeholder?.text ?? "";
@@ -182,7 +196,7 @@ function element(block, part, surface) {
     case "overflow":
       return el("details", { className: "overflow" }, el("summary", { "aria-label": "More", "data-key": key }, "⋯"),
         el("div", { role: "menu" }, part.options.map((option) => el("button", {
-          type: "button", role: "menuitem",
+          type: "button", role: "menuitem", "data-key": `${key} ${option.value}`,
           onclick: (event) => { event.target.closest("details").open = false; surface.act(block, part, { option: option.value }); },
         }, plain(option.text.text)))));
     case "plain_text_input": case "number_input": case "email_text_input": case "url_text_input":

@@ -1,5 +1,5 @@
 // A conversation as a list of messages: what has not changed is not drawn again, and what was focused stays focused.
-import { blocks, el, mrkdwn } from "/page/blocks.js";
+import { blocks, el, held, mrkdwn } from "/page/blocks.js";
 import { isReply, page, post } from "/page/state.js";
 import { surface } from "/page/surface.js";
 
@@ -10,7 +10,6 @@ export const forget = () => nodes.clear();
 
 export function drawMessages(log, messages, { threaded = false, openThread, intro = null } = {}) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
-  const focused = document.activeElement?.closest("article")?.id + " " + document.activeElement?.dataset?.key;
   const wanted = intro ? [intro] : [];
   let before = null;
   for (const message of messages) {
@@ -24,10 +23,6 @@ export function drawMessages(log, messages, { threaded = false, openThread, intr
   }
   wanted.forEach((node, index) => { if (log.children[index] !== node) log.insertBefore(node, log.children[index] ?? null); });
   while (log.children.length > wanted.length) log.lastElementChild.remove();
-  if (!log.contains(document.activeElement)) {
-    const again = [...log.querySelectorAll("[data-key]")].find((node) => `${node.closest("article").id} ${node.dataset.key}` === focused);
-    again?.focus({ preventScroll: true });
-  }
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
@@ -51,7 +46,11 @@ function messageNode(message, compact, threaded, openThread) {
   const known = nodes.get(key);
   if (known?.signature === signature) return known.node;
   const node = drawMessage(key, message, { replies, compact, threaded, openThread });
-  if (known) known.node.replaceWith(node);
+  if (known) {
+    const restore = held(known.node);
+    known.node.replaceWith(node);
+    restore(node);
+  }
   nodes.set(key, { signature, node });
   return node;
 }
@@ -114,6 +113,12 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   const menu = event.key === "Escape" ? event.target.closest?.("details[open]") : null;
   if (menu) { menu.open = false; menu.querySelector("summary").focus(); event.stopPropagation(); }
+}, true);
+
+/** A picture that comes after its message must not push the end of the conversation out of sight. */
+document.addEventListener("load", (event) => {
+  const log = event.target.closest?.("[role=log]");
+  if (log && log.scrollHeight - log.scrollTop - log.clientHeight < 120 + event.target.offsetHeight) scrollToEnd(log);
 }, true);
 
 export const scrollToEnd = (log) => { log.scrollTop = log.scrollHeight; };

@@ -8,7 +8,8 @@ const EVERY = 1000;
 export async function drawPanel() {
   try {
     const text = await (await fetch("/cluster.json")).text();
-    if ($("cluster").dataset.shown !== text) {
+    const choosing = document.activeElement?.matches("#cluster select"); // drawn anew, an open list would close
+    if ($("cluster").dataset.shown !== text && !choosing) {
       $("cluster").dataset.shown = text;
       draw(JSON.parse(text));
     }
@@ -35,8 +36,9 @@ function sections({ node, node_state: state, holder, price, billed_seconds: bill
       el("p", { className: "money" }, `$${cost.toFixed(2)}`, el("small", {}, ` billed for ${minutes(billed)} at $${price.toFixed(2)}/h`)),
       el("p", {}, holder ? el("small", {}, "held by ", el("code", {}, holder)) : el("small", {}, "no pod on the GPU"))),
     speed === undefined ? null : el("label", { className: "clock" }, "Clock ",
-      el("select", { "data-key": "speed", "aria-label": "Speed of the platform's clock", onchange: (event) => post("/speed", event.target.value) },
+      el("select", { "data-key": "speed", "aria-label": "Speed of the platform's clock", onchange: (event) => { post("/speed", event.target.value); event.target.blur(); } },
         [...new Set([...SPEEDS, speed])].sort((a, b) => a - b).map((each) => el("option", { value: each, selected: each === speed }, each === 1 ? "as in life" : `${each}× faster`)))),
+    speed === undefined ? null : el("p", { className: "hint" }, "Stoker counts real seconds: its times and receipts are that much smaller."),
     el("h3", {}, "GPU models"),
     models.length ? el("ul", { className: "models" }, models.map(({ name, replicas }) => el("li", {},
       el("code", {}, name), el("small", {}, pods.filter((pod) => pod.name.startsWith(`${name}-`)).map((pod) => pod.phase).join(", ") || "no pod"),

@@ -7,11 +7,30 @@ from typing import Any
 
 from slack_sdk.models.blocks import Block
 
-from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote, Waiting
+from bot.domain import (
+    Check,
+    Kind,
+    Lease,
+    Message,
+    Note,
+    Operation,
+    Phase,
+    Plan,
+    Pull,
+    Request,
+    SmokeOutcome,
+    Status,
+    Vote,
+    Waiting,
+)
 from bot.report import Day
 from bot.views import View, because_form, blind, card, escape, keep_form, lines, offered, reminder, thread, unmanaged
-from bot.views.home import EndpointRow, Overview, home, up_form, week_thread
+from bot.views.endpoints import EndpointState, details, disagreements, listing
+from bot.views.home import Overview, home, up_form, week_thread
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
+from bot.views.rollout import Tenant, keys_form, keys_offer
+from manifests.contract import ModelEndpoint
+from manifests.rules.finding import RULES, Finding
 from sandbox.slack import blocks as kit
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -75,6 +94,20 @@ def a_change(text: str, many: int) -> ChangeForm:
     )
 
 
+def an_endpoint(text: str) -> EndpointState:
+    served = ModelEndpoint(
+        name=text, kind="gpu-chat", hf_id=text, served_name=text, alias=text, gpus=1, price_in=text, price_out=text,
+        quantization=text, pvc_name=text, pvc_size=text, group=text,
+    )  # fmt: skip
+    smoke = SmokeOutcome(at=NOW, commit="a" * 40, failed=(text,))
+    pull = Pull(number=7, url="https://example.com/7", branch="b", head="b" * 40)
+    return EndpointState(served, "up", text, text, a_lease(text), pull, smoke)
+
+
+def a_finding(text: str) -> Finding:
+    return Finding(rule=next(iter(RULES)), path=text, line=1, message=text, fix=text)
+
+
 def an_overview(text: str, many: int) -> Overview:
     return Overview(
         leases=(a_lease(text),),
@@ -82,7 +115,8 @@ def an_overview(text: str, many: int) -> Overview:
         spent={text: 1.5},
         strangers=(text,) * many,
         open=tuple(an_operation(status, text=text) for status in Status for _ in range(many // 10 + 1)),
-        endpoints=(EndpointRow(name=text, hf_id=text, state="up", sync=text, gpu=True),) * many,
+        endpoints=(an_endpoint(text),) * many,
+        workspace="https://slack.com/",
         picture="F0123456789" if many % 2 else "",
         week=tuple(Day(date(2026, 11, 17 + n), 5.5, 5.0, 1.5, 4.675) for n in range(7)),
         approvers=frozenset({"U2"}),
@@ -93,6 +127,7 @@ def an_overview(text: str, many: int) -> Overview:
 def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list[View]:
     """Every message, saying this; of the cards those in these statuses and kinds."""
     lease, op = a_lease(text), an_operation(text=text, many=many)
+    tenants = [Tenant(hash="h" * 64, name=text, owner=text)] * many
     shown = [card(an_operation(status, kind, text, many), NOW) for status, kind in cards]
     shown += [view for _, view in thread(op)]
     shown += [
@@ -100,8 +135,12 @@ def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list
         blind(lease, NOW, NOW),
         offered(op, approved=False),
         week_thread(),
+        keys_offer("abc123", text, tenants),
         unmanaged(text, text, ours=True, can_adopt=True),
         lines("\n".join([escape(text)] * many)),
+        lines(listing((an_endpoint(text),) * many, "a" * 40)),
+        lines(details(an_endpoint(text), "a" * 40, ())),
+        lines(disagreements([(a_finding(text), "https://example.com/7")] * many, text, "a" * 40)),
     ]
     return shown
 
@@ -111,6 +150,7 @@ def forms(text: str, many: int) -> list[dict[str, Any]]:
     op = an_operation(text=text, many=many)
     return [
         because_form(op, "deny"),
+        keys_form("abc123", text, [Tenant(hash=f"{n:064}", name=text, owner=text) for n in range(many)]),
         keep_form(a_lease(text[:500].encode(errors="replace").decode()), NOW, Message(channel="C1", ts="1.2")),
         extend_form(text, NOW, "8 h"),
         loading("Add a model"),

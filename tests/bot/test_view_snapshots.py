@@ -12,11 +12,28 @@ from typing import Any
 
 import pytest
 
-from bot.domain import Check, Kind, Lease, Message, Note, Operation, Phase, Plan, Pull, Request, Status, Vote
+from bot.domain import (
+    Check,
+    Kind,
+    Lease,
+    Message,
+    Note,
+    Operation,
+    Phase,
+    Plan,
+    Pull,
+    Request,
+    SmokeOutcome,
+    Status,
+    Vote,
+    Waiting,
+)
 from bot.report import Day
-from bot.views import View, because_form, card, reminder, thread
-from bot.views.home import EndpointRow, Overview, home, up_form
+from bot.views import View, because_form, card, lines, reminder, thread
+from bot.views.endpoints import EndpointState, listing
+from bot.views.home import Overview, home, up_form
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form
+from manifests.contract import ModelEndpoint
 from sandbox.slack import blocks as kit
 from tests.bot.showing import NOW
 
@@ -122,20 +139,40 @@ FORM = ChangeForm(
     sizing=(("Weights, host memory", "5.2 GiB", "16.0 GiB", True), ("Weights, volume", "5.6 GiB", "30.0 GiB", True)),
     files=(("serving/coder-mini/deployment.yaml", 143, 0), ("platform/litellm/values.yaml", 7, 0)),
 )
+CHAT = ModelEndpoint(
+    name="coder-chat", kind="gpu-chat", hf_id=HF_ID, served_name="qwen2.5-coder-7b-instruct", alias="coder-chat", gpus=1,
+    price_in="0.0000005", price_out="0.0000015",
+)  # fmt: skip
+EMBEDDINGS = ModelEndpoint(
+    name="embeddings", kind="cpu-embeddings", hf_id="BAAI/bge-base-en-v1.5", served_name="embeddings", alias="embed"
+)
+ENDPOINTS = (
+    EndpointState(
+        CHAT, "up", "OutOfSync", "not synced with the main branch", LEASE, PULL, SmokeOutcome(at=NOW, commit="")
+    ),
+    EndpointState(
+        EMBEDDINGS, "up", "Synced", "", None, None, SmokeOutcome(at=NOW, commit="", failed=("direct: /health",))
+    ),
+)
+QUEUED = UP.model_copy(
+    update={
+        "request": UP.request.model_copy(update={"model": "coder-fim", "actor": "U2"}),
+        "status": Status.WAITING,
+        "waiting": Waiting(model="coder-chat", holder="U1", fence=3, ahead=0, free_at=LEASE.ends),
+    }
+)
 HERE = Overview(
     leases=(LEASE,),
     active={"coder-chat": NOW + timedelta(minutes=30)},
     spent={"coder-chat": 0.7},
-    open=(SWAP,),
-    endpoints=(
-        EndpointRow(name="coder-chat", hf_id=HF_ID, state="up", sync="Synced", gpu=True, pull=PULL),
-        EndpointRow(name="embeddings", hf_id="BAAI/bge-base-en-v1.5", state="up", sync="Synced", gpu=False),
-    ),
+    open=(SWAP, QUEUED),
+    endpoints=ENDPOINTS,
     week=tuple(
         Day(date(2026, 11, 17 + n), hours, hours * 0.9, hours / 4, hours * 0.85)
         for n, hours in enumerate((0, 2, 5, 8, 1, 0, 3))
     ),
     approvers=frozenset({"U2"}),
+    workspace="https://acme.slack.com/",
     silent=("Hugging Face does not answer",),
 )
 
@@ -174,6 +211,10 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
     "form-up": up_form(("coder-chat", "coder-fim"), "2 h", "8 h"),
     "home-of-an-approver": home(HERE, "U2", NOW),
     "home-with-a-picture": home(dataclasses.replace(HERE, picture="F0123456789"), "U2", NOW),
+    "list": lines(listing(ENDPOINTS, "a" * 40)),
+    "list-without-redis": lines(
+        listing([dataclasses.replace(ENDPOINTS[0], pull=None, smoke=None, remembered=False)], "a" * 40)
+    ),
     "home-when-all-is-quiet": home(Overview(endpoints=HERE.endpoints), "U1", NOW),
 }
 

@@ -135,12 +135,12 @@ async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Termin
 
 
 async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
-    """An unknown one is an error that names the known ones."""
+    """An unknown one is an error that names the nearest."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
     assert (await terminal.stoker("check", "--endpoint", "coder-fim")).code == 0
-    unknown = await terminal.stoker("check", "--endpoint", "coder")
+    unknown = await terminal.stoker("check", "--endpoint", "coder-chta")
     assert unknown.code == 2
-    assert "There are: coder-chat, coder-fim, embeddings" in unknown.err
+    assert "Did you mean coder-chat?" in unknown.err
 
 
 @pytest.mark.parametrize(

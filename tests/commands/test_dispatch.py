@@ -53,7 +53,8 @@ def in_form(action: str, view: Payload) -> Payload:
 
 def submission(form: str, metadata: str = "", **values: str) -> Payload:
     state = {block: {"value": {"type": "plain_text_input", "value": value}} for block, value in values.items()}
-    view = {"id": "V1", "type": "modal", "callback_id": form, "private_metadata": metadata, "state": {"values": state}}
+    view: Payload = {"id": "V1", "type": "modal", "callback_id": form, "private_metadata": metadata, "blocks": []}
+    view["state"] = {"values": state}
     return {"type": "view_submission", **WHO, "trigger_id": "1.1.a", "view": view}
 
 

@@ -1,47 +1,72 @@
 """What help says, and what a typo gets."""
 
+from pathlib import Path
+
 import pytest
 
-from commands import gpu, model
-from commands.guide import Names, Topic, guide, unknown
+from commands.guide import Names, guide, unknown
+from commands.topics import COMMANDS
 from commands.words import Misunderstood
 
 HERE = Names(gpu="coder-chat", any="embeddings")
 
 
-@pytest.mark.parametrize("noun", [gpu, model])
-def test_every_verb_has_help_with_an_example(noun: object) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_verb_has_help_with_an_example(name: str) -> None:
     """`help VERB` names the command as one types it, and an endpoint of this platform where one is needed."""
-    name = f"/{str(noun.__name__).rpartition('.')[2]}"  # type: ignore[attr-defined]
-    topics: tuple[Topic, ...] = noun.TOPICS  # type: ignore[attr-defined]
-    everything = guide(name, "about", topics, "", HERE)
-    for topic in topics:
+    everything = guide(name, "", HERE)
+    for topic in COMMANDS[name].topics:
         assert f"`{name} {topic.verb}" in everything
-        assert f"For example: `{name} {topic.verb}" in guide(name, "about", topics, topic.verb, HERE)
+        assert f"For example: `{name} {topic.verb}" in guide(name, topic.verb, HERE)
     assert "{" not in everything
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_verb_is_on_the_page_of_its_command(name: str) -> None:
+    """docs/gpu.md and docs/model.md leave none out."""
+    page = (Path(__file__).parents[2] / "docs" / f"{name[1:]}.md").read_text(encoding="utf-8")
+    assert [topic.verb for topic in COMMANDS[name].topics if f"`{name} {topic.verb}" not in page] == []
 
 
 def test_examples_name_endpoints_of_this_platform() -> None:
     """Not some coder-chat that is not here."""
-    assert "`/gpu up llama for 2h" in guide("/gpu", "", gpu.TOPICS, "up", Names(gpu="llama", any="llama"))
+    assert "`/gpu up llama for 2h" in guide("/gpu", "up", Names(gpu="llama", any="llama"))
 
 
-def test_a_typo_gets_the_nearest_verb_and_the_list() -> None:
-    """`stauts` is nearly `status`; what is like nothing gets the list alone."""
-    said = unknown("/gpu", "stauts", gpu.TOPICS).message
-    assert "Did you mean `/gpu status`?" in said
-    assert "`/gpu down [NAME]`" in said
-    assert "Did you mean" not in unknown("/gpu", "zzz", gpu.TOPICS).message
+@pytest.mark.parametrize(
+    ("command", "typed", "meant"),
+    [
+        ("/gpu", "stauts", "/gpu status"),
+        ("/gpu", "pu coder-chat for 2h", "/gpu up coder-chat for 2h"),
+        ("/gpu", "start coder-chat", "/gpu up coder-chat"),
+        ("/gpu", "list", "/model list"),
+        ("/model", "up coder-chat", "/gpu up coder-chat"),
+        ("/model", "delete coder-mini", "/model remove coder-mini"),
+        ("", "stop", "/gpu down"),
+    ],
+)
+def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:
+    """A typo, another word for it, or a verb of the other command; with the rest of the line, to be copied."""
+    said = unknown(command, typed).message
+    assert f"Did you mean `{meant}`?" in said
+    assert "\n" not in said
+
+
+def test_what_is_like_nothing_gets_the_list() -> None:
+    """Of the command; said without one, of both."""
+    assert "Did you mean" not in unknown("/gpu", "zzz").message
+    assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
+    assert "`/model list`" in unknown("", "zzz").message
 
 
 def test_what_was_typed_is_shown_as_text() -> None:
     """Also when it is a mention or would end a code span."""
-    said = unknown("/gpu", "`<!channel>` *x*", gpu.TOPICS).message
+    said = unknown("/gpu", "`<!channel>` *x*").message
     assert "<!channel>" not in said
-    assert "I don't know `/gpu ˋ&lt;!channel&gt;ˋ *x*`." in said
+    assert "I don't know `/gpu ˋ&lt;!channel&gt;ˋ`." in said
 
 
 def test_help_about_nothing_is_said_so() -> None:
     """`/gpu help fly` is no help."""
     with pytest.raises(Misunderstood, match="I don't know `/gpu fly`"):
-        guide("/gpu", "", gpu.TOPICS, "fly", HERE)
+        guide("/gpu", "fly", HERE)

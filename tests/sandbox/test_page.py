@@ -1,7 +1,7 @@
 """The page in a real browser: what apps write is shown as Slack shows it, and what people do reaches the app."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.async_api import Page, expect
@@ -10,6 +10,8 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.faults import Faults
+from sandbox.git import FileChange
+from sandbox.github_page import pull_page
 from sandbox.slack import Outside, Workspace
 from sandbox.slack.manifest import Command, Shortcut, everything
 from tests.sandbox.browser import opened
@@ -279,6 +281,7 @@ async def test_a_modal_keeps_what_is_typed_while_the_app_updates_it(page: Page, 
     await dialog.get_by_label("fim").check()
     await dialog.get_by_role("button", name="Go").click()
     await expect(dialog.get_by_role("alert")).to_have_text("More than 0.")
+    assert await unreadable(page) == []
     await context.fill("8192")
     await expect(dialog).to_contain_text("7B with 8192 fits.")
     await dialog.get_by_role("button", name="Go").click()
@@ -289,8 +292,10 @@ async def test_a_modal_keeps_what_is_typed_while_the_app_updates_it(page: Page, 
     assert values["when"]["when"]["selected_date_time"] > 1_896_000_000
 
 
-async def test_the_app_has_a_home_and_direct_messages(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
-    """A direct message is counted until it is read; the Home is asked for when it is opened, and its picture shown."""
+async def test_the_app_has_a_home_and_direct_messages(
+    workspace: Workspace, page: Page, app: AsyncApp, client: AsyncWebClient
+) -> None:
+    """A direct message is counted until it is read; the Home has a picture, buttons, and links that lead to messages."""
 
     @app.event("app_home_opened")
     async def opened_home(event: dict[str, Any], client: AsyncWebClient) -> None:
@@ -298,7 +303,10 @@ async def test_the_app_has_a_home_and_direct_messages(page: Page, app: AsyncApp,
         overflow = {"type": "overflow", "action_id": "more", "options": [{"text": plain("Extend 1 h"), "value": "1h"}]}
         await client.views_publish(
             user_id=event["user"],
-            view={"type": "home", "blocks": [section("The GPU is free", accessory=overflow), image]},
+            view={
+                "type": "home",
+                "blocks": [section(f"The GPU is free, <{card}|see its message>", accessory=overflow), image],
+            },
         )
 
     extended: list[str] = []
@@ -312,6 +320,8 @@ async def test_the_app_has_a_home_and_direct_messages(page: Page, app: AsyncApp,
     async def told(event: dict[str, Any], say: Any) -> None:
         await say("I heard you.")
 
+    root = await post(client, section("the card"))
+    card = f"{workspace.url}/archives/{CHANNEL}/p{root.replace('.', '')}"
     picture = str((await client.files_upload_v2(channel=CHANNEL, content=PNG, filename="week.png"))["file"]["id"])
     await usable(client, {"type": "image", "alt_text": "the week", "slack_file": {"id": picture}})
     await client.chat_postMessage(channel="U0DEV", text="coder-chat has been idle")
@@ -327,6 +337,10 @@ async def test_the_app_has_a_home_and_direct_messages(page: Page, app: AsyncApp,
     await page.get_by_role("tab", name="Home").click()
     await expect(page.locator("#home")).to_contain_text("The GPU is free")
     await expect(page.locator("#home img")).to_have_attribute("src", f"/files/{picture}")
+    await page.get_by_role("link", name="see its message").click()
+    await expect(page.locator("#messages article.found")).to_contain_text("the card")
+    await stoker.click()
+    await page.get_by_role("tab", name="Home").click()
     await page.locator("#home summary").click()
     await page.get_by_role("menuitem", name="Extend 1 h").click()
     await until(lambda: extended == ["1h"])
@@ -379,18 +393,49 @@ FAINT_OR_NAMELESS = """() => {
 """Text with less contrast than WCAG's 4.5, and what a screen reader has no name for."""
 
 
+async def unreadable(page: Page) -> list[str]:
+    """What cannot be read, by day or by night."""
+    found: list[str] = []
+    for scheme in SCHEMES:
+        await page.emulate_media(color_scheme=scheme)
+        found += [f"{scheme}: {text}" for text in await page.evaluate(FAINT_OR_NAMELESS)]
+    return found
+
+
+SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+
+
+async def test_the_pull_requests_page_can_be_read() -> None:
+    """Its description, its checks, its diff, its buttons; by day and by night."""
+    patch = "@@ -1,2 +1,2 @@\n same\n-replicas: 1\n+replicas: 0\n"
+    html = pull_page(
+        number=7, title="Add coder-mini", body="## The contract\n\n| | |\n| --- | --- |\n| `a` | b |\n| c | [d](/d) |", state="open",
+        head="stoker/add", base="main", author="stoker", mergeable=False, checks="pending", labels=["stoker"],
+        comments=[("lead", "why?")], changes=[FileChange("serving/coder-mini/deployment.yaml", "modified", 1, 1, patch)],
+    )  # fmt: skip
+    async with opened("data:text/html,<p>empty") as page:
+        await page.set_content(html)
+        assert await unreadable(page) == []
+
+
 async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient) -> None:
-    """Cards with all kinds of buttons, the panel, a thread."""
+    """Cards with all kinds of buttons, what is told to one alone, the panel, a thread, Home."""
     danger = {"type": "button", "text": plain("Deny"), "action_id": "d", "style": "danger", "value": "x"}
     primary = {"type": "button", "text": plain("Approve"), "action_id": "a", "style": "primary", "value": "x"}
     quiet = {"type": "context", "elements": [{"type": "mrkdwn", "text": "Operation `abc` by <@U0LEAD> and <@U0DEV>"}]}
+    await client.chat_postEphemeral(channel=CHANNEL, user="U0DEV", text="`for` <@U0DEV> alone")
+    await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [section("*Home* `x`"), quiet]})
     await post(client, section("*Card* `code`"), {"type": "actions", "elements": [primary, danger]}, quiet)
     await expect(page.locator("#messages")).to_contain_text("Operation abc")
     await page.locator("#cluster summary").click()
     await page.locator("#messages article").last.hover()
     await page.get_by_role("button", name="Reply in thread").click()
     await expect(page.locator("#replies")).to_contain_text("Card")
-    assert await page.evaluate(FAINT_OR_NAMELESS) == []
+    assert await unreadable(page) == []
+    await page.locator("nav button", has_text="Stoker").click()
+    await page.get_by_role("tab", name="Home").click()
+    await expect(page.locator("#home")).to_contain_text("Home")
+    assert await unreadable(page) == []
 
 
 async def test_a_phone_shows_it_all_without_sideways_scrolling(workspace: Workspace, client: AsyncWebClient) -> None:
