@@ -172,7 +172,10 @@ def _copies(
         made[new_path] = rewording.document(document).text
     if pieces.application is not None:
         document = _renamed(pieces.application.document, layout, template, request, sizing, renames)
-        made[_application_path(layout, template, request)] = rewording.document(document).text
+        path = _application_path(layout, template, request)
+        if tree.read(path) is not None:
+            raise ManifestError(f"The name {request.name} is taken: {path} exists. Choose another.")
+        made[path] = rewording.document(document).text
     if pieces.entry is not None:
         made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, renames, request, target, rewording)
     return made
@@ -206,7 +209,17 @@ def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -
                     "Name another template with like=."
                 )
             found[old] = old.replace(template.name, name)
-    return found
+    if template.application_file and len(objects(tree, template.application_file)) > 1:
+        raise ManifestError(
+            f"{template.name} cannot be copied: {template.application_file} holds more than its Application. "
+            "Name another template with like=."
+        )
+    if template.name not in template.application:
+        raise ManifestError(
+            f"{template.name} cannot be copied: its Application is named {template.application or 'nowhere'}. "
+            "Name another template with like=."
+        )
+    return found | {template.application: template.application.replace(template.name, name)}
 
 
 def _renamed(
@@ -220,7 +233,11 @@ def _renamed(
     """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
     exact = {
         **renames,
-        layout.home(template.name): layout.home(request.name),
+        **{
+            f"{lead}{layout.home(template.name)}{end}": f"{lead}{layout.home(request.name)}{end}"
+            for lead in ("", "./", "/")
+            for end in ("", "/")
+        },
     }
     if template.pvc_name:
         exact[template.pvc_name] = claim_name(template, request.name)
@@ -238,13 +255,16 @@ def claim_name(template: ModelEndpoint, name: str) -> str:
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
-    if request.group is None:
-        folder = template.application_file.rsplit("/", 1)[0]
-    elif DNS_LABEL.fullmatch(request.group):
-        folder = f"{layout.path(layout.catalog_dir)}/{request.group}"
-    else:
-        raise ManifestError(f"{request.group!r} is no group: name a directory below {layout.path(layout.catalog_dir)}.")
-    return f"{folder}/{request.name}.yaml"
+    """Beside the template's, or in the group that is asked for; named as the template's is."""
+    catalog_dir, group = layout.path(layout.catalog_dir), request.group or template.group
+    if request.group is not None and not DNS_LABEL.fullmatch(request.group):
+        raise ManifestError(f"{request.group!r} is no group: name a directory below {catalog_dir}.")
+    below = f"{catalog_dir}/{template.group}" if template.group else catalog_dir
+    inside = template.application_file.removeprefix(f"{below}/")
+    named = inside.replace(template.name, request.name)
+    if named == inside:
+        named = f"{request.name}.yaml"
+    return "/".join(filter(None, (catalog_dir, group, named)))
 
 
 def _with_entry(

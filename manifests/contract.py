@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from manifests.edit import find, value
-from manifests.pieces import GPU, Entry, Layout, Pieces, locate, names, require
+from manifests.pieces import GPU, Entry, Layout, Pieces, group_of, locate, names, require
 from manifests.rules import Finding, check
 from manifests.sizing import quantity_bytes
 from manifests.tree import Tree
@@ -95,7 +95,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         price_out=value(price, "output_cost_per_token"),
         application=value(app.node, "metadata", "name") if app else "",
         application_file=application_file,
-        group=application_file.rsplit("/", 2)[-2] if application_file.count("/") > 1 else "",
+        group=group_of(layout, application_file),
         # Read from the Application itself, never from a list: this is the cost gate.
         manual_sync=app is not None and find(app.node, "spec", "syncPolicy", "automated") is None,
         files=pieces.files,

@@ -195,6 +195,12 @@ def applications(tree: Tree, layout: Layout) -> tuple[Located, ...]:
     )
 
 
+def group_of(layout: Layout, path: str) -> str:
+    """The group that an Application's file is in: its directory right below the catalog, "" for none."""
+    inside = path.removeprefix(f"{layout.path(layout.catalog_dir)}/").split("/")
+    return inside[0] if len(inside) > 1 else ""
+
+
 def source_paths(application: Located) -> tuple[str, ...]:
     """The directories that an Application deploys, be it from one source or from several."""
     sources = [find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources"))]

@@ -6,7 +6,7 @@ from manifests import catalog, groups
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
 from manifests.edit import find, items
-from manifests.pieces import Layout, Pieces, require
+from manifests.pieces import Layout, Pieces, objects, require
 from manifests.review import contract_rows, is_prose, named_elsewhere, named_in_values
 from manifests.tree import ChangeSet, ManifestError, Overlay, Tree
 
@@ -21,6 +21,11 @@ def plan_remove(tree: Tree, layout: Layout, name: str, *, portal: bool = False) 
     _refuse_needed(tree, layout, pieces, endpoint)
     files: dict[str, str | None] = dict.fromkeys(pieces.files)
     if endpoint.application_file:
+        if len(objects(tree, endpoint.application_file)) > 1:
+            raise ManifestError(
+                f"{endpoint.application_file} holds more than the Application of {name}, and Argo CD would delete all of "
+                "it: take this one out by hand."
+            )
         files[endpoint.application_file] = None
     if pieces.entry is not None:
         document = pieces.entry.document

@@ -6,7 +6,7 @@ from ruamel.yaml.nodes import Node
 
 from manifests.edit import find, items, scalar, value
 from manifests.groups import feature, groups
-from manifests.pieces import Layout, Located, Pieces, source_paths
+from manifests.pieces import Layout, Located, Pieces, group_of, source_paths
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree
 
@@ -65,7 +65,7 @@ def _group(tree: Tree, layout: Layout, pieces: Pieces, app: Located) -> Iterator
     """An endpoint that nobody can call may rest in a group that is off; one with an alias may not."""
     if pieces.entry is None:
         return
-    name = app.document.path.rsplit("/", 2)[-2]
+    name = group_of(layout, app.document.path)
     flag, group = feature(tree, layout, name), next((each for each in groups(tree, layout) if each.name == name), None)
     if flag is not None and not flag.on:
         message = f"the group {name} is switched off, and tenants can call {pieces.entry.alias}"

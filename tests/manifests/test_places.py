@@ -1,5 +1,6 @@
 """The places around the five pieces: groups, the key portal, the catalog's notes, arguments that belong to one model."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -311,6 +312,59 @@ def test_a_name_that_is_a_word_is_left_alone_in_prose(given: Changed, layout: La
         "# Serves /v1/embeddings (model_list: vectors-small).\n"
     )
     assert "huggingface/text-embeddings-inference:cpu" in text
+
+
+GROUP = "clusters/ai-dev/catalog/coding-assistant"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "there", "made"),
+    [
+        (r"catalog/([\w-]+)/([\w-]+)\.yaml", r"catalog/\1/\2/application.yaml", f"{GROUP}/mini/application.yaml"),
+        (r"catalog/([\w-]+)/([\w-]+)\.yaml", r"catalog/\1/app-\2.yml", f"{GROUP}/app-mini.yml"),
+        (r"catalog/([\w-]+)/coder-chat\.yaml", r"catalog/\1/first.yaml", f"{GROUP}/mini.yaml"),
+    ],
+)
+def test_an_application_s_file_is_named_as_its_like(
+    given: Changed, layout: Layout, machine: Machine, pattern: str, there: str, made: str
+) -> None:
+    """In a directory of its own, with a prefix, or where nothing in it tells: and its group is still its group."""
+    moved = Changed({re.sub(pattern, there, path): text for path, text in given.files.items()})
+    moved = Changed({path: text.replace("path: serving/", "path: ./serving/") for path, text in moved.files.items()})
+    assert check(moved.tree, layout) == ()
+    change = plan_add(moved.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert change.endpoint is not None
+    assert (change.endpoint.application_file, change.endpoint.group) == (made, "coding-assistant")
+    tree = Overlay(moved.tree, change.changes)
+    assert check(tree, layout) == ()
+    gone = Overlay(tree, plan_remove(tree, layout, "mini").changes)
+    assert {path: gone.read(path) for path in gone.files("")} == moved.files
+
+
+def test_an_application_that_shares_its_file_is_left_to_people(
+    given: Changed, layout: Layout, machine: Machine
+) -> None:
+    """Deleting the file would delete the other endpoint, and its volume with it."""
+    chat, fim = f"{GROUP}/coder-chat.yaml", f"{GROUP}/coder-fim.yaml"
+    both = {path: text for path, text in given.files.items() if path not in (chat, fim)}
+    tree = Files(both | {f"{GROUP}/all.yaml": f"{given.files[chat]}---\n{given.files[fim]}"})
+    assert check(tree, layout) == ()
+    with pytest.raises(ManifestError, match=r"all\.yaml holds more than the Application of coder-fim"):
+        plan_remove(tree, layout, "coder-fim")
+    with pytest.raises(ManifestError, match=r"all\.yaml holds more than its Application"):
+        plan_add(tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+
+
+def test_two_applications_never_get_one_name(given: Changed, layout: Layout, machine: Machine) -> None:
+    """The second would take the first one's place in the cluster."""
+    path = f"{GROUP}/coder-chat.yaml"
+    prefixed = given(path, "metadata:\n  name: coder-chat\n", "metadata:\n  name: llm-coder-chat\n")
+    change = plan_add(prefixed.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert change.endpoint is not None
+    assert change.endpoint.application == "llm-mini"
+    other = given(path, "metadata:\n  name: coder-chat\n", "metadata:\n  name: chat\n")
+    with pytest.raises(ManifestError, match="its Application is named chat"):
+        plan_add(other.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
 
 
 def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
