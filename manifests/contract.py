@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from manifests.edit import find, value
 from manifests.pieces import GPU, Entry, Layout, Pieces, group_of, locate, names, require
 from manifests.rules import Finding, check
-from manifests.sizing import quantity_bytes
+from manifests.sizing import quantity_bytes, tokens
 from manifests.tree import Tree
 
 __all__ = ["Finding", "Kind", "Layout", "ModelEndpoint", "check", "describe", "read_endpoint", "read_endpoints"]
@@ -83,7 +83,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         # TEI has no served name: it answers to anything, and LiteLLM's entry says what tenants' calls are named.
         served_name=served.value if served else _after_provider(entry) if not gpus else hf_id,
         alias=entry.alias if entry else "",
-        context=_integer(context.value) if context else None,
+        context=tokens(context.value) if context else None,
         quantization=quantization.value if quantization else None,
         gpu_utilization=_decimal(utilization.value) if utilization else None,
         gpus=gpus,

@@ -47,7 +47,10 @@ class Comment(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """One command-line flag in a list of arguments. `value_node` differs from `node` in the form `--flag value`."""
+    """One command-line flag in a list of arguments, by its name with dashes (vLLM takes underscores as well).
+
+    `value_node` differs from `node` in the form `--flag value`.
+    """
 
     name: str
     value: str
@@ -195,7 +198,8 @@ def flags(args: Node | None) -> tuple[Flag, ...]:
         text = str(node.value)
         if not text.startswith("--"):
             continue
-        name, sign, given = text.partition("=")
+        written, sign, given = text.partition("=")
+        name = written.replace("_", "-")
         following = nodes[index + 1] if index + 1 < len(nodes) else None
         if not sign and following is not None and not str(following.value).startswith("--"):
             found.append(Flag(name, str(following.value), node, following))

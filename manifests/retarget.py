@@ -7,7 +7,7 @@ from ruamel.yaml.nodes import ScalarNode
 
 from manifests.edit import Document, Edit, Flag, decimal, find, flags, items, scalar
 from manifests.pieces import MODEL_FLAGS, Entry, Pieces
-from manifests.sizing import ModelFacts
+from manifests.sizing import ModelFacts, tokens
 from manifests.tree import ManifestError
 from manifests.wording import Words, stem
 
@@ -155,10 +155,12 @@ def _set_flag(document: Document, name: str, given: str, *, bare: bool) -> Docum
         return document.apply([_added(document, args, present, name, given)]) if given or bare else document
     if not given and not bare:
         return document.apply([_removed(document, args, flag)])
-    if flag.value == given:
+    same = tokens(flag.value) == tokens(given) is not None if name == "--max-model-len" else flag.value == given
+    if same:
         return document
     if flag.value_node is flag.node:
-        return document.apply([document.set_value(flag.node, f"{name}={given}" if given else name)])
+        written = str(flag.node.value).partition("=")[0]  # with dashes or underscores, as people wrote it
+        return document.apply([document.set_value(flag.node, f"{written}={given}" if given else written)])
     return document.apply([document.set_value(flag.value_node, given)])
 
 

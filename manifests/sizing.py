@@ -66,7 +66,8 @@ class MissingFigures(ManifestError):
 class ModelFacts(BaseModel, frozen=True):
     """What Hugging Face knows about a model. Zeros and None mean unknown; CPU models have no KV cache to size.
 
-    `weight_bytes` are the files that the engine loads; `hidden_size` of an embedding model is its vectors' dimension.
+    `weight_bytes` are the files that the engine loads; `layers` are those that keep keys and values for each token;
+    `hidden_size` of an embedding model is its vectors' dimension.
     """
 
     hf_id: str
@@ -94,6 +95,15 @@ class ModelFacts(BaseModel, frozen=True):
     def with_figures(self, given: Mapping[str, str]) -> "ModelFacts":
         """The same with figures that a person gave, by the keys of `FIGURES`; what was said wins."""
         return self.model_copy(update={FIGURES[key][0]: _figure(key, text) for key, text in given.items()})
+
+    @property
+    def gpu_bytes(self) -> int:
+        """The weights on the GPU: with `--dtype auto` vLLM casts float32 to float16 (its documentation of that argument)."""
+        return (
+            self.weight_bytes // 2
+            if self.dtype in ("float32", "float") and not self.quantization
+            else self.weight_bytes
+        )
 
     def missing(self, *, gpu: bool) -> tuple[str, ...]:
         """The figures without which sizing would be a guess."""
@@ -148,11 +158,10 @@ def kv_bytes_per_token(facts: ModelFacts) -> int:
     """Bytes of KV cache for one token: 2 (key and value) × layers × KV heads × head size × bytes of the cache's dtype.
 
     Source: the PagedAttention paper (Kwon et al. 2023, section 3) with grouped-query attention, where only the KV heads
-    are kept. The cache has the dtype of the activations also when the weights are quantized: 2 bytes for fp16 and bf16.
-    Qwen2.5-7B: 2 × 28 × 4 × 128 × 2 = 57344 bytes.
+    are kept. The cache has the dtype of the activations also when the weights are quantized: 2 bytes for fp16 and bf16,
+    the only ones that `--dtype auto` takes. Qwen2.5-7B: 2 × 28 × 4 × 128 × 2 = 57344 bytes.
     """
-    width = 4 if facts.dtype in ("float32", "float") else 2
-    return 2 * facts.layers * facts.kv_heads * facts.head_size * width
+    return 2 * facts.layers * facts.kv_heads * facts.head_size * 2
 
 
 def largest_context(facts: ModelFacts, machine: Machine, gpu_utilization: float) -> int:
@@ -162,7 +171,7 @@ def largest_context(facts: ModelFacts, machine: Machine, gpu_utilization: float)
     (VRAM × utilization - weights - overhead) / bytes per token.
     """
     per_token = kv_bytes_per_token(facts)
-    room = _gpu_budget(machine, gpu_utilization) - facts.weight_bytes - GPU_OVERHEAD
+    room = _gpu_budget(machine, gpu_utilization) - facts.gpu_bytes - GPU_OVERHEAD
     if per_token == 0:
         return facts.max_context
     fitting = max(0, room // per_token)
@@ -195,6 +204,14 @@ def quantity_bytes(quantity: str) -> int:
         power = "kMGTP".index(match[3][0].replace("K", "k")) + 1
         factor = 1024**power if match[3].endswith("i") else 1000**power
     return int(float(match[1] + (match[2] or "")) * factor)
+
+
+def tokens(text: str) -> int | None:
+    """A number of tokens as vLLM reads `--max-model-len`: 16384, 16k (thousands), 16K (1024 each); None for no number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmKM]?)", text.strip())
+    if not match or ("." in match[1] and not match[2]):
+        return None
+    return int(float(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}[match[2]])
 
 
 def estimated_weights(hf_id: str) -> int | None:
@@ -290,11 +307,11 @@ def _host_reason(facts: ModelFacts, machine: Machine) -> str:
 
 def _gpu_row(facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int) -> Number:
     cache = kv_bytes_per_token(facts) * context
-    need = facts.weight_bytes + cache + GPU_OVERHEAD
+    need = facts.gpu_bytes + cache + GPU_OVERHEAD
     budget = _gpu_budget(machine, gpu_utilization)
     return Number(
         label=f"GPU ({machine.gpu} × {gpu_utilization:g})",
-        value=f"{_gib(need)} (weights {_gib(facts.weight_bytes)}, cache for {context} tokens {_gib(cache)}, "
+        value=f"{_gib(need)} (weights {_gib(facts.gpu_bytes)}, cache for {context} tokens {_gib(cache)}, "
         f"overhead {_gib(GPU_OVERHEAD)})",
         limit=_gib(budget),
         ok=need <= budget and context > 0,
@@ -305,7 +322,7 @@ def _gpu_reasons(
     facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, largest: int
 ) -> tuple[str, ...]:
     budget = _gpu_budget(machine, gpu_utilization)
-    needed = facts.weight_bytes + GPU_OVERHEAD
+    needed = facts.gpu_bytes + GPU_OVERHEAD
     shortest = min(LEAST_CONTEXT, facts.max_context or LEAST_CONTEXT)
     if largest < shortest:
         return (

@@ -136,15 +136,18 @@ def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights
     text = {**config, **(config.get("text_config") or {})}
     hidden = _first(text, "hidden_size", "n_embd", "d_model")
     heads = _first(text, "num_attention_heads", "n_head")
+    rank = _first(text, "kv_lora_rank")  # latent attention keeps one vector for keys and values: half of it for each
     quantization = config.get("quantization_config") or text.get("quantization_config") or {}
     architectures = config.get("architectures") or [""]
     return ModelFacts(
         hf_id=hf_id,
         revision=about.get("sha") or "",
         weight_bytes=weights,
-        layers=_first(text, "num_hidden_layers", "n_layer"),
-        kv_heads=_first(text, "num_key_value_heads") or heads,
-        head_size=_first(text, "head_dim") or (hidden // heads if heads else 0),
+        layers=_caching_layers(text),
+        kv_heads=1 if rank else _first(text, "num_key_value_heads") or heads,
+        head_size=(rank + _first(text, "qk_rope_head_dim")) // 2
+        if rank
+        else _first(text, "head_dim") or (hidden // heads if heads else 0),
         hidden_size=hidden,
         dtype=_word(text.get("torch_dtype") or text.get("dtype")) or "bfloat16",
         quantization=_word(quantization.get("quant_method")) or None,
@@ -160,6 +163,14 @@ def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights
 def _word(text: object, more: str = "") -> str:
     """What somebody wrote on the Hub, without what could be more than a word in a manifest or a pull request."""
     return re.sub(rf"[^\w.{more}-]", "", str(text or ""))[:80]
+
+
+def _caching_layers(text: dict[str, Any]) -> int:
+    """The layers that keep keys and values for each token: of a hybrid model, those with linear attention do not."""
+    layers, types = _first(text, "num_hidden_layers", "n_layer"), text.get("layer_types")
+    if isinstance(types, list):
+        return sum(each not in ("linear_attention", "mamba", "conv") for each in types) or layers
+    return layers // (_first(text, "full_attention_interval") or 1)
 
 
 def _first(config: dict[str, Any], *names: str) -> int:

@@ -14,6 +14,7 @@ from manifests.groups import is_partial
 from manifests.markdown import Row, numbered_blocks, tables
 from manifests.pieces import Layout, Pieces, applications, model_list
 from manifests.rules.finding import Finding
+from manifests.sizing import tokens
 from manifests.tree import Tree
 from manifests.wording import Words
 
@@ -105,9 +106,10 @@ def _another(text: str, model: str) -> str:
 def _context(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
     flag, cell = pieces.flag("--max-model-len"), row.cell("context")
     said = re.fullmatch(r"`?(\d[\d,_ ]*\d|\d+)\s?([kK])?( tokens)?`?", cell)
-    if flag is None or not flag.value.isdecimal() or said is None:
+    wanted = tokens(flag.value) if flag else None
+    if wanted is None or said is None:
         return
-    number, wanted = int(re.sub(r"\D", "", said[1])), int(flag.value)
+    number = int(re.sub(r"\D", "", said[1]))
     if wanted not in ((number * 1000, number * 1024) if said[2] else (number,)):
         message = f"the catalog gives {alias} a context of {cell}, and the engine has {wanted}"
         yield _finding("catalog-context", path, row.line + 1, message, f"write {wanted}")

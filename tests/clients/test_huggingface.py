@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from bot.clients.huggingface import GatedModel, HuggingFace, UnknownModel
 from bot.errors import BotError, Unavailable
+from manifests.sizing import kv_bytes_per_token
 from tests.clients.wire import Wire, client, nobody, wire
 
 QWEN = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -63,6 +64,25 @@ async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: Huggi
     assert (facts.architecture, facts.pipeline_tag) == ("Qwen2ForCausalLM", "text-generation")
     assert hub.asked[0].query == {"blobs": "true"}
     assert {asked.headers["Authorization"] for asked in hub.asked} == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("config", "per_token"),
+    [
+        ({"layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * 16}, 65536),
+        ({"full_attention_interval": 4}, 65536),
+        ({"layer_types": ["sliding_attention", "full_attention"] * 32}, 262144),
+        ({"num_hidden_layers": 27, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 31104),
+    ],
+    ids=["layer types", "interval", "windows count as whole", "latent attention"],
+)
+async def test_only_what_keeps_a_cache_counts(
+    hub: Wire, huggingface: HuggingFace, config: dict[str, Any], per_token: int
+) -> None:
+    """16 of the 64 layers of a hybrid (mitchross/talos-argocd-proxmox#1995 has one measured); DeepSeek's latent vector."""
+    shape = {"num_hidden_layers": 64, "num_key_value_heads": 4, "head_dim": 256, "hidden_size": 5120}
+    publish(hub, {"model.safetensors": 1}, config={**CONFIG, **shape, **config})
+    assert kv_bytes_per_token(await huggingface.model(QWEN)) == per_token
 
 
 async def test_what_strangers_wrote_is_words_and_numbers(hub: Wire, huggingface: HuggingFace) -> None:

@@ -13,6 +13,7 @@ from manifests.sizing import (
     quantity_bytes,
     size,
     storage_for,
+    tokens,
 )
 from manifests.tree import ManifestError
 from tests.manifests.models import (
@@ -24,6 +25,7 @@ from tests.manifests.models import (
     CODER_14B,
     CODER_14B_AWQ,
     CODER_32B_AWQ,
+    LLAMA_8B,
 )
 
 
@@ -35,6 +37,32 @@ from tests.manifests.models import (
 def test_the_cache_of_one_token_follows_from_the_shape(facts: ModelFacts, per_token: int) -> None:
     """2 × layers × KV heads × head size × 2 bytes, whatever the weights are quantized to."""
     assert kv_bytes_per_token(facts) == per_token
+
+
+def test_the_cache_of_one_token_is_the_one_that_vllm_reckons_with() -> None:
+    """At boot vLLM 0.15.1 had 19.28 GiB for the cache of Llama-3.1-8B, and made 157,936 tokens of them.
+
+    The log is in https://github.com/ilseokoh/vllm-gce (README); the shape is that of the sizing's test models.
+    """
+    assert 157_936 * kv_bytes_per_token(LLAMA_8B) / GIB == pytest.approx(19.28, abs=0.005)
+
+
+def test_float32_is_cast_on_the_gpu_alone(machine: Machine) -> None:
+    """Half of the files' size there, and a cache of float16; host and volume take the files as they are."""
+    facts = CODER_3B.model_copy(update={"dtype": "float32", "weight_bytes": 2 * CODER_3B.weight_bytes})
+    assert largest_context(facts, machine, 0.5) == largest_context(CODER_3B, machine, 0.5)
+    rows = {row.label.partition(" (")[0]: row.value for row in size(facts, machine).numbers}
+    assert rows["Weights, host memory"] == "11.5 GiB"
+    assert "weights 5.7 GiB" in rows["GPU"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("16384", 16384), ("16k", 16000), ("16K", 16384), ("1.5k", 1500), ("auto", None), ("1.5", None)],
+)
+def test_a_context_is_read_as_vllm_reads_it(text: str, number: int | None) -> None:
+    """A small k is a thousand, a large one 1024."""
+    assert tokens(text) == number
 
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)

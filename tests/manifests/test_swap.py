@@ -114,6 +114,21 @@ def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout:
     assert unshrunk(platform, change.changes) == (change.changes, ())
 
 
+def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Underscores are dashes to vLLM, and 16K is the context that stays."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    path = "serving/coder-chat/deployment.yaml"
+    files[path] = (
+        files[path].replace("--max-model-len=16384", "--max_model_len=16K").replace("--served-m", "--served_m")
+    )
+    tree = Files(files)
+    assert check(tree, layout) == ()
+    assert read_endpoint(tree, layout, "coder-chat").context == 16384
+    changed = plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine).changes.files[path]
+    assert "            - --max_model_len=16K  " in (changed or "")
+    assert "            - --served_model-name=qwen2.5-coder-3b-instruct\n" in (changed or "")
+
+
 def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:
     """5e-07 is a string to older YAML readers, and then the cost is no number."""
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
