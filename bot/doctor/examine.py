@@ -1,5 +1,6 @@
 """The whole examination: what is opened for it, in which order, and the lines in the order of the report."""
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -42,18 +43,24 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         contract = platform.Contract(
             config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
         )
-        found = await gathered(MACHINE, _machine(settings))
-        found += await gathered(people.SLACK, people.slack(settings, await open_slack(settings, stack)))
-        found += await gathered(
-            platform.GITHUB, platform.github(settings, GitHub(hosted, settings.github_repository, token), token)
+        hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
+        hosting = GitHub(hosted, settings.github_repository, token)
+
+        async def platform_and_cluster() -> list[Finding]:
+            """In turn: what is asked of the cluster is about the endpoints that the repository has."""
+            found = await gathered(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
+            return found + await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
+
+        # All at once, so that one that is away costs half a minute and not the sum of all.
+        parts = await asyncio.gather(
+            gathered(MACHINE, _machine(settings)),
+            gathered(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),
+            gathered(platform.GITHUB, platform.github(settings, hosting, token), "GITHUB_API_URL"),
+            platform_and_cluster(),
+            gathered(REDIS, _redis(settings, stack), "REDIS_URL"),
+            gathered(platform.HUB, platform.hub(hub), "HF_ENDPOINT"),
         )
-        found += await gathered(platform.GIT, contract.checks())
-        found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract))
-        found += await gathered(REDIS, _redis(settings, stack))
-        found += await gathered(
-            platform.HUB, platform.hub(HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token")))
-        )
-    return tuple(found)
+    return tuple(finding for part in parts for finding in part)
 
 
 async def _cluster(
@@ -68,14 +75,17 @@ async def _cluster(
         ref = config.litellm.master_key
         return await cluster.secret(ref.name, ref.field, namespace=ref.namespace)
 
+    # One that does not answer ends it here: the rest would say the same once more.
+    async for finding in platform.cluster(config, cluster):
+        yield finding
     argocd, litellm = ArgoCD(api, config.argocd.namespace), LiteLLM(http, settings.litellm_url, master_key)
-    for system, checks in (
-        (platform.KUBERNETES, platform.cluster(config, cluster)),
-        (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, config.platform.namespace), contract.endpoints)),
-        (platform.ARGOCD, platform.applications(config, argocd, contract.endpoints)),
-        (platform.GATEWAY, platform.gateway(litellm, contract.endpoints)),
+    jobs, endpoints = Jobs(api, config.platform.namespace), contract.endpoints
+    for system, checks, setting in (
+        (platform.KUBERNETES, platform.benchmarks(config, jobs, endpoints), "KUBECONFIG"),
+        (platform.ARGOCD, platform.applications(config, argocd, endpoints), "KUBECONFIG"),
+        (platform.GATEWAY, platform.gateway(litellm, endpoints), "LITELLM_URL"),
     ):
-        for finding in await gathered(system, checks):
+        for finding in await gathered(system, checks, setting):
             yield finding
 
 

@@ -34,8 +34,11 @@ def wrong(system: str, said: str, mend: str) -> Finding:
     return Finding(system=system, verdict="wrong", said=said, mend=mend)
 
 
-async def gathered(system: str, checks: AsyncIterator[Finding]) -> list[Finding]:
-    """What the checks of one system found, up to the one that could not be made; that one is a finding too."""
+async def gathered(system: str, checks: AsyncIterator[Finding], setting: str = "") -> list[Finding]:
+    """What the checks of one system found, up to the one that could not be made; that one is a finding too.
+
+    `setting` is the one that says where the system is.
+    """
     found: list[Finding] = []
     try:
         async for finding in checks:
@@ -43,9 +46,8 @@ async def gathered(system: str, checks: AsyncIterator[Finding]) -> list[Finding]
     except BotError as error:
         found.append(wrong(system, error.message, ""))
     except Unavailable as error:
-        found.append(
-            wrong(system, f"{error}.", "Check its address, that it runs, and that the network lets the bot out.")
-        )
+        way = "Check that it runs where {} says, and that the network lets the bot out (networkPolicy in the chart's values)."
+        found.append(wrong(system, f"{error}.", way.format(setting)))
     except Exception as error:
         # A doctor that dies of one patient sees no other.
         log.exception("check failed", system=system)

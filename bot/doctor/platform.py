@@ -130,14 +130,17 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
         )
     if not lacking:
         yield ok(KUBERNETES, f"the bot has each of the {len(wanted)} rights in use")
-    for ref, use in ((config.vllm.api_key, "vLLM's key"), (config.litellm.master_key, "LiteLLM's master key")):
+    for ref, use, key in (
+        (config.vllm.api_key, "vLLM's key", "vllm.api_key"),
+        (config.litellm.master_key, "LiteLLM's master key", "litellm.master_key"),
+    ):
         try:
             await client.secret(ref.name, ref.field, namespace=ref.namespace)
         except BotError as error:
             yield wrong(
                 KUBERNETES,
                 f"{use} cannot be read: {error.message}",
-                "Name the right Secret in vllm.api_key or litellm.master_key.",
+                f"Name the right Secret in {key}.",
             )
         else:
             yield ok(KUBERNETES, f"{use} can be read")

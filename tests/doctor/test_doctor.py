@@ -258,6 +258,14 @@ async def test_each_lacking_right_is_named(told: Told) -> None:
         )
 
 
+async def test_a_cluster_that_is_away_is_named_once(told: Told) -> None:
+    """Not again by what is only asked through it: Argo CD and LiteLLM, whose key is in it."""
+    told.kubeconfig("http://127.0.0.1:9")
+    (fault,) = faults(await told.examined())
+    assert fault.startswith("wrong Kubernetes: Kubernetes does not answer")
+    assert "where KUBECONFIG says" in fault
+
+
 async def test_a_model_that_cannot_be_measured_is_named(told: Told) -> None:
     """A benchmark takes the tokenizer from the weights' claim, so there has to be one."""
 
