@@ -316,6 +316,10 @@ class Lease(_Value):
         """The lease once its model is ready; the first time counts."""
         return self if self.ready else self.model_copy(update={"ready": ready, "ends": ready + self.hold})
 
+    def settled(self) -> "Lease":
+        """The lease of a model that stays: whom it pushed aside is not coming back."""
+        return self.model_copy(update={"displaced": None})
+
 
 class Waiting(_Value):
     """What stands between a request and the GPU, as last looked at."""

@@ -177,6 +177,20 @@ class Slack:
         message, _ = await self._post(key, channel, view, thread)
         return message
 
+    async def nudge(self, key: str, user: str, view: View) -> bool:
+        """A direct message exactly once for `key`; no for somebody who cannot be told (an account that is gone), which stops nothing."""
+        try:
+            await self.post(key, user, view)
+        except SlackRefused as refused:
+            log.warning("not told", user=user, key=key, error=refused.message)
+            return False
+        return True
+
+    async def revise(self, key: str, view: View) -> None:
+        """Change the message that was posted for `key`; where there is none, nothing."""
+        if message := await self._store.message(key):
+            await self.update(message, view)
+
     async def _post(self, key: str, channel: str, view: View, thread: Message | None) -> tuple[Message, bool]:
         """The message, and whether it was posted just now."""
         noted = await self._store.intend_message(key, datetime.now(UTC))

@@ -110,10 +110,13 @@ class Store:
         except Forgotten:
             return False
 
-    async def update(self, op_id: str, change: Callable[[Operation], Operation], event: str = "") -> Operation:
+    async def update(
+        self, op_id: str, change: Callable[[Operation], Operation], event: str = "", *, who: str = "", why: str = ""
+    ) -> Operation:
         """Apply a pure change to the newest version; what `change` raises passes through and nothing is written.
 
-        `event` goes to the audit log in the same step; without one, nothing is logged.
+        `event` goes to the audit log in the same step; without one, nothing is logged. `who` caused it and `why`, where
+        that is not whoever asked for the operation (or cancelled it), and for its reason.
         """
         while True:  # ends: each round that loses has let somebody else's write win
             op = await self.load(op_id)
@@ -121,14 +124,13 @@ class Store:
             if changed == op:
                 return op
             changed = changed.model_copy(update={"version": op.version + 1})
-            if await self._write(changed, read=op.version, event=event):
+            if await self._write(changed, read=op.version, event=event, who=who, why=why):
                 self._observe(op, changed)
                 return changed
 
-    async def _write(self, op: Operation, *, read: int, event: str) -> bool:
+    async def _write(self, op: Operation, *, read: int, event: str, who: str = "", why: str = "") -> bool:
         audit = ""
         if event:
-            who = op.votes[-1].by if op.votes else op.request.actor
             audit = json.dumps(
                 {
                     "at": op.updated.isoformat(),
@@ -136,9 +138,9 @@ class Store:
                     "op": op.id,
                     "what": op.request.kind,
                     "model": op.request.model,
-                    "who": who or "stoker",
+                    "who": who or op.cancelled_by or op.request.actor or "stoker",
                     "status": op.status,
-                    "why": op.outcome or op.failure or op.request.reason,
+                    "why": why or op.outcome or op.failure or op.request.reason,
                     "commit": op.plan.commit if op.plan else "",
                 }
             )
@@ -271,6 +273,12 @@ class Store:
                 return None
             noted = _text(await self._redis.get(name) or now.isoformat())
         return Message.model_validate_json(noted) if noted.startswith("{") else datetime.fromisoformat(noted)
+
+    async def message(self, key: str) -> Message | None:
+        """The message that is known to have been posted."""
+        with redis_errors():
+            noted = _text(await self._redis.get(f"{PREFIX}:message:{key}") or "")
+        return Message.model_validate_json(noted) if noted.startswith("{") else None
 
     async def note_message(self, key: str, message: Message) -> None:
         with redis_errors():

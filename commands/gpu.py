@@ -95,8 +95,15 @@ async def _ask(
     await request(svc, wanted, command["trigger_id"])
 
 
+async def _held(svc: Services) -> tuple[Lease, ...]:
+    """The leases, also those that Redis has just lost and the cluster still knows."""
+    if not await svc.leases.held():
+        await rebuild(svc, await svc.cluster.gpu_users())
+    return await svc.leases.held()
+
+
 async def _the_one_up(svc: Services) -> str:
-    leases = await svc.leases.held()
+    leases = await _held(svc)
     if len(leases) == 1:
         return leases[0].model
     if not leases:
@@ -128,7 +135,7 @@ async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str,
     """Bring a model down; without a name, the one that holds the GPU. With Redis gone it is done here and now."""
     try:
         if not names:
-            names = tuple(lease.model for lease in await svc.leases.held())
+            names = tuple(lease.model for lease in await _held(svc))
             if not names:
                 return "Nothing is up: nobody holds the GPU."
         for name in names:

@@ -5,7 +5,7 @@ from datetime import datetime
 from bot.clients.workload import Workload
 from bot.domain import MAYBE_LEASE, Kind, Lease, Operation, Request, Status
 from bot.operations.endpoints import known_endpoint
-from bot.operations.life import NotAllowed, finish, hand_over_soon, step
+from bot.operations.life import NotAllowed, PlanMoved, finish, hand_over_soon, step
 from bot.operations.receipt import close_session, machine_of
 from bot.operations.sampling import sample_last
 from bot.services import Services
@@ -19,18 +19,31 @@ def down_request(model: str, actor: str, channel: str, at: datetime, reason: str
     return Request(kind=Kind.GPU_DOWN, model=model, actor=actor, channel=channel, at=at, reason=reason)
 
 
+async def lease_on(svc: Services, model: str) -> Lease | None:
+    """The lease of a model, also when Redis has forgotten it and the cluster has not."""
+    lease = await svc.leases.of(model)
+    if lease is None and (workload := await svc.cluster.workload(model)) and workload.replicas:
+        lease = Lease.of_mark(workload.lease, model)
+    return lease
+
+
+async def cancel_boot(svc: Services, up: Operation, by: str) -> bool:
+    """Have a bring-up that is under way undone; no when it has ended before. Safe to repeat."""
+    now = svc.clock()
+
+    def cancelled(up: Operation) -> Operation:
+        return up if up.status.final else up.model_copy(update={"cancelled_by": by or "stoker", "updated": now})
+
+    up = await svc.store.update(up.id, cancelled, event="cancelled", who=by)
+    return up.cancelled_by == (by or "stoker")
+
+
 async def request_down(svc: Services, op: Operation) -> None:
     """Begin a bring-down: no approval, since turning cost off must always be possible."""
     model = op.request.model
-    lease = await svc.leases.of(model)
+    lease = await lease_on(svc, model)
     booting = [o for o in await svc.store.open(Kind.GPU_UP, model) if o.status in (Status.APPROVED, Status.RUNNING)]
-    if booting:
-        now = svc.clock()
-        await svc.store.update(
-            booting[0].id,
-            lambda up: up.model_copy(update={"cancelled_by": op.request.actor or "stoker", "updated": now}),
-            event="cancelled",
-        )
+    if booting and await cancel_boot(svc, booting[0], op.request.actor):
         raise NotAllowed(f"{code(model)} is still booting; its bring-up is being cancelled: see its message.")
     pushing = next((held for held in await svc.leases.held() if held.displaced and held.displaced.model == model), None)
     if pushing and lease is None:
@@ -63,7 +76,10 @@ async def bring_down(svc: Services, op: Operation) -> None:
         return
 
     async def look() -> Lease | None:
-        return await svc.leases.of(model)
+        lease, planned = await lease_on(svc, model), op.plan.lease if op.plan else None
+        if planned and (lease is None or lease.fence != planned.fence):
+            raise PlanMoved(f"The session of {code(model)} that this was about is over, so nothing was done.")
+        return lease
 
     lease = await svc.store.once(op.id, "lease", look, MAYBE_LEASE)
     machine = await machine_of(svc, op.id, model)

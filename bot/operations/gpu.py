@@ -2,11 +2,15 @@
 
 from datetime import datetime, timedelta
 
+import structlog
+
+from bot.clients.argocd import Application
 from bot.domain import MAYBE_LEASE, Kind, Lease, Operation, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.lease import GpuBusy, GpuQueued, LeaseMoved
-from bot.operations.down import to_zero
+from bot.mirror import COMMIT
+from bot.operations.down import lease_on, to_zero
 from bot.operations.endpoints import known_endpoint
 from bot.operations.life import (
     CancelAsked,
@@ -19,6 +23,7 @@ from bot.operations.life import (
     finish,
     hand_over_soon,
     insist,
+    since,
     step,
     told_on,
 )
@@ -30,6 +35,8 @@ from bot.operations.smoke import SmokeFailed, run_smoke
 from bot.policy import can_be_approved, may_request
 from bot.services import Services
 from bot.views import clock, code, money
+
+log = structlog.get_logger(__name__)
 
 
 async def plan_up(svc: Services, op: Operation) -> None:
@@ -96,7 +103,8 @@ async def plan_for(svc: Services, op: Operation, displaced: Lease | None) -> Pla
             raise NotAllowed(
                 f"{code(model)} is already {'up' if lease.ready else 'booting'}: <@{lease.holder}> holds it since {clock(lease.claimed)}."
             )
-    sync = "in sync" if app.sync == "Synced" and workload else f"{app.sync}: will be synced at this commit"
+    tree = await _files_of(svc, commit, model)
+    sync = "in sync" if workload and await _is_in_sync(svc, app, model, tree) else "will be synced at this commit"
     rows = [
         ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
         ("Commit", commit[:10]),
@@ -118,7 +126,7 @@ async def plan_for(svc: Services, op: Operation, displaced: Lease | None) -> Pla
     return Plan(
         lease=displaced,
         commit=commit,
-        tree=await svc.repository.subtree_id(commit, f"{svc.config.platform.serving_dir}/{model}"),
+        tree=tree,
         rows=tuple(rows),
         applications=(endpoint.application,),
         estimate_usd=_estimate(svc, hold),
@@ -190,7 +198,11 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
 
     async def sync() -> None:
         found = await svc.argocd.get(application)
-        if found is None or found.sync != "Synced" or await svc.cluster.workload(model) is None:
+        if (
+            found is None
+            or await svc.cluster.workload(model) is None
+            or not await _is_in_sync(svc, found, model, plan.tree)
+        ):
             await svc.argocd.sync(
                 application, plan.commit, actor=op.request.actor, timeout=svc.config.argocd.sync_limit.total_seconds()
             )
@@ -202,15 +214,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
         await refuse_if_taken(svc, model)
 
     async def wait_ready() -> datetime:
-        deadline = (await began() + svc.config.gpu.boot_limit) - svc.clock()
-        await svc.cluster.wait_ready(model, timeout=max(1.0, deadline.total_seconds()), progress=told_on(svc, op.id))
+        left = await since(svc, op.id, "boot began") + svc.config.gpu.boot_limit - svc.clock()
+        await svc.cluster.wait_ready(model, timeout=max(1.0, left.total_seconds()), progress=told_on(svc, op.id))
         return svc.clock()
-
-    async def began() -> datetime:
-        async def at() -> datetime:
-            return svc.clock()
-
-        return await svc.store.once(op.id, "boot began", at, datetime)
 
     if lease.displaced:
         await make_room(svc, op, lease, lease.displaced)
@@ -228,10 +234,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
         left = (
             f"{code(model)} is left up, as `keep` was said; <@{lease.holder}> holds the GPU{ends}. `/gpu down` ends it."
         )
-        await renew(svc, lease, _settled_in)
         await finish(svc, op.id, Status.FAILED, f"{failed.message} {left}")
+        await renew(svc, lease, Lease.settled)
         return
-    await renew(svc, lease, _settled_in)
     await finish(
         svc,
         op.id,
@@ -239,18 +244,34 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
         f"{code(model)} is up and answers; all smoke tests passed. <@{lease.holder}> holds the GPU{ends}."
         " `/gpu down` ends it.",
     )
+    await renew(svc, lease, Lease.settled)
 
 
-def _settled_in(lease: Lease) -> Lease:
-    """The model stays: whom it pushed aside is not coming back."""
-    return lease.model_copy(update={"displaced": None})
+async def _files_of(svc: Services, commit: str, model: str) -> str:
+    """git's id of the endpoint's folder at a commit."""
+    return await svc.repository.subtree_id(commit, f"{svc.config.platform.serving_dir}/{model}")
+
+
+async def _is_in_sync(svc: Services, app: Application, model: str, tree: str) -> bool:
+    """Whether the cluster has the endpoint's files as they are in `tree`.
+
+    Argo CD looks at git every three minutes, and calls what it compared last Synced meanwhile.
+    """
+    if app.sync != "Synced":
+        return False
+    for revision in filter(COMMIT.fullmatch, app.revisions):  # not the version of a chart
+        try:
+            if await _files_of(svc, revision, model) == tree:
+                return True
+        except BotError as error:
+            log.info("revision not comparable", model=model, revision=revision, error=error.message)
+    return False
 
 
 async def refuse_if_moved(svc: Services, op: Operation, plan: Plan) -> None:
     """What runs is what was approved: the endpoint's files on main, and whoever is displaced, are still the plan's."""
     head = await svc.repository.head()
-    tree = await svc.repository.subtree_id(head, f"{svc.config.platform.serving_dir}/{op.request.model}")
-    if tree != plan.tree:
+    if await _files_of(svc, head, op.request.model) != plan.tree:
         raise PlanMoved(
             f"The files of `{op.request.model}` changed on the main branch after the approval ({plan.commit[:10]} →"
             f" {head[:10]}), so it is void. Please approve the new plan."
@@ -269,9 +290,7 @@ async def _undo_up(svc: Services, op: Operation) -> None:
     model = op.request.model
 
     async def look() -> Lease | None:
-        lease = await svc.leases.of(model)
-        if lease is None and (workload := await svc.cluster.workload(model)):  # Redis forgot it, the cluster did not
-            lease = Lease.of_mark(workload.lease, model)
+        lease = await lease_on(svc, model)
         return lease if lease and lease.op == op.id else None
 
     lease = await svc.store.once(op.id, "lease to undo", look, MAYBE_LEASE)
@@ -286,8 +305,8 @@ async def _undo_up(svc: Services, op: Operation) -> None:
             undone += "\n" + await restore(svc, op, lease, lease.displaced)
         else:
             await svc.leases.release(lease)
-            await hand_over_soon(svc)
             undone = undone.replace("back at zero.", "back at zero and the GPU is free.", 1)
+        await hand_over_soon(svc)
     if op.cancelled_by and not op.failure:
         await finish(svc, op.id, Status.CANCELLED, f"Cancelled by <@{op.cancelled_by}>. {undone}")
     else:

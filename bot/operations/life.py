@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -17,11 +17,14 @@ from bot.logs import about
 from bot.policy import Verdict, is_approved, may_cancel, may_deny, may_override, may_vote
 from bot.services import Services
 from bot.store import Forgotten
+from bot.views import unmarked
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _HOME_AFTER = timedelta(seconds=1)
+_ATTEMPTS_ASKED = 6
+"""Of a request that is only being looked at: half a minute, since whoever asked waits for an answer."""
 
 
 class NotAllowed(BotError):
@@ -112,7 +115,8 @@ async def carry_votes(svc: Services, op: Operation) -> None:
         return voted.moved(Status.APPROVED, now, outcome="")
 
     if given:
-        await _decided(svc, await svc.store.update(op.id, counted, event="approved"))
+        by = given[-1].by
+        await _decided(svc, await svc.store.update(op.id, counted, event="approved", who=by))
 
 
 async def present(svc: Services, op: Operation) -> Operation:
@@ -168,7 +172,7 @@ async def vote(
         return op
 
     verb = "overridden" if override else "approved" if approve else "denied"
-    op = await _clicked(svc, op_id, actor, counted, verb)
+    op = await _clicked(svc, op_id, actor, counted, verb, why=reason)
     await _decided(svc, op)
     return op
 
@@ -200,12 +204,12 @@ async def cancel(svc: Services, op_id: str, actor: str) -> Operation:
 
 
 async def _clicked(
-    svc: Services, op_id: str, actor: str, change: Callable[[Operation], Operation], event: str
+    svc: Services, op_id: str, actor: str, change: Callable[[Operation], Operation], event: str, why: str = ""
 ) -> Operation:
     """Write what a click decides; what policy refuses is in the audit log too."""
     with about(op=op_id, actor=actor):
         try:
-            return await svc.store.update(op_id, change, event=event)
+            return await svc.store.update(op_id, change, event=event, who=actor, why=why)
         except NotAllowed as error:
             await svc.store.note_refusal(await svc.store.load(op_id), actor, event, error.message, svc.clock())
             raise
@@ -215,6 +219,8 @@ async def _decided(svc: Services, op: Operation) -> None:
     """A decision counts once it is written: a Slack that does not answer now is told later, and the click succeeds."""
     if not op.status.final:
         await enqueue(svc, op)
+    elif op.waiting:  # its turn is the next one's
+        await hand_over_soon(svc)
     try:
         await (tell_end(svc, op) if op.status.final else show(svc, op, force=True))
     except Unavailable as error:
@@ -244,15 +250,32 @@ def _open_pull(op: Operation) -> bool:
 
 
 async def finish(svc: Services, op_id: str, status: Status, outcome: str) -> Operation:
-    """The end of an operation: written once, then shown."""
+    """The end of an operation: written once, then shown. CancelAsked when it was cancelled at the last moment instead."""
     now = svc.clock()
 
     def ended(op: Operation) -> Operation:
-        return op if op.status.final else op.with_phases_ended(now).moved(status, now, outcome=outcome)
+        if op.status.final:
+            return op
+        if op.cancelled_by and not op.failure and status is not Status.CANCELLED:
+            raise _cancelled(op)  # who cancelled was told so
+        return op.with_phases_ended(now).moved(status, now, outcome=outcome)
 
     op = await svc.store.update(op_id, ended, event=str(status))
     await tell_end(svc, op)
     return op
+
+
+def _cancelled(op: Operation) -> CancelAsked:
+    return CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
+
+
+async def since(svc: Services, op_id: str, name: str) -> datetime:
+    """When an operation first came here, also if it was interrupted since: what a deadline counts from."""
+
+    async def now() -> datetime:
+        return svc.clock()
+
+    return await svc.store.once(op_id, name, now, datetime)
 
 
 async def enter(svc: Services, op_id: str, phase: str, detail: str = "") -> None:
@@ -338,7 +361,7 @@ async def attended(
             result = task.result() if done else None
             op = await svc.store.load(op_id)
             if op.cancelled_by and not undoing:
-                raise CancelAsked(f"Cancelled by <@{op.cancelled_by}>.")
+                raise _cancelled(op)
             if done:
                 return cast("T", result)
             if still:
@@ -363,7 +386,9 @@ async def settled(svc: Services, op_id: str, retry: Retry) -> AsyncIterator[None
             "operation lost", op=op_id, error=error.message
         )  # with Redis's data: there is nothing to note it on
     except Unavailable as error:
-        if retry.attempts is None or retry.attempt < retry.attempts:
+        asked = (await svc.store.load(op_id)).status is Status.REQUESTED
+        attempts = _ATTEMPTS_ASKED if asked else retry.attempts
+        if attempts is None or retry.attempt < attempts:
             log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))
             raise
         await _fail(svc, op_id, f"{error}. Tried {retry.attempt} times.")
@@ -379,7 +404,10 @@ async def _fail(svc: Services, op_id: str, why: str, details: str = "") -> None:
     op = await svc.store.load(op_id)
     if op.status is Status.REQUESTED:
         await refuse(svc, op, why)
-    elif not op.status.final and not op.failure:
+    elif op.failure and not op.status.final:
+        # Even the undoing goes wrong: `sweep` comes back to it, and the card says meanwhile what is in its way.
+        await _tell_hindrance(svc, op_id, unmarked(why))
+    elif not op.status.final:
         now, seen = svc.clock(), (Note(title="What was seen", text=details),) if details else ()
 
         def failed(op: Operation) -> Operation:
@@ -388,6 +416,17 @@ async def _fail(svc: Services, op_id: str, why: str, details: str = "") -> None:
 
         op = await svc.store.update(op_id, failed)
         await enqueue(svc, op)
+
+
+async def _tell_hindrance(svc: Services, op_id: str, why: str) -> None:
+    now = svc.clock()
+
+    def told(op: Operation) -> Operation:
+        running = op.phases[-1] if op.phases and op.phases[-1].ended is None else None
+        return op.with_phase(running.name, now, why) if running else op
+
+    log.warning("not undone yet", op=op_id, error=why)
+    await show_progress(svc, await svc.store.update(op_id, told))
 
 
 async def refuse(svc: Services, op: Operation, why: str) -> None:

@@ -16,6 +16,7 @@ from bot.operations.life import NotAllowed, enqueue, hand_over_soon, insist, pre
 from bot.operations.reconcile import rebuild
 from bot.policy import approval_stands, may_cancel, may_keep
 from bot.services import Services
+from bot.slack import SlackRefused
 from bot.store import Forgotten
 from bot.views import clock, code, lines, offered, please_release
 from bot.views.gpu import in_line
@@ -35,8 +36,11 @@ async def strangers(svc: Services, model: str) -> tuple[GpuUser, ...]:
 
 async def refuse_if_taken(svc: Services, model: str) -> None:
     """GpuBusy when the slots are held by leases; NotAllowed when something without a lease takes the last one."""
-    unleased = await strangers(svc, model)
-    others = [lease for lease in await svc.leases.held() if lease.model != model]
+    unleased: tuple[GpuUser, ...] = ()
+    others = await _others(svc, model)
+    if len(others) < svc.config.gpu.slots:  # else no look at the cluster's pods is needed, for each who waits
+        unleased = await strangers(svc, model)
+        others = await _others(svc, model)
     if len(others) >= svc.config.gpu.slots:
         raise GpuBusy(others[0])
     if len(unleased) + len(others) >= svc.config.gpu.slots:
@@ -44,6 +48,10 @@ async def refuse_if_taken(svc: Services, model: str) -> None:
             f"The GPU is used by {code(str(unleased[0]))}, which nobody holds a lease for (was it started with kubectl?)."
             " Bring it down first, or adopt it."
         )
+
+
+async def _others(svc: Services, model: str) -> list[Lease]:
+    return [lease for lease in await svc.leases.held() if lease.model != model]
 
 
 async def obstacle(svc: Services, op: Operation) -> Waiting | None:
@@ -131,6 +139,7 @@ async def leave(svc: Services, op_id: str, actor: str) -> None:
         op.id,
         lambda op: op.moved(Status.CANCELLED, now, outcome=f"<@{actor}> left the queue. Nothing was started."),
         event="left the queue",
+        who=actor,
     )
     await _offer_is_over(svc, op, "You left the queue.")
     await tell_end(svc, op)
@@ -152,7 +161,7 @@ async def take(svc: Services, op_id: str, actor: str) -> None:
         return op.moved(Status.AWAITING, now, waiting=kept, votes=(), expires=expires, outcome="")
 
     before = op
-    op = await svc.store.update(op.id, taken, event="took the offer")
+    op = await svc.store.update(op.id, taken, event="took the offer", who=actor)
     await _offer_is_over(
         svc, before, "Taken: it starts." if op.status is Status.APPROVED else "Taken: now it is approved."
     )
@@ -187,7 +196,10 @@ async def ask_holder(svc: Services, op_id: str, actor: str) -> str:
         raise NotAllowed(f"{code(op.waiting.model)} has changed hands meanwhile; the card is brought up to date.")
     view = please_release(op, lease, actor)
     await questions.ask(svc, lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
-    await questions.ask(svc, lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
+    try:
+        await questions.ask(svc, lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
+    except SlackRefused:
+        return f"<@{lease.holder}> is asked here; no direct message reaches them."
     return f"<@{lease.holder}> is asked, here and personally."
 
 
@@ -200,7 +212,7 @@ async def not_now(svc: Services, op_id: str, actor: str) -> str:
     insist(may_keep(lease.holder, actor, await svc.people()))
     until = f" until {clock(lease.ends)}" if lease.ends else ""
     said = f"🙅 <@{actor}> still needs {code(lease.model)}{until}; {code(op.request.model)} waits."
-    await svc.slack.post(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(said))
+    await svc.slack.nudge(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(said))
     await questions.settle(svc, lease.op, said, keys=(f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm"))
     return said
 
@@ -244,7 +256,16 @@ async def _queued(svc: Services, op_id: str) -> Operation | None:
 
     after = await svc.store.update(op.id, passed, event="offer passed on")
     await svc.leases.leave(op_id)
-    await _offer_is_over(svc, op, "Nobody answered in time, so the offer is over.")
+    match op.status:
+        case Status.WAITING:
+            await _offer_is_over(svc, op, "Nobody answered in time, so the offer is over.")
+        case Status.AWAITING:
+            text = "Nobody approved it in time, so the offer is over. Once it is approved, it waits for the next."
+            await svc.slack.nudge(
+                f"{_offer_key(op)}:passed", op.request.actor, lines(f"{code(op.request.model)}: {text}")
+            )
+        case _:
+            await _offer_is_over(svc, op, f"This request is {op.status}, so there is nothing to take any more.")
     if after != op:
         await (tell_end(svc, after) if after.status.final else show(svc, after, force=True))
     return None
@@ -263,7 +284,7 @@ async def _offer(svc: Services, op: Operation) -> None:
     op = await svc.store.update(op.id, offer, event="offered")
     if op.waiting and op.waiting.offer and op.status is Status.WAITING:
         view = offered(op, approval_stands(op, svc.config, now))
-        await svc.slack.post(_offer_key(op), op.request.actor, view)
+        await svc.slack.nudge(_offer_key(op), op.request.actor, view)  # the card has the button too
         await show(svc, op, force=True)
         await svc.docket.add("hand_over_at", when=op.waiting.offer, key=f"{_offer_key(op)}:end")()
 
@@ -274,10 +295,8 @@ def _offer_key(op: Operation) -> str:
 
 
 async def _offer_is_over(svc: Services, op: Operation, text: str) -> None:
-    """Take the buttons off the personal offer."""
-    if op.waiting and op.waiting.offer:
-        said = lines(f"{code(op.request.model)}: {text}")
-        await svc.slack.update(await svc.slack.post(_offer_key(op), op.request.actor, said), said)
+    """Take the buttons off the personal offer, if there was one."""
+    await svc.slack.revise(_offer_key(op), lines(f"{code(op.request.model)}: {text}"))
 
 
 async def _refresh(svc: Services, op: Operation) -> None:

@@ -13,7 +13,7 @@ from bot.operations.life import show
 from bot.report import letters, picture, weekly
 from bot.services import Services
 from bot.store import Forgotten
-from bot.views import escape, money
+from bot.views import View, code, escape, lines, money
 
 _LOOKS = 10
 """How many times in the usual drain is looked whether another session has taken the node over."""
@@ -28,13 +28,16 @@ def running_total(svc: Services, lease: Lease, node: Node | None, now: datetime)
     return cost(now - began, svc.config.gpu.price(node.machine if node else "")), node is None
 
 
-async def machine_of(svc: Services, op_id: str, model: str) -> Node | None:
-    """The node that a model runs on, noted by the operation that ends it while it can be seen."""
+async def machine_of(svc: Services, op_id: str, model: str, *, session: str = "") -> Node | None:
+    """The node that a model runs on, noted by the operation that ends it while it can be seen.
+
+    `session` tells the sessions of one model apart that the same operation ends.
+    """
 
     async def look() -> Node | None:
         return await svc.cluster.node_of(model)
 
-    return await svc.store.once(op_id, f"node of {model}", look, _MAYBE_NODE)
+    return await svc.store.once(op_id, f"node of {model}{session}", look, _MAYBE_NODE)
 
 
 async def close_session(svc: Services, lease: Lease, *, op_id: str = "", node: Node | None = None) -> str:
@@ -87,39 +90,51 @@ async def _approvers(svc: Services, lease: Lease) -> tuple[str, ...]:
 
 
 async def settle_bill(svc: Services, fence: int) -> None:
-    """Watch the node of a closed session until it is gone, and put the true cost on the receipt."""
+    """Watch the node of a closed session until it is gone, and put the true cost on the receipt. Safe to repeat."""
     bill = await svc.sessions.bill(fence)
-    if bill is None or bill.node is None or bill.gone is not None:
+    if bill is None or bill.node is None:
         return
-    gone: datetime | None = None
+    gone = bill.gone
     while gone is None and (now := svc.clock()) < bill.watched_until:
         seconds = min(bill.drain / _LOOKS, bill.watched_until - now).total_seconds()
         is_gone = await svc.cluster.wait_node_gone(bill.node.name, timeout=max(1.0, seconds))
         gone = await _taken_over(svc, bill) or (svc.clock() if is_gone else None)
     if gone is None:
         return
-    before = receipt(bill)
-    bill = bill.model_copy(update={"gone": gone})
+    estimated, bill = bill.model_copy(update={"gone": None}), bill.model_copy(update={"gone": gone})
     await svc.sessions.keep_bill(bill)
-    if bill.op:
-        after = receipt(bill)
-        op = await svc.store.update(
-            bill.op, lambda op: op.model_copy(update={"outcome": op.outcome.replace(before, after)})
-        )
-        await show(svc, op, force=True)
+    if not bill.op:
+        return
+    before, after = receipt(estimated), receipt(bill)
+    op = await svc.store.update(
+        bill.op, lambda op: op.model_copy(update={"outcome": op.outcome.replace(before, after)})
+    )
+    await show(svc, op, force=True)
+    if op.request.model != bill.model:
+        await svc.slack.revise(displaced_key(bill), displaced(bill.model, op.request.model, after))
+
+
+def displaced_key(session: Lease | Bill) -> str:
+    """Of the message in the thread of a session that a replacement has ended."""
+    return f"receipt:{session.fence}"
+
+
+def displaced(model: str, by: str, told: str) -> View:
+    return lines(f"{code(model)} is down, replaced by {code(by)}.\n{told}")
 
 
 async def _taken_over(svc: Services, bill: Bill) -> datetime | None:
     """When the next session took over the node while it drained: from then on that one pays."""
-    for later in await svc.sessions.bills(bill.down):
-        if later.fence != bill.fence and later.node and bill.node and later.node.name == bill.node.name:
-            return later.claimed
-    for lease in await svc.leases.held():
-        if lease.fence > bill.fence:
-            node = await svc.cluster.node_of(lease.model)
-            if node and bill.node and node.name == bill.node.name:
-                return lease.claimed
-    return None
+    # Of one slot a later session can only be the next, and one that pushed this one aside was claimed before it was down.
+    since = bill.claimed if svc.config.gpu.slots == 1 else bill.down
+    later = [(past.claimed, past.fence, past.node) for past in await svc.sessions.bills(since)]
+    later += [
+        (lease.claimed, lease.fence, await svc.cluster.node_of(lease.model))
+        for lease in await svc.leases.held()
+        if lease.claimed >= since
+    ]
+    name = bill.node.name if bill.node else ""
+    return min((at for at, fence, node in later if fence > bill.fence and node and node.name == name), default=None)
 
 
 def receipt(bill: Bill) -> str:

@@ -32,6 +32,8 @@ async def reconcile(svc: Services) -> None:
     for lease in await svc.leases.held():
         if await svc.store.is_open(lease.op):
             continue  # its own operation is working on it
+        if lease.displaced:  # left by a bot that was killed right after its operation's end
+            lease = await svc.leases.change(lease, Lease.settled) or lease
         if lease.model not in up:
             await _close(svc, lease)
         else:

@@ -5,14 +5,14 @@ until the new model answers. So at every moment one operation is answerable for 
 """
 
 import asyncio
-from datetime import datetime
 
 from bot.domain import Lease, Operation
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
+from bot.lease import LeaseMoved
 from bot.operations.down import to_zero
-from bot.operations.life import step
-from bot.operations.receipt import close_session, machine_of
+from bot.operations.life import since, step
+from bot.operations.receipt import close_session, displaced, displaced_key, machine_of
 from bot.operations.reconcile import renew
 from bot.operations.sampling import sample_last
 from bot.services import Services
@@ -33,13 +33,10 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
             f"{f' because {inline(op.request.reason, 300)}' if op.request.reason else ''}."
             f" What it is answering now may finish within {limit}. If {code(op.request.model)} does not start, yours comes back."
         )
-        await svc.slack.post(f"displaced:{lease.fence}", old.holder, lines(text))
-
-    async def until() -> datetime:
-        return svc.clock() + svc.config.lease.finish_within
+        await svc.slack.nudge(f"displaced:{lease.fence}", old.holder, lines(text))
 
     async def drain() -> None:
-        deadline = await svc.store.once(op.id, "drain until", until, datetime)
+        deadline = await since(svc, op.id, "drain began") + svc.config.lease.finish_within
         while await _is_answering(svc, old.model):
             if svc.clock() >= deadline:
                 return
@@ -50,10 +47,9 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
         await to_zero(svc, old.model, lease)
 
     async def receipt() -> None:
-        text = f"{code(old.model)} is down, replaced by {code(op.request.model)}.\n"
-        text += await close_session(svc, old, op_id=op.id, node=machine)
+        told = displaced(old.model, op.request.model, await close_session(svc, old, op_id=op.id, node=machine))
         channel = old.message.channel if old.message else op.request.channel
-        await svc.slack.post(f"receipt:{old.fence}", channel, lines(text), thread=old.message)
+        await svc.slack.post(displaced_key(old), channel, told, thread=old.message)
 
     await svc.store.once(op.id, "told the holder", tell, type(None))
     machine = await machine_of(svc, op.id, old.model)
@@ -74,39 +70,53 @@ async def _is_answering(svc: Services, model: str) -> bool:
 
 
 async def restore(svc: Services, op: Operation, lease: Lease, old: Lease) -> str:
-    """Bring the old model back, under a new fence and with the time that it lost; returns what became of it."""
+    """Bring the old model back, under a new fence and for the time that it had left; returns what became of it."""
 
     async def take_back() -> Lease:
-        lost = svc.clock() - lease.claimed
-        ends = old.ends + lost if old.ends else None
-        again = old.model_copy(update={"op": op.id, "ends": ends, "displaced": None})
-        return await svc.leases.replace(lease, again, floor=await svc.cluster.highest_fence())
+        left = old.ends - lease.claimed if old.ends else old.hold
+        again = {"op": op.id, "hold": left, "claimed": svc.clock(), "ready": None, "ends": None, "displaced": None}
+        floor = await svc.cluster.highest_fence()
+        return await svc.leases.replace(lease, old.model_copy(update=again), floor=floor)
+
+    try:
+        back = await svc.store.once(op.id, "lease given back", take_back, Lease)
+    except LeaseMoved as moved:
+        outcome = f"{code(old.model)} of <@{old.holder}> does not come back: {moved.message}"
+    else:
+        outcome = await _restored(svc, op, old, back)
+    text = f"↩️ {code(op.request.model)} did not take over. {outcome}"
+    await svc.slack.nudge(f"restored:{old.fence}", old.holder, lines(text))
+    return outcome
+
+
+async def _restored(svc: Services, op: Operation, old: Lease, back: Lease) -> str:
+    """Under its lease `back` the old model boots; one that does not get ready either is brought down with a receipt."""
+    model = old.model
 
     async def up() -> None:
-        await svc.cluster.scale(old.model, 1, lease=back.mark, fence=back.fence)
+        await svc.cluster.scale(model, 1, lease=back.mark, fence=back.fence)
 
     async def ready() -> str:
+        left = await since(svc, op.id, "restore began") + svc.config.gpu.boot_limit - svc.clock()
         try:
-            await svc.cluster.wait_ready(
-                old.model, timeout=svc.config.gpu.boot_limit.total_seconds(), progress=_without_a_word
-            )
+            await svc.cluster.wait_ready(model, timeout=max(1.0, left.total_seconds()), progress=_without_a_word)
         except BotError as error:
-            await to_zero(svc, old.model, back)
-            await svc.leases.release(back)
-            return (
-                f"{code(old.model)} of <@{old.holder}> could not be restored either: {error.message} The GPU is free."
-            )
+            return error.message
         now = svc.clock()
-        held = await renew(svc, back, lambda held: held.started(now).model_copy(update={"op": old.op})) or back
-        until = f" until {clock(held.ends)}" if held.ends else ""
-        return f"{code(old.model)} is restored: <@{old.holder}> holds the GPU again{until}."
+        await renew(svc, back, lambda held: held.started(now).model_copy(update={"op": old.op}))
+        return ""
 
-    back = await svc.store.once(op.id, "lease given back", take_back, Lease)
-    await step(svc, op.id, f"restoring {old.model}", up, type(None), undoing=True)
-    outcome = await step(svc, op.id, f"waiting for {old.model}", ready, str, undoing=True)
-    text = f"↩️ {code(op.request.model)} did not take over. {outcome}"
-    await svc.slack.post(f"restored:{back.fence}", old.holder, lines(text))
-    return outcome
+    await step(svc, op.id, f"restoring {model}", up, type(None), undoing=True)
+    failed = await step(svc, op.id, f"waiting for {model}", ready, str, undoing=True)
+    if not failed:
+        held = await svc.leases.of(model)
+        until = f" until {clock(held.ends)}" if held and held.ends else ""
+        return f"{code(model)} is restored: <@{old.holder}> holds the GPU again{until}."
+    machine = await machine_of(svc, op.id, model, session=", restored")
+    await step(svc, op.id, f"taking {model} down again", lambda: to_zero(svc, model, back), type(None), undoing=True)
+    receipt = "\n" + await close_session(svc, back, op_id=op.id, node=machine) if machine else ""
+    await svc.leases.release(back)
+    return f"{code(model)} of <@{old.holder}> could not be restored either: {failed} The GPU is free.{receipt}"
 
 
 async def _without_a_word(_: object) -> None:

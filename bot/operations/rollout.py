@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 
 from bot.clients.github import BaseMoved, MergeRefused
 from bot.domain import Kind, Operation, Plan, Pull, Request, Status, operation_id
@@ -10,7 +9,18 @@ from bot.errors import BotError
 from bot.operations import keys
 from bot.operations.down import down_request
 from bot.operations.endpoints import all_endpoints
-from bot.operations.life import PlanMoved, await_approval, enqueue, enter, finish, request, show_progress, step, told_on
+from bot.operations.life import (
+    PlanMoved,
+    await_approval,
+    enqueue,
+    enter,
+    finish,
+    request,
+    show_progress,
+    since,
+    step,
+    told_on,
+)
 from bot.operations.pulls import close, displaced_by, planned_change, refuse_if_up, seen
 from bot.operations.smoke import run_smoke
 from bot.services import Services
@@ -208,9 +218,8 @@ async def _refuse_if_blocked(svc: Services, op: Operation, endpoint: ModelEndpoi
     tree = await svc.repository.tree(await svc.repository.head())
     if not await asyncio.to_thread(is_awaiting_generator, tree, layout, group):
         return
-    # Under the fixed clock of the operation's own ledger: a restart does not begin to wait anew.
-    since = await svc.store.once(op.id, "blocked since", _now(svc), datetime)
-    until, generated = since + svc.config.approvals.pull_expire_after, code(layout.path(layout.groups_file))
+    blocked = await since(svc, op.id, "blocked since")
+    until, generated = blocked + svc.config.approvals.pull_expire_after, code(layout.path(layout.groups_file))
     if svc.clock() > until:
         raise BotError(
             f"The group {code(group)} is still off in {generated}, so Argo CD never made {code(endpoint.application)}:"
@@ -226,13 +235,6 @@ async def _set_blocked(svc: Services, op: Operation, by: str) -> None:
     """Show what the operation waits for; "": for nothing any more."""
     op = await svc.store.update(op.id, lambda op: op if op.blocked == by else op.model_copy(update={"blocked": by}))
     await show_progress(svc, op)
-
-
-def _now(svc: Services) -> Callable[[], Awaitable[datetime]]:
-    async def now() -> datetime:
-        return svc.clock()
-
-    return now
 
 
 async def _removed(svc: Services, op: Operation) -> None:

@@ -17,8 +17,8 @@ from bot.services import Services, services
 
 log = structlog.get_logger(__name__)
 
-_RETRY = ExponentialRetry(attempts=6, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
-
+_RETRY = ExponentialRetry(attempts=12, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
+"""Two minutes: an API server that is upgraded for one must not cost a boot of ten."""
 
 _TELLING = timedelta(seconds=20)
 """For this long an end is still being told by whoever wrote it."""

@@ -1,15 +1,16 @@
 """A lease before its end: prolonging it, and breaking it."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from bot.domain import Kind, Lease, Operation, Plan, Status, cost
+from bot.domain import Lease, Operation, Plan, Status, cost
 from bot.durations import show_duration
 from bot.errors import BotError
-from bot.operations.down import bring_down
+from bot.operations.down import bring_down, cancel_boot
 from bot.operations.life import NotAllowed, PlanMoved, await_approval, finish, insist
 from bot.operations.reconcile import renew
 from bot.policy import can_be_approved, may_keep, may_release
 from bot.services import Services
+from bot.store import Forgotten
 from bot.views import clock, code, inline, lines, money
 
 
@@ -41,24 +42,19 @@ async def plan_extend(svc: Services, op: Operation) -> None:
 
 
 async def extend(svc: Services, op: Operation) -> None:
-    """Move the end of the lease that was asked about. Safe to repeat: the new end is noted before it is set."""
+    """Move the end of the lease to what the plan says, and so its approval. Safe to repeat: it is a moment, not a duration."""
     if op.failure:
         await finish(svc, op.id, Status.FAILED, f"Failed: {op.failure} The lease ends as before.")
         return
-    lease, now = await _as_planned(svc, op), svc.clock()
+    planned, lease = await _as_planned(svc, op)
+    now, end = svc.clock(), (planned.ends or svc.clock()) + (op.request.hold or timedelta())
     if op.status is Status.APPROVED:
         op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now, outcome=""), event="started")
-
-    async def until() -> datetime:
-        return (lease.ends or now) + (op.request.hold or timedelta())
-
-    end = await svc.store.once(op.id, "until", until, datetime)
-    held = await renew(
-        svc, lease, lambda held: held.model_copy(update={"ends": end}) if held.ends and held.ends < end else held
-    )
+    held = await renew(svc, lease, lambda held: held.model_copy(update={"ends": max(held.ends or end, end)}))
     if held is None:
         raise PlanMoved(f"The session of {code(lease.model)} ended meanwhile.")
-    await finish(svc, op.id, Status.SUCCEEDED, f"{code(lease.model)} is held by <@{lease.holder}> until {clock(end)}.")
+    until = f" until {clock(held.ends)}" if held.ends else ""
+    await finish(svc, op.id, Status.SUCCEEDED, f"{code(lease.model)} is held by <@{lease.holder}>{until}.")
 
 
 async def plan_release(svc: Services, op: Operation) -> None:
@@ -74,19 +70,26 @@ async def plan_release(svc: Services, op: Operation) -> None:
 async def release(svc: Services, op: Operation) -> None:
     """Break the lease: a bring-up that is under way is cancelled, anything else is brought down with a receipt."""
     now, by = svc.clock(), op.request.actor
-    if op.status is Status.APPROVED and not op.failure:
-        lease = await _as_planned(svc, op)
+    if op.failure:
+        await finish(svc, op.id, Status.FAILED, f"{op.failure} See `/gpu status`.")
+        return
+    if op.status is Status.APPROVED:
+        _, lease = await _as_planned(svc, op)
         text = f"⛔ <@{by}> breaks your lease of {code(lease.model)} because {inline(op.request.reason, 600)}."
-        await svc.slack.post(f"broken:{op.id}", lease.holder, lines(text))
+        await svc.slack.nudge(f"broken:{op.id}", lease.holder, lines(text))
         op = await svc.store.update(op.id, lambda op: op.moved(Status.RUNNING, now, outcome=""), event="started")
-    booting = [up for up in await svc.store.open(Kind.GPU_UP, op.request.model) if up.status is Status.RUNNING]
-    if op.status is Status.RUNNING and booting and not op.failure:
-        await svc.store.update(
-            booting[0].id, lambda up: up.model_copy(update={"cancelled_by": by, "updated": now}), event="cancelled"
-        )
+    if op.plan and op.plan.lease and await _boot_cancelled(svc, op.plan.lease.op, by):
         await finish(svc, op.id, Status.SUCCEEDED, "It was still booting; its bring-up is being cancelled.")
         return
     await bring_down(svc, op)
+
+
+async def _boot_cancelled(svc: Services, op_id: str, by: str) -> bool:
+    """Whether the operation that claimed a lease is still bringing its model up, and so is to be undone."""
+    try:
+        return await cancel_boot(svc, await svc.store.load(op_id), by)
+    except Forgotten:
+        return False
 
 
 async def _held(svc: Services, op: Operation) -> Lease:
@@ -96,12 +99,12 @@ async def _held(svc: Services, op: Operation) -> Lease:
     return lease
 
 
-async def _as_planned(svc: Services, op: Operation) -> Lease:
-    """The lease that the plan, and so its approval, is about; PlanMoved when the GPU has changed hands since."""
+async def _as_planned(svc: Services, op: Operation) -> tuple[Lease, Lease]:
+    """The lease that the plan is about, as it was and as it is now; PlanMoved when the GPU has changed hands since."""
     planned = op.plan.lease if op.plan else None
     if planned is None:
         raise BotError("This request has no plan; ask again.")
     lease = await svc.leases.of(planned.model)
     if lease is None or lease.fence != planned.fence:
         raise PlanMoved(f"The session of {code(planned.model)} that this was about is over, so nothing was done.")
-    return lease
+    return planned, lease

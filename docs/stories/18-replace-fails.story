@@ -1,4 +1,4 @@
-# A replacement that does not answer is taken back: the model that was up comes back, with the time that it lost.
+# A replacement that does not answer is taken back: the model that was up comes back, for the time that it had left.
 given speed 120
 
 @dev /gpu up coder-chat for 3h because evaluation run

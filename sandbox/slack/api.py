@@ -66,6 +66,8 @@ class WebAPI:
         self._manifest = manifest
         self._faults = faults
         self.files = Files(history)
+        self.closed: set[str] = set()
+        """Direct conversations with people whose accounts are gone."""
         self.base_url = ""
         self._methods: Mapping[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
@@ -164,6 +166,8 @@ class WebAPI:
 
     def _new_message(self, asked: Json) -> Message:
         channel = self._channel(asked, by_name=True)
+        if channel in self.closed:
+            raise _Refused("channel_not_found")
         self._check_content(asked)
         if not asked.get("text") and not asked.get("blocks"):
             raise _Refused("no_text")
@@ -256,6 +260,8 @@ class WebAPI:
         users = wanted if isinstance(wanted, list) else str(wanted).split(",")
         if len(users) != 1 or direct(users[0]) not in DIRECTS:
             raise _Refused("user_not_found")
+        if direct(users[0]) in self.closed:
+            raise _Refused("user_disabled")
         return {"channel": {"id": direct(users[0])}}
 
     def _conversations_history(self, asked: Json) -> Json:

@@ -103,6 +103,10 @@ class Workspace:
         """Cut the app's connections, as Slack does now and then."""
         await self._delivery.disconnect()
 
+    def deactivate(self, user: str) -> None:
+        """Somebody has left the company: no direct message reaches them."""
+        self._api.closed.add(direct_messages(_person(user).id))
+
     # ── the hands of the users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:

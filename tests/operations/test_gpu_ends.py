@@ -1,0 +1,219 @@
+"""How a session ends when something stands in the way: somebody who left, a model that does not come back, a late click."""
+
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from docket import ExponentialRetry
+
+from bot.domain import Bill, Kind, Lease, Node, Operation, Plan, Request, Status
+from bot.errors import BotError, Unavailable
+from bot.operations.life import CancelAsked, cancel, enter, finish, settled, vote
+from bot.operations.receipt import receipt, settle_bill
+from bot.operations.tenure import extend, release
+from bot.services import Services
+from bot.settings import Config, Roles
+from bot.views import card
+from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
+from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
+from tests.operations.test_change import pushes
+from tests.operations.test_gpu import LEASES, held, replicas, up
+
+__all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
+
+HOUR = timedelta(hours=1)
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+
+
+async def bills(it: Platform) -> list[Bill]:
+    """The bills of all sessions, in the order of their claims."""
+    found = [Bill.model_validate_json(text) for text in await it.redis.hvals("{stoker}:bills")]
+    return sorted(found, key=lambda bill: bill.fence)
+
+
+async def replaced(it: Platform) -> None:
+    """@lead's coder-fim is to push aside whatever is up."""
+    await it.say("lead", "/gpu up coder-fim because demo")
+    await it.click("lead", "Replace")
+    await it.sees("Displaces coder-chat")
+    await it.click("admin", "Approve")
+
+
+async def test_a_holder_who_has_left_stops_nobody(platform: Platform) -> None:
+    """No direct message reaches them: their session is replaced, comes back, and is broken all the same."""
+    await up(platform)
+    platform.workspace.deactivate("dev")
+    platform.faults.add("smoke-fails")
+    await replaced(platform)
+    await platform.sees("coder-chat is restored: @dev holds the GPU again")
+    await platform.sees("Failed", "lead")
+    old, new = (await bills(platform))[:2]
+    (back,) = await held(platform)
+    assert back.claimed >= new.down >= old.down, "no minute is on two receipts"
+    assert back.ready
+    assert back.ends
+    assert back.ends - back.ready == back.hold < timedelta(hours=4), "what it had left, from when it is ready again"
+    await platform.say("admin", "/gpu release because they have left")
+    await platform.sees("Breaks the lease on coder-chat")
+    await platform.click("lead", "Approve")
+    await platform.sees("is down and the GPU is free")
+    assert await held(platform) == []
+
+
+async def test_the_turn_of_somebody_who_has_left_is_on_the_card(platform: Platform) -> None:
+    """No direct message reaches them, and the offer is made and ends like any other."""
+    await up(platform)
+    await platform.say("lead", "/gpu up coder-fim")
+    await platform.click("lead", "Queue")
+    await platform.sees("In the queue, next")
+    platform.workspace.deactivate("lead")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("It is your turn")
+
+
+async def test_who_is_denied_during_an_offer_is_told_that(platform: Platform) -> None:
+    """Not that they failed to answer."""
+    await up(platform)
+    await platform.say("lead", "/gpu up coder-fim")
+    await platform.click("lead", "Queue")
+    await platform.sees("In the queue, next")
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("it is your turn: the GPU is yours", "lead")
+    await platform.click("admin", "Deny")
+    told = await platform.sees("nothing to take any more", "lead")
+    assert "This request is denied" in told
+    assert not [text for text in platform.visible("lead") if "Nobody answered" in text]
+
+
+async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform) -> None:
+    """The GPU is free then, everybody is told why, and what the second attempt cost is on a receipt."""
+    await up(platform)
+    platform.faults.add("crash")
+    await replaced(platform)
+    told = await platform.sees("could not be restored either", "lead")
+    assert told.count("keeps crashing") == 2
+    assert await held(platform) == []
+    assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (0, 0)
+    assert [bill.model for bill in await bills(platform)] == ["coder-chat", "coder-fim", "coder-chat"]
+
+
+async def test_down_finds_what_redis_has_just_forgotten(tmp_path: Path, redis_url: str) -> None:
+    """The cluster still knows whose session it is: nobody waits for the next comparison, and there is a receipt."""
+    async with opened(tmp_path, redis_url, settings={"lease": {"reconcile_every": "10m"}}) as it:
+        await up(it)
+        await it.redis.delete(LEASES)
+        await it.say("dev", "/gpu down")
+        told = await it.sees("is down and the GPU is free")
+        assert "Held by @dev" in told
+
+
+async def test_what_argo_cd_has_not_seen_yet_is_synced(platform: Platform) -> None:
+    """It says Synced until it looks at git again; what runs is what was approved."""
+    platform.cluster.set_speed(1)
+    await pushes(platform, "main", DEPLOYMENT, "--max-model-len=16384", "--max-model-len=8192")
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.click("lead", "Approve")
+    await platform.sees("syncing")
+    platform.cluster.set_speed(2000)
+    await platform.sees("all smoke tests passed")
+    assert "--max-model-len=8192" in str(platform.object("Deployment", "coder-chat"))
+
+
+@pytest.fixture
+async def at_work(svc: Services) -> Operation:
+    """A bring-up whose smoke tests run."""
+    now = svc.clock()
+    wanted = Request(kind=Kind.GPU_UP, model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, reason="demo")
+    op = Operation(id="op", request=wanted, status=Status.RUNNING, updated=now)
+    return await svc.store.create(op.with_phase("smoke tests", now))
+
+
+async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: Operation) -> None:
+    """Who cancelled was told that it is being cancelled."""
+    await cancel(svc, at_work.id, "U0DEV")
+    with pytest.raises(CancelAsked):
+        await finish(svc, at_work.id, Status.SUCCEEDED, "It is up.")
+    assert (await svc.store.load(at_work.id)).status is Status.RUNNING
+
+
+async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, at_work: Operation) -> None:
+    """It is tried again for as long as it takes; the card says meanwhile what a person may have to do."""
+    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
+    await enter(svc, at_work.id, "bringing it down again")
+    async with settled(svc, at_work.id, ExponentialRetry()):
+        raise BotError("`coder-chat` is scaled down, but its pod is still there.")
+    shown = card(await svc.store.load(at_work.id), svc.clock())
+    assert "its pod is still there" in str(shown.blocks)
+
+
+@pytest.mark.parametrize(("status", "again"), [(Status.REQUESTED, False), (Status.RUNNING, True)])
+async def test_a_boot_is_more_patient_than_a_question(
+    svc: Services, at_work: Operation, status: Status, again: bool
+) -> None:
+    """A minute without the API server must not cost ten minutes of boot; who only asks is told within half of one."""
+    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"status": status}))
+    retry = ExponentialRetry(attempts=12)
+    retry.attempt = 6
+    with pytest.raises(Unavailable) if again else nullcontext():
+        async with settled(svc, at_work.id, retry):
+            raise Unavailable("Kubernetes")
+    assert (await svc.store.load(at_work.id)).status is (Status.RUNNING if again else Status.REFUSED)
+
+
+async def test_the_audit_log_says_who_and_why(svc: Services, at_work: Operation) -> None:
+    """Of each decision who took it and for what reason, not who asked and what for."""
+    open_to_all = Config(roles=Roles(approvers=("U0LEAD",), admins=("U0ADMIN",)), slack=svc.config.slack)
+    svc = replace(svc, config=open_to_all)
+    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
+    await vote(svc, at_work.id, "U0ADMIN", approve=True, reason="customer waits", override=True)
+    await cancel(svc, at_work.id, "U0LEAD")
+    told = [(e["event"], e["who"], e["why"]) async for e in svc.store.audit()]
+    assert told[1:] == [("overridden", "U0ADMIN", "customer waits"), ("cancelled", "U0LEAD", "demo")]
+
+
+async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(svc: Services, at_work: Operation) -> None:
+    """The bill was noted, the message not yet."""
+    now = svc.clock()
+    node = Node(name="gpu", since=now - HOUR)
+    bill = Bill(
+        fence=1, op=at_work.id, model="coder-chat", holder="U0DEV", claimed=now - HOUR, ready=now - HOUR, down=now,
+        node=node, drain=HOUR / 6, price_per_hour=0.85,
+    )  # fmt: skip
+    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"outcome": receipt(bill)}))
+    await svc.sessions.keep_bill(bill.model_copy(update={"gone": now}))
+    await settle_bill(svc, bill.fence)
+    assert "estimate" not in (await svc.store.load(at_work.id)).outcome
+
+
+async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone(
+    svc: Services, at_work: Operation
+) -> None:
+    """The bot died when all was done but said; the next bring-up of the same model is somebody else's."""
+    now = svc.clock()
+    lease = Lease(model="coder-chat", op="earlier", holder="U0DEV", fence=1, hold=HOUR, claimed=now)
+    wanted = Request(kind=Kind.GPU_RELEASE, model="coder-chat", actor="U0ADMIN", channel="C0GPUOPS", at=now)
+    plan = Plan(commit="", lease=lease)
+    broken = Operation(id="broken", request=wanted, status=Status.RUNNING, updated=now, plan=plan)
+    await svc.store.create(broken)
+    with suppress(Unavailable):  # there is no cluster here
+        await release(svc, broken)
+    assert not (await svc.store.load(at_work.id)).cancelled_by
+
+
+async def test_an_extension_is_what_was_approved(svc: Services, at_work: Operation) -> None:
+    """Until the moment on the card, also when the lease was prolonged by somebody else meanwhile."""
+    now = svc.clock()
+    wanted = Lease(model="coder-chat", op=at_work.id, holder="U0DEV", fence=0, hold=HOUR, claimed=now)
+    planned = await svc.leases.change(await svc.leases.claim(wanted), lambda lease: lease.started(now))
+    assert planned
+    assert planned.ends
+    asked = Request(kind=Kind.GPU_EXTEND, model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, hold=9 * HOUR)
+    plan = Plan(commit="", lease=planned)
+    op = await svc.store.create(Operation(id="longer", request=asked, status=Status.APPROVED, updated=now, plan=plan))
+    await svc.leases.change(planned, lambda lease: lease.model_copy(update={"ends": now + 2 * HOUR}))
+    await extend(svc, op)
+    (lease,) = await svc.leases.held()
+    assert lease.ends == now + 10 * HOUR
