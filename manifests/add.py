@@ -93,6 +93,7 @@ def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
         if named is None:
             known = ", ".join(each.name for each in endpoints) or "none"
             raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {known}.")
+        _refuse_other_kind(named, request.facts)
         return named
     if request.facts.chat is None and request.facts.pipeline_tag is None:
         known = ", ".join(each.name for each in endpoints) or "none"
@@ -107,6 +108,18 @@ def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
             f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
         )
     return next((each for each in alike if each.name == layout.template), alike[0])
+
+
+def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
+    """A model that makes vectors and one that writes are never alike, where it is known what the model does."""
+    if facts.chat is None and facts.pipeline_tag is None:
+        return
+    embeds, vectors = _kind(facts) == "cpu-embeddings", template.kind == "cpu-embeddings"
+    if embeds != vectors:
+        does = ("makes embeddings", "generates text")
+        raise ManifestError(
+            f"{facts.hf_id} {does[not embeds]}, and {template.name} {does[not vectors]}: name another template with like=."
+        )
 
 
 def _kind(facts: ModelFacts) -> str:

@@ -16,6 +16,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from manifests.tree import ManifestError
 
+_DEAREST = 0.01
+"""Dollars a token: ten times what the dearest models have cost; whoever says more means a million of them."""
+
 
 class InvalidYaml(ManifestError):
     """A file that does not parse: where (the line is counted from 1), and what the parser says."""
@@ -89,16 +92,16 @@ class Document:
         start, end = node.start_mark.index, node.end_mark.index
         if start == end:  # a key without a value
             start = end = self.text.index(":", start) + 1
-            return Edit(start, end, f" {value if _plain(value) else json.dumps(value)}")
+            return Edit(start, end, f" {written(value)}")
         if named := re.match(r"([&!]\S*\s+)+", self.text[start:end]):
             start += named.end()  # an anchor or a tag stands before the value, and stays
         old = self.text[start:end]
         if part is not None:
             new = old.replace(part, value)
-        elif old.startswith(("'", '"')):
-            new = f"{old[0]}{value}{old[0]}"
+        elif old.startswith("'"):
+            new = "'" + value.replace("'", "''") + "'"
         else:
-            new = value if _plain(value) else f'"{value}"'
+            new = written(value, quoted=old.startswith('"'))
         if "\n" in old:
             return Edit(start, end, new)
         gap = re.match(r"( +)#", self.text[end:])
@@ -212,6 +215,10 @@ def decimal(number: str) -> str:
     """A number as YAML 1.1 and 1.2 both read it: `5e-07` would be a string to the older readers."""
     if not re.fullmatch(r"\d+(\.\d+)?|\.\d+|\d+(\.\d+)?[eE][+-]?\d{1,2}", number.strip()):
         raise ManifestError(f"{number!r} is not a price: give dollars per token, like 0.0000005")
+    if float(number) >= _DEAREST:
+        raise ManifestError(
+            f"${number} a token is ${float(number) * 10**6:g} for a million: give dollars per token, like 0.0000005"
+        )
     text = f"{float(number):.15f}".rstrip("0")
     return text + "0" if text.endswith(".") else text
 
@@ -243,6 +250,11 @@ def _place_missing_values(node: Node) -> None:
             if each.start_mark.index == each.end_mark.index:
                 each.start_mark = each.end_mark = key.end_mark
             _place_missing_values(each)
+
+
+def written(text: str, *, quoted: bool = False) -> str:
+    """A text as a YAML scalar, in quotes where it needs them (JSON's are YAML's) or where it should have them."""
+    return json.dumps(text, ensure_ascii=False) if quoted or not _plain(text) else text
 
 
 def _plain(text: str) -> bool:

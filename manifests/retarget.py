@@ -5,7 +5,7 @@ import re
 from pydantic import BaseModel
 from ruamel.yaml.nodes import ScalarNode
 
-from manifests.edit import Document, Edit, Flag, decimal, find, flags, items, scalar
+from manifests.edit import Document, Edit, Flag, decimal, find, flags, items, scalar, written
 from manifests.pieces import MODEL_FLAGS, Entry, Pieces
 from manifests.sizing import ModelFacts, tokens
 from manifests.tree import ManifestError
@@ -14,7 +14,8 @@ from manifests.wording import Words, stem
 HF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
-ARGUMENT = re.compile(r"--[a-z0-9][a-z0-9-]*(=\S+)?")
+ARGUMENT = re.compile(r"--[a-z0-9][a-z0-9-]*(=[^\s\x00-\x1f\x7f-\x9f]+)?")
+_SECRET = re.compile(r"(^|-)(key|token|secret|password)$")
 
 # vLLM picks slower kernels for these formats unless told; the others it reads from the weights' own configuration.
 _KERNELS = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
@@ -56,6 +57,12 @@ def refuse_bad_input(hf_id: str, served_name: str | None, quantization: str | No
             raise ManifestError(f"{each!r} is no argument: give it as --flag or --flag=value.")
         if option := _OWN_OPTION.get(each.partition("=")[0]):
             raise ManifestError(f"{each!r} is not for arg=: use {option}.")
+        if _SECRET.search(each.partition("=")[0]):
+            # Without its value: this sentence is posted.
+            raise ManifestError(
+                f"{each.partition('=')[0]} takes a secret, which must not stand in git: put it into a Secret and read it "
+                "from the environment (by hand)."
+            )
 
 
 def derived_served_name(facts: ModelFacts) -> str:
@@ -159,8 +166,8 @@ def _set_flag(document: Document, name: str, given: str, *, bare: bool) -> Docum
     if same:
         return document
     if flag.value_node is flag.node:
-        written = str(flag.node.value).partition("=")[0]  # with dashes or underscores, as people wrote it
-        return document.apply([document.set_value(flag.node, f"{written}={given}" if given else written)])
+        spelt = str(flag.node.value).partition("=")[0]  # with dashes or underscores, as people wrote it
+        return document.apply([document.set_value(flag.node, f"{spelt}={given}" if given else spelt)])
     return document.apply([document.set_value(flag.value_node, given)])
 
 
@@ -180,9 +187,9 @@ def _added(document: Document, args: list[ScalarNode], present: tuple[Flag, ...]
     # Quantization goes beside the names, as people write it; anything else at the end.
     anchor = beside[-1] if name == "--quantization" and beside else args[-1]
     if _is_flow(document, args):
-        return Edit(anchor.end_mark.index, anchor.end_mark.index, f', "{text}"')
+        return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {written(text, quoted=True)}")
     lead = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
-    added = f"{lead}{text}"
+    added = f"{lead}{written(text)}"
     columns = {each.column for each in document.comments() if not each.alone and each.line in _lines(args)}
     if name == "--quantization" and columns:
         comment = f"# the format of the weights ({family(given).upper()})"

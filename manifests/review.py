@@ -64,7 +64,7 @@ def kept_contract(before: Tree, after: Tree, layout: Layout, model: str, name: s
 
 def refuse_storage(storage: str | None) -> None:
     """A size of a volume that Kubernetes would refuse."""
-    if storage is not None and not re.fullmatch(r"[1-9]\d*(Mi|Gi|Ti|M|G|T)", storage):
+    if storage is not None and not re.fullmatch(r"[1-9]\d{0,5}(Mi|Gi|Ti|M|G|T)", storage):
         raise ManifestError(f"{storage!r} is no size of a volume: give it like 20Gi.")
     if storage is not None:
         quantity_bytes(storage)

@@ -129,16 +129,15 @@ def engine_of(spec: KubeObject) -> KubeObject:
 
 
 def _argument(container: KubeObject, flag: str) -> str | None:
-    """The value of `--flag=value` or `--flag value`."""
+    """The value of `--flag=value` or `--flag value`; vLLM takes `--flag_name` as well."""
     return _value([*(container.get("command") or ()), *(container.get("args") or ())], flag)
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag:
-            return following or None
-        if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
+        name, equals, given = word.partition("=")
+        if name.replace("_", "-") == flag:
+            return (given if equals else following) or None
     return None
 
 

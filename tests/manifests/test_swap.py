@@ -1,6 +1,7 @@
 """Swaps: the diff that a maintainer would have written."""
 
 import pytest
+from ruamel.yaml import YAML
 
 from manifests.contract import Layout, check, read_endpoint
 from manifests.edit import Document
@@ -8,6 +9,7 @@ from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap, unshrunk
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.models import CODER_3B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ, CODER_32B_AWQ
+from tests.manifests.styles import styled
 
 TO_3B_AWQ = """\
 --- a/clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml
@@ -114,6 +116,19 @@ def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout:
     assert unshrunk(platform, change.changes) == (change.changes, ())
 
 
+@pytest.mark.parametrize("argument", ["--x=a:", '--x={"a":1}', "--x='", "--x=a\\b", "--x={{y}}", "--x=#", "--x=é"])
+@pytest.mark.parametrize("style", ["as it is", "flow arguments"])
+def test_an_argument_is_the_text_that_was_given(
+    platform: Files, layout: Layout, machine: Machine, argument: str, style: str
+) -> None:
+    """Whatever YAML would make of it without quotes."""
+    tree = Files(styled({path: platform.read(path) or "" for path in platform.files("")}, style))
+    request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, args=(argument,))
+    made = plan_swap(tree, layout, request, machine).changes.files["serving/coder-chat/deployment.yaml"]
+    loaded = YAML(typ="safe").load(made)
+    assert loaded["spec"]["template"]["spec"]["containers"][0]["args"][-1] == argument
+
+
 def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout, machine: Machine) -> None:
     """Underscores are dashes to vLLM, and 16K is the context that stays."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
@@ -160,6 +175,9 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
         (SwapRequest(name="coder-chat", facts=CODER_3B, storage="many"), "no size of a volume"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--model=x/y",)), "is not for arg="),
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("; rm -rf /",)), "is no argument"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--x=\x00",)), "is no argument"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--api-key=s3cret",)), "--api-key takes a secret, which"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.5"), r"\$0.5 a token is \$500000 for a million"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, quantization="awq # x"), "is no quantization"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="free"), "is not a price"),
         (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"chat": False})), "no chat template"),
