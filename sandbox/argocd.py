@@ -10,17 +10,18 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Set
-from copy import deepcopy
+from functools import lru_cache
 from typing import Any, Protocol
 
 from ruamel.yaml import YAML
 
 from sandbox.clock import Clock
-from sandbox.objects import BY_KIND, ApiError, Object, ObjectStore, timestamp
+from sandbox.objects import BY_KIND, ApiError, Object, ObjectStore, copied, timestamp
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"
 RECONCILE_SECONDS = 180.0  # how often Argo CD looks at git by itself
+LEAST = 0.5  # seconds of ours between two such looks, however fast the clock runs
 SYNC_SECONDS = 6.0
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 DENIED = (
@@ -63,13 +64,13 @@ class ArgoCD:
     async def run(self) -> None:
         """Looks at git every three (simulated) minutes, and at once when an Application asks for it."""
         clock = self._clock
-        due = clock.now() + RECONCILE_SECONDS
+        due = self._next_look()
         try:
             while True:
                 seen = self._store.version
                 asked = self._take_refreshes()
                 if asked or clock.now() >= due:
-                    due = clock.now() + RECONCILE_SECONDS
+                    due = self._next_look()
                     await self._reconcile(asked)
                 self._begin_operations()
                 self._finish_deletions()
@@ -82,6 +83,9 @@ class ArgoCD:
         finally:
             for task in self._syncing.values():
                 task.cancel()
+
+    def _next_look(self) -> float:
+        return self._clock.now() + max(RECONCILE_SECONDS, LEAST * self._clock.speed)
 
     def _take_refreshes(self) -> set[str]:
         asked = set()
@@ -286,11 +290,17 @@ class ArgoCD:
 
 
 def _load(text: str) -> Any:
-    return YAML(typ="safe").load(text)
+    return next(iter(_parsed(text)), None)
 
 
 def _documents(text: str) -> list[Object]:
-    return [document for document in YAML(typ="safe").load_all(text) if isinstance(document, dict)]
+    return [copied(document) for document in _parsed(text) if isinstance(document, dict)]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> tuple[Any, ...]:
+    """The documents of a file: the same few files are compared and rendered again and again."""
+    return tuple(YAML(typ="safe").load_all(text))
 
 
 def _options(app: Object) -> tuple[str, ...]:
@@ -380,7 +390,7 @@ def _keep_replicas(app: Object, manifest: Object, live: Object) -> None:
         mine = ignored.get("name") in {None, manifest["metadata"]["name"]}
         pointed = "/spec/replicas" in (ignored.get("jsonPointers") or ())
         if mine and pointed:
-            manifest["spec"] = deepcopy(manifest["spec"]) | {"replicas": live["spec"].get("replicas", 1)}
+            manifest["spec"] = copied(manifest["spec"]) | {"replicas": live["spec"].get("replicas", 1)}
 
 
 def _storage(claim: Object) -> float:

@@ -5,6 +5,7 @@ Everything here is real git; what GitHub adds to it (pull requests, checks, webh
 
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 
 MAIN = "main"
 _REGULAR_FILES = ("100644", "100755")
+_FULL_ID = re.compile(r"[0-9a-f]{40}")
 
 
 class GitFailed(Exception):
@@ -115,10 +117,18 @@ class BareRepository:
         self.path = path.resolve()
         # Whether git merges without a work tree (>= 2.38); asked of git at the first merge.
         self._plumbing: bool | None = None
+        self._files: dict[tuple[str, str], dict[str, str]] = {}
+        self._said: dict[tuple[str, ...], str] = {}
 
     async def git(self, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> str:
         _, out = await _run("git", "--git-dir", str(self.path), *args, env=_environment(env), stdin=stdin)
         return out.decode(errors="replace").rstrip("\n")
+
+    async def _lasting(self, *args: str) -> str:
+        """What git says of commits by their full ids: asked once, for it stays true."""
+        if args not in self._said:
+            self._said[args] = await self.git(*args)
+        return self._said[args]
 
     async def commit(self, ref: str) -> str | None:
         """The commit that a branch, tag or id names, or None."""
@@ -141,6 +151,14 @@ class BareRepository:
 
     async def files_at(self, commit: str, prefix: str = "") -> dict[str, str]:
         """Path -> text of the regular text files under a folder (or of that one file) at a commit."""
+        if not _FULL_ID.fullmatch(commit):
+            return await self._read(commit, prefix)
+        key = commit, prefix.rstrip("/")
+        if key not in self._files:  # Argo CD looks at the same few folders of a commit again and again
+            self._files[key] = await self._read(*key)
+        return dict(self._files[key])
+
+    async def _read(self, commit: str, prefix: str) -> dict[str, str]:
         pathspec = ("--", prefix.rstrip("/")) if prefix.rstrip("/") else ()
         listing = await self.git("ls-tree", "-r", "-z", "--full-tree", commit, *pathspec)
         entries = [entry.split("\t", 1) for entry in listing.split("\0") if entry]
@@ -173,7 +191,7 @@ class BareRepository:
 
     async def commits_between(self, base: str, head: str) -> list[str]:
         """Commits that `head` has and `base` has not, oldest first."""
-        return (await self.git("rev-list", "--reverse", f"{base}..{head}")).split()
+        return (await self._lasting("rev-list", "--reverse", f"{base}..{head}")).split()
 
     async def message(self, commit: str) -> str:
         return await self.git("show", "--no-patch", "--format=%B", commit)
@@ -181,14 +199,14 @@ class BareRepository:
     async def changes(self, base: str, head: str) -> tuple[FileChange, ...]:
         """The diff that a pull request shows: from the merge base to the head."""
         span = f"{base}...{head}"
-        stats = await self.git("diff", "--no-renames", "--numstat", "-z", span)
-        status = (await self.git("diff", "--no-renames", "--name-status", "-z", span)).split("\0")
+        stats = await self._lasting("diff", "--no-renames", "--numstat", "-z", span)
+        status = (await self._lasting("diff", "--no-renames", "--name-status", "-z", span)).split("\0")
         words = {"A": "added", "D": "removed", "M": "modified", "T": "changed"}
         by_path = dict(zip(status[1::2], status[0::2], strict=False))
         found = []
         for line in filter(None, stats.split("\0")):
             added, deleted, path = line.split("\t", 2)
-            diff = await self.git("diff", "--no-renames", span, "--", path)
+            diff = await self._lasting("diff", "--no-renames", span, "--", path)
             hunks = diff.find("\n@@")
             found.append(
                 FileChange(

@@ -2,14 +2,14 @@
 given speed 120
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
-expect "Add coder-mini" within 20s
-expect "Pull request #1" within 20s
-expect "coder-mini" within 1s
+expect "Add coder-mini" within 30s
+expect "Pull request #1" within 30s
+expect "coder-mini" within 30s
 expect not "Approve & roll out" within 2s    # not before its checks have passed
 
 github checks pass
-expect "checks passed" within 15s
-expect "Approve & roll out" within 15s
+expect "checks passed" within 30s
+expect "Approve & roll out" within 30s
 
 @lead clicks "Approve & roll out"
 expect "merged" within 30s

@@ -2,10 +2,10 @@
 given speed 120
 
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
-expect "Swap coder-chat to Qwen/Qwen2.5-Coder-14B-Instruct-AWQ" within 20s
-expect "Pull request #1" within 20s
+expect "Swap coder-chat to Qwen/Qwen2.5-Coder-14B-Instruct-AWQ" within 30s
+expect "Pull request #1" within 30s
 github checks pass
-expect "Approve & roll out" within 15s
+expect "Approve & roll out" within 30s
 @lead clicks "Approve & roll out"
 expect "coder-chat is rolled out" within 60s
 

@@ -4,7 +4,7 @@ given speed 40
 @dev /gpu up coder-chat because the bot is about to have a bad day
 expect "Approve"
 @lead clicks "Approve"
-expect "starting" within 15s                 # between scale and ready
+expect "starting" within 30s                 # between scale and ready
 bot is killed
 expect "pulling the image" within 60s         # during the boot
 bot is killed

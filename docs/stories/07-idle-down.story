@@ -9,7 +9,7 @@ given idle.announce_before 5s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 expect "has been idle" within 60s
-expect "Without an answer I bring it down" within 5s
+expect "Without an answer I bring it down" within 30s
 expect "It goes down at" within 60s
 expect "idle for" within 60s
 expect "nobody answered" within 30s

@@ -2,18 +2,18 @@
 given speed 120
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
-expect "Pull request #1" within 20s
+expect "Pull request #1" within 30s
 github checks fail
-expect "checks failed" within 15s
+expect "checks failed" within 30s
 expect not "Approve & roll out" within 1s
 github closes
-expect "was closed on GitHub" within 15s
+expect "was closed on GitHub" within 30s
 expect "Nothing was rolled out"
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ     # and once more, merged by hand this time
-expect "Pull request #2" within 20s
+expect "Pull request #2" within 30s
 github checks pass
 github merges
-expect "merged" within 15s
+expect "merged" within 30s
 @lead clicks "Approve"                       # the sync alone is left to approve
 expect "coder-mini is rolled out" within 60s

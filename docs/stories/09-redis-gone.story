@@ -5,9 +5,9 @@ given speed 120
 expect "Approve"
 redis stops
 @dev /gpu up coder-fim
-expect "Redis" within 15s
+expect "Redis" within 30s
 @dev /gpu status
-expect "Redis does not answer: nothing can be brought up until it does" within 15s
+expect "Redis does not answer: nothing can be brought up until it does" within 30s
 expect "Nothing uses the GPU"
 @dev /model list                             # what git and the cluster know
 expect "Redis does not answer, so open pull requests" within 15s

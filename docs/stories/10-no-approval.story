@@ -15,7 +15,7 @@ expect "cancelled"
 
 @dev /gpu up coder-chat
 expect "Approve"
-expect "expired" within 20s
+expect "expired" within 30s
 expect "Nobody decided in time"
 
 @dev /gpu status

@@ -6,7 +6,7 @@ expect "Unknown model" within 30s
 @dev /model remove coder-fim
 expect "Remove coder-fim" within 60s
 expect "Pull request #1" within 30s
-expect "the volume coder-fim-model-cache" within 10s
+expect "the volume coder-fim-model-cache" within 30s
 github checks pass
 expect "Approve & roll out" within 60s
 @lead clicks "Approve & roll out"

@@ -10,4 +10,4 @@ expect "vectors"
 @dev /model smoke vectors
 expect "passed" within 60s
 @dev /model check
-expect "agree" within 20s
+expect "agree" within 30s

@@ -4,12 +4,12 @@ given speed 120
 @dev /model add coder-mini
 expect "Model on Hugging Face"
 @dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
-expect "Sizing: fits" within 20s
+expect "Sizing: fits" within 30s
 expect "serving/coder-mini/deployment.yaml"
 @dev fills "Context" with "a lot"
-expect "give tokens, like 16384" within 20s
+expect "give tokens, like 16384" within 30s
 @dev fills "Context" with "8192"
-expect "8192" within 20s
+expect "8192" within 30s
 @dev clicks "Advanced …"
 expect "Volume"
 @dev fills "Volume" with "huge"
@@ -17,10 +17,10 @@ expect "Volume"
 expect "give it like 20Gi"
 @dev fills "Volume" with "30Gi"
 @dev submits
-expect "storage=30Gi" within 20s
+expect "storage=30Gi" within 30s
 @dev submits
-expect "Add coder-mini" within 20s
-expect "Pull request #1" within 20s
+expect "Add coder-mini" within 30s
+expect "Pull request #1" within 30s
 expect "8192"
 expect "30Gi"
 
@@ -28,6 +28,6 @@ expect "30Gi"
 expect "Endpoint"
 @dev fills "Endpoint" with "coder-chat"
 @dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
-expect "does not fit" within 20s
+expect "does not fit" within 30s
 @dev submits
 expect "the reason stands at the end" within 20s   # and is not said twice

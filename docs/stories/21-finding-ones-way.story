@@ -20,7 +20,7 @@ expect "Waiting for your decision"
 expect "a look around"
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
-expect "is up, held by @dev" within 20s
+expect "is up, held by @dev" within 30s
 @dev opens home
 expect "is up, held by @dev"
 @dev clicks "Extend …"
@@ -30,7 +30,7 @@ expect "For how much longer"
 expect "is not a duration"
 @dev fills "For how much longer" with "30m"
 @dev submits
-expect "Extend coder-chat" within 20s
+expect "Extend coder-chat" within 30s
 @dev opens home
 expect "Bring up …"
 @dev clicks "Bring down"

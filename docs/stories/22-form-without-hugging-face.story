@@ -10,6 +10,6 @@ expect "The size of the weights" within 30s
 @dev fills "The number of KV heads" with "2"
 @dev fills "The size of a head" with "128"
 @dev fills "The longest context that the model reads" with "32768"
-expect "Sizing: fits" within 20s
+expect "Sizing: fits" within 30s
 @dev submits
-expect "Pull request #1" within 20s
+expect "Pull request #1" within 30s

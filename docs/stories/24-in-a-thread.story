@@ -8,16 +8,16 @@ expect "Tell Stoker"
 expect "gpu status"
 @lead fills "Command" with "gpu status"
 @lead submits
-expect "coder-chat asked for by @dev: awaiting approval" within 20s
+expect "coder-chat asked for by @dev: awaiting approval" within 30s
 
 @admin picks "Tell Stoker …" on "Bring up coder-chat"
 @admin fills "Command" with "gpu upp coder-fim"
 @admin submits
-expect "Did you mean" within 20s
+expect "Did you mean" within 30s
 @admin picks "Tell Stoker …" on "Bring up coder-chat"
 @admin fills "Command" with "/gpu up coder-fim because from a thread"
 @admin submits
 expect "Bring up coder-fim" within 30s
 expect "from a thread"
 @dev clicks "Cancel"                         # the newest is somebody else's
-expect "Only" within 20s
+expect "Only" within 30s

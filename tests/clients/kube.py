@@ -71,7 +71,7 @@ async def connected(wire: Wire) -> AsyncIterator[ApiClient]:
         yield client
 
 
-async def wait_until(seen: Callable[[], Any], seconds: float = 5) -> None:
+async def wait_until(seen: Callable[[], Any], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not seen():
             await asyncio.sleep(0.01)

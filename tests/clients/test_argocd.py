@@ -91,7 +91,7 @@ async def test_a_refresh_is_an_annotation(wire: Wire, argocd: ArgoCD) -> None:
 async def test_a_sync_is_asked_for_and_followed(wire: Wire, argocd: ArgoCD) -> None:
     """The operation names who asked, the commit, and the Application's own sync options, which Argo CD would forget."""
     wire.store.create(application())
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await asked(wire)
     assert stored(wire)["operation"] == {
         "initiatedBy": {"username": "@dev"},
@@ -107,7 +107,7 @@ async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: W
     app = application()
     app["spec"]["sources"] = [{"chart": "litellm", "targetRevision": "1.2.3"}, {"path": "x", "targetRevision": "main"}]
     wire.store.create(app)
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await asked(wire)
     assert stored(wire)["operation"]["sync"]["revisions"] == ["1.2.3", "abc"]
     start(wire)
@@ -118,14 +118,14 @@ async def test_a_sync_of_several_sources_leaves_the_chart_at_its_version(wire: W
 async def test_what_is_synced_already_is_not_synced_again(wire: Wire, argocd: ArgoCD) -> None:
     """A repeated step after a crash finds its work done."""
     wire.store.create(application(sync={"status": "Synced", "revision": "abc"}))
-    assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)).sync == "Synced"
+    assert (await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)).sync == "Synced"
     assert wire.asked("PATCH", "") == 0
 
 
 async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, argocd: ArgoCD) -> None:
     """A bot that was killed while waiting goes on waiting."""
     wire.store.create(application(**running("abc")))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     update(wire)
     assert (await syncing).phase == "Succeeded"
@@ -135,7 +135,7 @@ async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, ar
 async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
     """Two operations at once would overwrite each other, so ours is asked for after the other's end, be that a failure."""
     wire.store.create(application(**running("other")))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     assert "operation" not in stored(wire)
     update(wire, "Failed", "not ours")
@@ -149,7 +149,7 @@ async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) 
     """A sync window, a bad manifest: the message is the one to show. An earlier failure is not taken for this one's."""
     earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
     wire.store.create(application(operationState=earlier))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await asked(wire)
     start(wire)
     update(wire, "Failed", "blocked by sync window")
@@ -240,7 +240,7 @@ async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argo
 async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
     """What happened while the history was lost is found by listing again."""
     wire.store.create(application(**running("abc")))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     wire.overtake("Application", "coder-chat", "argocd", end)
     assert (await syncing).phase == "Succeeded"
@@ -249,7 +249,7 @@ async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
 async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD) -> None:
     """The wait goes on over a new connection."""
     wire.store.create(application(**running("abc")))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     wire.cut()
     await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
@@ -274,14 +274,14 @@ async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: Arg
     wire.store.create(application(**running("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
-        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)
 
 
 async def test_two_replicas_that_ask_at_once_ask_once(wire: Wire, argocd: ArgoCD) -> None:
     """The second patch is refused as a conflict, and finds the first's operation."""
     wire.store.create(application())
     before = wire.store.version
-    both = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=5)) for _ in range(2)]
+    both = [asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)) for _ in range(2)]
     await wait_until(lambda: wire.asked("GET", "watch=true") == 2)
     assert wire.store.version == before + 1
     start(wire)
@@ -295,7 +295,7 @@ async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: 
     def anything(_: Any) -> bool:
         return True
 
-    waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=5, until=anything))
+    waiting = asyncio.create_task(argocd.wait_for("coder-chat", timeout=30, until=anything))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     wire.store.create(application())
     assert (await waiting).name == "coder-chat"

@@ -1,5 +1,6 @@
 """A server on loopback that answers as a test says, and remembers what it was asked."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,4 +79,6 @@ async def nobody() -> AsyncIterator[str]:
 
 
 def client(base_url: str = "") -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=base_url, timeout=5.0, trust_env=False)
+    """For plain HTTP: its TLS context has none of the certificates that take 40 ms to read."""
+    no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.AsyncClient(base_url=base_url, timeout=5.0, trust_env=False, verify=no_certificates)

@@ -12,7 +12,7 @@ import pytest
 from sandbox.slack.history import CHANNEL
 from sandbox.world import Sandbox, opened
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that something may take on a slow machine before its absence is a failure."""
 
 

@@ -15,6 +15,8 @@ from sandbox.slack import history
 from sandbox.world import WEBHOOK_SECRET, opened
 from tests.journeys.conftest import Town
 
+pytestmark = pytest.mark.timeout(280)
+
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[Town]:

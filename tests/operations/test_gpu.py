@@ -10,6 +10,8 @@ from sandbox.process import Bot, free_port
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
 
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
+
 LEASES = "{stoker}:leases"
 
 
@@ -189,9 +191,11 @@ async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrect
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(300)  # docket sows the timers that were flushed with it anew every minute
 async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Path, redis_url: str) -> None:
-    """The operation is forgotten, the lease is not: its time starts when the model answers, and it can be ended."""
+    """The operation is forgotten, the lease is not: its time starts when the model answers, and it can be ended.
+
+    That takes a while: docket sows the timers that were flushed with it anew every minute.
+    """
     async with opened(tmp_path, redis_url, speed=60) as it:
         await it.say("dev", "/gpu up coder-chat for 1h because flushed")
         await it.click("lead", "Approve")

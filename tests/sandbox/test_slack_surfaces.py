@@ -47,7 +47,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @pytest.fixture
 async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults(), manifest=everything(shortcuts=(STATUS,)), ack_within=3, patience=5) as workspace:
+    async with Workspace(Faults(), manifest=everything(shortcuts=(STATUS,)), ack_within=20, patience=20) as workspace:
         yield workspace
 
 
@@ -324,7 +324,7 @@ async def test_requests_come_signed_over_http() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/slack/events"
-    async with Workspace(Faults(), request_url=url, ack_within=10) as workspace:
+    async with Workspace(Faults(), request_url=url, ack_within=20) as workspace:
         app.client.base_url = workspace.api_url
 
         @app.command("/gpu")
