@@ -86,7 +86,7 @@ class Checkout:
         if start.is_file() or start.is_symlink():
             return (prefix,)
         # What git ignores (a virtual environment, build output) is no part of the repository.
-        listed = self._git_files(prefix) if (self.root / ".git").exists() else None
+        listed = self._git_files(prefix)
         if listed is not None:
             return listed
         return tuple(
@@ -98,17 +98,29 @@ class Checkout:
         )
 
     def grep(self, text: str) -> tuple[str, ...]:
+        # git looks into every file in a fraction of the time that reading them takes.
+        found = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", "-e", text, none_is=1)
+        if found is not None:
+            return found
         return tuple(path for path in self.files("") if text in (self.read(path) or ""))
 
     def _git_files(self, prefix: str) -> tuple[str, ...] | None:
-        command = ["git", "-C", str(self.root), "--literal-pathspecs", "ls-files", "-z", "--cached", "--others"]
-        command += ["--exclude-standard", "--", prefix or "."]
-        try:
-            listed = subprocess.run(command, capture_output=True, check=True)  # noqa: S603
-        except (OSError, subprocess.CalledProcessError):
+        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", prefix or ".")
+        return listed and tuple(path for path in listed if os.path.lexists(self.root / path))
+
+    def _git(self, *arguments: str, none_is: int = 0) -> tuple[str, ...] | None:
+        """The paths that git prints, sorted; None where it is no repository, or there is no git."""
+        if not (self.root / ".git").exists():
             return None
-        paths = {os.fsdecode(path) for path in listed.stdout.split(b"\0") if path}  # a name need not be UTF-8
-        return tuple(sorted(path for path in paths if os.path.lexists(self.root / path)))
+        command = ["git", "-C", str(self.root), "--literal-pathspecs", *arguments]
+        try:
+            printed = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+        except OSError:
+            return None
+        if printed.returncode not in (0, none_is):
+            return None
+        # A name need not be UTF-8.
+        return tuple(sorted({os.fsdecode(path) for path in printed.stdout.split(b"\0") if path}))
 
 
 class Files:

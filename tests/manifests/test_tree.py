@@ -1,0 +1,57 @@
+"""A checkout as people have it: what git ignores, what it only lists, and names that are no words."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from manifests.contract import Layout, read_endpoint
+from manifests.tree import Checkout, ManifestError
+
+ODD = "caf\udce9.yaml"
+
+
+@pytest.fixture(params=[True, False], ids=["git", "plain"])
+def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
+    """A directory with odd things in it, with and without git's own beside them."""
+    for path, text in {
+        "serving/chat/service.yaml": "name: chat\n",
+        "serving/ch?t/service.yaml": "name: odd\n",
+        ODD: "name: chat\n",
+        "build/out.yaml": "name: chat\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\xff\x00name: chat")
+    (tmp_path / "link.yaml").symlink_to("serving/chat/service.yaml")
+    (tmp_path / "lost.yaml").symlink_to("nowhere")
+    (tmp_path / "serving/linked").symlink_to("chat")
+    if request.param:
+        subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+        (tmp_path / ".gitignore").write_text("build/\n", encoding="utf-8")
+    return Checkout(tmp_path)
+
+
+def test_a_link_is_listed_and_is_no_text(checkout: Checkout) -> None:
+    """As in a commit, where it is its address; so both answer alike. Nothing is read outside, or through `..`."""
+    assert {"link.yaml", "lost.yaml", "serving/linked", ODD} <= set(checkout.files(""))
+    assert [checkout.read(path) for path in ("link.yaml", "lost.yaml", "serving/linked", "logo.png")] == [None] * 4
+    assert checkout.read("serving/linked/service.yaml") is None
+    assert checkout.read("serving/../serving/chat/service.yaml") is None
+    assert checkout.read(ODD) == "name: chat\n"
+
+
+def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> None:
+    """Whether git looks or we do; what git ignores is no part of the repository."""
+    found = set(checkout.grep("name: chat"))
+    assert found - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
+    assert ("build/out.yaml" in found) == (not (checkout.root / ".git").exists())
+    assert checkout.grep("name: nobody") == ()
+
+
+@pytest.mark.parametrize("name", ["ch?t", "c*", "chat/", "../serving/chat", ".", ":(top)serving"])
+def test_a_name_is_no_pattern(checkout: Checkout, name: str) -> None:
+    """It names one directory or none, and never what another one holds."""
+    assert checkout.files("serving/ch?t") == ("serving/ch?t/service.yaml",)
+    with pytest.raises(ManifestError, match=r"no endpoint|outside the contract"):
+        read_endpoint(checkout, Layout(), name)
