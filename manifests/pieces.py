@@ -223,6 +223,17 @@ def objects(tree: Tree, path: str) -> list[tuple[str, Located]]:
     return [(value(root, "kind"), Located(document, root)) for root in roots if isinstance(root, MappingNode)]
 
 
+def kustomization(tree: Tree, pieces: Pieces) -> Located | None:
+    """The endpoint's own kustomization, None where its directory has none."""
+    found = (each for path in pieces.files for kind, each in objects(tree, path) if kind == "Kustomization")
+    return next(found, None)
+
+
+def environment(container: Node | None) -> dict[str, Node]:
+    """The variables of a container, by name."""
+    return {value(each, "name"): each for each in items(find(container, "env"))}
+
+
 def labels(node: Node | None) -> dict[str, str]:
     """A mapping of scalars as a dict."""
     return {str(key.value): str(each.value) for key, each in entries(node) if isinstance(each, ScalarNode)}

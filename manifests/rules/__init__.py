@@ -38,9 +38,9 @@ def _check(tree: Tree, layout: Layout, name: str | None) -> list[Finding]:
     found: list[Finding] = []
     for pieces in every:
         found += workload.check(tree, layout, pieces)
-        found += gateway.check(layout, pieces)
+        found += gateway.check(tree, layout, pieces)
         found += argo.check(tree, layout, pieces)
         found += lists.check(tree, layout, pieces)
     if name is None:
-        found += lists.check_names(tree, layout)
+        found += lists.check_names(tree, layout, {each.name for each in every if each.entry is None})
     return found + gateway.check_aliases(tree, layout, every if name else None)

@@ -41,6 +41,26 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             "the Service has no endpoints and every call fails",
             "select a label of the pod",
         ),
+        "kustomization": Rule(
+            "the endpoint's kustomization lists each of its files",
+            "Argo CD does not deploy what is not listed",
+            "add the file to `resources`",
+        ),
+        "gpu-limit": Rule(
+            "an engine that tolerates GPU nodes asks for a GPU",
+            "it lands beside one that it cannot use, and the cost gate does not see it",
+            "write `nvidia.com/gpu: 1` into its limits",
+        ),
+        "container-port": Rule(
+            "the engine listens on a port of its container (`--port`, for vLLM 8000 without it)",
+            "probes and the Service find nobody",
+            "write the engine's port",
+        ),
+        "weights-path": Rule(
+            "`HF_HOME` of engine and initContainer is where the claim is mounted",
+            "weights are staged where the engine does not look, or are lost with the pod",
+            "mount the claim there",
+        ),
         "service-missing": Rule("the endpoint has a Service", "LiteLLM reaches nothing", "add service.yaml"),
         "target-port": Rule(
             "the Service's `targetPort` is a port of the engine's container",
@@ -94,6 +114,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         ),
         "api-base-port": Rule(
             "the port in `api_base` is a port of the Service", "connections are refused", "write the Service's port"
+        ),
+        "namespace": Rule(
+            "`api_base` names the namespace that the Service is in",
+            "tenants reach nothing",
+            "write the same namespace in both places",
+        ),
+        "api-key-missing": Rule(
+            "LiteLLM has an `api_key` for an engine that asks for one", "every call is refused", "add the engine's key"
         ),
         "cost-missing": Rule(
             "each model in LiteLLM has `input_cost_per_token`, and `output_cost_per_token` where it writes text",

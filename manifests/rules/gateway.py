@@ -9,7 +9,7 @@ from ruamel.yaml.nodes import ScalarNode
 
 from manifests.edit import find, items, scalar, value
 from manifests.groups import is_partial
-from manifests.pieces import Entry, Layout, Located, Pieces, model_list, objects
+from manifests.pieces import Entry, Layout, Located, Pieces, environment, kustomization, labels, model_list, objects
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree
 from manifests.wording import stem
@@ -17,7 +17,7 @@ from manifests.wording import stem
 _EMBEDDING = re.compile(r"embed|\b(bge|gte|e5|minilm)-", re.IGNORECASE)
 
 
-def check(layout: Layout, pieces: Pieces) -> Iterator[Finding]:
+def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     """What is wrong between one endpoint and its entry."""
     entry, service = pieces.entry, pieces.service
     if entry is None:
@@ -28,6 +28,8 @@ def check(layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     # Another host may be a gateway that routes on the served name: its address is not the Service's, and need not be.
     if service is not None and not entry.through_gateway(pieces.name, layout.namespace):
         yield from _address(layout, pieces, entry, service)
+        yield from _namespace(tree, layout, pieces, entry, service)
+        yield from _key(pieces, entry)
 
 
 def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
@@ -75,6 +77,32 @@ def _address(layout: Layout, pieces: Pieces, entry: Entry, service: Located) -> 
     else:
         message = f"api_base asks port {port}, and the Service has {', '.join(sorted(ports))}"
         yield at("api-base-port", entry, base, message, f"port {min(ports)}")
+
+
+def _namespace(tree: Tree, layout: Layout, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
+    """kustomize's namespace wins over the object's own; where neither says one, the Application does."""
+    listing, app = kustomization(tree, pieces), pieces.application
+    said = [
+        (listing, scalar(listing.node, "namespace") if listing else None),
+        (service, scalar(service.node, "metadata", "namespace")),
+        (app, scalar(app.node, "spec", "destination", "namespace") if app else None),
+    ]
+    where, node = next(((where, node) for where, node in said if where and node is not None), (None, None))
+    asked = entry.host[1] if len(entry.host) > 1 else layout.namespace
+    if where is None or node is None or node.value == asked or not entry.reaches(entry.host[0], layout.namespace):
+        return
+    message = f"the Service is put into {node.value}, and LiteLLM asks for it in {asked}"
+    yield at("namespace", where, node, message, f"namespace: {asked}")
+
+
+def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
+    """vLLM refuses calls without the key that it was given."""
+    wants = "VLLM_API_KEY" in environment(pieces.container) or pieces.flag("--api-key")
+    given = labels(find(entry.node, "litellm_params"))
+    if wants and not (given.get("api_key") or given.get("litellm_credential_name")):
+        message = f"{entry.alias} has no api_key, and the engine refuses calls without one"
+        params = find(entry.node, "litellm_params")
+        yield at("api-key-missing", entry, find(params, "api_key") or params, message, "api_key: os.environ/…")
 
 
 def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -> list[Finding]:

@@ -5,8 +5,9 @@ true, though; a cell in words of its own is left alone, and only a plain contrad
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from decimal import Decimal
+from fnmatch import fnmatch
 
 from manifests import catalog
 from manifests.edit import find, value
@@ -28,37 +29,56 @@ def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     yield from _manual(tree, layout, pieces)
 
 
-def check_names(tree: Tree, layout: Layout) -> Iterator[Finding]:
-    """Words of `manual_apps` and rows of the catalog that name nothing any more."""
-    if is_partial(tree, layout):
+def check_names(tree: Tree, layout: Layout, without_alias: Collection[str]) -> Iterator[Finding]:
+    """Rows of the catalog and words of `manual_apps` that name nothing any more.
+
+    The endpoints `without_alias` are findings of their own, and their rows wait for the alias.
+    """
+    yield from _rows(tree, layout, without_alias)
+    words = catalog.manual_apps(tree, layout)
+    if words is None or is_partial(tree, layout):
         return
-    line, listed = catalog.manual_apps(tree, layout) or (0, ())
+    line, listed = words
     known = {value(each.node, "metadata", "name") for each in applications(tree, layout)}
     for word in listed:
         if word not in known and not _is_named(tree, layout, word):
             message = f"manual_apps names {word}, and no manifest does"
             yield _finding("manual-apps-unknown", layout.wait_script, line, message, f"remove {word}")
+
+
+def _rows(tree: Tree, layout: Layout, awaited: Collection[str]) -> Iterator[Finding]:
     aliases = {each.alias for each in model_list(tree, layout)}
+    patterns = [each for each in aliases if "*" in each]
     for rows in tables(tree.read(layout.model_catalog) or ""):
         if not any(row.subject in aliases for row in rows):
             continue  # a table about something else
         for row in rows:
             word, in_one = row.subject, " " not in row.cells[0].strip()
-            if (
-                in_one
-                and re.fullmatch(r"[\w.-]*\w", word)
-                and word not in aliases
-                and not _is_named(tree, layout, word)
-            ):
+            if not in_one or not re.fullmatch(r"[\w.-]*\w", word) or word in aliases or word in awaited:
+                continue
+            if not any(fnmatch(word, each) for each in patterns) and not _is_routed(tree, word):
                 message = f"the catalog offers {word}, and LiteLLM has no such alias"
-                yield _finding("catalog-alias", layout.model_catalog, row.line + 1, message, "remove the row")
+                yield _finding(
+                    "catalog-alias",
+                    layout.model_catalog,
+                    row.line + 1,
+                    message,
+                    "write an alias that is there, or remove the row",
+                )
+
+
+def _is_routed(tree: Tree, word: str) -> bool:
+    """Whether a file of LiteLLM's has the word for a key or a value: an alias of an alias, a list in another file."""
+    whole = re.compile(rf"(?m)^[ -]*([\w-]+: *)?[\"']?{re.escape(word)}[\"']?:?( .*)?$")
+    files = (path for path in tree.grep(word) if "litellm" in path and path.endswith((".yaml", ".yml")))
+    return any(whole.search(tree.read(path) or "") for path in files)
 
 
 def _is_named(tree: Tree, layout: Layout, word: str) -> bool:
-    """Whether any manifest holds the word: a template may make an Application, a pattern or a setting an alias."""
+    """Whether any manifest holds the word: an Application may be made by a template."""
     whole = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
     manifests = (path for path in tree.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
-    return any(path != layout.key_portal and whole.search(tree.read(path) or "") for path in manifests)
+    return any(path != layout.wait_script and whole.search(tree.read(path) or "") for path in manifests)
 
 
 def _catalog(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 
 from ruamel.yaml.nodes import Node
 
-from manifests.edit import find, items, line, scalar, value
-from manifests.pieces import Layout, Pieces, labels, locate, names
+from manifests.edit import find, flags, items, line, scalar, scalars, value
+from manifests.pieces import GPU, Layout, Pieces, environment, kustomization, labels, locate, names
 from manifests.rules.finding import Finding, at
-from manifests.tree import Tree
+from manifests.tree import Tree, within
 from manifests.wording import stem
 
 _FORMATS = ("awq", "gptq", "fp8")
+
+# Other ways to say where weights are kept.
+_OTHER_CACHES = frozenset({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"})
 
 # The scanner's rule against secrets in environment variables; vLLM reads its key from nowhere else.
 _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
@@ -23,13 +26,30 @@ _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
 
 def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
     """What is wrong in the directory of one endpoint."""
+    yield from _kustomization(tree, layout, pieces)
     yield from _labels(pieces)
     yield from _deployment(pieces)
     yield from _staging(pieces)
     yield from _engine(pieces)
+    yield from _port(pieces)
+    yield from _weights_path(pieces)
     yield from _volume(layout, pieces)
     yield from _service(pieces)
     yield from _skips(tree, layout, pieces)
+
+
+def _kustomization(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
+    """A file that kustomize is not told of is not deployed; one without a kustomization is deployed by its directory."""
+    listing = kustomization(tree, pieces)
+    if listing is None:
+        return
+    resources = find(listing.node, "resources")
+    listed = {str(each.value).removeprefix("./") for each in scalars([listing.node])}
+    parts = [each for each in (pieces.deployment, pieces.service, *pieces.claims) if each is not None]
+    for path in sorted({each.document.path for each in parts}):
+        name = path.removeprefix(f"{layout.home(pieces.name)}/")
+        if "/" not in name and name not in listed:
+            yield at("kustomization", listing, resources, f"{name} is not listed, so it is not deployed", f"- {name}")
 
 
 def _labels(pieces: Pieces) -> Iterator[Finding]:
@@ -74,6 +94,15 @@ def _deployment(pieces: Pieces) -> Iterator[Finding]:
     if pieces.gpu and (strategy is None or strategy.value != "Recreate"):
         message = "a rolling update waits for a second GPU for ever"
         yield at("strategy", root, strategy or find(spec, "strategy") or spec, message, "strategy.type: Recreate")
+    resources = find(pieces.container, "resources")
+    limits, gpus = find(resources, "limits"), scalar(resources, "limits", GPU)
+    tolerated = items(find(root.node, "spec", "template", "spec", "tolerations"))
+    # A slice of a GPU has a name of its own, and a claim of a device is no limit.
+    asks = any(key.startswith("nvidia.com/") and given not in ("", "0") for key, given in labels(limits).items())
+    if any(value(each, "key") == GPU for each in tolerated) and not asks and find(resources, "claims") is None:
+        message = "the pod tolerates GPU nodes, and its engine asks for no GPU"
+        where = gpus or limits or resources or pieces.container
+        yield at("gpu-limit", root, where, message, f"{GPU}: 1")
     for image in _images(root.node):
         if not re.search(r"@sha256:[0-9a-f]{64}$", value(image)):
             message = f"the image {value(image)} is not pinned by digest"
@@ -114,7 +143,7 @@ def _engine(pieces: Pieces) -> Iterator[Finding]:
         message = f"--quantization={quantization.value}, and {model.value} is {named or 'not quantized'}"
         fix = f"name {named}" if named else "remove the argument"
         yield at("quantization", root, quantization.node, message, fix)
-    env = {value(each, "name"): each for each in items(find(pieces.container, "env"))}
+    env = environment(pieces.container)
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if variable not in env:
             message = f"{variable} is missing: the engine would reach for the Hub"
@@ -127,6 +156,49 @@ def _engine(pieces: Pieces) -> Iterator[Finding]:
             yield at(
                 "offline", root, find(env[variable], "value") or env[variable], f"{variable} is not on", 'value: "1"'
             )
+
+
+def _port(pieces: Pieces) -> Iterator[Finding]:
+    root, every = pieces.deployment, flags(find(pieces.container, "command"))
+    given = pieces.flag("--port") or next((each for each in every if each.name == "--port"), None)
+    ports = [node for each in items(find(pieces.container, "ports")) if (node := scalar(each, "containerPort"))]
+    port = given.value if given else "8000" if pieces.model.name == "--model" else ""
+    if ports and port.isdecimal() and port not in {node.value for node in ports}:
+        message = f"the engine listens on {port}, and the container has {', '.join(node.value for node in ports)}"
+        yield at("container-port", root, given.node if given else ports[0], message, f"containerPort: {port}")
+
+
+def _weights_path(pieces: Pieces) -> Iterator[Finding]:
+    """What is staged and what is served is on the volume that keeps it."""
+    root = pieces.deployment
+    pod = find(root.node, "spec", "template", "spec")
+    kept = {value(each, "name") for each in items(find(pod, "volumes")) if find(each, "persistentVolumeClaim")}
+    containers = (*items(find(pod, "initContainers")), pieces.container)
+    mounted = [
+        (
+            each,
+            [
+                mount
+                for found in items(find(each, "volumeMounts"))
+                if value(found, "name") in kept
+                if (mount := scalar(found, "mountPath"))
+            ],
+        )
+        for each in containers
+    ]
+    for container, mounts in mounted:
+        env = environment(container)
+        home = scalar(env.get("HF_HOME"), "value")
+        if home is None or not mounts or env.keys() & _OTHER_CACHES or pieces.flag("--download-dir"):
+            continue
+        if any(within(home.value, each.value) or within(each.value, home.value) for each in mounts):
+            continue
+        # Where the others mount it as well, it is the variable that is wrong.
+        others = {each.value for other, found in mounted if other is not container for each in found}
+        usual = mounts[0].value in others
+        message = f"HF_HOME is {home.value}, and the claim is mounted at {mounts[0].value}"
+        fix = f"value: {mounts[0].value}" if usual else f"mountPath: {home.value}"
+        yield at("weights-path", root, home if usual else mounts[0], message, fix)
 
 
 def _volume(layout: Layout, pieces: Pieces) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ FIM = "serving/coder-fim/deployment.yaml"
 VECTORS = "serving/embeddings/deployment.yaml"
 SERVICE = "serving/coder-chat/service.yaml"
 PVC = "serving/coder-chat/pvc.yaml"
+KUSTOMIZATION = "serving/coder-chat/kustomization.yaml"
 APPLICATION = "clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml"
 GROUPS = "clusters/ai-dev/groups.generated.yaml"
 CONFIG = "environments/ai-dev/config.yaml"
@@ -107,6 +108,26 @@ FAULTS = [
         GUIDE,
         "\n\nThere is one GPU",
         "\n| `embeddings` | embeddings | nothing | answers |\n\nThere is one GPU",
+    ),
+    ("kustomization", KUSTOMIZATION, "  - service.yaml\n", ""),
+    ("kustomization", KUSTOMIZATION, "  - pvc.yaml\n", "  - claim.yaml\n"),
+    ("gpu-limit", CHAT, "              nvidia.com/gpu: 1\n", ""),
+    ("gpu-limit", FIM, "nvidia.com/gpu: 1", "nvidia.com/gpu: 0"),
+    ("container-port", CHAT, "containerPort: 8000", "containerPort: 8080"),
+    ("container-port", VECTORS, "--port=8080", "--port=8081"),
+    (
+        "weights-path",
+        CHAT,
+        "HF_HOME\n              value: /models\n            # The",
+        "HF_HOME\n              value: /m\n            # The",
+    ),
+    ("weights-path", FIM, "mountPath: /models", "mountPath: /weights"),
+    ("namespace", KUSTOMIZATION, "namespace: serving", "namespace: default"),
+    (
+        "api-key-missing",
+        VALUES,
+        "        api_key: os.environ/UPSTREAM_API_KEY             # the engine's key, not a tenant's\n",
+        "",
     ),
     ("catalog-alias", CATALOG, "| `coder-fim` |", "| `coder-fill` |"),
     (
@@ -246,6 +267,40 @@ def test_a_list_in_other_words_is_left_alone(platform: Files, layout: Layout, pa
     assert check(planted(platform, path, old, new), layout) == ()
 
 
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        (KUSTOMIZATION, "  - service.yaml\n", "  - ./service.yaml\n"),
+        (KUSTOMIZATION, "  - deployment.yaml\n", "patches:\n  - path: deployment.yaml\n"),
+        (KUSTOMIZATION, "namespace: serving\n", ""),
+        (CHAT, "mountPath: /models", "mountPath: /models/hub"),
+        (
+            CHAT,
+            "HF_HOME\n              value: /models\n            # The",
+            "HF_HUB_CACHE\n              value: /m\n            # The",
+        ),
+        (CHAT, "            - --model=", "            - --port=8000\n            - --model="),
+        (VALUES, "api_key: os.environ/UPSTREAM_API_KEY             #", "litellm_credential_name: upstream  #"),
+    ],
+)
+def test_the_same_contract_in_other_words_is_sound(
+    platform: Files, layout: Layout, path: str, old: str, new: str
+) -> None:
+    """There is more than one way to list a file, to mount a cache, to name a port or a key."""
+    assert check(planted(platform, path, old, new), layout) == ()
+
+
+def test_a_row_whose_alias_is_gone_is_named_where_it_stands(platform: Files, layout: Layout) -> None:
+    """The endpoint's own name does not save it; an alias of an alias, or a pattern of aliases, does."""
+    other = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
+    found = [each for each in check(other, layout) if each.rule == "catalog-alias"]
+    assert [each.message for each in found] == ["the catalog offers coder-fim, and LiteLLM has no such alias"]
+    routed = "  router_settings:\n    model_group_alias:\n      coder-fim: coder-fill\n  general_settings:\n"
+    for new in (routed, "    - model_name: coder-f*\n  general_settings:\n"):
+        also = planted(other, VALUES, "  general_settings:\n", new)
+        assert "catalog-alias" not in {each.rule for each in check(also, layout)}
+
+
 def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout) -> None:
     """Nor need there be a catalog, a guide or a word list at all."""
     row = next(line for line in (platform.read(CATALOG) or "").splitlines() if line.startswith("| `coder-fim`"))
@@ -306,7 +361,7 @@ def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: File
     tree = planted(
         platform, VALUES, values[start:end], routed.replace("model_name: coder-fim", "model_name: autocomplete")
     )
-    assert check(tree, layout) == ()
+    assert check(planted(tree, CATALOG, "| `coder-fim` |", "| `autocomplete` |"), layout) == ()
 
 
 def test_a_gateway_in_the_namespace_of_the_models_is_none_of_them(platform: Files, layout: Layout) -> None:
