@@ -186,9 +186,12 @@ class Gpu(_Section):
         default=parse_duration("10m"), description="How long the node bills after the last GPU pod has gone."
     )
 
-    def price(self, machine: str) -> float:
-        """US dollars for an hour of this machine type (the node's label `node.kubernetes.io/instance-type`)."""
-        return self.prices.get(machine, self.price_per_hour)
+    def price(self, machine: str = "") -> float:
+        """US dollars for an hour of this machine type (the node's label `node.kubernetes.io/instance-type`).
+
+        Of the usual one as long as no node is known: before there is one, and where nodes may not be looked at.
+        """
+        return self.prices.get(machine or self.machine, self.price_per_hour)
 
 
 class GitHubSection(_Section):

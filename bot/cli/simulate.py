@@ -19,7 +19,7 @@ def compare(
     """The table for the configured policy, others, and three references; without a trace the synthetic one is taken."""
     config = load_config(config_file) if config_file else Config()
     arrivals = read_trace(trace) if trace else office_trace()
-    world = World(approval=approval, boot=boot, drain=config.gpu.drain, price_per_hour=config.gpu.price_per_hour)
+    world = World(approval=approval, boot=boot, drain=config.gpu.drain, price_per_hour=config.gpu.price())
     said = policies or _USUAL
     outcomes = [replay(f"configured: {_short(config.idle)}", arrivals, config, world)]
     outcomes += [replay(text, arrivals, _changed(config, text), world) for text in said]

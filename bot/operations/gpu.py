@@ -112,7 +112,7 @@ async def plan_for(svc: Services, op: Operation, displaced: Lease | None) -> Pla
         ("Lease", f"{show_duration(hold)} from when it is ready"),
         (
             "Estimated cost",
-            f"{money(_estimate(svc, hold))} ({money(svc.config.gpu.price_per_hour)}/h, boot and drain included)",
+            f"{money(_estimate(svc, hold))} ({money(svc.config.gpu.price())}/h, boot and drain included)",
         ),
     ]
     if displaced:
@@ -135,7 +135,7 @@ async def plan_for(svc: Services, op: Operation, displaced: Lease | None) -> Pla
 
 def _estimate(svc: Services, hold: timedelta) -> float:
     """The lease, a ten-minute cold start (platform.md) and the node's drain."""
-    return cost(hold + timedelta(minutes=10) + svc.config.gpu.drain, svc.config.gpu.price_per_hour)
+    return cost(hold + timedelta(minutes=10) + svc.config.gpu.drain, svc.config.gpu.price())
 
 
 async def bring_up(svc: Services, op: Operation) -> None:

@@ -204,7 +204,7 @@ def _then(svc: Services, op: Operation, change: Change) -> tuple[tuple[str, str]
     # A ten-minute cold start (platform.md's figure) and the node's drain are billed in any case.
     billed = timedelta(minutes=10) + svc.config.gpu.drain + (hold if op.request.keep else timedelta())
     then = f"kept for {show_duration(hold)}" if op.request.keep else "back to zero"
-    return (("Then", f"brought up, tested, {then}: about {money(cost(billed, svc.config.gpu.price_per_hour))}"),)
+    return (("Then", f"brought up, tested, {then}: about {money(cost(billed, svc.config.gpu.price()))}"),)
 
 
 async def displaced_by(svc: Services, op: Operation) -> tuple[str, str]:

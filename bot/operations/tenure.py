@@ -29,9 +29,9 @@ async def plan_extend(svc: Services, op: Operation) -> None:
         rows=(
             ("Ends", f"{lease.ends + more:%H:%M} UTC instead of {lease.ends:%H:%M}"),
             ("In all", f"{show_duration(total)}; the limit is {show_duration(longest)}"),
-            ("Estimated cost", f"{money(cost(more, svc.config.gpu.price_per_hour))} more"),
+            ("Estimated cost", f"{money(cost(more, svc.config.gpu.price()))} more"),
         ),
-        estimate_usd=cost(more, svc.config.gpu.price_per_hour),
+        estimate_usd=cost(more, svc.config.gpu.price()),
     )
     if total > longest:
         insist(can_be_approved(people))

@@ -33,6 +33,13 @@ def test_durations_are_written_as_people_do(config: Path) -> None:
     assert load_settings().config.idle.down_after == timedelta(minutes=90)
 
 
+def test_a_price_is_that_of_the_machine(config: Path) -> None:
+    """Of the node's own where it is known, else of the usual one."""
+    config.write_text(f"{config.read_text()}\ngpu: {{machine: big, price_per_hour: 1, prices: {{big: 2, huge: 3}}}}\n")
+    gpu = load_config(config).gpu
+    assert [gpu.price(machine) for machine in ("", "big", "huge", "other")] == [2, 2, 3, 1]
+
+
 def test_the_remote_follows_from_the_repository(config: Path) -> None:
     """GIT_REMOTE_URL is needed only where git is not at GitHub."""
     assert load_settings().remote == "https://github.com/acme/llm-platform.git"
