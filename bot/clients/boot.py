@@ -235,6 +235,8 @@ def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject
             " else mend what they complain about, or the probe's path and port.",
             tail,
         )
+    if phase:  # what stood in the way of an earlier phase has passed
+        warnings = [e for e in warnings if (at := _event_time(e)[0]) and _moment(at) >= phase.since]
     last = f" The last warning: {_said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
         f"The model was not ready after {seconds:.0f} s{stuck}.{last}",

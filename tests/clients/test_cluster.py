@@ -407,6 +407,16 @@ async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, clu
     assert "volume is busy" in failure.reason
 
 
+async def test_what_stood_in_the_way_of_an_earlier_phase_is_no_diagnosis(wire: Wire, cluster: Cluster) -> None:
+    """Every boot on an autoscaled node begins with a warning that there is none."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=SCHEDULED))
+    early = event("FailedScheduling", "0/3 nodes are available")
+    wire.store.create(early | {"lastTimestamp": "2026-11-22T00:00:00Z"})
+    failure = await Boot(wire, cluster, seconds=0.4).failure()
+    assert "nodes are available" not in failure.reason
+
+
 async def test_a_probe_that_never_passes_is_told_with_the_engines_last_lines(wire: Wire, cluster: Cluster) -> None:
     """Whether it still loads or answers elsewhere, the log tells."""
     wire.logs = lambda *_: ["Starting to load model", "Loading safetensors: 40 %"]
