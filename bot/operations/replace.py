@@ -6,12 +6,12 @@ until the new model answers. So at every moment one operation is answerable for 
 
 import asyncio
 
-from bot.domain import Lease, Operation
+from bot.domain import Lease, Operation, Status
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.lease import LeaseMoved
 from bot.operations.down import to_zero
-from bot.operations.life import since, step
+from bot.operations.life import finish, since, step
 from bot.operations.receipt import close_session, displaced, displaced_key, machine_of
 from bot.operations.reconcile import renew
 from bot.operations.sampling import sample_last
@@ -51,6 +51,9 @@ async def make_room(svc: Services, op: Operation, lease: Lease, old: Lease) -> N
         channel = old.message.channel if old.message else op.request.channel
         await svc.slack.post(displaced_key(old), channel, told, thread=old.message)
 
+    if await svc.store.is_open(old.op):  # it was still booting: that ends here, and its own task finds it ended
+        asked = f"Replaced by {code(op.request.model)}, as <@{op.request.actor}> asked, before it was up."
+        await finish(svc, old.op, Status.CANCELLED, asked)
     await svc.store.once(op.id, "told the holder", tell, type(None))
     machine = await machine_of(svc, op.id, old.model)
     await step(svc, op.id, f"finishing requests of {old.model}", drain, type(None))

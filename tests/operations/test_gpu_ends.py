@@ -100,6 +100,20 @@ async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform
     assert [bill.model for bill in await bills(platform)] == ["coder-chat", "coder-fim", "coder-chat"]
 
 
+async def test_a_boot_that_is_replaced_says_so(tmp_path: Path, redis_url: str) -> None:
+    """Not that it failed, nor that somebody unknown scaled it down."""
+    async with opened(tmp_path, redis_url, speed=500, settings={"gpu": {"boot_limit": "300s"}}) as it:
+        it.faults.add("never-ready")
+        await it.say("dev", "/gpu up coder-chat")
+        await it.click("lead", "Approve")
+        await it.sees("loading …")
+        await replaced(it)
+        await it.sees("Replaced by coder-fim, as @lead asked")
+        it.faults.discard("never-ready")
+        await it.sees("coder-fim is up and answers")
+        assert not [text for text in it.visible() if "scaled to zero, or deleted" in text]
+
+
 async def test_down_finds_what_redis_has_just_forgotten(tmp_path: Path, redis_url: str) -> None:
     """The cluster still knows whose session it is: nobody waits for the next comparison, and there is a receipt."""
     async with opened(tmp_path, redis_url, settings={"lease": {"reconcile_every": "10m"}}) as it:

@@ -59,6 +59,18 @@ async def a_replacement_that_fails(it: Platform) -> None:
     await it.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
 
 
+async def a_restore_that_fails(it: Platform) -> None:
+    await it.say("dev", "/gpu up coder-chat because evaluation run")
+    await it.click("lead", "Approve")
+    await it.sees("all smoke tests passed")
+    it.faults.add("crash")
+    await it.say("lead", "/gpu up coder-fim because demo")
+    await it.click("lead", "Replace")
+    await it.sees("Displaces")
+    await it.click("admin", "Approve")
+    await it.sees("could not be restored either: Container vllm keeps crashing", "lead")
+
+
 async def a_benchmark(it: Platform) -> None:
     await it.say("dev", "/gpu up coder-chat because crash test")
     await it.click("lead", "Approve")
@@ -84,7 +96,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
     [
         (up_and_down, {"step starting", "step scaling to zero", "step waiting until the pod is gone"} | ANY),
         (a_benchmark, {"step starting the Job", "step result", "step told", "step pull request of the report"} | ANY),
-        (a_turn_in_the_queue, {"step until", "queue", "status waiting for the GPU"} | ANY),
+        (a_turn_in_the_queue, {"queue", "status waiting for the GPU"} | ANY),
         (
             a_replacement_that_fails,
             {
@@ -98,6 +110,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
             }
             | ANY,
         ),
+        (a_restore_that_fails, {"step waiting for coder-chat", "step taking coder-chat down again"} | ANY),
     ],
 )
 async def test_a_session_is_the_same_however_often_the_bot_dies(
