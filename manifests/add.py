@@ -11,7 +11,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from manifests import catalog, groups
 from manifests.change import Change, Wanted
-from manifests.contract import ModelEndpoint, read_endpoint, read_endpoints
+from manifests.contract import ModelEndpoint, chats, read_endpoint, read_endpoints
 from manifests.edit import Comment, Document, Edit, scalar, scalars, value
 from manifests.pieces import Entry, Layout, Pieces, applications, model_list, objects, require
 from manifests.retarget import (
@@ -202,7 +202,8 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
         context=template.context,
     )
     guess = estimated_weights(template.hf_id) or 0
-    return Rewording(words(template.name, old, weight_bytes=guess), words(request.name, target, request.facts))
+    was = words(template.name, old, weight_bytes=guess, chat=chats(template))
+    return Rewording(was, words(request.name, target, request.facts))
 
 
 def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -> dict[str, str]:

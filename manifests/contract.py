@@ -102,6 +102,11 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
     )
 
 
+def chats(endpoint: ModelEndpoint) -> bool | None:
+    """Whether it chats or completes; None for one that does neither."""
+    return None if endpoint.kind == "cpu-embeddings" else endpoint.kind == "gpu-chat"
+
+
 def _kind(pieces: Pieces, gpus: int) -> Kind:
     """The kind, by what the manifests say: TEI is told by its flag, a base model by how LiteLLM or people speak of it."""
     if pieces.model.name == "--model-id":

@@ -83,8 +83,10 @@ def family(quantization: str | None, hf_id: str = "") -> str:
     return next((each for each in ("awq", "gptq", "fp8", "bitsandbytes", "gguf") if each in given), quantization or "")
 
 
-def words(endpoint: str, target: Target, facts: ModelFacts | None = None, weight_bytes: int = 0) -> Words:
-    """What comments may say of the endpoint; `weight_bytes` are those of a model of which there are no facts."""
+def words(
+    endpoint: str, target: Target, facts: ModelFacts | None = None, weight_bytes: int = 0, chat: bool | None = None
+) -> Words:
+    """What comments may say of the endpoint; `weight_bytes` and `chat` are those of a model of which there are no facts."""
     return Words(
         endpoint=endpoint,
         hf_id=target.hf_id,
@@ -92,6 +94,7 @@ def words(endpoint: str, target: Target, facts: ModelFacts | None = None, weight
         quantization=(facts.quantization or "") if facts else family(target.quantization, target.hf_id),
         context=target.context,
         weight_bytes=facts.weight_bytes if facts else weight_bytes,
+        chat=facts.chat if facts else chat,
     )
 
 

@@ -2,7 +2,7 @@
 
 from manifests import catalog
 from manifests.change import Change, Wanted
-from manifests.contract import ModelEndpoint, describe, read_endpoint
+from manifests.contract import ModelEndpoint, chats, describe, read_endpoint
 from manifests.edit import Comment, Document, scalar, value
 from manifests.pieces import Layout, Located, Pieces, model_list, objects, require
 from manifests.retarget import (
@@ -237,7 +237,8 @@ def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> R
         hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
     )
     kept = request.old_weight_bytes or estimated_weights(before.hf_id) or 0
-    return Rewording(words(before.name, old, weight_bytes=kept), words(before.name, target, request.facts))
+    was = words(before.name, old, weight_bytes=kept, chat=chats(before))
+    return Rewording(was, words(before.name, target, request.facts))
 
 
 def _pieces(

@@ -32,6 +32,11 @@ _MODEL = re.compile(
     re.IGNORECASE,
 )
 _VERB = re.compile(r"\b(is|are|was|would|will|be|has|have|needs?|fits?|loads?|takes?|lea(?:ve|d)s?)\b")
+_CHATS = re.compile(r"(?<![\w/-])chat(?![\w/-])", re.IGNORECASE)
+_COMPLETES = re.compile(
+    r"(?<![\w/-])(base( model)?|fill-in-the-middle|FIM|(auto)?complet(es?|ions?)|/v1/completions)(?![\w/-])",
+    re.IGNORECASE,
+)
 _WIDTH = 128  # a comment line grows up to here before it is broken in two
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] ))"
@@ -50,7 +55,7 @@ def stem(hf_id: str) -> str:
 
 
 class Words(BaseModel, frozen=True):
-    """What comments may say of an endpoint: names, quantization family ("" for none), context, size of the weights."""
+    """What comments may say of an endpoint: names, quantization family ("" for none), context, size, whether it chats."""
 
     endpoint: str
     hf_id: str
@@ -58,6 +63,7 @@ class Words(BaseModel, frozen=True):
     quantization: str = ""
     context: int | None = None
     weight_bytes: int = 0
+    chat: bool | None = None
 
     @property
     def model(self) -> str:
@@ -116,6 +122,7 @@ class Rewording:
         if not self._stale(renamed):
             return renamed
         outside = re.sub(r"\s?\(([^()]*)\)", self._parenthesis, renamed)
+        outside = outside if renamed.startswith(" ") else outside.lstrip(" ")
         if not self._stale(outside):
             return outside
         return self._up_to_the_name(outside)
@@ -299,6 +306,8 @@ class Rewording:
         if old.quantization != new.quantization:
             words = _WORDS.get(old.quantization, rf"{re.escape(old.quantization)}|quanti[sz]ed")
             patterns.append(re.compile(rf"(?<![a-zA-Z-])({words})(?![a-z])", re.IGNORECASE))
+        if old.chat is not None and new.chat is not None and old.chat != new.chat:
+            patterns.append(_CHATS if old.chat else _COMPLETES)
         return tuple(patterns)
 
 

@@ -209,20 +209,20 @@ def _contract(change: Change) -> str:
 
 def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
     """The tests of `bot.operations.smoke`, and when they run."""
-    name, direct = endpoint.name, "`/health` answers"
+    name, direct = endpoint.name, "`/health` answers; "
     if endpoint.gpus:
         when = f"Whenever Stoker brings {name} up (`/gpu up {name}`)"
         when += ", and in this roll-out if it is up by then:" if rolled_out else ":"
-        direct += f", `/v1/models` lists exactly `{endpoint.served_name}` and refuses a request without a key"
+        direct += f"`/v1/models` lists exactly `{endpoint.served_name}` and refuses a request without a key; "
     else:
         when = "As soon as the new pods are ready:" if rolled_out else f"Whenever somebody says `/model smoke {name}`:"
     asks = {
-        "gpu-chat": "a chat completion",
-        "gpu-completion": "a text completion, with a hole in the middle where the model knows how to fill one",
-        "cpu-embeddings": "an embedding",
+        "gpu-chat": "a chat completion is answered.",
+        "gpu-completion": "a text completion is answered, and one with a hole in the middle where the model can fill it.",
+        "cpu-embeddings": "an embedding is answered.",
     }[endpoint.kind]
     return (
-        f"{when}\n\n- {direct}, and {asks} is answered.\n"
+        f"{when}\n\n- {direct}{asks}\n"
         f"- Through LiteLLM, a key made for `{endpoint.alias}` alone, with a small budget and a short life, gets an answer "
         "that costs more than $0; the key is deleted."
     )

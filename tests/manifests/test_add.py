@@ -170,6 +170,27 @@ def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout
     assert check(tree, layout) == ()
 
 
+def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """A base model made like a chat endpoint chats in no comment, and a chat model made like a base one completes in none."""
+    base = AddRequest(name="coder-base", facts=CODER_1_5B, like="coder-chat")
+    files = plan_add(platform, layout, base, machine).changes.files
+    made = [text for path, text in files.items() if "coder-base" in path and text]
+    entry = (
+        (files["platform/litellm/values.yaml"] or "").partition("model_name: coder-base")[2].partition("model_name")[0]
+    )
+    assert not [line for text in (*made, entry) for line in text.splitlines() if re.search(r"#.*\bchat\b", line, re.I)]
+    chat = AddRequest(name="coder-talk", facts=CODER_3B_AWQ, like="coder-fim")
+    files = plan_add(platform, layout, chat, machine).changes.files
+    entry = (
+        (files["platform/litellm/values.yaml"] or "").partition("model_name: coder-talk")[2].partition("model_name")[0]
+    )
+    assert "# (Qwen2.5-Coder-3B-Instruct, AWQ)\n" in entry
+    assert "complet" not in entry
+    assert "base model" not in entry
+
+
 def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, machine: Machine) -> None:
     """Port 80, no served name, automated, and so in no list of manual applications."""
     facts = ModelFacts(
