@@ -401,6 +401,8 @@ class Session(_Value):
     reminders: int = 0
     reminded: datetime | None = None
     announced: datetime | None = None
+    """When the bring-down was announced, and for which moment."""
+    down_at: datetime | None = None
     warned: datetime | None = None
     """The end of the lease that was warned of; another one, after an extension, is warned of again."""
     unknown_since: datetime | None = None

@@ -112,10 +112,9 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
     notice = min(policy.announce_before, down_after - remind_after)
-    if session.announced and session.announced >= since:
-        if idle >= down_after and now >= session.announced + notice:
-            return BringDown(f"idle for {total} and nobody answered")
-        return Nothing()
+    # What was announced is kept to the moment; it is void when the moment would now be a later one (nobody waits any more).
+    if session.announced and session.down_at and session.announced >= since and session.down_at >= since + down_after:
+        return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):
         return Remind(now - session.active, down_at=max(since + down_after, now + notice), last=True)
     asked = session.reminded if session.reminded and session.reminded >= since else None
@@ -130,9 +129,9 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
 def noted(session: Session, decision: Decision, lease: Lease, now: datetime) -> Session:
     """The memory once the decision has been acted on, so that it is acted on once."""
     match decision:
-        case Remind(last=last):
+        case Remind(down_at=down_at, last=last):
             changes: dict[str, object] = {"reminders": session.reminders + 1, "reminded": now}
-            return session.model_copy(update=changes | ({"announced": now} if last else {}))
+            return session.model_copy(update=changes | ({"announced": now, "down_at": down_at} if last else {}))
         case WarnEnd():
             return session.model_copy(update={"warned": lease.ends})
         case Blind():

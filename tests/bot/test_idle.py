@@ -87,7 +87,8 @@ def test_nothing_goes_down_unannounced() -> None:
     """A bot that was away for hours announces first, and then waits as long as it would have."""
     due = decided(180 * MINUTE)
     assert due == Remind(180 * MINUTE, NOW + 185 * MINUTE, last=True)
-    announced = a_session(announced=NOW + 180 * MINUTE, reminded=NOW + 180 * MINUTE)
+    told = NOW + 180 * MINUTE
+    announced = a_session(announced=told, reminded=told, down_at=told + 5 * MINUTE)
     assert decided(185 * MINUTE - SECOND, announced) == Nothing()
     assert isinstance(decided(185 * MINUTE, announced), BringDown)
 
@@ -147,6 +148,23 @@ def test_somebody_who_comes_to_wait_does_not_skip_the_announcement() -> None:
     assert decided(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
 
+def test_who_no_longer_waits_takes_the_announcement_back() -> None:
+    """It named a moment that is too early now: the reminders go on, and another announcement comes."""
+    told = NOW + 10 * MINUTE
+    announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 5 * MINUTE)
+    assert decided(24 * MINUTE, announced) == Nothing()
+    assert decided(25 * MINUTE, announced) == Remind(25 * MINUTE, NOW + 60 * MINUTE, last=False)
+    assert decided(60 * MINUTE, announced) == Remind(60 * MINUTE, NOW + 65 * MINUTE, last=True)
+
+
+def test_nothing_goes_down_before_the_moment_that_was_announced() -> None:
+    """Also when somebody comes to wait meanwhile."""
+    told = NOW + 30 * MINUTE
+    announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 30 * MINUTE)
+    assert decided(60 * MINUTE - SECOND, announced, waiting=1, announce_before="30m") == Nothing()
+    assert isinstance(decided(60 * MINUTE, announced, waiting=1, announce_before="30m"), BringDown)
+
+
 def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
     """The shorter of the two counts."""
     assert isinstance(decided(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
@@ -172,6 +190,10 @@ def test_in_quiet_hours_nobody_is_asked() -> None:
         ("2026-11-28T11:00:00+00:00", True),  # Saturday noon
         ("2026-11-29T22:59:59+00:00", True),  # Sunday, 23:59:59
         ("2026-11-30T06:00:00+00:00", False),  # Monday, 07:00
+        ("2026-10-23T04:59:59+00:00", True),  # Friday, 06:59:59 by summer time
+        ("2026-10-23T05:00:00+00:00", False),
+        ("2026-10-26T05:00:00+00:00", True),  # Monday, 06:00, the clocks went back
+        ("2026-10-26T06:00:00+00:00", False),
     ],
 )
 def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None:
