@@ -228,7 +228,9 @@ class Leases:
                 args=[lease.model, lease.fence, lease.revision, self.slots, lease.model_dump_json()],
             )
         if verdict == -1:
-            raise GpuBusy((await self.held())[0])
+            for holder in await self.held():
+                raise GpuBusy(holder)
+            return await self.restore(lease)  # who was in the way has just gone
         return bool(verdict)
 
     async def join(self, op_id: str) -> int:

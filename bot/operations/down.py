@@ -9,7 +9,7 @@ from bot.operations.life import NotAllowed, PlanMoved, finish, hand_over_soon, s
 from bot.operations.receipt import close_session, machine_of
 from bot.operations.sampling import sample_last
 from bot.services import Services
-from bot.views import code
+from bot.views import code, person
 
 GONE_WITHIN = 300.0
 """Seconds that a pod may take to end; vLLM's grace period is 30."""
@@ -41,6 +41,11 @@ async def cancel_boot(svc: Services, up: Operation, by: str) -> bool:
 async def request_down(svc: Services, op: Operation) -> None:
     """Begin a bring-down: no approval, since turning cost off must always be possible."""
     model = op.request.model
+    for going in await svc.store.open(Kind.GPU_DOWN, model):
+        if going.status is Status.RUNNING:
+            raise NotAllowed(
+                f"{code(model)} goes down already, as {person(going.request.actor)} asked: see its message."
+            )
     lease = await lease_on(svc, model)
     booting = [o for o in await svc.store.open(Kind.GPU_UP, model) if o.status in (Status.APPROVED, Status.RUNNING)]
     if booting and await cancel_boot(svc, booting[0], op.request.actor):

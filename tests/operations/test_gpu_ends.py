@@ -10,7 +10,8 @@ from docket import ExponentialRetry
 
 from bot.domain import Bill, Kind, Lease, Node, Operation, Plan, Request, Status
 from bot.errors import BotError, Unavailable
-from bot.operations.life import CancelAsked, cancel, enter, finish, settled, vote
+from bot.operations.down import down_request, request_down
+from bot.operations.life import CancelAsked, NotAllowed, cancel, enter, finish, settled, vote
 from bot.operations.receipt import receipt, settle_bill
 from bot.operations.tenure import extend, release
 from bot.services import Services
@@ -215,6 +216,16 @@ async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone
     with suppress(Unavailable):  # there is no cluster here
         await release(svc, broken)
     assert not (await svc.store.load(at_work.id)).cancelled_by
+
+
+async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
+    """Two people press at once: one receipt, and none that says that nobody held the GPU."""
+    now = svc.clock()
+    asked = [down_request("coder-chat", user, "C0GPUOPS", now, "") for user in ("U0DEV", "U0LEAD")]
+    first, second = (Operation(id=wanted.actor, request=wanted, updated=now) for wanted in asked)
+    await svc.store.create(first.moved(Status.RUNNING, now))
+    with pytest.raises(NotAllowed, match="goes down already, as <@U0DEV> asked"):
+        await request_down(svc, await svc.store.create(second))
 
 
 async def test_an_extension_is_what_was_approved(svc: Services, at_work: Operation) -> None:
