@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 from aiohttp import web
-from docket import Worker
+from docket import Docket, Worker
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 
@@ -21,6 +21,7 @@ from bot.errors import BotError, Unavailable
 from bot.operations.tasks import tasks
 from bot.services import Services, open_services, open_slack
 from bot.settings import Settings, load_settings
+from bot.store import redis_errors
 from bot.tracing import traced
 from bot.web import web_app
 from commands.answers import acks_first
@@ -33,6 +34,9 @@ _REDELIVERY = timedelta(seconds=6)
 _LET_FINISH = 3.0
 """Seconds in which what is at work may finish once the bot is told to stop. docket renews no hold from then on, so a
 longer time would have this bot and the next one at the same task."""
+
+_DEAF = 12
+"""Looks, ten seconds apart, at which Redis answers and this bot's worker is not among those that take tasks."""
 
 
 def start() -> int:
@@ -93,7 +97,7 @@ async def run(settings: Settings) -> None:
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         work = asyncio.create_task(worker.run_forever())
         try:
-            await _until_told(work)
+            await _until_told(work, asyncio.create_task(insist_on_work(svc.docket, worker.name)))
         finally:
             await ways_in.aclose()
             await _wind_up(work, working)
@@ -115,17 +119,40 @@ async def _check_rights(svc: Services) -> None:
         raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
 
 
-async def _until_told(work: asyncio.Task[None]) -> None:
-    """Wait for SIGTERM or SIGINT; a worker that ends by itself raises what it ended of."""
+async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) -> None:
+    """Raises when the worker takes no more tasks although Redis answers; a new process then does.
+
+    In a Redis Cluster docket listens to one primary, chosen at its start, and takes no task before that answers: when
+    it is the one that a failover has replaced, it would wait for ever.
+    """
+    missed = 0
+    while missed < _DEAF:
+        await asyncio.sleep(every)
+        try:
+            with redis_errors():
+                working = {known.name for known in await docket.workers()}
+        except Unavailable:
+            missed = 0
+        else:
+            missed = 0 if worker in working else missed + 1
+    raise BotError("Redis answers, and yet no tasks are taken any more: starting anew helps.")
+
+
+async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
+    """Wait for SIGTERM or SIGINT; a worker that ends by itself, or takes no more tasks, raises why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if work.done():
-        work.result()
+    try:
+        await asyncio.wait({work, waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, watching):
+            if task.done():
+                task.result()
+    finally:
+        waiting.cancel()
+        watching.cancel()
 
 
 async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:

@@ -1,0 +1,44 @@
+"""A bot that can do nothing any more ends, so that Kubernetes starts it anew; and only such a one."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from docket import Docket, Worker
+
+from bot.app import insist_on_work
+from bot.embedded import embedded_redis
+from bot.errors import BotError
+
+
+async def test_a_bot_whose_worker_takes_no_tasks_ends(redis_url: str) -> None:
+    """As after a failover of a Redis Cluster, in which docket goes on asking the primary that is gone."""
+    async with Docket(name="deaf", url=redis_url) as docket, asyncio.timeout(60):
+        with pytest.raises(BotError, match="no tasks are taken any more"):
+            await insist_on_work(docket, "a worker that is none", every=0.01)
+
+
+async def test_a_bot_that_works_or_has_no_redis_goes_on(tmp_path: Path) -> None:
+    """A Redis that is away is waited for: turning cost off works without it, and a restart would not help."""
+    server = embedded_redis(tmp_path)
+    async with AsyncExitStack() as stack:
+        docket = await stack.enter_async_context(Docket(name="working", url=await server.__aenter__()))
+        async with Worker(docket) as worker:
+            work = asyncio.create_task(worker.run_forever())
+            async with asyncio.timeout(60):
+                while worker.name not in {known.name for known in await docket.workers()}:
+                    await asyncio.sleep(0.05)
+            assert await _goes_on(docket, worker.name)
+        await work
+        assert not await _goes_on(docket, worker.name, within=30), "it says goodbye when it is told to stop"
+        await server.__aexit__(None, None, None)
+        assert await _goes_on(docket, worker.name)
+
+
+async def _goes_on(docket: Docket, worker: str, within: float = 1) -> bool:
+    watching = asyncio.create_task(insist_on_work(docket, worker, every=0.02))
+    done, _ = await asyncio.wait({watching}, timeout=within)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    return not done
