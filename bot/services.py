@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import stamina
 from aiohttp import ClientSession, ClientTimeout
 from docket import Docket
 from kubernetes.aio import client as k8s
@@ -30,6 +31,7 @@ from bot.clients.litellm import LiteLLM
 from bot.clients.prometheus import Prometheus
 from bot.clients.redis import AnyRedis, Password, for_docket, opened
 from bot.clients.vllm import VLLM
+from bot.errors import Unavailable
 from bot.gitops import Repository
 from bot.lease import Leases
 from bot.metrics import Metrics
@@ -38,6 +40,9 @@ from bot.sessions import Sessions
 from bot.settings import ClusterSettings, Config, SecretRef, Settings, SettingsError
 from bot.slack import Slack
 from bot.store import Store
+
+_REDIS_WITHIN = 45.0
+"""Seconds that Redis may take at the start; the chart's startup probe waits for 60."""
 
 Token = Callable[[], Awaitable[SecretStr]]
 
@@ -94,6 +99,9 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
     config = settings.config
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
+        metrics = Metrics()
+        store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
+        await _answering(store)
         docket = await stack.enter_async_context(
             Docket(
                 name="stoker",
@@ -105,8 +113,6 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         trusted = httpx.create_ssl_context()  # one for both: each holds every certificate authority, almost a MiB
         http = await stack.enter_async_context(platform_http(settings, trusted))
         api = await open_kubernetes(settings, stack)
-        metrics = Metrics()
-        store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
         slack = Slack(await open_slack(settings, stack), store, update_every=config.slack.update_every)
         stack.push_async_callback(slack.close)
         cluster = Cluster(api, config.platform.namespace)
@@ -180,6 +186,18 @@ async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> Any
         return await stack.enter_async_context(opened(url, redis_password(settings)))
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from error
+
+
+async def _answering(store: Store) -> None:
+    """Wait until Redis answers: on a new installation its volume is being made; SettingsError when it takes too long."""
+    try:
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=_REDIS_WITHIN, wait_max=3):
+            with attempt:
+                await store.ping()
+    except Unavailable as error:
+        raise SettingsError(
+            f"REDIS_URL: {error}. Check that it runs there, and that the network lets the bot out."
+        ) from error
 
 
 async def open_kubernetes(settings: ClusterSettings, stack: AsyncExitStack) -> k8s.ApiClient:

@@ -52,6 +52,8 @@ def test_the_values_of_the_guide_install() -> None:
     values = helm.values_from_yaml(written)
     report = helm.lint(CHART, values, strict=True)
     assert [m for m in report["messages"] if m["severity"] > 1] == []
+    (address,) = re.findall(r"^    (ingress: .*)$", guide, re.MULTILINE)
+    assert of_kind(render(values | helm.values_from_yaml(address)), "Ingress")
     objects = render(values)
     (configmap,) = (found for found in of_kind(objects, "ConfigMap") if "stoker.yaml" in found["data"])
     config = Config.model_validate(YAML(typ="safe").load(configmap["data"]["stoker.yaml"]))

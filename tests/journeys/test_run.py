@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from tests.journeys.conftest import Town
+from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
 pytestmark = pytest.mark.timeout(280)
@@ -53,6 +53,17 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> 
         assert process.returncode == 2, lines
         assert len(lines) == 1, lines
         assert name in lines[0]
+
+
+async def test_a_redis_that_comes_later_is_waited_for(town: OpenTown) -> None:
+    """On a new installation both start at once, and Redis waits for its volume."""
+    here = await town(speed=60)
+    await here.world.redis.stop()
+    before = len(here.world.bot.log.read_text())
+    await here.world.bot.kill()
+    await eventually(lambda: "Redis does not answer" in here.world.bot.log.read_text()[before:])
+    await here.world.redis.start()
+    await _ready(here)
 
 
 async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: OpenTown) -> None:
