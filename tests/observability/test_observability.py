@@ -24,7 +24,11 @@ from tests.helm.chart import CHART
 PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
 """Times that do not run out while the tests look, and a machine that costs a dollar a second."""
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("observability"),
+]
 
 
 @dataclass

@@ -434,7 +434,7 @@ async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> N
     said = await platform.sees("3 endpoints")
     assert "held by @dev" in said
     assert "$0.50 in, $1.50 out per million tokens" in said
-    assert "smoke test passed" in said
+    assert "smoke tests passed" in said
     await platform.say("dev", "/model show coder-chat")
     assert "all pieces agree" in await platform.sees("Alias for tenants")
     await platform.say("dev", "/model check")
