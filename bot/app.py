@@ -165,9 +165,8 @@ async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:
 
     answering, cutting = asyncio.create_task(acks_first.all_answered()), asyncio.create_task(cut())
     last = asyncio.get_running_loop().time() + _LET_FINISH
-    await (
-        working.aclose()
-    )  # docket takes no more tasks, and waits for those at work; a cut one is delivered to another worker
+    # docket takes no more tasks, and waits for those at work; a cut one is delivered to another worker
+    await working.aclose()
     await asyncio.wait({answering}, timeout=max(0.0, last - asyncio.get_running_loop().time()))
     for task in (answering, cutting):
         task.cancel()
