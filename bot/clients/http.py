@@ -7,14 +7,16 @@ The clients of this room share it, so that no vendor's file repeats what a broke
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import httpx
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable
+
+if TYPE_CHECKING:
+    import aiohttp  # the commands of the terminal start without it
 
 
 def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:
@@ -35,7 +37,9 @@ def guarded_session(*addresses: str) -> dict[str, Any]:
     """The same for a session of aiohttp, which Slack's and Kubernetes' libraries use: the arguments to make it with."""
     insist = _insist_on(addresses)
 
-    async def refuse(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    async def refuse(
+        request: "aiohttp.ClientRequest", handler: "aiohttp.ClientHandlerType"
+    ) -> "aiohttp.ClientResponse":
         insist(request.url.host or "")
         return await handler(request)
 
