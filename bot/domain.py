@@ -214,6 +214,8 @@ class Operation(_Value):
     expires: datetime | None = None
     message: Message | None = None
     waiting: "Waiting | None" = None
+    deciders: str = ""
+    """Who may decide, in words."""
     blocked: str = ""
     """What somebody else has to do before a roll-out goes on, in mrkdwn; it may be cancelled as long."""
 

@@ -61,6 +61,13 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
     return ALLOW
 
 
+def who_decides(config: Config) -> str:
+    """Who may approve, as a card says it."""
+    many = config.approvals.quorum
+    who = "An approver decides" if many == 1 else f"{many} approvers decide"
+    return f"{who}." if config.approvals.self_approval else f"{who}, not who asked."
+
+
 def may_override(actor: str, reason: str, people: People) -> Verdict:
     if actor not in people.admins:
         names = ", ".join(f"<@{user}>" for user in sorted(people.admins)) or "nobody (`roles.admins` is empty)"

@@ -54,11 +54,13 @@ def unknown(command: str, text: str) -> Misunderstood:
     verb, _, rest = text.strip().partition(" ")
     said = f"I don't know {code(f'{command} {verb[:80]}'.strip())}."
     if meant := _meant(command, verb.lower()):
-        help_ = f"{command} help" if command else "help"
+        if not command:  # where no slash can be typed
+            meant = meant.removeprefix("/")
+        everything = f"`{command} help`".replace("` ", "`")
         return Misunderstood(
-            f"{said} Did you mean {code(f'{meant} {rest[:200]}'.strip())}? `{help_}` lists everything."
+            f"{said} Did you mean {code(f'{meant} {rest[:200]}'.strip())}? {everything} lists everything."
         )
-    return Misunderstood("\n".join([said, *(_list(command) if command else (*_list("/gpu"), *_list("/model")))]))
+    return Misunderstood("\n".join([said, *(row for name in COMMANDS if command in ("", name) for row in _list(name))]))
 
 
 def noun_of(verb: str) -> str:

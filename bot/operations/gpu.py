@@ -230,7 +230,9 @@ async def _light(svc: Services, op: Operation, plan: Plan, lease: Lease) -> None
         await run_smoke(svc, op.id, model, plan.commit)
     except SmokeFailed as failed:
         if not op.request.keep:
-            raise
+            raise SmokeFailed(
+                f"{failed.message} `/gpu up {model} keep` would leave it up, to be looked at."
+            ) from failed
         left = (
             f"{code(model)} is left up, as `keep` was said; <@{lease.holder}> holds the GPU{ends}. `/gpu down` ends it."
         )

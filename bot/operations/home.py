@@ -140,7 +140,10 @@ async def overview(svc: Services) -> Overview:
         try:
             return await work
         except (BotError, Unavailable) as error:
-            silent.append(str(error))
+            lost = isinstance(error, Unavailable) and error.system == "Redis"
+            silent.append(
+                f"{error}: nothing goes up until it does, and what was asked for is not shown" if lost else str(error)
+            )
             return otherwise
 
     held, operations, people, users, bills = await asyncio.gather(

@@ -14,7 +14,7 @@ from bot.clients import boot
 from bot.domain import AlreadyDecided, Kind, Note, Operation, Phase, Plan, Request, Status, Vote, operation_id
 from bot.errors import BotError, Unavailable
 from bot.logs import about
-from bot.policy import Verdict, is_approved, may_cancel, may_deny, may_override, may_vote
+from bot.policy import Verdict, is_approved, may_cancel, may_deny, may_override, may_vote, who_decides
 from bot.services import Services
 from bot.store import Forgotten
 from bot.views import unmarked
@@ -52,7 +52,8 @@ def insist(verdict: Verdict) -> None:
 
 async def request(svc: Services, wanted: Request, delivery: str) -> Operation:
     """Note a request and set it going; the same delivery again changes nothing."""
-    op = await svc.store.create(Operation(id=operation_id(delivery), request=wanted, updated=svc.clock()))
+    asked = Operation(id=operation_id(delivery), request=wanted, updated=svc.clock(), deciders=who_decides(svc.config))
+    op = await svc.store.create(asked)
     await enqueue(svc, op)
     return op
 

@@ -175,7 +175,9 @@ async def _light(svc: Services, op: Operation) -> None:
         reason="its change is rolled out",
         trial=not op.request.keep,
     )
-    made = Operation(id=operation_id(f"{op.id}:up"), request=wanted, updated=svc.clock(), votes=op.approvals)
+    made = Operation(
+        id=operation_id(f"{op.id}:up"), request=wanted, updated=svc.clock(), deciders=op.deciders, votes=op.approvals
+    )
     await enqueue(svc, await svc.store.create(made))
 
 

@@ -297,7 +297,7 @@ def _buttons(op: Operation) -> list[Block]:
         approve = button("Approve", APPROVE, op.id, "primary")
         if pull and not pull.merge_commit:
             approve = button("Approve & roll out", ROLL_OUT, op.id, "primary")
-            if pull.checks not in ("success", "none") or pull.mergeable is False:
+            if _not_yet(op):
                 return [deny, cancel, _because(op, "deny")]
         return [approve, deny, cancel, _because(op, "approve", "deny", "override")]
     stoppable = op.request.kind in (Kind.GPU_UP, Kind.MODEL_BENCH)
@@ -306,6 +306,16 @@ def _buttons(op: Operation) -> list[Block]:
     if _is_blocked(op):
         return [cancel]
     return []
+
+
+def _not_yet(op: Operation) -> str:
+    """What a pull request lacks before it can be approved; empty when it lacks nothing."""
+    pull = op.plan.pull if op.plan else None
+    if pull is None or pull.merge_commit:
+        return ""
+    if pull.mergeable is False:
+        return "the conflict is resolved"
+    return "" if pull.checks in ("success", "none") else "its checks have passed"
 
 
 def _is_blocked(op: Operation) -> bool:
@@ -342,10 +352,11 @@ def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
         lasted = show_duration(op.updated - op.request.at)
         return (f"Ended at {clock(op.updated)}, {lasted} after it was asked", f"Operation {op.id}")
     if op.status is Status.AWAITING and op.expires:
-        hint = "An approver decides, not who asked."
+        lacks = _not_yet(op)
+        hint = f"It can be approved when {lacks}." if lacks else op.deciders
         left = op.expires - now
         at = clock(op.expires) if left < timedelta(hours=12) else moment(op.expires)
-        return (f"{hint} Expires {at}, in {show_duration(left)}.", _no_return(op, op.id))
+        return (f"{hint} Expires {at}, in {show_duration(left)}.".strip(), _no_return(op, op.id))
     return (f"Operation {op.id}",) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
 
 

@@ -94,9 +94,12 @@ function go(place) {
 }
 
 function openThread(ts) {
+  const log = $("messages"); // it becomes narrower: whoever was at its end stays there
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
   page.thread = ts;
   $("replies").replaceChildren();
   draw();
+  if (atEnd) scrollToEnd(log);
   scrollToEnd($("replies"));
   $("reply").focus();
 }

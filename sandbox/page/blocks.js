@@ -114,14 +114,14 @@ export function blocks(list, surface) {
   return list.map((block) => el("div", { className: `block ${block.type}` }, RENDER[block.type]?.(block, drawn) ?? unknown(block)));
 }
 
-/** Who draws a place anew calls this with the old nodes before, and the outcome with the new: menus stay open, the focus where it was. */
+/** Who draws a place anew calls this with the old nodes before, and the outcome with the new: menus stay open, the focus where it was, or near it. */
 export function held(old) {
   const opened = [...old.querySelectorAll("details[open] > summary[data-key]")].map((summary) => summary.dataset.key);
   const focused = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   return (fresh) => {
     const keyed = [...fresh.querySelectorAll("[data-key]")];
     for (const node of keyed) if (opened.includes(node.dataset.key) && node.matches("summary")) node.parentElement.open = true;
-    if (focused) keyed.find((node) => node.dataset.key === focused)?.focus({ preventScroll: true });
+    if (focused) (keyed.find((node) => node.dataset.key === focused) ?? fresh).focus({ preventScroll: true });
   };
 }
 

@@ -72,7 +72,7 @@ function drawMessage(key, message, { replies, compact, threaded, openThread }) {
       el("small", {}, `Last reply ${at(replies.at(-1)).toLocaleTimeString([], TIME)}`)) : null);
   for (const mention of content.querySelectorAll(`.mention[data-user="${me}"]`)) mention.classList.add("me");
   const classes = [message.only_for && "ephemeral", compact && "compact"].filter(Boolean).join(" ");
-  return el("article", { id: key, className: classes, "aria-label": `${author.is_bot ? author.real_name : author.name}, ${at(message).toLocaleTimeString()}` },
+  return el("article", { id: key, tabIndex: -1, className: classes, "aria-label": `${author.is_bot ? author.real_name : author.name}, ${at(message).toLocaleTimeString()}` },
     compact ? moment(message) : avatar(message.user), content, message.only_for ? null : toolbar(message, threaded, openThread));
 }
 

@@ -49,6 +49,7 @@ UP = Operation(
     status=Status.AWAITING,
     updated=NOW,
     expires=NOW + timedelta(hours=1),
+    deciders="An approver decides, not who asked.",
     message=Message(channel="C1", ts="1795748400.000100"),
     plan=Plan(
         commit="6f5dab78701c",
@@ -192,6 +193,10 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
         NOW,
     ),
     "card-roll-out": card(SWAP, NOW),
+    "card-checks-run": card(
+        SWAP.model_copy(update={"plan": Plan(commit="a" * 40, pull=PULL.model_copy(update={"checks": "pending"}))}), NOW
+    ),
+    "card-waiting": card(QUEUED, NOW),
     "card-roll-out-blocked": card(BLOCKED, NOW + timedelta(minutes=5)),
     "thread-smoke-and-logs": View("", [block for _, view in thread(FAILED) for block in view.blocks]),
     "reminder": reminder(LEASE, "15 min", 0.21, down_in="45 min", down_at="04:00 UTC", last=False, keep="1 h"),

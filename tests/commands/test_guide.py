@@ -42,7 +42,7 @@ def test_examples_name_endpoints_of_this_platform() -> None:
         ("/gpu", "list", "/model list"),
         ("/model", "up coder-chat", "/gpu up coder-chat"),
         ("/model", "delete coder-mini", "/model remove coder-mini"),
-        ("", "stop", "/gpu down"),
+        ("", "stop", "gpu down"),
     ],
 )
 def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:

@@ -173,9 +173,11 @@ async def test_a_click_is_the_users_who_is_switched_to(page: Page, app: AsyncApp
     await expect(page.locator("#messages")).not_to_contain_text("for dev alone")
     await page.get_by_role("button", name="Approve").click()
     await page.locator("#confirm").get_by_role("button", name="No").click()
-    await page.get_by_role("button", name="Approve").click()
-    await page.locator("#confirm").get_by_role("button", name="Yes").click()
+    await page.get_by_role("button", name="Approve").focus()
+    await page.keyboard.press("Enter")
+    await page.locator("#confirm").get_by_role("button", name="Yes").press("Enter")
     await expect(page.locator("#messages")).to_contain_text("Approved")
+    await expect(page.locator("#messages article").last).to_be_focused()  # its button is gone
     assert pressed == ["U0LEAD"]
 
 
