@@ -320,7 +320,7 @@ class Slack:
         """The workspace's address, with which links to its messages begin; asked for once."""
         if not self._address:
             with slack_errors("auth.test"):
-                self._address = str((await self._client.auth_test())["url"])
+                self._address = str((await self._client.auth_test()).get("url") or "")
         return self._address
 
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
