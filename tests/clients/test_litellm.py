@@ -159,6 +159,15 @@ async def test_a_gateway_without_a_database_says_so(
     assert gateway.wire.calls("POST", "/key/delete") == []
 
 
+async def test_a_gateway_whose_database_is_unwell_is_not_said_to_have_none(gateway: Gateway, litellm: LiteLLM) -> None:
+    """It answers the same bare 500 as one without, and a retry may help."""
+    gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
+    gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)
+    with pytest.raises(Unavailable, match="Internal Server Error"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+            pass
+
+
 async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, caplog: pytest.LogCaptureFixture) -> None:
     """LiteLLM quotes keys in its messages."""
     with pytest.raises(BotError, match="refused the request") as refusal:
