@@ -101,6 +101,8 @@ class Pull(_Value):
     checks: str = "pending"
     failing: tuple[str, ...] = ()
     mergeable: bool | None = None
+    blocked: bool = False
+    """Whether a rule of GitHub's, like a review that is required, does not let it be merged yet."""
     approved_by: tuple[str, ...] = ()
     rejected_by: tuple[str, ...] = ()
     """GitHub logins: whose last review there approved, or asked for changes."""

@@ -58,6 +58,7 @@ class PullRequest(BaseModel, frozen=True):
     head_ref: str
     base_ref: str
     mergeable: bool | None
+    blocked: bool
     checks: Checks
     failing: tuple[str, ...]
     approved_by: tuple[str, ...]
@@ -151,6 +152,7 @@ class GitHub:
             head_ref=raw["head"]["ref"],
             base_ref=raw["base"]["ref"],
             mergeable=raw.get("mergeable"),
+            blocked=raw.get("mergeable_state") == "blocked",
             checks=checks,
             failing=failing,
             approved_by=approved,

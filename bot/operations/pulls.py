@@ -240,6 +240,7 @@ def seen(pull: PullRequest) -> Pull:
         checks=pull.checks,
         failing=pull.failing,
         mergeable=pull.mergeable,
+        blocked=pull.blocked,
         approved_by=pull.approved_by,
         rejected_by=pull.rejected_by,
         merged_by=pull.merged_by or "",

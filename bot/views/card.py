@@ -224,6 +224,8 @@ def _pull(pull: Pull) -> str:
         line += f"\n⚠️ On GitHub {inline(', '.join(pull.rejected_by), 200)} asked for changes."
     if pull.mergeable is False:
         line += "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel and ask again."
+    elif pull.blocked and pull.checks in ("success", "none"):
+        line += "\n🔒 A rule of GitHub's does not let it be merged yet: a review that is required, most likely."
     return line
 
 

@@ -98,6 +98,21 @@ def test_the_roll_out_waits_for_green() -> None:
     assert "Approve & roll out" in str(card(op, NOW))
 
 
+def test_a_review_that_github_waits_for_is_said_before_somebody_approves() -> None:
+    """As long as checks run or fail, they are what is in the way."""
+    op = an_operation()
+
+    def shown(**changes: object) -> str:
+        assert op.plan
+        assert op.plan.pull
+        pull = op.plan.pull.model_copy(update=changes)
+        return str(card(op.model_copy(update={"plan": op.plan.model_copy(update={"pull": pull})}), NOW))
+
+    assert "a review that is required" in shown(blocked=True)
+    assert "a review that is required" not in shown(blocked=True, checks="pending")
+    assert "a review that is required" not in shown()
+
+
 def a_reminder(*, keep: str = "1 h", last: bool = False) -> View:
     lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW)
     return reminder(lease, "15 min", 0.2, down_in="45 min", down_at="12:00 UTC", last=last, keep=keep)

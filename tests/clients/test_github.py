@@ -195,7 +195,9 @@ async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: 
     reviews = [{"user": {"login": who}, "state": state} for who, state in said]
     remote.wire.on("GET", f"{REPO}/pulls/1/reviews", reviews)
     pull = await github.pull(1)
-    assert (pull.approved_by, pull.rejected_by) == (("ann", "bob"), ("cy",))
+    assert (pull.approved_by, pull.rejected_by, pull.blocked) == (("ann", "bob"), ("cy",), False)
+    remote.pulls[0]["mergeable_state"] = "blocked"
+    assert (await github.pull(1)).blocked
 
 
 async def test_a_file_is_linked_where_people_read_it(remote: Remote, github: GitHub) -> None:
