@@ -229,10 +229,10 @@ def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -
             "Name another template with like=."
         )
     if template.name not in template.application:
-        raise ManifestError(
-            f"{template.name} cannot be copied: its Application is named {template.application or 'nowhere'}. "
-            "Name another template with like=."
+        why = (
+            f"its Application is named {template.application}" if template.application else "no Application deploys it"
         )
+        raise ManifestError(f"{template.name} cannot be copied: {why}. Name another template with like=.")
     return found | {template.application: template.application.replace(template.name, name)}
 
 

@@ -20,6 +20,13 @@ _DEAREST = 0.01
 """Dollars a token: ten times what the dearest models have cost; whoever says more means a million of them."""
 
 
+_MOST = 2_000_000
+"""Nodes of one file. A manifest has some hundreds, a bundle of definitions a hundred thousand.
+
+A few lines of aliases can stand for more than any memory holds.
+"""
+
+
 class InvalidYaml(ManifestError):
     """A file that does not parse: where (the line is counted from 1), and what the parser says."""
 
@@ -201,8 +208,8 @@ def flags(args: Node | None) -> tuple[Flag, ...]:
         text = str(node.value)
         if not text.startswith("--"):
             continue
-        written, sign, given = text.partition("=")
-        name = written.replace("_", "-")
+        spelt, sign, given = text.partition("=")
+        name = spelt.replace("_", "-")
         following = nodes[index + 1] if index + 1 < len(nodes) else None
         if not sign and following is not None and not str(following.value).startswith("--"):
             found.append(Flag(name, str(following.value), node, following))
@@ -235,21 +242,29 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
         mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
         problem = getattr(e, "problem", None) or str(e).splitlines()[0]
         raise InvalidYaml(path, mark.line + 1 if mark else 1, problem) from e
-    for root in roots:
-        _place_missing_values(root)
+    if sum(_settled(root, {}) for root in roots) > _MOST:
+        raise InvalidYaml(path, 1, "its aliases stand for too much, or for themselves")
     return roots
 
 
-def _place_missing_values(node: Node) -> None:
-    """A key without a value: the parser puts the value at whatever comes next, here it stands at its key."""
+def _settled(node: Node, known: dict[int, int]) -> int:
+    """How many nodes there are, those behind aliases as often as they are named; above `_MOST` for ever so many.
+
+    On the way, a key without a value: the parser puts the value at whatever comes next, here it stands at its key.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = _MOST + 1  # as long as it is not known: what holds itself has no end
+    inside: list[Node] = []
     if isinstance(node, SequenceNode):
-        for each in node.value:
-            _place_missing_values(each)
+        inside = node.value
     elif isinstance(node, MappingNode):
         for key, each in node.value:
             if each.start_mark.index == each.end_mark.index:
                 each.start_mark = each.end_mark = key.end_mark
-            _place_missing_values(each)
+            inside.append(each)
+    known[id(node)] = 1 + sum(_settled(each, known) for each in inside)
+    return known[id(node)]
 
 
 def written(text: str, *, quoted: bool = False) -> str:

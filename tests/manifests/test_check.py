@@ -161,6 +161,9 @@ FAULTS = [
     ("yaml", VALUES, "    - model_name: coder-fim ", "   - model_name: coder-fim "),
 ]
 
+# A few lines that stand for 9^9 others.
+LAUGHS = "l0: &l0 [ha]\n" + "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
 # Whole pieces that are gone: the rule, the path that is deleted, and where the finding stands.
 GONE = [
     ("application-missing", APPLICATION, CHAT),
@@ -319,6 +322,8 @@ def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout)
         (VALUES, "http://coder-chat.serving.svc.cluster.local", "http://[coder", {"api-base-host", "api-base-port"}),
         (SERVICE, "apiVersion: v1\nkind: Service\n", "\ufeffkind: Service\napiVersion: v1\n", set()),
         (SERVICE, "spec:\n", "deep: " + "[" * 3000 + "]" * 3000 + "\nspec:\n", {"yaml"}),
+        (SERVICE, "spec:\n", "own: &own [*own]\nspec:\n", {"yaml"}),
+        (SERVICE, "spec:\n", LAUGHS + "spec:\n", {"yaml"}),
     ],
 )
 def test_odd_input_is_read_or_named(
