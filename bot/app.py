@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -12,6 +13,7 @@ from aiohttp import web
 from docket import Docket, Worker
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 
 import commands
 from bot import logs, watch
@@ -61,6 +63,7 @@ async def run(settings: Settings) -> None:
         svc = await stack.enter_async_context(open_services(settings, redis_url))
         await _check_rights(svc)
         secret = settings.slack_signing_secret
+        logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_needed)
         slack = AsyncApp(
             name="stoker",  # else Bolt reads the source files of the whole stack for one
             client=await open_slack(settings, stack),
@@ -101,6 +104,11 @@ async def run(settings: Settings) -> None:
         finally:
             await ways_in.aclose()
             await _wind_up(work, working)
+
+
+def _is_needed(record: logging.LogRecord) -> bool:
+    """Bolt finds SLACK_BOT_TOKEN in the environment by itself, and would warn at each start that it does not use it."""
+    return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 async def _check_rights(svc: Services) -> None:

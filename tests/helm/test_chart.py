@@ -1,12 +1,18 @@
 """The chart in helm/stoker: it grants what the bot uses and no more, and it is safe as it comes."""
 
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
+from redis import Redis
+from redis.exceptions import AuthenticationError, RedisError
 from ruamel.yaml import YAML
 
 from bot.clients.kube import Right, rights
+from bot.embedded import _binary
 from bot.settings import Config, Settings
 from tests.helm.chart import BENCH, CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
 
@@ -189,3 +195,24 @@ def test_wrong_values_are_refused_by_name(wrong: Object, said: str) -> None:
     """A value that would not work stops the installation, and the message names it."""
     with pytest.raises(helm.HelmError, match=said):
         render(MINIMAL | wrong)
+
+
+def test_any_password_of_redis_gets_into_its_configuration(tmp_path: Path) -> None:
+    """What the container runs before the server writes a line that the server reads as the Secret has it."""
+    password = "a\"b\\c $(d) 'e' %s"
+    (tmp_path / "REDIS_PASSWORD").write_text(f"{password}\n", encoding="utf-8")
+    (redis,) = (pod for pod in pods(render(FULL)) if "/etc/redis" in str(pod))
+    script: str = redis["containers"][0]["args"][0].split("exec ")[0]
+    script = script.replace("/etc/redis/secrets", str(tmp_path)).replace("/run/redis", str(tmp_path))
+    subprocess.run(["sh", "-c", script], check=True)
+    config, socket = tmp_path / "auth.conf", tmp_path / "s"
+    server = [_binary(), str(config), "--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path)]
+    with subprocess.Popen(server, stdout=subprocess.DEVNULL) as process:
+        try:
+            for attempt in stamina.retry_context(on=(ConnectionError, RedisError), timeout=30):
+                with attempt:
+                    Redis(unix_socket_path=str(socket), password=password).ping()
+            with pytest.raises(AuthenticationError):
+                Redis(unix_socket_path=str(socket), password="another").ping()
+        finally:
+            process.terminate()

@@ -79,7 +79,9 @@ async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: 
     await _ready(here)
     process.terminate()
     _, error = await told
-    loaded = {line.rpartition("|")[2].strip() for line in error.decode().splitlines() if line.startswith("import time")}
+    lines = error.decode().splitlines()
+    assert not [line for line in lines if "warning" in line and not line.startswith("import time")]
+    loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
     assert {"bot.app", "slack_bolt", "docket"} <= loaded
     spared = "bot.cli typer click rich git matplotlib cryptography.hazmat opentelemetry.sdk.metrics sandbox"
     assert not {name for name in loaded if name.startswith(tuple(f"{room}." for room in spared.split()))}
