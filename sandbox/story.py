@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that a click waits for its button, and an `expect` without `within` for its text."""
 
 

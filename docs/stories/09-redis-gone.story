@@ -10,7 +10,7 @@ expect "Redis" within 30s
 expect "Redis does not answer: nothing can be brought up until it does" within 30s
 expect "Nothing uses the GPU"
 @dev /model list                             # what git and the cluster know
-expect "Redis does not answer, so open pull requests" within 15s
+expect "Redis does not answer, so open pull requests" within 30s
 expect "coder-chat"
 @lead clicks "Approve"
 expect not "syncing" within 2s

@@ -8,7 +8,7 @@ expect "all smoke tests passed" within 60s
 redis is flushed
 @lead /gpu up coder-fim                      # nobody gets in between
 expect "coder-chat" within 30s
-expect "Redis had lost the lease of coder-chat; it is rebuilt from the cluster: @dev holds it" within 30s
+expect "Redis had lost the lease of coder-chat; it is rebuilt from the cluster: @dev holds it" within 90s
 @lead /gpu status
 expect "coder-chat is held by @dev"
 expect "evaluation run"

@@ -17,7 +17,7 @@ mend smoke-fails
 @dev /gpu status
 expect "coder-chat is held by @dev"
 expect "evaluation run"
-expect not "coder-fim" within 1s
+expect not "coder-fim is held" within 1s
 @dev /gpu down
 expect "is down and the GPU is free" within 60s
 

@@ -30,4 +30,4 @@ expect "Endpoint"
 @dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
 expect "does not fit" within 30s
 @dev submits
-expect "the reason stands at the end" within 20s   # and is not said twice
+expect "the reason stands at the end" within 30s   # and is not said twice

@@ -55,7 +55,7 @@ def only(text: str) -> Step:
             Command(user="dev", text="/gpu up coder-chat for 2h because demo tonight"),
         ),
         ('expect "Approve" within 10s', Expect(text="Approve", within=10)),
-        ('expect "Approve"', Expect(text="Approve", within=10)),
+        ('expect "Approve"', Expect(text="Approve", within=30)),
         ('expect "Approve" within 1.5m', Expect(text="Approve", within=90)),
         ('expect not "failed" within 2s', ExpectNot(text="failed", within=2)),
         ('@lead clicks "Approve & roll out"', Click(user="lead", label="Approve & roll out")),
@@ -86,7 +86,7 @@ def test_each_form_of_line_is_one_step(line: str, step: Step) -> None:
     [
         ('@lead clicks "Approve"      # the newest visible button', Click(user="lead", label="Approve")),
         ("kubectl scale coder-fim 1  #around the bot", Scale(name="coder-fim", replicas=1)),
-        ('expect "issue  # 7"  # in quotes it is text', Expect(text="issue  # 7", within=10)),
+        ('expect "issue  # 7"  # in quotes it is text', Expect(text="issue  # 7", within=30)),
         ("@dev /gpu up x because of #42", Command(user="dev", text="/gpu up x because of #42")),
         ('@dev /gpu up x because 27" screen  # kept', Command(user="dev", text='/gpu up x because 27" screen  # kept')),
         ("  bot is killed  ", BotKilled()),
