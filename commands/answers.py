@@ -59,10 +59,8 @@ class AcksFirst:
         waited, pause = 0.0, self._quiet
         while waited < self._longest and time.monotonic() < self._arrived + self._quiet:
             await asyncio.sleep(pause)
-            waited, pause = (
-                waited + pause,
-                2 * pause,
-            )  # two hundred that look every moment would delay what they wait for
+            waited += pause
+            pause *= 2  # two hundred that look every moment would delay what they wait for
         try:
             async with asyncio.timeout(self._longest):
                 await self._working.acquire()

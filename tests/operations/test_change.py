@@ -1,8 +1,6 @@
 """From `/model add`, `swap` and `remove` to a served model, and everything that can come between."""
 
-import asyncio
 import base64
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +10,12 @@ from bot.store import Store
 from tests.clients.wire import client
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
+from tests.operations.steps import pushes
 
 pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
 
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
-
-
-def git(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-async def work_of(it: Platform) -> Path:
-    """A person's clone, which may push to the remote."""
-    work = it.directory / "work"
-    if not work.exists():
-        await asyncio.to_thread(git, "clone", "-q", str(it.remote), str(work), cwd=it.directory)
-        for key, value in {"user.name": "octocat", "user.email": "octocat@example.com"}.items():
-            git("config", key, value, cwd=work)
-    return work
-
-
-async def pushes(it: Platform, branch: str, path: str, old: str, new: str) -> None:
-    """Somebody changes a file on a branch, with git and not through the bot."""
-    work = await work_of(it)
-    git("fetch", "-q", "origin", cwd=work)
-    git("checkout", "-q", "-B", branch, f"origin/{branch}", cwd=work)
-    text = (work / path).read_text()
-    assert old in text
-    (work / path).write_text(text.replace(old, new))
-    git("commit", "-qam", f"change {path}", cwd=work)
-    remote = it.github.git_url.replace("http://", f"http://x-access-token:{it.github.token}@")
-    await asyncio.to_thread(git, "push", "-q", remote, f"HEAD:{branch}", cwd=work)
 
 
 async def proposed(it: Platform, command: str, *, number: int = 1) -> None:

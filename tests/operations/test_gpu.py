@@ -5,39 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from bot.domain import Lease
 from sandbox.process import Bot, free_port
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
+from tests.operations.steps import LEASES, held, queues, replicas, up
 
 pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
-
-LEASES = "{stoker}:leases"
-
-
-async def up(it: Platform, model: str = "coder-chat", user: str = "dev", words: str = "") -> None:
-    await it.say(user, f"/gpu up {model} {words}".strip())
-    await it.sees(f"Bring up {model}", user)
-    await it.click("lead" if user != "lead" else "admin", "Approve")
-    await it.sees(f"{model} is up and answers", user)
-
-
-def replicas(it: Platform, model: str) -> int:
-    found = it.object("Deployment", model)
-    return int(found["spec"]["replicas"]) if found else 0
-
-
-async def held(it: Platform) -> list[Lease]:
-    return [Lease.model_validate_json(text) for text in await it.redis.hvals(LEASES)]
 
 
 async def test_an_offer_that_nobody_takes_passes_to_the_next(tmp_path: Path, redis_url: str) -> None:
     """The first in line has a moment to answer; then the second is asked, and the first one's request has expired."""
     async with opened(tmp_path, redis_url, settings={"lease": {"offer": "2s"}}) as it:
         await up(it)
-        await it.say("lead", "/gpu up coder-fim")
-        await it.click("lead", "Queue")
-        await it.sees("In the queue, next")
+        await queues(it)
         await it.say("dev", "/gpu down coder-chat")
         await it.sees("It is your turn", "lead")
         await it.sees("did not take the GPU in time", "lead")
@@ -49,9 +29,7 @@ async def test_an_offer_that_nobody_takes_passes_to_the_next(tmp_path: Path, red
 async def test_an_approval_given_while_waiting_starts_it_when_the_offer_is_taken(platform: Platform) -> None:
     """No second approval is asked for, and nobody gets in between."""
     await up(platform)
-    await platform.say("lead", "/gpu up coder-fim because next")
-    await platform.click("lead", "Queue")
-    await platform.sees("In the queue, next")
+    await queues(platform, "because next")
     await platform.click("admin", "Approve")
     await platform.sees("Approved by @admin")
     await platform.say("dev", "/gpu down coder-chat")

@@ -20,8 +20,7 @@ from bot.views import card
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
-from tests.operations.test_change import pushes
-from tests.operations.test_gpu import LEASES, held, replicas, up
+from tests.operations.steps import LEASES, held, pushes, queues, replaces, replicas, up
 
 __all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
 
@@ -35,20 +34,12 @@ async def bills(it: Platform) -> list[Bill]:
     return sorted(found, key=lambda bill: bill.fence)
 
 
-async def replaced(it: Platform) -> None:
-    """@lead's coder-fim is to push aside whatever is up."""
-    await it.say("lead", "/gpu up coder-fim because demo")
-    await it.click("lead", "Replace")
-    await it.sees("Displaces coder-chat")
-    await it.click("admin", "Approve")
-
-
 async def test_a_holder_who_has_left_stops_nobody(platform: Platform) -> None:
     """No direct message reaches them: their session is replaced, comes back, and is broken all the same."""
     await up(platform)
     platform.workspace.deactivate("dev")
     platform.faults.add("smoke-fails")
-    await replaced(platform)
+    await replaces(platform)
     await platform.sees("coder-chat is restored: @dev holds the GPU again")
     await platform.sees("Failed", "lead")
     old, new = (await bills(platform))[:2]
@@ -67,9 +58,7 @@ async def test_a_holder_who_has_left_stops_nobody(platform: Platform) -> None:
 async def test_the_turn_of_somebody_who_has_left_is_on_the_card(platform: Platform) -> None:
     """No direct message reaches them, and the offer is made and ends like any other."""
     await up(platform)
-    await platform.say("lead", "/gpu up coder-fim")
-    await platform.click("lead", "Queue")
-    await platform.sees("In the queue, next")
+    await queues(platform)
     platform.workspace.deactivate("lead")
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("It is your turn")
@@ -78,9 +67,7 @@ async def test_the_turn_of_somebody_who_has_left_is_on_the_card(platform: Platfo
 async def test_who_is_denied_during_an_offer_is_told_that(platform: Platform) -> None:
     """Not that they failed to answer."""
     await up(platform)
-    await platform.say("lead", "/gpu up coder-fim")
-    await platform.click("lead", "Queue")
-    await platform.sees("In the queue, next")
+    await queues(platform)
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("it is your turn: the GPU is yours", "lead")
     await platform.click("admin", "Deny")
@@ -93,7 +80,7 @@ async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform
     """The GPU is free then, everybody is told why, and what the second attempt cost is on a receipt."""
     await up(platform)
     platform.faults.add("crash")
-    await replaced(platform)
+    await replaces(platform)
     told = await platform.sees("could not be restored either", "lead")
     assert told.count("keeps crashing") == 2
     assert await held(platform) == []
@@ -108,7 +95,7 @@ async def test_a_boot_that_is_replaced_says_so(tmp_path: Path, redis_url: str) -
         await it.say("dev", "/gpu up coder-chat")
         await it.click("lead", "Approve")
         await it.sees("loading …")
-        await replaced(it)
+        await replaces(it)
         await it.sees("Replaced by coder-fim, as @lead asked")
         it.faults.discard("never-ready")
         await it.sees("coder-fim is up and answers")

@@ -12,6 +12,7 @@ import pytest
 from sandbox.process import Bot
 from tests.operations.ledgerwire import ledgerwire
 from tests.operations.platform import Platform, platform
+from tests.operations.steps import queues, replaces
 from tests.operations.tripwire import Tripwire, tripwire
 
 Story = Callable[[Platform], Awaitable[None]]
@@ -32,9 +33,7 @@ async def a_turn_in_the_queue(it: Platform) -> None:
     await it.sees("all smoke tests passed")
     await it.say("dev", "/gpu extend 1h")
     await it.sees("is held by @dev until")
-    await it.say("lead", "/gpu up coder-fim because demo")
-    await it.click("lead", "Queue")
-    await it.sees("In the queue, next")
+    await queues(it, "because demo")
     await it.click("admin", "Approve")
     await it.sees("Approved by @admin")
     await it.say("dev", "/gpu down coder-chat")
@@ -51,10 +50,7 @@ async def a_replacement_that_fails(it: Platform) -> None:
     await it.click("lead", "Approve")
     await it.sees("all smoke tests passed")
     it.faults.add("smoke-fails")
-    await it.say("lead", "/gpu up coder-fim because demo")
-    await it.click("lead", "Replace")
-    await it.sees("Displaces")
-    await it.click("admin", "Approve")
+    await replaces(it)
     await it.sees("coder-chat is restored")
     await it.sees("Smoke tests: not all passed")  # in the thread, after the card's last state
 
@@ -64,10 +60,7 @@ async def a_restore_that_fails(it: Platform) -> None:
     await it.click("lead", "Approve")
     await it.sees("all smoke tests passed")
     it.faults.add("crash")
-    await it.say("lead", "/gpu up coder-fim because demo")
-    await it.click("lead", "Replace")
-    await it.sees("Displaces")
-    await it.click("admin", "Approve")
+    await replaces(it)
     await it.sees("could not be restored either: Container vllm keeps crashing", "lead")
 
 
