@@ -11,7 +11,7 @@ FROM base AS build
 WORKDIR /src
 COPY requirements.lock ./
 RUN python -m venv /tools \
- && /tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements.lock
+ && /tools/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY bot ./bot
 COPY commands ./commands
@@ -31,7 +31,7 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="Stoker" \
-      org.opencontainers.image.description="A Slack bot that lights and banks the vLLM models of one shared GPU" \
+      org.opencontainers.image.description="A Slack bot that brings the vLLM models of one shared GPU up and down" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -4,6 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# The lock file is complete, so nothing is resolved: a resolver would ask for releases newer than the lock, which have no hash there.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes
+
+# Some images set this variable. Then each of the hundreds of processes that the tests start would compile every module again (1 s each).
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help install sandbox tour emulator check lint test soak docs lock audit sbom clean
 
@@ -15,8 +21,11 @@ install: $(VENV)/.installed  ## make .venv with the command `stoker` in it
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Stoker needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@awk '/^uv==/ {on = 1} on && /^ *#/ {exit} on' requirements.lock > $(VENV)/uv.lock
+	@if $(PIP) --only-binary :all: --requirement $(VENV)/uv.lock && $(UV) --requirement requirements.lock; then :; else \
+	  echo "uv could not install the lock file here, so pip does it, which takes about a minute." >&2; \
+	  $(PIP) --requirement requirements.lock; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 sandbox: install  ## run the bot against a whole platform on this machine, with a page to try it on
@@ -29,6 +38,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/prose.py
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --quiet --offline --no-progress .github
@@ -36,8 +46,9 @@ lint: install
 test: install
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
-tour: install  ## take the pictures of docs/tour.md anew, in Chromium
+tour: install  ## take the pictures of docs/tour.md and of the README again, in Chromium
 	$(BIN)/python docs/tour/tour.py
+	$(BIN)/python docs/tour/film.py
 
 emulator:  ## install a third-party Slack emulator for the test that uses one (needs npm)
 	npm install --silent --no-save --no-audit --no-fund --prefix $(VENV)/emulate emulate@0.12.2 node@24
@@ -45,10 +56,15 @@ emulator:  ## install a third-party Slack emulator for the test that uses one (n
 soak: install  ## the tests that kill the bot at every single write, which take minutes each
 	$(BIN)/pytest -m soak $(ARGS)
 
-docs: install  ## write the generated parts of docs/ anew
+docs: install  ## write the generated parts of docs/ and of the chart
 	$(BIN)/python -c "from bot.cli.settings import reference; print(reference(), end=str())" > docs/configuration.md
+	$(BIN)/python -c "from bot.cli.settings import into_chart; into_chart('helm/stoker/values.schema.json')"
+	$(BIN)/python -c "from bot.cli.manifest import document; document('docs/install.md')"
 	$(BIN)/python -c "from bot.cli.findings import document; document('docs/contract.md')"
+	$(BIN)/python -c "from bot.domain.notifications import document; document('docs/slack.md')"
 	$(BIN)/python -c "from bot.cli.errors import reference; print(reference(), end=str())" > docs/errors.md
+	$(BIN)/python -c "from bot.cli.boots import reference; print(reference(), end=str())" > docs/boots.md
+	$(BIN)/python -c "from bot.clients.rights import chart; print(chart(), end=str())" > helm/stoker/files/rights.yaml
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \

@@ -1,7 +1,7 @@
-"""Command → acknowledgement at 200 concurrent commands, beside a bare Bolt app in the same run.
+"""Command → acknowledgement at 200 concurrent commands, compared with a bare Bolt app in the same run.
 
-The unchanged bot as a process, over HTTP with signed requests, with 100 operations in progress: roll-outs that wait
-for Argo CD, each with a card that is kept fresh. The bare app is Bolt's own: one command, `ack()`, nothing else.
+The unchanged bot in a separate process, over HTTP with signed requests, with 100 operations in progress: roll-outs that
+wait for Argo CD, each with a card that is updated. The bare app is Bolt's own: one command, `ack()`, nothing else.
 Usage: python benchmarks/ack.py [ROUNDS]
 """
 
@@ -25,8 +25,13 @@ from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.domain import Kind, Operation, Plan, Pull, Request, Status
-from bot.store import Store
+from bot.domain.operations import ChangeOperation, Status
+from bot.domain.plans import ChangePlan, OwnChange, Pull
+from bot.domain.requests import SwapModel
+from bot.engine.run import NOTHING
+from bot.mrkdwn import md
+from bot.state.operations import Operations
+from bot.state.step_ledger import StepLedger
 from sandbox.process import free_port
 from sandbox.slack.history import CHANNEL
 from sandbox.world import Sandbox, opened
@@ -36,7 +41,7 @@ COMMAND = "status"
 
 
 async def bare(api_url: str, token: str, secret: str, port: int) -> None:
-    """The least that a Bolt app can be."""
+    """The smallest possible Bolt app."""
     app = AsyncApp(client=AsyncWebClient(token=token, base_url=api_url), signing_secret=secret)
 
     @app.command("/gpu")
@@ -55,7 +60,7 @@ async def bare(api_url: str, token: str, secret: str, port: int) -> None:
 
 
 async def load(url: str, secret: str, response_url: str) -> list[float]:
-    """Seconds to the acknowledgement of each of the commands, all sent at once."""
+    """Seconds to the acknowledgement of each command, all sent at the same time."""
 
     async def one(http: aiohttp.ClientSession, number: int) -> float:
         fields = {
@@ -81,7 +86,7 @@ async def load(url: str, secret: str, response_url: str) -> list[float]:
 
 
 async def answers() -> tuple[web.AppRunner, str]:
-    """Where the bot's answers go: taken, and forgotten."""
+    """Receives the bot's answers and discards them."""
 
     async def taken(request: web.Request) -> web.Response:
         await request.read()
@@ -95,24 +100,33 @@ async def answers() -> tuple[web.AppRunner, str]:
     return runner, f"http://127.0.0.1:{port}/response"
 
 
+async def nothing() -> None:
+    pass
+
+
 async def keep_busy(world: Sandbox) -> None:
-    """Operations under way: roll-outs of a commit that never comes to the main branch, found by the bot's sweep."""
+    """Start operations: roll-outs of a commit that never reaches the main branch, found by the bot's sweep."""
     now = datetime.now(UTC)
     await world.command("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
     async with Redis.from_url(world.redis.url) as redis:
-        store = Store(redis)
+        operations = Operations(redis)
         async with asyncio.timeout(60):
-            while not (
-                commit := next((op.plan.pull.head for op in await store.open() if op.plan and op.plan.pull), "")
-            ):
+            while not (plans := [op.plan for op in await operations.open(ChangeOperation) if op.plan]):
                 await asyncio.sleep(0.2)
+        shown = plans[0]
+        commit = shown.pull.head
+        ledger = StepLedger(redis)
         for number in range(IN_PROGRESS):
+            for step in (
+                "checked",
+                "matched",
+            ):  # before and after the merge: there are neither votes nor a pull request
+                await ledger.once(f"busy{number:03}", step, nothing, NOTHING)
             pull = Pull(number=number + 1, url="http://127.0.0.1/", branch="b", head=commit, merge_commit=commit)
-            await store.create(
-                Operation(
+            await operations.create(
+                ChangeOperation(
                     id=f"busy{number:03}",
-                    request=Request(
-                        kind=Kind.MODEL_SWAP,
+                    request=SwapModel(
                         model="coder-chat",
                         hf_id="org/model",
                         actor="U0DEV",
@@ -121,19 +135,27 @@ async def keep_busy(world: Sandbox) -> None:
                     ),
                     status=Status.RUNNING,
                     updated=now,
-                    plan=Plan(commit=commit, pull=pull, rows=(("Model", "org/model"),)),
+                    plan=ChangePlan(
+                        commit=commit,
+                        target=commit,
+                        bound=shown.bound,
+                        pull=pull,
+                        pushed=commit,
+                        own=OwnChange(),
+                        rows=(("Model", md("org/model")),),
+                    ),
                 )
             )
         async with asyncio.timeout(120):
             while sum("gateway …" in text for text in world.workspace.posted(CHANNEL)) < IN_PROGRESS:
-                for op in await store.open():
+                for op in await operations.open():
                     if op.failure or op.status.final:
-                        raise SystemExit(f"operation {op.id} ended: {op.failure or op.outcome}")
+                        raise SystemExit(md("operation {id} ended: {why}", id=op.id, why=op.failure or op.status))
                 await asyncio.sleep(0.5)
 
 
 async def measured(url: str, secret: str, response_url: str) -> list[float]:
-    """In a process of its own, so that what the sandbox does is not measured."""
+    """In a separate process, so that the sandbox's own work is not measured."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "load", url, secret, response_url, stdout=asyncio.subprocess.PIPE
     )
@@ -179,7 +201,7 @@ async def report(rounds: int, bare_url: str, bot_url: str, secret: str, response
             found = await measured(url, secret, response_url)
             if number:  # the first round warms up
                 seconds += found
-            await asyncio.sleep(3)  # what was asked for is done before the next is measured
+            await asyncio.sleep(3)  # finish the requested work before the next measurement
     print(
         f"{CONCURRENT} concurrent `/gpu {COMMAND}`, {IN_PROGRESS} operations in progress, {rounds} rounds, milliseconds"
     )

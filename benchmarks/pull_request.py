@@ -32,9 +32,9 @@ import httpx
 from pydantic import SecretStr
 
 from bot.clients.github import GitHub as Client
+from bot.config import Config
 from bot.gitops import Repository
-from bot.operations.proposal import planned, pull_body
-from bot.settings import Config
+from bot.platform.change_planning import planned, pull_body
 from manifests.change import Change
 from manifests.sizing import ModelFacts
 from sandbox.faults import Faults
@@ -92,7 +92,7 @@ async def measured(files: int, rounds: int, directory: Path) -> Times:
 
 
 async def stoker(repository: Repository, github: Client, number: int) -> Change:
-    """What `bot.operations.pulls.propose` does, without Redis and Slack. Each round asks for something else."""
+    """Does the same as `bot.platform.pull_requests.propose`, without Redis and Slack. Each round has a different request."""
     branch, options = f"stoker/swap-{number}", (("context", str(4096 + 1024 * number)),)
     commit = await repository.head()
     tree = await repository.tree(commit)
@@ -137,7 +137,7 @@ async def git(token: str, clone: Path | None, *words: str) -> None:
 
 
 def fill(bare: Path, files: int) -> None:
-    """One commit with so many more files, a hundred in a directory, as git itself imports them fastest."""
+    """One commit with this many more files, a hundred per directory, imported with git's fastest method."""
     script = [
         "commit refs/heads/main",
         "committer Fill <fill@example.com> 1700000000 +0000",

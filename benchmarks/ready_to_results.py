@@ -1,6 +1,7 @@
-"""From a pod's Ready to the results in Slack: the bot's overhead beside the smoke tests' own time.
+"""From a pod's Ready to the results in Slack: the bot's overhead compared with the smoke tests' own time.
 
-The unchanged bot as a process, against the sandbox's platform. Usage: python benchmarks/ready_to_results.py [RUNS]
+The unchanged bot in a separate process, against the sandbox's platform. Usage: python benchmarks/ready_to_results.py
+[RUNS]
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from bot.domain import Operation
-from bot.store import PREFIX, Store
+from bot.domain.operations import BringUpOperation
+from bot.state.operations import Operations
+from bot.state.records import PREFIX, name
 from sandbox.cluster import is_ready
 from sandbox.slack.history import CHANNEL
 from sandbox.world import Sandbox, opened
@@ -24,7 +26,7 @@ MODEL = "coder-chat"
 
 
 async def until(holds: Callable[[], bool]) -> float:
-    """The moment at which it first held, to two milliseconds."""
+    """The time at which it first became true, to two milliseconds."""
     async with asyncio.timeout(LIMIT):
         while not holds():
             await asyncio.sleep(0.002)
@@ -32,7 +34,7 @@ async def until(holds: Callable[[], bool]) -> float:
 
 
 async def measure(world: Sandbox, redis: Redis) -> tuple[float, float]:
-    """Seconds from Ready to the posted results, and those of the tests themselves."""
+    """Seconds from Ready to the posted results, and the duration of the tests."""
     before = set(world.workspace.posted(CHANNEL))
 
     def pods() -> list[dict[str, object]]:
@@ -51,9 +53,9 @@ async def measure(world: Sandbox, redis: Redis) -> tuple[float, float]:
     return results - ready, tests
 
 
-async def newest(redis: Redis) -> Operation:
+async def newest(redis: Redis) -> BringUpOperation:
     (op_id,) = await redis.zrange(f"{PREFIX}:ops", -1, -1)
-    return await Store(redis).load(op_id.decode())
+    return await Operations(redis).load(name(op_id), BringUpOperation)
 
 
 async def main(runs: int) -> None:

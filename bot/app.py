@@ -15,62 +15,76 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.logger.messages import warning_client_prioritized_and_token_skipped
 
-import commands
-from bot import logs, watch
-from bot.clients.kube import rights
+from bot import logs
+from bot.clients.cluster import Cluster
+from bot.clients.rights import rights
+from bot.config import Config
 from bot.embedded import embedded_redis
+from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
-from bot.operations.tasks import tasks
-from bot.services import Services, open_services, open_slack
+from bot.roles import RoleMembers
+from bot.services import learn_secrets, open_services, open_slack
 from bot.settings import Settings, load_settings
-from bot.store import redis_errors
+from bot.state.records import redis_errors
+from bot.tasks import all_tasks
 from bot.tracing import traced
-from bot.web import web_app
-from commands.answers import acks_first
+from bot.web import HttpPort
+from bot.wiring import wired
+from commands import listeners
+from commands.replies import acks_first
 
 log = structlog.get_logger(__name__)
 
-_REDELIVERY = timedelta(seconds=6)
-"""A killed bot's tasks are taken up after this: a worker that lives renews its hold well within it."""
+_REDELIVERY = timedelta(seconds=4)
+"""Time after which the tasks of a killed bot are taken over. A live worker renews its hold four times within it."""
 
 _LET_FINISH = 3.0
-"""Seconds in which what is at work may finish once the bot is told to stop. docket renews no hold from then on, so a
-longer time would have this bot and the next one at the same task."""
+"""Grace period for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period this bot
+and the next one would run the same task.
+"""
+
+_SLACK_FIRST, _SLACK_AGAIN = 10.0, 5.0
+"""Seconds that the start waits for Slack, and after which a failed connection is retried."""
 
 _DEAF = 12
-"""Looks, ten seconds apart, at which Redis answers and this bot's worker is not among those that take tasks."""
+"""Number of checks, ten seconds apart, in which Redis answers but this bot's worker is not registered, before giving
+up.
+"""
 
 
 def start() -> int:
-    """Run the bot of this environment until it is told to stop; 2, having said why, where it cannot."""
+    """Run the bot until it is stopped; returns 2, after reporting the reason, if it cannot start."""
     try:
         settings = load_settings()
         logs.configure(settings.stoker_log, settings.secrets)
         asyncio.run(run(settings))
     except BotError as error:
-        print(f"stoker: {error.message}", file=sys.stderr)  # noqa: T201  # the person who starts it reads it
+        print(logs.cleaned(f"stoker: {error}"), file=sys.stderr)  # noqa: T201  # the person who starts it reads it
         return 2
     return 0
 
 
 async def run(settings: Settings) -> None:
-    """Run the bot until it is told to stop."""
+    """Run the bot until it is stopped."""
     async with AsyncExitStack() as stack:
         stack.enter_context(traced(settings.otel_exporter_otlp_endpoint))
         redis_url = settings.redis_url or await stack.enter_async_context(
             embedded_redis(settings.stoker_data_dir / "redis")
         )
         svc = await stack.enter_async_context(open_services(settings, redis_url))
-        await _check_rights(svc)
+        await _check_rights(svc.cluster, svc.config)
+        await learn_secrets(svc.cluster, svc.config)
+        checking = asyncio.create_task(_check_roles(svc.roles))
+        stack.callback(checking.cancel)
         secret = settings.slack_signing_secret
         logging.getLogger("slack_bolt.AsyncApp").addFilter(_is_needed)
         slack = AsyncApp(
-            name="stoker",  # else Bolt reads the source files of the whole stack for one
+            name="stoker",  # otherwise Bolt reads the source files of the whole call stack for a name
             client=await open_slack(settings, stack),
             signing_secret=secret.get_secret_value() if secret else None,
         )
-        commands.register(slack, svc)
-        for task in [*tasks, watch.watch]:
+        listeners.register(slack, svc)
+        for task in all_tasks(svc):
             svc.docket.register(task)
         working = await stack.enter_async_context(AsyncExitStack())
         worker = await working.enter_async_context(
@@ -83,21 +97,40 @@ async def run(settings: Settings) -> None:
                 scheduling_resolution=timedelta(milliseconds=100),
             )
         )
-        await svc.docket.replace(
-            "reconcile", when=svc.clock(), key="reconcile"
-        )()  # at the start, and then every minute
-        runner = web.AppRunner(web_app(svc, slack if secret else None), access_log=None, shutdown_timeout=_LET_FINISH)
+        await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # at the start, and then every minute
+        runner = web.AppRunner(
+            HttpPort(
+                docket=svc.docket,
+                metrics=svc.metrics,
+                operations=svc.operations,
+                leases=svc.leases,
+                sessions=svc.sessions,
+                bills=svc.bills,
+                alerts=svc.alerts,
+                records=svc.records,
+                settings=svc.settings,
+                config=svc.config,
+                clock=svc.clock,
+            ).app(slack if secret else None),
+            access_log=None,
+            shutdown_timeout=_LET_FINISH,
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         ways_in = await stack.enter_async_context(AsyncExitStack())
         if settings.slack_app_token and not secret:
             socket = AsyncSocketModeHandler(slack, settings.slack_app_token.get_secret_value())
-            await socket.connect_async()
             ways_in.push_async_callback(socket.close_async)
+            connecting = asyncio.create_task(_connected(socket))
+            ways_in.callback(connecting.cancel)
+            await asyncio.wait({connecting}, timeout=_SLACK_FIRST)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
+        gc.enable()  # see `bot.__main__`
         gc.collect()
-        gc.freeze()  # what is loaded stays: a full collection that walks it stops the loop for half a second
+        gc.freeze()  # freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
+        guarding = asyncio.create_task(wired(svc).guard.run())
+        stack.callback(guarding.cancel)
         work = asyncio.create_task(worker.run_forever())
         try:
             await _until_told(work, asyncio.create_task(insist_on_work(svc.docket, worker.name)))
@@ -106,19 +139,31 @@ async def run(settings: Settings) -> None:
             await _wind_up(work, working)
 
 
+async def _connected(socket: AsyncSocketModeHandler) -> None:
+    """Connect to Slack with unlimited retries: leases end and models go down without it."""
+    while True:
+        try:
+            await socket.connect_async()
+        except Exception as error:
+            log.error("Slack not connected", error=str(error) or type(error).__name__)
+            await asyncio.sleep(_SLACK_AGAIN)
+        else:
+            return
+
+
 def _is_needed(record: logging.LogRecord) -> bool:
-    """Bolt finds SLACK_BOT_TOKEN in the environment by itself, and would warn at each start that it does not use it."""
+    """Bolt finds SLACK_BOT_TOKEN in the environment, and would warn at each start that it does not use it."""
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
-async def _check_rights(svc: Services) -> None:
-    """Stop the start when the bot's account lacks a right that it cannot work without, naming each.
+async def _check_rights(cluster: Cluster, config: Config) -> None:
+    """Stop the start if the bot's account lacks a right that it cannot work without, and name each.
 
-    A cluster that does not answer is no reason to stay down: the bot tells so to whoever asks for something.
+    If the cluster does not answer, the bot starts anyway: each request then shows what is missing.
     """
     try:
-        lacking = await svc.cluster.lacking(rights(svc.config))
-    except Unavailable as error:
+        lacking = await cluster.lacking(rights(config))
+    except (BotError, Unavailable) as error:
         log.warning("rights not checked", error=str(error))
         return
     for right in lacking:
@@ -127,11 +172,20 @@ async def _check_rights(svc: Services) -> None:
         raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
 
 
-async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) -> None:
-    """Raises when the worker takes no more tasks although Redis answers; a new process then does.
+async def _check_roles(roles: RoleMembers) -> None:
+    """Report people and groups in the settings that have no effect; the start does not wait for Slack."""
+    try:
+        for problem in await roles.unknown():
+            log.warning("role not found", problem=problem)
+    except (BotError, Unavailable) as error:
+        log.warning("roles not checked", error=str(error))
 
-    In a Redis Cluster docket listens to one primary, chosen at its start, and takes no task before that answers: when
-    it is the one that a failover has replaced, it would wait for ever.
+
+async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) -> None:
+    """Raises if the worker takes no tasks although Redis answers, so that a new process is started.
+
+    In a Redis Cluster docket listens to one primary, chosen at its start, and takes no task until it answers: if a
+    failover replaces that primary, docket waits forever.
     """
     missed = 0
     while missed < _DEAF:
@@ -143,11 +197,11 @@ async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) ->
             missed = 0
         else:
             missed = 0 if worker in working else missed + 1
-    raise BotError("Redis answers, and yet no tasks are taken any more: starting anew helps.")
+    raise BotError("Redis answers, but this bot receives no tasks any more. A restart helps.")
 
 
 async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
-    """Wait for SIGTERM or SIGINT; a worker that ends by itself, or takes no more tasks, raises why."""
+    """Wait for SIGTERM or SIGINT; raises if the worker exits, or takes no more tasks."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -164,16 +218,16 @@ async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None]) ->
 
 
 async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:
-    """Let what is short finish, and what was acknowledged be answered; leave the rest, a boot of minutes, to the next bot."""
+    """Drain: finish short tasks and send pending replies; leave long ones for the next instance."""
 
     async def cut() -> None:
-        while True:  # once, unless the worker is so slow that it has not yet come to waiting for what is at work
+        while True:  # usually once, unless the worker has not yet started to wait for its tasks
             await asyncio.sleep(_LET_FINISH)
             work.cancel()
 
     answering, cutting = asyncio.create_task(acks_first.all_answered()), asyncio.create_task(cut())
     last = asyncio.get_running_loop().time() + _LET_FINISH
-    # docket takes no more tasks, and waits for those at work; a cut one is delivered to another worker
+    # docket takes no more tasks, and waits for the running ones; a cancelled one is delivered to another worker
     await working.aclose()
     await asyncio.wait({answering}, timeout=max(0.0, last - asyncio.get_running_loop().time()))
     for task in (answering, cutting):

@@ -1,7 +1,7 @@
-"""What a benchmark measured: GuideLLM's result read, and shown as a table, a picture and a report. Pure.
+"""Benchmark results: parse GuideLLM's output, and render it as a table, a chart and a report. Pure.
 
-The result is GuideLLM 0.8's CSV: of bounded size however many requests were made, and free of the key. Its first three
-rows name a column (what, of what or in what unit, which statistic); each row after them is one measurement.
+The input is GuideLLM 0.8's CSV: its size does not depend on the number of requests, and it does not contain the key.
+Its first three rows describe a column (quantity, subject or unit, statistic); each following row is one measurement.
 """
 
 import csv
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from bot.durations import show_duration
 from bot.errors import BotError
+from bot.markdown import cell, code, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ Column = tuple[str, str, str]
 
 
 class Unreadable(BotError):
-    """The benchmark ended well, and what it printed is not the result that is expected."""
+    """The benchmark succeeded, but its output is not in the expected format."""
 
     remedy = "Pin an image of GuideLLM 0.8 in `bench.image`: other versions print another table."
 
@@ -40,14 +41,14 @@ class Unanswered(BotError):
 
 
 class Level(BaseModel, frozen=True):
-    """What was measured with so many requests at a time; latencies are of the answered ones, median and 95th percentile."""
+    """The results for one concurrency; latencies are for answered requests, median and 95th percentile."""
 
     concurrency: int
     answered: int
     failed: int
     requests_per_second: float
     tokens_per_second: float
-    """Generated, over all requests."""
+    """Generated tokens, over all requests."""
     first_token_ms: float
     first_token_ms_p95: float
     next_token_ms: float
@@ -57,21 +58,21 @@ class Level(BaseModel, frozen=True):
 
 
 class Context(BaseModel, frozen=True):
-    """What it takes to compare a measurement with another."""
+    """The conditions of a measurement, for comparisons."""
 
     at: datetime
     model: str
-    """What is served: an id on the Hub, or a path."""
+    """The served model: an id on the Hub, or a path."""
     commit: str
-    """Of the platform's repository."""
+    """The commit of the platform's repository."""
     gpu: str
     machine: str
     image: str
-    """The engine's."""
+    """The engine's image."""
     arguments: tuple[str, ...]
-    """The engine's, without a key."""
+    """The engine's arguments, without a key."""
     tool: str
-    """The benchmark's own image."""
+    """The benchmark's image."""
     chat: bool
     prompt_tokens: int
     output_tokens: int
@@ -85,12 +86,12 @@ class Benchmark(BaseModel, frozen=True):
 
     @property
     def best(self) -> Level:
-        """The one with the most tokens a second."""
+        """The level with the most tokens per second."""
         return max(self.levels, key=lambda level: level.tokens_per_second)
 
 
 def levels(text: str) -> tuple[Level, ...]:
-    """The measurements, in order; Unreadable names what is missing."""
+    """The measurements, in order; raises Unreadable with what is missing."""
     rows = list(csv.reader(io.StringIO(text)))
     if len(rows) <= _HEADER_ROWS or len({len(row) for row in rows}) != 1:
         raise Unreadable(f"The benchmark printed no table of GuideLLM's; it begins with “{text.strip()[:80]}”.")
@@ -108,7 +109,7 @@ def _level(row: Mapping[Column, str]) -> Level:
     try:
         concurrency = int(row["Benchmark", "Strategy", ""].partition("@")[2])
         answered = int(row["Request Counts", "Successful", ""])
-        if not answered:  # then there are no latencies either
+        if not answered:  # without answers there are no latencies
             raise Unanswered(f"The model answered none of the requests that came {concurrency} at a time.")
         return Level(
             concurrency=concurrency,
@@ -129,7 +130,7 @@ def _level(row: Mapping[Column, str]) -> Level:
         raise Unreadable(f"The benchmark's table cannot be read: {error}.") from error
 
 
-_COLUMNS = ("concurrent", "req/s", "tokens/s", "first token, ms", "next token, ms", "answer, s", "failed")
+COLUMNS = ("concurrent", "req/s", "tokens/s", "first token, ms", "next token, ms", "answer, s", "failed")
 
 
 def _row(level: Level) -> tuple[str, ...]:
@@ -147,43 +148,51 @@ def _row(level: Level) -> tuple[str, ...]:
 LEGEND = "Latencies: median / 95th percentile."
 
 
-def table(measured: Benchmark) -> str:
-    """For a place with a fixed pitch."""
-    rows = [_COLUMNS, *map(_row, measured.levels)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+def rows(measured: Benchmark) -> list[tuple[str, ...]]:
+    """A row for each measurement, in the order of `COLUMNS`."""
+    return [_row(level) for level in measured.levels]
+
+
+def in_words(measured: Benchmark) -> str:
+    """The picture's alternative text: its figures."""
+    told = [
+        f"{level.concurrency} at a time: {level.tokens_per_second:.0f} tokens per second, first token after "
+        f"{level.first_token_ms:.0f} ms, next token after {level.next_token_ms:.1f} ms"
+        for level in measured.levels
+    ]
+    return f"Benchmark of {measured.endpoint}, medians by requests at a time. " + "; ".join(told) + "."
 
 
 def shape(context: Context) -> str:
-    """The load in words."""
+    """A description of the load."""
     kind = "chat" if context.chat else "completion"
     each = show_duration(context.each)
     return f"{kind} of {context.prompt_tokens} + {context.output_tokens} tokens, {each} for each number of requests at a time"
 
 
 def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
-    """The report as the platform's repository keeps it."""
+    """The report for the platform's repository."""
     context = measured.context
     facts = (
-        ("Model", f"`{context.model}`"),
-        ("Measured", f"{context.at:%Y-%m-%d %H:%M} UTC, asked by `{asked_by}`, operation `{operation}`"),
-        ("Commit", f"`{context.commit}`"),
-        ("GPU", context.gpu),
-        ("Machine", context.machine),
-        ("Engine", f"`{context.image}`"),
-        ("Arguments", " ".join(f"`{argument}`" for argument in context.arguments)),
-        ("Load", shape(context)),
-        ("Measured with", f"GuideLLM, `{context.tool}`"),
+        ("Model", code(context.model)),
+        ("Measured", f"{context.at:%Y-%m-%d %H:%M} UTC, asked by {code(asked_by)}, operation {code(operation)}"),
+        ("Commit", code(context.commit)),
+        ("GPU", text(context.gpu)),
+        ("Machine", text(context.machine)),
+        ("Engine", code(context.image)),
+        ("Arguments", " ".join(map(code, context.arguments))),
+        ("Load", text(shape(context))),
+        ("Measured with", f"GuideLLM, {code(context.tool)}"),
     )
     lines = [
-        f"# {measured.endpoint}, {context.at:%Y-%m-%d}",
+        f"# {text(measured.endpoint)}, {context.at:%Y-%m-%d}",
         "",
         "| | |",
         "| --- | --- |",
-        *(f"| {label} | {value.replace('|', chr(92) + '|') or '–'} |" for label, value in facts),
+        *(f"| {label} | {cell(value) or '–'} |" for label, value in facts),
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        f"| {' | '.join('---:' for _ in _COLUMNS)} |",
+        f"| {' | '.join(COLUMNS)} |",
+        f"| {' | '.join('---:' for _ in COLUMNS)} |",
         *(f"| {' | '.join(_row(level))} |" for level in measured.levels),
         "",
         LEGEND,
@@ -192,8 +201,8 @@ def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
 
 
 def picture(measured: Benchmark) -> bytes:
-    """Throughput and latencies over the number of requests at a time, as a PNG. Takes a second, so not on the event loop."""
-    # Imported here: it takes a second and 40 MB, and most bots are never asked.
+    """Throughput and latencies by concurrency, as a PNG. Takes a second, so do not call it on the event loop."""
+    # Imported here: it takes a second and 40 MB, and most bots never need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,29 +1,39 @@
-"""How people write times, and how times are shown to them: `2h`, `1h30m`, `45 min`, `900s`."""
+"""Parse and format durations for people: `2h`, `1h30m`, `45 min`, `900s`."""
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)", re.IGNORECASE)
+from bot.clock import Clock as Clock
+
+"""The time, in UTC. It is passed in, so that tests can set it."""
+
+_UNITS = "days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s"
+_PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})", re.IGNORECASE)
+_LONGEST = 3650 * 86400
+"""Maximum seconds; a longer duration is a typing mistake, and exceeds the range of dates."""
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `2h`, `1h30m`, `1 h 30 min`, `45m`, `900s`; raises ValueError with the fix for anything else."""
+    """Parse `2h`, `1h30m`, `1 h 30 min`, `45m`, `900s`; raises ValueError with the fix for anything else."""
     compact = text.strip().replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(n + unit for n, unit in parts) != compact:
-        raise ValueError(f"“{text}” is not a duration: write for example 45m, 2h or 1h30m.")
-    total = timedelta(seconds=sum(float(n) * _SECONDS[unit[0].lower()] for n, unit in parts))
+        raise ValueError(f"“{text[:100]}” is not a duration: write for example 45m, 2h or 1h30m.")
+    seconds = sum(float(n) * _SECONDS[unit[0].lower()] for n, unit in parts)
+    if seconds > _LONGEST:
+        raise ValueError(f"“{text[:40]}” is longer than ten years: write for example 45m, 2h or 1h30m.")
+    total = timedelta(seconds=seconds)
     if total <= timedelta(0):
         raise ValueError(f"“{text}” is not longer than zero: write for example 45m, 2h or 1h30m.")
     return total
 
 
 def show_duration(value: timedelta) -> str:
-    """Two units at most, the way a person says it: `12 s`, `4 min 10 s`, `1 h 30 min`, `2 d 3 h`."""
+    """At most two units, as people write them: `12 s`, `4 min 10 s`, `1 h 30 min`, `2 d 3 h`."""
     seconds = max(0, round(value.total_seconds()))
     units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     for index, (size, name) in enumerate(units):
@@ -40,8 +50,17 @@ def show_duration(value: timedelta) -> str:
 def _coerce(value: object) -> object:
     if isinstance(value, str):
         return parse_duration(value)
+    if isinstance(value, int | float) and not 0 <= value <= _LONGEST:
+        raise ValueError(f"{value} is not a number of seconds up to ten years: write for example 45m, 2h or 1h30m.")
     return timedelta(seconds=value) if isinstance(value, int | float) else value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_coerce)]
-"""A timedelta that a settings file may spell `15m`; a bare number is seconds."""
+def _schema() -> dict[str, Any]:
+    """The JSON schema of what a settings file may write. Its patterns are those that JavaScript and Go know, too."""
+    units = "".join(f"[{each}{each.upper()}]" if each.isalpha() else each for each in _UNITS)
+    text = {"type": "string", "pattern": rf"^( *[0-9]+(\.[0-9]+)? *({units}))+ *$", "not": {"pattern": "^[^1-9]*$"}}
+    return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": _LONGEST}]}
+
+
+Duration = Annotated[timedelta, BeforeValidator(_coerce), WithJsonSchema(_schema())]
+"""A timedelta, which a settings file may write as `15m`; a bare number is seconds."""

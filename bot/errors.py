@@ -1,39 +1,57 @@
-"""What can go wrong, in two families worded for their reader.
+"""The errors, in two families by their reader.
 
     StokerError
-    ├── BotError       tell the human: what is wrong, where, how to mend it; a retry would not help
+    ├── BotError       tell the user: what is wrong, where, how to fix it; a retry would not help
     │   └── …          each adapter and operation adds its own, e.g. GpuBusy, SyncFailed, BootFailed
-    └── Unavailable    a system did not answer; the operation is tried again
+    └── Unavailable    a system did not answer; the operation is retried
+        └── Unreachable   there was no connection to it, so nothing is known about the system itself
 
-Vendor errors are wrapped where the vendor is called, with the cause chained, so that no other room knows
-what an httpx or a kubernetes exception looks like.
+Errors of external systems are wrapped where the system is called, with the cause chained, so that no other package
+depends on the exceptions of httpx or Kubernetes.
 """
+
+from bot.mrkdwn import Mrkdwn, shown, unmarked
 
 
 class StokerError(Exception):
-    """Anything that Stoker raises on purpose."""
+    """Base class of Stoker's own errors. The text is plain, or markup made by `md`."""
+
+    @property
+    def shown(self) -> Mrkdwn:
+        """The error in Slack's markup: plain text, which may quote another system, is escaped."""
+        return shown(self.args[0] if self.args else "")
+
+    def __str__(self) -> str:
+        """The error for a terminal, a log or a form, which do not render markup."""
+        return unmarked(self.args[0] if self.args else "")
 
 
 class BotError(StokerError):
-    """Something that a person must be told: one clear sentence saying what is wrong and how to mend it.
+    """An error for the user: one clear sentence with the problem and its fix.
 
-    `details` are for the thread: log lines or events, many lines, as they came.
+    `details` are for the thread: log lines or events, unchanged.
     """
 
     remedy = "Do what the message says."
 
-    def __init__(self, message: str, details: str = "") -> None:
+    def __init__(self, message: str | Mrkdwn, details: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str | Mrkdwn = message
         self.details = details
 
 
 class Unavailable(StokerError):
-    """A system did not answer, or answered that it cannot now; trying again may help."""
+    """A system did not answer, or is temporarily unable to; a retry may help."""
 
-    remedy = "Wait a moment: it is tried again by itself, and the message says so when that was in vain. `stoker doctor` tells what does not answer."
+    remedy = "Wait: Stoker retries automatically, and the message says if it gives up. `stoker doctor` shows which system does not answer."
 
     def __init__(self, system: str, detail: str = "") -> None:
         super().__init__(f"{system} does not answer" + (f": {detail.rstrip('. ')}" if detail else ""))
         self.system = system
         self.detail = detail
+
+
+class Unreachable(Unavailable):
+    """No connection to a system, or a proxy in front of it reports an outage."""
+
+    remedy = "Wait a moment: Stoker tries again. If it lasts, check that the system runs, its address in the settings, and the network policy between it and Stoker."

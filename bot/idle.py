@@ -1,36 +1,39 @@
-"""What is idle, and what is to be done about it.
+"""Decides when a model is idle and what follows.
 
 Pure: samples, lease, queue, clock and policy in; a decision out. `bot.watch` takes the samples and acts on the
-decisions, `bot.simulate` replays a trace of requests through these same functions.
+decisions, `bot.simulate` replays a trace of requests through the same functions.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from bot.domain import Activity, Lease, Own, Session
+from bot.config import Idle, LeaseLimits
+from bot.domain.leases import Lease
+from bot.domain.sessions import Activity, Own, Session
 from bot.durations import show_duration
-from bot.settings import Idle, LeaseLimits
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """Leave it."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Remind:
-    """Ask the holder whether it is still needed. `idle` is since the last request, `down_at` if nobody answers."""
+    """Ask the holder whether it is still needed. `idle` is since the last request; it goes down at `down_at` without an
+    answer.
+    """
 
     idle: timedelta
     down_at: datetime
     last: bool
-    """Whether this announces the bring-down: no other reminder comes before it."""
+    """Whether this announces the bring-down: it is the last reminder before it."""
 
 
 @dataclass(frozen=True)
 class Blind:
-    """The metrics have not been readable since then: it counts as in use until the lease ends."""
+    """The metrics have been unreadable since then: the model counts as in use until the lease ends."""
 
     since: datetime
 
@@ -53,13 +56,13 @@ Decision = Nothing | Remind | Blind | WarnEnd | BringDown
 def sampled(
     session: Session | None, lease: Lease, activity: Activity | None, now: datetime, own: Own | None = None
 ) -> Session:
-    """The memory after one more sample. Unknown (None) counts as active, and the bot's own requests do not.
+    """The session after one more sample. Unknown (None) counts as active, the bot's own requests do not.
 
-    `own` is what the bot itself has asked of the model so far; no request of it may be under way.
+    `own` are the requests that the bot has made to the model; none of them may be running.
     """
     own = own or Own()
     if session is None or session.fence != lease.fence:
-        # What was before is unknown (a new session, or Redis has lost its data), and unknown counts as active.
+        # The state before is unknown (a new session, or Redis has lost its data), and unknown counts as active.
         session = Session(fence=lease.fence, sampled=now, active=now, own=own)
         return session if activity is None else _seen(session, activity)
     if activity is None:
@@ -76,7 +79,8 @@ def sampled(
         "requests": session.requests + requests,
         "tokens": session.tokens + tokens,
     }
-    if requests or tokens or activity.running > 0 or activity.waiting > 0:
+    unknown = session.requests_seen is None or session.tokens_seen is None
+    if unknown or requests or tokens or activity.running > 0 or activity.waiting > 0:
         changes["active"] = now
     else:
         changes["idle_seconds"] = session.idle_seconds + (now - session.sampled).total_seconds()
@@ -87,16 +91,18 @@ def _seen(session: Session, activity: Activity) -> Session:
     return session.model_copy(update={"requests_seen": activity.requests, "tokens_seen": activity.tokens})
 
 
-def _grown(counter: float, before: float) -> float:
-    """By how much a counter grew, which starts anew when its server does (as Prometheus' `increase` reads it)."""
+def _grown(counter: float, before: float | None) -> float:
+    """The increase of a counter that restarts with its server (like Prometheus' `increase`)."""
+    if before is None:
+        return 0.0
     return counter - before if counter >= before else counter
 
 
 def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: Idle, limits: LeaseLimits) -> Decision:
-    """What to do about a model that holds the GPU, with `waiting` people in the queue.
+    """The decision about a model that holds the GPU, with `waiting` people in the queue.
 
-    Loading is never idle. A keep has an end, and so has the lease, whatever the metrics say or fail to say. A model is
-    brought down for being idle only after that was announced, except in quiet hours, whose point is not to ask.
+    Loading is never idle. A keep ends, and so does the lease, independent of the metrics. A model is brought down for
+    idleness only after an announcement, except in quiet hours.
     """
     if lease.ready is None or lease.ends is None:
         return Nothing()
@@ -112,7 +118,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
     notice = min(policy.announce_before, down_after - remind_after)
-    # What was announced is kept to the moment; it is void when the moment would now be a later one (nobody waits any more).
+    # Keep to the announced time; the announcement is void if the time would now be later (nobody is waiting any more).
     if session.announced and session.down_at and session.announced >= since and session.down_at >= since + down_after:
         return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):
@@ -127,7 +133,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
 
 
 def noted(session: Session, decision: Decision, lease: Lease, now: datetime) -> Session:
-    """The memory once the decision has been acted on, so that it is acted on once."""
+    """The session after acting on the decision, so that it is acted on once."""
     match decision:
         case Remind(down_at=down_at, last=last):
             changes: dict[str, object] = {"reminders": session.reminders + 1, "reminded": now}
@@ -143,14 +149,14 @@ def noted(session: Session, decision: Decision, lease: Lease, now: datetime) -> 
 
 
 def times(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
-    """After how much idle time to remind and to bring down: less when somebody waits for the GPU."""
+    """The idle times for a reminder and for the bring-down: shorter if somebody waits for the GPU."""
     if not waiting:
         return policy.remind_after, policy.down_after
     return min(policy.remind_after, policy.queue_remind_after), min(policy.down_after, policy.queue_down_after)
 
 
 def is_quiet(now: datetime, policy: Idle) -> bool:
-    """Whether it is a night or a day on which nobody is asked, by the clock of `idle.timezone`."""
+    """Whether it is a quiet night or day, by the clock of `idle.timezone`."""
     local = now.astimezone(ZoneInfo(policy.timezone))
     if f"{local:%a}".lower() in policy.quiet_days:
         return True

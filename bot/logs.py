@@ -1,15 +1,19 @@
-"""What a log line looks like: JSON in the cluster, readable on a terminal; always with `op`, `actor` and `model`, never
-with a secret.
+"""Log lines: JSON in the cluster, readable on a terminal; always with `op`, `actor` and `model`, never with a secret.
 
-Lines of the libraries (docket, Bolt, aiohttp) take the same way, so the whole output is of one kind.
+Lines of the libraries (docket, Bolt, aiohttp) go through the same processors, so the whole output has one format.
 """
 
+import base64
 import logging
 import re
 import sys
-from collections.abc import Iterable
+import threading
+import traceback
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 from pydantic import SecretStr
@@ -18,19 +22,19 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 CUT = "***"
 _SHAPES = re.compile(
-    r"xox[a-z]-[\w-]+|xapp-[\w-]+|gh[a-z]_\w+|github_pat_\w+|hf_\w+|sk-[\w-]{6,}"
+    r"xox[a-z]-[\w-]+|xapp-[\w-]+|gh[a-z]_\w+|github_pat_\w+|hf_\w{8,}|(?<![\w-])sk-[\w-]{6,}"
     r"|(?<=[Bb]earer )\S+|(?<=[Bb]asic )\S+|eyJ[\w-]+\.[\w-]+\.[\w-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?<=password=)[^&\s]+"
     r"|https://hooks\.slack\.com/\S+|-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*-----|$)",
     re.DOTALL,
 )
-"""What tokens, keys and addresses with passwords look like, whoever they belong to."""
+"""Patterns of tokens, keys and URLs with passwords, also of other owners."""
 
 _concealed: set[str] = set()
-"""What this process was given to keep secret. It grows: a secret may be rotated, or be read from the cluster, at any time."""
+"""The secrets of this process. The set grows: a secret may be rotated, or read from the cluster, at any time."""
 
 
 def conceal(secret: SecretStr) -> SecretStr:
-    """Cut this secret out of every line from now on; whoever reads one calls this before handing it out."""
+    """Remove this secret from every line from now on; call it before passing on a secret."""
     value = secret.get_secret_value().strip()
     if len(value) >= 8:  # a short one would cut ordinary words to pieces
         _concealed.add(value)
@@ -38,7 +42,7 @@ def conceal(secret: SecretStr) -> SecretStr:
 
 
 def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr] = ()) -> None:
-    """Send every line to stderr; `auto` is text on a terminal, else JSON."""
+    """Write every line to stderr; `auto` is text on a terminal, otherwise JSON."""
     for secret in secrets:
         conceal(secret)
     text = how == "text" or (how == "auto" and sys.stderr.isatty())
@@ -70,10 +74,30 @@ def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr]
     for room in ("bot", "commands"):
         logging.getLogger(room).setLevel(logging.INFO)
     logging.getLogger("docket").setLevel(logging.ERROR)
+    logging.captureWarnings(True)  # warnings of libraries would go to stderr unredacted
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The exception that ends the process: Python would write it to stderr unredacted."""
+    sys.stderr.write(cleaned("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value:
+        _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _unraisable(args: "sys.UnraisableHookArgs") -> None:
+    """Errors that cannot be caught: in `__del__`, or at shutdown."""
+    if args.exc_value:
+        _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def about(*, op: str = "", actor: str = "", model: str = "") -> AbstractContextManager[Any]:
-    """Every line inside of the block is about this."""
+    """Every line inside the block gets these fields."""
     return bound_contextvars(**{k: v for k, v in (("op", op), ("actor", actor), ("model", model)) if v})
 
 
@@ -83,20 +107,57 @@ def _about(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def cleaned(text: str) -> str:
+    """A text without any secret, for everything that leaves this process for Slack, GitHub or the audit log.
+
+    A known secret is found unchanged, URL-encoded, in base64, and broken over lines. It is not found if it is encoded
+    differently or truncated, or if it was never passed to `conceal` and does not look like a token.
+    """
+    if (known := _known_forms()) is not None:
+        text = known.sub(CUT, text)
+    return _SHAPES.sub(CUT, text)
+
+
+_forms: tuple[int, re.Pattern[str] | None] = (0, None)
+
+
+def _known_forms() -> re.Pattern[str] | None:
+    """One pattern for all forms of all known secrets, the longest first; rebuilt when there are more of them."""
+    global _forms
+    if _forms[0] != len(_concealed):
+        forms = {form for secret in _concealed for form in (secret, quote(secret, safe=""), _base64(secret))}
+        broken = (r"\s*".join(map(re.escape, form)) for form in sorted(forms, key=len, reverse=True))
+        _forms = len(_concealed), re.compile("|".join(broken))
+    return _forms[1]
+
+
+def _base64(secret: str) -> str:
+    return base64.b64encode(secret.encode()).decode().rstrip("=")
+
+
+_TEXTS = ("text", "alt_text", "alt_txt", "title", "initial_comment", "body", "description", "placeholder", "value")
+"""The text fields in requests to Slack and GitHub; others contain ids, which are not changed."""
+
+
+def cleaned_texts(sent: Any, name: str = "") -> Any:
+    """The same for every text in a whole request."""
+    if isinstance(sent, Mapping):
+        return {key: cleaned_texts(below, str(key)) for key, below in sent.items()}
+    if isinstance(sent, list | tuple):
+        return [cleaned_texts(below, name) for below in sent]
+    return cleaned(str(sent)) if isinstance(sent, str) and name in _TEXTS else sent
+
+
 def _redacted(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The last processor before the text is made: no secret passes, however it got into the line."""
-    longest_first = sorted(_concealed, key=len, reverse=True)  # one may be the beginning of another
-    return {key: _clean(value, longest_first) for key, value in event.items()}
+    """The last processor before rendering: removes secrets from all parts of the line."""
+    return {key: _clean(value) for key, value in event.items()}
 
 
-def _clean(value: Any, secrets: Iterable[str]) -> Any:
+def _clean(value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
     if isinstance(value, dict):
-        return {key: _clean(below, secrets) for key, below in value.items()}
+        return {key: _clean(below) for key, below in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(below, secrets) for below in value]
-    text = str(value)
-    for secret in secrets:
-        text = text.replace(secret, CUT)
-    return _SHAPES.sub(CUT, text)
+        return [_clean(below) for below in value]
+    return cleaned(str(value))

@@ -1,7 +1,7 @@
-"""What Prometheus is told: counters of what this process did, and the state that all replicas share.
+"""Prometheus metrics: counters of this process, and the state that all replicas share.
 
-An operation's transitions are written by one replica each, so a sum over the replicas counts each once. What is read
-from Redis at a scrape (leases, queue, idle time, money) is the same at every replica: take the maximum.
+An operation's transitions are written by one replica each, so a sum over the replicas counts each once. Values that are
+read from Redis at a scrape (leases, queue, idle time, money) are the same at every replica: take the maximum.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,14 +9,16 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from bot.domain import Alert, Bill, Lease, Operation, Session, Status, cost
+from bot.domain.leases import Lease
+from bot.domain.operations import Operation, Status, TestedOperation
+from bot.domain.sessions import Alert, Bill, Session, cost
 
 _MINUTES = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 14400, 86400)
 """Seconds; a boot takes up to 1200, an approval up to hours."""
 
 
 class Metrics:
-    """The counters. `observe` is told each transition that this process wrote, exactly once."""
+    """The counters. `observe` receives each transition that this process wrote, exactly once."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -35,7 +37,7 @@ class Metrics:
             return
         if before.status is not after.status:
             self._moved(before, after)
-        if after.checks and after.checks != before.checks:
+        if isinstance(before, TestedOperation) and isinstance(after, TestedOperation) and after.checks != before.checks:
             for check in after.checks:
                 self._checks.labels(after.request.model, check.name, "passed" if check.passed else "failed").inc()
 
@@ -66,8 +68,11 @@ def state(
     idle_limit: float,
     reconciled: datetime | None,
     costs: Mapping[str, float],
+    set_aside: int = 0,
 ) -> bytes:
-    """The shared state in Prometheus' text format; `idle_limit` in seconds; `costs`, US dollars, of the sessions that run, by model."""
+    """The shared state in Prometheus' text format; `idle_limit` in seconds; `costs` of the running sessions in US
+    dollars, by model.
+    """
     registry = CollectorRegistry()
 
     def gauge(name: str, about: str, *labels: str) -> Gauge:
@@ -108,12 +113,14 @@ def state(
         wasted.labels(bill.model).inc(bill.idle_seconds)
     compared = gauge("reconciled_timestamp_seconds", "When leases, Deployments and pods were last compared.")
     compared.set(reconciled.timestamp() if reconciled else 0)
+    aside = gauge("records_set_aside", "Records in Redis that could not be read and were set aside.")
+    aside.set(set_aside)
     gauge("dependency_up", "1 while the system answers.", "system").labels("redis").set(1)
     return generate_latest(registry)
 
 
 def unreachable(system: str) -> bytes:
-    """What is told instead of the state when it cannot be read."""
+    """The metrics if the state cannot be read."""
     registry = CollectorRegistry()
     Gauge("stoker_dependency_up", "1 while the system answers.", ["system"], registry=registry).labels(system).set(0)
     return generate_latest(registry)

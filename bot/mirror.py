@@ -1,12 +1,11 @@
-"""The mirror of the GitOps repository on disk: a bare one, kept up to date by `git fetch`, without a work tree or an index.
+"""The local mirror of the GitOps repository: bare, updated by `git fetch`, without a work tree or an index.
 
-A commit is imported from nothing but its inputs, so that the same ones give the same commit id, and a step that is
-repeated after a crash pushes nothing new. Everything here blocks, and is called by `bot.gitops` from a thread.
+Commits are created deterministically from their inputs, so a retry after a crash pushes nothing new. All methods block,
+and `bot.gitops` calls them from a thread.
 
-The token reaches git in environment variables alone (GIT_CONFIG_*): never in a URL, an argument or a log line.
+git gets the token only in environment variables (GIT_CONFIG_*): never in a URL, an argument or a log line.
 """
 
-import base64
 import hashlib
 import os
 import re
@@ -18,12 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from bot.clients.github import Commit
 from bot.errors import BotError, Unavailable
+from bot.git_process import Bounded, GitProcess, TooMuch
 from manifests.tree import ChangeSet
 
 Key = TypeVar("Key")
@@ -33,12 +31,12 @@ REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
 BUILT = "refs/stoker/built"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 BRANCH = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
-"""A part of what git takes for a branch's name, and all that we ever call one."""
+"""A subset of valid branch names, which covers all names of our branches."""
 
 Changes = dict[str, tuple[str, str] | None]
-"""Paths with their new mode and blob, None for one that is gone."""
+"""Paths with their new mode and blob, None for a deleted one."""
 
-# What a remote says when a retry would not help; anything else that a remote does is taken for an outage.
+# Messages of a remote for which a retry would not help; any other error counts as an outage.
 PERMANENT = re.compile(
     r"Authentication failed|could not read (Username|Password)|returned error: 40[134]|Permission denied"
     r"|[Rr]epository '?.*'? ?(not found|does not exist)|does not appear to be a git repository"
@@ -47,27 +45,33 @@ PERMANENT = re.compile(
 )
 
 
+_TEXT, _OUTPUT = 4 * 2**20, 64 * 2**20
+"""Maximum bytes of one file, and of any other output of git: a listing has about a hundred bytes per file."""
+
+_REMOTE_SECONDS = 600.0
+"""Timeout of a fetch or push: a stalled transfer ends sooner (see `bot.git_process`), a slow one ends here."""
+
 MISSING = re.compile(r"couldn't find remote ref refs/heads/(\S+)")
 
-# What a kill in the middle of a command leaves behind.
+# Files that a kill in the middle of a command leaves behind.
 BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
 
 
 class MirrorBroken(Unavailable):
-    """The mirror on disk is damaged. It is only a copy: the next fetch makes it anew."""
+    """The mirror on disk is damaged. It is only a copy: the next fetch creates it again."""
 
-    remedy = "Nothing: the mirror is made anew from the remote."
+    remedy = "Nothing: Stoker clones the mirror again from the remote."
 
 
 class PushRefused(BotError):
-    """The remote did not take the commit: the branch holds other work, or a rule forbids it."""
+    """The remote refused the commit: the branch contains other work, or a rule forbids it."""
 
     remedy = "Read the remote's reason: a rule of the repository forbids the branch, or the token may not write."
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Every path of one commit with its mode and blob, and the paths in order."""
+    """Every path of one commit with its mode and blob, and the sorted paths."""
 
     commit: str
     entries: Mapping[str, tuple[str, str]]
@@ -81,16 +85,16 @@ class Listing:
 
 
 class Memory:
-    """What was read of the mirror: with it the next commit costs what it changes, however large the repository is."""
+    """Cache for the mirror: the cost of the next commit depends on its changes, not on the size of the repository."""
 
     def __init__(self) -> None:
         self.listing: Listing | None = None
-        self.texts: dict[str, str | None] = {}  # by blob, which never changes
-        self.changes: dict[tuple[str, str], Changes] = {}  # by the two commits that were compared
-        self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and paths of what was searched for
+        self.texts: dict[str, str | None] = {}  # the commit and the paths, by search text
+        self.changes: dict[tuple[str, str], Changes] = {}  # by the two compared commits
+        self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search text
 
     def forget(self) -> None:
-        """The mirror was lost, and with it the blobs that the listing vouches for."""
+        """The mirror was lost, and with it the blobs that the listing refers to."""
         self.listing = None
         self.changes.clear()
 
@@ -113,24 +117,24 @@ class GitTree:
         self._memory = memory
 
     def read(self, path: str) -> str | None:
-        """The text of a file; None when there is no such file, or it is no text."""
+        """The text of a file; None if it does not exist, is not text, or is larger than 4 MB."""
         mode, blob = self._listing.entries.get(path, ("", ""))
         if mode not in (REGULAR, EXECUTABLE):
             return None
         if blob in self._memory.texts:
             return self._memory.texts[blob]
-        try:
-            text = self._mirror.run("cat-file", "blob", blob).decode()
-        except UnicodeDecodeError:
-            text = None
-        return self._memory.keep_text(blob, text)
+        return self._memory.keep_text(blob, self._mirror.blob_text(blob))
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
         return self._listing.below(prefix)
 
+    def content(self, path: str) -> str:
+        """git's id of a file's content, also for a binary file; empty if it does not exist."""
+        return self._listing.entries.get(path, ("", ""))[1]
+
     def grep(self, text: str) -> tuple[str, ...]:
-        """The paths of the files that contain the text. Asked again at a later commit, only what changed is searched."""
+        """The paths of the files that contain the text. For a later commit, only changed files are searched again."""
         commit, known = self._memory.found.get(text, ("", frozenset()))
         changed = self._mirror.changed(commit, self.commit) if commit else None
         if changed is None or len(changed) > 1000:
@@ -151,11 +155,10 @@ class Mirror:
         self._memory = memory
         self._directory = directory
         self._remote_url = remote_url
-        self._token = token
-        self._environment = _environment(remote_url, token)
+        self._git = GitProcess(directory, remote_url, token)
 
     def offline(self) -> "Mirror":
-        """The same mirror without the token, for readers that outlive it."""
+        """The same mirror without the token, for longer-lived readers."""
         return Mirror(self._directory, self._remote_url, None, self._memory)
 
     def fetched_head(self, branch: str) -> str:
@@ -163,7 +166,7 @@ class Mirror:
         return self.object_id(f"refs/heads/{branch}", f"The mirror has no branch {branch}.")
 
     def fetch(self, branch: str = "*") -> None:
-        """Bring a branch, or all of them, up to date; a mirror that an earlier kill left broken is made anew."""
+        """Update a branch, or all of them; a mirror that a kill left broken is created again."""
         try:
             self._fetch(branch)
         except MirrorBroken:
@@ -172,10 +175,10 @@ class Mirror:
             self._fetch(branch)
 
     def _fetch(self, branch: str) -> None:
-        """History comes without file contents where the remote can leave them out.
+        """Fetches history without file contents if the remote supports that.
 
-        One branch is fetched as fast in a large repository as in a small one. With a branch in it that we pushed
-        ourselves, git goes through everything that it ever fetched: its commit did not come from the remote.
+        Fetching one branch is as fast in a large repository as in a small one. If it includes a branch that we pushed,
+        git walks everything that it ever fetched, because that commit did not come from the remote.
         """
         if not (self._directory / "HEAD").exists():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -192,7 +195,7 @@ class Mirror:
             raise BotError(f"The repository has no commit {commit[:9]}: it was removed from every branch.")
 
     def listing(self, commit: str) -> Listing:
-        """Every path of the commit; blobs that the mirror lacks are fetched in one request."""
+        """Every path of the commit; missing blobs are fetched in one request."""
         known = self._memory.listing
         if known is not None and known.commit == _commit_id(commit):
             return known
@@ -203,7 +206,7 @@ class Mirror:
         self.need(commit)
         self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", commit))
         entries = {}
-        # A path need not be UTF-8: what is no text in it survives the way back to git.
+        # A path may not be UTF-8: undecodable bytes survive the round trip to git.
         for line in os.fsdecode(self.run("ls-tree", "-r", "-z", "--full-tree", commit)).split("\0")[:-1]:
             about, _, path = line.partition("\t")
             mode, _, blob = about.split(" ")
@@ -211,7 +214,7 @@ class Mirror:
         return Listing(commit, entries, sorted(entries))
 
     def _since(self, known: Listing, commit: str) -> Listing | None:
-        """The listing from an earlier one and what has changed; None where the mirror lacks one of the commits."""
+        """The listing derived from an earlier one and the changes; None if the mirror lacks one of the commits."""
         changed = self.changed(known.commit, commit)
         if changed is None:
             return None
@@ -229,9 +232,9 @@ class Mirror:
         return Listing(commit, entries, sorted(entries))
 
     def changed(self, before: str, after: str) -> Changes | None:
-        """The paths that differ between two commits, with mode and blob at the later one; None where it has none.
+        """The paths that differ between two commits, with mode and blob at the later one; None for deleted paths.
 
-        None altogether where the mirror lacks one of the commits.
+        Returns None if the mirror lacks one of the commits.
         """
         if before == after:
             return {}
@@ -249,9 +252,9 @@ class Mirror:
         return found
 
     def _complete(self, objects: bytes) -> None:
-        """Fetch the blobs that a listing of objects marks as missing."""
+        """Fetch the blobs that are marked as missing in a listing of objects."""
         if missing := [line[1:].decode() for line in objects.split(b"\n") if line.startswith(b"?")]:
-            # The request that git makes by itself for one blob, for all of them (promisor-remote.c).
+            # The request that git makes automatically for one blob, here for all of them (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
             asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
             self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
@@ -263,7 +266,7 @@ class Mirror:
         return found.decode().strip()
 
     def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
-        """A commit on top of `base`, made of nothing but its arguments: git reads the directories that it touches alone."""
+        """A commit on top of `base`, created only from its arguments: git reads only the directories that it touches."""
         present = self.listing(base).entries
         wanted = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
         if all(present.get(path) == entry for path, entry in wanted.items()):
@@ -278,78 +281,66 @@ class Mirror:
             else:
                 stream += [f"M {entry[0]} inline {_quoted(path)}", *_data(text)]
         stream.append("get-mark :1")
-        # The branch is the mirror's own and holds nothing that is kept: --force lets it go anywhere.
+        # The branch is internal to the mirror and temporary: --force allows any move.
         return self.run("fast-import", "--quiet", "--force", stdin="\n".join(stream) + "\n").decode().strip()
 
-    def reversal(self, commit: str, onto: str, series: Sequence[Commit] = ()) -> ChangeSet:
-        """See `Repository.reversal`."""
-        self.need(commit)
-        before = self._before(commit, series)
-        was_there, was_made, is_now = (self.listing(at).entries for at in (before, commit, onto))
-        files: dict[str, str | None] = {}
-        stuck = []
-        for path in self.changed(before, commit) or {}:
-            was, made, now = was_there.get(path), was_made.get(path), is_now.get(path)
-            if now == was:
-                continue
-            if now == made:
-                old = None if was is None else self._text(was)
-                files[path] = old
-                stuck += [path] if was is not None and old is None else []
-            else:
-                merged = self._merged(now, made, was)
-                files[path] = merged
-                stuck += [path] if merged is None else []
-        if stuck:
-            raise BotError(f"Changed since, so it cannot be taken back by itself: {', '.join(stuck)}. Revert by hand.")
-        return ChangeSet(files=files)
+    def merge_base(self, one: str, other: str) -> str:
+        """The newest commit that is in the history of both."""
+        found = self.run("merge-base", one, other, no_match_is=1)
+        if not found:
+            raise BotError(f"Commits {one[:9]} and {other[:9]} have no history in common, so they cannot be merged.")
+        return found.decode().split()[0]
 
-    def _before(self, commit: str, series: Sequence[Commit]) -> str:
-        """The commit that a pull request was merged onto.
+    def entries(self, commit: str, paths: Sequence[str]) -> Changes:
+        """Mode and blob of these files at a commit; missing contents are fetched."""
+        if not paths:
+            return {}
+        listed = self.run("--literal-pathspecs", "ls-tree", "-z", "--full-tree", commit, "--", *paths)
+        found: Changes = {}
+        for line in os.fsdecode(listed).split("\0")[:-1]:
+            about, _, path = line.partition("\t")
+            mode, _, blob = about.split(" ")
+            found[path] = (mode, blob)
+        blobs = "\n".join(blob for mode, blob in filter(None, found.values()) if mode != SUBMODULE)
+        self._complete(self.run("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", stdin=blobs))
+        return found
 
-        A merge commit and a squash have it as their first parent. A rebase put the request's `series` (oldest first)
-        there one by one, and leaves author, date and message of each as they were; one that changes nothing is left out.
-        """
-        asked = ["log", "--first-parent", f"--max-count={len(series) + 1}", "--format=%P%x00%ae%x00%at%x00%B%x1e"]
-        lines = self.run(*asked, commit, "--").decode(errors="replace").split("\x1e")
-        there = [line.strip("\n").split("\0") for line in lines if line.strip()]
-        begin = commit
-        for made in reversed(series):
-            if not there:
-                break
-            parents, by, at, message = there[0]
-            if len(parents.split()) == 1 and made == Commit(by=by, at=int(at), message=message.strip()):
-                begin = parents
-                there = there[1:]
-        if begin == commit:
-            begin = self.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
-        return begin
+    @staticmethod
+    def blob_id(text: str, commit: str) -> str:
+        """git's id of a text; the length of a commit's id determines the repository's hash function."""
+        content = text.encode()
+        algorithm = hashlib.sha1 if len(commit) == 40 else hashlib.sha256
+        return algorithm(b"blob %d\0" % len(content) + content).hexdigest()
 
-    def _text(self, entry: tuple[str, str] | None) -> str | None:
-        """The text of a file; None when there is none, or it is no text."""
-        if entry is None or entry[0] not in (REGULAR, EXECUTABLE):
-            return None
+    def text(self, entry: tuple[str, str] | None) -> str | None:
+        """The text of a file; None if it does not exist, is not text, or is larger than 4 MB."""
+        return self.blob_text(entry[1]) if entry and entry[0] in (REGULAR, EXECUTABLE) else None
+
+    def blob_text(self, blob: str) -> str | None:
         try:
-            return self.run("cat-file", "blob", entry[1]).decode()
-        except UnicodeDecodeError:
+            return self.run("cat-file", "blob", blob, size=_TEXT).decode()
+        except (UnicodeDecodeError, TooMuch):
             return None
 
-    def _merged(self, *entries: tuple[str, str] | None) -> str | None:
-        ours, base, theirs = (self._text(entry) for entry in entries)
+    def merged(self, *entries: tuple[str, str] | None) -> str | None:
+        """`ours` with the changes between `base` and `theirs`; None if a person has to resolve it, or a file is not
+        text.
+        """
+        ours, base, theirs = (self.text(entry) for entry in entries)
         return None if ours is None or base is None or theirs is None else self._three_way(ours, base, theirs)
 
     def _three_way(self, ours: str, base: str, theirs: str) -> str | None:
-        """`ours` with the difference from `base` to `theirs`; None where the two touch the same lines."""
+        """`ours` with the difference from `base` to `theirs`; None if both change the same lines."""
         with tempfile.TemporaryDirectory(prefix="stoker-merge-") as scratch:
             names = [Path(scratch, name) for name in ("ours", "base", "theirs")]
             for name, text in zip(names, (ours, base, theirs), strict=True):
                 name.write_bytes(text.encode())
-            status, merged, _ = self._execute(("merge-file", "-p", "-q", *map(str, names)), None, {})
+            status, merged, _ = self._git.execute(("merge-file", "-p", "-q", *map(str, names)), None, {})
         return merged.decode() if status == 0 else None
 
     def push(self, commit: str, branch: str, replaces: str) -> None:
         if not BRANCH.fullmatch(branch):
-            raise BotError(f"{branch!r} is no name for a branch.")
+            raise BotError(f"{branch!r} is not a valid branch name.")
         ref = f"refs/heads/{branch}"
         lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
         try:
@@ -366,11 +357,11 @@ class Mirror:
 
     def contains(self, ref: str, commit: str) -> bool:
         """Whether the commit is in the history of the ref (a branch or a commit)."""
-        return self._execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
+        return self._git.execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
 
     def remote(self, *arguments: str, stdin: str | None = None) -> bytes:
-        """Run a command that talks to the remote, and tell outages from refusals."""
-        status, output, complaint = self._execute(arguments, stdin, {})
+        """Run a command that talks to the remote, and distinguish outages from refusals."""
+        status, output, complaint = self._git.execute(arguments, stdin, {}, seconds=_REMOTE_SECONDS)
         if status == 0:
             return output
         reason = complaint or f"git ended with status {status}"
@@ -390,103 +381,46 @@ class Mirror:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
         no_match_is: int | None = None,
+        size: int = 0,
     ) -> bytes:
-        """Run a local command. `no_match_is` is the status that means "nothing found", not a failure."""
-        status, output, complaint = self._execute(arguments, stdin, env or {})
+        """Run a local command. `no_match_is` is the exit status that means "nothing found"."""
+        output = Bounded(size or _OUTPUT)
+        status, _, complaint = self._git.execute(arguments, stdin, env or {}, output=output)
         if status not in (0, no_match_is):
             if BROKEN.search(complaint):
                 raise MirrorBroken("the git mirror", complaint)
             raise BotError(f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
-        return output
+        return output.whole()
 
     def _has(self, commit: str) -> bool:
         if not (self._directory / "HEAD").exists():
             return False
-        return self._execute(("cat-file", "-e", f"{commit}^{{commit}}"), None, {})[0] == 0
-
-    def _execute(self, arguments: tuple[str, ...], stdin: str | None, env: Mapping[str, str]) -> tuple[int, bytes, str]:
-        """Status, output and complaint. GitPython's own exception is not raised: its text is not ours to vouch for."""
-        # Without git on PATH the import alone would raise; so it is told where git is needed, and by the doctor.
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        import git  # 3 MiB, for the first request that is about files; a bot that only lights the GPU needs none of it
-
-        with tempfile.TemporaryFile() as typed:
-            typed.write((stdin or "").encode())
-            typed.seek(0)
-            try:
-                status, output, complaint = git.Git(str(self._directory)).execute(
-                    ["git", f"--git-dir={self._directory}", *arguments],
-                    istream=typed,
-                    env={**self._environment, **env},
-                    with_extended_output=True,
-                    with_exceptions=False,
-                    stdout_as_string=False,
-                    strip_newline_in_stdout=False,
-                )
-            except git.GitCommandNotFound as error:
-                raise BotError("There is no git on PATH: install it; the image has it.") from error
-        return status, _bytes(output), self._scrubbed(_bytes(complaint).decode(errors="replace"))
-
-    def _scrubbed(self, complaint: str) -> str:
-        """The complaint in one line, without any form of the token."""
-        if self._token is not None:
-            for form in (self._token.get_secret_value().strip(), _basic(self._token)):
-                complaint = complaint.replace(form, "***")
-        return " ".join(complaint.split())[-800:].rstrip(".")
-
-
-def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
-    """git's whole configuration of the remote. A stalled transfer ends after a minute."""
-    config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
-    address = urlsplit(remote_url)
-    if token is not None and address.scheme in ("http", "https"):
-        # For this host alone, lest a redirect carry the token elsewhere; and no helper of the machine is asked.
-        config += [
-            (f"http.{address.scheme}://{address.netloc}/.extraHeader", f"Authorization: Basic {_basic(token)}"),
-            ("credential.helper", ""),
-        ]
-    return {
-        **{f"GIT_CONFIG_KEY_{i}": key for i, (key, _) in enumerate(config)},
-        **{f"GIT_CONFIG_VALUE_{i}": text for i, (_, text) in enumerate(config)},
-        "GIT_CONFIG_COUNT": str(len(config)),
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "",
-        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-    }
-
-
-def _basic(token: SecretStr) -> str:
-    return base64.b64encode(f"x-access-token:{token.get_secret_value().strip()}".encode()).decode()
-
-
-def _bytes(output: str | bytes | None) -> bytes:
-    return output.encode() if isinstance(output, str) else output or b""
+        return self._git.execute(("cat-file", "-e", f"{commit}^{{commit}}"), None, {})[0] == 0
 
 
 def _data(text: str) -> tuple[str, str]:
-    """Text as fast-import reads it: its length in bytes, then itself."""
+    """Without git on PATH the import alone would raise; so the error is reported where git is needed, and by the
+    doctor.
+    """
     return f"data {len(text.encode())}", text
 
 
 def _commit_id(text: str) -> str:
-    """The text, which git would else take for an option or another expression; BotError when it is no commit's id."""
+    """The text, if it is a commit id; otherwise BotError, because git could read it as an option or expression."""
     if not COMMIT.fullmatch(text):
         raise BotError(f"{text!r} is not a commit id.")
     return text
 
 
 def _entry(text: str | None, present: tuple[str, str] | None, commit: str) -> tuple[str, str] | None:
-    """Mode and blob of a file as it will be; None for one that is deleted. The blob's id is a hash like the commit's."""
+    """Mode and blob of a changed file; None for a deleted one."""
     if text is None:
         return None
-    content = text.encode()
-    algorithm = hashlib.sha1 if len(commit) == 40 else hashlib.sha256
-    blob = algorithm(b"blob %d\0" % len(content) + content).hexdigest()
-    return (EXECUTABLE if present and present[0] == EXECUTABLE else REGULAR), blob
+    return (EXECUTABLE if present and present[0] == EXECUTABLE else REGULAR), Mirror.blob_id(text, commit)
 
 
 def _quoted(path: str) -> str:
-    """A path as fast-import reads it; BotError for one that no checkout could hold."""
+    """A path in fast-import's format; raises BotError for a path that no checkout could contain."""
     parts = path.split("/")
     if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or not path.isprintable():
         raise BotError(f"Invalid path {path!r}: nothing is pushed.")
@@ -495,7 +429,7 @@ def _quoted(path: str) -> str:
 
 
 def _bounded(kept: dict[Key, Kept], size: int) -> dict[Key, Kept]:
-    """The dictionary with room for one more: the oldest goes."""
+    """Make room for one more entry: the oldest is dropped."""
     while len(kept) >= size:
         kept.pop(next(iter(kept)))
     return kept

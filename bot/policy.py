@@ -1,18 +1,20 @@
-"""Who may ask, approve, cancel and bring down. Pure: values in, a decision with its reason out.
+"""Who may request, approve, cancel and bring down. Pure: values in, a decision with its reason out.
 
-Asked again at every click, because a button may be older than a person's role.
+Evaluated again at every click, because a person's role may have changed since the button was shown.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from bot.domain import Operation
-from bot.settings import Config
+from bot.config import Config
+from bot.domain.operations import Operation, Status, Vote
+from bot.mrkdwn import Mrkdwn, md, person
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Allowed, or refused with a reason for the person who asked."""
+    """Allowed, or refused with a reason for the person."""
 
     allowed: bool
     reason: str = ""
@@ -23,6 +25,48 @@ ALLOW = Verdict(True)
 
 def refuse(reason: str) -> Verdict:
     return Verdict(False, reason)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The bot's own workspace, the organisation that it belongs to (Enterprise Grid), and the bot's user id."""
+
+    team: str
+    enterprise: str
+    bot: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A user in Slack."""
+
+    id: str
+    teams: frozenset[str]
+    enterprise: str = ""
+    stranger: bool = False
+    guest: bool = False
+    bot: bool = False
+    deleted: bool = False
+
+
+def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
+    """Who may use the bot: people of its own workspace or organisation; guests and apps by setting."""
+    if profile is None or profile.deleted:
+        return refuse("Slack has no active account for you, so Stoker refuses the request.")
+    ours = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
+    if profile.stranger or not ours:
+        return refuse(
+            "Stoker obeys people of its own workspace only, and your account belongs to another organisation."
+        )
+    if profile.bot and not config.people.bots:
+        return refuse(
+            md("Stoker does not obey apps and workflows here: a person must ask (the setting `people.bots`).")
+        )
+    if profile.guest and not config.people.guests:
+        return refuse(
+            md("Stoker does not obey guests here: ask a member of the workspace (the setting `people.guests`).")
+        )
+    return ALLOW
 
 
 @dataclass(frozen=True)
@@ -37,41 +81,59 @@ class People:
 def may_request(actor: str, people: People, config: Config) -> Verdict:
     if not config.roles.requesters or actor in people.requesters | people.approvers | people.admins:
         return ALLOW
-    return refuse("You are not on the list of people who may ask for the GPU (`roles.requesters`); ask an admin.")
+    return refuse(md("You are not on the list of people who may ask for the GPU (`roles.requesters`); ask an admin."))
 
 
 def can_be_approved(people: People) -> Verdict:
-    """Fail closed: with nobody to approve, nothing cost-gated is even asked for."""
+    """Fail closed: without approvers, no request that costs money is accepted."""
     if people.approvers:
         return ALLOW
     return refuse(
-        "Nobody is configured to approve (`roles.approvers` is empty), so nothing that costs money can run."
-        " An admin must name approvers in Stoker's configuration."
+        md(
+            "Nobody is configured to approve (`roles.approvers` is empty), so nothing that costs money can "
+            "run. An admin must name approvers in Stoker's configuration."
+        )
     )
 
 
 def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdict:
     if actor not in people.approvers:
-        names = ", ".join(f"<@{user}>" for user in sorted(people.approvers - {op.request.actor})) or "nobody"
-        return refuse(f"Only approvers can decide this: {names}.")
+        names = md(", ").join(person(user) for user in sorted(people.approvers - {op.request.actor})) or "nobody"
+        return refuse(md("Only approvers can decide this: {names}.", names=names))
     if actor == op.request.actor and not config.approvals.self_approval:
         return refuse("You asked for this yourself, so a teammate must approve it.")
     if any(vote.by == actor for vote in op.votes):
-        return refuse("You have already approved this; another approver is needed as well.")
+        then = "it starts at its turn." if is_approved(op, config) else "another approver is needed as well."
+        return refuse(f"You have already approved this; {then}")
     return ALLOW
 
 
-def who_decides(config: Config) -> str:
-    """Who may approve, as a card says it."""
+def who_decides(config: Config) -> Mrkdwn:
+    """The approvers, described for a card."""
     many = config.approvals.quorum
     who = "An approver decides" if many == 1 else f"{many} approvers decide"
-    return f"{who}." if config.approvals.self_approval else f"{who}, not who asked."
+    return md("{who}.", who=who) if config.approvals.self_approval else md("{who}, but not the requester.", who=who)
+
+
+def to_ask(op: Operation, members: Mapping[str, frozenset[str]], *, but: str = "") -> tuple[tuple[str, ...], str]:
+    """Whom to notify that an operation waits for a decision, and the only person if there is just one.
+
+    `members` maps the users and user groups of `roles.approvers` to their members. The requester, the people who have
+    approved it and `but` are not notified: a group that contains them is replaced by its other members.
+    """
+    out = {op.request.actor, but, *(vote.by for vote in op.votes)}
+    everybody = frozenset[str]().union(*members.values())
+    if not everybody:
+        return tuple(members), ""
+    asked = everybody - out
+    alone = next(iter(asked)) if len(asked) == 1 else ""
+    return tuple(sorted(asked)) if everybody & out else tuple(members), alone
 
 
 def may_override(actor: str, reason: str, people: People) -> Verdict:
     if actor not in people.admins:
-        names = ", ".join(f"<@{user}>" for user in sorted(people.admins)) or "nobody (`roles.admins` is empty)"
-        return refuse(f"Only an admin may override an approval, in an emergency: {names}.")
+        names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")
+        return refuse(md("Only an admin may override an approval, in an emergency: {names}.", names=names))
     if not reason:
         return refuse("Say why: an override needs its reason, which the channel and the audit log show.")
     return ALLOW
@@ -83,51 +145,123 @@ def is_approved(op: Operation, config: Config) -> bool:
 
 
 def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
-    """Whether an approval that was given while waiting still counts when the turn comes."""
+    """Whether an approval that was given while waiting is still valid at the turn."""
     return is_approved(op, config) and all(now - vote.at < config.approvals.expire_after for vote in op.approvals)
+
+
+def time_to_decide(op: Operation, config: Config) -> timedelta:
+    """How long an operation waits for its decision, and how long an approval is valid."""
+    approvals = config.approvals
+    return approvals.pull_expire_after if op.request.kind.spec.uses_pull_request else approvals.expire_after
+
+
+def standing(op: Operation, people: People, config: Config, now: datetime) -> tuple[tuple[Vote, ...], Mrkdwn]:
+    """The votes that are still valid when the work starts, and why they are not sufficient; empty if they are.
+
+    A voter may no longer be an approver, and a vote may have expired.
+    """
+    limit = time_to_decide(op, config)
+    kept, gone = list[Vote](), list[Mrkdwn]()
+    for vote in op.approvals:
+        voters, who = people.admins if vote.override else people.approvers, person(vote.by)
+        if vote.by not in voters:
+            verb = "override" if vote.override else "approve"
+            gone.append(md("{who} may not {verb} any more. ", who=who, verb=verb))
+        elif not vote.override and vote.by == op.request.actor and not config.approvals.self_approval:
+            gone.append(md("{who} asked for it. ", who=who))
+        elif now - vote.at >= limit:
+            gone.append(md("The approval of {who} has expired. ", who=who))
+        else:
+            kept.append(vote)
+    if is_approved(op.model_copy(update={"votes": tuple(kept)}), config):
+        return tuple(kept), md("")
+    left = md(
+        "{why}{kept} of {quorum} approvals are left, so it needs another.",
+        why=md("").join(gone),
+        kept=len(kept),
+        quorum=config.approvals.quorum,
+    )
+    return tuple(kept), left
 
 
 def may_release(actor: str, reason: str, people: People) -> Verdict:
     if actor not in people.admins:
-        names = ", ".join(f"<@{user}>" for user in sorted(people.admins)) or "nobody (`roles.admins` is empty)"
-        return refuse(f"Only an admin may break somebody's lease: {names}. Ask the holder, or bring your own down.")
-    return ALLOW if reason else refuse("Say why: `/gpu release because …`. Everybody sees the reason.")
+        names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")
+        return refuse(
+            md(
+                "Only an admin may break somebody's lease: {names}. Ask the holder, or bring your own down.",
+                names=names,
+            )
+        )
+    return ALLOW if reason else refuse(md("Say why: `/gpu release because …`. Everybody sees the reason."))
 
 
 def may_deny(op: Operation, actor: str, people: People) -> Verdict:
     if actor in people.approvers:
         return ALLOW
-    names = ", ".join(f"<@{user}>" for user in sorted(people.approvers)) or "nobody"
-    return refuse(f"Only approvers can decide this: {names}. Whoever asked can cancel it.")
+    names = md(", ").join(person(user) for user in sorted(people.approvers)) or "nobody"
+    return refuse(md("Only approvers can decide this: {names}. The requester can cancel it.", names=names))
+
+
+def costs_money(op: Operation) -> bool:
+    """Whether an operation is bringing a model up: ending it stops costs."""
+    return op.request.kind.spec.starts_model and op.status in (Status.APPROVED, Status.RUNNING)
+
+
+def must_hear(holder: str, ended_by: str) -> bool:
+    """The one rule for stopping somebody's boot or session with *Cancel*, *Bring down* or `/gpu down`.
+
+    Everybody who may use the bot may do so without an approval: it must always be possible to stop costs. The owner is
+    notified.
+    """
+    return bool(holder) and bool(ended_by) and holder != ended_by
 
 
 def may_cancel(op: Operation, actor: str, people: People) -> Verdict:
+    if costs_money(op):
+        return ALLOW
     if actor == op.request.actor or actor in people.approvers | people.admins:
         return ALLOW
-    return refuse(f"Only <@{op.request.actor}>, who asked, or an approver can cancel this.")
+    return refuse(md("Only the requester, {actor}, or an approver can cancel this.", actor=person(op.request.actor)))
 
 
 def may_let_in(actor: str, people: People) -> Verdict:
-    """Whether somebody may change what tenants' keys can call."""
+    """Whether somebody may change which aliases the tenants' keys can call."""
     if actor in people.approvers | people.admins:
         return ALLOW
     return refuse("Only approvers and admins can let virtual keys call another alias.")
 
 
+def may_register(actor: str, people: People) -> Verdict:
+    """Whether somebody may give tenants access to an alias before its pull request is approved."""
+    if actor in people.approvers | people.admins:
+        return ALLOW
+    return refuse(
+        "Only approvers and admins can register an alias before its pull request is approved: leave out `now`."
+    )
+
+
 def may_keep(holder: str, actor: str, people: People) -> Verdict:
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW
-    return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can keep it.")
+    return refuse(md("Only {holder}, who holds the GPU, or an approver can keep it.", holder=person(holder)))
 
 
 def may_bench(holder: str, actor: str, people: People) -> Verdict:
-    """A benchmark takes the model from whoever works with it, so it is for the holder and for those who answer for the GPU."""
+    """A benchmark competes with the model's users, so only the holder and people responsible for the GPU may start it."""
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW
-    return refuse(f"Only <@{holder}>, who holds the GPU, or an approver can load the model with a benchmark.")
+    return refuse(
+        md(
+            "Only {holder}, who holds the GPU, or an approver can load the model with a benchmark.",
+            holder=person(holder),
+        )
+    )
 
 
 def may_examine(actor: str, people: People) -> Verdict:
     if actor in people.admins:
         return ALLOW
-    return refuse("Only admins (`roles.admins`) can examine the installation: the answer names systems and settings.")
+    return refuse(
+        md("Only admins (`roles.admins`) can examine the installation: the answer names systems and settings.")
+    )

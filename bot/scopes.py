@@ -1,6 +1,6 @@
-"""Which scopes Slack's reference names for what the bot calls and listens to; what is not here is not asked for.
+"""The scopes in Slack's reference for the methods and events that the bot uses.
 
-The manifest asks for these, and the doctor compares the token's with them.
+The manifest requests these, and the doctor compares the token's scopes with them.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "conversations.open": ("im:write",),
     "conversations.replies": ("channels:history", "im:history"),
     "files.completeUploadExternal": ("files:write",),
-    "files.delete": ("files:write",),
     "files.getUploadURLExternal": ("files:write",),
+    "users.info": ("users:read",),
     "usergroups.users.list": ("usergroups:read",),
     "views.open": (),
     "views.publish": (),
@@ -25,6 +25,13 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "views.update": (),
 }
 """docs.slack.dev/reference/methods: the scopes of each method, for a public channel and for direct messages."""
+
+BOOKMARK_METHODS: Mapping[str, tuple[str, ...]] = {
+    "bookmarks.add": ("bookmarks:write",),
+    "bookmarks.edit": ("bookmarks:write",),
+    "bookmarks.list": ("bookmarks:read",),
+}
+"""Only used with the setting `slack.bookmark`."""
 
 EVENTS: Mapping[str, tuple[str, ...]] = {
     "app_home_opened": (),
@@ -35,9 +42,11 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
 """docs.slack.dev/reference/events."""
 
 
-def scopes(*, private_channel: bool = False) -> tuple[str, ...]:
-    """The bot's scopes; in a private channel Slack calls the `channels:` ones `groups:`."""
+def scopes(*, private_channel: bool = False, bookmark: bool = False) -> tuple[str, ...]:
+    """The bot's scopes, with those of `slack.bookmark` if it is set; for a private channel Slack uses `groups:` instead of `channels:`."""
     found = {"commands"}.union(*METHODS.values(), *EVENTS.values())
+    if bookmark:
+        found = found.union(*BOOKMARK_METHODS.values())
     if private_channel:
         found = {scope.replace("channels:", "groups:") for scope in found}
     return tuple(sorted(found))

@@ -1,9 +1,8 @@
-"""Everything that an operation talks to, opened in one place and closed with it."""
+"""Composition root of the operations: opens every client, and closes them together."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,29 +16,51 @@ from docket import Docket
 from kubernetes.aio import client as k8s
 from kubernetes.aio import config as k8s_config
 from pydantic import SecretStr
-from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
+from bot.clients.deployer import Deployer
+from bot.clients.flux import Flux, Includes
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
 from bot.clients.http import guarded_session, only
-from bot.clients.huggingface import HuggingFace
+from bot.clients.huggingface import FILE_HOSTS, HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
+from bot.clients.payloads import DataDocket
 from bot.clients.prometheus import Prometheus
 from bot.clients.redis import AnyRedis, Password, for_docket, opened
+from bot.clients.rights import ENGINE_KEY, MASTER_KEY
+from bot.clients.staging import Stager
 from bot.clients.vllm import VLLM
-from bot.errors import Unavailable
+from bot.config import Config, SettingsError
+from bot.directory import Directory
+from bot.durations import Clock
+from bot.errors import BotError, Unavailable
 from bot.gitops import Repository
-from bot.lease import Leases
 from bot.metrics import Metrics
-from bot.policy import People
-from bot.sessions import Sessions
-from bot.settings import ClusterSettings, Config, SecretRef, Settings, SettingsError
-from bot.slack import Slack
-from bot.store import Store
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.settings import ClusterSettings, Settings
+from bot.slack import CleanWebClient, Patience, Slack
+from bot.state.alerts import Alerts
+from bot.state.aliases import RuntimeAliases
+from bot.state.audit import AuditLog
+from bot.state.bills import Bills
+from bot.state.cards import Cards
+from bot.state.deliveries import Deliveries
+from bot.state.endpoint_history import EndpointHistory
+from bot.state.home import HomeState
+from bot.state.leases import Leases
+from bot.state.messages import Messages
+from bot.state.operations import Operations
+from bot.state.outbox import Outbox
+from bot.state.questions import Questions
+from bot.state.records import Records
+from bot.state.sessions import Sessions
+from bot.state.step_ledger import StepLedger
+from bot.state.task_starts import TaskStarts
 
 _REDIS_WITHIN = 45.0
 """Seconds that Redis may take at the start; the chart's startup probe waits for 60."""
@@ -51,20 +72,36 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Services:
     settings: Settings
     config: Config
-    clock: Callable[[], datetime]
+    clock: Clock
     docket: Docket
-    store: Store
     metrics: Metrics
+    operations: Operations
+    steps: StepLedger
+    task_starts: TaskStarts
+    audit: AuditLog
     leases: Leases
     sessions: Sessions
+    bills: Bills
+    questions: Questions
+    alerts: Alerts
+    aliases: RuntimeAliases
+    endpoint_history: EndpointHistory
+    home: HomeState
+    messages: Messages
+    deliveries: Deliveries
+    records: Records
     slack: Slack
-    argocd: ArgoCD
+    directory: Directory
+    roles: RoleMembers
+    presentation: Presentation
+    deployer: Deployer
     cluster: Cluster
     jobs: Jobs
+    stager: Stager
     vllm: VLLM
     prometheus: Prometheus | None
     litellm: LiteLLM
@@ -72,112 +109,130 @@ class Services:
     github: GitHub
     repository: Repository
 
-    async def people(self) -> People:
-        """Who is in which role now: user groups are asked anew, so a removed approver is one no more."""
-        roles = self.config.roles
-        return People(
-            requesters=await self.slack.members(roles.requesters),
-            approvers=await self.slack.members(roles.approvers),
-            admins=await self.slack.members(roles.admins),
-        )
 
-    async def secret(self, ref: SecretRef) -> SecretStr:
-        return await self.cluster.secret(ref.name, ref.field, namespace=ref.namespace)
-
-
-_current: ContextVar[Services] = ContextVar("services")
-
-
-def services() -> Services:
-    """The services of the running bot, for docket's `Depends`."""
-    return _current.get()
+async def learn_secrets(cluster: Cluster, config: Config) -> None:
+    """Read the cluster's secrets, so that they are removed from the bot's output: a log may quote them."""
+    for access, ref in ((ENGINE_KEY, config.vllm.api_key), (MASTER_KEY, config.litellm.master_key)):
+        if ref.namespace:
+            with suppress(BotError, Unavailable):
+                await cluster.secret(access, ref)
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
-    """Open every client; nothing is asked of the other side yet, but Redis."""
-    config = settings.config
+    """Open every client; only Redis is contacted."""
+    config, clock = settings.config, settings.clock
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
         metrics = Metrics()
-        store = Store(redis, audit_kept=config.audit.keep, observe=metrics.observe)
-        await _answering(store)
+        records = Records(redis)
+        await _answering(records)
         docket = await stack.enter_async_context(
-            Docket(
+            DataDocket(
+                clock,
                 name="stoker",
                 url=for_docket(redis_url),
                 heartbeat_interval=timedelta(seconds=1),
                 credential_provider=redis_password(settings),
             )
         )
-        trusted = httpx.create_ssl_context()  # one for both: each holds every certificate authority, almost a MiB
+        trusted = httpx.create_ssl_context()  # shared: each has every certificate authority, almost a MiB
         http = await stack.enter_async_context(platform_http(settings, trusted))
+        hub = await stack.enter_async_context(hub_http(settings, trusted))
         api = await open_kubernetes(settings, stack)
-        slack = Slack(await open_slack(settings, stack), store, update_every=config.slack.update_every)
-        stack.push_async_callback(slack.close)
-        cluster = Cluster(api, config.platform.namespace)
+        slack_client = await open_slack(settings, stack)
+        operations = Operations(redis, audit_kept=config.audit.keep, observe=metrics.observe)
+        audit, messages, questions = AuditLog(redis), Messages(redis), Questions(redis)
+        slack, directory = Slack(slack_client, messages, clock), Directory(slack_client)
+        ledger = StepLedger(redis, clock)
+        presentation = Presentation(
+            slack, operations, audit, messages, ledger, Outbox(redis), questions, Cards(redis), config, clock
+        )
+        stack.push_async_callback(presentation.close)
+        cluster = cluster_of(api, config)
         hosted = await stack.enter_async_context(github_http(settings, trusted))
         token = github_token(settings, hosted)
+        git = repository(settings, token)
 
         async def master_key() -> SecretStr:
-            ref = config.litellm.master_key
-            return await cluster.secret(ref.name, ref.field, namespace=ref.namespace)
+            return await cluster.secret(MASTER_KEY, config.litellm.master_key)
 
-        svc = Services(
+        yield Services(
             settings=settings,
             config=config,
-            clock=now,
+            clock=clock,
             docket=docket,
-            store=store,
             metrics=metrics,
+            operations=operations,
+            steps=ledger,
+            task_starts=TaskStarts(redis),
+            audit=audit,
             leases=Leases(redis, config.gpu.slots),
-            sessions=Sessions(redis, kept=config.gpu.history),
+            sessions=Sessions(redis),
+            bills=Bills(redis, kept=config.gpu.history),
+            questions=questions,
+            alerts=Alerts(redis),
+            aliases=RuntimeAliases(redis),
+            endpoint_history=EndpointHistory(redis),
+            home=HomeState(redis),
+            messages=messages,
+            deliveries=Deliveries(redis),
+            records=records,
             slack=slack,
-            argocd=ArgoCD(api, config.argocd.namespace),
+            directory=directory,
+            roles=RoleMembers(slack, directory, config),
+            presentation=presentation,
+            deployer=deployer_of(api, config, settings.github_repository, git.includes),
             cluster=cluster,
             jobs=Jobs(api, config.platform.namespace),
+            stager=Stager(api, config.platform.namespace, clock),
             vllm=VLLM(http, settings.vllm_url_template),
             prometheus=Prometheus(http, settings.prometheus_url) if settings.prometheus_url else None,
             litellm=LiteLLM(http, settings.litellm_url, master_key),
-            hub=HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token")),
+            hub=HuggingFace(hub, settings.hf_endpoint, partial(settings.current, "hf_token")),
             github=GitHub(hosted, settings.github_repository, token),
-            repository=repository(settings, token),
+            repository=git,
         )
-        reset = _current.set(svc)
-        stack.callback(_current.reset, reset)
-        yield svc
 
 
 def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
-    """For the gateway, the models, Prometheus and the Hub, and for no other host; the Hub's files may come from its own network."""
-    hosts = [settings.litellm_url, settings.vllm_url_template, settings.hf_endpoint, "https://.hf.co"]
+    """For the gateway, the models and Prometheus, and no other host."""
+    hosts = [settings.litellm_url, settings.vllm_url_template]
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
     )
 
 
+def hub_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+    """For the Hub and its file hosts. A separate client: a redirect must not reach the cluster."""
+    hosts = [settings.hf_endpoint, *FILE_HOSTS, *settings.hf_file_hosts.split()]
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
+    )
+
+
 def github_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
-    """For GitHub's API, and for no other host."""
+    """For GitHub's API, and no other host."""
     address = settings.github_api_url
     return httpx.AsyncClient(base_url=address, timeout=30, event_hooks={"request": [only(address)]}, verify=trusted)
 
 
 async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClient:
-    """Slack's Web API and the hosts that it gives files to, and no other host. Its calls share their connections."""
-    # Also behind a proxy of one's own, Slack names files.slack.com for an upload.
+    """For Slack's Web API and its file hosts, and no other host. Its calls share their connections."""
+    # Even behind a custom proxy, Slack returns files.slack.com for an upload.
     hosts = [f"https://.{urlsplit(settings.slack_api_url).hostname}", "https://.slack.com", "https://.slack-gov.com"]
     session = ClientSession(timeout=ClientTimeout(total=30), **guarded_session(*hosts))
-    return AsyncWebClient(
+    return CleanWebClient(
         session=await stack.enter_async_context(session),
         token=settings.slack_bot_token.get_secret_value(),
         base_url=settings.slack_api_url,
-        retry_handlers=[AsyncRateLimitErrorRetryHandler(max_retry_count=3)],
+        retry_handlers=[Patience(max_retry_count=3)],
     )
 
 
 def redis_password(settings: Settings) -> Password | None:
-    """How connections ask for the password, where it is not in the address."""
+    """How connections read the password, if it is not in the URL."""
     return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
 
 
@@ -188,12 +243,14 @@ async def open_redis(settings: Settings, url: str, stack: AsyncExitStack) -> Any
         raise SettingsError(f"REDIS_URL: {error}") from error
 
 
-async def _answering(store: Store) -> None:
-    """Wait until Redis answers: on a new installation its volume is being made; SettingsError when it takes too long."""
+async def _answering(records: Records) -> None:
+    """Wait until Redis answers: on a new installation its volume is being created. Raises SettingsError after a
+    timeout.
+    """
     try:
         async for attempt in stamina.retry_context(on=Unavailable, attempts=None, timeout=_REDIS_WITHIN, wait_max=3):
             with attempt:
-                await store.ping()
+                await records.ping()
     except Unavailable as error:
         raise SettingsError(
             f"REDIS_URL: {error}. Check that it runs there, and that the network lets the bot out."
@@ -201,12 +258,26 @@ async def _answering(store: Store) -> None:
 
 
 async def open_kubernetes(settings: ClusterSettings, stack: AsyncExitStack) -> k8s.ApiClient:
-    """SettingsError when the kubeconfig, or the pod's own account, cannot be read."""
+    """Raises SettingsError if the kubeconfig, or the pod's own account, cannot be read."""
     return await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
 
 
+def cluster_of(api: k8s.ApiClient, config: Config) -> Cluster:
+    """The models in the namespaces of the settings."""
+    layout = config.platform
+    return Cluster(api, layout.namespace, *layout.namespaces, more_gpus=layout.gpu_resources, beside=config.gpu.beside)
+
+
+def deployer_of(api: k8s.ApiClient, config: Config, repository: str, includes: Includes) -> Deployer:
+    """Flux if its namespace is set, otherwise Argo CD."""
+    if config.flux.namespace:
+        serving = (config.platform.namespace, *config.platform.namespaces)
+        return Flux(api, config.flux.namespace, serving, includes)
+    return ArgoCD(api, config.argocd.namespace, repository)
+
+
 def github_token(settings: Settings, http: httpx.AsyncClient) -> Token:
-    """Who the bot is at GitHub: an App, whose tokens live for an hour, or a token that is read anew each time."""
+    """The bot's identity at GitHub: an App, whose tokens expire after an hour, or a token that is read at each use."""
     if settings.github_app_id:
         key = partial(settings.current, "github_app_private_key")
         return AppToken(http, settings.github_app_id, settings.github_app_installation_id, key)
@@ -236,7 +307,7 @@ def repository(settings: Settings, token: Token) -> Repository:
 
 
 async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
-    configuration = k8s.Configuration(connection_pool_maxsize=0)  # any number: each operation has watches of its own
+    configuration = k8s.Configuration(connection_pool_maxsize=0)  # unlimited: each operation has its own watches
     if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
         raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, and there is no such file.")
     try:

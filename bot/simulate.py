@@ -1,22 +1,23 @@
-"""What a policy would have cost: request timestamps replayed through the policy code that runs in the bot.
+"""The cost of a policy: replays timestamps of requests through the policy code of the bot.
 
-Pure, with a simulated clock. People are simulated as simply as possible: whoever wants an answer asks for the GPU at once
-and is approved after a fixed time; nobody answers a reminder; a lease in use is extended when its end is warned of,
-up to the longest that needs no further approval. All of that is the same for every policy that is compared.
+Pure, with a simulated clock. People are simulated in the simplest way: a person who needs an answer requests the GPU
+immediately and is approved after a fixed time; nobody answers a reminder; a lease in use is extended before its end, up
+to the maximum without an approval. These assumptions are the same for every policy.
 """
 
 import csv
 import random
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bot.domain import Activity, Lease, cost
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.domain.sessions import COLD_START, Activity, cost
 from bot.errors import BotError
 from bot.idle import BringDown, WarnEnd, decide, noted, sampled
-from bot.settings import Config
 
 NEVER = timedelta(days=36_500)
 ZERO = timedelta()
@@ -24,7 +25,7 @@ ZERO = timedelta()
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """One request: when it came and how long its answer takes."""
+    """One request: its time, and the duration of its answer."""
 
     at: datetime
     takes: timedelta = timedelta(seconds=10)
@@ -32,17 +33,17 @@ class Arrival:
 
 @dataclass(frozen=True)
 class World:
-    """What the policy does not decide. Ten minutes of cold start and of drain are what platform.md's L4 takes."""
+    """Parameters that the policy does not determine. The drain of ten minutes is GKE's."""
 
     approval: timedelta = timedelta(minutes=2)
-    boot: timedelta = timedelta(minutes=10)
+    boot: timedelta = COLD_START
     drain: timedelta = timedelta(minutes=10)
     price_per_hour: float = 0.85
 
 
 @dataclass
 class Outcome:
-    """What came of one policy over one trace."""
+    """The result of one policy for one trace."""
 
     name: str
     billed: list[tuple[datetime, datetime]] = field(default_factory=list)
@@ -50,10 +51,10 @@ class Outcome:
     idle: timedelta = ZERO
     cold_starts: int = 0
     waits: list[timedelta] = field(default_factory=list)
-    """Of the requests that had to wait for a cold start."""
+    """Waits of the requests that had to wait for a cold start."""
 
     def bill(self, begins: datetime, ends: datetime) -> None:
-        """A node that still drains when the next session begins is the same node, and is billed once."""
+        """If a node is still draining when the next session begins, it is the same node, and billed once."""
         if self.billed and begins <= self.billed[-1][1]:
             self.billed[-1] = (self.billed[-1][0], max(ends, self.billed[-1][1]))
         else:
@@ -76,7 +77,7 @@ class Outcome:
 
 
 def replay(name: str, arrivals: list[Arrival], config: Config, world: World) -> Outcome:
-    """The trace under a policy: `bot.idle` decides, at each sample, as it does in the bot."""
+    """The trace under a policy: `bot.idle` decides at each sample, as in the bot."""
     outcome, position = Outcome(name), 0
     while position < len(arrivals):
         node = arrivals[position].at + world.approval
@@ -90,7 +91,7 @@ def replay(name: str, arrivals: list[Arrival], config: Config, world: World) -> 
 def _session(
     outcome: Outcome, arrivals: list[Arrival], first: int, ready: datetime, config: Config
 ) -> tuple[datetime, int]:
-    """One session from ready to down; returns when it went down, and the first request after that."""
+    """One session from ready to down; returns when it went down, and the next request."""
     hold = config.lease.default
     lease = Lease(model="", op="", holder="", fence=1, hold=hold, claimed=ready, ready=ready, ends=ready + hold)
     starts = [max(arrival.at, ready) for arrival in arrivals[first:]]
@@ -128,16 +129,42 @@ def always_on(arrivals: list[Arrival], world: World) -> Outcome:
 
 
 def never_remind(arrivals: list[Arrival], config: Config, world: World) -> Outcome:
-    """Leases end, and nothing else brings a model down."""
+    """Only the end of a lease brings a model down."""
     idle = config.idle.model_copy(update={"remind_after": NEVER, "down_after": 2 * NEVER, "quiet_days": ()})
     idle = idle.model_copy(update={"quiet_hours": None})
     return replay("never remind", arrivals, config.model_copy(update={"idle": idle}), world)
 
 
-def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
-    """Knows when the next request comes: is up just before it, and goes down at once where that is cheaper than waiting.
+def office_hours(arrivals: list[Arrival], world: World) -> Outcome:
+    """A cron job: up on weekdays from 8:00 to 18:00 UTC. A request outside these hours waits for the next morning."""
+    outcome, last = Outcome("cron: weekdays 8:00 to 18:00"), max(arrival.at + arrival.takes for arrival in arrivals)
+    opens, waiting = arrivals[0].at.replace(hour=8, minute=0, second=0, microsecond=0), list(arrivals)
+    while waiting or opens <= last:
+        closes = opens + timedelta(hours=10)
+        if opens.weekday() < 5:
+            outcome.bill(opens - world.boot, closes + world.drain)
+            outcome.up += closes - opens
+            outcome.cold_starts += 1
+            outcome.waits += [opens - arrival.at for arrival in waiting if arrival.at < opens]
+            waiting = [arrival for arrival in waiting if arrival.at >= closes]
+        opens += timedelta(days=1)
+    outcome.idle = outcome.up - min(outcome.up, sum((arrival.takes for arrival in arrivals), ZERO))
+    return outcome
 
-    The cheapest that lets nobody wait; a policy that lets people wait can be cheaper still.
+
+def on_traffic(arrivals: list[Arrival], config: Config, world: World) -> Outcome:
+    """Scale to zero: the first request starts the model, and it stops after 15 minutes without one."""
+    idle = config.idle.model_copy(update={"remind_after": timedelta(minutes=14), "down_after": timedelta(minutes=15)})
+    idle = idle.model_copy(update={"quiet_days": (), "quiet_hours": None, "announce_before": timedelta(minutes=1)})
+    without = replace(world, approval=ZERO)
+    return replay("scale to zero after 15 min", arrivals, config.model_copy(update={"idle": idle}), without)
+
+
+def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
+    """Knows when the next request comes: is up just before it, and goes down immediately if that is cheaper than
+    waiting.
+
+    This is the cheapest way in which nobody waits; a policy that lets people wait can be cheaper.
     """
     outcome = Outcome("clairvoyant", cold_starts=1)
     begins = arrivals[0].at
@@ -165,7 +192,7 @@ def _gaps(arrivals: list[Arrival]) -> Iterable[tuple[datetime, datetime]]:
 
 
 def table(outcomes: Iterable[Outcome], world: World) -> str:
-    """A line for each policy, aligned for a terminal."""
+    """One line per policy, aligned for a terminal."""
     rows = [("policy", "GPU hours", "idle", "cold starts", "waited", "waited, mean", "cost")]
     for outcome in outcomes:
         mean = outcome.waited / len(outcome.waits) if outcome.waits else ZERO
@@ -194,7 +221,9 @@ def table(outcomes: Iterable[Outcome], world: World) -> str:
 
 
 def read_trace(path: Path) -> list[Arrival]:
-    """A CSV with a header: `timestamp` (ISO 8601, or seconds since 1970) and, if known, `seconds` that the answer took."""
+    """A CSV with a header: `timestamp` (ISO 8601, or Unix seconds) and optionally `seconds`, the duration of the
+    answer.
+    """
     arrivals = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -227,9 +256,9 @@ def _arrival(row: dict[str, str]) -> Arrival:
 
 
 def office_trace(seed: int = 1, weeks: int = 2) -> list[Arrival]:
-    """A synthetic team: one to three stretches of work on weekdays, now and then an evening; requests in bursts.
+    """A synthetic team: one to three periods of work on weekdays, sometimes an evening; requests in bursts.
 
-    Made, not measured; it is there to try the command with.
+    Generated, not measured; for trying the command.
     """
     dice = random.Random(seed)  # noqa: S311  # reproducible, not secret
     monday = datetime(2026, 11, 2, tzinfo=UTC)

@@ -1,32 +1,57 @@
-"""Messages to Slack: each one posted exactly once, updates coalesced, errors in our words."""
+"""Slack's Web API: posts each message exactly once, wraps errors."""
 
-import asyncio
-import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 from aiohttp import ClientError
 from slack_sdk.errors import SlackApiError, SlackRequestError
+from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
+from slack_sdk.http_retry.response import HttpResponse
 from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bot.domain import Message, Operation
+from bot.block_support import BlockSupport
+from bot.clock import REAL_TIME, Clock
+from bot.config import ArgoSection, Config
+from bot.domain.operations import Operation
+from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
-from bot.store import Forgotten, Store
-from bot.views import View, card, lines, thread
+from bot.logs import cleaned_texts
+from bot.mrkdwn import Mrkdwn
+from bot.progress import beside_all_work
+from bot.state.messages import Messages
+from bot.views import View, lines
+from bot.views.links import Links
+from bot.views.mentions import mentioned_in, notifying
 
 log = structlog.get_logger(__name__)
 
 _EVENT = "stoker_message"
-_TRANSIENT = {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"}
+_ALT = 1000
+"""Maximum characters of a file's alternative text."""
+_PATIENCE = 10.0
+"""Maximum seconds that a call waits if Slack is rate-limiting."""
+
+# The codes are those of docs.slack.dev/reference/methods/chat.update and chat.postMessage.
+_TRANSIENT = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "update_failed"}
+GONE = {"message_not_found", "cant_update_message", "edit_window_closed", "block_mismatch"}
+"""A message that cannot be changed any more: somebody deleted it, or a rule of the workspace forbids it."""
+NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts", "cannot_reply_to_message"}
+"""A message below which nothing can be posted."""
+CONTENT = {
+    "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text", "invalid_attachments",
+    "too_many_attachments", "invalid_arguments", "invalid_metadata_format", "invalid_metadata_schema", "metadata_too_large",
+}  # fmt: skip
+"""Slack refuses the content of the message."""
 
 
 class SlackRefused(BotError):
-    """Slack answered with an error that a retry will not mend."""
+    """Slack answered with a permanent error."""
 
     remedy = "Compare the app with `stoker manifest`: a scope or a channel is missing. `stoker doctor` says which."
 
@@ -41,22 +66,72 @@ class TooLate(BotError):
     remedy = "Press the button, or send the command, once more."
 
 
+class SlackBusy(Unavailable):
+    """Slack asks to wait."""
+
+    remedy = "Nothing: Stoker waits as long as Slack asks, and then sends what is left."
+
+    def __init__(self, method: str, after: float) -> None:
+        super().__init__("Slack", f"{method}: ratelimited")
+        self.after = after
+
+
+class Patience(AsyncRateLimitErrorRetryHandler):
+    """Waits if Slack asks for seconds. If Slack asks for minutes, the call fails, because a user is waiting."""
+
+    async def _can_retry_async(self, *, response: HttpResponse | None = None, **_: Any) -> bool:
+        return response is not None and response.status_code == 429 and _after(response.headers) <= _PATIENCE
+
+
+def _after(headers: Mapping[str, Any]) -> float:
+    """Seconds of a Retry-After header; a minute if it cannot be parsed."""
+    value = next((value for name, value in headers.items() if name.lower() == "retry-after"), "1")
+    text = str(value[0] if isinstance(value, list) else value)
+    return float(text) if text.isdecimal() and len(text) < 6 else 60.0
+
+
 @contextmanager
 def slack_errors(method: str) -> Iterator[None]:
+    """Wrap Slack's errors. A response that is not from Slack (a proxy's page, truncated JSON) is Unavailable."""
     try:
         yield
     except SlackApiError as error:
-        code = str(error.response.get("error", "unknown"))
-        if code in _TRANSIENT or error.response.status_code == 429:
-            raise Unavailable("Slack", f"{method}: {code}") from error
+        status, code = getattr(error.response, "status_code", 0), _code_of(error.response)
+        if status == 429 or code == "ratelimited":
+            raise SlackBusy(method, _after(getattr(error.response, "headers", {}))) from error
+        if code in _TRANSIENT or status >= 500 or not code:
+            raise Unavailable("Slack", f"{method}: {code or f'status {status}'}") from error
         raise SlackRefused(method, code) from error
-    except (ClientError, SlackRequestError, TimeoutError, OSError) as error:  # SlackRequestError: an upload broke off
+    except (
+        ClientError,
+        SlackRequestError,
+        TimeoutError,
+        OSError,
+    ) as error:  # SlackRequestError: an upload was interrupted
         raise Unavailable("Slack", f"{method}: {type(error).__name__}") from error
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # errors of slack_sdk for invalid responses
+        raise Unavailable("Slack", f"{method}: an answer that cannot be read") from error
+
+
+def _is_personal(channel: str) -> bool:
+    """Whether it is a direct message, which notifies its reader independent of mentions."""
+    return channel.startswith(("U", "W", "D"))
+
+
+def _code_of(response: object) -> str:
+    data = getattr(response, "data", None)
+    return str(data.get("error") or "") if isinstance(data, dict) else ""
 
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """A form that came too late is no fault of who asked for it."""
+    """Turn an expired trigger id into a TooLate error."""
     try:
         yield
     except SlackApiError as error:
@@ -67,138 +142,68 @@ def _in_time() -> Iterator[None]:
         raise
 
 
-@dataclass
-class _Shown:
-    """How an operation's message was last written here, so that nothing is written twice or too often."""
+class CleanWebClient(AsyncWebClient):
+    """Slack's Web API without secrets, and with the blocks that the workspace has: every method of the library uses
+    `api_call`.
+    """
 
-    at: float = 0.0
-    """Monotonic seconds."""
-    view: View | None = None
-    replies: set[str] = field(default_factory=set)
-    later: asyncio.Task[None] | None = None
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self._support = BlockSupport()
+
+    async def api_call(self, api_method: str, **call: Any) -> AsyncSlackResponse:
+        for part in ("json", "data", "params"):
+            if isinstance(call.get(part), Mapping):
+                call[part] = cleaned_texts(call[part])
+        body = call.get("json")
+        if not isinstance(body, Mapping):
+            return await self._called(api_method, call)
+        write = partial(self._written, api_method, call)
+        return await self._support.send(body, write, _refusal)
+
+    async def _written(self, api_method: str, call: Mapping[str, Any], body: Mapping[str, Any]) -> AsyncSlackResponse:
+        return await self._called(api_method, {**call, "json": body})
+
+    async def _called(self, api_method: str, call: Mapping[str, Any]) -> AsyncSlackResponse:
+        if not api_method.startswith("chat."):
+            return await super().api_call(api_method, **call)
+        async with beside_all_work(api_method):
+            return await super().api_call(api_method, **call)
+
+
+def _refusal(error: Exception) -> str:
+    return _code_of(error.response) if isinstance(error, SlackApiError) else ""
 
 
 class Slack:
-    """The workspace as operations see it."""
+    """Slack for operations."""
 
-    def __init__(self, client: AsyncWebClient, store: Store, *, update_every: timedelta) -> None:
-        self._client, self._store = client, store
-        self._pause = update_every
-        self._shown: defaultdict[str, _Shown] = defaultdict(_Shown)
-        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._progress = asyncio.Semaphore(2)
-        """Progress of a hundred operations is written a few at a time: Slack slows a burst down, and it delays answers."""
+    def __init__(self, client: AsyncWebClient, messages: Messages, clock: Clock = REAL_TIME) -> None:
+        self._client, self._messages, self._clock = client, messages, clock
         self._address = ""
-
-    async def close(self) -> None:
-        """Drop the updates that are still held back; the next start shows what is then true."""
-        held_back = [shown.later for shown in self._shown.values() if shown.later]
-        for task in held_back:
-            task.cancel()
-        await asyncio.gather(*held_back, return_exceptions=True)
-
-    async def show(self, op: Operation, *, now: datetime, force: bool = False) -> Message:
-        """Bring an operation's message and its thread up to date; the first time, post it.
-
-        What is written is the newest version in the store, not the one given. Without `force`, an update that comes
-        too soon after the last one is held back and written when the pause is over, so the last one always arrives.
-        """
-        async with self._writing[op.id]:
-            shown = self._shown[op.id]
-            message = op.message
-            if message is None:
-                view = card(op, now)
-                message, fresh = await self._post(f"card:{op.id}", op.request.channel, view, None)
-                if fresh:
-                    shown.at, shown.view = time.monotonic(), view
-            left = shown.at + self._pause.total_seconds() - time.monotonic()
-            if force or left <= 0:
-                await self._write(op, message, now)
-            else:
-                self._hold_back(op, message, now, left)
-        return message
-
-    async def _write(self, op: Operation, message: Message, now: datetime) -> None:
-        """Write the newest version, and what its thread lacks.
-
-        Two processes may write the same message: whoever wrote looks again, so the last one to write has the newest.
-        """
-        shown = self._shown[op.id]
-        while True:
-            op = await self._newest(op)
-            view = card(op, now)
-            if view != shown.view:
-                await self.update(message, view)
-                shown.at, shown.view = time.monotonic(), view
-            newer = await self._newest(op)
-            if newer.version == op.version:
-                break
-            if not newer.status.final:
-                self._hold_back(newer, message, now, self._pause.total_seconds())
-                break
-        for key, reply in thread(op):
-            if key not in shown.replies:
-                await self._post(f"{op.id}:{key}", message.channel, reply, message)
-                shown.replies.add(key)
-        if op.status.final:
-            if shown.later:
-                shown.later.cancel()
-            self._shown.pop(op.id, None)
-            self._writing.pop(op.id, None)
-
-    def _hold_back(self, op: Operation, message: Message, now: datetime, seconds: float) -> None:
-        asked = time.monotonic()
-
-        async def write() -> None:
-            await asyncio.sleep(seconds)
-            async with self._progress, self._writing[op.id]:
-                self._shown[op.id].later = None
-                try:
-                    await self._write(op, message, now + timedelta(seconds=time.monotonic() - asked))
-                except (BotError, Unavailable) as error:
-                    log.warning("progress not shown", op=op.id, model=op.request.model, error=str(error))
-
-        shown = self._shown[op.id]
-        if shown.later is None:
-            shown.later = asyncio.create_task(write())
-
-    async def _newest(self, op: Operation) -> Operation:
-        try:
-            return await self._store.load(op.id)
-        except Forgotten:  # by now: what was given is the newest that there is
-            return op
+        self._names: dict[str, str] = {}
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
-        """Post a message exactly once for `key`, over any number of crashes and retries.
+        """Post a message exactly once for `key`, over any number of crashes and retries; it notifies nobody in a channel.
 
-        chat.postMessage has no idempotency key, so an interrupted attempt is looked up in the channel's history
-        by the metadata it carried before another is made.
+        chat.postMessage has no idempotency key, so before a retry, an interrupted attempt is searched in the channel's
+        history by its metadata.
         """
-        message, _ = await self._post(key, channel, view, thread)
+        message, _ = await self.posted(key, channel, view, thread=thread)
         return message
 
-    async def nudge(self, key: str, user: str, view: View) -> bool:
-        """A direct message exactly once for `key`; no for somebody who cannot be told (an account that is gone), which stops nothing."""
-        try:
-            await self.post(key, user, view)
-        except SlackRefused as refused:
-            log.warning("not told", user=user, key=key, error=refused.message)
-            return False
-        return True
-
-    async def revise(self, key: str, view: View) -> None:
-        """Change the message that was posted for `key`; where there is none, nothing."""
-        if message := await self._store.message(key):
-            await self.update(message, view)
-
-    async def _post(self, key: str, channel: str, view: View, thread: Message | None) -> tuple[Message, bool]:
-        """The message, and whether it was posted just now."""
-        noted = await self._store.intend_message(key, datetime.now(UTC))
+    async def posted(
+        self, key: str, channel: str, view: View, *, thread: Message | None = None, notify: Collection[str] = ()
+    ) -> tuple[Message, bool]:
+        """Like `post`; also returns whether it was posted just now. In a channel it notifies only those in `notify`."""
+        noted = await self._messages.intend(key, self._clock())
         if isinstance(noted, Message):
             return noted, False
         found = await self._find(key, channel, thread, since=noted) if noted else None
         fresh = found is None
         if found is None:
+            if not _is_personal(channel):
+                view = notifying(view, notify, await self._names_of(mentioned_in(view) - set(notify)))
             with slack_errors("chat.postMessage"):
                 answer = await self._client.chat_postMessage(
                     channel=channel,
@@ -208,9 +213,20 @@ class Slack:
                     metadata={"event_type": _EVENT, "event_payload": {"key": key}},
                     unfurl_links=False,
                 )
-            found = Message(channel=str(answer["channel"]), ts=str(answer["ts"]))
-        await self._store.note_message(key, found)
+                found = Message.model_validate({"channel": answer.get("channel"), "ts": answer.get("ts")})
+        await self._messages.note(key, found)
         return found, fresh
+
+    async def _names_of(self, users: Iterable[str]) -> dict[str, str]:
+        """Display names by id, without users that cannot be looked up."""
+        for user in set(users) - set(self._names):
+            with suppress(BotError, Unavailable), slack_errors("users.info"):
+                found = (await self._client.users_info(user=user)).get("user") or {}
+                profile = found.get("profile") or {}
+                self._names[user] = str(
+                    profile.get("display_name") or found.get("real_name") or found.get("name") or ""
+                )
+        return self._names
 
     async def _find(self, key: str, channel: str, thread: Message | None, since: datetime) -> Message | None:
         channel, messages = await self._since(channel, thread, since)
@@ -221,7 +237,7 @@ class Slack:
         return None
 
     async def _since(self, channel: str, thread: Message | None, since: datetime) -> tuple[str, list[dict[str, Any]]]:
-        """The messages since then, of a channel or of one thread in it, and the channel's id."""
+        """The messages since then, in a channel or in one of its threads, and the channel's id."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
             if channel.startswith(("U", "W")):
@@ -242,13 +258,13 @@ class Slack:
             await self._client.chat_update(channel=message.channel, ts=message.ts, text=view.text, blocks=view.blocks)
 
     async def open_form(self, trigger_id: str, form: dict[str, Any]) -> str:
-        """Open a form within three seconds of the click that it answers; returns its view id."""
+        """Open a form within three seconds of the click; returns its view id."""
         with slack_errors("views.open"), _in_time():
             answer = await self._client.views_open(trigger_id=trigger_id, view=form)
         return str(answer["view"]["id"])
 
     async def push_form(self, trigger_id: str, form: dict[str, Any]) -> None:
-        """Lay another page over the open form."""
+        """Open another page on top of the form."""
         with slack_errors("views.push"), _in_time():
             await self._client.views_push(trigger_id=trigger_id, view=form)
 
@@ -256,101 +272,103 @@ class Slack:
         with slack_errors("views.update"):
             await self._client.views_update(view_id=view_id, view=form)
 
-    async def upload(
-        self, channel: str, content: bytes, name: str, *, title: str, text: str, thread: Message | None = None
+    async def names(self, users: Iterable[str]) -> Mapping[str, str]:
+        """Display names by id; users that cannot be looked up are missing."""
+        return await self._names_of(users)
+
+    async def bookmark(self, channel: str, title: str) -> None:
+        """Set the title of the bot's bookmark in the channel, which is recognised by its link; add it if it is missing."""
+        link = f"https://slack.com/app_redirect?channel={channel}&stoker=gpu"
+        with slack_errors("bookmarks.list"):
+            found = (await self._client.bookmarks_list(channel_id=channel)).get("bookmarks") or []
+        own = next((each for each in found if each.get("link") == link), None)
+        if own is None:
+            with slack_errors("bookmarks.add"):
+                await self._client.bookmarks_add(
+                    channel_id=channel, title=title, type="link", link=link, emoji=":fire:"
+                )
+        elif own.get("title") != title:
+            with slack_errors("bookmarks.edit"):
+                await self._client.bookmarks_edit(
+                    channel_id=channel, bookmark_id=str(own.get("id")), title=title, link=link
+                )
+
+    async def attach(
+        self, key: str, thread: Message, content: bytes, name: str, *, title: str, alt: str, text: Mrkdwn
     ) -> None:
-        """Post a file with a text above it; `channel` is an id, as Slack asks here."""
-        with slack_errors("files.completeUploadExternal"):
-            await self._client.files_upload_v2(
-                channel=channel,
-                content=content,
-                filename=name,
-                title=title,
-                alt_txt=title,
-                initial_comment=text,
-                thread_ts=thread.ts if thread else None,
-            )
-
-    async def upload_file(self, content: bytes, name: str, *, alt: str, note: Callable[[str], Awaitable[None]]) -> str:
-        """Upload a file that `share_file` then shows; returns its id, of which `note` hears before the file is there."""
-        with slack_errors("files.getUploadURLExternal"):
-            begun = await self._client.files_getUploadURLExternal(filename=name, length=len(content), alt_txt=alt)
-        file_id, url = str(begun["file_id"]), str(begun["upload_url"])
-        await note(file_id)
-        http = self._client.session
-        assert http is not None  # noqa: S101  # bot.services opens the client with one
-        with slack_errors("the upload of a file"):
-            async with http.post(url, data=content, proxy=self._client.proxy) as answer:
-                answer.raise_for_status()
-        return file_id
-
-    async def share_file(self, file_id: str, title: str, place: Message) -> None:
-        """Put an uploaded file into a message's thread.
-
-        One that is shared nowhere can be seen by the bot alone, also in blocks (docs.slack.dev/messaging/working-with-files).
+        """Post a picture below a message exactly once for `key`: an interrupted attempt is searched by the file's name.
+        `alt` is read to people who do not see it.
         """
-        with slack_errors("files.completeUploadExternal"):
-            await self._client.files_completeUploadExternal(
-                files=[{"id": file_id, "title": title}], channel_id=place.channel, thread_ts=place.ts
-            )
-
-    async def delete_file(self, file_id: str) -> None:
-        """Delete a file of the bot's own; one that is gone already is fine."""
-        try:
-            with slack_errors("files.delete"):
-                await self._client.files_delete(file=file_id)
-        except SlackRefused as refused:
-            if refused.code not in ("file_deleted", "file_not_found"):
-                raise
-
-    async def attach(self, key: str, thread: Message, content: bytes, name: str, *, title: str, text: str) -> None:
-        """Post a file below a message exactly once for `key`: an interrupted attempt is looked up by the file's name."""
-        noted = await self._store.intend_message(key, datetime.now(UTC))
+        noted = await self._messages.intend(key, self._clock())
         if isinstance(noted, Message):
             return
         if noted is None or not await self._has_file(thread, name, since=noted):
-            await self.upload(thread.channel, content, name, title=title, text=text, thread=thread)
-        await self._store.note_message(key, thread)
+            with slack_errors("files.completeUploadExternal"):
+                await self._client.files_upload_v2(
+                    channel=thread.channel,
+                    content=content,
+                    filename=name,
+                    title=title,
+                    alt_txt=alt[:_ALT],
+                    initial_comment=text,
+                    thread_ts=thread.ts,
+                )
+        await self._messages.note(key, thread)
 
     async def _has_file(self, thread: Message, name: str, since: datetime) -> bool:
         _, replies = await self._since(thread.channel, thread, since)
         return any(file.get("name") == name for reply in replies for file in reply.get("files") or ())
 
     async def address(self) -> str:
-        """The workspace's address, with which links to its messages begin; asked for once."""
+        """The workspace's URL, the prefix of links to its messages; cached."""
         if not self._address:
             with slack_errors("auth.test"):
                 self._address = str((await self._client.auth_test()).get("url") or "")
         return self._address
 
+    async def links(self, config: Config | None = None) -> Links:
+        """The links of messages; without those to other messages if Slack does not answer."""
+        argocd = config.argocd if config else ArgoSection()
+        links = Links(argocd=argocd.url, argocd_namespace=argocd.namespace)
+        with suppress(BotError, Unavailable):
+            return dataclasses.replace(links, workspace=await self.address())
+        return links
+
+    async def card_of(self, op: Operation) -> Mrkdwn:
+        """The words "see its card", with a link."""
+        return (await self.links()).message(op.message, "see its card")
+
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
         with slack_errors("views.publish"):
             await self._client.views_publish(user_id=user, view=view)
 
-    async def tell(self, user: str, text: str) -> None:
-        """A direct message that nothing hangs on: the answer to a click where Slack gives no other way to answer."""
-        view = lines(text)
+    async def tell(self, user: str, text: Mrkdwn | View) -> None:
+        """Best-effort message: the answer to a click if Slack gives no other way to answer. In a channel it notifies
+        nobody.
+        """
+        view = text if isinstance(text, View) else lines(text)
+        if not _is_personal(user):
+            view = notifying(view, (), await self._names_of(mentioned_in(view)))
         with slack_errors("chat.postMessage"):
             await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
 
-    async def whisper(self, channel: str, user: str, text: str, *, thread: str | None = None) -> None:
-        """An ephemeral answer: errors and help only, since Slack does not promise to deliver it.
+    async def whisper(self, channel: str, user: str, text: Mrkdwn | View, *, thread: str | None = None) -> None:
+        """An ephemeral answer: only for errors and help, because Slack does not guarantee its delivery.
 
-        To somebody who is not in the channel it goes as a direct message.
+        If the channel does not accept it, it is sent as a direct message.
         """
-        view = lines(text)
+        view = text if isinstance(text, View) else lines(text)
         try:
             with slack_errors("chat.postEphemeral"):
                 await self._client.chat_postEphemeral(
                     channel=channel, user=user, text=view.text, blocks=view.blocks, thread_ts=thread
                 )
         except SlackRefused as refused:
-            if refused.code not in ("user_not_in_channel", "channel_not_found", "not_in_channel"):
-                raise
+            log.info("whispered by direct message", where=channel, error=refused.message)
             await self.tell(user, text)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
-        """Users and user groups as user ids."""
+        """The user ids of users and user groups."""
         users = {i for i in ids if not i.startswith("S")}
         for group in (i for i in ids if i.startswith("S")):
             with slack_errors("usergroups.users.list"):

@@ -1,17 +1,25 @@
-"""Traces of operations, for a collector that speaks OTLP over HTTP; none are made unless one is configured.
+"""Traces of operations for an OTLP collector over HTTP; only if one is configured.
 
-docket makes a span of each task, and `Store.once` one of each step; an operation is the spans with its `stoker.op`.
+docket creates a span for each task, and `StepLedger.once` one for each step; an operation consists of the spans with
+its `stoker.op`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from bot.settings import SettingsError
+from bot.config import SettingsError
+from bot.logs import cleaned
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.util.types import AttributeValue
 
 
 @contextmanager
 def traced(endpoint: str) -> Iterator[None]:
-    """Export spans to the collector at this base address until the end of the block; "" makes none."""
+    """Export spans to the collector at this base URL until the end of the block; "" exports nothing."""
     if not endpoint:
         yield
         return
@@ -24,9 +32,59 @@ def traced(endpoint: str) -> Iterator[None]:
     except ImportError as error:
         raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT is set; install stoker[otel] to have traces.") from error
     provider = TracerProvider(resource=Resource.create({"service.name": "stoker"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
+    provider.add_span_processor(BatchSpanProcessor(_redacting(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))))
     trace.set_tracer_provider(provider)
     try:
         yield
     finally:
         provider.shutdown()
+
+
+def _redacting(exporter: "SpanExporter") -> "SpanExporter":
+    """The exporter, which receives spans without secrets in names, attributes and exceptions."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    class Redacting(SpanExporter):
+        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
+            return exporter.export([redacted(span) for span in spans])
+
+        def shutdown(self) -> None:
+            exporter.shutdown()
+
+        def force_flush(self, timeout_millis: int = 30000) -> bool:
+            return exporter.force_flush(timeout_millis)
+
+    return Redacting()
+
+
+def redacted(span: "ReadableSpan") -> "ReadableSpan":
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.trace import Status
+
+    status = span.status
+    return ReadableSpan(
+        name=cleaned(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=_cleaned(span.attributes),
+        events=[Event(cleaned(each.name), _cleaned(each.attributes), each.timestamp) for each in span.events],
+        links=span.links,
+        kind=span.kind,
+        status=Status(status.status_code, cleaned(status.description)) if status.description else status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _cleaned(attributes: "Mapping[str, AttributeValue] | None") -> "dict[str, AttributeValue]":
+    found: dict[str, AttributeValue] = {}
+    for name, value in (attributes or {}).items():
+        if isinstance(value, str):
+            found[name] = cleaned(value)
+        elif isinstance(value, Sequence):
+            found[name] = [cleaned(str(each)) for each in value]
+        else:
+            found[name] = value
+    return found

@@ -1,149 +1,230 @@
-"""The idle watch: samples every model that holds the GPU, has `bot.idle` decide, and acts on the decision."""
+"""The idle watch: samples every model that holds the GPU, lets `bot.idle` decide, and acts on the decision."""
 
+import asyncio
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
 import structlog
-from docket import Depends, Perpetual
+from docket import Perpetual
 
-from bot.domain import Kind, Lease, Session, cost
-from bot.durations import show_duration
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease
+from bot.domain.operations import BringDownOperation
+from bot.domain.sessions import Session, cost
+from bot.durations import Clock, show_duration
+from bot.engine.deaths import Deaths
+from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
 from bot.errors import BotError, Unavailable
-from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted
-from bot.operations import questions
-from bot.operations.down import down_request
-from bot.operations.life import NotAllowed, insist, request
-from bot.operations.reconcile import renew
-from bot.operations.sampling import sample
+from bot.gpu import holder_prompts
+from bot.gpu.holder_prompts import HolderPrompts
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.sampling import Sampler
+from bot.gpu.stopping import end_of_session
+from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted, sampled
+from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import may_keep
-from bot.services import Services, services
+from bot.roles import RoleMembers
+from bot.state.audit import AuditLog
+from bot.state.leases import Leases
+from bot.state.messages import Messages
+from bot.state.operations import Operations
+from bot.state.questions import Questions
+from bot.state.sessions import Sessions
 from bot.views import View, blind, clock, code, lines, reminder
 
 log = structlog.get_logger(__name__)
 
-_EVENTS: dict[type[Decision], str] = {Remind: "reminded", Blind: "metrics unreachable", WarnEnd: "end warned of"}
-"""What the audit log calls a decision that no operation stands for."""
+_EVENTS: dict[type[Decision], AuditEvent] = {
+    Remind: AuditEvent.REMINDED,
+    Blind: AuditEvent.METRICS_UNREACHABLE,
+    WarnEnd: AuditEvent.END_WARNED_OF,
+}
+"""Audit events for decisions without an operation."""
 
+_EACH = 20.0
+"""Timeout in seconds for one model: its Deployment, its metrics, and the action."""
 _ASK_AGAIN = timedelta(minutes=5)
-"""A bring-down that failed is tried again after this, not at every sample."""
+"""A failed bring-down is retried after this time, not at every sample."""
 
 
-async def watch(
-    svc: Services = Depends(services), perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)
-) -> None:
-    """Sample every model that holds the GPU and act on the decision."""
-    perpetual.after(svc.config.idle.sample_every)
-    for lease in await svc.leases.held():
+@dataclass(frozen=True)
+class IdleWatch:
+    """Samples the models that hold the GPU, and acts when one is idle."""
+
+    operations: Operations
+    audit: AuditLog
+    leases: Leases
+    sessions: Sessions
+    questions: Questions
+    messages: Messages
+    cluster: Cluster
+    deaths: Deaths
+    holder_prompts: HolderPrompts
+    lifecycle: Lifecycle
+    sampler: Sampler
+    config: Config
+    clock: Clock
+
+    async def watch(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
+        """Sample every model that holds the GPU and act on the decision; a slow model does not delay the others."""
+        perpetual.after(self.clock.period(self.config.idle.sample_every))
+        await asyncio.gather(*(self._watch_alone(lease) for lease in await self.leases.held()))
+
+    async def _watch_alone(self, lease: Lease) -> None:
         try:
-            await _watch_one(svc, lease)
-        except (BotError, Unavailable) as error:
-            log.warning("idle watch failed", model=lease.model, op=lease.op, error=str(error))
+            async with self.deaths.carefully(f"watch:{lease.fence}", forget=False) as readable, asyncio.timeout(_EACH):
+                await self._watch_one(lease, readable=readable)
+        except (BotError, Unavailable, TimeoutError) as error:
+            log.warning("idle watch failed", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
+        except Exception:
+            log.exception("idle watch failed", model=lease.model, op=lease.op)
 
+    async def _watch_one(self, lease: Lease, *, readable: bool) -> None:
+        """One sample and its consequences. Metrics that have ended the process are not read, and count as unknown."""
+        now = self.clock()
+        workload = await self.cluster.workload(lease.model)
+        if lease.ready is None or workload is None or workload.replicas == 0:
+            return  # the reconciliation handles a model that somebody scaled down
+        if not readable or (lease.ends and now >= lease.ends):  # this does not depend on the model's usage
+            remembered = await self.sessions.of(lease.model)
+            session = sampled(remembered, lease, None, now, remembered.own if remembered else None)
+        else:
+            looked = await self.sampler.sample(lease, workload)
+            if looked is None:
+                return
+            session = looked
+        decision = decide(lease, session, len(await self.leases.queue()), now, self.config.idle, self.config.lease)
+        if isinstance(decision, BringDown) and session.asked_down and now < session.asked_down + _ASK_AGAIN:
+            decision = Nothing()
+        await self._act(lease, session, decision, now)
+        await self.sessions.remember(lease.model, noted(session, decision, lease, now))
+        if event := _EVENTS.get(type(decision)):
+            idle = show_duration(now - session.active)
+            await self.audit.note_lease(lease, event, lease.holder, f"idle for {idle}", now)
 
-async def _watch_one(svc: Services, lease: Lease) -> None:
-    now = svc.clock()
-    workload = await svc.cluster.workload(lease.model)
-    if lease.ready is None or workload is None or workload.replicas == 0:
-        return  # the reconciliation sees to a model that somebody took down
-    session = await sample(svc, lease, workload)
-    if session is None:
-        return
-    decision = decide(lease, session, await _waiting(svc), now, svc.config.idle, svc.config.lease)
-    if isinstance(decision, BringDown) and session.asked_down and now < session.asked_down + _ASK_AGAIN:
-        decision = Nothing()
-    await _act(svc, lease, session, decision, now)
-    await svc.sessions.remember(lease.model, noted(session, decision, lease, now))
-    if event := _EVENTS.get(type(decision)):
-        idle = show_duration(now - session.active)
-        await svc.store.note_lease(lease, event, lease.holder, f"idle for {idle}", now)
+    async def _act(self, lease: Lease, session: Session, decision: Decision, now: datetime) -> None:
+        match decision:
+            case Nothing():
+                return
+            case Remind(idle, down_at, last):
+                price = self.config.gpu.price(session.node.machine if session.node else "")
+                view = reminder(
+                    lease,
+                    show_duration(idle),
+                    cost(idle, price),
+                    down_at=clock(down_at),
+                    last=last,
+                    keep=show_duration(self.config.idle.keep) if lease.keeps < self.config.idle.keeps else "",
+                )
+                await self._remind(lease, view, down_at if last else None)
+            case Blind(since):
+                await self._tell(lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
+            case WarnEnd(left):
+                text = md(
+                    "⏰ {holder}, the lease of {model} ends in {left}; then it goes down.",
+                    holder=person(lease.holder),
+                    model=code(lease.model),
+                    left=show_duration(left),
+                )
+                ends = int(lease.ends.timestamp()) if lease.ends else 0
+                await self._tell(lease, f"warn:{lease.fence}:{ends}", lines(text))
+            case BringDown(why):
+                if not await self.operations.open(BringDownOperation, lease.model):
+                    announced = session.announced is not None and session.announced >= session.active
+                    wanted = end_of_session(lease, why, self.config.slack.channel, self.clock(), announced=announced)
+                    await self.lifecycle.request(wanted, delivery=f"idle:{lease.fence}:{now.isoformat()}")
+            case _:
+                assert_never(decision)
 
+    async def _tell(self, lease: Lease, key: str, view: View) -> None:
+        """Post in the channel, and send a direct message to the holder; only the direct message notifies."""
+        for place, sent in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
+            await self.holder_prompts.ask(lease, sent, place, view)
 
-async def _waiting(svc: Services) -> int:
-    """How many people wait for the GPU."""
-    return len(await svc.leases.queue())
+    async def _remind(self, lease: Lease, view: View, down_at: datetime | None) -> None:
+        """One message in the channel and one to the holder for the whole session, updated by each reminder.
 
-
-async def _act(svc: Services, lease: Lease, session: Session, decision: Decision, now: datetime) -> None:
-    match decision:
-        case Nothing():
-            return
-        case Remind(idle, down_at, last):
-            price = svc.config.gpu.price(session.node.machine if session.node else "")
-            view = reminder(
-                lease,
-                show_duration(idle),
-                cost(idle, price),
-                down_in=show_duration(down_at - now),
-                down_at=clock(down_at),
-                last=last,
-                keep=show_duration(svc.config.idle.keep) if lease.keeps < svc.config.idle.keeps else "",
-            )
-            key = f"remind:{lease.fence}:{lease.keeps}:{session.reminders}:{int(session.active.timestamp())}"
-            await _tell(svc, lease, key, view)
-        case Blind(since):
-            await _tell(svc, lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
-        case WarnEnd(left):
-            text = f"⏰ <@{lease.holder}>, the lease of {code(lease.model)} ends in {show_duration(left)}; then it goes down."
-            ends = int(lease.ends.timestamp()) if lease.ends else 0
-            await _tell(svc, lease, f"warn:{lease.fence}:{ends}", lines(text))
-        case BringDown(why):
-            if not await svc.store.open(Kind.GPU_DOWN, lease.model):
-                wanted = down_request(lease.model, "", _channel(svc, lease), now, why)
-                await request(svc, wanted, delivery=f"idle:{lease.fence}:{now.isoformat()}")
-        case _:
-            assert_never(decision)
-
-
-async def _tell(svc: Services, lease: Lease, key: str, view: View) -> None:
-    """In the channel, and to the holder, who may not be looking at it.
-
-    Who cannot be told (an account that is gone, a channel without the bot) must not keep an idle model up for ever.
-    """
-    await questions.settle(svc, lease.op, keys=await _asked_before(svc, lease, key))
-    for place, sent in ((_channel(svc, lease), key), (lease.holder, f"{key}:dm")):
-        try:
-            await questions.ask(svc, lease, sent, place, view)
-        except BotError as error:
-            log.warning("not told", model=lease.model, op=lease.op, where=place, error=error.message)
-
-
-async def _asked_before(svc: Services, lease: Lease, key: str) -> tuple[str, ...]:
-    """The reminders that a new one makes old."""
-    asked = await svc.sessions.questions(lease.op)
-    return tuple(other for other in asked if other.startswith("remind:") and not other.startswith(key))
-
-
-def _channel(svc: Services, lease: Lease) -> str:
-    return lease.message.channel if lease.message else svc.config.slack.channel
-
-
-async def keep(svc: Services, op_id: str, actor: str, until: datetime | None = None) -> str:
-    """Answer a reminder: leave an operation's model up for an hour, or until then. Bounded in length and in number.
-
-    Never beyond the end of the lease; returns what to say.
-    """
-    lease = await svc.leases.of_operation(op_id)
-    if lease is None or lease.ends is None:
-        raise NotAllowed("That session is over; there is nothing to keep.")
-    model = lease.model
-    insist(may_keep(lease.holder, actor, await svc.people()))
-    limit, now = svc.config.idle.keeps, svc.clock()
-    if lease.keep_until and lease.keep_until > now and (until is None or until <= lease.keep_until):
-        raise NotAllowed(f"{code(model)} is already kept until {clock(lease.keep_until)}.")
-    if lease.keeps >= limit:
-        raise NotAllowed(f"{code(model)} has been kept {limit} times already. Use it, or bring it down.")
-    if until and until <= now:
-        raise NotAllowed("That time is over; choose a later one.")
-    if until and until > lease.ends:
-        raise NotAllowed(
-            f"The lease of {code(model)} ends at {clock(lease.ends)}; it cannot be kept longer than that."
-            " `/gpu extend 1h` prolongs it first."
+        The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
+        message.
+        """
+        last = f"{holder_prompts.idle(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
+        await self.holder_prompts.ask_again(
+            lease, holder_prompts.idle(lease), lease.channel(self.config.slack.channel), view
         )
-    until = min(until or now + svc.config.idle.keep, lease.ends)
-    kept = await renew(svc, lease, lambda held: held.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until}))
-    if kept is None:
-        raise NotAllowed(f"That session of {code(model)} is over; there is nothing to keep.")
-    await svc.store.note_lease(kept, "kept", actor, f"until {until.isoformat()}", now)
-    said = f"👍 {code(model)} is kept until {clock(until)} by <@{actor}> ({kept.keeps} of {limit})."
-    await questions.settle(svc, op_id, said)
-    return said
+        if last and await self.messages.posted(f"{holder_prompts.idle(lease)}:dm"):
+            older = await self.questions.of(lease.op)
+            text = md("💤 {text}: see the newer message below.", text=view.text)
+            keys = tuple(key for key in older if holder_prompts.is_idle_dm(key) and key != last)
+            if keys:
+                await self.holder_prompts.settle(lease.op, text, keys=keys)
+            await self.holder_prompts.ask(lease, last, lease.holder, view)
+        else:
+            await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle(lease)}:dm", lease.holder, view)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Answers the reminders: keeps a model up."""
+
+    audit: AuditLog
+    leases: Leases
+    roles: RoleMembers
+    holder_prompts: HolderPrompts
+    lease_marks: LeaseMarks
+    config: Config
+    clock: Clock
+
+    async def keep(self, op_id: str, actor: str, until: datetime | None = None) -> Mrkdwn:
+        """Answer a reminder: keep an operation's model up for an hour, or until a time. Limited in length and number.
+
+        Never beyond the end of the lease; returns the answer.
+        """
+        lease = await self.leases.of_operation(op_id)
+        if lease is None or lease.ends is None:
+            raise NotAllowed("That session is over; there is nothing to keep.")
+        model = lease.model
+        insist(may_keep(lease.holder, actor, await self.roles.people()))
+        limit, now = self.config.idle.keeps, self.clock()
+        if lease.keep_until and lease.keep_until > now and (until is None or until <= lease.keep_until):
+            raise NotAllowed(
+                md("{model} is already kept until {keep_until}.", model=code(model), keep_until=clock(lease.keep_until))
+            )
+        if lease.keeps >= limit:
+            raise NotAllowed(
+                md(
+                    "{model} has been kept {limit} times already. Use it, or bring it down.",
+                    model=code(model),
+                    limit=limit,
+                )
+            )
+        if until and until <= now:
+            raise NotAllowed("That time is over; choose a later one.")
+        if until and until > lease.ends:
+            raise NotAllowed(
+                md(
+                    "The lease of {model} ends at {ends}; it cannot be kept longer than that. Extend it first with "
+                    "`/gpu extend 1h`.",
+                    model=code(model),
+                    ends=clock(lease.ends),
+                )
+            )
+        until = min(until or now + self.config.idle.keep, lease.ends)
+        kept = await self.lease_marks.renew(
+            lease, lambda held: held.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until})
+        )
+        if kept is None:
+            raise NotAllowed(md("That session of {model} is over; there is nothing to keep.", model=code(model)))
+        await self.audit.note_lease(kept, AuditEvent.KEPT, actor, f"until {until.isoformat()}", now)
+        said = md(
+            "👍 {model} is kept until {until} by {actor} ({keeps} of {limit}).",
+            model=code(model),
+            until=clock(until),
+            actor=person(actor),
+            keeps=kept.keeps,
+            limit=limit,
+        )
+        await self.holder_prompts.settle(op_id, said, keys=await self.holder_prompts.about_idling(op_id))
+        return said

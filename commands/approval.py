@@ -1,11 +1,15 @@
 """The buttons of a card: approve, deny, cancel. Every click gets an answer."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.operations.life import cancel, vote
-from bot.services import Services
+from bot.config import Config
+from bot.engine.decisions import Decisions
+from bot.policy import costs_money, must_hear
+from bot.slack import Slack
+from bot.state.operations import Operations
 from bot.views import (
     APPROVE,
     BECAUSE,
@@ -16,52 +20,75 @@ from bot.views import (
     because_form,
 )
 from bot.views.modals import typed
-from commands.answers import answered, whisperer
+from commands.replies import answered, ephemeral_responder, read_value
 
 Body = dict[str, Any]
 
 
-def register(app: AsyncApp, svc: Services) -> None:
-    @app.action(APPROVE)
-    @app.action(ROLL_OUT)
-    async def approved(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _vote(svc, action["value"], body["user"]["id"], approve=True))
+@dataclass(frozen=True)
+class ApprovalButtons:
+    """The buttons of a card."""
 
-    @app.action(DENY)
-    async def denied(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _vote(svc, action["value"], body["user"]["id"], approve=False))
+    operations: Operations
+    slack: Slack
+    decisions: Decisions
+    config: Config
 
-    @app.action(BECAUSE)
-    async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _ask_why(svc, action["selected_option"]["value"], body["trigger_id"]), urgent=True)
+    def register(self, app: AsyncApp) -> None:
+        @app.action(APPROVE)
+        @app.action(ROLL_OUT)
+        async def approved(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._vote(action["value"], body["user"]["id"], approve=True))
 
-    @app.view(BECAUSE_FORM)
-    async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
-        await ack()
-        verb, _, op_id = view["private_metadata"].partition(":")
-        actor, reason = body["user"]["id"], typed(view).get("reason", "")
-        work = _vote(svc, op_id, actor, approve=verb != "deny", reason=reason, override=verb == "override")
-        await answered(whisperer(svc, svc.config.slack.channel, actor), work)
+        @app.action(DENY)
+        async def denied(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._vote(action["value"], body["user"]["id"], approve=False))
 
-    @app.action(CANCEL)
-    async def cancelled(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _cancel(svc, action["value"], body["user"]["id"]))
+        @app.action(BECAUSE)
+        async def reason_asked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._ask_why(action["selected_option"]["value"], body["trigger_id"]), urgent=True)
 
+        @app.view(BECAUSE_FORM)
+        async def reason_given(ack: AsyncAck, body: Body, view: Body) -> None:
+            await ack()
+            verb, _, value = view["private_metadata"].partition(":")
+            actor, reason = body["user"]["id"], typed(view).get("reason", "")
+            if verb == "cancel":
+                await answered(
+                    ephemeral_responder(self.slack, self.config.slack.channel, actor),
+                    self._cancel(value, actor, reason),
+                )
+                return
+            work = self._vote(value, actor, approve=verb != "deny", reason=reason, override=verb == "override")
+            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
 
-async def _vote(
-    svc: Services, op_id: str, actor: str, *, approve: bool, reason: str = "", override: bool = False
-) -> None:
-    await vote(svc, op_id, actor, approve=approve, reason=reason, override=override)
+        @app.action(CANCEL)
+        async def cancelled(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            work = self._cancel_or_confirm(action["value"], body["user"]["id"], body["trigger_id"])
+            await answered(respond, work, urgent=True)
 
+    async def _vote(self, value: str, actor: str, *, approve: bool, reason: str = "", override: bool = False) -> None:
+        op_id, seen = read_value(value)
+        await self.decisions.vote(op_id, actor, approve=approve, reason=reason, override=override, seen=seen)
 
-async def _ask_why(svc: Services, choice: str, trigger: str) -> None:
-    verb, _, op_id = choice.partition(":")
-    await svc.slack.open_form(trigger, because_form(await svc.store.load(op_id), verb))
+    async def _ask_why(self, choice: str, trigger: str) -> None:
+        verb, _, value = choice.partition(":")
+        op_id, seen = read_value(value)
+        op = await (self.operations.load(op_id) if verb == "deny" else self.decisions.as_shown(op_id, seen))
+        await self.slack.open_form(trigger, because_form(op, verb, value))
 
+    async def _cancel_or_confirm(self, value: str, actor: str, trigger: str) -> None:
+        """Cancelling another person's boot requires a reason, which that person gets."""
+        op = await self.operations.load(read_value(value)[0])
+        if costs_money(op) and must_hear(op.request.actor, actor) and not op.cancelled_by:
+            await self.slack.open_form(trigger, because_form(op, "cancel", value))
+        else:
+            await self._cancel(value, actor, "")
 
-async def _cancel(svc: Services, op_id: str, actor: str) -> None:
-    await cancel(svc, op_id, actor)
+    async def _cancel(self, value: str, actor: str, reason: str) -> None:
+        op_id, _ = read_value(value)
+        await self.decisions.cancel(op_id, actor, reason)

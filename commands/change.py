@@ -1,4 +1,4 @@
-"""How a change of the platform is asked for: by words, or by a form that shows what comes of it as one types."""
+"""Entry points for `/model add|swap`: text commands and the live form."""
 
 import asyncio
 import dataclasses
@@ -6,18 +6,25 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.domain import Kind, Request
+from bot.clients.huggingface import HuggingFace, model_id
+from bot.config import Config
+from bot.domain.requests import AddModel, ChangeRequest, SwapModel
+from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
-from bot.operations.endpoints import all_endpoints
-from bot.operations.life import request
-from bot.operations.proposal import Options, looked_up, planned, read_options
-from bot.operations.pulls import already_open, check
-from bot.services import Services
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, link, md, person
+from bot.platform.change_planning import Options, looked_up, planned, read_options
+from bot.platform.endpoints import Endpoints
+from bot.platform.pull_requests import ChangeChecks
+from bot.slack import Slack
+from bot.state.endpoint_history import EndpointHistory
 from bot.views import code
 from bot.views.modals import (
     ADVANCED,
@@ -32,9 +39,10 @@ from bot.views.modals import (
     shows_problem,
     typed,
 )
-from commands.answers import answered, open_filled, whisperer
+from commands.replies import answered, ephemeral_responder, open_filled
 from manifests.add import refuse_taken
 from manifests.change import Change
+from manifests.platform import Platform
 from manifests.sizing import FIGURES, MissingFigures, ModelFacts
 from manifests.tree import ManifestError, Tree
 
@@ -45,123 +53,43 @@ _OPTIONS = ("like", "context", "served", *FIGURES)
 """The fields of the first page that become options."""
 
 _PAUSE, _SUBMIT = 0.25, 2.0
-"""Seconds without another character before a form is worked out, and for the last look before it is acknowledged."""
+"""Seconds without another character before a form is evaluated, and for the final check before it is acknowledged."""
 
-_BELOW = "This cannot be opened as it is: the reason stands at the end of the form."
-"""Said beside a field instead of what the form says already."""
-
-_DOES = {
-    Kind.MODEL_ADD: "adds",
-    Kind.MODEL_SWAP: "swaps",
-    Kind.MODEL_REMOVE: "removes",
-    Kind.MODEL_REVERT: "takes back the last change of",
-}
-
-
-async def ask(svc: Services, wanted: Request, delivery: str) -> str:
-    """Set a change going; what cannot become a pull request is refused here, before anything is promised."""
-    await check(svc, wanted)
-    if other := await already_open(svc, wanted):
-        pull = other.plan.pull if other.plan else None
-        return (
-            f"That is open already: <{pull.url}|pull request #{pull.number}>, asked by <@{other.request.actor}>."
-            if pull
-            else ""
-        )
-    await request(svc, wanted, delivery)
-    return f"Preparing a pull request that {_DOES[wanted.kind]} {code(wanted.model)} …"
-
-
-async def open_form(svc: Services, verb: Verb, name: str, trigger_id: str) -> None:
-    """Open the form at once, then fill it from the main branch."""
-
-    async def fill() -> Body:
-        commit = await svc.repository.head()
-        names = tuple(endpoint.name for endpoint in await all_endpoints(svc, commit))
-        if verb == "swap" and not names:
-            raise BotError("There is no endpoint yet whose model could be swapped; `/model add` makes one.")
-        known = name if verb == "add" or name in names else names[0]
-        values = {"name": known} | ({"like": svc.config.platform.template} if verb == "add" else {})
-        return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names))
-
-    await open_filled(svc, trigger_id, ChangeForm(verb=verb).name, fill)
-
-
-def register(app: AsyncApp, svc: Services) -> None:
-    forms = Forms(svc)
-
-    @app.options(f"{TYPED}:hf_id")
-    async def suggested(ack: AsyncAck, payload: Body) -> None:
-        await ack(options=await forms.suggestions(str(payload.get("value") or "")))
-
-    @app.action(re.compile(rf"^{TYPED}:"))
-    async def looked_at(ack: AsyncAck, body: Body) -> None:
-        await ack()
-        if body.get("view", {}).get("callback_id") == CHANGE_FORM:
-            await forms.refresh(body["view"])
-
-    @app.action(ADVANCED)
-    async def more(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
-        await ack()
-        view = body["view"]
-        about = json.loads(view["private_metadata"])
-        kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
-        page = advanced_form(about["verb"], tuple((k, v) for k, v in about["options"]), kept)
-        await answered(respond, svc.slack.push_form(body["trigger_id"], page), urgent=True)
-
-    @app.view(ADVANCED_FORM)
-    async def more_given(ack: AsyncAck, view: Body) -> None:
-        about, given = json.loads(view["private_metadata"]), _advanced(typed(view))
-        if errors := _misread(about["verb"], given):
-            await ack(response_action="errors", errors=errors)
-            return
-        await ack()
-        await forms.show(about["root"], about["verb"], about["commit"], about["values"], given)
-
-    @app.view(CHANGE_FORM)
-    async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
-        about, values = json.loads(view["private_metadata"]), typed(view)
-        options = tuple((key, value) for key, value in about["options"])
-        if errors := await forms.problems(about["verb"], about["commit"], values, options):
-            told = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
-            await ack(response_action="errors", errors=told)
-            return
-        await ack()
-        actor = body["user"]["id"]
-        wanted = Request(
-            kind=Kind.MODEL_ADD if about["verb"] == "add" else Kind.MODEL_SWAP,
-            model=values["name"],
-            hf_id=values["hf_id"],
-            actor=actor,
-            channel=svc.config.slack.channel,
-            at=svc.clock(),
-            options=forms.said(about["verb"], values, options),
-            reason=values.get("reason", ""),
-        )
-        await answered(whisperer(svc, svc.config.slack.channel, actor), ask(svc, wanted, view["id"]))
+_BELOW = "This cannot be opened: the reason is at the end of the form."
+"""Shown beside a field if the form already shows the details."""
 
 
 class Forms:
-    """The open forms for a change: what they would come to, worked out as one types."""
+    """The open forms for a change: evaluates the result while the user types."""
 
-    def __init__(self, svc: Services) -> None:
-        self._svc = svc
+    def __init__(
+        self,
+        *,
+        hub: HuggingFace,
+        repository: Repository,
+        slack: Slack,
+        endpoint_history: EndpointHistory,
+        endpoints: Endpoints,
+        config: Config,
+    ) -> None:
+        self._hub, self._repository, self._slack = hub, repository, slack
+        self._endpoint_history, self._endpoints, self._config = endpoint_history, endpoints, config
         self._facts: dict[str, ModelFacts] = {}
         self._newest: dict[str, object] = {}
-        """The last character's event of each open form: an older one is not worked out any more."""
+        """The last character's event of each open form: older events are skipped."""
 
     async def suggestions(self, text: str) -> list[Body]:
-        """The Hub's models for what was typed; without the Hub, what was typed."""
+        """The Hub's models for the typed text; without the Hub, the typed text."""
         try:
             async with asyncio.timeout(_SUBMIT):
-                found = await self._svc.hub.search(text)
+                found = await self._hub.search(model_id(text))
         except (BotError, Unavailable, TimeoutError) as error:
             log.info("no suggestions", error=str(error))
             found = ()
-        return model_options(found, text.strip())
+        return model_options(found, model_id(text))
 
     async def refresh(self, view: Body) -> None:
-        """Work a form out again, unless another character comes meanwhile."""
+        """Evaluate a form again, unless another character arrives in the meantime."""
         event = self._newest[view["id"]] = object()
         await asyncio.sleep(_PAUSE)
         if self._newest.get(view["id"]) is event:
@@ -173,17 +101,17 @@ class Forms:
     async def show(self, view_id: str, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> None:
         try:
             form = await self._worked_out(verb, commit, values, options)
-            await self._svc.slack.update_form(view_id, change_form(form))
+            await self._slack.update_form(view_id, change_form(form))
         except (BotError, Unavailable) as error:
-            log.info("form not updated", error=str(error))  # mostly: it has been submitted or closed meanwhile
+            log.info("form not updated", error=str(error))  # usually because it has been submitted or closed
 
     async def _worked_out(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> ChangeForm:
-        names = tuple(endpoint.name for endpoint in await all_endpoints(self._svc, commit))
+        names = tuple(endpoint.name for endpoint in await self._endpoints.all(commit))
         form = ChangeForm(verb=verb, commit=commit, values=values, options=options, names=names)
         if not values.get("hf_id") or not values.get("name"):
             return form
         try:
-            tree = await self._svc.repository.tree(commit)
+            tree = await self._repository.tree(commit)
             change = await self._change(tree, verb, values, options)
         except MissingFigures as missing:
             return _with(form, problem=str(missing), figures=_figures({*values, *missing.options}))
@@ -202,15 +130,16 @@ class Forms:
         )
 
     async def _change(self, tree: Tree, verb: Verb, values: Mapping[str, str], options: Options) -> Change:
-        facts = await self._known(values["hf_id"])
+        facts = await self._known(model_id(values["hf_id"]))
         every = self.said(verb, values, options)
-        return await asyncio.to_thread(planned, tree, self._svc.config, verb, values["name"], every, facts)
+        return await asyncio.to_thread(planned, tree, self._config, verb, values["name"], every, facts)
 
     async def _known(self, hf_id: str) -> ModelFacts:
-        """The facts, asked for once; without Hugging Face, what the name says: the form then asks for the rest."""
+        """The facts, requested only once; without Hugging Face, those in the name: the form then asks for the rest."""
         if hf_id not in self._facts:
-            facts = await looked_up(self._svc.hub, hf_id)
-            if facts == ModelFacts.unseen(hf_id):
+            observed = await self._endpoint_history.observations()
+            facts = await looked_up(self._hub, hf_id, observed)
+            if not facts.revision and not facts.weight_bytes:
                 return facts
             if len(self._facts) >= 100:
                 self._facts.pop(next(iter(self._facts)))
@@ -218,20 +147,43 @@ class Forms:
         return self._facts[hf_id]
 
     def said(self, verb: Verb, values: Mapping[str, str], advanced: Options) -> Options:
-        """Everything that was said. The usual template is not: the model decides which is the closest, if it is known."""
+        """Every option in the form. The usual template is omitted: if the model is known, it determines the closest
+        one.
+        """
         told = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
-        usual = ("like", self._svc.config.platform.template) if values["hf_id"] in self._facts else None
+        usual = ("like", self._config.platform.template) if model_id(values["hf_id"]) in self._facts else None
         return (*(pair for pair in told if pair != usual), *advanced)
 
+    async def advanced_problems(
+        self, verb: Verb, commit: str, values: Mapping[str, str], advanced: Options
+    ) -> dict[str, str]:
+        """Errors by field of the second page: also arguments that no change can have, because the first page has no
+        field for them.
+        """
+        errors = _misread(verb, advanced)
+        arguments = [key for key, _ in advanced if key == "arg"]
+        if errors or not arguments or not values.get("hf_id") or not values.get("name"):
+            return errors
+        with suppress(BotError, ManifestError, Unavailable, TimeoutError):
+            async with asyncio.timeout(_SUBMIT):
+                tree = await self._repository.tree(commit)
+                await self._change(tree, verb, values, tuple(pair for pair in advanced if pair[0] != "arg"))
+                try:
+                    await self._change(tree, verb, values, advanced)
+                except ManifestError as error:
+                    errors["arg"] = str(error)
+        return errors
+
     async def problems(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> dict[str, str]:
-        """What is wrong, by field. What takes too long to find out is refused later, in words."""
+        """Errors by field. Checks that take too long are made later, with an error in a message."""
         errors = _misread(verb, tuple((key, values[key]) for key in _OPTIONS if key in values))
         try:
             async with asyncio.timeout(_SUBMIT):
-                tree = await self._svc.repository.tree(commit)
+                tree = await self._repository.tree(commit)
                 if verb == "add":
                     try:
-                        await asyncio.to_thread(refuse_taken, tree, self._svc.config.platform, values["name"])
+                        platform = Platform(tree, self._config.platform)
+                        await asyncio.to_thread(refuse_taken, platform, values["name"])
                     except ManifestError as error:
                         errors["name"] = str(error)
                 if not errors:
@@ -243,12 +195,126 @@ class Forms:
         return errors
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Starts changes, and opens their form."""
+
+    slack: Slack
+    repository: Repository
+    endpoints: Endpoints
+    lifecycle: Lifecycle
+    change_checks: ChangeChecks
+    config: Config
+
+    async def ask(self, wanted: ChangeRequest, delivery: str) -> Mrkdwn:
+        """Start a change; requests that cannot become a pull request are refused here first."""
+        await self.change_checks.check(wanted)
+        if opened := await self.change_checks.already_open(wanted):
+            other, pull = opened
+            return md(
+                "That is open already: {pull}, asked by {actor}.",
+                pull=link(pull.url, f"pull request #{pull.number}"),
+                actor=person(other.request.actor),
+            )
+        await self.lifecycle.request(wanted, delivery)
+        return md(
+            "Preparing a pull request that {does} {model} …", does=wanted.kind.spec.does, model=code(wanted.model)
+        )
+
+    async def open_form(self, verb: Verb, name: str, trigger_id: str) -> None:
+        """Open the form immediately, then fill it from the main branch."""
+
+        async def fill() -> Body:
+            commit = await self.repository.head()
+            names = tuple(endpoint.name for endpoint in await self.endpoints.all(commit))
+            if verb == "swap" and not names:
+                raise BotError(md("There is no endpoint yet whose model could be swapped; `/model add` makes one."))
+            known = name if verb == "add" or name in names else names[0]
+            values = {"name": known} | ({"like": self.config.platform.template} if verb == "add" else {})
+            return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names))
+
+        await open_filled(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
+
+
+@dataclass(frozen=True)
+class ChangeForms:
+    """Listens to the forms for a change."""
+
+    endpoint_history: EndpointHistory
+    slack: Slack
+    hub: HuggingFace
+    repository: Repository
+    changes: Changes
+    endpoints: Endpoints
+    lifecycle: Lifecycle
+    config: Config
+
+    def register(self, app: AsyncApp) -> None:
+        forms = Forms(
+            hub=self.hub,
+            repository=self.repository,
+            slack=self.slack,
+            endpoint_history=self.endpoint_history,
+            endpoints=self.endpoints,
+            config=self.config,
+        )
+
+        @app.options(f"{TYPED}:hf_id")
+        async def suggested(ack: AsyncAck, payload: Body) -> None:
+            await ack(options=await forms.suggestions(str(payload.get("value") or "")))
+
+        @app.action(re.compile(rf"^{TYPED}:"))
+        async def looked_at(ack: AsyncAck, body: Body) -> None:
+            await ack()
+            if body.get("view", {}).get("callback_id") == CHANGE_FORM:
+                await forms.refresh(body["view"])
+
+        @app.action(ADVANCED)
+        async def more(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+            await ack()
+            view = body["view"]
+            about = json.loads(view["private_metadata"])
+            kept = json.dumps({**about, "values": typed(view), "root": view["id"]}, ensure_ascii=False)
+            page = advanced_form(about["verb"], tuple((k, v) for k, v in about["options"]), kept)
+            await answered(respond, self.slack.push_form(body["trigger_id"], page), urgent=True)
+
+        @app.view(ADVANCED_FORM)
+        async def more_given(ack: AsyncAck, view: Body) -> None:
+            about, given = json.loads(view["private_metadata"]), _advanced(typed(view))
+            if errors := await forms.advanced_problems(about["verb"], about["commit"], about["values"], given):
+                await ack(response_action="errors", errors=errors)
+                return
+            await ack()
+            await forms.show(about["root"], about["verb"], about["commit"], about["values"], given)
+
+        @app.view(CHANGE_FORM)
+        async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
+            about, values = json.loads(view["private_metadata"]), typed(view)
+            options = tuple((key, value) for key, value in about["options"])
+            if errors := await forms.problems(about["verb"], about["commit"], values, options):
+                told = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
+                await ack(response_action="errors", errors=told)
+                return
+            await ack()
+            actor = body["user"]["id"]
+            add = about["verb"] == "add"
+            wanted = (AddModel if add else SwapModel)(
+                model=values["name"],
+                hf_id=model_id(values["hf_id"]),
+                options=forms.said(about["verb"], values, options),
+                **self.lifecycle.asked(actor, values.get("reason", "")),
+            )
+            await answered(
+                ephemeral_responder(self.slack, self.config.slack.channel, actor), self.changes.ask(wanted, view["id"])
+            )
+
+
 def _with(form: ChangeForm, **changes: Any) -> ChangeForm:
     return dataclasses.replace(form, **changes)
 
 
 def _figures(options: Collection[str]) -> tuple[tuple[str, str, str], ...]:
-    """The figures to ask for: what is missing, and what was asked for before and has been given."""
+    """The figures to ask for: the missing ones, and those that were entered before."""
     return tuple((option, *FIGURES[option][1:]) for option in FIGURES if option in options)
 
 
@@ -268,11 +334,13 @@ def _advanced(values: Mapping[str, str]) -> Options:
 
 
 def _misread(verb: Verb, options: Options) -> dict[str, str]:
-    """The options that cannot be read, by field."""
+    """The options that cannot be parsed, by field."""
     errors = {}
     for key, value in options:
         try:
             read_options(verb, ((key, value),))
         except (BotError, ManifestError) as error:
-            errors[key] = str(error)
+            said = str(error)
+            hint = said.partition(" cannot be read: ")[2]  # a form has no `key=value`
+            errors[key] = hint[:1].upper() + hint[1:] if hint else said
     return errors

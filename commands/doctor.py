@@ -1,27 +1,36 @@
 """`/gpu doctor`: the diagnosis of the installation, for admins."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bot.doctor import Finding, examine
-from bot.operations.life import insist
+from bot.engine.lifecycle import insist
+from bot.mrkdwn import Mrkdwn, md
 from bot.policy import may_examine
-from bot.services import Services
-from bot.views import escape
+from bot.roles import RoleMembers
+from bot.settings import Settings
 
 
-async def doctor(svc: Services, actor: str) -> str:
-    insist(may_examine(actor, await svc.people()))
-    return diagnosis(await examine(svc.settings))
+@dataclass(frozen=True)
+class DoctorCommand:
+    """`/gpu doctor`."""
+
+    roles: RoleMembers
+    settings: Settings
+
+    async def examine(self, actor: str) -> Mrkdwn:
+        insist(may_examine(actor, await self.roles.people()))
+        return diagnosis(await examine(self.settings))
 
 
-def diagnosis(findings: Sequence[Finding]) -> str:
-    """What is wrong first, then the warnings; what is well is counted."""
+def diagnosis(findings: Sequence[Finding]) -> Mrkdwn:
+    """Problems first, then the warnings; successful checks are counted."""
     said = []
     for verdict, mark in (("wrong", "🔴"), ("warning", "🟡")):
         for found in findings:
             if found.verdict == verdict:
-                said.append(f"{mark} *{found.system}*: {escape(found.said)}")
+                said.append(md("{mark} *{system}*: {said}", mark=mark, system=found.system, said=found.said))
                 if found.mend:
-                    said.append(f"      {escape(found.mend)}")
+                    said.append(md("      {mend}", mend=found.mend))
     well = sum(found.verdict == "ok" for found in findings)
-    return "\n".join([f"🩺 {well} of {len(findings)} checks are well.", *said])
+    return md("\n").join([f"🩺 {well} of {len(findings)} checks passed.", *said])

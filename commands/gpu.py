@@ -1,187 +1,345 @@
-"""`/gpu`: who has it, bring up, bring down."""
+"""`/gpu`: status, bring up, bring down, extend, queue."""
 
+import asyncio
+import dataclasses
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.domain import Kind, Lease, Request, Status
-from bot.durations import parse_duration, show_duration
-from bot.errors import Unavailable
-from bot.operations import queue
-from bot.operations.down import bring_down_without_redis, down_request
-from bot.operations.life import request
-from bot.operations.receipt import draining, report, running_total
-from bot.operations.reconcile import rebuild
-from bot.services import Services
-from bot.views import busy_line, code, escape, money
+from bot.config import Config
+from bot.domain.operations import BringUpOperation, Status
+from bot.domain.requests import BringUp, Extend, Release
+from bot.durations import Clock, parse_duration, show_duration
+from bot.engine.lifecycle import Lifecycle
+from bot.errors import BotError, Unavailable
+from bot.gpu.billing import UsageReport, draining, running_total
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.queue import Queue
+from bot.gpu.stopping import Stopping, down_request
+from bot.marks import read_mark
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.policy import must_hear
+from bot.slack import Slack
+from bot.state.bills import Bills
+from bot.state.deliveries import Deliveries
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views import View, actions, busy_line, code, lines, money
+from bot.views.blocks import MESSAGE_BLOCKS, Block
 from bot.views.gpu import free
-from commands.answers import answered
-from commands.doctor import doctor
-from commands.guide import guide, names, unknown
-from commands.words import Misunderstood, Words, read
+from bot.views.health import trouble_line
+from bot.views.modals import Ending, down_form, extend_form
+from bot.views.next_steps import of_lease
+from commands.doctor import DoctorCommand
+from commands.guide import ExampleNames, guide, unknown
+from commands.parsing import Misunderstood, Words, is_question, names_with_hold, read
+from commands.replies import Answer, answered, requested
+
+log = structlog.get_logger(__name__)
 
 _DRAINS = timedelta(days=2)
-"""A session that began before that has no node any more that drains."""
+"""Sessions older than this cannot still have a draining node."""
 
 
-def register(app: AsyncApp, svc: Services) -> None:
-    @app.command("/gpu")
-    async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
-        await ack()
-        await answered(respond, answer(svc, command))
+@dataclass(frozen=True)
+class BringingDown:
+    """`/gpu down`, also from a button or a form."""
 
+    slack: Slack
+    cluster: Cluster
+    lease_marks: LeaseMarks
+    lifecycle: Lifecycle
+    stopping: Stopping
+    config: Config
+    clock: Clock
 
-async def answer(svc: Services, command: dict[str, Any]) -> str | None:
-    """Do what was typed (`text`, `user_id`, `trigger_id`); returns what its sender alone is told."""
-    said = read(command.get("text") or "")
-    match said.verb:
-        case "" | "status":
-            return await status(svc)
-        case "help":
-            return guide("/gpu", " ".join(said.names), await names(svc))
-        case "up":
-            models = [name for name in said.names if name.lower() != "keep"]
-            if len(models) != 1:
-                example = (await names(svc)).gpu
-                raise Misunderstood(f"Say which model, and only one: {code(f'/gpu up {example} for 2h because …')}.")
-            keep = len(models) < len(said.names)
-            await _ask(svc, Kind.GPU_UP, models[0], command, hold=said.hold, reason=said.reason, keep=keep)
-            return None
-        case "extend":
-            await _extend(svc, said, command)
-            return None
-        case "queue":
-            return await queue.describe(svc)
-        case "leave":
-            return await _leave(svc, command["user_id"])
-        case "release":
-            name = said.names[0] if said.names else await _the_one_up(svc)
-            await _ask(svc, Kind.GPU_RELEASE, name, command, reason=said.reason)
-            return None
-        case "doctor":
-            return await doctor(svc, command["user_id"])
-        case "down":
-            return await down(svc, said.names, command["user_id"], command["trigger_id"], said.reason)
-        case "report":
-            if not await svc.store.first(f"report:{command['trigger_id']}"):
-                return None  # posted, or being drawn, for an earlier delivery
-            return await report(svc, svc.config.slack.channel)
-        case _:
-            raise unknown("/gpu", command["text"])
+    async def ask_down(
+        self, names: tuple[str, ...], actor: str, trigger: str, reason: str, *, form: bool = True
+    ) -> Mrkdwn | None:
+        """Bring models down. A session of somebody else needs a confirmation, with a reason for its holder, but no
+        approval.
 
+        If no form can be shown, the reason is the confirmation. Without Redis there is no confirmation: stopping must
+        always work.
+        """
+        try:
+            held = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
+        except Unavailable:
+            held = []
+        theirs = [lease for lease in held if must_hear(lease.holder, actor)]
+        if theirs and form:
+            models = names or tuple(lease.model for lease in held)
+            ending = Ending(models=models, sessions={lease.model: lease.op for lease in theirs})
+            try:
+                await self.slack.open_form(trigger, down_form(ending, theirs, reason))
+            except (BotError, Unavailable) as error:
+                log.warning("confirmation not shown", actor=actor, error=str(error))
+            else:
+                return None
+        if theirs and not reason:
+            lease = theirs[0]
+            raise Misunderstood(
+                md(
+                    "{model} is held by {holder}. Say why to bring it down: {command}.",
+                    model=code(lease.model),
+                    holder=person(lease.holder),
+                    command=code(f"/gpu down {lease.model} because …"),
+                )
+            )
+        return await self.down(names, actor, trigger, reason)
 
-async def _ask(
-    svc: Services,
-    kind: Kind,
-    model: str,
-    command: dict[str, Any],
-    *,
-    hold: timedelta | None = None,
-    reason: str = "",
-    keep: bool = False,
-) -> None:
-    wanted = Request(
-        kind=kind,
-        model=model,
-        keep=keep,
-        actor=command["user_id"],
-        channel=svc.config.slack.channel,
-        at=svc.clock(),
-        hold=hold,
-        reason=reason,
-    )
-    await request(svc, wanted, command["trigger_id"])
-
-
-async def _held(svc: Services) -> tuple[Lease, ...]:
-    """The leases, also those that Redis has just lost and the cluster still knows."""
-    if not await svc.leases.held():
-        await rebuild(svc, await svc.cluster.gpu_users())
-    return await svc.leases.held()
-
-
-async def _the_one_up(svc: Services) -> str:
-    leases = await _held(svc)
-    if len(leases) == 1:
-        return leases[0].model
-    if not leases:
-        raise Misunderstood("Nobody holds the GPU.")
-    raise Misunderstood(f"Several models are up: say which of {', '.join(code(lease.model) for lease in leases)}.")
-
-
-async def _extend(svc: Services, said: Words, command: dict[str, Any]) -> None:
-    """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`."""
-    known = {lease.model for lease in await svc.leases.held()}
-    model = next((name for name in said.names if name in known), None)
-    rest = " ".join(name for name in said.names if name != model)
-    try:
-        hold = said.hold or parse_duration(rest)
-    except ValueError as error:
-        raise Misunderstood(f"Say how much longer: `/gpu extend 1h`. {escape(str(error))}") from error
-    await _ask(svc, Kind.GPU_EXTEND, model or await _the_one_up(svc), command, hold=hold, reason=said.reason)
-
-
-async def _leave(svc: Services, actor: str) -> str:
-    mine = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.actor == actor and op.status is Status.WAITING]
-    for op in mine:
-        await queue.leave(svc, op.id, actor)
-    left = ", ".join(code(op.request.model) for op in mine)
-    return f"You no longer wait for the GPU with {left}." if mine else "You are not waiting for the GPU."
-
-
-async def down(svc: Services, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> str | None:
-    """Bring a model down; without a name, the one that holds the GPU. With Redis gone it is done here and now."""
-    try:
-        if not names:
-            names = tuple(lease.model for lease in await _held(svc))
+    async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
+        """Bring a model down; without a name, the one that holds the GPU. If Redis is down, it is done synchronously here."""
+        try:
             if not names:
-                return "Nothing is up: nobody holds the GPU."
-        for name in names:
-            wanted = down_request(name, actor, svc.config.slack.channel, svc.clock(), reason)
-            await request(svc, wanted, f"{delivery}:{name}")
-        return None
-    except Unavailable as error:
-        if error.system != "Redis":
-            raise
+                names = tuple(lease.model for lease in await self.lease_marks.held())
+                if not names:
+                    if up := await _up(self.cluster, self.config.platform.namespace):
+                        each = [
+                            md("{model} ({command} ends it)", model=code(name), command=code(f"/gpu down {name}"))
+                            for name in up
+                        ]
+                        return md("Nobody holds the GPU, but it is used by {models}.", models=md(", ").join(each))
+                    return md("Nothing is up: nobody holds the GPU.")
+            for name in names:
+                wanted = down_request(name, actor, self.config.slack.channel, self.clock(), reason)
+                await self.lifecycle.request(wanted, f"{delivery}:{name}")
+            return None
+        except Unavailable as error:
+            if error.system != "Redis":
+                raise
+        names = names or await _up(self.cluster, self.config.platform.namespace)
         if not names:
-            return "Redis does not answer, so I don't know what is up. Say which: `/gpu down NAME`."
-        return "\n".join([await bring_down_without_redis(svc, name) for name in names])
+            home = code(self.config.platform.namespace)
+            return md("Redis does not answer. Nothing uses the GPU in namespace {home}.", home=home)
+        return md("\n").join(await asyncio.gather(*(self._down_without_redis(name) for name in names)))
+
+    async def _down_without_redis(self, name: str) -> Mrkdwn:
+        """List models that cannot be brought down beside those that can."""
+        try:
+            return await self.stopping.bring_down_without_redis(name)
+        except (BotError, Unavailable) as error:
+            return md("❌ {model}: {error}", model=code(name), error=error)
 
 
-async def status(svc: Services) -> str:
-    """Who holds the GPU, for which model, since when, cost so far, idle time, lease end. Without Redis, what the cluster knows."""
-    users = await svc.cluster.gpu_users()
-    try:
-        return await _status(svc, users)
-    except Unavailable as error:
-        if error.system != "Redis":
-            raise
-    said = ["⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."]
-    for user in users:
-        lease = Lease.of_mark(user.mark, user.name)
-        said.append(f"🔥 {busy_line(lease, svc.clock())}" if lease else f"🔥 {code(str(user))} uses the GPU.")
-    return "\n".join(said if users else [*said, "Nothing uses the GPU."])
+@dataclass(frozen=True)
+class GpuStatus:
+    """`/gpu status`."""
+
+    operations: Operations
+    leases: Leases
+    sessions: Sessions
+    bills: Bills
+    cluster: Cluster
+    lease_marks: LeaseMarks
+    config: Config
+    clock: Clock
+
+    async def read(self) -> View:
+        """The holder of the GPU, the model, since when, cost so far, idle time, lease end. Without Redis, from the cluster.
+
+        Below each session are the buttons to extend it and to bring it down.
+        """
+        users = await self.cluster.gpu_users()
+        try:
+            return await self._read(users)
+        except Unavailable as error:
+            if error.system != "Redis":
+                raise
+        said = ["⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."]
+        for user in users:
+            lease = read_mark(user.mark, user.name)
+            said.append(
+                md("🔥 {busy_line}", busy_line=busy_line(lease, self.clock()))
+                if lease
+                else md("🔥 {user} uses the GPU.", user=code(str(user)))
+            )
+        return lines(md("\n").join(said if users else [*said, "Nothing uses the GPU."]))
+
+    async def _read(self, users: tuple[GpuUser, ...]) -> View:
+        strangers = await self.lease_marks.rebuild(users)
+        now, said, buttons = self.clock(), list[Mrkdwn](), list[Block]()
+        leases = await self.leases.held()
+        for lease in leases:
+            line = md("🔥 {busy}", busy=busy_line(lease, now))
+            session = await self.sessions.of(lease.model)
+            health = await self.sessions.health(lease)
+            usd, estimated = running_total(self.config.gpu, lease, await self.cluster.node_of(lease.model), now, health)
+            line += md("\nCost so far {about}{usd}.", about="about " if estimated else "", usd=money(usd))
+            if lease.ready and session and session.fence == lease.fence:
+                ago = show_duration(now - session.active)
+                line += md(" Last active {ago} ago, {requests} requests.", ago=ago, requests=f"{session.requests:.0f}")
+            if health and health.trouble:
+                line += md("\n{trouble}", trouble=trouble_line(health.trouble))
+            said.append(line)
+            buttons.append(actions(*of_lease(lease), about=lease.model))
+        for user in strangers:
+            end = (
+                md(" `/gpu down {name}` ends it.", name=user.name)
+                if user.namespace == self.config.platform.namespace
+                else ""
+            )
+            said.append(
+                md("⚠️ {user} uses the GPU without a lease (started with kubectl?).{end}", user=code(str(user)), end=end)
+            )
+        leased = {lease.model for lease in leases}
+        said = said or [free(draining(await self.bills.since(now - _DRAINS), now), now)]
+        waiting = [op for op in await self.operations.open(BringUpOperation) if op.request.model not in leased]
+        said += [
+            md(
+                "{model} asked for by {actor}: {status}.",
+                model=code(op.request.model),
+                actor=person(op.request.actor),
+                status=op.status,
+            )
+            for op in waiting
+        ]
+        view = lines(md("\n").join(said))
+        return View(text=view.text, blocks=[*view.blocks[: MESSAGE_BLOCKS - len(buttons)], *buttons])
 
 
-async def _status(svc: Services, users: tuple[GpuUser, ...]) -> str:
-    strangers = await rebuild(svc, users)
-    now, said = svc.clock(), []
-    leases = await svc.leases.held()
-    for lease in leases:
-        line = f"🔥 {busy_line(lease, now)}"
-        session = await svc.sessions.of(lease.model)
-        usd, estimated = running_total(svc, lease, await svc.cluster.node_of(lease.model), now)
-        line += f"\nCost so far {'about ' if estimated else ''}{money(usd)}."
-        if lease.ready and session and session.fence == lease.fence:
-            line += f" Last active {show_duration(now - session.active)} ago, {session.requests:.0f} requests."
-        said.append(line)
-    for user in strangers:
-        end = f" `/gpu down {user.name}` ends it." if user.namespace == svc.config.platform.namespace else ""
-        said.append(f"⚠️ {code(str(user))} uses the GPU without a lease (started with kubectl?).{end}")
-    leased = {lease.model for lease in leases}
-    said = said or [free(draining(await svc.sessions.bills(now - _DRAINS), now), now)]
-    waiting = [op for op in await svc.store.open(Kind.GPU_UP) if op.request.model not in leased]
-    said += [f"{code(op.request.model)} asked for by <@{op.request.actor}>: {op.status}." for op in waiting]
-    return "\n".join(said)
+@dataclass(frozen=True)
+class GpuCommand:
+    """`/gpu`."""
+
+    operations: Operations
+    leases: Leases
+    deliveries: Deliveries
+    slack: Slack
+    bringing_down: BringingDown
+    doctor: DoctorCommand
+    example_names: ExampleNames
+    gpu_status: GpuStatus
+    lease_marks: LeaseMarks
+    lifecycle: Lifecycle
+    queue: Queue
+    usage_report: UsageReport
+    config: Config
+
+    def register(self, app: AsyncApp) -> None:
+        @app.command("/gpu")
+        async def gpu(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
+            await ack()
+            # Requests that may open a form do not wait for their turn.
+            urgent = (command.get("text") or "").split(" ")[0].lower() in ("down", "extend")
+            await answered(respond, self.answer(command), urgent=urgent)
+
+    async def answer(self, command: dict[str, Any]) -> Answer:
+        """Execute a command (`text`, `user_id`, `trigger_id`); returns the answer for its sender."""
+        said = read(command.get("text") or "")
+        match said.verb:
+            case "" | "status":
+                return await self.gpu_status.read()
+            case "help":
+                return guide("/gpu", " ".join(said.names), await self.example_names.read())
+            case "up":
+                keep = any(name.lower() == "keep" for name in said.names)
+                kept = tuple(name for name in said.names if name.lower() != "keep")
+                models, hold = names_with_hold(dataclasses.replace(said, names=kept))
+                if len(models) != 1:
+                    example = (await self.example_names.read()).gpu
+                    raise Misunderstood(
+                        md(
+                            "Say which model, and only one: {value}.",
+                            value=code(md("/gpu up {example} for 2h because …", example=example)),
+                        )
+                    )
+                up = BringUp(
+                    model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], said.reason)
+                )
+                await self.lifecycle.request(up, command["trigger_id"])
+                return requested(command, self.config.slack.channel)
+            case "extend":
+                return await self._extend(said, command)
+            case "queue":
+                return await self.queue.describe()
+            case "leave":
+                return await self._leave(command["user_id"])
+            case "release":
+                name = said.names[0] if said.names else await self._the_one_up()
+                await self.lifecycle.request(
+                    Release(model=name, **self.lifecycle.asked(command["user_id"], said.reason)), command["trigger_id"]
+                )
+                return requested(command, self.config.slack.channel)
+            case "doctor":
+                return await self.doctor.examine(command["user_id"])
+            case "down":
+                form = "response_url" in command  # a mention or a direct message has no trigger for a form
+                return await self.bringing_down.ask_down(
+                    said.names, command["user_id"], command["trigger_id"], said.reason, form=form
+                )
+            case "report":
+                if not await self.deliveries.is_first(f"report:{command['trigger_id']}"):
+                    return None  # posted, or being drawn, for an earlier delivery
+                return await self.usage_report.post(self.config.slack.channel)
+            case _ if is_question(command["text"]):
+                return await self.gpu_status.read()
+            case _:
+                raise unknown("/gpu", command["text"])
+
+    async def _the_one_up(self) -> str:
+        leases = await self.lease_marks.held()
+        if len(leases) == 1:
+            return leases[0].model
+        if not leases:
+            raise Misunderstood("Nobody holds the GPU.")
+        raise Misunderstood(
+            md(
+                "Several models are up: say which of {leases}.",
+                leases=md(", ").join(code(lease.model) for lease in leases),
+            )
+        )
+
+    async def _extend(self, said: Words, command: dict[str, Any]) -> Mrkdwn | None:
+        """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`; without a time, a form asks for it."""
+        known = {lease.model for lease in await self.leases.held()}
+        model = next((name for name in said.names if name in known), None)
+        rest = " ".join(name for name in said.names if name != model)
+        if not rest and not said.hold:
+            await self._ask_how_long(model or await self._the_one_up(), command)
+            return None
+        try:
+            hold = said.hold or parse_duration(rest)
+        except ValueError as error:
+            raise Misunderstood(md("Say how much longer: `/gpu extend 1h`. {error}", error=str(error))) from error
+        model = model or await self._the_one_up()
+        await self.lifecycle.request(
+            Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], said.reason)),
+            command["trigger_id"],
+        )
+        return requested(command, self.config.slack.channel)
+
+    async def _ask_how_long(self, model: str, command: dict[str, Any]) -> None:
+        """Open the form, where Slack gives a trigger for one."""
+        lease = await self.leases.of(model)
+        if lease is None or "response_url" not in command:
+            raise Misunderstood(md("Say how much longer, for example {said}.", said=code(f"/gpu extend {model} 1h")))
+        longest = show_duration(self.config.lease.longest)
+        await self.slack.open_form(command["trigger_id"], extend_form(lease, longest))
+
+    async def _leave(self, actor: str) -> Mrkdwn:
+        mine = [
+            op
+            for op in await self.operations.open(BringUpOperation)
+            if op.request.actor == actor and op.status is Status.WAITING
+        ]
+        for op in mine:
+            await self.queue.leave(op.id, actor)
+        left = md(", ").join(code(op.request.model) for op in mine)
+        return (
+            md("You no longer wait for the GPU with {left}.", left=left)
+            if mine
+            else md("You are not waiting for the GPU.")
+        )
+
+
+async def _up(cluster: Cluster, namespace: str) -> tuple[str, ...]:
+    """The models that use a GPU, according to the cluster."""
+    users = await cluster.gpu_users()
+    return tuple(user.name for user in users if (user.kind, user.namespace) == ("Deployment", namespace))

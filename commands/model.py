@@ -1,32 +1,212 @@
 """`/model`: the endpoints, and the pull requests that add, swap or remove one."""
 
 import asyncio
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.domain import Kind, Request
-from bot.operations.bench import refuse_unmeasurable
-from bot.operations.endpoints import endpoint_states, known_endpoint
-from bot.operations.life import request
-from bot.operations.pulls import plain_refusals
-from bot.operations.smoke import refuse_untestable
-from bot.services import Services
-from bot.views.endpoints import details, disagreements, listing
-from commands.answers import answered
-from commands.change import ask, open_form
-from commands.guide import guide, names, unknown
-from commands.words import Misunderstood, Words, read
+from bot.clients.github import GitHub
+from bot.clients.huggingface import HuggingFace, model_id
+from bot.config import Config
+from bot.domain.requests import AddModel, RemoveModel, RunBenchmark, SmokeTest, StageWeights, SwapModel, TuneModel
+from bot.engine.lifecycle import Lifecycle
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, code, md
+from bot.platform.endpoints import Endpoints, EndpointStates
+from bot.platform.fit import accounts
+from bot.platform.pull_requests import plain_refusals
+from bot.platform.runtime_aliases import GatewayAliases
+from bot.state.endpoint_history import EndpointHistory
+from bot.views import View
+from bot.views.endpoint_list import LIST_NEXT, LIST_PREVIOUS, Search, listing
+from bot.views.endpoints import details, disagreements
+from bot.views.fit import comparison
+from bot.workflows.benchmark import BenchmarkWorkflow
+from bot.workflows.smoke_test import SmokeTestWorkflow
+from bot.workflows.stage_weights import StagingWorkflow
+from commands.change import Changes
+from commands.guide import ExampleNames, guide, unknown
+from commands.parsing import Misunderstood, Words, read
+from commands.replies import Answer, answered, requested
 from manifests import contract
 from manifests.fitting import fitted
-from manifests.tree import ManifestError, Tree
+from manifests.platform import Platform
+from manifests.tree import ManifestError
 
 
-def register(app: AsyncApp, svc: Services) -> None:
-    @app.command("/model")
-    async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
-        await ack()
-        await answered(respond, answer(svc, command), urgent=_opens_form(command.get("text") or ""))
+@dataclass(frozen=True)
+class EndpointQuestions:
+    """The verbs of `/model` that only read."""
+
+    endpoint_history: EndpointHistory
+    hub: HuggingFace
+    github: GitHub
+    repository: Repository
+    endpoint_states: EndpointStates
+    endpoints: Endpoints
+    gateway_aliases: GatewayAliases
+    config: Config
+
+    async def show(self, name: str) -> Mrkdwn:
+        commit = await self.repository.head()
+        await self.endpoints.known(commit, name)  # suggests the nearest name for an unknown one
+        states = await self.endpoint_states.at(commit)
+        tree = await self.repository.tree(commit)
+        with plain_refusals():
+            findings = await asyncio.to_thread(contract.check, Platform(tree, self.config.platform), name)
+        state = next(each for each in states if each.endpoint.name == name)
+        return details(state, commit, findings)
+
+    async def check(self, name: str | None) -> Mrkdwn:
+        commit = await self.repository.head()
+        tree = await self.repository.tree(commit)
+        with plain_refusals():
+            findings, guessed = await asyncio.to_thread(_checked, Platform(tree, self.config.platform), name)
+        found = [(each, await self.github.file_url(commit, each.path, each.line)) for each in findings]
+        answer = disagreements(found, name or "", commit, guessed)
+        return answer if name else md("\n").join([answer, *await self._runtime_aliases(commit)])
+
+    async def _runtime_aliases(self, commit: str) -> list[Mrkdwn]:
+        """Aliases in LiteLLM's database that are not in git; empty if the gateway does not answer."""
+        tree = await self.repository.tree(commit)
+        try:
+            listed = await asyncio.to_thread(Platform(tree, self.config.platform).entries)
+            found = await self.gateway_aliases.strangers({each.alias for each in listed})
+        except (BotError, Unavailable, ManifestError) as error:
+            return [md("ℹ️ The aliases that LiteLLM has at run time are not compared: {error}", error=error)]
+        if not found:
+            return []
+        names = md(", ").join(map(code, found))
+        return [
+            md(
+                "⚠️ LiteLLM has aliases at run time that git does not have: {names}. Add them to git, or delete them in"
+                " LiteLLM.",
+                names=names,
+            )
+        ]
+
+    async def fit(self, said: Words) -> Mrkdwn:
+        """Uses the main branch, whose template determines the context and the limits of a new endpoint."""
+        tree = await self.repository.tree(await self.repository.head())
+        with plain_refusals():
+            template = await asyncio.to_thread(contract.template_of, Platform(tree, self.config.platform))
+            observed = await self.endpoint_history.observations()
+            answers = await accounts(self.hub, self.config, said.names, said.options, template, observed)
+        found = [each for each in answers if not isinstance(each, BotError)]
+        return comparison(found, [str(each) for each in answers if isinstance(each, BotError)])
+
+
+@dataclass(frozen=True)
+class ModelCommand:
+    """`/model`."""
+
+    repository: Repository
+    benchmark: BenchmarkWorkflow
+    changes: Changes
+    endpoint_questions: EndpointQuestions
+    endpoint_states: EndpointStates
+    example_names: ExampleNames
+    lifecycle: Lifecycle
+    smoke_test: SmokeTestWorkflow
+    stage_weights: StagingWorkflow
+    config: Config
+
+    def register(self, app: AsyncApp) -> None:
+        @app.command("/model")
+        async def model(ack: AsyncAck, respond: AsyncRespond, command: dict[str, Any]) -> None:
+            await ack()
+            await answered(respond, self.answer(command), urgent=_opens_form(command.get("text") or ""))
+
+        @app.action(re.compile(f"^({LIST_PREVIOUS}|{LIST_NEXT})$"))
+        async def turned(ack: AsyncAck, respond: AsyncRespond, action: dict[str, Any]) -> None:
+            await ack()
+            await answered(respond, self._list(Search.of_value(action["value"])), replace=True)
+
+    async def _list(self, search: Search) -> View:
+        commit = await self.repository.head()
+        return listing(await self.endpoint_states.at(commit), commit, search)
+
+    async def answer(self, command: dict[str, Any]) -> Answer:
+        """Execute a command (`text`, `user_id`, `trigger_id`); returns the answer for its sender."""
+        said = read(command.get("text") or "")
+        match said.verb:
+            case "" | "help":
+                return guide("/model", " ".join(said.names), await self.example_names.read())
+            case "list":
+                return await self._list(Search.read(" ".join(said.names)))
+            case "show":
+                return await self.endpoint_questions.show(_one(said))
+            case "check":
+                return await self.endpoint_questions.check(_one(said) if said.names else None)
+            case "fit":
+                return await self.endpoint_questions.fit(said)
+            case "add" | "swap":
+                return await self._change(said, command)
+            case "tune":
+                tune = TuneModel(
+                    model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
+                )
+                return await self.changes.ask(tune, command["trigger_id"])
+            case "remove":
+                removal = RemoveModel(
+                    model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
+                )
+                return await self.changes.ask(removal, command["trigger_id"])
+            case "smoke":
+                await self.smoke_test.refuse_untestable(_one(said))
+                await self.lifecycle.request(
+                    SmokeTest(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    command["trigger_id"],
+                )
+                return requested(command, self.config.slack.channel)
+            case "stage":
+                await self.stage_weights.refuse_unstageable(command["user_id"], _one(said))
+                await self.lifecycle.request(
+                    StageWeights(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    command["trigger_id"],
+                )
+                return requested(command, self.config.slack.channel)
+            case "bench":
+                await self.benchmark.refuse_unmeasurable(command["user_id"], _one(said))
+                await self.lifecycle.request(
+                    RunBenchmark(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    command["trigger_id"],
+                )
+                return requested(command, self.config.slack.channel)
+            case _:
+                raise unknown("/model", command["text"])
+
+    async def _change(self, said: Words, command: dict[str, Any]) -> Mrkdwn | None:
+        if len(said.names) < 2:
+            await self.changes.open_form(
+                "add" if said.verb == "add" else "swap", "".join(said.names), command["trigger_id"]
+            )
+            return None
+        extra = {word.lower() for word in said.names[2:]}
+        now = "now" in extra
+        extra -= {"now"}
+        if extra - {"up", "keep"} or (extra and "up" not in extra) or (said.hold and "up" not in extra):
+            raise Misunderstood(
+                md(
+                    "Say which endpoint and which model: `/model {verb} NAME HF_ID [options] [up [keep] [for 2h]]`.",
+                    verb=said.verb,
+                )
+            )
+        if now and said.verb != "add":
+            raise Misunderstood(md("`now` is for `/model add`: a swap has an alias already."))
+        who, name, hf_id = self.lifecycle.asked(command["user_id"], said.reason), said.names[0], model_id(said.names[1])
+        up, keep, hold = "up" in extra, "keep" in extra, said.hold
+        wanted: AddModel | SwapModel
+        if said.verb == "add":
+            wanted = AddModel(
+                model=name, hf_id=hf_id, options=said.options, up=up, keep=keep, hold=hold, now=now, **who
+            )
+        else:
+            wanted = SwapModel(model=name, hf_id=hf_id, options=said.options, up=up, keep=keep, hold=hold, **who)
+        return await self.changes.ask(wanted, command["trigger_id"])
 
 
 def _opens_form(text: str) -> bool:
@@ -34,105 +214,22 @@ def _opens_form(text: str) -> bool:
     return bool(words) and words[0].lower() in ("add", "swap") and len(words) < 3
 
 
-async def answer(svc: Services, command: dict[str, Any]) -> str | None:
-    """Do what was typed (`text`, `user_id`, `trigger_id`); returns what its sender alone is told."""
-    said = read(command.get("text") or "")
-    match said.verb:
-        case "" | "help":
-            return guide("/model", " ".join(said.names), await names(svc))
-        case "list":
-            commit = await svc.repository.head()
-            return listing(await endpoint_states(svc, commit), commit)
-        case "show":
-            return await _show(svc, _one(said))
-        case "check":
-            return await _check(svc, _one(said) if said.names else None)
-        case "add" | "swap":
-            return await _change(svc, said, command)
-        case "remove":
-            return await ask(svc, _request(svc, Kind.MODEL_REMOVE, said, command), command["trigger_id"])
-        case "smoke":
-            await refuse_untestable(svc, _one(said))
-            await request(svc, _request(svc, Kind.MODEL_SMOKE, said, command), command["trigger_id"])
-            return None
-        case "bench":
-            await refuse_unmeasurable(svc, command["user_id"], _one(said))
-            await request(svc, _request(svc, Kind.MODEL_BENCH, said, command), command["trigger_id"])
-            return None
-        case _:
-            raise unknown("/model", command["text"])
-
-
 def _one(said: Words) -> str:
     if len(said.names) != 1:
-        raise Misunderstood(f"Say which endpoint: `/model {said.verb} NAME`; `/model list` has their names.")
+        raise Misunderstood(
+            md("Say which endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=said.verb)
+        )
     return said.names[0]
 
 
-def _request(svc: Services, kind: Kind, said: Words, command: dict[str, Any]) -> Request:
-    return Request(
-        kind=kind,
-        model=_one(said),
-        actor=command["user_id"],
-        channel=svc.config.slack.channel,
-        at=svc.clock(),
-        options=said.options,
-        reason=said.reason,
-    )
-
-
-async def _show(svc: Services, name: str) -> str:
-    commit = await svc.repository.head()
-    await known_endpoint(svc, commit, name)  # with the nearest name for one that is unknown
-    states = await endpoint_states(svc, commit)
-    tree = await svc.repository.tree(commit)
-    with plain_refusals():
-        findings = await asyncio.to_thread(contract.check, tree, svc.config.platform, name)
-    state = next(each for each in states if each.endpoint.name == name)
-    return details(state, commit, findings)
-
-
-async def _check(svc: Services, name: str | None) -> str:
-    commit = await svc.repository.head()
-    tree = await svc.repository.tree(commit)
-    with plain_refusals():
-        findings, guessed = await asyncio.to_thread(_checked, tree, svc.config.platform, name)
-    found = [(each, await svc.github.file_url(commit, each.path, each.line)) for each in findings]
-    return disagreements(found, name or "", commit, guessed)
-
-
-def _checked(
-    tree: Tree, layout: contract.Layout, name: str | None
-) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
-    """What the check finds, and the settings that it had to take from the files, since the given ones lead nowhere."""
-    fitting = fitted(tree, layout)
-    findings = contract.check(tree, fitting, name)
-    if not findings and not contract.read_endpoints(tree, fitting):
+def _checked(platform: Platform, name: str | None) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
+    """The findings of the check, and the settings that were inferred from the files because the configured ones do not
+    match.
+    """
+    layout, fitting = platform.layout, fitted(platform)
+    platform = platform.with_layout(fitting)
+    findings = contract.check(platform, name, advice=True)
+    if not findings and not contract.read_endpoints(platform):
         raise ManifestError(f"The main branch has no endpoint in {layout.serving_dir}/: set platform.serving_dir.")
     given = layout.model_dump()
     return findings, {key: value for key, value in fitting.model_dump().items() if value != given[key]}
-
-
-async def _change(svc: Services, said: Words, command: dict[str, Any]) -> str | None:
-    if len(said.names) < 2:
-        await open_form(svc, "add" if said.verb == "add" else "swap", "".join(said.names), command["trigger_id"])
-        return None
-    extra = {word.lower() for word in said.names[2:]}
-    if extra - {"up", "keep"} or (extra and "up" not in extra) or (said.hold and "up" not in extra):
-        raise Misunderstood(
-            f"Say which endpoint and which model: `/model {said.verb} NAME HF_ID [options] [up [keep] [for 2h]]`."
-        )
-    wanted = Request(
-        kind=Kind.MODEL_ADD if said.verb == "add" else Kind.MODEL_SWAP,
-        model=said.names[0],
-        hf_id=said.names[1],
-        actor=command["user_id"],
-        channel=svc.config.slack.channel,
-        at=svc.clock(),
-        options=said.options,
-        reason=said.reason,
-        up="up" in extra,
-        keep="keep" in extra,
-        hold=said.hold,
-    )
-    return await ask(svc, wanted, command["trigger_id"])

@@ -1,105 +1,180 @@
-"""The answers to a reminder: bring it down, keep it for a while, keep it until a moment. Every click gets an answer."""
+"""The answers to a reminder: bring down, keep for a while, keep until a time. Every click gets an answer."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.domain import Lease, Message
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.domain.values import Message
+from bot.durations import Clock
+from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
-from bot.operations.life import NotAllowed
-from bot.operations.questions import settle
-from bot.services import Services
-from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder, unmarked
-from bot.watch import keep
-from commands.answers import answered
-from commands.gpu import down
+from bot.gpu.holder_prompts import HolderPrompts
+from bot.marks import read_mark
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.policy import must_hear
+from bot.presentation import Presentation
+from bot.slack import Slack
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder
+from bot.views.health import RESTART
+from bot.views.modals import DOWN_FORM, Ending, down_form, typed
+from bot.watch import Keeping
+from bot.workflows.restart import RestartWorkflow
+from commands.gpu import BringingDown
+from commands.replies import answered, ephemeral_responder
 
 Body = dict[str, Any]
 
 
-def register(app: AsyncApp, svc: Services) -> None:
-    @app.action(BRING_DOWN)
-    async def bring_down(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+@dataclass(frozen=True)
+class ReminderButtons:
+    """The buttons of a reminder."""
+
+    operations: Operations
+    leases: Leases
+    slack: Slack
+    presentation: Presentation
+    cluster: Cluster
+    bringing_down: BringingDown
+    holder_prompts: HolderPrompts
+    keeping: Keeping
+    restart: RestartWorkflow
+    config: Config
+    clock: Clock
+
+    def register(self, app: AsyncApp) -> None:
+        @app.action(BRING_DOWN)
+        async def bring_down(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._end(action["value"], body), urgent=True)
+
+        @app.action(RESTART)
+        async def restarted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._restart(action["value"], body))
+
+        @app.action(END_USE)
+        async def end_use(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._down(action["value"], body))
+
+        @app.view(DOWN_FORM)
+        async def ended(ack: AsyncAck, body: Body, view: Body) -> None:
+            await ack()
+            ending, actor = Ending.model_validate_json(view["private_metadata"]), body["user"]["id"]
+            work = self._end_theirs(ending, actor, typed(view).get("reason", ""), view["id"])
+            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+
+        @app.action(KEEP)
+        async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._keep(action["value"], body))
+
+        @app.action(KEEP_UNTIL)
+        async def keep_until(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._ask_until(action["value"], body), urgent=True)
+
+        @app.view(KEEP_UNTIL)
+        async def kept_until(ack: AsyncAck, body: Body, view: Body) -> None:
+            await self._kept_until(ack, body["user"]["id"], view)
+
+    async def _end(self, op_id: str, body: Body) -> Mrkdwn | None:
+        """Bring down the session of an operation, and no later one of the same model; somebody else's after a confirmation."""
+        actor = body["user"]["id"]
+        try:
+            lease = await self.leases.of_operation(op_id)
+            theirs = lease is not None and must_hear(lease.holder, actor)
+        except Unavailable as error:
+            if error.system != "Redis":
+                raise
+            users = await self.cluster.gpu_users()  # stopping costs works with only the cluster
+            marks = [read_mark(user.mark, user.name) for user in users]
+            lease, theirs = next((mark for mark in marks if mark and mark.op == op_id), None), False
+        if lease is None:
+            raise NotAllowed(md("That session is over already; `/gpu status` says who has the GPU now."))
+        if theirs:
+            ending = Ending(models=(lease.model,), sessions={lease.model: lease.op})
+            await self.slack.open_form(body["trigger_id"], down_form(ending, (lease,), ""))
+            return None
+        said = await self._down(lease.model, body, op_id)
+        with suppress(Unavailable):  # without Redis it is unknown where else the question was posted
+            await self.holder_prompts.settle(op_id, _on_its_way(actor, lease.model))
+        return said
+
+    async def _end_theirs(self, ending: Ending, actor: str, reason: str, delivery: str) -> Mrkdwn | None:
+        """Bring down the confirmed sessions, unless one has ended since the form was opened."""
+        for model, op_id in ending.sessions.items():
+            lease = await self.leases.of_operation(op_id)
+            if lease is None:
+                raise NotAllowed(
+                    md(
+                        "That session of {model} is over already; `/gpu status` says who has the GPU now.",
+                        model=code(model),
+                    )
+                )
+        said = await self.bringing_down.down(ending.models, actor, delivery, reason)
+        for model, op_id in ending.sessions.items():
+            await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
+        return said
+
+    async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
+        actor = body["user"]["id"]
+        said = await self.bringing_down.down((model,), actor, body["trigger_id"])
+        if _is_settled_here(body) and not await self._is_card(op_id, _message(body)):
+            await self.presentation.edit(_message(body), settled_reminder(_on_its_way(actor, model)))
+        return said
+
+    async def _is_card(self, op_id: str, message: Message) -> bool:
+        """Whether it is the card of an operation, which follows the operation."""
+        with suppress(BotError, Unavailable):
+            return bool(op_id) and (await self.operations.load(op_id)).message == message
+        return False
+
+    async def _restart(self, op_id: str, body: Body) -> None:
+        said = await self.restart.ask_restart(op_id, body["user"]["id"])
+        if body["container"]["type"] == "message":  # Home updates automatically
+            await self.presentation.edit(_message(body), settled_reminder(said))
+
+    async def _keep(self, op_id: str, body: Body) -> None:
+        said = await self.keeping.keep(op_id, body["user"]["id"])
+        await self.presentation.edit(_message(body), settled_reminder(said))
+
+    async def _ask_until(self, op_id: str, body: Body) -> None:
+        lease = await self.leases.of_operation(op_id)
+        if lease is None:
+            raise NotAllowed("That session is over; there is nothing to keep.")
+        until = self.clock() + self.config.idle.keep
+        form = keep_form(lease, min(until, lease.ends or until), _message(body))
+        await self.slack.open_form(body["trigger_id"], form)
+
+    async def _kept_until(self, ack: AsyncAck, actor: str, view: Body) -> None:
+        """An impossible time is refused in the form; otherwise the reminder is answered publicly."""
+        chosen = view["state"]["values"]["until"]["value"]["selected_date_time"]
+        about = KeepUntil.model_validate_json(view["private_metadata"])
+        try:
+            said = await self.keeping.keep(about.op, actor, datetime.fromtimestamp(int(chosen), UTC))
+        except (BotError, Unavailable) as error:
+            await ack(response_action="errors", errors={"until": str(error)})
+            return
         await ack()
-        await answered(respond, _end(svc, action["value"], body))
-
-    @app.action(END_USE)
-    async def end_use(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _down(svc, action["value"], body))
-
-    @app.action(KEEP)
-    async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _keep(svc, action["value"], body))
-
-    @app.action(KEEP_UNTIL)
-    async def keep_until(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
-        await ack()
-        await answered(respond, _ask_until(svc, action["value"], body), urgent=True)
-
-    @app.view(KEEP_UNTIL)
-    async def kept_until(ack: AsyncAck, body: Body, view: Body) -> None:
-        await _kept_until(svc, ack, body["user"]["id"], view)
+        await self.presentation.edit(about.message, settled_reminder(said))
 
 
-async def _end(svc: Services, op_id: str, body: Body) -> str | None:
-    """Bring down the session of an operation, and no later one of the same model."""
-    try:
-        lease = await svc.leases.of_operation(op_id)
-    except Unavailable as error:
-        if error.system != "Redis":
-            raise
-        users = await svc.cluster.gpu_users()  # turning cost off works with the cluster alone
-        marks = [Lease.of_mark(user.mark, user.name) for user in users]
-        lease = next((mark for mark in marks if mark and mark.op == op_id), None)
-    if lease is None:
-        raise NotAllowed("That session is over already; `/gpu status` says who has the GPU now.")
-    said = await _down(svc, lease.model, body)
-    with suppress(Unavailable):  # without Redis nobody knows where else it was asked
-        await settle(svc, op_id, _on_its_way(body["user"]["id"], lease.model))
-    return said
+def _is_settled_here(body: Body) -> bool:
+    """Whether the click's message becomes its answer: Home and the answer to a command do not."""
+    container = body["container"]
+    return bool(container["type"] == "message" and not container.get("is_ephemeral"))
 
 
-def _on_its_way(actor: str, model: str) -> str:
-    return f"⬇️ <@{actor}> is bringing {code(model)} down."
-
-
-async def _down(svc: Services, model: str, body: Body) -> str | None:
-    actor = body["user"]["id"]
-    said = await down(svc, (model,), actor, body["trigger_id"])
-    if body["container"]["type"] == "message":  # Home shows it by itself
-        await svc.slack.update(_message(body), settled_reminder(_on_its_way(actor, model)))
-    return said
-
-
-async def _keep(svc: Services, op_id: str, body: Body) -> None:
-    said = await keep(svc, op_id, body["user"]["id"])
-    await svc.slack.update(_message(body), settled_reminder(said))
-
-
-async def _ask_until(svc: Services, op_id: str, body: Body) -> None:
-    lease = await svc.leases.of_operation(op_id)
-    if lease is None:
-        raise NotAllowed("That session is over; there is nothing to keep.")
-    until = svc.clock() + svc.config.idle.keep
-    form = keep_form(lease, min(until, lease.ends or until), _message(body))
-    await svc.slack.open_form(body["trigger_id"], form)
-
-
-async def _kept_until(svc: Services, ack: AsyncAck, actor: str, view: Body) -> None:
-    """A time that cannot be is refused in the form itself; else the reminder is answered for everybody to see."""
-    chosen = view["state"]["values"]["until"]["value"]["selected_date_time"]
-    about = KeepUntil.model_validate_json(view["private_metadata"])
-    try:
-        said = await keep(svc, about.op, actor, datetime.fromtimestamp(int(chosen), UTC))
-    except (BotError, Unavailable) as error:
-        await ack(response_action="errors", errors={"until": unmarked(str(error))})
-        return
-    await ack()
-    await svc.slack.update(about.message, settled_reminder(said))
+def _on_its_way(actor: str, model: str) -> Mrkdwn:
+    return md("⬇️ {actor} is bringing {model} down.", actor=person(actor), model=code(model))
 
 
 def _message(body: Body) -> Message:

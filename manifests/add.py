@@ -1,39 +1,66 @@
-"""A new endpoint, made from the closest existing one.
+"""Plan a new endpoint as a copy of the closest existing one.
 
-The template's files are copied, fields are edited (never text), and comments are made true. Around the copy come the
-Application, LiteLLM's entry, the catalog's row and, for an endpoint behind the cost gate, the two manual lists.
+The template's files are copied, fields are edited as YAML (never as text), and comments are corrected. The change also
+adds the Application, LiteLLM's entry, the catalog row and, for a cost-gated endpoint, entries in the two lists of
+manual applications.
 """
 
-import itertools
 import re
 
-from ruamel.yaml.nodes import MappingNode
-
-from manifests import catalog, groups
-from manifests.change import Change, Wanted
-from manifests.contract import ModelEndpoint, chats, read_endpoint, read_endpoints
-from manifests.edit import Comment, Document, Edit, scalar, scalars, value
-from manifests.pieces import Entry, Layout, Pieces, applications, model_list, objects, require
+from manifests import catalog, groups, staging
+from manifests.change import Change, Wanted, of_kind
+from manifests.contract import ModelEndpoint, chats, does, read_endpoint, read_endpoints
+from manifests.deployers.argocd import source_paths
+from manifests.edit import Document, find, scalar, scalars, value
+from manifests.gateway_entry import with_entry
+from manifests.gguf import choose
+from manifests.layout import Layout
+from manifests.model_arguments import ModelArguments, model_arguments
+from manifests.model_names import naming
+from manifests.objects import mappings
+from manifests.one_file import at_rest, file_of_copy, is_one_file, listed_beside
+from manifests.ownership import foreign, is_deployed_apart
+from manifests.pieces import Pieces, objects
+from manifests.platform import Platform
+from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
     DNS_LABEL,
     Target,
     derived_quantization,
     derived_served_name,
     refuse_bad_input,
-    reprice,
     retarget,
     words,
 )
-from manifests.review import contract_rows, kept_contract, refuse_misfit, refuse_storage, refuse_unknown, unchecked
-from manifests.sizing import Machine, ModelFacts, Sizing, estimated_weights, size, storage_for
-from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
+from manifests.review import (
+    contract_rows,
+    kept_contract,
+    refuse_misfit,
+    refuse_storage,
+    refuse_unknown,
+    refuse_unservable,
+    unchecked,
+)
+from manifests.sizing import (
+    POOLING_KINDS,
+    Machine,
+    ModelFacts,
+    Sizing,
+    estimated_weights,
+    quantity_bytes,
+    size,
+    storage_for,
+)
+from manifests.sizing.flags import on_cpu
+from manifests.sizing.licence import terms
+from manifests.tree import ChangeSet, ManifestError, Tree, within
 from manifests.wording import Rewording
 
 
 class AddRequest(Wanted, frozen=True):
-    """A new endpoint. What is None is derived from the model, the template and the machine.
+    """Options of a new endpoint. Fields that are None are derived from the model, the template and the machine.
 
-    `portal` offers the alias to people who make their own keys, which is a decision and so never derived.
+    `portal` also offers the alias in the key portal; this is never derived.
     """
 
     like: str | None = None
@@ -41,53 +68,88 @@ class AddRequest(Wanted, frozen=True):
     portal: bool = False
 
 
-def plan_add(tree: Tree, layout: Layout, request: AddRequest, machine: Machine) -> Change:
-    """The pull request that adds an endpoint; ManifestError says why there can be none."""
+_DOES = {
+    "chat": "generates text",
+    "completion": "generates text",
+    "embeddings": "makes embeddings",
+    "reranker": "ranks texts",
+}
+
+
+def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Change:
+    """The pull request that adds an endpoint; raises ManifestError if it is not possible."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
     refuse_storage(request.storage)
-    refuse_taken(tree, layout, request.name)
-    template = _template(tree, layout, request)
-    pieces = require(tree, layout, template.name)
+    refuse_resources(request.memory, request.cpu)
+    refuse_taken(platform, request.name)
+    request = request.model_copy(update={"facts": of_kind(request.facts, request.kind)})
+    template = _template(platform, request)
+    pieces = platform.require(template.name)
+    _explain_by_hand(platform.layout, pieces, request)
+    _refuse_uncopyable(platform, pieces, request)
+    file = ""
+    if pieces.runtime.gguf:
+        wanted = request.quantization or template.quantization
+        chosen = choose(request.facts, wanted, machine, exact=bool(request.quantization))
+        request, file = request.model_copy(update={"facts": chosen.facts, "quantization": None}), chosen.file
+    told_of_script = staging.warnings(pieces, request.facts)
+    facts = request.facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, request.facts)})
+    request = request.model_copy(update={"facts": facts})
     sizing = _sizing(request, template, machine)
-    target = _target(request, template, sizing)
-    files = _copies(tree, layout, pieces, template, request, target, sizing)
-    after = Overlay(tree, ChangeSet(files=dict(files)))
-    endpoint = read_endpoint(after, layout, request.name)
-    files |= _lists(tree, layout, template, endpoint, request, target)
-    flag, told = groups.switched_on(tree, layout, endpoint.group)
+    own = model_arguments(pieces, template, request.facts, request.args)
+    target = _target(request, pieces, template, sizing, own, file)
+    try:
+        files = _copies(platform, pieces, template, request, target, sizing)
+    except Uncopyable as error:
+        raise ManifestError(f"{error} {_by_hand(pieces, request)}") from error
+    after = platform.with_changes(files)
+    endpoint = read_endpoint(after, request.name)
+    files |= _lists(platform, template, endpoint, request, target)
+    flag, told = groups.switched_on(platform, endpoint.group)
     files |= flag
-    doubts = kept_contract(tree, Overlay(tree, ChangeSet(files=dict(files))), layout, template.name, request.name)
+    doubts = kept_contract(platform, platform.with_changes(files), template.name, request.name)
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
         intent=f"Adds the endpoint {request.name}, which serves {endpoint.hf_id} and is made like {template.name}.",
         summary=contract_rows(endpoint),
         sizing=sizing,
-        warnings=(*sizing.warnings, *told, *_warnings(request, template, endpoint), *doubts),
+        warnings=(
+            *sizing.warnings,
+            *terms(request.facts),
+            *own.warnings,
+            *told_of_script,
+            *told,
+            *_warnings(request, template, endpoint),
+            *doubts,
+        ),
         endpoint=endpoint,
+        template=template.name,
     )
 
 
-def refuse_taken(tree: Tree, layout: Layout, name: str) -> None:
-    """Refuse a name that is no DNS label, or that a directory, an alias or an Application has already."""
+def refuse_taken(platform: Platform, name: str) -> None:
+    """Refuse a name that is not a DNS label, or that a directory, an alias or an Application already uses."""
+    layout = platform.layout
     if not DNS_LABEL.fullmatch(name):
         raise ManifestError(
             f"{name!r} cannot name an endpoint: use small letters, digits and dashes, begin with a letter, "
             "63 characters at most (a DNS label)."
         )
-    if tree.files(layout.home(name)):
-        raise ManifestError(f"The name {name} is taken: {layout.home(name)} exists. Choose another, or swap its model.")
-    for entry in model_list(tree, layout):
+    if platform.files(layout.home(name)) or name in platform.names():
+        there = layout.home(name) if platform.files(layout.home(name)) else f"an endpoint {name}"
+        raise ManifestError(f"The name {name} is taken: {there} exists. Choose another, or swap its model.")
+    for entry in platform.entries():
         if entry.alias == name:
             where = f"{entry.document.path}:{entry.first + 1}"
             raise ManifestError(f"The alias {name} is taken in LiteLLM ({where}). Choose another name.")
-    for app in applications(tree, layout):
+    for app in platform.applications():
         if value(app.node, "metadata", "name") == name:
             raise ManifestError(f"The name {name} is taken by the Application in {app.document.path}. Choose another.")
 
 
-def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
-    endpoints = read_endpoints(tree, layout)
+def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
+    endpoints = read_endpoints(platform)
     if request.like is not None:
         named = next((each for each in endpoints if each.name == request.like), None)
         if named is None:
@@ -95,70 +157,143 @@ def _template(tree: Tree, layout: Layout, request: AddRequest) -> ModelEndpoint:
             raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {known}.")
         _refuse_other_kind(named, request.facts)
         return named
-    if request.facts.chat is None and request.facts.pipeline_tag is None:
+    if request.facts.kind is None:
         known = ", ".join(each.name for each in endpoints) or "none"
         raise ManifestError(
-            f"Nobody could look up whether {request.facts.hf_id} chats, completes or embeds: "
-            f"say which endpoint it resembles with like=, one of {known}."
+            f"Hugging Face could not be asked whether {request.facts.hf_id} chats, completes, embeds or ranks: "
+            f"give kind=chat (or completion, embeddings, reranker), or like= with the endpoint that it resembles, "
+            f"one of {known}."
         )
+    if request.facts.unservable:
+        refuse_unservable(request.facts)
     kind = _kind(request.facts)
-    alike = [each for each in endpoints if each.kind == kind and each.application_file and each.alias]
+    usable = [each for each in endpoints if each.application_file and each.alias] or list(endpoints)
+    alike = [each for each in usable if each.kind == kind]
+    if not alike and request.facts.pools and kind.startswith("gpu-"):
+        alike = [each for each in usable if each.kind == "gpu-chat"]
     if not alike:
         raise ManifestError(
             f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
         )
-    return next((each for each in alike if each.name == layout.template), alike[0])
+    return next((each for each in alike if each.name == platform.layout.template), alike[0])
+
+
+def _explain_by_hand(layout: Layout, pieces: Pieces, request: AddRequest) -> None:
+    """Raise ManifestError with the file to add, and its content, for an endpoint that is not a directory of manifests."""
+    if (pieces.home == layout.home(pieces.name) and pieces.is_plain) or is_one_file(pieces):
+        return
+    raise ManifestError(
+        f"Stoker does not copy an endpoint of this form ({pieces.form} in {pieces.home}). {_by_hand(pieces, request)}"
+    )
+
+
+def _by_hand(pieces: Pieces, request: AddRequest) -> str:
+    """Which file to add by hand, and what to write into it."""
+    folder, _, base = pieces.home.rpartition("/")
+    place = f"{folder}/{base.replace(pieces.name, request.name) if pieces.name in base else request.name}".lstrip("/")
+    if pieces.fields is not None:
+        steps = [
+            f"add a file of values like {pieces.home} with the model {request.facts.hf_id}",
+            f"deploy it like {pieces.deployed_by or pieces.name}",
+            f"add {request.name} to platform.endpoints in .stoker.yaml",
+        ]
+    elif pieces.home.endswith((".yaml", ".yml")) and not pieces.files[1:] and pieces.name not in base:
+        kind = pieces.deployment.node
+        steps = [
+            f"copy what {pieces.home}:{kind.start_mark.line + 1} says of {pieces.name}",
+            f"name it {request.name}, with the model {request.facts.hf_id} and its own volume and Service",
+        ]
+    else:
+        steps = [
+            f"copy {pieces.home} to {place}",
+            f"write {request.name} for {pieces.name} in it, and {request.facts.hf_id} for {pieces.model.value}",
+            "list the new file in the kustomization, if there is one",
+        ]
+    if pieces.entries:
+        steps.append(f"add an entry to model_list in {pieces.entries[0].document.path}, like {pieces.entries[0].alias}")
+    return f"To add {request.name} by hand: {'; '.join(steps)}."
+
+
+class Uncopyable(ManifestError):
+    """An endpoint with a part that a copy would share with it."""
+
+    remedy = "Name another endpoint to copy from with `like=`, or add the files that the message names by hand."
+
+
+def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) -> None:
+    """Refuse a template whose copy, or whose later removal, would be incomplete."""
+    why = ""
+    if pieces.rendering.opaque:
+        first = pieces.rendering.opaque[0]
+        why = f"kustomize changes it in a way that is not computed here ({first.path}:{first.line}: {first.key})"
+    elif is_deployed_apart(platform, pieces):
+        why = "its Application deploys another directory, which leads to it"
+    if why:
+        raise ManifestError(
+            f"{pieces.name} cannot be copied: {why}. Name another template with like=. {_by_hand(pieces, request)}"
+        )
 
 
 def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
-    """A model that makes vectors and one that writes are never alike, where it is known what the model does."""
-    if facts.chat is None and facts.pipeline_tag is None:
+    """Refuse a template of the other family: embedding models and generating models are not interchangeable."""
+    if facts.kind is None or facts.unservable:
         return
-    embeds, vectors = _kind(facts) == "cpu-embeddings", template.kind == "cpu-embeddings"
-    if embeds != vectors:
-        does = ("makes embeddings", "generates text")
+    if facts.pools and template.gpus and not on_cpu(facts):
+        return  # the same engine with another runner
+    if facts.pools != (does(template) in POOLING_KINDS):
         raise ManifestError(
-            f"{facts.hf_id} {does[not embeds]}, and {template.name} {does[not vectors]}: name another template with like=."
+            f"{facts.hf_id} {_DOES[facts.kind]}, and {template.name} {_DOES[does(template)]}: "
+            "name another template with like=."
         )
 
 
 def _kind(facts: ModelFacts) -> str:
-    if facts.pipeline_tag in ("feature-extraction", "sentence-similarity"):
-        return "cpu-embeddings"
-    return "gpu-chat" if facts.chat else "gpu-completion"
+    return f"{'cpu' if on_cpu(facts) else 'gpu'}-{facts.kind}"
 
 
 def _sizing(request: AddRequest, template: ModelEndpoint, machine: Machine) -> Sizing:
-    weights = request.facts.weight_bytes
+    staged = request.facts.staged
     refuse_unknown(request.facts, gpu=template.gpus > 0)
     sizing = size(
         request.facts,
         machine,
         context=request.context,
+        longest_wanted=template.context,
         gpu_utilization=request.gpu_utilization or template.gpu_utilization or 0.9,
         memory_limit_bytes=template.memory_limit_bytes,
-        # Room for a successor: a swap keeps the old weights.
-        storage=request.storage or storage_for(weights, weights),
+        memory_bytes=quantity_bytes(request.memory) if request.memory else None,
+        # Reserve space for a successor: a swap keeps the old weights.
+        storage=request.storage or storage_for(staged, staged),
+        engine=template.engine_version,
         gpu=template.gpus > 0,
     )
     refuse_misfit(request.facts, sizing)
     return sizing
 
 
-def _target(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> Target:
+def _target(
+    request: AddRequest, pieces: Pieces, template: ModelEndpoint, sizing: Sizing, own: ModelArguments, file: str
+) -> Target:
+    called = naming(pieces, request.facts, file)
     return Target(
         hf_id=request.facts.hf_id,
+        model=called.model,
+        renames=called.renames,
         served_name=request.served_name or derived_served_name(request.facts),
         quantization=derived_quantization(request.facts, request.quantization),
-        context=sizing.context if template.gpus and sizing.context else template.context,
+        context=sizing.context or None if request.facts.pools else _context(template, sizing),
         gpu_utilization=request.gpu_utilization,
-        args=request.args,
+        args=own.args,
+        removed=(*own.removed, *(("--max-model-len",) if request.facts.pools and not sizing.context else ())),
     )
 
 
+def _context(template: ModelEndpoint, sizing: Sizing) -> int | None:
+    return sizing.context if template.gpus and sizing.context else template.context
+
+
 def _copies(
-    tree: Tree,
-    layout: Layout,
+    platform: Platform,
     pieces: Pieces,
     template: ModelEndpoint,
     request: AddRequest,
@@ -166,32 +301,48 @@ def _copies(
     sizing: Sizing,
 ) -> dict[str, str]:
     """The new endpoint's own files, and LiteLLM's values with its entry."""
+    layout = platform.layout
     rewording = _rewording(template, request, target)
-    renames = _own_names(tree, pieces, template, request.name)
+    renames = _own_names(platform, pieces, template, request.name)
     made: dict[str, str] = {}
+    edited = {
+        path: staging.with_patterns(each, request.facts)
+        for path, each in retarget(pieces, target, resource_edits(pieces, template, request, sizing)).items()
+    }
     for path in pieces.files:
-        text = tree.read(path)
+        text = platform.read(path)
         if text is None:
             continue
-        new_path = layout.home(request.name) + path[len(layout.home(template.name)) :]
-        if path == pieces.deployment.document.path:
-            document = retarget(pieces, target)
+        new_path = file_of_copy(pieces, request.name) or layout.home(request.name) + path[len(pieces.home) :]
+        if path in edited:
+            document = edited[path]
         elif path.endswith((".yaml", ".yml")):
             document = Document(path, text)
         else:
             made[new_path] = rewording.text(text)
             continue
-        document = _renamed(document, layout, template, request, sizing, renames)
+        document = at_rest(_renamed(document, layout, template, request, sizing, renames), pieces)
         made[new_path] = rewording.document(document).text
-    if pieces.application is not None:
+    if listing := listed_beside(platform, pieces, request.name):
+        made |= listing
+    if pieces.application is not None and template.name in template.application:
         document = _renamed(pieces.application.document, layout, template, request, sizing, renames)
         path = _application_path(layout, template, request)
-        if tree.read(path) is not None:
+        if platform.read(path) is not None:
             raise ManifestError(f"The name {request.name} is taken: {path} exists. Choose another.")
         made[path] = rewording.document(document).text
     if pieces.entry is not None:
-        made[layout.litellm_values] = _with_entry(tree, layout, pieces.entry, renames, request, target, rewording)
+        host = renames.get(_service_name(pieces), request.name)
+        if pieces.service is None:  # KServe derives it from the name
+            host = pieces.host.replace(template.name, request.name)
+        hosts = {pieces.host: pieces.rendering.name(host)}
+        entry = pieces.entry
+        made[entry.document.path] = with_entry(entry, hosts, request, target, rewording)
     return made
+
+
+def _service_name(pieces: Pieces) -> str:
+    return value(pieces.service.node, "metadata", "name") if pieces.service else ""
 
 
 def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> Rewording:
@@ -207,9 +358,9 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
 
 
 def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -> dict[str, str]:
-    """The names of the template's objects, and what they become in the copy.
+    """The names of the template's objects, mapped to their names in the copy.
 
-    ManifestError for an object that is not the model's own: two Applications would fight over it.
+    Raises Uncopyable for an object that does not belong to the model: two Applications would both manage it.
     """
     found = {template.name: name}
     for path in pieces.files:
@@ -218,22 +369,40 @@ def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -
             if kind == "Kustomization" or not old or old in (template.name, template.pvc_name):
                 continue
             if template.name not in old:
-                raise ManifestError(
+                raise Uncopyable(
                     f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
                     "Name another template with like=."
                 )
             found[old] = old.replace(template.name, name)
+    if others := foreign(tree, pieces):
+        raise Uncopyable(
+            f"{template.name} cannot be copied: its directory holds more than an endpoint ({', '.join(others[:8])}). "
+            "Name another template with like=."
+        )
     if template.application_file and len(objects(tree, template.application_file)) > 1:
-        raise ManifestError(
+        raise Uncopyable(
             f"{template.name} cannot be copied: {template.application_file} holds more than its Application. "
             "Name another template with like=."
         )
+    if is_one_file(pieces) or _is_picked_up(pieces):
+        return found
     if template.name not in template.application:
         why = (
             f"its Application is named {template.application}" if template.application else "no Application deploys it"
         )
-        raise ManifestError(f"{template.name} cannot be copied: {why}. Name another template with like=.")
+        raise Uncopyable(f"{template.name} cannot be copied: {why}. Name another template with like=.")
+    found[pieces.workload] = pieces.rendering.name(found.get(_deployment_name(pieces), name))
     return found | {template.application: template.application.replace(template.name, name)}
+
+
+def _is_picked_up(pieces: Pieces) -> bool:
+    """Whether an Application deploys everything below a directory, so that a new one in it needs no other file."""
+    paths = source_paths(pieces.application) if pieces.application else ()
+    return any(path != pieces.home and within(pieces.home, path) for path in paths)
+
+
+def _deployment_name(pieces: Pieces) -> str:
+    return value(pieces.deployment.node, "metadata", "name")
 
 
 def _renamed(
@@ -244,7 +413,7 @@ def _renamed(
     sizing: Sizing,
     renames: dict[str, str],
 ) -> Document:
-    """Every field that holds the template's name, its claim, its path or its size, with the new one's."""
+    """Replace every field that contains the template's name, claim, path or size."""
     exact = {
         **renames,
         **{
@@ -255,24 +424,44 @@ def _renamed(
     }
     if template.pvc_name:
         exact[template.pvc_name] = claim_name(template, request.name)
-    edits = [document.set_value(node, exact[node.value]) for node in scalars(document.roots) if node.value in exact]
+    words = {
+        id(node)
+        for root in document.roots
+        for each in mappings(root)
+        for key in ("command", "args", "image")
+        if (below := find(each, key)) is not None
+        for node in scalars([below])
+    }
+    host = re.compile(rf"{re.escape(template.name)}((?:\.[\w-]+)+)")
+    edits = []
+    for node in scalars(document.roots):
+        if id(node) in words:
+            continue  # the program may have the endpoint's name
+        if node.value in exact:
+            edits.append(document.set_value(node, exact[node.value]))
+        elif match := host.fullmatch(str(node.value)):
+            edits.append(document.set_value(node, f"{request.name}{match[1]}"))
     storages = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
     edits += [document.set_value(node, sizing.storage) for node in storages if node and node.value != sizing.storage]
     return document.apply(edits)
 
 
 def claim_name(template: ModelEndpoint, name: str) -> str:
-    """The claim of a new endpoint, named as the template names its own."""
+    """The claim of a new endpoint, following the naming of the template's claim."""
     if template.name in template.pvc_name:
         return template.pvc_name.replace(template.name, name)
     return f"{name}-model-cache"
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
-    """Beside the template's, or in the group that is asked for; named as the template's is."""
+    """Beside the template's Application, or in the requested group; named like the template's."""
     catalog_dir, group = layout.path(layout.catalog_dir), request.group or template.group
     if request.group is not None and not DNS_LABEL.fullmatch(request.group):
-        raise ManifestError(f"{request.group!r} is no group: name a directory below {catalog_dir}.")
+        raise ManifestError(f"{request.group!r} is not a group: name a directory below {catalog_dir}.")
+    if not template.application_file.startswith(f"{catalog_dir}/"):  # the repository has no catalog
+        folder, _, base = template.application_file.rpartition("/")
+        named = base.replace(template.name, request.name) if template.name in base else f"{request.name}.yaml"
+        return f"{folder}/{named}".lstrip("/")
     below = f"{catalog_dir}/{template.group}" if template.group else catalog_dir
     inside = template.application_file.removeprefix(f"{below}/")
     named = inside.replace(template.name, request.name)
@@ -281,95 +470,18 @@ def _application_path(layout: Layout, template: ModelEndpoint, request: AddReque
     return "/".join(filter(None, (catalog_dir, group, named)))
 
 
-def _with_entry(
-    tree: Tree,
-    layout: Layout,
-    entry: Entry,
-    renames: dict[str, str],
-    request: AddRequest,
-    target: Target,
-    rewording: Rewording,
-) -> str:
-    """LiteLLM's values with the new entry after the last one of the template's group."""
-    document = reprice(entry, model=target.served_name, price_in=request.price_in, price_out=request.price_out)
-    copied = next(each for each in _entries(document) if each.alias == entry.alias)
-    document = _renamed_entry(document, copied.node, renames, request.name)
-    copied = next(each for each in _entries(document) if each.alias == request.name)
-    text = _own_comments(document, copied, rewording)
-    after = _last_of_group(model_list(tree, layout), entry)
-    original = entry.document
-    return original.apply([original.insert_lines(after.last + 1, text)]).text
-
-
-def _entries(document: Document) -> tuple[Entry, ...]:
-    return model_list(Files({document.path: document.text}), Layout(litellm_values=document.path))
-
-
-def _renamed_entry(document: Document, node: MappingNode, renames: dict[str, str], name: str) -> Document:
-    edits = []
-    alias, base = scalar(node, "model_name"), scalar(node, "litellm_params", "api_base")
-    if alias is not None:
-        edits.append(document.set_value(alias, name))
-    if base is not None:
-        # The host's first label is the Service, which need not have the endpoint's name.
-        host = re.sub(r"(?<=://)[\w-]+", lambda service: renames.get(service[0], service[0]), base.value)
-        edits.append(document.set_value(base, host))
-    return document.apply(edits)
-
-
-def _own_comments(document: Document, entry: Entry, rewording: Rewording) -> str:
-    """The entry's text with the comments that are about the model; what explains the fields is said once, above."""
-
-    def about_the_model(comment: Comment) -> bool:
-        key = document.lines[comment.line][: comment.column].strip(" -")
-        return not comment.alone and key.startswith(("model_name:", "litellm_params:"))
-
-    def inside(comment: Comment) -> bool:
-        return entry.first <= comment.line <= entry.last
-
-    edits = []
-    for comment in document.comments():
-        if not inside(comment) or about_the_model(comment):
-            continue
-        start = document.offset(comment.line)
-        if comment.alone:
-            edits.append(document.delete_lines(comment.line, comment.line))
-        else:
-            kept = document.lines[comment.line][: comment.column].rstrip()
-            edits.append(Edit(start, start + comment.column + len(comment.text), kept))
-    bare = document.apply(edits)
-    entry = next(each for each in _entries(bare) if each.alias == entry.alias)
-    worded = rewording.document(bare, concerns=lambda comment: entry.first <= comment.line <= entry.last)
-    text = next(each for each in _entries(worded) if each.alias == entry.alias).text
-    return text if text.endswith("\n") else text + "\n"
-
-
-def _last_of_group(entries: tuple[Entry, ...], entry: Entry) -> Entry:
-    """The last entry below the same comment that is reached in the same way (the same port of a Service)."""
-    found = entry
-    port = re.search(r":\d+/", entry.api_base)
-    for previous, each in itertools.pairwise(entries):
-        if each.first <= entry.first:
-            continue
-        if each.first != previous.last + 1:
-            break
-        if (other := re.search(r":\d+/", each.api_base)) and port and other[0] == port[0]:
-            found = each
-    return found
-
-
 def _lists(
-    tree: Tree, layout: Layout, template: ModelEndpoint, endpoint: ModelEndpoint, request: AddRequest, target: Target
+    platform: Platform, template: ModelEndpoint, endpoint: ModelEndpoint, request: AddRequest, target: Target
 ) -> dict[str, str]:
-    reads = (request.facts.max_context or None) if not endpoint.gpus else endpoint.context
+    reads = (endpoint.context if endpoint.gpus else None) or request.facts.max_context or None
     new = catalog.CatalogRow(endpoint.hf_id, reads, endpoint.price_in, endpoint.price_out)
     old = catalog.CatalogRow(template.hf_id, template.context, template.price_in, template.price_out)
     rewording = _rewording(template, request, target)
-    files = catalog.add_row(tree, layout, template.alias, endpoint.alias, new, old, rewording.text)
+    files = catalog.add_row(platform, template.alias, endpoint.alias, new, old, rewording.text)
     if endpoint.manual_sync:
-        files |= catalog.add_manual(tree, layout, template.name, endpoint.name, rewording.text)
+        files |= catalog.add_manual(platform, template.name, endpoint.name, rewording.text)
     if request.portal:
-        files |= catalog.add_to_portal(tree, layout, template.alias, endpoint.alias)
+        files |= catalog.add_to_portal(platform, template.alias, endpoint.alias)
     return files
 
 
@@ -379,6 +491,8 @@ def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpo
         found.append(
             f"The price is that of {template.name}: nobody has set one for this model (price-in=, price-out=)."
         )
+    if request.facts.pools and does(template) not in POOLING_KINDS:
+        found.append(f"{template.name} generates text: read the comments that were copied from it.")
     if not request.facts.revision:
         found.append(unchecked(request.facts))
     return tuple(found)

@@ -1,29 +1,29 @@
-"""The rows and words outside the manifests: the model catalog, the list of manual applications, the bring-up table.
+"""Edit documentation and lists outside the manifests: model catalog, list of manual applications, bring-up table.
 
-A platform need not have any of them: a file or a table that is missing is left missing.
+All of them are optional: missing files and tables are not created.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 
 from manifests.edit import Document, Edit, entries, items
-from manifests.markdown import Row, blocks, edit_table, split_lines
-from manifests.pieces import Layout, model_list
+from manifests.markdown import Row, blocks, edit_table, listed, split_lines
+from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree
 from manifests.wording import stem
 
 Reword = Callable[[str], str]
-"""Makes sentences true of the new model; "" where nothing of them is."""
+"""Rewrites text for the new model; returns "" if nothing remains correct."""
 
 _UNTESTED = re.compile(r"^\W*(pending|not (yet )?(run|evaluated|tested)|untested|tbd|todo|none)\b", re.IGNORECASE)
 
 
 class CatalogRow(NamedTuple):
-    """What the model catalog says of an endpoint."""
+    """The catalog's cells for an endpoint."""
 
     model: str
     context: int | None
@@ -32,74 +32,160 @@ class CatalogRow(NamedTuple):
 
 
 def add_row(
-    tree: Tree, layout: Layout, like: str, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
+    platform: Platform, like: str, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
 ) -> dict[str, str]:
     """The model catalog with a row for `alias` below that of the template."""
     return edit_table(
-        tree,
-        layout.model_catalog,
+        platform,
+        platform.layout.model_catalog,
         like,
         lambda row, rows: _after(row, _catalog_row(row, rows, new, old, reword, alias)),
     )
 
 
-def change_row(
-    tree: Tree, layout: Layout, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword
-) -> dict[str, str]:
-    """The model catalog with the row of `alias` changed, its evaluation to be done again, and its notes made true."""
+def change_row(platform: Platform, alias: str, new: CatalogRow, old: CatalogRow, reword: Reword) -> dict[str, str]:
+    """The model catalog after a swap of `alias`: new row, evaluation reset, notes corrected."""
     return edit_table(
-        tree, layout.model_catalog, alias, lambda row, rows: {row.line: _catalog_row(row, rows, new, old, reword)}
+        platform,
+        platform.layout.model_catalog,
+        alias,
+        lambda row, rows: {row.line: _catalog_row(row, rows, new, old, reword)},
     )
 
 
-def remove_row(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
+def remove_row(platform: Platform, alias: str) -> dict[str, str]:
     """The model catalog without the row of `alias`."""
-    return edit_table(tree, layout.model_catalog, alias, lambda row, _: {row.line: None})
+    return edit_table(platform, platform.layout.model_catalog, alias, lambda row, _: {row.line: None})
 
 
-def reword_notes(tree: Tree, layout: Layout, alias: str, reword: Reword) -> dict[str, str]:
-    """The model catalog with the notes below its tables that are about `alias` made true."""
-    return _edit_notes(tree, layout, alias, reword)
+def reword_notes(platform: Platform, alias: str, reword: Reword) -> dict[str, str]:
+    """The model catalog with corrected notes about `alias` below its tables."""
+    return _edit_notes(platform, alias, reword)
 
 
-def remove_notes(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
+def reword_pages(
+    tree: Tree, paths: Collection[str], names: Collection[str], renames: Mapping[str, str], reword: Reword
+) -> dict[str, str]:
+    """Pages beside the catalog, with corrected items, rows and paragraphs that name the old model.
+
+    In code blocks only names are replaced. Text that would become empty is not changed: a person has to rewrite it.
+    """
+    whole = re.compile(
+        "|".join(rf"(?<![\w./-]){re.escape(each)}(?![\w-])" for each in sorted(names, key=len, reverse=True))
+    )
+    found = {}
+    for path in paths:
+        text = tree.read(path) or ""
+        kept, fenced = list[str](), False
+        for block in blocks(split_lines(text)):
+            joined = "".join(block)
+            fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block)
+            if whole.search(joined):
+                if fenced or fences:
+                    joined = whole.sub(lambda match: renames.get(match[0], match[0]), joined)
+                elif joined.startswith("|"):
+                    joined = _reworded_row(joined, renames, reword)
+                elif (only := re.sub(r"^\s*([-*+>]|\d+\.|#+)\s+", "", joined).strip(" `*_\r\n")) in renames:
+                    joined = joined.replace(only, renames[only])
+                else:
+                    joined = _reworded(joined, reword) or joined
+            fenced ^= fences % 2 == 1
+            kept.append(joined)
+        if (new := "".join(kept)) != text:
+            found[path] = new
+    return found
+
+
+def _reworded_row(line: str, renames: Mapping[str, str], reword: Reword) -> str:
+    """A table row with corrected cells; a bare size in a cell is the size of the weights."""
+    bare = line.rstrip("\r\n")
+    cells = re.split(r"(?<!\\)\|", bare)
+    for index, cell in enumerate(cells):
+        text = cell.strip()
+        alone = re.fullmatch(r"\d+(\.\d+)?\s?[GM]i?B", text)
+        bare_name = text.strip("`*_")
+        if bare_name in renames:
+            new = text.replace(bare_name, renames[bare_name])
+        else:
+            new = reword(f"~{text}").removeprefix("~") if alone else reword(text)
+        if new and new != text:
+            cells[index] = cell.replace(text, new, 1)
+    return "|".join(cells) + line[len(bare) :]
+
+
+def remove_notes(platform: Platform, alias: str) -> dict[str, str]:
     """The model catalog without the notes that are about `alias`."""
-    return _edit_notes(tree, layout, alias, None)
+    return _edit_notes(platform, alias, None)
 
 
-def add_manual(tree: Tree, layout: Layout, like: str, name: str, reword: Callable[[str], str]) -> dict[str, str]:
-    """The word list and the bring-up table with `name` after `like`, the application that it resembles."""
+def add_manual(platform: Platform, like: str, name: str, reword: Callable[[str], str]) -> dict[str, str]:
+    """The word list and the bring-up table with `name` added after the similar application `like`."""
 
     def resembling(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells)}
-        cells[0] = row.cells[0].strip().replace(like, name)
+        at = row.listing(like)
+        if at is not None and len(listed(row.cells[at])) > 1:  # a row that lists several applications
+            return {row.line: row.filled({at: _with_name(row.cells[at].strip(), like, name)})}
+        at = at or 0
+        cells = {index: reword(cell.strip()) or cell.strip() for index, cell in enumerate(row.cells) if index != at}
+        cells[at] = row.cells[at].strip().replace(like, name)
         return _after(row, row.filled(cells))
 
-    return _edit_words(tree, layout, lambda words: _insert_word(words, like, name)) | edit_table(
-        tree, layout.bring_up_guide, like, resembling
+    return _edit_words(platform, lambda words: _insert_word(words, like, name)) | edit_table(
+        platform, platform.layout.bring_up_guide, like, resembling
     )
 
 
-def reword_manual(tree: Tree, layout: Layout, name: str, reword: Callable[[str], str]) -> dict[str, str]:
-    """The bring-up table after a swap: the row of `name` made true."""
+def reword_manual(platform: Platform, name: str, reword: Callable[[str], str]) -> dict[str, str]:
+    """The bring-up table after a swap, with the row of `name` corrected."""
 
     def reworded(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
-        cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index}
+        at = row.listing(name)
+        if at is not None and len(listed(row.cells[at])) > 1:
+            return {}  # the row describes all of its applications
+        cells = {index: reword(cell.strip()) for index, cell in enumerate(row.cells) if index != (at or 0)}
         return {row.line: row.filled(cells)}
 
-    return edit_table(tree, layout.bring_up_guide, name, reworded)
+    return edit_table(platform, platform.layout.bring_up_guide, name, reworded)
 
 
-def remove_manual(tree: Tree, layout: Layout, name: str) -> dict[str, str]:
+def remove_manual(platform: Platform, name: str) -> dict[str, str]:
     """The word list and the bring-up table without `name`."""
-    return _edit_words(tree, layout, lambda words: _delete_word(words, name)) | edit_table(
-        tree, layout.bring_up_guide, name, lambda row, _: {row.line: None}
+
+    def left(row: Row, _: tuple[Row, ...]) -> dict[int, str | None]:
+        at = row.listing(name)
+        if at is not None and len(listed(row.cells[at])) > 1:
+            return {row.line: row.filled({at: _without_name(row.cells[at].strip(), name)})}
+        return {row.line: None}
+
+    return _edit_words(platform, lambda words: _delete_word(words, name)) | edit_table(
+        platform, platform.layout.bring_up_guide, name, left
     )
 
 
-def add_to_portal(tree: Tree, layout: Layout, like: str, alias: str) -> dict[str, str]:
-    """The key portal's list of models with `alias` after `like` (or last); ManifestError when there is no such list."""
-    document, offered = _portal(tree, layout, like)
+_SEPARATOR = r"\s*(?:,|/|;|\+|<br ?/?>|\band\b)\s*"
+
+
+def _with_name(cell: str, like: str, name: str) -> str:
+    """A cell of names with one more after `like`, with the same markup and separator."""
+    word = re.search(rf"[`*_]*(?<![\w.-]){re.escape(like)}(?![\w.-])[`*_]*", cell)
+    if word is None:
+        return cell
+    separators = re.findall(_SEPARATOR, cell)
+    usual = next((each for each in separators if each.strip() != "and"), ", ")
+    return f"{cell[: word.end()]}{usual}{word[0].replace(like, name)}{cell[word.end() :]}"
+
+
+def _without_name(cell: str, name: str) -> str:
+    word = rf"[`*_]*(?<![\w.-]){re.escape(name)}(?![\w.-])[`*_]*"
+    new, count = re.subn(rf"{_SEPARATOR}{word}", "", cell, count=1)
+    return new if count else re.sub(rf"{word}{_SEPARATOR}", "", cell, count=1)
+
+
+def add_to_portal(platform: Platform, like: str, alias: str) -> dict[str, str]:
+    """The key portal's list of models with `alias` after `like` (or last); raises ManifestError if there is no such
+    list.
+    """
+    document, offered = _portal(platform, like)
     if any(each.value == alias for each in offered):
         return {}
     after = next((each for each in offered if each.value == like), offered[-1])
@@ -113,9 +199,9 @@ def add_to_portal(tree: Tree, layout: Layout, like: str, alias: str) -> dict[str
     return {document.path: document.apply([edit]).text}
 
 
-def remove_from_portal(tree: Tree, layout: Layout, alias: str) -> dict[str, str]:
+def remove_from_portal(platform: Platform, alias: str) -> dict[str, str]:
     """The key portal's list without `alias`."""
-    document, offered = _portal(tree, layout, alias)
+    document, offered = _portal(platform, alias)
     index = next((i for i, each in enumerate(offered) if each.value == alias), None)
     if index is None:
         return {}
@@ -130,19 +216,28 @@ def remove_from_portal(tree: Tree, layout: Layout, alias: str) -> dict[str, str]
     return {document.path: document.apply([edit]).text}
 
 
-def in_portal(tree: Tree, layout: Layout, alias: str) -> bool:
+def in_portal(platform: Platform, alias: str) -> bool:
     """Whether people may pick `alias` for their own keys."""
-    return tree.read(layout.key_portal) is not None and any(
-        each.value == alias for each in _portal(tree, layout, alias)[1]
+    return platform.read(platform.layout.key_portal) is not None and any(
+        each.value == alias for each in _portal(platform, alias)[1]
     )
 
 
-def _portal(tree: Tree, layout: Layout, alias: str) -> tuple[Document, list[ScalarNode]]:
-    """The list of models that the key portal offers: the one with a known alias in it."""
-    text = tree.read(layout.key_portal)
+def offered(platform: Platform) -> tuple[ScalarNode, ...]:
+    """The models in the key portal's list; empty if no list contains a known alias."""
+    try:
+        return tuple(_portal(platform, "")[1])
+    except ManifestError:
+        return ()
+
+
+def _portal(platform: Platform, alias: str) -> tuple[Document, list[ScalarNode]]:
+    """The key portal's list of models: the list that contains a known alias."""
+    layout = platform.layout
+    text = platform.read(layout.key_portal)
     document = Document(layout.key_portal, text or "")
     lists = [[each for each in items(node) if isinstance(each, ScalarNode)] for node in _sequences(document.roots)]
-    known = {alias} | {each.alias for each in model_list(tree, layout)}
+    known = {alias} | {each.alias for each in platform.entries()}
     offered = next((each for each in lists if known & {str(node.value) for node in each}), None)
     if not offered:
         raise ManifestError(f"{layout.key_portal} has no list of models to put {alias} in: add it there by hand.")
@@ -157,9 +252,9 @@ def _sequences(nodes: Iterable[Node]) -> Iterator[Node]:
             yield from _sequences([inner])
 
 
-def manual_apps(tree: Tree, layout: Layout) -> tuple[int, tuple[str, ...]] | None:
-    """The words of `manual_apps` and the line (from 1) on which the list begins; None when there is no such list."""
-    text = tree.read(layout.wait_script)
+def manual_apps(platform: Platform) -> tuple[int, tuple[str, ...]] | None:
+    """The words of `manual_apps` and the first line of the list (from 1); None if there is no such list."""
+    text = platform.read(platform.layout.wait_script)
     found = _WORD_LIST.search(text) if text else None
     if text is None or found is None:
         return None
@@ -171,8 +266,9 @@ _WORD_LIST = re.compile(
 )
 
 
-def _edit_words(tree: Tree, layout: Layout, edit: Callable[[str], str]) -> dict[str, str]:
-    text = tree.read(layout.wait_script)
+def _edit_words(platform: Platform, edit: Callable[[str], str]) -> dict[str, str]:
+    layout = platform.layout
+    text = platform.read(layout.wait_script)
     found = _WORD_LIST.search(text) if text else None
     if text is None or found is None:
         return {}
@@ -188,7 +284,7 @@ def _insert_word(words: str, like: str, name: str) -> str:
             break
     if last is None:
         return name
-    # One word a line is a style too: the new one gets the separator that stands before its neighbour.
+    # Lists may have one word per line: the new word gets the separator in front of its neighbour.
     before = re.search(r"\\?\s+$", words[: last.start()])
     separator = before[0] if before and "\n" in before[0] else " "
     return words[: last.end()] + separator + name + words[last.end() :]
@@ -201,14 +297,14 @@ def _delete_word(words: str, name: str) -> str:
 
 
 def _after(row: Row, text: str) -> dict[int, str | None]:
-    """The row as it is, with a new one below it."""
+    """The unchanged row, with a new one below it."""
     return {row.line: "|" + "|".join(row.cells) + "|\n" + text}
 
 
 def _catalog_row(
     row: Row, rows: tuple[Row, ...], new: CatalogRow, old: CatalogRow, reword: Reword, alias: str | None = None
 ) -> str:
-    # Backend, GPU, target: true of the template, but for what they say of its model.
+    # Backend, GPU and target are the same as the template's, except for text about its model.
     cells = {
         index: true
         for index, cell in enumerate(row.cells)
@@ -222,7 +318,8 @@ def _catalog_row(
 
     if alias is not None:
         cells[0] = re.sub(r"[\w.-]+", alias, row.cells[0].strip(), count=1)
-    put("model", _model_cell(row.cell("model"), new, old, reword))
+    others = [each.cell("model") for each in rows]
+    put("model", _model_cell(row.cell("model"), new, old, reword, others))
     if new.context is not None and (new.context != old.context or alias is not None):
         put("context", _context_cell(row.cell("context"), new.context))
     if (new.price_in, new.price_out) != (old.price_in, old.price_out):
@@ -231,20 +328,26 @@ def _catalog_row(
     return row.filled(cells)
 
 
-def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword) -> str:
+def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, others: list[str]) -> str:
     if old.model in cell:
         return cell.replace(old.model, new.model)
-    # A cell in other words (a size in brackets, a remark) speaks of the old model: what is not true any more goes.
+    # Free text in a cell (a size in brackets, a remark) describes the old model: remove the parts that no longer apply.
     name = new.model.rsplit("/", 1)[-1]
     true = reword(cell)
     if stem(new.model) not in true:
         return f"`{name}`" if cell.startswith("`") else name
     method = next((each for each in ("AWQ", "GPTQ", "FP8") if f"-{each}" in name.upper()), "")
     unsaid = method and stem(old.model) == old.model.rsplit("/", 1)[-1] and method not in true
-    return f"{true} ({method})" if unsaid else true
+    if not unsaid:
+        return true
+    # Use the wording of the other rows: "(AWQ 4-bit)".
+    bracket = next((found[0] for each in others if (found := re.search(rf"\({method}[^()]*\)", each))), f"({method})")
+    return f"{true} {bracket}"
 
 
 def _context_cell(cell: str, context: int) -> str:
+    if re.match(r"(?i)n/?a\b", cell):
+        return cell  # this table's wording for models without one, like "n/a (embeddings)"
     if "," in cell:
         return f"{context:,}"
     if re.search(r"\d[kK]", cell) and context % 1024 == 0:
@@ -253,7 +356,7 @@ def _context_cell(cell: str, context: int) -> str:
 
 
 def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
-    """The cell with the new prices, in the unit in which it has the old ones: per token, thousand or million."""
+    """The cell with the new prices, in the unit of the old ones: per token, thousand or million."""
     for factor in (1, 1000, 1_000_000):
         before = [_money(each, factor) for each in (old.price_in, old.price_out) if each]
         after = [_money(each, factor) for each in (new.price_in, new.price_out) if each]
@@ -264,7 +367,7 @@ def _cost_cell(cell: str, new: CatalogRow, old: CatalogRow) -> str:
 
 
 def _repriced(cell: str, before: list[Decimal], after: list[Decimal]) -> str:
-    """The cell with each of the old numbers replaced, in its order; "" when it does not hold all of them."""
+    """The cell with each old number replaced, in order; "" if it does not contain all of them."""
     number = re.compile(r"\d+(?:\.\d+)?")
     held = [Decimal(each) for each in number.findall(cell)]
     if not before or not all(each in held for each in before):
@@ -281,29 +384,30 @@ def _money(price: str, factor: int) -> Decimal:
 
 
 def _untested(rows: tuple[Row, ...]) -> str:
-    """How this table says that nobody has evaluated a model yet."""
+    """The text that this table uses for a model that has not been evaluated."""
     said = (row.cell("eval") for row in rows)
     return next((each for each in said if _UNTESTED.match(each)), "pending")
 
 
 def is_note_on(block: list[str], alias: str) -> bool:
-    """Whether a block of prose begins with `alias`, behind whatever marks it as an item, a heading or a footnote."""
+    """Whether a block of prose begins with `alias`, after the mark of an item, a heading or a footnote."""
     first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
     return re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first) is not None
 
 
-def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword | None) -> dict[str, str]:
-    """The model catalog with what is about `alias` reworded, or without it: items, paragraphs, sections, footnotes."""
-    text = tree.read(layout.model_catalog)
+def _edit_notes(platform: Platform, alias: str, reword: Reword | None) -> dict[str, str]:
+    """The model catalog with the text about `alias` reworded or removed: items, paragraphs, sections, footnotes."""
+    layout = platform.layout
+    text = platform.read(layout.model_catalog)
     if text is None:
         return {}
     kept: list[str] = []
-    gone = False  # whether the last block that was not blank went away
+    gone = False  # whether the last non-blank block was removed
     for block, is_prose in _about(blocks(split_lines(text)), alias):
         blank = not block[0].strip()
         if is_prose is None or (reword and not is_prose):
             if gone and blank and (not kept or not kept[-1].strip()):
-                continue  # a paragraph goes with one of the blank lines around it
+                continue  # remove one of the blank lines around a removed paragraph
             kept += block
             gone = gone and blank
         elif new := reword and _reworded("".join(block), reword):
@@ -318,7 +422,7 @@ def _edit_notes(tree: Tree, layout: Layout, alias: str, reword: Reword | None) -
 
 
 def _reworded(block: str, reword: Reword) -> str:
-    """A block of prose with its mark and its line endings kept; "" where nothing of it is true."""
+    """A reworded block of prose that keeps its mark and line endings; "" if nothing in it remains correct."""
     prose = block.rstrip("\r\n")
     ending = block[len(prose) :]
     mark = re.match(r"\s*([-*+>]\s+|\d+\.\s+|#+\s+)?", prose)
@@ -328,9 +432,9 @@ def _reworded(block: str, reword: Reword) -> str:
 
 
 def _about(every: list[list[str]], alias: str) -> Iterator[tuple[list[str], bool | None]]:
-    """Each block, and whether it is prose about `alias`: None for what is not about it, False for its code and tables.
+    """Yield each block with True for prose about `alias`, False for its code and tables, and None for other text.
 
-    About it is what begins with it, and all of a section that has it for a heading.
+    Text is about `alias` if it begins with it, or is in a section with it as the heading.
     """
     section, fenced = 0, False
     for block in every:

@@ -1,17 +1,19 @@
-"""What `add` and `swap` are asked for, and what they and `remove` hand to a reviewer: the files, and what they mean."""
+"""Input of `add` and `swap`, and the planned change that they and `remove` return."""
 
 from pydantic import BaseModel
 
 from manifests.contract import ModelEndpoint
 from manifests.sizing import ModelFacts, Sizing
+from manifests.sizing.facts import Kind
 from manifests.tree import ChangeSet
 
 
 class Wanted(BaseModel, frozen=True):
-    """What somebody wants an endpoint to serve. What is None is derived, or stays as it is.
+    """What an endpoint should serve. Fields that are None are derived, or keep their value.
 
-    `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" for no
-    such argument; prices are US dollars per token, as text, so that no float rounds them.
+    `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" for
+    no such argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, so that no
+    float rounds them.
     """
 
     name: str
@@ -21,16 +23,19 @@ class Wanted(BaseModel, frozen=True):
     quantization: str | None = None
     gpu_utilization: float | None = None
     storage: str | None = None
+    memory: str | None = None
+    cpu: str | None = None
+    kind: Kind | None = None
     price_in: str | None = None
     price_out: str | None = None
     args: tuple[str, ...] = ()
 
 
 class Change(BaseModel, frozen=True):
-    """A planned pull request: its commit subject, the contract as rows of label and value, and what to beware of.
+    """A planned pull request: commit subject, contract as rows of label and value, and warnings.
 
-    `intent` is a sentence on what is done; `before` are the rows that another contract had until now; `endpoint` is the
-    endpoint after the change, None when it is gone.
+    `intent` is a sentence that describes the change; `before` are the rows whose values differed before; `endpoint` is
+    the endpoint after the change, or None if it is removed; `template` is the endpoint from which a new one is copied.
     """
 
     changes: ChangeSet
@@ -41,3 +46,9 @@ class Change(BaseModel, frozen=True):
     sizing: Sizing | None = None
     warnings: tuple[str, ...] = ()
     endpoint: ModelEndpoint | None = None
+    template: str = ""
+
+
+def of_kind(facts: ModelFacts, kind: Kind | None) -> ModelFacts:
+    """The facts with the requested kind, if that kind can be served."""
+    return facts if kind is None else facts.model_copy(update={"kind": kind})

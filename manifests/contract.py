@@ -1,7 +1,7 @@
-"""The model contract: one endpoint read from its five pieces.
+"""The model contract: read one endpoint from its five pieces.
 
-The pieces are written by hand in five files, and nothing in Kubernetes, Argo CD or LiteLLM notices when they disagree.
-`check` does, and names each disagreement with its file, its line and the fix (the rules themselves are in `rules/`).
+People write the pieces by hand in five files, and neither Kubernetes, Argo CD nor LiteLLM detects contradictions
+between them. `check` reports each contradiction with file, line and fix (the rules are in `rules/`).
 """
 
 import re
@@ -9,15 +9,21 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from manifests.deployers.argocd import group_of
 from manifests.edit import find, value
-from manifests.pieces import GPU, Entry, Layout, Pieces, group_of, locate, names, require
+from manifests.gateway import ENVIRON
+from manifests.layout import Layout
+from manifests.model_names import model_of
+from manifests.pieces import Entry, Pieces
+from manifests.platform import Platform
+from manifests.retarget import main_name
 from manifests.rules import Finding, check
 from manifests.sizing import quantity_bytes, tokens
-from manifests.tree import Tree
+from manifests.sizing.flags import engine_version
 
 __all__ = ["Finding", "Kind", "Layout", "ModelEndpoint", "check", "describe", "read_endpoint", "read_endpoints"]
 
-Kind = Literal["gpu-chat", "gpu-completion", "cpu-embeddings"]
+Kind = Literal["gpu-chat", "gpu-completion", "gpu-embeddings", "gpu-reranker", "cpu-embeddings", "cpu-reranker"]
 
 _COMPLETES = re.compile(
     r"(?<!/chat)/(v1/)?completions\b|text completions|\bbase model\b|fill-in-the-middle", re.IGNORECASE
@@ -25,22 +31,33 @@ _COMPLETES = re.compile(
 
 
 class ModelEndpoint(BaseModel, frozen=True):
-    """What one endpoint serves and how tenants reach it, as the manifests say.
+    """What one endpoint serves and how tenants reach it, according to the manifests.
 
-    `alias` is what tenants call (LiteLLM's `model_name`), `served_name` what the engine answers to.
+    `alias` is what tenants call (LiteLLM's `model_name`), `aliases` are all that lead to it. `served_name` is the name that
+    LiteLLM asks for, of those that the engine answers to (`served_names`; TEI has none). `has_key` tells whether the engine
+    refuses requests without a key; `workload` is the Deployment's name in the cluster; `upstream_key` is the variable
+    (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of object that declares it,
+    `deployed_by` the Flux Kustomization that deploys it where no Application does.
     Prices are dollars per token, as they are written. Empty strings mean that the manifests do not say.
     """
 
     name: str
     kind: Kind
     hf_id: str
+    engine: str = "vLLM"
+    form: str = "Deployment"
+    namespace: str = ""
+    deployed_by: str = ""
     served_name: str
+    served_names: tuple[str, ...] = ()
     alias: str = ""
+    aliases: tuple[str, ...] = ()
     context: int | None = None
     quantization: str | None = None
     gpu_utilization: float | None = None
     gpus: int = 0
     memory_limit_bytes: int | None = None
+    engine_version: tuple[int, int] | None = None
     pvc_name: str = ""
     pvc_size: str = ""
     service_port: int = 0
@@ -50,70 +67,106 @@ class ModelEndpoint(BaseModel, frozen=True):
     application_file: str = ""
     group: str = ""
     manual_sync: bool = False
+    has_key: bool = True
+    workload: str = ""
+    upstream_key: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the manifests explicitly set every price to zero."""
+        prices = [price for price in (self.price_in, self.price_out) if price]
+        return bool(prices) and all(_decimal(price) == 0 for price in prices)
 
-def read_endpoints(tree: Tree, layout: Layout) -> tuple[ModelEndpoint, ...]:
-    """Every endpoint that follows the contract, by name. What is outside of it is left out."""
-    found = (locate(tree, layout, name) for name in names(tree, layout))
-    return tuple(describe(pieces, layout) for pieces in found if pieces is not None)
+
+def read_endpoints(platform: Platform) -> tuple[ModelEndpoint, ...]:
+    """Every endpoint that follows the contract, by name. Other endpoints are skipped."""
+    return tuple(describe(pieces, platform.layout) for pieces in platform.endpoints())
 
 
-def read_endpoint(tree: Tree, layout: Layout, name: str) -> ModelEndpoint:
-    """One endpoint; ManifestError says when there is none, or when it is outside the contract."""
-    return describe(require(tree, layout, name), layout)
+def read_endpoint(platform: Platform, name: str) -> ModelEndpoint:
+    """One endpoint; raises ManifestError if it does not exist or does not follow the contract."""
+    return describe(platform.require(name), platform.layout)
+
+
+def template_of(platform: Platform) -> ModelEndpoint | None:
+    """The configured template, or the first GPU chat endpoint; None if there is neither."""
+    found = read_endpoints(platform)
+    chats = (each for each in found if each.kind == "gpu-chat")
+    return next((each for each in found if each.name == platform.layout.template), next(chats, None))
 
 
 def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
-    """The values that the pieces hold."""
+    """The endpoint that the pieces describe."""
     engine, entry, app = pieces.container, pieces.entry, pieces.application
     limits = find(engine, "resources", "limits")
-    gpus = _integer(value(limits, GPU)) or 0
-    served = pieces.flag("--served-model-name")
-    context = pieces.flag("--max-model-len")
-    quantization = pieces.flag("--quantization")
-    utilization = pieces.flag("--gpu-memory-utilization")
-    hf_id = pieces.model.value
-    price = find(entry.node, "litellm_params") if entry else None
+    gpus = pieces.gpus
+    answers = pieces.served_names
+    context, utilization = pieces.said("context"), pieces.said("utilization")
+    model = model_of(pieces)
     application_file = app.document.path if app else ""
     return ModelEndpoint(
         name=pieces.name,
         kind=_kind(pieces, gpus),
-        hf_id=hf_id,
+        hf_id=model.hf_id,
+        engine=pieces.engine,
+        form=pieces.form,
+        namespace=pieces.namespace,
+        deployed_by=pieces.deployed_by,
         # TEI has no served name: it answers to anything, and LiteLLM's entry says what tenants' calls are named.
-        served_name=served.value if served else _after_provider(entry) if not gpus else hf_id,
+        served_name=main_name(pieces) if answers else entry.asked if entry else "",
+        served_names=answers,
         alias=entry.alias if entry else "",
+        aliases=tuple(dict.fromkeys(each.alias for each in pieces.entries)),
         context=tokens(context.value) if context else None,
-        quantization=quantization.value if quantization else None,
+        quantization=model.quantization,
         gpu_utilization=_decimal(utilization.value) if utilization else None,
         gpus=gpus,
         memory_limit_bytes=_bytes(value(limits, "memory")),
+        engine_version=engine_version(pieces.image),
         pvc_name=value(pieces.pvc.node, "metadata", "name") if pieces.pvc else "",
         pvc_size=value(pieces.pvc.node, "spec", "resources", "requests", "storage") if pieces.pvc else "",
-        service_port=_integer(value(pieces.service.node, "spec", "ports", 0, "port")) or 0 if pieces.service else 0,
-        price_in=value(price, "input_cost_per_token"),
-        price_out=value(price, "output_cost_per_token"),
+        service_port=pieces.service_port,
+        price_in=entry.per_token("input") if entry else "",
+        price_out=entry.per_token("output") if entry else "",
+        has_key=pieces.wants_key,
+        workload=pieces.workload,
+        upstream_key=_reference(entry),
         application=value(app.node, "metadata", "name") if app else "",
         application_file=application_file,
         group=group_of(layout, application_file),
-        # Read from the Application itself, never from a list: this is the cost gate.
+        # Read from the Application itself, never from a list: this decides whether the endpoint is cost-gated.
         manual_sync=app is not None and find(app.node, "spec", "syncPolicy", "automated") is None,
         files=pieces.files,
     )
 
 
 def chats(endpoint: ModelEndpoint) -> bool | None:
-    """Whether it chats or completes; None for one that does neither."""
-    return None if endpoint.kind == "cpu-embeddings" else endpoint.kind == "gpu-chat"
+    """True for a chat model, False for a completion model; None for other kinds."""
+    return {"gpu-chat": True, "gpu-completion": False}.get(endpoint.kind)
+
+
+def litellm_mode(endpoint: ModelEndpoint) -> str:
+    """`mode` in LiteLLM's `model_info` (docs.litellm.ai/docs/proxy/health); empty for a model that chats."""
+    return {"embeddings": "embedding", "reranker": "rerank", "completion": "completion"}.get(does(endpoint), "")
+
+
+def does(endpoint: ModelEndpoint) -> str:
+    """The task without the hardware: chat, completion, embeddings or reranker."""
+    return endpoint.kind.partition("-")[2]
 
 
 def _kind(pieces: Pieces, gpus: int) -> Kind:
-    """The kind, by what the manifests say: TEI is told by its flag, a base model by how LiteLLM or people speak of it."""
-    if pieces.model.name == "--model-id":
-        return "cpu-embeddings"
+    """The kind, derived from the manifests: TEI from its flag, a base model from LiteLLM's mode or from comments."""
     task = pieces.flag("--task") or pieces.flag("--runner")
-    if task is not None and task.value in ("embed", "embedding", "pooling"):
-        return "cpu-embeddings" if not gpus else "gpu-chat"
+    if task is not None and task.value in ("embed", "embedding", "score", "pooling"):
+        return ("gpu-reranker" if gpus else "cpu-reranker") if _ranks(pieces) else _embeds(gpus)
+    if pieces.flag("--embeddings") or pieces.flag("--embedding") or pieces.flag("--is-embedding"):
+        return "gpu-embeddings" if gpus else "cpu-embeddings"
+    if pieces.flag("--reranking") or pieces.flag("--rerank"):
+        return "gpu-reranker" if gpus else "cpu-reranker"
+    if pieces.runtime.pools:
+        return "cpu-reranker" if _ranks(pieces) else _embeds(gpus)
     if any(pieces.flag(flag) for flag in ("--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser")):
         return "gpu-chat"
     if pieces.entry is not None and _completion_only(pieces.entry):
@@ -125,11 +178,23 @@ def _kind(pieces: Pieces, gpus: int) -> Kind:
     return "gpu-chat"
 
 
-def is_base_model(hf_id: str) -> bool:
-    """Whether a model's name says that it completes and does not chat, by the convention of its family.
+def _embeds(gpus: int) -> Kind:
+    return "gpu-embeddings" if gpus else "cpu-embeddings"
 
-    The families below publish their chat models with a mark (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
-    Of other families the name tells nothing (`Qwen3-8B` chats).
+
+def _ranks(pieces: Pieces) -> bool:
+    """Whether a pooling model scores pairs of texts: from LiteLLM's mode, vLLM's overrides, or the model's name."""
+    mode = value(pieces.entry.node, "model_info", "mode") if pieces.entry else ""
+    overrides = pieces.flag("--hf-overrides")
+    scores = overrides is not None and "ForSequenceClassification" in overrides.value
+    return mode == "rerank" or scores or bool(re.search(r"(?i)re-?rank", pieces.model.value))
+
+
+def is_base_model(hf_id: str) -> bool:
+    """Whether the name marks a completion model without chat, by the convention of its family.
+
+    The families below publish their chat models with a suffix (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
+    In other families the name does not tell (`Qwen3-8B` chats).
     """
     name = hf_id.rsplit("/", 1)[-1]
     if re.search(r"(?i)[-_]base\b", name):
@@ -145,8 +210,10 @@ def _completion_only(entry: Entry) -> bool:
     return bool(_COMPLETES.search(" ".join(said)))
 
 
-def _after_provider(entry: Entry | None) -> str:
-    return entry.model.partition("/")[2] if entry else ""
+def _reference(entry: Entry | None) -> str:
+    """The variable from which LiteLLM reads the engine's key; never the key itself."""
+    given = value(entry.node, "litellm_params", "api_key") if entry else ""
+    return given if given.startswith(ENVIRON) else ""
 
 
 def _integer(text: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Edits of YAML files that leave every other byte alone.
+"""Edits of YAML files that do not change any other byte.
 
-ruamel.yaml parses the file and tells where each node stands; the edit itself is made in the text, at that position.
-So comments, order, quotes and alignment survive by construction, and a diff holds the lines it is about.
+ruamel.yaml parses the file and reports the position of each node; the edit is made in the text at that position. So
+comments, order, quotes and alignment are preserved, and a diff contains only the edited lines.
 """
 
 import json
@@ -17,18 +17,20 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from manifests.tree import ManifestError
 
 _DEAREST = 0.01
-"""Dollars a token: ten times what the dearest models have cost; whoever says more means a million of them."""
+"""Highest plausible price in dollars per token (ten times the most expensive models); a higher value is probably per
+million.
+"""
 
 
 _MOST = 2_000_000
-"""Nodes of one file. A manifest has some hundreds, a bundle of definitions a hundred thousand.
+"""Maximum number of nodes in one file. A manifest has some hundreds, a bundle of CRDs a hundred thousand.
 
-A few lines of aliases can stand for more than any memory holds.
+Guards against alias bombs ("billion laughs").
 """
 
 
 class InvalidYaml(ManifestError):
-    """A file that does not parse: where (the line is counted from 1), and what the parser says."""
+    """A file that does not parse, with the line (counted from 1) and the parser's message."""
 
     remedy = "Correct the YAML at the line that is named."
 
@@ -40,7 +42,7 @@ class InvalidYaml(ManifestError):
 
 
 class Edit(NamedTuple):
-    """Replace the characters from `start` to `end` by `text`."""
+    """Replace the characters from `start` to `end` with `text`."""
 
     start: int
     end: int
@@ -48,7 +50,7 @@ class Edit(NamedTuple):
 
 
 class Comment(NamedTuple):
-    """The comment on one line: where its `#` stands, and whether it has the line to itself."""
+    """A comment: the position of its `#`, and whether it is alone on its line."""
 
     line: int
     column: int
@@ -56,52 +58,81 @@ class Comment(NamedTuple):
     alone: bool
 
 
-class Flag(NamedTuple):
-    """One command-line flag in a list of arguments, by its name with dashes (vLLM takes underscores as well).
+class Document:
+    """One YAML file: its text, and its nodes with their positions.
 
-    `value_node` differs from `node` in the form `--flag value`.
+    `window` (two offsets) makes it a document inside a file, such as the text of a ConfigMap: only that part is parsed,
+    while positions and edits refer to the whole file.
     """
 
-    name: str
-    value: str
-    node: ScalarNode
-    value_node: ScalarNode
-
-
-class Document:
-    """One YAML file: its text, and the nodes in it with their positions."""
-
-    def __init__(self, path: str, text: str) -> None:
+    def __init__(self, path: str, text: str, window: tuple[int, int] | None = None) -> None:
         self.path = path
         self.text = text
+        self.window = window
         self.lines = text.splitlines(keepends=True)
 
     @cached_property
     def roots(self) -> tuple[Node, ...]:
-        """The root node of each YAML document in the file; InvalidYaml when it does not parse."""
-        return _compose(self.path, self.text)
+        """The root node of each YAML document in the file; raises InvalidYaml if it does not parse."""
+        return _compose(self.path, self._visible)
+
+    @cached_property
+    def _visible(self) -> str:
+        """The text with everything outside the window replaced by blanks, so that positions stay valid."""
+        if self.window is None:
+            return self.text
+        start, end = self.window
+        return re.sub(r"[^\r\n]", " ", self.text[:start]) + self.text[start:end]
+
+    @cached_property
+    def inner(self) -> tuple["Document", ...]:
+        """The documents in literal blocks (`key: |`) of this document that parse as YAML mappings."""
+        blocks = [node for node in scalars(self.roots) if node.style == "|"]
+        return tuple(found for node in blocks if _is_mapping(found := self.inside(node)))
+
+    def inside(self, block: ScalarNode) -> "Document":
+        """The document in a literal block (`key: |`)."""
+        return Document(self.path, self.text, self._block(block))
+
+    def _block(self, node: ScalarNode) -> tuple[int, int]:
+        """The offsets of the first and last line of a literal block."""
+        first = last = node.start_mark.line + 1
+        indent: int | None = None
+        for number in range(first, len(self.lines)):
+            text = self.lines[number].rstrip("\r\n")
+            column = len(text) - len(text.lstrip(" "))
+            if text.strip():
+                indent = column if indent is None else indent
+                if column < indent:
+                    break
+                last = number + 1
+        return self.offset(first), self.offset(last)
 
     def apply(self, edits: Sequence[Edit]) -> "Document":
-        """The document with these edits, which must not overlap; the same one twice (by an anchor and its alias) is one."""
+        """The document after these edits, which must not overlap; a repeated edit (through an anchor and its alias) is
+        applied once.
+        """
         if not edits:
             return self
-        text = self.text
+        text, window = self.text, self.window
         for edit in sorted(set(edits), reverse=True):
             text = text[: edit.start] + edit.text + text[edit.end :]
-        return Document(self.path, text)
+            if window is not None:
+                window = window[0], window[1] + len(edit.text) - (edit.end - edit.start)
+        return Document(self.path, text, window)
 
     def offset(self, line: int) -> int:
-        """Where a line (counted from 0) begins in the text."""
+        """The offset of a line (counted from 0)."""
         return sum(len(each) for each in self.lines[:line])
 
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
-        """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of the comment after it."""
+        """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of a trailing comment."""
         start, end = node.start_mark.index, node.end_mark.index
         if start == end:  # a key without a value
             start = end = self.text.index(":", start) + 1
             return Edit(start, end, f" {written(value)}")
         if named := re.match(r"([&!]\S*\s+)+", self.text[start:end]):
-            start += named.end()  # an anchor or a tag stands before the value, and stays
+            start += named.end()  # keep an anchor or a tag before the value
         old = self.text[start:end]
         if part is not None:
             new = old.replace(part, value)
@@ -114,17 +145,17 @@ class Document:
         gap = re.match(r"( +)#", self.text[end:])
         if not gap:
             return Edit(start, end, new)
-        # One space is somebody's style, more are an alignment: keep the column while there is room for it.
+        # Two or more spaces mean that the comment is aligned: keep its column if it fits.
         aligned = len(gap[1]) > 1
         spaces = max(1, len(gap[1]) - (len(new) - len(old))) if aligned else 1
         return Edit(start, end + len(gap[1]), new + " " * spaces)
 
     def delete_lines(self, first: int, last: int) -> Edit:
-        """Delete the lines `first` to `last`, both included."""
+        """Delete the lines `first` to `last` (inclusive)."""
         return Edit(self.offset(first), self.offset(last + 1), "")
 
     def insert_lines(self, before: int, text: str) -> Edit:
-        """Insert whole lines before a line; past the end of the file, after its last one."""
+        """Insert whole lines before a line; past the end of the file, append them."""
         at = self.offset(before)
         lead = "\n" if before >= len(self.lines) and not self.text.endswith("\n") else ""
         if "\r\n" in self.text:
@@ -132,13 +163,13 @@ class Document:
         return Edit(at, at, lead + text)
 
     def comments(self) -> tuple[Comment, ...]:
-        """Every comment of the file. A `#` inside a value (a script, a quoted string) is none."""
+        """Every comment of the file. A `#` inside a value (a script, a quoted string) is not a comment."""
         inside = [
             (n.start_mark.index, n.end_mark.index) for n in scalars(self.roots) if n.style in ("'", '"', "|", ">")
         ]
         found = []
         at = 0
-        for number, line in enumerate(self.lines):
+        for number, line in enumerate(self._visible.splitlines(keepends=True)):
             for match in re.finditer(r"(?:^|(?<=\s))#", line):
                 index = at + match.start()
                 if not any(start <= index < end for start, end in inside):
@@ -150,14 +181,14 @@ class Document:
 
 
 def entries(node: Node | None) -> tuple[tuple[ScalarNode, Node], ...]:
-    """The pairs of a mapping with scalar keys; none for any other node."""
+    """The pairs of a mapping with scalar keys; empty for any other node."""
     if not isinstance(node, MappingNode):
         return ()
     return tuple((key, value) for key, value in node.value if isinstance(key, ScalarNode))
 
 
 def items(node: Node | None) -> tuple[Node, ...]:
-    """The items of a sequence; none for any other node."""
+    """The items of a sequence; empty for any other node."""
     return tuple(node.value) if isinstance(node, SequenceNode) else ()
 
 
@@ -168,8 +199,19 @@ def find(node: Node | None, *path: str | int) -> Node | None:
             inside = items(node)
             node = inside[step] if step < len(inside) else None
         else:
-            node = next((value for key, value in entries(node) if key.value == step), None)
+            node = _member(node, step)
     return node
+
+
+def _member(node: Node | None, key: str) -> Node | None:
+    """The value of a key of a mapping: its own, otherwise one from a merge key (`<<: *anchor`)."""
+    every = entries(node)
+    own = next((value for name, value in every if name.value == key), None)
+    if own is not None:
+        return own
+    merged = (value for name, value in every if name.value == "<<")
+    sources = (source for value in merged for source in (items(value) or (value,)))
+    return next((found for source in sources if (found := _member(source, key)) is not None), None)
 
 
 def scalar(node: Node | None, *path: str | int) -> ScalarNode | None:
@@ -179,13 +221,13 @@ def scalar(node: Node | None, *path: str | int) -> ScalarNode | None:
 
 
 def value(node: Node | None, *path: str | int) -> str:
-    """The text of the scalar at a path, "" when there is none."""
+    """The text of the scalar at a path, or ""."""
     found = scalar(node, *path)
     return str(found.value) if found is not None else ""
 
 
 def line(node: Node | None) -> int:
-    """The line of a node, counted from 1 as people do; 1 when there is no node."""
+    """The line of a node, counted from 1; 1 without a node."""
     return node.start_mark.line + 1 if node is not None else 1
 
 
@@ -200,26 +242,8 @@ def scalars(nodes: Iterable[Node]) -> Iterator[ScalarNode]:
             yield from scalars(value for _, value in node.value)
 
 
-def flags(args: Node | None) -> tuple[Flag, ...]:
-    """The flags of an argument list, whether written `--flag=value`, as two items, or bare."""
-    found = []
-    nodes = [node for node in items(args) if isinstance(node, ScalarNode)]
-    for index, node in enumerate(nodes):
-        text = str(node.value)
-        if not text.startswith("--"):
-            continue
-        spelt, sign, given = text.partition("=")
-        name = spelt.replace("_", "-")
-        following = nodes[index + 1] if index + 1 < len(nodes) else None
-        if not sign and following is not None and not str(following.value).startswith("--"):
-            found.append(Flag(name, str(following.value), node, following))
-        else:
-            found.append(Flag(name, given, node, node))
-    return tuple(found)
-
-
 def decimal(number: str) -> str:
-    """A number as YAML 1.1 and 1.2 both read it: `5e-07` would be a string to the older readers."""
+    """A number in a form that YAML 1.1 and 1.2 both read as a number: `5e-07` is a string in 1.1."""
     if not re.fullmatch(r"\d+(\.\d+)?|\.\d+|\d+(\.\d+)?[eE][+-]?\d{1,2}", number.strip()):
         raise ManifestError(f"{number!r} is not a price: give dollars per token, like 0.0000005")
     if float(number) >= _DEAREST:
@@ -232,9 +256,9 @@ def decimal(number: str) -> str:
 
 @lru_cache(maxsize=512)
 def _compose(path: str, text: str) -> tuple[Node, ...]:
-    """The nodes of a file. Nobody changes a node, so the same text is parsed once: parsing is what costs time here."""
+    """The nodes of a file. Nodes are never changed, so each text is parsed only once: parsing is slow."""
     try:
-        # Without the round trip's bookkeeping of comments: the nodes stand in the same places, and comments are ours.
+        # Without the parser's own handling of comments: positions are the same, and we read comments ourselves.
         roots = tuple(YAML(typ="safe", pure=True).compose_all(text))
     except RecursionError as e:
         raise InvalidYaml(path, 1, "it is nested too deeply") from e
@@ -248,13 +272,14 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
 
 
 def _settled(node: Node, known: dict[int, int]) -> int:
-    """How many nodes there are, those behind aliases as often as they are named; above `_MOST` for ever so many.
+    """Number of nodes with aliases expanded; more than `_MOST` for endless ones.
 
-    On the way, a key without a value: the parser puts the value at whatever comes next, here it stands at its key.
+    Also corrects the position of a key without a value: the parser places the value at the next token, here it is
+    placed at its key.
     """
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = _MOST + 1  # as long as it is not known: what holds itself has no end
+    known[id(node)] = _MOST + 1  # placeholder while visiting: detects a self-referencing alias
     inside: list[Node] = []
     if isinstance(node, SequenceNode):
         inside = node.value
@@ -267,13 +292,20 @@ def _settled(node: Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
+def _is_mapping(document: Document) -> bool:
+    try:
+        return any(isinstance(root, MappingNode) for root in document.roots)
+    except InvalidYaml:
+        return False  # a script, a template
+
+
 def written(text: str, *, quoted: bool = False) -> str:
-    """A text as a YAML scalar, in quotes where it needs them (JSON's are YAML's) or where it should have them."""
+    """A text as a YAML scalar, quoted if necessary (JSON strings are valid YAML) or requested."""
     return json.dumps(text, ensure_ascii=False) if quoted or not _plain(text) else text
 
 
 def _plain(text: str) -> bool:
-    """Whether a value may stand without quotes: `on`, `n` or `null` would be no text to YAML 1.1."""
+    """Whether a value can be written without quotes: YAML 1.1 reads `on`, `n` and `null` as other types."""
     if re.fullmatch(r"(?i)y|n|yes|no|on|off|true|false|null", text):
         return False
     return bool(re.fullmatch(r"[A-Za-z0-9_./-][^\s:#,\[\]{}'\"]*(:[^\s#,\[\]{}'\"]+)*", text)) and text.strip("-") != ""

@@ -1,75 +1,98 @@
-"""Where a repository that nobody configured keeps things: what its own files say plainly."""
+"""Infer the layout of a repository without configuration."""
 
+import posixpath
 import re
 
 from manifests.contract import read_endpoints
-from manifests.edit import InvalidYaml, find, value
-from manifests.pieces import MODEL_FLAGS, Layout, locate, names, objects
-from manifests.tree import Tree
+from manifests.edit import InvalidYaml, entries, find, value
+from manifests.layout import Layout
+from manifests.pieces import objects
+from manifests.platform import Platform
+
+_DEVICE = re.compile(r"gpu|/dri\b|cuda|rocm|kfd|accelerator|npu", re.IGNORECASE)
 
 
-def fitted(tree: Tree, layout: Layout) -> Layout:
-    """The layout with those of its defaults replaced that do not hold here and have one possible answer.
+def fitted(platform: Platform) -> Layout:
+    """The layout, with wrong defaults replaced if there is exactly one candidate.
 
-    For a checkout without a configuration; where there are several answers, the default stays and the check says what
-    it does not find. So it does where a file on the way is no YAML, which is a finding if the defaults lead to it.
+    For a checkout without configuration. If there are several candidates, the default stays and the check reports what
+    it does not find. The default also stays if a file cannot be parsed; if the file matters, the check reports it.
     """
     try:
-        return _fitted(tree, layout)
+        return _fitted(platform)
     except InvalidYaml:
-        return layout
+        return platform.layout
 
 
-def _fitted(tree: Tree, layout: Layout) -> Layout:
-    found: dict[str, str] = {}
+def _fitted(platform: Platform) -> Layout:
+    layout, found = platform.layout, dict[str, str]()
     for key, options in (
-        ("environment", _environments(tree, layout)),
-        ("serving_dir", _serving_dirs(tree, layout)),
-        ("litellm_values", _litellm_values(tree, layout)),
+        ("environment", _environments(platform)),
+        ("serving_dir", _serving_dirs(platform)),
+        ("litellm_values", _litellm_values(platform)),
     ):
         if len(options) == 1 and getattr(layout, key) not in options:
             (found[key],) = options
     fitting = layout.model_copy(update=found)
-    namespaces = _namespaces(tree, fitting)
+    namespaces = _namespaces(platform.with_layout(fitting))
     if len(namespaces) == 1:
         fitting = fitting.model_copy(update={"namespace": next(iter(namespaces))})
-    endpoints = read_endpoints(tree, fitting)
+    if devices := _devices(platform.with_layout(fitting)) - set(fitting.gpu_resources):
+        fitting = fitting.model_copy(update={"gpu_resources": (*fitting.gpu_resources, *sorted(devices))})
+    endpoints = read_endpoints(platform.with_layout(fitting))
     chats = [each.name for each in endpoints if each.kind == "gpu-chat"]
     if chats and layout.template not in (each.name for each in endpoints):
         fitting = fitting.model_copy(update={"template": chats[0]})
     return fitting
 
 
-def _environments(tree: Tree, layout: Layout) -> set[str]:
+def _environments(platform: Platform) -> set[str]:
+    layout = platform.layout
+    if "{environment}" not in layout.catalog_dir:
+        return {layout.environment}
     pattern = re.compile(re.escape(layout.catalog_dir).replace(r"\{environment\}", "([^/]+)") + "/")
-    return {match[1] for path in tree.files("") if (match := pattern.match(path))}
+    return {match[1] for path in platform.files("") if (match := pattern.match(path))}
 
 
-def _serving_dirs(tree: Tree, layout: Layout) -> set[str]:
-    """The directories whose directories hold Deployments that name a model."""
-    if any(locate(tree, layout, name) for name in names(tree, layout)):
-        return {layout.serving_dir}
-    found = set()
-    for path in {path for flag in MODEL_FLAGS for path in tree.grep(f"{flag}=") if path.count("/") > 1}:
-        home = path.rsplit("/", 1)[0].rpartition("/")
-        if locate(tree, layout.model_copy(update={"serving_dir": home[0]}), home[2]):
-            found.add(home[0])
-    return found
+def _serving_dirs(platform: Platform) -> set[str]:
+    """The one directory whose subdirectories are the endpoints; the default if some are declared in another way."""
+    found = platform.endpoints()
+    if not found:  # the configured directory has none
+        platform = platform.with_layout(
+            Layout(**platform.layout.model_dump(exclude={"serving_dir"}, exclude_unset=True))
+        )
+        found = platform.endpoints()
+    homes = {each.home for each in found} | {each.home for each in platform.unknown()}
+    parents = {posixpath.dirname(home) for home in homes if platform.read(home) is None}
+    separate = all(each.home.rpartition("/")[2] == each.name for each in found)
+    is_one = found and separate and len(parents) == 1 and all(platform.read(home) is None for home in homes)
+    return parents - {""} if is_one else set()
 
 
-def _litellm_values(tree: Tree, layout: Layout) -> set[str]:
-    if tree.read(layout.litellm_values) is not None:
+def _litellm_values(platform: Platform) -> set[str]:
+    layout = platform.layout
+    if platform.read(layout.litellm_values) is not None:
         return {layout.litellm_values}
-    return {path for path in tree.grep("model_list:") if path.endswith((".yaml", ".yml"))}
+    return {path for path in platform.grep("model_list:") if path.endswith((".yaml", ".yml"))}
 
 
-def _namespaces(tree: Tree, layout: Layout) -> set[str]:
-    """The namespaces of the endpoints' Deployments, as kustomize or they themselves say."""
+def _devices(platform: Platform) -> set[str]:
+    """GPU resources of device plugins that are not known: of engines that request no other GPU, by their names."""
+    return {
+        str(key.value)
+        for pieces in platform.endpoints()
+        if not pieces.gpus
+        for key, _ in entries(find(pieces.container, "resources", "limits"))
+        if "/" in str(key.value) and _DEVICE.search(str(key.value))
+    }
+
+
+def _namespaces(platform: Platform) -> set[str]:
+    """The namespaces of the endpoints' Deployments, from kustomize or from the Deployments."""
     found = set()
-    for name in names(tree, layout):
-        if pieces := locate(tree, layout, name):
-            every = [each for path in pieces.files for each in objects(tree, path)]
-            said = [value(each.node, "namespace") for kind, each in every if kind == "Kustomization"]
-            own = value(find(pieces.deployment.node, "metadata"), "namespace")
-            found.add(next((each for each in said if each), own))
+    for pieces in platform.endpoints():
+        own = [each for path in pieces.files for each in objects(platform, path)]
+        given = [value(each.node, "namespace") for kind, each in own if kind == "Kustomization"]
+        written = value(find(pieces.deployment.node, "metadata"), "namespace")
+        found.add(next((each for each in given if each), written))
     return found - {""}

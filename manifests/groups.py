@@ -1,7 +1,7 @@
-"""Groups of Applications: whether one is on, and switching it with the endpoint that comes or goes.
+"""Groups of Applications: read whether a group is enabled, and switch it when an endpoint is added or removed.
 
-A flag in the environment's configuration is written by people; the list that an ApplicationSet reads is generated from
-it and is never edited here.
+People edit the flag in the environment's configuration; the list that an ApplicationSet reads is generated from it and
+is never edited here.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests.edit import Document, find, items, scalar, value
-from manifests.pieces import Layout, Located, applications, model_list
+from manifests.pieces import Located
+from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree, within
 
 
 @dataclass(frozen=True)
 class Switch(Located):
-    """Whether a group of Applications is on, as one file says it; `path` is its directory of the catalog, if said."""
+    """Whether a group of Applications is enabled according to one file; `path` is its catalog directory, if given."""
 
     value: ScalarNode
     name: str
@@ -23,9 +24,10 @@ class Switch(Located):
     path: str = ""
 
 
-def groups(tree: Tree, layout: Layout) -> tuple[Switch, ...]:
-    """The groups as the generated list has them; none when a platform has no such list."""
-    document = _parsed(tree, layout.path(layout.groups_file))
+def groups(platform: Platform) -> tuple[Switch, ...]:
+    """The groups in the generated list; empty if a platform has no such list."""
+    layout = platform.layout
+    document = _parsed(platform, layout.path(layout.groups_file))
     if document is None:
         return ()
     found = []
@@ -37,9 +39,10 @@ def groups(tree: Tree, layout: Layout) -> tuple[Switch, ...]:
     return tuple(found)
 
 
-def feature(tree: Tree, layout: Layout, group: str) -> Switch | None:
-    """The flag of a group in the environment's configuration, None when it has none."""
-    document = _parsed(tree, layout.path(layout.config))
+def feature(platform: Platform, group: str) -> Switch | None:
+    """The flag of a group in the environment's configuration, or None."""
+    layout = platform.layout
+    document = _parsed(platform, layout.path(layout.config))
     flags_ = find(document.roots[0], "features") if document and document.roots else None
     flag = scalar(flags_, group)
     if document is None or flag is None or not isinstance(flags_, MappingNode):
@@ -52,18 +55,19 @@ def _parsed(tree: Tree, path: str) -> Document | None:
     return Document(path, text) if text is not None else None
 
 
-def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What makes a group exist for an endpoint that comes into it: the edit of its flag, and what to beware of.
+def switched_on(platform: Platform, group: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Enable the group of a new endpoint: the edit of its flag, and warnings.
 
-    ManifestError when the platform has no such group: an Application in it would never be seen.
+    Raises ManifestError if the platform has no such group: Argo CD would never see an Application in it.
     """
-    listed, flag = groups(tree, layout), feature(tree, layout, group)
+    layout = platform.layout
+    listed, flag = groups(platform), feature(platform, group)
     generated = layout.path(layout.groups_file)
     entry = next((each for each in listed if each.name == group), None)
     if listed and entry is None and flag is None:
         known = ", ".join(each.name for each in listed)
         raise ManifestError(f"There is no group {group!r} in {generated}; there are: {known}.")
-    others = ", ".join(_members(tree, layout, group))
+    others = ", ".join(_members(platform, group))
     wakes = f" Switching it on makes Argo CD create {others} as well." if others else ""
     if flag is not None and not flag.on:
         edited = flag.document.apply([flag.document.set_value(flag.value, "true", part=flag.value.value)])
@@ -72,7 +76,7 @@ def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str],
             f"generator of {generated} before Argo CD sees it.{wakes}"
         )
         return {edited.path: edited.text}, (told,)
-    if is_awaiting_generator(tree, layout, group):
+    if is_awaiting_generator(platform, group):
         told = (
             f"The group {group} is off in {generated}: nothing exists until it is generated with the group on.{wakes}"
         )
@@ -80,17 +84,18 @@ def switched_on(tree: Tree, layout: Layout, group: str) -> tuple[dict[str, str],
     return {}, ()
 
 
-def switched_off(tree: Tree, layout: Layout, group: str, leaving: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The flag of a group that loses its last Application (Argo CD fails on a directory that is not there).
+def switched_off(platform: Platform, group: str, leaving: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Disable the flag of a group that loses its last Application (Argo CD fails on a missing directory).
 
-    Also of one that never came to be: switched on for `leaving`, and not yet in the generated list. Others that rest in
-    it rest again, unless tenants can call one of them. Once the list has the group on, they exist, and stay.
+    Also disables a group that was only enabled for `leaving` and never generated; its other members stay off unless
+    tenants can call one of them. Once the generated list has the group enabled, its members exist and stay.
     """
-    flag, members = feature(tree, layout, group), _members(tree, layout, group)
-    if flag is None or not flag.on or is_partial(tree, layout) or leaving not in members:
+    layout = platform.layout
+    flag, members = feature(platform, group), _members(platform, group)
+    if flag is None or not flag.on or is_partial(platform) or leaving not in members:
         return {}, ()
     others = tuple(each for each in members if each != leaving)
-    if others and (not is_awaiting_generator(tree, layout, group) or _is_called(tree, layout, others)):
+    if others and (not is_awaiting_generator(platform, group) or _is_called(platform, others)):
         return {}, ()
     edited = flag.document.apply([flag.document.set_value(flag.value, "false", part=flag.value.value)])
     generated = layout.path(layout.groups_file)
@@ -107,30 +112,34 @@ def switched_off(tree: Tree, layout: Layout, group: str, leaving: str) -> tuple[
     return {edited.path: edited.text}, (told,)
 
 
-def is_awaiting_generator(tree: Tree, layout: Layout, group: str) -> bool:
-    """Whether the generated list does not have the group on: Argo CD makes none of its Applications until then."""
-    listed = groups(tree, layout)
+def is_awaiting_generator(platform: Platform, group: str) -> bool:
+    """Whether the generated list does not have the group enabled yet: until then Argo CD creates no Application in it."""
+    listed = groups(platform)
     return bool(listed) and not any(each.on for each in listed if each.name == group)
 
 
-def is_partial(tree: Tree, layout: Layout) -> bool:
-    """Whether the checkout lacks an enabled group's directory: then it is a part of a repository, and more may lack."""
-    return any(each.on and each.path and not tree.files(each.path) for each in groups(tree, layout))
+def is_partial(platform: Platform) -> bool:
+    """Whether the directory of an enabled group is missing: then the checkout is only a part of a repository."""
+    layout = platform.layout
+    catalog = layout.path(layout.catalog_dir)
+    return any(
+        each.on and each.path and not platform.files(each.path) and not platform.files(f"{catalog}/{each.name}")
+        for each in groups(platform)
+    )
 
 
-def _is_called(tree: Tree, layout: Layout, names: tuple[str, ...]) -> bool:
+def _is_called(platform: Platform, names: tuple[str, ...]) -> bool:
     """Whether LiteLLM has an alias for one of these Applications."""
     return any(
-        each.alias == name or each.reaches(name, layout.namespace)
-        for each in model_list(tree, layout)
+        each.alias == name or each.reaches(name, platform.layout.namespace)
+        for each in platform.entries()
         for name in names
     )
 
 
-def _members(tree: Tree, layout: Layout, group: str) -> tuple[str, ...]:
+def _members(platform: Platform, group: str) -> tuple[str, ...]:
+    layout = platform.layout
     folder = f"{layout.path(layout.catalog_dir)}/{group}"
     return tuple(
-        value(each.node, "metadata", "name")
-        for each in applications(tree, layout)
-        if within(each.document.path, folder)
+        value(each.node, "metadata", "name") for each in platform.applications() if within(each.document.path, folder)
     )

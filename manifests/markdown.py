@@ -1,4 +1,4 @@
-"""Markdown as people write it in a platform's documents: tables by their rows, prose by its blocks."""
+"""Parse Markdown in a platform's documents: tables as rows, prose as blocks."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from manifests.tree import Tree
 
 
 class Row(NamedTuple):
-    """One row of a Markdown table: its line (from 0), its cells as written, and the names of the columns."""
+    """One row of a Markdown table: its line (from 0), its cells as written, and the column names."""
 
     line: int
     cells: tuple[str, ...]
@@ -19,21 +19,25 @@ class Row(NamedTuple):
         return self.cells[index].strip() if index is not None else ""
 
     def column(self, title: str) -> int | None:
-        """Where a column is, by the first word of its title."""
+        """The index of a column, by the first word of its title."""
         found = (i for i, each in enumerate(self.columns) if each.lower().startswith(title.lower()))
         return next((i for i in found if i < len(self.cells)), None)
 
     @property
     def subject(self) -> str:
-        """What the row is about: its first cell without marks and links."""
+        """The first cell without markup and links."""
         return re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) if self.cells else ""
 
     def names(self, name: str) -> bool:
-        """Whether the row is about this alias or application."""
+        """Whether the row describes this alias or application."""
         return self.subject == name
 
+    def listing(self, name: str) -> int | None:
+        """The index of the cell that is this name, or a list that contains it; None if there is none."""
+        return next((index for index, cell in enumerate(self.cells) if name in listed(cell)), None)
+
     def filled(self, cells: Mapping[int, str]) -> str:
-        """The row with other cells; a padded table stays aligned while the new text has room."""
+        """The row with other cells; a padded table stays aligned while the new text fits."""
         out = []
         for index, old in enumerate(self.cells):
             new = cells.get(index)
@@ -45,27 +49,39 @@ class Row(NamedTuple):
         return "|" + "|".join(out) + "|"
 
 
+def listed(cell: str) -> tuple[str, ...]:
+    """The names in a cell that contains only names: `a`, `b` and `c`; empty for a cell with other text."""
+    parts = re.split(r"\s*(?:,|/|;|\+|<br ?/?>|\band\b)\s*", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell.strip()))
+    bare = [re.sub(r"[`*_]{1,2}([\w.-]+)[`*_]{1,2}", r"\1", part.strip()) for part in parts if part.strip()]
+    return tuple(bare) if bare and all(re.fullmatch(r"[\w.-]+", each) for each in bare) else ()
+
+
 def edit_table(
     tree: Tree, path: str, name: str, edit: Callable[[Row, tuple[Row, ...]], Mapping[int, str | None]]
 ) -> dict[str, str]:
-    """Change lines of the first table that has a row for `name`: None deletes a line, text replaces it."""
+    """Change lines of the first table with a row for `name`: None deletes a line, text replaces it.
+
+    A row with the name in its first cell takes precedence over a row that lists it among others.
+    """
     text = tree.read(path)
     if text is None:
         return {}
-    for rows in tables(text):
-        row = next((each for each in rows if each.names(name)), None)
-        if row is not None:
-            return {path: "".join(_replaced(split_lines(text), edit(row, rows)))}
+    found = tables(text)
+    for is_it in (lambda row: row.names(name), lambda row: row.listing(name) is not None):
+        for rows in found:
+            row = next((each for each in rows if is_it(each)), None)
+            if row is not None:
+                return {path: "".join(_replaced(split_lines(text), edit(row, rows)))}
     return {}
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines with their endings, which may differ within a file. Nothing else that Unicode calls a line break is one."""
+    """The lines with their endings, which may differ within a file. Other Unicode line breaks do not count."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _replaced(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[str]:
-    """The lines as they will be; what replaces a line ends as that line did."""
+    """The changed lines; a replaced line keeps its line ending."""
     for number, line in enumerate(lines):
         new = changed.get(number, line)
         if number not in changed:
@@ -77,7 +93,7 @@ def _replaced(lines: list[str], changed: Mapping[int, str | None]) -> Iterator[s
 
 
 def tables(text: str) -> list[tuple[Row, ...]]:
-    """The rows of each table, heads left out."""
+    """The rows of each table, without the headers."""
     lines = [line.rstrip("\r\n") for line in split_lines(text)]
     found: list[tuple[Row, ...]] = []
     columns: tuple[str, ...] = ()
@@ -99,7 +115,9 @@ def _cells(line: str) -> tuple[str, ...]:
 
 
 def blocks(lines: list[str]) -> list[list[str]]:
-    """The lines as blocks: a list item or a paragraph with its continuation; a heading, table row or blank alone."""
+    """The lines grouped into blocks: a list item or a paragraph with its continuation; a heading, table row or blank
+    line alone.
+    """
     found: list[list[str]] = []
     for line in lines:
         begins = not line.strip() or re.match(r"\s*([-*+]|\d+\.)\s|#|\||\[\^", line)
@@ -112,7 +130,7 @@ def blocks(lines: list[str]) -> list[list[str]]:
 
 
 def numbered_blocks(text: str) -> list[tuple[int, list[str]]]:
-    """The blocks of a document with the line, counted from 1, on which each begins."""
+    """The blocks of a document, each with its first line, counted from 1."""
     found, line = [], 1
     for block in blocks(split_lines(text)):
         found.append((line, block))

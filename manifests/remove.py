@@ -1,80 +1,169 @@
-"""An endpoint taken out again: the exact inverse of `add`."""
+"""Remove an endpoint: the exact inverse of `add`."""
 
 import re
 
 from manifests import catalog, groups
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.edit import find, items
-from manifests.pieces import Layout, Pieces, objects, require
-from manifests.review import contract_rows, is_prose, named_elsewhere, named_in_values
-from manifests.tree import ChangeSet, ManifestError, Overlay, Tree
+from manifests.edit import line, scalars
+from manifests.gateway import Entry, entries_of, references
+from manifests.kustomize import FILES, directories, read
+from manifests.one_file import is_one_file, unlisted_beside
+from manifests.ownership import foreign, is_deployed_apart
+from manifests.pieces import Pieces, objects
+from manifests.platform import Platform
+from manifests.review import Mention, contract_rows, mentions
+from manifests.rules.norms import owns_application
+from manifests.tree import ChangeSet, ManifestError
 
 
-def plan_remove(tree: Tree, layout: Layout, name: str, *, portal: bool = False) -> Change:
-    """The pull request that removes an endpoint; ManifestError says why there can be none.
+def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Change:
+    """The pull request that removes an endpoint; raises ManifestError if it is not possible.
 
-    `portal` takes the alias out of the key portal's list as well.
+    `portal` also removes the alias from the key portal's list.
     """
-    pieces = require(tree, layout, name)
-    endpoint = describe(pieces, layout)
-    _refuse_needed(tree, layout, pieces, endpoint)
+    pieces = platform.require(name)
+    endpoint = describe(pieces, platform.layout)
+    _refuse_shared(platform, pieces)
+    said = _refuse_needed(platform, pieces, endpoint)
     files: dict[str, str | None] = dict.fromkeys(pieces.files)
-    if endpoint.application_file:
-        if len(objects(tree, endpoint.application_file)) > 1:
+    files |= unlisted_beside(platform, pieces)
+    if endpoint.application_file and owns_application(pieces):
+        if len(objects(platform, endpoint.application_file)) > 1:
             raise ManifestError(
                 f"{endpoint.application_file} holds more than the Application of {name}, and Argo CD would delete all of "
                 "it: take this one out by hand."
             )
         files[endpoint.application_file] = None
-    if pieces.entry is not None:
-        document = pieces.entry.document
-        if len(items(find(document.roots[0], "proxy_config", "model_list"))) == 1:
-            raise ManifestError(f"{name} is LiteLLM's only model: an empty model_list has to be written by hand.")
-        files[document.path] = document.apply([document.delete_lines(pieces.entry.first, pieces.entry.last)]).text
-    files |= catalog.remove_row(tree, layout, endpoint.alias)
-    files |= catalog.remove_notes(Overlay(tree, ChangeSet(files=files)), layout, endpoint.alias)
-    files |= catalog.remove_manual(tree, layout, name)
+    files |= _without_entries(pieces)
+    files |= catalog.remove_row(platform, endpoint.alias)
+    files |= catalog.remove_notes(platform.with_changes(files), endpoint.alias)
+    files |= catalog.remove_manual(platform, name)
     if portal:
-        files |= catalog.remove_from_portal(tree, layout, endpoint.alias)
-    flag, told = groups.switched_off(tree, layout, endpoint.group, endpoint.application)
+        files |= catalog.remove_from_portal(platform, endpoint.alias)
+    flag, told = groups.switched_off(platform, endpoint.group, endpoint.application)
     files |= flag
-    after = Overlay(tree, ChangeSet(files=files))
+    after = platform.with_changes(files)
     return Change(
         changes=ChangeSet(files=files),
         title=f"feat(serving): remove {name}",
         intent=f"Removes the endpoint {name}, which serves {endpoint.hf_id}, with all that belongs to it.",
         summary=contract_rows(endpoint),
-        warnings=(*_warnings(after, layout, endpoint), *told),
+        warnings=(*_warnings(after, endpoint, said), *told),
     )
 
 
-def _refuse_needed(tree: Tree, layout: Layout, pieces: Pieces, endpoint: ModelEndpoint) -> None:
-    """What sends requests to the endpoint would fail the moment it is gone."""
-    served = [path for path in named_elsewhere(tree, layout, pieces, endpoint) if not is_prose(path)]
-    host = f"{endpoint.name}.{layout.namespace}"
-    called = [path for path in named_in_values(tree, layout, pieces, host) if path not in served]
-    if served or called:
-        names = " and ".join(
-            [
-                *([f"its served name {endpoint.served_name} ({', '.join(served)})"] if served else []),
-                *([f"its address {host} ({', '.join(called)})"] if called else []),
-            ]
+def _refuse_shared(platform: Platform, pieces: Pieces) -> None:
+    """What the endpoint does not own, and what other Applications deploy, is not deleted with it."""
+    home = pieces.home
+    if others := foreign(platform, pieces):
+        raise ManifestError(
+            f"{home} holds more than the endpoint {pieces.name}, and none of it is deleted: {', '.join(others)}. "
+            "Move these files to another directory, then try again."
         )
+    if is_deployed_apart(platform, pieces):
+        raise ManifestError(
+            f"Argo CD deploys {pieces.name} through another directory, whose kustomization leads to {home}: "
+            "remove it by hand."
+        )
+    listing = {path: platform.read(path) for path in platform.grep(pieces.name) if path.rpartition("/")[2] in FILES}
+    for path in listing:
+        document = read(platform, path.rpartition("/")[0])
+        if document is not None and home in directories(document):
+            raise ManifestError(f"{path} lists the directory {home}: take it out there first.")
+    is_file = platform.read(home) is not None and not is_one_file(pieces)
+    beside = read(platform, home.rpartition("/")[0]) if is_file else None
+    if beside is not None and home.rpartition("/")[2] in (str(each.value) for each in scalars(beside.roots)):
+        raise ManifestError(f"{beside.path} lists {home}: take it out there first.")
+
+
+def _without_entries(pieces: Pieces) -> dict[str, str]:
+    """LiteLLM's configuration without the endpoint's entries."""
+    files: dict[str, str] = {}
+    by_document: dict[tuple[str, tuple[int, int] | None], list[Entry]] = {}
+    for each in pieces.entries:
+        by_document.setdefault((each.document.path, each.document.window), []).append(each)
+    if len({path for path, _ in by_document}) < len(by_document):
+        raise ManifestError(f"{pieces.name} is in several model lists of one file: take it out of them by hand.")
+    for found in by_document.values():
+        document = found[0].document
+        if len(entries_of(document)) == len(found):
+            raise ManifestError(
+                f"{pieces.name} is LiteLLM's only model: an empty model_list has to be written by hand."
+            )
+        for each in found:
+            _refuse_spread(each)
+            _refuse_anchors(each)
+        files[document.path] = document.apply([document.delete_lines(each.first, each.last) for each in found]).text
+    return files
+
+
+def _refuse_spread(entry: Entry) -> None:
+    """The other entries of the list would have to be numbered again."""
+    if entry.is_spread:
+        raise ManifestError(
+            f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) is in `helm.parameters`: take its parameters"
+            " out and number the rest again by hand, then try again."
+        )
+
+
+def _refuse_anchors(entry: Entry) -> None:
+    """An entry that defines an anchor for other entries cannot be removed alone."""
+    rest = "".join([*entry.document.lines[: entry.first], *entry.document.lines[entry.last + 1 :]])
+    for anchor in re.findall(r"(?<=[:-]) &([\w-]+)(?=\s)", entry.text):
+        if re.search(rf"\*{re.escape(anchor)}(?![\w-])", rest):
+            raise ManifestError(
+                f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) defines the anchor &{anchor}, which other "
+                "entries use: move it to one of them first."
+            )
+
+
+def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
+    """Refuse if something that runs sends requests to the endpoint; returns the mentions in documents."""
+    lists = platform.model_lists()
+    gone = {each.alias for each in pieces.entries}
+    left = {
+        each.alias
+        for found in lists
+        for each in found.entries
+        if all(each.node is not own.node for own in pieces.entries)
+    }
+    named = [each for each in references(lists) if each.name in gone - left]
+    if named:
+        where = ", ".join(f"{each.document.path}:{line(each.node)} ({each.setting})" for each in named)
+        raise ManifestError(f"LiteLLM's settings name {named[0].name}: {where}. Take it out of them first.")
+    found = mentions(platform, pieces, endpoint)
+    live = [each for each in found if not each.is_prose]
+    if live:
+        by_name = {f"{each.what} {each.name}": list[str]() for each in live}
+        for each in live:
+            by_name[f"{each.what} {each.name}"].append(f"{each.path}:{each.line}")
+        names = " and ".join(f"its {name} ({_shortened(places)})" for name, places in by_name.items())
         raise ManifestError(f"Other files name {endpoint.name} by {names}. Take it out of them first.")
+    return found
 
 
-def _warnings(after: Tree, layout: Layout, endpoint: ModelEndpoint) -> tuple[str, ...]:
+def _shortened(places: list[str]) -> str:
+    more = f" and {len(places) - 8} more" if len(places) > 8 else ""
+    return ", ".join(places[:8]) + more
+
+
+def _warnings(after: Platform, endpoint: ModelEndpoint, said: tuple[Mention, ...]) -> tuple[str, ...]:
+    layout = after.layout
     claim = f"the volume {endpoint.pvc_name} ({endpoint.pvc_size}) goes too, with the weights in it"
     found = [f"Argo CD deletes what it made: {claim}."] if endpoint.pvc_name else []
-    if catalog.in_portal(after, layout, endpoint.alias):
+    if catalog.in_portal(after, endpoint.alias):
         found.append(f"{layout.key_portal} still offers {endpoint.alias} for new keys; portal=yes takes it out.")
     found.append(f"Virtual keys that list {endpoint.alias} keep a name that nothing answers to.")
-    # A name that is an ordinary word is in every file; the model's own name is not.
+    # An ordinary word as a name occurs in every file; the model's own name does not.
     terms = [endpoint.hf_id.rsplit("/", 1)[-1], *([] if endpoint.name.isalpha() else [endpoint.name])]
     whole = re.compile("|".join(rf"(?<![\w.-]){re.escape(each)}(?![\w-])" for each in terms))
-    named = [path for term in terms for path in after.grep(term) if whole.search(after.read(path) or "")]
-    if named := sorted({*named} - {layout.key_portal}):
-        more = f" and {len(named) - 8} more" if len(named) > 8 else ""
-        found.append(f"These files still name it: {', '.join(named[:8])}{more}.")
+    places = {each.path: f"{each.path}:{each.line}" for each in reversed(said)}
+    for path in sorted({path for term in terms for path in after.grep(term)}):
+        match = whole.search(after.read(path) or "")
+        if match and path not in places:
+            places[path] = f"{path}:{(after.read(path) or '')[: match.start()].count(chr(10)) + 1}"
+    places.pop(layout.key_portal, None)
+    if places:
+        found.append(f"These files still name it: {_shortened([places[path] for path in sorted(places)])}.")
     return tuple(found)

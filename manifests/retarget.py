@@ -1,40 +1,35 @@
-"""Pointing the pieces of an endpoint at a model: the edits that `add` makes in its copy and `swap` in place."""
+"""Point the pieces of an endpoint at a model: the edits that `add` makes in its copy and `swap` in place."""
 
+import itertools
 import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 from ruamel.yaml.nodes import ScalarNode
 
-from manifests.edit import Document, Edit, Flag, decimal, find, flags, items, scalar, written
-from manifests.pieces import MODEL_FLAGS, Entry, Pieces
+from manifests.arguments import MODEL_FLAGS, Flag, sequence
+from manifests.edit import Document, Edit, decimal, scalar, written
+from manifests.gateway import Direction, Entry
+from manifests.model_names import HF_ID, model_of, name_pattern
+from manifests.pieces import Pieces
+from manifests.risks import refuse_argument
 from manifests.sizing import ModelFacts, tokens
+from manifests.sizing.flags import KERNELS
+from manifests.sources.site import Site
 from manifests.tree import ManifestError
 from manifests.wording import Words, stem
 
-HF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
-ARGUMENT = re.compile(r"--[a-z0-9][a-z0-9-]*(=[^\s\x00-\x1f\x7f-\x9f]+)?")
-_SECRET = re.compile(r"(^|-)(key|token|secret|password)$")
 
-# vLLM picks slower kernels for these formats unless told; the others it reads from the weights' own configuration.
-_KERNELS = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
-# What names a commit or a file of one repository on Hugging Face.
+# Arguments that name a commit or a file of one repository on Hugging Face.
 _PINS = ("--revision", "--code-revision", "--tokenizer-revision", "--tokenizer")
 _PINNED_IN_SCRIPT = re.compile(r"\brevision ?= ?[\"']|--revision[ =]")
-_OWN_OPTION = {
-    "--model": "the model id",
-    "--model-id": "the model id",
-    "--served-model-name": "served=",
-    "--quantization": "quantization=",
-    "--max-model-len": "context=",
-    "--gpu-memory-utilization": "gpu-util=",
-    "--port": "the Service (by hand)",
-}
 
 
 class Target(BaseModel, frozen=True):
-    """What the engine is to serve. None leaves an argument as it is, an empty `quantization` removes it."""
+    """What the engine should serve. None does not change an argument, an empty `quantization` removes it."""
 
     hf_id: str
     served_name: str
@@ -42,43 +37,40 @@ class Target(BaseModel, frozen=True):
     context: int | None = None
     gpu_utilization: float | None = None
     args: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    """Names of arguments that the model must not have."""
+    model: str = ""
+    """The engine's value for the model: the id, a path, or a file."""
+    renames: Mapping[str, str] = {}
+    """What the manifests call the old model, and what they call the new one."""
 
 
 def refuse_bad_input(hf_id: str, served_name: str | None, quantization: str | None, args: tuple[str, ...]) -> None:
-    """What people typed is put into files that machines run: anything unusual is refused by name."""
+    """Typed values are written to files that machines execute: refuse unusual characters, and name the option."""
     if not HF_ID.fullmatch(hf_id) or len(hf_id) > 96 or ".." in hf_id or "--" in hf_id:
         raise ManifestError(f"{hf_id!r} is not a model on Hugging Face: give it as owner/name, like Qwen/Qwen2.5-7B.")
     if served_name is not None and not NAME.fullmatch(served_name):
-        raise ManifestError(f"{served_name!r} is no served name: use letters, digits, dots and dashes.")
+        raise ManifestError(f"{served_name!r} is not a served name: use letters, digits, dots and dashes.")
     if quantization is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", quantization):
-        raise ManifestError(f"{quantization!r} is no quantization: give vLLM's name, like awq_marlin, or none.")
+        raise ManifestError(f"{quantization!r} is not a quantization: give vLLM's name, like awq_marlin, or none.")
     for each in args:
-        if not ARGUMENT.fullmatch(each):
-            raise ManifestError(f"{each!r} is no argument: give it as --flag or --flag=value.")
-        if option := _OWN_OPTION.get(each.partition("=")[0]):
-            raise ManifestError(f"{each!r} is not for arg=: use {option}.")
-        if _SECRET.search(each.partition("=")[0]):
-            # Without its value: this sentence is posted.
-            raise ManifestError(
-                f"{each.partition('=')[0]} takes a secret, which must not stand in git: put it into a Secret and read it "
-                "from the environment (by hand)."
-            )
+        refuse_argument(each)
 
 
 def derived_served_name(facts: ModelFacts) -> str:
-    """The model's name in small letters, without the mark of its quantization."""
+    """The model's name in lower case, without the suffix for its quantization."""
     return stem(facts.hf_id).lower()
 
 
 def derived_quantization(facts: ModelFacts, wanted: str | None) -> str:
-    """The value of `--quantization`, "" for no such argument."""
+    """The value of `--quantization`; "" for no such argument."""
     if wanted is not None:
         return "" if wanted == "none" else wanted
-    return _KERNELS.get(facts.quantization or "", "")
+    return KERNELS.get(facts.quantization or "", "")
 
 
 def family(quantization: str | None, hf_id: str = "") -> str:
-    """The format of the weights ("awq", "gptq", …; "" for none), from the argument or else the model's name."""
+    """The format of the weights ("awq", "gptq", …; "" for none), from the argument or the model's name."""
     given = (quantization or hf_id).lower()
     return next((each for each in ("awq", "gptq", "fp8", "bitsandbytes", "gguf") if each in given), quantization or "")
 
@@ -86,7 +78,7 @@ def family(quantization: str | None, hf_id: str = "") -> str:
 def words(
     endpoint: str, target: Target, facts: ModelFacts | None = None, weight_bytes: int = 0, chat: bool | None = None
 ) -> Words:
-    """What comments may say of the endpoint; `weight_bytes` and `chat` are those of a model of which there are no facts."""
+    """The facts about an endpoint that comments may mention; `weight_bytes` and `chat` replace facts that are unknown."""
     return Words(
         endpoint=endpoint,
         hf_id=target.hf_id,
@@ -94,101 +86,303 @@ def words(
         quantization=(facts.quantization or "") if facts else family(target.quantization, target.hf_id),
         context=target.context,
         weight_bytes=facts.weight_bytes if facts else weight_bytes,
-        chat=facts.chat if facts else chat,
+        # An embedding model or a reranker does not chat: text about chat describes only the old model.
+        chat=(False if facts.pools else facts.chat) if facts else chat,
     )
 
 
-def retarget(pieces: Pieces, target: Target) -> Document:
-    """The Deployment with the model in both of its places, and the arguments that go with it."""
-    document = pieces.deployment.document
-    if pieces.model.value != target.hf_id and any(_PINNED_IN_SCRIPT.search(node.value) for node in pieces.staging):
+def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = ()) -> dict[str, Document]:
+    """The files of an endpoint with its model in every place, and the arguments that go with it.
+
+    `also` are further edits, with the files that they are in. ManifestError where a place cannot be edited.
+    """
+    edits: dict[str, list[Edit]] = defaultdict(list)
+    for path, edit in also:
+        edits[path].append(edit)
+    if pieces.model.value != target.model and any(_PINNED_IN_SCRIPT.search(node.value) for node in pieces.staging):
         raise ManifestError(
-            f"The initContainer in {document.path} pins a revision of {pieces.model.value}: take it out by hand, then try again."
+            f"The initContainer in {pieces.deployment.document.path} pins a revision of {pieces.model.value}: "
+            "take it out by hand, then try again."
         )
-    edits = [
-        document.set_value(node, target.hf_id, part=pieces.model.value)
-        for node in pieces.staging
-        if re.search(rf"(?<![\w./-]){re.escape(pieces.model.value)}(?![\w./-])", node.value)
-    ]
-    document = document.apply(edits)
-    wanted: dict[str, str | None] = {pieces.model.name: target.hf_id}
-    wanted |= {each.name: "" for each in pinned(pieces, target)}
-    if pieces.model.name == "--model":
-        wanted |= {
-            "--served-model-name": target.served_name,
-            "--quantization": target.quantization,
-            "--max-model-len": None if target.context is None else str(target.context),
-            "--gpu-memory-utilization": None if target.gpu_utilization is None else f"{target.gpu_utilization:g}",
-        }
-    for each in target.args:
-        name, _, given = each.partition("=")
-        wanted[name] = given
-    bare = {each for each in target.args if "=" not in each}
-    for flag, setting in wanted.items():
-        if setting is not None:
-            document = _set_flag(document, flag, setting, bare=flag in bare)
-    return document
+    names = [(site, text) for site, text in _renamed_sites(pieces, target)]
+    named = {(each.path, *each.span) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
+    for site, text in names:
+        edits[site.path].append(site.write(text))
+    for site, text in _model_sites(pieces, target, named):
+        edits[site.path].append(site.write(text))
+    additions: list[tuple[str, str]] = []
+    bare, given = {each for each in target.args if "=" not in each}, {each.partition("=")[0] for each in target.args}
+    for name, setting in _settings(pieces, target).items():
+        flag = pieces.flag(name)
+        if flag is None:
+            derived = name == pieces.runtime.quantization and not pieces.runtime.derives  # the weights tell it
+            wanted = bool(setting) and not derived
+            additions += [(name, setting)] if wanted or name in {*bare, *given} else []
+        elif changed := _changed(pieces, flag, setting, bare=name in bare):
+            edits[changed[0]].append(changed[1])
+    edits[_path(pieces)] += _dropped_names(pieces, target)
+    for path, edit in arguments_added(pieces, additions, given):
+        edits[path].append(edit)
+    documents = {each.path: Document(each.path, each.text) for each in _documents(pieces)}
+    return {path: documents[path].apply(_disjoint(path, found)) for path, found in edits.items()}
+
+
+def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
+    """The arguments to set, "" for one that the engine must not have."""
+    engine = pieces.runtime
+    wanted = {each.name: "" for each in pinned(pieces, target)}
+    if engine.served and pieces.served is None and not engine.gguf and pieces.form != "InferenceService":
+        wanted[engine.served] = "" if target.served_name == target.hf_id else target.served_name
+    settings = (
+        (engine.quantization, target.quantization),
+        (engine.context, None if target.context is None else str(target.context)),
+        (engine.utilization, None if target.gpu_utilization is None else f"{target.gpu_utilization:g}"),
+    )
+    wanted |= {name: setting for name, setting in settings if name and setting is not None}
+    wanted |= dict.fromkeys(target.removed, "")
+    return wanted | {name: given for name, _, given in (each.partition("=") for each in target.args)}
+
+
+def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
+    """The edits; ManifestError where two of them are about the same text."""
+    ordered = sorted(set(edits))
+    for one, other in itertools.pairwise(ordered):
+        if other.start < one.end and other.start != one.start:
+            raise ManifestError(f"{path} says several things in one value that has to change: change it by hand.")
+    return ordered
+
+
+def _documents(pieces: Pieces) -> list[Document]:
+    sites = [site for flag in pieces.flags for site in flag.sites if site is not None]
+    return [*(each.document for each in (pieces.deployment, *pieces.related)), *(each.document for each in sites)]
+
+
+def _path(pieces: Pieces) -> str:
+    return pieces.deployment.document.path
+
+
+def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, int, int]]) -> Iterator[tuple[Site, str]]:
+    """Every place in what the endpoint owns that names its model, and what becomes of it; `named` are its served names."""
+    site = pieces.model.site
+    if pieces.model.value == target.model:
+        return
+    if site is None:
+        raise ManifestError(
+            f"{_path(pieces)} puts the model {pieces.model.value} together from several variables: change it by hand."
+        )
+    if pieces.fields is not None:
+        yield site, target.model
+        return
+    whole = name_pattern(target.renames)
+    for located, node in pieces.texts():
+        for match in whole.finditer(str(node.value)):
+            found = Site(located.document, node, match.start(), match.end())
+            if not any(
+                path == found.path and start < found.span[1] and found.span[0] < end for path, start, end in named
+            ):
+                yield found, target.renames[match[0]]
+
+
+def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
+    """Where the engine's names stand that change, and what becomes of them."""
+    flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
+    for given, site in zip(flag.values, flag.sites, strict=True) if flag else ():
+        whole = dict.fromkeys(names.get(each, each) for each in _listed(pieces, given))
+        new, repeats = ",".join(whole), set(whole) <= kept
+        kept |= set(whole)
+        if new == given or repeats:
+            continue
+        if site is None:
+            raise ManifestError(
+                f"{_path(pieces)} puts the served name {given} together from several variables: change it by hand."
+            )
+        yield site, new
+
+
+def _listed(pieces: Pieces, given: str) -> list[str]:
+    """llama.cpp takes several names in one value, with commas between them."""
+    return given.split(",") if pieces.runtime.gguf else [given]
+
+
+def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
+    """The items of the list of served names that would repeat another one, taken out."""
+    flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
+    found: list[Edit] = []
+    if flag is None or pieces.runtime.gguf:
+        return []
+    for given, node in zip(
+        flag.values, flag.value_nodes if flag.carrier == "list" else flag.nodes[-len(flag.values) :], strict=True
+    ):
+        if names[given] in kept and flag.carrier == "list" and not (flag.joined and node is flag.node):
+            found.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
+        kept.add(names[given])
+    return found
+
+
+def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str, Edit] | None:
+    """One argument changed, or (with "" for one that takes a value) removed; None where it says the same already."""
+    document = pieces.deployment.document
+    if not given and not bare:
+        match flag.carrier:
+            case "list":
+                args = sequence(pieces.container, pieces.flags)
+                return document.path, _without(document, args, flag.nodes[0], flag.nodes[-1])
+            case "shell":
+                return document.path, _without_words(document, flag)
+            case "file" if flag.site is not None:
+                lines = [node.start_mark.line for node in flag.nodes]
+                return flag.site.path, flag.site.document.delete_lines(min(lines), max(lines))
+        raise ManifestError(
+            f"{_where(pieces, flag)} gives {flag.name}, which the new model must not have: remove it by hand."
+        )
+    same = flag.value == given
+    if flag.name == pieces.runtime.context:
+        same = tokens(flag.value) == tokens(given) is not None
+    if same or (bare and not given):
+        return None
+    if flag.site is None and flag.carrier == "list" and not flag.values:
+        return document.path, document.set_value(flag.node, f"{flag.spelt}={given}")
+    if flag.site is None:
+        raise ManifestError(f"{_where(pieces, flag)} puts the value of {flag.name} together: change it by hand.")
+    return flag.site.path, flag.site.write(given)
+
+
+def _where(pieces: Pieces, flag: Flag) -> str:
+    return f"{flag.site.path}:{flag.site.line}" if flag.site else _path(pieces)
+
+
+def _without_words(document: Document, flag: Flag) -> Edit:
+    """A script without the words of a flag, and without the line that they have to themselves."""
+    start, end = Site(document, flag.node, *flag.words).span
+    line_start = document.text.rfind("\n", 0, start) + 1
+    rest = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
+    if not document.text[line_start:start].strip() and rest and "\\" in rest[0]:
+        return Edit(line_start, end + rest.end(), "")
+    gap = len(document.text[:start]) - len(document.text[:start].rstrip(" "))
+    return Edit(start - gap, end, "")
+
+
+def arguments_added(
+    pieces: Pieces, additions: Sequence[tuple[str, str]], asked: Collection[str]
+) -> Iterator[tuple[str, Edit]]:
+    """The edits that give the engine further arguments; those that nobody `asked` for may be left to its defaults."""
+    document, model = pieces.deployment.document, pieces.model
+    args = sequence(pieces.container, pieces.flags)
+    texts: dict[tuple[str, int], str] = {}
+
+    def insert(path: str, edit: Edit) -> None:
+        before = texts.get((path, edit.start), "")
+        texts[path, edit.start] = before + (edit.text.removeprefix("\n") if before.endswith("\n") else edit.text)
+
+    for name, given in additions:
+        if args:
+            insert(document.path, _added(document, args, pieces, name, given))
+        elif model.carrier == "shell" and (name in asked or name == pieces.runtime.context):
+            end = Site(document, model.node, *model.words).span[1]
+            insert(document.path, Edit(end, end, f" {name}={given}" if given else f" {name}"))
+        elif model.carrier == "file" and model.site is not None and (name in asked or name == pieces.runtime.context):
+            inner, line = model.site.document, model.node.start_mark.line
+            key = f"{inner.lines[line][: model.node.start_mark.column]}{name.removeprefix('--').replace('-', '_')}"
+            insert(inner.path, inner.insert_lines(line + 1, f"{key}: {written(given) if given else 'true'}\n"))
+        elif name in asked or name == pieces.runtime.context:
+            raise ManifestError(f"{document.path} has no list of arguments to put {name} into: add it by hand.")
+    for (path, start), text in texts.items():
+        yield path, Edit(start, start, text)
 
 
 def pinned(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
     """The arguments that pin files of the old model's repository: with another model they name what is not there."""
-    if pieces.model.value == target.hf_id:
+    if pieces.model.value == target.model:
         return ()
     given = {each.partition("=")[0] for each in target.args}
     return tuple(each for each in pieces.flags if each.name in _PINS and each.name not in given)
 
 
-def reprice(entry: Entry, *, model: str, price_in: str | None, price_out: str | None) -> Document:
-    """LiteLLM's entry with another served name, and other prices where they are given."""
-    document, params = entry.document, find(entry.node, "litellm_params")
+def spoken(hf_id: str) -> tuple[str, str, str]:
+    """The names of a model in prose: its id, the id without the owner, and that without the quantization."""
+    return hf_id, hf_id.rsplit("/", 1)[-1], stem(hf_id)
+
+
+def main_name(pieces: Pieces) -> str:
+    """The name that LiteLLM uses, of those that the engine answers to."""
+    asked = next((each.asked for each in pieces.entries if each.asked in pieces.served_names), None)
+    return asked or next(iter(pieces.served_names), "")
+
+
+def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
+    """The new name for each name that the engine answers to. Names that people chose stay."""
+    found = {}
+    for each in pieces.served_names:
+        found[each] = each
+        if each == main_name(pieces):
+            found[each] = target.served_name
+        elif model_of(pieces).hf_id != target.hf_id:
+            pairs = zip(spoken(model_of(pieces).hf_id), spoken(target.hf_id), strict=True)
+            counterpart = next((new for old, new in pairs if old.lower() == each.lower()), each)
+            found[each] = counterpart.lower() if each.islower() else counterpart
+    return found
+
+
+def reprice(
+    entry: Entry, *, model: str, price_in: str | None, price_out: str | None, provider: str | None = None
+) -> Document:
+    """LiteLLM's entry with another served name, and other prices if they are given.
+
+    `provider` is LiteLLM's provider, if it has to change. Content that an anchor shares with other entries stays; the
+    entry's own price is written before it.
+    """
+    document = entry.document
+    node = scalar(entry.node, "litellm_params", "model")
+    if node is None:
+        raise ManifestError(f"{document.path} has no model for {entry.alias}: add it by hand, then try again.")
+    provider = provider or (entry.model.partition("/")[0] if "/" in entry.model else "openai")
     edits: list[Edit] = []
-    provider = entry.model.partition("/")[0] if "/" in entry.model else "openai"
-    wanted = {"model": f"{provider}/{model}"}
-    if price_in is not None:
-        wanted["input_cost_per_token"] = decimal(price_in)
-    if price_out is not None:
-        wanted["output_cost_per_token"] = decimal(price_out)
-    for key, text in wanted.items():
-        node = scalar(params, key)
-        if node is None:
-            raise ManifestError(f"{document.path} has no {key} for {entry.alias}: add it by hand, then try again.")
-        if node.value != text:
-            edits.append(document.set_value(node, text))
-    return document.apply(edits)
+    if entry.model != f"{provider}/{model}":
+        if not entry.owns(node) or node.value != entry.model:
+            raise ManifestError(
+                f"{document.path}:{node.start_mark.line + 1} names the model of {entry.alias} for other entries, too "
+                "(an anchor or a variable): change it by hand."
+            )
+        edits.append(document.set_value(node, f"{provider}/{model}"))
+    directions: tuple[tuple[Direction, str | None], ...] = (("input", price_in), ("output", price_out))
+    for direction, price in directions:
+        if price is not None:
+            edits.append(_priced(entry, direction, decimal(price)))
+    return document.apply([each for each in edits if document.text[each.start : each.end] != each.text])
 
 
-def _set_flag(document: Document, name: str, given: str, *, bare: bool) -> Document:
-    """One argument set, changed, or (with "" for one that takes a value) removed."""
-    args, present = _arguments(document)
-    flag = next((each for each in present if each.name == name), None)
-    if flag is None:
-        return document.apply([_added(document, args, present, name, given)]) if given or bare else document
-    if not given and not bare:
-        return document.apply([_removed(document, args, flag)])
-    same = tokens(flag.value) == tokens(given) is not None if name == "--max-model-len" else flag.value == given
-    if same:
-        return document
-    if flag.value_node is flag.node:
-        spelt = str(flag.node.value).partition("=")[0]  # with dashes or underscores, as people wrote it
-        return document.apply([document.set_value(flag.node, f"{spelt}={given}" if given else spelt)])
-    return document.apply([document.set_value(flag.value_node, given)])
+def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
+    price, document = entry.price(direction), entry.document
+    if price is not None and not price.is_per_token:
+        raise ManifestError(
+            f"{entry.alias} has a price in another unit ({document.path}:{price.node.start_mark.line + 1}: {price.key}): "
+            "change it by hand."
+        )
+    if price is not None and entry.owns(price.node):
+        return document.set_value(price.node, text)
+    other = entry.price("output" if direction == "input" else "input")
+    beside = (
+        other.node if other is not None and entry.owns(other.node) else scalar(entry.node, "litellm_params", "model")
+    )
+    if beside is None or not entry.owns(beside) or entry.node.flow_style:
+        raise ManifestError(
+            f"{document.path} has no {direction} price for {entry.alias}: add it by hand, then try again."
+        )
+    line = document.lines[beside.start_mark.line]
+    lead = " " * (len(line) - len(line.lstrip(" ")))
+    return document.insert_lines(beside.start_mark.line + 1, f"{lead}{direction}_cost_per_token: {text}\n")
 
 
-def _arguments(document: Document) -> tuple[list[ScalarNode], tuple[Flag, ...]]:
-    for root in document.roots:
-        for container in items(find(root, "spec", "template", "spec", "containers")):
-            present = flags(find(container, "args"))
-            if any(each.name in MODEL_FLAGS for each in present):
-                nodes = [each for each in items(find(container, "args")) if isinstance(each, ScalarNode)]
-                return nodes, present
-    raise ManifestError(f"{document.path} has no container that names a model")
-
-
-def _added(document: Document, args: list[ScalarNode], present: tuple[Flag, ...], name: str, given: str) -> Edit:
+def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, given: str) -> Edit:
     text = f"{name}={given}" if given else name
-    beside = [each.value_node for each in present if each.name in ("--served-model-name", *MODEL_FLAGS)]
+    held = {id(each) for each in args}
+    beside = [
+        each.nodes[-1]
+        for each in pieces.flags
+        if each.name in ("--served-model-name", *MODEL_FLAGS) and id(each.nodes[-1]) in held
+    ]
     # Quantization goes beside the names, as people write it; anything else at the end.
-    anchor = beside[-1] if name == "--quantization" and beside else args[-1]
+    anchor = beside[-1] if name in ("--quantization", "--served-model-name") and beside else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {written(text, quoted=True)}")
     lead = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
@@ -200,17 +394,21 @@ def _added(document: Document, args: list[ScalarNode], present: tuple[Flag, ...]
     return document.insert_lines(anchor.end_mark.line + 1, added + "\n")
 
 
-def _removed(document: Document, args: list[ScalarNode], flag: Flag) -> Edit:
-    if _is_flow(document, args):
-        before = args[args.index(flag.node) - 1]
-        return Edit(before.end_mark.index, flag.value_node.end_mark.index, "")
-    return document.delete_lines(flag.node.start_mark.line, flag.value_node.end_mark.line)
+def _without(document: Document, args: tuple[ScalarNode, ...], first: ScalarNode, last: ScalarNode) -> Edit:
+    """A list without the items from one to another."""
+    if not _is_flow(document, args):
+        return document.delete_lines(first.start_mark.line, last.end_mark.line)
+    at = next(index for index, each in enumerate(args) if each is first)
+    if at:
+        return Edit(args[at - 1].end_mark.index, last.end_mark.index, "")
+    after = next(index for index, each in enumerate(args) if each is last) + 1
+    return Edit(first.start_mark.index, args[after].start_mark.index if after < len(args) else last.end_mark.index, "")
 
 
-def _is_flow(document: Document, args: list[ScalarNode]) -> bool:
+def _is_flow(document: Document, args: tuple[ScalarNode, ...]) -> bool:
     first = args[0]
     return not document.lines[first.start_mark.line][: first.start_mark.column].rstrip().endswith("-")
 
 
-def _lines(args: list[ScalarNode]) -> set[int]:
+def _lines(args: tuple[ScalarNode, ...]) -> set[int]:
     return {each.start_mark.line for each in args}

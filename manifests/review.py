@@ -1,15 +1,18 @@
-"""What the plans share towards their reader: the contract as rows, and refusals in sentences."""
+"""Code shared by all plans: contract rows for reviewers, and refusals."""
 
+import math
 import re
+from typing import NamedTuple
 
-from manifests.contract import ModelEndpoint, check, describe
-from manifests.pieces import Layout, Pieces, locate, names
-from manifests.sizing import MissingFigures, ModelFacts, Sizing, quantity_bytes
+from manifests.contract import ModelEndpoint, check
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+from manifests.sizing import MissingFigures, ModelFacts, Sizing, in_gb, quantity_bytes
 from manifests.tree import ManifestError, Tree, within
 
 
 def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
-    """The contract as a reviewer reads it: label and value."""
+    """The contract for reviewers, as label and value."""
     rows = (
         ("Endpoint", f"{endpoint.name} ({endpoint.kind})"),
         ("Model", endpoint.hf_id),
@@ -19,96 +22,184 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
         ("Quantization", endpoint.quantization or ("none" if endpoint.gpus else "")),
         ("GPU memory utilization", f"{endpoint.gpu_utilization:g}" if endpoint.gpu_utilization else ""),
         ("Volume", f"{endpoint.pvc_name}, {endpoint.pvc_size}"),
-        ("Price per token, in / out", f"{endpoint.price_in or '–'} / {endpoint.price_out or '–'}"),
+        (
+            "Price per million tokens, in / out",
+            f"{_per_million(endpoint.price_in)} / {_per_million(endpoint.price_out)}",
+        ),
         ("Application", f"{endpoint.application} ({'manual' if endpoint.manual_sync else 'automated'} sync)"),
     )
     return tuple((label, value) for label, value in rows if value)
 
 
+def _per_million(price: str) -> str:
+    """A price per token, as git has it, in dollars per million tokens; the text itself if it is not a number."""
+    if not price:
+        return "–"
+    try:
+        dollars = float(price) * 1e6
+    except ValueError:
+        return price
+    if not math.isfinite(dollars):
+        return price
+    return f"${dollars:.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.3g}"
+
+
 def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
-    """Nothing is opened for a model of which nobody knows whether it can run; the refusal names the options to give."""
+    """Refuse a model whose size is unknown; the message names the options to give."""
     if missing := facts.missing(gpu=gpu):
-        raise MissingFigures(facts.hf_id, missing)
+        raise MissingFigures(facts.hf_id, missing, _withheld(facts))
+
+
+def _withheld(facts: ModelFacts) -> str:
+    """Why the files of a gated model could not be read, and which facts are known anyway; empty for other models."""
+    if not facts.withheld:
+        return ""
+    licence = f", licence {facts.licence}" if facts.licence else ""
+    return (
+        f"{facts.hf_id} is gated: accept its terms at https://huggingface.co/{facts.hf_id} with the account of HF_TOKEN, then "
+        f"try again. Known without them: {facts.kind}, {in_gb(facts.weight_bytes)} of weights{licence}. Or size it now:"
+    )
 
 
 def unchecked(facts: ModelFacts) -> str:
-    """What a reviewer must know of a model that nobody looked up."""
+    """A warning about a model that was not looked up."""
     return (
         f"{facts.hf_id} was not looked up on Hugging Face: the figures are those of the request, its format "
         f"({facts.quantization or 'unquantized'}) is taken from its name, and its licence is unknown."
     )
 
 
+def refuse_unservable(facts: ModelFacts) -> None:
+    """Refuse a model that no engine of the platform serves, and say what it is."""
+    if facts.unservable:
+        raise ManifestError(f"{facts.hf_id} cannot be served: {facts.unservable}.")
+
+
 def refuse_misfit(facts: ModelFacts, sizing: Sizing) -> None:
-    """Nothing is opened for a model that cannot run."""
+    """Refuse a model that cannot run on the machine."""
     if sizing.verdict == "does not fit":
         raise ManifestError(f"{facts.hf_id} does not fit: {'; '.join(sizing.reasons)}.")
 
 
-def kept_contract(before: Tree, after: Tree, layout: Layout, model: str, name: str) -> tuple[str, ...]:
-    """What the check finds in the endpoint `name` after a change; ManifestError for what the change would bring.
+def kept_contract(before: Platform, after: Platform, model: str, name: str) -> tuple[str, ...]:
+    """The findings for the endpoint `name` after a change; raises ManifestError for findings that the change
+    introduces.
 
-    A rule that the endpoint `model` (itself, or the one it is copied from) broke before is told, and so is what stands in
-    documents and lists, which are in people's own words.
+    Rules that the endpoint `model` (the same, or the template) already broke are only returned as findings, like
+    findings in documents and lists, which contain free text.
     """
-    had = {each.rule for each in check(before, layout, model)}
-    found = [each for each in check(after, layout, name) if not each.rule.startswith("group-")]
+    had = {each.rule for each in check(before, model)}
+    found = [each for each in check(after, name) if not each.rule.startswith("group-")]
     for each in found:
-        if each.rule not in had and not each.rule.startswith(("catalog-", "manual-")):
+        serious = each.severity == "error" and not each.rule.startswith(("catalog-", "manual-"))
+        if serious and each.rule not in had:
             raise ManifestError(
-                f"This cannot be written into {layout.home(name)} without breaking the contract, so it has to be done by "
+                f"This cannot be written into {after.layout.home(name)} without breaking the contract, so it has to be done by "
                 f"hand: {each.path}:{each.line}: {each.message}."
             )
     return tuple(f"{each.path}:{each.line}: {each.message} ({each.fix})." for each in found)
 
 
 def refuse_storage(storage: str | None) -> None:
-    """A size of a volume that Kubernetes would refuse."""
+    """Refuse a volume size that Kubernetes would refuse."""
     if storage is not None and not re.fullmatch(r"[1-9]\d{0,5}(Mi|Gi|Ti|M|G|T)", storage):
-        raise ManifestError(f"{storage!r} is no size of a volume: give it like 20Gi.")
+        raise ManifestError(f"{storage!r} is not a volume size: write it like 20Gi.")
     if storage is not None:
         quantity_bytes(storage)
 
 
-def named_elsewhere(tree: Tree, layout: Layout, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[str, ...]:
-    """The files beside the endpoint's own pieces that name it by its served name.
+class Mention(NamedTuple):
+    """A place outside the endpoint's own files that names it."""
 
-    Another endpoint that serves the same name means itself by it.
+    path: str
+    line: int
+    name: str
+    what: str = "served name"
+
+    @property
+    def is_prose(self) -> bool:
+        return is_prose(self.path)
+
+
+def mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
+    """Mentions of the endpoint in other files: its address, its served names, and its aliases in settings of clients."""
+    namespace = pieces.rendering.namespace or platform.layout.namespace
+    address = f"{pieces.host}.{namespace}"
+    found = list(named_elsewhere(platform, pieces, endpoint))
+    found += [each._replace(what="address") for each in named_in_values(platform, pieces, address)]
+    for alias in endpoint.aliases:
+        every = named_in_values(platform, pieces, alias)
+        found += [each._replace(what="alias") for each in every if _is_call(platform, each)]
+    unique = {(each.path, each.line): each for each in reversed(found)}
+    return tuple(unique[place] for place in sorted(unique))
+
+
+# Settings in which clients of the gateway name their model.
+_CALLS = re.compile(
+    r"(?i)(?:\b|_)(?:(?:default|chat|task|completion|embeddings?|rag|small|fast|autocomplete|code|llm|openai|api|served)_?)*"
+    r"models?(?:_?(?:name|id|list|ids))?[\"']?\s*[:=]"
+)
+
+
+def _is_call(tree: Tree, mention: Mention) -> bool:
+    """Whether a line configures a client to call an alias: `model: NAME`, an environment variable `…_MODEL`."""
+    if mention.is_prose:
+        return False
+    lines = (tree.read(mention.path) or "").splitlines()
+    own = lines[mention.line - 1]
+    before = own[: own.find(mention.name)]
+    if re.fullmatch(r"\s*- [\"']?", before):
+        before = _parent(lines, mention.line - 1)
+    if _CALLS.search(before) or re.search(r"--[\w-]*model[\w-]*[ =]", before):
+        return True
+    # `- name: DEFAULT_MODELS` with its value on the next line.
+    above = lines[mention.line - 2] if mention.line > 1 else ""
+    variable = re.search(r"(?i)\bname:\s*[\"']?[A-Z0-9_]*MODELS?([_A-Z]*)[\"']?\s*$", above)
+    return bool(variable and re.match(r"\s*value:", own))
+
+
+def _parent(lines: list[str], item: int) -> str:
+    """The line of the key that contains a list item."""
+    dash = lines[item].index("-")
+    above = (each for each in reversed(lines[:item]) if each.strip() and not each.lstrip().startswith(("- ", "#")))
+    return next((each for each in above if len(each) - len(each.lstrip()) <= dash), "")
+
+
+def named_elsewhere(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
+    """Mentions of the endpoint's served names outside its own pieces.
+
+    Ignores mentions that belong to another endpoint with the same served name.
     """
-    if not endpoint.served_name:
-        return ()
-    found = named_in_values(tree, layout, pieces, endpoint.served_name)
-    located = (
-        locate(tree, layout, name)
-        for name in names(tree, layout)
-        if any(within(each, layout.home(name)) for each in found)
-    )
-    others = [
-        other for other in located if other is not None and describe(other, layout).served_name == endpoint.served_name
-    ]
-    return tuple(path for path in found if not any(path in other.files for other in others))
+    served = endpoint.served_names or ((endpoint.served_name,) if endpoint.served_name else ())
+    found = [each for name in served for each in named_in_values(platform, pieces, name)]
+    others = [other for other in platform.endpoints() if set(other.served_names) & set(served)] if found else []
+    return tuple(each for each in found if not any(each.path in other.files for other in others))
 
 
-def named_in_values(tree: Tree, layout: Layout, pieces: Pieces, name: str) -> tuple[str, ...]:
-    """The files beside the endpoint's own that hold this name outside of comments; any mention in a document counts."""
+def named_in_values(platform: Platform, pieces: Pieces, name: str) -> tuple[Mention, ...]:
+    """Values outside the endpoint's own files that contain this name; in a document every mention counts."""
+    layout = platform.layout
     application = pieces.application.document.path if pieces.application else ""
-    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application}
-    # Behind a slash it is a part of something else, like owner/name on Hugging Face; LiteLLM's provider is none.
+    lists = {each.document.path for each in platform.model_lists()}
+    own_configs = {each.document.path for each in pieces.candidate.configs}
+    own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application, *lists}
+    # After a slash it is a part of another name, like owner/name on Hugging Face; LiteLLM's provider prefix is not.
     whole = re.compile(rf"(?:(?<![\w./-])|(?<=openai/)|(?<=//)){re.escape(name)}(?![\w-])")
-    return tuple(
-        path
-        for path in tree.grep(name)
-        if path not in own
-        and not within(path, layout.home(pieces.name))
-        and not (within(path, layout.measurements(pieces.name)) and is_prose(path))  # what was once measured stays true
-        and whole.search(_without_comments(path, tree.read(path) or ""))
-    )
+    found = []
+    for path in platform.grep(name):
+        if path in own or within(path, pieces.home) or path in own_configs or path == layout.key_portal:
+            continue
+        if within(path, layout.measurements(pieces.name)) and is_prose(path):
+            continue  # measurements of the past stay correct
+        text = _without_comments(path, platform.read(path) or "")
+        found += [Mention(path, number, name) for number, each in enumerate(text.splitlines(), 1) if whole.search(each)]
+    return tuple(found)
 
 
 def _without_comments(path: str, text: str) -> str:
-    return text if is_prose(path) else re.sub(r"(?m)(^|\s)#.*$", "", text)
+    return text if is_prose(path) else re.sub(r"(?m)(^|[ \t])#.*$", "", text)
 
 
 def is_prose(path: str) -> bool:
-    """Documents are read by people: a stale name there is a warning, not an outage."""
-    return path.endswith((".md", ".mdx", ".rst", ".txt"))
+    """Whether the file is a document for people: a stale name in it is a warning, not an outage."""
+    return path.endswith((".md", ".mdx", ".rst", ".txt", ".adoc"))

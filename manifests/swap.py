@@ -1,10 +1,19 @@
-"""Another model behind an existing endpoint: its name, alias, Service and volume stay, what it serves changes."""
+"""Change the model of an existing endpoint: its name, alias, Service and volume stay."""
 
-from manifests import catalog
-from manifests.change import Change, Wanted
-from manifests.contract import ModelEndpoint, chats, describe, read_endpoint
+from manifests import catalog, patches, staging
+from manifests.assembly import is_alone
+from manifests.change import Change, Wanted, of_kind
+from manifests.contract import ModelEndpoint, chats, describe, does, read_endpoint, read_endpoints
 from manifests.edit import Comment, Document, scalar, value
-from manifests.pieces import Layout, Located, Pieces, model_list, objects, require
+from manifests.finished import refuse_unfinished
+from manifests.gateway import Entry, entries_of
+from manifests.gguf import choose
+from manifests.local_cache import cache_edits
+from manifests.model_arguments import ModelArguments, model_arguments
+from manifests.model_names import is_only_a_path, naming
+from manifests.pieces import Located, Pieces, objects
+from manifests.platform import Platform
+from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
     Target,
     derived_quantization,
@@ -12,21 +21,26 @@ from manifests.retarget import (
     family,
     pinned,
     refuse_bad_input,
+    renamed,
     reprice,
     retarget,
+    spoken,
     words,
 )
 from manifests.review import (
+    Mention,
     contract_rows,
-    is_prose,
     kept_contract,
     named_elsewhere,
+    named_in_values,
     refuse_misfit,
     refuse_storage,
     refuse_unknown,
+    refuse_unservable,
     unchecked,
 )
 from manifests.sizing import (
+    POOLING_KINDS,
     Machine,
     ModelFacts,
     Sizing,
@@ -36,49 +50,61 @@ from manifests.sizing import (
     storage_for,
     volume_need,
 )
-from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
-from manifests.wording import Rewording, Words, stem
+from manifests.sizing.facts import Kind
+from manifests.sizing.flags import on_cpu
+from manifests.sizing.licence import terms
+from manifests.tree import ChangeSet, Files, ManifestError, Tree
+from manifests.wording import Rewording, stem
 
 _STORAGE = ("spec", "resources", "requests", "storage")
-# Formats of prompts and tools differ from family to family.
-_OF_THE_FAMILY = (
-    "--tool-call-parser",
-    "--reasoning-parser",
-    "--chat-template",
-    "--tokenizer-mode",
-    "--hf-overrides",
-    "--rope-scaling",
-)
 
 
 class SwapRequest(Wanted, frozen=True):
-    """Another model for an endpoint. What is None stays as it is, or is derived from the new model.
+    """Another model for an endpoint. Fields that are None keep their value, or are derived from the new model.
 
-    `old_weight_bytes` is the size of the weights that stay in the volume; without it the old model's name tells.
+    `old_weight_bytes` is the size of the weights that stay on the volume; without it the size is derived from the old
+    model's name.
     """
 
     old_weight_bytes: int | None = None
+    old_repo_bytes: int | None = None
+    """The size of the old model's repository: a staging script without patterns has downloaded all of it."""
 
 
-def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine) -> Change:
-    """The pull request that swaps the model; ManifestError says why there can be none."""
+def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Change:
+    """The pull request that swaps the model; raises ManifestError if it is not possible."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
     refuse_storage(request.storage)
-    pieces = require(tree, layout, request.name)
-    before = describe(pieces, layout)
-    _refuse_kind(before, request.facts)
-    sizing = _sizing(request, before, machine)
-    target = _target(request, before, sizing)
-    named = named_elsewhere(tree, layout, pieces, before) if target.served_name != before.served_name else ()
+    refuse_resources(request.memory, request.cpu)
+    pieces = platform.require(request.name)
+    before = describe(pieces, platform.layout)
+    patches.refuse(pieces.name, pieces.opaque)
+    request, file = _with_file(request, pieces, before, machine)
+    refuse_unservable(request.facts)
+    facts = _settled(before, request)
+    told = staging.warnings(pieces, facts)
+    facts = facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, facts)})
+    request = request.model_copy(update={"facts": facts})
+    sizing = _sizing(request, pieces, before, machine)
+    own = model_arguments(pieces, before, request.facts, request.args)
+    gateway = bool(platform.model_lists()) or platform.read(platform.layout.litellm_values) is not None
+    target = _target(request, pieces, before, sizing, own, file, gateway=gateway)
+    named = named_elsewhere(platform, pieces, before) if target.served_name != before.served_name else ()
     _refuse_named_elsewhere(before, named)
+    _refuse_without_alias(platform, pieces, before, target)
     dropped = tuple(f"{each.name}={each.value}" for each in pinned(pieces, target))
-    files = _pieces(tree, layout, pieces, before, request, target, sizing)
-    changed = {path: text for path, text in files.items() if text != tree.read(path)}
+    files = _pieces(platform, pieces, before, request, target, sizing)
+    changed = {path: text for path, text in files.items() if text != platform.read(path)}
     if not changed:
         raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
-    endpoint = read_endpoint(Overlay(tree, ChangeSet(files=dict(changed))), layout, request.name)
-    changed |= _lists(tree, layout, before, endpoint, request.facts, _rewording(before, request, target))
-    after = Overlay(tree, ChangeSet(files=dict(changed)))
+    written = platform.with_changes(changed)
+    refuse_unfinished(platform, written, pieces, target)
+    endpoint = read_endpoint(written, request.name)
+    changed |= _pages(platform, pieces, before, target, _rewording(before, request, target))
+    changed |= _lists(platform, before, endpoint, request.facts, _rewording(before, request, target))
+    after = platform.with_changes(changed)
+    left = named_in_values(after, pieces, before.served_name) if named else ()
+    stale = tuple(each for each in left if each.is_prose)
     return Change(
         changes=ChangeSet(files=dict(changed)),
         title=_title(before, endpoint),
@@ -88,9 +114,11 @@ def plan_swap(tree: Tree, layout: Layout, request: SwapRequest, machine: Machine
         sizing=sizing,
         warnings=(
             *sizing.warnings,
-            *_warnings(request, before, endpoint, named, dropped),
-            *_doubts(pieces, before, request),
-            *kept_contract(tree, after, layout, request.name, request.name),
+            *terms(request.facts),
+            *_warnings(request, pieces, before, endpoint, stale, dropped, target.model),
+            *own.warnings,
+            *told,
+            *kept_contract(platform, after, request.name, request.name),
         ),
         endpoint=endpoint,
     )
@@ -109,9 +137,9 @@ def _intent(before: ModelEndpoint, after: ModelEndpoint) -> str:
 
 
 def unshrunk(tree: Tree, changes: ChangeSet) -> tuple[ChangeSet, tuple[str, ...]]:
-    """The changes with each volume at least as large as it is in the tree, and a sentence for each that stays so.
+    """The changes without any reduction of a volume, and a sentence for each volume that keeps its size.
 
-    For a revert of a change that made one grow: Kubernetes refuses a claim that shrinks, and with it the whole sync.
+    For a revert of a change that expanded a volume: Kubernetes refuses a smaller claim, and with it the whole sync.
     """
     files, told = dict(changes.files), list[str]()
     for path, text in changes.files.items():
@@ -140,50 +168,98 @@ def _bytes(quantity: str) -> int:
         return 0
 
 
-def _refuse_kind(before: ModelEndpoint, facts: ModelFacts) -> None:
-    embeds = facts.pipeline_tag in ("feature-extraction", "sentence-similarity")
-    if before.gpus and embeds:
-        raise ManifestError(
-            f"{facts.hf_id} makes embeddings, and {before.name} generates text: add an endpoint for it."
-        )
-    if before.kind == "gpu-chat" and facts.chat is False:
-        raise ManifestError(
-            f"{facts.hf_id} has no chat template, and tenants chat with {before.name}: take an instruct model."
-        )
+def _with_file(
+    request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine
+) -> tuple[SwapRequest, str]:
+    """The request with the figures of the one GGUF file that llama.cpp will load, and that file's name."""
+    if not pieces.runtime.gguf:
+        return request, ""
+    chosen = choose(
+        request.facts, request.quantization or before.quantization, machine, exact=bool(request.quantization)
+    )
+    return request.model_copy(update={"facts": chosen.facts, "quantization": None}), chosen.file
 
 
-def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[str, ...]) -> None:
-    files = [path for path in named if not is_prose(path)]
-    if files:
+def _settled(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
+    """The facts with the kind that the endpoint will serve. It keeps its kind unless `kind=` changes it.
+
+    Raises ManifestError for a model of another kind, and for one that this endpoint's engine cannot serve.
+    """
+    facts, now = request.facts, does(before)
+    wanted: Kind | None = request.kind or facts.kind
+    if wanted is None:
+        return facts
+    if (wanted in POOLING_KINDS) != (now in POOLING_KINDS) or (wanted in POOLING_KINDS and wanted != now):
         raise ManifestError(
-            f"Other files name {before.name} by its served name {before.served_name}: {', '.join(files)}. "
+            f"{facts.hf_id} {_DOES[wanted]}, and {before.name} {_DOES[now]}: add an endpoint for it instead."
+        )
+    if request.kind is None and wanted != now:
+        raise ManifestError(
+            f"{facts.hf_id} {_IS[wanted]}, and tenants of {before.name} use it for {_USE[now]}. "
+            f"Take a model of that kind, or give kind={now} to keep the endpoint's kind or kind={wanted} to change it."
+        )
+    if before.kind.startswith("cpu-") and facts.revision and not on_cpu(facts):
+        raise ManifestError(
+            f"{facts.hf_id} needs a GPU, and {before.name} runs on a CPU: add an endpoint for it instead."
+        )
+    return of_kind(facts, wanted)
+
+
+_DOES = {
+    "chat": "generates text",
+    "completion": "generates text",
+    "embeddings": "makes embeddings",
+    "reranker": "ranks texts",
+}
+_IS = {"chat": "is a chat model", "completion": "is a base model, which completes text and does not chat"}
+_USE = {"chat": "chat", "completion": "text completion"}
+
+
+def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[Mention, ...]) -> None:
+    live = [f"{each.path}:{each.line}" for each in named if not each.is_prose]
+    if live:
+        raise ManifestError(
+            f"Other files name {before.name} by its served name {before.served_name}: {', '.join(live)}. "
             f"Keep the name with served={before.served_name}, or change all of them by hand."
         )
 
 
-def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Sizing:
+def _refuse_without_alias(platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target) -> None:
+    """Refuse if the gateway would keep using the old name: every call would get a 404."""
+    layout = platform.layout
+    if pieces.entries or target.served_name == before.served_name:
+        return
+    lists = platform.model_lists()
+    if lists or platform.read(layout.litellm_values) is not None:
+        where = ", ".join(dict.fromkeys(each.document.path for each in lists)) or layout.litellm_values
+        raise ManifestError(
+            f"No alias in {where} leads to {before.name}, so the gateway would keep asking for {before.served_name}. "
+            f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
+        )
+
+
+def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine) -> Sizing:
     utilization = request.gpu_utilization or before.gpu_utilization or 0.9
     gpu = before.gpus > 0
     refuse_unknown(request.facts, gpu=gpu)
-    kept = _kept_weights(request, before)
-    # A claim may grow, never shrink. Too small for both, it grows to what both need.
+    kept = _kept_weights(request, pieces, before)
+    # A claim can grow but not shrink. If it is too small for both models, it grows to what both need.
     volume, held = request.storage or before.pvc_size, _held(before)
     if request.storage and quantity_bytes(request.storage) < held:
         raise ManifestError(f"A volume never shrinks: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
-    if not request.storage and held < volume_need(request.facts.weight_bytes + kept):
-        volume = storage_for(request.facts.weight_bytes, kept)
-    free = size(request.facts, machine, gpu_utilization=utilization, gpu=gpu)
-    context = request.context
-    if context is None and before.context:
-        context = min(before.context, free.largest_context) or None
+    if not request.storage and held < volume_need(request.facts.staged + kept):
+        volume = storage_for(request.facts.staged, kept)
     sizing = size(
         request.facts,
         machine,
-        context=context,
+        context=request.context,
+        longest_wanted=before.context,
         gpu_utilization=utilization,
         memory_limit_bytes=before.memory_limit_bytes,
+        memory_bytes=quantity_bytes(request.memory) if request.memory else None,
         storage=volume,
         kept_weight_bytes=kept,
+        engine=before.engine_version,
         gpu=gpu,
     )
     refuse_misfit(request.facts, sizing)
@@ -191,45 +267,75 @@ def _sizing(request: SwapRequest, before: ModelEndpoint, machine: Machine) -> Si
 
 
 def _held(before: ModelEndpoint) -> int:
-    """Bytes of the volume as it is, 0 for an endpoint without one."""
+    """Current size of the volume in bytes, 0 for an endpoint without one."""
     try:
         return quantity_bytes(before.pvc_size) if before.pvc_size else 0
     except ValueError as error:
         raise ManifestError(
-            f"The size of the volume {before.pvc_name} cannot be read: {error}. Mend it by hand, then try again."
+            f"The size of the volume {before.pvc_name} cannot be read: {error}. Fix it by hand, then try again."
         ) from error
 
 
-def _kept_weights(request: SwapRequest, before: ModelEndpoint) -> int:
+def _kept_weights(request: SwapRequest, pieces: Pieces, before: ModelEndpoint) -> int:
     if before.hf_id == request.facts.hf_id:
         return 0
-    return request.old_weight_bytes or estimated_weights(before.hf_id) or 0
+    weights = request.old_weight_bytes or estimated_weights(before.hf_id) or 0
+    return staging.kept(pieces, weights, request.old_repo_bytes or 0)
 
 
-def _target(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> Target:
+def _target(
+    request: SwapRequest,
+    pieces: Pieces,
+    before: ModelEndpoint,
+    sizing: Sizing,
+    own: ModelArguments,
+    file: str,
+    *,
+    gateway: bool,
+) -> Target:
     wanted = request.quantization
+    called = naming(pieces, request.facts, file)
     # The same format keeps the argument as people wrote it: they may have chosen another kernel on purpose.
-    keeps = wanted is None and before.quantization and family(before.quantization) == request.facts.quantization
+    format_now = family(before.quantization, before.hf_id)
+    keeps = wanted is None and bool(format_now) and format_now == request.facts.quantization
     return Target(
         hf_id=request.facts.hf_id,
-        served_name=request.served_name or _served_name(request, before),
+        model=called.model,
+        renames=called.renames,
+        served_name=request.served_name or _served_name(request, pieces, before, gateway=gateway),
         quantization=before.quantization if keeps else derived_quantization(request.facts, wanted),
-        context=sizing.context if before.context or request.context else None,
+        context=_context(request, before, sizing),
         gpu_utilization=request.gpu_utilization,
-        args=request.args,
+        args=own.args,
+        removed=own.removed,
     )
 
 
-def _served_name(request: SwapRequest, before: ModelEndpoint) -> str:
-    """A name that people chose stays; one that says which model is served follows it."""
-    speaks = before.served_name.lower() in (before.hf_id.lower(), *(each.lower() for each in _own_names(before.hf_id)))
+def _context(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> int | None:
+    """The context for the engine; None for no change. Without a GPU nothing limits it but the model."""
+    if not before.context and not request.context:
+        return None
+    if sizing.context:
+        return sizing.context
+    longest = request.facts.max_context
+    return longest if before.context and longest and longest < before.context else None
+
+
+def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *, gateway: bool) -> str:
+    """A name that people chose stays; one that says which model is served follows it.
+
+    Without a list of aliases in the repository nobody knows who calls it by its name, so that stays as well.
+    """
+    if pieces.served is None and before.served_name == pieces.model.value:
+        return naming(pieces, request.facts, "").model  # the engine names itself after the model
+    if not gateway and pieces.served is not None:
+        return before.served_name
+    if before.served_name == before.hf_id:
+        return request.facts.hf_id
+    speaks = before.served_name.lower() in (each.lower() for each in spoken(before.hf_id))
     if before.served_name and (request.facts.hf_id == before.hf_id or not speaks):
         return before.served_name
     return derived_served_name(request.facts)
-
-
-def _own_names(hf_id: str) -> tuple[str, str]:
-    return hf_id.rsplit("/", 1)[-1], stem(hf_id)
 
 
 def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> Rewording:
@@ -242,8 +348,7 @@ def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> R
 
 
 def _pieces(
-    tree: Tree,
-    layout: Layout,
+    platform: Platform,
     pieces: Pieces,
     before: ModelEndpoint,
     request: SwapRequest,
@@ -251,35 +356,68 @@ def _pieces(
     sizing: Sizing,
 ) -> dict[str, str]:
     rewording = _rewording(before, request, target)
-    deployment = retarget(pieces, target)
-    files = {deployment.path: deployment.text}
+    also = (*resource_edits(pieces, before, request, sizing), *cache_edits(pieces, request.facts))
+    edited = retarget(pieces, target, also)
+    files = {path: staging.with_patterns(each, request.facts).text for path, each in edited.items()}
     if pieces.pvc is not None and sizing.storage != before.pvc_size:
         path = pieces.pvc.document.path
         document = Document(path, files.get(path) or pieces.pvc.document.text)
-        files[path] = _grown(document, sizing.storage).text
-    for path in (*pieces.files, before.application_file):
-        text = files.get(path) or tree.read(path)
+        files[path] = _grown(document, before.pvc_name, sizing.storage).text
+    own = pieces.files if is_alone(platform, pieces) else tuple(files)
+    for path in (*own, before.application_file if own == pieces.files else ""):
+        text = files.get(path) or platform.read(path)
         if text is not None and path.endswith((".yaml", ".yml")):
             files[path] = rewording.document(Document(path, text)).text
-    if pieces.entry is not None:
-        model = target.served_name
-        document = reprice(pieces.entry, model=model, price_in=request.price_in, price_out=request.price_out)
-        files[document.path] = _entry_comments(document, layout, before, rewording).text
+    for each in pieces.entries:
+        files |= _entry(
+            files, each, before, request, rewording, renamed(pieces, target).get(each.asked, target.served_name)
+        )
     return files
 
 
-def _grown(document: Document, storage: str) -> Document:
-    nodes = (scalar(root, *_STORAGE) for root in document.roots)
+def _entry(
+    files: dict[str, str], entry: Entry, before: ModelEndpoint, request: SwapRequest, rewording: Rewording, model: str
+) -> dict[str, str]:
+    """The file with one entry changed; other entries of the file may already have changed.
+
+    Another alias gets new prices only if it had the same prices.
+    """
+    path = entry.document.path
+    own = (entry.per_token("input"), entry.per_token("output")) == (before.price_in, before.price_out)
+    entry = _again(Document(path, files.get(path, entry.document.text)), entry)
+    document = reprice(
+        entry,
+        model=model,
+        price_in=request.price_in if own else None,
+        price_out=request.price_out if own else None,
+    )
+    return {path: _entry_comments(document, entry, before, rewording).text}
+
+
+def _again(document: Document, entry: Entry) -> Entry:
+    """The same entry in a later state of its file, by its index in its list."""
+    before = _every(Document(document.path, entry.document.text))
+    place = next(index for index, each in enumerate(before) if each.first == entry.first)
+    return _every(document)[place]
+
+
+def _every(document: Document) -> tuple[Entry, ...]:
+    views = (document, *document.inner)
+    return tuple(entry for view in views for entry in entries_of(view))
+
+
+def _grown(document: Document, name: str, storage: str) -> Document:
+    nodes = (scalar(root, *_STORAGE) for root in document.roots if value(root, "metadata", "name") == name)
     return document.apply([document.set_value(node, storage) for node in nodes if node is not None])
 
 
-def _entry_comments(document: Document, layout: Layout, before: ModelEndpoint, rewording: Rewording) -> Document:
-    entries = model_list(Files({document.path: document.text}), layout)
-    entry = next(each for each in entries if each.alias == before.alias)
+def _entry_comments(document: Document, entry: Entry, before: ModelEndpoint, rewording: Rewording) -> Document:
+    entries = entries_of(document)
+    entry = next(each for each in entries if each.first == entry.first)
     above = max((each.last for each in entries if each.last < entry.first), default=-1)
 
     def about_the_model(comment: Comment) -> bool:
-        # What stands above may be about several entries: only where it names the model it is about this one.
+        # A comment above may describe several entries: it belongs to this one only if it names the model.
         heads = above < comment.line < entry.first and stem(before.hf_id) in comment.text
         return heads or entry.first <= comment.line <= entry.last
 
@@ -287,54 +425,75 @@ def _entry_comments(document: Document, layout: Layout, before: ModelEndpoint, r
 
 
 def _lists(
-    tree: Tree,
-    layout: Layout,
+    platform: Platform,
     before: ModelEndpoint,
     after: ModelEndpoint,
     facts: ModelFacts,
     rewording: Rewording,
 ) -> dict[str, str]:
-    # TEI takes no context: an embedding model's own limit is what tenants get.
+    # TEI has no context argument: tenants get the embedding model's own limit.
     reads = (facts.max_context or None) if not after.gpus else after.context
     new = catalog.CatalogRow(after.hf_id, reads, after.price_in, after.price_out)
     old = catalog.CatalogRow(before.hf_id, before.context, before.price_in, before.price_out)
-    files = catalog.change_row(tree, layout, before.alias, new, old, rewording.text)
-    noted = Overlay(tree, ChangeSet(files=dict(files)))
-    files |= catalog.reword_notes(noted, layout, before.alias, rewording.text)
-    files |= catalog.reword_manual(tree, layout, before.name, rewording.text)
-    return {path: text for path, text in files.items() if text != tree.read(path)}
+    files = catalog.change_row(platform, before.alias, new, old, rewording.text)
+    noted = platform.with_changes(files)
+    files |= catalog.reword_notes(noted, before.alias, rewording.text)
+    files |= catalog.reword_manual(platform, before.name, rewording.text)
+    return {path: text for path, text in files.items() if text != platform.read(path)}
+
+
+def _pages(
+    platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target, rewording: Rewording
+) -> dict[str, str]:
+    """Documents beside the catalog that name the model or its served name."""
+    renames = dict(zip(spoken(before.hf_id), spoken(target.hf_id), strict=True))
+    renames |= {old: new for old, new in renamed(pieces, target).items() if old != new}
+    changed = {old for old, new in renames.items() if old != new and not old.isalpha()}
+    places = {each.path for name in changed for each in named_in_values(platform, pieces, name) if each.is_prose}
+    others = [each for each in read_endpoints(platform) if each.name != before.name and each.hf_id == before.hf_id]
+    return {} if others else catalog.reword_pages(platform, sorted(places), changed, renames, rewording.text)
 
 
 def _warnings(
-    request: SwapRequest, before: ModelEndpoint, after: ModelEndpoint, named: tuple[str, ...], dropped: tuple[str, ...]
+    request: SwapRequest,
+    pieces: Pieces,
+    before: ModelEndpoint,
+    after: ModelEndpoint,
+    named: tuple[Mention, ...],
+    dropped: tuple[str, ...],
+    path: str,
 ) -> tuple[str, ...]:
     found = []
     if before.served_name != after.served_name and after.manual_sync:
         found.append(
-            f"LiteLLM syncs by itself: from the merge on it asks for {after.served_name}, "
+            f"LiteLLM syncs automatically: after the merge it asks for {after.served_name}, "
             f"so a running {after.name} has to be synced and restarted in the same step."
         )
     if after.kind == "cpu-embeddings" and before.hf_id != after.hf_id:
         size = f" ({request.facts.hidden_size} dimensions)" if request.facts.hidden_size else ""
         found.append(
             f"Vectors of {before.hf_id} and {after.hf_id}{size} cannot be compared: every index that was filled through "
-            f"{after.alias} has to be built anew. {after.application} syncs by itself, so this begins with the merge."
+            f"{after.alias} has to be built again. {after.application} syncs automatically, so this begins with the merge."
         )
     if before.pvc_size != after.pvc_size:
         found.append(f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks.")
     found += [f"{each} belonged to {before.hf_id} and is removed." for each in dropped]
-    if not request.facts.revision:
-        found.append(unchecked(request.facts))
+    found += [] if request.facts.revision else [unchecked(request.facts)]
+    if before.hf_id != after.hf_id and is_only_a_path(pieces):
+        found.append(
+            f"Nothing in the repository puts weights at {pieces.model.value}: those of {request.facts.hf_id} have to be at {path} before it starts."
+        )
+    if (
+        not pieces.entries
+        and before.served_name == after.served_name
+        and before.hf_id != after.hf_id
+        and stem(before.hf_id).lower() in before.served_name.lower()
+    ):
+        found.append(
+            f"Clients ask for {before.served_name}, and no alias here leads to it, so it keeps that name. Another one is given with served=."
+        )
     if named:
-        found.append(f"These documents still name {before.served_name}: {', '.join(named)}.")
+        found.append(
+            f"These documents still name {before.served_name}: {', '.join(f'{each.path}:{each.line}' for each in named)}."
+        )
     return tuple(found)
-
-
-def _doubts(pieces: Pieces, before: ModelEndpoint, request: SwapRequest) -> tuple[str, ...]:
-    """Arguments that stay and were chosen for the old family of models."""
-    given = {each.partition("=")[0] for each in request.args}
-    old, new = (Words(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, request.facts.hf_id))
-    doubtful = [each for each in pieces.flags if each.name in _OF_THE_FAMILY and each.name not in given]
-    if old == new:
-        return ()
-    return tuple(f"{each.name}={each.value} was chosen for {old}: check that {new} wants it." for each in doubtful)

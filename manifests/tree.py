@@ -1,7 +1,7 @@
-"""What the GitOps half reads and what it hands back: a tree of files, and the changes to it.
+"""Input and output of `manifests`: a tree of files, and changes to it.
 
-A `Tree` is read-only: a checkout on disk, a commit in a mirror, or either of them with changes laid over it.
-Paths are POSIX, relative to the root of the repository.
+A `Tree` is read-only: a checkout on disk, a commit in a mirror, or either of them with changes on top. Paths are POSIX,
+relative to the root of the repository.
 """
 
 import difflib
@@ -16,18 +16,18 @@ from pydantic import BaseModel, field_validator
 
 
 class ManifestError(Exception):
-    """A request that the repository cannot carry, in one sentence for a human: what is wrong and how to mend it."""
+    """A request that the repository does not allow: one sentence with the problem and its fix."""
 
     remedy = (
-        "Mend what the message names in the request or in the repository; `stoker model check` finds what disagrees."
+        "Fix what the message names, in the request or in the repository; `stoker model check` finds contradictions."
     )
 
 
 class Tree(Protocol):
-    """The files of a platform repository at one moment."""
+    """The files of a platform repository at one point in time."""
 
     def read(self, path: str) -> str | None:
-        """The text of a file, or None when there is no such (text) file."""
+        """The text of a file, or None if there is no such text file."""
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
@@ -47,7 +47,7 @@ class ChangeSet(BaseModel, frozen=True):
         return MappingProxyType(dict(sorted(files.items())))
 
     def diff(self, tree: Tree) -> str:
-        """The change as `git diff` would print it: unified, three lines of context."""
+        """The change in the format of `git diff`: unified, three lines of context."""
         return "".join(self._file_diff(path, tree.read(path), new) for path, new in self.files.items())
 
     @staticmethod
@@ -64,18 +64,18 @@ class ChangeSet(BaseModel, frozen=True):
 
 
 class Checkout:
-    """A tree on disk. Git's own directory is not part of it."""
+    """A tree on disk, without git's own directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
     def read(self, path: str) -> str | None:
         file = self.root / path
-        # What leads elsewhere (a link, `..`) is no text to git either.
+        # Paths that lead elsewhere (a link, `..`) are not text files for git either.
         if file.resolve() != file or not file.is_file():
             return None
         try:
-            # newline="" keeps the line endings as they are: what is not changed stays byte for byte.
+            # newline="" keeps the line endings: unchanged content stays identical byte for byte.
             with file.open(encoding="utf-8", newline="") as stream:
                 return stream.read()
         except UnicodeDecodeError:
@@ -85,7 +85,7 @@ class Checkout:
         start = self.root / prefix
         if start.is_file() or start.is_symlink():
             return (prefix,)
-        # What git ignores (a virtual environment, build output) is no part of the repository.
+        # Files that git ignores (a virtual environment, build output) do not belong to the repository.
         listed = self._git_files(prefix)
         if listed is not None:
             return listed
@@ -98,7 +98,7 @@ class Checkout:
         )
 
     def grep(self, text: str) -> tuple[str, ...]:
-        # git looks into every file in a fraction of the time that reading them takes.
+        # git searches all files much faster than reading them would take.
         found = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", "-e", text, none_is=1)
         if found is not None:
             return found
@@ -109,7 +109,7 @@ class Checkout:
         return listed and tuple(path for path in listed if os.path.lexists(self.root / path))
 
     def _git(self, *arguments: str, none_is: int = 0) -> tuple[str, ...] | None:
-        """The paths that git prints, sorted; None where it is no repository, or there is no git."""
+        """The paths that git prints, sorted; None if this is not a repository, or git is not installed."""
         if not (self.root / ".git").exists():
             return None
         command = ["git", "-C", str(self.root), "--literal-pathspecs", *arguments]
@@ -119,12 +119,12 @@ class Checkout:
             return None
         if printed.returncode not in (0, none_is):
             return None
-        # A name need not be UTF-8.
+        # A file name may not be valid UTF-8.
         return tuple(sorted({os.fsdecode(path) for path in printed.stdout.split(b"\0") if path}))
 
 
 class Files:
-    """A tree held in memory."""
+    """A tree in memory."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = dict(files)
@@ -140,7 +140,7 @@ class Files:
 
 
 class Overlay:
-    """A tree as it will be once the changes are in."""
+    """A tree with changes applied."""
 
     def __init__(self, tree: Tree, changes: ChangeSet) -> None:
         self._tree = tree
@@ -161,11 +161,11 @@ class Overlay:
 
 
 def without(tree: Tree, paths: Collection[str]) -> Tree:
-    """The tree as if these files were not there."""
+    """The tree without these files."""
     return Overlay(tree, ChangeSet(files=dict.fromkeys(paths))) if paths else tree
 
 
 def within(path: str, prefix: str) -> bool:
-    """Whether `path` is `prefix` or lies below it ("serving/a" does not hold "serving/ab")."""
+    """Whether `path` is `prefix` or below it ("serving/ab" is not within "serving/a")."""
     folder = prefix.rstrip("/")
     return not folder or path == folder or path.startswith(f"{folder}/")

@@ -1,8 +1,8 @@
-"""Comments made true: when a file changes its model, what its comments say of the old one is rewritten or dropped.
+"""Rewrite comments that describe the old model when a file changes its model.
 
-Works sentence by sentence. Names that have a counterpart are replaced; what is then still about the old model (its
-size, its quantization, a number of gigabytes) goes, first as a parenthesis, then as the rest of a sentence, then as the
-sentence. A comment is never left to lie, and a sentence that is still true is never touched.
+Works sentence by sentence. Names with a counterpart are replaced; text that still describes the old model (its size,
+its quantization, a number of gigabytes) is removed: first a parenthesis, then the rest of a sentence, then the
+sentence. A stale comment is never kept, and a correct sentence is never changed.
 """
 
 import re
@@ -17,12 +17,12 @@ from manifests.edit import Comment, Document, Edit
 _SUFFIX = re.compile(r"[-_.](awq|gptq|gguf|fp8|int4|int8|4bit|8bit|bnb|w4a16|w8a8|nvfp4|mxfp4)\b.*$", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?[BM](?![\w])")
 _AMOUNT = re.compile(
-    r"(?P<tilde>~ ?)?\b(?P<number>\d+(?:\.\d+)?)(?P<gap> ?)(?P<unit>[GM]i?B)\b"
+    r"(?P<tilde>[~≈] ?|\b(?:about|around|roughly|downloads?) )?\b(?P<number>\d+(?:\.\d+)?)(?P<gap> ?)(?P<unit>[GM]i?B)\b"
     r"(?(tilde)|(?=(?: of)?(?: [\w.-]+){0,4} (?:weights|model|download)))",
     re.IGNORECASE,
 )
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
-_NEAR = 0.3  # people round: "~6GB" are 5.6
+_NEAR = 0.3  # people round: "~6GB" means 5.6
 _PARAMETERS = re.compile(r"~?\b\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
 # Families of models that comments name, to tell a comment about some third model.
 _MODEL = re.compile(
@@ -31,13 +31,18 @@ _MODEL = re.compile(
     r"[\w.]*-[\w.-]*\w",
     re.IGNORECASE,
 )
+# Text in brackets after a model's name that is handled elsewhere: its quantization, whether it is a base model.
+_OF_THE_KIND = re.compile(
+    r"(?i)(awq|gptq|fp16|bf16|fp8|int[48]|bits?|un|quanti[sz]ed|base|instruct|chat|model|n/a|\d|\W)+"
+)
+_UNQUANTIZED = re.compile(r"(?i)\b(fp16|bf16|float16|bfloat16|unquanti[sz]ed|(full|half)[- ]precision)\b")
 _VERB = re.compile(r"\b(is|are|was|would|will|be|has|have|needs?|fits?|loads?|takes?|lea(?:ve|d)s?)\b")
 _CHATS = re.compile(r"(?<![\w/-])chat(?![\w/-])", re.IGNORECASE)
 _COMPLETES = re.compile(
     r"(?<![\w/-])(base( model)?|fill-in-the-middle|FIM|(auto)?complet(es?|ions?)|/v1/completions)(?![\w/-])",
     re.IGNORECASE,
 )
-_WIDTH = 128  # a comment line grows up to here before it is broken in two
+_WIDTH = 128  # a comment line may have up to this length before it is split
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] ))"
 )
@@ -50,12 +55,12 @@ _WORDS = {
 
 
 def stem(hf_id: str) -> str:
-    """A model's name without its owner and the mark of its quantization."""
+    """A model's name without its owner and its quantization suffix."""
     return _SUFFIX.sub("", hf_id.rsplit("/", 1)[-1])
 
 
 class Words(BaseModel, frozen=True):
-    """What comments may say of an endpoint: names, quantization family ("" for none), context, size, whether it chats."""
+    """Facts about an endpoint that comments may mention: names, quantization ("" for none), context, size, chat."""
 
     endpoint: str
     hf_id: str
@@ -75,7 +80,7 @@ class Words(BaseModel, frozen=True):
 
     @property
     def family(self) -> str:
-        """The name before its size: "Qwen2.5-Coder" of "Qwen2.5-Coder-7B-Instruct-AWQ"."""
+        """The part of the name before its size: "Qwen2.5-Coder" of "Qwen2.5-Coder-7B-Instruct-AWQ"."""
         return re.split(r"[-_]\d+(?:\.\d+)?[BM]\b", self.stem, flags=re.IGNORECASE)[0]
 
     @property
@@ -83,20 +88,25 @@ class Words(BaseModel, frozen=True):
         return {each.lower() for each in _SIZE.findall(re.sub(r"[-_]", " ", self.model))}
 
     @property
+    def size(self) -> str:
+        """The number of parameters, like "7B"; "" if the name contains none, or several."""
+        return next(iter(self.sizes)).upper() if len(self.sizes) == 1 else ""
+
+    @property
     def method(self) -> str:
-        """How a comment names the quantization."""
+        """The name of the quantization in comments."""
         return self.quantization.upper() or "unquantized"
 
 
 class Rewording:
-    """From what was true of the old endpoint to what is true of the new one."""
+    """Rewrite facts about the old endpoint as facts about the new one."""
 
     def __init__(self, old: Words, new: Words) -> None:
         self._old = old
         self._new = new
 
     def document(self, document: Document, *, concerns: Callable[[Comment], bool] = lambda _: True) -> Document:
-        """The document with those of its comments made true that `concerns` picks."""
+        """The document with corrected comments, for the comments that `concerns` selects."""
         edits: list[Edit] = []
         block: list[Comment] = []
         for comment in (each for each in document.comments() if concerns(each)):
@@ -113,7 +123,7 @@ class Rewording:
         return document.apply(edits) if edits else document
 
     def phrase(self, text: str) -> str:
-        """One sentence made true; "" when nothing of it is."""
+        """One corrected sentence; "" if nothing in it remains correct."""
         if self._about_another(text):
             return ""
         renamed = self._renamed(self._without_claims(text))
@@ -128,7 +138,7 @@ class Rewording:
         return self._up_to_the_name(outside)
 
     def text(self, text: str) -> str:
-        """Several sentences made true; line breaks between untouched ones stay."""
+        """Several corrected sentences; line breaks between unchanged ones stay."""
         parts: list[str] = []
         at = 0
         for match in [*_BOUNDARY.finditer(text), None]:
@@ -136,7 +146,7 @@ class Rewording:
             sentence, space = text[at : gap[0]], text[gap[0] : gap[1]]
             new, kept = self.phrase(_flat(sentence)), self.phrase(sentence)
             if new:
-                # Where the line breaks can stay, they stay: a diff of fewer lines.
+                # Keep the line breaks if possible, for a smaller diff.
                 parts += [kept if _flat(kept) == new else new, space]
             at = gap[1]
         return "".join(parts).rstrip()
@@ -169,7 +179,7 @@ class Rewording:
         return [Edit(start, start + comment.column + len(comment.text), kept)]
 
     def _about_another(self, text: str) -> bool:
-        """Whether a sentence compares with the model that is coming, or (in a copy) is about a third one."""
+        """Whether a sentence already describes the new model, or (in a copy) a third one."""
         if self._old.stem == self._new.stem or self._old.stem in text:
             return False
         outside = re.sub(r"\([^()]*\)", "", text)
@@ -179,19 +189,15 @@ class Rewording:
         return copied and _MODEL.search(outside) is not None and not self._names_any(outside, self._own_names)
 
     def _without_claims(self, text: str) -> str:
-        """The sentence without what it says in brackets right behind the old model's name, or of a third model.
+        """The sentence without text in brackets right after the old model's name, or about a third model.
 
-        A licence, a speed, a size: whoever wrote it meant that model. How it is quantized is seen to elsewhere.
+        A licence, a speed, a size: such text describes that model. The quantization is handled elsewhere.
         """
         if self._old.stem == self._new.stem:
             return text
 
         def claim(match: re.Match[str]) -> str:
-            return (
-                match[0]
-                if re.fullmatch(r"(?i)[\W\d]*(awq|gptq|fp16|bf16|fp8|bit|un|quantized|\W)+", match[2])
-                else match[1]
-            )
+            return match[0] if _OF_THE_KIND.fullmatch(match[2]) else match[1]
 
         names = "|".join(re.escape(each) for each in sorted(self._own_names, key=len, reverse=True))
         return re.sub(rf"((?<![\w.-])(?:{names})(?![\w-]))\s?\(([^()]*)\)", claim, text)
@@ -219,7 +225,7 @@ class Rewording:
         return f" ({true})" if true else ""
 
     def _up_to_the_name(self, text: str) -> str:
-        """What a sentence says before it names the model, the name, and how it is quantized."""
+        """The part of a sentence up to the model's name and quantization."""
         for name in (self._new.hf_id, self._new.model, self._new.stem):
             head, found, _ = text.partition(name)
             if found and not self._stale(head):
@@ -232,35 +238,95 @@ class Rewording:
         if self._old.hf_id != self._new.hf_id:
             renamed = re.sub(r"\([^()]*\)", self._third_model, renamed)
             renamed = _AMOUNT.sub(self._amount, renamed)
+            renamed = _PARAMETERS.sub(self._parameters, renamed)
+            renamed = self._resized(renamed)
         return renamed
 
+    def _resized(self, text: str) -> str:
+        """The number of parameters without a model's name, like "7B weights".
+
+        A statement about the unquantized model ("fp16 7B would be ~15GB, too tight") also applies to a larger one, but
+        not always to a smaller one.
+        """
+        (old, new) = (self._old.size, self._new.size)
+        if not old or not new or old.lower() == new.lower():
+            return text
+        there = re.compile(rf"(?<![\w.-]){re.escape(new)}(?!\w)", re.IGNORECASE)
+        if there.search(re.sub(re.escape(self._new.stem), "", text)):
+            return text  # the sentence compares both models
+        own = re.compile(rf"(?<![\w.-]){re.escape(old)}(?!\w)", re.IGNORECASE)
+        if not self._old.quantization or not _UNQUANTIZED.search(text):
+            return own.sub(new, text)
+        if float(new[:-1]) < float(old[:-1]):
+            return text
+        ratio, full = float(new[:-1]) / float(old[:-1]), float(old[:-1]) * 2 * 10**9
+
+        def scaled(match: re.Match[str]) -> str:
+            unit = _UNITS[match["unit"].lower()]
+            if not _is_near(float(match["number"]) * unit, full):
+                return match[0]
+            return f"{match['tilde'] or ''}{float(match['number']) * ratio:.0f}{match['gap']}{match['unit']}"
+
+        return own.sub(new, _AMOUNT.sub(scaled, text)) if own.search(text) else text
+
     def _third_model(self, match: re.Match[str]) -> str:
-        """A short bracket like "(TEI some-model)" says what is served: wrong before, and true now."""
+        """Replace the model in a short bracket like "(TEI some-model)": it was already wrong before."""
         named = _MODEL.findall(match[0])
-        ours = self._names_any(match[0], (*self._own_names, self._new.hf_id, self._new.model, self._new.stem))
+        names = (*self._own_names, self._new.hf_id, self._new.model, self._new.stem, self._new.endpoint)
+        ours = self._names_any(match[0], names)
         if len(named) != 1 or ours or len(match[0].split()) > 3:
             return match[0]
         return _MODEL.sub(self._new.stem, match[0])
 
+    def _parameters(self, match: re.Match[str]) -> str:
+        """A number of parameters without a name, like "~110M model": computed from the bytes per parameter."""
+        number, unit = re.findall(r"[\d.]+|[BM]", match[0].upper())[:2]
+        factor = 10**9 if unit == "B" else 10**6
+        for width in (4, 2):
+            if self._old.weight_bytes and _is_near(float(number) * factor * width, self._old.weight_bytes):
+                count = self._new.weight_bytes / width / factor
+                return match[0].replace(number, f"{count:.0f}" if count >= 10 else f"{count:.2g}", 1)
+        return match[0]
+
     def _amount(self, match: re.Match[str]) -> str:
-        """The size of the old weights, in whatever unit it was given, becomes that of the new ones."""
+        """Replace the size of the old weights, in any unit, by that of the new ones."""
         unit = _UNITS[match["unit"].lower()]
         if not self._new.weight_bytes or not _is_near(float(match["number"]) * unit, self._old.weight_bytes):
             return match[0]
         number, name = self._new.weight_bytes / unit, match["unit"]
         if number < 1 and name[0] in "Gg":
             number, name = number * 1000, "M" + name[1:]
-        digits = len(match["number"].partition(".")[2]) or (1 if number < 10 and name[0] in "Gg" else 0)
+        rough = match["tilde"] is not None and "." not in match["number"] and number >= 1.5
+        digits = len(match["number"].partition(".")[2]) or (1 if number < 10 and name[0] in "Gg" and not rough else 0)
         shown = f"{number:.{digits}f}".removesuffix(".0")
         return f"{match['tilde'] or ''}{shown}{match['gap']}{name}"
 
     def _stale(self, text: str) -> bool:
         if any(pattern.search(text) for pattern in self._stale_patterns):
             return True
-        return self._old.hf_id != self._new.hf_id and any(
-            not _is_near(float(each["number"]) * _UNITS[each["unit"].lower()], self._new.weight_bytes)
-            for each in _AMOUNT.finditer(text)
+        return (
+            self._old.hf_id != self._new.hf_id
+            and any(
+                not _is_near(float(each["number"]) * _UNITS[each["unit"].lower()], self._new.weight_bytes)
+                for each in _AMOUNT.finditer(text)
+                if not (each["tilde"] or "").strip().isalpha() and not self._of_the_unquantized(text, each)
+            )
+        ) or (
+            self._old.stem != self._new.stem and any(not self._is_ours(each[0]) for each in _PARAMETERS.finditer(text))
         )
+
+    def _is_ours(self, parameters: str) -> bool:
+        """Whether a number of parameters like "14B" is the new model's, by its name or by the size of its weights."""
+        number, unit = re.findall(r"[\d.]+|[BM]", parameters.upper())[:2]
+        count = float(number) * (10**9 if unit == "B" else 10**6)
+        near = any(_is_near(count * width, self._new.weight_bytes) for width in (4, 2, 1, 0.7))
+        return near or f"{number}{unit}" == self._new.size
+
+    def _of_the_unquantized(self, text: str, amount: re.Match[str]) -> bool:
+        """Whether an amount is the size of the unquantized new model."""
+        size = self._new.size
+        number = float(amount["number"]) * _UNITS[amount["unit"].lower()]
+        return bool(size and _UNQUANTIZED.search(text) and _is_near(number, float(size[:-1]) * 2 * 10**9))
 
     @cached_property
     def _counterparts(self) -> dict[str, str]:
@@ -286,7 +352,7 @@ class Rewording:
 
     @cached_property
     def _identifiers(self) -> re.Pattern[str]:
-        """The endpoint's name where it can be nothing else: an ordinary word is left alone in prose and in URLs."""
+        """The endpoint's name where it is unambiguous: an ordinary word in prose or in a URL is not changed."""
         name = re.escape(self._old.endpoint)
         return re.compile(
             rf"(?<=[`'\"]){name}(?=[`'\"])|(?<=\(){name}(?=\))|(?<=\w: ){name}(?=[\s),;]|\.?$)|(?<=[a-z]/){name}(?![\w/-])"
@@ -299,8 +365,6 @@ class Rewording:
         if old.hf_id != new.hf_id:
             gone = [size for size in old.sizes if size not in new.sizes]
             patterns += [re.compile(rf"(?<![\w.]){re.escape(size)}(?!\w)", re.IGNORECASE) for size in gone]
-            if old.stem != new.stem:
-                patterns.append(_PARAMETERS)
         if old.family and not new.stem.startswith(old.family):
             patterns.append(re.compile(rf"(?<![\w.-]){re.escape(old.family)}(?!\w)"))
         if old.quantization != new.quantization:
@@ -316,7 +380,7 @@ def _is_near(number: float, wanted: float) -> bool:
 
 
 def _is_word(name: str) -> bool:
-    """Whether a name is an ordinary word, like "embeddings", that prose uses without meaning the endpoint."""
+    """Whether a name is an ordinary word, like "embeddings", which prose uses in another meaning."""
     return name.isalpha()
 
 

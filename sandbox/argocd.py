@@ -1,27 +1,26 @@
-"""The sandbox's Argo CD: Applications appear from git, are compared with it, and are synced at the commit asked for.
+"""The sandbox's Argo CD: discovers Applications in git, compares them with it, and syncs them at the requested commit.
 
-Its memory is the Applications themselves, as in Argo CD: what an Application was last synced to is the last entry of
-its `status.history`. A Helm source becomes a Deployment and the ConfigMap of its values' `proxy_config`, which is where
-the gateway (`gateway.py`) reads what is *synced* from.
+Its state is in the Applications, as in Argo CD: the last entry of `status.history` is the last sync. A Helm source
+becomes a Deployment and a ConfigMap with the values' `proxy_config`, from which the gateway (`gateway.py`) reads the
+*synced* configuration.
 """
 
 import asyncio
-import hashlib
-import json
 import posixpath
 from collections.abc import Set
-from functools import lru_cache
+from contextlib import suppress
 from typing import Any, Protocol
 
-from ruamel.yaml import YAML
-
+from sandbox.application_sets import made_by
+from sandbox.application_sources import render, sources_of, values_path
 from sandbox.clock import Clock
-from sandbox.objects import BY_KIND, ApiError, Object, ObjectStore, copied, timestamp
+from sandbox.objects import ApiError, Object, ObjectStore, copied
+from sandbox.rendering import RenderError, documents, load, read_by
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"
-RECONCILE_SECONDS = 180.0  # how often Argo CD looks at git by itself
-LEAST = 0.5  # seconds of ours between two such looks, however fast the clock runs
+RECONCILE_SECONDS = 180.0  # interval at which Argo CD polls git
+LEAST = 0.5  # minimum seconds of real time between two polls, at any speed of the clock
 SYNC_SECONDS = 6.0
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 DENIED = (
@@ -30,8 +29,17 @@ DENIED = (
 )
 
 
+COMPARISON = (
+    "Failed to load target state: failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = "
+    'error creating SSH agent: "SSH agent requested but SSH_AUTH_SOCK not-specified"'
+)
+"""The format of the repo server's errors in a condition (argoproj/argo-cd, controller/state.go)."""
+HOOK = "waiting for completion of hook batch/Job/{name}-presync"
+WINDOW = "Sync operation blocked by sync window"
+
+
 class Git(Protocol):
-    """The remote, as Argo CD's repo server reads it."""
+    """The remote that Argo CD's repo server reads."""
 
     async def main_commit(self) -> str: ...
 
@@ -39,30 +47,31 @@ class Git(Protocol):
 
 
 class SyncError(Exception):
-    """Why an operation failed, in Argo CD's words."""
+    """Why an operation failed, with Argo CD's message."""
 
 
 class ArgoCD:
-    """Keeps the Applications in `store` in step with `git`, at the pace of `clock`."""
+    """Keeps the Applications in `store` in sync with `git`, on `clock`'s time."""
 
     def __init__(self, store: ObjectStore, git: Git, clock: Clock, faults: Set[str], environment: str) -> None:
         self._store, self._git, self._clock, self._faults = store, git, clock, faults
         self._catalog = f"clusters/{environment}"
         self._looked_at = ""
+        self._faults_seen: frozenset[str] = frozenset()
         self._syncing: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Everything of the first commit is there and synced, as on a platform that runs for months."""
+        """Initial state: everything of the first commit exists and is synced, as on a platform in use."""
         commit = await self._git.main_commit()
         await self._discover(commit)
         for app in self._store.find("Application", NAMESPACE):
             await self._apply(app, commit, _options(app))
-            self._succeed(app, commit, initiated_by="")
+            self._succeed(app, commit)
             await self._compare(app["metadata"]["name"], commit)
         self._looked_at = commit
 
     async def run(self) -> None:
-        """Looks at git every three (simulated) minutes, and at once when an Application asks for it."""
+        """Polls git every three simulated minutes, and immediately when an Application requests a refresh."""
         clock = self._clock
         due = self._next_look()
         try:
@@ -75,6 +84,7 @@ class ArgoCD:
                 self._begin_operations()
                 self._finish_deletions()
                 self._judge_health()
+                await self._heal()
                 try:
                     async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
                         await self._store.changed(seen)
@@ -98,8 +108,8 @@ class ArgoCD:
         commit = await self._git.main_commit()
         if commit != self._looked_at:
             await self._discover(commit)
-        stale = commit != self._looked_at
-        self._looked_at = commit
+        stale = commit != self._looked_at or self._faults_seen != self._faults
+        self._looked_at, self._faults_seen = commit, frozenset(self._faults)
         for app in self._store.find("Application", NAMESPACE):
             name = app["metadata"]["name"]
             if name in asked or stale:
@@ -109,28 +119,59 @@ class ArgoCD:
             self._sync_by_itself(app, commit)
 
     def _sync_by_itself(self, app: Object, commit: str) -> None:
-        """An automated Application that differs is synced, but not again to a commit that has failed already."""
+        """Sync an automated Application that differs, but never twice to the same commit."""
+        if "argocd-sync-window" in self._faults:
+            return  # the real controller only logs this
         name, state = app["metadata"]["name"], app["status"].get("operationState") or {}
         automated = (app["spec"].get("syncPolicy") or {}).get("automated") is not None
         differs = app["status"]["sync"]["status"] == "OutOfSync"
-        busy = "operation" in app or name in self._syncing or state.get("revision") == commit
+        tried = commit in (state.get("revision"), *_asked(state))
+        busy = "operation" in app or name in self._syncing or tried
         if automated and differs and not busy:
             sync = {"revision": commit, "syncOptions": list(_options(app))}
             operation = {"initiatedBy": {"automated": True}, "sync": sync}
             self._update(name, lambda live: live.update(operation=operation))
 
     async def _discover(self, commit: str) -> None:
-        """What the ApplicationSet does: one Application for each file in the catalog of an enabled group."""
+        """Acts like the ApplicationSet: one Application per file in the catalog of an enabled group.
+
+        While a file does not parse, it reports an error and changes no Application.
+        """
         files = await self._git.files_at(commit, self._catalog)
+        if not any(path.startswith((f"{self._catalog}/catalog/", f"{self._catalog}/groups.")) for path in files):
+            self._install({each["metadata"]["name"]: each for each in await self._declared(commit)})
+            return
         listed = files.get(f"{self._catalog}/groups.generated.yaml")
-        groups = _load(listed) if listed else [{"enabled": "true", "catalogPath": f"{self._catalog}/catalog"}]
+        groups = load(listed) if listed else [{"enabled": "true", "catalogPath": f"{self._catalog}/catalog"}]
         enabled = tuple(g["catalogPath"].rstrip("/") + "/" for g in groups if str(g["enabled"]).lower() == "true")
         wanted: dict[str, Object] = {}
         for path, text in files.items():
             if path.startswith(enabled) and path.endswith((".yaml", ".yml")):
-                for manifest in _documents(text):
+                try:
+                    manifests = documents(text)
+                except RenderError:
+                    return
+                for manifest in manifests:
                     if manifest.get("kind") == "Application":
                         wanted[manifest["metadata"]["name"]] = manifest
+        self._install(wanted)
+
+    async def _declared(self, commit: str) -> list[Object]:
+        """Every Application that is declared in a repository with another layout: somebody has applied all of them."""
+        files = await self._git.files_at(commit, "")
+        found: list[Object] = []
+        for path, text in sorted(files.items()):
+            if not path.endswith((".yaml", ".yml")) or "argoproj.io" not in text:
+                continue
+            with suppress(RenderError):  # a chart's template is not a manifest
+                for each in documents(text):
+                    if each.get("kind") == "ApplicationSet":
+                        found += made_by(each, files)
+                    elif each.get("kind") == "Application":
+                        found.append(each)
+        return found
+
+    def _install(self, wanted: dict[str, Object]) -> None:
         for name, manifest in wanted.items():
             if self._store.get("Application", name, NAMESPACE) is None:
                 fresh = {"sync": {"status": "Unknown"}, "health": {"status": "Missing"}, "history": []}
@@ -143,27 +184,42 @@ class ArgoCD:
                 self._store.delete("Application", app["metadata"]["name"], NAMESPACE)
 
     async def _compare(self, name: str, commit: str) -> None:
-        """Synced means that the files under the Application's sources are those that were synced last."""
+        """Synced means that the files of the Application's sources are the same as at the last sync."""
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
             return
         history = app["status"].get("history") or []
         wanted = await self._sources(app, commit)
-        if not wanted:
+        conditions, resources = [], []
+        if "argocd-comparison-error" in self._faults:
+            state = "Unknown"
+            conditions = [
+                {"type": "ComparisonError", "message": COMPARISON, "lastTransitionTime": self._store.timestamp()}
+            ]
+        elif not wanted:
             state = "Unknown"
         else:
             same = bool(history) and await self._sources(app, history[-1]["deployedBy"]["commit"]) == wanted
-            state = "Synced" if same else "OutOfSync"
-        self._status(name, sync={"status": state, **_revisions(app, commit)})
+            state = "Synced" if same and "argocd-outofsync" not in self._faults else "OutOfSync"
+            if same and state == "OutOfSync":  # as when an autoscaler or a webhook changes the applied objects
+                resources = [{"group": "apps", "kind": "Deployment", "name": name, "status": "OutOfSync"}]
+        self._status(
+            name, sync={"status": state, **_revisions(app, commit)}, conditions=conditions, resources=resources
+        )
 
     async def _sources(self, app: Object, commit: str) -> dict[str, str]:
         """The files of git that the Application renders at a commit."""
         files: dict[str, str] = {}
-        for source in _sources_of(app):
+        for source in sources_of(app):
             if "path" in source:
-                files |= await self._git.files_at(commit, source["path"].rstrip("/"))
+                path = posixpath.normpath(source["path"]).strip("/")
+                below = await self._git.files_at(commit, "" if path == "." else path)
+                outside = any(
+                    ".." in text for name, text in below.items() if name.endswith(("kustomization.yaml", ".yml"))
+                )
+                files |= read_by(path, await self._git.files_at(commit, "")) if outside else below
             for value_file in (source.get("helm") or {}).get("valueFiles") or ():
-                path = value_file.removeprefix("$values/")
+                path = values_path(source, value_file)
                 found = await self._git.files_at(commit, path)
                 files |= {path: found[path]} if path in found else {}
         return files
@@ -173,7 +229,7 @@ class ArgoCD:
             name = app["metadata"]["name"]
             if "operation" in app and name not in self._syncing and "deletionTimestamp" not in app["metadata"]:
                 operation = app["operation"]
-                state = {"operation": operation, "phase": "Running", "startedAt": timestamp()}
+                state = {"operation": operation, "phase": "Running", "startedAt": self._store.timestamp()}
                 state["message"] = "waiting for completion of the sync"
                 self._update(name, lambda live: live.pop("operation", None))
                 self._status(name, operationState=state)
@@ -183,6 +239,8 @@ class ArgoCD:
 
     async def _operate(self, name: str, operation: Object) -> None:
         await self._clock.sleep(SYNC_SECONDS)
+        if await self._held_up(name):
+            return
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
             return
@@ -190,6 +248,8 @@ class ArgoCD:
         asked = asked or next(iter(reversed((operation.get("sync") or {}).get("revisions") or [""])))
         commit = await self._git.main_commit() if asked in {"", "HEAD", "main"} else asked
         try:
+            if "argocd-comparison-error" in self._faults:
+                raise SyncError(f"ComparisonError: {COMPARISON}")
             if "sync-fails" in self._faults:
                 raise SyncError(DENIED)
             # As measured: only Argo CD's API server copies the Application's options into an operation.
@@ -197,19 +257,44 @@ class ArgoCD:
         except (SyncError, ApiError) as e:
             self._fail(app, commit, operation, str(e))
         else:
-            self._succeed(app, commit, (operation.get("initiatedBy") or {}).get("username", ""), operation)
+            self._succeed(app, commit, operation)
         await self._compare(name, await self._git.main_commit())
         self._store.wake()
+
+    async def _held_up(self, name: str) -> bool:
+        """Wait while a hook or a sync window blocks the operation; returns whether somebody terminated it."""
+        while True:
+            seen = self._store.version
+            app = self._store.get("Application", name, NAMESPACE)
+            state = app["status"]["operationState"] if app else {}
+            if not state or state["phase"] == "Terminating":
+                ended = {"phase": "Failed", "message": "Operation terminated", "finishedAt": self._store.timestamp()}
+                self._status(name, operationState=state | ended)
+                return True
+            held = {"argocd-hook-hangs": HOOK.format(name=name), "argocd-sync-window": WINDOW}
+            message = next((text for fault, text in held.items() if fault in self._faults), "")
+            if not message:
+                return False
+            if state["message"] != message:
+                self._status(name, operationState=state | {"message": message})
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LEAST):
+                        await self._store.changed(seen)
 
     async def _apply(self, app: Object, commit: str, options: tuple[str, ...]) -> None:
         try:
             files = await self._sources(app, commit)
         except Exception as e:
             raise SyncError(f"ComparisonError: failed to resolve revision {commit!r}: {e}") from e
-        if not files and any("path" in source for source in _sources_of(app)):
-            path = next(source["path"] for source in _sources_of(app) if "path" in source)
+        if not files and any("path" in source for source in sources_of(app)):
+            path = next(source["path"] for source in sources_of(app) if "path" in source)
             raise SyncError(f"ComparisonError: {path}: app path does not exist")
-        for manifest in _render(app, files):
+        try:
+            manifests = render(app, files)
+        except RenderError as e:
+            raise SyncError(f"ComparisonError: {e}") from e
+        for manifest in manifests:
             self._apply_one(app, manifest, options)
 
     def _apply_one(self, app: Object, manifest: Object, options: tuple[str, ...]) -> None:
@@ -239,12 +324,17 @@ class ArgoCD:
 
         self._store.update(kind, meta["name"], meta.get("namespace", ""), change)
 
-    def _succeed(self, app: Object, commit: str, initiated_by: str, operation: Object | None = None) -> None:
+    def _succeed(self, app: Object, commit: str, operation: Object | None = None) -> None:
         name, revisions = app["metadata"]["name"], _revisions(app, commit)
         live = self._store.get("Application", name, NAMESPACE) or app
         history = live["status"].get("history") or []
-        # `deployedBy` is ours: a multi-source entry has revisions, and the commit among them is not always the last.
-        entry = revisions | {"id": len(history), "deployedAt": timestamp(), "deployedBy": {"commit": commit}}
+        # `deployedBy` is our own field: a multi-source entry has several revisions, and the commit is not always the
+        # last.
+        entry = revisions | {
+            "id": len(history),
+            "deployedAt": self._store.timestamp(),
+            "deployedBy": {"commit": commit},
+        }
         state = self._finished(live, operation, "Succeeded", "successfully synced (all tasks run)", revisions)
         self._status(name, history=[*history, entry][-10:], operationState=state)
 
@@ -253,15 +343,16 @@ class ArgoCD:
         state = self._finished(live, operation, "Failed", message, _revisions(app, commit))
         self._status(app["metadata"]["name"], operationState=state | {"revision": commit})
 
-    @staticmethod
-    def _finished(app: Object, operation: Object | None, phase: str, message: str, revisions: Object) -> Object:
-        started = (app["status"].get("operationState") or {}).get("startedAt", timestamp())
+    def _finished(self, app: Object, operation: Object | None, phase: str, message: str, revisions: Object) -> Object:
+        started = (app["status"].get("operationState") or {}).get("startedAt", self._store.timestamp())
         operation = operation or {"sync": dict(revisions), "initiatedBy": {"automated": True}}
-        ended = {"phase": phase, "message": message, "startedAt": started, "finishedAt": timestamp()}
+        ended = {"phase": phase, "message": message, "startedAt": started, "finishedAt": self._store.timestamp()}
         return ended | {"operation": operation, "syncResult": dict(revisions)}
 
     def _finish_deletions(self) -> None:
-        """The resources finalizer: what the Application applied goes with it, the claim with its weights as well."""
+        """The resources finalizer: deletes everything that the Application applied, including the claim with its
+        weights.
+        """
         for app in self._store.find("Application", NAMESPACE):
             if "deletionTimestamp" in app["metadata"]:
                 namespace, name = app["spec"]["destination"]["namespace"], app["metadata"]["name"]
@@ -281,6 +372,33 @@ class ArgoCD:
                 worst = "Healthy" if app["status"].get("history") else "Missing"
             self._status(name, health={"status": worst})
 
+    async def _heal(self) -> None:
+        """With `selfHeal`, replicas that differ from git are reverted immediately (`SelfHealTimeoutSeconds` is 5).
+
+        Other differences do not occur here. Those in `ignoreDifferences` do not count.
+        """
+        for app in self._store.find("Application", NAMESPACE):
+            automated = (app["spec"].get("syncPolicy") or {}).get("automated") or {}
+            history = app["status"].get("history") or []
+            if not automated.get("selfHeal") or not history or app["metadata"]["name"] in self._syncing:
+                continue
+            commit = history[-1]["deployedBy"]["commit"]
+            with suppress(RenderError):
+                for manifest in render(app, await self._sources(app, commit)):
+                    self._put_back(app, manifest)
+
+    def _put_back(self, app: Object, manifest: Object) -> None:
+        meta = manifest["metadata"]
+        live = self._store.get("Deployment", meta["name"], meta.get("namespace", ""))
+        if manifest["kind"] != "Deployment" or live is None or "replicas" not in manifest["spec"]:
+            return
+        _keep_replicas(app, manifest, live)
+        replicas = manifest["spec"]["replicas"]
+        if live["spec"].get("replicas", 1) != replicas:
+            self._store.update(
+                "Deployment", meta["name"], meta["namespace"], lambda found: found["spec"].update(replicas=replicas)
+            )
+
     def _update(self, name: str, change: Any) -> None:
         if self._store.get("Application", name, NAMESPACE) is not None:
             self._store.update("Application", name, NAMESPACE, change)
@@ -289,27 +407,14 @@ class ArgoCD:
         self._update(name, lambda live: live["status"].update(fields))
 
 
-def _load(text: str) -> Any:
-    return next(iter(_parsed(text)), None)
-
-
-def _documents(text: str) -> list[Object]:
-    return [copied(document) for document in _parsed(text) if isinstance(document, dict)]
-
-
-@lru_cache(maxsize=1024)
-def _parsed(text: str) -> tuple[Any, ...]:
-    """The documents of a file: the same few files are compared and rendered again and again."""
-    return tuple(YAML(typ="safe").load_all(text))
+def _asked(state: Object) -> list[str]:
+    """The commits of an operation: Argo CD does not automatically sync to the same commit again, whatever the result."""
+    result = state.get("syncResult") or {}
+    return [*(result.get("revisions") or ()), result.get("revision") or ""]
 
 
 def _options(app: Object) -> tuple[str, ...]:
     return tuple((app["spec"].get("syncPolicy") or {}).get("syncOptions") or ())
-
-
-def _sources_of(app: Object) -> list[Object]:
-    spec = app["spec"]
-    return list(spec.get("sources") or [spec["source"]])
 
 
 def _revisions(app: Object, commit: str) -> Object:
@@ -323,71 +428,10 @@ def _tracked(obj: Object) -> str | None:
     return (obj["metadata"].get("annotations") or {}).get("argocd.argoproj.io/tracking-id")
 
 
-def _render(app: Object, files: dict[str, str]) -> list[Object]:
-    """The manifests that the Application's sources come to."""
-    manifests: list[Object] = []
-    for source in _sources_of(app):
-        if "path" in source:
-            manifests += _kustomize(source["path"].rstrip("/"), files)
-        elif helm := source.get("helm"):
-            manifests += _chart(source, helm, files)
-    name, namespace = app["metadata"]["name"], app["spec"]["destination"].get("namespace", "default")
-    known = [manifest for manifest in manifests if manifest.get("kind") in BY_KIND]
-    for manifest in known:
-        if BY_KIND[manifest["kind"]].namespaced:
-            manifest["metadata"].setdefault("namespace", namespace)
-        manifest["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = name
-    return known
-
-
-def _kustomize(path: str, files: dict[str, str]) -> list[Object]:
-    listed = files.get(f"{path}/kustomization.yaml")
-    if listed is None:
-        return [manifest for text in files.values() for manifest in _documents(text)]
-    kustomization = _load(listed)
-    manifests: list[Object] = []
-    for resource in kustomization.get("resources") or ():
-        wanted = posixpath.normpath(f"{path}/{resource}")
-        if wanted not in files:
-            raise SyncError(f"ComparisonError: kustomize build {path} failed: {resource}: no such file or directory")
-        manifests += _documents(files[wanted])
-    for manifest in manifests:
-        if kustomization.get("namespace"):
-            manifest["metadata"]["namespace"] = kustomization["namespace"]
-    return manifests
-
-
-def _chart(source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """A chart of a proxy: its config as a ConfigMap, and a Deployment that rolls when the config changes."""
-    release = helm.get("releaseName") or source["chart"]
-    values: Object = {}
-    for value_file in helm.get("valueFiles") or ():
-        values |= _load(files.get(value_file.removeprefix("$values/"), "")) or {}
-    config = json.dumps(values.get("proxy_config") or {}, indent=1)
-    labels = {"app.kubernetes.io/name": release}
-    template = {
-        "metadata": {
-            "labels": labels,
-            "annotations": {"checksum/config": hashlib.sha256(config.encode()).hexdigest()},
-        },
-        "spec": {"containers": [{"name": release, "image": f"{source['chart']}:{source.get('targetRevision', '')}"}]},
-    }
-    spec = {"replicas": values.get("replicaCount", 1), "selector": {"matchLabels": labels}, "template": template}
-    return [
-        {
-            "kind": "ConfigMap",
-            "apiVersion": "v1",
-            "metadata": {"name": f"{release}-config"},
-            "data": {"config": config},
-        },
-        {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": release, "labels": labels}, "spec": spec},
-    ]
-
-
 def _keep_replicas(app: Object, manifest: Object, live: Object) -> None:
-    """`RespectIgnoreDifferences`: an ignored `/spec/replicas` stays what whoever operates the Deployment made it."""
+    """`RespectIgnoreDifferences`: an ignored `/spec/replicas` keeps its live value."""
     for ignored in app["spec"].get("ignoreDifferences") or ():
-        mine = ignored.get("name") in {None, manifest["metadata"]["name"]}
+        mine = ignored.get("name") in {None, "", manifest["metadata"]["name"]}
         pointed = "/spec/replicas" in (ignored.get("jsonPointers") or ())
         if mine and pointed:
             manifest["spec"] = copied(manifest["spec"]) | {"replicas": live["spec"].get("replicas", 1)}

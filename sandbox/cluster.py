@@ -1,7 +1,7 @@
 """The sandbox's cluster: the Deployment controller, the scheduler, the kubelet and the autoscaler of one GPU node.
 
-Every pod lives in one task that reads like its life: scheduled, pulled, staged, loaded, ready. Git's side of the
-cluster is `argocd.py`; who answers in a ready pod is `serving.py`.
+One task per pod, in lifecycle order: scheduled, pulled, staged, loaded, ready. `argocd.py` syncs the cluster from git;
+`serving.py` answers requests to ready pods.
 """
 
 import asyncio
@@ -9,99 +9,79 @@ import base64
 import hashlib
 import json
 import random
-import re
 import secrets
 import string
 from collections.abc import Set
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from sandbox.argocd import ArgoCD, Git
 from sandbox.clock import Clock
+from sandbox.download import Downloads
+from sandbox.flux import Flux
+from sandbox.gpu_pods import GpuPods
 from sandbox.jobs import JobController
 from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI
-from sandbox.node import GPU, GPU_NODE_PRICE, GpuNode, node
-from sandbox.objects import Object, timestamp
+from sandbox.node import GPU_NODE_PRICE, GpuNode, is_gpu, node
+from sandbox.objects import Object
+from sandbox.volumes import ZONE, ZONES, Volumes
 
-REFUSED_DOWNLOADS = {
-    "hf-429": "huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {url}",
-    "hf-gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error. Cannot access gated repo for url {url}. "
-    "Access to model {model} is restricted. You must have access to it and be authenticated to access it.",
-}
 CPU_NODES = 3
 
-# Seconds on the real platform.
-PROVISION = 60.0
-NO_NODE_AFTER = 20.0
-NO_NODE_RETRY = 120.0
-PULL = 240.0
-PULL_FAILS = 5.0
-STAGE = 90.0
-STAGE_WARM = 5.0
-LOAD = 210.0
-PROBE = 30.0
-STARTUP_LIMIT = 900.0
-CRASH_BACKOFF = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+CPU_START = 45.0
+"""Start time of LiteLLM 1.108 with a database in seconds, measured: 45 to 50."""
 TERMINATE = 20.0
-
-NO_NODE = "Node scale up in zones us-central1-a associated with this pod failed: {why}. Pod is at risk of not being scheduled."
-NO_NODE_FAULTS = {"no-stock": "GCE out of resources", "no-quota": "GCE quota exceeded"}
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a container ends before its time: exit code, the kubelet's reason, and its last words."""
-
-    code: int = 1
-    reason: str = "Error"
-    log: tuple[str, ...] = ()
-
-
-DEATHS = {
-    "oom": Death(137, "OOMKilled"),
-    "crash": Death(
-        log=(
-            "ERROR [core.py] EngineCore failed to start.",
-            "ValueError: To serve at least one request with the model's max seq len (16384), 0.88 GiB KV cache is needed, "
-            "which is larger than the available KV cache memory (0.31 GiB). Try increasing `gpu_memory_utilization` or "
-            "decreasing `max_model_len` when initializing the engine.",
-        )
-    ),
-}
+"""Seconds until a container has terminated."""
 
 
 class Cluster:
-    """Gives the objects of `api` a life, and syncs them from `git`; it runs `speed` times faster than life."""
+    """Controllers for the objects in `api`, synced from `git`; `clock` is theirs, or how fast it runs."""
 
     def __init__(
-        self, api: KubernetesAPI, git: Git, speed: float, faults: Set[str], *, environment: str = "ai-dev"
+        self,
+        api: KubernetesAPI,
+        git: Git,
+        clock: Clock | float,
+        faults: Set[str],
+        *,
+        environment: str = "ai-dev",
+        hub: str = "",
+        gpu_shares: int = 1,
     ) -> None:
         self.api, self.store, self._faults = api, api.store, faults
-        self.clock = Clock(speed)
+        self.clock = clock if isinstance(clock, Clock) else Clock(clock)
         self._argocd = ArgoCD(api.store, git, self.clock, faults, environment)
+        self._flux = Flux(api.store, git, self.clock, faults)
         self._lives: dict[Address, asyncio.Task[None]] = {}
         self._kubelet = Kubelet(api.store)
-        self._jobs = JobController(api.store, self._kubelet, self._pull)
-        self._gpu = GpuNode(api.store, self.clock)
-        self._warm: set[str] = set()  # model ids whose weights are in their cache
-        self._pulled: set[tuple[str, str]] = set()
+        self.volumes = Volumes(api.store, self._kubelet)
+        self._gpu = GpuNode(api.store, self.clock, gpu_shares)
+        self._pods = GpuPods(api.store, self._kubelet, self._gpu, self.clock, faults, self.volumes)
+        downloads = Downloads(self.volumes, self.clock, faults, hub)
+        self._jobs = JobController(api.store, self._kubelet, self._pods.pull, self.volumes, downloads)
         self._endings: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for number in range(CPU_NODES):
-            self.store.create(node(f"gke-ai-dev-default-pool-{number}", {"cpu": "4", "memory": "16Gi"}))
+            labels = {ZONE: ZONES[number % len(ZONES)]}
+            self.store.create(
+                node(
+                    f"gke-ai-dev-default-pool-{number}", {"cpu": "4", "memory": "16Gi"}, self.store.timestamp(), labels
+                )
+            )
         for namespace in ("default", "argocd", "serving", "litellm"):
             self.store.create({"kind": "Namespace", "metadata": {"name": namespace}, "status": {"phase": "Active"}})
         self._secret("serving", "vllm-api-key", "api-key")
         self._secret("litellm", "litellm-secrets", "PROXY_MASTER_KEY")
-        self.api.logs = self._kubelet.read_log
+        self.api.logs, self.api.previous_logs = self._kubelet.read_log, self._kubelet.read_previous_log
         await self._argocd.start()
+        await self._flux.start()
+        self.volumes.control(used_before=True)  # the models of the sample were up before
         self._control()
-        for work in (self._argocd.run(), self._run()):
+        for work in (self._argocd.run(), self._flux.run(), self._run()):
             task = asyncio.create_task(work)
             self._stack.push_async_callback(_ended, task)
         return self
@@ -113,40 +93,82 @@ class Cluster:
         for task in [*self._lives.values(), *self._endings]:
             await _ended(task)
 
-    def kubeconfig(self, path: Path) -> Path:
-        return self.api.kubeconfig(path)
+    def kubeconfig(self, path: Path, token: str = "") -> Path:
+        return self.api.kubeconfig(path, token)
 
-    async def scale(self, name: str, replicas: int, namespace: str = "serving") -> None:
-        """What `kubectl scale deployment NAME` does."""
-        if self.store.get("Deployment", name, namespace) is None:
-            raise LookupError(f'deployments.apps "{name}" not found in namespace {namespace}')
+    async def scale(self, name: str, replicas: int) -> None:
+        """Like `kubectl scale deployment NAME`, in the namespace of the Deployment."""
+        found = self._deployment(name)
+        if found is None:
+            raise LookupError(f'deployments.apps "{name}" not found in any namespace')
+        namespace = found["metadata"]["namespace"]
         self.store.update("Deployment", name, namespace, lambda live: live["spec"].update(replicas=replicas))
 
+    def replicas(self, name: str) -> int | None:
+        """What the Deployment asks for now; None where there is none."""
+        found = self._deployment(name)
+        return int(found["spec"].get("replicas", 1)) if found else None
+
+    def _deployment(self, name: str) -> Object | None:
+        """The Deployment of this name: in the namespace `serving`, otherwise in the first one that has it."""
+        found = [each for each in self.store.find("Deployment") if each["metadata"]["name"] == name]
+        return min(found, key=lambda each: each["metadata"]["namespace"] != "serving", default=None)
+
+    def reclaim_node(self) -> None:
+        """The cloud reclaims the GPU node: its pod is gone too, and the replacement pod has no node."""
+        holders = tuple(self._gpu.holders)
+        if not self._gpu.name or not holders:
+            raise LookupError("there is no GPU node in use that could be reclaimed")
+        self._gpu.reclaim()
+        for holder in holders:
+            if holder in self._lives:
+                self._lives.pop(holder).cancel()
+            self._kubelet.event(holder, "NodeNotReady", "Node is not ready", warning=True)
+            self.store.remove("Pod", holder.name, holder.namespace)  # like the pod garbage collector
+        self.store.wake()
+
+    def engine_crashes(self, name: str) -> None:
+        """The engine of a ready model dies, and again at each restart of its container; a new pod works."""
+        self._pods.crash(self._serving(name))
+
+    def engine_says(self, line: str, name: str) -> None:
+        """Add a line to the log of a running engine."""
+        address = self._serving(name)
+        pod = self.store.get("Pod", address.name, address.namespace)
+        self._kubelet.log(address, (pod or {})["spec"]["containers"][0], line)
+
+    def _serving(self, name: str) -> Address:
+        pods = [_address(pod) for pod in self.store.find("Pod") if _deployment_of(pod) == name and is_ready(pod)]
+        if not pods:
+            raise LookupError(f"{name} has no pod that is ready")
+        return pods[0]
+
     def set_speed(self, speed: float) -> None:
-        """Let the platform run so many times faster than life from now on."""
+        """Set the platform's speed relative to real time."""
         self.clock.speed = speed
         self.store.wake()
 
     def ready_models(self) -> list[str]:
-        """The GPU models that answer now."""
+        """The GPU models that answer requests."""
         pods = self.store.find("Pod")
         return sorted({_deployment_of(pod) for pod in pods if _gpus(pod["spec"]) and is_ready(pod)})
 
     def panel(self) -> Object:
-        """What the page shows beside the channel. Dollars and seconds are the platform's, not the viewer's."""
+        """The page's panel beside the channel. Dollars and seconds are in the platform's time, not the viewer's."""
         seconds = self._gpu.billed
         pods = [pod for pod in self.store.find("Pod") if _gpus(pod["spec"])]
         models = [d for d in self.store.find("Deployment") if _gpus(d["spec"]["template"]["spec"])]
         return {
             "node": self._gpu.name,
             "node_state": self._gpu.state,
-            "holder": self._gpu.holder.name if self._gpu.holder else None,
+            "holder": ", ".join(each.name for each in self._gpu.holders) or None,
             "price": GPU_NODE_PRICE,
             "billed_seconds": round(seconds),
             "cost_usd": round(GPU_NODE_PRICE * seconds / 3600, 4),
             "pods": [{"name": pod["metadata"]["name"], "phase": displayed_phase(pod)} for pod in pods],
             "models": [{"name": d["metadata"]["name"], "replicas": d["spec"].get("replicas", 1)} for d in models],
             "speed": self.clock.speed,
+            "shared": self.clock.shared,
         }
 
     # The Deployment controller
@@ -158,7 +180,7 @@ class Cluster:
             await self.store.changed(seen)
 
     def _control(self) -> None:
-        """One look at everything: pods are started and ended, and the status of each Deployment told."""
+        """One reconciliation: start and stop pods, and update the status of each Deployment."""
         for pod in self.store.find("Pod"):
             address = _address(pod)
             if "deletionTimestamp" in pod["metadata"] and address in self._lives:
@@ -171,8 +193,7 @@ class Cluster:
             if owner[1] and owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
                 self.store.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
         self._jobs.control()
-        for claim in self.store.find("PersistentVolumeClaim"):
-            self._bind(claim)
+        self.volumes.control()
 
     def _match(self, deployment: Object) -> None:
         meta, spec = deployment["metadata"], deployment["spec"]
@@ -189,11 +210,11 @@ class Cluster:
         old_ones_left = any(pod["metadata"]["labels"]["pod-template-hash"] != template_hash for pod in pods)
         if not (recreate and old_ones_left):
             for _ in range(replicas - len(current)):
-                self._start_pod(deployment, template_hash)
+                self._start_pod(deployment, template_hash, replaces=bool(outdated))
         kept = [] if replaced else outdated
         self._tell_status(deployment, current[:replicas], outdated=len(kept))
 
-    def _start_pod(self, deployment: Object, template_hash: str) -> None:
+    def _start_pod(self, deployment: Object, template_hash: str, *, replaces: bool) -> None:
         meta, template = deployment["metadata"], deployment["spec"]["template"]
         replica_set = f"{meta['name']}-{template_hash}"
         name = f"{replica_set}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=5))}"
@@ -215,7 +236,11 @@ class Cluster:
         )
         address = _address(pod)
         self._kubelet.event(address, "SuccessfulCreate", f"Created pod: {name}", involved=("ReplicaSet", replica_set))
-        life = self._gpu_life(address, pod) if _gpus(pod["spec"]) else self._cpu_life(address, pod)
+        life = (
+            self._pods.life(address, pod)
+            if _gpus(pod["spec"])
+            else self._cpu_life(address, pod, CPU_START if replaces else 0)
+        )
         self._lives[address] = asyncio.create_task(life)
 
     def _tell_status(self, deployment: Object, pods: list[Object], *, outdated: int) -> None:
@@ -234,169 +259,18 @@ class Cluster:
         status |= {"observedGeneration": meta["generation"], "conditions": [available, progressing]}
         self.store.update("Deployment", meta["name"], meta["namespace"], lambda live: live.update(status=status))
 
-    def _bind(self, claim: Object) -> None:
-        meta, storage = claim["metadata"], claim["spec"]["resources"]["requests"]["storage"]
-        bound = {"phase": "Bound", "capacity": {"storage": storage}}
-        self.store.update("PersistentVolumeClaim", meta["name"], meta["namespace"], lambda c: c.update(status=bound))
-
     # The life of a pod
 
-    async def _cpu_life(self, address: Address, pod: Object) -> None:
+    async def _cpu_life(self, address: Address, pod: Object, start: float) -> None:
         self._kubelet.bound(address, "gke-ai-dev-default-pool-0")
+        await self.clock.sleep(start)
         for container in pod["spec"]["containers"]:
             self._kubelet.container(address, container, running=True, ready=True)
         self._kubelet.condition(address, Initialized=True, ContainersReady=True, Ready=True)
         self._kubelet.update(address, lambda live: live["status"].update(phase="Running"))
 
-    async def _gpu_life(self, address: Address, pod: Object) -> None:
-        node = await self._schedule(address)
-        self._kubelet.bound(address, node)
-        inits, containers = pod["spec"].get("initContainers") or [], pod["spec"]["containers"]
-        for container in inits:
-            self._kubelet.container(address, container, init=True, waiting="PodInitializing")
-        for container in containers:
-            self._kubelet.container(address, container, waiting="PodInitializing")
-        self._kubelet.condition(address, Initialized=not inits, ContainersReady=False, Ready=False)
-        for container in inits:
-            await self._pull(address, node, container, True)
-            await self._stage(address, container)
-        self._kubelet.condition(address, Initialized=True)
-        for container in containers:
-            await self._pull(address, node, container)
-        self._kubelet.update(address, lambda live: live["status"].update(phase="Running"))
-        for container in containers:
-            await self._load(address, container)
-        self._kubelet.condition(address, ContainersReady=True, Ready=True)
-
-    async def _schedule(self, address: Address) -> str:
-        """The node the pod runs on: the GPU node once it is free, provisioned if there is none."""
-        while True:
-            if self._gpu.holder not in {None, address}:
-                self._kubelet.unschedulable(address)
-                self._kubelet.event(
-                    address, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached"
-                )
-                while self._gpu.holder not in {None, address}:
-                    await self.store.changed(self.store.version)
-            self._gpu.take(address)
-            if self._gpu.name:
-                return self._gpu.name
-            self._kubelet.unschedulable(address)
-            group = "https://www.googleapis.com/compute/v1/projects/ai-lab/zones/us-central1-a/instanceGroups/gke-gpu"
-            self._kubelet.event(address, "TriggeredScaleUp", f"pod triggered scale-up: [{{{group} 0->1 (max: 1)}}]")
-            why = next((why for fault, why in NO_NODE_FAULTS.items() if fault in self._faults), None)
-            if why is None:
-                await self._sleep(PROVISION)
-                return self._gpu.provision()
-            await self._sleep(NO_NODE_AFTER)
-            self._kubelet.event(address, "FailedScaleUp", NO_NODE.format(why=why), warning=True)
-            self._gpu.leave(address)
-            await self._sleep(NO_NODE_RETRY)
-
-    async def _pull(self, address: Address, node: str, container: Object, init: bool = False) -> None:
-        image = container["image"]
-        if (node, image) in self._pulled:
-            self._kubelet.event(address, "Pulled", f'Container image "{image}" already present on machine')
-            return
-        self._kubelet.event(address, "Pulling", f'Pulling image "{image}"')
-        while "image-missing" in self._faults:
-            await self._sleep(PULL_FAILS)
-            missing = f"failed to pull and unpack image: failed to resolve reference: {image}: not found"
-            self._kubelet.event(
-                address,
-                "Failed",
-                f'Failed to pull image "{image}": rpc error: code = NotFound desc = {missing}',
-                warning=True,
-            )
-            self._kubelet.container(address, container, init=init, waiting="ErrImagePull", message=missing)
-            await self._sleep(1)
-            back_off = f'Back-off pulling image "{image}"'
-            self._kubelet.event(address, "BackOff", back_off, warning=True)
-            self._kubelet.container(address, container, init=init, waiting="ImagePullBackOff", message=back_off)
-            await self._sleep(CRASH_BACKOFF[0])
-        await self._sleep(PULL)
-        self._pulled.add((node, image))
-        took = f"{PULL:.0f}s ({PULL:.0f}s including waiting)"
-        self._kubelet.event(
-            address, "Pulled", f'Successfully pulled image "{image}" in {took}. Image size: 9437184000 bytes.'
-        )
-
-    async def _stage(self, address: Address, container: Object) -> None:
-        """The init container: it downloads the weights, or finds them in the cache."""
-        model = _model_of(container)
-        restarts = 0
-        while True:
-            self._kubelet.started(address, container, restarts, init=True)
-            refused = next((f for f in REFUSED_DOWNLOADS if f in self._faults and model not in self._warm), None)
-            if refused is None:
-                break
-            await self._sleep(STAGE_WARM)
-            self._kubelet.log(address, container, "Traceback (most recent call last):", _refusal(refused, model))
-            await self._crash(address, container, restarts, init=True)
-            restarts += 1
-        await self._sleep(STAGE_WARM if model in self._warm else STAGE)
-        self._warm.add(model)
-        self._kubelet.log(address, container, "Fetching 10 files: 100%|##########| 10/10")
-        ended = {"exitCode": 0, "reason": "Completed", "startedAt": timestamp(), "finishedAt": timestamp()}
-        self._kubelet.container(address, container, init=True, terminated=ended, ready=True, restarts=restarts)
-
-    async def _load(self, address: Address, container: Object) -> None:
-        """The engine: weights and CUDA graphs; the startup probe fails until it listens."""
-        restarts = 0
-        while True:
-            self._kubelet.started(address, container, restarts)
-            self._kubelet.log(address, container, "INFO [api_server.py] vLLM API server version 0.32.0")
-            self._kubelet.log(address, container, "INFO [gpu_model_runner.py] Starting to load model ...")
-            waited = 0.0
-            while waited < LOAD or ("never-ready" in self._faults and waited < STARTUP_LIMIT):
-                await self._sleep(PROBE)
-                waited += PROBE
-                self._kubelet.event(
-                    address,
-                    "Unhealthy",
-                    'Startup probe failed: Get "http://10.8.2.7:8000/health": dial tcp 10.8.2.7:8000: '
-                    "connect: connection refused",
-                    warning=True,
-                )
-            died = next((fault for fault in DEATHS if fault in self._faults), None)
-            if died:
-                self._kubelet.log(address, container, *DEATHS[died].log)
-                await self._crash(address, container, restarts, init=False, death=DEATHS[died])
-                restarts += 1
-                continue
-            if "never-ready" not in self._faults:
-                break
-            reason = f"Container {container['name']} failed startup probe, will be restarted"
-            self._kubelet.event(address, "Killing", reason)
-            restarts += 1
-        self._kubelet.log(address, container, "INFO [launcher.py] Application startup complete.")
-        self._kubelet.container(address, container, running=True, ready=True, restarts=restarts)
-
-    async def _crash(
-        self, address: Address, container: Object, restarts: int, *, init: bool, death: "Death | None" = None
-    ) -> None:
-        """The container died; the kubelet backs off before it starts it again."""
-        death = death or Death()
-        ended = {"exitCode": death.code, "reason": death.reason, "startedAt": timestamp(), "finishedAt": timestamp()}
-        self._kubelet.container(address, container, init=init, terminated=ended, restarts=restarts)
-        await self._sleep(1)
-        delay = CRASH_BACKOFF[min(restarts, len(CRASH_BACKOFF) - 1)]
-        what = f"container={container['name']} pod={address.name}_{address.namespace}"
-        self._kubelet.container(
-            address,
-            container,
-            init=init,
-            waiting="CrashLoopBackOff",
-            message=f"back-off {delay:.0f}s restarting failed {what}",
-            last=ended,
-            restarts=restarts + 1,
-        )
-        message = f"Back-off restarting failed container {container['name']} in pod {address.name}"
-        self._kubelet.event(address, "BackOff", message, warning=True)
-        await self._sleep(delay)
-
     def _terminate(self, address: Address) -> None:
-        """Ends a pod's life; it is gone, and its GPU free, after the grace period."""
+        """Terminate a pod; after the grace period it is gone and its GPU is free."""
         self._lives.pop(address).cancel()
         pod = self.store.get("Pod", address.name, address.namespace)
         self._kubelet.event(address, "Killing", "Stopping container " + (pod or {})["spec"]["containers"][0]["name"])
@@ -421,7 +295,7 @@ class Cluster:
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:
-    """Cancels the task and waits for its end; an error of its own comes to light here."""
+    """Cancel the task and wait for its end; raises the task's own errors."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -452,23 +326,11 @@ def _address(pod: Object) -> Address:
 
 
 def _deployment_of(pod: Object) -> str:
-    """The Deployment whose pod it is; empty for any other pod."""
+    """The Deployment that owns the pod; empty for any other pod."""
     owners = pod["metadata"].get("ownerReferences") or [{"kind": "", "name": ""}]
     return str(owners[0]["name"]).rpartition("-")[0] if owners[0]["kind"] == "ReplicaSet" else ""
 
 
 def _gpus(spec: Object) -> int:
     limits = [(c.get("resources") or {}).get("limits") or {} for c in spec["containers"]]
-    return sum(int(limit.get(GPU, 0)) for limit in limits)
-
-
-def _model_of(init_container: Object) -> str:
-    script = " ".join(init_container.get("command") or [])
-    found = re.search(r"""["']([\w.-]+/[\w.-]+)["']""", script)
-    return found.group(1) if found else "unknown/model"
-
-
-def _refusal(fault: str, model: str) -> str:
-    """The last line of the download's traceback, as huggingface_hub words it."""
-    url = f"https://huggingface.co/api/models/{model}/revision/main"
-    return REFUSED_DOWNLOADS[fault].format(url=url, model=model)
+    return sum(int(count) for limit in limits for name, count in limit.items() if is_gpu(name))

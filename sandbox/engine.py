@@ -1,10 +1,11 @@
-"""The model servers of the sandbox: vLLM 0.32 (and TEI for CPU embeddings) in every ready pod, as measured.
+"""The model servers of the sandbox: vLLM 0.32 in every ready pod, as measured; TEI; llama.cpp and SGLang (`other_engines`).
 
-What a server is called and serves comes from its running pod's arguments, so a swap shows only after a restart.
+A server's name and model come from the arguments of its running pod, so a swap is only visible after a restart.
 """
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from base64 import b64decode
@@ -15,12 +16,15 @@ from typing import Any
 
 from aiohttp import web
 
+from sandbox import other_engines
 from sandbox.cluster import is_ready
+from sandbox.command_line import CommandLine
 from sandbox.objects import Object, ObjectStore
 
-ANSWER = "Hello there, this is the fire speaking ."
+ANSWER = "Hello there, this is the model speaking ."
 FINISHED = ("stop", "length", "abort", "error", "repetition")
 DIMENSIONS = 768
+DRIP_SECONDS = 5.0
 TOKEN_SECONDS = 0.003  # between two streamed tokens
 ENGINE_DEAD = {
     "message": "EngineCore encountered an issue. See stack trace (above) for the root cause.",
@@ -32,7 +36,7 @@ ENGINE_DEAD = {
 
 @dataclass
 class Counters:
-    """What /metrics of one pod has counted since it started."""
+    """Counters of one pod's /metrics since its start."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -44,39 +48,58 @@ class Counters:
 class Engine:
     """The server in one ready pod."""
 
-    pod: Object
+    command: CommandLine
     counters: Counters = field(default_factory=Counters)
 
     @property
+    def name(self) -> str:
+        """Which server it is, from the container's command."""
+        signs = (("llama.cpp", r"llama[-_.]?(cpp|server)"), ("SGLang", "sglang"), ("TEI", "text-embeddings"))
+        by_program = (name for name, sign in signs if re.search(sign, self.command.program, re.IGNORECASE))
+        return next(by_program, "TEI" if self.command.values("--model-id") else "vLLM")
+
+    @property
     def is_tei(self) -> bool:
-        return bool(self._argument("--model-id"))
+        return self.name == "TEI"
 
     @property
     def model(self) -> str:
-        return self._argument("--model") or self._argument("--model-id") or "unknown"
+        flags = ("--model", "--model-id", "--model-path", "-m", "-hf", "--hf-repo")
+        return self.command.value(*flags) or self.command.positional() or "unknown"
+
+    @property
+    def served_names(self) -> list[str]:
+        """vLLM answers to each name, and lists each in /v1/models; the first is the one in its answers and metrics."""
+        return self.command.values("--served-model-name", "--alias", "-a") or [self.model]
 
     @property
     def served_name(self) -> str:
-        return self._argument("--served-model-name") or self.model
+        return self.served_names[0]
+
+    @property
+    def has_key(self) -> bool:
+        """vLLM asks for a key only where it is given one."""
+        given = {"VLLM_API_KEY", "LLAMA_API_KEY"} & self.variables
+        return not self.is_tei and bool(given or self.command.value("--api-key"))
+
+    @property
+    def variables(self) -> set[str]:
+        return {variable["name"] for variable in self.command.container.get("env") or ()}
 
     @property
     def context(self) -> int:
-        return int(self._argument("--max-model-len") or 4096)
+        said = self.command.value("--max-model-len", "--context-length", "--ctx-size", "-c")
+        return int(said) if said.isdecimal() else 4096
 
     @property
     def chats(self) -> bool:
-        """A base model has no chat template."""
+        """A base model has no chat template. In llama.cpp every model has one, because it falls back to ChatML."""
         words = f"{self.model} {self.served_name}".lower()
-        return any(word in words for word in ("instruct", "chat", "-it"))
+        is_tuned = any(word in words for word in ("instruct", "chat", "-it", "qwen3-", "phi-4"))
+        return self.name == "llama.cpp" or is_tuned or self.says("--tool-call-parser", "--enable-auto-tool-choice")
 
-    def _argument(self, flag: str) -> str:
-        args: list[str] = self.pod["spec"]["containers"][0].get("args") or []
-        for position, arg in enumerate(args):
-            if arg.startswith(f"{flag}="):
-                return arg.partition("=")[2]
-            if arg == flag and position + 1 < len(args):
-                return args[position + 1]
-        return ""
+    def says(self, *flags: str) -> bool:
+        return any(word.partition("=")[0] in flags for word in self.command.words)
 
 
 class Engines:
@@ -89,11 +112,15 @@ class Engines:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         root = "/vllm/{namespace}/{service}"
         router.add_get(root + "/health", self._health)
+        router.add_get(root + "/health_generate", self._health_generate)
+        router.add_get(root + "/props", self._props)
+        router.add_get(root + "/slots", self._slots)
         router.add_get(root + "/metrics", self._metrics)
         router.add_get(root + "/v1/models", self._models)
         router.add_post(root + "/v1/chat/completions", self._chat)
         router.add_post(root + "/v1/completions", self._complete)
         router.add_post(root + "/v1/embeddings", self._embed)
+        router.add_post(root + "/v1/rerank", self._rank)
 
     def _engine(self, request: web.Request) -> Engine:
         namespace, name = request.match_info["namespace"], request.match_info["service"].split(".")[0]
@@ -101,34 +128,64 @@ class Engines:
         selector = (service or {"spec": {}})["spec"].get("selector") or {}
         for pod in self._store.find("Pod", namespace) if selector else ():
             if is_ready(pod) and selector.items() <= (pod["metadata"].get("labels") or {}).items():
-                return Engine(pod, self._counters[pod["metadata"]["uid"]])
+                return Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
         raise web.HTTPServiceUnavailable(text=f"connection refused: {name}.{namespace} has no ready pod\n")
 
     def _keyed(self, request: web.Request, engine: Engine) -> None:
-        """vLLM checks its key before anything else; TEI has none."""
+        """vLLM checks its key before anything else."""
         secret = self._store.get("Secret", "vllm-api-key", request.match_info["namespace"])
         key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
-        if not engine.is_tei and request.headers.get("Authorization") != f"Bearer {key}":
+        if engine.has_key and request.headers.get("Authorization") != f"Bearer {key}":
             raise web.HTTPUnauthorized(text=json.dumps({"error": "Unauthorized"}), content_type="application/json")
 
     async def _health(self, request: web.Request) -> web.Response:
-        self._engine(request)
+        engine = self._engine(request)
+        return web.json_response({"status": "ok"}) if engine.name == "llama.cpp" else web.Response()
+
+    async def _health_generate(self, request: web.Request) -> web.Response:
+        """SGLang's check: it generates one token first."""
+        if self._only(request, "SGLang") and "smoke-fails" in self._faults:
+            raise web.HTTPServiceUnavailable
         return web.Response()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _props(self, request: web.Request) -> web.Response:
+        return web.json_response(other_engines.llama_props(self._only(request, "llama.cpp")))
+
+    async def _slots(self, request: web.Request) -> web.Response:
+        engine = self._only(request, "llama.cpp")
+        self._keyed(request, engine)
+        return web.json_response(other_engines.llama_slots(engine))
+
+    def _only(self, request: web.Request, name: str) -> Engine:
+        engine = self._engine(request)
+        if engine.name != name:
+            raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")
+        return engine
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
         engine = self._engine(request)
         if "metrics-down" in self._faults:
             raise web.HTTPServiceUnavailable(text="upstream connect error\n")
-        text = _tei_metrics(engine) if engine.is_tei else _vllm_metrics(engine)
+        text = _METRICS[engine.name](engine)
+        if "metrics-nan" in self._faults:  # a mean over no requests, and a division by no time
+            text = re.sub(r"^(vllm:num_requests_running.*|te_queue_size) \S+$", r"\1 NaN", text, flags=re.MULTILINE)
+            text = re.sub(r"^(vllm:prompt_tokens_total.*) \S+$", r"\1 +Inf", text, flags=re.MULTILINE)
+        if "metrics-drip" in self._faults:
+            return await _endless(request, text[:1].encode(), DRIP_SECONDS)
+        if "metrics-huge" in self._faults:
+            return await _endless(request, text.encode() * 50)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     async def _models(self, request: web.Request) -> web.Response:
         engine = self._engine(request)
+        if engine.name == "llama.cpp":  # which lists its models without a key
+            return web.json_response(other_engines.llama_models(engine))
         self._keyed(request, engine)
         if engine.is_tei:
             raise web.HTTPNotFound(text="")
-        model = {
-            "id": engine.served_name,
+        if engine.name == "SGLang":
+            return web.json_response(other_engines.sglang_models(engine))
+        about = {
             "object": "model",
             "created": int(time.time()),
             "owned_by": "vllm",
@@ -136,7 +193,7 @@ class Engines:
             "parent": None,
             "max_model_len": engine.context,
         }
-        return web.json_response({"object": "list", "data": [model]})
+        return web.json_response({"object": "list", "data": [{"id": name} | about for name in engine.served_names]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         engine, asked = await self._asked(request, generates=True)
@@ -165,6 +222,23 @@ class Engines:
         name = engine.model if engine.is_tei else engine.served_name
         return web.json_response({"object": "list", "model": name, "data": vectors, "usage": usage})
 
+    async def _rank(self, request: web.Request) -> web.StreamResponse:
+        """The API of a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
+        engine, asked = await self._asked(request)
+        if "rerank" not in engine.model.lower():
+            raise web.HTTPNotFound(text=json.dumps({"detail": "Not Found"}), content_type="application/json")
+        documents = asked.get("documents")
+        texts = [str(text) for text in documents] if isinstance(documents, list) else []
+        tokens = sum(_tokens(f"{asked.get('query')} {text}") for text in texts)
+        engine.counters.requests += 1
+        engine.counters.prompt_tokens += tokens
+        results = [
+            {"index": n, "document": {"text": text}, "relevance_score": 1 / (n + 2)} for n, text in enumerate(texts)
+        ]
+        return web.json_response(
+            {"id": "score-1", "model": engine.served_name, "usage": {"total_tokens": tokens}, "results": results}
+        )
+
     async def _asked(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
         engine = self._engine(request)
         if generates and engine.is_tei:
@@ -176,7 +250,7 @@ class Engines:
             raise _bad(400, "BadRequestError", f"Invalid JSON: {e}") from e
         if "smoke-fails" in self._faults:
             raise _refusal(500, {"error": ENGINE_DEAD})
-        if not engine.is_tei and asked.get("model") != engine.served_name:
+        if engine.name == "vLLM" and asked.get("model") not in engine.served_names:
             known = f"Valid aliases: {engine.served_name}."
             raise _bad(404, "NotFoundError", f"The model `{asked.get('model')}` does not exist. {known}", "model")
         return engine, asked
@@ -186,7 +260,7 @@ class Engines:
     ) -> web.StreamResponse:
         limit = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 16)
         words = ANSWER.split()[:limit]
-        prompt_tokens = _tokens(prompt) + (12 if chat else 0)  # the chat template's own tokens
+        prompt_tokens = _tokens(prompt) + (12 if chat else 0)  # the tokens of the chat template
         usage = {
             "prompt_tokens": prompt_tokens,
             "total_tokens": prompt_tokens + len(words),
@@ -197,7 +271,7 @@ class Engines:
         engine.counters.running += 1
         try:
             if asked.get("stream"):
-                response = await self._stream(request, reply, words, asked)
+                response = await self._stream(request, reply, words, asked, self._faults)
             else:
                 await asyncio.sleep(TOKEN_SECONDS * len(words))
                 response = web.json_response(reply.whole(" ".join(words)))
@@ -209,7 +283,11 @@ class Engines:
         return response
 
     @staticmethod
-    async def _stream(request: web.Request, reply: "_Reply", words: list[str], asked: Object) -> web.StreamResponse:
+    async def _stream(
+        request: web.Request, reply: "_Reply", words: list[str], asked: Object, faults: Set[str]
+    ) -> web.StreamResponse:
+        if "completion-endless" in faults:  # no end-of-sequence token, and an engine plugin that ignores the limit
+            return await _endless(request, _sse(reply.chunk("again ", last=False)), TOKEN_SECONDS)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         for number, word in enumerate(words):
@@ -225,7 +303,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class _Reply:
-    """One answer in the shape of its endpoint."""
+    """One answer in the format of its API."""
 
     model: str
     chat: bool
@@ -252,6 +330,18 @@ class _Reply:
         created = int(time.time())
         envelope = {"id": f"{prefix}-{self.id}", "object": kind, "created": created, "model": self.model}
         return envelope | {"system_fingerprint": fingerprint}
+
+
+async def _endless(request: web.Request, piece: bytes, pause: float = 0.0) -> web.StreamResponse:
+    """Repeat the same bytes, in chunks without a length, until the reader disconnects."""
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    await response.prepare(request)
+    try:
+        while True:
+            await response.write(piece)
+            await asyncio.sleep(pause)
+    except ConnectionError:
+        return response
 
 
 def _sse(event: Object) -> bytes:
@@ -303,3 +393,11 @@ def _tei_metrics(engine: Engine) -> str:
         f'te_request_count{{method="batch"}} {requests}\n'
         "# TYPE te_queue_size gauge\nte_queue_size 0\n"
     )
+
+
+_METRICS = {
+    "vLLM": _vllm_metrics,
+    "TEI": _tei_metrics,
+    "llama.cpp": other_engines.llama_metrics,
+    "SGLang": other_engines.sglang_metrics,
+}

@@ -1,4 +1,4 @@
-"""What can be broken on purpose in the sandbox: one set of names that every simulated system looks into."""
+"""The faults of the sandbox: one set of names that every simulated system checks."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -13,23 +13,43 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "oom": "the kernel kills vLLM while it loads: out of memory",
         "crash": "vLLM ends with an error while it loads",
         "never-ready": "vLLM starts, but never gets ready",
+        "kv-cache-too-small": "vLLM ends while it loads: the KV cache is too small for the context",
+        "cuda-oom": "vLLM ends while it loads: CUDA out of memory",
+        "driver-too-old": "the runtime cannot start vLLM: the node's driver is older than the image's CUDA",
+        "secret-sync-blip": "the node gets a Secret a moment late",
+        "pull-blip": "the first pull of an image times out",
+        "zone-blip": "the first zone has no GPU, the second has",
+        "attach-stuck": "a pod on another node still has the volume of the weights",
         "smoke-fails": "vLLM answers completions with an error",
         "sync-fails": "Argo CD's syncs fail",
+        "flux-fails": "Flux cannot apply its Kustomizations",
+        "argocd-outofsync": "Argo CD reports OutOfSync although its syncs succeed and everything is healthy",
+        "argocd-comparison-error": "Argo CD cannot compare its Applications with git",
+        "argocd-hook-hangs": "a hook of each sync never ends",
+        "argocd-sync-window": "a sync window forbids every sync",
         "github-down": "GitHub answers 503, to its API and to git",
+        "statuses-refused": "GitHub refuses to tell commit statuses, as to a token without that permission",
         "api-away": "the Kubernetes API server does not answer",
         "slack-429": "Slack answers 429 to every method",
+        "slack-old-blocks": "Slack refuses its newer blocks: tables, plans, containers, alerts, charts",
+        "litellm-keeps-keys": "LiteLLM answers 500 when a virtual key is deleted",
         "litellm-down": "the LiteLLM gateway does not answer",
         "metrics-down": "vLLM's metrics do not answer",
+        "metrics-nan": "a gauge and a counter of vLLM's metrics are NaN and +Inf",
+        "metrics-drip": "vLLM's metrics come one byte every 5 s, and never end",
+        "metrics-huge": "vLLM's metrics never end: the same families again and again, as fast as they are read",
+        "hub-huge": "every config.json and tokenizer_config.json on Hugging Face has 400 MB, sent without its length",
+        "completion-endless": "vLLM streams past max_tokens and never stops",
     }
 )
 
 
 class UnknownFault(ValueError):
-    """A name that no simulated system would ever look for."""
+    """A name that no simulated system knows."""
 
 
 class Faults(set[str]):
-    """The faults that are on now; it refuses unknown names, since a misspelled fault would be one that never strikes."""
+    """The active faults. Rejects unknown names, because a misspelled fault would have no effect."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The sandbox's LiteLLM (1.106): aliases, virtual keys with budgets, what each call costs.
+"""The sandbox's LiteLLM (1.106): aliases, virtual keys with budgets, and the cost of each call.
 
-The aliases are those of the *synced* values: the ConfigMap that the litellm Application has written.
+The aliases come from the *synced* values: the ConfigMap of the litellm Application.
 """
 
 import asyncio
@@ -19,16 +19,21 @@ import httpx
 from aiohttp import web
 
 from sandbox.objects import Object, ObjectStore
+from sandbox.rendering import load
 
 VERSION = "1.106.0"
 NAMESPACE = "litellm"
-SPEND_DELAY = 0.5  # LiteLLM writes spend a moment after the call
+SPEND_DELAY = 0.5  # LiteLLM writes the spend shortly after the call
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+_RERANK_PROVIDERS = ("hosted_vllm", "huggingface", "infinity", "jina_ai", "cohere", "litellm_proxy")
+"""Providers with a handler in `litellm.rerank`; it refuses `openai/` (litellm/rerank_api/main.py)."""
 
 
 @dataclass
 class VirtualKey:
-    """One tenant's key: what it may call, and what it has spent."""
+    """One tenant's key: the aliases that it may call, and its spend."""
 
     token: str
     key_alias: str | None
@@ -52,13 +57,16 @@ class VirtualKey:
 
 @dataclass(frozen=True)
 class Route:
-    """What an alias leads to; prices in dollars per token."""
+    """The target of an alias; prices in dollars per token."""
 
     alias: str
+    provider: str
     served_name: str
     api_base: str
     price_in: float
     price_out: float
+    namespace: str
+    """LiteLLM's own."""
 
     @property
     def model_id(self) -> str:
@@ -66,7 +74,7 @@ class Route:
 
 
 class Refused(Exception):
-    """An error that LiteLLM answers with."""
+    """An error response of LiteLLM."""
 
     def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -81,6 +89,7 @@ class Gateway:
         self._store, self._faults, self._http = store, faults, http
         self.engines_url = ""
         self._keys: dict[str, VirtualKey] = {}
+        self._stored: dict[str, Object] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -88,12 +97,15 @@ class Gateway:
         for path, handler in {"/health/liveliness": self._alive, "/health/readiness": self._ready}.items():
             router.add_get(root + path, self._guarded(handler))
         router.add_get(root + "/v1/models", self._guarded(self._models))
+        router.add_get(root + "/model/info", self._guarded(self._model_info))
+        router.add_post(root + "/model/new", self._guarded(self._new_model))
+        router.add_post(root + "/model/delete", self._guarded(self._delete_model))
         router.add_get(root + "/key/info", self._guarded(self._key_info))
         router.add_get(root + "/key/list", self._guarded(self._list_keys))
         router.add_post(root + "/key/update", self._guarded(self._update_key))
         router.add_post(root + "/key/generate", self._guarded(self._generate_key))
         router.add_post(root + "/key/delete", self._guarded(self._delete_keys))
-        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"):
             router.add_post(root + path, self._guarded(self._call))
 
     def _guarded(self, handler: Any) -> Any:
@@ -114,20 +126,75 @@ class Gateway:
         return b64decode(secret["data"]["PROXY_MASTER_KEY"]).decode() if secret else ""
 
     def routes(self) -> dict[str, Route]:
-        """The aliases of the config that was synced last."""
-        routes: dict[str, Route] = {}
-        for config_map in self._store.find("ConfigMap", NAMESPACE):
-            config = json.loads(config_map.get("data", {}).get("config", "{}"))
+        """The aliases in the database, and those of the last synced config."""
+        routes = {each["model_name"]: _route(each) for each in self._stored.values()}
+        for namespace, config in self._configurations():
             for entry in config.get("model_list") or ():
-                given = entry["litellm_params"]
-                routes[entry["model_name"]] = Route(
-                    entry["model_name"],
-                    str(given["model"]).partition("/")[2],
-                    given.get("api_base", ""),
-                    _price(given.get("input_cost_per_token")),
-                    _price(given.get("output_cost_per_token")),
-                )
+                routes[entry["model_name"]] = _route(entry, namespace)
         return routes
+
+    def _configurations(self) -> list[tuple[str, Object]]:
+        """LiteLLM's configuration, in any ConfigMap of a chart or a person, with its namespace."""
+        found = []
+        for config_map in self._store.find("ConfigMap"):
+            for text in (config_map.get("data") or {}).values():
+                if re.search(r"model_list|general_settings|litellm_settings", str(text)):
+                    config = load(str(text))
+                    found += [(config_map["metadata"]["namespace"], config)] if isinstance(config, dict) else []
+        return found
+
+    def _stores_models(self) -> bool:
+        settings = [each.get("general_settings") or {} for _, each in self._configurations()]
+        return any(each.get("store_model_in_db") is True for each in settings)
+
+    async def _model_info(self, request: web.Request) -> web.Response:
+        """Every model without its key; `db_model` marks those in the database."""
+        self._master_only(request)
+        stored = [
+            each
+            | {
+                "litellm_params": {key: given for key, given in each["litellm_params"].items() if key != "api_key"},
+                "model_info": each["model_info"] | {"db_model": True},
+            }
+            for each in self._stored.values()
+        ]
+        names = {each["model_name"] for each in stored}
+        configured = [
+            {
+                "model_name": route.alias,
+                "litellm_params": {"model": f"{route.provider}/{route.served_name}", "api_base": route.api_base},
+                "model_info": {"id": route.model_id, "db_model": False},
+            }
+            for route in self.routes().values()
+            if route.alias not in names
+        ]
+        return web.json_response({"data": [*configured, *stored]})
+
+    async def _new_model(self, request: web.Request) -> web.Response:
+        """Refused without `store_model_in_db`, with the status and message of LiteLLM's `add_new_model`."""
+        self._master_only(request)
+        asked = await request.json()
+        self._refuse_without_store()
+        identity = str((asked.get("model_info") or {}).get("id") or secrets.token_hex(16))
+        if identity in self._stored:
+            raise Refused(
+                400, "auth_error", "Authentication Error, Unique constraint failed on the fields: (`model_id`)"
+            )
+        self._stored[identity] = asked | {"model_info": (asked.get("model_info") or {}) | {"id": identity}}
+        return web.json_response({"model_id": identity, "model_name": asked["model_name"]})
+
+    async def _delete_model(self, request: web.Request) -> web.Response:
+        self._master_only(request)
+        identity = str((await request.json()).get("id"))
+        self._refuse_without_store()
+        if self._stored.pop(identity, None) is None:
+            raise Refused(400, "auth_error", f"{{'error': 'Model with id={identity} not found in db'}}")
+        return web.json_response({"message": f"Model: {identity} deleted successfully"})
+
+    def _refuse_without_store(self) -> None:
+        if not self._stores_models():
+            message = "{'error': \"Set `'STORE_MODEL_IN_DB='True'` in your env to enable this feature.\"}"
+            raise Refused(500, "auth_error", message, "None")
 
     async def _alive(self, _: web.Request) -> web.Response:
         return web.json_response("I'm alive!")
@@ -182,6 +249,8 @@ class Gateway:
 
     async def _delete_keys(self, request: web.Request) -> web.Response:
         self._master_only(request)
+        if "litellm-keeps-keys" in self._faults:
+            raise Refused(500, "internal_server_error", "Authentication Error, All connection attempts failed")
         asked = await request.json()
         tokens = {*(asked.get("keys") or ())}
         aliases = {*(asked.get("key_aliases") or ())}
@@ -203,6 +272,9 @@ class Gateway:
     async def _call(self, request: web.Request) -> web.StreamResponse:
         key, asked = self._authenticated(request), await request.json()
         route = self._allowed(key, str(asked.get("model")))
+        if request.path.endswith("/v1/rerank") and route.provider not in _RERANK_PROVIDERS:
+            message = f"litellm.APIConnectionError: Unsupported provider: {route.provider}"
+            raise Refused(500, "None", message)
         upstream = f"{self._engine_of(route)}{request.path.removeprefix('/litellm')}"
         body = asked | {"model": route.served_name}
         if asked.get("stream"):
@@ -272,9 +344,24 @@ class Gateway:
         task.add_done_callback(self._writing.discard)
 
     def _engine_of(self, route: Route) -> str:
-        """Where the api_base's Service answers in the sandbox: `http://NAME.NAMESPACE.svc…/v1`."""
+        """The sandbox's address of the api_base's Service: `http://NAME.NAMESPACE.svc…/v1`. A name without a namespace
+        is looked up in LiteLLM's own.
+        """
         name, _, rest = (urlsplit(route.api_base).hostname or "").partition(".")
-        return f"{self.engines_url}/{rest.partition('.')[0] or 'default'}/{name}"
+        return f"{self.engines_url}/{rest.partition('.')[0] or route.namespace}/{name}"
+
+
+def _route(entry: Object, namespace: str = NAMESPACE) -> Route:
+    given = entry["litellm_params"]
+    return Route(
+        entry["model_name"],
+        str(given["model"]).partition("/")[0],
+        str(given["model"]).partition("/")[2],
+        given.get("api_base", ""),
+        _price(given.get("input_cost_per_token")),
+        _price(given.get("output_cost_per_token")),
+        namespace,
+    )
 
 
 def _upstream_failed(route: Route, answer: httpx.Response) -> Refused:
@@ -300,7 +387,7 @@ def _renamed(route: Route) -> tuple[bytes, bytes]:
 
 
 def _price(value: Any) -> float:
-    """A price that YAML read as a string is no number, and LiteLLM then counts nothing."""
+    """A price that YAML read as a string is not a number, and LiteLLM then counts nothing."""
     return float(value) if isinstance(value, int | float) else 0.0
 
 

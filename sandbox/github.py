@@ -1,7 +1,7 @@
 """The sandbox's GitHub on a port: git over smart HTTP, REST v3, and a page with the diff, for one real repository.
 
-Bodies, status codes and messages follow https://docs.github.com/en/rest for the endpoints that exist here. The
-pull requests themselves, and the control methods (`checks`, `merge`, `close`), are in `sandbox.github_pulls`.
+Bodies, status codes and messages follow https://docs.github.com/en/rest for the supported endpoints.
+`sandbox.github_pulls` has the pull requests and the control methods (`checks`, `merge`, `close`).
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from sandbox import github_page
+from sandbox.clock import real_date
 from sandbox.git import MAIN, seed
-from sandbox.github_pulls import BOT, OCTOCAT, Pull, PullRequests, Refused, now, shown_state, user_json
+from sandbox.github_pulls import BOT, OCTOCAT, Json, Pull, PullRequests, Refused, shown_state, user_json
 
 __all__ = ["GitHub", "Refused", "seed"]
 
@@ -29,7 +30,7 @@ _MEGABYTE = 1024**2
 
 
 class GitHub(PullRequests):
-    """One repository on GitHub. `async with` it; it serves git, REST and the page on one loopback port."""
+    """One repository on GitHub. An async context manager; it serves git, REST and the page on one loopback port."""
 
     def __init__(
         self,
@@ -40,11 +41,16 @@ class GitHub(PullRequests):
         token: str = TOKEN,
         auto_checks_after: float | None = None,
         port: int = 0,
+        date: Callable[[], datetime] = real_date,
     ) -> None:
-        super().__init__(repo_path, repository, auto_checks_after=auto_checks_after)
+        super().__init__(repo_path, repository, auto_checks_after=auto_checks_after, date=date)
         self.token = token
         self.collisions = 0
-        """So many merges are refused, as when something else is merged in the same moment."""
+        """Number of merges to refuse, as if something else was merged at the same moment."""
+        self.rules: list[Json] = []
+        """The rulesets of the main branch, as returned by /rules/branches/main."""
+        self.refuses: dict[str, Refused] = {}
+        """Refusals by a part of the URL (with its method in front, `POST /pulls`): what a token may not do."""
         self._faults = faults
         self._port = port
 
@@ -58,6 +64,7 @@ class GitHub(PullRequests):
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self._port).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self.ci.address = f"{self.url}/{self.repository}"
         self._spawn(self._deliver_forever())
         return self
 
@@ -90,6 +97,8 @@ class GitHub(PullRequests):
                 web.post(f"{repos}/issues/{{number:\\d+}}/comments", self._add_comment),
                 web.get(f"{repos}/commits/{{ref:.+}}/check-runs", self._list_check_runs),
                 web.get(f"{repos}/commits/{{ref:.+}}/status", self._get_status),
+                web.get(f"{repos}/actions/runs", self._list_workflow_runs),
+                web.get(f"{repos}/rules/branches/{{branch:.+}}", self._list_rules),
                 web.get(f"{repos}/git/ref/heads/{{branch:.+}}", self._get_ref),
                 web.delete(f"{repos}/git/refs/heads/{{branch:.+}}", self._delete_ref),
                 web.get(f"{repos}/branches/{{branch:.+}}/protection", self._get_protection),
@@ -108,7 +117,7 @@ class GitHub(PullRequests):
     async def _answers(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Errors worded like GitHub's, the token, and ETags, for everything under the REST API."""
+        """Errors with GitHub's messages, the token check, and ETags, for the whole REST API."""
         is_rest = request.path == "/rate_limit" or request.path.startswith("/repos/")
         if not is_rest:
             return await handler(request)
@@ -118,12 +127,24 @@ class GitHub(PullRequests):
         if scheme.lower() not in ("bearer", "token") or not hmac.compare_digest(token, self.token):
             return Refused(401, "Bad credentials").response()
         try:
+            self._refuse_forbidden(request)
             response = await handler(request)
         except Refused as e:
             return e.response()
         except web.HTTPException as e:
             return Refused(e.status, {404: "Not Found"}.get(e.status, e.reason)).response()
         return _with_etag(request, response)
+
+    def _refuse_forbidden(self, request: web.Request) -> None:
+        """The error for a fine-grained token without the permission (docs: "Resource not accessible by personal access
+        token").
+        """
+        if "statuses-refused" in self._faults and request.path.endswith("/status"):
+            raise Refused(403, "Resource not accessible by personal access token")
+        asked = f"{request.method} {request.path.removeprefix(f'/repos/{self.repository}')}"
+        for part, answer in self.refuses.items():
+            if part in asked:
+                raise answer
 
     async def _serve_git(self, request: web.Request) -> web.Response:
         if "github-down" in self._faults:
@@ -155,7 +176,7 @@ class GitHub(PullRequests):
                 raise _invalid("base")
             head_sha, base_sha = branches[head], branches[base]
             await self._refuse_unfit(head, base, head_sha, base_sha)
-            opened = now()
+            opened = self.ci.now()
             pull = Pull(
                 number=len(self._pulls) + 1,
                 title=str(asked.get("title") or ""),
@@ -164,7 +185,9 @@ class GitHub(PullRequests):
                 base_ref=base,
                 head_sha=head_sha,
                 base_sha=base_sha,
+                shown_base=base_sha,
                 author=BOT,
+                draft=bool(asked.get("draft")),
                 created_at=opened,
                 updated_at=opened,
             )
@@ -192,7 +215,7 @@ class GitHub(PullRequests):
             pull
             for pull in self._pulls.values()
             if state in ("all", pull.state)
-            # GitHub ignores a head that does not name its owner.
+            # GitHub ignores a head without its owner.
             and (not head or ":" not in head or head == f"{owner}:{pull.head_ref}")
             and (not base or base == pull.base_ref)
         ]
@@ -207,6 +230,9 @@ class GitHub(PullRequests):
         pull, asked = self._asked(request), await _body(request)
         pull.title, pull.body = asked.get("title", pull.title), asked.get("body", pull.body) or ""
         self._touch(pull)
+        if asked.get("base", pull.base_ref) != pull.base_ref:
+            async with self._changing:
+                await self._rebase_onto(pull, str(asked["base"]), by=BOT)
         match asked.get("state"):
             case "closed":
                 self._close(pull, by=BOT)
@@ -297,21 +323,22 @@ class GitHub(PullRequests):
             "id": pull.number * 1000 + number,
             "body": asked["body"],
             "user": user_json(BOT),
-            "created_at": now(),
+            "created_at": self.ci.now(),
         }
         pull.comments.append(comment)
         return web.json_response(comment, status=201)
 
     async def _list_check_runs(self, request: web.Request) -> web.Response:
-        sha = await self._commit_asked(request)
-        check = self._checks.get(sha)
-        runs = [self._check_json(sha, check)] if check else []
+        runs = self.ci.runs(await self._commit_asked(request))
         return web.json_response({"total_count": len(runs), "check_runs": _page(request, runs)})
 
+    async def _list_workflow_runs(self, request: web.Request) -> web.Response:
+        runs = self.ci.workflow_runs(request.query.get("head_sha", ""))
+        return web.json_response({"total_count": len(runs), "workflow_runs": _page(request, runs)})
+
     async def _get_status(self, request: web.Request) -> web.Response:
-        """The older commit statuses: nothing writes any here, and GitHub then says pending with a count of 0."""
-        sha = await self._commit_asked(request)
-        return web.json_response({"state": "pending", "sha": sha, "total_count": 0, "statuses": []})
+        combined = self.ci.combined(await self._commit_asked(request))
+        return web.json_response(combined | {"statuses": _page(request, combined["statuses"])})
 
     async def _get_ref(self, request: web.Request) -> web.Response:
         branch = request.match_info["branch"]
@@ -328,6 +355,10 @@ class GitHub(PullRequests):
             await self.repo.git("update-ref", "-d", f"refs/heads/{branch}")
             await self._refs_moved(BOT)
         return web.Response(status=204)
+
+    async def _list_rules(self, request: web.Request) -> web.Response:
+        """The rules for a branch; an empty list instead of a 404 if there are none (docs: "Get rules for a branch")."""
+        return web.json_response(self.rules if request.match_info["branch"] == MAIN else [])
 
     async def _get_protection(self, request: web.Request) -> web.Response:
         raise Refused(404, "Branch not protected")
@@ -373,7 +404,7 @@ class GitHub(PullRequests):
             base=pull.base_ref,
             author=pull.author,
             mergeable=await self._is_mergeable(pull),
-            checks=self._checks_of(pull),
+            checks=self.ci.verdict(pull.head_sha),
             labels=pull.labels,
             comments=[(comment["user"]["login"], comment["body"]) for comment in pull.comments],
             changes=await self._changes(pull),
@@ -381,7 +412,7 @@ class GitHub(PullRequests):
         return web.Response(text=page, content_type="text/html")
 
     async def _press(self, request: web.Request) -> web.Response:
-        """A button of the page. Another site's page must not press it: such a request names another origin."""
+        """A button of the page. Requests from other sites are rejected by their origin."""
         pull = self._pulls.get(int(request.match_info["number"]))
         if pull is None:
             raise web.HTTPNotFound

@@ -1,4 +1,4 @@
-"""The HTML that the sandbox's GitHub shows to people: the list of pull requests, and one with its diff."""
+"""The HTML pages of the sandbox's GitHub: the list of pull requests, and one with its diff."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def file_page(path: str, commit: str, text: str) -> str:
-    """One file at a commit; `#L3` leads to its third line."""
+    """One file at a commit; `#L3` links to its third line."""
     lines = "".join(
         f'<span id="L{number}">{number:>4}  {escape(line)}</span>' for number, line in enumerate(text.splitlines(), 1)
     )
@@ -56,7 +56,7 @@ def pull_page(
     comments: Iterable[tuple[str, str]],
     changes: Sequence[FileChange],
 ) -> str:
-    """One pull request: its description, its checks, its diff; the buttons do what other people do on GitHub."""
+    """One pull request with its description, checks and diff, and buttons for actions of other people on GitHub."""
     added, deleted = sum(c.additions for c in changes), sum(c.deletions for c in changes)
     marks = " ".join(f'<span class="label">{escape(label)}</span>' for label in labels)
     facts = f"<b>{escape(author)}</b> wants to merge <code>{escape(head)}</code> into <code>{escape(base)}</code>"
@@ -137,7 +137,7 @@ def _rows(patch: str) -> Iterator[str]:
         before = after = ""
         if hunk := _HUNK.match(line):
             old, new = int(hunk[1]), int(hunk[2])
-        elif kind != "note":  # "\\ No newline at end of file" is no line
+        elif kind != "note":  # "\\ No newline at end of file" is not a line
             before, after = "" if kind == "add" else str(old), "" if kind == "del" else str(new)
             old, new = old + (kind != "add"), new + (kind != "del")
         yield f'<tr class="{kind}"><td class="n">{before}</td><td class="n">{after}</td><td>{escape(line) or " "}</td></tr>'

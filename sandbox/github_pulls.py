@@ -1,6 +1,6 @@
-"""The pull requests of the sandbox's one repository: their life, their checks, and the webhooks that tell of them.
+"""The pull requests of the sandbox's repository: their states, their checks, and their webhooks.
 
-What is said about them over HTTP, and to whom, is in `sandbox.github`.
+`sandbox.github` serves them over HTTP.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
 from aiohttp import web
 
+from sandbox.clock import real_date
 from sandbox.git import MAIN, BareRepository, FileChange, GitFailed, MergeConflict, Person
+from sandbox.github_ci import CI, Conclusion, State
 
 Json = dict[str, Any]
-Conclusion = Literal["success", "failure"]
-PushListener = Callable[[str, str], None]
 """Called with the branch and its new commit."""
 
 OCTOCAT = "octocat"
@@ -31,7 +31,7 @@ _DELIVERY_ATTEMPTS = 4
 
 
 class Refused(Exception):
-    """An answer other than 2xx, worded as GitHub words it."""
+    """A response other than 2xx, with GitHub's message."""
 
     def __init__(self, status: int, message: str, errors: Sequence[Json] = ()) -> None:
         super().__init__(message)
@@ -59,7 +59,9 @@ class Pull:
     base_ref: str
     head_sha: str
     base_sha: str
-    """The base's tip while the pull request is open; after that, the tip at its end, so that the diff stays."""
+    """The base's tip while the pull request is open; afterwards the tip at its end, so that the diff stays."""
+    shown_base: str
+    """GitHub's `base.sha`: the base's tip when the head was last pushed or the base changed, not the current one."""
     author: str
     created_at: str
     updated_at: str
@@ -68,18 +70,11 @@ class Pull:
     closed_by: str | None = None
     merged_by: str | None = None
     merge_commit: str | None = None
+    draft: bool = False
+    auto_merge_by: str | None = None
+    """The user who enabled auto-merge."""
     labels: list[str] = field(default_factory=list)
     comments: list[Json] = field(default_factory=list)
-
-
-@dataclass
-class CheckRun:
-    """CI's one check of a commit: in progress until it has a conclusion."""
-
-    id: int
-    started_at: str
-    conclusion: Conclusion | None = None
-    completed_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,21 +84,27 @@ class Webhook:
 
 
 class PullRequests:
-    """The repository with its pull requests, and what people and CI do to them."""
+    """The repository with its pull requests, and the actions of people and CI on them."""
 
     url: str
-    """Where the page and the API are; known once the server listens."""
+    """The URL of the page and the API; set when the server listens."""
 
-    def __init__(self, repo_path: Path, repository: str, *, auto_checks_after: float | None) -> None:
+    def __init__(
+        self,
+        repo_path: Path,
+        repository: str,
+        *,
+        auto_checks_after: float | None,
+        date: Callable[[], datetime] = real_date,
+    ) -> None:
         self.repo = BareRepository(repo_path)
         self.repository = repository
         self.auto_checks_after = auto_checks_after
         self.url = ""
         self._pulls: dict[int, Pull] = {}
-        self._checks: dict[str, CheckRun] = {}
+        self.ci = CI(date=date)
         self._heads: dict[str, str] = {}
         self._mergeable: dict[tuple[str, str], bool] = {}
-        self._listeners: list[PushListener] = []
         self._webhook: Webhook | None = None
         self._deliveries: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,9 +120,6 @@ class PullRequests:
         """Deliver events to this address from now on."""
         self._webhook = Webhook(url, secret)
 
-    def on_push(self, listener: PushListener) -> None:
-        self._listeners.append(listener)
-
     def newest(self) -> Pull:
         """The newest open pull request."""
         for pull in sorted(self._pulls.values(), key=lambda pull: -pull.number):
@@ -130,11 +128,74 @@ class PullRequests:
         raise LookupError("There is no open pull request.")
 
     async def checks(self, conclusion: Conclusion) -> None:
-        """Let CI end on the newest open pull request's head."""
+        """Complete CI on the newest open pull request's head; if it has no check, the check appears first."""
         self._complete(self.newest().head_sha, conclusion)
 
+    async def checks_appear(self) -> None:
+        """From now on each head gets a check run immediately: the newest pull request's is still running."""
+        self.ci.appears = True
+        for pull in self._open_pulls()[-1:]:
+            self.ci.forget(pull.head_sha)
+            self._start_check(pull.head_sha)
+
+    async def checks_none(self) -> None:
+        """From now on no check run appears, as with a busy runner or failed CI; the newest head has none either."""
+        self.ci.appears = False
+        for pull in self._open_pulls()[-1:]:
+            self.ci.forget(pull.head_sha)
+
+    async def status(self, context: str, state: State) -> None:
+        """An older CI sets a commit status on the newest open pull request's head."""
+        self.ci.state(self.newest().head_sha, context, state)
+
+    async def push(self, path: str, text: str, old: str = "") -> str:
+        """Somebody adds a commit to the newest open pull request's branch; returns the commit's id.
+
+        It writes the text to the file, or replaces `old` in it.
+        """
+        return await self._commit(self.newest().head_ref, path, text, old)
+
+    async def change_main(self, path: str, text: str, old: str = "") -> str:
+        """Somebody commits to the main branch; returns the commit's id."""
+        return await self._commit(MAIN, path, text, old)
+
+    async def _commit(self, branch: str, path: str, text: str, old: str) -> str:
+        async with self._changing:
+            if old:
+                before = (await self.files_at((await self.repo.heads())[branch], path)).get(path, "")
+                if old not in before:
+                    raise LookupError(f"There is no “{old}” in {path} on {branch}.")
+                text = before.replace(old, text)
+            commit = await self.repo.commit_file(branch, path, text, author=_person(OCTOCAT))
+            await self._refs_moved(OCTOCAT)
+        return commit
+
+    async def retarget(self, branch: str) -> None:
+        """Somebody changes the base of the newest open pull request. A branch that does not exist is created from main."""
+        pull = self.newest()
+        async with self._changing:
+            if branch not in await self.repo.heads():
+                await self.repo.git("update-ref", f"refs/heads/{branch}", await self.main_commit())
+                await self._refs_moved(OCTOCAT)
+            await self._rebase_onto(pull, branch, by=OCTOCAT)
+
+    async def _rebase_onto(self, pull: Pull, branch: str, *, by: str) -> None:
+        tip = await self.repo.commit(branch)
+        if tip is None:
+            errors = [{"resource": "PullRequest", "field": "base", "code": "invalid"}]
+            raise Refused(422, "Validation Failed", errors)
+        before, pull.base_ref, pull.base_sha, pull.shown_base = pull.base_ref, branch, tip, tip
+        self._touch(pull)
+        edited = {"action": "edited", "number": pull.number, "changes": {"base": {"ref": {"from": before}}}}
+        self._emit("pull_request", edited | {"pull_request": await self._pull_json(pull)}, by)
+
+    def merged_to(self) -> str | None:
+        """The branch into which the newest pull request was merged; None if it is not merged, or there is none."""
+        newest = max(self._pulls.values(), key=lambda pull: pull.number, default=None)
+        return newest.base_ref if newest and newest.merge_commit else None
+
     async def merge(self, method: str = "merge") -> str:
-        """Merge the newest open pull request as octocat, through GitHub's button; the merge commit's id."""
+        """Merge the newest open pull request as octocat, with GitHub's button; returns the merge commit's id."""
         async with self._changing:
             return await self._merge(self.newest(), by=OCTOCAT, method=method)
 
@@ -151,13 +212,13 @@ class PullRequests:
         return commit
 
     async def files_at(self, commit: str, prefix: str = "") -> dict[str, str]:
-        """Path -> text of the files under a folder at a commit; empty if there is no such folder."""
+        """Path -> text of the files below a folder at a commit; empty if there is no such folder."""
         return await self.repo.files_at(commit, prefix)
 
     # Changes
 
     async def _refs_moved(self, by: str) -> None:
-        """Compare the branches with what they were, and let pull requests, webhooks and listeners follow."""
+        """Detect moved branches, and update pull requests, webhooks and listeners."""
         before, self._heads = self._heads, await self.repo.heads()
         for branch, commit in self._heads.items():
             if before.get(branch) != commit:
@@ -171,6 +232,7 @@ class PullRequests:
         for pull in self._open_pulls():
             if pull.head_ref == branch and pull.head_sha != commit:
                 pull.head_sha = commit
+                pull.shown_base = self._heads.get(pull.base_ref, pull.base_sha)
                 self._touch(pull)
                 self._start_check(commit)
                 await self._emit_pull("synchronize", pull, by)
@@ -180,19 +242,17 @@ class PullRequests:
                     self._settle_merge(pull, commit, by)
                 else:
                     pull.base_sha = commit
-        for listener in self._listeners:
-            listener(branch, commit)
 
     def _open_pulls(self) -> list[Pull]:
         return [pull for pull in self._pulls.values() if pull.state == "open"]
 
     def _touch(self, pull: Pull) -> None:
-        pull.updated_at = now()
+        pull.updated_at = self.ci.now()
 
     def _close(self, pull: Pull, *, by: str) -> None:
         if pull.state == "closed":
             return
-        pull.state, pull.closed_by, pull.closed_at = "closed", by, now()
+        pull.state, pull.closed_by, pull.closed_at = "closed", by, self.ci.now()
         self._touch(pull)
         self._emit("pull_request", {"action": "closed", "number": pull.number, "pull_request": self._brief(pull)}, by)
 
@@ -203,6 +263,8 @@ class PullRequests:
     async def _merge(
         self, pull: Pull, *, by: str, method: str, title: str | None = None, message: str | None = None
     ) -> str:
+        if pull.draft and pull.state == "open":
+            raise Refused(405, "Pull Request is still a draft")
         if pull.state != "open" or not await self._is_mergeable(pull):
             raise Refused(405, "Pull Request is not mergeable")
         commit = await self._merge_commit(pull, by, method, title, message)
@@ -251,22 +313,17 @@ class PullRequests:
     # Checks
 
     def _start_check(self, sha: str) -> None:
-        if sha in self._checks:
-            return
-        self._checks[sha] = CheckRun(id=1000 + len(self._checks), started_at=now())
-        if self.auto_checks_after is not None:
+        if self.ci.start(sha) and self.auto_checks_after is not None:
             self._spawn(self._pass_after(sha, self.auto_checks_after))
 
     async def _pass_after(self, sha: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        if self._checks[sha].conclusion is None:
+        if self.ci.is_running(sha):
             self._complete(sha, "success")
 
     def _complete(self, sha: str, conclusion: Conclusion) -> None:
-        check = self._checks[sha]
-        check.conclusion, check.completed_at = conclusion, now()
         pulls = [{"number": pull.number} for pull in self._pulls.values() if pull.head_sha == sha]
-        run = {**self._check_json(sha, check), "pull_requests": pulls}
+        run = self.ci.run_json(sha, self.ci.complete(sha, conclusion)) | {"pull_requests": pulls}
         self._emit("check_run", {"action": "completed", "check_run": run}, OCTOCAT)
 
     # Webhooks
@@ -309,16 +366,12 @@ class PullRequests:
         task.add_done_callback(self._tasks.discard)
 
     def panel(self) -> list[Json]:
-        """What the page shows beside the channel; the newest pull request first."""
+        """The page's panel beside the channel; the newest pull request first."""
         return [
             {"number": p.number, "title": p.title, "url": self._page_url(p), "state": shown_state(p), "checks": checks}
             for p in sorted(self._pulls.values(), key=lambda pull: -pull.number)
-            for checks in [self._checks_of(p)]
+            for checks in [self.ci.verdict(p.head_sha)]
         ]
-
-    def _checks_of(self, pull: Pull) -> str:
-        check = self._checks.get(pull.head_sha)
-        return (check.conclusion if check else None) or "pending"
 
     # What things look like in JSON
 
@@ -340,7 +393,7 @@ class PullRequests:
             "url": f"{self.url}/repos/{self.repository}/pulls/{pull.number}",
             "html_url": self._page_url(pull),
             "state": pull.state,
-            "draft": False,
+            "draft": pull.draft,
             "locked": False,
             "title": pull.title,
             "body": pull.body,
@@ -354,7 +407,10 @@ class PullRequests:
             "merged": pull.merge_commit is not None,
             "merged_by": user_json(pull.merged_by) if pull.merged_by else None,
             "head": self._side(owner, pull.head_ref, pull.head_sha, repository),
-            "base": self._side(owner, pull.base_ref, pull.base_sha, repository),
+            "base": self._side(owner, pull.base_ref, pull.shown_base, repository),
+            "auto_merge": {"enabled_by": user_json(pull.auto_merge_by), "merge_method": "merge"}
+            if pull.auto_merge_by
+            else None,
         }
 
     @staticmethod
@@ -362,16 +418,13 @@ class PullRequests:
         return {"label": f"{owner}:{ref}", "ref": ref, "sha": sha, "user": user_json(owner), "repo": repository}
 
     async def _pull_json(self, pull: Pull) -> Json:
-        """A pull request by itself: it adds what GitHub has to compute."""
+        """A single pull request, with the fields that GitHub computes."""
         changes = await self._changes(pull)
         mergeable = await self._is_mergeable(pull) if pull.state == "open" else None
-        check = self._checks.get(pull.head_sha)
-        passing = check is not None and check.conclusion == "success"
-        mergeable_state = "unknown" if mergeable is None else "dirty" if not mergeable else "clean"
         return {
             **self._brief(pull),
             "mergeable": mergeable,
-            "mergeable_state": "unstable" if mergeable_state == "clean" and not passing else mergeable_state,
+            "mergeable_state": self._mergeable_state(pull, mergeable),
             "additions": sum(change.additions for change in changes),
             "deletions": sum(change.deletions for change in changes),
             "changed_files": len(changes),
@@ -379,18 +432,15 @@ class PullRequests:
             "comments": len(pull.comments),
         }
 
-    def _check_json(self, sha: str, check: CheckRun) -> Json:
-        return {
-            "id": check.id,
-            "name": "ci",
-            "head_sha": sha,
-            "status": "completed" if check.conclusion else "in_progress",
-            "conclusion": check.conclusion,
-            "started_at": check.started_at,
-            "completed_at": check.completed_at,
-            "html_url": f"{self.url}/{self.repository}/runs/{check.id}",
-            "app": {"slug": "github-actions"},
-        }
+    def _mergeable_state(self, pull: Pull, mergeable: bool | None) -> str:
+        """GraphQL's MergeStateStatus: no rule requires the checks here, so failed ones only make it unstable."""
+        if mergeable is None:
+            return "unknown"
+        if not mergeable:
+            return "dirty"
+        if pull.draft:
+            return "draft"
+        return "clean" if self.ci.verdict(pull.head_sha) == "success" else "unstable"
 
     def _repository_json(self) -> Json:
         owner, _, name = self.repository.partition("/")
@@ -420,10 +470,6 @@ def _person(login: str) -> Person:
 
 def _paragraphs(subject: str, body: str) -> str:
     return f"{subject}\n\n{body}".strip() + "\n"
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shown_state(pull: Pull) -> str:

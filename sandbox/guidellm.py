@@ -1,6 +1,6 @@
-"""The benchmark in a Job's pod: GuideLLM 0.8 as far as its arguments, its requests and its table go.
+"""The benchmark in a Job's pod: GuideLLM 0.8, as far as its arguments, requests and table are used.
 
-Its requests are real ones, to the model's own server, so what it measures is what that server does.
+It sends real requests to the model's server, so it measures that server.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ TIMEOUT = 30.0
 
 
 class BadUsage(Exception):
-    """What the command line refuses, in its words."""
+    """Arguments that the command line refuses, with its message."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass
 class Measurement:
-    """What one number of requests at a time came to."""
+    """The result for one concurrency."""
 
     streams: int
     seconds: float = 0.0
@@ -44,7 +44,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What follows `guidellm run`: each value as JSON, as the command line takes it."""
+    """The arguments of `guidellm run`: each value as JSON, as the command line accepts it."""
 
     backend: Mapping[str, Any]
     tokenizer: str
@@ -56,7 +56,7 @@ class Arguments:
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Arguments":
-        """Raises BadUsage for what GuideLLM would not take."""
+        """Raises BadUsage for arguments that GuideLLM refuses."""
         if not words or words[0] != "run":
             raise BadUsage(f"Error: No such command '{words[0] if words else ''}'.")
         given: dict[str, list[dict[str, Any]]] = {}
@@ -87,7 +87,7 @@ class Arguments:
 
 
 async def run(asked: Arguments, key: str) -> str:
-    """Measure, and return the table."""
+    """Run the benchmark and return the table."""
     found = []
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, headers=headers) as http:
@@ -148,7 +148,7 @@ def _row(measured: Measurement) -> dict[tuple[str, str, str], str]:
         ("Request Counts", "Total", ""): str(len(answers) + measured.errors),
         ("Server Throughput", "Successful Requests/Sec", "Mean"): str(len(answers) / measured.seconds),
     }
-    if not answers:  # the real one has no such columns then, either
+    if not answers:  # the real one omits these columns in this case, too
         return row
     tokens = sum(answer.tokens for answer in answers)
     row["Token Throughput", "Successful Output Tokens/Sec", "Mean"] = str(tokens / measured.seconds)

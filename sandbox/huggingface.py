@@ -1,7 +1,7 @@
 """The sandbox's Hugging Face: the Hub's model API and the small files of a handful of models, with their real figures.
 
-Shapes are those of each model's config.json and sizes those of its weights (rounded to a megabyte for AWQ); the
-commit ids are made up. Answers to unknown, gated and too many requests are worded as the Hub words them.
+The shapes are from each model's config.json, the sizes from its weights (rounded to a megabyte for AWQ); the commit ids
+are made up. Errors for unknown and gated models and for rate limits have the Hub's messages.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from aiohttp import web
 
 Json = dict[str, Any]
 
+HUGE = 400 * 2**20
+
 _CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -22,13 +24,13 @@ _CHATML = (
 
 @dataclass(frozen=True)
 class Model:
-    """A repository on the Hub: what its API says, and the two files that describe it."""
+    """A repository on the Hub: its API response, and the two files that describe it."""
 
     id: str
     weights: Mapping[str, int]
     """File name -> bytes."""
     parameters: Mapping[str, int]
-    """Data type -> count, as the safetensors headers add up; packed 4-bit weights count as I32."""
+    """Data type -> count, the sums of the safetensors headers; packed 4-bit weights count as I32."""
     config: Json
     licence: str
     pipeline_tag: str = "text-generation"
@@ -46,7 +48,7 @@ class Model:
         return {"model_max_length": self.config["max_position_embeddings"], **template}
 
     def listing(self) -> Json:
-        """The model as a search lists it."""
+        """The model in a search result."""
         return {
             "id": self.id,
             "modelId": self.id,
@@ -59,7 +61,7 @@ class Model:
         }
 
     def details(self, *, blobs: bool) -> Json:
-        """The model by itself; sizes of its files only if asked, as on the Hub."""
+        """A single model; file sizes only on request, like on the Hub."""
         files = {**self.weights, "config.json": 700, "tokenizer_config.json": 7_300, "README.md": 5_000}
         card = {"license": self.licence} | ({"license_name": self.licence_name} if self.licence_name else {})
         shown = ("architectures", "model_type", "quantization_config")
@@ -76,7 +78,7 @@ class Model:
 
 @dataclass(frozen=True)
 class QwenShape:
-    """One size of Qwen2.5-Coder, as in its config.json and its technical report (arXiv 2409.12186)."""
+    """One size of Qwen2.5-Coder, from its config.json and its technical report (arXiv 2409.12186)."""
 
     layers: int
     hidden: int
@@ -92,7 +94,7 @@ class QwenShape:
 
     @property
     def linear_parameters(self) -> int:
-        """What AWQ packs into 4 bits: the attention's and the MLP's matrices."""
+        """The parameters that AWQ packs into 4 bits: the matrices of attention and MLP."""
         attention = 2 * self.hidden**2 + 2 * self.hidden * self.kv_heads * (self.hidden // self.heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
@@ -110,7 +112,7 @@ QWEN_CODER: Mapping[str, QwenShape] = MappingProxyType(
 
 
 def _qwen_coder(size: str, shape: QwenShape) -> Iterable[Model]:
-    """The base model, the instruct model, and its AWQ form: the ones that Qwen publishes."""
+    """The base model, the instruct model, and its AWQ version, as published by Qwen."""
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -125,7 +127,7 @@ def _qwen_coder(size: str, shape: QwenShape) -> Iterable[Model]:
         "torch_dtype": "bfloat16",
     }
     awq = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}
-    # The 3B models alone are under Qwen's research licence.
+    # Only the 3B models are under Qwen's research licence.
     licence, licence_name = ("other", "qwen-research") if size == "3B" else ("apache-2.0", None)
     full = _shards(2 * shape.parameters, shape.shards)
     for suffix in ("", "-Instruct"):
@@ -240,7 +242,7 @@ class Hub:
         return await handler(request)
 
     async def _whoami(self, _: web.Request) -> web.Response:
-        """The sandbox's Hub knows no accounts, so no token is right."""
+        """The sandbox's Hub has no accounts, so every token is wrong."""
         return web.json_response({"error": "Invalid credentials in Authorization header"}, status=401)
 
     async def _search(self, request: web.Request) -> web.Response:
@@ -255,7 +257,7 @@ class Hub:
             return _unknown(request)
         return web.json_response(model.details(blobs=request.query.get("blobs", "").lower() in ("true", "1")))
 
-    async def _file(self, request: web.Request) -> web.Response:
+    async def _file(self, request: web.Request) -> web.StreamResponse:
         model = self._asked(request)
         if model is None:
             return _unknown(request)
@@ -267,14 +269,31 @@ class Hub:
         content = files.get(request.match_info["file"])
         if content is None:
             return _error(404, "Entry not found", code="EntryNotFound")
+        if "hub-huge" in self._faults:
+            return await _huge(request)
         return web.json_response(content, headers={"X-Repo-Commit": model.sha})
 
     def _asked(self, request: web.Request) -> Model | None:
         return self.models.get(f"{request.match_info['org']}/{request.match_info['name']}")
 
 
+async def _huge(request: web.Request) -> web.StreamResponse:
+    """A file of `HUGE` bytes that is valid JSON. Anybody can upload one to the Hub, which sends it in chunks."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    piece = b" " * 2**20
+    try:
+        await response.write(b"{")
+        for _ in range(HUGE // len(piece)):
+            await response.write(piece)
+        await response.write(b"}")
+    except ConnectionError:
+        pass  # the client disconnected
+    return response
+
+
 def _unknown(request: web.Request) -> web.Response:
-    """The Hub does not tell a stranger whether a repository is missing or private."""
+    """Without permission, the Hub does not reveal whether a repository is missing or private."""
     if "Authorization" in request.headers:
         return _error(404, "Repository not found", code="RepoNotFound")
     return _error(401, "Invalid username or password.")

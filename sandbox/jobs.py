@@ -1,7 +1,8 @@
-"""The sandbox's Jobs: one pod each, beside the pod that its affinity names, and what Kubernetes says of how it ended.
+"""The sandbox's Jobs: one pod each, on a permitted node, and Kubernetes' report of the result.
 
-A benchmark's requests go to real servers, so a Job's times are real ones; only the pull of its image is as fast as the
-platform. A Job that is over stays: `ttlSecondsAfterFinished` would be over in a moment on an accelerated platform.
+There are two kinds: a benchmark, whose first container measures and whose second prints, and a download of weights. A
+benchmark sends requests to real servers, so a Job runs in real time; only its image pull runs at the platform's speed.
+Finished Jobs stay: with an accelerated clock, `ttlSecondsAfterFinished` would delete them within a moment.
 """
 
 import asyncio
@@ -9,21 +10,27 @@ import base64
 import random
 import string
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from sandbox import guidellm
+from sandbox.download import Downloads, Script
 from sandbox.kubelet import Address, Kubelet
-from sandbox.objects import Object, ObjectStore, timestamp
+from sandbox.objects import Object, ObjectStore
+from sandbox.placement import fitting
+from sandbox.volumes import Volumes, claims_of
 
-NO_PLACE = "0/{nodes} nodes are available: {nodes} node(s) didn't match pod affinity rules."
 NO_TOKENIZER = "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files."
 Pull = Callable[[Address, str, Object, bool], Awaitable[None]]
 
 
 class JobController:
-    """Gives each Job its pod, and the pod its life. `pull` fetches a container's image to a node."""
+    """Creates the pod of each Job and runs it. `pull` downloads a container's image to a node."""
 
-    def __init__(self, store: ObjectStore, kubelet: Kubelet, pull: Pull) -> None:
+    def __init__(
+        self, store: ObjectStore, kubelet: Kubelet, pull: Pull, volumes: Volumes, downloads: Downloads
+    ) -> None:
         self._store, self._kubelet, self._pull = store, kubelet, pull
+        self._volumes, self._downloads = volumes, downloads
         self._lives: dict[Address, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
@@ -32,7 +39,7 @@ class JobController:
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
 
     def control(self) -> None:
-        """One look: a pod for each Job that has had none, and the end of those that nobody wants."""
+        """One reconciliation: create a pod for each new Job, and stop the deleted ones."""
         jobs = {job["metadata"]["uid"]: job for job in self._store.find("Job")}
         for job in jobs.values():
             if not job.get("status"):
@@ -50,7 +57,7 @@ class JobController:
         name = f"{meta['name']}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=5))}"
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "controller": True, "uid": meta["uid"]}
         labels = {**template["metadata"].get("labels", {}), "batch.kubernetes.io/job-name": meta["name"]}
-        self._tell(job, active=1, startTime=timestamp())
+        self._tell(job, active=1, startTime=self._store.timestamp())
         self._store.create(
             {
                 "kind": "Pod",
@@ -82,26 +89,53 @@ class JobController:
             return
         if succeeded:
             self._kubelet.update(address, lambda pod: pod["status"].update(phase="Succeeded"))
-            condition = {"type": "Complete", "status": "True", "lastTransitionTime": timestamp()}
-            self._tell(job, succeeded=1, completionTime=timestamp(), conditions=[condition])
+            condition = {"type": "Complete", "status": "True", "lastTransitionTime": self._store.timestamp()}
+            self._tell(job, succeeded=1, completionTime=self._store.timestamp(), conditions=[condition])
         else:
             self._kubelet.update(address, lambda pod: pod["status"].update(phase="Failed"))
             self._over(job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
 
     def _over(self, job: Object, reason: str, message: str) -> None:
         failed = {"type": "Failed", "status": "True", "reason": reason, "message": message}
-        self._tell(job, failed=1, conditions=[failed | {"lastTransitionTime": timestamp()}])
+        self._tell(job, failed=1, conditions=[failed | {"lastTransitionTime": self._store.timestamp()}])
 
     async def _run(self, address: Address, spec: Object) -> bool:
-        """Whether each container ended well: the first measures, the second prints what it wrote."""
+        """Whether each container succeeded."""
         node = await self._place(address, spec)
         self._kubelet.bound(address, node)
+        await self._volumes.attached(address, spec, node)
+        return await (self._benchmark if spec.get("initContainers") else self._download)(address, spec, node)
+
+    async def _download(self, address: Address, spec: Object, node: str) -> bool:
+        """The staging Job for weights."""
+        container = spec["containers"][0]
+        self._kubelet.container(address, container, waiting="ContainerCreating")
+        await self._pull(address, node, container, False)
+        self._kubelet.started(address, container, 0)
+        self._kubelet.update(address, lambda pod: pod["status"].update(phase="Running"))
+        script = Script.of(container["command"], self._environment(address.namespace, container))
+        claim = (address.namespace, claims_of(spec)[0])
+        staged = await self._downloads.run(script, claim, partial(self._kubelet.log, address, container))
+        ended = {
+            "exitCode": 0 if staged else 1,
+            "reason": "Completed" if staged else "Error",
+            "finishedAt": self._store.timestamp(),
+        }
+        self._kubelet.container(address, container, terminated=ended)
+        return staged
+
+    async def _benchmark(self, address: Address, spec: Object, node: str) -> bool:
+        """The first container measures, the second prints the result."""
         measures, prints = spec["initContainers"][0], spec["containers"][0]
         self._kubelet.container(address, measures, init=True, waiting="PodInitializing")
         await self._pull(address, node, measures, True)
         self._kubelet.started(address, measures, 0, init=True)
         text = await self._measure(address, measures, spec)
-        ended = {"exitCode": 0 if text else 1, "reason": "Completed" if text else "Error", "finishedAt": timestamp()}
+        ended = {
+            "exitCode": 0 if text else 1,
+            "reason": "Completed" if text else "Error",
+            "finishedAt": self._store.timestamp(),
+        }
         self._kubelet.container(address, measures, init=True, terminated=ended, ready=bool(text))
         if not text:
             return False
@@ -111,7 +145,7 @@ class JobController:
         return True
 
     async def _measure(self, address: Address, container: Object, spec: Object) -> str:
-        """The table; empty when the command has failed, with its last words in the log."""
+        """The table; empty if the command failed, with its error in the log."""
         try:
             asked = guidellm.Arguments.parse(container["args"])
         except guidellm.BadUsage as refused:
@@ -124,15 +158,12 @@ class JobController:
         return await guidellm.run(asked, environment.get("GUIDELLM__SPEC__BACKEND__API_KEY", ""))
 
     async def _place(self, address: Address, spec: Object) -> str:
-        """The node of the pod that the affinity names."""
-        rules = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        wanted = rules[0]["labelSelector"]["matchLabels"].items()
+        """A node for the pod, possibly after a wait."""
         while True:
-            for pod in self._store.find("Pod", address.namespace):
-                if wanted <= (pod["metadata"].get("labels") or {}).items() and pod["spec"].get("nodeName"):
-                    return str(pod["spec"]["nodeName"])
-            nodes = len(self._store.find("Node"))
-            self._kubelet.unschedulable(address, NO_PLACE.format(nodes=nodes))
+            node, why = fitting(self._store, self._volumes, address.namespace, spec)
+            if node:
+                return node
+            self._kubelet.unschedulable(address, why)
             await self._store.changed(self._store.version)
 
     def _environment(self, namespace: str, container: Object) -> dict[str, str]:
@@ -147,7 +178,7 @@ class JobController:
         return values
 
     def _has_cache(self, namespace: str, home: str, container: Object, spec: Object) -> bool:
-        """Whether HF_HOME is on a claim that there is: there the engine has left the tokenizer."""
+        """Whether HF_HOME is on an existing claim: the engine has stored the tokenizer there."""
         claims = {
             volume["name"]: volume["persistentVolumeClaim"]["claimName"]
             for volume in spec.get("volumes") or ()

@@ -1,11 +1,11 @@
-"""What the sandbox's kubelet and scheduler write down: a pod's conditions, its containers' states, events and logs."""
+"""What the sandbox's kubelet and scheduler write: a pod's conditions, its containers' states, events and logs."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from sandbox.objects import Object, ObjectStore, timestamp
+from sandbox.objects import Object, ObjectStore
 
 NO_GPU = (
     "0/{nodes} nodes are available: {nodes} Insufficient nvidia.com/gpu. preemption: 0/{nodes} nodes are available: "
@@ -15,18 +15,19 @@ NO_GPU = (
 
 @dataclass(frozen=True)
 class Address:
-    """Which pod: its namespace and name."""
+    """Namespace and name of a pod."""
 
     namespace: str
     name: str
 
 
 class Kubelet:
-    """Writes to the pods in `store`, as far as they still exist."""
+    """Writes to the pods in `store` that still exist."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._logs: dict[tuple[Address, str], list[str]] = defaultdict(list)
+        self._logs: dict[tuple[Address, str], list[list[str]]] = defaultdict(lambda: [[]])
+        """The logs of each container, one per run: a restart begins a new one."""
 
     def update(self, address: Address, change: Callable[[Object], None]) -> None:
         if self._store.get("Pod", address.name, address.namespace):
@@ -41,27 +42,29 @@ class Kubelet:
                     found = {"type": kind}
                     pod["status"]["conditions"].append(found)
                 if found.get("status") != value:
-                    found |= {"status": value, "lastTransitionTime": timestamp()}
+                    found |= {"status": value, "lastTransitionTime": self._store.timestamp()}
                     found.pop("message", None)
 
         self.update(address, change)
 
     def unschedulable(self, address: Address, message: str = "") -> None:
-        """By default: no node has a GPU left."""
+        """By default: no node has a free GPU."""
         message = message or NO_GPU.format(nodes=len(self._store.find("Node")))
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-        condition["lastTransitionTime"] = timestamp()
+        condition["lastTransitionTime"] = self._store.timestamp()
         self.update(address, lambda pod: pod["status"].update(conditions=[condition]))
         self.event(address, "FailedScheduling", message, warning=True)
 
     def bound(self, address: Address, node: str) -> None:
         self.update(address, lambda pod: pod["spec"].update(nodeName=node))
-        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}
-        started = {"conditions": [scheduled], "startTime": timestamp(), "podIP": "10.8.2.7"}
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": self._store.timestamp()}
+        started = {"conditions": [scheduled], "startTime": self._store.timestamp(), "podIP": "10.8.2.7"}
         self.update(address, lambda pod: pod["status"].update(started))
         self.event(address, "Scheduled", f"Successfully assigned {address.namespace}/{address.name} to {node}")
 
     def started(self, address: Address, container: Object, restarts: int, *, init: bool = False) -> None:
+        if restarts:
+            self._logs[address, container["name"]].append([])
         self.event(address, "Created", f"Created container: {container['name']}")
         self.event(address, "Started", f"Started container {container['name']}")
         self.container(address, container, init=init, running=True, restarts=restarts)
@@ -80,8 +83,8 @@ class Kubelet:
         ready: bool = False,
         restarts: int = 0,
     ) -> None:
-        """Writes one container's status: waiting for a reason, running, or terminated."""
-        state: Object = {"running": {"startedAt": timestamp()}} if running else {"terminated": terminated}
+        """Write one container's status: waiting with a reason, running, or terminated."""
+        state: Object = {"running": {"startedAt": self._store.timestamp()}} if running else {"terminated": terminated}
         if waiting:
             state = {"waiting": {"reason": waiting, **({"message": message} if message else {})}}
         status = {
@@ -98,8 +101,12 @@ class Kubelet:
         def change(pod: Object) -> None:
             statuses = pod["status"].setdefault("initContainerStatuses" if init else "containerStatuses", [])
             for known in statuses:
+                if known["name"] == container["name"] and restarts and not last:
+                    # The result of the previous run stays until the next one ends.
+                    before = known["state"].get("terminated") or known["lastState"].get("terminated")
+                    status["lastState"] = {"terminated": before} if before else {}
                 if known["name"] == container["name"] and "running" in known["state"]:
-                    # A life has one start, whether it still runs, became ready or ended.
+                    # A run has one start time, whether it is running, ready or finished.
                     for life in ("running", "terminated"):
                         if state.get(life):
                             state[life]["startedAt"] = known["state"]["running"]["startedAt"]
@@ -116,11 +123,11 @@ class Kubelet:
         warning: bool = False,
         involved: tuple[str, str] | None = None,
     ) -> None:
-        """Records an event, or counts it up when it has happened before."""
+        """Record an event, or increase its count if it exists."""
         kind, name = involved or ("Pod", address.name)
         for known in self._store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
             if (known["reason"], known["message"]) == (reason, message):
-                self._store.update("Event", known["metadata"]["name"], address.namespace, _counted_up)
+                self._store.update("Event", known["metadata"]["name"], address.namespace, self._count_up)
                 return
         pod = self._store.get("Pod", address.name, address.namespace) or {"metadata": {}}
         reference = {"kind": kind, "namespace": address.namespace, "name": name, "apiVersion": "v1"}
@@ -133,23 +140,32 @@ class Kubelet:
                 "reason": reason,
                 "message": message,
                 "count": 1,
-                "firstTimestamp": timestamp(),
-                "lastTimestamp": timestamp(),
+                "firstTimestamp": self._store.timestamp(),
+                "lastTimestamp": self._store.timestamp(),
                 "source": {"component": "sandbox"},
-                # Whole seconds would leave the order of an accelerated boot's events open.
-                "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                # Whole seconds would hide the order of the events of an accelerated boot.
+                "eventTime": self._store.date().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "reportingComponent": "sandbox",
                 "reportingInstance": "sandbox",
                 "action": reason,
             }
         )
 
+    def _count_up(self, event: Object) -> None:
+        event |= {"count": event["count"] + 1, "lastTimestamp": self._store.timestamp()}
+
     def log(self, address: Address, container: Object, *lines: str) -> None:
-        self._logs[address, container["name"]].extend(lines)
+        self._logs[address, container["name"]][-1].extend(lines)
+
+    def complained(self, address: Address, container: Object) -> str:
+        """The last line of the current run's log that contains an error; empty if there is none."""
+        lines = self._logs[address, container["name"]][-1]
+        return next((line for line in reversed(lines) if re.search(r"Error|ERROR|[Ff]ailed|denied", line)), "")
 
     def read_log(self, namespace: str, pod: str, container: str) -> list[str] | None:
-        return self._logs.get((Address(namespace, pod), container))
+        lives = self._logs.get((Address(namespace, pod), container))
+        return lives[-1] if lives else None
 
-
-def _counted_up(event: Object) -> None:
-    event |= {"count": event["count"] + 1, "lastTimestamp": timestamp()}
+    def read_previous_log(self, namespace: str, pod: str, container: str) -> list[str] | None:
+        lives = self._logs.get((Address(namespace, pod), container)) or []
+        return lives[-2] if len(lives) > 1 else None

@@ -1,19 +1,23 @@
-"""The sandbox's Kubernetes API: the REST, watch and discovery protocol over an `ObjectStore`.
+"""The sandbox's Kubernetes API: the REST, watch and discovery protocol on top of an `ObjectStore`.
 
-It keeps what clients of a real API server rely on: versions that guard writes, the scale subresource, watches that resume
-or answer 410, `Status` bodies. Who gives the objects a life is in `cluster.py`.
+It implements what clients of a real API server rely on: versions that guard writes, the scale subresource, watches that
+resume or answer 410, `Status` bodies. The controllers are in `cluster.py`.
 """
 
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Set
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 
+from sandbox.access import Account, request_of
+from sandbox.clock import real_date
 from sandbox.objects import (
     BY_KIND,
     BY_PATH,
@@ -28,6 +32,7 @@ from sandbox.objects import (
     merge_patch,
     not_found,
 )
+from sandbox.volumes import quantity
 
 BOOKMARK_SECONDS = 60.0
 WATCH_SECONDS = 1800.0
@@ -35,14 +40,20 @@ REVIEW = "selfsubjectaccessreviews"
 
 
 class KubernetesAPI:
-    """Serves an `ObjectStore` on loopback at `.url`, to whoever has `.token`."""
+    """Serves an `ObjectStore` on loopback at `.url`: everything to `.token`, the administrator's token, and to an
+    account what its Roles grant.
+    """
 
-    def __init__(self, faults: Set[str] = frozenset()) -> None:
-        self.store = ObjectStore()
+    def __init__(self, faults: Set[str] = frozenset(), date: Callable[[], datetime] = real_date) -> None:
+        self.store = ObjectStore(date)
         self._faults = faults
         self.token = secrets.token_urlsafe(24)
+        self._accounts: dict[str, Account] = {}
         self.url = ""
         self.logs: Callable[[str, str, str], list[str] | None] = lambda _namespace, _pod, _container: None
+        self.previous_logs: Callable[[str, str, str], list[str] | None] = lambda *which: self.logs(*which)
+        self.call_counts = Counter[str]()
+        """How often each resource was asked for, refused requests included: `GET pods`, `PATCH deployments`."""
         self._closing = False
         self._stack = AsyncExitStack()
 
@@ -77,17 +88,24 @@ class KubernetesAPI:
         self.store.wake()
         await self._stack.aclose()
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Writes a kubeconfig for this server to `path` (JSON, which is YAML).
+    def account(self, namespace: str, name: str, roles: Iterable[Object]) -> tuple[Account, str]:
+        """Create a ServiceAccount with these Roles and ClusterRoles, and a token for it."""
+        made, token = Account(namespace, name, roles), secrets.token_urlsafe(24)
+        self._accounts[token] = made
+        return made, token
 
-        kubectl sends no bearer token over plain HTTP, so the address carries it as well.
+    def kubeconfig(self, path: Path, token: str = "") -> Path:
+        """Write a kubeconfig for this server to `path` (JSON, which is YAML), for an account or the administrator.
+
+        kubectl sends no bearer token over plain HTTP, so the URL contains it as well.
         """
+        token = token or self.token
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "sandbox",
-            "clusters": [{"name": "sandbox", "cluster": {"server": f"{self.url}/as/{self.token}"}}],
-            "users": [{"name": "sandbox", "user": {"token": self.token}}],
+            "clusters": [{"name": "sandbox", "cluster": {"server": f"{self.url}/as/{token}"}}],
+            "users": [{"name": "sandbox", "user": {"token": token}}],
             "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
         }
         path.write_text(json.dumps(config, indent=2) + "\n")
@@ -96,14 +114,15 @@ class KubernetesAPI:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
-        """Checks the bearer token, and words every refusal as a `Status`."""
+        """Check the bearer token and the rights of its account, and return every refusal as a `Status`."""
+        self.call_counts[f"{request.method} {request.match_info.get('plural', request.path)}"] += 1
         if "api-away" in self._faults and request.transport:
             request.transport.abort()
-            return web.Response()  # which nobody hears
+            return web.Response()  # nobody receives this
         try:
-            given = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not secrets.compare_digest(given.encode(), self.token.encode()):
-                raise ApiError(401, "Unauthorized", "Unauthorized")
+            account = self._account_of(request)
+            if account and "plural" in request.match_info:
+                account.require(request_of(request.method, request.match_info, request.query))
             answer: web.StreamResponse = await handler(request)
         except ApiError as refusal:
             return web.json_response(refusal.status(), status=refusal.code)
@@ -111,6 +130,15 @@ class KubernetesAPI:
             unknown = ApiError(e.status, "NotFound", "the server could not find the requested resource")
             return web.json_response(unknown.status(), status=e.status)
         return answer
+
+    def _account_of(self, request: web.Request) -> Account | None:
+        """The account of the token; None for the administrator."""
+        given = request.match_info.get("token") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given in self._accounts:
+            return self._accounts[given]
+        if not secrets.compare_digest(given.encode(), self.token.encode()):
+            raise ApiError(401, "Unauthorized", "Unauthorized")
+        return None
 
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({"major": "1", "minor": "34", "gitVersion": "v1.34.1-gke.sandbox"})
@@ -159,10 +187,16 @@ class KubernetesAPI:
         )
 
     async def _review(self, request: web.Request) -> web.Response:
-        """Everything is allowed; kubectl asks in protobuf, and takes the answer in JSON."""
+        """The administrator may do everything; kubectl asks for that in protobuf, and accepts the answer in JSON."""
         review = await _body(request) if request.content_type == "application/json" else {}
-        known = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
-        return web.json_response(review | known | {"status": {"allowed": True}}, status=201)
+        account, known = (
+            self._account_of(request),
+            {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"},
+        )
+        if account and not review:
+            raise ApiError(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
+        allowed = account is None or account.review(review["spec"]["resourceAttributes"])
+        return web.json_response(review | known | {"status": {"allowed": allowed}}, status=201)
 
     async def _collection(self, request: web.Request) -> web.StreamResponse:
         resource, namespace = self._resource(request), request.match_info.get("namespace", "")
@@ -182,19 +216,15 @@ class KubernetesAPI:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         if query.get("watch") in {"1", "true", "True"}:
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
-            await response.prepare(request)
-            with suppress(ConnectionError):  # the client went away
+            with suppress(ConnectionError):  # the client disconnected
+                await response.prepare(request)
                 await self._watch(request, response, resource, wanted)
                 await response.write_eof()
             return response
         items = self.store.find(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
+        items, meta = _paged(items, self.store.version, query.get("limit", ""), query.get("continue", ""))
         return web.json_response(
-            {
-                "kind": f"{resource.kind}List",
-                "apiVersion": resource.api_version,
-                "metadata": {"resourceVersion": str(self.store.version)},
-                "items": items,
-            }
+            {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": items}
         )
 
     async def _watch(
@@ -263,12 +293,14 @@ class KubernetesAPI:
             case "PUT" | "PATCH":
                 body = await _body(request)
                 change = _writer(request.method, body, resource, status=status)
+                if resource.kind == "PersistentVolumeClaim":
+                    change = _resizing(change, self.store.find("StorageClass"))
                 return web.json_response(self.store.update(resource.kind, name, namespace, change))
             case _:
                 raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
 
     def _orphan(self, job: str, namespace: str) -> None:
-        """Unless it is asked otherwise, batch/v1 leaves a deleted Job's pods behind."""
+        """By default, deleting a Job in batch/v1 orphans its pods."""
         for pod in self.store.find("Pod", namespace, labels=f"batch.kubernetes.io/job-name={job}"):
             name = pod["metadata"]["name"]
             self.store.update("Pod", name, namespace, lambda live: live["metadata"].pop("ownerReferences", None))
@@ -299,12 +331,17 @@ class KubernetesAPI:
         if pod is None:
             raise not_found(BY_KIND["Pod"], name)
         container = request.query.get("container") or pod["spec"]["containers"][0]["name"]
-        lines = self.logs(namespace, name, container)
+        previous = request.query.get("previous") == "true"
+        lines = (self.previous_logs if previous else self.logs)(namespace, name, container)
+        if lines is None and previous:
+            message = f'previous terminated container "{container}" in pod "{name}" not found'
+            raise ApiError(400, "BadRequest", message)
         if lines is None:
             message = f'container "{container}" in pod "{name}" is waiting to start: PodInitializing'
             raise ApiError(400, "BadRequest", message)
         tail = int(request.query.get("tailLines", len(lines)))
-        return web.Response(text="".join(f"{line}\n" for line in lines[max(0, len(lines) - tail) :]))
+        text = "".join(f"{line}\n" for line in lines[max(0, len(lines) - tail) :])
+        return web.Response(text=text[: int(request.query.get("limitBytes", len(text)))])
 
     def _resource(self, request: web.Request) -> Resource:
         info = request.match_info
@@ -312,6 +349,40 @@ class KubernetesAPI:
         if found is None:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         return found
+
+
+def _paged(items: list[Object], version: int, limit: str, token: str) -> tuple[list[Object], Object]:
+    """At most `limit` objects, and the token for the rest
+    (https://kubernetes.io/docs/reference/using-api/api-concepts/, "Retrieving large results sets in chunks"). The pages
+    of one list have the version of the first page.
+    """
+    first, start = token.split(":") if token else (str(version), "0")
+    end = int(start) + (int(limit) if limit.isdecimal() and int(limit) else len(items))
+    meta: Object = {"resourceVersion": first}
+    if end < len(items):
+        meta |= {"continue": f"{first}:{end}", "remainingItemCount": len(items) - end}
+    return items[int(start) : end], meta
+
+
+def _resizing(change: Callable[[Object], None], classes: list[Object]) -> Callable[[Object], None]:
+    """A change of a claim, with the API server's admission (PersistentVolumeClaimResize) and validation."""
+
+    def resized(claim: Object) -> None:
+        before, version = claim["spec"]["resources"]["requests"]["storage"], claim["metadata"]["resourceVersion"]
+        change(claim)
+        if claim["metadata"].get("resourceVersion", version) != version:
+            return  # a conflict, which the store reports before any validation
+        size, name = quantity(claim["spec"]["resources"]["requests"]["storage"]), claim["metadata"]["name"]
+        if size < quantity(before):
+            message = "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
+            raise ApiError(422, "Invalid", f'PersistentVolumeClaim "{name}" is invalid: {message}')
+        wanted = claim["spec"].get("storageClassName")
+        mine = [each for each in classes if wanted in (None, each["metadata"]["name"])]
+        if size > quantity(before) and not any(each.get("allowVolumeExpansion") for each in mine):
+            message = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+            raise ApiError(403, "Forbidden", f'persistentvolumeclaims "{name}" is forbidden: {message}')
+
+    return resized
 
 
 async def _body(request: web.Request) -> Any:
@@ -322,7 +393,7 @@ async def _body(request: web.Request) -> Any:
 
 
 def _event(change: Change, wanted: Selection) -> tuple[str, Object] | None:
-    """What a watcher of `wanted` is told of a change: an object that no longer matches is deleted for it."""
+    """The event that a watcher of `wanted` receives for a change: an object that no longer matches appears as deleted."""
     known = change.before if change.before and wanted.matches(change.before) else None
     if change.after and wanted.matches(change.after):
         return ("MODIFIED" if known else "ADDED"), change.after
@@ -332,7 +403,7 @@ def _event(change: Change, wanted: Selection) -> tuple[str, Object] | None:
 
 
 def _writer(method: str, body: Any, resource: Resource, *, status: bool) -> Callable[[Object], None]:
-    """How a PUT or PATCH changes an object; where the status is a subresource, it leaves the status alone."""
+    """How a PUT or PATCH changes an object; if the status is a subresource, the status does not change."""
 
     def write(obj: Object) -> None:
         kept = obj.get("status")

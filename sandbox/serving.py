@@ -1,4 +1,4 @@
-"""The addresses at which the sandbox's models answer: each engine (`engine.py`) and the gateway (`gateway.py`)."""
+"""The HTTP addresses of the sandbox's models: each engine (`engine.py`) and the gateway (`gateway.py`)."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ TRAFFIC_TIMEOUT = 30.0
 
 
 class Serving:
-    """Serves what is ready in `cluster`, on one loopback port."""
+    """Serves the ready pods in `cluster` on one loopback port."""
 
     def __init__(self, cluster: Cluster, faults: Set[str]) -> None:
         self._cluster, self._faults = cluster, faults
@@ -25,7 +25,7 @@ class Serving:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        # Plain HTTP on loopback: a context without the certificates of the world, which take 40 ms to read.
+        # Plain HTTP on loopback: a TLS context without system certificates, which take 40 ms to read.
         http = httpx.AsyncClient(
             timeout=TRAFFIC_TIMEOUT, trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
@@ -55,9 +55,9 @@ class Serving:
         return f"{self.url}/litellm"
 
     async def traffic(self, name: str, per_second: float, seconds: float) -> None:
-        """Tenants who call the endpoint `name` by its alias through the gateway.
+        """Tenants call the endpoint `name` by its alias through the gateway.
 
-        Raises LookupError where the gateway has no such alias; requests that fail are the tenants' to see.
+        Raises LookupError if the gateway has no such alias; failed requests only affect the tenants.
         """
         alias = self._alias(name)
         async with asyncio.TaskGroup() as tenants:
@@ -66,7 +66,7 @@ class Serving:
                 await asyncio.sleep(1 / per_second)
 
     def _alias(self, name: str) -> str:
-        """The alias `name`, or the one that leads to the Service `name`."""
+        """The alias `name`, or the alias of the Service `name`."""
         routes = self._gateway.routes()
         if name in routes:
             return name
@@ -76,7 +76,7 @@ class Serving:
         raise LookupError(f"LiteLLM has no alias {name}; it has {', '.join(routes) or 'none'}")
 
     async def _one_request(self, alias: str) -> None:
-        """A completion works for chat and base models alike; an embeddings model answers to nothing else."""
+        """A completion works for chat and base models; an embeddings model answers only to embeddings."""
         headers = {"Authorization": f"Bearer {self._gateway.master_key}"}
         completion: dict[str, Any] = {"model": alias, "prompt": "def add(a, b):", "max_tokens": 8}
         with suppress(httpx.HTTPError):

@@ -1,7 +1,7 @@
-"""The story language: one line, one step; what people do on the platform and what they then see.
+"""The story language: one step per line, for actions and expectations.
 
-A story is parsed whole before anything starts, so a typing mistake costs a second and not a minute. It is told in
-`telling.py`.
+A story is parsed completely before anything starts, so a typing mistake costs a second instead of a minute.
+`story_runner.py` runs it.
 """
 
 import re
@@ -13,178 +13,58 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from sandbox.steps import (
+    BotKilled,
+    Break,
+    ChangeMain,
+    Checks,
+    ChecksAppear,
+    ChecksNone,
+    Click,
+    Close,
+    Command,
+    EngineCrashes,
+    EngineSays,
+    Expect,
+    ExpectMerged,
+    ExpectNot,
+    ExpectNotified,
+    ExpectNotMerged,
+    ExpectNotNotified,
+    ExpectReplicas,
+    Fill,
+    Mend,
+    Merge,
+    NodeReclaimed,
+    OpenHome,
+    Pick,
+    PushToPull,
+    RedisFlushed,
+    RedisStarts,
+    RedisStops,
+    Retarget,
+    Say,
+    Scale,
+    SlackArchives,
+    SlackDeletes,
+    SlackMembership,
+    Step,
+    Submit,
+    Traffic,
+    Wait,
+    Write,
+)
+
 PATIENCE = 30.0
 """Seconds that a click waits for its button, and an `expect` without `within` for its text."""
 
-
-# ---------------------------------------------------------------------------------------------------------- the steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """`@dev /gpu up coder-chat`: a slash command; over when the bot has acknowledged it."""
-
-    user: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Click:
-    """`@lead clicks "Approve"`: the newest visible button with that label."""
-
-    user: str
-    label: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fill:
-    """`@dev fills "Label" with "value"`: a field of the modal that the user has open."""
-
-    user: str
-    label: str
-    value: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Say:
-    """`@dev says "@stoker status"`: plain words in the channel, or in the thread of the newest message with `under`."""
-
-    user: str
-    text: str
-    under: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Write:
-    """`@dev writes "status"`: a direct message to the bot."""
-
-    user: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pick:
-    """`@dev picks "Operation status" on "Bring up"`: an entry of a message's three dots."""
-
-    user: str
-    name: str
-    on: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenHome:
-    """`@dev opens home`: the bot's Home tab; what they click then is there first."""
-
-    user: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submit:
-    """`@dev submits`: the modal that the user has open."""
-
-    user: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expect:
-    """`expect "text" within 10s`: seen at least once since somebody acted."""
-
-    text: str
-    within: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpectNot:
-    """`expect not "text" within 2s`: not seen since somebody acted, nor for that long from now on."""
-
-    text: str
-    within: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checks:
-    """`github checks pass`: the checks of the newest open pull request come to an end."""
-
-    passed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merge:
-    """`github merges`: somebody merges the newest open pull request on GitHub."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Close:
-    """`github closes`: somebody closes the newest open pull request on GitHub."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """`traffic coder-chat 2/s for 10s`: tenants use a model; over when the traffic is."""
-
-    model: str
-    per_second: float
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """`kubectl scale coder-fim 1`: somebody works around the bot."""
-
-    name: str
-    replicas: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RedisStops:
-    """`redis stops`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RedisStarts:
-    """`redis starts`: on the same port, with the same data."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RedisFlushed:
-    """`redis is flushed`: everything that it remembered is gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BotKilled:
-    """`bot is killed`: with SIGKILL, and started again at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Break:
-    """`break no-stock`: from now on something on the platform fails."""
-
-    fault: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mend:
-    """`mend no-stock`: it works again."""
-
-    fault: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """`wait 2s`."""
-
-    seconds: float
-
-
-Step = (
-    Command | Say | Write | Pick | OpenHome | Click | Fill | Submit | Expect | ExpectNot | Checks | Merge | Close | Traffic
-    | Scale | RedisStops | RedisStarts | RedisFlushed | BotKilled | Break | Mend | Wait
-)  # fmt: skip
+_GLANCE = 3.0
+"""Seconds of `expect not merged` without `within`: longer than the bot needs for a merge."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A step and where it stands."""
+    """A step with its line number."""
 
     number: int
     text: str
@@ -193,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Story:
-    """A parsed file: its steps, and what its `given` lines set (dotted key -> YAML value)."""
+    """A parsed file: its steps, and the settings of its `given` lines (dotted key -> YAML value)."""
 
     path: Path
     lines: tuple[Line, ...]
@@ -204,7 +84,7 @@ class Story:
 
 
 class StoryError(Exception):
-    """A story that cannot be read; one line for each mistake: file, line, what was expected."""
+    """A story with errors; one line per error: file, line, what was expected."""
 
 
 _USER = r"@(?P<user>\S+)"
@@ -218,6 +98,11 @@ def _seconds(text: str | None) -> float:
         return PATIENCE
     number, unit = re.fullmatch(r"([\d.]+)\s?(\w+)", text.strip()).groups()  # type: ignore[union-attr]
     return float(number) * _UNITS[unit]
+
+
+def _written(text: str) -> str:
+    """A quoted text of several lines: `\n` is a line break."""
+    return text.replace("\\n", "\n")
 
 
 Groups = Mapping[str, str]
@@ -243,6 +128,31 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     ("@user opens home", rf"{_USER} opens home", lambda g: OpenHome(user=g["user"])),
     ("@user submits", rf"{_USER} submits", lambda g: Submit(user=g["user"])),
     (
+        "expect replicas NAME N [within 60s]",
+        rf"expect replicas (?P<name>\S+) (?P<replicas>\d+){_WITHIN}",
+        lambda g: ExpectReplicas(name=g["name"], replicas=int(g["replicas"]), within=_seconds(g["within"])),
+    ),
+    (
+        'expect notified @user "text" [within 10s]',
+        rf'expect notified {_USER} "(?P<text>[^"]+)"{_WITHIN}',
+        lambda g: ExpectNotified(user=g["user"], text=g["text"], within=_seconds(g["within"])),
+    ),
+    (
+        'expect not notified @user "text" [within 5s]',
+        rf'expect not notified {_USER} "(?P<text>[^"]+)"{_WITHIN}',
+        lambda g: ExpectNotNotified(user=g["user"], text=g["text"], within=_seconds(g["within"])),
+    ),
+    (
+        "expect not merged [within 2s]",
+        rf"expect not merged{_WITHIN}",
+        lambda g: ExpectNotMerged(within=_seconds(g["within"]) if g["within"] else _GLANCE),
+    ),
+    (
+        'expect merged to "BRANCH" [within 10s]',
+        rf'expect merged to "(?P<branch>[^"]+)"{_WITHIN}',
+        lambda g: ExpectMerged(branch=g["branch"], within=_seconds(g["within"])),
+    ),
+    (
         'expect not "text" [within 2s]',
         rf'expect not "(?P<text>[^"]+)"{_WITHIN}',
         lambda g: ExpectNot(text=g["text"], within=_seconds(g["within"])),
@@ -252,10 +162,48 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
         rf'expect "(?P<text>[^"]+)"{_WITHIN}',
         lambda g: Expect(text=g["text"], within=_seconds(g["within"])),
     ),
+    ("slack deletes the card", "slack deletes the card", lambda _: SlackDeletes()),
+    (
+        "slack archives|unarchives the channel",
+        "slack (?P<how>archives|unarchives) the channel",
+        lambda g: SlackArchives(archived=g["how"] == "archives"),
+    ),
+    (
+        "slack removes|invites the bot",
+        "slack (?P<how>removes|invites) the bot",
+        lambda g: SlackMembership(member=g["how"] == "invites"),
+    ),
     (
         "github checks pass|fail",
         r"github checks (?P<outcome>pass|fail)",
         lambda g: Checks(passed=g["outcome"] == "pass"),
+    ),
+    ("github checks appear", "github checks appear", lambda _: ChecksAppear()),
+    ("github checks none", "github checks none", lambda _: ChecksNone()),
+    (
+        'github pushes "PATH" as "TEXT"',
+        r'github pushes "(?P<path>[^"]+)" as "(?P<text>.*)"',
+        lambda g: PushToPull(path=g["path"], text=_written(g["text"])),
+    ),
+    (
+        'github pushes "PATH" with "OLD" as "TEXT"',
+        r'github pushes "(?P<path>[^"]+)" with "(?P<old>[^"]+)" as "(?P<text>.*)"',
+        lambda g: PushToPull(path=g["path"], text=_written(g["text"]), old=_written(g["old"])),
+    ),
+    (
+        'github retargets to "BRANCH"',
+        r'github retargets to "(?P<branch>[^"]+)"',
+        lambda g: Retarget(branch=g["branch"]),
+    ),
+    (
+        'main changes "PATH" as "TEXT"',
+        r'main changes "(?P<path>[^"]+)" as "(?P<text>.*)"',
+        lambda g: ChangeMain(path=g["path"], text=_written(g["text"])),
+    ),
+    (
+        'main changes "PATH" with "OLD" as "TEXT"',
+        r'main changes "(?P<path>[^"]+)" with "(?P<old>[^"]+)" as "(?P<text>.*)"',
+        lambda g: ChangeMain(path=g["path"], text=_written(g["text"]), old=_written(g["old"])),
     ),
     ("github merges", "github merges", lambda _: Merge()),
     ("github closes", "github closes", lambda _: Close()),
@@ -273,17 +221,24 @@ _FORMS: tuple[tuple[str, str, Callable[[Groups], Step]], ...] = (
     ("redis starts", "redis starts", lambda _: RedisStarts()),
     ("redis is flushed", "redis is flushed", lambda _: RedisFlushed()),
     ("bot is killed", "bot is killed", lambda _: BotKilled()),
+    ("node is reclaimed", "node is reclaimed", lambda _: NodeReclaimed()),
+    ("engine crashes NAME", r"engine crashes (?P<model>\S+)", lambda g: EngineCrashes(model=g["model"])),
+    (
+        'engine says "LOG LINE" NAME',
+        r'engine says "(?P<line>.*)" (?P<model>\S+)',
+        lambda g: EngineSays(line=g["line"], model=g["model"]),
+    ),
     ("break FAULT", r"break (?P<fault>\S+)", lambda g: Break(fault=g["fault"])),
     ("mend FAULT", r"mend (?P<fault>\S+)", lambda g: Mend(fault=g["fault"])),
     ("wait 2s", rf"wait (?P<time>{_DURATION})", lambda g: Wait(seconds=_seconds(g["time"]))),
 )
 _GIVEN = ("given KEY VALUE", r"given (?P<key>[\w.]+) (?P<value>.+)")
 _COMMENT = re.compile(r'(?P<line>(?:"[^"]*"|[^"])*?)(?:^#|\s+#\s|\s{2,}#).*')
-"""A comment starts a line, or follows a blank (`# …`) outside quotes; a lone `#42` is somebody's reason."""
+"""A comment starts a line, or follows a blank (`# …`) outside quotes; `#42` in a reason is not a comment."""
 
 
 def parse(text: str, path: Path, *, users: frozenset[str], faults: frozenset[str]) -> Story:
-    """Read a story; raises StoryError naming every line that cannot be told."""
+    """Parse a story; raises StoryError with every invalid line."""
     lines: list[Line] = []
     given: dict[str, Any] = {}
     mistakes: list[str] = []

@@ -1,6 +1,6 @@
-"""The sandbox's world: every simulated system and both processes, started in order, wired by address alone.
+"""The complete sandbox: starts every simulated system and both processes in order, connected only by addresses.
 
-It owns what the bot is told (its environment and its settings file) and what a story can do to the platform.
+It defines the bot's configuration (environment and settings file) and the actions of a story on the platform.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from sandbox.access import Account
+from sandbox.clock import Clock
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults
 from sandbox.git import seed
@@ -21,28 +23,46 @@ from sandbox.github import GitHub
 from sandbox.github_pulls import Refused as GitHubRefused
 from sandbox.huggingface import Hub
 from sandbox.kubernetes import KubernetesAPI
-from sandbox.process import Bot, Redis, app_manifest, free_port
+from sandbox.process import Bot, Redis, app_manifest, free_port, needed_roles, own_settings
 from sandbox.serving import Serving
 from sandbox.slack import Outside, Workspace
+from sandbox.slack.history import OUTSIDERS, PEOPLE
 from sandbox.slack.manifest import read_manifest
 from sandbox.slack.workspace import NotThere
-from sandbox.telling import Seen, StepError
+from sandbox.story_runner import Pushed, Seen, StepError
 
 REPOSITORY = "acme/llm-platform"
 ENVIRONMENT = "ai-dev"
 WEBHOOK_SECRET = "sandbox-webhook-secret"
 BENCH_IMAGE = f"registry.sandbox.example/guidellm:v0.8.1@sha256:{'5a' * 32}"
+ACCOUNT = ("stoker", "stoker")
+"""Namespace and name of the bot's ServiceAccount."""
 SAMPLE = Path(__file__).parent / "platform"
 
 
-# ------------------------------------------------------------------------------------------------- what the bot is told
+# ------------------------------------------------------------------------------------------------- the bot's configuration
 
 
-def policy(speed: float) -> dict[str, Any]:
-    """The bot's settings file: the people of the workspace, and times as fast as the platform."""
+SHORTLIST = (
+    "Qwen/Qwen2.5-Coder-1.5B",
+    "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ",
+    "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ",
+    "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ",
+    "BAAI/bge-base-en-v1.5",
+)
+"""The shortlist of `/model fit` in the sandbox: models on the sandbox's Hub."""
+
+
+def policy(speed: float, *, shared: bool = False) -> dict[str, Any]:
+    """The bot's settings file: the people of the workspace, and times that match the platform's speed.
+
+    `shared`: the bot has the platform's clock, so its times are those of a real installation.
+    """
 
     def fast(minutes: float, least: float = 1.0) -> str:
-        return f"{max(least, minutes * 60 / speed):g}s"
+        """Minutes of the platform; they take at least that many seconds."""
+        real = max(least, minutes * 60 / speed)
+        return f"{real * (speed if shared else 1):g}s"
 
     return {
         "slack": {"channel": "C0GPUOPS", "update_every": "1s"},
@@ -54,18 +74,34 @@ def policy(speed: float) -> dict[str, Any]:
             "announce_before": fast(5),
             "queue_remind_after": fast(5),
             "queue_down_after": fast(15, least=2.0),
-            "sample_every": "1s",
+            "sample_every": fast(0),
         },
-        "lease": {"reconcile_every": "2s", "offer": fast(5, least=20.0), "finish_within": fast(2, least=3.0)},
-        "gpu": {"boot_limit": fast(20, least=10.0), "drain": fast(10)},
-        "github": {"poll_every": "2s"},
-        # GuideLLM's stand-in measures real requests, so in real time.
-        "bench": {"image": BENCH_IMAGE, "each": fast(0.5), "limit": "5m"},
+        "lease": {
+            "reconcile_every": fast(0, least=2.0),
+            "offer": fast(5, least=20.0),
+            "finish_within": fast(2, least=3.0),
+        },
+        "gpu": {"boot_limit": fast(20, least=30.0 if shared else 10.0), "drain": fast(10)},
+        "fit": {"shortlist": SHORTLIST},
+        "litellm": {"wait": fast(2, least=6.0)},
+        "argocd": {"sync_limit": fast(5, least=20.0)},
+        "approvals": {"checks_grace": fast(5, least=0.1)}
+        | ({"expire_after": fast(60, least=900.0)} if shared else {}),  # people are not faster
+        "github": {"poll_every": fast(0, least=2.0)},
+        # GuideLLM's stand-in sends real requests, in real time.
+        "bench": {"image": BENCH_IMAGE, "each": f"{max(1.0, 30 / speed):g}s", "limit": "5m"},
+        "staging": {
+            "mode": "auto",
+            "limit": fast(24 * 60),
+            "retry_after": fast(1),
+            "longest_wait": fast(30),
+            "place_within": fast(10, least=5.0),
+        },
     }
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `over` says, section by section."""
+    """`base` overridden by `over`, section by section."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
@@ -74,7 +110,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"approvals.expire_after": "5s"}` as the sections of a settings file."""
+    """Convert `{"approvals.expire_after": "5s"}` to the sections of a settings file."""
     result: dict[str, Any] = {}
     for key, value in dotted.items():
         *sections, name = key.split(".")
@@ -90,7 +126,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Everything that runs, as the world that a story acts on."""
+    """All systems together, as the world that a story acts on."""
 
     workspace: Workspace
     github: GitHub
@@ -99,12 +135,19 @@ class Sandbox:
     redis: Redis
     bot: Bot
     faults: Faults
+    account: Account
+    """The bot's account in the cluster, with exactly the Roles that the chart renders."""
 
     def now(self) -> float:
         return time.monotonic()
 
     def visible(self, user: str, since: float) -> list[Seen]:
-        return [Seen(revision.source, revision.text) for revision in self.workspace.revisions(user or "dev", since)]
+        return [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user or "dev", since)]
+
+    def pushed(self, since: float) -> list[Pushed]:
+        people = [person.name for person in (*PEOPLE, *OUTSIDERS)]
+        found = [(name, each) for name in people for each in self.workspace.notified(name, since)]
+        return [Pushed(each.at, name, each.how, each.text) for name, each in sorted(found, key=lambda n: n[1].at)]
 
     async def command(self, user: str, text: str) -> None:
         await self.workspace.command(user, text)
@@ -126,7 +169,7 @@ class Sandbox:
 
     async def click(self, user: str, label: str) -> None:
         with refusals():
-            await self.workspace.click(user, label, timeout=0)  # the story waits for its button itself
+            await self.workspace.click(user, label, timeout=0)  # the story waits for its button
 
     async def fill(self, user: str, label: str, value: str) -> None:
         with refusals():
@@ -136,9 +179,43 @@ class Sandbox:
         with refusals():
             await self.workspace.submit(user)
 
+    def replicas(self, name: str) -> int | None:
+        return self.cluster.replicas(name)
+
+    async def slack_deletes(self) -> None:
+        with refusals():
+            self.workspace.delete_card()
+
+    async def slack_archives(self, *, archived: bool) -> None:
+        self.workspace.archive(archived=archived)
+
+    async def slack_membership(self, *, member: bool) -> None:
+        await (self.workspace.invite_bot() if member else self.workspace.remove_bot())
+
     async def checks(self, *, passed: bool) -> None:
         with refusals():
             await self.github.checks("success" if passed else "failure")
+
+    async def checks_appear(self) -> None:
+        await self.github.checks_appear()
+
+    async def checks_none(self) -> None:
+        await self.github.checks_none()
+
+    async def push(self, path: str, text: str, old: str) -> None:
+        with refusals():
+            await self.github.push(path, text, old)
+
+    async def retarget(self, branch: str) -> None:
+        with refusals():
+            await self.github.retarget(branch)
+
+    async def change_main(self, path: str, text: str, old: str) -> None:
+        with refusals():
+            await self.github.change_main(path, text, old)
+
+    def merged_to(self) -> str | None:
+        return self.github.merged_to()
 
     async def merge(self) -> None:
         with refusals():
@@ -168,6 +245,18 @@ class Sandbox:
     async def kill_bot(self) -> None:
         await self.bot.kill()
 
+    def reclaim_node(self) -> None:
+        with refusals():
+            self.cluster.reclaim_node()
+
+    def engine_crashes(self, model: str) -> None:
+        with refusals():
+            self.cluster.engine_crashes(model)
+
+    def engine_says(self, line: str, model: str) -> None:
+        with refusals():
+            self.cluster.engine_says(line, model)
+
     def break_(self, fault: str) -> None:
         self.faults.add(fault)
 
@@ -177,7 +266,7 @@ class Sandbox:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """What a part of the platform cannot do is a failed step of the story, in the part's own words."""
+    """Turn an error of a part of the platform into a failed step with the same message."""
     try:
         yield
     except (NotThere, GitHubRefused, LookupError, ValueError, RuntimeError, TimeoutError) as e:
@@ -195,28 +284,34 @@ async def opened(
     directory: Path,
     http: bool = False,
     elsewhere: Mapping[str, str] | None = None,
+    one_clock: bool = False,
 ) -> AsyncIterator[Sandbox]:
-    """Start everything, the bot last; all files are below `directory`.
+    """Start everything, with the bot last; all files are below `directory`.
 
-    `settings` is merged over `policy`. With `checks_pass_after` (seconds) a pull request's checks pass by themselves.
-    With `http` Slack's requests come signed to the bot's port instead of over Socket Mode. `elsewhere` points the bot
-    at services that are not the sandbox's: environment variables laid over its own.
+    `settings` is merged over `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass
+    automatically. With `one_clock` the bot and Slack are as
+    fast as the platform. With `http` Slack sends signed requests to the bot's port instead of using Socket Mode. `elsewhere`
+    points the bot to services outside the sandbox: environment variables that override its own.
     """
-    faults = Faults()
+    faults, clock = Faults(), Clock(speed, shared=one_clock)
     bot_port = free_port()
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(Redis(directory / "redis"))
         bare = directory / "platform.git"
         await seed(platform or SAMPLE, bare)
         github = await stack.enter_async_context(
-            GitHub(bare, faults, repository=REPOSITORY, auto_checks_after=checks_pass_after)
+            GitHub(bare, faults, repository=REPOSITORY, auto_checks_after=checks_pass_after, date=clock.date)
         )
         github.webhook(f"http://127.0.0.1:{bot_port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))
-        api = await stack.enter_async_context(KubernetesAPI(faults))
+        api = await stack.enter_async_context(KubernetesAPI(faults, clock.date))
+        if platform:
+            settings = merged(await _found(github, directory), settings)
         environment = await environment_of(github, settings)
         settings = merged({"platform": {"environment": environment}}, settings)
-        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults, environment=environment))
+        cluster = await stack.enter_async_context(
+            Cluster(api, github, clock, faults, environment=environment, hub=hub.url, gpu_shares=gpu_shares(settings))
+        )
         serving = await stack.enter_async_context(Serving(cluster, faults))
 
         async def kill_bot() -> None:
@@ -235,12 +330,17 @@ async def opened(
         def panel() -> dict[str, Any]:
             return {**cluster.panel(), "pulls": github.panel(), "stopped": [] if redis.running else ["Redis"]}
 
+        config = _written(merged(policy(clock.speed, shared=clock.shared), settings), directory / "stoker.yaml")
+        bookmark = ["--bookmark"] if (settings.get("slack") or {}).get("bookmark") else []
+        manifest, roles = await asyncio.gather(app_manifest(directory, *bookmark), needed_roles(directory, config))
+        account, token = api.account(*ACCOUNT, roles)
         workspace = await stack.enter_async_context(
             Workspace(
                 faults,
-                Outside(panel, actions, cluster.set_speed, cluster.scale),
+                Outside(panel, actions, None if clock.shared else cluster.set_speed, cluster.scale),
+                clock=clock,
                 port=port,
-                manifest=read_manifest(await app_manifest(directory)),
+                manifest=read_manifest(manifest),
                 request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",
             )
         )
@@ -258,24 +358,44 @@ async def opened(
             "LITELLM_URL": serving.litellm_url,
             "VLLM_URL_TEMPLATE": serving.vllm_url_template,
             "HF_ENDPOINT": hub.url,
-            "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig")),
-            "STOKER_CONFIG": str(_written(merged(policy(speed), settings), directory / "stoker.yaml")),
+            "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig", token)),
+            "STOKER_CONFIG": str(config),
             "STOKER_DATA_DIR": str(directory / "data"),
             "STOKER_HOST": "127.0.0.1",
             "STOKER_PORT": str(bot_port),
         }
-        variables |= elsewhere or {}
+        variables |= clock.for_the_bot() | dict(elsewhere or {})
         bot = await stack.enter_async_context(Bot(variables, port=bot_port, directory=directory))
-        yield Sandbox(workspace, github, cluster, serving, redis, bot, faults)
+        yield Sandbox(workspace, github, cluster, serving, redis, bot, faults, account)
+
+
+async def _found(git: GitHub, directory: Path) -> dict[str, Any]:
+    """The settings for a custom platform: those of its .stoker.yaml, combined with the results of `stoker init`.
+
+    Only vLLM's volumes contain weights that Stoker can stage, and the sandbox's other platforms have no volumes.
+    """
+    checkout = directory / "checkout"
+    for path, text in (await git.files_at(await git.main_commit(), "")).items():
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).write_text(text, encoding="utf-8")
+    return merged({"staging": {"mode": "off"}}, await own_settings(directory, checkout))
 
 
 async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
-    """The environment that is operated: the one in the settings, else the sample's, else the first in the repo."""
+    """The environment to operate: the one in the settings, otherwise the sample's, otherwise the first in the repo."""
     asked = (settings.get("platform") or {}).get("environment")
     if asked:
         return str(asked)
     found = {path.split("/")[1] for path in await git.files_at(await git.main_commit(), "clusters")}
     return ENVIRONMENT if ENVIRONMENT in found else min(found, default=ENVIRONMENT)
+
+
+def gpu_shares(settings: Mapping[str, Any]) -> int:
+    """How many pods share the GPU, as NVIDIA's device plugin advertises it with time-slicing: the models that may run
+    at a time, and the workloads beside them.
+    """
+    gpu = settings.get("gpu") or {}
+    return int(gpu.get("slots") or 1) + len(gpu.get("beside") or ())
 
 
 def _written(settings: Mapping[str, Any], path: Path) -> Path:

@@ -9,7 +9,7 @@ _MARKS = {"ok": "ok     ", "warning": "WARNING", "wrong": "WRONG  "}
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """One line a finding, with how to mend it below; the last line counts."""
+    """One line per finding, with the fix below; the last line is a summary."""
     width = max(len(finding.system) for finding in findings)
     lines = []
     for finding in findings:

@@ -1,4 +1,4 @@
-"""docs/errors.md: all that can go wrong, from the code's own error classes: what it says, what it means, what to do."""
+"""docs/errors.md, generated from the error classes: message, meaning, remedy."""
 
 import ast
 import importlib
@@ -17,17 +17,19 @@ from bot.errors import BotError, StokerError, Unavailable
 from manifests.tree import ManifestError
 
 _DOTS = re.compile(r"…[….:“” ]*…")
-"""Several things in a row that differ are one."""
+"""Merge several consecutive differing parts."""
+_PLACE = re.compile(r"(?<!{){\w+}")
+"""A placeholder in a template of `bot.mrkdwn.md`."""
 ROOMS: tuple[ModuleType, ...] = (bot, commands, manifests)
 FAMILIES: tuple[tuple[type[Exception], str], ...] = (
     (BotError, "Told to a person; trying again as it is would not help."),
-    (Unavailable, "A system did not answer. The operation is tried again by itself."),
+    (Unavailable, "A system did not answer. Stoker retries the operation."),
     (ManifestError, "The platform repository, or what is asked of it, is not as it must be."),
 )
 
 
 def error_classes() -> tuple[type[Exception], ...]:
-    """Every error class of the three rooms, sorted by family and name."""
+    """Every error class of the three packages, sorted by family and name."""
     for room in ROOMS:
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             if not module.name.endswith("__main__"):
@@ -80,7 +82,7 @@ def _is(each: type[Exception], module: str, name: str) -> bool:
 
 
 def _said() -> Mapping[tuple[str, str], set[str]]:
-    """By module and name of the class there: the texts that errors are made with, anywhere in the rooms."""
+    """The texts with which errors are raised anywhere in the packages, by module and name of the class."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for room in ROOMS:
         root = Path(room.__path__[0])
@@ -93,7 +95,7 @@ def _said() -> Mapping[tuple[str, str], set[str]]:
 
 
 def _texts(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Each name that is called with a text first, and what an error class gives to its own `super().__init__`."""
+    """Each name that is called with a text first, and the arguments of an error class to its own `super().__init__`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
             yield from ((node.func.id, text) for text in _worded(node.args[0]))
@@ -104,12 +106,14 @@ def _texts(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _worded(value: ast.expr) -> Iterator[str]:
-    """A text as a reader sees it; one that is nothing but a variable says nothing."""
+    """A text as shown to a reader; a text that is only a variable is omitted."""
     match value:
         case ast.Constant(value=str(text)):
             shown = text
         case ast.JoinedStr(values=parts):
             shown = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+        case ast.Call(func=ast.Name(id="md"), args=[ast.Constant(value=str(template))]):
+            shown = _PLACE.sub("…", template).replace("{{", "{").replace("}}", "}")
         case ast.IfExp(body=body, orelse=other):
             yield from (*_worded(body), *_worded(other))
             return

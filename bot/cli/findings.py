@@ -1,4 +1,4 @@
-"""The check's findings as people, programs and GitHub's annotations read them, and the rules as docs/contract.md has them."""
+"""The check's findings as text, JSON and GitHub annotations, and the rules for docs/contract.md."""
 
 import json
 import os
@@ -8,26 +8,49 @@ from pathlib import Path
 from manifests.contract import Finding
 from manifests.rules import reference
 
-
-def as_plain(names: Sequence[str], findings: Sequence[Finding]) -> str:
-    """One finding a line, as compilers write them, and a sentence at the end."""
-    lines = [f"{each.path}:{each.line}: {each.rule}: {each.message}. Fix: {each.fix}" for each in findings]
-    endpoints = f"{len(names)} endpoint{'s' if len(names) != 1 else ''}"
-    if not findings:
-        return f"{endpoints}: all pieces agree."
-    return "\n".join([*lines, f"{endpoints}: {len(findings)} finding{'s' if len(findings) > 1 else ''}."])
+_LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
 
 
-def as_json(names: Sequence[str], findings: Sequence[Finding]) -> str:
-    """`{"endpoints": [names], "findings": [{rule, path, line, message, fix}]}`."""
-    return json.dumps({"endpoints": list(names), "findings": [each.model_dump() for each in findings]}, indent=2)
+Strangers = Sequence[tuple[str, str]]
+"""Directories that are not checked, with the reason."""
+
+
+def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Strangers = ()) -> str:
+    """One finding per line, in the format of compilers, then advice, what is not checked, and a summary."""
+    faults, advice = _parted(findings)
+    lines = [f"{each.path}:{each.line}: {_rule(each)}: {each.message}. Fix: {each.fix}" for each in (*faults, *advice)]
+    lines += [f"{path}: not checked: {why}." for path, why in strangers]
+    result = _count(len(faults), "finding") if faults else "all pieces agree"
+    more = f" {_count(len(advice), 'suggestion')} for faster starts." if advice else ""
+    return "\n".join([*lines, f"{_count(len(names), 'endpoint')}: {result}.{more}"])
+
+
+def _parted(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Problems, and things that work but could be faster."""
+    faults = [each for each in findings if not each.is_advice]
+    return faults, [each for each in findings if each.is_advice]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _rule(finding: Finding) -> str:
+    return finding.rule if finding.severity == "error" else f"{finding.severity}: {finding.rule}"
+
+
+def as_json(names: Sequence[str], findings: Sequence[Finding], strangers: Strangers = ()) -> str:
+    """The endpoints' names, `findings` and `advice` ({rule, severity, path, line, message, fix} each), `not_checked`."""
+    faults, advice = ([each.model_dump() for each in part] for part in _parted(findings))
+    answer = {"endpoints": list(names), "findings": faults, "advice": advice, "not_checked": dict(strangers)}
+    return json.dumps(answer, indent=2)
 
 
 def as_github(findings: Sequence[Finding], checkout: Path) -> str:
-    """Annotations of a workflow run ("Workflow commands for GitHub Actions"); paths as the run sees them."""
+    """Annotations of a workflow run ("Workflow commands for GitHub Actions"); paths relative to the run's directory."""
     prefix = Path(os.path.relpath(checkout))
     return "".join(
-        f"::error file={_property((prefix / each.path).as_posix())},line={each.line},"
+        f"::{_LEVELS[each.severity]} file={_property((prefix / each.path).as_posix())},line={each.line},"
         f"title={_property(f'stoker: {each.rule}')}::{_data(f'{each.message}. Fix: {each.fix}')}\n"
         for each in findings
     )
@@ -42,7 +65,7 @@ def _property(text: str) -> str:
 
 
 def document(path: str) -> None:
-    """Write the table of rules anew between its two markers in a Markdown file."""
+    """Replace the table of rules between its two markers in a Markdown file."""
     file = Path(path)
     text = file.read_text(encoding="utf-8")
     head, _, rest = text.partition("<!-- rules -->\n")

@@ -1,4 +1,4 @@
-"""`stoker gpu`: what uses the GPU, and turning it off, with the cluster alone: no Slack, no Redis, no GitHub."""
+"""`stoker gpu`: shows the GPU's use and turns it off, with only the cluster: no Slack, no Redis, no GitHub."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bot.domain import Lease, Node, cost
+from bot.config import Config
+from bot.domain.sessions import Node, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
-from bot.settings import ClusterSettings, Config, load_cluster_settings
+from bot.marks import read_mark
+from bot.settings import ClusterSettings, load_cluster_settings
 
-if TYPE_CHECKING:  # the clients take two seconds to import, which `stoker --help` need not
+if TYPE_CHECKING:  # importing the clients takes two seconds, which `stoker --help` does not need
     from bot.clients.cluster import Cluster
+    from bot.clients.deployer import Deployer
     from bot.clients.job import Jobs
+    from bot.clients.staging import Stager
     from bot.clients.workload import Workload
 
 GONE_WITHIN = 300.0
-"""Seconds that a pod may take to end; vLLM's grace period is 30."""
+"""Seconds that a pod may take to terminate; vLLM's grace period is 30."""
 
 cli = typer.Typer(no_args_is_help=True, help="The shared GPU, from a terminal: needs the cluster alone.")
 
 
 @cli.command()
 def status() -> None:
-    """Show what uses a GPU, for whom, since when, and what it has cost."""
+    """Show the workloads on a GPU, their users, since when, and the cost."""
     _run(_status())
 
 
@@ -35,14 +39,14 @@ def down(
     name: Annotated[str | None, typer.Argument(help="The model to bring down.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Bring every GPU model down.")] = False,
 ) -> None:
-    """Scale a GPU model to zero and wait until its pod is gone. Needs no approval: turning cost off is always possible."""
+    """Scale a GPU model to zero and wait until its pod is gone. Needs no approval: stopping costs is always possible."""
     if (name is None) != everything:
         raise typer.BadParameter("say either which model, or --all")
     _run(_down(name))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """The exit code: 0 done, 1 something still uses a GPU, 2 it could not be tried."""
+    """The exit code: 0 success, 1 something still uses a GPU, 2 it could not be carried out."""
     try:
         code = asyncio.run(work)
     except (BotError, Unavailable) as error:
@@ -52,31 +56,38 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
 
 
 @asynccontextmanager
-async def _opened() -> "AsyncIterator[tuple[Cluster, Jobs, Config]]":
-    from bot.clients.cluster import Cluster
+async def _opened() -> "AsyncIterator[tuple[Cluster, Deployer, Jobs, Stager, Config]]":
     from bot.clients.job import Jobs
-    from bot.services import open_kubernetes
+    from bot.clients.staging import Stager
+    from bot.services import cluster_of, deployer_of, open_kubernetes
 
     settings: ClusterSettings = load_cluster_settings()
     async with AsyncExitStack() as stack:
         api = await open_kubernetes(settings, stack)
         namespace = settings.config.platform.namespace
-        yield Cluster(api, namespace), Jobs(api, namespace), settings.config
+        config = settings.config
+        deployer = deployer_of(api, config, "", _no_history)
+        yield cluster_of(api, config), deployer, Jobs(api, namespace), Stager(api, namespace), config
+
+
+async def _no_history(_later: str, _earlier: str) -> bool:
+    """There is no repository here, and nothing is deployed from it."""
+    return False
 
 
 async def _status() -> int:
-    async with _opened() as (cluster, _, config):
+    async with _opened() as (cluster, _, _, _, config):
         found = await cluster.gpu_workloads()
         if not found:
             typer.echo("Nothing uses a GPU.")
         for workload in found:
-            node = await cluster.node_of(workload.name) if workload.namespace == config.platform.namespace else None
+            node = await cluster.node_of(workload.endpoint) if workload.endpoint else None
             typer.echo(_line(workload, node, config, datetime.now(UTC)))
     return 0
 
 
 def _line(workload: "Workload", node: Node | None, config: Config, now: datetime) -> str:
-    lease = Lease.of_mark(workload.lease, workload.name)
+    lease = read_mark(workload.lease, workload.endpoint)
     said = [f"{workload.namespace}/{workload.name}", "ready" if workload.ready_replicas else "not ready"]
     if lease:
         ends = f" until {lease.ends:%H:%M} UTC" if lease.ends else ""
@@ -90,27 +101,51 @@ def _line(workload: "Workload", node: Node | None, config: Config, now: datetime
     return "  ".join(said)
 
 
+async def _reverted(cluster: "Cluster", deployer: "Deployer", model: str) -> str:
+    """A warning if the model comes up again, because its deployer reverts its replicas; empty if it does not."""
+    from bot.platform.switches.commit import reverting
+
+    try:
+        workload = await cluster.workload(model)
+        found = await reverting(deployer, "auto", workload) if workload else None
+    except (BotError, Unavailable) as error:
+        return f"whether {deployer.word} starts it again is not known ({error})."
+    if found is None:
+        return ""
+    how = "suspend it (`flux suspend kustomization {}`)" if deployer.word == "Flux" else "turn off self-healing of {}"
+    return (
+        f"{deployer.word} starts it again if git says `replicas: 1`, because {found.word} {found.name} reverts what the API"
+        f" sets. Commit `replicas: 0`, or {how.format(found.name)}, then run this again."
+    )
+
+
 async def _down(name: str | None) -> int:
-    async with _opened() as (cluster, jobs, config):
-        home = config.platform.namespace
+    async with _opened() as (cluster, deployer, jobs, stager, config):
         found = await cluster.gpu_workloads()
-        ours = [workload.name for workload in found if workload.namespace == home]
+        ours = [workload.endpoint for workload in found if workload.endpoint]
+        places = " or ".join(cluster.whereabouts.namespaces)
         if name:
             workload = await cluster.workload(name)
             if workload is None or not workload.gpus:
                 there = f"Up are: {', '.join(ours)}." if ours else "Nothing uses a GPU there."
-                raise BotError(f"There is no GPU model {name} in namespace {home}. {there}")
+                raise BotError(f"There is no GPU model {name} in namespace {places}. {there}")
             ours = [name]
         for model in ours:
             typer.echo(f"{model}: scaling to zero …")
             await cluster.scale(model, 0, lease=None)
+            if warning := await _reverted(cluster, deployer, model):
+                typer.echo(f"{model}: {warning}", err=True)
             await cluster.wait_gone(model, timeout=GONE_WITHIN)
+            if config.staging.enabled:
+                await stager.delete_all(model)  # a staging Job beside the model would keep the node
             if config.bench.image:
                 await jobs.delete_all(model)  # a benchmark's pod would keep the node
             typer.echo(f"{model}: down. Its node bills until it has drained, about {show_duration(config.gpu.drain)}.")
         if not ours:
             typer.echo("No GPU model is up.")
-        others = [] if name else [f"{w.namespace}/{w.name}" for w in found if w.namespace != home]
+        others = [] if name else [f"{w.namespace}/{w.name}" for w in found if not w.endpoint]
         for other in others:
-            typer.echo(f"{other} uses a GPU too, but is not in namespace {home}: left alone.", err=True)
+            typer.echo(
+                f"{other} uses a GPU too, but is not a model in namespace {places}: it is not changed.", err=True
+            )
         return 1 if others else 0

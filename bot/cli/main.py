@@ -8,18 +8,19 @@ from typing import Annotated
 import typer
 
 from bot import logs
-from bot.cli import gpu, model
+from bot.cli import gpu, init, model
 from bot.errors import BotError, Unavailable
-from bot.settings import load_settings
+from bot.settings import load_cluster_settings, load_settings
 
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="A Slack bot that lights and banks the vLLM models of one shared GPU.",
+    help="A Slack bot that brings the vLLM models of one shared GPU up and down.",
     pretty_exceptions_enable=False,
 )
 cli.add_typer(gpu.cli, name="gpu")
 cli.add_typer(model.cli, name="model")
+cli.command("init")(init.init)
 
 
 def _version(asked: bool) -> None:
@@ -32,7 +33,7 @@ def _version(asked: bool) -> None:
 def stoker(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """A Slack bot that lights and banks the vLLM models of one shared GPU."""
+    """A Slack bot that brings the vLLM models of one shared GPU up and down."""
 
 
 @cli.command()
@@ -45,7 +46,10 @@ def run() -> None:
 
 @cli.command()
 def sandbox(
-    platform: Annotated[str | None, typer.Option(help="A platform repo (path or URL) instead of the sample.")] = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="Another platform: a path, a git URL, or the name of a sample (docs/platforms.md)."),
+    ] = None,
     speed: Annotated[float, typer.Option(help="How many times faster than life the simulated cluster is.")] = 60,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
     script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
@@ -64,7 +68,9 @@ def sandbox(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
 ) -> None:
-    """Check each setting and each system, and say how to mend what is wrong; exit 1 if anything is, 2 for a setting."""
+    """Check each setting and each system, and explain how to fix problems; exit code 1 for a problem, 2 for a wrong
+    setting.
+    """
     from bot.cli.doctor import as_json as in_json
     from bot.cli.doctor import report
     from bot.doctor import examine
@@ -74,7 +80,7 @@ def doctor(
         logs.configure(settings.stoker_log, settings.secrets)
         findings = asyncio.run(examine(settings))
     except BotError as error:
-        typer.echo(f"stoker: {error.message}", err=True)
+        typer.echo(f"stoker: {error}", err=True)
         raise typer.Exit(2) from None
     typer.echo(in_json(findings) if as_json else report(findings))
     raise typer.Exit(any(finding.verdict == "wrong" for finding in findings))
@@ -84,15 +90,28 @@ def doctor(
 def manifest(
     http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
     private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,
+    bookmark: Annotated[bool, typer.Option(help="With the scopes that the setting `slack.bookmark` needs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
     """Print the Slack app manifest: paste it at api.slack.com/apps, Create New App, From a manifest."""
     from bot.cli.manifest import text
 
     try:
-        typer.echo(text(http=http, private_channel=private_channel, as_json=as_json), nl=False)
+        typer.echo(text(http=http, private_channel=private_channel, bookmark=bookmark, as_json=as_json), nl=False)
     except BotError as error:
-        typer.echo(f"stoker: {error.message}", err=True)
+        typer.echo(f"stoker: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@cli.command()
+def rights() -> None:
+    """Print the Roles and the ClusterRole that the bot's account needs with the settings of STOKER_CONFIG."""
+    from bot.clients.rights import as_yaml, roles
+
+    try:
+        typer.echo(as_yaml(*roles(load_cluster_settings().config)), nl=False)
+    except BotError as error:
+        typer.echo(f"stoker: {error}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -1,25 +1,27 @@
-"""`stoker manifest`: the Slack app, with the scopes in use (`bot.scopes`) and no more."""
+"""`stoker manifest`: the Slack app manifest with exactly the scopes in use (`bot.scopes`)."""
 
 import json
 from io import StringIO
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ruamel.yaml import YAML
 
 from bot.errors import BotError
 from bot.scopes import EVENTS, scopes
 from bot.views.modals import SHORTCUT
-from commands.topics import COMMANDS
+from commands.help_topics import COMMANDS
 
 
 class NoPublicAddress(BotError):
-    """The address given for HTTP mode is none that Slack could reach."""
+    """Slack cannot reach the address given for HTTP mode."""
 
     remedy = "Give an https:// address that the internet can reach, or leave `--http` out for Socket Mode."
 
 
-def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]:
-    """The app manifest. `http` is the bot's public address; without one it is Socket Mode."""
+def manifest(*, http: str = "", private_channel: bool = False, bookmark: bool = False) -> dict[str, Any]:
+    """The app manifest. `http` is the bot's public address; without one it uses Socket Mode."""
     if http and not http.startswith("https://"):
         raise NoPublicAddress(f"--http {http}: Slack wants a public address that begins with https://")
     url = f"{http.rstrip('/')}/slack/events"
@@ -27,7 +29,7 @@ def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]
     return {
         "display_information": {
             "name": "Stoker",
-            "description": "Lights the GPU when somebody needs it, proves that the model answers, banks the fire after.",
+            "description": "Starts the GPU when somebody needs it, tests the model, and stops the GPU when it is idle.",
             "background_color": "#7a2e0e",
         },
         "features": {
@@ -56,7 +58,7 @@ def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]
                 for name, command in COMMANDS.items()
             ],
         },
-        "oauth_config": {"scopes": {"bot": list(scopes(private_channel=private_channel))}},
+        "oauth_config": {"scopes": {"bot": list(scopes(private_channel=private_channel, bookmark=bookmark))}},
         "settings": {
             "event_subscriptions": {"bot_events": sorted(EVENTS)} | request,
             "interactivity": {"is_enabled": True} | request | ({"message_menu_options_url": url} if http else {}),
@@ -67,10 +69,24 @@ def manifest(*, http: str = "", private_channel: bool = False) -> dict[str, Any]
     }
 
 
-def text(*, http: str = "", private_channel: bool = False, as_json: bool = False) -> str:
-    """The manifest as Slack takes it, in YAML or JSON."""
-    made = manifest(http=http, private_channel=private_channel)
+def text(*, http: str = "", private_channel: bool = False, bookmark: bool = False, as_json: bool = False) -> str:
+    """The manifest for Slack, as YAML or JSON."""
+    made = manifest(http=http, private_channel=private_channel, bookmark=bookmark)
     return json.dumps(made, indent=2) + "\n" if as_json else _yaml(made)
+
+
+def link() -> str:
+    """The address at which Slack creates the app from this manifest."""
+    compact = json.dumps(manifest(), separators=(",", ":"))
+    return f"https://api.slack.com/apps?new_app=1&manifest_json={quote(compact, safe='')}"
+
+
+def document(path: str) -> None:
+    """Write the address into a Markdown file, between its two markers."""
+    file = Path(path)
+    head, begin, rest = file.read_text(encoding="utf-8").partition("<!-- create app -->\n")
+    _, end, tail = rest.partition("<!-- end of create app -->")
+    file.write_text(f"{head}{begin}[create the app]: {link()}\n{end}{tail}", encoding="utf-8")
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -23,11 +23,13 @@ import stamina
 import structlog
 import typer
 
+from bot.cli import fit as fits
 from bot.cli.findings import as_github, as_json, as_plain
 from bot.clients.github import GitHub, PullRequest
-from bot.clients.huggingface import HuggingFace
+from bot.clients.huggingface import HuggingFace, model_id
 from bot.errors import BotError, StokerError
-from bot.operations.proposal import (
+from bot.markdown import code
+from bot.platform.change_planning import (
     Options,
     Verb,
     looked_up,
@@ -37,12 +39,15 @@ from bot.operations.proposal import (
     refuse_bad_words,
     weights_of,
 )
+from bot.platform.fit import accounts
 from bot.settings import ToolSettings, load_tool_settings
 from manifests.change import Change
-from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints
+from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints, template_of
 from manifests.fitting import fitted
+from manifests.platform import Platform
 from manifests.review import contract_rows
-from manifests.tree import Checkout, ManifestError, Tree, without
+from manifests.sizing.report import Account
+from manifests.tree import Checkout, ManifestError, Tree
 
 if TYPE_CHECKING:
     from bot.gitops import Repository
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 OWN_CONFIG = ".stoker.yaml"
-"""A platform repository may carry its layout in this file, so that CI and people check it in the same way."""
+"""A platform repository may contain its layout in this file, so that CI and people check it in the same way."""
 
 
 cli = typer.Typer(no_args_is_help=True)
@@ -59,7 +64,7 @@ cli = typer.Typer(no_args_is_help=True)
 @cli.callback()
 def _quiet() -> None:
     """The endpoints of a platform repository: check, list, show, add, swap, remove."""
-    # Standard output is the answer: a patch, JSON, annotations. What a retry has to say is nobody's business here.
+    # Standard output is the result: a patch, JSON, annotations. Messages about retries would not belong there.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         processors=[structlog.dev.ConsoleRenderer(colors=False)],
@@ -109,41 +114,51 @@ def check_(
     path: Where = Path(),
     endpoint: Annotated[str | None, typer.Option(help="One endpoint instead of all.")] = None,
     shape: Shape = Format.PLAIN,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 for warnings, too.")] = False,
     config: Config = None,
 ) -> None:
-    """Check that the pieces of each endpoint agree. Exit code 0: they do; 1: findings; 2: it could not be checked."""
-    tree, layout = _opened(path, config)
+    """Check that the pieces of each endpoint agree.
+
+    Exit code 0: no errors; 1: errors (with --strict also warnings); 2: it could not be checked.
+    """
+    platform = _opened(path, config)
     with _told():
-        findings = check(tree, layout, endpoint)
+        findings = check(platform, endpoint, advice=True)
         broken = {each.path for each in findings if each.rule == "yaml"}
-        names = [each.name for each in read_endpoints(without(tree, broken), layout)]
-    if not names and not broken:
+        whole = platform.without(broken)
+        names = [each.name for each in read_endpoints(whole)]
+        others = [(each.home, each.why) for each in whole.unknown()] if endpoint is None else []
+    if not names and not broken and not others:
         _refuse(
-            f"{path} holds no endpoint in {layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or --config."
+            f"{path} holds no endpoint in {platform.layout.serving_dir}/: set platform.serving_dir in {OWN_CONFIG}, or --config."
         )
     if endpoint is not None:
         names = [endpoint]
     match shape:
         case Format.JSON:
-            typer.echo(as_json(names, findings))
+            typer.echo(as_json(names, findings, others))
         case Format.GITHUB:
             typer.echo(as_github(findings, path), nl=False)
         case Format.PLAIN:
-            typer.echo(as_plain(names, findings))
-    raise typer.Exit(1 if findings else 0)
+            typer.echo(as_plain(names, findings, others))
+    failing = ("error", "warning") if strict else ("error",)
+    raise typer.Exit(1 if any(each.severity in failing for each in findings) else 0)
 
 
 @cli.command("list")
 def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
     """List the endpoints of a checkout."""
-    tree, layout = _opened(path, config)
+    platform = _opened(path, config)
     with _told():
-        found = read_endpoints(tree, layout)
+        found = read_endpoints(platform)
+        others = platform.unknown()
     if shape is Format.JSON:
-        typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
+        rest = [{"name": each.name, "kind": "unknown", "home": each.home, "why": each.why} for each in others]
+        typer.echo(json.dumps([*(each.model_dump() for each in found), *rest], indent=2))
         return
     head = ("NAME", "KIND", "MODEL", "CONTEXT", "SYNC", "GROUP", "$ IN", "$ OUT")
     rows = [head, *(_row(each) for each in found)]
+    rows += [(each.name, "unknown", each.why, *("–",) * 5) for each in others]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -152,10 +167,10 @@ def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = No
 @cli.command()
 def show(name: Name, path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
     """Show the contract of one endpoint, its files, and what the check finds in it."""
-    tree, layout = _opened(path, config)
+    platform = _opened(path, config)
     with _told():
-        endpoint = read_endpoint(tree, layout, name)
-        findings = check(tree, layout, name)
+        endpoint = read_endpoint(platform, name)
+        findings = check(platform, name)
     if shape is Format.JSON:
         found = [each.model_dump() for each in findings]
         typer.echo(json.dumps({**endpoint.model_dump(), "findings": found}, indent=2))
@@ -178,7 +193,7 @@ def add(
     config: Config = None,
     color: Paint = Colour.AUTO,
 ) -> None:
-    """Add an endpoint, made from the closest existing one or from like=."""
+    """Add an endpoint, copied from the closest existing one or from like=."""
     _change("add", name, hf_id, options, path, dry_run, because, config, color)
 
 
@@ -207,8 +222,71 @@ def remove(
     config: Config = None,
     color: Paint = Colour.AUTO,
 ) -> None:
-    """Take an endpoint out again: the exact inverse of add."""
+    """Remove an endpoint: the exact inverse of add."""
     _change("remove", name, "", options, path, dry_run, because, config, color)
+
+
+@cli.command()
+def tune(
+    name: Name,
+    path: Checked = Path(),
+    dry_run: DryRun = True,
+    because: Because = "",
+    config: Config = None,
+    color: Paint = Colour.AUTO,
+) -> None:
+    """Keep an endpoint's compile caches on its volume, so that a boot is shorter."""
+    _change("tune", name, "", None, path, dry_run, because, config, color)
+
+
+@cli.command()
+def fit(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[HF_ID]... [OPTION=VALUE]...",
+            help="Models (ids or links); without one, those of fit.shortlist. Options: context= gpu-util= quantization= "
+            "kind= memory= storage= gpu= host-memory=, and weights= layers= kv-heads= head-size= max-context=.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, or a list of several.")] = False,
+    path: Annotated[Path, typer.Option("--path", help="A checkout, whose template gives context and limits.")] = Path(),
+    config: Config = None,
+) -> None:
+    """Show what models need and whether they fit. Exit code 0: all fit; 1: one is refused; 2: one was not found."""
+    asked = [each for each in words or () if "=" not in each or each.startswith(("http", "hf"))]
+    options = _options([each for each in words or () if each not in asked])
+    with _told():
+        settings = _settings(config, path if _is_platform(path) else None)
+        answers = _run(_fits(settings, path, asked, options))
+    found = fits.told(answers)
+    if found:
+        typer.echo(fits.as_json(found) if as_json else fits.as_text(found))
+    raise typer.Exit(fits.exit_code(answers))
+
+
+async def _fits(settings: ToolSettings, path: Path, asked: list[str], options: Options) -> list[Account | BotError]:
+    from bot.services import hub_http
+
+    async with hub_http(settings) as http:
+        hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
+        template = await asyncio.to_thread(_template, path, settings.config.platform)
+        return await accounts(hub, settings.config, asked, options, template)
+
+
+def _is_platform(path: Path) -> bool:
+    """Whether a directory looks like a platform's checkout. A quick check: `fit` runs anywhere, and reads nothing else."""
+    return (path / OWN_CONFIG).is_file() or any((path / each).is_dir() for each in (Layout().serving_dir, "clusters"))
+
+
+def _template(path: Path, layout: Layout) -> ModelEndpoint | None:
+    """The endpoint from which a new one would be copied; None outside a platform repository."""
+    if not _is_platform(path):
+        return None
+    try:
+        return template_of(Platform(Checkout(path), layout))
+    except ManifestError:
+        return None
 
 
 def _change(
@@ -222,10 +300,10 @@ def _change(
     config: Path | None,
     color: Colour,
 ) -> None:
-    options = _options(words or [])
+    options, hf_id = _options(words or []), model_id(hf_id)
     with _told():
         read_options(verb, options)
-        if verb != "remove":
+        if verb in ("add", "swap"):
             refuse_bad_words(verb, hf_id, options)
         if dry_run:
             settings = _settings(config, path)
@@ -236,7 +314,7 @@ def _change(
             painted = color is Colour.ALWAYS or (color is Colour.AUTO and _is_terminal())
             typer.echo(_painted(diff) if painted else diff, nl=False, color=painted)
             return
-        # The same layout as in a dry run, where one stands in a checkout; anywhere else the defaults hold.
+        # The same layout as in a dry run inside a checkout; otherwise the defaults.
         settings = _settings(config, path if (path / ".git").exists() else None)
         opened, pull = _run(_opened_pull(settings, verb, name, hf_id, options, because))
     if opened is not None:
@@ -245,15 +323,15 @@ def _change(
 
 
 async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf_id: str, options: Options) -> Change:
-    if verb == "remove":
+    if verb in ("remove", "tune"):
         return await asyncio.to_thread(planned, tree, settings.config, verb, name, options)
-    from bot.services import platform_http
+    from bot.services import hub_http
 
-    async with platform_http(settings) as http:
+    async with hub_http(settings) as http:
         hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
         facts, kept = await looked_up(hub, hf_id), None
         if verb == "swap" and facts.revision:
-            before = await asyncio.to_thread(read_endpoint, tree, settings.config.platform, name)
+            before = await asyncio.to_thread(read_endpoint, Platform(tree, settings.config.platform), name)
             kept = await weights_of(hub, before.hf_id)
     return await asyncio.to_thread(planned, tree, settings.config, verb, name, options, facts, kept)
 
@@ -261,7 +339,7 @@ async def _planned(settings: ToolSettings, tree: Tree, verb: Verb, name: str, hf
 async def _opened_pull(
     settings: ToolSettings, verb: Verb, name: str, hf_id: str, options: Options, because: str
 ) -> tuple[Change | None, PullRequest]:
-    """The change and its pull request; the one that is open already when the same was asked before."""
+    """The change and its pull request; returns the open one if the same was requested before."""
     asked = hashlib.sha256(json.dumps([verb, name, hf_id, options]).encode()).hexdigest()[:10]
     branch = f"stoker/{verb}-{name}-{asked}"
     async with _remote(settings) as (github, remote):
@@ -270,18 +348,18 @@ async def _opened_pull(
             return None, pull
         commit = await remote.head()
         change = await _planned(settings, await remote.tree(commit), verb, name, hf_id, options)
-        who = _user()
+        who = " ".join(_user().split())
         message = f"{change.title}\n\nRequested-by: {who}\nOperation: {asked}\n"
-        # A branch without a pull request is what an earlier run left when it was interrupted.
+        # A branch without a pull request remains from an interrupted run.
         await remote.delete_branch(branch)
         await remote.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
-        body = pull_body(change, asked=f"Asked from a terminal by `{who}`", reason=because)
+        body = pull_body(change, asked=f"Asked from a terminal by {code(who)}", reason=because)
         config = settings.config
         return change, await github.open_pull(branch, config.platform.branch, change.title, body, config.github.labels)
 
 
 def _user() -> str:
-    """Who runs this; in a container a user need not have a name."""
+    """The user who runs this; in a container a user may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -290,7 +368,7 @@ def _user() -> str:
 
 @asynccontextmanager
 async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Repository"]]:
-    # Slow to import, and a check before each commit has no use for it.
+    # Slow to import, and a check before each commit does not need it.
     from bot.services import github_http, github_token, repository
 
     if not settings.github_repository:
@@ -300,10 +378,10 @@ async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Reposi
         yield GitHub(http, settings.github_repository, token), repository(settings, token)
 
 
-def _opened(path: Path, config: Path | None) -> tuple[Tree, Layout]:
+def _opened(path: Path, config: Path | None) -> Platform:
     with _told():
         tree = _checkout(path)
-        return tree, _settings(config, path).config.platform
+        return Platform(tree, _settings(config, path).config.platform)
 
 
 def _checkout(path: Path) -> Checkout:
@@ -319,14 +397,14 @@ def _settings(config: Path | None, checkout: Path | None) -> ToolSettings:
     own = checkout / OWN_CONFIG
     if own.is_file():
         return load_tool_settings(own)
-    platform = fitted(Checkout(checkout), settings.config.platform)
+    platform = fitted(Platform(Checkout(checkout), settings.config.platform))
     return settings.model_copy(update={"config": settings.config.model_copy(update={"platform": platform})})
 
 
 def _options(words: list[str]) -> Options:
     for word in words:
         if "=" not in word:
-            _refuse(f"{word!r} is no option: write it as key=value, like context=16384.")
+            _refuse(f"{word!r} is not an option: write it as key=value, like context=16384.")
     return tuple((key, text) for key, _, text in (word.partition("=") for word in words))
 
 
@@ -338,7 +416,7 @@ def _row(endpoint: ModelEndpoint) -> tuple[str, ...]:
 
 
 def _tell(change: Change) -> None:
-    """What a reviewer should know, beside the patch, so that the patch alone can be piped to `git apply`."""
+    """Information for a reviewer, separate from the patch, so that the patch can be piped to `git apply`."""
     rows = list(change.summary)
     if change.sizing:
         rows += [(row.label, f"{row.value} of {row.limit}") for row in change.sizing.numbers]
@@ -379,7 +457,7 @@ def _run(work: Awaitable[Result]) -> Result:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Ends the command with one line and code 2 for everything that Stoker or the repository refuses."""
+    """End the command with one line and code 2 if Stoker or the repository refuses."""
     try:
         yield
     except (StokerError, ManifestError) as error:

@@ -1,14 +1,26 @@
-"""`stoker simulate`: what idle policies would have cost, on a trace of real or made-up requests."""
+"""`stoker simulate`: the cost of idle policies for a trace of real or generated requests."""
 
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from bot.config import Config, Idle, load_config
 from bot.durations import parse_duration, show_duration
 from bot.errors import BotError
-from bot.settings import Config, Idle, load_config
-from bot.simulate import World, always_on, clairvoyant, never_remind, office_trace, read_trace, replay, table, written
+from bot.simulate import (
+    World,
+    always_on,
+    clairvoyant,
+    never_remind,
+    office_hours,
+    office_trace,
+    on_traffic,
+    read_trace,
+    replay,
+    table,
+    written,
+)
 
 _USUAL = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "remind_after=30m down_after=2h")
 
@@ -16,14 +28,15 @@ _USUAL = ("remind_after=5m down_after=15m", "remind_after=15m down_after=30m", "
 def compare(
     trace: Path | None, policies: tuple[str, ...], config_file: Path | None, approval: timedelta, boot: timedelta
 ) -> str:
-    """The table for the configured policy, others, and three references; without a trace the synthetic one is taken."""
+    """The table for the configured policy, others, and five references; without a trace it uses the synthetic one."""
     config = load_config(config_file) if config_file else Config()
     arrivals = read_trace(trace) if trace else office_trace()
     world = World(approval=approval, boot=boot, drain=config.gpu.drain, price_per_hour=config.gpu.price())
     said = policies or _USUAL
     outcomes = [replay(f"configured: {_short(config.idle)}", arrivals, config, world)]
     outcomes += [replay(text, arrivals, _changed(config, text), world) for text in said]
-    outcomes += [never_remind(arrivals, config, world), always_on(arrivals, world), clairvoyant(arrivals, world)]
+    outcomes += [never_remind(arrivals, config, world), on_traffic(arrivals, config, world)]
+    outcomes += [office_hours(arrivals, world), always_on(arrivals, world), clairvoyant(arrivals, world)]
     days = (arrivals[-1].at - arrivals[0].at) / timedelta(days=1)
     head = f"{len(arrivals)} requests in {days:.1f} days; ${world.price_per_hour:.2f} an hour, cold start {show_duration(boot)}, drain {show_duration(world.drain)}."
     return f"{head}\n\n{table(outcomes, world)}\n"
@@ -39,7 +52,9 @@ def _short(idle: Idle) -> str:
 
 
 def _changed(config: Config, text: str) -> Config:
-    """The configuration with some keys of its section `idle` as `text` says: `remind_after=5m quiet_days=sat,sun`."""
+    """The configuration with some keys of its section `idle` replaced from `text`: `remind_after=5m
+    quiet_days=sat,sun`.
+    """
     changes: dict[str, object] = config.idle.model_dump()
     for word in text.split():
         key, equals, value = word.partition("=")

@@ -1,18 +1,36 @@
-"""Argo CD, through its Application objects: what is synced, and a sync asked for once and followed to its end.
+"""Argo CD, through its Application objects: reads their state, and requests and follows syncs.
 
-There is no Argo CD API server here and no token for one: a sync is a patch of the Application's `operation`, as Argo
-CD's user guide documents for kubectl, and the progress is `status.operationState`.
+It does not use Argo CD's API server and needs no token for it: a sync is a patch of the Application's `operation`, as
+Argo CD's user guide documents for kubectl, and the progress is `status.operationState`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import structlog
 from kubernetes.aio.client import ApiClient
-from pydantic import BaseModel
 
-from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
+from bot.clients.application import (
+    Application,
+    application_of,
+    describe,
+    initiator_of,
+    is_blocked,
+    is_of,
+    is_running,
+    is_terminating,
+    operation_of,
+    revisions_at,
+    state_of,
+    under_way,
+)
+from bot.clients.deployer import SyncFailed, Tell, nobody
+from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Selection, View
+from bot.clients.rights import APPLICATIONS
+from bot.clients.workload import Workload
 from bot.errors import BotError
 
 log = structlog.get_logger(__name__)
@@ -20,68 +38,66 @@ log = structlog.get_logger(__name__)
 _REFRESH = "argocd.argoproj.io/refresh"
 _ENDED = ("Succeeded", "Failed", "Error")
 
-Tell = Callable[[str], Awaitable[None]]
-"""Hears what Argo CD says about an operation that is under way."""
+_SETTLES = 5.0
+"""Seconds after a successful sync in which the comparison with git may still be an older one."""
+
+_STALLS = 20.0
+"""Seconds until an automated sync begins, counted from the comparison that found a difference."""
+
+_PERSISTS = 20.0
+"""Seconds that a comparison error must persist after a refresh. Argo CD itself waits three minutes before it reports an
+error of its repo server (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`), so an error in the status is not temporary.
+"""
+
+_TERMINATES = 15.0
+"""Seconds until Argo CD has ended an operation that is being terminated."""
 
 
-async def _nobody(_: str) -> None:
-    """Nobody listens."""
+class _Doubt(Enum):
+    """Possible problems of an automated Application; each must persist for a while before it is reported."""
 
+    NONE = "none"
+    DRIFTS = "drifts"
+    """Out of sync although its sync succeeded: a webhook or an autoscaler changes the applied objects."""
+    STALLS = "stalls"
+    """Out of sync, and no sync begins. In a sync window, Argo CD's controller only logs that
+    (controller/appcontroller.go, "Sync prevented by sync window").
+    """
+    UNCOMPARED = "uncompared"
+    """Argo CD cannot compare it with git."""
 
-_WINDOW = "blocked by sync window"
-"""What Argo CD's controller (controller/sync.go) writes into an operation that a window forbids; it stays Running."""
-
-
-class SyncFailed(BotError):
-    """Argo CD refused or failed a sync, or did not end it in time; the message is Argo CD's own."""
-
-    remedy = "Read Argo CD's message, mend the manifests or the sync window, and ask again."
+    @property
+    def seconds(self) -> float | None:
+        """How long the problem must persist before it is reported."""
+        return {_Doubt.DRIFTS: _SETTLES, _Doubt.STALLS: _STALLS, _Doubt.UNCOMPARED: _PERSISTS}.get(self)
 
 
 class _Blocked(Exception):
-    """A sync window forbids the operation that is under way."""
-
-
-class Application(BaseModel, frozen=True):
-    """An Application as Argo CD sees it now.
-
-    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was
-    last compared with, one a source. `phase`, `message`, `operation_revision` and `operation_revisions` (one a source)
-    are of the latest operation.
-    """
-
-    name: str
-    path: str | None
-    automated: bool
-    sync: str
-    health: str
-    revisions: tuple[str, ...]
-    phase: str | None
-    message: str
-    operation_revision: str | None
-    operation_revisions: tuple[str, ...]
-    destination_namespace: str
-
-    def synced_at(self, revision: str) -> bool:
-        """Whether the cluster is as `revision` says: compared with it, or with a later commit that changes nothing."""
-        applied = self.operation_revision if self.phase == "Succeeded" else None
-        return self.sync == "Synced" and revision in (*self.revisions, applied)
+    """A sync window forbids the running operation."""
 
 
 class ArgoCD:
-    def __init__(self, api: ApiClient, namespace: str) -> None:
+    """The Applications in one namespace. `repository` is the platform repo as `owner/name`."""
+
+    word = "Argo CD"
+
+    def __init__(self, api: ApiClient, namespace: str, repository: str) -> None:
         self._kube = Kube(api)
-        self._applications = Collection("/apis/argoproj.io/v1alpha1", "applications", namespace)
+        self._applications = Collection(APPLICATIONS, namespace)
+        self._repository = repository
 
     async def get(self, name: str) -> Application | None:
-        found = await self._kube.get(self._applications, name)
-        return _application(found) if found else None
+        found = await self._kube.get(self._applications, name) if name else None
+        return application_of(found) if found else None
 
     async def list(self) -> tuple[Application, ...]:
-        return tuple(_application(found) for found in await self._kube.list(Selection(self._applications)))
+        return tuple(application_of(found) for found in await self._kube.list(Selection(self._applications)))
+
+    async def of(self, workload: Workload) -> Application | None:
+        return await self.get(workload.deployed_by)
 
     async def refresh(self, name: str) -> None:
-        """Have Argo CD look at git now instead of within three minutes."""
+        """Make Argo CD poll git now instead of within three minutes."""
         if (
             await self._kube.patch(self._applications, name, {"metadata": {"annotations": {_REFRESH: "normal"}}})
             is None
@@ -95,51 +111,93 @@ class ArgoCD:
         *,
         actor: str,
         timeout: float,
-        tell: Tell = _nobody,
+        tell: Tell = nobody,
     ) -> Application:
-        """Bring the Application to `revision`; safe to repeat.
+        """Sync the Application to `revision`. Idempotent.
 
-        Done already: returns. Under way: waited for, not asked twice. Another sync in the way: waited out first.
-        `tell` hears Argo CD's messages meanwhile. Raises `SyncFailed` with Argo CD's message, also when `timeout`
-        seconds were not enough, or a sync window forbids it: then the sync is taken back, as Argo CD would else start it
-        when the window opens, long after the approval.
+        If it is already synced, it returns. If the same sync is running, it waits for it; for another sync, it waits
+        and then starts its own. `tell` receives Argo CD's messages. An Application that differs from git although the
+        sync succeeded is returned as well: see `Application.drift`.
+
+        Raises `SyncFailed` with Argo CD's message, also after `timeout` seconds, or if a sync window forbids the sync.
+        The sync is then terminated, because Argo CD would otherwise start it long after the approval.
         """
-        last: Application | None = None
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     found = await self._kube.get(self._applications, name)
                     if found is None:
                         raise self._missing(name)
-                    last = _application(found)
-                    asked = _under_way(found)
+                    last = application_of(found)
+                    asked = under_way(found)
                     if asked is None and last.synced_at(revision):
                         return last
-                    if asked is not None and asked != revision:
+                    if asked is not None and (asked != revision or is_terminating(found)):
                         await self._ended(name, {}, tell)
                         continue
                     before: KubeObject = {}
                     if asked is None:
-                        before = _state(found)
+                        before = state_of(found)
                         try:
                             await self._ask(found, revision, actor)
                         except Conflict:
                             continue
                     ended = await self._ended(name, before, tell)
                     if ended.operation_revision in (revision, None):
-                        return _succeeded(ended, revision)
+                        return await self._settled(_succeeded(ended, revision))
         except _Blocked as e:
-            await self._withdraw(name, revision)
+            await self.terminate(name, revision, actor)
             raise SyncFailed(
                 f"A sync window of Argo CD forbids syncing {name} now ({e}), so nothing was synced. Wait until the window"
                 f" is over, or allow manual syncs in it (manualSync: true in the AppProject), then ask again."
             ) from e
         except TimeoutError as e:
-            last = await self.get(name) or last
+            stood = await self.get(name)
+            terminated = await self.terminate(name, revision, actor)
             raise SyncFailed(
-                f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({_describe(last)}). "
-                f"Look at the Application in Argo CD, then try again."
+                f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({describe(stood)}). "
+                + ("Stoker terminated the sync. " if terminated else await self._how_to_terminate(name))
+                + "Look at the Application in Argo CD, then try again."
             ) from e
+
+    async def terminate(self, name: str, revision: str, actor: str) -> bool:
+        """Terminate the sync to `revision` that `actor` requested, like `argocd app terminate-op`; other syncs are not
+        changed.
+
+        Returns whether there was one and it has ended. Idempotent.
+        """
+        found = await self._kube.get(self._applications, name)
+        if found is None or not is_of(found, revision, actor):
+            return False
+        version = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
+        not_begun = "operation" in found
+        end = {"operation": None} if not_begun else {"status": {"operationState": {"phase": "Terminating"}}}
+        try:
+            await self._kube.patch(self._applications, name, version | end)
+            async with asyncio.timeout(_TERMINATES):
+                return not_begun or await self._kube.follow(self._only(name), look=_nothing_under_way)
+        except (Conflict, Forbidden, TimeoutError) as error:
+            log.warning("sync not terminated", application=name, error=str(error))
+            return False
+
+    async def _settled(self, application: Application) -> Application:
+        """The Application after Argo CD has compared it following its sync, or in its state after a short wait."""
+
+        async def look(applications: View) -> Application | None:
+            found = next(map(application_of, applications.values()), None)
+            return found if found and found.sync == "Synced" else None
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLES):
+                return await self._kube.follow(self._only(application.name), look=look)
+        return await self.get(application.name) or application
+
+    async def _how_to_terminate(self, name: str) -> str:
+        found = await self._kube.get(self._applications, name)
+        if found is None or under_way(found) is None:
+            return ""
+        by = initiator_of(operation_of(found))
+        return f"A sync{f' by {by}' if by else ''} is still running; `argocd app terminate-op {name}` ends it. "
 
     async def wait_for(
         self,
@@ -148,12 +206,12 @@ class ArgoCD:
         timeout: float,
         until: Callable[[Application], bool],
     ) -> Application:
-        """The Application as soon as it exists and `until` holds; `SyncFailed` after `timeout` seconds."""
+        """The Application as soon as it exists and `until` is true; raises `SyncFailed` after `timeout` seconds."""
         last: Application | None = None
 
         async def look(applications: View) -> Application | None:
             nonlocal last
-            last = next(map(_application, applications.values()), None)
+            last = next(map(application_of, applications.values()), None)
             return last if last and until(last) else None
 
         try:
@@ -161,52 +219,84 @@ class ArgoCD:
                 return await self._kube.follow(self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
-                f"Application {name} is not where it should be after {timeout:.0f} s ({_describe(last)}). "
+                f"Application {name} is not where it should be after {timeout:.0f} s ({describe(last)}). "
                 f"Look at it in Argo CD, then try again."
             ) from e
 
     async def wait_synced(
         self,
         name: str,
+        commit: str,
         *,
         includes: Callable[[str], Awaitable[bool]],
+        actor: str,
         timeout: float,
-        tell: Tell = _nobody,
+        tell: Tell = nobody,
     ) -> Application:
-        """Wait until an Application that syncs by itself is in sync with a commit for which `includes` holds.
+        """Wait until an automated Application has been synced to a commit for which `includes` is true.
 
-        Raises `SyncFailed` as soon as such a sync has failed (Argo CD does not try a commit twice), when a sync window
-        holds it back, and after `timeout` seconds.
+        An Application that stays out of sync although its sync succeeded and everything is healthy counts as synced:
+        see `Application.drift`. If no sync begins, `actor` requests one of `commit`, so that Argo CD reports the
+        reason. Raises `SyncFailed` if such a sync has failed (Argo CD does not retry a commit), if a sync window blocks
+        it, if Argo CD cannot compare the Application with git, and after `timeout` seconds.
         """
         last: Application | None = None
 
-        async def any_of(revisions: tuple[str, ...]) -> bool:
-            return any([await includes(revision) for revision in revisions])
-
-        async def look(applications: View) -> Application | None:
+        async def judged(applications: View) -> Application | _Doubt:
             nonlocal last
             found = next(iter(applications.values()), None)
             if found is None:
                 raise self._missing(name)
-            last = _application(found)
-            if last.sync == "Synced" and await any_of(last.revisions):
-                return last
-            if last.phase in ("Failed", "Error") and await any_of(last.operation_revisions):
-                raise _failed(last, last.operation_revisions[-1])
-            await _report(last, tell)
-            return None
+            last = application_of(found)
+            return await _judge(last, syncs=under_way(found) is not None, includes=includes, tell=tell)
 
-        try:
-            async with asyncio.timeout(timeout):
+        async def next_verdict(doubt: _Doubt) -> Application | _Doubt:
+            """The next state other than `doubt`; raises TimeoutError if the doubt has persisted long enough."""
+
+            async def look(applications: View) -> Application | _Doubt | None:
+                verdict = await judged(applications)
+                return None if verdict is doubt else verdict
+
+            patience = doubt.seconds and min(doubt.seconds, timeout / 4)
+            async with asyncio.timeout(patience):
                 return await self._kube.follow(self._only(name), look=look)
+
+        deadline = asyncio.get_running_loop().time() + timeout
+        doubt, drifting_since = _Doubt.NONE, 0.0
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        verdict = await next_verdict(doubt)
+                    except TimeoutError:
+                        break
+                    if isinstance(verdict, Application):
+                        return verdict
+                    if verdict is _Doubt.UNCOMPARED:
+                        await self.refresh(name)
+                    doubt = verdict
+                    now = asyncio.get_running_loop().time()
+                    if doubt is _Doubt.DRIFTS:
+                        drifting_since = drifting_since or now
+                        if now - drifting_since > _SETTLES:  # self-healing: the same commit is synced repeatedly
+                            break
         except TimeoutError as e:
             raise SyncFailed(
-                f"Argo CD did not sync {name} by itself in {timeout:.0f} s ({_describe(last)}). "
-                f"Look at the Application in Argo CD, then try again."
+                f"Argo CD did not sync {name} automatically within {timeout:.0f} s ({describe(last)}). "
+                f"{await self._how_to_terminate(name)}Look at the Application in Argo CD, then try again."
             ) from e
+        if doubt is _Doubt.DRIFTS and last:
+            return last
+        if doubt is _Doubt.UNCOMPARED and last:
+            raise SyncFailed(
+                f"Argo CD cannot compare {name} with git: {last.errors[0]} — fix that (in git, or in Argo CD), then try"
+                f" again."
+            )
+        left = max(1.0, deadline - asyncio.get_running_loop().time())
+        return await self.sync(name, commit, actor=actor, timeout=left, tell=tell)
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Returns when there is no such Application any more: with its finalizer, its resources went before it."""
+        """Return when the Application no longer exists: with its finalizer, its resources are deleted first."""
 
         async def look(applications: View) -> bool | None:
             return None if applications else True
@@ -224,15 +314,21 @@ class ArgoCD:
         spec = found["spec"]
         sync: dict[str, Any] = {
             "revision": revision,
-            # Argo CD's own API server copies these into an operation; the controller does not. Without
-            # RespectIgnoreDifferences=true a sync would set a GPU Deployment's replicas back to zero.
+            # Argo CD's API server copies these into an operation; the controller does not. Without
+            # RespectIgnoreDifferences=true a sync would reset the replicas of a GPU Deployment to zero.
             "syncOptions": (spec.get("syncPolicy") or {}).get("syncOptions") or [],
         }
         if sources := spec.get("sources"):
-            # Of several sources only those in git are at a commit; a chart stays at its version.
-            sync["revisions"] = [s.get("targetRevision", "") if s.get("chart") else revision for s in sources]
+            revisions = revisions_at(sources, self._repository, revision)
+            if revisions is None:
+                raise SyncFailed(
+                    f"None of the git sources of Application {found['metadata']['name']} is the platform repo"
+                    f" {self._repository} ({', '.join(str(each.get('repoURL')) for each in sources)}), so nothing was"
+                    f" synced. Set GITHUB_REPOSITORY to the repository that holds the endpoints."
+                )
+            sync["revisions"] = revisions
         patch = {
-            # Two of us asking at once: the second gets a conflict, looks again and finds the first's operation.
+            # Two simultaneous requests from us: the second gets a conflict, reads again and finds the first operation.
             "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
             "operation": {"initiatedBy": {"username": actor}, "sync": sync},
         }
@@ -240,34 +336,20 @@ class ArgoCD:
         if await self._kube.patch(self._applications, name, patch) is None:
             raise self._missing(name)
 
-    async def _withdraw(self, name: str, revision: str) -> None:
-        """End our own blocked operation, as `argocd app terminate-op` does; somebody else's is left alone."""
-        found = await self._kube.get(self._applications, name)
-        if found is None or not _is_blocked(found) or _under_way(found) != revision:
-            return
-        patch = {
-            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
-            "status": {"operationState": {"phase": "Terminating"}},
-        }
-        try:
-            await self._kube.patch(self._applications, name, patch)
-        except Conflict:
-            log.warning("blocked sync not taken back", application=name)
-
     async def _ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
-        """The Application once nothing is under way and its latest operation is no longer the one `before`."""
-        seen = False  # two operations in one second may look the same, as Argo CD's times are whole seconds
+        """The Application when no operation is running and its latest operation is not `before`."""
+        seen = False  # two operations within one second may look the same, because Argo CD's times are whole seconds
 
         async def look(applications: View) -> Application | None:
             nonlocal seen
             found = next(iter(applications.values()), None)
             if found is None:
                 raise self._missing(name)
-            if _is_blocked(found):
-                raise _Blocked(_state(found)["message"])
-            seen = seen or _running(found) or _state(found) != before
-            application = _application(found)
-            if seen and _under_way(found) is None and application.phase in _ENDED:
+            if is_blocked(found):
+                raise _Blocked(state_of(found)["message"])
+            seen = seen or is_running(found) or state_of(found) != before
+            application = application_of(found)
+            if seen and under_way(found) is None and application.phase in _ENDED:
                 return application
             await _report(application, tell)
             return None
@@ -284,24 +366,35 @@ class ArgoCD:
         )
 
 
-def _state(found: KubeObject) -> KubeObject:
-    return (found.get("status") or {}).get("operationState") or {}
+async def _nothing_under_way(applications: View) -> bool | None:
+    return True if not any(under_way(found) is not None for found in applications.values()) else None
 
 
-def _under_way(found: KubeObject) -> str | None:
-    """The revision of the operation that was asked for or is running (empty: no particular one), or None."""
-    for operation in (found.get("operation"), _state(found).get("operation", {}) if _running(found) else None):
-        if operation is not None:
-            return str((operation.get("sync") or {}).get("revision") or "")
-    return None
+async def _judge(
+    application: Application, *, syncs: bool, includes: Callable[[str], Awaitable[bool]], tell: Tell
+) -> Application | _Doubt:
+    """The Application if it was synced to an expected commit, otherwise the doubt about it. `syncs`: an operation is
+    running.
 
+    Raises `SyncFailed` if a sync to an expected commit has failed.
+    """
 
-def _is_blocked(found: KubeObject) -> bool:
-    return _state(found).get("phase") == "Running" and _WINDOW in (_state(found).get("message") or "")
+    async def any_of(revisions: tuple[str, ...]) -> bool:
+        return any([await includes(revision) for revision in revisions])
 
-
-def _running(found: KubeObject) -> bool:
-    return _state(found).get("phase") in ("Running", "Terminating")
+    compared, applied = await any_of(application.revisions), await any_of(application.operation_revisions)
+    if application.sync == "Synced" and compared:
+        return application
+    if application.phase in ("Failed", "Error") and applied:
+        raise _failed(application, application.operation_revisions[-1])
+    await _report(application, tell)
+    if syncs:
+        return _Doubt.NONE
+    if application.sync == "Unknown" and application.errors:
+        return _Doubt.UNCOMPARED
+    if application.sync == "OutOfSync" and application.phase == "Succeeded" and applied:
+        return _Doubt.DRIFTS if application.health == "Healthy" else _Doubt.NONE
+    return _Doubt.STALLS if application.sync == "OutOfSync" and compared else _Doubt.NONE
 
 
 def _succeeded(application: Application, revision: str) -> Application:
@@ -313,56 +406,17 @@ def _succeeded(application: Application, revision: str) -> Application:
 def _failed(application: Application, revision: str) -> SyncFailed:
     return SyncFailed(
         f"Argo CD could not sync {application.name} to {revision[:7]}: {application.message or application.phase} "
-        f"— mend that (in git, or in Argo CD), then try again."
+        f"— fix that (in git, or in Argo CD), then try again."
     )
 
 
 async def _report(application: Application, tell: Tell) -> None:
-    """Pass on what Argo CD says of a running operation; one that waits for a sync window does not end by itself."""
+    """Pass on Argo CD's message about a running operation; an operation in a closed sync window does not end."""
     if application.phase != "Running":
         return
-    if _WINDOW in application.message:
+    if application.blocked:
         raise SyncFailed(
             f"A sync window holds back the sync of {application.name}: {application.message}. Argo CD starts it when "
             f"the window opens; open it (argocd proj windows), or try again then."
         )
     await tell(application.message)
-
-
-def _describe(application: Application | None) -> str:
-    if application is None:
-        return "it does not exist"
-    words = [application.sync, application.health, f"last operation {application.phase or 'none'}", application.message]
-    return ", ".join(word for word in words if word)
-
-
-def _application(found: KubeObject) -> Application:
-    spec, status, state = found["spec"], found.get("status") or {}, _state(found)
-    sync = status.get("sync") or {}
-    sources = spec.get("sources") or [spec.get("source") or {}]
-    operation, result = (state.get("operation") or {}).get("sync") or {}, state.get("syncResult") or {}
-    errors = [c.get("message", "") for c in status.get("conditions") or () if c.get("type", "").endswith("Error")]
-    return Application(
-        name=found["metadata"]["name"],
-        path=next((source["path"] for source in sources if source.get("path")), None),
-        automated=_is_automated(spec),
-        sync=sync.get("status") or "Unknown",
-        health=(status.get("health") or {}).get("status") or "Unknown",
-        revisions=_revisions(sync),
-        phase=state.get("phase"),
-        message=state.get("message") or "; ".join(filter(None, errors)),
-        operation_revision=operation.get("revision") or result.get("revision"),
-        operation_revisions=_revisions(result) or _revisions(operation),
-        destination_namespace=(spec.get("destination") or {}).get("namespace") or "",
-    )
-
-
-def _revisions(of: KubeObject) -> tuple[str, ...]:
-    """One revision a source: a list for several sources, else the one."""
-    return tuple(of.get("revisions") or filter(None, [of.get("revision")]))
-
-
-def _is_automated(spec: KubeObject) -> bool:
-    """`automated: {}` counts, `automated: null` and `automated: {enabled: false}` do not."""
-    automated = (spec.get("syncPolicy") or {}).get("automated")
-    return automated is not None and automated.get("enabled") is not False

@@ -1,153 +1,150 @@
-"""The cluster as the bot operates it: model Deployments, their replicas, and a pod's way to ready or to nothing.
+"""Model Deployments in the cluster: replicas, leases, and waiting until pods are ready or gone.
 
-A model's Deployment is found by name in one namespace. The lease that a Deployment carries is the annotation
-`stoker.dev/lease`, so that the cluster alone tells who brought a model up.
+`Whereabouts` knows which Deployment belongs to a model; otherwise the Deployment's annotation `stoker.dev/model` does.
+The annotation `stoker.dev/lease` holds the lease, so that the cluster records who brought a model up.
 """
 
 import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 
-from kubernetes.aio.client import ApiClient
 from pydantic import SecretStr
 
-from bot.clients import boot
+from bot.clients import boot, condition
 from bot.clients.boot import BootFailed, Phase
-from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Right, Selection, View
+from bot.clients.condition import Condition
+from bot.clients.diagnosis import ends
+from bot.clients.diagnosis import pods as diagnose
+from bot.clients.diagnosis.cause import Kind
+from bot.clients.diagnosis.problems import Patience, Problem, about, is_scheduled, moment_of
+from bot.clients.kube import Collection, Conflict, Forbidden, KubeObject, Selection, View
+from bot.clients.models import Models, in_namespace, in_namespace_of
+from bot.clients.rights import (
+    EVENTS,
+    GATEWAY_DEPLOYMENTS,
+    MODELS,
+    NODES,
+    PODS,
+    Access,
+)
+from bot.clients.whereabouts import Address
 from bot.clients.workload import (
     FENCE,
     LEASE,
-    GpuUser,
-    Workload,
+    MODEL,
+    TOLD,
     annotations_of,
     engine_of,
     fence_of,
-    gpu_limit,
-    gpus_of,
     named,
-    owner_of,
     replicas_of,
-    user_of,
-    workload_of,
+    told_within,
 )
-from bot.domain import Node
+from bot.config import SecretRef
+from bot.domain.sessions import Node
 from bot.errors import BotError, Unavailable
 from bot.logs import conceal
 
 __all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
 
-_LOG_LINES = 40
 _ROUNDS = 20
-"""Of looking and writing, before a Deployment that changes all the time is given up on."""
-_NODES = Collection("/api/v1", "nodes")
+"""Maximum retries after a write conflict."""
+_NODES = Collection(NODES)
+_ENGINE_LOG = 2**19
+"""Bytes of an engine's log up to its readiness: a long one with many warnings has 100 kB."""
 
 
 class StaleFence(BotError):
-    """A worker whose lease is over wanted to change a Deployment that a newer lease has had since."""
+    """A worker whose lease has ended tried to change a Deployment that has a newer lease."""
 
     remedy = "Nothing: a newer lease is in charge, and the older worker has stopped."
 
 
-class Cluster:
-    def __init__(self, api: ApiClient, namespace: str) -> None:
-        self._kube = Kube(api)
-        self._deployments = Collection("/apis/apps/v1", "deployments", namespace)
-        self._pods = Collection("/api/v1", "pods", namespace)
-        self._events = Collection("/api/v1", "events", namespace)
-        self._services = Collection("/api/v1", "services", namespace)
+class Cluster(Models):
+    """Changes models and waits for them."""
 
-    async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
-        """Those of the rights (`bot.clients.kube.rights`) that the bot's account does not have."""
-        return await self._kube.lacking(wanted)
+    async def scale(self, name: str, replicas: int, *, lease: str | None, fence: int | None = None) -> bool:
+        """Set a Deployment's replicas and its lease annotation (None removes it). Idempotent.
 
-    async def workload(self, name: str) -> Workload | None:
-        found = await self._kube.get(self._deployments, name)
-        return workload_of(found, await self._kube.list(Selection(self._services))) if found else None
+        Returns whether this call changed the replicas: only one of several identical calls does.
 
-    async def workloads(self) -> dict[str, Workload]:
-        """Every Deployment of the namespace by name, in two requests however many there are."""
-        found, services = (
-            await self._kube.list(Selection(self._deployments)),
-            await self._kube.list(Selection(self._services)),
-        )
-        return {each.name: each for each in (workload_of(deployment, services) for deployment in found)}
-
-    async def gpu_workloads(self) -> tuple[Workload, ...]:
-        """Every Deployment of the cluster that asks for a GPU with replicas above zero, whoever brought it up."""
-        found = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
-        holders = [d for d in found if gpus_of(d) and replicas_of(d) > 0]
-        services = await self._kube.list(Selection(self._services)) if holders else ()
-        return tuple(workload_of(holder, services) for holder in holders)
-
-    async def gpu_users(self) -> tuple[GpuUser, ...]:
-        """Everything in the cluster that takes a GPU: Deployments with replicas, and other pods (StatefulSets, Jobs, bare).
-
-        A pod that is over or on its way out is not counted: it lets go of its GPU by itself.
+        With a `fence`, raises StaleFence if a newer lease has scaled the Deployment, or if this lease was already
+        removed. Each write contains the version that was read, so the object cannot change between read and write.
         """
-        deployments = await self._kube.list(Selection(Collection("/apis/apps/v1", "deployments")))
-        users = {("Deployment", *named(d)): user_of(d) for d in deployments if gpus_of(d) and replicas_of(d) > 0}
-        for pod in await self._kube.list(Selection(Collection("/api/v1", "pods"))):
-            if boot.is_over(pod) or "deletionTimestamp" in pod["metadata"]:
-                continue
-            if not any(gpu_limit(container) for container in pod["spec"]["containers"]):
-                continue
-            kind, name = owner_of(pod)
-            namespace = pod["metadata"].get("namespace", "")
-            if kind != "Deployment":  # those with replicas are known; a pod of one without is about to go
-                users.setdefault((kind, namespace, name), GpuUser(kind=kind, namespace=namespace, name=name))
-        return tuple(users.values())
-
-    async def highest_fence(self) -> int:
-        """The highest fence that any Deployment of the namespace has seen: a new one must be above it."""
-        return max((fence_of(d) for d in await self._kube.list(Selection(self._deployments))), default=0)
-
-    async def scale(self, name: str, replicas: int, *, lease: str | None, fence: int | None = None) -> None:
-        """Set a Deployment's replicas and the lease that it carries (None takes it off); repeating is harmless.
-
-        With a `fence`, StaleFence when a newer lease has scaled the Deployment since, or when this one was already
-        taken off it. Each write names the version that was looked at, so that nothing changes between look and write.
-        """
+        scaled = False
         for _ in range(_ROUNDS):
             found = await self._deployment(name)
             _refuse_if_stale(name, found, fence, up=lease is not None)
             try:
                 if replicas:
-                    found = await self._annotate(found, lease, fence)
+                    found = await self._annotate(found, name, lease, fence)
                 if replicas_of(found) != replicas:
                     scale = {"metadata": _version(found), "spec": {"replicas": replicas}}
-                    await self._kube.patch(self._deployments, name, scale, subresource="scale")
+                    await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], scale, subresource="scale")
+                    scaled = True
                     found = await self._deployment(name)
                 if not replicas:
-                    await self._annotate(found, lease, fence)
-            except Conflict:  # its controller writes the status at any time: look again
+                    await self._annotate(found, name, lease, fence)
+            except Conflict:  # the controller may write the status at any time: read again
                 continue
-            return
+            return scaled
         raise Unavailable("Kubernetes", f"{name} changes faster than it can be scaled")
 
-    async def mark(self, name: str, lease: str, fence: int) -> None:
-        """Bring the lease that a running Deployment carries up to date; StaleFence as in `scale`."""
+    async def claim(self, name: str, lease: str | None, fence: int | None) -> None:
+        """Put a lease on a Deployment that somebody else is about to scale up; raises StaleFence like `scale`."""
         for _ in range(_ROUNDS):
             found = await self._deployment(name)
-            _refuse_if_stale(name, found, fence, up=False)
+            _refuse_if_stale(name, found, fence, up=True)
             try:
-                await self._annotate(found, lease, fence)
+                await self._annotate(found, name, lease, fence)
             except Conflict:
                 continue
             return
         raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
 
-    async def _annotate(self, found: KubeObject, lease: str | None, fence: int | None) -> KubeObject:
+    async def tell_once(self, name: str, what: str, now: datetime, within: timedelta) -> bool:
+        """Record on a Deployment that a message is sent now; returns False if it was recorded within that time.
+
+        Only one of several bots gets True: each write contains the version that was read.
+        """
+        for _ in range(_ROUNDS):
+            found = await self._deployment(name)
+            if told_within(found, what, now, within):
+                return False
+            try:
+                body = {"metadata": {**_version(found), "annotations": {TOLD: f"{what} {int(now.timestamp())}"}}}
+                await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], body)
+            except Conflict:
+                continue
+            return True
+        raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
+
+    async def mark(self, name: str, lease: str, fence: int) -> None:
+        """Update the lease annotation of a running Deployment; raises StaleFence like `scale`."""
+        for _ in range(_ROUNDS):
+            found = await self._deployment(name)
+            _refuse_if_stale(name, found, fence, up=False)
+            try:
+                await self._annotate(found, name, lease, fence)
+            except Conflict:
+                continue
+            return
+        raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
+
+    async def _annotate(self, found: KubeObject, model: str, lease: str | None, fence: int | None) -> KubeObject:
         wanted: dict[str, str | None] = {LEASE: lease}
+        if lease and named(found) != (self.whereabouts.home, model):
+            wanted[MODEL] = model  # so that it can be stopped by its model's name without the repository
         if fence is not None:
             wanted[FENCE] = str(fence)
         known = annotations_of(found)
         if all(known.get(key) == value for key, value in wanted.items()):
             return found
         body = {"metadata": {**_version(found), "annotations": wanted}}
-        return await self._kube.patch(self._deployments, found["metadata"]["name"], body) or found
+        return await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], body) or found
 
     async def wait_ready(
         self,
@@ -155,51 +152,90 @@ class Cluster:
         *,
         timeout: float,
         progress: Callable[[tuple[Phase, ...]], Awaitable[None]],
+        limit: float | None = None,
     ) -> tuple[Phase, ...]:
-        """The phases of the boot, once the pod is ready; `progress` hears all of them so far whenever one is new.
+        """The phases of the boot, returned when the pod is ready; `progress` receives all phases so far at each change.
 
-        A phase that passed unseen, while the bot was restarting or the watch was cut, is told like the others.
+        Includes phases that passed unseen, while the bot restarted or the watch was interrupted.
 
-        Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds.
+        Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is the
+        detail of its phase until it has lasted too long, relative to `limit`, the seconds of a whole boot.
         """
-        pods = self._pods_of(await self._deployment(name))
-        only = Selection(self._deployments, fields=f"metadata.name={name}")
+        deployment = await self._deployment(name)
+        pods, home = self._pods_of(deployment), Address(*named(deployment))
+        only = Selection(in_namespace_of(deployment, MODELS), fields=f"metadata.name={home.name}")
         told: tuple[Phase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
+        over: set[str] | None = None
         seen: tuple[KubeObject, ...] = ()
+        patience = Patience(limit or timeout, asyncio.get_running_loop().time)
 
         async def look(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
-            nonlocal told, events, stale, seen
+            nonlocal told, events, stale, over, seen
             seen = tuple(pods.values())
-            if stale is None:  # events outlive their boot by an hour: a ReplicaSet's from before are not about this one
+            ended = {p["metadata"]["name"]: problem for p in seen if boot.is_over(p) and (problem := ends.ended(p))}
+            over = set(ended) if over is None else over
+            if repeated := ends.repeated([problem for name, problem in ended.items() if name not in over]):
+                raise BootFailed.of(repeated)
+            if stale is None:  # events exist for an hour after their boot: ignore earlier ones of the ReplicaSet
                 stale = {e["metadata"]["resourceVersion"] for e in all_events.values()}
             self._refuse_if_scaled_away(name, deployments)
             pod = boot.newest(pods.values())
             if pod is None:
                 fresh = [e for e in all_events.values() if e["metadata"]["resourceVersion"] not in stale]
-                events = tuple(e for e in fresh if _is_replica_set_of(name, e))
-                if refused := boot.refused_pod(events):
-                    raise refused
+                events = tuple(sorted((e for e in fresh if _is_replica_set_of(home.name, e)), key=moment_of))
+                if (refused := diagnose.refused(events)) and patience.is_over(refused):
+                    raise BootFailed.of(refused)
                 return None
-            events = boot.of(pod["metadata"]["name"], "Pod", all_events.values())
-            phases = boot.phases(pod, events)
+            events = about(pod["metadata"]["name"], "Pod", all_events.values())
+            is_ready = boot.is_ready(pod)
+            problem = None if is_ready else await self._problem(home, pod, tuple(all_events.values()), events)
+            phases = boot.phases(pod, events, problem.detail if problem and problem.grace.seconds else "")
             if phases != told:
                 told = phases
                 await progress(told)
-            if boot.is_ready(pod):
+            if is_ready:
                 return phases
-            await self._refuse_if_hopeless(name, pod, phases[-1], events)
+            if problem and patience.is_over(problem):
+                raise BootFailed.of(problem)
+            if problem is None:
+                patience.is_over(None)
             return None
 
         try:
-            async with asyncio.timeout(timeout) as limit:
-                return await self._kube.follow(only, pods, Selection(self._events), look=look)
+            async with asyncio.timeout(timeout) as deadline:
+                return await self._kube.follow(
+                    only, pods, in_namespace(EVENTS, home.namespace), look=look, again=patience.left
+                )
         except TimeoutError as e:
-            if not limit.expired():  # `progress` talks to others, and a slow one must not cost the boot
+            if not deadline.expired():  # `progress` calls other systems; a slow one must not fail the boot
                 raise
-            log = await self._last_lines(pod) if (pod := boot.newest(seen)) else ""
+            pod = boot.newest(seen)
+            reader = self._readers[home.namespace]
+            log = await reader.tail(pod, engine_of(pod["spec"]).get("name", "")) if pod else ""
             raise boot.never_ready(timeout, told[-1] if told else None, events, log) from e
+
+    async def engine_log(self, name: str) -> str:
+        """The beginning of the log of a model's newest pod, in which its engine reports its measurements; or empty."""
+        pods = await self._kube.list(self._pods_of(await self._deployment(name)))
+        pod = boot.newest(pods)
+        if pod is None:
+            return ""
+        container = engine_of(pod["spec"]).get("name", "")
+        return await self._kube.log(
+            in_namespace_of(pod, PODS), pod["metadata"]["name"], container=container, previous=False, size=_ENGINE_LOG
+        )
+
+    async def last_log(self, name: str) -> str:
+        """The last lines of the log of a model's newest pod; empty if it has none, or if it cannot be read."""
+        deployment = await self._deployment(name)
+        pod = boot.newest(await self._kube.list(self._pods_of(deployment)))
+        if pod is None:
+            return ""
+        return await self._readers[Address(*named(deployment)).namespace].tail(
+            pod, engine_of(pod["spec"]).get("name", "")
+        )
 
     async def wait_rolled_out(
         self,
@@ -209,13 +245,19 @@ class Cluster:
         namespace: str | None = None,
         available: bool = True,
     ) -> bool:
-        """Returns when every pod of a Deployment is of its newest template; no if there is no such Deployment.
+        """Return when every pod of a Deployment has its newest template; returns False if the Deployment does not
+        exist.
 
-        As `kubectl rollout status` sees it. Without `available` the new pods need not be ready: of a model's way to
-        that, `wait_ready` tells more.
+        Works like `kubectl rollout status`. `namespace` is for the gateway's Deployment. Without `available` the new
+        pods need not be ready: `wait_ready` reports more about a model's boot.
         """
-        deployments = Collection("/apis/apps/v1", "deployments", namespace or self._home)
-        if await self._kube.get(deployments, name) is None:
+        if namespace:
+            deployments, deployment = Collection(GATEWAY_DEPLOYMENTS, namespace), name
+            if await self._kube.get(deployments, name) is None:
+                return False
+        elif model := await self._find(name):
+            deployments, deployment = in_namespace_of(model, MODELS), named(model)[1]
+        else:
             return False
 
         async def look(found: View) -> bool | None:
@@ -223,16 +265,16 @@ class Cluster:
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(Selection(deployments, fields=f"metadata.name={name}"), look=look)
+                return await self._kube.follow(Selection(deployments, fields=f"metadata.name={deployment}"), look=look)
         except TimeoutError as e:
             raise BotError(
-                f"Deployment {name} in namespace {deployments.namespace} did not roll out in {timeout:.0f} s. "
-                f"Look why: kubectl -n {deployments.namespace} describe deployment {name}."
+                f"Deployment {deployment} in namespace {deployments.namespace} did not roll out in {timeout:.0f} s. "
+                f"Look why: kubectl -n {deployments.namespace} describe deployment {deployment}."
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Returns when no pod of the model is left, so that its GPU is free."""
-        found = await self._kube.get(self._deployments, name)
+        """Return when the model has no pods, so that its GPU is free."""
+        found = await self._find(name)
         if found is None:
             return
         left: tuple[str, ...] = ()
@@ -252,8 +294,8 @@ class Cluster:
             ) from e
 
     async def node_of(self, name: str) -> Node | None:
-        """The node that the model's pod runs on; None where there is no such pod, or nodes may not be looked at."""
-        found = await self._kube.get(self._deployments, name)
+        """The node of the model's pod; None if there is no such pod, or the bot may not read nodes."""
+        found = await self._find(name)
         if found is None:
             return None
         pods = [p for p in await self._kube.list(self._pods_of(found)) if p["spec"].get("nodeName")]
@@ -264,14 +306,33 @@ class Cluster:
             node = await self._kube.get(_NODES, last["spec"]["nodeName"])
         except Forbidden:
             return None
-        if node is None:
-            return None
-        meta = node["metadata"]
-        machine = (meta.get("labels") or {}).get("node.kubernetes.io/instance-type", "")
-        return Node(name=meta["name"], since=datetime.fromisoformat(meta["creationTimestamp"]), machine=machine)
+        return _node_of(node) if node else None
+
+    async def condition(self, name: str, last: Node | None = None) -> Condition:
+        """The condition of a model that should be serving, with its billed node: its pod's, or `last` while that
+        exists.
+        """
+        found = await self._find(name)
+        listed = await self._kube.list(self._pods_of(found)) if found else ()
+        serving = any(boot.is_ready(pod) for pod in listed)
+        namespace = named(found)[0] if found else self.whereabouts.home
+        events = () if serving else await self._kube.list(in_namespace(EVENTS, namespace))
+        seen = await condition.examine(name, found, listed, events, self._readers[namespace])
+        pod = next((pod for pod in listed if boot.is_ready(pod)), None) or boot.newest(listed)
+        node_name = (pod["spec"].get("nodeName") if pod else "") or (last.name if last else "")
+        if not node_name:
+            return seen
+        try:
+            node = await self._kube.get(_NODES, node_name)
+        except Forbidden:
+            return seen.model_copy(update={"node_known": False})
+        if pod and pod["spec"].get("nodeName"):
+            seen = seen if node else condition.without(seen, node_name)
+            seen = condition.silent(seen, node_name) if node and not _answers(node) else seen
+        return seen.model_copy(update={"node": _node_of(node) if node else None})
 
     async def wait_node_gone(self, name: str, *, timeout: float) -> bool:
-        """Whether the node went away within `timeout` seconds: watched, since that is when it stops to bill."""
+        """Whether the node was removed within `timeout` seconds; its billing ends then."""
 
         async def look(nodes: View) -> bool | None:
             return None if nodes else True
@@ -282,75 +343,51 @@ class Cluster:
         except TimeoutError:
             return False
 
-    async def secret(self, name: str, field: str, *, namespace: str | None = None) -> SecretStr:
-        secrets = Collection("/api/v1", "secrets", namespace or self._deployments.namespace)
-        found = await self._kube.get(secrets, name)
-        encoded = ((found or {}).get("data") or {}).get(field)
+    async def secret(self, access: Access, ref: SecretRef) -> SecretStr:
+        """The field of a Secret that the bot's Roles name (`ENGINE_KEY`, `MASTER_KEY`)."""
+        if not ref.namespace:
+            raise BotError(f"No Secret is set for this: name it in {access.place.value.removesuffix('.namespace')}.")
+        found = await self._kube.get(Collection(access, ref.namespace), ref.name)
+        encoded = ((found or {}).get("data") or {}).get(ref.field)
         if encoded is None:
-            raise BotError(f"Secret {name} in namespace {secrets.namespace} has no field {field}: create it.")
+            raise BotError(f"Secret {ref.name} in namespace {ref.namespace} has no field {ref.field}: create it.")
         try:
             return conceal(SecretStr(base64.b64decode(encoded).decode().strip()))
         except (binascii.Error, UnicodeDecodeError) as e:
-            raise BotError(f"Field {field} of Secret {name} in namespace {secrets.namespace} is not text.") from e
+            raise BotError(f"Field {ref.field} of Secret {ref.name} in namespace {ref.namespace} is not text.") from e
 
-    async def _refuse_if_hopeless(
-        self, name: str, pod: KubeObject, phase: Phase, events: tuple[KubeObject, ...]
-    ) -> None:
-        if phase.name == "waiting for a node":
-            if failed := boot.no_machine(events):
-                raise failed
-            if boot.wants_gpu(events):
-                others = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != (self._home, name)]
-                if others:
-                    raise boot.gpu_taken(f"{others[0].name} (namespace {others[0].namespace})")
-            return
-        if failed := boot.pull_failure(pod) or boot.uncreated(pod):
-            raise failed
-        if crashed := boot.crash(pod):
-            log = await self._kube.log(
-                self._pods,
-                pod["metadata"]["name"],
-                container=crashed.container,
-                lines=_LOG_LINES,
-                previous=crashed.restarted,
-            )
-            if failed := boot.explain(crashed, log):
-                raise failed
-
-    async def _last_lines(self, pod: KubeObject) -> str:
-        """Of the engine's log, as far as there is one."""
-        name, engine = pod["metadata"]["name"], engine_of(pod["spec"])["name"]
-        try:
-            return await self._kube.log(self._pods, name, container=engine, lines=_LOG_LINES, previous=False)
-        except (BotError, Unavailable):
-            return ""  # the diagnosis is worth more than its last detail
+    async def _problem(
+        self, home: Address, pod: KubeObject, everything: tuple[KubeObject, ...], events: tuple[KubeObject, ...]
+    ) -> Problem | None:
+        """What keeps a pod from being ready, including a GPU that another model holds."""
+        if not is_scheduled(pod) and diagnose.wants_gpu(events):
+            others = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != home]
+            if others:
+                return boot.gpu_taken(f"{others[0].name} (namespace {others[0].namespace})")
+        return await self._readers[home.namespace].problem(pod, everything)
 
     def _refuse_if_scaled_away(self, name: str, deployments: View) -> None:
         if not any(replicas_of(deployment) for deployment in deployments.values()):
             raise BootFailed(
                 f"{name} was scaled to zero, or deleted, while it was starting.",
                 "Find out by whom, then ask for it again.",
+                kind=Kind.CHANGED,
             )
 
-    async def _deployment(self, name: str) -> KubeObject:
-        found = await self._kube.get(self._deployments, name)
-        if found is None:
-            raise BotError(
-                f"There is no Deployment {name} in namespace {self._home}: is its Application synced? (/model list)"
-            )
-        return found
 
-    def _pods_of(self, deployment: KubeObject) -> Selection:
-        labels = deployment["spec"]["selector"].get("matchLabels") or {}
-        return Selection(self._pods, labels=",".join(f"{key}={value}" for key, value in labels.items()))
+def _node_of(node: KubeObject) -> Node:
+    meta = node["metadata"]
+    machine = (meta.get("labels") or {}).get("node.kubernetes.io/instance-type", "")
+    return Node(name=meta["name"], since=datetime.fromisoformat(meta["creationTimestamp"]), machine=machine)
 
-    @property
-    def _home(self) -> str:
-        return self._deployments.namespace or ""
+
+def _answers(node: KubeObject) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return not any(c.get("type") == "Ready" and c.get("status") != "True" for c in conditions)
 
 
 def _rolled_out(deployment: KubeObject, available: bool) -> bool:
-    """Whether the controller has seen the newest template, and no pod of an older one is left."""
+    """Whether the controller has seen the newest template, and no pod of an older one remains."""
     status, wanted = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False
@@ -369,9 +406,11 @@ def _version(found: KubeObject) -> dict[str, str]:
 
 
 def _refuse_if_stale(name: str, found: KubeObject, fence: int | None, *, up: bool) -> None:
-    seen = fence_of(found)
-    over = up and seen == fence and LEASE not in annotations_of(found)
-    if fence is not None and (seen > fence or over):
+    seen, leased = fence_of(found), LEASE in annotations_of(found)
+    over = up and seen == fence and not leased
+    # Two operations may have claimed one model if Redis lost the first claim: the first to scale it has it.
+    taken = up and seen != fence and leased and replicas_of(found) > 0
+    if fence is not None and (seen > fence or over or taken):
         raise StaleFence(
             f"{name} has changed hands since (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."
         )

@@ -1,35 +1,48 @@
-"""Pull requests on GitHub: found, opened, followed, merged at exactly one head, closed.
+"""Pull requests on GitHub: find, open, follow, merge at exactly one head, close.
 
-Speaks GitHub's REST API. The low-level client carries the base address; the token is asked for at each request
-(an App's token lives for one hour) and travels in the Authorization header alone. What was read before is asked for
-with its ETag: an answer that has not changed costs nothing of the rate limit. While GitHub asks to wait, nothing is sent.
+Uses GitHub's REST API. The HTTP client has the base URL; the token is requested for each call (an App's token expires
+after one hour) and is only sent in the Authorization header. Repeated reads use ETags: an unchanged answer does not
+count against the rate limit. While GitHub asks to wait, nothing is sent.
 """
 
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
+import structlog
 from pydantic import BaseModel, SecretStr
 
-from bot.clients.http import bearer, body, refuse_if_busy, retry_hint, send
+from bot.clients import github_answers as answers
+from bot.clients.checks import CI, Expected, counted, has_namesakes, required
+from bot.clients.github_answers import Listed, Pull, Recent, RepositoryAnswer, User, entries, read
+from bot.clients.github_refusals import pause, rate_limited, refusal, said
+from bot.clients.http import bearer, decoded, refuse_if_busy, retry_hint, send
 from bot.errors import BotError, Unavailable
+from bot.logs import cleaned_texts
 
-SYSTEM = "GitHub"
-# Conclusions that do not stop a merge; every other one does (docs: "check run conclusion").
-PASSED = frozenset({"success", "neutral", "skipped"})
-
-Checks = Literal["none", "pending", "success", "failure"]
-# How to merge, the preferred first, and the repository's setting that allows it.
+SYSTEM = answers.SYSTEM
+log = structlog.get_logger(__name__)
+# Merge methods in order of preference, and the repository setting that allows each.
 _METHODS = {"squash": "allow_squash_merge", "merge": "allow_merge_commit", "rebase": "allow_rebase_merge"}
 _KEPT = 128
-"""Answers kept for their ETags: a pull request takes four or five."""
-_LONGEST_PAUSE = 3600.0
-"""The primary limit is counted by the hour."""
+"""Number of answers kept for their ETags: a pull request needs four or five."""
+_PAGES = 20
+"""Maximum pages of 100 entries: checks, reviews or commits of one pull request."""
+_RECENT = 3
+"""Number of merged pull requests that determine the usual checks: those that all of them had."""
+_EXPECTED_FOR = 120.0
+"""Seconds for which the expected checks are cached."""
+_FORBIDDEN = (403, 404)
+"""Status codes for a token without a permission; 404 if it may not know that the object exists
+(https://docs.github.com/en/rest/authentication/permissions-required-for-fine-grained-personal-access-tokens).
+"""
 _OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
+
+
+T = TypeVar("T")
 
 
 class MergeRefused(BotError):
@@ -39,13 +52,15 @@ class MergeRefused(BotError):
 
 
 class BaseMoved(Unavailable):
-    """Something else was merged in the same moment: GitHub wants the merge to be asked for again."""
+    """Something else was merged at the same moment: the merge has to be requested again."""
 
-    remedy = "Nothing: the change is checked against the main branch anew, and the merge is tried again."
+    remedy = "Nothing: Stoker checks the change against the main branch again and retries the merge."
 
 
 class PullRequest(BaseModel, frozen=True):
-    """One pull request as it is now. `merge_commit` is set only once it is merged; `closed_by` only if it was not."""
+    """The current state of one pull request. `merge_commit` is set only after the merge; `closed_by` only without a
+    merge.
+    """
 
     number: int
     url: str
@@ -56,21 +71,21 @@ class PullRequest(BaseModel, frozen=True):
     merge_commit: str | None
     head_sha: str
     head_ref: str
+    head_repository: str
     base_ref: str
     mergeable: bool | None
     blocked: bool
-    checks: Checks
-    failing: tuple[str, ...]
+    draft: bool
+    auto_merge_by: str | None
+    ci: CI
     approved_by: tuple[str, ...]
     rejected_by: tuple[str, ...]
     closed_by: str | None
-    additions: int
-    deletions: int
     changed_files: int
 
 
 class Commit(NamedTuple):
-    """What a rebase keeps of a commit: its author's address, when it was made (seconds since 1970), its message."""
+    """What a rebase keeps of a commit: its author's address, its time (Unix seconds), its message."""
 
     by: str
     at: int
@@ -78,11 +93,11 @@ class Commit(NamedTuple):
 
 
 class Access(BaseModel, frozen=True):
-    """What the token may do with the repository. `scopes` is None for tokens that have none (fine-grained, Apps)."""
+    """The token's rights on the repository. `scopes` is None for tokens without scopes (fine-grained, Apps)."""
 
-    push: bool
+    push: bool | None
+    """None if GitHub does not say."""
     archived: bool
-    default_branch: str
     scopes: tuple[str, ...] | None
 
 
@@ -98,163 +113,222 @@ class GitHub:
         self._page: str | None = None
         self._kept: dict[tuple[str, str], httpx.Response] = {}
         self._waits: tuple[float, str] = (0.0, "")
+        self._expected: dict[str, tuple[float, Expected]] = {}
 
     async def find_pull(self, head_ref: str) -> PullRequest | None:
-        """The newest pull request with this head branch, in any state."""
+        """The newest pull request of this repository's branch, in any state."""
+        found = await self._of_branch(head_ref)
+        return await self.pull(found[0].number) if found else None
+
+    async def _of_branch(self, head_ref: str) -> list[Listed]:
+        """The pull requests of a branch, newest first. A fork may have a branch of the same name."""
         owner = self._repository.partition("/")[0]
         query = {
             "head": f"{owner}:{head_ref}",
             "state": "all",
             "sort": "created",
             "direction": "desc",
-            "per_page": "1",
+            "per_page": "10",
         }
-        found = (await self._ask("GET", "/pulls", params=query)).json()
-        return await self.pull(found[0]["number"]) if found else None
+        found = read(list[Listed], await self._ask("GET", "/pulls", params=query), "pull requests")
+        return [each for each in found if self._is_ours(each, head_ref)]
+
+    def _is_ours(self, found: Listed, head_ref: str) -> bool:
+        repository = _head_repository(found)
+        return found.head.ref == head_ref and repository.lower() in ("", self._repository.lower())
 
     async def open_pull(
         self, head_ref: str, base: str, title: str, body: str, labels: Sequence[str] = ()
     ) -> PullRequest:
-        """The pull request of this branch: the one that is open, else a new one; repeating it opens no second."""
+        """The pull request of this branch: the open one, otherwise a new one. Idempotent."""
         pull = await self.find_pull(head_ref)
         if pull is None or pull.state == "closed":
             asked = {"head": head_ref, "base": base, "title": title, "body": body}
             response = await self._ask("POST", "/pulls", json=asked, tolerate=(422,))
             if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-                # Opened by an earlier run a moment ago, or merged already: then there is one to find.
+                # An earlier run opened it a moment ago, or it is already merged.
                 pull = await self.find_pull(head_ref)
                 if pull is None or (pull.state == "closed" and not pull.merged):
-                    raise BotError(f"GitHub did not open the pull request: {_said(response)}.")
+                    raise BotError(f"GitHub did not open the pull request: {said(response)}.")
             else:
-                pull = await self._seen(response.json())
+                pull = await self._seen(read(Pull, response, "the pull request"))
         if labels and pull.state == "open":
-            await self._ask("POST", f"/issues/{pull.number}/labels", json={"labels": list(labels)})
+            await self._label(pull.number, labels)
         return pull
 
-    async def pull(self, number: int) -> PullRequest:
-        """The pull request with its checks as they are now."""
-        return await self._seen((await self._ask("GET", f"/pulls/{number}")).json())
+    async def _label(self, number: int, labels: Sequence[str]) -> None:
+        """Labels are optional: if the token may not set them, the operation continues."""
+        refused = (*_FORBIDDEN, 410, 422)
+        answer = await self._ask("POST", f"/issues/{number}/labels", json={"labels": list(labels)}, tolerate=refused)
+        if not answer.is_success:
+            log.warning("labels not set", pull=number, why=said(answer))
 
-    async def _seen(self, raw: dict[str, Any]) -> PullRequest:
-        """A pull request as GitHub tells it, with what only other requests know."""
-        number, merged = raw["number"], bool(raw.get("merged"))
-        checks, failing = await self._checks(raw["head"]["sha"])
+    async def withdraw(self, head_ref: str) -> None:
+        """Close the open pull requests of this branch, and delete it. It reads nothing else, so missing permissions do
+        not block it.
+        """
+        for found in await self._of_branch(head_ref):
+            if found.state == "open":
+                await self._ask("PATCH", f"/pulls/{found.number}", json={"state": "closed"})
+        await self.delete_branch(head_ref)
+
+    async def pull(self, number: int) -> PullRequest:
+        """The pull request with its current checks."""
+        return await self._seen(await self._pull(number))
+
+    async def _pull(self, number: int) -> Pull:
+        return read(Pull, await self._ask("GET", f"/pulls/{number}"), f"pull request #{number}")
+
+    async def _seen(self, found: Pull) -> PullRequest:
+        """A pull request from GitHub's answer, with data from further requests."""
+        number = found.number
+        ci = await self._checks(found.head.sha)
         approved, rejected = await self._reviews(number)
         return PullRequest(
             number=number,
-            url=raw["html_url"],
-            title=raw["title"],
-            state=raw["state"],
-            merged=merged,
-            merged_by=_login(raw.get("merged_by")),
-            merge_commit=raw.get("merge_commit_sha") if merged else None,  # before: GitHub's trial merge
-            head_sha=raw["head"]["sha"],
-            head_ref=raw["head"]["ref"],
-            base_ref=raw["base"]["ref"],
-            mergeable=raw.get("mergeable"),
-            blocked=raw.get("mergeable_state") == "blocked",
-            checks=checks,
-            failing=failing,
+            url=found.html_url,
+            title=found.title,
+            state=found.state,
+            merged=found.merged,
+            merged_by=_login(found.merged_by),
+            merge_commit=_merge_commit_of(found) if found.merged else None,
+            head_sha=found.head.sha,
+            head_ref=found.head.ref,
+            head_repository=_head_repository(found) or self._repository,
+            base_ref=found.base.ref,
+            mergeable=found.mergeable,
+            blocked=found.mergeable_state == "blocked",
+            draft=found.draft,
+            auto_merge_by=_login(found.auto_merge.enabled_by) if found.auto_merge else None,
+            ci=ci,
             approved_by=approved,
             rejected_by=rejected,
-            closed_by=await self._closed_by(number) if raw["state"] == "closed" and not merged else None,
-            additions=raw.get("additions", 0),
-            deletions=raw.get("deletions", 0),
-            changed_files=raw.get("changed_files", 0),
+            closed_by=await self._closed_by(number) if found.state == "closed" and not found.merged else None,
+            changed_files=found.changed_files,
         )
 
     async def commits(self, number: int) -> tuple[Commit, ...]:
-        """The commits of the pull request, oldest first (GitHub tells the first 250)."""
+        """The commits of the pull request, oldest first (GitHub returns the first 250)."""
         return tuple(
             Commit(
-                by=raw["commit"]["author"]["email"],
-                at=int(datetime.fromisoformat(raw["commit"]["author"]["date"]).timestamp()),
-                message=raw["commit"]["message"].strip(),
+                by=found.commit.author.email,
+                at=int(found.commit.author.date.timestamp()),
+                message=found.commit.message.strip(),
             )
-            for raw in await self._pages(f"/pulls/{number}/commits")
+            for found in await self._pages(answers.CommitAnswer, f"/pulls/{number}/commits", "commits")
         )
 
-    async def merge(self, number: int, sha: str) -> str:
-        """Merge the pull request if its head is still `sha`; the merge commit, also when that is merged already.
+    async def expected(self, base: str) -> Expected:
+        """The checks that a pull request into this branch should have, as far as the token may read them."""
+        until, known = self._expected.get(base, (0.0, Expected()))
+        if time.monotonic() < until:
+            return known
+        known = Expected(required=await self._required(base), usual=await self._usual(base))
+        self._expected[base] = (time.monotonic() + _EXPECTED_FOR, known)
+        return known
 
-        How the commit is called is left to the repository's settings; by default that is the pull request's title and,
-        of a squash, the one commit's message with its trailers.
+    async def _required(self, base: str) -> tuple[str, ...]:
+        """From the branch's protection and from rulesets (docs: "Get a branch", "Get rules for a branch")."""
+        branch = await self._ask("GET", f"/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
+        rules = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
+        guarded = read(answers.Branch, branch, f"the branch {base}").model_dump() if branch.is_success else {}
+        return required(guarded, [rule.model_dump() for rule in _rules(rules)])
+
+    async def _usual(self, base: str) -> tuple[str, ...]:
+        """The checks that all of the last merged pull requests had."""
+        query = {"state": "closed", "base": base, "sort": "updated", "direction": "desc", "per_page": "20"}
+        answer = await self._ask("GET", "/pulls", params=query, tolerate=_FORBIDDEN)
+        recent = read(list[Recent], answer, "pull requests") if answer.is_success else []
+        merged = [each for each in recent if each.merged_at]
+        seen = [set((await self._checks(each.head.sha)).names) for each in merged[:_RECENT]]
+        return tuple(sorted(set.intersection(*seen))) if seen else ()
+
+    async def merge(self, number: int, sha: str, base: str) -> str:
+        """Merge the pull request into `base` if its head is still `sha`; returns the merge commit, also if it is
+        already merged.
+
+        The commit message follows the repository's settings; by default it is the pull request's title and, for a
+        squash, the single commit's message with its trailers.
         """
-        if (merged := await self._merge_commit(number, sha)) is not None:
+        if (merged := await self._merge_commit(number, sha, base)) is not None:
             return merged
         asked = {"sha": sha, "merge_method": await self._merge_method(number)}
         response = await self._ask("PUT", f"/pulls/{number}/merge", json=asked, tolerate=(405, 409))
         if response.is_success:
-            return str(response.json()["sha"])
-        if (merged := await self._merge_commit(number, sha)) is not None:  # somebody was faster
+            return read(answers.Merged, response, "the merge").sha
+        if (merged := await self._merge_commit(number, sha, base)) is not None:  # another merge was faster
             return merged
         if response.status_code == httpx.codes.CONFLICT:
             raise MergeRefused(
                 f"Pull request #{number} was not merged: its head moved, so it is not {sha[:9]} that was approved. "
                 "Look at the new commits and ask again."
             )
-        if "base branch was modified" in _said(response).lower():
-            raise BaseMoved(SYSTEM, _said(response))
-        raise MergeRefused(f"GitHub does not merge pull request #{number}: {_said(response)}.")
+        if "base branch was modified" in said(response).lower():
+            raise BaseMoved(SYSTEM, said(response))
+        raise MergeRefused(f"GitHub does not merge pull request #{number}: {said(response)}.")
 
     async def close(self, number: int) -> None:
-        """Close the pull request; nothing happens to one that is closed or merged."""
-        if (await self._ask("GET", f"/pulls/{number}")).json()["state"] == "open":
+        """Close the pull request; does nothing if it is closed or merged."""
+        if (await self._pull(number)).state == "open":
             await self._ask("PATCH", f"/pulls/{number}", json={"state": "closed"})
 
     async def delete_branch(self, ref: str) -> None:
-        """Delete the branch; one that is gone already is fine (GitHub says 422 or 404)."""
+        """Delete the branch; a missing branch is ignored (GitHub returns 422 or 404)."""
         await self._ask("DELETE", f"/git/refs/heads/{quote(ref)}", tolerate=(404, 422))
 
     async def describe(self, number: int, title: str, body: str) -> None:
-        """Give the pull request another title and body."""
+        """Set the title and body of the pull request."""
         await self._ask("PATCH", f"/pulls/{number}", json={"title": title, "body": body})
 
     async def file_url(self, commit: str, path: str, line: int) -> str:
-        """Where people read a file at a commit, at a line."""
+        """The web address of a file at a commit and line."""
         if self._page is None:
-            self._page = str((await self._ask("GET", "")).json()["html_url"])
+            self._page = _repository(await self._ask("GET", "")).html_url
         return f"{self._page}/blob/{commit}/{quote(path)}#L{line}"
 
-    async def comment(self, number: int, body: str) -> None:
-        """Write a comment under the pull request."""
-        await self._ask("POST", f"/issues/{number}/comments", json={"body": body})
-
     async def access(self) -> Access:
-        """What the token may do here; a repository that it cannot see is a BotError."""
+        """The token's rights; raises BotError if it cannot see the repository."""
         response = await self._ask("GET", "")
-        raw, scopes = response.json(), response.headers.get("x-oauth-scopes")
+        found, scopes = _repository(response), response.headers.get("x-oauth-scopes")
         return Access(
-            push=bool((raw.get("permissions") or {}).get("push")),
-            archived=bool(raw.get("archived")),
-            default_branch=raw["default_branch"],
+            push=found.permissions.push if found.permissions else None,
+            archived=found.archived,
             scopes=tuple(filter(None, (scope.strip() for scope in scopes.split(",")))) if scopes is not None else None,
         )
 
     async def protected(self, branch: str) -> bool | None:
-        """Whether a rule guards the branch; None when there is no such branch."""
+        """Whether a rule protects the branch; None if the branch does not exist."""
         response = await self._ask("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
-        return None if response.status_code == httpx.codes.NOT_FOUND else bool(response.json().get("protected"))
-
-    async def _merge_commit(self, number: int, sha: str) -> str | None:
-        """The commit by which `sha` is merged; MergeRefused when somebody merged another head than that."""
-        raw = (await self._ask("GET", f"/pulls/{number}")).json()
-        if not raw.get("merged"):
+        if response.status_code == httpx.codes.NOT_FOUND:
             return None
-        if raw["head"]["sha"] != sha:
+        return read(answers.Branch, response, f"the branch {branch}").protected
+
+    async def _merge_commit(self, number: int, sha: str, base: str) -> str | None:
+        """The commit that merged `sha` into `base`; raises MergeRefused if the base differs, or another head was
+        merged.
+        """
+        found = await self._pull(number)
+        if found.base.ref != base:  # GitHub's merge has a guard for the head, but none for the base
+            was = "was merged" if found.merged else "would be merged"
+            raise MergeRefused(f"Pull request #{number} {was} into {found.base.ref}, not into {base} as approved.")
+        if not found.merged:
+            return None
+        if found.head.sha != sha:
             raise MergeRefused(
-                f"Pull request #{number} was merged on GitHub at {raw['head']['sha'][:9]}, not at {sha[:9]} that was approved."
+                f"Pull request #{number} was merged on GitHub at {found.head.sha[:9]}, not at {sha[:9]} that was approved."
             )
-        return str(raw["merge_commit_sha"])
+        return _merge_commit_of(found)
 
     async def _merge_method(self, number: int) -> str:
-        """Squash, merge or rebase: the first that the repository and the branch's rules allow. Unknown counts as allowed."""
-        settings = (await self._ask("GET", "")).json()
-        allowed = [method for method, setting in _METHODS.items() if settings.get(setting, True)]
-        base = (await self._ask("GET", f"/pulls/{number}")).json()["base"]["ref"]
+        """Squash, merge or rebase: the first that the repository and the branch's rules allow. Unknown counts as
+        allowed.
+        """
+        settings = read(RepositoryAnswer, await self._ask("GET", ""), "the repository").model_dump()
+        allowed = [method for method, setting in _METHODS.items() if settings[setting] is not False]
+        base = (await self._pull(number)).base.ref
         answer = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=(403, 404))
-        for rule in answer.json() if answer.is_success else []:
-            match rule.get("type"):
+        for rule in _rules(answer):
+            match rule.type:
                 case "merge_queue":
                     raise MergeRefused(
                         f"The branch {base} has a merge queue: add pull request #{number} to it on GitHub. "
@@ -263,54 +337,61 @@ class GitHub:
                 case "required_linear_history":
                     allowed = [method for method in allowed if method != "merge"]
                 case "pull_request":
-                    given = (rule.get("parameters") or {}).get("allowed_merge_methods") or allowed
+                    given = (rule.parameters and rule.parameters.allowed_merge_methods) or allowed
                     allowed = [method for method in allowed if method in given]
         return allowed[0] if allowed else "squash"
 
     async def _closed_by(self, number: int) -> str | None:
-        """Only the issue behind a pull request knows who closed it."""
-        issue = await self._ask("GET", f"/issues/{number}", tolerate=(404,))
-        return _login(body(issue).get("closed_by"))
+        """Only the issue behind a pull request contains who closed it."""
+        issue = await self._ask("GET", f"/issues/{number}", tolerate=_FORBIDDEN)
+        return _login(read(answers.Issue, issue, f"issue #{number}").closed_by) if issue.is_success else None
 
     async def _reviews(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Who approved and who asked for changes on GitHub: the last opinion of each counts, a comment is none."""
+        """Reviewers who approved and who requested changes: the last review of each counts, comments do not."""
         last: dict[str, str] = {}
-        for review in await self._pages(f"/pulls/{number}/reviews"):
-            if review.get("state") in _OPINIONS and (who := _login(review.get("user"))):
-                last[who] = review["state"]
+        reviews = await self._pages(answers.Review, f"/pulls/{number}/reviews", "reviews", tolerate=_FORBIDDEN)
+        for review in reviews:
+            if review.state in _OPINIONS and (who := _login(review.user)):
+                last[who] = review.state
         approved = tuple(sorted(who for who, opinion in last.items() if opinion == "APPROVED"))
         return approved, tuple(sorted(who for who, opinion in last.items() if opinion == "CHANGES_REQUESTED"))
 
-    async def _checks(self, sha: str) -> tuple[Checks, tuple[str, ...]]:
-        """Check runs (Actions, Apps) and commit statuses (older CI) as one answer, with the names that fail."""
-        outcomes: dict[str, str] = {}
-        for run in await self._all(f"/commits/{sha}/check-runs", "check_runs"):
-            done = run.get("status") == "completed"
-            outcomes[run["name"]] = ("success" if run.get("conclusion") in PASSED else "failure") if done else "pending"
-        for status in await self._all(f"/commits/{sha}/status", "statuses"):
-            outcomes[status["context"]] = "failure" if status["state"] == "error" else status["state"]
-        failing = tuple(sorted(name for name, outcome in outcomes.items() if outcome == "failure"))
-        if failing:
-            return "failure", failing
-        if "pending" in outcomes.values():
-            return "pending", ()
-        return ("success" if outcomes else "none"), ()
+    async def _checks(self, sha: str) -> CI:
+        """The CI results of a commit; kinds that the token may not read are omitted and listed in `unread`."""
+        runs = await self._all(answers.CheckRun, f"/commits/{sha}/check-runs", "check_runs")
+        statuses = await self._all(answers.CommitStatus, f"/commits/{sha}/status", "statuses")
+        unread = [name for name, found in (("check runs", runs), ("commit statuses", statuses)) if found is None]
+        listed = [run.model_dump() for run in runs or ()]
+        workflows = await self._workflows(sha) if has_namesakes(listed) else {}
+        return counted(listed, [status.model_dump() for status in statuses or ()], workflows, tuple(unread))
 
-    async def _all(self, path: str, field: str) -> list[dict[str, Any]]:
-        """Every entry of a paged list inside an object."""
-        return [entry for answer in await self._answers(path) for entry in answer.get(field, [])]
+    async def _workflows(self, sha: str) -> dict[str, str]:
+        """The workflow of each check suite of a commit; empty if the token may not read Actions."""
+        runs = await self._all(answers.WorkflowRun, "/actions/runs", "workflow_runs", head_sha=sha)
+        return {str(run.check_suite_id): str(run.workflow_id) for run in runs or () if run.workflow_id}
 
-    async def _pages(self, path: str) -> list[dict[str, Any]]:
-        """Every entry of a paged list."""
-        return [entry for answer in await self._answers(path) for entry in answer]
+    async def _all(self, kind: type[T], path: str, field: str, **query: str) -> list[T] | None:
+        """Every entry of a paged list inside an object; None if the token may not read the list."""
+        pages = await self._answers(path, query, _FORBIDDEN)
+        return None if pages is None else entries(kind, pages, field.replace("_", " "), field)
 
-    async def _answers(self, path: str) -> list[Any]:
-        answers, page = [], 1
+    async def _pages(self, kind: type[T], path: str, what: str, *, tolerate: tuple[int, ...] = ()) -> list[T]:
+        """Every entry of a paged list; empty if it is refused with a tolerated status."""
+        return entries(kind, await self._answers(path, {}, tolerate) or (), what)
+
+    async def _answers(self, path: str, query: Mapping[str, str], tolerate: tuple[int, ...]) -> list[object] | None:
+        pages: list[object] = []
+        page = 1
         while True:
-            response = await self._ask("GET", path, params={"per_page": "100", "page": str(page)})
-            answers.append(response.json())
+            asked = {**query, "per_page": "100", "page": str(page)}
+            response = await self._ask("GET", path, params=asked, tolerate=tolerate)
+            if not response.is_success:
+                return None
+            pages.append(decoded(SYSTEM, response))
             if "next" not in response.links:
-                return answers
+                return pages
+            if page >= _PAGES:
+                raise BotError(f"GitHub lists more than {_PAGES} pages at {path}; Stoker reads no more than that.")
             page += 1
 
     async def _ask(
@@ -322,7 +403,7 @@ class GitHub:
         json: Mapping[str, object] | None = None,
         tolerate: tuple[int, ...] = (),
     ) -> httpx.Response:
-        """A successful answer, or one whose status the caller tolerates. BotError says what to mend, else Unavailable."""
+        """A successful answer, or one with a tolerated status. Raises BotError with the fix, otherwise Unavailable."""
         until, why = self._waits
         if time.time() < until:
             raise Unavailable(SYSTEM, why)
@@ -336,77 +417,52 @@ class GitHub:
         kept = self._kept.get(key) if method == "GET" else None
         if kept is not None:
             headers["If-None-Match"] = kept.headers["etag"]
-        response = await send(self._http, SYSTEM, method, url, params=params, json=json, headers=headers)
+        response = await send(self._http, SYSTEM, method, url, params=params, json=cleaned_texts(json), headers=headers)
         if response.status_code == httpx.codes.NOT_MODIFIED and kept is not None:
             return kept
-        if _rate_limited(response):
+        if rate_limited(response):
             why = f"rate limited ({response.status_code}){retry_hint(response)}"
-            self._waits = (time.time() + _pause(response), why)
+            self._waits = (time.time() + pause(response), why)
             raise Unavailable(SYSTEM, why)
         refuse_if_busy(SYSTEM, response)
         if response.is_success or response.status_code in tolerate:
             if method == "GET" and "etag" in response.headers and response.is_success:
                 self._keep(key, response)
             return response
-        raise _refusal(method, url, response)
+        raise refusal(method, url, response)
 
     def _keep(self, key: tuple[str, str], response: httpx.Response) -> None:
-        """Remember an answer for its ETag; the oldest goes."""
+        """Keep an answer for its ETag; the oldest is dropped."""
         self._kept.pop(key, None)
         while len(self._kept) >= _KEPT:
             self._kept.pop(next(iter(self._kept)))
         self._kept[key] = response
 
 
-def _refusal(method: str, url: str, response: httpx.Response) -> BotError:
-    """What GitHub refused, with what to mend where the status tells it."""
-    said = f"GitHub refused {method} {url}: {_said(response)}"
-    match response.status_code:
-        case httpx.codes.UNAUTHORIZED:
-            return BotError("GitHub does not accept the token (401): set a valid GITHUB_TOKEN or GitHub App.")
-        case httpx.codes.FORBIDDEN if needed := response.headers.get("x-accepted-github-permissions"):
-            return BotError(f"{said}. Give the token the permission {needed.replace('=', ': ')}.")
-        case httpx.codes.NOT_FOUND:
-            return BotError(
-                f"{said}. It is not there, or the token may not see it: check GITHUB_REPOSITORY and the token."
-            )
-        case _:
-            return BotError(f"{said}.")
+def _repository(response: httpx.Response) -> RepositoryAnswer:
+    """GitHub's answer about the repository; raises Unavailable if it is not one (each has an address)."""
+    found = read(RepositoryAnswer, response, "the repository")
+    if not found.html_url:
+        raise Unavailable(SYSTEM, "its answer about the repository has no html_url")
+    return found
 
 
-def _pause(response: httpx.Response) -> float:
-    """For how many seconds nothing is to be sent; without a word from GitHub a minute, as its documentation asks."""
-    after, reset = response.headers.get("retry-after", ""), response.headers.get("x-ratelimit-reset", "")
-    if after.isdigit():
-        return min(float(after), _LONGEST_PAUSE)
-    if reset.isdigit() and response.headers.get("x-ratelimit-remaining") == "0":
-        return min(max(float(reset) - time.time(), 0.0), _LONGEST_PAUSE)
-    return 60.0
+def _rules(response: httpx.Response) -> list[answers.Rule]:
+    """The rules of a branch; empty if the token may not read them."""
+    return read(list[answers.Rule], response, "rules") if response.is_success else []
 
 
-def _rate_limited(response: httpx.Response) -> bool:
-    """The primary limit says remaining 0, the secondary one Retry-After or only a sentence; both as 403 or 429."""
-    if response.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS):
-        return False
-    headers = response.headers
-    return (
-        "retry-after" in headers
-        or headers.get("x-ratelimit-remaining") == "0"
-        or "rate limit" in str(body(response).get("message", "")).lower()
-    )
+def _head_repository(found: Listed | Pull) -> str:
+    """`owner/name` of the repository with the branch; empty if GitHub does not return it, as for a deleted fork."""
+    return found.head.repo.full_name if found.head.repo else ""
 
 
-def _said(response: httpx.Response) -> str:
-    """GitHub's message with the details of a 422, and the status."""
-    answer = body(response)
-    errors = answer.get("errors")
-    details = [
-        str(error.get("message") or error.get("code") or "") if isinstance(error, dict) else str(error)
-        for error in (errors if isinstance(errors, list) else [])
-    ]
-    words = [str(answer.get("message") or "no reason given").rstrip("."), *(detail for detail in details if detail)]
-    return f"{': '.join(words)[:500]} ({response.status_code})"
+def _merge_commit_of(found: Pull) -> str:
+    """The merge commit. GitHub may need a moment to return it."""
+    if not found.merge_commit_sha:
+        raise Unavailable(SYSTEM, f"it does not name the merge commit of pull request #{found.number} yet")
+    return found.merge_commit_sha
 
 
-def _login(user: object) -> str | None:
-    return str(user["login"]) if isinstance(user, dict) and user.get("login") else None
+def _login(user: User | None) -> str | None:
+    return user.login or None if user else None

@@ -1,33 +1,34 @@
-"""A GitHub App's installation token: made from the App's key, good for an hour, renewed before it ends."""
+"""A GitHub App's installation token: created with the App's key, valid for one hour, renewed before it expires."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import httpx
 from pydantic import SecretStr
 
+from bot.clients.github_answers import InstallationToken, read
 from bot.clients.http import body, refuse_if_busy, send
 from bot.errors import BotError
+from bot.logs import conceal
 
 SYSTEM = "GitHub"
 _RENEW_BEFORE = 300.0
-"""Seconds of life that a token must have left; a push or a merge takes less."""
+"""Minimum remaining seconds of a token; a push or a merge takes less."""
 _NEEDED = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
-"""The repository permissions in use, as GitHub names them; issues are for labels and comments."""
+"""The required repository permissions, with GitHub's names; issues are for labels and comments."""
 _RANKS = ("read", "write", "admin")
 
 
 class AppToken:
-    """Called for the token of one installation; the key is asked for anew, so that it may be rotated."""
+    """Returns the token of one installation; the key is read at each renewal, so that it can be rotated."""
 
     def __init__(
         self, http: httpx.AsyncClient, app_id: str, installation_id: str, key: Callable[[], SecretStr | None]
     ) -> None:
         self._http, self._app_id, self._installation, self._key = http, app_id, installation_id, key
         self._token: SecretStr | None = None
-        self._granted: dict[str, str] = {}
+        self._granted: dict[str, str] | None = None
         self._ends = 0.0
         self._asking = asyncio.Lock()
 
@@ -37,17 +38,19 @@ class AppToken:
                 self._token, self._ends = await self._new()
             return self._token
 
-    async def lacking(self) -> tuple[str, ...]:
-        """The permissions in use that the installation does not have: `contents: write`.
+    async def lacking(self) -> tuple[str, ...] | None:
+        """The missing permissions of the installation, like `contents: write`. None if GitHub does not return them.
 
-        GitHub tells them with each token. What a repository says of its reader (`permissions.push`) is about people, and
-        false for every App.
+        GitHub returns them with each token. A repository's `permissions.push` is about people, and false for every App.
         """
         await self()
+        granted = self._granted
+        if granted is None:
+            return None
         return tuple(
             f"{name}: {needed}"
             for name, needed in _NEEDED.items()
-            if self._granted.get(name) not in _RANKS[_RANKS.index(needed) :]
+            if granted.get(name) not in _RANKS[_RANKS.index(needed) :]
         )
 
     async def _new(self) -> tuple[SecretStr, float]:
@@ -57,9 +60,9 @@ class AppToken:
         refuse_if_busy(SYSTEM, response)
         match response.status_code:
             case httpx.codes.CREATED:
-                answer = body(response)
-                self._granted = answer.get("permissions") or {}
-                return SecretStr(answer["token"]), datetime.fromisoformat(answer["expires_at"]).timestamp()
+                answer = read(InstallationToken, response, "the App's token")
+                self._granted = answer.permissions
+                return conceal(answer.token), answer.expires_at.timestamp()
             case httpx.codes.UNAUTHORIZED:
                 raise BotError(
                     "GitHub does not accept the App's key: GITHUB_APP_PRIVATE_KEY must be a key of App "
@@ -74,7 +77,7 @@ class AppToken:
                 raise BotError(f"GitHub gave the App no token: {body(response).get('message') or status} ({status}).")
 
     def _assertion(self) -> str:
-        """Who we are, signed; for at most ten minutes, and a minute back for a clock that runs ahead."""
+        """The signed assertion; valid for ten minutes at most, and dated a minute back in case a clock is ahead."""
         import jwt  # 9 MB of memory that only an App needs
 
         key = self._key()
@@ -84,5 +87,5 @@ class AppToken:
             return jwt.encode(claims, key.get_secret_value() if key else "", algorithm="RS256")
         except (ValueError, TypeError, jwt.InvalidKeyError) as error:
             raise BotError(
-                "GITHUB_APP_PRIVATE_KEY is no private key: paste the whole .pem file that GitHub gave you."
+                "GITHUB_APP_PRIVATE_KEY is not a private key: paste the whole .pem file that GitHub gave you."
             ) from error

@@ -1,11 +1,18 @@
-"""How an HTTP exchange ends: with an answer, or with one of the two families of errors.
+"""One HTTP exchange: limited in bytes and time, with an answer or one of the two families of errors.
 
-The clients of this room share it, so that no vendor's file repeats what a broken connection, a rate limit or a
-5xx means. Nothing here knows a vendor, and nothing here puts a header (they hold keys) into a message.
+Every httpx client in this package sends through this module, so no response is read without a limit, and errors such as
+broken connections, rate limits and 5xx are handled in one place. It knows no vendor, and never puts a header (which may
+contain a key) into a message.
 """
 
+import asyncio
+import json
+import math
 import re
-from collections.abc import Awaitable, Callable, Iterable
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,118 +20,336 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from bot.errors import BotError, Unavailable
+from bot.errors import BotError, Unavailable, Unreachable
+from bot.mrkdwn import time_stamp
+from bot.progress import going_to
 
 if TYPE_CHECKING:
-    import aiohttp  # the commands of the terminal start without it
+    import aiohttp  # terminal commands start without it
+
+MIB = 2**20
+_CHUNK = 64 * 1024
+_REDIRECTS = 5
+_HEAD = 4096
+_TITLE = re.compile(rb"<title[^>]*>([^<]*)", re.IGNORECASE)
+_PORTS = {"http": "80", "https": "443"}
+
+_ITEMS = 1_000_000
+"""Maximum values in one JSON text. The index of a model with 91 000 tensors (DeepSeek-V3) has about 91 000; each takes
+64 bytes or more in Python, so without this limit a few megabytes of `[],[],…` would fill the memory of a small pod.
+"""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Limits of one response: bytes after decompression, and seconds from the request to the last byte."""
+
+    size: int = 4 * MIB
+    seconds: float = 30.0
+
+
+LIMIT = Limit()
+
+
+class TooLarge(BotError):
+    """A response exceeds its limit; it was not read completely."""
+
+    remedy = "Look at what the named system answers there: nothing that Stoker needs is that large."
+
+    def __init__(self, what: str, size: int) -> None:
+        shown = f"{size // MIB} MB" if size >= MIB else f"{size // 1024} KB"
+        super().__init__(f"{what} is larger than {shown}, which is more than Stoker reads. Nothing was changed.")
 
 
 def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:
-    """A hook for a client of httpx that sends nothing to any host but those of these addresses, redirects included.
+    """A hook for an httpx client that sends only to these addresses (scheme, host and port), also after redirects.
 
-    A `{name}` in an address stands for one label of a host name; a host's subdomains are allowed where it begins with
-    a dot, as in `https://.hf.co`.
+    `{name}` in an address is a placeholder for one label of a host name, or for a port; a leading dot allows a host's
+    subdomains, as in `https://.hf.co`.
     """
-    insist = _insist_on(addresses)
+    allowed = re.compile("|".join(_origin(address) for address in addresses))
 
     async def refuse(request: httpx.Request) -> None:
-        insist(request.url.host)
+        url = request.url
+        if not allowed.fullmatch(f"{url.scheme}://{url.host}:{url.port or _PORTS.get(url.scheme, '')}"):
+            raise _stranger(url.host if url.port is None else f"{url.host}:{url.port}")
 
     return refuse
 
 
 def guarded_session(*addresses: str) -> dict[str, Any]:
-    """The same for a session of aiohttp, which Slack's and Kubernetes' libraries use: the arguments to make it with."""
-    insist = _insist_on(addresses)
+    """Arguments for an aiohttp session, as used by the Slack and Kubernetes libraries.
+
+    It sends nothing to other hosts, and reads at most `AIOHTTP_LIMIT` of a response.
+    """
+    from bot.clients.bounded import BoundedResponse  # with aiohttp
+
+    allowed = re.compile("|".join(_host(urlsplit(address).hostname or "") for address in addresses))
 
     async def refuse(
         request: "aiohttp.ClientRequest", handler: "aiohttp.ClientHandlerType"
     ) -> "aiohttp.ClientResponse":
-        insist(request.url.host or "")
+        if not allowed.fullmatch(request.url.host or ""):
+            raise _stranger(request.url.host or "")
         return await handler(request)
 
-    return {"middlewares": (refuse,)}
+    return {"middlewares": (refuse,), "response_class": BoundedResponse}
 
 
-def _insist_on(addresses: Iterable[str]) -> Callable[[str], None]:
-    """BotError for each host that is none of these addresses'."""
-    hosts = [urlsplit(address).hostname or "" for address in addresses]
-    patterns = [re.escape(host.lstrip(".")) for host in hosts]
-    labels = [re.sub(r"\\{\w+\\}", r"[a-z0-9-]+", pattern) for pattern in patterns]
-    whole = [
-        rf"(?:[a-z0-9-]+\.)*{label}" if host.startswith(".") else label
-        for host, label in zip(hosts, labels, strict=True)
-    ]
-    allowed = re.compile("|".join(whole))
+def _origin(address: str) -> str:
+    """A pattern for `scheme://host:port`, always with a port."""
+    scheme, _, rest = address.partition("://")
+    netloc = re.split(r"[/?#]", rest)[0].rpartition("@")[2]
+    host, port = re.fullmatch(r"(.*?)(?::(\d+|\{\w+\}))?", netloc).groups()  # type: ignore[union-attr]  # matches anything
+    port = port or _PORTS.get(scheme.lower(), "")
+    return rf"{re.escape(scheme.lower())}://{_host(host.strip('[]').lower())}:{port if port.isdigit() else '[0-9]+'}"
 
-    def insist(host: str) -> None:
-        if not allowed.fullmatch(host):
-            raise BotError(f"{host} is none of the hosts that are configured, so nothing was sent there.")
 
-    return insist
+def _host(host: str) -> str:
+    label = re.sub(r"\\{\w+\\}", r"[a-z0-9-]+", re.escape(host.lstrip(".")))
+    return rf"(?:[a-z0-9-]+\.)*{label}" if host.startswith(".") else label
+
+
+def _stranger(host: str) -> BotError:
+    return BotError(f"{host} is not one of the configured hosts, so nothing was sent.")
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:
     """The Authorization header for a key; no header without one.
 
-    The line break that a file or a Secret often ends in is dropped. Other characters that a header cannot carry are
-    refused here, since the libraries below would quote the whole key in their exceptions.
+    A trailing line break, common in files and Secrets, is removed. Other characters that a header cannot contain are
+    refused here, because the libraries below would quote the whole key in their exceptions.
     """
     if key is None:
         return {}
     value = key.get_secret_value().strip()
     if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise BotError("A key or token is empty or holds a space, a line break or a letter beyond ASCII: set it anew.")
+        raise BotError("A key or token is empty or holds a space, a line break or a letter beyond ASCII: set it again.")
     return {"Authorization": f"Bearer {value}"}
 
 
-async def send(http: httpx.AsyncClient, system: str, method: str, url: str, **options: Any) -> httpx.Response:
-    """The answer, whatever its status. A connection that fails, breaks or times out is Unavailable."""
+async def send(
+    http: httpx.AsyncClient,
+    system: str,
+    method: str,
+    url: str,
+    *,
+    limit: Limit = LIMIT,
+    what: str = "",
+    follow_redirects: bool = False,
+    **options: Any,
+) -> httpx.Response:
+    """The complete answer, with any status.
+
+    Raises Unavailable if the connection fails, breaks or times out, and TooLarge, with the name `what`, if the answer
+    exceeds `limit`. Redirects are followed here and not by httpx, which would read each body without a limit.
+    """
+    what = what or f"{system}'s answer"
+    async with (
+        within(system, limit.seconds),
+        _opened(http, system, method, url, follow_redirects=follow_redirects, **options) as response,
+    ):
+        answer = await _read(response, system, what, limit.size)
+    if answer.is_success:
+        _refuse_page(system, answer.headers, answer.content[:_HEAD])
+    return answer
+
+
+async def stream_lines(
+    http: httpx.AsyncClient,
+    system: str,
+    method: str,
+    url: str,
+    *,
+    refuse: Callable[[httpx.Response], None],
+    limit: Limit = LIMIT,
+    what: str = "",
+    **options: Any,
+) -> AsyncGenerator[str, None]:
+    """The lines of a streamed answer as they arrive; `refuse` raises for an error response.
+
+    This function limits the bytes; `within` around the loop limits the time.
+    """
+    what = what or f"{system}'s answer"
+    async with _opened(http, system, method, url, **options) as response:
+        if not response.is_success:
+            refuse(await _read(response, system, what, limit.size))
+        rest = b""
+        first = True
+        async for chunk in _decoded(response, system, what, limit.size):
+            if first:
+                _refuse_page(system, response.headers, chunk[:_HEAD])
+                first = False
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace").rstrip("\r")
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+@asynccontextmanager
+async def within(system: str, seconds: float) -> AsyncIterator[None]:
+    """A deadline for a whole exchange: httpx's own timeouts restart with every byte. Raises Unavailable."""
     try:
-        return await http.request(method, url, **options)
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise Unavailable(system, f"its answer was not complete after {seconds:g} s") from error
+
+
+@asynccontextmanager
+async def _opened(
+    http: httpx.AsyncClient, system: str, method: str, url: str, *, follow_redirects: bool = False, **options: Any
+) -> AsyncIterator[httpx.Response]:
+    # Only request encodings that can be decompressed in chunks (see `_decoded`).
+    headers = {"Accept-Encoding": "gzip"} | dict(options.pop("headers", None) or {})
+    try:
+        request = http.build_request(method, url, headers=headers, **options)
+        if method != "GET":
+            await going_to(f"{method} {request.url.path}")
+        for _ in range(_REDIRECTS):
+            response = await http.send(request, stream=True, follow_redirects=False)
+            if not (follow_redirects and response.next_request):
+                break
+            await response.aclose()
+            request = response.next_request
+        else:
+            raise Unavailable(system, f"it redirects more than {_REDIRECTS} times")
+        try:
+            yield response
+        finally:
+            await response.aclose()
     except httpx.RequestError as error:
         raise unreachable(system, error) from error
+    except httpx.InvalidURL as error:
+        raise Unavailable(system, f"it redirects to an invalid address ({error})") from error
 
 
-def unreachable(system: str, error: httpx.RequestError) -> Unavailable:
-    """The error of a connection that failed, in words: httpx's own text is often empty for a timeout."""
-    return Unavailable(system, str(error) or type(error).__name__)
+async def _read(response: httpx.Response, system: str, what: str, size: int) -> httpx.Response:
+    """The response with its whole content; the headers about its encoding are removed."""
+    declared = response.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > size:
+        raise TooLarge(what, size)
+    content = b"".join([chunk async for chunk in _decoded(response, system, what, size)])
+    packed = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(name, text) for name, text in response.headers.multi_items() if name.lower() not in packed]
+    return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
+
+
+async def _decoded(response: httpx.Response, system: str, what: str, size: int) -> AsyncIterator[bytes]:
+    """The decompressed content, at most one chunk at a time: a few bytes of gzip may unpack to gigabytes."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise Unavailable(system, f"it answers with the encoding {encoding[:40]}, which was not asked for")
+    packed = (
+        zlib.decompressobj(wbits=zlib.MAX_WBITS | 32) if encoding not in ("", "identity") else None
+    )  # 32: by header
+    total = 0
+    async for raw in response.aiter_raw(_CHUNK):
+        chunk = packed.decompress(raw, _CHUNK) if packed else raw
+        while chunk:
+            total += len(chunk)
+            if total > size:
+                raise TooLarge(what, size)
+            yield chunk
+            chunk = packed.decompress(packed.unconsumed_tail, _CHUNK) if packed and not packed.eof else b""
+
+
+def _refuse_page(system: str, headers: httpx.Headers, head: bytes) -> None:
+    """Raise Unavailable for a web page with status 200, such as the login page of a proxy: it is not an empty answer."""
+    if page := _page(headers, head):
+        raise Unavailable(
+            system,
+            f"it answers with {page} instead of data. Probably a proxy or its login page answers: check the address",
+        )
+
+
+def _page(headers: httpx.Headers, head: bytes) -> str:
+    """Describes the web page; empty for anything else. No endpoint that the bot calls returns HTML."""
+    begins = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
+    if not (
+        headers.get("content-type", "").lower().startswith("text/html")
+        or begins.startswith((b"<!doctype html", b"<html"))
+    ):
+        return ""
+    title = _TITLE.search(head)
+    said = " ".join(title[1].decode(errors="replace").split())[:80] if title else ""
+    return f"the web page “{said}”" if said else "a web page"
+
+
+def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
+    """The error of a failed connection; httpx's own text is often empty for a timeout."""
+    return Unreachable(system, str(error) or type(error).__name__)
 
 
 def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None = None) -> None:
-    """Raise Unavailable for the statuses that mend themselves (429, 5xx), naming the time where the server does."""
+    """Raise Unavailable for temporary statuses (429, 5xx), with the server's retry time if it sends one."""
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}")
 
 
 def retry_hint(response: httpx.Response) -> str:
-    """ ", asks to wait until …" from Retry-After or x-ratelimit-reset, or nothing."""
+    """ ", asks to wait until …" from Retry-After or x-ratelimit-reset, or ""."""
     if after := response.headers.get("retry-after"):
-        return f", asks to wait {after} s" if after.isdigit() else f", asks to wait until {after}"
+        return f", asks to wait {after[:40]} s" if after.isdigit() else f", asks to wait until {after[:40]}"
     reset = response.headers.get("x-ratelimit-reset", "")
-    if reset.isdigit():
-        return f", asks to wait until {datetime.fromtimestamp(int(reset), UTC):%H:%M:%S} UTC"
+    if reset.isdecimal() and int(reset[:12]) < 2**36:
+        return f", asks to wait until {time_stamp(datetime.fromtimestamp(int(reset[:12]), UTC))}"
     return ""
 
 
-def body(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer; an empty one when it holds anything else."""
+def parse_json(text: str | bytes) -> Any:
+    """Parse external JSON. Raises ValueError if it is invalid, nested too deep or has more than a million values.
+
+    A number that is not finite (NaN, Infinity, 1e400) becomes None, meaning unknown: Python would read it, and later
+    comparisons would be wrong. Some models' config.json contain Infinity (Mamba's time_step_limit).
+    """
+    raw = text.encode() if isinstance(text, str) else text
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _ITEMS:
+        raise ValueError(f"more than {_ITEMS} values")
     try:
-        value = response.json()
+        return json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def decoded(system: str, response: httpx.Response) -> Any:
+    """The JSON of an answer; raises Unavailable if it has none."""
+    try:
+        return parse_json(response.content)
+    except ValueError as error:
+        raise Unavailable(system, "its answer is not JSON") from error
+
+
+def body(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; empty if it contains anything else."""
+    try:
+        value = parse_json(response.content)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def error_message(response: httpx.Response, key: SecretStr | None = None) -> str:
-    """What an OpenAI-like API says about an error: `{"error": {"message"}}`, `{"error": "…"}`, or the status.
+def count(value: object, most: int = 2**53) -> int:
+    """A count in an answer; 0 for anything that is not a whole number from 0 to `most`."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else 0
 
-    The key of the request is cut out, since some servers quote it.
+
+def error_message(response: httpx.Response, key: SecretStr | None = None) -> str:
+    """The error message of an OpenAI-like API: `{"error": {"message"}}`, `{"error": "…"}`, or the status.
+
+    The request's key is removed, because some servers quote it.
     """
     error = body(response).get("error") or body(response).get("detail")
     if isinstance(error, dict):
         error = error.get("message") or error.get("error")
     if not error:
-        return f"status {response.status_code}"
+        page = _page(response.headers, response.content[:_HEAD])
+        return f"status {response.status_code}" + (f" and {page}" if page else "")
     said = str(error) if key is None else str(error).replace(key.get_secret_value().strip(), "***")
     return f"{said[:500].rstrip('.')} ({response.status_code})"

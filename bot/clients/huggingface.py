@@ -1,41 +1,59 @@
-"""What Hugging Face knows about a model: its size, its shape, its licence, and whether one may have it.
+"""Models on Hugging Face: size, shape, licence, and whether they are accessible.
 
-Speaks the Hub's API. A model id is checked before it becomes part of an address.
+Uses the Hub's API. A model id is validated before it becomes part of a URL.
 """
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 
-from bot.clients.http import bearer, body, refuse_if_busy, send
+from bot.clients.http import MIB, Limit, bearer, body, count, decoded, refuse_if_busy, send
 from bot.errors import BotError, Unavailable
 from manifests.sizing import ModelFacts
+from manifests.sizing.configuration import TEXT_PARTS
+from manifests.sizing.repository import Repository, plain
 
 SYSTEM = "Hugging Face"
+_REASON = "X-Error-Code"
+"""The Hub's header with the reason of a refusal: RepoNotFound (also for private ones), GatedRepo, EntryNotFound
+(`hf_raise_for_status` of huggingface_hub).
+"""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,96}")
 HF_ID = re.compile(r"[A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96}")
 
-# One repository may hold the same weights twice, in several formats: the first pattern with a match is what vLLM loads.
-WEIGHTS = (r"model[^/]*\.safetensors", r"[^/]*\.safetensors", r"pytorch_model[^/]*\.bin")
+FILE_HOSTS = ("https://.hf.co", "https://.huggingface.co")
+"""Hosts from which the Hub serves files: cdn-lfs.hf.co, cdn-lfs-us-1.hf.co, cas-bridge.xethub.hf.co, us.gcp.cdn.hf.co,
+cdn-lfs.huggingface.co and others (https://huggingface.co/docs/hub/xet/using-xet-storage, "network configuration").
+"""
+
+_FILE = Limit(size=16 * MIB)
+"""The index of the largest models has about 9 MB, a tokenizer_config.json rarely more than one."""
+_ABOUT = Limit(size=8 * MIB)
+"""The API's description of a model with its files: 200 bytes per file."""
+
+_TREE_PAGES = 20
+"""Maximum pages of a listing; the Hub returns 1000 files per page."""
 
 
 class UnknownModel(BotError):
-    """There is no such model, or it is hidden from the bot."""
+    """The model does not exist, or is not visible to the bot."""
 
     remedy = "Check the spelling on huggingface.co; for a private model set HF_TOKEN."
 
 
 class GatedModel(BotError):
-    """The model's owner wants its terms accepted first."""
+    """The model's terms have to be accepted first."""
 
     remedy = "Accept the model's terms on huggingface.co with the account that HF_TOKEN belongs to."
 
 
 class HuggingFace:
-    """The Hub at one endpoint, read with a token or without; the token is asked for anew, so that it may be rotated."""
+    """The Hub at one endpoint, with an optional token, which is read at each use, so that it can be rotated."""
 
     def __init__(self, http: httpx.AsyncClient, endpoint: str, token: Callable[[], SecretStr | None]) -> None:
         self._http = http
@@ -43,86 +61,219 @@ class HuggingFace:
         self._token = token
 
     async def model(self, hf_id: str) -> ModelFacts:
-        """The facts that sizing and the pull request need, all of one revision."""
+        """The facts for sizing and the pull request, all from one revision."""
+        return (await self.repository(hf_id)).facts()
+
+    async def repository(self, hf_id: str) -> Repository:
+        """The listing and the small files. A missing optional file counts as absent."""
+        if _NAME.fullmatch(hf_id) and hf_id.strip("."):
+            raise BotError(f"{hf_id} lacks its organisation: write it org/name.{await self._hint(hf_id)}")
         checked(hf_id)
-        response = await self._get(f"/api/models/{hf_id}", blobs="true")
-        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND):
-            # The Hub answers 401 for a name that does not exist too, so as not to tell what is private.
-            raise UnknownModel(f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.")
+        response = await self._get(
+            f"/api/models/{hf_id}", _ABOUT, f"The Hub's description of {hf_id}", {"blobs": "true"}
+        )
+        hidden = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND)
+        if hidden and response.headers.get(_REASON) != "GatedRepo":
+            raise UnknownModel(await self._unknown(hf_id))
         about = _accepted(response, hf_id)
-        revision = about.get("sha") or "main"
-        config = await self._file(hf_id, revision, "config.json")
-        if config is None:
-            raise BotError(
-                f"{hf_id} has no config.json: it is not a model in the Transformers format, so vLLM cannot load it."
+        revision, place = str(about.get("sha") or "main"), _place(about, hf_id)
+        files = _sizes(about.get("siblings"))
+        if not files and place != hf_id:  # a redirect to the new name may drop the query that requests sizes
+            again = await self._get(
+                f"/api/models/{place}", _ABOUT, f"The Hub's description of {place}", {"blobs": "true"}
             )
-        files = {str(f["rfilename"]): int(f.get("size") or 0) for f in about.get("siblings") or [] if "rfilename" in f}
-        chat = "chat_template.jinja" in files or await self._has_chat_template(hf_id, revision)
-        return _facts(hf_id, about, config, weights=_weight_bytes(hf_id, files), chat=chat)
+            files = _sizes(body(again).get("siblings"))
+        files = files or await self._tree(place, revision) or await self._tree(place, "main")
+        files = files or dict.fromkeys(_names(about.get("siblings")), 0)
+
+        withheld: list[str] = []
+
+        async def read(name: str) -> dict[str, Any] | None:
+            if files and name not in files and name not in ("config.json", "tokenizer_config.json"):
+                return None
+            try:
+                found = await self._file(hf_id, revision, name)
+                return await self._file(place, revision, name) if found is None and place != hf_id else found
+            except GatedModel:
+                if not any(files.values()):
+                    raise  # nothing is known of it
+                withheld.append(name)
+                return None
+
+        config = await read("config.json")
+        if config is None and _describes_layers(about.get("config")):
+            config = about["config"]
+        found = Repository(
+            hf_id=hf_id,
+            revision=str(about.get("sha") or ""),
+            files=files,
+            config=config,
+            params=await read("params.json") if config is None else None,
+            quant=await read("hf_quant_config.json"),
+            template=_shows_template(about.get("config")) or _holds_template(await read("tokenizer_config.json")),
+            pipeline_tag=plain(about.get("pipeline_tag")),
+            library=plain(about.get("library_name")),
+            tags=tuple(_tags(about)),
+            gated=about.get("gated") or False,
+            licence=_licence(about),
+            base_model=_base_model(about),
+        )
+        if found.needs_index:
+            index = await read("model.safetensors.index.json")
+            named = (index or {}).get("weight_map")
+            found = found.model_copy(
+                update={"index": tuple(sorted(set(named.values()))) if isinstance(named, dict) else ()}
+            )
+        if config is None and found.params is None and (found.base_model or withheld):
+            like = await self._config_like(hf_id if withheld else found.base_model)
+            found = found.model_copy(update={"base_config": like})
+        return found.model_copy(update={"withheld": bool(withheld)})
 
     async def search(self, text: str, limit: int = 20) -> tuple[str, ...]:
         """Ids of models whose name contains the text, the most downloaded first.
 
-        Only such as `model` takes: the Hub also lists old ones without an organisation, like gpt2.
+        Only ids that `model` accepts: the Hub also lists old ones without an organisation, like gpt2.
         """
-        response = await self._get("/api/models", search=text[:100], limit=str(limit), sort="downloads", direction="-1")
+        query = {"search": text[:100], "limit": str(limit), "sort": "downloads", "direction": "-1"}
+        response = await self._get("/api/models", _ABOUT, "The Hub's search result", query)
         if not response.is_success:
             raise Unavailable(SYSTEM, f"the search answered {response.status_code}")
-        try:
-            found = response.json()
-        except ValueError:
-            found = None
+        found = decoded(SYSTEM, response)
         if not isinstance(found, list):
             raise Unavailable(SYSTEM, "the search answered something else than a list of models")
         ids = (each.get("id") for each in found if isinstance(each, dict))
         return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
     async def whoami(self) -> str:
-        """The name behind the token, or empty without one; BotError when the Hub does not know the token."""
+        """The name of the token's owner, or empty without a token; raises BotError if the Hub does not know the token."""
         if self._token() is None:
-            await self._get("/api/models", limit="1")
+            await self._get("/api/models", _ABOUT, "The Hub's list of models", {"limit": "1"})
             return ""
-        response = await self._get("/api/whoami-v2")
+        response = await self._get("/api/whoami-v2", _ABOUT, "The Hub's answer about HF_TOKEN")
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise BotError(
                 "Hugging Face does not accept HF_TOKEN: set a valid one, or none for models that are not gated."
             )
         return str(body(response).get("name") or "")
 
-    async def _has_chat_template(self, hf_id: str, revision: str) -> bool:
-        tokenizer = await self._file(hf_id, revision, "tokenizer_config.json")
-        return bool((tokenizer or {}).get("chat_template"))
+    async def _unknown(self, hf_id: str) -> str:
+        """Why the model was not found. The Hub answers 401 for a missing name too, and does not reveal private ones."""
+        hint = await self._hint(hf_id)
+        return f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.{hint}"
+
+    async def _hint(self, hf_id: str) -> str:
+        similar = await self.similar(hf_id)
+        return f" Similar names: {', '.join(similar)}." if similar else ""
+
+    async def similar(self, hf_id: str, limit: int = 3) -> tuple[str, ...]:
+        """The ids with the most similar spelling among the Hub's search results for its parts; empty on errors.
+
+        Without an organisation, only names are compared.
+        """
+        owner, _, name = hf_id.rpartition("/")
+        words = [each for each in re.split(r"[-_.]", name) if each]
+        shorter = ("-".join(words[:count]) for count in (len(words) - 1, 2, 1) if 0 < count < len(words))
+        found: dict[str, None] = {}
+        for text in filter(None, (name, *shorter, owner)):
+            try:
+                found |= dict.fromkeys(await self.search(text, limit=50))
+            except (BotError, Unavailable):
+                return ()
+            spelled: dict[str, list[str]] = {}
+            for each in found:
+                if each != hf_id:
+                    spelled.setdefault((each if owner else each.partition("/")[2]).lower(), []).append(each)
+            close = difflib.get_close_matches(hf_id.lower(), spelled, n=limit, cutoff=0.75)
+            if close:
+                return tuple(each for low in close for each in spelled[low])[:limit]
+        return ()
+
+    async def _tree(self, hf_id: str, revision: str) -> dict[str, int]:
+        """The files with their sizes from the other API that lists them; a long list has several pages."""
+        files: dict[str, int] = {}
+        path: str | None = f"/api/models/{hf_id}/tree/{quote(revision, safe='')}?recursive=true"
+        for _ in range(_TREE_PAGES):
+            if path is None:
+                break
+            response = await self._get(path, _ABOUT, f"The Hub's list of files of {hf_id}")
+            if not response.is_success:
+                break
+            files |= _sizes(decoded(SYSTEM, response))
+            following = response.links.get("next", {}).get("url")
+            path = following.removeprefix(self._endpoint) if following else None
+        return files
+
+    async def _config_like(self, hf_id: str) -> dict[str, Any] | None:
+        """The configuration of a model, or of another version of it: quantized weights have the same layers."""
+        try:
+            others = [each for each in await self.search(hf_id.partition("/")[2]) if "gguf" not in each.lower()]
+        except (BotError, Unavailable):
+            others = []
+        for each in (hf_id, *others[:2]):
+            try:
+                if config := await self._file(each, "main", "config.json"):
+                    return {key: said for key, said in config.items() if key != "quantization_config"}
+            except (BotError, Unavailable):
+                continue  # gated or hidden: another version may be accessible
+        return None
 
     async def _file(self, hf_id: str, revision: str, name: str) -> dict[str, Any] | None:
-        response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}")
+        what = f"The Hub's {name} for {hf_id}"
+        response = await self._get(f"/{hf_id}/resolve/{quote(revision, safe='')}/{name}", _FILE, what)
+        if response.status_code == httpx.codes.NOT_FOUND and revision != "main":
+            response = await self._get(f"/{hf_id}/resolve/main/{name}", _FILE, what)
         return None if response.status_code == httpx.codes.NOT_FOUND else _accepted(response, hf_id)
 
-    async def _get(self, path: str, **query: str) -> httpx.Response:
-        """An answer that is final. Files redirect to a content network, where httpx does not take the token."""
-        url = f"{self._endpoint}{path}"
-        headers = bearer(self._token())
+    async def _get(self, path: str, limit: Limit, what: str, query: Mapping[str, str] | None = None) -> httpx.Response:
+        """The final answer. Files are redirected to a content network, to which httpx does not send the token."""
         response = await send(
-            self._http, SYSTEM, "GET", url, params=query or None, headers=headers, follow_redirects=True
+            self._http,
+            SYSTEM,
+            "GET",
+            f"{self._endpoint}{path}",
+            params=query,
+            headers=bearer(self._token()),
+            follow_redirects=True,
+            limit=limit,
+            what=what,
         )
         refuse_if_busy(SYSTEM, response)
         return response
 
 
+def model_id(text: str) -> str:
+    """The id in typed or pasted text: `owner/name`, or a link to any page of the model on huggingface.co.
+
+    Slack wraps a link as `<https://…|…>`. Other text is returned unchanged; `checked` refuses it.
+    """
+    bare = text.strip().removeprefix("<").removesuffix(">").partition("|")[0].strip("`'\"")
+    found = re.fullmatch(
+        r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(?:models/)?"
+        r"(?!(?:api|models|datasets|spaces|collections|papers|docs|blog)(?:[/?#]|$))([^/?#]+(?:/[^/?#]+)?)(?:[/?#].*)?",
+        bare,
+    )
+    return found[1] if found else bare
+
+
 def _is_id(hf_id: str) -> bool:
-    """`org/name`, and neither part walks up a path."""
+    """Whether it is `org/name`, without path traversal in either part."""
     return bool(HF_ID.fullmatch(hf_id)) and all(part.strip(".") for part in hf_id.split("/"))
 
 
 def checked(hf_id: str) -> str:
-    """The id, if it is one."""
+    """The id, if it is valid."""
     if not _is_id(hf_id):
-        raise BotError(f"{hf_id[:200]!r} is no model id: write it org/name, as in Qwen/Qwen2.5-Coder-7B-Instruct-AWQ.")
+        raise BotError(
+            f"{hf_id[:200]!r} is not a model id: write it org/name, as in Qwen/Qwen2.5-Coder-7B-Instruct-AWQ."
+        )
     return hf_id
 
 
 def _accepted(response: httpx.Response, hf_id: str) -> dict[str, Any]:
     if response.is_success:
         return body(response)
+    if response.headers.get(_REASON) == "RepoNotFound":
+        raise UnknownModel(f"{hf_id} is private: the account of HF_TOKEN has no access to its files.")
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         raise GatedModel(
             f"{hf_id} is gated: accept its terms at https://huggingface.co/{hf_id} "
@@ -131,69 +282,69 @@ def _accepted(response: httpx.Response, hf_id: str) -> dict[str, Any]:
     raise BotError(f"Hugging Face refused {hf_id}: status {response.status_code}.")
 
 
-def _facts(hf_id: str, about: dict[str, Any], config: dict[str, Any], *, weights: int, chat: bool) -> ModelFacts:
-    # A model that also sees or hears keeps the shape of its language part one level down.
-    text = {**config, **(config.get("text_config") or {})}
-    hidden = _first(text, "hidden_size", "n_embd", "d_model")
-    heads = _first(text, "num_attention_heads", "n_head")
-    rank = _first(text, "kv_lora_rank")  # latent attention keeps one vector for keys and values: half of it for each
-    quantization = config.get("quantization_config") or text.get("quantization_config") or {}
-    architectures = config.get("architectures") or [""]
-    return ModelFacts(
-        hf_id=hf_id,
-        revision=about.get("sha") or "",
-        weight_bytes=weights,
-        layers=_caching_layers(text),
-        kv_heads=1 if rank else _first(text, "num_key_value_heads") or heads,
-        head_size=(rank + _first(text, "qk_rope_head_dim")) // 2
-        if rank
-        else _first(text, "head_dim") or (hidden // heads if heads else 0),
-        hidden_size=hidden,
-        dtype=_word(text.get("torch_dtype") or text.get("dtype")) or "bfloat16",
-        quantization=_word(quantization.get("quant_method")) or None,
-        max_context=_first(text, "max_position_embeddings", "n_positions"),
-        gated=about.get("gated") or False,
-        licence=_licence(about),
-        chat=chat,
-        architecture=_word(architectures[0]),
-        pipeline_tag=_word(about.get("pipeline_tag")) or None,
+def _sizes(listed: object) -> dict[str, int]:
+    """Path -> bytes, from a model's siblings or from a tree; empty if the listing contains no sizes."""
+    files: dict[str, int] = {}
+    for each in listed if isinstance(listed, list) else ():
+        if not isinstance(each, dict) or each.get("type") == "directory":
+            continue
+        name, lfs = each.get("rfilename") or each.get("path"), each.get("lfs")
+        size = each.get("size") or (lfs.get("size") if isinstance(lfs, dict) else None)
+        if isinstance(name, str):
+            files[name] = count(size)
+    return files if any(files.values()) else {}
+
+
+def _names(listed: object) -> list[str]:
+    """The paths of a listing without sizes."""
+    found = [each.get("rfilename") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    return [each for each in found if isinstance(each, str)]
+
+
+def _place(about: dict[str, Any], hf_id: str) -> str:
+    """The current location of the repository: renamed owners' models are found under both names."""
+    now = about.get("id")
+    return now if isinstance(now, str) and _is_id(now) else hf_id
+
+
+def _describes_layers(config: object) -> bool:
+    return isinstance(config, dict) and any(
+        key in config for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", *TEXT_PARTS)
     )
 
 
-def _word(text: object, more: str = "") -> str:
-    """What somebody wrote on the Hub, without what could be more than a word in a manifest or a pull request."""
-    return re.sub(rf"[^\w.{more}-]", "", str(text or ""))[:80]
+def _shows_template(config: object) -> bool:
+    """Whether the Hub's extract of the tokenizer has a chat template."""
+    if not isinstance(config, dict):
+        return False
+    return bool(config.get("chat_template_jinja")) or _holds_template(config.get("tokenizer_config"))
 
 
-def _caching_layers(text: dict[str, Any]) -> int:
-    """The layers that keep keys and values for each token: of a hybrid model, those with linear attention do not."""
-    layers, types = _first(text, "num_hidden_layers", "n_layer"), text.get("layer_types")
-    if isinstance(types, list):
-        return sum(each not in ("linear_attention", "mamba", "conv") for each in types) or layers
-    return layers // (_first(text, "full_attention_interval") or 1)
+def _holds_template(tokenizer: object) -> bool:
+    return isinstance(tokenizer, dict) and bool(tokenizer.get("chat_template"))
 
 
-def _first(config: dict[str, Any], *names: str) -> int:
-    """The first of these fields that is a number, since families of models name the same thing differently."""
-    given = (config.get(name) for name in names)
-    return next((int(each) for each in given if isinstance(each, int | float) and 0 < each < 2**40), 0)
+def _base_model(about: dict[str, Any]) -> str:
+    """The base model, from the card or the tags; "" if unknown."""
+    card = about.get("cardData")
+    said = card.get("base_model") if isinstance(card, dict) else None
+    tagged = [tag.rsplit(":", 1)[-1] for tag in _tags(about) if tag.startswith("base_model:")]
+    candidates = [said] if isinstance(said, str) else [*said] if isinstance(said, list) else []
+    return next((each for each in (*candidates, *tagged) if isinstance(each, str) and _is_id(each)), "")
+
+
+def _tags(about: dict[str, Any]) -> list[str]:
+    listed = about.get("tags")
+    return [tag for tag in listed if isinstance(tag, str)] if isinstance(listed, list) else []
 
 
 def _licence(about: dict[str, Any]) -> str | None:
-    """The licence's id; for `other`, the name that the owner gave it."""
-    card = about.get("cardData") or {}
+    """The licence's id; for `other`, the owner's name for it."""
+    said_there = about.get("cardData")
+    card = said_there if isinstance(said_there, dict) else {}
     licence = card.get("license")
     if licence in (None, "other"):
-        tagged = (tag.removeprefix("license:") for tag in about.get("tags") or [] if tag.startswith("license:"))
+        tagged = (tag.removeprefix("license:") for tag in _tags(about) if tag.startswith("license:"))
         licence = card.get("license_name") or next(tagged, licence)
     said = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
-    return _word(said, more=" ,+/") or None
-
-
-def _weight_bytes(hf_id: str, files: dict[str, int]) -> int:
-    for pattern in WEIGHTS:
-        if sizes := [size for name, size in files.items() if re.fullmatch(pattern, name)]:
-            return sum(sizes)
-    raise BotError(
-        f"{hf_id} holds no safetensors or PyTorch weights that vLLM can load: choose a repository that does."
-    )
+    return plain(said, more=" ,+/") or None

@@ -1,8 +1,9 @@
-"""The benchmark's Job: GuideLLM 0.8 beside a model's pod, on its node.
+"""The benchmark's Job: GuideLLM 0.8 on the node of a model's pod.
 
-There it finds the tokenizer in the model's own weight cache, so nothing is fetched from the Hub, and it needs no GPU. What
-it runs is a list of arguments, no shell; the key comes from the Secret, by the environment, and GuideLLM prints it nowhere.
-Its result is the log of a second container, which runs when the first has succeeded: so no right but to read logs is needed.
+There it finds the tokenizer in the model's own weight cache, so it downloads nothing from the Hub, and it needs no GPU.
+It runs a list of arguments without a shell; the key comes from the Secret through the environment, and GuideLLM never
+prints it. Its result is the log of a second container, which runs if the first one succeeded, so it only needs the
+right to read logs.
 """
 
 import asyncio
@@ -14,18 +15,21 @@ from pathlib import PurePosixPath
 from kubernetes.aio.client import ApiClient
 from pydantic import BaseModel
 
-from bot.clients import boot
+from bot.clients.diagnosis import pods as diagnose
+from bot.clients.diagnosis.problems import Patience
 from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
+from bot.clients.rights import BENCHMARKS, MODELS, PODS
 from bot.clients.workload import engine_of, environment_of
+from bot.config import Bench, SecretRef
 from bot.errors import BotError
-from bot.settings import Bench, SecretRef
+from bot.mrkdwn import with_code
 
 MODEL, OPERATION = "stoker.dev/model", "stoker.dev/operation"
 NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed-by": "stoker"}
 MEASURES, RESULT = "guidellm", "result"
 _FILE = "/results/benchmarks.csv"
 _KEPT = timedelta(hours=1)
-"""How long a Job that is over stays, for people to look at and for a bot that was away to read."""
+"""How long a finished Job is kept, for people and for a bot that was down."""
 _LINES = 200
 _USER = 65532
 _LATE = 60.0
@@ -33,10 +37,10 @@ _LATE = 60.0
 
 
 class Load(BaseModel, frozen=True):
-    """Whom the benchmark asks, and for what."""
+    """The target and the load of the benchmark."""
 
     model: str
-    """The endpoint's name: of its Deployment."""
+    """The name of the endpoint's Deployment."""
     target: str
     served_name: str
     tokenizer: str
@@ -44,22 +48,22 @@ class Load(BaseModel, frozen=True):
 
 
 class BenchFailed(BotError):
-    """The benchmark's Job came to no result."""
+    """The benchmark's Job produced no result."""
 
-    remedy = "Read the Job's last lines in the thread; mend what they name, and ask again."
+    remedy = "Read the Job's last lines in the thread; fix what they name, and try again."
 
 
 class Jobs:
-    """The Jobs of the namespace in which the models are."""
+    """The Jobs in the models' namespace."""
 
     def __init__(self, api: ApiClient, namespace: str) -> None:
         self._kube = Kube(api)
-        self._jobs = Collection("/apis/batch/v1", "jobs", namespace)
-        self._pods = Collection("/api/v1", "pods", namespace)
-        self._deployments = Collection("/apis/apps/v1", "deployments", namespace)
+        self._jobs = Collection(BENCHMARKS, namespace)
+        self._pods = Collection(PODS, namespace)
+        self._deployments = Collection(MODELS, namespace)
 
     async def start(self, operation: str, load: Load, shape: Bench, key: SecretRef) -> None:
-        """Make the operation's Job, unless it is there already."""
+        """Create the operation's Job, unless it exists."""
         deployment = await self._kube.get(self._deployments, load.model)
         if deployment is None:
             raise BenchFailed(f"The Deployment of {load.model} has disappeared.")
@@ -68,10 +72,10 @@ class Jobs:
         try:
             await self._kube.create(self._jobs, manifest(operation, load, shape, key, deployment))
         except Conflict:
-            return  # ours: the name is the operation's
+            return  # our own Job: its name contains the operation
 
     async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
-        """Why a model that is in the cluster cannot be measured; empty when nothing is in the way."""
+        """Why a model in the cluster cannot be measured; empty if it can."""
         deployment = await self._kube.get(self._deployments, model)
         load = Load(model=model, target="", served_name="", tokenizer="", chat=False)
         try:
@@ -82,19 +86,21 @@ class Jobs:
         return ""
 
     async def result(self, operation: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]) -> str:
-        """What the benchmark printed, once it is over; `progress` hears whether it still starts or measures.
+        """The output of the benchmark when it has finished; `progress` receives whether it starts or measures.
 
-        BenchFailed says why there is no result, with the last lines that were logged.
+        Raises BenchFailed with the reason and the last log lines.
         """
         last: KubeObject | None = None
+        patience = Patience(limit.total_seconds(), asyncio.get_running_loop().time)
 
         async def look(jobs: View, pods: View) -> str | None:
             nonlocal last
-            last = next(iter(pods.values()), last)  # one is all that a Job without retries makes
+            last = next(iter(pods.values()), last)  # a Job without retries creates only one
             if not jobs:
                 raise BenchFailed("The benchmark's Job is gone: somebody deleted it, or it was over for an hour.")
-            if last and (failed := boot.pull_failure(last) or boot.uncreated(last)):
-                raise BenchFailed(failed.message)
+            failed = diagnose.not_started(last, ()) if last else None
+            if patience.is_over(failed) and failed:
+                raise BenchFailed(with_code(f"{failed.reason.rstrip('. ')}. {failed.remedy}"))
             for condition in (next(iter(jobs.values())).get("status") or {}).get("conditions") or ():
                 if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
                     return str(condition["type"]) + f" {condition.get('reason', '')}: {condition.get('message', '')}"
@@ -103,7 +109,9 @@ class Jobs:
 
         try:
             async with asyncio.timeout(limit.total_seconds() + _LATE):
-                ended = await self._kube.follow(self._of(operation), self._pods_of(operation), look=look)
+                ended = await self._kube.follow(
+                    self._of(operation), self._pods_of(operation), look=look, again=patience.left
+                )
         except TimeoutError as error:
             raise BenchFailed("The benchmark's Job did not end in time, and Kubernetes did not end it.") from error
         if ended.startswith("Complete") and last:
@@ -115,14 +123,14 @@ class Jobs:
         )
 
     async def delete(self, operation: str) -> bool:
-        """End the operation's Job with its pod; whether there was one."""
+        """Delete the operation's Job with its pod; returns whether it existed."""
         found = await self._kube.list(self._of(operation))
         for job in found:
             await self._kube.delete(self._jobs, job["metadata"]["name"])
         return bool(found)
 
     async def delete_all(self, model: str) -> None:
-        """End every benchmark of a model: a pod of it keeps the node, which bills."""
+        """Delete every benchmark of a model: its pod would keep the billed node."""
         for job in await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {MODEL: model}))):
             await self._kube.delete(self._jobs, job["metadata"]["name"])
 
@@ -142,7 +150,7 @@ def name_of(operation: str) -> str:
 
 
 def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deployment: KubeObject) -> KubeObject:
-    """The Job as it is made; BenchFailed where the Deployment has no weight cache that a second pod could read."""
+    """The Job's manifest; raises BenchFailed if the Deployment has no weight cache that a second pod could read."""
     template = deployment["spec"]["template"]["spec"]
     volume, mount = _weights(load.model, template)
     cache = environment_of(engine_of(template)).get("HF_HOME", "")
@@ -163,7 +171,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "TRANSFORMERS_OFFLINE": "1",
         # Each worker takes about 400 MB, and the machine is the model's.
         "GUIDELLM__MAX_WORKER_PROCESSES": "2",
-        # An image made for GPUs would be given one by the runtime, though it asks for none.
+        # The runtime would give a GPU to an image made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
     secret = {"secretKeyRef": {"name": key.name, "key": key.field}}
@@ -194,14 +202,14 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            # As the model's own pod, which could read the weights; and a volume's owner is not changed to and fro.
+            # Same as the model's own pod, which could read the weights; the owner of the volume is not changed.
             "runAsUser": identity.get("runAsUser") or _USER,
             "runAsGroup": identity.get("runAsGroup") or _USER,
             **({"fsGroup": identity["fsGroup"]} if "fsGroup" in identity else {}),
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        # A volume that is written by one node can be read by two pods of that node.
+        # Two pods on the same node can read a volume that is mounted on one node.
         "affinity": {
             "podAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": [
@@ -232,7 +240,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
 
 
 def arguments(load: Load, shape: Bench) -> list[str]:
-    """What follows `guidellm`, which is the image's entrypoint: values are JSON, so that no character of theirs means anything."""
+    """The arguments of `guidellm`, the image's entrypoint. Values are JSON, so no character has a special meaning."""
     backend = {
         "kind": "openai_http",
         "target": load.target,
@@ -256,7 +264,7 @@ def arguments(load: Load, shape: Bench) -> list[str]:
 
 
 def _weights(model: str, template: KubeObject) -> tuple[KubeObject, KubeObject]:
-    """The volume that the engine reads its weights from, and how to mount it for reading."""
+    """The volume from which the engine reads its weights, and its read-only mount."""
     engine = engine_of(template)
     cache = environment_of(engine).get("HF_HOME", "")
     claims = {v["name"]: v for v in template.get("volumes") or () if "persistentVolumeClaim" in v}
@@ -275,7 +283,7 @@ def _measures(pod: KubeObject) -> bool:
 
 
 def _why(pod: KubeObject) -> str:
-    """What the pod itself says of its end."""
+    """The reason in the pod's status."""
     status = pod.get("status") or {}
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         ended = (container.get("state") or {}).get("terminated") or {}

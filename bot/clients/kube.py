@@ -1,17 +1,18 @@
-"""Kubernetes' REST as two adapters need it: get, patch, read a log, and follow collections until something is seen.
+"""Kubernetes' REST API for two adapters: get, patch, read logs, and watch collections until a condition is met.
 
-Owns how a Kubernetes answer becomes an error of ours, and how a watch survives what happens to watches. Objects stay
-the JSON that the server sent: `bot.clients.argocd` and `bot.clients.cluster` parse the few fields that they are about.
+Maps Kubernetes' answers to our errors, and makes watches survive interruptions. Objects stay JSON as sent by the
+server: `bot.clients.argocd` and `bot.clients.cluster` parse the fields that they need.
 
-The library's own `Watch` is not used: after 410 Gone it asks again for the version that was just refused, it reconnects
-without a pause, and an aborted connection ends it.
+The library's own `Watch` is not used: after 410 Gone it requests the refused version again, it reconnects without a
+pause, and an aborted connection ends it.
 """
 
 import asyncio
-import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -20,24 +21,44 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException
 
+from bot.clients.http import parse_json
+from bot.clients.rights import ACCESS_REVIEWS, Access, Right, Verb
+from bot.clients.shape import KubeObject as KubeObject
+from bot.clients.shape import shaped
 from bot.errors import BotError, Unavailable
-from bot.settings import Config
+from bot.progress import going_to
 
-KubeObject = dict[str, Any]
 View = Mapping[tuple[str, str], KubeObject]
 """The objects of a selection by (namespace, name)."""
 
+Permission = tuple[str, str, str, str | None]
+"""Verb, API group, resource (with its subresource) and namespace of a request."""
+
 T = TypeVar("T")
 
-_METHODS = {"patch": "PATCH", "create": "POST", "delete": "DELETE"}
+_METHODS: Mapping[Verb, str] = {"patch": "PATCH", "create": "POST", "delete": "DELETE"}
 
 _REQUEST = aiohttp.ClientTimeout(total=30)
-# The server ends a watch after _WATCH_SECONDS; a connection silent for much longer than that is dead.
+# The server ends a watch after _WATCH_SECONDS; treat a watch with no data for much longer as dead.
 _WATCH_SECONDS = 240
-# A server that ends or breaks watches at once must not be asked in a tight loop.
+# A server that ends or breaks watches immediately must not be polled in a tight loop.
 _PAUSE = 0.1
 _AWAY = 120.0
-"""Seconds that the API server may be away in the middle of a wait: an upgrade of a control plane takes about a minute."""
+"""Seconds that the API server may be unavailable during a wait: an upgrade of a control plane takes about a minute."""
+_FORBIDDEN_FOR = 30.0
+"""Seconds for which a refusal of a previously granted permission is retried: a restarting API server refuses with 403
+until its RBAC caches are filled (seen on Kubernetes 1.36: `RBAC: role … not found`, or no suffix).
+"""
+_FORBIDDEN_AGAIN = 0.5
+_BY_AUTHORIZER = re.compile(r"\bcannot\b")
+"""Marks a 403 by the authorizer; a 403 by an admission plugin or a quota is a decision, and is not retried."""
+_CACHES_EMPTY = re.compile(r"RBAC: .*not found")
+_PAGE = 500
+"""Objects per list request, like kubectl (`--chunk-size`): a pod has about 10 kB of JSON, and all pods of a large
+cluster exceed the limit of one answer.
+"""
+_LOG = 2**20
+"""Characters kept from the end of a log: its lines may be of any length."""
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
 
 
@@ -48,32 +69,35 @@ class Forbidden(BotError):
 
 
 class Conflict(Unavailable):
-    """The object changed since it was read: look again."""
+    """The object changed since it was read: read it again."""
 
-    remedy = "Nothing: it is tried again by itself."
+    remedy = "Nothing: Stoker retries."
 
 
 class _Gone(Exception):
-    """The version to resume from is no longer kept: list again."""
+    """The version to resume from is no longer stored: list again."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The objects of a kind: in one namespace, in all of them, or in none (nodes)."""
+    """The objects of a declared kind: in one namespace, in all, or cluster-scoped (nodes)."""
 
-    api: str
-    resource: str
+    access: Access
     namespace: str | None = None
+
+    @property
+    def resource(self) -> str:
+        return self.access.resource
 
     def path(self, name: str | None = None, subresource: str | None = None) -> str:
         namespaced = f"/namespaces/{quote(self.namespace, safe='')}" if self.namespace else ""
         tail = "".join(f"/{quote(part, safe='')}" for part in (name, subresource) if part)
-        return f"{self.api}{namespaced}/{self.resource}{tail}"
+        return f"{self.access.root}{namespaced}/{self.resource}{tail}"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The objects of a collection that the selectors, in Kubernetes' own syntax, leave."""
+    """The objects of a collection that match the selectors, in Kubernetes' syntax."""
 
     collection: Collection
     fields: str = ""
@@ -84,48 +108,14 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Right:
-    """One thing that the bot does to the cluster, as a rule of a Role (or, without a namespace, of a ClusterRole) says it."""
-
-    verb: str
-    resource: str
-    """The plural, with its subresource: `deployments/scale`."""
-    group: str = ""
-    namespace: str | None = None
-    name: str = ""
-    """The only object that it is about (`resourceNames`); empty for any."""
-    without: str = ""
-    """What is lost without it; empty where the bot cannot do its work then."""
-
-    def __str__(self) -> str:
-        what = f"{self.resource}.{self.group}" if self.group else self.resource
-        where = f" in namespace {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {what}{f' {self.name}' if self.name else ''}{where}"
+class _Page:
+    items: tuple[KubeObject, ...]
+    version: str
+    more: str
+    """The token for the next page; empty for the last one."""
 
 
-def rights(config: Config) -> tuple[Right, ...]:
-    """Every right that the bot uses, and no other: the chart grants them, the start and the doctor check them."""
-    serving, argocd = config.platform.namespace, config.argocd.namespace
-    jobs = ("list", "watch", "create", "delete") if config.bench.image else ()
-    node = "the receipt estimates how long the node billed instead of watching it"
-    return (
-        *(Right(verb, "deployments", "apps", serving) for verb in ("get", "list", "watch", "patch")),
-        Right("patch", "deployments/scale", "apps", serving),
-        # Whoever uses a GPU, in any namespace, stands in the way of the next model.
-        Right("list", "deployments", "apps"),
-        Right("list", "pods"),
-        *(Right(verb, "pods", "", serving) for verb in ("list", "watch")),
-        Right("get", "pods/log", "", serving),
-        *(Right(verb, "events", "", serving) for verb in ("list", "watch")),
-        Right("list", "services", "", serving),
-        *(Right(verb, "jobs", "batch", serving) for verb in jobs),
-        *(Right(verb, "nodes", without=node) for verb in ("get", "list", "watch")),
-        *(Right(verb, "applications", "argoproj.io", argocd) for verb in ("get", "list", "watch", "patch")),
-        *(
-            Right("get", "secrets", "", secret.namespace, secret.name)
-            for secret in (config.vllm.api_key, config.litellm.master_key)
-        ),
-    )
+_REVIEWS = Collection(ACCESS_REVIEWS)
 
 
 class Kube:
@@ -133,33 +123,43 @@ class Kube:
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
+        self._granted: set[Permission] = set()
+        """The permissions granted so far: a later refusal may be temporary."""
 
     async def get(self, collection: Collection, name: str) -> KubeObject | None:
-        """The object, or None where there is none."""
-        return _parse(await self._read("get", collection, name))
+        """The object, or None if it does not exist."""
+        return _object(collection, await self._read("get", collection, name))
 
     async def list(self, selection: Selection) -> tuple[KubeObject, ...]:
-        listing = await self._listing(selection)
-        return tuple(listing.get("items") or ())
+        return tuple([item async for item in self.each(selection)])
+
+    async def each(self, selection: Selection) -> AsyncIterator[KubeObject]:
+        """The objects one by one, loaded in pages, so that a caller that keeps few of them needs memory for one page."""
+        token = ""
+        while True:
+            page = await self._page(selection, token)
+            for item in page.items:
+                yield item
+            if not (token := page.more):
+                return
 
     async def patch(
         self, collection: Collection, name: str, body: KubeObject, *, subresource: str | None = None
     ) -> KubeObject | None:
-        """Merge-patch the object and return it as it is now; None where there is none."""
-        return _parse(await self._read("patch", collection, name, subresource=subresource, body=body))
+        """Merge-patch the object and return its new state; None if it does not exist."""
+        return _object(collection, await self._read("patch", collection, name, subresource=subresource, body=body))
 
     async def create(self, collection: Collection, body: KubeObject) -> None:
-        """Make the object; `Conflict` where there is one of that name."""
+        """Create the object; raises `Conflict` if one of that name exists."""
         await self._read("create", collection, body=body)
 
     async def delete(self, collection: Collection, name: str) -> None:
-        """Take the object away, and then what it made; one that is gone is fine."""
-        # Without it the API leaves a Job's pods behind (DefaultGarbageCollectionPolicy of batch/v1).
+        """Delete the object, then its dependents. A missing object is ignored."""
+        # Without it the API orphans a Job's pods (DefaultGarbageCollectionPolicy of batch/v1).
         await self._read("delete", collection, name, query={"propagationPolicy": "Background"})
 
     async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
-        """Those of the rights that the bot's account does not have, by the API server's own word."""
-        reviews = Collection("/apis/authorization.k8s.io/v1", "selfsubjectaccessreviews")
+        """The rights that the bot's account does not have, according to the API server."""
 
         async def allowed(right: Right) -> bool:
             resource, _, subresource = right.resource.partition("/")
@@ -172,27 +172,44 @@ class Kube:
                 "name": right.name,
             }
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
-            answer = _parse(await self._read("create", reviews, body=review | {"spec": {"resourceAttributes": asked}}))
-            return bool(((answer or {}).get("status") or {}).get("allowed"))
+            answer = _parse(await self._read("create", _REVIEWS, body=review | {"spec": {"resourceAttributes": asked}}))
+            status = (answer or {}).get("status") or {}
+            if "allowed" not in status:
+                raise BotError("Kubernetes does not say what the bot's account may do (SelfSubjectAccessReview).")
+            granted = bool(status["allowed"])
+            if granted:
+                self._granted.add((right.verb, right.group, right.resource, right.namespace))
+            return granted
 
         return tuple([right for right in wanted if not await allowed(right)])
 
-    async def log(self, pods: Collection, name: str, *, container: str, lines: int, previous: bool) -> str:
-        """The last lines of a container's log; empty where the kubelet has none (any more)."""
-        query = {"container": container, "tailLines": str(lines), "previous": str(previous).lower()}
+    async def log(
+        self, pods: Collection, name: str, *, container: str, previous: bool, lines: int = 0, size: int = 0
+    ) -> str:
+        """The last `lines` of a container's log, or its first `size` bytes; empty if the kubelet has none (any more)."""
+        query = {"container": container, "previous": str(previous).lower()}
+        query |= {"tailLines": str(lines)} if lines else {}
+        query |= {"limitBytes": str(size)} if size else {}
         try:
             text = await self._read("get", pods, name, subresource="log", query=query)
         except Forbidden:
             raise
         except BotError:  # 400: "previous terminated container not found"
             return ""
-        return text or ""
+        return (text or "")[-_LOG:]
 
-    async def follow(self, *selections: Selection, look: Callable[..., Awaitable[T | None]]) -> T:
-        """Call `look` with a `View` of each selection, now and after every change, until it returns something.
+    async def follow(
+        self,
+        *selections: Selection,
+        look: Callable[..., Awaitable[T | None]],
+        again: Callable[[], float | None] = lambda: None,
+    ) -> T:
+        """Call `look` with a `View` of each selection, now and after every change, until it returns a value.
 
-        Resumes where a watch ended, lists again where it cannot, and rides out a short absence of the server. Set the
-        deadline around it with `asyncio.timeout`.
+        `again`: seconds without a change after which it is called anyway; None: only after a change.
+
+        Resumes interrupted watches, lists again if necessary, and tolerates a short outage of the server. Set a
+        deadline with `asyncio.timeout`.
         """
         views: list[View | None] = [None] * len(selections)
         changed = asyncio.Event()
@@ -206,7 +223,8 @@ class Kube:
             async with asyncio.TaskGroup() as group:
                 watchers = [group.create_task(keep(*numbered)) for numbered in enumerate(selections)]
                 while True:
-                    await changed.wait()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), again())
                     changed.clear()
                     if None in views or (answer := await look(*views)) is None:
                         continue
@@ -219,14 +237,13 @@ class Kube:
 
     async def _views(self, selection: Selection) -> AsyncIterator[View]:
         while True:
-            listing = await self._listing_patiently(selection)
-            objects = {_key(item): item for item in listing.get("items") or ()}
-            version = listing["metadata"]["resourceVersion"]
+            found, version = await self._listing_patiently(selection)
+            objects = {_key(item): item for item in found}
             yield dict(objects)
             try:
                 while True:
                     async for kind, item in self._events(selection, version):
-                        version = item["metadata"]["resourceVersion"]
+                        version = str((item.get("metadata") or {}).get("resourceVersion") or version)
                         match kind:
                             case "BOOKMARK":
                                 continue
@@ -253,27 +270,50 @@ class Kube:
                 if response.status == 404:
                     raise _Gone
                 async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise _failure("watch", selection.collection, None, event["object"].get("code", 500), line)
-                    yield event["type"], event["object"]
+                    kind, item = _event(line)
+                    if kind == "ERROR":
+                        raise _failure("watch", selection.collection, None, _status(item), line)
+                    if kind == "BOOKMARK":
+                        yield kind, item
+                    elif (known := shaped(selection.collection.resource, item)) is not None:
+                        yield kind, known
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as e:
             raise Unavailable("Kubernetes", f"the watch on {selection.collection.resource} broke off") from e
         await asyncio.sleep(_PAUSE)
 
     @stamina.retry(on=Unavailable, attempts=None, timeout=_AWAY, wait_initial=0.2)
-    async def _listing_patiently(self, selection: Selection) -> KubeObject:
-        return await self._listing(selection)
+    async def _listing_patiently(self, selection: Selection) -> tuple[tuple[KubeObject, ...], str]:
+        """The objects, and the collection's version from which a watch continues: all pages have the same version."""
+        found: list[KubeObject] = []
+        page = await self._page(selection)
+        while True:
+            found += page.items
+            if not page.more:
+                return tuple(found), page.version
+            page = await self._page(selection, page.more)
 
-    async def _listing(self, selection: Selection) -> KubeObject:
-        listing = _parse(await self._read("list", selection.collection, query=selection.query()))
+    async def _page(self, selection: Selection, token: str = "") -> "_Page":
+        collection = selection.collection
+        query = selection.query() | {"limit": str(_PAGE)} | ({"continue": token} if token else {})
+        try:
+            listing = _parse(await self._read("list", collection, query=query))
+        except _Gone as error:  # reading the pages took longer than the API server keeps a version
+            raise Unavailable("Kubernetes", f"the list of {collection.resource} expired before it was read") from error
         if listing is None:
-            raise BotError(f"This cluster knows no {selection.collection.resource} ({selection.collection.api}).")
-        return listing
+            raise BotError(f"This cluster knows no {collection.resource} ({collection.access.api}).")
+        meta, items = listing.get("metadata"), listing.get("items")
+        if not isinstance(meta, dict):
+            raise Unavailable("Kubernetes", f"its list of {collection.resource} has no metadata")
+        found = [shaped(collection.resource, item) for item in (items if isinstance(items, list) else ())]
+        return _Page(
+            items=tuple(item for item in found if item is not None),
+            version=str(meta.get("resourceVersion") or ""),
+            more=str(meta.get("continue") or ""),
+        )
 
     async def _read(
         self,
-        verb: str,
+        verb: Verb,
         collection: Collection,
         name: str | None = None,
         *,
@@ -285,12 +325,14 @@ class Kube:
             response = await self._open(verb, collection, name, subresource=subresource, query=query, body=body)
             async with response:
                 return None if response.status == 404 else await response.text()
+        except aiohttp.ClientPayloadError as e:  # aborted, or too large
+            raise Unavailable("Kubernetes", f"{verb} {collection.resource}: {e}") from e
         except (aiohttp.ClientError, OSError, TimeoutError) as e:
             raise Unavailable("Kubernetes", f"{verb} {collection.resource}") from e
 
     async def _open(
         self,
-        verb: str,
+        verb: Verb,
         collection: Collection,
         name: str | None = None,
         *,
@@ -299,7 +341,43 @@ class Kube:
         body: KubeObject | None = None,
         timeout: aiohttp.ClientTimeout = _REQUEST,
     ) -> aiohttp.ClientResponse:
-        """Through the library's client, which brings the address, the certificates and the (refreshed) token."""
+        """The answer to a request. A refusal of a previously granted permission is retried for `_FORBIDDEN_FOR`
+        seconds.
+        """
+        resource = "/".join(part for part in (collection.resource, subresource) if part)
+        permission = (verb, collection.access.group, resource, collection.namespace)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _FORBIDDEN_FOR
+        while True:
+            try:
+                response = await self._request(verb, collection, name, subresource, query, body, timeout)
+            except Forbidden as refused:
+                lost = permission in self._granted and _BY_AUTHORIZER.search(refused.message)
+                if clock() > deadline or not (lost or _CACHES_EMPTY.search(refused.message)):
+                    raise
+                await asyncio.sleep(_FORBIDDEN_AGAIN)
+            else:
+                self._granted.add(permission)
+                return response
+
+    async def _request(
+        self,
+        verb: Verb,
+        collection: Collection,
+        name: str | None,
+        subresource: str | None,
+        query: Mapping[str, str] | None,
+        body: KubeObject | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """Send through the library's client, which has the address, the certificates and the (refreshed) token.
+
+        Every request of the bot to Kubernetes uses this method; requests that are not declared in `bot.clients.rights`
+        are not sent.
+        """
+        collection.access.require(verb, subresource or "")
+        if verb in _METHODS:
+            await going_to(f"{verb} {collection.resource} {name or ''}")
         path = collection.path(name, subresource) + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -322,7 +400,7 @@ class Kube:
         return response
 
 
-def _failure(verb: str, collection: Collection, subresource: str | None, status: int, body: bytes) -> Exception:
+def _failure(verb: Verb, collection: Collection, subresource: str | None, status: int, body: bytes) -> Exception:
     resource = "/".join(part for part in (collection.resource, subresource) if part)
     where = f" in namespace {collection.namespace}" if collection.namespace else ""
     said = _message(body)
@@ -345,10 +423,10 @@ def _failure(verb: str, collection: Collection, subresource: str | None, status:
 
 
 def _message(body: bytes) -> str:
-    """What a `Status` object says, also the one inside a watch event."""
+    """The message of a `Status` object, also inside a watch event."""
     text = body.decode(errors="replace")
     try:
-        status = json.loads(text)
+        status = parse_json(text)
         return str((status.get("object") or status)["message"])
     except (ValueError, KeyError, AttributeError):
         return text.strip()[:300]
@@ -358,12 +436,36 @@ def _parse(text: str | None) -> KubeObject | None:
     if text is None:
         return None
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except ValueError as e:
         raise Unavailable("Kubernetes", "its answer is not JSON") from e
     if not isinstance(parsed, dict):
         raise Unavailable("Kubernetes", "its answer is not an object")
     return parsed
+
+
+def _object(collection: Collection, text: str | None) -> KubeObject | None:
+    """One object; None if it does not exist."""
+    parsed = _parse(text)
+    if parsed is None:
+        return None
+    found = shaped(collection.resource, parsed)
+    if found is None:
+        raise Unavailable("Kubernetes", f"its answer about one of {collection.resource} is not an object with a name")
+    return found
+
+
+def _event(line: bytes) -> tuple[str, KubeObject]:
+    """The kind and the object of one line of a watch; raises ValueError if it is invalid."""
+    event = parse_json(line)
+    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+        raise ValueError("not an event of a watch")
+    return str(event.get("type")), event["object"]
+
+
+def _status(status: KubeObject) -> int:
+    code = status.get("code")
+    return code if isinstance(code, int) else 500
 
 
 def _key(item: KubeObject) -> tuple[str, str]:

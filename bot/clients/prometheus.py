@@ -1,27 +1,30 @@
-"""Prometheus, where vLLM's metrics may only be read through it: the signals of use of one model, as last scraped."""
+"""Prometheus, if vLLM's metrics can only be read there: the usage signals of one model, as last scraped."""
 
 import httpx
 
 from bot.clients.http import body, error_message, refuse_if_busy, send
-from bot.clients.vllm import SIGNALS
-from bot.domain import Activity
+from bot.clients.vllm import amount
+from bot.domain.sessions import Activity
 from bot.errors import BotError, Unavailable
+from manifests.engines import usual
 
 SYSTEM = "Prometheus"
 
 
 class Prometheus:
-    """The HTTP API at one address (`PROMETHEUS_URL`), also that of Thanos, Mimir or Google's frontend."""
+    """The HTTP API at one address (`PROMETHEUS_URL`), also of Thanos, Mimir or Google's frontend."""
 
     def __init__(self, http: httpx.AsyncClient, base_url: str) -> None:
         self._http, self._base_url = http, base_url.rstrip("/")
 
     async def activity(self, served_name: str) -> Activity:
-        """The signals of use of the model of this name. No sample of it is Unavailable: unknown must not look idle.
+        """The usage signals of the model with this name. Raises Unavailable without a sample: unknown must not look
+        idle.
 
-        Prometheus marks the series of a target that it cannot scrape as stale, so old numbers do not look like idle time.
+        Prometheus marks the series of a target that it cannot scrape as stale, so old numbers do not look like idle
+        time.
         """
-        names = "|".join(name for name in SIGNALS if name.startswith("vllm:"))
+        names = "|".join(usual().signals)
         query = f'sum by (__name__) ({{__name__=~"{names}", model_name="{_quoted(served_name)}"}})'
         response = await send(self._http, SYSTEM, "GET", f"{self._base_url}/api/v1/query", params={"query": query})
         if not response.is_success:
@@ -30,8 +33,8 @@ class Prometheus:
         totals: dict[str, float] = {}
         try:
             for series in body(response)["data"]["result"]:
-                field = SIGNALS[series["metric"]["__name__"]]
-                totals[field] = totals.get(field, 0) + float(series["value"][1])
+                field = usual().signals[series["metric"]["__name__"]]
+                totals[field] = totals.get(field, 0) + amount(SYSTEM, series["metric"]["__name__"], series["value"][1])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Unavailable(SYSTEM, "its answer is not that of an instant query") from error
         if not totals:
@@ -40,5 +43,5 @@ class Prometheus:
 
 
 def _quoted(text: str) -> str:
-    """For a string in PromQL."""
+    """Quoted for a string in PromQL."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

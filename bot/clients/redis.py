@@ -1,9 +1,9 @@
-"""Redis, by whatever address it has, and whether it can be trusted with a lease.
+"""Connect to Redis with any kind of address, and check whether it is safe for leases.
 
-The addresses are docket's, so that one setting serves both: `redis://` and `rediss://` (TLS) for one server,
-`redis+sentinel://` and `rediss+sentinel://` for a primary that Sentinels watch, `redis+cluster://` and
-`rediss+cluster://` for a cluster, `unix://` for a socket. A password that is not in the address is asked for at each
-new connection, so that it may be rotated.
+The addresses have docket's format, so that one setting serves both: `redis://` and `rediss://` (TLS) for one server,
+`redis+sentinel://` and `rediss+sentinel://` for a primary behind Sentinels, `redis+cluster://` and `rediss+cluster://`
+for a cluster, `unix://` for a socket. A password that is not in the address is read at each new connection, so that it
+can be rotated.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -27,21 +27,21 @@ _SENTINEL_PORT = 26379
 _TIMES: dict[str, Any] = {
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
-    # A restarted server has closed every pooled connection, and redis-py finds out one command at a time. Each of our
-    # writes is a script that compares, or sets what it would set again, so a repeated one changes nothing.
+    # A restarted server has closed every pooled connection, and redis-py detects that one command at a time. All of our
+    # writes are idempotent scripts, so a retry changes nothing.
     "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3, supported_errors=(ConnectionLost,)),
 }
 
 _AT_ONCE = 64
-"""Connections to one server: in a burst, what comes after them waits its turn."""
+"""Maximum connections to one server; further requests wait."""
 _MOST = 1000
-"""Connections where redis-py can only refuse what comes after them, which by default is the hundred-and-first."""
+"""Maximum connections if redis-py can only refuse more; its default is 100."""
 
 AnyRedis = Redis | RedisCluster
 
 
 class Password(CredentialProvider):
-    """The password as it is now; redis-py asks at each new connection."""
+    """The current password; redis-py requests it at each new connection."""
 
     def __init__(self, current: Callable[[], SecretStr | None]) -> None:
         self._current = current
@@ -51,24 +51,23 @@ class Password(CredentialProvider):
         return (password.get_secret_value() if password else "",)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Without one of its own, redis-py logs a warning at each connection."""
+        """Without this method, redis-py logs a warning at each connection."""
         return self.get_credentials()
 
 
 class Durability(BaseModel, frozen=True):
-    """Whether the server keeps what it is told. None where it does not say (some managed ones hide it)."""
+    """Whether the server keeps its data. None if unknown (some managed servers hide it)."""
 
     version: str
     appends: bool | None
     last_write_ok: bool | None
     evicts: str | None
-    """Its eviction policy; anything but `noeviction` may drop a lease to make room."""
-    max_memory: int = 0
+    """Its eviction policy; anything but `noeviction` may evict a lease."""
 
 
 @asynccontextmanager
 async def opened(url: str, password: CredentialProvider | None = None) -> AsyncIterator[AnyRedis]:
-    """A client for the address; nothing is sent yet. ValueError says what an address lacks."""
+    """A client for the address; sends nothing yet. Raises ValueError if the address is incomplete."""
     scheme, _, rest = url.partition("://")
     kind, _, how = scheme.partition("+")
     options: dict[str, Any] = {"credential_provider": password} if password else {}
@@ -87,18 +86,19 @@ async def opened(url: str, password: CredentialProvider | None = None) -> AsyncI
 
 
 def for_docket(url: str) -> str:
-    """The address with what docket, which takes an address and nothing else, has to know of connections.
+    """The address with connection options for docket, which only accepts an address.
 
-    Its pool keeps connections that a restarted server has closed. Without a retry its worker stops at each of them, and a
-    task that it had just taken waits for its redelivery. And a hundred operations at work need more than a hundred.
+    Its pool keeps connections that a restarted server has closed. Without a retry its worker stops at each of them, and
+    a task that it had just taken waits for its redelivery. A hundred running operations also need more than a hundred
+    connections.
     """
-    # Sentinels and clusters bring their own retries.
+    # Sentinels and clusters have their own retries.
     words = [] if "+" in url.partition("://")[0] else ["retry_on_timeout=true"]
     return f"{url}{'&' if '?' in url else '?'}{'&'.join([*words, f'max_connections={_MOST}'])}"
 
 
 def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
-    """The primary that the Sentinels name, asked for anew at each connection."""
+    """The primary according to the Sentinels, which are asked again at each connection."""
     netloc, _, tail = rest.partition("/")
     login, _, hosts = netloc.rpartition("@")
     path = urlsplit(f"redis://host/{tail}")
@@ -136,13 +136,13 @@ def _host(text: str) -> tuple[str, int]:
 
 
 async def durability(redis: AnyRedis) -> Durability:
-    """What the server says of itself; Unavailable when it does not answer."""
+    """The server's durability settings; raises Unavailable if it does not answer."""
     try:
         said = await redis.info()
         if isinstance(redis, RedisCluster):
             said = next(iter(said.values())) if said and isinstance(next(iter(said.values())), dict) else said
-    except ResponseError as error:
-        raise Unavailable("Redis", str(error)) from error
+    except ResponseError:  # an account without permission (NOPERM), or a server that has renamed the command
+        return Durability(version="", appends=None, last_write_ok=None, evicts=None)
     except (RedisError, OSError) as error:
         raise Unavailable("Redis", str(error)) from error
     flag = said.get("aof_enabled")
@@ -152,5 +152,4 @@ async def durability(redis: AnyRedis) -> Durability:
         appends=None if flag is None else bool(int(flag)),
         last_write_ok=None if wrote is None else wrote == "ok",
         evicts=said.get("maxmemory_policy"),
-        max_memory=int(said.get("maxmemory") or 0),
     )

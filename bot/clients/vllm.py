@@ -1,31 +1,52 @@
-"""A running model, asked directly: is it well, what does it serve, does it answer, is anybody using it.
+"""Client for one model server: health, served names, trial request, usage metrics.
 
-Speaks vLLM's OpenAI-compatible API (0.32) and, for CPU embeddings, that of text-embeddings-inference (TEI).
+Speaks vLLM's OpenAI-compatible API (0.32), which llama.cpp's server and SGLang have too, and, for CPU embeddings, that of
+text-embeddings-inference (TEI). Paths and metrics of each engine are in `manifests/engines`.
 """
 
-import json
+import math
+import re
 import time
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, SecretStr
 
-from bot.clients.http import bearer, body, error_message, refuse_if_busy, send, unreachable
-from bot.domain import Activity
+from bot.clients.http import (
+    MIB,
+    Limit,
+    bearer,
+    body,
+    count,
+    error_message,
+    parse_json,
+    refuse_if_busy,
+    send,
+    stream_lines,
+    within,
+)
+from bot.domain.sessions import Activity
 from bot.errors import BotError, Unavailable
+from manifests.engines import Signal, engines
 
 SYSTEM = "vLLM"
-Kind = Literal["chat", "completion", "embedding"]
+Kind = Literal["chat", "completion", "embedding", "rerank"]
 
 # The first request after a start may compile kernels; later ones answer within a second or two.
 ANSWER_TIMEOUT = httpx.Timeout(10.0, read=120.0)
-# Enough to tell how fast tokens come, and few enough for a second or two. At temperature 0 the answer is the same
-# each time, as long as the model, the engine and the machine are.
-_SAME_EACH_TIME = {"max_tokens": 48, "temperature": 0, "seed": 0}
+ANSWER_LIMIT = Limit(size=MIB, seconds=150.0)
+# Enough tokens to measure their speed, and few enough for a second or two. At temperature 0 the answer is always the
+# same for the same model, engine and machine.
+_MAX_TOKENS = 48
+_SAME_EACH_TIME = {"max_tokens": _MAX_TOKENS, "temperature": 0, "seed": 0}
+_OTHER_CHUNKS = 16
+"""Chunks of a stream in addition to one per token: the role at its beginning, the usage at its end, and a margin."""
 
-# How base models are asked to fill in the middle, by what their names hold: vLLM's `suffix` is not for them.
+_METRICS_LIMIT = Limit(size=4 * MIB, seconds=10.0)
+"""vLLM 0.32 writes about 100 KB. The limit prevents blocking the event loop: 4 MB take 50 ms."""
+
+# Fill-in-the-middle prompts of base models, by parts of their names: vLLM's `suffix` does not support them.
 _FIM = (
     (("starcoder", "granite", "smollm"), "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"),
     (("deepseek-coder",), "<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),
@@ -34,20 +55,12 @@ _FIM = (
     (("qwen2.5-coder", "qwen3-coder", "codegemma"), "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>"),
 )
 
-# Which samples of /metrics feed which field; the last two are TEI's. The parser ends every counter's name in `_total`.
-SIGNALS = {
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "vllm:request_success_total": "requests",
-    "vllm:prompt_tokens_total": "prompt_tokens",
-    "vllm:generation_tokens_total": "generation_tokens",
-    "te_request_count_total": "requests",
-    "te_queue_size": "waiting",
-}
+SIGNALS: dict[str, Signal] = {name: signal for each in engines() for name, signal in each.signals.items()}
+"""Which samples of /metrics determine which field, of every engine."""
 
 
 class Answer(BaseModel, frozen=True):
-    """What the model said to the trial request. `first_token_seconds` is unknown for embeddings."""
+    """The model's answer to the trial request. `first_token_seconds` is unknown for embeddings."""
 
     text: str
     prompt_tokens: int
@@ -57,7 +70,7 @@ class Answer(BaseModel, frozen=True):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The speed of generation, without the first token, which waits for the prompt to be read."""
+        """The speed of generation, without the first token, which includes reading the prompt."""
         if self.first_token_seconds is None or self.completion_tokens < 2 or self.seconds <= self.first_token_seconds:
             return None
         return (self.completion_tokens - 1) / (self.seconds - self.first_token_seconds)
@@ -71,13 +84,13 @@ class VLLM:
         self._url_template = url_template
 
     def url(self, service: str, namespace: str, port: int) -> str:
-        """The address of one server, e.g. `http://coder-chat.serving.svc:8000`."""
+        """The URL of one server, e.g. `http://coder-chat.serving.svc:8000`."""
         return self._url_template.format(service=service, namespace=namespace, port=port).rstrip("/")
 
-    async def health(self, url: str) -> bool:
-        """Whether /health answers 200; a server that cannot be reached is not healthy."""
+    async def health(self, url: str, path: str = "/health") -> bool:
+        """Whether it answers 200; an unreachable server is not healthy."""
         try:
-            return (await send(self._http, SYSTEM, "GET", f"{url}/health")).status_code == httpx.codes.OK
+            return (await send(self._http, SYSTEM, "GET", f"{url}{path}")).status_code == httpx.codes.OK
         except Unavailable:
             return False
 
@@ -85,11 +98,11 @@ class VLLM:
         """The names that the server answers to."""
         response = await send(self._http, SYSTEM, "GET", f"{url}/v1/models", headers=bearer(key))
         _refuse(response)
-        return tuple(str(model["id"]) for model in body(response).get("data", []))
+        return model_ids(body(response))
 
-    async def refuses_keyless(self, url: str) -> bool:
+    async def refuses_keyless(self, url: str, path: str = "/v1/models") -> bool:
         """Whether a request without a key is turned away."""
-        response = await send(self._http, SYSTEM, "GET", f"{url}/v1/models")
+        response = await send(self._http, SYSTEM, "GET", f"{url}{path}")
         refuse_if_busy(SYSTEM, response)
         return response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
@@ -98,43 +111,55 @@ class VLLM:
     ) -> Answer:
         """One small request of the endpoint's kind; chat and completion are streamed, to time the first token.
 
-        `prompt` is what is to be completed instead of the fixed one.
+        `prompt` replaces the fixed text to complete.
         """
         path, question = trial_request(kind, model)
         if prompt is not None:
             question |= {"prompt": prompt}
-        if kind == "embedding":
-            return await self._embed(f"{url}{path}", key, question)
+        if kind in ("embedding", "rerank"):
+            return await self._pooled(f"{url}{path}", key, question)
         question |= {"stream": True, "stream_options": {"include_usage": True}}
         return await self._stream(f"{url}{path}", key, question)
 
     async def activity(self, url: str) -> Activity:
-        """The signals of use now. A server without any of them is Unavailable: unknown must not look idle."""
-        response = await send(self._http, SYSTEM, "GET", f"{url}/metrics")
+        """The current usage signals. Raises Unavailable if they cannot be read: unknown must not look idle."""
+        response = await send(
+            self._http, SYSTEM, "GET", f"{url}/metrics", limit=_METRICS_LIMIT, what="vLLM's answer to /metrics"
+        )
+        if response.status_code == httpx.codes.NOT_IMPLEMENTED:  # llama.cpp without --metrics
+            return await self._slots(url)
         _refuse(response)
-        try:
-            samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
-        except ValueError as error:
-            raise Unavailable(SYSTEM, "/metrics is not in Prometheus' text format") from error
-        totals: dict[str, float] = {}
-        for sample in samples:
-            if field := SIGNALS.get(sample.name):
-                totals[field] = totals.get(field, 0) + sample.value
-        if not totals:
-            raise Unavailable(SYSTEM, "/metrics has no request counters")
-        return Activity(**totals)
+        return signals(response.text)
 
-    async def _embed(self, url: str, key: SecretStr | None, question: dict[str, Any]) -> Answer:
+    async def _slots(self, url: str) -> Activity:
+        """The usage signals in llama.cpp's /slots: the busy slots, and the number of the last task
+        (tools/server/README.md).
+        """
+        response = await send(self._http, "llama.cpp", "GET", f"{url}/slots", limit=_METRICS_LIMIT, what="/slots")
+        _refuse(response)
+        slots = parse_json(response.text)
+        if not isinstance(slots, list) or not all(isinstance(each, dict) for each in slots):
+            raise Unavailable("llama.cpp", "/slots is not a list of slots")
+        last = max((amount("llama.cpp", "id_task", max(0, count(each.get("id_task")))) for each in slots), default=0.0)
+        return Activity(running=sum(each.get("is_processing") is True for each in slots), requests=last)
+
+    async def _pooled(self, url: str, key: SecretStr | None, question: dict[str, Any]) -> Answer:
         start = time.perf_counter()
         response = await send(
-            self._http, SYSTEM, "POST", url, json=question, headers=bearer(key), timeout=ANSWER_TIMEOUT
+            self._http,
+            SYSTEM,
+            "POST",
+            url,
+            json=question,
+            headers=bearer(key),
+            timeout=ANSWER_TIMEOUT,
+            limit=ANSWER_LIMIT,
         )
         _refuse(response)
         answer = body(response)
-        vectors = answer.get("data") or [{}]
         return Answer(
-            text=f"{len(vectors[0].get('embedding', ()))} dimensions",
-            prompt_tokens=(answer.get("usage") or {}).get("prompt_tokens", 0),
+            text=pooled(answer),
+            prompt_tokens=_tokens(answer, "prompt_tokens") or _tokens(answer, "total_tokens"),
             completion_tokens=0,
             seconds=time.perf_counter() - start,
             first_token_seconds=None,
@@ -144,32 +169,44 @@ class VLLM:
         start = time.perf_counter()
         first: float | None = None
         text = ""
-        usage: dict[str, int] = {}
-        try:
-            async with self._http.stream(
-                "POST", url, json=question, headers=bearer(key), timeout=ANSWER_TIMEOUT
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    _refuse(response)
-                async for chunk in _events(response):
-                    if said := _said(chunk):
-                        first = first if first is not None else time.perf_counter() - start
-                        text += said
-                    usage = chunk.get("usage") or usage
-        except httpx.RequestError as error:
-            raise unreachable(SYSTEM, error) from error
+        last: dict[str, Any] = {}
+        options = {"json": question, "headers": bearer(key), "timeout": ANSWER_TIMEOUT}
+        lines = stream_lines(
+            self._http, SYSTEM, "POST", url, refuse=_refuse, limit=ANSWER_LIMIT, what="The model's answer", **options
+        )
+        async with within(SYSTEM, ANSWER_LIMIT.seconds), aclosing(lines):
+            chunks = 0
+            async for line in lines:
+                if (chunk := _event(line)) is None:
+                    continue
+                chunks += 1
+                if chunks > _MAX_TOKENS + _OTHER_CHUNKS:
+                    raise BotError(
+                        f"The model does not stop at the {_MAX_TOKENS} tokens that were asked for (max_tokens): "
+                        "its answer was cut off."
+                    )
+                if said := _said(chunk):
+                    first = first if first is not None else time.perf_counter() - start
+                    text += said
+                last = chunk if chunk.get("usage") else last
         return Answer(
             text=text,
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
+            prompt_tokens=_tokens(last, "prompt_tokens"),
+            completion_tokens=_tokens(last, "completion_tokens"),
             seconds=time.perf_counter() - start,
             first_token_seconds=first,
         )
 
 
+def model_ids(answer: dict[str, Any]) -> tuple[str, ...]:
+    """The names in an answer to /v1/models."""
+    listed = answer.get("data")
+    models = listed if isinstance(listed, list) else []
+    return tuple(str(model["id"])[:500] for model in models if isinstance(model, dict) and "id" in model)
+
+
 def trial_request(kind: Kind, model: str) -> tuple[str, dict[str, Any]]:
-    """The path and the body of the smallest request that proves an endpoint of this kind."""
+    """The path and the body of the smallest request that tests an endpoint of this kind."""
     match kind:
         case "chat":
             messages = [{"role": "user", "content": "Say hello in one short sentence."}]
@@ -179,10 +216,13 @@ def trial_request(kind: Kind, model: str) -> tuple[str, dict[str, Any]]:
             return "/v1/completions", {"model": model, "prompt": prompt} | _SAME_EACH_TIME
         case "embedding":
             return "/v1/embeddings", {"model": model, "input": "hello"}
+        case "rerank":
+            documents = ["A GPU multiplies matrices.", "Bread is baked in an oven."]
+            return "/v1/rerank", {"model": model, "query": "What does a GPU do?", "documents": documents}
 
 
 def fim_prompt(model: str) -> str | None:
-    """A prompt whose middle is missing, in the tokens of the model's family; None for a family without any."""
+    """A prompt with a missing middle, in the tokens of the model's family; None for other families."""
     name = model.lower()
     for families, template in _FIM:
         if any(family in name for family in families):
@@ -190,26 +230,94 @@ def fim_prompt(model: str) -> str | None:
     return None
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a stream of server-sent events, up to `[DONE]`."""
-    async for line in response.aiter_lines():
-        if not line.startswith("data:") or (payload := line.removeprefix("data:").strip()) == "[DONE]":
+def signals(metrics: str) -> Activity:
+    """The usage signals in Prometheus' text format; raises Unavailable if one is not a valid number.
+
+    Only the required lines are parsed: the whole text of a server with many adapters would take seconds.
+    """
+    series: dict[str, float] = {}
+    for line in metrics.split("\n"):
+        if not line.startswith(_PREFIXES) or (sample := _SAMPLE.match(line, 0, _LINE)) is None:
             continue
-        try:
-            event = json.loads(payload)
-        except ValueError as error:
-            raise Unavailable(SYSTEM, "the stream of the answer is broken") from error
-        if isinstance(event, dict):
-            if failure := event.get("error"):  # vLLM has sent its 200 by then
-                raise BotError(f"vLLM broke off its answer: {str(failure)[:500]}.")
-            yield event
+        name, labels, text = sample.groups()
+        if name in SIGNALS:
+            series[f"{name}{labels}"] = amount(SYSTEM, name, text)  # a repeated family counts once
+    if not series:
+        raise Unavailable(SYSTEM, "/metrics has no request counters")
+    totals: dict[str, float] = {}
+    for each, value in series.items():
+        field = SIGNALS[each.partition("{")[0]]
+        totals[field] = totals.get(field, 0) + value
+    return Activity(**totals)
+
+
+_PREFIXES = tuple(SIGNALS)
+_LINE = 16 * 1024
+# name{label="value",…} number [time]; a label's value may contain any character, escaped (prometheus.io/docs: text
+# format).
+_SAMPLE = re.compile(r"""([a-z_:]+)(|\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})[ \t]+([^ \t]+)(?:[ \t]+-?\d+)?[ \t]*$""")
+
+
+def amount(system: str, name: str, value: object) -> float:
+    """A gauge's or counter's value: finite, between zero and the largest exact integer of a float. Otherwise it is
+    unknown.
+    """
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 2**53:
+        raise Unavailable(
+            system, f"it says that {name} is {str(value)[:40]}, which is not a number of requests or tokens"
+        )
+    return number
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """The JSON object in a line of a stream of server-sent events; None for the other lines and for `[DONE]`."""
+    if not line.startswith("data:") or (payload := line.removeprefix("data:").strip()) == "[DONE]":
+        return None
+    try:
+        event = parse_json(payload)
+    except ValueError as error:
+        raise Unavailable(SYSTEM, "the stream of the answer is broken") from error
+    if not isinstance(event, dict):
+        return None
+    if failure := event.get("error"):  # vLLM has already sent its 200
+        raise BotError(f"vLLM broke off its answer: {str(failure)[:500]}.")
+    return event
+
+
+def _tokens(answer: dict[str, Any], which: str) -> int:
+    usage = answer.get("usage")
+    return count(usage.get(which)) if isinstance(usage, dict) else 0
+
+
+def pooled(answer: dict[str, Any]) -> str:
+    """A description of an embedding or a ranking."""
+    results = answer.get("results")
+    if isinstance(results, list):
+        return f"{len(results)} texts ranked"
+    return dimensions(answer)
+
+
+def dimensions(answer: dict[str, Any]) -> str:
+    """A description of an embedding."""
+    data = answer.get("data")
+    first = data[0] if isinstance(data, list) and data else None
+    vector = first.get("embedding") if isinstance(first, dict) else None
+    return f"{len(vector) if isinstance(vector, list) else 0} dimensions"
 
 
 def _said(chunk: dict[str, Any]) -> str:
     """The text of one chunk; a reasoning model's thoughts are tokens too."""
-    choices = chunk.get("choices") or [{}]
-    delta = choices[0].get("delta") or {}
-    return choices[0].get("text") or delta.get("content") or delta.get("reasoning") or ""
+    choices = chunk.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return ""
+    delta = choice.get("delta")
+    delta = delta if isinstance(delta, dict) else {}
+    return str(choice.get("text") or delta.get("content") or delta.get("reasoning") or "")
 
 
 def _refuse(response: httpx.Response) -> None:

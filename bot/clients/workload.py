@@ -1,31 +1,49 @@
-"""What Kubernetes' JSON says of a Deployment that serves a model, and of whatever takes a GPU. Pure: JSON in, values out."""
+"""Kubernetes' JSON of a Deployment that serves a model, and of any workload with a GPU. Pure: JSON in, values out."""
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 
 from pydantic import BaseModel
 
 from bot.clients.kube import KubeObject
+from manifests import accelerators
+from manifests.engines import engines, running, usual
+from manifests.sizing.quantities import whole
 
 LEASE = "stoker.dev/lease"
 FENCE = "stoker.dev/fence"
-"""The highest fence that ever scaled the Deployment; it stays when the lease is gone, so that no older one comes back."""
+"""The highest fence that ever scaled the Deployment; it remains after the lease ends, so that an older one stays
+invalid.
+"""
+TOLD = "stoker.dev/told"
+"""The last message about the Deployment without Redis, so that only one of several bots sends it."""
+_FENCES = 9 * 10**12
+"""The year 2255: later fences, which are higher, are still below the limit of `bot.marks`."""
 KIND = "stoker.dev/kind"
-GPU = "nvidia.com/gpu"
+MODEL = "stoker.dev/model"
+"""The model of a Deployment with another name, or in another namespace; it is never removed."""
+_PORT = 8000
+"""vLLM's default."""
 
 _SECRET = re.compile(r"key|token$|secret|password")
-"""Flags whose value is nobody's business (`--api-key`, `--hf-token`); `--max-num-batched-tokens` is none."""
+"""Flags with secret values (`--api-key`, `--hf-token`); `--max-num-batched-tokens` does not match."""
 
-Kind = Literal["chat", "completion", "embedding"]
+Kind = Literal["chat", "completion", "embedding", "rerank"]
+_NAMES = tuple(dict.fromkeys(name for each in engines() if each.served for name in each.spellings(each.served)))
+_MODELS = tuple(dict.fromkeys(name for each in engines() for name in each.spellings(*each.model)))
+_KEYS = {variable for each in engines() if (variable := each.key[0])}
 
 
 class Workload(BaseModel, frozen=True):
-    """A Deployment that serves a model, and the Service in front of it.
+    """A Deployment that serves a model, with its Service.
 
-    `kind` is the label or annotation `stoker.dev/kind` where the Deployment has one. Else `embedding` for TEI (which
-    takes `--model-id`), `chat` when the model's or the served name says so (`instruct`, `chat`, `it`), and
-    `completion` for the rest: a base model has no chat template, and answers 400 to a chat.
+    `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise it is `embedding` for TEI
+    (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` for a reranker; `chat` with a parser for
+    tool calls or reasoning, or if the model's or the served name says so (`instruct`, `chat`, `it`); and `completion`
+    for the rest: a base model has no chat template, and answers 400 to a chat.
     """
 
     name: str
@@ -34,57 +52,109 @@ class Workload(BaseModel, frozen=True):
     ready_replicas: int
     gpus: int
     lease: str | None
-    served_name: str | None
+    served_names: tuple[str, ...]
+    """The names that the engine answers to; the model's own id without arguments."""
     service: str
     port: int
     image: str
     model: str
-    """What is served: a model id on the Hub, or a path."""
+    """The model: an id on the Hub, or a path."""
     kind: Kind
+    kind_is_said: bool = False
+    """Whether the kind comes from a label or an annotation."""
     arguments: tuple[str, ...] = ()
-    """The engine's, without the values of those that hold a key."""
+    """The engine's arguments, without secret values."""
+    keyed: bool = True
+    """Whether the engine requires an API key."""
+    endpoint: str = ""
+    """The endpoint that it serves; empty for a Deployment of somebody else."""
+    engine: str = usual().name
+    """From its image and its command; an unknown one counts as the usual one, because most have its API."""
+    names_said: bool = False
+    """Whether the arguments set the served names, so that they are not the model's id."""
+    deployed_by: str = ""
+    """Its deployer, from the mark that Argo CD or Flux leaves on it."""
+    release: tuple[str, str] = ("", "")
+    """Namespace and name of the HelmRelease of Flux that installs it, from helm-controller's labels."""
+
+    @property
+    def served_name(self) -> str:
+        """The first name, which is used in answers and metrics."""
+        return self.served_names[0] if self.served_names else self.model
 
     @property
     def context(self) -> int | None:
-        """Tokens of prompt and answer together, where the arguments say so."""
+        """Tokens of prompt and answer together, if the arguments set it."""
         found = _value(self.arguments, "--max-model-len") or ""
         return int(found) if found.isdecimal() else None
 
 
 class GpuUser(BaseModel, frozen=True):
-    """Whatever takes a GPU, or asks for one: a Deployment with replicas, or a pod that none of them made."""
+    """A workload that uses or requests a GPU: a Deployment with replicas, or a pod without one."""
 
     kind: str
-    """`Deployment`; else the kind of the pod's owner (`StatefulSet`, `Job`, …), or `Pod`."""
+    """`Deployment`; otherwise the kind of the pod's owner (`StatefulSet`, `Job`, …), or `Pod`."""
     namespace: str
     name: str
     mark: str | None = None
     ready: bool = False
+    endpoint: str = ""
+    """The endpoint that a Deployment serves; empty if Stoker can neither lease nor stop it."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
-def workload_of(deployment: KubeObject, services: Iterable[KubeObject]) -> Workload:
+def workload_of(
+    deployment: KubeObject, services: Iterable[KubeObject], endpoint: str = "", *, more_gpus: Iterable[str] = ()
+) -> Workload:
     meta = deployment["metadata"]
     engine = _engine(deployment)
     service, port = _endpoint(deployment, engine, services)
-    served_name = _argument(engine, "--served-model-name")
+    words = _words(engine)
+    model = next((said for flag in _MODELS if (said := _value(words, flag)) and _is_known(said)), "")
+    names = tuple(filter(_is_known, next(filter(None, (_values(words, flag) for flag in _NAMES)), ())))
+    served_names = names or tuple(filter(None, [model]))
     return Workload(
         name=meta["name"],
-        namespace=meta["namespace"],
+        namespace=meta.get("namespace", ""),
         replicas=replicas_of(deployment),
-        ready_replicas=(deployment.get("status") or {}).get("readyReplicas") or 0,
-        gpus=gpus_of(deployment),
+        ready_replicas=whole((deployment.get("status") or {}).get("readyReplicas")),
+        gpus=gpus_of(deployment, more_gpus),
         lease=annotations_of(deployment).get(LEASE),
-        served_name=served_name,
+        served_names=served_names,
         service=service,
         port=port,
-        image=engine.get("image", ""),
-        model=_argument(engine, "--model") or _argument(engine, "--model-id") or "",
-        kind=_kind(deployment, engine, served_name),
-        arguments=tuple(_public(engine.get("args") or ())),
+        image=str(engine.get("image", "")),
+        model=model,
+        kind=_kind(deployment, engine, " ".join(served_names)),
+        kind_is_said=_kind_said(deployment) is not None,
+        arguments=tuple(_public(map(str, engine.get("args") or ()))),
+        keyed=_asks_for_key(engine),
+        endpoint=endpoint,
+        engine=_which(engine),
+        names_said=bool(names),
+        deployed_by=_deployed_by(deployment),
+        release=_release(deployment),
     )
+
+
+def _deployed_by(deployment: KubeObject) -> str:
+    """The Kustomization, or the Application.
+
+    kustomize-controller labels the objects that it applies; Argo CD writes `APPLICATION:GROUP/KIND:NAMESPACE/NAME` to
+    an annotation (the default since 3.0), or the name to a label, which charts write too.
+    """
+    labels = deployment["metadata"].get("labels") or {}
+    tracked = annotations_of(deployment).get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
+    # In a chart that helm-controller installs, the label is the release's name.
+    instance = "" if any(_release(deployment)) else labels.get("app.kubernetes.io/instance", "")
+    return labels.get("kustomize.toolkit.fluxcd.io/name") or tracked or instance
+
+
+def _release(deployment: KubeObject) -> tuple[str, str]:
+    labels = deployment["metadata"].get("labels") or {}
+    return labels.get("helm.toolkit.fluxcd.io/namespace", ""), labels.get("helm.toolkit.fluxcd.io/name", "")
 
 
 def _public(arguments: Iterable[str]) -> Iterable[str]:
@@ -96,26 +166,43 @@ def _public(arguments: Iterable[str]) -> Iterable[str]:
 
 
 def _endpoint(deployment: KubeObject, engine: KubeObject, services: Iterable[KubeObject]) -> tuple[str, int]:
-    """Name and port of the Service that selects the pods; of a workload without one, its own name and container port."""
+    """Name and port of the Service that selects the pods; without one, the workload's name and container port."""
     labels = (deployment["spec"]["template"].get("metadata") or {}).get("labels") or {}
     for service in services:
         selector = service["spec"].get("selector")
-        same_namespace = service["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+        same_namespace = named(service)[0] == named(deployment)[0]
         if same_namespace and selector and selector.items() <= labels.items():
-            return service["metadata"]["name"], service["spec"]["ports"][0]["port"]
+            ports = service["spec"].get("ports") or [{}]
+            return service["metadata"]["name"], whole(ports[0].get("port")) or _PORT
     ports = engine.get("ports") or [{}]
-    return deployment["metadata"]["name"], ports[0].get("containerPort", 8000)
+    return deployment["metadata"]["name"], whole(ports[0].get("containerPort")) or _PORT
 
 
-def _kind(deployment: KubeObject, engine: KubeObject, served_name: str | None) -> Kind:
+def _kind_said(deployment: KubeObject) -> Kind | None:
     said = annotations_of(deployment).get(KIND) or (deployment["metadata"].get("labels") or {}).get(KIND)
     match said:
-        case "chat" | "completion" | "embedding":
+        case "chat" | "completion" | "embedding" | "rerank":
             return said
+    return None
+
+
+def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
+    if said := _kind_said(deployment):
+        return said
+    overrides = _argument(engine, "--hf-overrides") or ""
+    ranks = re.search(r"(?i)re-?rank", f"{_argument(engine, '--model')} {_argument(engine, '--model-id')}")
+    if _argument(engine, "--runner") == "pooling" or _argument(engine, "--task") in ("embed", "score"):
+        return "rerank" if ranks or "ForSequenceClassification" in overrides else "embedding"
     if _argument(engine, "--model-id"):
         return "embedding"
+    if _argument(engine, "--tool-call-parser") or _argument(engine, "--reasoning-parser"):
+        return "chat"
     words = re.split(r"[^a-z]+", f"{_argument(engine, '--model')} {served_name}".lower())
     return "chat" if {"instruct", "chat", "it"} & set(words) else "completion"
+
+
+def _which(container: KubeObject) -> str:
+    return running(" ".join([str(container.get("image", "")), *_words(container)])).name
 
 
 def _engine(deployment: KubeObject) -> KubeObject:
@@ -123,18 +210,48 @@ def _engine(deployment: KubeObject) -> KubeObject:
 
 
 def engine_of(spec: KubeObject) -> KubeObject:
-    """The container of a pod that serves: the one with the GPU, else the first."""
+    """The container that serves: the one with the GPU, otherwise the first; empty for a pod without containers."""
     containers: list[KubeObject] = spec["containers"]
-    return next((c for c in containers if gpu_limit(c)), containers[0])
+    return next((c for c in containers if gpu_limit(c)), containers[0] if containers else {})
+
+
+def _asks_for_key(container: KubeObject) -> bool:
+    """Whether the engine has a key: from `--api-key` or the engine's variable."""
+    variables = {str(each["name"]) for each in container.get("env") or ()}
+    return bool(_argument(container, "--api-key") or variables & _KEYS)
+
+
+def _words(container: KubeObject) -> list[str]:
+    """The words of its command, with the variables that have a literal value."""
+    words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
+    if not any("$(" in word for word in words):
+        return words
+    known = environment_of(container)
+    return [re.sub(r"\$\((\w+)\)", lambda match: known.get(match[1], match[0]), word) for word in words]
+
+
+def _is_known(word: str) -> bool:
+    """Whether it is not a variable from somewhere else, such as a ConfigMap."""
+    return "$(" not in word
 
 
 def _argument(container: KubeObject, flag: str) -> str | None:
-    """The value of `--flag=value` or `--flag value`; vLLM takes `--flag_name` as well."""
-    return _value([*(container.get("command") or ()), *(container.get("args") or ())], flag)
+    """The value of `--flag=value` or `--flag value`; vLLM accepts `--flag_name` as well."""
+    return _value(_words(container), flag)
+
+
+def _values(words: Sequence[str], flag: str) -> tuple[str, ...]:
+    """All values of a flag that takes several: `--flag a b`, up to the next word with a dash."""
+    for position, word in enumerate(words):
+        name, equals, given = word.partition("=")
+        if name.replace("_", "-") == flag:
+            following = takewhile(lambda each: not each.startswith("-"), words[position + 1 :])
+            return (given,) if equals else tuple(following)
+    return ()
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         name, equals, given = word.partition("=")
         if name.replace("_", "-") == flag:
             return (given if equals else following) or None
@@ -142,20 +259,35 @@ def _value(words: Sequence[str], flag: str) -> str | None:
 
 
 def environment_of(container: KubeObject) -> dict[str, str]:
-    """The variables that are written out; those from Secrets and the like are not."""
-    return {each["name"]: each["value"] for each in container.get("env") or () if "value" in each}
+    """The variables with literal values; those from Secrets and other sources are omitted."""
+    return {str(each["name"]): str(each["value"]) for each in container.get("env") or () if "value" in each}
 
 
-def gpu_limit(container: KubeObject) -> int:
-    return int(((container.get("resources") or {}).get("limits") or {}).get(GPU, 0))
+def gpus_of(deployment: KubeObject, more_gpus: Iterable[str] = ()) -> int:
+    """The number of GPUs of one pod; one if the number is unknown."""
+    return gpus_in(deployment["spec"]["template"]["spec"], more_gpus)
 
 
-def gpus_of(deployment: KubeObject) -> int:
-    return sum(gpu_limit(container) for container in deployment["spec"]["template"]["spec"]["containers"])
+def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
+    """The GPUs that a pod of this spec uses: the devices that its containers request, or those of its runtime class.
+
+    NVIDIA's runtime gives a container all GPUs of its node without a device, if its variables request that (NVIDIA
+    Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one.
+    """
+    patterns = tuple(more_gpus)
+    asked = sum(gpu_limit(container, patterns) for container in spec["containers"])
+    if asked or not str(spec.get("runtimeClassName", "")).startswith("nvidia"):
+        return asked
+    seen = (environment_of(each).get("NVIDIA_VISIBLE_DEVICES", "") for each in spec["containers"])
+    return int(any(devices not in ("", "none", "void") for devices in seen))
+
+
+def gpu_limit(container: KubeObject, more_gpus: Iterable[str] = ()) -> int:
+    return accelerators.gpus((container.get("resources") or {}).get("limits") or {}, more_gpus)
 
 
 def replicas_of(deployment: KubeObject) -> int:
-    return int(deployment["spec"].get("replicas", 1))
+    return whole(deployment["spec"].get("replicas", 1))
 
 
 def annotations_of(deployment: KubeObject) -> dict[str, str]:
@@ -166,15 +298,15 @@ def named(item: KubeObject) -> tuple[str, str]:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
-def user_of(deployment: KubeObject) -> GpuUser:
+def user_of(deployment: KubeObject, endpoint: str = "") -> GpuUser:
     namespace, name = named(deployment)
     ready = bool((deployment.get("status") or {}).get("readyReplicas"))
     mark = annotations_of(deployment).get(LEASE)
-    return GpuUser(kind="Deployment", namespace=namespace, name=name, mark=mark, ready=ready)
+    return GpuUser(kind="Deployment", namespace=namespace, name=name, mark=mark, ready=ready, endpoint=endpoint)
 
 
 def owner_of(pod: KubeObject) -> tuple[str, str]:
-    """Kind and name of what made the pod; a ReplicaSet's pod is its Deployment's."""
+    """Kind and name of the pod's owner; for a ReplicaSet's pod its Deployment."""
     owner = next((o for o in pod["metadata"].get("ownerReferences") or () if o.get("controller")), None)
     if owner is None:
         return "Pod", pod["metadata"]["name"]
@@ -184,5 +316,17 @@ def owner_of(pod: KubeObject) -> tuple[str, str]:
 
 
 def fence_of(deployment: KubeObject) -> int:
+    """The fence of a Deployment; 0 without a valid one."""
     text = annotations_of(deployment).get(FENCE, "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if is_fence(text) else 0
+
+
+def told_within(deployment: KubeObject, what: str, now: datetime, within: timedelta) -> bool:
+    """Whether this message was recorded on a Deployment within that time; an invalid time is ignored."""
+    said, _, at = annotations_of(deployment).get(TOLD, "").rpartition(" ")
+    return said == what and is_fence(at) and abs(int(at) - now.timestamp()) <= within.total_seconds()
+
+
+def is_fence(text: str) -> bool:
+    """Milliseconds since 1970, with a margin for later claims."""
+    return text.isascii() and text.isdecimal() and len(text) <= 13 and int(text) < _FENCES

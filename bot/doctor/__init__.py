@@ -1,7 +1,7 @@
-"""What is wrong with an installation, and how to mend it: each setting and each system, one line a check.
+"""Check an installation and explain how to fix it: each setting and each system, one line per check.
 
-`examine` needs settings and nothing else: it opens its own clients, so it works before the first start, and beside a
-bot that runs. It changes nothing anywhere.
+`examine` only needs settings: it opens its own clients, so it works before the first start, and beside a running bot.
+It changes nothing.
 """
 
 from bot.doctor.examine import examine

@@ -1,4 +1,4 @@
-"""The whole examination: what is opened for it, in which order, and the lines in the order of the report."""
+"""The complete examination: its clients, the order of the checks, and the lines of the report."""
 
 import asyncio
 import os
@@ -12,46 +12,59 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from bot.clients.argocd import ArgoCD
-from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub
 from bot.clients.huggingface import HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
+from bot.clients.rights import MASTER_KEY
+from bot.clients.staging import Stager
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
-from bot.services import github_http, github_token, open_kubernetes, open_redis, open_slack, platform_http, repository
+from bot.doctor.staging import staging
+from bot.services import (
+    cluster_of,
+    deployer_of,
+    github_http,
+    github_token,
+    hub_http,
+    open_kubernetes,
+    open_redis,
+    open_slack,
+    platform_http,
+    repository,
+)
 from bot.settings import Settings
 
 REDIS, MACHINE = "Redis", "machine"
 OLDEST = (6, 2)
-"""docket takes over the tasks of a dead worker with XAUTOCLAIM, which Redis 6.2 brought."""
+"""docket takes over the tasks of a dead worker with XAUTOCLAIM, which requires Redis 6.2."""
 
 
 async def examine(settings: Settings) -> tuple[Finding, ...]:
-    """Every check that the settings allow; one that fails does not keep the others from being made."""
+    """Run every check that the settings allow; a failed one does not prevent the others."""
     config = settings.config
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(platform_http(settings))
+        files = await stack.enter_async_context(hub_http(settings))
         hosted = await stack.enter_async_context(github_http(settings))
-        # A mirror of its own: two processes in one would damage it for the bot that runs.
-        # Beside it, since a pod whose small /tmp a large repository overfills is evicted, and the bot with it.
+        # A separate mirror: two processes would damage a shared one. It is placed beside the bot's mirror, because a
+        # large repository could overfill a small /tmp, and the pod would be evicted with the bot.
         beside = settings.stoker_data_dir if os.access(settings.stoker_data_dir, os.W_OK) else None
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-", dir=beside))
         token = github_token(settings, hosted)
         contract = platform.Contract(
             config, repository(settings.model_copy(update={"stoker_data_dir": Path(scratch)}), token)
         )
-        hub = HuggingFace(http, settings.hf_endpoint, partial(settings.current, "hf_token"))
+        hub = HuggingFace(files, settings.hf_endpoint, partial(settings.current, "hf_token"))
         hosting = GitHub(hosted, settings.github_repository, token)
 
         async def platform_and_cluster() -> list[Finding]:
-            """In turn: what is asked of the cluster is about the endpoints that the repository has."""
+            """In order: the cluster checks need the endpoints of the repository."""
             found = await gathered(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
             return found + await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
 
-        # All at once, so that one that is away costs half a minute and not the sum of all.
+        # Concurrently, so that unavailable systems take half a minute in total and not each.
         parts = await asyncio.gather(
             gathered(MACHINE, _machine(settings)),
             gathered(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),
@@ -66,27 +79,36 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
 async def _cluster(
     settings: Settings, stack: AsyncExitStack, http: httpx.AsyncClient, contract: platform.Contract
 ) -> AsyncIterator[Finding]:
-    """The cluster, and what can only be asked with what is in it: Argo CD, and LiteLLM with its key."""
+    """The cluster, and the checks that need it: Argo CD, and LiteLLM with its key."""
     config = settings.config
     api = await open_kubernetes(settings, stack)
-    cluster = Cluster(api, config.platform.namespace)
+    cluster = cluster_of(api, config)
 
     async def master_key() -> SecretStr:
-        ref = config.litellm.master_key
-        return await cluster.secret(ref.name, ref.field, namespace=ref.namespace)
+        return await cluster.secret(MASTER_KEY, config.litellm.master_key)
 
-    # One that does not answer ends it here: the rest would say the same once more.
+    # If it does not answer, skip the rest, which would only repeat that.
     async for finding in platform.cluster(config, cluster):
         yield finding
-    argocd, litellm = ArgoCD(api, config.argocd.namespace), LiteLLM(http, settings.litellm_url, master_key)
-    jobs, endpoints = Jobs(api, config.platform.namespace), contract.endpoints
+    deployer, litellm = (
+        deployer_of(api, settings.config, settings.github_repository, _unknown),
+        LiteLLM(http, settings.litellm_url, master_key),
+    )
+    deployed = platform.applications(config, deployer, contract.endpoints, contract.tree, settings.github_repository)
+    home, endpoints = config.platform.namespace, contract.endpoints
     for system, checks, setting in (
-        (platform.KUBERNETES, platform.benchmarks(config, jobs, endpoints), "KUBECONFIG"),
-        (platform.ARGOCD, platform.applications(config, argocd, endpoints), "KUBECONFIG"),
-        (platform.GATEWAY, platform.gateway(litellm, endpoints), "LITELLM_URL"),
+        (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, home), endpoints), "KUBECONFIG"),
+        (platform.KUBERNETES, staging(config, Stager(api, home), endpoints), "KUBECONFIG"),
+        (deployer.word, deployed, "KUBECONFIG"),
+        (platform.GATEWAY, platform.gateway(config, litellm, endpoints), "LITELLM_URL"),
     ):
         for finding in await gathered(system, checks, setting):
             yield finding
+
+
+async def _unknown(_later: str, _earlier: str) -> bool:
+    """Nothing is deployed here."""
+    return False
 
 
 async def _machine(settings: Settings) -> AsyncIterator[Finding]:
@@ -117,7 +139,7 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> AsyncIterator[Fin
     if said.appends is False:
         yield wrong(REDIS, "it keeps no append-only file, so a restart loses leases", "Set appendonly to yes.")
     if said.last_write_ok is False:
-        yield wrong(REDIS, "its last write to disk failed", "Look at its log and its disk; nothing it is told is safe.")
+        yield wrong(REDIS, "its last write to disk failed", "Look at its log and its disk; new data is not safe there.")
     if said.appends is None or said.evicts is None:
         yield warning(
             REDIS, "it does not say how it keeps its data", "Check persistence and eviction with its operator."

@@ -1,4 +1,4 @@
-"""One line of a diagnosis, and how a check that cannot be made becomes one."""
+"""One line of a diagnosis, and the conversion of a failed check to a line."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -14,7 +14,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 
 class Finding(BaseModel, frozen=True):
-    """What a check found. `mend` is empty where nothing needs mending; `wrong` stops work, a warning does not."""
+    """The result of a check. `mend` is the fix, empty if none is needed; `wrong` stops work, a warning does not."""
 
     system: str
     verdict: Verdict
@@ -34,10 +34,15 @@ def wrong(system: str, said: str, mend: str) -> Finding:
     return Finding(system=system, verdict="wrong", said=said, mend=mend)
 
 
-async def gathered(system: str, checks: AsyncIterator[Finding], setting: str = "") -> list[Finding]:
-    """What the checks of one system found, up to the one that could not be made; that one is a finding too.
+def unchecked(system: str, what: str, why: str, do: str) -> Finding:
+    """A check that the other system does not answer: neither right nor wrong."""
+    return warning(system, f"{what} could not be checked: {why}", do)
 
-    `setting` is the one that says where the system is.
+
+async def gathered(system: str, checks: AsyncIterator[Finding], setting: str = "") -> list[Finding]:
+    """The results of one system's checks, up to the first that could not be carried out, which is a finding too.
+
+    `setting` is the setting with the system's address.
     """
     found: list[Finding] = []
     try:
@@ -49,7 +54,7 @@ async def gathered(system: str, checks: AsyncIterator[Finding], setting: str = "
         way = "Check that it runs where {} says, and that the network lets the bot out (networkPolicy in the chart's values)."
         found.append(wrong(system, f"{error}.", way.format(setting)))
     except Exception as error:
-        # A doctor that dies of one patient sees no other.
+        # An unexpected error in one check must not prevent the others.
         log.exception("check failed", system=system)
         found.append(wrong(system, f"the check itself failed: {type(error).__name__}", "Report this, with the log."))
     return found

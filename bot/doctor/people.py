@@ -1,4 +1,4 @@
-"""Slack and the people in it: tokens, scopes, the channel, who may approve, and the time."""
+"""Slack and its users: tokens, scopes, the channel, the approvers, and the clock."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -6,15 +6,21 @@ from email.utils import parsedate_to_datetime
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.doctor.findings import Finding, ok, warning, wrong
+from bot.config import Roles
+from bot.directory import Directory
+from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
+from bot.mrkdwn import unmarked
+from bot.policy import may_use
 from bot.scopes import scopes
 from bot.services import now
-from bot.settings import Roles, Settings
+from bot.settings import Settings
 from bot.slack import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
 SKEW = 60.0
-"""Seconds. Slack refuses signatures that are five minutes off, GitHub an App's assertion that is one minute off."""
+"""Seconds. Slack refuses signatures that are five minutes off, GitHub refuses an App's assertion that is one minute
+off.
+"""
 
 
 async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
@@ -32,13 +38,24 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
     yield _clock(str(answer.headers.get("Date", "")), now())
     about, private = await _channel(settings, client)
     yield about
-    held = {scope.strip() for scope in str(answer.headers.get("x-oauth-scopes", "")).split(",")}
-    missing = sorted(set(scopes(private_channel=private)) - held)
-    if missing:
+    told = str(answer.headers.get("x-oauth-scopes", ""))
+    missing = sorted(
+        set(scopes(private_channel=private, bookmark=settings.config.slack.bookmark))
+        - {scope.strip() for scope in told.split(",")}
+    )
+    if not told.strip():
+        yield unchecked(
+            SLACK,
+            "the app's scopes",
+            "Slack's answer does not name them (no header x-oauth-scopes)",
+            "Compare them with what `stoker manifest` prints, at api.slack.com/apps, OAuth & Permissions.",
+        )
+    elif missing:
+        mark = " --bookmark" if settings.config.slack.bookmark else ""
         yield wrong(
             SLACK,
             f"the app lacks the scopes {', '.join(missing)}",
-            f"Update the app with what `stoker manifest{' --private-channel' if private else ''}` prints, then reinstall it "
+            f"Update the app with what `stoker manifest{' --private-channel' if private else ''}{mark}` prints, then reinstall it "
             "to the workspace.",
         )
     else:
@@ -79,7 +96,7 @@ async def _way_in(settings: Settings, client: AsyncWebClient) -> Finding:
 
 
 async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding, bool]:
-    """What is to be said of the channel, and whether it is a private one, which its id does not tell."""
+    """The finding about the channel, and whether it is private, which its id does not tell."""
     channel = settings.config.slack.channel
     try:
         with slack_errors("conversations.info"):
@@ -104,8 +121,10 @@ async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding,
 
 
 async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
-    """Who may approve, with user groups resolved; nobody means that nothing cost-gated runs."""
-    members: dict[str, frozenset[str]] = {}
+    """The approvers, with user groups resolved and without people whom Stoker refuses; without approvers nothing that
+    costs money runs.
+    """
+    members, directory = dict[str, frozenset[str]](), Directory(client)
     for role, ids in (("requesters", roles.requesters), ("approvers", roles.approvers), ("admins", roles.admins)):
         users = {i for i in ids if not i.startswith("S")}
         for group in (i for i in ids if i.startswith("S")):
@@ -124,8 +143,30 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
                 yield warning(
                     PEOPLE, f"the user group {group} in roles.{role} has no members", "Add people to it in Slack."
                 )
-            users.update(found)
-        members[role] = frozenset(users)
+            users.update(user for user in found if isinstance(user, str))
+        counted = set[str]()
+        for user in sorted(users):
+            try:
+                verdict = may_use(await directory.profile(user), await directory.home(), settings.config)
+            except SlackRefused as error:
+                if error.code != "missing_scope":
+                    raise
+                yield wrong(
+                    PEOPLE,
+                    "Slack does not let Stoker see who people are (the scope users:read), so it refuses everybody",
+                    "The app's manifest must be updated: paste what `stoker manifest` prints, then reinstall the app to "
+                    "the workspace.",
+                )
+                return
+            if verdict.allowed:
+                counted.add(user)
+            else:
+                yield warning(
+                    PEOPLE,
+                    f"{user} in roles.{role} does not count: {unmarked(verdict.reason)}",
+                    "Correct the id, or take it out of the role or its user group.",
+                )
+        members[role] = frozenset(counted)
     approvers, quorum = members["approvers"], settings.config.approvals.quorum
     if not approvers:
         yield wrong(

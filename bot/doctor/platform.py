@@ -3,26 +3,29 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
+from bot.clients.deployer import Deployer
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
 from bot.clients.huggingface import HuggingFace
 from bot.clients.job import Jobs
-from bot.clients.kube import rights
 from bot.clients.litellm import LiteLLM
-from bot.doctor.findings import Finding, ok, warning, wrong
+from bot.clients.rights import ENGINE_KEY, MASTER_KEY, Right, rights
+from bot.config import Config
+from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.errors import BotError
 from bot.gitops import Repository
+from bot.platform.deploying import deploys, deploys_gateway
 from bot.services import Token
-from bot.settings import Config, Settings
-from manifests.contract import ModelEndpoint, check, read_endpoints
+from bot.settings import Settings
+from manifests.contract import Layout, ModelEndpoint, check, read_endpoints
+from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree
 
 GITHUB, GIT, CONTRACT = "GitHub", "git", "contract"
 KUBERNETES, ARGOCD, GATEWAY, HUB = "Kubernetes", "Argo CD", "LiteLLM", "Hugging Face"
 _SHOWN = 10
-"""Disagreements of the contract that are listed; the rest are counted."""
+"""Maximum contract violations in the list; the rest are counted."""
 
 
 async def github(settings: Settings, client: GitHub, token: Token) -> AsyncIterator[Finding]:
@@ -31,7 +34,15 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
     if access.archived:
         yield wrong(GITHUB, f"{name} is archived", "Unarchive it, or set GITHUB_REPOSITORY to the one in use.")
     if isinstance(token, AppToken):
-        if lacking := ", ".join(await token.lacking()):
+        missing = await token.lacking()
+        if missing is None:
+            yield unchecked(
+                GITHUB,
+                "the App's permissions",
+                "GitHub's answer does not name them",
+                "Compare them with docs/install.md at the App's installation.",
+            )
+        elif lacking := ", ".join(missing):
             yield wrong(
                 GITHUB,
                 f"the App's installation lacks {lacking}",
@@ -39,10 +50,22 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
             )
         else:
             yield ok(GITHUB, f"the App has the permissions in use on {name}")
+    elif access.push is None:
+        yield unchecked(
+            GITHUB,
+            f"whether the token may write to {name}",
+            "GitHub's answer does not name its permissions",
+            "See that it has Contents and Pull requests: read and write.",
+        )
     elif not access.push:
         yield wrong(GITHUB, f"the token may not write to {name}", "Give it Contents and Pull requests: read and write.")
     elif access.scopes is not None and not {"repo", "public_repo"} & set(access.scopes):
         yield wrong(GITHUB, "the classic token lacks the scope repo", "Make one with it, or better a GitHub App.")
+    elif access.scopes is None:
+        yield ok(
+            GITHUB,
+            f"the token's owner may write to {name}; GitHub does not say what a fine-grained token itself may do",
+        )
     else:
         yield ok(GITHUB, f"the token may write to {name}")
     protected = await client.protected(branch)
@@ -62,11 +85,12 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
 
 
 class Contract:
-    """The repository's checks, and the endpoints that they found for the checks of the cluster."""
+    """The checks of the repository, and its endpoints for the checks of the cluster."""
 
     def __init__(self, config: Config, repository: Repository) -> None:
         self._config, self._repository = config, repository
         self.endpoints: tuple[ModelEndpoint, ...] = ()
+        self.tree: Tree | None = None
 
     async def checks(self) -> AsyncIterator[Finding]:
         commit = await self._repository.head()
@@ -83,18 +107,21 @@ class Contract:
             "platform.litellm_values": layout.litellm_values,
             "platform.config": layout.path(layout.config),
         }
+        self.tree = tree
+        try:
+            platform = Platform(tree, layout)
+            self.endpoints = read_endpoints(platform)
+            disagreements = check(platform)
+        except ManifestError as error:
+            return [wrong(CONTRACT, str(error), "Fix that file; the bot reads it for every request.")]
+        # A repository with another layout lacks default paths, and its endpoints are found without them.
         missing = [
             wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to where the platform keeps it.")
             for key, place in places.items()
-            if not tree.files(place)
+            if not tree.files(place) and not (self.endpoints and _is_default(layout, key))
         ]
         if missing:
             return missing
-        try:
-            self.endpoints = read_endpoints(tree, layout)
-            disagreements = check(tree, layout)
-        except ManifestError as error:
-            return [wrong(CONTRACT, str(error), "Mend that file; the bot reads it for every request.")]
         if not self.endpoints:
             return [
                 wrong(
@@ -108,7 +135,8 @@ class Contract:
         ]
         if len(disagreements) > _SHOWN:
             found.append(warning(CONTRACT, f"and {len(disagreements) - _SHOWN} more", "See `stoker model check`."))
-        if layout.template not in {endpoint.name for endpoint in self.endpoints}:
+        known = {endpoint.name for endpoint in self.endpoints}
+        if layout.template not in known and not _is_default(layout, "platform.template"):
             found.append(
                 wrong(
                     CONTRACT,
@@ -119,27 +147,53 @@ class Contract:
         return found or [ok(CONTRACT, f"{len(self.endpoints)} endpoints agree with themselves")]
 
 
+def _is_default(layout: Layout, key: str) -> bool:
+    name = key.removeprefix("platform.")
+    return bool(getattr(layout, name) == getattr(Layout(), name))
+
+
 async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
     wanted = rights(config)
-    lacking = await client.lacking(wanted)
-    for right in lacking:
+    try:
+        lacking: tuple[Right, ...] | None = await client.lacking(wanted)
+    except BotError as error:
+        lacking = None
+        yield unchecked(
+            KUBERNETES,
+            f"the {len(wanted)} rights in use",
+            error.message,
+            "Compare the Roles of the bot's account with what `stoker rights` prints.",
+        )
+    unstaged = config.model_copy(update={"staging": config.staging.model_copy(update={"mode": "off"})})
+    basic = rights(unstaged)
+    for right in lacking or ():
+        if right not in basic:
+            yield wrong(
+                KUBERNETES,
+                f"the bot may not {right}, which staging needs (staging.mode is {config.staging.mode})",
+                "Set staging.mode in the chart's values too, which then grants it, or set it to off.",
+            )
+            continue
         made = warning if right.without else wrong
         lost = f": {right.without}" if right.without else ""
         yield made(
             KUBERNETES, f"the bot may not {right}{lost}", "Add that right to its Role; the chart grants all of them."
         )
-    if not lacking:
+    if lacking == ():
         yield ok(KUBERNETES, f"the bot has each of the {len(wanted)} rights in use")
-    for ref, use, key in (
-        (config.vllm.api_key, "vLLM's key", "vllm.api_key"),
-        (config.litellm.master_key, "LiteLLM's master key", "litellm.master_key"),
+    for access, ref, use, key in (
+        (ENGINE_KEY, config.vllm.api_key, "vLLM's key", "vllm.api_key"),
+        (MASTER_KEY, config.litellm.master_key, "LiteLLM's master key", "litellm.master_key"),
     ):
+        if not ref.namespace:
+            yield ok(KUBERNETES, f"{key} names no Secret: {use} is not used")
+            continue
         try:
-            await client.secret(ref.name, ref.field, namespace=ref.namespace)
+            await client.secret(access, ref)
         except BotError as error:
             yield wrong(
                 KUBERNETES,
-                f"{use} cannot be read: {error.message}",
+                f"{use} cannot be read: {error!s}",
                 f"Name the right Secret in {key}.",
             )
         else:
@@ -147,7 +201,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
 
 
 async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """What `/model bench` needs beside the rights on Jobs, once its image is set."""
+    """What `/model bench` needs besides the rights on Jobs, when its image is set."""
     if not config.bench.image:
         yield ok(KUBERNETES, "no benchmarks: bench.image names no image of GuideLLM")
         return
@@ -165,10 +219,16 @@ async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndp
         yield ok(KUBERNETES, "each GPU model that is deployed can be measured with /model bench")
 
 
-async def applications(config: Config, client: ArgoCD, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """Each endpoint's Application, and whether its cost gate is shut in the cluster too."""
-    live = {found.name: found for found in await client.list()}
-    if config.litellm.application not in live:
+async def applications(
+    config: Config, client: Deployer, endpoints: Sequence[ModelEndpoint], tree: Tree | None = None, repository: str = ""
+) -> AsyncIterator[Finding]:
+    """Each endpoint's Application, and whether it is cost-gated in the cluster too."""
+    listed, word = await client.list(), client.word
+    live = {found.name: found for found in listed}
+    gateway = live.get(config.litellm.application)
+    if gateway is None and tree is not None and "application" not in config.litellm.model_fields_set:
+        gateway = await asyncio.to_thread(deploys_gateway, listed, Platform(tree, config.platform), repository)
+    if gateway is None and word == ARGOCD and config.litellm.namespace:
         yield wrong(
             ARGOCD,
             f"there is no Application {config.litellm.application} in {config.argocd.namespace}",
@@ -177,34 +237,46 @@ async def applications(config: Config, client: ArgoCD, endpoints: Sequence[Model
     bad = 0
     for endpoint in endpoints:
         found = live.get(endpoint.application)
+        if found is None and tree is not None and not endpoint.application:
+            found = await asyncio.to_thread(deploys, listed, endpoint, tree, repository)
         if found is None:
             bad += 1
             yield warning(
-                ARGOCD,
+                word,
                 f"{endpoint.name} has no Application {endpoint.application or '(none in the repository)'} in the cluster",
                 "Switch its group on, and let Argo CD pick it up.",
             )
-        elif endpoint.gpus and found.automated:
+        elif endpoint.gpus and found.automated and not found.reverts_replicas:
             bad += 1
             yield wrong(
                 ARGOCD,
-                f"{found.name} uses a GPU and syncs by itself, so a merge can start the bill",
+                f"{found.name} uses a GPU and syncs automatically, so a merge can start the GPU without an approval",
                 "Take syncPolicy.automated out of the Application.",
             )
         elif found.sync == "Unknown":
             bad += 1
-            yield warning(
-                ARGOCD, f"{found.name} cannot be compared with git: {found.message}", "Look at it in Argo CD."
-            )
-    if endpoints and not bad:
-        yield ok(ARGOCD, f"{len(endpoints)} Applications, and no GPU model syncs by itself")
+            yield warning(word, f"{found.name} cannot be compared with git: {found.message}", f"Look at it in {word}.")
+    if endpoints and not bad and word == ARGOCD:
+        yield ok(ARGOCD, f"{len(endpoints)} Applications, and no GPU model syncs automatically")
+    elif endpoints and not bad:
+        yield ok(word, f"it deploys {len(endpoints)} endpoints; models are started by a commit of their replicas")
 
 
-async def gateway(client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+    if not config.litellm.master_key.namespace:
+        yield ok(GATEWAY, "no gateway: litellm.master_key names no Secret")
+        return
     database = await client.has_database()
     if database is False:
         yield wrong(
             GATEWAY, "it has no database, so it knows no virtual keys and no budgets", "Set DATABASE_URL for LiteLLM."
+        )
+    elif database is None:
+        yield unchecked(
+            GATEWAY,
+            "whether it has a database",
+            "its /health/readiness does not say",
+            "See that DATABASE_URL is set for LiteLLM: virtual keys and budgets need it.",
         )
     known = await client.aliases()
     yield ok(GATEWAY, f"the master key is accepted, and {len(known)} aliases are known")
@@ -214,6 +286,14 @@ async def gateway(client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncI
                 GATEWAY,
                 f"it does not know the alias {endpoint.alias} of {endpoint.name}",
                 "Sync LiteLLM's Application.",
+            )
+    in_git = {alias for endpoint in endpoints for alias in endpoint.aliases}
+    for each in await client.runtime_models():
+        if each.alias not in in_git and not each.operation:
+            yield warning(
+                GATEWAY,
+                f"it has the alias {each.alias} at run time ({each.model}), and git does not",
+                "Add it to git, or delete it in LiteLLM.",
             )
 
 

@@ -1,16 +1,40 @@
-"""How things look in Slack. Pure: domain values in, Block Kit out; no client and no clock.
+"""Rendering for Slack. Pure: domain values in, Block Kit out; no client and no clock.
 
-text.py      what people and APIs wrote, made safe; how money and times are written
-blocks.py    Block Kit's pieces within Slack's limits
-card.py      the one message of an operation, and its thread
-reminder.py  what is said to the holder of the GPU
-bench.py     what a benchmark measured
-gpu.py       what is said about the GPU beside the cards
-modals.py    the forms
+- text.py: escaped text from people and APIs; formats of money and times
+- blocks.py: Block Kit's elements within Slack's limits
+- card.py: the message of an operation, and its thread
+- decisions.py: the buttons of approvers
+- reminder.py: messages to the holder of the GPU
+- bench.py: benchmark results
+- newer.py, rich_text.py: Slack's newer blocks; older.py: the same content in older ones
+- gpu.py: messages about the GPU outside cards
+- modals.py: the forms
 """
 
-from bot.views.blocks import Blocks, View, actions, button, context, header, lines, section
-from bot.views.card import APPROVE, ASK_HOLDER, BECAUSE, CANCEL, DENY, LEAVE, QUEUE, REPLACE, ROLL_OUT, card, thread
+from bot.views.blocks import (
+    Blocks,
+    View,
+    actions,
+    button,
+    context,
+    header,
+    lines,
+    plain_view,
+    section,
+    without_buttons,
+)
+from bot.views.card import (
+    ASK_HOLDER,
+    BECAUSE,
+    CANCEL,
+    LEAVE,
+    QUEUE,
+    REPLACE,
+    card,
+    plan_in_words,
+    thread,
+)
+from bot.views.decisions import APPROVE, DENY, ROLL_OUT
 from bot.views.gpu import ADOPT, END_USE, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
 from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
 from bot.views.reminder import BRING_DOWN, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
@@ -56,6 +80,8 @@ __all__ = [
     "money",
     "offered",
     "person",
+    "plain_view",
+    "plan_in_words",
     "please_release",
     "reminder",
     "section",
@@ -63,4 +89,5 @@ __all__ = [
     "thread",
     "unmanaged",
     "unmarked",
+    "without_buttons",
 ]

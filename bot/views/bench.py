@@ -1,27 +1,49 @@
-"""What a benchmark measured, below its card, and the offer to keep it in the repository."""
+"""A benchmark's results below its card, and the offer to store them in the repository."""
 
-from bot.benchmark import LEGEND, Benchmark, shape, table
-from bot.views.blocks import View, actions, button, context, preformatted, section
-from bot.views.text import code, escape
+from bot.benchmark import COLUMNS, LEGEND, Benchmark, rows, shape
+from bot.mrkdwn import link, md
+from bot.views.blocks import View, actions, button, context, section
+from bot.views.newer import table
+from bot.views.text import code
 
 KEEP_REPORT = "keep_report"
 
 
 def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", wrong: str = "") -> View:
-    """The table, and the report's pull request; as long as there is none, the button for it, and why it came to none."""
+    """The table and the report's pull request; without one, its button and the reason why the last attempt failed."""
     about = benchmark.context
     blocks = [
-        section(f"*Benchmark of {code(benchmark.endpoint)}*: {escape(about.gpu)} in {code(about.machine)}"),
-        preformatted(table(benchmark)),
-        context(f"{LEGEND} Load: {shape(about)}."),
+        section(
+            md(
+                "*Benchmark of {endpoint}*: {gpu} in {machine}",
+                endpoint=code(benchmark.endpoint),
+                gpu=about.gpu,
+                machine=code(about.machine),
+            )
+        ),
+        table(COLUMNS, rows(benchmark), right=range(len(COLUMNS))),
+        context(md("{legend} Load: {shape}.", legend=LEGEND, shape=shape(about))),
     ]
     if pull:
         blocks.append(
-            section(f"📄 <{pull}|A pull request> keeps it in the platform's repository: review and merge it there.")
+            section(
+                md(
+                    "📄 {pull} keeps it in the platform's repository: review and merge it there.",
+                    pull=link(pull, "A pull request"),
+                )
+            )
         )
     else:
-        said = "Worth keeping, to compare the next one with? The report has the commit, the machine and the arguments."
+        said = md(
+            "Worth keeping, to compare the next one with? The report has the commit, the machine and the arguments."
+        )
         if wrong:
-            said = f"❌ No pull request could be opened: {escape(wrong.rstrip('.'))}. Mend that, and press again."
-        blocks += [section(said), actions(button("Open a pull request", KEEP_REPORT, op_id))]
-    return View(text=f"Benchmark of {benchmark.endpoint}", blocks=blocks)
+            said = md(
+                "❌ No pull request could be opened: {wrong}. Fix that, then press the button again.",
+                wrong=wrong.rstrip("."),
+            )
+        blocks += [
+            section(said),
+            actions(button("Open a pull request", KEEP_REPORT, op_id), about=f"report of {benchmark.endpoint}"),
+        ]
+    return View(text=md("Benchmark of {endpoint}", endpoint=benchmark.endpoint), blocks=blocks)

@@ -1,31 +1,32 @@
-"""Block Kit's pieces in use, each within Slack's limits (docs.slack.dev/reference/block-kit)."""
+"""The Block Kit elements in use, within Slack's limits (docs.slack.dev/reference/block-kit)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.views.text import cut, plain, quiet, verbatim
+from bot.mrkdwn import Mrkdwn, md, shown
+from bot.views.text import cut, plain, verbatim
 
 Block = dict[str, Any]
 Blocks = list[Block]
 
 MESSAGE_BLOCKS, VIEW_BLOCKS = 50, 100
 MESSAGE_CHARACTERS = 12_000
-"""Slack refuses a message near 13 000 characters in all (`msg_blocks_too_long`, undocumented)."""
+"""Slack refuses messages with about 13 000 characters in total (`msg_blocks_too_long`, undocumented)."""
 SECTION, FIELD, CONTEXT, HEADER, BUTTON, OPTION, VALUE, ALT = 3000, 2000, 2000, 150, 75, 75, 2000, 2000
 
 
 @dataclass(frozen=True)
 class View:
-    """What chat.postMessage takes: blocks, and the text of the notification."""
+    """Arguments of chat.postMessage: blocks, and the text of the notification."""
 
-    text: str
+    text: Mrkdwn
     blocks: Blocks
 
 
-def mrkdwn(text: str, limit: int) -> Block:
-    """`verbatim`: Slack makes links and mentions only of what is written as one."""
-    return {"type": "mrkdwn", "text": cut(quiet(text), limit) or "–", "verbatim": True}
+def mrkdwn(text: Mrkdwn, limit: int) -> Block:
+    """`verbatim`: Slack creates links and mentions only from explicit markup."""
+    return {"type": "mrkdwn", "text": cut(shown(text), limit) or "–", "verbatim": True}
 
 
 def plain_text(text: str, limit: int) -> Block:
@@ -37,25 +38,31 @@ def header(text: str) -> Block:
     return {"type": "header", "text": plain_text(text, HEADER)}
 
 
-def section(text: str, accessory: Block | None = None) -> Block:
+def section(text: Mrkdwn, accessory: Block | None = None) -> Block:
     return {"type": "section", "text": mrkdwn(text, SECTION)} | ({"accessory": accessory} if accessory else {})
 
 
-def fields(texts: Sequence[str]) -> Blocks:
-    """Two columns; ten fields a section, which is Slack's limit."""
+def sections(lines: Sequence[Mrkdwn]) -> Blocks:
+    """Lines in as few sections as possible; no line is divided between two."""
+    parts: list[Mrkdwn] = []
+    for line in (cut(line, SECTION) for line in lines):
+        if parts and len(parts[-1]) + len(line) + 1 <= SECTION:
+            parts[-1] = md("\n").join([parts[-1], line])
+        else:
+            parts.append(line)
+    return [section(part) for part in parts]
+
+
+def fields(texts: Sequence[Mrkdwn]) -> Blocks:
+    """Two columns; Slack allows ten fields per section."""
     return [
         {"type": "section", "fields": [mrkdwn(text, FIELD) for text in texts[i : i + 10]]}
         for i in range(0, len(texts), 10)
     ]
 
 
-def context(*texts: str) -> Block:
+def context(*texts: Mrkdwn) -> Block:
     return {"type": "context", "elements": [mrkdwn(text, CONTEXT) for text in texts[:10]]}
-
-
-def image(file_id: str, alt: str) -> Block:
-    """A picture that was uploaded to Slack; `alt` is what it says to who cannot see it."""
-    return {"type": "image", "slack_file": {"id": file_id}, "alt_text": plain_text(alt, ALT)["text"]}
 
 
 def divider() -> Block:
@@ -63,7 +70,7 @@ def divider() -> Block:
 
 
 def preformatted(text: str) -> Block:
-    """Log lines as they are: rich text, in which nothing is markup."""
+    """Raw log lines: rich text without markup."""
     shown = verbatim(text)
     kept = shown if len(shown) <= SECTION else "…" + shown[-(SECTION - 1) :]
     return {
@@ -73,13 +80,13 @@ def preformatted(text: str) -> Block:
 
 
 def button(label: str, action: str, value: str, style: str | None = None) -> Block:
-    """A button; its value is an id and nothing else, the state is on the server."""
+    """A button; its value is only an id, the state is on the server."""
     made = {"type": "button", "text": plain_text(label, BUTTON), "action_id": action, "value": value[:VALUE]}
     return made | ({"style": style} if style else {})
 
 
-def confirmed(pressed: Block, title: str, text: str, yes: str) -> Block:
-    """The same button, asking before it acts."""
+def confirmed(pressed: Block, title: str, text: Mrkdwn, yes: str) -> Block:
+    """The same button with a confirmation dialog."""
     return pressed | {
         "confirm": {
             "title": plain_text(title, 100),
@@ -99,18 +106,38 @@ def overflow(action: str, *choices: tuple[str, str]) -> Block:
     return {"type": "overflow", "action_id": action, "options": [option(label, value) for label, value in choices]}
 
 
-def actions(*elements: Block) -> Block:
-    return {"type": "actions", "elements": list(elements)}
+def actions(*elements: Block, about: str) -> Block:
+    """A row of buttons. `about` (plain text) is what they act on, which a screen reader says: in Home, ten buttons have
+    the label *Approve*.
+    """
+    return {"type": "actions", "elements": [_labelled(element, about) for element in elements]}
+
+
+def _labelled(element: Block, about: str) -> Block:
+    if element["type"] != "button":
+        return element  # a menu has no such label
+    label = plain_text(f"{element['text']['text']}: {plain(about)}", BUTTON)["text"]
+    return {**element, "accessibility_label": label}
 
 
 def fitted(blocks: Blocks, most: int = MESSAGE_BLOCKS) -> Blocks:
-    """The blocks within the limits of a whole message: the longest texts give way first."""
+    """Trim blocks to the limits of a message, shortening the longest texts first."""
     kept = blocks[:most]
     texts = list(_texts(kept))
     while sum(len(text["text"]) for text in texts) > MESSAGE_CHARACTERS:
         longest = max(texts, key=lambda text: len(text["text"]))
         longest["text"] = cut(longest["text"], max(40, len(longest["text"]) * 3 // 4))
     return kept
+
+
+def without_buttons(view: View) -> View:
+    return View(text=view.text, blocks=[block for block in view.blocks if block["type"] != "actions"])
+
+
+def plain_view(view: View, *, buttons: bool) -> View:
+    """A fallback for a message that Slack refuses: the text of its notification, and its buttons."""
+    kept = [block for block in view.blocks if block["type"] == "actions"] if buttons else []
+    return View(text=cut(view.text, SECTION), blocks=[section(cut(view.text, SECTION)), *kept])
 
 
 def _texts(node: object) -> Iterator[Block]:
@@ -124,21 +151,21 @@ def _texts(node: object) -> Iterator[Block]:
             yield from _texts(value)
 
 
-def lines(text: str) -> View:
-    """A plain answer, cut at line ends; what is too long says how much is missing."""
-    parts, room = [""], MESSAGE_CHARACTERS - 200
-    rows = text.split("\n")
-    for index, row in enumerate(rows):
-        row = cut(row, SECTION)
+def lines(text: Mrkdwn) -> View:
+    """A text message, truncated at line ends with a note about the rest."""
+    parts, room = [Mrkdwn()], MESSAGE_CHARACTERS - 200
+    rows = [Mrkdwn(row) for row in shown(text).split("\n")]
+    for index, whole in enumerate(rows):
+        row = cut(whole, SECTION)
         if room < len(row) + 1:
-            parts.append(f"_… and {len(rows) - index} more lines_")
+            parts.append(md("_… and {more} more lines_", more=len(rows) - index))
             break
         room -= len(row) + 1
         if len(parts[-1]) + len(row) + 1 > SECTION:
             parts.append(row)
         else:
-            parts[-1] += ("\n" if parts[-1] else "") + row
+            parts[-1] = parts[-1] + Mrkdwn("\n" if parts[-1] else "") + row
     return View(
-        text=cut(quiet(text), SECTION) or "–",
-        blocks=[section(part) for part in parts if part.strip()] or [section("–")],
+        text=cut(shown(text), SECTION) or md("–"),
+        blocks=[section(part) for part in parts if part.strip()] or [section(md("–"))],
     )

@@ -1,16 +1,29 @@
-"""The one message of an operation, designed once and used for every kind, and what goes into its thread.
+"""The operation card, the same for every kind, and the content of its thread.
 
-From top to bottom: what; in which state, who and why; how it ended; the plan with its cost; the phases with their
-times; who decided; the buttons; what one must know before pressing them.
+From top to bottom: title; state, requester and reason; result; the plan with its cost; the phases with their times;
+votes; buttons; notes about the buttons.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import assert_never
 
-from bot.domain import Check, Kind, Lease, Operation, Phase, Pull, Status, Vote, Waiting
+from bot.domain.leases import Lease, Waiting
+from bot.domain.operations import (
+    BringUpOperation,
+    ChangeOperation,
+    Check,
+    Operation,
+    PhaseRecord,
+    Status,
+    TestedOperation,
+    Vote,
+)
+from bot.domain.phases import Phase
+from bot.domain.plans import BringUpPlan, ChangePlan, ExtendPlan, Plan, Pull, ReleasePlan
+from bot.domain.requests import hold_of
 from bot.durations import show_duration
+from bot.mrkdwn import Mrkdwn, link, md
 from bot.views.blocks import (
     Block,
     Blocks,
@@ -26,32 +39,17 @@ from bot.views.blocks import (
     preformatted,
     section,
 )
+from bot.views.decisions import APPROVE, DENY, ROLL_OUT, approve, deletes, deny
 from bot.views.gpu import TAKE
-from bot.views.text import clock, code, cut, escape, inline, moment, person
+from bot.views.links import NO_LINKS, Links
+from bot.views.newer import Task, container, steps, table
+from bot.views.next_steps import next_steps
+from bot.views.outcomes import outcome_text
+from bot.views.text import clock, code, cut, inline, moment, person, plain
 
-APPROVE, DENY, CANCEL, ROLL_OUT, BECAUSE = "approve", "deny", "cancel", "roll_out", "because"
+CANCEL, BECAUSE = "cancel", "because"
 QUEUE, LEAVE, ASK_HOLDER, REPLACE = "queue", "leave", "ask_holder", "replace"
 """The actions of a card. `because` is the menu that asks for a reason first."""
-
-COURSE: Mapping[Kind, tuple[str, ...]] = {
-    Kind.GPU_UP: (
-        "syncing",
-        "starting",
-        "waiting for a node",
-        "pulling the image",
-        "staging weights",
-        "loading",
-        "smoke tests",
-    ),
-    Kind.GPU_DOWN: ("scaling to zero", "waiting until the pod is gone"),
-    Kind.GPU_RELEASE: ("scaling to zero", "waiting until the pod is gone"),
-    Kind.MODEL_ADD: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
-    Kind.MODEL_SWAP: ("merging", "Argo CD: the gateway", "Argo CD: the endpoint"),
-    Kind.MODEL_REMOVE: ("merging", "Argo CD: the gateway", "Argo CD: taking the endpoint down"),
-    Kind.MODEL_SMOKE: ("smoke tests",),
-    Kind.MODEL_BENCH: ("starting the Job", "measuring"),
-}
-"""The phases that an operation usually goes through, as the operations name them: those to come are shown too."""
 
 _ICON = {
     Status.REQUESTED: "⏳",
@@ -66,69 +64,50 @@ _ICON = {
     Status.CANCELLED: "↩️",
     Status.REFUSED: "🚫",
 }
-_ROWS, _PHASES, _VOTES, _WARNINGS = 20, 20, 5, 6
-"""The most of each that a card shows; the pull request and the thread have the rest."""
+_FIRST = ("Downtime", "First", "Not staged before", "The volume grows", "Then", "Sizing", "Model", "Context")
+"""The rows of a change that an approver reads first."""
+_DETAILS = {"Endpoint", "Served name", "Tenant alias", "GPU memory utilization", "Application", "Files"}
+_ROWS, _PHASES, _VOTES, _WARNINGS = 30, 20, 5, 10
+"""Maximum numbers on a card; the pull request and the thread have the rest."""
 
 
 def title(op: Operation) -> str:
-    """What is asked for, as plain text: not escaped."""
-    model = op.request.model
-    match op.request.kind:
-        case Kind.GPU_UP:
-            return f"Bring up {model}"
-        case Kind.GPU_DOWN:
-            return f"Bring down {model}"
-        case Kind.GPU_EXTEND:
-            return f"Extend {model}"
-        case Kind.GPU_RELEASE:
-            return f"Break the lease of {model}"
-        case Kind.MODEL_ADD:
-            return f"Add {model}, serving {op.request.hf_id}"
-        case Kind.MODEL_SWAP:
-            return f"Swap {model} to {op.request.hf_id}"
-        case Kind.MODEL_REMOVE:
-            return f"Remove {model}"
-        case Kind.MODEL_REVERT:
-            return f"Revert the last change of {model}"
-        case Kind.MODEL_SMOKE:
-            return f"Smoke-test {model}"
-        case Kind.MODEL_BENCH:
-            return f"Benchmark {model}"
-        case _:
-            assert_never(op.request.kind)
+    """The title, as plain text: not escaped."""
+    return op.request.kind.spec.title.format_map(vars(op.request))
 
 
-def card(op: Operation, now: datetime) -> View:
-    """The message as it should look now."""
+def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
+    """The card in its current state."""
     blocks: Blocks = [header(f"{_ICON[op.status]} {title(op)}"), section(_headline(op))]
-    if op.outcome:
-        blocks.append(section(cut(op.outcome, 2500)))
-    if op.status is Status.WAITING and op.waiting:
+    if told := outcome_text(op, links):
+        blocks.append(section(cut(told, 2500)))
+    if isinstance(op, BringUpOperation) and op.status is Status.WAITING and op.waiting:
         blocks.append(section(_waiting(op.waiting, op.request.actor)))
-    if _is_blocked(op):
-        blocks.append(section(f"⏸️ {op.blocked}"))
+    if blocked := _blocked(op):
+        blocks.append(section(md("⏸️ {blocked}", blocked=blocked)))
     blocks += _plan(op)
     if op.phases:
         blocks.append(_progress(op, now))
-    if op.checks:
+    if isinstance(op, TestedOperation) and op.checks:
         blocks.append(section(_smoke(op.checks)))
     blocks += [context(_vote(vote)) for vote in op.votes[-_VOTES:]]
     if buttons := _buttons(op):
-        blocks.append(actions(*buttons))
-    blocks.append(context(*_footer(op, now)))
-    return View(text=f"{inline(title(op), 150)}: {op.status}", blocks=fitted(blocks))
+        blocks.append(actions(*buttons, about=title(op)))
+    where = links.applications(getattr(op.plan, "applications", ()))
+    blocks.append(context(*_footer(op, now), *([where] if where else [])))
+    return View(text=md("{title}: {status}", title=inline(title(op), 150), status=op.status), blocks=fitted(blocks))
 
 
 def thread(op: Operation) -> tuple[tuple[str, View], ...]:
-    """What belongs below the card, once each, by a key that is new when the content is: evidence, logs, diagnosis."""
+    """The messages of the thread, each posted once, by a key that changes with the content: evidence, logs, diagnosis."""
     posts = []
-    if op.checks:
+    if isinstance(op, TestedOperation) and op.checks:
         passed = all(check.passed for check in op.checks)
-        blocks = [section(f"*Smoke tests: {'all passed' if passed else 'not all passed'}*")]
-        blocks += [section(_check(check)) for check in op.checks[:40]]
-        posts.append((f"smoke:{_digest(op.checks)}", View(text="Smoke tests", blocks=fitted(blocks))))
+        blocks = [section(md("*Smoke tests: all passed*") if passed else md("*Smoke tests: not all passed*"))]
+        blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
+        posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
     for note in op.notes[:20]:
-        blocks = [section(f"*{inline(note.title, 200)}*"), preformatted(note.text)]
+        blocks = [section(md("*{title}*", title=inline(note.title, 200))), preformatted(note.text)]
         posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
     return tuple(posts)
 
@@ -137,245 +116,366 @@ def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def _headline(op: Operation) -> str:
-    state = op.status[:1].upper() + op.status[1:]
+def _headline(op: Operation) -> Mrkdwn:
+    state: str = op.status[:1].upper() + op.status[1:]
     if not op.status.final and op.failure:
-        state = "Being undone, because it went wrong"
+        state = "Failed; rolling back"
     elif not op.status.final and op.cancelled_by:
-        state = f"Being cancelled by {person(op.cancelled_by)}"
-    asked = f"asked by {person(op.request.actor)}"
-    if op.request.hold:
-        asked += f" for {show_duration(op.request.hold)}"
+        state = md("Being cancelled by {cancelled_by}", cancelled_by=person(op.cancelled_by))
+    asked = md("asked by {actor}", actor=person(op.request.actor))
+    if hold := hold_of(op.request):
+        asked += md(" for {hold}", hold=show_duration(hold))
     if op.request.reason:
-        asked += f" because {inline(op.request.reason, 600)}"
+        asked += md(" because {reason}", reason=inline(op.request.reason, 600))
     if not op.status.final and op.failure:
-        asked += f"\n{cut(op.failure, 1000)}"
-    return f"*{state}* · {asked}"
+        asked += md("\n{failure}", failure=cut(op.failure, 1000))
+    return md("*{state}* · {asked}", state=state, asked=asked)
 
 
-def _waiting(waiting: Waiting, actor: str) -> str:
-    """Who has the GPU, since when, until when and for what; the place in the queue, and when its turn comes."""
+def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
+    """The holder of the GPU, since when, until when and why; the position in the queue, and the time of the turn."""
     told = []
     if waiting.fence:
-        since = f" since {clock(waiting.since)}" if waiting.since else ""
-        until = f"until {clock(waiting.until)}" if waiting.until else "still booting"
-        why = f" because {inline(waiting.reason, 300)}" if waiting.reason else ""
-        whose = f"{code(waiting.model)} is held by {person(waiting.holder)}{since}{why} ({until})"
-        told.append(f"The GPU is taken: {whose}.")
+        since = md(" since {since}", since=clock(waiting.since)) if waiting.since else ""
+        until = md("until {until}", until=clock(waiting.until)) if waiting.until else "still booting"
+        why = md(" because {reason}", reason=inline(waiting.reason, 300)) if waiting.reason else ""
+        whose = md(
+            "{model} is held by {holder}{since}{why} ({until})",
+            model=code(waiting.model),
+            holder=person(waiting.holder),
+            since=since,
+            why=why,
+            until=until,
+        )
+        told.append(md("The GPU is taken: {whose}.", whose=whose))
     if waiting.offer:
-        return f"{person(actor)}, *it is your turn*: the GPU is offered to this request until {clock(waiting.offer)}."
-    free = f" Its turn comes at about {clock(waiting.free_at)} at the latest." if waiting.free_at else ""
+        return md(
+            "{actor}, *it is your turn*: the GPU is offered to this request until {offer}.",
+            actor=person(actor),
+            offer=clock(waiting.offer),
+        )
+    free = (
+        md(" Its turn comes at about {free_at} at the latest.", free_at=clock(waiting.free_at))
+        if waiting.free_at
+        else ""
+    )
     if waiting.ahead is None:
         told.append(
-            f"*Queue*, ask {person(waiting.holder)}, or replace it." if waiting.fence else "Others are waiting."
+            md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder))
+            if waiting.fence
+            else md("Others are waiting.")
         )
     elif waiting.ahead:
-        told.append(f"*In the queue*, {waiting.ahead} ahead.")
+        told.append(md("*In the queue*, {ahead} ahead.", ahead=waiting.ahead))
     else:
-        told.append("*In the queue*, next.")
-    return " ".join(told) + free
+        told.append(md("*In the queue*, next."))
+    return md(" ").join(told) + free
 
 
 def _plan(op: Operation) -> Blocks:
-    """While it matters, in two columns; after the end, one quiet line."""
+    """Two columns while the operation is open; one context line after it ends."""
     plan = op.plan
     if plan is None:
         return []
     rows = [(inline(label, 60), inline(value, 300)) for label, value in plan.rows[:_ROWS]]
-    pull = [_pull(plan.pull)] if plan.pull else []
+    pull = [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
     if op.status.final:
-        told = " · ".join(f"{label}: {value}" for label, value in rows)
+        told = md(" · ").join(md("{label}: {value}", label=label, value=value) for label, value in rows)
         return [context(*(text for text in (cut(told, 900), *pull) if text))] if told or pull else []
-    blocks = [section(_whose(op.request.kind, plan.lease))] if plan.lease else []
-    blocks += fields([f"*{label}*\n{value}" for label, value in rows])
+    blocks = [section(text) for text in _whose(plan)]
+    if isinstance(plan, ChangePlan) and plan.displaced:  # the outage first
+        blocks.append(section(md("⚠️ {displaced}", displaced=cut(plan.displaced, 1000))))
+    blocks += _rows(plan) if isinstance(plan, ChangePlan) else _fields(rows)
     blocks += [section(text) for text in pull]
-    if plan.displaced:
-        blocks.append(section(f"⚠️ {cut(plan.displaced, 1000)}"))
-    if plan.warnings:
-        shown = [f"⚠️ {inline(text, 350)}" for text in plan.warnings[:_WARNINGS]]
-        more = len(plan.warnings) - len(shown)
-        blocks.append(section("\n".join([*shown, *([f"… and {more} more in the pull request"] if more else [])])))
+    if isinstance(plan, ChangePlan) and plan.problems:
+        blocks.append(section(_refused(plan.problems)))
+    if warnings := _warnings(plan):
+        shown = [md("⚠️ {text}", text=inline(text, 350)) for text in warnings[:_WARNINGS]]
+        more = len(warnings) - len(shown)
+        blocks.append(section(md("\n").join([*shown, *([f"… and {more} more in the pull request"] if more else [])])))
     return blocks
 
 
-def _whose(kind: Kind, lease: Lease) -> str:
-    """Whose lease the plan is about, and what becomes of it."""
-    verb = {Kind.GPU_UP: "⚠️ *Displaces*", Kind.GPU_RELEASE: "⚠️ *Breaks the lease on*"}.get(kind, "*Prolongs*")
-    until = f"until {clock(lease.ends)}" if lease.ends else "still booting"
-    why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
-    return f"{verb} {code(lease.model)}, held by {person(lease.holder)}{why} ({until})"
+def _rows(plan: ChangePlan) -> Blocks:
+    """The rows of a change: the outage and the cost first, then before → after. Facts that decide nothing, and those that
+    stay as they are, are in a container that is closed.
+    """
+    before = dict(plan.before)
+    rows = [(inline(label, 60), _differs(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
+    same = {inline(label, 60) for label, value in plan.rows if before.get(label) == value}
+    less = [row for row in rows if (row[0] in _DETAILS and row[0] not in before) or row[0] in same]
+    if len(less) < 2:
+        return _fields(rows)
+    more = [row for row in rows if row not in less]
+    more.sort(key=lambda row: _FIRST.index(row[0]) if row[0] in _FIRST else len(_FIRST))
+    return [*_fields(more), container("Details: " + ", ".join(str(label) for label, _ in less), _fields(less))]
 
 
-def _pull(pull: Pull) -> str:
-    link = f"<{pull.url}|Pull request #{pull.number}>"
+def _differs(value: str, before: str) -> Mrkdwn:
+    now = inline(value, 300)
+    changed = before and before != value
+    return md("{before} → {now}", before=inline(before, 200), now=now) if changed else now
+
+
+def _fields(rows: Sequence[tuple[Mrkdwn, Mrkdwn]]) -> Blocks:
+    return fields([md("*{label}*\n{value}", label=label, value=value) for label, value in rows])
+
+
+def plan_in_words(op: Operation) -> Mrkdwn:
+    """The plan in a few lines, for an answer outside the card."""
+    plan, told = op.plan, [md("*{title}*", title=inline(title(op), 200))]
+    if plan is None:
+        return told[0]
+    told += [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
+    told += [md("{label}: {value}", label=inline(k, 60), value=inline(v, 300)) for k, v in plan.rows[:_ROWS]]
+    told += _whose(plan)
+    told += [_refused(plan.problems)] if isinstance(plan, ChangePlan) and plan.problems else []
+    told += [md("⚠️ {text}", text=inline(text, 350)) for text in _warnings(plan)[:_WARNINGS]]
+    return md("\n").join(told)
+
+
+def _warnings(plan: Plan) -> tuple[str, ...]:
+    return plan.warnings if isinstance(plan, BringUpPlan | ChangePlan) else ()
+
+
+def _refused(problems: tuple[str, ...]) -> Mrkdwn:
+    shown = [md("⛔ {text}", text=inline(text, 280)) for text in problems[:_WARNINGS]]
+    more = len(problems) - len(shown)
+    return md("\n").join([*shown, *([md("⛔ … and {more} more in the pull request", more=more)] if more else [])])
+
+
+def _whose(plan: Plan) -> list[Mrkdwn]:
+    """The lease that the plan affects, and how; nothing if it affects none."""
+    match plan:
+        case BringUpPlan(lease=Lease() as lease):
+            return [_affected(md("⚠️ *Displaces*"), lease)]
+        case ReleasePlan(lease=lease):
+            return [_affected(md("⚠️ *Breaks the lease on*"), lease)]
+        case ExtendPlan(lease=lease):
+            return [_affected(md("*Extends*"), lease)]
+        case _:
+            return []
+
+
+def _affected(verb: Mrkdwn, lease: Lease) -> Mrkdwn:
+    until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
+    why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    return md(
+        "{verb} {model}, held by {holder}{why} ({until})",
+        verb=verb,
+        model=code(lease.model),
+        holder=person(lease.holder),
+        why=why,
+        until=until,
+    )
+
+
+def _pull(pull: Pull) -> Mrkdwn:
+    where = link(pull.url, f"Pull request #{pull.number}")
     if pull.merge_commit:
-        by = f" by {inline(pull.merged_by, 60)}" if pull.merged_by else ""
-        return f"{link} merged{by} as {code(pull.merge_commit[:10])}"
+        by = md(" by {merged_by}", merged_by=inline(pull.merged_by, 60)) if pull.merged_by else ""
+        return md("{link} merged{by} as {merge_commit}", link=where, by=by, merge_commit=code(pull.merge_commit[:10]))
     words = {
         "none": "no checks",
         "pending": "checks are running",
         "success": "checks passed",
-        "failure": "checks failed" + (f": {inline(', '.join(pull.failing), 300)}" if pull.failing else ""),
+        "failure": md("checks failed: {names}", names=inline(", ".join(pull.failing), 300))
+        if pull.failing
+        else "checks failed",
     }
-    line = f"{link} at {code(pull.head[:10])} — {words.get(pull.checks, pull.checks)}"
+    line = md(
+        "{link} at {head}{into} — {checks}",
+        link=where,
+        head=code(pull.head[:10]),
+        into=md(" into {base}", base=code(pull.base)) if pull.base else "",
+        checks=words.get(pull.checks, pull.checks),
+    )
     if pull.approved_by:
-        line += f", approved on GitHub by {inline(', '.join(pull.approved_by), 200)}"
+        line += md(", approved on GitHub by {approved_by}", approved_by=inline(", ".join(pull.approved_by), 200))
     if pull.rejected_by:
-        line += f"\n⚠️ On GitHub {inline(', '.join(pull.rejected_by), 200)} asked for changes."
+        line += md(
+            "\n⚠️ On GitHub {rejected_by} asked for changes.", rejected_by=inline(", ".join(pull.rejected_by), 200)
+        )
+    if pull.unread:
+        told = " and ".join(pull.unread)
+        line += md("\n⚠️ GitHub does not let the token read {told}, so they do not count here.", told=told)
+    if pull.auto_merge_by:
+        who = inline(pull.auto_merge_by, 60)
+        line += md("\n⚠️ {who} turned on auto-merge: GitHub merges it without an approval here.", who=who)
     if pull.mergeable is False:
         line += "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel and ask again."
     elif pull.blocked and pull.checks in ("success", "none"):
-        line += "\n🔒 A rule of GitHub's does not let it be merged yet: a review that is required, most likely."
+        line += "\n🔒 GitHub branch rules block the merge; most likely a review is required."
     return line
 
 
 def _progress(op: Operation, now: datetime) -> Block:
-    """Each phase with its time: done, running, to come. After a good end, in one line."""
+    """Each phase with its time: done, running, pending. One line after a success."""
     if op.status is Status.SUCCEEDED:
         took = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
-        told = " → ".join(f"{inline(p.name, 60)} {_took(p, now)}" for p in op.phases[-_PHASES:])
-        return context(f"✔️ {took}: {told}")
+        told = md(" → ").join(
+            md("{name} {took}", name=inline(p.text, 60), took=_took(p, now)) for p in op.phases[-_PHASES:]
+        )
+        return context(md("✔️ {took}: {told}", took=took, told=told))
     shown = op.phases[-_PHASES:]
-    rows = [f"… {len(op.phases) - len(shown)} earlier"] if len(op.phases) > len(shown) else []
-    rows += [_phase(phase, now) for phase in shown]
+    tasks = [_step(phase, now) for phase in shown]
     if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
-        rows += [f"▫️ {escape(name)}" for name in _to_come(op)]
-    return section("\n".join(rows))
+        tasks += [Task(phase.key, phase.label, "pending") for phase in _to_come(op)]
+    return steps(_steps_title(op, len(op.phases) - len(shown) + len(tasks)), tasks)
 
 
-def _to_come(op: Operation) -> tuple[str, ...]:
-    course = COURSE.get(op.request.kind, ())
-    past = [course.index(phase.name) for phase in op.phases if phase.name in course]
+def _steps_title(op: Operation, count: int) -> str:
+    if phase := op.running_phase:
+        return f"Step {len(op.phases)} of {count}: {phase.text}"
+    failed = next((phase for phase in op.phases if phase.failed), None)
+    return f"Failed: {failed.text}" if failed else f"{len(op.phases)} of {count} steps are done"
+
+
+def _to_come(op: Operation) -> tuple[Phase, ...]:
+    course = op.request.kind.spec.phases
+    keys = [phase.key for phase in course]
+    past = [keys.index(phase.name) for phase in op.phases if phase.name in keys]
     return course[max(past) + 1 :] if past else ()
 
 
-def _phase(phase: Phase, now: datetime) -> str:
-    """What a system says of a phase is of interest while it runs, and when it was the last word."""
-    detail = f" — {inline(phase.detail, 200)}" if phase.detail else ""
+def _step(phase: PhaseRecord, now: datetime) -> Task:
+    """Show a phase's detail while it runs or if it failed."""
+    name, took = plain(phase.text)[:60], _took(phase, now)
+    detail = inline(phase.detail, 200) if phase.detail else md("")
     if phase.ended is None:
-        return f"🔸 *{inline(phase.name, 60)}* … {_took(phase, now)}{detail}"
-    done = f"{inline(phase.name, 60)} · {_took(phase, now)}"
-    return f"✖️ {done}{detail}" if phase.failed else f"✔️ {done}"
+        return Task(phase.name, f"{name} … {took}", "in_progress", detail)
+    done = f"{name} · {took}"
+    return Task(phase.name, done, "error", detail) if phase.failed else Task(phase.name, done, "complete")
 
 
-def _took(phase: Phase, now: datetime) -> str:
+def _took(phase: PhaseRecord, now: datetime) -> str:
     return show_duration(max((phase.ended or now) - phase.began, timedelta()))
 
 
-def _smoke(results: tuple[Check, ...]) -> str:
-    """What failed with its evidence; what passed by name, for its evidence is in the thread."""
+def _smoke(results: tuple[Check, ...]) -> Mrkdwn:
+    """Failed tests with their evidence, passed tests by name (their evidence is in the thread)."""
     good = [check for check in results if check.passed and not check.warning]
     rows = [_check(check) for check in results if check not in good][:10]
     if good:
-        names = ", ".join(inline(check.name, 80) for check in good[:20])
-        rows.append(f"✅ {len(good)} of {len(results)} passed: {names}")
-    return "*Smoke tests* (evidence in the thread)\n" + "\n".join(rows)
+        names = md(", ").join(inline(check.name, 80) for check in good[:20])
+        rows.append(md("✅ {good} of {all} passed: {names}", good=len(good), all=len(results), names=names))
+    return md("*Smoke tests* (evidence in the thread)\n") + md("\n").join(rows)
 
 
-def _check(check: Check) -> str:
+def _check(check: Check) -> Mrkdwn:
     icon = "❌ failed:" if not check.passed else "⚠️" if check.warning else "✅"
-    return f"{icon} {inline(check.name, 80)} — {inline(check.evidence, 500)}"
+    return md(
+        "{icon} {name} — {evidence}", icon=icon, name=inline(check.name, 80), evidence=inline(check.evidence, 500)
+    )
 
 
-def _vote(vote: Vote) -> str:
-    why = f": {inline(vote.reason, 300)}" if vote.reason else ""
+def _result(check: Check) -> tuple[Mrkdwn, Mrkdwn, Mrkdwn]:
+    """A row of the table of smoke tests."""
+    result = md("❌ failed") if not check.passed else md("⚠️ passed") if check.warning else md("✅ passed")
+    return inline(check.name, 80), result, inline(check.evidence, 500)
+
+
+def _vote(vote: Vote) -> Mrkdwn:
+    why = md(": {reason}", reason=inline(vote.reason, 300)) if vote.reason else ""
     if vote.override:
-        return f"🚨 Approval overridden in an emergency by {person(vote.by)} at {clock(vote.at)}{why}"
-    return f"{'👍 Approved' if vote.approve else '🚫 Denied'} by {person(vote.by)} at {clock(vote.at)}{why}"
+        return md(
+            "🚨 Approval overridden in an emergency by {by} at {at}{why}",
+            by=person(vote.by),
+            at=clock(vote.at),
+            why=why,
+        )
+    return md(
+        "{decided} by {by} at {at}{why}",
+        decided="👍 Approved" if vote.approve else "🚫 Denied",
+        by=person(vote.by),
+        at=clock(vote.at),
+        why=why,
+    )
 
 
 def buttons_of_asker(op: Operation) -> list[Block]:
-    """What who asked may press, of the buttons that the card has."""
+    """The card's buttons that the requester may press."""
     return [each for each in _buttons(op) if each["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)]
 
 
 def _buttons(op: Operation) -> list[Block]:
-    cancel = button("Cancel", CANCEL, op.id)
-    if op.status is Status.WAITING and op.waiting:
+    cancel = button("Cancel", CANCEL, op.shown)
+    if isinstance(op, BringUpOperation) and op.status is Status.WAITING and op.waiting:
         return _choices(op, op.waiting)
     if op.status is Status.AWAITING:
-        pull = op.plan.pull if op.plan else None
-        deny = button("Deny", DENY, op.id, "danger")
-        approve = button("Approve", APPROVE, op.id, "primary")
-        if pull and not pull.merge_commit:
-            approve = button("Approve & roll out", ROLL_OUT, op.id, "primary")
-            if _not_yet(op):
-                return [deny, cancel, _because(op, "deny")]
-        return [approve, deny, cancel, _because(op, "approve", "deny", "override")]
-    stoppable = op.request.kind in (Kind.GPU_UP, Kind.MODEL_BENCH)
-    if op.status in (Status.APPROVED, Status.RUNNING) and stoppable and not op.failure:
-        return [cancel] if not op.cancelled_by else []
-    if _is_blocked(op):
-        return [cancel]
-    return []
+        if op.lacks:
+            return [deny(op), cancel, _because(op, "deny")]
+        return [approve(op), deny(op), cancel, _because(op, "approve", "deny", "override")]
+    if op.status.final:
+        return next_steps(op)
+    started = op.status in (Status.APPROVED, Status.RUNNING)
+    return [cancel] if started and op.can_be_cancelled and not (op.failure or op.cancelled_by) else []
 
 
-def _not_yet(op: Operation) -> str:
-    """What a pull request lacks before it can be approved; empty when it lacks nothing."""
-    pull = op.plan.pull if op.plan else None
-    if pull is None or pull.merge_commit:
-        return ""
-    if pull.mergeable is False:
-        return "the conflict is resolved"
-    return "" if pull.checks in ("success", "none") else "its checks have passed"
+def _blocked(op: Operation) -> Mrkdwn:
+    """The external action that it waits for; empty if it waits for none."""
+    over = op.status.final or op.failure or op.cancelled_by
+    return op.blocked if isinstance(op, ChangeOperation) and not over else Mrkdwn()
 
 
-def _is_blocked(op: Operation) -> bool:
-    """Whether it waits for somebody to do something else first."""
-    return bool(op.blocked) and not (op.status.final or op.failure or op.cancelled_by)
-
-
-def _choices(op: Operation, waiting: Waiting) -> list[Block]:
-    """What one can do while somebody else has the GPU."""
-    ask = [button("Ask the holder", ASK_HOLDER, op.id)] if waiting.fence else []
+def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
+    """The choices while somebody else has the GPU."""
+    ask = [button("Ask the holder", ASK_HOLDER, op.shown_against)] if waiting.fence else []
     replace = [
         confirmed(
-            button("Replace", REPLACE, op.id, "danger"),
+            button("Replace", REPLACE, op.shown_against, "danger"),
             "Replace it?",
-            f"{code(waiting.model)} of {person(waiting.holder)} goes down for it, once an approver agrees.",
+            md(
+                "{model} of {holder} goes down for it, once an approver agrees.",
+                model=code(waiting.model),
+                holder=person(waiting.holder),
+            ),
             "Ask for approval",
         )
     ]
     if waiting.ahead is None:
-        queue = button("Queue", QUEUE, op.id, "primary")
-        return [queue, *ask, *(replace if waiting.fence else []), button("Cancel", CANCEL, op.id)]
-    leave = button("Leave the queue", LEAVE, op.id)
-    take = [button("Take it", TAKE, op.id, "primary")] if waiting.offer else []
-    approve = [button("Approve", APPROVE, op.id), button("Deny", DENY, op.id, "danger")]
-    return [*take, *approve, *([] if waiting.offer else [*ask, *(replace if waiting.fence else [])]), leave]
+        queue = button("Queue", QUEUE, op.shown, "primary")
+        return [queue, *ask, *(replace if waiting.fence else []), button("Cancel", CANCEL, op.shown)]
+    leave = button("Leave the queue", LEAVE, op.shown)
+    take = [button("Take it", TAKE, op.shown, "primary")] if waiting.offer else []
+    decide = [] if op.is_approved else [button("Approve", APPROVE, op.shown)]
+    decide.append(button("Deny", DENY, op.shown, "danger"))
+    return [*take, *decide, *([] if waiting.offer else [*ask, *(replace if waiting.fence else [])]), leave]
 
 
 def _because(op: Operation, *verbs: str) -> Block:
-    return overflow(BECAUSE, *((f"{verb.capitalize()} because …", f"{verb}:{op.id}") for verb in verbs))
+    labels = {"approve": "Approve deletion because …"} if deletes(op) else {}
+    return overflow(
+        BECAUSE, *((labels.get(verb, f"{verb.capitalize()} because …"), f"{verb}:{op.shown}") for verb in verbs)
+    )
 
 
-def _footer(op: Operation, now: datetime) -> tuple[str, ...]:
+def _footer(op: Operation, now: datetime) -> tuple[Mrkdwn, ...]:
     if op.status.final:
         lasted = show_duration(op.updated - op.request.at)
-        return (f"Ended at {clock(op.updated)}, {lasted} after it was asked", f"Operation {op.id}")
+        return (
+            md("Ended at {updated}, {lasted} after it was asked", updated=clock(op.updated), lasted=lasted),
+            md("Operation {id}", id=op.id),
+        )
     if op.status is Status.AWAITING and op.expires:
-        lacks = _not_yet(op)
-        hint = f"It can be approved when {lacks}." if lacks else op.deciders
-        left = op.expires - now
-        at = clock(op.expires) if left < timedelta(hours=12) else moment(op.expires)
-        return (f"{hint} Expires {at}, in {show_duration(left)}.".strip(), _no_return(op, op.id))
-    return (f"Operation {op.id}",) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
+        lacks = op.lacks
+        hint = md("It can be approved when {lacks}.", lacks=lacks) if lacks else op.deciders
+        at = clock(op.expires) if op.expires - now < timedelta(hours=12) else moment(op.expires)
+        ends = md("{hint} Expires at {at}.", hint=hint, at=at).strip()
+        return (ends, _no_return(op, op.id))
+    return (md("Operation {id}", id=op.id),) if op.status is Status.REQUESTED else (_no_return(op, op.id),)
 
 
-def _no_return(op: Operation, op_id: str) -> str:
+def _no_return(op: Operation, op_id: str) -> Mrkdwn:
     """Until when `Cancel` works, or what can be done while it waits."""
-    match op.request.kind:
-        case _ if op.status is Status.WAITING:
-            queued = op.waiting and op.waiting.ahead is not None
-            until = "An approver can decide already; approved, it starts at its turn" if queued else ""
-        case Kind.GPU_UP:
-            until = "Cancel works while it boots; after that, `/gpu down`"
-        case _ if _is_blocked(op):
-            until = "Cancel stops waiting; the change stays merged"
-        case Kind.MODEL_BENCH:
-            until = "Cancel works until the table is there"
-        case kind if kind.changes:
-            until = "Cancel works until the merge; after that, a revert"
-        case _:
-            until = ""
-    return f"{until} · Operation {op_id}".removeprefix(" · ")
+    if op.status is Status.WAITING:
+        queued = isinstance(op, BringUpOperation) and op.waiting and op.waiting.ahead is not None
+        until = "An approver can decide now; it then starts at its turn" if queued else ""
+        if queued and op.is_approved:
+            until = "It is approved, and starts at its turn"
+    elif _blocked(op):
+        until = "Cancel stops waiting; the change stays merged"
+    else:
+        until = op.request.kind.spec.cancel_hint
+    operation = md("Operation {id}", id=op_id)
+    return md("{until} · {operation}", until=until, operation=operation) if until else operation

@@ -1,22 +1,28 @@
-"""What is said about endpoints: the list, one of them, and where its pieces disagree."""
+"""Messages about endpoints: the list, one endpoint, and contradictions between its files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.domain import Lease, Pull, SmokeOutcome
-from bot.views.text import clock, code, inline, moment, person
+from bot.domain.leases import Lease
+from bot.domain.operations import SmokeOutcome
+from bot.domain.plans import Pull
+from bot.domain.sessions import Trouble
+from bot.mrkdwn import Mrkdwn, link, md
+from bot.views.health import in_short
+from bot.views.text import clock, code, inline, moment, person, unmarked
 from manifests.contract import Finding, ModelEndpoint
 
-State = Literal["up", "booting", "down", "not deployed"]
+State = Literal["up", "not serving", "booting", "down", "not deployed"]
 
-_ICON: dict[State, str] = {"up": "🟢", "booting": "🟡", "down": "⚪", "not deployed": "⚫"}
+ICON: dict[State, str] = {"up": "🟢", "not serving": "🔴", "booting": "🟡", "down": "⚪", "not deployed": "⚫"}
 _FINDINGS = 30
 
 
 @dataclass(frozen=True)
 class EndpointState:
-    """An endpoint of the repo joined with the cluster. `drift` says how the two differ, empty when they do not."""
+    """An endpoint of the repo combined with the cluster. `drift` describes differences, empty if there are none."""
 
     endpoint: ModelEndpoint
     state: State
@@ -26,103 +32,171 @@ class EndpointState:
     pull: Pull | None = None
     smoke: SmokeOutcome | None = None
     remembered: bool = True
-    """Whether Redis answered: without it nobody knows of pull requests and smoke tests."""
+    """Whether Redis answered: without it, pull requests and smoke tests are unknown."""
+    trouble: Trouble | None = None
+    """Why a session that was ready does not serve."""
 
 
-_FORGOTTEN = "⚠️ Redis does not answer, so open pull requests and smoke tests are not shown."
+FORGOTTEN = md("⚠️ Redis does not answer, so open pull requests and smoke tests are not shown.")
 
 
-def listing(states: Sequence[EndpointState], commit: str) -> str:
-    """Two lines for each endpoint."""
-    if not states:
-        return "There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one."
-    rows = [f"*{len(states)} endpoint{'s' if len(states) > 1 else ''}* at {code(commit[:10])}"]
-    rows += [] if all(each.remembered for each in states) else [_FORGOTTEN]
-    return "\n".join([*rows, *map(in_two_lines, states)])
-
-
-def in_two_lines(each: EndpointState) -> str:
-    """What is served under which name, and how it is; moments and no durations, so that a clock alone changes nothing."""
+def in_two_lines(each: EndpointState) -> Mrkdwn:
+    """The model, its name and its state; times instead of durations, so that it changes only when something happens."""
     endpoint = each.endpoint
-    alias = f" as {code(endpoint.alias)}" if endpoint.alias not in ("", endpoint.name) else ""
-    what = f"{_ICON[each.state]} *{inline(endpoint.name, 80)}*{alias} — {inline(endpoint.hf_id, 120)}"
-    return f"{what}\n     {' · '.join(_about(each))}"
+    alias = md(" as {alias}", alias=code(endpoint.alias)) if endpoint.alias not in ("", endpoint.name) else ""
+    what = md(
+        "{icon} *{name}*{alias} — {hf_id}",
+        icon=ICON[each.state],
+        name=inline(endpoint.name, 80),
+        alias=alias,
+        hf_id=inline(endpoint.hf_id, 120),
+    )
+    return md("{what}\n     {about}", what=what, about=md(" · ").join(_about(each)))
 
 
-def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> str:
+def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> Mrkdwn:
     """Everything about one endpoint."""
     endpoint = each.endpoint
     rows = [
-        ("State", " · ".join(_about(each))),
-        ("Model", f"{code(endpoint.hf_id)}, answers to {code(endpoint.served_name)}"),
+        ("State", md(" · ").join(_about(each))),
+        (
+            "Model",
+            md("{hf_id}, answers to {served_name}", hf_id=code(endpoint.hf_id), served_name=code(endpoint.served_name)),
+        ),
         ("Alias for tenants", code(endpoint.alias) if endpoint.alias else "⚠️ none: LiteLLM does not know it"),
-        ("Kind", f"{endpoint.kind}, group {inline(endpoint.group, 60) or 'none'}"),
+        ("Kind", md("{kind}, group {group}", kind=endpoint.kind, group=inline(endpoint.group, 60) or "none")),
         ("Context", f"{endpoint.context} tokens" if endpoint.context else ""),
         ("Quantization", inline(endpoint.quantization or "none", 40) if endpoint.gpus else ""),
         ("GPU memory", f"{endpoint.gpu_utilization:g} of it" if endpoint.gpu_utilization else ""),
-        ("Volume", f"{code(endpoint.pvc_name)}, {inline(endpoint.pvc_size, 20)}" if endpoint.pvc_name else ""),
+        (
+            "Volume",
+            md("{pvc_name}, {pvc_size}", pvc_name=code(endpoint.pvc_name), pvc_size=inline(endpoint.pvc_size, 20))
+            if endpoint.pvc_name
+            else "",
+        ),
         ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "by Argo CD itself"),
         (
             "Contract",
-            f"⚠️ {len(findings)} disagreements: `/model check {endpoint.name}`" if findings else "all pieces agree",
+            md("⚠️ {count} problems: `/model check {name}`", count=len(findings), name=endpoint.name)
+            if findings
+            else "all pieces agree",
         ),
     ]
-    lines = [f"{_ICON[each.state]} *{inline(endpoint.name, 80)}* at {code(commit[:10])}"]
-    lines += [] if each.remembered else [_FORGOTTEN]
-    return "\n".join([*lines, *(f"*{label}*: {text}" for label, text in rows if text)])
+    lines = [
+        md(
+            "{icon} *{name}* at {commit}",
+            icon=ICON[each.state],
+            name=inline(endpoint.name, 80),
+            commit=code(commit[:10]),
+        )
+    ]
+    lines += [] if each.remembered else [FORGOTTEN]
+    return md("\n").join([*lines, *(md("*{label}*: {text}", label=label, text=text) for label, text in rows if text)])
 
 
 def disagreements(
     found: Sequence[tuple[Finding, str]], about: str, commit: str, guessed: Mapping[str, str] | None = None
-) -> str:
-    """What `check` found, each with the address of its line; and which settings it had to read from the files."""
-    where = f"{code(about) if about else 'the main branch'} at {code(commit[:10])}"
+) -> Mrkdwn:
+    """The findings of `check`, each with a link to its line; and the settings that were inferred from the files."""
+    where = md("{about} at {commit}", about=code(about) if about else "the main branch", commit=code(commit[:10]))
     if guessed:
-        settings = ", ".join(code(f"platform.{key}: {value}") for key, value in guessed.items())
-        where += f", read with {settings} (as its files say: set that in the configuration, or nothing else finds them)"
-    if not found:
-        return f"✅ All pieces of {where} agree."
-    rows = [f"⚠️ *{len(found)} disagreement{'s' if len(found) > 1 else ''}* in {where}"]
-    for finding, url in found[:_FINDINGS]:
-        place = inline(f"{finding.path}:{finding.line}", 200)
-        rows.append(f"• <{url}|{place}> {inline(finding.message, 300)}\n     → {inline(finding.fix, 300)}")
+        settings = md(", ").join(code(f"platform.{key}: {value}") for key, value in guessed.items())
+        where += md(
+            ", read with {settings} (as its files say: set that in the configuration, or nothing else finds them)",
+            settings=settings,
+        )
+    faults = [each for each in found if not each[0].is_advice]
+    advice = [each for each in found if each[0].is_advice]
+    if faults:
+        title = md("⚠️ *{count} problem{s}* in {where}", count=len(faults), s=_s(faults), where=where)
+    else:
+        title = md("✅ No problems found in {where}.", where=where)
+    rows = [title, *_listed(faults)]
+    if advice:
+        rows.append(md("💡 {count} suggestion{s} for faster starts", count=len(advice), s=_s(advice)))
+        rows += _listed(advice)
+    return md("\n").join(rows)
+
+
+def _s(several: Sequence[object]) -> str:
+    return "" if len(several) == 1 else "s"
+
+
+def _listed(found: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
+    """Findings with a link to each line; after the first few only their number."""
+    rows = [
+        md(
+            "• {place} {message}\n     → {fix}",
+            place=link(url, inline(f"{finding.path}:{finding.line}", 200)),
+            message=inline(finding.message, 300),
+            fix=inline(finding.fix, 300),
+        )
+        for finding, url in found[:_FINDINGS]
+    ]
     if len(found) > _FINDINGS:
-        rows.append(f"… and {len(found) - _FINDINGS} more.")
-    return "\n".join(rows)
+        rows.append(md("… and {more} more.", more=len(found) - _FINDINGS))
+    return rows
 
 
-def _about(each: EndpointState) -> list[str]:
-    words = [each.state, "GPU" if each.endpoint.gpus else "CPU", inline(each.sync, 40)]
+def state_in_words(each: EndpointState) -> Mrkdwn:
+    """The state, with the trouble of a session that does not serve."""
+    return (
+        md("{state}, {trouble}", state=each.state, trouble=in_short(each.trouble))
+        if each.trouble
+        else md("{s}", s=each.state)
+    )
+
+
+def about(each: EndpointState) -> list[Mrkdwn]:
+    """All but the name, the model, the state and the price."""
+    words = [md("GPU") if each.endpoint.gpus else md("CPU"), inline(each.sync, 40)]
     if each.drift:
-        words.append(f"⚠️ drifted: {inline(each.drift, 120)}")
-    words.append(_price(each.endpoint))
+        words.append(md("⚠️ drifted: {drift}", drift=inline(each.drift, 120)))
     if each.lease:
-        words.append(f"held by {person(each.lease.holder)} since {clock(each.lease.claimed)}")
+        words.append(
+            md("held by {holder} since {claimed}", holder=person(each.lease.holder), claimed=clock(each.lease.claimed))
+        )
     if each.pull:
-        words.append(f"<{each.pull.url}|pull request #{each.pull.number}>")
-    words.append(_smoke(each.smoke) if each.remembered else "")
-    return [word for word in words if word]
+        words.append(link(each.pull.url, f"pull request #{each.pull.number}"))
+    words += [_smoke(each.smoke)] if each.remembered else []
+    return words
 
 
-def _price(endpoint: ModelEndpoint) -> str:
-    """Dollars for a million tokens, as prices are compared; in and out."""
+def _about(each: EndpointState) -> list[Mrkdwn]:
+    return [state_in_words(each), *about(each), _price(each.endpoint)]
+
+
+def price(endpoint: ModelEndpoint) -> tuple[float, str]:
+    """Dollars per million input tokens, and the text of both prices."""
+    try:
+        usd = float(endpoint.price_in) * 1e6
+    except ValueError:
+        usd = math.nan
+    if not math.isfinite(usd):
+        return 0.0, "⚠️ no price"
+    out = f" in, {unmarked(_per_million(endpoint.price_out))} out" if endpoint.price_out else ""
+    return usd, unmarked(_per_million(endpoint.price_in)) + out
+
+
+def _price(endpoint: ModelEndpoint) -> Mrkdwn:
+    """Dollars per million tokens, input and output."""
     if not endpoint.price_in:
-        return "⚠️ no price"
-    out = f" in, {_per_million(endpoint.price_out)} out" if endpoint.price_out else ""
-    return f"{_per_million(endpoint.price_in)}{out} per million tokens"
+        return md("⚠️ no price")
+    out = md(" in, {price} out", price=_per_million(endpoint.price_out)) if endpoint.price_out else Mrkdwn()
+    return md("{price}{out} per million tokens", price=_per_million(endpoint.price_in), out=out)
 
 
-def _per_million(price: str) -> str:
+def _per_million(price: str) -> Mrkdwn:
     try:
         usd = float(price) * 1e6
-        return f"${usd:.2f}" if usd >= 0.01 else f"${usd:.3g}"
+        return md("${usd}", usd=f"{usd:.2f}") if usd >= 0.01 else md("${usd}", usd=f"{usd:.3g}")
     except ValueError:
-        return f"⚠️ {inline(price, 20)} is no number"
+        return md("⚠️ {price} is not a number", price=inline(price, 20))
 
 
-def _smoke(run: SmokeOutcome | None) -> str:
+def _smoke(run: SmokeOutcome | None) -> Mrkdwn:
     if run is None:
-        return "never smoke-tested"
+        return md("never smoke-tested")
     if run.failed:
-        return f"❌ smoke tests failed {moment(run.at)} ({inline(', '.join(run.failed), 100)})"
-    return f"smoke tests passed {moment(run.at)}"
+        return md("❌ smoke tests failed {at} ({failed})", at=moment(run.at), failed=inline(", ".join(run.failed), 100))
+    return md("smoke tests passed {at}", at=moment(run.at))

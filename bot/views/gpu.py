@@ -1,75 +1,95 @@
-"""What is said about the GPU beside the operations' cards: offers, questions to the holder, uses without a lease."""
+"""Messages about the GPU outside the operations' cards: offers, questions to the holder, workloads without a lease."""
 
 from datetime import datetime
 
-from bot.domain import Lease, Operation
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation
+from bot.mrkdwn import Mrkdwn, md
 from bot.views.blocks import View, actions, button, section
 from bot.views.reminder import BRING_DOWN
 from bot.views.text import clock, code, inline, person
 
 NOT_NOW, TAKE, PASS_ON = "not_now", "take", "pass_on"
 ADOPT, END_USE = "adopt", "end_use"
-"""The buttons about a use without a lease, so without an operation: their value is the workload's name."""
+"""The buttons about a workload without a lease, and so without an operation: their value is the workload's name."""
 
 
-def free(drains: datetime | None, now: datetime) -> str:
-    """Nobody has the GPU; `drains` is until about when the node of the last session still bills."""
+def free(drains: datetime | None, now: datetime) -> Mrkdwn:
+    """Nobody has the GPU; `drains` is the estimated end of billing for the last session's node."""
     if drains and drains <= now:
-        return (
+        return md(
             "The GPU is free. Nothing is running; the last node drains longer than usual, and bills until it is gone."
         )
     if drains:
-        return f"The GPU is free. Nothing is running; the last node drains, and bills until about {clock(drains)}."
-    return "The GPU is free. Nothing is running, nothing is billed."
+        return md(
+            "The GPU is free. Nothing is running; the last node drains, and bills until about {drains}.",
+            drains=clock(drains),
+        )
+    return md("The GPU is free. Nothing is running, nothing is billed.")
 
 
-def in_line(op: Operation) -> str:
-    """One who waits for the GPU: with which model, and when the turn comes."""
+def in_line(op: BringUpOperation) -> Mrkdwn:
+    """One queue entry: requester, model, estimated start."""
     waiting, when = op.waiting, ""
     if waiting and waiting.offer:
-        when = f", offered until {clock(waiting.offer)}"
+        when = md(", offered until {offer}", offer=clock(waiting.offer))
     elif waiting and waiting.free_at:
-        when = f", at about {clock(waiting.free_at)} at the latest"
-    return f"{person(op.request.actor)} with {code(op.request.model)}{when}"
+        when = md(", at about {free_at} at the latest", free_at=clock(waiting.free_at))
+    return md("{actor} with {model}{when}", actor=person(op.request.actor), model=code(op.request.model), when=when)
 
 
-def offered(op: Operation, approved: bool) -> View:
-    """The personal offer of the free GPU to who is next."""
-    until = f" until {clock(op.waiting.offer)}" if op.waiting and op.waiting.offer else ""
-    then = "It is approved, so it starts at once." if approved else "It still needs its approval."
-    line = (
-        f"🎟️ {person(op.request.actor)}, it is your turn: the GPU is yours for {code(op.request.model)}{until}. {then}"
+def offered(op: BringUpOperation, approved: bool) -> View:
+    """The direct message that offers the free GPU to the next in the queue."""
+    until = md(" by {offer}", offer=clock(op.waiting.offer)) if op.waiting and op.waiting.offer else ""
+    then = "It is already approved and starts then." if approved else "An approver then decides."
+    line = md(
+        "🎟️ {actor}, it is your turn: press *Take it*{until} to bring up {model}. {then}",
+        actor=person(op.request.actor),
+        model=code(op.request.model),
+        until=until,
+        then=then,
     )
-    buttons = [button("Take it", TAKE, op.id, "primary"), button("Pass on", PASS_ON, op.id)]
-    return View(text=f"The GPU is yours for {inline(op.request.model, 100)}", blocks=[section(line), actions(*buttons)])
-
-
-def please_release(op: Operation, lease: Lease, asker: str) -> View:
-    """The question to the holder whether the GPU could be free earlier."""
-    why = f" because {inline(op.request.reason, 300)}" if op.request.reason else ""
-    line = (
-        f"🙏 {person(lease.holder)}, {person(asker)} asks whether {code(lease.model)} can go down:"
-        f" {code(op.request.model)} waits for the GPU{why}."
+    buttons = [button("Take it", TAKE, op.shown, "primary"), button("Pass on", PASS_ON, op.shown)]
+    return View(
+        text=md("Your turn: take the GPU for {model}{until}", model=inline(op.request.model, 100), until=until),
+        blocks=[section(line), actions(*buttons, about=op.request.model)],
     )
-    buttons = [button("Bring it down", BRING_DOWN, lease.op, "primary"), button("Not now", NOT_NOW, op.id)]
-    return View(text=f"Can {inline(lease.model, 100)} go down?", blocks=[section(line), actions(*buttons)])
+
+
+def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
+    """The question to the holder whether the GPU could be released earlier."""
+    why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    line = md(
+        "🙏 {holder}, {asker} asks whether {model} can go down: {request_model} waits for the GPU{why}.",
+        holder=person(lease.holder),
+        asker=person(asker),
+        model=code(lease.model),
+        request_model=code(op.request.model),
+        why=why,
+    )
+    buttons = [button("Bring it down", BRING_DOWN, lease.op, "danger"), button("Not now", NOT_NOW, op.id)]
+    return View(
+        text=md("Can {model} go down?", model=inline(lease.model, 100)),
+        blocks=[section(line), actions(*buttons, about=lease.model)],
+    )
 
 
 def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
-    """The alert about something that uses the GPU without a lease; `ours`: Stoker may scale it."""
-    line = (
-        f"🚨 {code(about)} uses the GPU, and nobody holds a lease for it (was it started with kubectl?)."
-        " It bills, and nothing else can come up."
+    """The alert about a workload that uses the GPU without a lease; `ours`: Stoker may scale it."""
+    line = md(
+        "🚨 {about} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). It costs "
+        "money, and nothing else can be brought up.",
+        about=code(about),
     )
     buttons = [button("Adopt", ADOPT, name)] if can_adopt else []
     if can_adopt:
-        line += " *Adopt* asks for its approval and gives it a lease."
+        line += md(" *Adopt* asks for its approval and gives it a lease.")
     if ours:
-        line += " *Bring down* ends it."
+        line += md(" *Bring down* ends it.")
         buttons.append(button("Bring down", END_USE, name, "danger"))
     else:
-        line += " It is not Stoker's to scale: whoever runs it must end it."
+        line += " Stoker may not scale it: its owner must stop it."
     return View(
-        text=f"{inline(about, 150)} uses the GPU without a lease",
-        blocks=[section(line), *([actions(*buttons)] if buttons else [])],
+        text=md("{about} uses the GPU without a lease", about=inline(about, 150)),
+        blocks=[section(line), *([actions(*buttons, about=about)] if buttons else [])],
     )

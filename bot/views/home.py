@@ -1,110 +1,128 @@
-"""The app's Home tab: the GPU, what waits for the reader, what the reader asked for, the endpoints, the last week.
+"""The app's Home tab: the GPU, decisions for the reader, the reader's requests, the endpoints, the last week.
 
-It shows moments and not durations, so that it changes only when something happened.
+Shows absolute times, not durations, so that rendering again gives the same view until something changes.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bot.domain import Kind, Lease, Operation, Status
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation, Operation, Status, estimate
+from bot.domain.sessions import Trouble
 from bot.durations import show_duration
+from bot.mrkdwn import Mrkdwn, link, md
 from bot.report import Day
 from bot.views.blocks import (
     VIEW_BLOCKS,
     Block,
     Blocks,
-    View,
     actions,
     button,
-    confirmed,
     context,
     divider,
     header,
-    image,
     section,
 )
-from bot.views.card import APPROVE, DENY, ROLL_OUT, buttons_of_asker, title
-from bot.views.endpoints import EndpointState, in_two_lines
+from bot.views.card import buttons_of_asker, title
+from bot.views.decisions import approve, deny
+from bot.views.endpoint_list import Search, in_home
+from bot.views.endpoints import EndpointState
 from bot.views.gpu import free, in_line
+from bot.views.health import RESTART, in_short, trouble_line
 from bot.views.modals import choice, modal, text_input
-from bot.views.reminder import BRING_DOWN
+from bot.views.newer import chart
+from bot.views.next_steps import of_lease
 from bot.views.text import clock, code, inline, money, person
 
-HOME_UP, HOME_ADD, HOME_EXTEND, UP_FORM = "home_up", "home_add", "home_extend", "gpu_up"
+HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
 """The buttons of Home that open a form, and the form of the first."""
 
-_MANY, _BAR = 25, 12
-"""The most endpoints in the list; the length of the longest bar."""
+_EVERYTHING = Search()
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What is going on on the platform, as far as its systems answered; `silent` says which did not."""
+    """The state of the platform, as far as its systems answered; `silent` names those that did not."""
 
     leases: tuple[Lease, ...] = ()
     active: dict[str, datetime] = field(default_factory=dict)
-    """By model: when it was last used."""
+    """Time of the last use, by model."""
     spent: dict[str, float] = field(default_factory=dict)
-    """By model: US dollars since the lease was claimed, in steps of ten cents."""
+    """US dollars since the claim of the lease in steps of ten cents, by model."""
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    """Why a session that was ready does not serve, by model."""
     strangers: tuple[str, ...] = ()
     known: bool = True
-    """Whether both Redis and the cluster said who uses the GPU."""
+    """Whether both Redis and the cluster answered who uses the GPU."""
     drains: datetime | None = None
-    """Until about when a node without a model still bills."""
+    """Estimated end of billing for a node without a model."""
     open: tuple[Operation, ...] = ()
     endpoints: tuple[EndpointState, ...] = ()
     week: tuple[Day, ...] = ()
-    picture: str = ""
-    """Slack's id of a picture of just this week; empty when there is none."""
     approvers: frozenset[str] = frozenset()
     workspace: str = ""
-    """The address that links to messages begin with."""
+    """The prefix of links to messages."""
     silent: tuple[str, ...] = ()
 
 
-def home(overview: Overview, user: str, now: datetime) -> Block:
-    """Home as this user sees it."""
+def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTHING) -> Block:
+    """Home for this user, with the endpoints that they look for."""
     blocks: Blocks = [header("The GPU"), *_gpu(overview, user, now)]
-    blocks += [context(*(f"⚠️ {inline(each, 300)}" for each in overview.silent[:5]))] if overview.silent else []
+    blocks += (
+        [context(*(md("⚠️ {each}", each=inline(each, 300)) for each in overview.silent[:5]))] if overview.silent else []
+    )
     if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
         blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.workspace)]
     if mine := [op for op in overview.open if op.request.actor == user]:
         blocks += [divider(), header("Asked by you"), *_mine(mine, overview.workspace)]
-    blocks += [divider(), header("Endpoints"), *_endpoints(overview.endpoints)]
+    blocks += [divider(), header("Endpoints"), *in_home(overview.endpoints, search)]
     if overview.week:
-        blocks += [divider(), header("The last week"), *_week(overview.week, overview.picture)]
+        blocks += [divider(), header("The last week"), *_week(overview.week)]
     return {"type": "home", "blocks": blocks[:VIEW_BLOCKS]}
 
 
 def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     blocks: Blocks = []
     for lease in overview.leases:
-        why = f" because {inline(lease.reason, 300)}" if lease.reason else ""
+        why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+        trouble = overview.troubles.get(lease.model)
         lines = [
-            f"🔥 *{inline(lease.model, 100)}* {'is up' if lease.ready else 'is booting'}, held by {person(lease.holder)}"
-            f" since {clock(lease.claimed)}{why}"
+            md(
+                "🔥 *{model}* {value}, held by {holder} since {claimed}{why}",
+                model=inline(lease.model, 100),
+                value=_state(lease, trouble),
+                holder=person(lease.holder),
+                claimed=clock(lease.claimed),
+                why=why,
+            )
         ]
         used = overview.active.get(lease.model)
-        told = [f"last used at {clock(used)}"] if used and lease.ready else []
-        told += [f"about {money(overview.spent[lease.model])} so far"] if lease.model in overview.spent else []
-        told += [f"the lease ends at {clock(lease.ends)}"] if lease.ends else []
-        lines += [" · ".join(told)] if told else []
-        down = button("Bring down", BRING_DOWN, lease.op, "danger")
-        ask = f"{code(lease.model)} goes to zero, and whoever uses it gets errors."
-        blocks.append(section("\n".join(lines)))
-        extend = [button("Extend …", HOME_EXTEND, lease.op)] if lease.ends else []
-        blocks.append(actions(*extend, confirmed(down, "Bring it down?", ask, "Bring down")))
+        told = [md("last used at {used}", used=clock(used))] if used and lease.ready else []
+        told += (
+            [md("about {spent} so far", spent=money(overview.spent[lease.model]))]
+            if lease.model in overview.spent
+            else []
+        )
+        told += [md("the lease ends at {ends}", ends=clock(lease.ends))] if lease.ends else []
+        lines += [md(" · ").join(told)] if told else []
+        lines += [trouble_line(trouble)] if trouble else []
+        blocks.append(section(md("\n").join(lines)))
+        extend = [button("Restart", RESTART, lease.op, "primary")] if trouble else []
+        blocks.append(actions(*extend, *of_lease(lease), about=lease.model))
     blocks += [
-        section(f"🚨 {code(each)} uses the GPU, and nobody holds a lease for it.") for each in overview.strangers[:5]
+        section(md("🚨 {each} uses the GPU, and nobody holds a lease for it.", each=code(each)))
+        for each in overview.strangers[:5]
     ]
     if not overview.leases and not overview.strangers:
         blocks.append(
-            section(free(overview.drains, now) if overview.known else "Whether the GPU is free cannot be seen now.")
+            section(free(overview.drains, now) if overview.known else md("Whether the GPU is free is unknown."))
         )
-    ups = [op for op in overview.open if op.request.kind is Kind.GPU_UP]
+    ups = [op for op in overview.open if isinstance(op, BringUpOperation)]
     if asked := [op for op in ups if op.status is Status.AWAITING]:
-        each = [f"{code(op.request.model)} by {person(op.request.actor)}" for op in asked[:10]]
-        blocks.append(context(f"Asked for, and not approved yet: {', '.join(each)}"))
+        each = [
+            md("{model} by {actor}", model=code(op.request.model), actor=person(op.request.actor)) for op in asked[:10]
+        ]
+        blocks.append(context(md("Asked for, and not approved yet: {each}", each=md(", ").join(each))))
     queued = [
         (op.waiting.ahead, op)
         for op in ups
@@ -112,9 +130,27 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     ]
     if queued:
         line = [in_line(op) for _, op in sorted(queued, key=lambda place: place[0])[:10]]
-        blocks.append(section("\n".join(["*The queue*", *(f"{n}. {each}" for n, each in enumerate(line, 1))])))
-    blocks.append(actions(button("Bring up …", HOME_UP, "up", "primary"), button("Add a model …", HOME_ADD, "add")))
+        blocks.append(
+            section(
+                md("\n").join(
+                    [md("*The queue*"), *(md("{n}. {each}", n=n, each=each) for n, each in enumerate(line, 1))]
+                )
+            )
+        )
+    forms = (button("Bring up …", HOME_UP, "up", "primary"), button("Add a model …", HOME_ADD, "add"))
+    blocks.append(actions(*forms, about="opens a form"))
     return blocks
+
+
+def refusal(reason: Mrkdwn) -> Block:
+    """The tab for a person who may not use the bot."""
+    return {"type": "home", "blocks": [section(reason)]}
+
+
+def _state(lease: Lease, trouble: Trouble | None) -> Mrkdwn:
+    if trouble:
+        return md("is {trouble}", trouble=in_short(trouble))
+    return md("is up") if lease.ready else md("is booting")
 
 
 def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
@@ -125,86 +161,68 @@ def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
 def _decisions(operations: list[Operation], workspace: str) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
-        why = f" because {inline(op.request.reason, 200)}" if op.request.reason else ""
-        costs = f" · about {money(op.plan.estimate_usd)}" if op.plan and op.plan.estimate_usd else ""
+        why = md(" because {reason}", reason=inline(op.request.reason, 200)) if op.request.reason else ""
+        usd = estimate(op)
+        costs = f" · about {money(usd)}" if usd else ""
         blocks.append(
-            section(f"*{inline(title(op), 200)}*, asked by {person(op.request.actor)}{why}{costs}{_see(op, workspace)}")
+            section(
+                md(
+                    "*{title}*, asked by {actor}{why}{costs}{see}",
+                    title=inline(title(op), 200),
+                    actor=person(op.request.actor),
+                    why=why,
+                    costs=costs,
+                    see=_see(op, workspace),
+                )
+            )
         )
-        pull = op.plan.pull if op.plan else None
-        merge = bool(pull and not pull.merge_commit)
-        ready = pull is None or not merge or (pull.checks in ("success", "none") and pull.mergeable is not False)
-        approve = (
-            button("Approve & roll out", ROLL_OUT, op.id, "primary")
-            if merge
-            else button("Approve", APPROVE, op.id, "primary")
-        )
-        blocks.append(actions(*([approve] if ready else []), button("Deny", DENY, op.id, "danger")))
+        blocks.append(actions(*([] if op.lacks else [approve(op)]), deny(op), about=title(op)))
     return blocks
 
 
 def _mine(operations: list[Operation], workspace: str) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
-        phase = op.phases[-1] if op.phases and op.phases[-1].ended is None else None
-        doing = f", {inline(phase.name, 60)} since {clock(phase.began)}" if phase else ""
-        blocks.append(section(f"*{inline(title(op), 200)}* — {op.status}{doing}{_see(op, workspace)}"))
+        phase = op.running_phase
+        doing = md(", {name} since {began}", name=inline(phase.text, 60), began=clock(phase.began)) if phase else ""
+        blocks.append(
+            section(
+                md(
+                    "*{title}* — {status}{doing}{see}",
+                    title=inline(title(op), 200),
+                    status=op.status,
+                    doing=doing,
+                    see=_see(op, workspace),
+                )
+            )
+        )
         if buttons := buttons_of_asker(op):
-            blocks.append(actions(*buttons))
+            blocks.append(actions(*buttons, about=title(op)))
     return blocks
 
 
-def _see(op: Operation, workspace: str) -> str:
+def _see(op: Operation, workspace: str) -> Mrkdwn:
     if op.message is None or not workspace:
-        return ""
-    return f" · <{workspace}archives/{op.message.channel}/p{op.message.ts.replace('.', '')}|see its message>"
+        return Mrkdwn()
+    where = f"{workspace}archives/{op.message.channel}/p{op.message.ts.replace('.', '')}"
+    return md(" · {link}", link=link(where, "see its card"))
 
 
-def _endpoints(states: tuple[EndpointState, ...]) -> Blocks:
-    if not states:
-        return [section("There is none yet.")]
-    rows = [in_two_lines(each) for each in states[:_MANY]]
-    if len(states) > _MANY:
-        rows.append(f"… and {len(states) - _MANY} more: `/model list`")
-    return [section("\n".join(rows[i : i + 5])) for i in range(0, len(rows), 5)]
-
-
-def _week(days: tuple[Day, ...], picture: str) -> Blocks:
-    """The week as a picture; without one, a bar a day: full where the GPU worked, light where it was idle."""
+def _week(days: tuple[Day, ...]) -> Blocks:
+    """The hours of each day by use, and the cost."""
     hours, up, idle, usd = (sum(getattr(day, key) for day in days) for key in ("hours", "up", "idle", "usd"))
     share = f", idle {idle / up:.0%} of the time up" if up else ""
-    total = f"{_hours(hours)} on the GPU{share}, {money(usd)}."
-    if picture:
-        return [image(picture, week_in_words(days)), context(total)]
-    most = max(day.hours for day in days) or 1.0
-    rows = []
-    for day in days:
-        length = round(day.hours / most * _BAR)
-        light = round(length * (day.idle / day.hours)) if day.hours else 0
-        bar = "█" * (length - light) + "░" * light
-        took = _hours(day.hours) if day.hours else "–"
-        rows.append(f"{day.day:%a %d}  {bar:<{_BAR}}  {took:>11}  {money(day.usd):>7}")
-    return [section("```" + "\n".join(rows) + f"```\n{total}")]
-
-
-def week_in_words(days: tuple[Day, ...]) -> str:
-    """What the picture of the week shows, for who cannot see it."""
-    told = [
-        f"{day.day:%a %d}: {_hours(day.hours)} ({_hours(day.up)} up, {_hours(day.idle)} idle), {money(day.usd)}"
-        if day.hours
-        else f"{day.day:%a %d}: none"
-        for day in days
-    ]
-    return "The GPU by day (UTC): how long a node billed, and its cost. " + "; ".join(told) + "."
+    total = md("{hours} on the GPU{share}, {usd}.", hours=_hours(hours), share=share, usd=money(usd))
+    parts = {
+        "in use": [day.up - day.idle for day in days],
+        "idle": [day.idle for day in days],
+        "boot and drain": [day.hours - day.up for day in days],
+    }
+    return [chart("GPU hours by day (UTC)", [f"{day.day:%a %d}" for day in days], parts, "hours"), context(total)]
 
 
 def _hours(hours: float) -> str:
     return show_duration(timedelta(hours=hours))
-
-
-def week_thread() -> View:
-    """The message whose thread holds the picture: Slack shows a file to those who can see where it is shared."""
-    line = "📊 *The GPU, day by day*: the last week as a picture is in this thread, for my Home tab, and is kept up to date."
-    return View(text="The GPU, day by day", blocks=[section(line)])
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:

@@ -1,14 +1,19 @@
-"""The forms. One that needs git or the Hub is opened empty within Slack's three seconds and filled by `views.update`."""
+"""The forms. A form that needs git or the Hub is opened empty within Slack's three seconds and filled by
+`views.update`.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel
 
-from bot.domain import Lease, Message, Operation
+from bot.domain.leases import Lease
+from bot.domain.operations import Operation
+from bot.domain.values import Message
+from bot.mrkdwn import Mrkdwn, md
 from bot.views.blocks import (
     BUTTON,
     VIEW_BLOCKS,
@@ -25,6 +30,7 @@ from bot.views.blocks import (
     section,
 )
 from bot.views.card import title
+from bot.views.newer import ALERT_ICONS, alert
 from bot.views.reminder import KEEP_UNTIL
 from bot.views.text import clock, code, inline, person, plain
 
@@ -32,20 +38,21 @@ TITLE, METADATA, CHOICES = 24, 3000, 100
 """Slack's limits: characters of a title, submit and close, and of `private_metadata`; options of a select."""
 
 BECAUSE_FORM, CHANGE_FORM, ADVANCED_FORM, EXTEND_FORM = "because", "model_change", "model_advanced", "lease_extend"
+DOWN_FORM, OBJECT_FORM = "session_down", "object_to_it"
 """The forms' callback ids."""
 
 SHORTCUT = "tell_stoker"
-"""The shortcut of a message, and the form that it opens: a slash command cannot be used in a thread."""
+"""The message shortcut, and its form: slash commands do not work in a thread."""
 
 _PROBLEM = "problem"
-"""The block that says why there is nothing to open."""
+"""The block with the reason why nothing can be opened."""
 
 ADVANCED, TYPED = "advanced", "typed"
-"""The button for the rarer options; the beginning of the action id of every field that is looked at as one types."""
+"""The button for advanced options; the prefix of the action ids of fields that are validated while typing."""
 
 
 def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", metadata: str = "") -> Block:
-    """A form; without `submit` it is one to read."""
+    """A form; without `submit` it is read-only."""
     view = {
         "type": "modal",
         "callback_id": callback,
@@ -58,13 +65,13 @@ def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", me
 
 
 def loading(name: str) -> Block:
-    """Opened at once: a trigger is good for three seconds, and what fills the form may take longer."""
-    return modal("loading", name, [section("⏳ Looking at the platform …")])
+    """Opened immediately: a trigger is valid for three seconds, and filling the form may take longer."""
+    return modal("loading", name, [section(md("⏳ Looking at the platform …"))])
 
 
-def stopped(name: str, why: str) -> Block:
-    """A form that cannot be filled: why, in mrkdwn."""
-    return modal("stopped", name, [section(why)])
+def stopped(name: str, why: Mrkdwn) -> Block:
+    """A form that cannot be filled, with the reason in mrkdwn."""
+    return modal("stopped", name, [alert(why, "error")])
 
 
 def text_input(
@@ -79,7 +86,7 @@ def text_input(
     live: bool = False,
     longest: int = 200,
 ) -> Block:
-    """A field to type into; `live` ones are told to the bot with each character."""
+    """A text field; `live` fields send each change to the bot."""
     element: Block = {
         "type": "plain_text_input",
         "action_id": f"{TYPED}:{block}",
@@ -108,9 +115,9 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
 
 
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
-    """A select of names; what does not fit into an option is left out, and without any option one types.
+    """A select of names, without those that do not fit into an option. Falls back to a text field without options.
 
-    Of more than a hundred the first are offered, and the chosen one in any case.
+    With more than a hundred, it offers the first ones and the chosen one.
     """
     offered = dict.fromkeys((*((chosen,) if chosen in values else ()), *values) if len(values) > CHOICES else values)
     options = [option(value, value) for value in offered if 0 < len(value) <= BUTTON][:CHOICES]
@@ -122,35 +129,73 @@ def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: s
     return _input(block, label, element, hint=hint, optional=False, live=True)
 
 
-def because_form(op: Operation, verb: str) -> Block:
-    """`approve`, `deny` or `override`, with the reason that the card and the audit log will show."""
-    asked = section(f"*{inline(title(op), 300)}*, asked by {person(op.request.actor)}")
+def because_form(op: Operation, verb: str, value: str) -> Block:
+    """`approve`, `deny` or `override`, with a reason for the card and the audit log.
+
+    `value` is the clicked option's: the form is bound to the plan on its card.
+    """
+    asked = section(md("*{title}*, asked by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
     reason = text_input("reason", "Because", multiline=True, longest=500)
     name = f"{verb.capitalize()} because …"
-    return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{op.id}")
+    return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{value}"[:METADATA])
 
 
-def extend_form(model: str, ends: datetime | None, longest: str) -> Block:
-    """How much longer; `longest` is how long a lease may be without asking."""
-    now = f" Its lease ends at {clock(ends)}." if ends else ""
+class Ending(BaseModel, frozen=True):
+    """The subject of the form that ends somebody else's session: the models, and for each the operation of its session."""
+
+    models: tuple[str, ...]
+    sessions: dict[str, str]
+
+
+def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
+    """Confirm bringing down somebody else's session, with a reason for its holder."""
+    about = section(md("\n").join(md("{who}", who=_theirs(lease)) for lease in leases))
+    why = text_input(
+        "reason", "Because", initial=reason, multiline=True, longest=500, hint="The holder gets this reason."
+    )
+    return modal(
+        DOWN_FORM, "Bring down?", [about, why], submit="Bring down", metadata=ending.model_dump_json()[:METADATA]
+    )
+
+
+def _theirs(lease: Lease) -> Mrkdwn:
+    until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
+    why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
+    return md(
+        "{model} is held by {holder}{until}{why}. Running requests end.",
+        model=code(lease.model),
+        holder=person(lease.holder),
+        until=until,
+        why=why,
+    )
+
+
+def object_form(op: Operation) -> Block:
+    """The holder's objection to a replacement, which approvers see below the card."""
+    asked = section(md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
+    reason = text_input("reason", "Because", multiline=True, longest=500, hint="The approvers read it; they decide.")
+    return modal(OBJECT_FORM, "Object", [asked, reason], submit="Object", metadata=op.shown)
+
+
+def extend_form(lease: Lease, longest: str) -> Block:
+    """How much longer a session stays up; `longest` is the maximum lease without an approval."""
+    now = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     by = text_input("hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in all an approver decides")
     why = text_input("reason", "Because", optional=True, longest=500)
-    about = section(f"{code(model)} stays up longer.{now}")
-    return modal(
-        EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=model[:METADATA]
-    )  # an endpoint's name has 63 characters
+    about = section(md("{model} stays up longer.{now}", model=code(lease.model), now=now))
+    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=lease.op)
 
 
 class KeepUntil(BaseModel, frozen=True):
-    """What the form of *Keep until …* is about: an operation's session, and the reminder that it answers."""
+    """The subject of the form *Keep until …*: an operation's session, and the reminder that it answers."""
 
     op: str
     message: Message
 
 
 def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
-    """A moment to keep an idle model up to: `until` at first, at the latest the end of the lease."""
-    ends = f" At the latest {clock(lease.ends)}, when its lease ends." if lease.ends else ""
+    """The time until which an idle model is kept: initially `until`, at most the end of the lease."""
+    ends = md(" At the latest {ends}, when its lease ends.", ends=clock(lease.ends)) if lease.ends else ""
     moment = {
         "type": "input",
         "block_id": "until",
@@ -161,7 +206,9 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
             "initial_date_time": int(until.timestamp()),
         },
     }
-    asked = section(f"How long shall {code(lease.model)} stay up although nobody uses it?{ends}")
+    asked = section(
+        md("How long should {model} stay up although nobody uses it?{ends}", model=code(lease.model), ends=ends)
+    )
     about = KeepUntil(op=lease.op, message=message).model_dump_json()
     return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
 
@@ -171,11 +218,11 @@ Verb = Literal["add", "swap"]
 
 @dataclass(frozen=True)
 class ChangeForm:
-    """The form of `/model add` and `/model swap`: what was typed, and what comes of it.
+    """The form of `/model add` and `/model swap`: its input, and the resulting change.
 
     `options` are those of the second page; `names` the endpoints to choose from; `summary`, `sizing` and `files` the
-    change as it would be opened; `problem` why there is none (plain text); `figures` the options to ask for when
-    Hugging Face did not tell, each with its words and an example.
+    change as it would be opened; `problem` the reason why there is none (plain text); `figures` the options to ask for
+    if Hugging Face did not answer, each with its label and an example.
     """
 
     verb: Verb
@@ -200,7 +247,7 @@ class ChangeForm:
 
 
 def change_form(form: ChangeForm) -> Block:
-    """What to fill in, then what it comes to: the contract with its derived values, the sizing, the files."""
+    """The input fields, then the result: the contract with its derived values, the sizing, the files."""
     values = form.values
     blocks: Blocks = []
     if form.verb == "add":
@@ -234,8 +281,8 @@ def change_form(form: ChangeForm) -> Block:
             )
         )
     blocks.append(text_input("reason", "Because", initial=values.get("reason", ""), optional=True, longest=300))
-    said = "  ".join(code(f"{key}={value}") for key, value in form.options)
-    blocks.append(actions(button("Advanced …", ADVANCED, form.verb)))
+    said = md("  ").join(code(f"{key}={value}") for key, value in form.options)
+    blocks.append(actions(button("Advanced …", ADVANCED, form.verb), about="more options of the change"))
     blocks += [context(said)] if said else []
     blocks += [divider(), *_outlook(form)]
     metadata = json.dumps({"verb": form.verb, "commit": form.commit, "options": form.options}, ensure_ascii=False)
@@ -255,45 +302,69 @@ def _model_field(hf_id: str) -> Block:
 
 
 def _outlook(form: ChangeForm) -> Blocks:
-    """What the pull request would be, as far as is known by now."""
+    """The future pull request, as far as it is known."""
     if form.problem:
-        return [section(f"❌ {inline(form.problem, 1500)}") | {"block_id": _PROBLEM}]
+        return [_problem(form.problem)]
     if not form.summary:
-        return [context("Choose a model: what follows from it is shown here before anything is opened.")]
+        return [context(md("Choose a model: what follows from it is shown here before anything is opened."))]
     blocks = [
-        section("*The contract*"),
-        *fields([f"*{inline(k, 60)}*\n{inline(v, 200)}" for k, v in form.summary[:20]]),
+        section(md("*The contract*")),
+        *fields([md("*{k}*\n{v}", k=inline(k, 60), v=inline(v, 200)) for k, v in form.summary[:20]]),
     ]
     if form.verdict:
         icon = "✅" if form.verdict == "fits" else "⚠️"
         rows = [
-            f"{'✔️' if ok else '✖️'} {inline(label, 80)}: {inline(value, 120)} of {inline(limit, 60)}"
+            md(
+                "{value} {label}: {value2} of {limit}",
+                value="✔️" if ok else "✖️",
+                label=inline(label, 80),
+                value2=inline(value, 120),
+                limit=inline(limit, 60),
+            )
             for label, value, limit, ok in form.sizing
         ]
-        blocks.append(section("\n".join([f"{icon} *Sizing: {inline(form.verdict, 40)}*", *rows])))
+        blocks.append(
+            section(
+                md("\n").join([md("{icon} *Sizing: {verdict}*", icon=icon, verdict=inline(form.verdict, 40)), *rows])
+            )
+        )
     if form.warnings:
-        blocks.append(section("\n".join(f"⚠️ {inline(text, 300)}" for text in form.warnings[:8])))
-    changed = [f"{code(path)} +{plus} −{minus}" for path, plus, minus in form.files[:20]]
-    blocks.append(section("\n".join([f"*The pull request*: {len(form.files)} files", *changed])))
+        blocks += [alert(inline(text, 300), "warning") for text in form.warnings[:8]]
+    changed = [
+        md("{path} +{plus} −{minus}", path=code(path), plus=plus, minus=minus) for path, plus, minus in form.files[:20]
+    ]
+    blocks.append(section(md("\n").join([md("*The pull request*: {count} files", count=len(form.files)), *changed])))
     return blocks
 
 
 def shows_problem(view: Block, problem: str) -> bool:
-    """Whether a form that was handed in says this problem already."""
+    """Whether a submitted form already shows this problem."""
     shown = "".join(block["text"]["text"] for block in view["blocks"] if block.get("block_id") == _PROBLEM)
-    return bool(shown) and shown == section(f"❌ {inline(problem, 1500)}")["text"]["text"]
+    return bool(shown) and _without_icon(shown) == _without_icon(_problem(problem)["text"]["text"])
+
+
+def _problem(problem: str) -> Block:
+    return alert(inline(problem, 1500), "error") | {"block_id": _PROBLEM}
+
+
+def _without_icon(text: str) -> str:
+    """An alert has its own icon; a section, for a long text or an older workspace, has it in its text."""
+    return text.removeprefix(ALERT_ICONS["error"]).strip()
 
 
 def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: str) -> Block:
-    """The second page: what is rarely said. Extra arguments are one a line."""
+    """The second page: advanced options. Extra arguments, one per line."""
     given = dict(options)
     arguments = "\n".join(value for key, value in options if key == "arg")
     rows = [
         ("quantization", "Quantization", "awq_marlin, or none"),
         ("gpu-util", "GPU memory utilization", "0.9"),
         ("storage", "Volume", "20Gi"),
-        ("price-in", "Price per input token, dollars", "0.0000005"),
-        ("price-out", "Price per output token, dollars", "0.0000015"),
+        ("memory", "Container's memory limit", "24Gi"),
+        ("cpu", "Container's CPU limit", "4"),
+        ("kind", "Kind", "chat, completion, embeddings or reranker"),
+        ("price-in", "Price per million input tokens, dollars", "0.50"),
+        ("price-out", "Price per million output tokens, dollars", "1.50"),
     ]
     rows += [("group", "Group", "coding-assistant")] if verb == "add" else []
     blocks = [
@@ -310,19 +381,19 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
 
 
 def typed(view: Block) -> dict[str, str]:
-    """What stands in a form's fields, by block id; empty ones are left out."""
+    """The values of a form's fields, by block id; without empty ones."""
     values = {}
     for block, states in view["state"]["values"].items():
         for state in states.values():
             value = state.get("value") or (state.get("selected_option") or {}).get("value")
             value = value or state.get("selected_date_time") or ""
-            # Half of a surrogate pair cannot be stored: JSON may carry it, UTF-8 may not.
+            # A lone surrogate cannot be stored: JSON may contain one, UTF-8 may not.
             if told := str(value).encode(errors="replace").decode().strip():
                 values[block] = told
     return values
 
 
 def model_options(found: tuple[str, ...], typed_text: str) -> list[Block]:
-    """What the search field offers: the Hub's models, and first what was typed, if it can be an id."""
+    """The suggestions of the search field: the typed text, if it can be an id, and the Hub's models."""
     ids = dict.fromkeys([*([typed_text] if typed_text.count("/") == 1 else []), *found])
     return [option(hf_id, hf_id) for hf_id in ids if len(hf_id) <= 150 and plain(hf_id) == hf_id][:CHOICES]

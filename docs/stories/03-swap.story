@@ -1,4 +1,4 @@
-# What an endpoint serves is swapped by a pull request: model, served name, gateway entry, catalog row.
+# A pull request swaps what an endpoint serves: model, served name, gateway entry, catalog row.
 given speed 120
 
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
@@ -9,7 +9,7 @@ expect "Approve & roll out" within 30s
 @lead clicks "Approve & roll out"
 expect "coder-chat is rolled out" within 60s
 
-@dev /gpu up coder-chat                      # serves the new model, and the gateway knows it
+@dev /gpu up coder-chat                      # serves the new model, also through the gateway
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 expect not "failed" within 1s

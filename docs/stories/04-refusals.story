@@ -1,4 +1,4 @@
-# What cannot work is refused at once, with the reason and the way out, and to the asker alone.
+# Stoker refuses impossible requests immediately, with the reason and the fix, and only the requester sees it.
 
 @dev /gpu up coder-chatt
 expect "Did you mean coder-chat"
@@ -21,7 +21,7 @@ expect "Unknown model"
 @dev /model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=lots
 expect "context=lots cannot be read"
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ contxt=8192
-expect "contxt= is no option"
+expect "contxt= is not an option"
 expect not "Preparing" within 1s
 @dev /gpu lift coder-chat
 expect "/gpu up"
@@ -30,7 +30,7 @@ expect "/model add"
 
 @dev /gpu up coder-chat
 expect "Approve"
-@dev clicks "Approve"                        # not everybody may spend money
+@dev clicks "Approve"                        # only approvers may spend money
 expect "Only approvers can decide this"
 @lead clicks "Deny"
 expect "Denied by @lead"

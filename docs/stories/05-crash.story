@@ -1,4 +1,4 @@
-# The bot is killed three times in one bring-up and loses nothing: one message, one result, one lease.
+# The bot is killed three times during one bring-up and loses nothing: one message, one result, one lease.
 given speed 40
 
 @dev /gpu up coder-chat because the bot is about to have a bad day
@@ -6,7 +6,7 @@ expect "Approve"
 @lead clicks "Approve"
 expect "starting" within 30s                 # between scale and ready
 bot is killed
-expect "pulling the image" within 60s         # during the boot
+expect "🔸 pulling the image" within 60s       # during the boot
 bot is killed
 expect "Smoke tests" within 60s
 bot is killed                                # during the smoke tests

@@ -1,4 +1,4 @@
-# One GPU, two people: the second is told who holds it, waits for their turn, and gets it when it comes.
+# One GPU, two people: the second sees who holds it, queues, and gets it when the turn comes.
 given speed 120
 
 @dev /gpu up coder-chat because evaluation run
@@ -22,9 +22,9 @@ expect "1. @lead with coder-fim"
 expect "The queue" within 30s
 expect "1. @lead with coder-fim"
 
-@admin clicks "Approve"                      # an approval given while it waits stays valid
+@admin clicks "Approve"                      # an early approval stays valid
 expect "Approved by @admin" within 30s
-@dev /gpu up coder-embed                     # and nobody gets past who came first
+@dev /gpu up coder-embed                     # nobody overtakes the queue
 expect "Did you mean" within 30s
 
 @dev /gpu down coder-chat
@@ -38,7 +38,7 @@ expect "all smoke tests passed" within 60s
 
 @lead /gpu extend 1h
 expect "Extend coder-fim" within 30s
-expect "is held by @lead until" within 30s
+expect "of @lead for coder-fim was extended to" within 30s
 @lead /gpu extend 7h
 expect "Approve" within 30s
 @lead clicks "Cancel"
@@ -48,7 +48,7 @@ expect "Break the lease of coder-fim" within 30s
 expect "breaks your lease" within 30s
 expect "is down and the GPU is free" within 60s
 
-kubectl scale coder-chat 1                   # somebody works around the bot
+kubectl scale coder-chat 1                   # somebody uses kubectl
 @lead /gpu up coder-fim
 expect "nobody holds a lease" within 30s
 kubectl scale coder-chat 0

@@ -1,5 +1,5 @@
-# Nobody is there: a reminder, an announcement, and the model is brought down. A GPU that nobody uses bills all the same.
-# The receipt estimates how long the node drains, and is made exact when the node is gone.
+# Nobody answers: a reminder, an announcement, and Stoker brings the model down, because an unused GPU still costs money.
+# The receipt estimates how long the node drains, and is corrected when the node is gone.
 given speed 120
 given idle.remind_after 4s
 given idle.down_after 14s
@@ -9,7 +9,7 @@ given idle.announce_before 5s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 expect "has been idle" within 60s
-expect "Without an answer I bring it down" within 30s
+expect "It goes down at" within 30s
 expect "It goes down at" within 60s
 expect "idle for" within 60s
 expect "nobody answered" within 30s

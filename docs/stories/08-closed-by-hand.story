@@ -1,4 +1,4 @@
-# People may do on GitHub what they like; the bot notices, and never acts on what is no longer there.
+# People merge or close pull requests on GitHub: Stoker notices, and never acts on one that is gone.
 given speed 120
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
@@ -10,10 +10,10 @@ github closes
 expect "was closed on GitHub" within 30s
 expect "Nothing was rolled out"
 
-@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ     # and once more, merged by hand this time
+@dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ     # again, merged by hand
 expect "Pull request #2" within 30s
 github checks pass
 github merges
 expect "merged" within 30s
-@lead clicks "Approve"                       # the sync alone is left to approve
+@lead clicks "Approve"                       # only the sync needs approval
 expect "coder-mini is rolled out" within 60s

@@ -1,4 +1,4 @@
-# Without Redis nobody knows who holds the GPU: nothing goes up, and people are told.
+# Without Redis the holder of the GPU is unknown: Stoker brings nothing up, and says so.
 given speed 120
 
 @dev /gpu up coder-chat
@@ -9,7 +9,7 @@ expect "Redis" within 30s
 @dev /gpu status
 expect "Redis does not answer: nothing can be brought up until it does" within 30s
 expect "Nothing uses the GPU"
-@dev /model list                             # what git and the cluster know
+@dev /model list                             # from git and the cluster
 expect "Redis does not answer, so open pull requests" within 30s
 expect "coder-chat"
 @lead clicks "Approve"

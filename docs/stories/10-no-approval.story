@@ -1,4 +1,4 @@
-# Every cost goes through a human: denied, cancelled or forgotten, nothing starts.
+# A person approves every cost: a denied, cancelled or expired request starts nothing.
 given approvals.expire_after 6s
 
 @dev /gpu up coder-chat

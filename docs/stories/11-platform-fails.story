@@ -1,4 +1,4 @@
-# The platform lets us down in four ways; each ends in one clear message, at zero, with the GPU free.
+# The platform fails in four ways; each ends with one clear message, at zero replicas, with the GPU free.
 given speed 120
 
 break no-stock

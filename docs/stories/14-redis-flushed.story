@@ -1,4 +1,4 @@
-# Redis loses everything in the middle of a session: the cluster still knows who holds the GPU, and the session goes on.
+# Redis loses its data during a session: the cluster still records who holds the GPU, and the session continues.
 given speed 120
 
 @dev /gpu up coder-chat for 3h because evaluation run
@@ -6,7 +6,7 @@ given speed 120
 expect "all smoke tests passed" within 60s
 
 redis is flushed
-@lead /gpu up coder-fim                      # nobody gets in between
+@lead /gpu up coder-fim                      # nobody else gets the GPU
 expect "coder-chat" within 30s
 expect "Redis had lost the lease of coder-chat; it is rebuilt from the cluster: @dev holds it" within 90s
 @lead /gpu status

@@ -1,9 +1,9 @@
-# Somebody lights the GPU with kubectl: everybody is told once, and it is adopted with an approval, or brought down.
+# Somebody starts the GPU with kubectl: Stoker reports it once; an approver adopts it, or it is brought down.
 given speed 120
 
 kubectl scale coder-fim 1
 expect "coder-fim uses the GPU, and nobody holds a lease for it" within 30s
-@dev /gpu up coder-chat                      # nobody else gets it meanwhile
+@dev /gpu up coder-chat                      # nobody else gets the GPU
 expect "nobody holds a lease" within 30s
 @dev clicks "Adopt"
 expect "Bring up coder-fim" within 30s
@@ -23,7 +23,7 @@ expect "coder-fim is down and the GPU is free" within 60s
 @dev /gpu status
 expect "The GPU is free"
 
-@dev /gpu up coder-chat                      # and the other way round: a session that somebody ends behind Stoker's back
+@dev /gpu up coder-chat                      # the reverse: somebody ends a session with kubectl
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 kubectl scale coder-chat 0

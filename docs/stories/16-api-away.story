@@ -1,4 +1,4 @@
-# The API server is away while a model boots: the boot goes on by itself, and Stoker catches up when it is back.
+# The API server is unavailable while a model boots: the boot continues, and Stoker catches up afterwards.
 given speed 30
 given gpu.boot_limit 300s
 
@@ -7,7 +7,7 @@ given gpu.boot_limit 300s
 expect "✔️ waiting for a node" within 60s
 break api-away
 wait 3s
-@lead /gpu up coder-fim                      # nothing is started blindly
+@lead /gpu up coder-fim                      # nothing starts without the cluster
 expect "Kubernetes" within 60s
 mend api-away
 expect "all smoke tests passed" within 120s

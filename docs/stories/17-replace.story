@@ -1,4 +1,4 @@
-# A demo cannot wait: the model that is up is replaced by another, in one approved step; its holder is told.
+# A demo cannot wait: one approved operation replaces the running model, and notifies its holder.
 given speed 120
 
 @dev /gpu up coder-chat because evaluation run
@@ -10,7 +10,13 @@ expect "The GPU is taken" within 30s
 @admin clicks "Replace"
 expect "Displaces coder-chat, held by @dev" within 30s
 expect "it is restored if coder-fim fails"
-@dev clicks "Approve"                        # not by whom it pushes aside: an approver decides
+expect notified @dev "@admin asks to replace your session of coder-chat by coder-fim because demo in ten minutes" within 10s
+@dev clicks "Object"
+@dev fills "Because" with "the evaluation is half done"
+@dev submits
+expect notified @lead "objects to" within 10s
+expect "@dev objects to “Bring up coder-fim”: the evaluation is half done"
+@dev clicks "Approve"                        # the current holder cannot approve: an approver decides
 expect "Only approvers can decide this"
 @lead clicks "Approve"
 expect "all smoke tests passed" within 90s

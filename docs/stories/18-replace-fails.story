@@ -1,4 +1,4 @@
-# A replacement that does not answer is taken back: the model that was up comes back, for the time that it had left.
+# A replacement that does not answer is rolled back: the previous model comes back for its remaining time.
 given speed 120
 
 @dev /gpu up coder-chat for 3h because evaluation run
@@ -21,7 +21,7 @@ expect not "coder-fim is held" within 1s
 @dev /gpu down
 expect "is down and the GPU is free" within 60s
 
-@dev /gpu up coder-chat because the approvers are at lunch      # and an emergency, in which nobody approves
+@dev /gpu up coder-chat because the approvers are at lunch      # an emergency without approvers
 expect "Approve" within 30s
 @admin clicks "Override because …"
 @admin fills "Because" with "customer demo, everybody is at lunch"

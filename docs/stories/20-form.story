@@ -1,4 +1,4 @@
-# Without a model id a form asks: it searches the Hub, and shows what would be opened before anything is.
+# Without a model id a form opens: it searches the Hub, and shows the pull request before it opens anything.
 given speed 120
 
 @dev /model add coder-mini
@@ -14,8 +14,16 @@ expect "8192" within 30s
 expect "Volume"
 @dev fills "Volume" with "huge"
 @dev submits
-expect "give it like 20Gi"
+expect "write it like 20Gi"
 @dev fills "Volume" with "30Gi"
+@dev fills "Price per million input tokens, dollars" with "cheap"
+@dev submits
+expect "Give dollars per million tokens, like 0.50"
+@dev fills "Price per million input tokens, dollars" with "0.40"
+@dev fills "Arguments of vLLM" with "--model=another"
+@dev submits
+expect "cannot be given as an argument"
+@dev fills "Arguments of vLLM" with "--enable-prefix-caching"
 @dev submits
 expect "storage=30Gi" within 30s
 @dev submits
@@ -30,4 +38,4 @@ expect "Endpoint"
 @dev fills "Model on Hugging Face" with "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
 expect "does not fit" within 30s
 @dev submits
-expect "the reason stands at the end" within 30s   # and is not said twice
+expect "the reason is at the end" within 30s   # it is not shown twice

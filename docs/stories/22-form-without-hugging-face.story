@@ -1,4 +1,4 @@
-# Hugging Face turns the bot away: the form asks for the figures that it would have looked up.
+# Hugging Face refuses requests: the form asks for the figures that it would have looked up.
 given speed 120
 break hf-429
 @dev /model add coder-mini

@@ -1,4 +1,4 @@
-# The app's Home is enough for a day: what waits is decided there, the GPU is brought down there, the week is a picture.
+# A day in the app's Home: decide a request, bring the GPU down, and see the chart of the week.
 given speed 120
 
 @dev /gpu up coder-chat because surfaces
@@ -11,6 +11,6 @@ expect "all smoke tests passed" within 90s
 expect "Bring down" within 30s
 @dev clicks "Bring down"
 expect "the GPU is free" within 60s
-expect "The GPU by day" within 60s         # the picture in Home, in words
+expect "GPU hours by day" within 60s
 @dev /gpu report
-expect "week by week" within 60s             # the title of the picture
+expect "week by week" within 60s             # the title of the chart

@@ -1,4 +1,4 @@
-# In a thread no slash command can be typed: a mention does it for all to read, a message's three dots for oneself.
+# Slash commands do not work in a thread: a mention answers there for everybody, the message shortcut only for you.
 given speed 120
 
 @dev /gpu up coder-chat for 1h because a look around
@@ -19,5 +19,5 @@ expect "Did you mean" within 30s
 @admin submits
 expect "Bring up coder-fim" within 30s
 expect "from a thread"
-@dev clicks "Cancel"                         # the newest is somebody else's
+@dev clicks "Cancel"                         # the newest request is somebody else's
 expect "Only" within 30s

@@ -1,4 +1,4 @@
-# An idle model is kept for a while, by somebody who says until when; and what a keep cannot do.
+# Somebody keeps an idle model until a given time; the limits of a keep.
 given speed 120
 given idle.remind_after 5s
 given idle.down_after 10m
@@ -10,7 +10,7 @@ given idle.keeps 2
 expect "all smoke tests passed" within 60s
 expect "has been idle" within 60s
 @dev clicks "Keep until …"
-expect "How long shall" within 30s
+expect "How long should" within 30s
 @dev fills "Keep until" with "2036-01-01 10:00"
 @dev submits
 expect "cannot be kept longer than that" within 30s
@@ -18,15 +18,15 @@ expect "cannot be kept longer than that" within 30s
 @dev submits
 expect "That time is over" within 30s
 @dev clicks "Keep until …"
-expect "How long shall" within 30s
+expect "How long should" within 30s
 @dev submits
 expect "is kept until" within 30s
 expect "1 of 2" within 30s
 
-expect "has been idle" within 60s            # the keep is over, and nobody came
+expect "has been idle" within 60s            # the keep is over, and nobody used it
 @dev clicks "Keep 4 s"
 expect "2 of 2" within 30s
-expect "has been idle" within 60s            # kept as often as it may be: one button is left
+expect "has been idle" within 60s            # no keeps are left: one button remains
 @dev clicks "Bring down"
 expect "is down and the GPU is free" within 60s
 expect "long evaluation"

@@ -1,4 +1,4 @@
-# A lease has an end: the holder is warned, and then it goes down, in use or not.
+# A lease ends: Stoker warns the holder and then brings the model down, even if it is in use.
 given speed 120
 given lease.warn_before 12s
 given idle.remind_after 10m

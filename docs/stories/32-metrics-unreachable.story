@@ -1,4 +1,4 @@
-# Nobody can tell whether the model is used: it counts as in use, which is said, but not beyond the end of its lease.
+# If the metrics cannot be read, the model counts as in use and Stoker says so, but the lease still ends.
 given speed 120
 given idle.remind_after 4s
 given idle.down_after 10s

@@ -1,4 +1,4 @@
-# The bot is killed after a reminder, and again while the node drains: nothing is asked twice, and the bill is made exact all the same.
+# The bot is killed after a reminder, and again while the node drains: it repeats no message, and still corrects the receipt.
 given speed 60
 given idle.remind_after 4s
 given idle.remind_every 1h

@@ -1,4 +1,4 @@
-# At night and at the weekend nobody is asked: an idle model goes down after the time of the first reminder.
+# At night and at the weekend Stoker does not ask: an idle model goes down when the first reminder would be due.
 given speed 120
 given idle.quiet_days [mon, tue, wed, thu, fri, sat, sun]
 given idle.remind_after 4s
@@ -9,4 +9,4 @@ given idle.down_after 10m
 expect "all smoke tests passed" within 60s
 expect "in quiet hours" within 60s
 expect "is down and the GPU is free" within 60s
-expect not "Without an answer" within 1s
+expect not "It goes down at" within 1s

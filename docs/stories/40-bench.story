@@ -1,4 +1,4 @@
-# How fast is it? A Job in the cluster loads the model; table, picture and report follow. Down means down: the Job goes too.
+# A benchmark: a Job in the cluster loads the model; table, chart and report follow. Bringing the model down deletes the Job.
 given speed 120
 given bench.each 2s
 

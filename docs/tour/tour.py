@@ -1,7 +1,7 @@
-"""The five-minute tour, driven in a real browser: what docs/tour.md tells, done by clicks, with a picture of each stop.
+"""The five-minute tour in a real browser: clicks through docs/tour.md and takes a picture of each step.
 
-`make tour` writes the pictures beside this file; the tests walk the same way, so the tour cannot go stale. Everything is
-the real thing: `stoker sandbox` as users start it, its page in Debian's Chromium, and nothing else.
+`make tour` writes the pictures beside this file; the tests run the same steps, so the tour cannot become outdated. It
+uses `stoker sandbox` as users start it, and its page in Debian's Chromium.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from playwright.async_api import Locator, Page, async_playwright, expect
 
 SPEED = 60
 PATIENCE_MS = 90_000
-"""How long a stop waits for what it shows; CI may be several times slower than a desk."""
+"""Timeout of each step; CI may be several times slower than a developer's machine."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Visit:
-    """One walk through the page, and the folder that its pictures go to."""
+    """One run through the page, and the folder for its pictures."""
 
     def __init__(self, page: Page, folder: Path) -> None:
         self.page, self._folder = page, folder
@@ -34,7 +34,7 @@ class Visit:
 
     async def picture(self, name: str) -> None:
         await self.page.mouse.move(0, 0)  # nothing is hovered by accident
-        await self.page.wait_for_timeout(1600)  # what has just changed is no longer highlighted
+        await self.page.wait_for_timeout(1600)  # wait until recent changes are no longer highlighted
         await self.page.screenshot(path=self._folder / f"{name}.png")
         print(f"  {name}.png", flush=True)
 
@@ -47,7 +47,8 @@ class Visit:
 
     async def press(self, label: str) -> None:
         """The newest button with this label in the channel."""
-        await self.channel.get_by_role("button", name=label, exact=True).last.click()
+        text = re.compile(f"^{re.escape(label)}$")  # its name for screen readers also says what it acts on
+        await self.channel.locator("button", has_text=text).last.click()
 
     def card(self, title: str) -> Locator:
         """The newest message that has this title."""
@@ -97,7 +98,7 @@ async def approve(visit: Visit) -> None:
 
 
 async def home(visit: Visit) -> None:
-    """The Home of the app: the GPU, the endpoints, what waits for me."""
+    """The Home of the app: the GPU, the endpoints, the decisions for me."""
     await visit.become("dev")
     await visit.place("Stoker")
     await visit.page.get_by_role("tab", name="Home").click()
@@ -107,7 +108,7 @@ async def home(visit: Visit) -> None:
 
 
 async def idle(visit: Visit) -> None:
-    """Nobody uses the model: a reminder with what it costs, then it is brought down, with a receipt."""
+    """Nobody uses the model: a reminder with its cost, then it is brought down, with a receipt."""
     reminder = visit.card("has been idle")
     await expect(reminder).to_be_visible()
     await visit.picture("07-idle")
@@ -116,7 +117,7 @@ async def idle(visit: Visit) -> None:
     await visit.picture("08-receipt")
     await visit.place("Stoker")
     await visit.page.get_by_role("tab", name="Home").click()
-    await expect(visit.page.locator("#home img")).to_be_visible()
+    await expect(visit.page.locator("#home")).to_contain_text("GPU hours by day")
     await visit.page.locator("#home").evaluate("node => node.scrollTo(0, node.scrollHeight)")
     await visit.picture("09-week")
     await visit.place("gpu-ops")
@@ -152,7 +153,7 @@ async def add(visit: Visit) -> None:
 
 
 async def trouble(visit: Visit) -> None:
-    """The cloud has no GPU: the failure says what, why and what to do, and nothing is left behind."""
+    """The cloud has no GPU: the message says what failed, why and what to do, and nothing is left behind."""
     await visit.panel.locator("summary", has_text="Break something").click()
     await visit.panel.get_by_label("no-stock").check()
     await visit.become("dev")
@@ -167,7 +168,7 @@ async def trouble(visit: Visit) -> None:
 
 
 async def survive(visit: Visit) -> None:
-    """The bot is killed in the middle of a boot, and goes on; Redis stops, and nothing goes up."""
+    """The bot is killed during a boot and resumes; Redis stops, and nothing can be brought up."""
     await visit.become("dev")
     await visit.type("/gpu up coder-fim")
     await expect(visit.card("Bring up coder-fim")).to_contain_text("Awaiting approval")
@@ -218,12 +219,12 @@ async def sandbox() -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def walk(folder: Path) -> None:
-    """Every stop in order, in one page; the first that does not show what it should ends the walk."""
+@asynccontextmanager
+async def opened_page() -> AsyncIterator[Page]:
+    """The sandbox's page in a browser, as @dev sees it."""
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         raise SystemExit("The tour needs Chromium on PATH (Debian: apt-get install chromium fonts-noto-color-emoji).")
-    expect.set_options(timeout=PATIENCE_MS)
     async with sandbox() as url, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = await browser.new_page(
@@ -231,6 +232,14 @@ async def walk(folder: Path) -> None:
         )
         page.set_default_timeout(PATIENCE_MS)
         await page.goto(f"{url}/?user=U0DEV")
+        yield page
+        await browser.close()
+
+
+async def walk(folder: Path) -> None:
+    """Every step in order, in one page; the first failed step ends the run."""
+    expect.set_options(timeout=PATIENCE_MS)
+    async with opened_page() as page:
         visit = Visit(page, folder)
         for stop in STOPS:
             print(f"{stop.__name__}: {stop.__doc__}", flush=True)
@@ -239,7 +248,6 @@ async def walk(folder: Path) -> None:
             except BaseException:
                 await page.screenshot(path=folder / "lost.png")
                 raise
-        await browser.close()
 
 
 if __name__ == "__main__":

@@ -1,46 +1,128 @@
-"""The check: every rule of the model contract, asked of every endpoint.
+"""The check: applies every rule of the model contract to every endpoint.
 
-No CI of a platform notices most of these faults, and each of them is an outage, an endless bill or a free lunch.
+Most of these faults pass a platform's CI and then cause an outage, unbounded cost or unmetered usage.
 """
 
+from collections.abc import Iterator
+
+from manifests.deployers import argocd
 from manifests.edit import InvalidYaml
-from manifests.pieces import Layout, Pieces, locate, names, require
-from manifests.rules import argo, gateway, lists, workload
-from manifests.rules.finding import RULES, Finding, Rule, reference
-from manifests.tree import Tree, without
+from manifests.kustomize import Opaque
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+from manifests.rules import (
+    argo,
+    arguments,
+    cold_start,
+    container,
+    delivery,
+    gateway,
+    lists,
+    pod,
+    repository,
+    schema,
+    storage,
+    workload,
+)
+from manifests.rules.finding import Finding, reference
+from manifests.rules.suppression import suppressed
+from manifests.rules.table import RULES, Component, Rule, Severity
+from manifests.tree import Tree
 
-__all__ = ["RULES", "Finding", "Rule", "check", "reference"]
+__all__ = ["RULES", "Component", "Finding", "Rule", "Severity", "check", "components_of", "reference"]
 
 
-def check(tree: Tree, layout: Layout, name: str | None = None) -> tuple[Finding, ...]:
-    """Every disagreement between the pieces of one endpoint, or of all, by file and line.
+def check(platform: Platform, name: str | None = None, *, advice: bool = False) -> tuple[Finding, ...]:
+    """Every contradiction between the pieces of one endpoint, or of all, with file and line.
 
-    A file that is no YAML is a finding of its own, and the rest is checked without it. With a `name` that does not
-    exist, or lies outside the contract, ManifestError says so.
+    `advice` also reports things that work but could be faster (`Rule.advice`); changes of something else do not report
+    them.
+
+    A file that is not valid YAML is a finding, and the rest is checked without it. Raises ManifestError if `name` does
+    not exist or does not follow the contract.
     """
     broken: list[Finding] = []
     while True:
         try:
-            found = _check(without(tree, {each.path for each in broken}), layout, name)
+            found = _check(platform.without({each.path for each in broken}), name)
         except InvalidYaml as error:
-            message, fix = f"this is not valid YAML: {error.problem}", "mend the syntax here"
-            broken.append(Finding(rule="yaml", path=error.path, line=error.line, message=message, fix=fix))
+            broken.append(_unreadable(platform, error))
             continue
-        return tuple(sorted({*found, *broken}, key=lambda each: (each.path, each.line, each.message)))
+        kept = suppressed(platform, {*found, *broken}, complete=name is None)
+        kept = [each for each in kept if advice or not RULES[each.rule].advice]
+        return tuple(sorted(kept, key=lambda each: (each.path, each.line, each.message)))
 
 
-def _check(tree: Tree, layout: Layout, name: str | None) -> list[Finding]:
-    if name is not None:
-        every: tuple[Pieces, ...] = (require(tree, layout, name),)
-    else:
-        located = (locate(tree, layout, each) for each in names(tree, layout))
-        every = tuple(pieces for pieces in located if pieces is not None)
+def _check(platform: Platform, name: str | None) -> list[Finding]:
+    endpoints = platform.endpoints()
+    asked = endpoints if name is None else (platform.require(name),)
     found: list[Finding] = []
-    for pieces in every:
-        found += workload.check(tree, layout, pieces)
-        found += gateway.check(tree, layout, pieces)
-        found += argo.check(tree, layout, pieces)
-        found += lists.check(tree, layout, pieces)
+    for pieces in asked:
+        components = components_of(platform, pieces)
+        siblings = [each for each in endpoints if each.name != pieces.name]
+        found += (each for each in _check_one(platform, pieces, siblings) if RULES[each.rule].component in components)
+    awaited = {each.name for each in asked if each.entry is None}
     if name is None:
-        found += lists.check_names(tree, layout, {each.name for each in every if each.entry is None})
-    return found + gateway.check_aliases(tree, layout, every if name else None)
+        found += lists.check_names(platform, awaited)
+        found += argo.check_catalog(platform, asked)
+        found += delivery.check(platform, asked)
+    found += schema.check(platform, asked, alone=name is not None)
+    found += repository.check(platform, asked[0] if name else None, awaited)
+    return _distinct(found + gateway.check_aliases(platform, endpoints, asked if name else None))
+
+
+def components_of(platform: Platform, pieces: Pieces) -> frozenset[Component]:
+    """The components of the platform that an endpoint uses, whose rules it follows.
+
+    Without any deployer in the repository, an Application may be missing.
+    """
+    found: set[Component] = {"repository", "source", "engine"}
+    if platform.model_lists():
+        found.add("gateway")
+    if pieces.deployer in ("", argocd.DEPLOYER.name):
+        found.add("argocd")
+    return frozenset(found)
+
+
+def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> Iterator[Finding]:
+    if pieces.opaque:
+        yield _opaque(pieces.opaque[0])
+        yield from workload.check_replicas(pieces, siblings)
+        return
+    if pieces.is_plain:
+        yield from workload.check(platform, pieces, siblings)
+        yield from pod.check(pieces, siblings)
+        yield from container.check(platform, pieces, siblings)
+        yield from storage.check(platform.layout, pieces, siblings)
+        yield from cold_start.check(pieces)
+    if pieces.is_plain and "argument" in pieces.runtime.rules and _in_list(pieces):
+        yield from arguments.check(pieces)
+    yield from gateway.check(platform, pieces, siblings)
+    yield from argo.check(platform, pieces, siblings)
+    yield from lists.check(platform, pieces)
+
+
+def _in_list(pieces: Pieces) -> bool:
+    """Whether the arguments are items of a list, which a finding can point at."""
+    return all(flag.carrier == "list" for flag in pieces.flags)
+
+
+def _unreadable(tree: Tree, error: InvalidYaml) -> Finding:
+    """Report a merge conflict that git left in the file at its first line."""
+    lines = (tree.read(error.path) or "").splitlines()
+    marked = next((number for number, text in enumerate(lines, 1) if text.startswith("<<<<<<< ")), 0)
+    if marked:
+        message, fix = "git left a conflict here", "resolve it"
+        return Finding(rule="yaml", path=error.path, line=marked, message=message, fix=fix)
+    message = f"this is not valid YAML: {error.problem}"
+    return Finding(rule="yaml", path=error.path, line=error.line, message=message, fix="correct the syntax here")
+
+
+def _opaque(part: Opaque) -> Finding:
+    message = f"{part.key} may change anything, so this endpoint is not checked"
+    return Finding(rule="not-checked", path=part.path, line=part.line, message=message, fix="compare it by hand")
+
+
+def _distinct(found: list[Finding]) -> list[Finding]:
+    """One finding per rule and line: two checks may detect the same fault."""
+    return list({(each.rule, each.path, each.line): each for each in reversed(found)}.values())

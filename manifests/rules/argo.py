@@ -1,72 +1,199 @@
 """The rules of Argo CD: the Application, the cost gate, the group."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from ruamel.yaml.nodes import Node
 
+from manifests.deployers.argocd import group_of, source_paths
 from manifests.edit import find, items, scalar, value
-from manifests.groups import feature, groups
-from manifests.pieces import Layout, Located, Pieces, group_of, source_paths
+from manifests.groups import feature, groups, is_partial
+from manifests.kustomize import leads_to
+from manifests.ownership import is_deployed_apart
+from manifests.pieces import Located, Pieces, objects
+from manifests.platform import Platform
+from manifests.rules import norms
 from manifests.rules.finding import Finding, at
-from manifests.tree import Tree
+from manifests.tree import Tree, within
 
 
-def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """What is wrong with how Argo CD deploys one endpoint."""
+def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems in how Argo CD deploys one endpoint."""
+    layout = platform.layout
+    every = platform.applications()
     app = pieces.application
     if app is None:
-        message = f"no Application in {layout.path(layout.catalog_dir)} deploys {layout.home(pieces.name)}"
+        if not every or not norms.has_applications(siblings, platform):
+            return  # something else deploys it
+        message = f"no Application in {layout.path(layout.catalog_dir)} deploys {pieces.home}"
         yield at("application-missing", pieces.deployment, None, message, "add one to the catalog")
         return
-    yield from _identity(layout, pieces, app)
-    if pieces.gpu:
+    if pieces.fields is not None:
+        return  # the map says what deploys it
+    if pieces.candidate.application is not None:
+        return  # it is declared by the Application itself, whose source is a chart
+    if not norms.owns_application(pieces) and not is_deployed_apart(platform, pieces):
+        return  # one Application for many
+    yield from _identity(platform, pieces, app, siblings)
+    yield from _source(platform, pieces, app, every)
+    yield from _like_the_others(app, every)
+    if pieces.gpu and pieces.is_plain and norms.is_gated(pieces, siblings):
         yield from _cost_gate(pieces, app)
-    yield from _group(tree, layout, pieces, app)
+    yield from _group(platform, pieces, app)
 
 
-def _identity(layout: Layout, pieces: Pieces, app: Located) -> Iterator[Finding]:
-    if value(app.node, "metadata", "name") != pieces.name:
+def check_catalog(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
+    """Problems in the Applications that do not belong to endpoints."""
+    own = {id(each.application.node) for each in endpoints if each.application is not None}
+    every = platform.applications()
+    usual = _usual(value(source, "repoURL") for app in every for source in _sources(app))
+    for app in every:
+        for source in _sources(app):
+            path = scalar(source, "path")
+            if path is None or value(source, "repoURL") != usual or id(app.node) in own or is_partial(platform):
+                continue
+            if not platform.files(path.value.strip("/").removeprefix("./")):
+                name = value(app.node, "metadata", "name")
+                message = f"the Application {name} deploys {path.value}, and there is no such directory"
+                yield at("application-path", app, path, message, "write a directory that is there")
+
+
+def _identity(platform: Platform, pieces: Pieces, app: Located, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    home, paths = pieces.home, source_paths(app)
+    if value(app.node, "metadata", "name") != pieces.name and norms.names_applications(siblings, platform):
         name, message = find(app.node, "metadata", "name"), "the Application has another name"
         yield at("application-name", app, name, message, f"name: {pieces.name}")
-    if layout.home(pieces.name) not in source_paths(app):
+    if home not in paths and not any(leads_to(platform, path, home) for path in paths):
         path = scalar(app.node, "spec", "source", "path")
         message = f"the Application {pieces.name} deploys {path.value if path else 'nothing of this repository'}"
-        yield at("application-path", app, path or find(app.node, "spec"), message, f"path: {layout.home(pieces.name)}")
+        yield at("application-path", app, path or find(app.node, "spec"), message, f"path: {home}")
+
+
+def _source(platform: Platform, pieces: Pieces, app: Located, every: tuple[Located, ...]) -> Iterator[Finding]:
+    layout = platform.layout
+    home = pieces.home
+    source = next((each for each in _sources(app) if home in value(each, "path")), find(app.node, "spec", "source"))
+    revision, url = scalar(source, "targetRevision"), scalar(source, "repoURL")
+    if revision is not None and revision.value not in (layout.branch, "HEAD", f"refs/heads/{layout.branch}"):
+        message = f"the Application {pieces.name} follows {revision.value}, and changes are merged to {layout.branch}"
+        yield at("application-revision", app, revision, message, f"targetRevision: {layout.branch}")
+    others = [
+        value(each, "repoURL")
+        for other in every
+        if other.node is not app.node
+        for each in _sources(other)
+        if value(each, "path")
+    ]
+    usual = _usual(others)
+    if url is not None and usual and url.value.removesuffix(".git") != usual.removesuffix(".git"):
+        message = f"the Application {pieces.name} reads {url.value}, and the others read {usual}"
+        yield at("application-repository", app, url, message, f"repoURL: {usual}")
+    sharing = [each for each in every if each.node is not app.node and home in source_paths(each)]
+    if sharing:
+        path = scalar(source, "path")
+        other = value(sharing[0].node, "metadata", "name")
+        message = f"the Application {other} deploys {home} as well: they undo each other's changes"
+        yield at("application-path-shared", app, path, message, "delete one of them")
+        for each in sharing:
+            where = next((scalar(found, "path") for found in _sources(each) if home in value(found, "path")), None)
+            yield at(
+                "application-path-shared", each, where, f"{pieces.name} deploys {home} as well", "delete one of them"
+            )
+    destination = scalar(app.node, "spec", "destination", "namespace")
+    namespace = pieces.rendering.namespace or value(pieces.deployment.node, "metadata", "namespace")
+    if destination is not None and namespace and destination.value != namespace:
+        message = f"the Application {pieces.name} deploys to {destination.value}, and its objects are for {namespace}"
+        yield at("application-destination", app, destination, message, f"namespace: {namespace}")
+    project, known = scalar(app.node, "spec", "project"), _projects(platform)
+    if project is not None and known and project.value not in {*known, "default"}:
+        message = f"there is no AppProject {project.value}"
+        yield at("application-project", app, project, message, f"project: {' or '.join(sorted(known))}")
+
+
+def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Finding]:
+    """Settings that all other Applications of the catalog have and this one lacks."""
+    others = [each for each in every if each.node is not app.node]
+    if len(others) < 2:
+        return
+    namespaces = {value(each.node, "metadata", "namespace") for each in others}
+    own = scalar(app.node, "metadata", "namespace")
+    if len(namespaces) == 1 and own is not None and own.value not in namespaces:
+        (usual,) = namespaces
+        message = f"the Application is in {own.value}, and the others are in {usual}: Argo CD does not see it"
+        yield at("application-namespace", app, own, message, f"namespace: {usual}")
+    if all(find(each.node, "metadata", "finalizers") for each in others) and not find(
+        app.node, "metadata", "finalizers"
+    ):
+        message = "the finalizer is missing that the other Applications have: what it deployed would outlive it"
+        where = find(app.node, "metadata")
+        yield at("application-finalizer", app, where, message, "resources-finalizer.argocd.argoproj.io")
 
 
 def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:
-    deployment = value(pieces.deployment.node, "metadata", "name")
-    ignored = items(find(app.node, "spec", "ignoreDifferences"))
+    deployment = pieces.workload
+    ignored = list(items(find(app.node, "spec", "ignoreDifferences")))
     for each in ignored:
-        if value(each, "kind") == "Deployment" and value(each, "name") not in ("", deployment):
-            message = f"ignoreDifferences names {value(each, 'name')}, so scaling {deployment} is drift"
-            yield at("ignore-differences", app, find(each, "name"), message, f"name: {deployment}")
+        named = value(each, "name")
+        if value(each, "kind") == "Deployment" and named not in ("", deployment):
+            if named == pieces.name and pieces.rendering.name(pieces.name) == pieces.name:
+                name = find(pieces.deployment.node, "metadata", "name")
+                message = f"the Deployment is named {deployment}, and directory, Application and ignoreDifferences say {named}"
+                yield at("deployment-name", pieces.deployment, name, message, f"name: {named}")
+            else:
+                message = f"ignoreDifferences names {named}, so scaling {deployment} is drift"
+                yield at("ignore-differences", app, find(each, "name"), message, f"name: {deployment}")
+        space = scalar(each, "namespace")
+        namespace = pieces.rendering.namespace or value(pieces.deployment.node, "metadata", "namespace")
+        if space is not None and namespace and space.value not in ("", namespace):
+            message = f"ignoreDifferences is about {space.value}, and the Deployment is in {namespace}"
+            yield at("ignore-differences", app, space, message, f"namespace: {namespace}")
     if not any(_ignores_replicas(each) for each in ignored):
-        pointers = next((found for each in ignored if (found := find(each, "jsonPointers"))), None)
-        where = pointers or find(app.node, "spec", "ignoreDifferences") or find(app.node, "spec")
+        where = _closest(ignored) or find(app.node, "spec", "ignoreDifferences") or find(app.node, "spec")
         message, fix = "differences in /spec/replicas are not ignored", "ignore them for this Deployment"
         yield at("ignore-differences", app, where, message, fix)
     automated = find(app.node, "spec", "syncPolicy", "automated")
     if automated is not None and value(automated) not in ("null", "~") and value(automated, "enabled") != "false":
-        message = "a GPU model must not sync by itself: that is the cost gate"
+        message = "a GPU model must not sync automatically: its sync needs an approval"
         yield at("automated-gpu", app, automated, message, "remove automated")
     options = find(app.node, "spec", "syncPolicy", "syncOptions")
     if "RespectIgnoreDifferences=true" not in (value(each) for each in items(options)):
         message = "RespectIgnoreDifferences=true is missing: a sync would scale the model to zero"
-        where = options or find(app.node, "spec", "syncPolicy") or find(app.node, "spec")
+        wrong = next((each for each in items(options) if value(each).startswith("RespectIgnore")), None)
+        where = wrong or options or find(app.node, "spec", "syncPolicy") or find(app.node, "spec")
         yield at("respect-ignore-differences", app, where, message, "add it to syncOptions")
 
 
 def _ignores_replicas(difference: Node) -> bool:
-    return "/spec/replicas" in (value(each) for each in items(find(difference, "jsonPointers")))
+    pointers = {value(each) for each in items(find(difference, "jsonPointers"))}
+    paths = {value(each) for each in items(find(difference, "jqPathExpressions"))}
+    right = value(difference, "kind") in ("Deployment", "*") and value(difference, "group") in ("apps", "*")
+    return right and ("/spec/replicas" in pointers or ".spec.replicas" in paths)
 
 
-def _group(tree: Tree, layout: Layout, pieces: Pieces, app: Located) -> Iterator[Finding]:
-    """An endpoint that nobody can call may rest in a group that is off; one with an alias may not."""
+def _closest(ignored: list[Node]) -> Node | None:
+    """The wrong part of an exception."""
+    for each in ignored:
+        if value(each, "kind") not in ("Deployment", "*"):
+            return find(each, "kind")
+        if value(each, "group") not in ("apps", "*"):
+            return find(each, "group") or find(each, "kind")
+        if pointers := items(find(each, "jsonPointers")) or items(find(each, "jqPathExpressions")):
+            return pointers[0]
+    return None
+
+
+def _group(platform: Platform, pieces: Pieces, app: Located) -> Iterator[Finding]:
+    """An endpoint without an alias may be in a group that is off; one with an alias may not."""
+    layout = platform.layout
+    name, listed = group_of(layout, app.document.path), groups(platform)
+    flag, group = feature(platform, name), next((each for each in listed if each.name == name), None)
+    catalog = layout.path(layout.catalog_dir)
+    folder = f"{catalog}/{name}"
+    if group is not None and within(group.path, catalog) and group.path != folder and not platform.files(group.path):
+        message = f"the group {name} is read from {group.path}, and its Applications are in {folder}"
+        yield at("group-path", group, find(group.node, "catalogPath"), message, f"catalogPath: {folder}")
     if pieces.entry is None:
         return
-    name = group_of(layout, app.document.path)
-    flag, group = feature(tree, layout, name), next((each for each in groups(tree, layout) if each.name == name), None)
     if flag is not None and not flag.on:
         message = f"the group {name} is switched off, and tenants can call {pieces.entry.alias}"
         yield at("group-disabled", flag, flag.value, message, f"{name}: true, then run the generator")
@@ -77,3 +204,31 @@ def _group(tree: Tree, layout: Layout, pieces: Pieces, app: Located) -> Iterator
         else:
             message = f"the group {name} is switched off here, and on in {flag.document.path}"
             yield at("group-stale", group, group.value, message, "run the generator that writes this list")
+    elif group is None and (other := next((each for each in listed if each.path == folder), None)):
+        message = f"the group {other.name} is read from {folder}, whose Applications are of the group {name}"
+        yield at("group-path", other, find(other.node, "name"), message, f"name: {name}")
+    elif group is None and listed and name and not is_partial(platform):
+        message = f"the group {name} is not in {layout.path(layout.groups_file)}: nothing applies this Application"
+        yield at(
+            "group-unknown", app, None, message, f"move the file to one of {', '.join(each.name for each in listed)}"
+        )
+
+
+def _sources(app: Located) -> tuple[Node, ...]:
+    single = find(app.node, "spec", "source")
+    return (*((single,) if single is not None else ()), *items(find(app.node, "spec", "sources")))
+
+
+def _usual(texts: Iterable[str]) -> str:
+    """The most common text, or ""."""
+    counted = Counter(each for each in texts if each).most_common(1)
+    return counted[0][0] if counted else ""
+
+
+def _projects(tree: Tree) -> set[str]:
+    return {
+        value(each.node, "metadata", "name")
+        for path in tree.grep("kind: AppProject")
+        for kind, each in objects(tree, path)
+        if kind == "AppProject"
+    }

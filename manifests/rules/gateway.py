@@ -1,181 +1,332 @@
-"""The rules of LiteLLM's entries: the served name, the way to the Service, prices, aliases."""
+"""The rules of LiteLLM's entries: served name, address, prices, aliases."""
 
 import re
-from collections import Counter
-from collections.abc import Iterator
-from urllib.parse import urlsplit
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from urllib.parse import SplitResult, urlsplit
 
 from ruamel.yaml.nodes import ScalarNode
 
-from manifests.edit import find, items, scalar, value
+from manifests.edit import find, items, line, scalar, value
+from manifests.gateway import Direction, Entry, includes, is_known, known_names, references
 from manifests.groups import is_partial
-from manifests.pieces import Entry, Layout, Located, Pieces, environment, kustomization, labels, model_list, objects
+from manifests.layout import Layout
+from manifests.objects import of_kind
+from manifests.pieces import Located, Pieces, kustomization, objects
+from manifests.platform import Platform
+from manifests.rules import entries as own
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree
 from manifests.wording import stem
 
-_EMBEDDING = re.compile(r"embed|\b(bge|gte|e5|minilm)-", re.IGNORECASE)
+_EMBEDDING = re.compile(r"embed|rerank|\b(bge|gte|e5|minilm)-", re.IGNORECASE)
+_PLAUSIBLE = 0.001
+"""Dollars per token above which a price is probably per thousand or million tokens: the most expensive models cost
+0.0006.
+"""
+
+_ONE_OF = "name a Service that is there, or remove the alias"
 
 
-def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """What is wrong between one endpoint and its entry."""
-    entry, service = pieces.entry, pieces.service
-    if entry is None:
-        message = f"{layout.litellm_values} has no alias for {pieces.name}: tenants cannot reach it"
+def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems between one endpoint and its entries."""
+    layout = platform.layout
+    lists = platform.model_lists()
+    if not pieces.entries:
+        expected = any(each.entries and each.namespace == pieces.namespace for each in siblings)
+        expected |= any(each.host[1:2] == [pieces.namespace] for found in lists for each in found.entries)
+        if not lists and platform.read(layout.litellm_values) is None:
+            return  # the repository has no gateway
+        if not expected:
+            return  # nothing in its namespace has one
+        where = lists[0].document.path if lists else layout.litellm_values
+        message = f"{where} has no alias for {pieces.name}: tenants cannot reach it"
         yield at("endpoint-without-alias", pieces.deployment, None, message, "add an entry to model_list")
         return
-    yield from _served_name(pieces, entry)
-    # Another host may be a gateway that routes on the served name: its address is not the Service's, and need not be.
-    if service is not None and not entry.through_gateway(pieces.name, layout.namespace):
-        yield from _address(layout, pieces, entry, service)
-        yield from _namespace(tree, layout, pieces, entry, service)
-        yield from _key(pieces, entry)
+    for entry in pieces.entries:
+        yield from own.check(pieces, entry)
+        yield from _served_name(pieces, entry)
+        if entry.is_unresolved:
+            base = find(entry.node, "litellm_params", "api_base")
+            message = (
+                f"{entry.api_base} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
+            )
+            yield at("not-checked", entry, base, message, "compare it with the Service by hand")
+        # Another host may be a gateway that routes by served name: its address is not the Service's.
+        elif pieces.service is not None and not entry.through_gateway(pieces.name, pieces.namespace):
+            yield from _address(pieces, entry, pieces.service)
+            yield from _namespace(platform, pieces, entry, pieces.service)
+            yield from _key(pieces, entry)
 
 
 def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
-    asked, node = entry.model.partition("/")[2], find(entry.node, "litellm_params", "model")
-    served = pieces.flag("--served-model-name")
+    asked, node = entry.asked, find(entry.node, "litellm_params", "model")
     own = stem(pieces.model.value)
-    if pieces.model.name == "--model-id":
-        # TEI answers to any name. One of the same family that is another model, though, misleads whoever reads it.
+    if not pieces.served_names:
+        # TEI answers to any name, but the name of another model of the same family misleads readers.
         known = {own.lower(), pieces.model.value.lower(), pieces.name, entry.alias}
         if asked.lower() not in known and asked.lower().partition("-")[0] == own.lower().partition("-")[0]:
             message = f"LiteLLM names {entry.model}, and the engine serves {pieces.model.value}"
-            yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0]}/{own}")
+            said = " ".join(each.text for each in pieces.deployment.document.comments()).lower()
+            if asked.lower() in said and own.lower() not in said:
+                fix = f"{pieces.model.name}=…/{asked}"
+                yield at(
+                    "served-name", pieces.deployment, pieces.model.value_node, f"{message}, unlike its comments", fix
+                )
+            else:
+                yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0]}/{own}")
         return
-    # Without the argument, vLLM answers to the model's id.
-    wanted = served.value if served else pieces.model.value
-    if asked == wanted:
+    if asked in pieces.served_names:
         return
-    if served is not None and asked == own.lower() != wanted:
-        message = f"the engine answers to {wanted}, and both its model and LiteLLM say {asked}"
-        yield at("served-name", pieces.deployment, served.value_node, message, f"--served-model-name={asked}")
+    wanted, served = pieces.served_names[0], pieces.served
+    names = " and ".join(pieces.served_names)
+    if served is not None and asked == own.lower() != wanted and served.carrier == "list":
+        message = f"the engine answers to {names}, and both its model and LiteLLM say {asked}"
+        yield at("served-name", pieces.deployment, served.value_node, message, f"{served.name}={asked}")
     else:
-        message = f"LiteLLM asks for {entry.model}, and the engine answers to {wanted}"
+        message = f"LiteLLM asks for {entry.model}, and the engine answers to {names}"
         yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0] or 'openai'}/{wanted}")
 
 
-def _address(layout: Layout, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
-    base = find(entry.node, "litellm_params", "api_base")
-    host = value(service.node, "metadata", "name")
-    if not entry.reaches(host, layout.namespace):
-        if entry.reaches(pieces.name, layout.namespace):
+def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
+    base, host = find(entry.node, "litellm_params", "api_base"), pieces.host
+    namespace = pieces.namespace
+    nodes = [node for each in items(find(service.node, "spec", "ports")) if (node := scalar(each, "port"))]
+    ports = {str(node.value) for node in nodes}
+    right = f"http://{host}.{namespace}.svc.cluster.local:{min(ports, default='8000')}/v1"
+    if not entry.reaches(host, pieces.namespace):
+        if entry.reaches(pieces.name, pieces.namespace) and host != pieces.rendering.name(pieces.name):
             message = f"the Service is named {host}, and LiteLLM asks for {pieces.name}"
             name = find(service.node, "metadata", "name")
             yield at("api-base-host", service, name, message, f"name: {pieces.name}")
         else:
-            fix = f"http://{host}.{layout.namespace}.svc.cluster.local"
-            yield at("api-base-host", entry, base, f"api_base {entry.api_base} is not the Service {host}", fix)
-    nodes = [node for each in items(find(service.node, "spec", "ports")) if (node := scalar(each, "port"))]
-    ports = {str(node.value) for node in nodes}
+            yield at("api-base-host", entry, base, f"api_base {entry.api_base} is not the Service {host}", right)
     port = _port(entry.api_base)
-    if port in ports or not ports:
+    if ports and port not in ports:
+        if port in {value(each, "containerPort") for each in items(find(pieces.container, "ports"))}:
+            message = f"the Service has port {', '.join(sorted(ports))}, and LiteLLM and the engine use {port}"
+            yield at("api-base-port", service, nodes[0], message, f"port: {port}")
+            if "80" in ports:  # the usual port of a Service, so the address may be wrong
+                yield at("api-base-port", entry, base, message, "port 80")
+        else:
+            message = f"api_base asks port {port}, and the Service has {', '.join(sorted(ports))}"
+            yield at("api-base-port", entry, base, message, f"port {min(ports)}")
+            if port == str(pieces.runtime.image_port):  # a Service with the usual port
+                yield at("api-base-port", service, nodes[0], message, f"port: {port}")
+    parts = _parts(entry.api_base)
+    if parts is None:
         return
-    if port in {value(each, "containerPort") for each in items(find(pieces.container, "ports"))}:
-        message = f"the Service has port {', '.join(sorted(ports))}, and LiteLLM and the engine use {port}"
-        yield at("api-base-port", service, nodes[0], message, f"port: {port}")
-    else:
-        message = f"api_base asks port {port}, and the Service has {', '.join(sorted(ports))}"
-        yield at("api-base-port", entry, base, message, f"port {min(ports)}")
+    if parts.scheme == "https":
+        message = f"api_base {entry.api_base} asks for TLS, which the engine does not speak"
+        yield at("api-base-scheme", entry, base, message, right)
+    if (
+        entry.model.startswith(("openai/", "hosted_vllm/", "text-completion-openai/"))
+        and parts.path.rstrip("/") != "/v1"
+    ):
+        message = f"api_base ends in {parts.path or 'no path'}, and LiteLLM adds the rest of the path to /v1"
+        yield at("api-base-path", entry, base, message, right)
 
 
-def _namespace(tree: Tree, layout: Layout, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
-    """kustomize's namespace wins over the object's own; where neither says one, the Application does."""
-    listing, app = kustomization(tree, pieces), pieces.application
+def _namespace(platform: Platform, pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
+    """kustomize's namespace overrides the object's; if neither sets one, the Application does."""
+    listing, app = kustomization(platform, pieces), pieces.application
     said = [
         (listing, scalar(listing.node, "namespace") if listing else None),
         (service, scalar(service.node, "metadata", "namespace")),
         (app, scalar(app.node, "spec", "destination", "namespace") if app else None),
     ]
     where, node = next(((where, node) for where, node in said if where and node is not None), (None, None))
-    asked = entry.host[1] if len(entry.host) > 1 else layout.namespace
-    if where is None or node is None or node.value == asked or not entry.reaches(entry.host[0], layout.namespace):
+    asked = entry.host[1] if len(entry.host) > 1 else pieces.namespace
+    if where is None or node is None or asked in (node.value, pieces.rendering.namespace):
         return
-    message = f"the Service is put into {node.value}, and LiteLLM asks for it in {asked}"
-    yield at("namespace", where, node, message, f"namespace: {asked}")
+    if entry.reaches(entry.host[0], platform.layout.namespace):
+        message = f"the Service is put into {node.value}, and LiteLLM asks for it in {asked}"
+        yield at("namespace", where, node, message, f"namespace: {asked}")
 
 
 def _key(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     """vLLM refuses calls without the key that it was given."""
-    wants = "VLLM_API_KEY" in environment(pieces.container) or pieces.flag("--api-key")
-    given = labels(find(entry.node, "litellm_params"))
-    if wants and not (given.get("api_key") or given.get("litellm_credential_name")):
+    params = find(entry.node, "litellm_params")
+    given = value(params, "api_key") or value(params, "litellm_credential_name")
+    if pieces.wants_key and not given:
         message = f"{entry.alias} has no api_key, and the engine refuses calls without one"
-        params = find(entry.node, "litellm_params")
         yield at("api-key-missing", entry, find(params, "api_key") or params, message, "api_key: os.environ/…")
 
 
-def check_aliases(tree: Tree, layout: Layout, only: tuple[Pieces, ...] | None) -> list[Finding]:
-    """What is wrong in the list of aliases itself: of all entries, or of those that belong to some endpoints."""
-    entries = model_list(tree, layout)
-    mine = None if only is None else {each.entry.alias for each in only if each.entry}
-    count = Counter(each.alias for each in entries)
-    services, partial = _services(tree, layout), is_partial(tree, layout)
-    found: list[Finding] = []
-    for each in entries:
+def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Collection[Pieces] | None) -> list[Finding]:
+    """Problems in the list of aliases: of all entries, or of those that belong to some endpoints."""
+    layout = platform.layout
+    listed = platform.entries()
+    mine = None if only is None else {each.alias for pieces in only for each in pieces.entries}
+    services, partial = _services(platform, endpoints), is_partial(platform)
+    found = [each for found in platform.model_lists() for each in own.check_list(layout, found, mine)]
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for each in listed:
+        groups[each.alias].append(each)
+    for each in listed:
         if mine is not None and each.alias not in mine:
             continue
-        found += _prices(each)
-        if count[each.alias] > 1:
-            message = f"the alias {each.alias} is given {count[each.alias]} times"
-            found.append(at("alias-duplicate", each, find(each.node, "model_name"), message, "keep one of them"))
+        found += _prices(each, [other for other in listed if other is not each])
+        found += _secret(each)
+        found += _duplicate(layout, groups[each.alias], each)
         host = each.host
         if host[1:2] == [layout.namespace] and host[0] not in services:
-            # In a part of a repository, what other files speak of is taken for a thing that was left out.
-            if partial and _is_named_elsewhere(tree, layout, host[0]):
+            # If the checkout is a part of a repository, assume that names in other files refer to missing files.
+            if partial and _is_named_elsewhere(platform, each, host[0]):
                 continue
-            if _is_made_elsewhere(tree, host[0]):
+            if _is_made_elsewhere(platform, host[0]):
                 continue
-            message = f"the alias {each.alias} leads to {host[0]}, and {layout.serving_dir} has no such Service"
-            base, fix = (
-                find(each.node, "litellm_params", "api_base"),
-                "name a Service that is there, or remove the alias",
+            where = layout.serving_dir if platform.files(layout.serving_dir) else "the repository"
+            message = f"the alias {each.alias} leads to {host[0]}, and {where} has no such Service"
+            base = find(each.node, "litellm_params", "api_base")
+            found.append(at("alias-without-endpoint", each, base, message, _ONE_OF))
+    return found if only is not None else [*found, *_settings(platform)]
+
+
+def _settings(platform: Platform) -> Iterator[Finding]:
+    """Fallbacks and similar settings with unknown names, and files that cannot be read."""
+    lists = platform.model_lists()
+    known = known_names(lists)
+    for each in references(lists):
+        if not is_known(each.name, known):
+            message = f"{each.setting} names {each.name}, and LiteLLM has no such alias"
+            fix = "write an alias of model_list, or remove it"
+            yield Finding(rule="alias-unknown", path=each.document.path, line=line(each.node), message=message, fix=fix)
+    for document, node, path in includes(platform):
+        if not path:
+            message = f"{node.value} is included, and is not in the repository: its aliases are not checked"
+            fix = "put it beside this file, or compare it by hand"
+            yield Finding(rule="not-checked", path=document.path, line=line(node), message=message, fix=fix)
+
+
+def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Finding]:
+    """One alias may have several deployments; two that serve different models without any setting for that are a
+    mistake.
+    """
+    others = [each for each in group if each is not entry]
+    name = find(entry.node, "model_name")
+    for other in others:
+        if (other.model, other.api_base) == (entry.model, entry.api_base) and not (entry.spreads or other.spreads):
+            message = f"the alias {entry.alias} is given {len(group)} times for the same model at the same address"
+            yield at("alias-duplicate", entry, name, message, "keep one of them")
+            return
+        local = entry.host[1:2] == other.host[1:2] == [layout.namespace]
+        told = entry.spreads or other.spreads or entry.host[0] == entry.alias != other.host[0]
+        if local and entry.asked != other.asked and not told:
+            message = (
+                f"the alias {entry.alias} leads to {entry.asked} and to {other.asked}: callers get one or the other"
             )
-            found.append(at("alias-without-endpoint", each, base, message, fix))
-    return found
+            yield at("alias-duplicate", entry, name, message, "keep one of them, or say order or weight")
+            return
 
 
-def _prices(entry: Entry) -> Iterator[Finding]:
-    """LiteLLM knows no price for a model behind an address of one's own."""
-    if not entry.api_base:
+def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
+    """LiteLLM knows no price for a model at a custom address without its `base_model`."""
+    if not entry.api_base or value(entry.node, "model_info", "base_model") or "*" in entry.alias:
         return
-    embeds = value(entry.node, "model_info", "mode") == "embedding" or _EMBEDDING.search(f"{entry.alias} {entry.model}")
-    for key in ("input_cost_per_token", "output_cost_per_token"):
-        node = scalar(entry.node, "litellm_params", key)
-        if node is not None:
-            yield from _price(entry, key, node, may_be_zero=bool(embeds) and key.startswith("output"))
-        elif not embeds or key.startswith("input"):
+    embeds = value(entry.node, "model_info", "mode") in ("embedding", "rerank") or _EMBEDDING.search(
+        f"{entry.alias} {entry.model}"
+    )
+    directions: tuple[Direction, ...] = ("input", "output")
+    prices = {direction: entry.price(direction) for direction in directions}
+    other_unit = any(each is not None and not each.is_per_token for each in prices.values())
+    numbers = [_number(each.node) for each in prices.values() if each is not None]
+    intended = len(numbers) > 1 and not any(numbers)
+    charged = any(numbers) or any(
+        (price := other.price(direction)) is not None and _number(price.node) != 0
+        for other in others
+        for direction in directions
+    )
+    for direction, price in prices.items():
+        key = f"{direction}_cost_per_token"
+        optional = direction == "output" and (embeds or other_unit)
+        if price is None and charged and not optional and not (other_unit and direction == "input"):
             message = f"{entry.alias} has no {key}: its calls cost nothing and budgets never bind"
             yield at("cost-missing", entry, find(entry.node, "litellm_params"), message, f"{key}: 0.0000005")
+        elif price is not None:
+            yield from _price(entry, price.key, price.node, zero_is_fine=bool(intended or optional))
 
 
-def _price(entry: Entry, key: str, node: ScalarNode, *, may_be_zero: bool) -> Iterator[Finding]:
-    if node.style or not re.fullmatch(r"\d+\.\d*([eE][-+]\d+)?|\.\d+([eE][-+]\d+)?|\d+", node.value):
-        # YAML 1.1 takes 5e-07 (no dot) for a string, as it does anything in quotes.
+def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> Iterator[Finding]:
+    if _number(node) is None:
+        # YAML 1.1 reads 5e-07 (no dot) as a string, like anything in quotes.
         message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number to every YAML reader"
         yield at("cost-not-a-number", entry, node, message, "write it out, like 0.0000005")
-    elif float(node.value) == 0 and not may_be_zero:
+    elif float(node.value) == 0 and not zero_is_fine:
         yield at("cost-zero", entry, node, f"{key} of {entry.alias} is zero: budgets never bind", f"{key}: 0.0000005")
+    elif key.endswith("_per_token") and float(node.value) >= _PLAUSIBLE:
+        million = float(node.value) * 10**6
+        message = f"{key} {node.value} of {entry.alias} is ${million:g} for a million tokens"
+        yield at("cost-implausible", entry, node, message, f"{key}: {float(node.value) / 10**6:.9f}".rstrip("0"))
 
 
-def _services(tree: Tree, layout: Layout) -> set[str]:
-    """The names of all Services below the serving directory, inside the contract or not."""
-    every = (each for path in tree.files(layout.serving_dir) for each in objects(tree, path))
-    return {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
+def _number(node: ScalarNode) -> float | None:
+    if node.style or not re.fullmatch(r"\d+\.\d*([eE][-+]\d+)?|\.\d+([eE][-+]\d+)?|\d+", node.value):
+        return None
+    return float(node.value)
 
 
-def _is_named_elsewhere(tree: Tree, layout: Layout, name: str) -> bool:
+def _secret(entry: Entry) -> Iterator[Finding]:
+    """A key in git is visible to everybody who can read the repository."""
+    node = scalar(entry.node, "litellm_params", "api_key")
+    if node is None or node.value.startswith(("os.environ/", "$", "{{")) or not is_secret(node.value):
+        return
+    message = f"the api_key of {entry.alias} is written out: everybody who can read the repository has it"
+    yield at("secret-in-git", entry, node, message, "api_key: os.environ/…, from a Secret; revoke this key")
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text looks like a key of a well-known vendor."""
+    return (
+        re.match(
+            r"(sk-(?!none|no-key|fake|dummy|xxx|1234$)|hf_(?!token|secret|key)|xox[abp]-|gh[pousr]_|AKIA|glpat-|AIza)[\w-]{4,}",
+            text,
+        )
+        is not None
+    )
+
+
+def _services(platform: Platform, endpoints: Collection[Pieces]) -> set[str]:
+    """The names in the cluster of all Services below the serving directory, whether or not they follow the contract."""
+    every = (each for path in platform.files(platform.layout.serving_dir) for each in objects(platform, path))
+    written = {value(located.node, "metadata", "name") for kind, located in every if kind == "Service"}
+    if not platform.files(platform.layout.serving_dir):
+        written |= {value(each.node, "metadata", "name") for each in of_kind(platform, "Service")}
+    return written | {
+        host
+        for each in endpoints
+        if each.service is not None or not each.is_plain
+        for host in (each.host, *each.candidate.hosts)
+    }
+
+
+def _is_named_elsewhere(tree: Tree, entry: Entry, name: str) -> bool:
     whole = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
-    return any(path != layout.litellm_values and whole.search(tree.read(path) or "") for path in tree.grep(name))
+    return any(path != entry.document.path and whole.search(tree.read(path) or "") for path in tree.grep(name))
 
 
 def _is_made_elsewhere(tree: Tree, name: str) -> bool:
-    """Whether something outside of the serving directory answers to the name, like a gateway in the same namespace."""
-    return any(
+    """Whether something outside the serving directory has the name, like a gateway in the same namespace."""
+    if any(
         kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
         for path in tree.grep(name)
         for kind, located in objects(tree, path)
-    )
+    ):
+        return True
+    charts = [value(each.node, "metadata", "name") for each in of_kind(tree, "HelmRelease")]
+    charts += [value(each.node, "metadata", "name") for each in of_kind(tree, "Application") if _is_chart(each)]
+    charts += [
+        value(each.node, "metadata", "name")
+        for kind in ("InferenceService", "LLMInferenceService")
+        for each in of_kind(tree, kind)
+    ]
+    return any(name == each or name.startswith(f"{each}-") for each in charts)
+
+
+def _is_chart(application: Located) -> bool:
+    """Whether what it deploys is made by a chart from elsewhere, Services included."""
+    sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
+    return any(value(each, "chart") for each in sources)
 
 
 def _port(url: str) -> str:
@@ -184,3 +335,10 @@ def _port(url: str) -> str:
         return str(parts.port or (443 if parts.scheme == "https" else 80))
     except ValueError:
         return "?"
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None

@@ -1,19 +1,22 @@
-"""The rules of what people read and scripts go by: the model catalog, and the lists of what is synced by hand.
+"""The rules of documents and lists for people and scripts: the model catalog, and the lists of manually synced apps.
 
-A platform need not have any of these places, and an endpoint need not be in the catalog. What stands there must be
-true, though; a cell in words of its own is left alone, and only a plain contradiction is a finding.
+All of them are optional, and an endpoint need not be in the catalog. Their content must be correct, though; free text
+in a cell is not checked, and only a clear contradiction is a finding.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 from fnmatch import fnmatch
 
 from manifests import catalog
 from manifests.edit import find, value
+from manifests.engines import engines
 from manifests.groups import is_partial
 from manifests.markdown import Row, numbered_blocks, tables
-from manifests.pieces import Layout, Pieces, applications, model_list
+from manifests.pieces import GPU, Pieces
+from manifests.platform import Platform
 from manifests.rules.finding import Finding
 from manifests.sizing import tokens
 from manifests.tree import Tree
@@ -23,40 +26,47 @@ _FORMATS = ("AWQ", "GPTQ", "FP8")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
-def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """What the lists say of one endpoint, and should not."""
-    yield from _catalog(tree, layout, pieces)
-    yield from _manual(tree, layout, pieces)
+def check(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
+    """Wrong information about one endpoint in the lists."""
+    yield from _catalog(platform, pieces)
+    yield from _manual(platform, pieces)
 
 
-def check_names(tree: Tree, layout: Layout, without_alias: Collection[str]) -> Iterator[Finding]:
-    """Rows of the catalog and words of `manual_apps` that name nothing any more.
+def check_names(platform: Platform, without_alias: Collection[str]) -> Iterator[Finding]:
+    """Rows of the catalog and words of `manual_apps` that refer to nothing.
 
-    The endpoints `without_alias` are findings of their own, and their rows wait for the alias.
+    The endpoints `without_alias` have their own findings, and their rows are expected.
     """
-    yield from _rows(tree, layout, without_alias)
-    words = catalog.manual_apps(tree, layout)
-    if words is None or is_partial(tree, layout):
+    yield from _rows(platform, without_alias)
+    words = catalog.manual_apps(platform)
+    if words is None or is_partial(platform):
         return
     line, listed = words
-    known = {value(each.node, "metadata", "name") for each in applications(tree, layout)}
+    known = {value(each.node, "metadata", "name") for each in platform.applications()}
     for word in listed:
-        if word not in known and not _is_named(tree, layout, word):
+        if word not in known and not _is_named(platform, word):
             message = f"manual_apps names {word}, and no manifest does"
-            yield _finding("manual-apps-unknown", layout.wait_script, line, message, f"remove {word}")
+            yield _finding("manual-apps-unknown", platform.layout.wait_script, line, message, f"remove {word}")
 
 
-def _rows(tree: Tree, layout: Layout, awaited: Collection[str]) -> Iterator[Finding]:
-    aliases = {each.alias for each in model_list(tree, layout)}
+def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
+    layout = platform.layout
+    aliases = {each.alias for each in platform.entries()}
     patterns = [each for each in aliases if "*" in each]
-    for rows in tables(tree.read(layout.model_catalog) or ""):
+    for rows in tables(platform.read(layout.model_catalog) or ""):
         if not any(row.subject in aliases for row in rows):
-            continue  # a table about something else
+            continue  # a table about another topic
+        counted = Counter(row.subject for row in rows)
+        last = {row.subject: row for row in rows}
+        for alias in sorted(aliases & counted.keys()):
+            if counted[alias] > 1:
+                message, line = f"the catalog has {counted[alias]} rows for {alias}", last[alias].line + 1
+                yield _finding("catalog-alias", layout.model_catalog, line, message, "keep one of them")
         for row in rows:
             word, in_one = row.subject, " " not in row.cells[0].strip()
             if not in_one or not re.fullmatch(r"[\w.-]*\w", word) or word in aliases or word in awaited:
                 continue
-            if not any(fnmatch(word, each) for each in patterns) and not _is_routed(tree, word):
+            if not any(fnmatch(word, each) for each in patterns) and not _is_routed(platform, word):
                 message = f"the catalog offers {word}, and LiteLLM has no such alias"
                 yield _finding(
                     "catalog-alias",
@@ -68,21 +78,22 @@ def _rows(tree: Tree, layout: Layout, awaited: Collection[str]) -> Iterator[Find
 
 
 def _is_routed(tree: Tree, word: str) -> bool:
-    """Whether a file of LiteLLM's has the word for a key or a value: an alias of an alias, a list in another file."""
+    """Whether a LiteLLM file has the word as a key or value: an alias of an alias, a list in another file."""
     whole = re.compile(rf"(?m)^[ -]*([\w-]+: *)?[\"']?{re.escape(word)}[\"']?:?( .*)?$")
     files = (path for path in tree.grep(word) if "litellm" in path and path.endswith((".yaml", ".yml")))
     return any(whole.search(tree.read(path) or "") for path in files)
 
 
-def _is_named(tree: Tree, layout: Layout, word: str) -> bool:
-    """Whether any manifest holds the word: an Application may be made by a template."""
+def _is_named(platform: Platform, word: str) -> bool:
+    """Whether any manifest contains the word: a template may create an Application."""
     whole = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
-    manifests = (path for path in tree.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
-    return any(path != layout.wait_script and whole.search(tree.read(path) or "") for path in manifests)
+    manifests = (path for path in platform.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
+    return any(path != platform.layout.wait_script and whole.search(platform.read(path) or "") for path in manifests)
 
 
-def _catalog(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    text = tree.read(layout.model_catalog)
+def _catalog(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
+    layout = platform.layout
+    text = platform.read(layout.model_catalog)
     if text is None or pieces.entry is None:
         return
     alias, path, model = pieces.entry.alias, layout.model_catalog, pieces.model.value
@@ -91,6 +102,7 @@ def _catalog(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
         yield from _model(path, row, alias, model)
         yield from _context(path, row, alias, pieces)
         yield from _cost(path, row, alias, pieces)
+        yield from _hardware(path, row, alias, pieces)
     for number, block in numbered_blocks(text):
         if catalog.is_note_on(block, alias) and (said := _another(" ".join(block), model)):
             message = f"the note on {alias} speaks of {said}, and it serves {model}"
@@ -109,7 +121,7 @@ def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
 
 
 def _another(text: str, model: str) -> str:
-    """The model of the same family, or of the same owner's naming, that a text names in place of this one; "" for none."""
+    """The model of the same family or naming scheme that a text names instead of this one; "" for none."""
     words = Words(endpoint="", hf_id=model, served_name="")
     named = re.findall(r"(?<![\w./:-])[A-Za-z][\w-]*/[A-Za-z][\w.-]*[\w](?![\w/])", text)
     full = [each for each in named if re.search(r"\d", each)]
@@ -136,11 +148,11 @@ def _context(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Findin
 
 
 def _cost(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
-    """In whichever unit the cell has them: dollars per token, thousand or million."""
-    params = find(pieces.entry.node, "litellm_params") if pieces.entry else None
-    prices = [value(params, key) for key in ("input_cost_per_token", "output_cost_per_token")]
+    """Costs in the unit of the cell: dollars per token, thousand or million."""
+    entry = pieces.entry
+    prices = [entry.per_token("input"), entry.per_token("output")] if entry else []
     if not all(_NUMBER.fullmatch(each) for each in prices if each):
-        return  # what is no number is a finding of its own
+        return  # a cell that is not a number has its own finding
     wanted = [Decimal(each) for each in prices if each and Decimal(each)]
     held = [Decimal(each) for each in _NUMBER.findall(row.cell("cost"))]
     if not wanted or len(held) < len(wanted):
@@ -151,41 +163,64 @@ def _cost(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
         yield _finding("catalog-cost", path, row.line + 1, message, f"write {fix} per token")
 
 
-def _manual(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """The word list that `make wait` goes by, and the table that people bring a platform up with."""
+def _hardware(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
+    """The GPU and the engine, if cell and manifests clearly contradict each other."""
+    limit, cell = value(pieces.container, "resources", "limits", GPU), row.cell("gpu")
+    said = re.match(r"\W*(\d+)\s*[×x*]", cell)
+    none = bool(re.match(r"\W*(none|no|cpu|n/a|0)\b|^\s*[–—-]\s*$", cell, re.IGNORECASE))
+    if cell and ((pieces.gpu and none) or (not pieces.gpu and said) or (said and limit and said[1] != limit)):
+        message = f"the catalog gives {alias} the GPU {cell!r}, and its engine has {limit or 'none'}"
+        yield _finding("catalog-hardware", path, row.line + 1, message, f"write {limit} GPU" if limit else "write none")
+    backend = row.cell("backend")
+    named = [each for each in engines() if each.changes and each.is_named_in(backend)]
+    if named and pieces.runtime not in named:
+        message = f"the catalog has {alias} run on {backend}, and its engine is {pieces.engine}"
+        yield _finding("catalog-hardware", path, row.line + 1, message, f"write {pieces.engine}")
+
+
+def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
+    """The word list that `make wait` reads, and the table in the bring-up guide."""
+    layout = platform.layout
     app = pieces.application
     if app is None:
         return
     manual = find(app.node, "spec", "syncPolicy", "automated") is None
-    words = catalog.manual_apps(tree, layout)
+    words = catalog.manual_apps(platform)
     if words is not None:
         line, listed = words
         if (manual or pieces.gpu) and pieces.name not in listed:
             message = f"manual_apps lacks {pieces.name}: waiting for it never ends"
             yield _finding("manual-apps-missing", layout.wait_script, line, message, f"add {pieces.name}")
         if not manual and not pieces.gpu and pieces.name in listed:
-            message = f"manual_apps names {pieces.name}, which syncs by itself: nobody waits for it"
+            message = f"manual_apps names {pieces.name}, which syncs automatically: nobody waits for it"
             yield _finding("manual-apps-surplus", layout.wait_script, line, message, f"remove {pieces.name}")
-    text = tree.read(layout.bring_up_guide) or ""
-    table = _manual_table(tree, layout, text)
-    row = next((row for row in table if row.names(pieces.name)), None)
+    text = platform.read(layout.bring_up_guide) or ""
+    table = _manual_table(platform, text)
+    row = next((row for row in table if row.names(pieces.name) or row.listing(pieces.name) is not None), None)
     if table and (manual or pieces.gpu) and not re.search(rf"(?<![\w.-]){re.escape(pieces.name)}(?![\w-])", text):
         message = f"the table of what is synced by hand lacks {pieces.name}"
         fix = f"add a row for {pieces.name}"
         yield _finding("manual-table-missing", layout.bring_up_guide, table[-1].line + 1, message, fix)
     if row is not None and not manual and not pieces.gpu:
-        message = f"{pieces.name} stands among what is synced by hand, and syncs by itself"
+        message = f"{pieces.name} is listed as synced by hand, but syncs automatically"
         yield _finding("manual-table-surplus", layout.bring_up_guide, row.line + 1, message, "remove the row")
 
 
-def _manual_table(tree: Tree, layout: Layout, text: str) -> tuple[Row, ...]:
-    """The table with a row for an Application that is synced by hand; none where a guide has no such table."""
+def _manual_table(platform: Platform, text: str) -> tuple[Row, ...]:
+    """The table with a row for a manually synced Application; empty if a guide has no such table."""
     by_hand = {
         value(app.node, "metadata", "name")
-        for app in applications(tree, layout)
+        for app in platform.applications()
         if find(app.node, "spec", "syncPolicy", "automated") is None
     }
-    return next((rows for rows in tables(text) if any(row.names(name) for row in rows for name in by_hand)), ())
+    return next(
+        (
+            rows
+            for rows in tables(text)
+            if any(row.names(name) or row.listing(name) is not None for row in rows for name in by_hand)
+        ),
+        (),
+    )
 
 
 def _finding(rule: str, path: str, line: int, message: str, fix: str) -> Finding:

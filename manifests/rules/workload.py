@@ -1,59 +1,88 @@
 """The rules of an endpoint's own directory: Deployment, initContainer, volume and Service.
 
-Where two places disagree, the fault is named at the one that a third place contradicts.
+If two places disagree, the fault is reported at the place that a third one contradicts.
 """
 
 import difflib
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ruamel.yaml.nodes import Node
 
-from manifests.edit import find, flags, items, line, scalar, scalars, value
-from manifests.pieces import GPU, Layout, Pieces, environment, kustomization, labels, locate, names
+from manifests.edit import find, items, line, scalar, scalars, value
+from manifests.kustomize import Opaque
+from manifests.layout import Layout
+from manifests.model_names import model_of
+from manifests.pieces import GPU, Pieces, environment, kustomization, labels, objects
+from manifests.platform import Platform
+from manifests.rules import norms
 from manifests.rules.finding import Finding, at
-from manifests.tree import Tree, within
+from manifests.tree import Tree
 from manifests.wording import stem
 
 _FORMATS = ("awq", "gptq", "fp8")
 
-# Other ways to say where weights are kept.
-_OTHER_CACHES = frozenset({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"})
-
-# The scanner's rule against secrets in environment variables; vLLM reads its key from nowhere else.
+# The scanner's rule against secrets in environment variables; vLLM can read its key only from one.
 _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
 
 
-def check(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """What is wrong in the directory of one endpoint."""
-    yield from _kustomization(tree, layout, pieces)
+def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems in the directory of one endpoint. `siblings` are the other endpoints."""
+    yield from _kustomization(platform, pieces)
     yield from _labels(pieces)
-    yield from _deployment(pieces)
+    yield from _deployment(platform, pieces, siblings)
     yield from _staging(pieces)
-    yield from _engine(pieces)
+    yield from _engine(pieces, siblings)
     yield from _port(pieces)
-    yield from _weights_path(pieces)
-    yield from _volume(layout, pieces)
     yield from _service(pieces)
-    yield from _skips(tree, layout, pieces)
+    yield from _skips(platform.layout, pieces, siblings)
 
 
-def _kustomization(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """A file that kustomize is not told of is not deployed; one without a kustomization is deployed by its directory."""
-    listing = kustomization(tree, pieces)
+def _kustomization(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
+    """kustomize deploys only the files that it lists; without a kustomization, Argo CD deploys the whole directory."""
+    listing = kustomization(platform, pieces)
     if listing is None:
         return
     resources = find(listing.node, "resources")
     listed = {str(each.value).removeprefix("./") for each in scalars([listing.node])}
     parts = [each for each in (pieces.deployment, pieces.service, *pieces.claims) if each is not None]
     for path in sorted({each.document.path for each in parts}):
-        name = path.removeprefix(f"{layout.home(pieces.name)}/")
+        name = path.removeprefix(f"{pieces.home}/")
         if "/" not in name and name not in listed:
             yield at("kustomization", listing, resources, f"{name} is not listed, so it is not deployed", f"- {name}")
+    folder, seen = posixpath.dirname(listing.document.path), set[str]()
+    for node in items(resources):
+        named = value(node)
+        path = posixpath.normpath(posixpath.join(folder, named))
+        if named and "://" not in named and "?ref=" not in named and not named.startswith("github.com"):
+            if not platform.files(path):
+                yield at(
+                    "kustomization",
+                    listing,
+                    node,
+                    f"{named} is listed, and there is no such file",
+                    "remove it, or add the file",
+                )
+            elif path in seen:
+                yield at(
+                    "kustomization",
+                    listing,
+                    node,
+                    f"{named} is listed twice: kustomize refuses it",
+                    "remove one of them",
+                )
+        seen.add(path)
+    space = scalar(listing.node, "namespace")
+    for part in parts:
+        own = scalar(part.node, "metadata", "namespace")
+        if space is not None and own is not None and own.value != space.value:
+            message = f"the object says {own.value}, and its kustomization puts it into {space.value}"
+            yield at("namespace", part, own, message, f"namespace: {space.value}")
 
 
 def _labels(pieces: Pieces) -> Iterator[Finding]:
-    """Deployment, pod template and Service name the pod in the same way."""
+    """Deployment, pod template and Service must select the same pods."""
     root, service = pieces.deployment, pieces.service
     pod = find(root.node, "spec", "template", "metadata", "labels")
     given = labels(pod)
@@ -71,10 +100,10 @@ def _labels(pieces: Pieces) -> Iterator[Finding]:
             continue
         if key in selected and selected[key] != given.get(key):
             node = find(root.node, "spec", "selector", "matchLabels", key)
-            message = f"the selector {key}: {selected[key]} is no label of the pod"
+            message = f"the selector {key}: {selected[key]} is not a label of the pod"
             yield at("pod-selector", root, node, message, _set(key, given.get(key)))
         if service and key in routed and routed[key] != given.get(key):
-            message = f"the selector {key}: {routed[key]} is no label of the pod"
+            message = f"the selector {key}: {routed[key]} is not a label of the pod"
             yield at(
                 "service-selector",
                 service,
@@ -84,41 +113,95 @@ def _labels(pieces: Pieces) -> Iterator[Finding]:
             )
 
 
-def _deployment(pieces: Pieces) -> Iterator[Finding]:
+def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     root = pieces.deployment
     replicas, strategy = scalar(root.node, "spec", "replicas"), scalar(root.node, "spec", "strategy", "type")
     spec = find(root.node, "spec")
-    if pieces.gpu and (replicas is None or replicas.value != "0"):
-        message = "a GPU model must rest at zero replicas, or every sync starts the bill"
+    message = "a GPU model must rest at zero replicas, or every sync starts the bill"
+    given = _replaced_replicas(pieces)
+    yield from check_replicas(pieces, siblings)
+    gated = pieces.gpu and norms.is_gated(pieces, siblings)
+    if gated and given is None and (replicas is None or replicas.value != "0"):
         yield at("replicas", root, replicas or spec, message, "replicas: 0")
-    if pieces.gpu and (strategy is None or strategy.value != "Recreate"):
-        message = "a rolling update waits for a second GPU for ever"
+    if gated and (strategy is None or strategy.value != "Recreate"):
+        message = "a rolling update waits for a second GPU forever"
         yield at("strategy", root, strategy or find(spec, "strategy") or spec, message, "strategy.type: Recreate")
+    pulled, off = scalar(pieces.container, "image"), replicas is not None and replicas.value == "0" and given is None
+    if (
+        not pieces.gpu
+        and off
+        and pieces.entries
+        and norms.names_applications(siblings, platform)
+        and not _is_scaled(platform, pieces)
+    ):
+        message = "an endpoint without a GPU is always up, and nothing scales this one above zero"
+        yield at("replicas", root, replicas, message, "replicas: 1")
+    tag = re.search(r"text-embeddings-inference:([^@]+)", pulled.value) if pulled is not None else None
+    if tag and pieces.gpu == tag[1].startswith("cpu"):
+        message = f"the image {tag[0]} is for {'a CPU' if pieces.gpu else 'a GPU'}, and the pod has {'a GPU' if pieces.gpu else 'none'}"
+        yield at("gpu-limit", root, pulled, message, "take the image for this hardware")
     resources = find(pieces.container, "resources")
     limits, gpus = find(resources, "limits"), scalar(resources, "limits", GPU)
     tolerated = items(find(root.node, "spec", "template", "spec", "tolerations"))
-    # A slice of a GPU has a name of its own, and a claim of a device is no limit.
+    # A slice of a GPU has its own resource name, and a device claim is not a limit.
     asks = any(key.startswith("nvidia.com/") and given not in ("", "0") for key, given in labels(limits).items())
     if any(value(each, "key") == GPU for each in tolerated) and not asks and find(resources, "claims") is None:
         message = "the pod tolerates GPU nodes, and its engine asks for no GPU"
         where = gpus or limits or resources or pieces.container
         yield at("gpu-limit", root, where, message, f"{GPU}: 1")
-    for image in _images(root.node):
-        if not re.search(r"@sha256:[0-9a-f]{64}$", value(image)):
+    for image in _images(root.node) if norms.pins_images(pieces, siblings) else ():
+        made, pin = pieces.rendering.image(value(image)), r"@sha256:[0-9a-f]{64}$"
+        replaced = pieces.rendering.replaced(value(image))
+        if replaced is not None and re.search(pin, value(image)) and not re.search(pin, made):
+            message = f"the kustomization makes {made} of the image, without its digest"
+            fix = "write digest instead of newTag"
+            yield Finding(rule="image-digest", path=replaced.path, line=replaced.line, message=message, fix=fix)
+        elif not re.search(pin, made):
             message = f"the image {value(image)} is not pinned by digest"
             yield at("image-digest", root, image, message, "append @sha256:… of this tag")
 
 
+def check_replicas(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Whether a kustomization leaves a GPU model above zero replicas."""
+    given = _replaced_replicas(pieces)
+    if pieces.gpu and norms.is_gated(pieces, siblings) and given is not None and given[0]:
+        message = "a GPU model must rest at zero replicas, or every sync starts the bill"
+        where = given[1]
+        yield Finding(rule="replicas", path=where.path, line=where.line, message=message, fix="write 0")
+
+
+def _replaced_replicas(pieces: Pieces) -> tuple[int, Opaque] | None:
+    """The replicas in a kustomization: by the Deployment's name, or of a patch without a name."""
+    by_name = pieces.rendering.replicas
+    return by_name.get(value(pieces.deployment.node, "metadata", "name")) or by_name.get("")
+
+
+def _is_scaled(tree: Tree, pieces: Pieces) -> bool:
+    """Whether an autoscaler targets the Deployment."""
+    kinds = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
+    return any(
+        kind in kinds and value(each.node, "spec", "scaleTargetRef", "name") == pieces.workload
+        for path in tree.grep("scaleTargetRef")
+        for kind, each in objects(tree, path)
+    )
+
+
 def _staging(pieces: Pieces) -> Iterator[Finding]:
-    """The initContainer fetches what the engine loads."""
+    """The initContainer must download the model that the engine loads."""
     root, model = pieces.deployment, pieces.model
     served = pieces.flag("--served-model-name")
+    # A bare name is neither a path nor an id: the engine finds nothing of that name.
+    known_as = {model.value} if re.fullmatch(r"[\w.-]+", model.value) else {model.value, model_of(pieces).hf_id}
     for node in pieces.staging:
         for match in re.finditer(r"(?:[\"']|download\s+|^)([A-Za-z0-9][\w.-]*/[\w.-]+)(?:[\"']|\s|$)", node.value):
             staged = match[1]
-            if staged == model.value:
+            if staged in known_as:
                 continue
             known = served.value if served else ""
+            same = stem(staged).lower() == stem(model.value).lower()
+            if same:  # the owner or the letters' case: it is unknown which of the two was meant
+                message = f"the engine loads {model.value}, and the initContainer stages {staged}"
+                yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
             if stem(staged).lower() == known != stem(model.value).lower():
                 message = f"the engine loads {model.value}, and the initContainer and the served name say {staged}"
                 yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
@@ -131,10 +214,10 @@ def _staging(pieces: Pieces) -> Iterator[Finding]:
                 )
 
 
-def _engine(pieces: Pieces) -> Iterator[Finding]:
-    """vLLM's own arguments and environment. TEI has none of them."""
+def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """The engine's own arguments and environment, if it has them."""
     root, model = pieces.deployment, pieces.model
-    if model.name != "--model":
+    if not {"quantization", "offline"} <= pieces.runtime.rules:
         return
     quantization = pieces.flag("--quantization")
     named = next((each for each in _FORMATS if each in model.value.lower()), None)
@@ -144,10 +227,10 @@ def _engine(pieces: Pieces) -> Iterator[Finding]:
         fix = f"name {named}" if named else "remove the argument"
         yield at("quantization", root, quantization.node, message, fix)
     env = environment(pieces.container)
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if norms.runs_offline(pieces, siblings) else ():
         if variable not in env:
             message = f"{variable} is missing: the engine would reach for the Hub"
-            # A misspelled one stands somewhere; one that is not there at all is missing from the list.
+            # A misspelled resource exists as a file; otherwise it is missing from the list.
             near = difflib.get_close_matches(variable, set(env) - {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}, 1, 0.8)
             where = find(env[near[0]], "name") if near else find(pieces.container, "env")
             where = where or pieces.container
@@ -159,70 +242,12 @@ def _engine(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _port(pieces: Pieces) -> Iterator[Finding]:
-    root, every = pieces.deployment, flags(find(pieces.container, "command"))
-    given = pieces.flag("--port") or next((each for each in every if each.name == "--port"), None)
+    root, given = pieces.deployment, pieces.flag("--port")
     ports = [node for each in items(find(pieces.container, "ports")) if (node := scalar(each, "containerPort"))]
-    port = given.value if given else "8000" if pieces.model.name == "--model" else ""
+    port = given.value if given else str(pieces.runtime.port or "")
     if ports and port.isdecimal() and port not in {node.value for node in ports}:
         message = f"the engine listens on {port}, and the container has {', '.join(node.value for node in ports)}"
         yield at("container-port", root, given.node if given else ports[0], message, f"containerPort: {port}")
-
-
-def _weights_path(pieces: Pieces) -> Iterator[Finding]:
-    """What is staged and what is served is on the volume that keeps it."""
-    root = pieces.deployment
-    pod = find(root.node, "spec", "template", "spec")
-    kept = {value(each, "name") for each in items(find(pod, "volumes")) if find(each, "persistentVolumeClaim")}
-    containers = (*items(find(pod, "initContainers")), pieces.container)
-    mounted = [
-        (
-            each,
-            [
-                mount
-                for found in items(find(each, "volumeMounts"))
-                if value(found, "name") in kept
-                if (mount := scalar(found, "mountPath"))
-            ],
-        )
-        for each in containers
-    ]
-    for container, mounts in mounted:
-        env = environment(container)
-        home = scalar(env.get("HF_HOME"), "value")
-        if home is None or not mounts or env.keys() & _OTHER_CACHES or pieces.flag("--download-dir"):
-            continue
-        if any(within(home.value, each.value) or within(each.value, home.value) for each in mounts):
-            continue
-        # Where the others mount it as well, it is the variable that is wrong.
-        others = {each.value for other, found in mounted if other is not container for each in found}
-        usual = mounts[0].value in others
-        message = f"HF_HOME is {home.value}, and the claim is mounted at {mounts[0].value}"
-        fix = f"value: {mounts[0].value}" if usual else f"mountPath: {home.value}"
-        yield at("weights-path", root, home if usual else mounts[0], message, fix)
-
-
-def _volume(layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """Both ends of a claim that does not meet: nobody knows which of the names was meant."""
-    root, home = pieces.deployment, layout.home(pieces.name)
-    claimed = [
-        claim
-        for volume in items(find(root.node, "spec", "template", "spec", "volumes"))
-        if (claim := scalar(volume, "persistentVolumeClaim", "claimName"))
-    ]
-    present = {value(each.node, "metadata", "name"): each for each in pieces.claims}
-    missing = [claim for claim in claimed if claim.value not in present]
-    unused = [each for name, each in present.items() if name not in {claim.value for claim in claimed}]
-    if not present and pieces.model.name == "--model":
-        # A claim that another directory makes is somebody's choice for CPU models; weights of a GPU model have their own.
-        unused = []
-    for claim in missing:
-        message = f"no PersistentVolumeClaim in {home} is named {claim.value}"
-        fix = f"claimName: {value(unused[0].node, 'metadata', 'name')}" if unused else "name the claim of pvc.yaml"
-        yield at("claim", root, claim, message, fix)
-    for each in unused if missing else ():
-        name = find(each.node, "metadata", "name")
-        message = f"the Deployment claims {missing[0].value}, and this one is used by nobody"
-        yield at("claim", each, name, message, f"name: {missing[0].value}")
 
 
 def _service(pieces: Pieces) -> Iterator[Finding]:
@@ -230,7 +255,7 @@ def _service(pieces: Pieces) -> Iterator[Finding]:
     if service is None:
         yield at("service-missing", root, None, f"{pieces.name} has no Service", "add service.yaml")
         return
-    ports = items(find(pieces.container, "ports"))
+    ports = [each for container in items(find(pieces.pod, "containers")) for each in items(find(container, "ports"))]
     named = {value(each, "name") for each in ports}
     numbers = {value(each, "containerPort") for each in ports}
     for port in items(find(service.node, "spec", "ports")):
@@ -239,30 +264,26 @@ def _service(pieces: Pieces) -> Iterator[Finding]:
             continue
         if target.value not in (numbers if target.value.isdecimal() else named):
             have = ", ".join(sorted(named - {""} | numbers))
-            message = f"targetPort {target.value} is no port of the container, which has {have}"
+            message = f"targetPort {target.value} is not a port of the container, which has {have}"
             yield at("target-port", service, target, message, f"targetPort: {next(iter(sorted(named - {''})), have)}")
 
 
-def _skips(tree: Tree, layout: Layout, pieces: Pieces) -> Iterator[Finding]:
-    """An exception for a security scanner that the template needed, a copy of it needs as well."""
+def _skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """A copy of the template needs the same exceptions for the security scanner."""
     root, own = pieces.deployment, find(pieces.deployment.node, "metadata", "annotations")
     given = " ".join(labels(own).values())
-    for key, reason, of in _expected_skips(tree, layout, pieces):
+    for key, reason, of in _expected_skips(layout, pieces, siblings):
         rule = reason.partition("=")[0]
         if rule not in given and (rule != _SECRET_IN_ENVIRONMENT or _reads_secrets(pieces)):
             where = own or find(root.node, "metadata")
             yield at("checkov-skip", root, where, f"the exception {rule} of {of} is lost", f"{key}: {reason}")
 
 
-def _expected_skips(tree: Tree, layout: Layout, pieces: Pieces) -> list[tuple[str, str, str]]:
+def _expected_skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> list[tuple[str, str, str]]:
     """The template's exceptions; for the template itself, those that all its siblings share."""
-    if pieces.name != layout.template:
-        template = locate(tree, layout, layout.template)
-        siblings = [template] if template else []
-    else:
-        located = (locate(tree, layout, each) for each in names(tree, layout) if each != pieces.name)
-        siblings = [each for each in located if each is not None]
-    alike = [each for each in siblings if each.model.name == pieces.model.name]
+    own = pieces.name == layout.template
+    models = [each for each in siblings if own or each.name == layout.template]
+    alike = [each for each in models if each.model.name == pieces.model.name]
     skips = [
         {
             reason.partition("=")[0]: (key, reason, each.name)

@@ -35,7 +35,7 @@ function become(user) {
   stream = new EventSource(`/stream?user=${encodeURIComponent(user)}`);
   stream.onopen = () => say("");
   stream.onerror = () => say("The sandbox does not answer; trying again…");
-  stream.onmessage = (event) => { page.snap = JSON.parse(event.data); draw(); };
+  stream.onmessage = (event) => { page.snap = { ...JSON.parse(event.data), seen: Date.now() }; draw(); };
 }
 
 // ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -52,7 +52,7 @@ function draw() {
   $("title").textContent = page.place === "channel" ? `# ${snap.channel.name}` : snap.users[snap.bot].real_name;
   const to = page.place === "channel" ? `#${snap.channel.name}` : snap.users[snap.bot].real_name;
   $("line").placeholder = `Message ${to} as @${snap.users[page.me].name}, or type / for a command`;
-  $("topic").textContent = page.place === "channel" ? "One GPU for all of us. Ask Stoker before you light it." : "";
+  $("topic").textContent = page.place === "channel" ? "One GPU for all of us. Ask Stoker before you start it." : "";
   if (home) drawHome(); else drawMessages($("messages"), inPlace(page.place), { openThread, intro: page.place === "channel" ? intro : null });
   $("thread").hidden = page.thread === null;
   if (page.thread) drawMessages($("replies"), inThread(page.thread), { threaded: true });
@@ -65,8 +65,8 @@ function drawPeople() {
   $("people").dataset.me = page.me;
   const legend = $("people").firstElementChild;
   $("people").replaceChildren(legend, ...page.snap.people.map((id) => el("button", {
-    type: "button", "aria-pressed": String(id === page.me), title: page.snap.users[id].real_name, onclick: () => become(id),
-  }, avatar(id), "@" + page.snap.users[id].name)));
+    type: "button", "data-user": id, "aria-pressed": String(id === page.me), title: page.snap.users[id].real_name, onclick: () => become(id),
+  }, avatar(id), "@" + page.snap.users[id].name, el("span", { className: "unread", hidden: true }))));
 }
 
 function drawHome() {
@@ -110,6 +110,12 @@ function closeThread() {
   $("line").focus();
 }
 
+/** How often Slack has notified a user of something there since they last looked: mentions and direct messages, no edits. */
+function unread(user, place) {
+  const read = sessionStorage[`read ${user} ${place}`] ?? "";
+  return page.snap.notified[user].filter(([channel, ts]) => (channel === page.snap.channel.id) === (place === "channel") && ts > read).length;
+}
+
 /** Bold where something is new; a number where it is for this user alone, or names them. */
 function markUnread() {
   let waiting = 0;
@@ -123,11 +129,16 @@ function markUnread() {
     const messages = page.snap.messages.filter((message) => message.channel === channelOf(place));
     if (place === page.place && !document.hidden) sessionStorage[key] = messages.at(-1)?.ts ?? "";
     const fresh = messages.filter((message) => message.ts > (sessionStorage[key] ?? "") && message.user !== page.me);
-    const mine = fresh.filter((message) => place === "direct" || JSON.stringify([message.text, message.blocks]).includes(`<@${page.me}>`));
+    const mine = unread(page.me, place);
     button.classList.toggle("fresh", fresh.length > 0);
-    badge.hidden = mine.length === 0;
-    badge.textContent = mine.length;
-    waiting += mine.length;
+    badge.hidden = mine === 0;
+    badge.textContent = mine;
+    waiting += mine;
+  }
+  for (const button of $("people").querySelectorAll("button")) {
+    const [badge, count] = [button.querySelector(".unread"), ["channel", "direct"].reduce((sum, place) => sum + unread(button.dataset.user, place), 0)];
+    badge.hidden = count === 0;
+    badge.textContent = count;
   }
   for (const tab of document.querySelectorAll("#tabs button")) tab.setAttribute("aria-selected", String(tab.dataset.place === page.place));
   document.title = `${waiting ? `(${waiting}) ` : ""}${page.snap.channel.name} · Stoker’s sandbox`;

@@ -1,4 +1,5 @@
 // Block Kit and mrkdwn as DOM. Everything that an app wrote becomes a text node or a checked attribute, never markup.
+import { now } from "/page/state.js";
 
 /** An element with properties and children; a string child is text. */
 export function el(tag, properties = {}, ...children) {
@@ -69,7 +70,10 @@ function reference(inside, people) {
   if (target.startsWith("@")) return el("span", { className: "mention", "data-user": target.slice(1) }, "@" + (people[target.slice(1)]?.name ?? label ?? target.slice(1)));
   if (target.startsWith("#")) return el("span", { className: "mention" }, "#" + (label || "gpu-ops"));
   if (target.startsWith("!date^")) return date(target, label);
-  if (target.startsWith("!")) return el("span", { className: "mention" }, label || "@" + target.slice(1).split("^")[0]);
+  if (target.startsWith("!")) {
+    const [kind, group] = target.slice(1).split("^");
+    return el("span", { className: "mention" }, label || "@" + (kind === "subteam" ? people[group]?.name ?? group : kind));
+  }
   return link(unescaped(target), unescaped(label ?? target));
 }
 
@@ -83,7 +87,7 @@ function date(target, fallback) {
   const when = new Date(Number(seconds) * 1000);
   if (Number.isNaN(when.getTime())) return document.createTextNode(unescaped(fallback ?? ""));
   const shown = (options) => new Intl.DateTimeFormat(undefined, options).format(when);
-  const day = when.toDateString() === new Date().toDateString() ? "today" : null;
+  const day = when.toDateString() === now().toDateString() ? "today" : null;
   const text = format.replace(/\{(\w+)\}/g, (whole, name) => {
     if (name === "time") return shown({ timeStyle: "short" });
     if (name === "time_secs") return shown({ timeStyle: "medium" });
@@ -96,7 +100,7 @@ function date(target, fallback) {
 }
 
 function ago(when) {
-  const minutes = Math.round((when - Date.now()) / 60000);
+  const minutes = Math.round((when - now()) / 60000);
   const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
   return Math.abs(minutes) < 60 ? relative.format(minutes, "minute") : relative.format(Math.round(minutes / 60), "hour");
 }
@@ -143,6 +147,13 @@ const RENDER = {
   image: (block) => [block.title ? el("p", {}, plain(block.title.text)) : null, picture(block)],
   markdown: (block, surface) => [el("div", { className: "text" }, mrkdwn(block.text.replace(/\*\*(.+?)\*\*/g, "*$1*"), surface.people))],
   rich_text: (block, surface) => block.elements.map((part) => rich(part, surface.people)),
+  plan: (block, surface) => [el("p", { className: "title" }, plain(block.title)), el("ol", {}, (block.tasks ?? []).map((task) => taskItem(task, surface)))],
+  task_card: (block, surface) => [el("ol", {}, taskItem(block, surface))],
+  table: (block, surface) => [tableOf(block.rows, surface, { settings: block.column_settings ?? [] })],
+  data_table: (block, surface) => [paged(block, surface)],
+  container: (block, surface) => [container(block, surface)],
+  alert: (block, surface) => [el("div", { className: `alert ${block.level ?? "default"}`, role: block.level === "error" ? "alert" : "note" }, textObject(block.text, surface.people))],
+  data_visualization: (block) => [chart(block)],
   input: (block, surface) => {
     const error = surface.errors?.[block.block_id];
     const errorId = `error-${block.block_id}`;
@@ -159,6 +170,94 @@ const RENDER = {
   },
 };
 
+const STATE = { pending: ["▫️", "pending"], in_progress: ["🔸", "in progress"], complete: ["✔️", "complete"], error: ["✖️", "failed"] };
+
+function taskItem(task, surface) {
+  const [icon, state] = STATE[task.status ?? "pending"];
+  return el("li", { className: task.status ?? "pending" }, el("span", { role: "img", "aria-label": state }, icon),
+    el("div", {}, el("span", { className: "title" }, plain(task.title)),
+      ["details", "output"].filter((key) => task[key]).map((key) => el("div", { className: "more" }, task[key].elements.map((part) => rich(part, surface.people))))));
+}
+
+const cellOf = (cell, surface) => (cell.type === "rich_text" ? cell.elements.map((part) => rich(part, surface.people)) : [plain(cell.text)]);
+
+function tableOf(rows, surface, { settings = [], caption = null, header = 0 } = {}) {
+  const [head, ...body] = rows;
+  const style = (n) => `${settings[n]?.align ?? ""} ${settings[n]?.is_wrapped === false ? "whole" : ""}`.trim() || undefined;
+  const row = (cells, tag) => el("tr", {}, cells.map((cell, n) => el(tag === "td" && n === header ? "th" : tag, {
+    scope: tag === "th" ? "col" : n === header ? "row" : undefined, className: cell.type === "raw_number" ? "right" : style(n),
+  }, cellOf(cell, surface))));
+  return el("div", { className: "scrolled", tabIndex: 0, role: "region", "aria-label": caption ?? "Table" },
+    el("table", {}, caption ? el("caption", {}, caption) : null, el("thead", {}, row(head, "th")), el("tbody", {}, body.map((cells) => row(cells, "td")))));
+}
+
+/** A data table: its reader turns its pages here, and sorts it by a column; the app is not asked. */
+function paged(block, surface) {
+  const [head, ...rows] = block.rows;
+  const size = block.page_size ?? 5;
+  const place = el("div", { className: "paged" });
+  let at = 0, by = null, down = false;
+  const value = (row) => (row[by].type === "raw_number" ? row[by].value : cellOf(row[by], surface).map((part) => part.textContent ?? part).join(""));
+  const sorted = () => (by === null ? rows : [...rows].sort((a, b) => {
+    const [left, right] = [value(a), value(b)];
+    return (typeof left === "number" && typeof right === "number" ? left - right : String(left).localeCompare(String(right))) * (down ? -1 : 1);
+  }));
+  const draw = () => {
+    const shown = tableOf([head, ...sorted().slice(at, at + size)], surface, { caption: block.caption, header: block.row_header_column_index ?? 0 });
+    shown.querySelectorAll("thead th").forEach((cell, n) => {
+      if (by === n) cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+      cell.replaceChildren(el("button", { type: "button", className: "sort", onclick: () => { down = by === n && !down; by = n; at = 0; draw(); } }, ...cell.childNodes));
+    });
+    const turn = (label, to, on) => el("button", { type: "button", disabled: !on, onclick: () => { at = to; draw(); } }, label);
+    place.replaceChildren(shown, ...(rows.length > size ? [el("p", { className: "pages" }, turn("‹", at - size, at > 0),
+      `${at + 1}–${Math.min(at + size, rows.length)} of ${rows.length}`, turn("›", at + size, at + size < rows.length))] : []));
+  };
+  draw();
+  return place;
+}
+
+function container(block, surface) {
+  const title = block.rich_text_title ? block.rich_text_title.elements.map((part) => rich(part, surface.people)) : [plain(block.title.text)];
+  const inside = el("div", { className: "inside" }, block.subtitle ? el("p", { className: "hint" }, textObject(block.subtitle, surface.people)) : null,
+    block.child_blocks.map((child) => el("div", { className: `block ${child.type}` }, RENDER[child.type]?.(child, surface) ?? unknown(child))));
+  if (!block.is_collapsible) return el("div", {}, el("p", { className: "title" }, title), inside);
+  return el("details", { open: !block.default_collapsed }, el("summary", { "data-key": surface.key({ action_id: `container-${block.title?.text ?? ""}` }) }, title), inside);
+}
+
+// ── charts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const svg = (tag, properties, ...children) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(properties)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+};
+
+/** Bars, grouped by category; a line or an area is drawn as bars, and a pie as one bar for each slice. */
+function chart(block) {
+  const { chart } = block;
+  const series = chart.series ?? [{ name: block.title, data: chart.segments }];
+  const names = chart.axis_config?.categories ?? chart.segments.map((segment) => segment.label);
+  const most = Math.max(...series.flatMap((each) => each.data.map((point) => point.value)), 0) || 1;
+  const [width, height, foot] = [560, 160, 22];
+  const group = width / names.length;
+  const bar = Math.min(34, (group - 8) / series.length);
+  const told = series.map((each) => `${each.name}: ${each.data.map((point) => `${point.label} ${point.value}`).join(", ")}`).join("; ");
+  const drawn = svg("svg", { viewBox: `0 0 ${width} ${height + foot + 14}`, role: "img", "aria-label": `${block.title}. ${told}` });
+  names.forEach((name, n) => {
+    const left = n * group + (group - bar * series.length) / 2;
+    series.forEach((each, s) => {
+      const value = each.data[n].value;
+      const tall = Math.max((value / most) * height, value ? 1 : 0);
+      drawn.append(svg("rect", { x: left + s * bar, y: height + 14 - tall, width: Math.max(bar - 2, 1), height: tall, class: `series-${s}` }, svg("title", {}, `${each.name}, ${name}: ${value}`)));
+      if (value && series.length < 3) drawn.append(svg("text", { x: left + s * bar + bar / 2, y: height + 10 - tall, "text-anchor": "middle" }, String(value)));
+    });
+    drawn.append(svg("text", { x: n * group + group / 2, y: height + 14 + foot - 6, "text-anchor": "middle" }, name));
+  });
+  const legend = series.length > 1 ? el("ul", { className: "legend" }, series.map((each, s) => el("li", {}, el("span", { className: `series-${s}` }), each.name))) : null;
+  return el("figure", {}, el("figcaption", {}, el("strong", {}, block.title), chart.axis_config?.y_label ? ` (${chart.axis_config.y_label})` : ""), drawn, legend);
+}
+
 function picture(image) {
   const url = image.image_url ?? image.slack_file?.url ?? (image.slack_file?.id ? `/files/${image.slack_file.id}` : "");
   return /^(https?:|data:image\/|\/)/i.test(url) ? el("img", { src: url, alt: image.alt_text ?? "" }) : el("em", {}, image.alt_text ?? "");
@@ -173,6 +272,8 @@ function rich(part, people) {
     case "rich_text_quote": return el("blockquote", {}, children());
     case "link": return link(part.url, part.text ?? part.url);
     case "user": return el("span", { className: "mention" }, "@" + (people[part.user_id]?.name ?? part.user_id));
+    case "usergroup": return el("span", { className: "mention" }, "@" + (people[part.usergroup_id]?.name ?? part.usergroup_id));
+    case "date": return date(`!date^${part.timestamp}^${part.format}${part.url ? `^${part.url}` : ""}`, part.fallback);
     case "emoji": return document.createTextNode(EMOJI[part.name] ?? `:${part.name}:`);
     default: {
       const tag = part.style?.code ? "code" : part.style?.bold ? "strong" : part.style?.italic ? "em" : part.style?.strike ? "s" : "span";
@@ -192,7 +293,7 @@ function element(block, part, surface) {
   switch (part.type) {
     case "button":
     case "workflow_button":
-      return el("button", { type: "button", className: part.style ?? "", "data-key": key, onclick: () => surface.act(block, part, {}) }, plain(part.text.text));
+      return el("button", { type: "button", className: part.style ?? "", "data-key": key, "aria-label": part.accessibility_label, onclick: () => surface.act(block, part, {}) }, plain(part.text.text));
     case "overflow":
       return el("details", { className: "overflow" }, el("summary", { "aria-label": "More", "data-key": key }, "⋯"),
         el("div", { role: "menu" }, part.options.map((option) => el("button", {

@@ -1,6 +1,6 @@
 // A conversation as a list of messages: what has not changed is not drawn again, and what was focused stays focused.
 import { blocks, el, held, mrkdwn } from "/page/blocks.js";
-import { isReply, page, post } from "/page/state.js";
+import { isReply, now, page, post } from "/page/state.js";
 import { surface } from "/page/surface.js";
 
 const nodes = new Map(); // "log channel ts" -> {signature, node}
@@ -13,7 +13,7 @@ export function drawMessages(log, messages, { threaded = false, openThread, intr
   const wanted = intro ? [intro] : [];
   let before = null;
   for (const message of messages) {
-    if (!threaded && (!before || day(before) !== day(message))) wanted.push(line(log, day(message) === new Date().toDateString() ? "Today" : day(message)));
+    if (!threaded && (!before || day(before) !== day(message))) wanted.push(line(log, day(message) === now().toDateString() ? "Today" : day(message)));
     wanted.push(messageNode(message, before && follows(before, message), threaded, openThread));
     before = message;
     if (threaded && message === messages[0] && messages.length > 1) {
@@ -84,7 +84,7 @@ function moment(message) {
 function file(given) {
   if (given.mode === "tombstone") return el("em", { className: "deleted" }, given.title);
   return el("figure", {}, el("figcaption", {}, given.title ?? given.name),
-    el("a", { href: given.url_private, target: "_blank" }, el("img", { src: given.url_private, alt: given.title ?? given.name })));
+    el("a", { href: given.url_private, target: "_blank" }, el("img", { src: given.url_private, alt: given.alt_txt || (given.title ?? given.name) })));
 }
 
 /** What Slack shows over a message: its thread, and the app's shortcuts under three dots. */

@@ -27,7 +27,7 @@ function draw(shown) {
   if (focused) [...panel.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus({ preventScroll: true });
 }
 
-function sections({ node, node_state: state, holder, price, billed_seconds: billed, cost_usd: cost, pods = [], models = [], pulls = [], stopped = [], speed, faults, actions }, open) {
+function sections({ node, node_state: state, holder, price, billed_seconds: billed, cost_usd: cost, pods = [], models = [], pulls = [], stopped = [], speed, shared, faults, actions }, open) {
   const press = (name) => el("button", { type: "button", "data-key": `action ${name}`, onclick: () => post(`/actions/${encodeURIComponent(name)}`, "") }, name);
   return [
     el("h2", {}, "Behind the channel"),
@@ -35,10 +35,12 @@ function sections({ node, node_state: state, holder, price, billed_seconds: bill
       el("p", { className: "light" }, el("strong", {}, "GPU node"), el("span", {}, state)),
       el("p", { className: "money" }, `$${cost.toFixed(2)}`, el("small", {}, ` billed for ${minutes(billed)} at $${price.toFixed(2)}/h`)),
       el("p", {}, holder ? el("small", {}, "held by ", el("code", {}, holder)) : el("small", {}, "no pod on the GPU"))),
-    speed === undefined ? null : el("label", { className: "clock" }, "Clock ",
+    speed === undefined || shared ? null : el("label", { className: "clock" }, "Clock ",
       el("select", { "data-key": "speed", "aria-label": "Speed of the platform's clock", onchange: (event) => { post("/speed", event.target.value); event.target.blur(); } },
         [...new Set([...SPEEDS, speed])].sort((a, b) => a - b).map((each) => el("option", { value: each, selected: each === speed }, each === 1 ? "as in life" : `${each}× faster`)))),
-    speed === undefined ? null : el("p", { className: "hint" }, "Stoker counts real seconds: its times and receipts are that much smaller."),
+    speed === undefined ? null : el("p", { className: "hint" }, shared
+      ? `One clock for everything, ${speed}× faster than real time: two hours pass in ${minutes(Math.round(7200 / speed))}.`
+      : "Stoker counts real seconds: its times and receipts are that much smaller."),
     el("h3", {}, "GPU models"),
     models.length ? el("ul", { className: "models" }, models.map(({ name, replicas }) => el("li", {},
       el("code", {}, name), el("small", {}, pods.filter((pod) => pod.name.startsWith(`${name}-`)).map((pod) => pod.phase).join(", ") || "no pod"),

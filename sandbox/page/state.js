@@ -7,6 +7,12 @@ export const page = {
   snap: null,
 };
 
+/** The current time of the platform, whose clock may run faster than this machine's. */
+export const now = () => {
+  const { now: then, speed, seen } = page.snap ?? {};
+  return new Date(then === undefined ? Date.now() : then * 1000 + (Date.now() - seen) * speed);
+};
+
 export const $ = (id) => document.getElementById(id);
 
 export const say = (text) => { $("connection").textContent = text; };

@@ -14,7 +14,7 @@ export function surface(where, values, { errors = {}, draft = null } = {}) {
   };
   const note = (block, part, state) => { if (draft) (draft[block.block_id] ??= {})[part.action_id] = state; };
   return {
-    people: page.snap.users, values, errors, act, note,
+    people: { ...page.snap.users, ...page.snap.groups }, values, errors, act, note,
     changed: (block, part, state) => {
       note(block, part, state);
       if (block.type !== "input" || block.dispatch_action) act(block, part, { chosen: state });
@@ -32,7 +32,7 @@ function confirmed(ask) {
     const done = (yes) => { dialog.onclose = null; dialog.close(); resolve(yes); };
     dialog.onclose = () => resolve(false);
     dialog.replaceChildren(
-      el("h2", {}, ask.title.text), el("div", { className: "text" }, textObject(ask.text, page.snap.users)),
+      el("h2", {}, ask.title.text), el("div", { className: "text" }, textObject(ask.text, { ...page.snap.users, ...page.snap.groups })),
       el("footer", {}, el("button", { type: "button", onclick: () => done(false) }, ask.deny.text),
         el("button", { type: "button", className: ask.style ?? "primary", autofocus: true, onclick: () => done(true) }, ask.confirm.text)));
     dialog.showModal();

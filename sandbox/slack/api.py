@@ -1,4 +1,4 @@
-"""The Web API, Slack's side: the methods in use, with Slack's answers and Slack's errors."""
+"""Slack's Web API: the methods in use, with Slack's responses and errors."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,9 @@ from aiohttp import web
 
 from sandbox.faults import Faults
 from sandbox.slack import blocks as kit
+from sandbox.slack import newer_blocks
 from sandbox.slack.blocks import Json
+from sandbox.slack.bookmarks import Bookmarks, NoBookmark
 from sandbox.slack.files import Files, NoSuchFile
 from sandbox.slack.history import (
     APP,
@@ -18,6 +20,7 @@ from sandbox.slack.history import (
     CHANNEL,
     CHANNEL_NAME,
     DIRECTS,
+    OUTSIDERS,
     PEOPLE,
     TEAM,
     USERGROUPS,
@@ -36,7 +39,7 @@ BOT_TOKEN = "xoxb-sandbox-stoker"
 TEXT_LIMIT = 40_000
 RETRY_AFTER = 1
 VIEW_STACK = 3
-"""How many views may lie on one another."""
+"""Maximum number of stacked views."""
 
 
 class _Refused(Exception):
@@ -65,9 +68,9 @@ class WebAPI:
         self._interactions = interactions
         self._manifest = manifest
         self._faults = faults
-        self.files = Files(history)
+        self.files, self.bookmarks = Files(history), Bookmarks()
         self.closed: set[str] = set()
-        """Direct conversations with people whose accounts are gone."""
+        """Direct conversations with deactivated users."""
         self.base_url = ""
         self._methods: Mapping[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
@@ -80,8 +83,8 @@ class WebAPI:
             "conversations.open": self._conversations_open,
             "conversations.history": self._conversations_history,
             "conversations.replies": self._conversations_replies,
-            "conversations.info": lambda asked: {"channel": _channel_json(self._channel(asked))},
-            "conversations.list": lambda _: {"channels": [_channel_json(CHANNEL)]},
+            "conversations.info": lambda asked: {"channel": self._channel_json(self._channel(asked))},
+            "conversations.list": lambda _: {"channels": [self._channel_json(CHANNEL)]},
             "users.info": lambda asked: {"user": self._user_json(self._user(asked))},
             "users.list": lambda _: {"members": [self._user_json(user) for user in USERS]},
             "conversations.members": self._members,
@@ -96,6 +99,7 @@ class WebAPI:
             "files.delete": self._delete_file,
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
+            **self.bookmarks.methods,
         }
 
     async def serve(self, request: web.Request) -> web.Response:
@@ -114,6 +118,8 @@ class WebAPI:
             answer = {"ok": True, **self._methods[name](asked)}
         except _Refused as refused:
             answer = refused.answer
+        except NoBookmark as refused:
+            answer = {"ok": False, "error": str(refused)}
         scopes = {
             "x-oauth-scopes": ",".join(sorted(self._manifest.scopes)),
             "x-accepted-oauth-scopes": _needed_scope(name, asked),
@@ -146,7 +152,7 @@ class WebAPI:
 
     def _connections_open(self, _: Json) -> Json:
         if self._socket is None:
-            raise _Refused("not_allowed")  # Socket Mode is off for an app that takes its requests over HTTP
+            raise _Refused("not_allowed")  # Socket Mode is off for an app that uses HTTP
         return {"url": f"ws{self.base_url.removeprefix('http')}/link?ticket={self._socket.ticket()}&app_id={APP}"}
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +174,7 @@ class WebAPI:
         channel = self._channel(asked, by_name=True)
         if channel in self.closed:
             raise _Refused("channel_not_found")
+        self._refuse_unless_open(channel)
         self._check_content(asked)
         if not asked.get("text") and not asked.get("blocks"):
             raise _Refused("no_text")
@@ -184,7 +191,19 @@ class WebAPI:
             metadata=asked.get("metadata"),
         )
 
+    def _refuse_unless_open(self, channel: str, *, archived: str = "is_archived", left: str = "not_in_channel") -> None:
+        """The error of a method in an archived channel, and in one from which the app was removed.
+
+        The codes are those of docs.slack.dev/reference/methods. `chat.update` has `is_inactive` for "a frozen, archived
+        or deleted channel" and, for a channel that the app is not in, only `channel_not_found`.
+        """
+        if channel == CHANNEL and self._history.archived:
+            raise _Refused(archived)
+        if channel == CHANNEL and not self._history.has_bot:
+            raise _Refused(left)
+
     def _update(self, asked: Json) -> Json:
+        self._refuse_unless_open(self._channel(asked), archived="is_inactive", left="channel_not_found")
         message = self._own_message(asked, "cant_update_message")
         self._check_content(asked)
         if not any(asked.get(key) is not None for key in ("text", "blocks", "attachments")):
@@ -214,7 +233,7 @@ class WebAPI:
 
     def _message(self, asked: Json, key: str) -> Message:
         message = self._history.messages.get((self._channel(asked), str(asked.get(key))))
-        if message is None or message.only_for:  # an ephemeral cannot be addressed
+        if message is None or message.only_for:  # an ephemeral message cannot be referenced
             raise _Refused("message_not_found")
         return message
 
@@ -222,7 +241,7 @@ class WebAPI:
 
     @staticmethod
     def _channel(asked: Json, *, by_name: bool = False) -> str:
-        """The conversation that is meant; only posting takes a `#name` or a user's id for one."""
+        """The conversation of a request; only posting accepts a `#name` or a user's id."""
         channel = str(asked.get("channel") or asked.get("channel_id") or "")
         if by_name:
             name = channel.removeprefix("#")
@@ -244,7 +263,12 @@ class WebAPI:
             profile["email"] = f"{user.name}@example.com"
         return {
             "id": user.id,
-            "team_id": TEAM,
+            # docs.slack.dev/reference/objects/user-object; a person of another organisation has that organisation's
+            # team here.
+            "team_id": user.team,
+            "is_restricted": user.is_guest,
+            "is_ultra_restricted": False,
+            "is_stranger": False,
             "name": user.name,
             "real_name": user.real_name,
             "profile": profile,
@@ -266,12 +290,16 @@ class WebAPI:
 
     def _conversations_history(self, asked: Json) -> Json:
         channel = self._channel(asked)
+        if channel == CHANNEL and not self._history.has_bot:  # archived channels are readable
+            raise _Refused("not_in_channel")
         messages = [
             m for m in self._history.messages.values() if m.channel == channel and not m.is_reply and not m.only_for
         ]
         return self._page(asked, sorted(messages, key=lambda m: m.ts, reverse=True))
 
     def _conversations_replies(self, asked: Json) -> Json:
+        if self._channel(asked) == CHANNEL and not self._history.has_bot:
+            raise _Refused("not_in_channel")
         parent = self._history.messages.get((self._channel(asked), str(asked.get("ts"))))
         if parent is None:
             raise _Refused("thread_not_found")
@@ -300,7 +328,7 @@ class WebAPI:
 
     def _members(self, asked: Json) -> Json:
         channel = self._channel(asked)
-        people = [DIRECTS[channel]] if channel in DIRECTS else [user.id for user in PEOPLE]
+        people = [DIRECTS[channel]] if channel in DIRECTS else [user.id for user in (*PEOPLE, *OUTSIDERS)]
         return {"members": [*people, BOT_USER], "response_metadata": {"next_cursor": ""}}
 
     @staticmethod
@@ -308,6 +336,18 @@ class WebAPI:
         if asked.get("usergroup") not in USERGROUPS:
             raise _Refused("no_such_subteam")
         return {"users": list(USERGROUPS[asked["usergroup"]])}
+
+    def _channel_json(self, channel: str) -> Json:
+        if channel in DIRECTS:
+            return {"id": channel, "is_im": True, "user": DIRECTS[channel]}
+        return {
+            "id": channel,
+            "name": CHANNEL_NAME,
+            "is_channel": True,
+            "is_archived": self._history.archived,
+            "is_member": self._history.has_bot,
+            "num_members": len(PEOPLE) + len(OUTSIDERS),
+        }
 
     # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -359,15 +399,20 @@ class WebAPI:
         if len(asked.get("text") or "") > TEXT_LIMIT:
             raise _Refused("msg_too_long")
         if blocks := asked.get("blocks"):
-            if complaints := [*kit.complaints(blocks), *self.files.not_to_be_shown(blocks)]:
+            complaints = kit.complaints(blocks) or self._unknown(blocks) or self.files.not_to_be_shown(blocks)
+            if complaints:
                 raise _Refused("invalid_blocks", complaints)
             if kit.characters(blocks) > kit.MESSAGE_CHARACTERS:
                 raise _Refused("msg_blocks_too_long")
 
+    def _unknown(self, blocks: list[Json]) -> list[str]:
+        return newer_blocks.unknown_to_old_workspaces(blocks) if "slack-old-blocks" in self._faults else []
+
     def _checked_view(self, asked: Json) -> Json:
         view: Any = asked.get("view")
         view = json.loads(view) if isinstance(view, str) else view
-        if complaints := kit.view_complaints(view) or self.files.not_to_be_shown(view["blocks"]):
+        complaints = kit.view_complaints(view) or self._unknown(view["blocks"])
+        if complaints := complaints or self.files.not_to_be_shown(view["blocks"]):
             raise _Refused("invalid_arguments", complaints)
         return dict(view)
 
@@ -376,7 +421,9 @@ class WebAPI:
     def _upload_url(self, asked: Json) -> Json:
         if not asked.get("filename") or not asked.get("length"):
             raise _Refused("invalid_arguments")
-        return self.files.begin(asked["filename"])
+        if len(asked.get("alt_txt") or "") > 1000:
+            raise _Refused("alt_txt_too_large")
+        return self.files.begin(asked["filename"], asked.get("alt_txt") or "")
 
     def _file_info(self, asked: Json) -> Json:
         with _existing():
@@ -392,6 +439,7 @@ class WebAPI:
         if not wanted:
             raise _Refused("invalid_arguments")
         channel = self._channel(asked) if asked.get("channel_id") else ""
+        self._refuse_unless_open(channel)
         thread = asked.get("thread_ts")
         if thread is not None and (channel, thread) not in self._history.messages:
             raise _Refused("thread_not_found")
@@ -414,7 +462,7 @@ def _existing() -> Iterator[None]:
 
 
 async def _arguments(request: web.Request) -> Json:
-    """The method's arguments from the query and the body, JSON or form; what a form carries as JSON text is parsed."""
+    """The method's arguments from the query and the body, JSON or form; JSON text in a form is parsed."""
     given: Json = dict(request.query)
     if request.content_type == "application/json":
         body = await request.text()
@@ -440,10 +488,3 @@ def _hash_differs(asked: Json, modal: Modal) -> bool:
 
 def _true(value: object) -> bool:
     return value in (True, "true", "1", 1)
-
-
-def _channel_json(channel: str) -> Json:
-    if channel in DIRECTS:
-        return {"id": channel, "is_im": True, "user": DIRECTS[channel]}
-    members = [user.id for user in PEOPLE]
-    return {"id": channel, "name": CHANNEL_NAME, "is_channel": True, "is_member": True, "num_members": len(members)}

@@ -1,4 +1,4 @@
-"""Block Kit as data: what a reader sees of it, what can be pressed or filled in it, and what Slack would refuse."""
+"""Block Kit as data: the visible text, the interactive elements, and the errors that Slack would return."""
 
 import html
 import re
@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.slack import limits, newer_blocks
+
 Json = dict[str, Any]
 
 MESSAGE_BLOCKS = 50
 VIEW_BLOCKS = 100
-# Not documented: Slack answers msg_blocks_too_long somewhere near this many characters in all.
+# Not documented: Slack returns msg_blocks_too_long near this total number of characters.
 MESSAGE_CHARACTERS = 13_000
 
 _BLOCK_TYPES = {
     "section", "header", "context", "actions", "divider", "image", "input", "rich_text", "markdown", "video", "file",
-    "table", "context_actions",
-}  # fmt: skip
+    "context_actions",
+} | newer_blocks.NEWER  # fmt: skip
 _MENTION = re.compile(r"<([@#!])([^>|]+)(?:\|([^>]*))?>")
 _LINK = re.compile(r"<((?:https?|mailto|tel)[^>|]*)(?:\|([^>]*))?>")
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
@@ -28,12 +30,12 @@ _STYLED = [
 
 @dataclass(frozen=True)
 class Control:
-    """One element that a person can use, and the block that it sits in."""
+    """One interactive element and its block."""
 
     block: Json
     element: Json
     label: str
-    option: Json | None = None  # of an overflow menu
+    option: Json | None = None  # for an overflow menu
 
     @property
     def pressable(self) -> bool:
@@ -44,19 +46,20 @@ class Control:
 
 
 def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
-    """The text as a person reads it: no markup, mentions by name, links by their text. `names` maps an id to a name."""
+    """The visible text: without markup, mentions by name, links by their text. `names` maps an id to a name."""
 
     def mention(match: re.Match[str]) -> str:
         sigil, target, label = match.groups()
         if sigil == "!":
-            return label or "@" + target.split("^")[0]
+            kind, _, group = target.partition("^")
+            return label or "@" + (names(group) if kind == "subteam" else kind)
         return sigil + (label or names(target))
 
     codes: list[str] = []
 
     def set_aside(match: re.Match[str]) -> str:
         codes.append(match[0].strip("`"))
-        return f"\0{len(codes) - 1}\0"  # code may stand inside bold text, but nothing inside code is markup
+        return f"\0{len(codes) - 1}\0"  # code may be inside bold text, but code contains no markup
 
     text = _CODE.sub(set_aside, mrkdwn.replace("\0", ""))
     text = _LINK.sub(lambda m: m[2] or m[1], _MENTION.sub(mention, text))
@@ -66,14 +69,16 @@ def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
 
 
 def seen(blocks: Sequence[Json], names: Callable[[str], str]) -> str:
-    """All that a person sees of these blocks, one line a block; buttons as `[label]`."""
+    """The visible text of these blocks, one line per block; buttons as `[label]`."""
     return "\n".join(line for block in blocks if (line := _seen_block(block, names)))
 
 
 def _seen_block(block: Json, names: Callable[[str], str]) -> str:
     match block.get("type"):
-        case "rich_text" | "table":
+        case "rich_text":
             return "".join(_leaves(block, names))
+        case "table" | "data_table" | "plan" | "task_card" | "container" | "data_visualization":
+            return _seen_newer(block, names)
         case "image":
             return " ".join(filter(None, (_text(block.get("title"), names), str(block.get("alt_text", "")))))
         case "input":
@@ -87,6 +92,24 @@ def _seen_block(block: Json, names: Callable[[str], str]) -> str:
             lines = [_text(block.get("text"), names), fields, _text(block.get("accessory"), names)]
             return "\n".join(filter(None, lines))
     return "  ".join(text for part in parts if (text := _text(part, names)))
+
+
+def _seen_newer(block: Json, names: Callable[[str], str]) -> str:
+    def rich(part: Json) -> str:
+        return "".join(_leaves(part, names)).rstrip("\n")
+
+    match block["type"]:
+        case "table" | "data_table":
+            caption = [str(block["caption"])] if block.get("caption") else []
+            return "\n".join([*caption, newer_blocks.seen_table(block["rows"], rich)])
+        case "plan":
+            return "\n".join([str(block["title"]), newer_blocks.seen_tasks(block.get("tasks", []), rich)])
+        case "task_card":
+            return newer_blocks.seen_tasks([block], rich)
+        case "container":
+            title = rich(block["rich_text_title"]) if "rich_text_title" in block else _text(block["title"], names)
+            return "\n".join([title, seen(block["child_blocks"], names)])
+    return newer_blocks.seen_chart(block)
 
 
 def _seen_field(field: Json, names: Callable[[str], str]) -> str:
@@ -120,15 +143,19 @@ def _text(part: Json | None, names: Callable[[str], str]) -> str:
 
 def _leaves(node: Json, names: Callable[[str], str]) -> Iterator[str]:
     match node:
-        case {"type": "text" | "raw_text", "text": str(text)}:
+        case {"type": "text" | "raw_text" | "raw_number", "text": str(text)}:
             yield text
         case {"type": "link", "url": str(url)}:
             yield str(node.get("text") or url)
         case {"type": "user", "user_id": str(user)}:
             yield "@" + names(user)
+        case {"type": "usergroup", "usergroup_id": str(group)}:
+            yield "@" + names(group)
         case {"type": "emoji", "name": str(name)}:
             yield f":{name}:"
-    for child in [*node.get("elements", []), *(cell for row in node.get("rows", []) for cell in row)]:
+        case {"type": "date", "fallback": str(text)}:
+            yield text
+    for child in node.get("elements", []):
         yield from _leaves(child, names)
         if child.get("type", "").startswith("rich_text_"):
             yield "\n"
@@ -138,8 +165,9 @@ def _leaves(node: Json, names: Callable[[str], str]) -> Iterator[str]:
 
 
 def controls(blocks: Sequence[Json]) -> Iterator[Control]:
-    """Every interactive element, in reading order; an overflow menu gives one control an option."""
+    """Every interactive element, in reading order; an overflow menu gives one control per option."""
     for block in blocks:
+        yield from controls(block.get("child_blocks", []))
         for element in _elements(block):
             if element.get("type") in (None, "image", "mrkdwn", "plain_text"):
                 continue
@@ -164,7 +192,7 @@ def _elements(block: Json) -> list[Json]:
 
 
 def initial_state(blocks: Sequence[Json]) -> dict[str, dict[str, Json]]:
-    """`state.values` of blocks that nobody has touched yet."""
+    """`state.values` of untouched blocks."""
     values: dict[str, dict[str, Json]] = {}
     for control in controls(blocks):
         if not control.pressable:
@@ -196,7 +224,7 @@ _STATE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 
 def empty(state: Json) -> bool:
-    """Whether nobody has chosen or written anything here."""
+    """Whether the element has no choice and no text."""
     return not any(value for key, value in state.items() if key != "type")
 
 
@@ -206,10 +234,12 @@ def options(element: Json) -> list[Json]:
 
 
 def with_ids(blocks: Sequence[Json]) -> list[Json]:
-    """The blocks as Slack stores them: with a `block_id` and `action_id` wherever the app gave none."""
+    """The blocks as Slack stores them: with a `block_id` and `action_id` if the app gave none."""
     stored = []
     for block in blocks:
         block = {**block, "block_id": block.get("block_id") or _short_id()}
+        if "child_blocks" in block:
+            block["child_blocks"] = with_ids(block["child_blocks"])
         for key in ("accessory", "element"):
             if isinstance(block.get(key), dict):
                 block[key] = _with_action_id(block[key])
@@ -232,8 +262,10 @@ def _short_id() -> str:
 # ── what Slack refuses ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def complaints(blocks: object, limit: int = MESSAGE_BLOCKS) -> list[str]:
-    """Why Slack would answer `invalid_blocks`; empty if it would take them. Limits: docs.slack.dev/reference/block-kit."""
+def complaints(blocks: object, limit: int = MESSAGE_BLOCKS, surface: str = "message") -> list[str]:
+    """Why Slack would answer `invalid_blocks`; empty if it would accept them. Limits:
+    docs.slack.dev/reference/block-kit. The surface is a `message`, a `modal` or the `home` tab.
+    """
     if not isinstance(blocks, list):
         return ["blocks must be an array"]
     found = [f"no more than {limit} items allowed [json-pointer:/blocks]"] if len(blocks) > limit else []
@@ -247,35 +279,37 @@ def complaints(blocks: object, limit: int = MESSAGE_BLOCKS) -> list[str]:
         found += [f"{problem} [json-pointer:{where}]" for problem in _block_complaints(block)]
     if len(set(block_ids)) < len(block_ids):
         found.append("block_id already exists [json-pointer:/blocks]")
-    return found
+    return [*found, *newer_blocks.of_a_place([block for block in blocks if isinstance(block, dict)], surface)]
 
 
 def _block_complaints(block: Json) -> Iterator[str]:
-    yield from _length("block_id", block.get("block_id", "-"), 255)
+    yield from limits.length("block_id", block.get("block_id", "-"), 255)
     match block["type"]:
         case "section":
             if "text" not in block and "fields" not in block:
                 yield "missing required field: text or fields"
             if "text" in block:
-                yield from _text_object("text", block["text"], 3000)
-            yield from _count("fields", block.get("fields", ["-"]), 10)
+                yield from limits.text_object("text", block["text"], 3000)
+            yield from limits.count("fields", block.get("fields", ["-"]), 10)
             for field in block.get("fields", []):
-                yield from _text_object("field", field, 2000)
+                yield from limits.text_object("field", field, 2000)
         case "header":
-            yield from _text_object("text", block.get("text"), 150, plain=True)
+            yield from limits.text_object("text", block.get("text"), 150, plain=True)
         case "context":
-            yield from _count("elements", block.get("elements", []), 10)
+            yield from limits.count("elements", block.get("elements", []), 10)
             for element in block.get("elements", []):
                 if element.get("type") != "image":
-                    yield from _text_object("element", element, 2000)
+                    yield from limits.text_object("element", element, 2000)
         case "actions":
-            yield from _count("elements", block.get("elements", []), 25)
+            yield from limits.count("elements", block.get("elements", []), 25)
         case "input":
-            yield from _text_object("label", block.get("label"), 2000, plain=True)
+            yield from limits.text_object("label", block.get("label"), 2000, plain=True)
             if "element" not in block:
                 yield "missing required field: element"
         case "image":
             yield from (f"missing required field: {key}" for key in ("alt_text",) if not block.get(key))
+        case _:
+            yield from newer_blocks.complaints(block, _block_complaints)
     elements = [element for element in _elements(block) if block["type"] != "context"]
     action_ids = [element["action_id"] for element in elements if element.get("action_id")]
     if len(set(action_ids)) < len(action_ids):
@@ -285,58 +319,41 @@ def _block_complaints(block: Json) -> Iterator[str]:
 
 
 def _element_complaints(element: Json) -> Iterator[str]:
-    yield from _length("action_id", element.get("action_id", "-"), 255)
+    yield from limits.length("action_id", element.get("action_id", "-"), 255)
     if "placeholder" in element:
-        yield from _text_object("placeholder", element["placeholder"], 150, plain=True)
+        yield from limits.text_object("placeholder", element["placeholder"], 150, plain=True)
     if "confirm" in element:
         yield from _confirm_complaints(element["confirm"])
     if element.get("type") == "button":
-        yield from _text_object("button text", element.get("text"), 75, plain=True)
-        yield from _length("value", element.get("value", "-"), 2000)
-        yield from _length("url", element.get("url", "-"), 3000)
+        yield from limits.text_object("button text", element.get("text"), 75, plain=True)
+        yield from limits.length("value", element.get("value", "-"), 2000)
+        yield from limits.length("url", element.get("url", "-"), 3000)
+        yield from limits.length("accessibility_label", element.get("accessibility_label", "-"), 75)
         if element.get("style", "primary") not in ("primary", "danger"):
             yield "invalid button style"
     most = {"overflow": 5, "radio_buttons": 10, "checkboxes": 10}.get(str(element.get("type")), 100)
     if "options" in element:
-        yield from _count("options", element["options"], most)
+        yield from limits.count("options", element["options"], most)
     for option in options(element):
-        yield from _text_object("option text", option.get("text"), 75)
-        yield from _length("option value", option.get("value", ""), 150)
+        yield from limits.text_object("option text", option.get("text"), 75)
+        yield from limits.length("option value", option.get("value", ""), 150)
 
 
 def _confirm_complaints(confirm: Json) -> Iterator[str]:
     for key, limit in {"title": 100, "text": 300, "confirm": 30, "deny": 30}.items():
-        yield from _text_object(f"confirm {key}", confirm.get(key), limit, plain=key != "text")
-
-
-def _text_object(name: str, text: object, limit: int, *, plain: bool = False) -> Iterator[str]:
-    if not isinstance(text, dict) or text.get("type") not in (("plain_text",) if plain else ("plain_text", "mrkdwn")):
-        yield f"{name}: not a valid text object"
-        return
-    yield from _length(name, text.get("text", ""), limit)
-
-
-def _length(name: str, text: object, limit: int) -> Iterator[str]:
-    if not isinstance(text, str) or not text:
-        yield f"{name}: must be more than 0 characters"
-    elif len(text) > limit:
-        yield f"{name}: must be less than {limit + 1} characters"
-
-
-def _count(name: str, items: Sequence[object], limit: int) -> Iterator[str]:
-    if not 1 <= len(items) <= limit:
-        yield f"{name}: must have between 1 and {limit} items"
+        yield from limits.text_object(f"confirm {key}", confirm.get(key), limit, plain=key != "text")
 
 
 def view_complaints(view: object) -> list[str]:
     """Why Slack would answer `invalid_arguments` to a view."""
     if not isinstance(view, dict) or view.get("type") not in ("modal", "home"):
         return ["view must be an object of type modal or home"]
-    found = complaints(view.get("blocks", []), VIEW_BLOCKS)
+    found = complaints(view.get("blocks", []), VIEW_BLOCKS, view["type"])
     for key in ("title", "submit", "close"):
         if view["type"] == "modal" and (key == "title" or view.get(key)):
             found += [
-                f"{problem} [json-pointer:/view/{key}]" for problem in _text_object(key, view.get(key), 24, plain=True)
+                f"{problem} [json-pointer:/view/{key}]"
+                for problem in limits.text_object(key, view.get(key), 24, plain=True)
             ]
     if len(view.get("private_metadata") or "") > 3000:
         found.append("private_metadata: must be less than 3001 characters [json-pointer:/view/private_metadata]")
@@ -350,7 +367,7 @@ def view_complaints(view: object) -> list[str]:
 
 
 def slack_files(blocks: Sequence[Json]) -> Iterator[str]:
-    """The ids of the uploaded files that images in these blocks show."""
+    """The ids of the uploaded files in image blocks."""
 
     def find(node: object) -> Iterator[str]:
         if isinstance(node, dict):
@@ -366,7 +383,7 @@ def slack_files(blocks: Sequence[Json]) -> Iterator[str]:
 
 
 def characters(blocks: Sequence[Json]) -> int:
-    """How much text the blocks hold in all, as far as Slack's undocumented total goes."""
+    """The number of characters in the blocks, for Slack's undocumented total limit."""
 
     def count(node: object) -> int:
         if isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""How what people do reaches the app: over Socket Mode, or by signed requests to its address."""
+"""Delivers users' actions to the app: over Socket Mode, or with signed HTTP requests."""
 
 from typing import Protocol
 
@@ -6,21 +6,23 @@ from sandbox.slack.blocks import Json
 
 
 class NotDelivered(Exception):
-    """The app has no connection, and none came back in time."""
+    """The app has no connection, and did not connect in time."""
 
 
 class NotAcknowledged(Exception):
-    """The app took the delivery, but did not acknowledge it in time."""
+    """The app received the delivery, but did not acknowledge it in time."""
 
 
 class Delivery(Protocol):
-    """One of Slack's two ways to an app."""
+    """One of Slack's two delivery methods."""
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app can be reached; NotDelivered if it cannot in time."""
+        """Wait until the app is reachable; raises NotDelivered if it is not in time."""
 
     async def deliver(self, kind: str, payload: Json) -> Json:
-        """Hand over a payload of a `kind` (slash_commands, interactive, events_api); returns what the ack carried."""
+        """Deliver a payload of a `kind` (slash_commands, interactive, events_api); returns the content of the
+        acknowledgement.
+        """
 
     async def disconnect(self) -> None:
-        """Close every connection, as Slack does when it refreshes them."""
+        """Close every connection, like Slack does when it refreshes them."""

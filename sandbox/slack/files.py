@@ -1,4 +1,4 @@
-"""What apps upload: begun, filled, completed, looked through, shown where it is shared, deleted."""
+"""Files that apps upload: started, uploaded, completed, scanned, shown where they are shared, deleted."""
 
 import time
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from sandbox.slack.blocks import Json
 from sandbox.slack.history import History
 
 LOOKED_THROUGH = 0.5
-"""Seconds after its completion until a block may show a file: Slack looks through it first (python-slack-sdk issue 1521)."""
+"""Seconds after completion until a block may show a file: Slack scans it first (python-slack-sdk issue 1521)."""
 
 
 class NoSuchFile(Exception):
@@ -36,15 +36,15 @@ class Files:
         self._files: dict[str, _File] = {}
         self.base_url = ""
 
-    def begin(self, name: str) -> Json:
-        """A new file's id, and where its content goes."""
+    def begin(self, name: str, alt: str = "") -> Json:
+        """A new file's id, and where its content goes; `alt` is read to those who do not see it."""
         file_id = self._history.next_id("F")
         url = f"{self.base_url}/files/{file_id}"
-        self._files[file_id] = _File({"id": file_id, "name": name, "title": name, "url_private": url})
+        self._files[file_id] = _File({"id": file_id, "name": name, "title": name, "url_private": url, "alt_txt": alt})
         return {"upload_url": url, "file_id": file_id}
 
     def about(self, file_id: str) -> Json:
-        """A file that has its content."""
+        """A file with its content."""
         found = self._files.get(file_id)
         if found is None or found.content is None or found.deleted:
             raise NoSuchFile("file_deleted" if found and found.deleted else "file_not_found")
@@ -58,7 +58,7 @@ class Files:
         return file.about
 
     def delete(self, file_id: str) -> None:
-        """The content goes; the messages that showed it say so."""
+        """Delete the content; messages that showed the file say so."""
         self.about(file_id)
         self._files[file_id].deleted = True
         gone = {"id": file_id, "mode": "tombstone", "title": "This file was deleted."}
@@ -67,7 +67,7 @@ class Files:
         self._history.touch()
 
     def not_to_be_shown(self, blocks: Iterable[Json]) -> list[str]:
-        """Why Slack would refuse these blocks for the files in them."""
+        """Why Slack would refuse these blocks because of their files."""
         return [
             f"invalid slack file: {file_id}" for file_id in kit.slack_files(list(blocks)) if not self._usable(file_id)
         ]
@@ -79,7 +79,7 @@ class Files:
         return time.monotonic() >= file.completed + LOOKED_THROUGH
 
     async def upload(self, request: web.Request) -> web.Response:
-        """POST /files/{id}: the bytes, bare or as a form's file."""
+        """POST /files/{id}: the bytes, raw or as a form's file."""
         file = self._files.get(request.match_info["id"])
         if file is None:
             raise web.HTTPNotFound
@@ -91,9 +91,9 @@ class Files:
         return web.Response(text="OK")
 
     async def download(self, request: web.Request) -> web.Response:
-        """GET /files/{id}. As an image or not at all: what the app uploads must not run as a page of this origin.
+        """GET /files/{id}. Served only as an image: an upload must not run as a page of this origin.
 
-        What is shared in no conversation is the app's alone.
+        Only the app can read a file that is not shared in a conversation.
         """
         file = self._files.get(request.match_info["id"])
         if file is None or file.content is None or file.deleted or not file.shared:

@@ -1,14 +1,17 @@
-"""What the workspace remembers: people, conversations, messages, modals, Homes, and who has seen what since when."""
+"""The state of the workspace: people, conversations, messages, modals, Homes, and what each user has seen since when."""
 
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from sandbox.clock import real_date
 from sandbox.slack import blocks as kit
 from sandbox.slack.blocks import Control, Json
+from sandbox.slack.notifications import Notification, mentioned, pushed
 
 TEAM = "T0SANDBOX"
 APP = "A0STOKER"
@@ -25,6 +28,8 @@ class User:
     name: str
     real_name: str
     is_bot: bool = False
+    team: str = TEAM
+    is_guest: bool = False
 
 
 PEOPLE = (
@@ -32,31 +37,38 @@ PEOPLE = (
     User("U0LEAD", "lead", "Lea Lead"),
     User("U0ADMIN", "admin", "Ada Admin"),
 )
+OUTSIDERS = (
+    User("U0STRANGER", "stranger", "Stan Stranger", team="T0OTHERORG"),
+    User("U0GUEST", "guest", "Gus Guest", is_guest=True),
+)
+"""Also in the channel: a person of another organisation (Slack Connect), and a guest of this workspace."""
 USERS = {
     user.id: user
     for user in (
         *PEOPLE,
+        *OUTSIDERS,
         User(BOT_USER, "stoker", "Stoker", is_bot=True),
         User(SLACKBOT, "slackbot", "Slackbot", is_bot=True),
     )
 }
 USERGROUPS = {"S0APPROVERS": ("U0LEAD", "U0ADMIN")}
+USERGROUP_NAMES = {"S0APPROVERS": "gpu-approvers"}
 
 
 def direct(user: str) -> str:
-    """The id of the direct messages between the app and this user."""
+    """The id of the direct conversation between the app and this user."""
     return "D" + user[1:]
 
 
 _IDENTITY = ("id", "team_id", "app_id", "bot_id", "app_installed_team_id", "root_view_id", "previous_view_id")
-"""The keys of a view that Slack gives, and no update changes."""
+"""The keys of a view that Slack sets and updates do not change."""
 
-DIRECTS = {direct(user.id): user.id for user in PEOPLE}
+DIRECTS = {direct(user.id): user.id for user in (*PEOPLE, *OUTSIDERS)}
 
 
 @dataclass
 class Message:
-    """One message; `only_for` names the one reader of an ephemeral."""
+    """One message; `only_for` is the only reader of an ephemeral one."""
 
     channel: str
     ts: str
@@ -80,7 +92,7 @@ class Message:
 
 @dataclass
 class Modal:
-    """A view on a user's stack of modals, what was filled in, and what the app found wrong with it."""
+    """A view on a user's stack of modals, its input, and the errors that the app returned."""
 
     view: Json
     values: dict[str, dict[str, Json]]
@@ -89,9 +101,10 @@ class Modal:
 
 @dataclass(frozen=True)
 class Revision:
-    """What became visible at one moment (monotonic seconds), to one user or (None) to all.
+    """Content that became visible at one time (monotonic seconds), to one user or (None) to all.
 
-    `source` is the message or view that it is a revision of.
+    `source` is the message or view that was revised, and `before` its previous content: empty for a new one, and for a
+    Home that the user opens.
     """
 
     at: float
@@ -100,11 +113,12 @@ class Revision:
     author: str
     text: str
     source: str
+    before: str = ""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a control was found: in a message, or in a view."""
+    """The location of a control: a message or a view."""
 
     user: str
     message: Message | None = None
@@ -113,15 +127,23 @@ class Place:
 
 
 class History:
-    """The memory of the workspace. Every change bumps `version` and is kept as a revision."""
+    """The state of the workspace. Every change increases `version` and is stored as a revision."""
 
-    def __init__(self) -> None:
+    def __init__(self, date: Callable[[], datetime] = real_date) -> None:
+        self.date = date
         self.messages: dict[tuple[str, str], Message] = {}
         self.modals: dict[str, list[Modal]] = {}
         self.homes: dict[str, Modal] = {}
         self.at_home: set[str] = set()
-        """Who looks at the app's Home, and not at a conversation."""
+        """Users who look at the app's Home instead of a conversation."""
+        self.archived = False
+        """Whether the channel is archived: nobody can write or click there."""
+        self.has_bot = True
+        """Whether the app is a member of the channel."""
         self.revisions: list[Revision] = []
+        self.notifications: list[Notification] = []
+        self._shown: dict[str, str] = {}
+        """The current text of each message and view."""
         self.version = 0
         self._changed = asyncio.Event()
         self._last_ts = 0
@@ -130,8 +152,8 @@ class History:
     # ── time and change ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_ts(self) -> str:
-        """A timestamp that no message has, later than all before, in the form `1700000000.000100`."""
-        self._last_ts = max(time.time_ns() // 1000, self._last_ts + 100)
+        """A new timestamp, later than all others, in the form `1700000000.000100`."""
+        self._last_ts = max(int(self.date().timestamp() * 1_000_000), self._last_ts + 100)
         return f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}"
 
     def next_id(self, prefix: str) -> str:
@@ -158,11 +180,12 @@ class History:
         message.blocks = kit.with_ids(message.blocks)
         message.state = kit.initial_state(message.blocks)
         self.messages[message.channel, message.ts] = message
+        self._notify(message)
         self._reveal_message(message)
         return message
 
     def edit(self, message: Message, text: str | None, blocks: list[Json] | None, metadata: Json | None) -> None:
-        """Give a message a new content; what is None stays."""
+        """Change the content of a message; fields that are None stay."""
         message.text = message.text if text is None else text
         message.metadata = metadata or message.metadata
         if blocks is not None:
@@ -175,8 +198,13 @@ class History:
         del self.messages[message.channel, message.ts]
         self.touch()
 
+    def newest_card(self) -> Message | None:
+        """The newest message of the app in the channel, outside threads."""
+        cards = [m for m in self.messages.values() if m.channel == CHANNEL and m.user == BOT_USER and m.blocks]
+        return max((m for m in cards if not m.is_reply and not m.only_for), key=lambda m: m.ts, default=None)
+
     def whisper(self, user: str, channel: str, text: str, *, thread: str | None = None) -> None:
-        """Slackbot says something that one user only can see."""
+        """Slackbot posts a message that only one user can see."""
         self.post(Message(channel, self.next_ts(), SLACKBOT, text, thread_ts=thread, only_for=user))
 
     def replies(self, parent: Message) -> list[Message]:
@@ -193,17 +221,19 @@ class History:
         """The name of a user, group or channel."""
         if target in USERS:
             return USERS[target].name
+        if target in USERGROUPS:
+            return USERGROUP_NAMES[target]
         return CHANNEL_NAME if target == CHANNEL else target
 
     def text_of(self, message: Message) -> str:
-        """All that a reader sees of a message; its fallback text only where it has no blocks."""
+        """The visible text of a message; its fallback text only if it has no blocks."""
         body = kit.seen(message.blocks, self.name) if message.blocks else kit.readable(message.text, self.name)
         return "\n".join([body, *(f"[file {file['title']}]" for file in message.files)])
 
     # ── views ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def new_view(self, user: str, view: Json, previous: Json | None = None) -> Json:
-        """The view as Slack stores and answers it."""
+        """The view as Slack stores and returns it."""
         view_id = self.next_id("V")
         return self._stored(
             {
@@ -228,7 +258,7 @@ class History:
         return stored
 
     def update_view(self, user: str, modal: Modal, view: Json) -> Json:
-        """Replace what a modal or Home shows; what was filled in stays where block and action are the same."""
+        """Replace the content of a modal or Home; input stays if block and action are the same."""
         modal.view = self._stored(modal.view, view)
         kept, fresh = modal.values, kit.initial_state(modal.view["blocks"])
         for block_id, actions in fresh.items():
@@ -271,7 +301,7 @@ class History:
         return None
 
     def modal(self, user: str) -> Modal | None:
-        """The modal that the user sees: the uppermost."""
+        """The visible modal: the topmost."""
         stack = self.modals.get(user)
         return stack[-1] if stack else None
 
@@ -284,17 +314,17 @@ class History:
     # ── what a user sees ────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[Revision]:
-        """Everything that became visible to this user at or after this moment (monotonic seconds)."""
+        """Everything that became visible to this user at or after this time (monotonic seconds)."""
         return [r for r in self.revisions if r.at >= since and r.reader in (None, user)]
 
     def now_visible(self, user: str) -> list[str]:
-        """What this user could read at this moment."""
+        """What this user can read now."""
         texts = [self.text_of(message) for message in self.messages.values() if message.readable_by(user)]
         modal = self.modal(user)
         return [*texts, *([self.text_of_view(modal)] if modal else [])]
 
     def controls(self, user: str) -> Iterator[tuple[Place, Control]]:
-        """All that this user could press or fill, as it is before them.
+        """All controls that this user can use now.
 
         The open modal first; then the Home, if they look at it; then messages from the newest; then the Home.
         """
@@ -302,7 +332,7 @@ class History:
         for view in filter(None, (modal, home if user in self.at_home else None)):
             yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
         for message in sorted(self.messages.values(), key=lambda m: m.ts, reverse=True):
-            if message.readable_by(user):
+            if message.readable_by(user) and not (self.archived and message.channel == CHANNEL):
                 yield from self._controls(Place(user, message=message, values=message.state), message.blocks)
         for view in [home] if home and user not in self.at_home else []:
             yield from self._controls(Place(user, view=view.view, values=view.values), view.view["blocks"])
@@ -311,6 +341,26 @@ class History:
     def _controls(place: Place, blocks: list[Json]) -> Iterator[tuple[Place, Control]]:
         return ((place, control) for control in kit.controls(blocks))
 
+    def notified(self, user: str, since: float) -> list[Notification]:
+        """Notifications sent to this user at or after this time (monotonic seconds)."""
+        return [n for n in self.notifications if n.user == user and n.at >= since]
+
+    def _notify(self, message: Message) -> None:
+        if message.only_for:
+            return
+        if reader := DIRECTS.get(message.channel):
+            people, how = {reader}, "direct message"
+        else:
+            members = [user.id for user in (*PEOPLE, *OUTSIDERS)]
+            people, how = mentioned(message.text, message.blocks, members, USERGROUPS), "mention"
+        text = pushed(message.text, message.blocks, self.name)
+        key = str(((message.metadata or {}).get("event_payload") or {}).get("key") or "")
+        now = time.monotonic()
+        self.notifications += [
+            Notification(now, user, how, text, message.channel, message.ts, key)
+            for user in sorted(people - {message.user})
+        ]
+
     # ── the record ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _reveal_message(self, message: Message) -> None:
@@ -318,8 +368,15 @@ class History:
         place = "thread" if message.is_reply else "direct" if message.channel in DIRECTS else f"#{CHANNEL_NAME}"
         self._reveal(reader, place, USERS[message.user].name, self.text_of(message), message.ts)
 
+    def open_home(self, user: str) -> None:
+        """The user opens the Home and sees its content."""
+        self.at_home.add(user)
+        if home := self.homes.get(user):
+            self._shown.pop(home.view["id"], None)
+        self.reveal_home(user)
+
     def reveal_home(self, user: str) -> None:
-        """The user looks at the Home as it is now."""
+        """Show the current Home to its user."""
         if home := self.homes.get(user):
             self._reveal(user, "home", USERS[BOT_USER].name, self.text_of_view(home), home.view["id"])
 
@@ -327,7 +384,9 @@ class History:
         self._reveal(user, "modal", USERS[BOT_USER].name, self.text_of_view(modal), modal.view["id"])
 
     def _reveal(self, reader: str | None, place: str, author: str, text: str, source: str) -> None:
-        self.revisions.append(Revision(time.monotonic(), reader, place, author, text, source))
+        before = self._shown.get(source, "")
+        self._shown[source] = text
+        self.revisions.append(Revision(time.monotonic(), reader, place, author, text, source, before))
         self.touch()
 
     def _stored(self, old: Json, new: Json) -> Json:

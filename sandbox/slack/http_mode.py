@@ -1,4 +1,4 @@
-"""Slack's requests over HTTP: one signed POST a delivery, to the app's one address for all three kinds."""
+"""Slack's requests over HTTP: one signed POST per delivery, to the app's one URL for all three kinds."""
 
 import asyncio
 import hashlib
@@ -15,14 +15,14 @@ from sandbox.slack.blocks import Json
 from sandbox.slack.delivery import NotAcknowledged, NotDelivered
 
 ATTEMPTS = 3
-"""How often an event is tried; commands and clicks have one try."""
+"""Number of attempts for an event; commands and clicks have one attempt."""
 
 
 class HttpMode:
     """Posts to `url`, signed with `secret`.
 
-    `ack_within`: seconds that Slack waits for an answer (3, as documented).
-    `patience`: seconds that a delivery waits for an app that is just restarting.
+    `ack_within`: seconds that Slack waits for a response (3, as documented). `patience`: seconds that a delivery waits
+    for an app that is restarting.
     """
 
     def __init__(self, url: str, secret: str, ack_within: float = 3.0, patience: float = 15.0) -> None:
@@ -30,7 +30,7 @@ class HttpMode:
         self._ack_within, self._patience = ack_within, patience
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app answers Slack's challenge, as the form for the request URL does."""
+        """Wait until the app answers Slack's challenge, like the form for the request URL."""
         challenge = {"type": "url_verification", "token": "verification", "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY"}
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -83,7 +83,7 @@ class HttpMode:
 
 
 def _encoded(kind: str, payload: Json) -> tuple[str, str]:
-    """The content type and body: a command is a form, a click a form of one field, an event is JSON."""
+    """The content type and body: a form for commands, a form with one field for clicks, JSON for events."""
     if kind == "events_api":
         return "application/json", json.dumps(payload)
     form = payload if kind == "slash_commands" else {"payload": json.dumps(payload)}

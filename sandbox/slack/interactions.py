@@ -1,11 +1,15 @@
-"""What people do, told to the app: commands, clicks, submissions, events, and what the app's acknowledgement means."""
+"""Users' actions as deliveries to the app: commands, clicks, submissions, events; and the effect of the
+acknowledgements.
+"""
 
 import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.faults import Faults
 from sandbox.slack import blocks as kit
+from sandbox.slack import newer_blocks
 from sandbox.slack.blocks import Control, Json
 from sandbox.slack.delivery import Delivery, NotAcknowledged, NotDelivered
 from sandbox.slack.history import (
@@ -32,7 +36,7 @@ RESPONSE_URL_USES = 5
 
 
 class UnusableTrigger(Exception):
-    """A trigger_id that opens nothing; its text is Slack's error."""
+    """A trigger_id that cannot open a view; the text is Slack's error."""
 
 
 @dataclass
@@ -45,10 +49,11 @@ class _ResponseURL:
 
 
 class Interactions:
-    """The people's side of the app, as far as its manifest registers it."""
+    """The users' side of the app, as registered in its manifest."""
 
-    def __init__(self, history: History, delivery: Delivery, manifest: Manifest) -> None:
+    def __init__(self, history: History, delivery: Delivery, manifest: Manifest, faults: Faults) -> None:
         self._history = history
+        self._faults = faults
         self._delivery = delivery
         self._manifest = manifest
         self._triggers: dict[str, tuple[str, float]] = {}
@@ -58,7 +63,7 @@ class Interactions:
     # ── what people do ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: User, text: str, channel: str = CHANNEL, thread: str | None = None) -> None:
-        """A line typed into the composer of a conversation or thread: a slash command, or plain words."""
+        """A line typed in a conversation or thread: a slash command, or a message."""
         self._history.at_home.discard(user.id)
         if not text.startswith("/"):
             await self._say(user, text, channel, thread)
@@ -75,8 +80,8 @@ class Interactions:
             return
         payload = {
             "token": "verification",
-            "team_id": TEAM,
-            "team_domain": "sandbox",
+            "team_id": user.team,
+            "team_domain": "sandbox" if user.team == TEAM else "other-org",
             "channel_id": channel,
             "channel_name": _name_of(channel),
             "user_id": user.id,
@@ -111,7 +116,7 @@ class Interactions:
         await self._deliver("interactive", self._block_actions(place, action), place.user, channel, "The app")
 
     async def submit(self, user: User, modal: Modal) -> None:
-        """Press the submit button of a modal; Slack itself refuses one with an empty required input."""
+        """Press the submit button of a modal; Slack itself refuses an empty required input."""
         empty = {
             control.block["block_id"]: "Please complete this required field."
             for control in kit.controls(modal.view["blocks"])
@@ -160,15 +165,14 @@ class Interactions:
         return kit.options(answer)
 
     async def open_home(self, user: User) -> None:
-        """Look at the app's Home tab."""
-        self._history.at_home.add(user.id)
-        self._history.reveal_home(user.id)
+        """Open the app's Home tab."""
+        self._history.open_home(user.id)
         home = self._history.homes.get(user.id)
         event: Json = {"type": "app_home_opened", "user": user.id, "channel": direct(user.id), "tab": "home"}
         await self._event("app_home_opened", event | ({"view": home.view} if home else {}))
 
     async def shortcut(self, user: User, shortcut: Shortcut, message: Message | None = None) -> None:
-        """Choose an entry of a message's three dots, or of the lightning menu."""
+        """Choose an entry of a message's three dots, or of the shortcuts menu."""
         payload: Json = {
             "type": "message_action" if message else "shortcut",
             **self._who(user.id),
@@ -186,10 +190,11 @@ class Interactions:
         await self._deliver("interactive", payload, user.id, message.channel if message else CHANNEL, shortcut.name)
 
     async def _invite(self, user: User, whom: str, channel: str) -> None:
-        """`/invite @stoker`: the app is (once more) brought into the channel."""
+        """`/invite @stoker`: add the app to the channel (again)."""
         if whom.strip().lstrip("@").casefold() != "stoker" or channel in DIRECTS:
             self._history.whisper(user.id, channel, f"There is nobody called {whom.strip() or 'that'} to invite here.")
             return
+        self._history.has_bot = True
         text = f"<@{BOT_USER}> was added to #{CHANNEL_NAME} by <@{user.id}>."
         self._history.post(Message(channel, self._history.next_ts(), BOT_USER, text))
         joined = {"type": "member_joined_channel", "user": BOT_USER, "channel": channel, "channel_type": "C"}
@@ -201,16 +206,21 @@ class Interactions:
             text = text.replace(name, mention)
         message = self._history.post(Message(channel, self._history.next_ts(), user.id, text, thread_ts=thread))
         event: Json = {"user": user.id, "text": text, "ts": message.ts, "channel": channel, "event_ts": message.ts}
-        event |= {"thread_ts": thread} if thread else {}
+        event |= {"team": user.team, "thread_ts": thread} if thread else {"team": user.team}
+        # docs.slack.dev/apis/slack-connect: events about a person of another organisation contain it.
+        if user.team != TEAM:
+            event |= {"user_team": user.team, "source_team": user.team, "user_profile": {"team": user.team}}
         if channel in DIRECTS:
             await self._event("message.im", {**event, "type": "message", "channel_type": "im"})
+            return
+        if not self._history.has_bot:  # Slack sends no events of a channel that the app is not in
             return
         if mention in text:
             await self._event("app_mention", {**event, "type": "app_mention"})
         await self._event("message.channels", {**event, "type": "message", "channel_type": "channel"})
 
     async def _event(self, subscription: str, event: Json) -> None:
-        """Tell the app, if its manifest asks for it; the subscription names a message's kind of conversation."""
+        """Send an event to the app, if its manifest subscribes to it; the subscription contains the conversation type."""
         if subscription not in self._manifest.events:
             return
         payload = {
@@ -220,18 +230,18 @@ class Interactions:
             "event": {"event_ts": self._history.next_ts(), **event},
             "type": "event_callback",
             "event_id": self._history.next_id("Ev"),
-            "event_time": int(time.time()),
+            "event_time": int(self._history.date().timestamp()),
             "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True, "is_enterprise_install": False}],
         }
         try:
             await self._delivery.deliver("events_api", payload)
         except (NotAcknowledged, NotDelivered):
-            return  # Slack says nothing to anybody about an event that nobody took
+            return  # Slack does not report undelivered events to anybody
 
     # ── what the app answers ────────────────────────────────────────────────────────────────────────────────────────
 
     def use_trigger(self, trigger_id: str) -> str:
-        """The user whose interaction this trigger came from; it can be used once, within 3 s."""
+        """The user of this trigger; it can be used once, within 3 s."""
         if trigger_id not in self._triggers:
             raise UnusableTrigger("invalid_trigger_id")
         user, born = self._triggers[trigger_id]
@@ -249,11 +259,15 @@ class Interactions:
             return "expired_url"
         if target.uses >= RESPONSE_URL_USES:
             return "used_url"
-        if kit.complaints(body.get("blocks") or []):
+        blocks = body.get("blocks") or []
+        if kit.complaints(blocks) or self._unknown(blocks):
             return "invalid_blocks"
         target.uses += 1
         self._respond(target, body)
         return None
+
+    def _unknown(self, blocks: list[Json]) -> list[str]:
+        return newer_blocks.unknown_to_old_workspaces(blocks) if "slack-old-blocks" in self._faults else []
 
     def _respond(self, target: _ResponseURL, body: Json) -> None:
         text, blocks, original = body.get("text", ""), body.get("blocks") or [], target.message
@@ -268,7 +282,7 @@ class Interactions:
             self._history.post(Message(target.channel, ts, BOT_USER, text, blocks, thread_ts=thread, only_for=only_for))
 
     def _settle(self, user: str, modal: Modal, answer: Json) -> None:
-        """What becomes of a submitted modal."""
+        """Apply the app's answer to a submitted modal."""
         match answer.get("response_action"):
             case "errors":
                 self._history.refuse(user, modal, answer["errors"])
@@ -321,7 +335,7 @@ class Interactions:
         user = USERS[user_id]
         return {
             "team": {"id": TEAM, "domain": "sandbox"},
-            "user": {"id": user.id, "username": user.name, "name": user.name, "team_id": TEAM},
+            "user": {"id": user.id, "username": user.name, "name": user.name, "team_id": user.team},
             "api_app_id": APP,
             "token": "verification",
             "enterprise": None,
@@ -348,12 +362,12 @@ def _name_of(channel: str) -> str:
 
 
 def direct_or_channel(place: Place) -> str:
-    """Where Slackbot tells a user that something in a view went wrong."""
+    """The conversation in which Slackbot reports an error in a view."""
     return CHANNEL if place.view and place.view.get("type") == "modal" else direct(place.user)
 
 
 def message_json(message: Message, *, metadata: bool = False) -> Json:
-    """A message as the Web API and the interaction payloads show it."""
+    """A message in the format of the Web API and of interaction payloads."""
     shown: dict[str, Any] = {
         "type": "message",
         "user": message.user,

@@ -1,7 +1,7 @@
-"""The app's manifest as Slack holds it: the scopes that its token has, and what it registered to be told.
+"""The app's manifest: the scopes of its token, and its registered commands, events and shortcuts.
 
 Slack refuses a method without its scope (`missing_scope`), and sends no event, command or shortcut that is not in the
-manifest; so does this workspace. Scopes of methods and events: docs.slack.dev/reference.
+manifest; this workspace does the same. Scopes of methods and events: docs.slack.dev/reference.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,9 @@ METHOD_SCOPES: Mapping[str, str] = {
     "usergroups.list": "usergroups:read",
     "usergroups.users.list": "usergroups:read",
     "reactions.add": "reactions:write",
+    "bookmarks.list": "bookmarks:read",
+    "bookmarks.add": "bookmarks:write",
+    "bookmarks.edit": "bookmarks:write",
     "files.info": "files:read",
     "files.delete": "files:write",
     "files.getUploadURLExternal": "files:write",
@@ -44,12 +47,12 @@ EVENT_SCOPES: Mapping[str, str] = {
 
 
 class BadManifest(ValueError):
-    """A text that Slack would not take as an app manifest."""
+    """Text that is not a valid app manifest."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command, and what the composer offers about it."""
+    """A slash command, and its hint in the composer."""
 
     command: str
     description: str = ""
@@ -58,7 +61,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """An entry of the lightning menu (`global`) or of a message's three dots (`message`)."""
+    """An entry of the shortcuts menu (`global`) or of a message's three dots (`message`)."""
 
     name: str
     kind: str
@@ -67,7 +70,7 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What of a manifest matters to a workspace."""
+    """The parts of a manifest that the workspace uses."""
 
     scopes: frozenset[str]
     commands: tuple[Command, ...]
@@ -89,7 +92,7 @@ class Manifest:
 
 
 def read_manifest(text: str) -> Manifest:
-    """A manifest from its JSON or YAML text; BadManifest says what is wrong with it."""
+    """Parse a manifest from JSON or YAML; raises BadManifest with the problem."""
     try:
         given = YAML(typ="safe").load(text)
     except YAMLError as e:
@@ -127,7 +130,7 @@ def _needed(events: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def everything(**features: Any) -> Manifest:
-    """A manifest with every scope and event that this workspace knows; for an app that has none of its own."""
+    """A manifest with every scope and event of this workspace, for an app without its own."""
     scopes = {scope.format(kind=kind) for scope in METHOD_SCOPES.values() for kind in ("channels", "im")}
     given: dict[str, Any] = {
         "scopes": frozenset(scopes | {scope for scope in EVENT_SCOPES.values() if scope} | {"commands"}),

@@ -1,4 +1,4 @@
-"""The workspace as a web page: snapshots out by server-sent events, what people do in by POST."""
+"""The workspace as a web page: sends snapshots as server-sent events, receives actions as POST requests."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
+from sandbox.clock import Clock
 from sandbox.faults import KNOWN, Faults, UnknownFault
 from sandbox.slack import blocks as kit
 from sandbox.slack.blocks import Control, Json
@@ -17,6 +18,7 @@ from sandbox.slack.history import (
     CHANNEL_NAME,
     DIRECTS,
     PEOPLE,
+    USERGROUP_NAMES,
     USERS,
     History,
     Message,
@@ -29,18 +31,18 @@ from sandbox.slack.interactions import Interactions, message_json
 from sandbox.slack.manifest import Manifest, Shortcut
 
 COALESCE = 0.05
-"""Seconds in which several changes become one snapshot."""
+"""Seconds in which several changes are combined into one snapshot."""
 
 KEEP_ALIVE = 15.0
 SHOWN = 400
-"""How many of the last messages the page holds."""
+"""Number of recent messages on the page."""
 
 _TYPES = {
     "index.html": "text/html",
     **{f"{name}.js": "text/javascript" for name in ("app", "blocks", "messages", "modal", "panel", "state", "surface")},
     "style.css": "text/css",
 }
-# The page shows what bots, models and APIs wrote: whatever slips through, no script but its own may run.
+# The page shows text from bots, models and APIs: only its own scripts may run.
 _POLICY = "default-src 'self'; img-src 'self' https: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -50,9 +52,9 @@ def _nothing() -> Json:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the panel shows of the world outside Slack (`panel`), and what can be done there.
+    """The panel's content from outside Slack (`panel`), and its actions.
 
-    `actions` are buttons without arguments; `set_speed` and `scale` are None where there is no cluster.
+    `actions` are buttons without arguments; `set_speed` and `scale` are None without a cluster.
     """
 
     panel: Callable[[], Json] = _nothing
@@ -71,7 +73,9 @@ class Page:
         faults: Faults,
         manifest: Manifest,
         outside: Outside,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._history = history
         self._interactions = interactions
         self._faults = faults
@@ -94,7 +98,7 @@ class Page:
         ]
 
     async def close(self) -> None:
-        """End what still runs, so that the server can stop."""
+        """Cancel running work, so that the server can stop."""
         running = [task for task in (*self._tasks, *self._streams) if task]
         for task in running:
             task.cancel()
@@ -129,19 +133,23 @@ class Page:
             self._streams.discard(task)
 
     def snapshot(self, user: User) -> Json:
-        """All that the page shows to one user."""
+        """The content of the page for one user."""
         messages = [m for m in self._history.messages.values() if m.readable_by(user.id)]
         modal, home = self._history.modal(user.id), self._history.homes.get(user.id)
         return {
             "me": user.id,
+            "now": self._history.date().timestamp(),
+            "speed": self._clock.speed if self._clock.shared else 1,
             "bot": BOT_USER,
             "users": {u.id: {"name": u.name, "real_name": u.real_name, "is_bot": u.is_bot} for u in USERS.values()},
+            "groups": {group: {"name": name} for group, name in USERGROUP_NAMES.items()},
             "people": [u.id for u in PEOPLE],
             "channel": {"id": CHANNEL, "name": CHANNEL_NAME},
             "direct": direct_messages(user.id),
             "messages_enabled": self._manifest.messages,
             "commands": [asdict(command) for command in self._manifest.commands],
             "shortcuts": [asdict(shortcut) for shortcut in self._manifest.shortcuts if shortcut.kind == "message"],
+            "notified": {u.id: [[n.channel, n.ts] for n in self._history.notified(u.id, 0)] for u in PEOPLE},
             "messages": [_shown(m) for m in sorted(messages, key=lambda m: m.ts)[-SHOWN:]],
             "modal": _shown_view(modal) if modal else None,
             "home": _shown_view(home) if home else None,
@@ -179,7 +187,7 @@ class Page:
         return web.json_response({"ok": True}, status=202)
 
     def _start(self, work: Awaitable[None]) -> None:
-        """Let it run on: the page learns the outcome from its stream."""
+        """Run in the background: the page receives the result in its stream."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -202,7 +210,7 @@ class Page:
         return modal
 
     def _control(self, user: User, asked: Json) -> tuple[Place, Control]:
-        """The control that the page means: by its message or view, block, action and, in a menu, option."""
+        """The control of a request: by its message or view, block, action and, in a menu, option."""
         for place, control in self._history.controls(user.id):
             holder = place.message.ts if place.message else (place.view or {}).get("id")
             option = control.option.get("value") if control.option else None
@@ -248,7 +256,7 @@ class Page:
         return web.json_response({"ok": True})
 
     async def _scale(self, request: web.Request) -> web.Response:
-        """`kubectl scale` by somebody who works around the bot."""
+        """`kubectl scale` by somebody who does not use the bot."""
         _refuse_other_origins(request)
         if self._outside.scale is None:
             raise web.HTTPNotFound
@@ -267,7 +275,7 @@ def _person(user: str) -> User:
 
 
 def _refuse_other_origins(request: web.Request) -> None:
-    """Another page open in the same browser must not press buttons here."""
+    """Other pages in the same browser must not press buttons here."""
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"{request.scheme}://{request.host}":
         raise web.HTTPForbidden(text="not from this page")

@@ -1,4 +1,4 @@
-"""Socket Mode, Slack's side: who is connected, and the delivery of each envelope until it is acknowledged once."""
+"""Slack's side of Socket Mode: connections, and the delivery of each envelope until it is acknowledged once."""
 
 import asyncio
 import contextlib
@@ -49,8 +49,8 @@ class _Connection:
 class SocketMode:
     """The open connections of the app.
 
-    `ack_within`: seconds that Slack waits for an acknowledgement (3, as documented).
-    `patience`: seconds that an envelope waits for an app that is just restarting.
+    `ack_within`: seconds that Slack waits for an acknowledgement (3, as documented). `patience`: seconds that an
+    envelope waits for an app that is restarting.
     """
 
     def __init__(self, ack_within: float = 3.0, patience: float = 15.0) -> None:
@@ -62,20 +62,22 @@ class SocketMode:
         self._someone = asyncio.Event()
 
     def ticket(self) -> str:
-        """A new ticket, good for one connection."""
+        """A new ticket, valid for one connection."""
         ticket = secrets.token_urlsafe(16)
         self._tickets.add(ticket)
         return ticket
 
     async def connected(self, timeout: float) -> None:
-        """Wait until the app is connected; NotDelivered if it is not in time."""
+        """Wait until the app is connected; raises NotDelivered if it is not in time."""
         try:
             await asyncio.wait_for(self._someone.wait(), timeout)
         except TimeoutError as e:
             raise NotDelivered(f"No app connected within {timeout:g} s.") from e
 
     async def deliver(self, kind: str, payload: Json) -> Json:
-        """Hand an envelope to one connection; returns what the ack carried. A connection's death means another try."""
+        """Send an envelope over one connection; returns the content of the acknowledgement. Retries if the connection
+        closes.
+        """
         envelope = {
             "envelope_id": str(uuid.uuid4()),
             "type": kind,
@@ -92,7 +94,7 @@ class SocketMode:
         raise AssertionError("itertools.count() does not end")
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """GET /link: the WebSocket that `apps.connections.open` pointed to."""
+        """GET /link: the WebSocket URL from `apps.connections.open`."""
         ticket = request.query.get("ticket", "")
         if ticket not in self._tickets:
             raise web.HTTPUnauthorized(text="invalid ticket")
@@ -112,7 +114,7 @@ class SocketMode:
         return socket
 
     async def disconnect(self) -> None:
-        """Close every connection, as Slack does when it refreshes them."""
+        """Close every connection, like Slack does when it refreshes them."""
         for connection in list(self._connections):
             await connection.socket.close(code=1001)
 

@@ -1,4 +1,4 @@
-"""The workspace as a whole: one server for Slack's protocols and the page, and the hands of its users for stories."""
+"""Workspace: HTTP server for Slack's API and the page, plus user actions for stories."""
 
 import re
 import time
@@ -9,15 +9,28 @@ from typing import Self
 
 from aiohttp import web
 
+from sandbox.clock import Clock
 from sandbox.faults import Faults
 from sandbox.slack import blocks as kit
 from sandbox.slack.api import APP_TOKEN, BOT_TOKEN, WebAPI
 from sandbox.slack.blocks import Control, Json
-from sandbox.slack.history import CHANNEL, PEOPLE, History, Message, Modal, Place, Revision, User
+from sandbox.slack.history import (
+    CHANNEL,
+    CHANNEL_NAME,
+    OUTSIDERS,
+    PEOPLE,
+    History,
+    Message,
+    Modal,
+    Place,
+    Revision,
+    User,
+)
 from sandbox.slack.history import direct as direct_messages
 from sandbox.slack.http_mode import HttpMode
 from sandbox.slack.interactions import Interactions
 from sandbox.slack.manifest import Manifest, everything
+from sandbox.slack.notifications import Notification
 from sandbox.slack.page import Outside, Page
 from sandbox.slack.socket_mode import SocketMode
 
@@ -25,14 +38,14 @@ SIGNING_SECRET = "sandbox-signing-secret"
 
 
 class NotThere(LookupError):
-    """A user tried to use something that is not on the screen; the message says what is."""
+    """A user tried to use something that is not on the screen; the message lists what is."""
 
 
 class Workspace:
     """A Slack workspace on 127.0.0.1; an async context manager.
 
-    Without `port` it takes a free one. Without `manifest` the app may do everything. With `request_url` the app gets
-    signed requests there; without, it has Socket Mode.
+    Without `port` it uses a free one. Without `manifest` the app may do everything. With `request_url` the app gets
+    signed requests there; otherwise it uses Socket Mode.
     """
 
     app_token = APP_TOKEN
@@ -49,22 +62,24 @@ class Workspace:
         request_url: str = "",
         ack_within: float = 3.0,
         patience: float = 15.0,
+        clock: Clock | None = None,
     ) -> None:
         manifest = manifest or everything()
-        self._history = History()
+        clock = clock or Clock(1)
+        self._history = History(clock.date)
         self._socket = None if request_url else SocketMode(ack_within, patience)
         self._delivery = self._socket or HttpMode(request_url, SIGNING_SECRET, ack_within, patience)
         self._manifest = manifest
-        self._interactions = Interactions(self._history, self._delivery, manifest)
+        self._interactions = Interactions(self._history, self._delivery, manifest, faults)
         self._api = WebAPI(self._history, self._socket, self._interactions, faults, manifest)
-        self._page = Page(self._history, self._interactions, faults, manifest, outside or Outside())
+        self._page = Page(self._history, self._interactions, faults, manifest, outside or Outside(), clock)
         self._port = port or 0
         self._runner: web.AppRunner | None = None
         self.url = ""
 
     @property
     def api_url(self) -> str:
-        """What the app takes as SLACK_API_URL."""
+        """The app's SLACK_API_URL."""
         return f"{self.url}/api/"
 
     async def __aenter__(self) -> Self:
@@ -100,32 +115,61 @@ class Workspace:
         await self._delivery.connected(timeout)
 
     async def disconnect(self) -> None:
-        """Cut the app's connections, as Slack does now and then."""
+        """Close the app's connections, like Slack does occasionally."""
         await self._delivery.disconnect()
 
     def deactivate(self, user: str) -> None:
-        """Somebody has left the company: no direct message reaches them."""
+        """The user's account is deactivated: direct messages fail."""
         self._api.closed.add(direct_messages(_person(user).id))
+
+    def delete_card(self) -> None:
+        """Somebody deletes the newest message of the app in the channel; its replies stay, like in Slack."""
+        card = self._history.newest_card()
+        if card is None:
+            raise NotThere("There is no message of the app in the channel.")
+        self._history.delete(card)
+
+    def archive(self, *, archived: bool = True) -> None:
+        """Archive or unarchive the channel: nobody can write or click in an archived channel."""
+        self._history.archived = archived
+        self._history.touch()
+
+    async def remove_bot(self) -> None:
+        """Somebody removes the app from the channel."""
+        self._history.has_bot = False
+        self._history.touch()
+
+    async def invite_bot(self) -> None:
+        """Somebody adds the app to the channel (again)."""
+        await self._interactions.command(PEOPLE[-1], "/invite @stoker")
 
     # ── the hands of the users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:
-        """Type a line in the channel; over when the app has acknowledged it."""
-        await self._interactions.command(_person(user), text)
+        """Type a line in the channel, or in a direct message while it is archived; returns when the app has
+        acknowledged it.
+        """
+        person = _person(user)
+        where = direct_messages(person.id) if self._history.archived else CHANNEL
+        await self._interactions.command(person, text, where)
 
     async def say(self, user: str, text: str, *, on: str = "", direct: bool = False) -> None:
-        """Write plain words: in the channel, in the thread of the newest message that says `on`, or to the app alone."""
+        """Write a message: in the channel, in the thread of the newest message that contains `on`, or to the app
+        directly.
+        """
         person = _person(user)
         if direct:
             if not self._manifest.messages:
                 raise NotThere("Sending messages to this app has been turned off.")
             await self._interactions.command(person, text, direct_messages(person.id))
             return
+        if self._history.archived:
+            raise NotThere(f"#{CHANNEL_NAME} is archived: nobody can write there.")
         thread = self._message(person, on) if on else None
         await self._interactions.command(person, text, thread=(thread.thread_ts or thread.ts) if thread else None)
 
     async def shortcut(self, user: str, name: str, on: str) -> None:
-        """Choose an entry of the three dots of the newest message that says `on`."""
+        """Choose an entry of the three dots of the newest message that contains `on`."""
         person = _person(user)
         shortcut = self._manifest.shortcut(name, "message")
         if shortcut is None:
@@ -134,7 +178,7 @@ class Workspace:
         await self._interactions.shortcut(person, shortcut, self._message(person, on))
 
     async def click(self, user: str, label: str, timeout: float = 10.0) -> None:
-        """Press the newest visible button with this label (any case), confirming what asks to be confirmed."""
+        """Press the newest visible button with this label (case is ignored), and confirm a confirmation dialog."""
         person = _person(user)
         until = time.monotonic() + timeout
         while True:
@@ -149,9 +193,13 @@ class Workspace:
                 raise NotThere(f"@{user} sees no button “{label}” within {timeout:g} s. Buttons there: {seen}.")
 
     async def fill(self, user: str, label: str, value: str) -> None:
-        """Fill the input with this label in the user's open modal; of a choice, take the option with this text."""
+        """Fill the input with this label in the user's open modal, or in the Home that they look at, and press Enter if
+        it is Home's; for a select, choose the option with this text.
+        """
         person = _person(user)
-        modal = self._open_modal(person)
+        at_home = person.id in self._history.at_home and not self._history.modal(person.id)
+        home = self._history.homes.get(person.id) if at_home else None
+        modal = home or self._open_modal(person)
         place = Place(person.id, view=modal.view, values=modal.values)
         fields = [control for control in kit.controls(modal.view["blocks"]) if not control.pressable]
         for control in fields:
@@ -175,37 +223,49 @@ class Workspace:
         await self._interactions.submit(person, modal)
 
     async def open_home(self, user: str) -> None:
-        """Look at the app's Home tab."""
+        """Open the app's Home tab."""
         await self._interactions.open_home(_person(user))
 
     # ── their eyes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[str]:
-        """Each text that this user got to see since then (time.monotonic()), updates of one message apart."""
+        """Each text that became visible to this user since then (time.monotonic()); each update of a message is
+        separate.
+        """
         return [revision.text for revision in self.revisions(user, since)]
 
     def revisions(self, user: str, since: float) -> list[Revision]:
-        """As `visible`, with what each text is a revision of."""
+        """Like `visible`, with the source of each text."""
         return self._history.visible(_person(user).id, since)
+
+    def notified(self, user: str, since: float = 0.0) -> list[Notification]:
+        """Notifications sent to this user since then (time.monotonic()): mentions and direct messages, not edits."""
+        return self._history.notified(_person(user).id, since)
 
     def now_visible(self, user: str) -> list[str]:
         """Each text that this user can see now."""
         return self._history.now_visible(_person(user).id)
 
     def home(self, user: str) -> str:
-        """What the user's Home tab shows; empty if the app published none."""
+        """The content of the user's Home tab; empty if the app published none."""
         home = self._history.homes.get(_person(user).id)
         return self._history.text_of_view(home) if home else ""
 
+    def bookmarks(self) -> list[str]:
+        """The titles of the bookmarks at the top of the channel."""
+        return [str(each["title"]) for each in self._api.bookmarks.shown]
+
     def posted(self, channel: str, *, threads: bool = False) -> list[str]:
-        """Each message that everybody can read in a channel, as it is now, oldest first; or each in its threads."""
+        """Each message in a channel that everybody can read, as it is now, oldest first; or each message in its
+        threads.
+        """
         found = [m for m in self._history.messages.values() if m.channel == channel and not m.only_for]
         found = [message for message in found if message.is_reply == threads]
         return [self._history.text_of(message) for message in sorted(found, key=lambda m: m.ts)]
 
     @property
     def transcript(self) -> tuple[Revision, ...]:
-        """All that was ever shown, in order."""
+        """Everything that was ever shown, in order."""
         return tuple(self._history.revisions)
 
     # ── how ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,14 +277,14 @@ class Workspace:
         return web.Response(text="ok")
 
     def _buttons(self, person: User) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Every button on the person's screen, newest first, with what pressing it does."""
+        """Every button on the user's screen, newest first, with its action."""
         modal = self._history.modal(person.id)
         if modal and modal.view["submit"]:
             yield modal.view["submit"]["text"], lambda: self._interactions.submit(person, modal)
         if modal:
             close = modal.view["close"]["text"] if modal.view["close"] else "Cancel"
             found = [control.label.casefold() for _, control in self._history.controls(person.id) if control.pressable]
-            # Slack's own "Cancel" must not hide a button of the app's with that name.
+            # Slack's own "Cancel" must not hide a button of the app with that name.
             if modal.view["close"] or close.casefold() not in found:
                 yield close, lambda: self._interactions.dismiss(person, modal)
         for place, control in self._history.controls(person.id):
@@ -232,7 +292,7 @@ class Workspace:
                 yield control.label, lambda place=place, control=control: self._interactions.act(place, control)  # type: ignore[misc]
 
     def _message(self, person: User, words: str) -> Message:
-        """The newest message of the channel that says this, any case."""
+        """The newest message of the channel that contains this text (case is ignored)."""
         for message in sorted(self._history.messages.values(), key=lambda m: m.ts, reverse=True):
             shown = self._history.text_of(message) if message.channel == CHANNEL else ""
             if words.casefold() in shown.casefold() and message.readable_by(person.id) and not message.only_for:
@@ -246,7 +306,7 @@ class Workspace:
         return modal
 
     async def _state(self, place: Place, control: Control, value: str) -> Json:
-        """The element's state with this value written or chosen."""
+        """The element's state after writing or choosing this value."""
         element, kind = control.element, control.element["type"]
         if kind in ("plain_text_input", "number_input", "email_text_input", "url_text_input"):
             return {"type": kind, "value": value or None}
@@ -255,7 +315,7 @@ class Workspace:
         if kind in ("datepicker", "timepicker"):
             return {"type": kind, "selected_" + kind.removesuffix("picker"): value}
         if kind == "datetimepicker":
-            return {"type": kind, "selected_date_time": _moment(value)}
+            return {"type": kind, "selected_date_time": _moment(value, self._history.date())}
         external = kind.endswith("external_select")
         offered = await self._interactions.suggest(place, control, value) if external else kit.options(element)
         wanted = [value] if kind not in _MANY else [part.strip() for part in value.split(",") if part.strip()]
@@ -270,14 +330,14 @@ class Workspace:
 _MANY = ("checkboxes", "multi_static_select", "multi_external_select")
 
 
-def _moment(value: str) -> int:
-    """Seconds since 1970 of `2026-01-31 18:00` (UTC), or of `+2h` from now."""
+def _moment(value: str, now: datetime) -> int:
+    """Unix time of `2026-01-31 18:00` (UTC), or of `+2h` from `now`."""
     if later := re.fullmatch(r"\+(\d+)\s?(m|h|d)", value):
-        return int(time.time()) + int(later[1]) * {"m": 60, "h": 3600, "d": 86400}[later[2]]
+        return int(now.timestamp()) + int(later[1]) * {"m": 60, "h": 3600, "d": 86400}[later[2]]
     try:
         return int(datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp())
     except ValueError as e:
-        raise NotThere(f"“{value}” is no moment: write 2026-01-31 18:00, or +2h.") from e
+        raise NotThere(f"“{value}” is not a time: write 2026-01-31 18:00, or +2h.") from e
 
 
 def _option(offered: list[Json], text: str) -> Json:
@@ -292,7 +352,9 @@ def _option(offered: list[Json], text: str) -> Json:
 
 
 def _person(name: str) -> User:
-    for person in PEOPLE:
+    for person in (*PEOPLE, *OUTSIDERS):
         if name in (person.name, person.id):
             return person
-    raise NotThere(f"There is no user @{name}. Users: {', '.join('@' + person.name for person in PEOPLE)}.")
+    raise NotThere(
+        f"There is no user @{name}. Users: {', '.join('@' + person.name for person in (*PEOPLE, *OUTSIDERS))}."
+    )

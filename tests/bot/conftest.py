@@ -1,4 +1,4 @@
-"""A real Redis-protocol server, one a session, emptied before each test."""
+"""A real Redis-protocol server, one per session, emptied before each test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""A bot that can do nothing any more ends, so that Kubernetes starts it anew; and only such a one."""
+"""A bot that can no longer work exits, so that Kubernetes restarts it; other bots keep running."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -13,14 +13,14 @@ from bot.errors import BotError
 
 
 async def test_a_bot_whose_worker_takes_no_tasks_ends(redis_url: str) -> None:
-    """As after a failover of a Redis Cluster, in which docket goes on asking the primary that is gone."""
+    """After a failover of a Redis Cluster, docket keeps asking the primary that is gone."""
     async with Docket(name="deaf", url=redis_url) as docket, asyncio.timeout(60):
-        with pytest.raises(BotError, match="no tasks are taken any more"):
-            await insist_on_work(docket, "a worker that is none", every=0.01)
+        with pytest.raises(BotError, match="receives no tasks any more"):
+            await insist_on_work(docket, "an unknown worker", every=0.01)
 
 
 async def test_a_bot_that_works_or_has_no_redis_goes_on(tmp_path: Path) -> None:
-    """A Redis that is away is waited for: turning cost off works without it, and a restart would not help."""
+    """The bot waits for an unavailable Redis: stopping costs works without it, and a restart would not help."""
     server = embedded_redis(tmp_path)
     async with AsyncExitStack() as stack:
         docket = await stack.enter_async_context(Docket(name="working", url=await server.__aenter__()))
@@ -31,7 +31,7 @@ async def test_a_bot_that_works_or_has_no_redis_goes_on(tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)
             assert await _goes_on(docket, worker.name)
         await work
-        assert not await _goes_on(docket, worker.name, within=30), "it says goodbye when it is told to stop"
+        assert not await _goes_on(docket, worker.name, within=30), "it unregisters when it stops"
         await server.__aexit__(None, None, None)
         assert await _goes_on(docket, worker.name)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.benchmark import Benchmark, Context, Unanswered, Unreadable, levels, markdown, picture, table
+from bot.benchmark import COLUMNS, Benchmark, Context, Unanswered, Unreadable, in_words, levels, markdown, picture, rows
 
 HERE = Path(__file__).parent
 PRINTED = (HERE / "guidellm-0.8.1.csv").read_text(encoding="utf-8")
@@ -54,10 +54,17 @@ def test_anything_else_is_no_result(printed: str, complaint: str) -> None:
 
 
 def test_the_table_has_a_line_for_each_measurement() -> None:
-    lines = table(measured()).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert [line.split()[0] for line in lines] == ["concurrent", "1", "4", "16"]
-    assert "0 of 1269" in lines[-1]
+    found = rows(measured())
+    assert {len(row) for row in found} == {len(COLUMNS)}
+    assert [row[0] for row in found] == ["1", "4", "16"]
+    assert found[-1][-1] == "0 of 1269"
+
+
+def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:
+    """Within Slack's 1000 characters, also for a long name."""
+    text = in_words(measured())
+    assert "16 at a time: 1014 tokens per second" in text
+    assert len(text) < 1000
 
 
 def test_the_report_keeps_what_it_takes_to_compare() -> None:

@@ -1,10 +1,20 @@
-"""What an operation remembers of its phases."""
+"""The phases of an operation."""
 
 from datetime import UTC, datetime, timedelta
 
-from bot.domain import Kind, Operation, Phase, Request
+import pytest
+
+from bot.domain import phases
+from bot.domain.kinds import Kind
+from bot.domain.operations import BringUpOperation, Operation, PhaseRecord, Status
+from bot.domain.plans import ChangePlan, OwnChange, Pull
+from bot.domain.requests import BringUp
+from bot.mrkdwn import md
+from tests.bot.view_examples import an_operation
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+PULL = Pull(number=1, url="https://example.com/1", branch="b", head="b" * 40)
+STAGES = ChangePlan(commit="a" * 40, stages=True, pull=PULL, pushed=PULL.head, own=OwnChange())
 
 
 def at(seconds: float) -> datetime:
@@ -12,14 +22,14 @@ def at(seconds: float) -> datetime:
 
 
 def operation() -> Operation:
-    asked = Request(kind=Kind.GPU_UP, model="coder-chat", actor="U1", channel="C1", at=T0)
-    return Operation(id="abc", request=asked, updated=T0)
+    asked = BringUp(model="coder-chat", actor="U1", channel="C1", at=T0)
+    return BringUpOperation(id="abc", request=asked, updated=T0)
 
 
 def test_entering_a_phase_ends_the_one_before() -> None:
     """Entering it again, after a restart, keeps its start."""
-    op = operation().with_phase("syncing", at(0)).with_phase("starting", at(2))
-    assert op.with_phase("starting", at(9)) == op
+    op = operation().with_phase(phases.SYNC, at(0)).with_phase(phases.START, at(2))
+    assert op.with_phase(phases.START, at(9)) == op
     assert [(p.name, p.began, p.ended) for p in op.phases] == [
         ("syncing", at(0), at(2)),
         ("starting", at(2), None),
@@ -27,13 +37,13 @@ def test_entering_a_phase_ends_the_one_before() -> None:
 
 
 def test_phases_told_again_stand_once() -> None:
-    """The cluster tells all of a boot's phases each time; those known already are brought up to date, not repeated."""
-    waiting = Phase(name="waiting for a node", began=at(3), detail="pod triggered scale-up")
-    op = operation().with_phase("starting", at(2)).with_phases([waiting], at(4))
+    """The cluster reports all of a boot's phases each time; known ones are updated, not repeated."""
+    waiting = PhaseRecord(name="waiting for a node", began=at(3), detail="pod triggered scale-up")
+    op = operation().with_phase(phases.START, at(2)).with_phases([waiting], at(4))
     told = [
         waiting.model_copy(update={"detail": "", "ended": at(60)}),
-        Phase(name="pulling the image", began=at(60), ended=at(200)),
-        Phase(name="loading", began=at(200)),
+        PhaseRecord(name="pulling the image", began=at(60), ended=at(200)),
+        PhaseRecord(name="loading", began=at(200)),
     ]
     op = op.with_phases(told, at(205)).with_phases(told, at(206))
     assert [(p.name, p.began, p.ended) for p in op.phases] == [
@@ -46,11 +56,37 @@ def test_phases_told_again_stand_once() -> None:
 
 
 def test_only_the_phase_that_failed_is_marked() -> None:
-    """What was done before a failure was done, and what cleans up after it is no failure."""
-    op = operation().with_phase("syncing", at(0)).with_phase("starting", at(2))
-    op = op.with_phases_ended(at(9), failed=True).with_phase("bringing it down again", at(9)).with_phases_ended(at(12))
+    """Phases that ended before a failure stay successful, and the clean-up does not count as failed."""
+    op = operation().with_phase(phases.SYNC, at(0)).with_phase(phases.START, at(2))
+    op = op.with_phases_ended(at(9), failed=True).with_phase(phases.UNDO_BRING_UP, at(9)).with_phases_ended(at(12))
     assert [(p.name, p.failed) for p in op.phases] == [
         ("syncing", False),
         ("starting", True),
         ("bringing it down again", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "stoppable"),
+    [
+        (Kind.GPU_UP, {}, True),
+        (Kind.GPU_DOWN, {}, False),
+        (Kind.MODEL_BENCH, {}, True),
+        (Kind.MODEL_SWAP, {}, False),
+        (Kind.MODEL_SWAP, {"blocked": md("somebody has to run the generator")}, True),
+        (Kind.MODEL_SWAP, {"plan": STAGES}, True),
+        (Kind.MODEL_SWAP, {"plan": STAGES, "phases": (PhaseRecord(name="merging", began=T0),)}, False),
+    ],
+)
+def test_until_when_a_running_operation_can_be_cancelled(
+    kind: Kind, changes: dict[str, object], stoppable: bool
+) -> None:
+    """A change until its merge: while it stages weights, and afterwards while it waits for a person."""
+    op = an_operation(Status.RUNNING, kind).model_copy(update={"plan": None, "blocked": "", "phases": (), **changes})
+    assert op.can_be_cancelled is stoppable
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.RUNNING])
+def test_an_operation_that_does_not_run_can_be_cancelled_until_it_ends(status: Status, kind: Kind) -> None:
+    assert an_operation(status, kind).can_be_cancelled is not status.final

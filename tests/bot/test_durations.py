@@ -28,3 +28,14 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_durations_are_shown(seconds: int, text: str) -> None:
     """Two units at most."""
     assert show_duration(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["99999999999h", "9" * 5000 + "h", "1e999h", "-1h", "NaN", "inf", "0h", "0.0000001s", "3651d", "1h" * 100000],
+)
+def test_an_absurd_duration_is_one_sentence(text: str) -> None:
+    """Also where a date could not hold it, and however many digits it has."""
+    with pytest.raises(ValueError, match=r"45m, 2h or 1h30m") as refused:
+        parse_duration(text)
+    assert len(str(refused.value)) < 300

@@ -1,80 +1,19 @@
-"""The mirror against real git: what is read, what is pushed, what is refused, and where the token never shows."""
+"""The mirror against real git: what is read, what is pushed, and what is refused."""
 
 import asyncio
-import base64
-import logging
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
-from pydantic import SecretStr
 
-from bot.clients.github import GitHub, MergeRefused
-from bot.errors import BotError, Unavailable
+from bot.errors import BotError
 from bot.gitops import Repository
 from bot.mirror import PushRefused
+from manifests.strays import EXECUTABLE, LINK, REGULAR, SUBMODULE, Touch
 from manifests.tree import ChangeSet
-from sandbox.github import GitHub as SandboxGitHub
+from tests.bot.git_remote import BRANCH, WHEN, commit, git, repo, repository, work
 
-TOKEN = "ghs_theSecretTokenOfThisTest"
-WHEN = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
-BRANCH = "stoker/add-coder-mini"
-
-
-def git(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """A person's clone of the platform repo, with one commit pushed to the bare remote beside it."""
-    remote, work = tmp_path / "remote.git", tmp_path / "work"
-    git("init", "--quiet", "--bare", "--initial-branch=main", str(remote), cwd=tmp_path)
-    git("clone", "--quiet", str(remote), str(work), cwd=tmp_path)
-    git("config", "user.name", "dev", cwd=work)
-    git("config", "user.email", "dev@example.com", cwd=work)
-    git("checkout", "--quiet", "-B", "main", cwd=work)
-    for path, text in {
-        "README.md": "read me\n",
-        "serving/coder-chat/pvc.yaml": "name: coder-chat-model-cache\n",
-        "serving/coder-chat-two/pvc.yaml": "name: two\n",
-        "scripts/wait.sh": "#!/bin/sh\n",
-        "docs/ümlaut.md": "wörter\n",
-    }.items():
-        (work / path).parent.mkdir(parents=True, exist_ok=True)
-        (work / path).write_text(text, encoding="utf-8")
-    (work / "logo.png").write_bytes(b"\x89PNG\xff\x00")
-    (work / "scripts/wait.sh").chmod(0o755)
-    commit(work, "first")
-    return work
-
-
-def commit(work: Path, message: str) -> str:
-    git("add", "--all", cwd=work)
-    git("commit", "--quiet", "-m", message, cwd=work)
-    git("push", "--quiet", "origin", "HEAD", cwd=work)
-    return git("rev-parse", "HEAD", cwd=work)
-
-
-def repository(tmp_path: Path, remote: str, token: str | None = None) -> Repository:
-    async def credentials() -> SecretStr | None:
-        return SecretStr(token) if token else None
-
-    return Repository(tmp_path / "mirror.git", remote, "main", credentials, "Stoker <stoker@example.com>")
-
-
-@pytest.fixture(params=["path", "file://"])
-def repo(request: pytest.FixtureRequest, tmp_path: Path, work: Path) -> Repository:
-    remote = tmp_path / "remote.git"
-    return repository(tmp_path, str(remote) if request.param == "path" else f"file://{remote}")
+__all__ = ["repo", "work"]
 
 
 async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path) -> None:
@@ -99,8 +38,36 @@ async def test_only_the_followed_branch_is_fetched_until_another_commit_is_asked
     assert (await repo.tree(theirs)).read("README.md") == "theirs\n"
 
 
+async def test_a_file_that_is_too_large_is_not_read(
+    repo: Repository, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's 300 MB get into the bot's memory; a file just below the limit is read."""
+    monkeypatch.setattr("bot.mirror._TEXT", 100_000)
+    for name, length in (("largest.yaml", 100_000), ("larger.yaml", 100_001)):
+        (work / "serving" / name).write_text("a" * length)
+    head = commit(work, "large files")
+    tree = await repo.tree(head)
+    assert len(tree.read("serving/largest.yaml") or "") == 100_000
+    assert tree.read("serving/larger.yaml") is None
+    assert tree.read("README.md") == "read me\n"
+
+
+async def test_more_files_than_can_be_read_are_refused(
+    repo: Repository, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence, and the repository is read again as soon as they are gone."""
+    head = await repo.head()
+    monkeypatch.setattr("bot.mirror._OUTPUT", 4_000)
+    for number in range(100):
+        (work / f"file-{number:03}.txt").write_text(str(number))
+    many = commit(work, "a hundred files")
+    with pytest.raises(BotError, match="The repository is too large"):
+        await repo.tree(many)
+    assert (await repo.tree(head)).read("README.md") == "read me\n"
+
+
 async def test_a_branch_that_is_not_there_is_named(tmp_path: Path, work: Path) -> None:
-    """An installation that follows the wrong branch is told which."""
+    """If an installation follows a wrong branch, the error names it."""
 
     async def nobody() -> None:
         return None
@@ -111,7 +78,7 @@ async def test_a_branch_that_is_not_there_is_named(tmp_path: Path, work: Path) -
 
 
 async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -> None:
-    """Argo CD may be at a later commit than the one waited for, and a chart's version is no commit."""
+    """Argo CD may be at a later commit than the expected one, and a chart's version is not a commit."""
     first = await repo.head()
     (work / "README.md").write_text("again\n")
     second = commit(work, "second")
@@ -122,7 +89,7 @@ async def test_a_commit_includes_those_before_it(repo: Repository, work: Path) -
 
 
 async def test_a_commit_is_taken_back_on_top_of_later_ones(repo: Repository, work: Path) -> None:
-    """What was changed elsewhere in a file since stays; where the same lines were changed, the file is named."""
+    """Later changes elsewhere in a file stay; if the same lines were changed, the error names the file."""
     lines = [f"line {number}\n" for number in range(1, 20)]
     (work / "README.md").write_text("".join(lines))
     commit(work, "long")
@@ -139,7 +106,7 @@ async def test_a_commit_is_taken_back_on_top_of_later_ones(repo: Repository, wor
 
 
 async def test_a_branch_of_ours_is_moved_only_from_where_we_left_it(repo: Repository, work: Path) -> None:
-    """A change is made anew on top of a moved main branch; work that people added is never overwritten."""
+    """A change is made again on top of a moved main branch; commits of people are never overwritten."""
     base = await repo.head()
     said: dict[str, Any] = {"branch": BRANCH, "message": "feat: add", "when": WHEN}
     first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, **said)
@@ -150,7 +117,7 @@ async def test_a_branch_of_ours_is_moved_only_from_where_we_left_it(repo: Reposi
 
 
 async def test_a_mirror_that_a_kill_left_broken_is_made_anew(repo: Repository, tmp_path: Path, work: Path) -> None:
-    """git leaves its lock files behind when it is killed, and would trip over them for ever."""
+    """git leaves its lock files behind when it is killed; the mirror is then created again."""
     await repo.head()
     (tmp_path / "mirror.git/refs/heads/main.lock").touch()
     (work / "README.md").write_text("again\n")
@@ -173,7 +140,7 @@ async def test_a_tree_is_read_at_its_commit(repo: Repository) -> None:
 
 
 async def test_a_tree_may_hold_anything_that_git_can(repo: Repository, work: Path) -> None:
-    """A name that is no UTF-8, a link, a submodule: listed, and no text."""
+    """Names that are not UTF-8, links and submodules are listed, but have no text."""
     odd = "caf\udce9.yaml"
     (work / odd).write_text("kind: Odd\n", encoding="utf-8")
     (work / "link.yaml").symlink_to("README.md")
@@ -204,15 +171,84 @@ async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_pat
     assert tree.grep("wörter") == ("docs/ümlaut.md",)
 
 
-async def test_subtrees_with_the_same_content_have_the_same_id(repo: Repository, work: Path) -> None:
-    """So one sees whether a change touches an Application's path."""
+async def test_a_merge_is_known_before_it_is_made(repo: Repository, work: Path) -> None:
+    """Both sides' changes of one file, a deleted file, a new one, a binary one: the same result as git's merge."""
+    lines = [f"line {n}\n" for n in range(20)]
+    (work / "both.txt").write_text("".join(lines))
+    base = commit(work, "base")
+    git("checkout", "--quiet", "-b", "branch", cwd=work)
+    (work / "both.txt").write_text("".join(["branch\n", *lines[1:]]))
+    (work / "new.txt").write_text("new\n")
+    (work / "logo.png").write_bytes(b"\x89PNG\xff\x01")
+    (work / "README.md").unlink()
+    head = commit(work, "branch")
+    touched = await repo.changed_by(head, base, pushed=base)
+    assert touched == {
+        "README.md": Touch(REGULAR, ""),
+        "both.txt": Touch(REGULAR, REGULAR),
+        "logo.png": Touch(REGULAR, REGULAR),
+        "new.txt": Touch("", REGULAR),
+    }
+    assert not any(touch.foreign for touch in (await repo.changed_by(head, base, pushed=head)).values())
+    git("checkout", "--quiet", "main", cwd=work)
+    (work / "both.txt").write_text("".join([*lines[:-1], "main\n"]))
+    (work / "docs/more.md").write_text("more\n")
+    main = commit(work, "main")
+    foreseen = await repo.after_merge(head, main)
+    assert foreseen
+    git("merge", "--quiet", "--no-edit", "branch", cwd=work)
+    merged = await repo.tree(commit_of(work))
+    assert foreseen.files("") == merged.files("")
+    for path in merged.files(""):
+        assert foreseen.content(path) == merged.content(path), path
+        assert foreseen.read(path) == merged.read(path), path
+    assert foreseen.grep("branch") == merged.grep("branch") == ("both.txt",)
+
+
+async def test_what_a_branch_makes_of_each_file_is_known(repo: Repository, work: Path) -> None:
+    """A mode, a symbolic link, a submodule, a rename; and which of them are not the bot's own."""
+    base = commit_of(work)
+    git("checkout", "--quiet", "-b", "branch", cwd=work)
+    (work / "ours.txt").write_text("ours\n")
+    pushed = commit(work, "ours")
+    (work / "README.md").chmod(0o755)
+    (work / "passwd").symlink_to("/etc/passwd")
+    (work / "logo.png").rename(work / "renamed.png")
+    git("add", "--all", cwd=work)
+    git("update-index", "--add", "--cacheinfo", f"{SUBMODULE},{base},vendored", cwd=work)
+    git("commit", "--quiet", "-m", "theirs", cwd=work)
+    head = commit_of(work)
+    assert await repo.changed_by(head, base, pushed) == {
+        "README.md": Touch(REGULAR, EXECUTABLE),
+        "logo.png": Touch(REGULAR, ""),
+        "ours.txt": Touch("", REGULAR, foreign=False),
+        "passwd": Touch("", LINK),
+        "renamed.png": Touch("", REGULAR),
+        "vendored": Touch("", SUBMODULE),
+    }
+    foreseen = await repo.after_merge(head, base)
+    assert foreseen
+    assert (foreseen.read("passwd"), foreseen.read("vendored")) == (None, None)
+
+
+async def test_a_conflict_is_known_before_the_merge(repo: Repository, work: Path) -> None:
+    """The same line, changed on both sides; a branch that main has already changes nothing."""
     first = await repo.head()
-    (work / "README.md").write_text("again\n")
-    second = commit(work, "second")
-    assert await repo.subtree_id(first, "serving") == await repo.subtree_id(second, "serving")
-    assert await repo.subtree_id(first, "README.md") != await repo.subtree_id(second, "README.md")
-    with pytest.raises(BotError, match="nowhere does not exist"):
-        await repo.subtree_id(first, "nowhere")
+    git("checkout", "--quiet", "-b", "branch", cwd=work)
+    (work / "README.md").write_text("branch\n")
+    head = commit(work, "branch")
+    git("checkout", "--quiet", "main", cwd=work)
+    (work / "README.md").write_text("main\n")
+    main = commit(work, "main")
+    assert await repo.after_merge(head, main) is None
+    same = await repo.after_merge(first, main)
+    assert same
+    assert same.read("README.md") == "main\n"
+
+
+def commit_of(work: Path) -> str:
+    git("push", "--quiet", "origin", "HEAD", cwd=work)
+    return git("rev-parse", "HEAD", cwd=work)
 
 
 async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_path: Path) -> None:
@@ -265,7 +301,7 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
     [
         ({"README.md": "read me\n"}, BRANCH, "nothing to change"),
         ({"x": "y"}, "main", "by pull request"),
-        ({"x": "y"}, "a..b", "no name for a branch"),
+        ({"x": "y"}, "a..b", "not a valid branch name"),
         ({"../escape": "y"}, BRANCH, "Invalid path"),
         ({".git/config": "y"}, BRANCH, "Invalid path"),
     ],
@@ -273,7 +309,7 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
 async def test_what_must_not_be_pushed_is_refused(
     repo: Repository, tmp_path: Path, files: dict[str, str | None], branch: str, said: str
 ) -> None:
-    """Nothing reaches the remote, and the reason is told."""
+    """Nothing reaches the remote, and the error contains the reason."""
     base = await repo.head()
     with pytest.raises(BotError, match=said):
         await repo.push(ChangeSet(files=files), base=base, branch=branch, message="m", when=WHEN)
@@ -292,7 +328,7 @@ async def test_a_branch_is_deleted_once(repo: Repository, tmp_path: Path) -> Non
 
 
 async def test_an_unknown_commit_is_named(repo: Repository) -> None:
-    """So is something that is no commit id, before git sees it."""
+    """The same applies to text that is not a commit id, before git sees it."""
     with pytest.raises(BotError, match="no commit 000000000"):
         await repo.tree("0" * 40)
     with pytest.raises(BotError, match="is not a commit id"):
@@ -311,161 +347,9 @@ async def test_a_remote_that_is_no_repository_is_a_message(tmp_path: Path) -> No
         await repository(tmp_path, str(tmp_path / "nothing.git")).head()
 
 
-async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
-    """It would end in git's argument lists and messages."""
-    with pytest.raises(BotError, match="GITHUB_TOKEN"):
-        repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
-
-
-async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: Path) -> None:
-    """On a private remote, over smart HTTP and GitHub's API, with a partial mirror; each step may be repeated."""
-    remote = tmp_path / "remote.git"
-    git("config", "uploadpack.allowFilter", "true", cwd=remote)
-
-    async def token() -> SecretStr:
-        return SecretStr(TOKEN)
-
-    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
-        github = GitHub(http, host.repository, token)
-        repo = repository(tmp_path, host.git_url, TOKEN)
-        base = await repo.head()
-        changes = ChangeSet(files={"README.md": "new\n"})
-        for _ in range(2):
-            pushed = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
-            pull = await github.open_pull(BRANCH, "main", "docs: new", "Why: it is new.", ["stoker"])
-        assert (pull.number, pull.head_sha, pull.head_ref, pull.state) == (1, pushed, BRANCH, "open")
-        await host.checks("success")
-        assert (await github.pull(1)).checks == "success"
-        with pytest.raises(MergeRefused, match="head moved"):
-            await github.merge(1, base)
-        merged = await github.merge(1, pushed)
-        assert await github.merge(1, pushed) == merged == await repo.head()
-        assert (await repo.tree(merged)).read("README.md") == "new\n"
-        for _ in range(2):
-            await github.delete_branch(BRANCH)
-            await repo.delete_branch(BRANCH)
-        assert (await github.pull(1)).merge_commit == merged
-
-
-@pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
-async def test_a_revert_takes_back_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
-    """All of its commits, however it was merged; what others did before and after it stays."""
-
-    async def token() -> SecretStr:
-        return SecretStr(TOKEN)
-
-    remote = tmp_path / "remote.git"
-    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
-        github = GitHub(http, host.repository, token)
-        repo = repository(tmp_path, host.git_url, TOKEN)
-        base = await repo.head()
-        await repo.push(ChangeSet(files={"a": "1\n"}), base=base, branch=BRANCH, message="feat: a", when=WHEN)
-        await github.open_pull(BRANCH, "main", "feat: a", "", [])
-        through = host.git_url.replace("http://", f"http://x-access-token:{TOKEN}@")
-        git("fetch", "--quiet", "origin", cwd=work)
-        git("checkout", "--quiet", BRANCH, cwd=work)
-        for name in ("b", "README.md"):
-            (work / name).write_text("theirs\n")
-            git("add", "--all", cwd=work)
-            git("commit", "--quiet", "-m", f"more: {name}\n\nWith a body.", cwd=work)
-        await asyncio.to_thread(git, "push", "--quiet", through, f"HEAD:{BRANCH}", cwd=work)
-        git("checkout", "--quiet", "main", cwd=work)
-        (work / "before").write_text("others\n")
-        git("add", "--all", cwd=work)
-        git("commit", "--quiet", "-m", "others: before", cwd=work)
-        await asyncio.to_thread(git, "push", "--quiet", through, "HEAD:main", cwd=work)
-        merged = await host.merge(method)
-        git("pull", "--quiet", "--ff-only", cwd=work)
-        (work / "after").write_text("others\n")
-        later = commit(work, "others: after")
-        assert len(await github.commits(1)) == 3
-        taken_back = await repo.reversal(merged, later, await github.commits(1))
-        assert taken_back.files == {"a": None, "b": None, "README.md": "read me\n"}
-
-
 async def test_a_picture_that_a_pull_request_replaced_is_left_to_people(repo: Repository, work: Path) -> None:
     """Only text is written back; nothing is deleted instead."""
     (work / "logo.png").write_bytes(b"\x89PNG\xfe")
     change = commit(work, "another logo")
     with pytest.raises(BotError, match=r"logo\.png\. Revert by hand"):
         await repo.reversal(change, change)
-
-
-async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, work: Path) -> None:
-    """Closed, its branch deleted, and found again by its branch."""
-
-    async def token() -> SecretStr:
-        return SecretStr(TOKEN)
-
-    remote = tmp_path / "remote.git"
-    async with SandboxGitHub(remote, set(), token=TOKEN) as host, httpx.AsyncClient(base_url=host.api_url) as http:
-        github = GitHub(http, host.repository, token)
-        repo = repository(tmp_path, host.git_url, TOKEN)
-        changes = ChangeSet(files={"README.md": "new\n"})
-        await repo.push(changes, base=await repo.head(), branch=BRANCH, message="docs: new", when=WHEN)
-        await github.open_pull(BRANCH, "main", "docs: new", "", [])
-        await github.comment(1, "never mind")
-        await github.close(1)
-        await github.delete_branch(BRANCH)
-        found = await github.find_pull(BRANCH)
-        assert found is not None
-        assert (found.state, found.merged, found.merge_commit) == ("closed", False, None)
-        assert git("branch", "--list", BRANCH, cwd=remote) == ""
-
-
-@pytest.mark.parametrize("wrong", ["ghs_wrong", None])
-async def test_a_wrong_token_is_told(tmp_path: Path, work: Path, wrong: str | None) -> None:
-    """And nothing asks for a name at a terminal."""
-    async with SandboxGitHub(tmp_path / "remote.git", set(), token=TOKEN) as host:
-        with pytest.raises(BotError, match="token's rights"):
-            await repository(tmp_path, host.git_url, wrong).head()
-
-
-class Host:
-    """A git host that notes the Authorization header and turns everybody away with one status."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.seen: list[str | None] = []
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.seen.append(request.headers.get("Authorization"))
-        return web.Response(status=self.status, text=f"no, {TOKEN}")
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        app = web.Application()
-        app.router.add_route("*", "/{tail:.*}", self.answer)
-        async with TestServer(app, host="127.0.0.1") as server:
-            yield str(server.make_url("/acme/platform.git"))
-
-
-@pytest.mark.parametrize(("status", "family"), [(503, Unavailable), (401, BotError), (403, BotError), (404, BotError)])
-async def test_the_token_shows_nowhere_but_in_its_header(
-    tmp_path: Path,
-    status: int,
-    family: type[Exception],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not in a process's arguments, a log line, the mirror's files or the error; and outages are no refusals."""
-    started: list[object] = []
-    popen: Callable[..., None] = subprocess.Popen.__init__
-
-    def noting(self: object, args: object, *rest: object, **options: object) -> None:
-        started.append(args)
-        popen(self, args, *rest, **options)
-
-    monkeypatch.setattr(subprocess.Popen, "__init__", noting)
-    caplog.set_level(logging.DEBUG)
-    host = Host(status)
-    basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
-    async with host.running() as url:
-        with pytest.raises(family) as failure:
-            await repository(tmp_path, url, TOKEN).head()
-    assert host.seen[0] == f"Basic {basic}"
-    written = b"".join(path.read_bytes() for path in (tmp_path / "mirror.git").rglob("*") if path.is_file()).decode()
-    assert started
-    for form in (TOKEN, basic):
-        for place in (str(started), caplog.text, written, repr(failure.value), str(failure.value)):
-            assert form not in place

@@ -1,4 +1,4 @@
-"""When a model counts as idle, and what is done about it."""
+"""When a model counts as idle, and what follows."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.domain import Activity, Lease, Own, Session
+from bot.config import Idle, LeaseLimits
+from bot.domain.leases import Lease
+from bot.domain.sessions import Activity, Own, Session
 from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, is_quiet, noted, sampled
-from bot.settings import Idle, LeaseLimits
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)  # a Monday
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -34,7 +35,7 @@ def activity(running: float = 0, requests: float = 0, tokens: float = 0) -> Acti
 def decided(
     at: timedelta, session: Session | None = None, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> Decision:
-    """What is decided this long after the model got ready and was last used."""
+    """The decision this long after the model was ready and last used."""
     idle = Idle.model_validate(policy)
     return decide(lease or a_lease(), session or a_session(), waiting, NOW + at, idle, LeaseLimits())
 
@@ -42,7 +43,7 @@ def decided(
 def lived(
     hours: float, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> list[tuple[float, Decision]]:
-    """What is done, and after how many minutes, about a model that nobody uses; sampled every minute until it is down."""
+    """The actions, and after how many minutes, for a model that nobody uses; sampled every minute until it is down."""
     lease, done = lease or a_lease(), list[tuple[float, Decision]]()
     session = sampled(None, lease, activity(), NOW)
     for minute in range(1, int(hours * 60) + 1):
@@ -94,7 +95,7 @@ def test_nothing_goes_down_unannounced() -> None:
 
 
 def test_traffic_after_the_announcement_takes_it_back() -> None:
-    """One request, and everything begins anew."""
+    """One request resets the idle time."""
     announced = a_session(announced=NOW + 55 * MINUTE, reminded=NOW + 55 * MINUTE, requests_seen=5)
     used = sampled(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
     assert decided(72 * MINUTE, used) == Nothing()
@@ -242,7 +243,7 @@ def test_unknown_counts_as_active_and_is_told() -> None:
 
 
 def test_the_counters_of_a_restarted_engine_start_anew() -> None:
-    """What was served before stays counted, and what the new one has served is added."""
+    """Requests before the restart stay counted, and those of the new engine are added."""
     start = sampled(None, a_lease(), activity(requests=50, tokens=500), NOW)
     after = sampled(start, a_lease(), activity(requests=2, tokens=20), NOW + MINUTE)
     assert (after.requests, after.tokens) == (2, 20)

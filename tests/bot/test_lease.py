@@ -1,4 +1,4 @@
-"""Who holds the GPU."""
+"""The leases and the queue."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis.asyncio import Redis
 
-from bot.domain import Lease
-from bot.lease import GpuBusy, GpuQueued, LeaseMoved, Leases
+from bot.domain.leases import Lease
+from bot.marks import read_mark
+from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -54,7 +55,7 @@ async def test_the_fence_only_grows(redis: Redis) -> None:
 
 
 async def test_a_stale_worker_changes_nothing(redis: Redis) -> None:
-    """A worker whose lease was released and claimed anew by somebody else can neither change nor release it."""
+    """A worker whose lease was released and claimed again by somebody else can neither change nor release it."""
     leases = Leases(redis)
     stale = await leases.claim(a_lease())
     await leases.release(stale)
@@ -120,7 +121,7 @@ async def test_a_replacement_hands_the_slot_over_in_one_step(redis: Redis) -> No
 
 
 async def test_a_replacement_of_a_lease_that_moved_changes_nothing(redis: Redis) -> None:
-    """What was approved named another holder."""
+    """The approval was for another holder."""
     leases = Leases(redis)
     old = await leases.claim(a_lease())
     await leases.release(old)
@@ -138,7 +139,7 @@ async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: 
         if n < 2:
             await leases.release(lost)
     await redis.flushall()
-    found = Lease.of_mark(lost.mark, "coder-chat")
+    found = read_mark(lost.mark, "coder-chat")
     assert found == lost
     assert await leases.restore(found)
     assert not await leases.restore(found)  # it is there
@@ -149,7 +150,7 @@ async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: 
 
 
 async def test_the_fence_stays_above_what_the_cluster_knows(redis: Redis) -> None:
-    """A flushed counter does not start anew below the fence that the Deployments carry."""
+    """A flushed counter does not restart below the fence on the Deployments."""
     ahead = 10**13
     assert (await Leases(redis).claim(a_lease(), floor=ahead)).fence == ahead + 1
 
@@ -163,8 +164,8 @@ async def test_a_claim_that_a_failover_lost_does_not_have_its_fence_given_again(
     assert (await leases.claim(a_lease(op="op2"))).fence > lost.fence
 
 
-async def test_of_two_copies_of_a_lease_the_newer_one_stays(redis: Redis) -> None:
-    """A failover that lost a *keep* gets it back from the annotation; an old annotation undoes nothing."""
+async def test_a_lease_in_redis_is_never_replaced_by_an_annotation(redis: Redis) -> None:
+    """People with kubectl can write an annotation: neither an old nor a newer one changes a lease that is held."""
     leases = Leases(redis)
     lease = await leases.claim(a_lease())
     kept = await leases.change(lease, lambda held: held.model_copy(update={"keeps": 1}))
@@ -172,8 +173,8 @@ async def test_of_two_copies_of_a_lease_the_newer_one_stays(redis: Redis) -> Non
     assert not await leases.restore(lease)
     assert await leases.of("coder-chat") == kept
     newer = kept.model_copy(update={"keeps": 2, "revision": kept.revision + 1})
-    assert await leases.restore(newer)
-    assert await leases.of("coder-chat") == newer
+    assert not await leases.restore(newer)
+    assert await leases.of("coder-chat") == kept
 
 
 async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
@@ -187,4 +188,4 @@ async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
 @pytest.mark.parametrize("mark", [None, "", "{}", "not json", '{"op":"x","fence":3}', a_lease("other").mark])
 def test_a_mark_that_is_not_this_models_lease_is_none(mark: str | None) -> None:
     """Annotations are anybody's to write."""
-    assert Lease.of_mark(mark, "coder-chat") is None
+    assert read_mark(mark, "coder-chat") is None

@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.redis import opened
-from bot.domain import Lease
-from bot.lease import GpuBusy, GpuQueued, LeaseMoved, Leases
+from bot.domain.leases import Lease
+from bot.marks import read_mark
+from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 from sandbox.process import Redis as Server
 from tests.clients.kube import Wire, connected, deployment
 
@@ -175,7 +176,7 @@ class Holding(RuleBasedStateMachine):
     @precondition(lambda self: any(z.lease for z in self.zombies))
     @rule(data=st.data(), what=st.sampled_from(("up", "down", "mark", "release")))
     def zombie(self, data: st.DataObject, what: str) -> None:
-        """One that was thought dead does what it was about to do: under an old fence nothing happens."""
+        """A worker that was believed dead continues: under an old fence nothing happens."""
         zombie = data.draw(st.sampled_from([z for z in self.zombies if z.lease]))
         assert zombie.lease
         current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
@@ -310,7 +311,7 @@ class Holding(RuleBasedStateMachine):
     async def _rebuild(self) -> None:
         leased = {lease.model for lease in await self.leases.held()}
         for user in await self.cluster.gpu_users():
-            lost = Lease.of_mark(user.mark, user.name)
+            lost = read_mark(user.mark, user.name)
             if user.name not in leased and lost:
                 with contextlib.suppress(GpuBusy):
                     await self.leases.restore(lost)
@@ -329,7 +330,7 @@ class Holding(RuleBasedStateMachine):
                 case _:
                     await self.leases.release(lease)
         after = self.api.store.get("Deployment", model, "serving")
-        marked = Lease.of_mark(((before or {})["metadata"].get("annotations") or {}).get("stoker.dev/lease"), model)
+        marked = read_mark(((before or {})["metadata"].get("annotations") or {}).get("stoker.dev/lease"), model)
         if current and marked and marked.fence == current.fence:
             assert after == before
         if current:
@@ -355,6 +356,8 @@ Holding.TestCase.settings = settings(
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate,),  # a server a try: shrinking would take many minutes, and the steps are told anyway
+    phases=(
+        Phase.generate,
+    ),  # each run starts a server: shrinking would take many minutes, and the steps are printed anyway
 )
 TestHolding = pytest.mark.timeout(600)(Holding.TestCase)

@@ -96,7 +96,7 @@ def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: 
 def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_cut_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """What the start did not know: it is told by whoever reads it, and the old one stays cut."""
+    """Secrets that are read later are removed too, and the old ones as well."""
     lines = Lines(capsys)
     mounted = tmp_path / "GITHUB_WEBHOOK_SECRET"
     mounted.write_text("the-first-one")

@@ -2,7 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bot.domain import Kind, Operation, Request, Vote
+from bot.config import Approvals, Config, Roles
+from bot.domain.operations import BringUpOperation, Operation, Status, Vote
+from bot.domain.requests import BringUp
 from bot.policy import (
     People,
     approval_stands,
@@ -15,16 +17,18 @@ from bot.policy import (
     may_release,
     may_request,
     may_vote,
+    must_hear,
 )
-from bot.settings import Approvals, Config, Roles
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 PEOPLE = People(requesters=frozenset(), approvers=frozenset({"LEAD", "ADMIN"}), admins=frozenset({"ADMIN"}))
 
 
 def asked_by(actor: str, *votes: str) -> Operation:
-    request = Request(kind=Kind.GPU_UP, model="m", actor=actor, channel="C1", at=NOW)
-    return Operation(id="a", request=request, updated=NOW, votes=tuple(Vote(by=v, at=NOW, approve=True) for v in votes))
+    request = BringUp(model="m", actor=actor, channel="C1", at=NOW)
+    return BringUpOperation(
+        id="a", request=request, updated=NOW, votes=tuple(Vote(by=v, at=NOW, approve=True) for v in votes)
+    )
 
 
 def test_a_teammate_approves() -> None:
@@ -40,14 +44,24 @@ def test_nobody_approves_their_own_request() -> None:
 
 
 def test_a_stranger_hears_who_may() -> None:
-    """The refusal names the approvers, without the one who asked."""
+    """The refusal names the approvers, without the requester."""
     assert may_vote(asked_by("LEAD"), "DEV", PEOPLE, Config()).reason == "Only approvers can decide this: <@ADMIN>."
     assert "<@LEAD>" in may_deny(asked_by("DEV"), "DEV", PEOPLE).reason
 
 
 def test_one_person_is_one_vote() -> None:
     """With a quorum of two, the same approver counts once."""
-    assert not may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2))).allowed
+    refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2)))
+    assert (refused.allowed, refused.reason) == (
+        False,
+        "You have already approved this; another approver is needed as well.",
+    )
+
+
+def test_a_queued_request_that_is_approved_needs_nobody_else() -> None:
+    """The refusal says that it starts at its turn."""
+    refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config())
+    assert (refused.allowed, refused.reason) == (False, "You have already approved this; it starts at its turn.")
 
 
 def test_with_nobody_to_approve_nothing_is_asked() -> None:
@@ -59,14 +73,14 @@ def test_with_nobody_to_approve_nothing_is_asked() -> None:
 
 def test_who_may_ask() -> None:
     """Everybody, unless there is a list."""
-    closed = Config(roles=Roles(requesters=("DEV",)))
+    closed = Config(roles=Roles(requesters=("U0DEV",)))
     assert may_request("ANY", PEOPLE, Config()).allowed
     assert not may_request("ANY", PEOPLE, closed).allowed
     assert may_request("DEV", People(frozenset({"DEV"}), frozenset(), frozenset()), closed).allowed
 
 
 def test_who_may_cancel_and_keep() -> None:
-    """Whoever asked or holds, and those who approve."""
+    """The requester, the holder, and the approvers."""
     assert may_cancel(asked_by("DEV"), "DEV", PEOPLE).allowed
     assert may_cancel(asked_by("DEV"), "LEAD", PEOPLE).allowed
     assert not may_cancel(asked_by("DEV"), "ANY", PEOPLE).allowed
@@ -99,7 +113,17 @@ def test_an_approval_given_while_waiting_stands_until_it_expires() -> None:
 
 
 def test_only_an_admin_breaks_a_lease_and_says_why() -> None:
-    """Whoever holds one brings it down."""
+    """The holder brings it down instead."""
     assert "Only an admin" in may_release("LEAD", "why not", PEOPLE).reason
     assert "Say why" in may_release("ADMIN", "", PEOPLE).reason
     assert may_release("ADMIN", "nobody answers", PEOPLE).allowed
+
+
+def test_everybody_may_end_a_boot_and_its_requester_hears_of_it() -> None:
+    """One rule for Cancel and `/gpu down`; a request that only waits is its requester's and the approvers'."""
+    for status in (Status.APPROVED, Status.RUNNING):
+        assert may_cancel(asked_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
+    assert not may_cancel(asked_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed
+    assert must_hear("DEV", "ANY")
+    assert not must_hear("DEV", "DEV")
+    assert not must_hear("DEV", "")

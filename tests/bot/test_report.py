@@ -1,11 +1,15 @@
-"""The weeks behind, as numbers and as a picture."""
+"""The past weeks, as numbers."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bot.domain import Bill, Node
-from bot.report import Day, daily, letters, picture, picture_of_days, weekly
+from bot.domain.sessions import Bill, Node
+from bot.report import Day, daily, weekly
+from bot.views.older import older
+from bot.views.usage import usage
+from sandbox.slack import blocks as kit
+from tests.bot.view_examples import complaints
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)  # a Wednesday
 HOUR = timedelta(hours=1)
@@ -21,7 +25,7 @@ def a_bill(claimed: datetime, hours: float, model: str = "coder-chat", holder: s
 
 
 def test_a_session_counts_in_the_week_in_which_it_began() -> None:
-    """Weeks begin on Monday, UTC; one that is older than the report is left out."""
+    """Weeks begin on Monday, UTC; weeks older than the report are omitted."""
     monday = datetime(2026, 11, 23, tzinfo=UTC)
     bills = [
         a_bill(monday, 2, idle=1),
@@ -38,27 +42,32 @@ def test_a_session_counts_in_the_week_in_which_it_began() -> None:
 
 
 def test_a_week_without_a_session_is_drawn_empty() -> None:
-    """Nothing was used, and nothing is divided by zero."""
+    """Without usage, nothing is divided by zero."""
     (week,) = weekly([], NOW, 1)
     assert (week.hours, week.idle_share, week.usd) == (0, 0, 0)
 
 
-def test_people_are_letters_by_their_hours() -> None:
-    """The picture needs no right to read names; who is who stands below it."""
-    weeks = weekly([a_bill(NOW, 1, holder="U1"), a_bill(NOW, 2, holder="U2")], NOW, 1)
-    assert letters(weeks) == {"U2": "A", "U1": "B"}
-
-
-def test_the_picture_is_a_png_also_with_many_people() -> None:
-    """A name of any length, forty people, eight weeks."""
+def test_the_report_fits_with_many_people_and_models() -> None:
+    """Names of any length, forty people, nine models, eight weeks; the figures are in the table, and in older blocks."""
     bills = [a_bill(NOW - timedelta(weeks=n % 8), 1 + n, f"model-{n % 9}-" + "x" * 40, f"U{n}") for n in range(40)]
-    drawn = picture(weekly(bills, NOW, 8))
-    assert drawn.startswith(b"\x89PNG")
-    assert len(drawn) > 10_000
+    view = usage(weekly(bills, NOW, 8), len(bills), 0)
+    assert complaints(view) == []
+    assert "20 more" in kit.seen(view.blocks, str)
+    assert "$" in kit.seen(older(view.blocks), str)
+
+
+def test_the_report_says_who_used_the_gpu() -> None:
+    """The person with the most hours first."""
+    view = usage(weekly([a_bill(NOW, 1, holder="U1"), a_bill(NOW, 2, holder="U2")], NOW, 1), 2, 1)
+    shown = kit.seen(view.blocks, lambda user: {"U1": "dev", "U2": "lead"}[user])
+    assert "@lead 2 h · @dev 1 h" in shown
+    assert "3 h in 2 sessions, $2.55" in shown
+    assert "coder-chat: 23 Nov 3" in shown
+    assert "2026-11-23 · 3 h · 0% · $2.55" in shown
 
 
 def test_days_are_counted_where_their_sessions_began() -> None:
-    """Seven of them, the present one last; what is older is left out."""
+    """Seven days, the current one last; older days are omitted."""
     yesterday = NOW - timedelta(days=1)
     days = daily([a_bill(yesterday, 2, idle=0.5), a_bill(yesterday, 1), a_bill(NOW - timedelta(days=7), 9)], NOW)
     assert [day.day.day for day in days] == [19, 20, 21, 22, 23, 24, 25]
@@ -67,13 +76,6 @@ def test_days_are_counted_where_their_sessions_began() -> None:
 
 
 def test_days_without_a_session_are_none() -> None:
-    """There is nothing to show then."""
+    """There is nothing to show."""
     assert daily([], NOW) == ()
     assert daily([a_bill(NOW - timedelta(days=8), 1)], NOW) == ()
-
-
-def test_the_days_are_a_png() -> None:
-    """Also when the figures are tiny, or there is one."""
-    tiny = daily([a_bill(NOW, 0.003)], NOW)
-    assert picture_of_days(tiny).startswith(b"\x89PNG")
-    assert picture_of_days(tiny[-1:]).startswith(b"\x89PNG")

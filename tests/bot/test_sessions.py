@@ -1,13 +1,17 @@
-"""What is remembered of sessions: the bot's own requests, and the bills."""
+"""The stored sessions: the bot's own requests, and the bills."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
 
-from bot.domain import Bill, Node, Own
-from bot.operations.receipt import draining
-from bot.sessions import Sessions
+from bot.domain.leases import Lease
+from bot.domain.sessions import Activity, Bill, Node, Own
+from bot.gpu.billing import draining
+from bot.idle import sampled
+from bot.state.bills import Bills
+from bot.state.records import PREFIX
+from bot.state.sessions import Sessions
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -23,11 +27,11 @@ def a_bill(fence: int = 1, **changes: object) -> Bill:
 
 @pytest.fixture
 def sessions(redis: Redis) -> Sessions:
-    return Sessions(redis, kept=timedelta(days=90))
+    return Sessions(redis)
 
 
 async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Sessions) -> None:
-    """While they are under way nobody can tell whose the counters are; also after a crash, for ten minutes."""
+    """While they run, the counters cannot be attributed; the same applies after a crash, for ten minutes."""
     assert await sessions.own("coder-chat", NOW) == Own()
     async with sessions.asking("coder-chat", NOW) as asked:
         asked += [Own(requests=1, tokens=20), Own(requests=1, tokens=22)]
@@ -38,7 +42,7 @@ async def test_the_bots_own_requests_are_summed_once_they_are_over(sessions: Ses
 
 
 async def test_two_runs_at_once_are_both_waited_for(sessions: Sessions) -> None:
-    """A smoke test by hand in the middle of a roll-out's."""
+    """A manual smoke test during a roll-out's smoke test."""
     async with sessions.asking("coder-chat", NOW) as outer:
         async with sessions.asking("coder-chat", NOW) as inner:
             inner.append(Own(requests=1, tokens=1))
@@ -47,24 +51,25 @@ async def test_two_runs_at_once_are_both_waited_for(sessions: Sessions) -> None:
     assert await sessions.own("coder-chat", NOW) == Own(requests=2, tokens=2)
 
 
-async def test_bills_are_kept_for_their_time_and_replaced(sessions: Sessions) -> None:
-    """What is newly known of a bill replaces it; one older than ninety days goes when another comes."""
-    await sessions.keep_bill(a_bill(1))
-    await sessions.keep_bill(a_bill(1, gone=NOW + 2 * HOUR))
-    await sessions.keep_bill(a_bill(2, claimed=NOW + HOUR, down=NOW + 3 * HOUR))
-    assert [bill.fence for bill in await sessions.bills(NOW)] == [1, 2]
-    assert [bill.fence for bill in await sessions.bills(NOW + HOUR)] == [2]
-    first = await sessions.bill(1)
+async def test_bills_are_kept_for_their_time_and_replaced(redis: Redis) -> None:
+    """A newer version of a bill replaces it; a bill older than ninety days is removed when another is stored."""
+    bills = Bills(redis, kept=timedelta(days=90))
+    await bills.keep(a_bill(1))
+    await bills.keep(a_bill(1, gone=NOW + 2 * HOUR))
+    await bills.keep(a_bill(2, claimed=NOW + HOUR, down=NOW + 3 * HOUR))
+    assert [bill.fence for bill in await bills.since(NOW)] == [1, 2]
+    assert [bill.fence for bill in await bills.since(NOW + HOUR)] == [2]
+    first = await bills.of(1)
     assert first
     assert first.gone == NOW + 2 * HOUR
     later = NOW + timedelta(days=90, minutes=30)
-    await sessions.keep_bill(a_bill(3, claimed=later, down=later))
-    assert [bill.fence for bill in await sessions.bills(NOW)] == [2, 3]
-    assert await sessions.bill(1) is None
+    await bills.keep(a_bill(3, claimed=later, down=later))
+    assert [bill.fence for bill in await bills.since(NOW)] == [2, 3]
+    assert await bills.of(1) is None
 
 
 def test_a_session_bills_from_the_creation_of_the_node_to_its_end() -> None:
-    """Not from the claim, and not until the pod is gone."""
+    """The cost begins with the node, not with the claim, and ends after the pod."""
     node = Node(name="gpu-1", since=NOW + MINUTE)
     bill = a_bill(node=node, gone=NOW + HOUR + 11 * MINUTE)
     assert (bill.billed, bill.estimated) == (HOUR + 10 * MINUTE, False)
@@ -73,14 +78,14 @@ def test_a_session_bills_from_the_creation_of_the_node_to_its_end() -> None:
 
 
 def test_what_was_not_seen_is_estimated_and_marked() -> None:
-    """Without a node it is from the claim; without its end it is the usual drain."""
+    """Without a node it begins with the claim; without the node's end it includes the usual drain."""
     unseen, drains = a_bill(), a_bill(node=Node(name="gpu-1", since=NOW + 5 * MINUTE))
     assert (unseen.billed, unseen.estimated) == (HOUR + 10 * MINUTE, True)
     assert (drains.billed, drains.estimated) == (HOUR + 5 * MINUTE, True)
 
 
 def test_a_node_bills_until_it_is_gone_or_nobody_waits_for_it_any_more() -> None:
-    """The usual ten minutes may be over, and it still costs; after three times that it is no longer followed."""
+    """The node may outlive the usual ten minutes and still costs money; after three times that it is no longer watched."""
     node = Node(name="gpu-1", since=NOW)
     bill, down = a_bill(node=node), NOW + HOUR
     assert draining([bill], down + 5 * MINUTE) == draining([bill], down + 25 * MINUTE) == down + 10 * MINUTE
@@ -91,3 +96,22 @@ def test_a_node_bills_until_it_is_gone_or_nobody_waits_for_it_any_more() -> None
 def test_a_node_that_was_there_before_was_paid_for_by_another() -> None:
     """No minute is billed twice."""
     assert a_bill(node=Node(name="gpu-1", since=NOW - HOUR)).begins == NOW
+
+
+async def test_a_session_that_was_stored_with_null_is_read(redis: Redis, sessions: Sessions) -> None:
+    """Older versions stored a counter that was NaN, which is null in JSON. It is unknown: the model counts as in use
+    once.
+    """
+    lease = Lease(model="m", op="o", holder="U1", fence=7, hold=HOUR, claimed=NOW)
+    times = f'"sampled": "{NOW.isoformat()}", "active": "{NOW.isoformat()}"'
+    stored = f'{{"fence": 7, {times}, "requests": null, "tokens": 5, "requests_seen": null, "idle_seconds": null}}'
+    await redis.hset(f"{PREFIX}:sessions", "m", stored)
+    session = await sessions.of("m")
+    assert session
+    assert (session.requests, session.tokens) == (0, 5)
+    after = sampled(session, lease, Activity(requests=900), NOW + MINUTE)
+    assert (after.active, after.requests) == (NOW + MINUTE, 0)
+    later = sampled(after, lease, Activity(requests=900), NOW + 2 * MINUTE)
+    assert (later.active, later.idle_seconds) == (NOW + MINUTE, 60)
+    await sessions.remember("m", later)
+    assert await sessions.of("m") == later

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bot.cli.settings import reference
-from bot.settings import SettingsError, load_config, load_settings
+from bot.config import SettingsError, load_config
+from bot.settings import load_settings
 
 NEEDED = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1", "GITHUB_REPOSITORY": "acme/llm-platform"}
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def test_durations_are_written_as_people_do(config: Path) -> None:
 
 
 def test_a_price_is_that_of_the_machine(config: Path) -> None:
-    """Of the node's own where it is known, else of the usual one."""
+    """The price of the node's machine type if it is known, otherwise the usual price."""
     config.write_text(f"{config.read_text()}\ngpu: {{machine: big, price_per_hour: 1, prices: {{big: 2, huge: 3}}}}\n")
     gpu = load_config(config).gpu
     assert [gpu.price(machine) for machine in ("", "big", "huge", "other")] == [2, 2, 3, 1]
@@ -48,7 +49,13 @@ def test_the_remote_follows_from_the_repository(config: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slack: {chanel: C1}", "slack.chanel: Extra inputs are not permitted"),
+        ("slack: {chanel: C1}", "slack.chanel: there is no such setting; did you mean slack.channel?"),
+        ("idle: {remind_afer: 5m}", "idle.remind_afer: there is no such setting; did you mean idle.remind_after?"),
+        ("litellm: {master_key: {namespace: ai}}", "litellm.master_key: a Secret needs namespace, name and field"),
+        ("gpu: {price: 1}", "gpu.price: there is no such setting; did you mean gpu.prices?"),
+        ("remind_after: 5m", "remind_after: there is no such setting; did you mean idle.remind_after?"),
+        ("gpus: {slots: 1}", "gpus: there is no such setting; did you mean gpu?"),
+        ("slack: {channel: C1, zzz: 1}", "slack.zzz: there is no such setting; docs/configuration.md has them all"),
         ("idle: {remind_after: -3h}", "idle.remind_after: “-3h” is not a duration"),
         ("idle: {remind_after: 2h}", "idle: down_after must be longer than remind_after"),
         ("gpu: {slots: 0}", "gpu.slots: Input should be greater than or equal to 1"),
@@ -56,7 +63,7 @@ def test_the_remote_follows_from_the_repository(config: Path) -> None:
     ],
 )
 def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str) -> None:
-    """File and key, and what is wrong with it."""
+    """The error names file and key, and the problem."""
     config.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_config(config)
@@ -92,7 +99,7 @@ def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str
 def test_a_wrong_variable_is_named(
     config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """One line, with the variable's name."""
+    """The error is one line with the variable's name."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -100,7 +107,7 @@ def test_a_wrong_variable_is_named(
 
 
 def test_a_wrong_address_is_not_repeated(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may hold a password, and the line goes to the log."""
+    """The value may contain a password, and the line is logged."""
     monkeypatch.setenv("REDIS_URL", "reddis://:hunter22@redis:6379")
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -108,7 +115,7 @@ def test_a_wrong_address_is_not_repeated(config: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_is_no_text_is_named(config: Path) -> None:
-    """Saved by an editor in another encoding."""
+    """A file that an editor saved in another encoding."""
     config.write_bytes("slack: {channel: Gerät}".encode("utf-16"))
     with pytest.raises(SettingsError, match="is not text in UTF-8"):
         load_config(config)
@@ -138,14 +145,16 @@ def secrets(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_secrets_come_from_mounted_files(secrets: Path) -> None:
-    """A Secret mounted as a directory needs no environment; the line break that files end in is no part of a token."""
+    """A Secret mounted as a directory needs no environment; a trailing line break in a file does not belong to the
+    token.
+    """
     found = load_settings().github_token
     assert found is not None
     assert found.get_secret_value() == "ghp-first"
 
 
 def test_a_rotated_secret_is_read_without_a_restart(secrets: Path) -> None:
-    """What kubelet writes into the mounted file is what the next request uses."""
+    """The next request uses the content that kubelet writes into the mounted file."""
     settings = load_settings()
     (secrets / "GITHUB_TOKEN").write_text("ghp-second")
     current = settings.current("github_token")
@@ -154,7 +163,7 @@ def test_a_rotated_secret_is_read_without_a_restart(secrets: Path) -> None:
 
 
 def test_a_secret_from_the_environment_stays_as_it_was(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without mounted files the environment of the start is all there is."""
+    """Without mounted files only the environment of the start is used."""
     monkeypatch.setenv("GITHUB_TOKEN", "ghp-env")
     current = load_settings().current("github_token")
     assert current is not None
@@ -166,3 +175,35 @@ def test_a_missing_directory_of_secrets_is_named(config: Path, tmp_path: Path, m
     monkeypatch.setenv("STOKER_SECRETS_DIR", str(tmp_path / "nothing"))
     with pytest.raises(SettingsError, match="STOKER_SECRETS_DIR: there is no directory"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "SLACK_BOT_TOKEN",
+            "xapp-1",
+            "SLACK_BOT_TOKEN holds an app-level token of Slack, which belongs into SLACK_APP_TOKEN",
+        ),
+        ("SLACK_BOT_TOKEN", "xoxp-1", "SLACK_BOT_TOKEN holds a user token of Slack"),
+        ("SLACK_APP_TOKEN", "xoxb-1", "SLACK_APP_TOKEN holds a bot token of Slack, which belongs into SLACK_BOT_TOKEN"),
+        ("SLACK_SIGNING_SECRET", "xoxb-1", "SLACK_SIGNING_SECRET holds a bot token"),
+        ("GITHUB_TOKEN", "hf_1", "GITHUB_TOKEN holds a token of Hugging Face, which belongs into HF_TOKEN"),
+        ("HF_TOKEN", "github_pat_1", "HF_TOKEN holds a token of GitHub, which belongs into GITHUB_TOKEN"),
+    ],
+)
+def test_a_token_in_the_wrong_place_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    """By its kind and the right variable, and never by its value."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message) as refusal:
+        load_settings()
+    assert value not in str(refusal.value)
+
+
+def test_a_token_of_unknown_form_is_left_to_its_server(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GitHub Enterprise server or a mirror may have tokens of its own."""
+    monkeypatch.setenv("GITHUB_TOKEN", "0123456789abcdef")
+    monkeypatch.setenv("HF_TOKEN", "mirror-1")
+    assert load_settings().github_token

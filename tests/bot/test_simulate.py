@@ -1,14 +1,27 @@
-"""What a policy would have cost, on a trace."""
+"""The cost of a policy for a trace."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bot.cli.simulate import compare, sample
+from bot.config import Config
 from bot.errors import BotError
-from bot.settings import Config
-from bot.simulate import Arrival, World, always_on, clairvoyant, never_remind, office_trace, read_trace, replay, written
+from bot.simulate import (
+    Arrival,
+    World,
+    always_on,
+    clairvoyant,
+    never_remind,
+    office_hours,
+    office_trace,
+    on_traffic,
+    read_trace,
+    replay,
+    written,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 NINE = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -33,24 +46,24 @@ def test_one_request_by_hand() -> None:
 
 
 def test_requests_during_the_boot_wait_and_later_ones_do_not() -> None:
-    """The second one waits for two minutes, the third finds the model up."""
+    """The second request waits for two minutes, the third finds the model up."""
     assert replay("", requests(0, 10, 30), Config(), World()).waits == [12 * MINUTE, 2 * MINUTE]
 
 
 def test_a_request_after_the_bring_down_is_a_cold_start() -> None:
-    """A minute before, it is not."""
+    """One minute earlier it is not."""
     assert replay("", requests(0, 71), Config(), World()).cold_starts == 1
     assert replay("", requests(0, 73), Config(), World()).cold_starts == 2
 
 
 def test_a_node_that_still_drains_is_billed_once() -> None:
-    """Down at 72, drained at 82; asked for again at 73, approved at 75."""
+    """Down at 72, drained at 82; requested again at 73, approved at 75."""
     outcome = replay("", requests(0, 73), Config(), World())
     assert outcome.billed == [(NINE + 2 * MINUTE, NINE + (73 + 82.5) * MINUTE)]
 
 
 def test_a_lease_in_use_is_extended_up_to_the_longest() -> None:
-    """Eight hours at most, however busy it is; the next request pays a cold start."""
+    """Eight hours at most, even if it is busy; the next request pays a cold start."""
     busy = requests(*range(0, 600, 5))
     outcome = replay("", busy, Config(), World())
     assert outcome.cold_starts == 2
@@ -58,7 +71,7 @@ def test_a_lease_in_use_is_extended_up_to_the_longest() -> None:
 
 
 def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
-    """That is the trade that the table shows."""
+    """The table shows this trade-off."""
     trace = requests(0, 55, 110, 165)
     patient = replay("", trace, Config(), World())
     hasty = replay("", trace, config(remind_after="5m", down_after="15m"), World())
@@ -67,7 +80,7 @@ def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
 
 
 def test_the_clairvoyant_stays_up_only_where_that_is_cheaper() -> None:
-    """A cold start and a drain are twenty minutes: a gap of twenty is waited out, one of twenty-one is not."""
+    """A cold start and a drain take twenty minutes: it stays up for a gap of twenty, but not of twenty-one."""
     stays, leaves = (clairvoyant(requests(0, gap), World()) for gap in (20, 21))
     assert (stays.cold_starts, leaves.cold_starts) == (1, 2)
     assert stays.gpu_time == 40 * MINUTE
@@ -76,7 +89,9 @@ def test_the_clairvoyant_stays_up_only_where_that_is_cheaper() -> None:
 
 
 def test_the_references_frame_every_policy() -> None:
-    """On the shipped trace: nothing costs more than always on, and nothing that lets nobody wait less than clairvoyance."""
+    """For the shipped trace, nothing costs more than always on, and nothing without waiting costs less than
+    clairvoyance.
+    """
     trace, world = office_trace(), World()
     costs = [
         outcome.usd(world)
@@ -91,7 +106,7 @@ def test_the_references_frame_every_policy() -> None:
 
 
 def test_the_shipped_trace_is_the_generators() -> None:
-    """The same seed gives the same trace, on any machine, and it is read back as it was written."""
+    """The same seed gives the same trace on any machine, and reading it back gives the same result."""
     shipped = DOCS / "traces" / "office.csv"
     assert shipped.read_text() == sample()
     assert read_trace(shipped) == office_trace(1)
@@ -99,7 +114,7 @@ def test_the_shipped_trace_is_the_generators() -> None:
 
 
 def test_the_documented_table_is_what_the_command_prints() -> None:
-    """docs/simulate.md shows no other numbers than a reader gets."""
+    """The numbers in docs/simulate.md are those that a reader gets."""
     printed = compare(None, (), None, 2 * MINUTE, 10 * MINUTE)
     assert printed in (DOCS / "simulate.md").read_text()
 
@@ -115,7 +130,7 @@ def test_a_trace_of_ones_own_may_have_seconds_since_1970_and_no_durations(tmp_pa
     "text", ["", "timestamp\n", "when\n2026-11-23\n", "timestamp\nyesterday\n", "timestamp,seconds\n1,-1\n"]
 )
 def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text: str) -> None:
-    """One line says what a line must look like."""
+    """One line describes the required format."""
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(BotError, match=r"bad\.csv"):
@@ -124,11 +139,37 @@ def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text:
 
 @pytest.mark.parametrize("policy", ["sleep=5m", "remind_after", "remind_after=2h", "quiet_hours=night"])
 def test_a_policy_that_is_none_is_told(policy: str) -> None:
-    """By its key, or by what is wrong with it."""
+    """By its key, or by its problem."""
     with pytest.raises(BotError, match="--policy"):
         compare(None, (policy,), None, MINUTE, MINUTE)
 
 
 def test_a_written_trace_is_a_csv() -> None:
-    """With the header that documents it."""
+    """With a header that documents it."""
     assert written(requests(0, takes=timedelta(seconds=1.5))) == "timestamp,seconds\n2026-11-23T09:00:00+00:00,1.5\n"
+
+
+def test_the_readme_has_the_costs_that_the_command_prints() -> None:
+    """Each row of its table that names a cost; the names of the policies may be longer there."""
+    costs = dict(re.findall(r"^(\S.*?)  .*(\$\d+\.\d\d)$", compare(None, (), None, 2 * MINUTE, 10 * MINUTE), re.M))
+    rows = [row.split("|")[1:3] for row in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "| $" in row]
+    shown = {name.strip(" *").partition(" (")[0]: cost.strip(" *") for name, cost in rows}
+    of_stoker = {"Stoker, idle limits of 5 and 15 min": "remind_after=5m down_after=15m"}
+    assert len(shown) == 4
+    assert shown == {name: costs[of_stoker.get(name, name)] for name in shown}
+    assert f"**{costs['configured: 15 min / 1 h']}**" in (DOCS.parent / "README.md").read_text("utf-8")
+
+
+def test_a_request_outside_office_hours_waits_for_the_morning() -> None:
+    """Friday evening waits for Monday; the node is billed for ten hours of each weekday, with its boot and drain."""
+    friday = datetime(2026, 11, 6, 20, tzinfo=UTC)
+    outcome = office_hours([Arrival(friday - 10 * HOUR), Arrival(friday)], World())
+    assert outcome.waits == [60 * HOUR]
+    assert outcome.gpu_time == 2 * (10 * HOUR + 20 * MINUTE)
+
+
+def test_scale_to_zero_asks_nobody() -> None:
+    """Each request after a pause boots the GPU, and nobody waits for an approval."""
+    monday = datetime(2026, 11, 2, 9, tzinfo=UTC)
+    outcome = on_traffic([Arrival(monday), Arrival(monday + HOUR)], Config(), World())
+    assert (outcome.cold_starts, outcome.waits) == (2, [10 * MINUTE, 10 * MINUTE])

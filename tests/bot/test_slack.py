@@ -1,15 +1,18 @@
 """Messages to Slack, over the wire to the stand-in workspace."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import Unavailable
+from bot.mrkdwn import md
 from bot.slack import Slack, SlackRefused
-from bot.store import PREFIX, Store
+from bot.state.messages import Messages
+from bot.state.records import PREFIX
 from bot.views import lines
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
@@ -26,7 +29,7 @@ async def workspace() -> AsyncIterator[tuple[Workspace, Faults]]:
 def slack(workspace: tuple[Workspace, Faults], redis: Redis) -> Slack:
     there, _ = workspace
     client = AsyncWebClient(token=there.bot_token, base_url=there.api_url)
-    return Slack(client, Store(redis), update_every=timedelta(seconds=3))
+    return Slack(client, Messages(redis))
 
 
 def shown(workspace: Workspace) -> list[str]:
@@ -34,9 +37,9 @@ def shown(workspace: Workspace) -> list[str]:
 
 
 async def test_one_key_is_one_message(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
-    """Posted twice under one key, it is there once."""
-    first = await slack.post("k", "C0GPUOPS", lines("hello"))
-    assert await slack.post("k", "C0GPUOPS", lines("hello")) == first
+    """A message that is posted twice under one key exists once."""
+    first = await slack.post("k", "C0GPUOPS", lines(md("hello")))
+    assert await slack.post("k", "C0GPUOPS", lines(md("hello"))) == first
     assert len(shown(workspace[0])) == 1
 
 
@@ -45,9 +48,9 @@ async def test_a_bot_killed_after_posting_does_not_post_again(
     workspace: tuple[Workspace, Faults], slack: Slack, redis: Redis, channel: str
 ) -> None:
     """The message that arrived before the crash is found by the key in its metadata, in a channel or a DM."""
-    first = await slack.post("k", channel, lines("hello"))
+    first = await slack.post("k", channel, lines(md("hello")))
     await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())  # as it is when the note was never written
-    again = await slack.post("k", channel, lines("hello"))
+    again = await slack.post("k", channel, lines(md("hello")))
     assert again.ts == first.ts
     assert len(shown(workspace[0])) == 1
 
@@ -55,24 +58,37 @@ async def test_a_bot_killed_after_posting_does_not_post_again(
 async def test_a_bot_killed_before_posting_posts(
     workspace: tuple[Workspace, Faults], slack: Slack, redis: Redis
 ) -> None:
-    """An intent without a message is carried out."""
+    """An intent without a message is executed."""
     await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())
-    await slack.post("k", "C0GPUOPS", lines("hello"))
+    await slack.post("k", "C0GPUOPS", lines(md("hello")))
     assert len(shown(workspace[0])) == 1
 
 
 async def test_slack_that_is_too_busy_is_unavailable(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
-    """429 is for later, and the message is then posted once."""
+    """429 is temporary, and the message is then posted once."""
     there, faults = workspace
     faults.add("slack-429")
     with pytest.raises(Unavailable, match="ratelimited"):
-        await slack.post("k", "C0GPUOPS", lines("hello"))
+        await slack.post("k", "C0GPUOPS", lines(md("hello")))
     faults.discard("slack-429")
-    await slack.post("k", "C0GPUOPS", lines("hello"))
+    await slack.post("k", "C0GPUOPS", lines(md("hello")))
     assert len(shown(there)) == 1
 
 
 async def test_what_slack_refuses_is_said(slack: Slack) -> None:
-    """A wrong channel is no reason to try again."""
+    """A wrong channel is a permanent error."""
     with pytest.raises(SlackRefused, match="channel_not_found"):
-        await slack.post("k", "CNOWHERE", lines("hello"))
+        await slack.post("k", "CNOWHERE", lines(md("hello")))
+
+
+async def test_a_picture_has_an_alternative_text(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
+    """Cut to what Slack takes, so that the picture is not lost."""
+    there, _ = workspace
+    card = await slack.post("k", "C0GPUOPS", lines(md("hello")))
+    await slack.attach("p", card, b"png", "a.png", title="A", alt="506 tokens per second " * 99, text=md("below"))
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {there.bot_token}"}) as http:
+        replies = {"channel": card.channel, "ts": card.ts}
+        async with http.get(there.api_url + "conversations.replies", params=replies) as answer:
+            (file,) = (await answer.json())["messages"][-1]["files"]
+    assert file["alt_txt"].startswith("506 tokens per second")
+    assert len(file["alt_txt"]) == 1000

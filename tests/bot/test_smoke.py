@@ -1,9 +1,9 @@
-"""What a run of the smoke tests says about the one before it."""
+"""The comparison of a smoke-test run with the previous one."""
 
 from datetime import UTC, datetime, timedelta
 
-from bot.domain import Check, SmokeRun
-from bot.operations.smoke import compare, is_slower
+from bot.domain.operations import Check, SmokeRun
+from bot.platform.smoke_tests import compare, is_slower
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ def differences(run: SmokeRun, last: SmokeRun) -> Check:
 
 
 def test_the_same_again_is_no_warning() -> None:
-    """With both speeds as evidence."""
+    """The evidence contains both speeds."""
     check = differences(a_run(tokens_per_second=38.0), a_run())
     assert not check.warning
     assert "38 tokens/s" in check.evidence
@@ -31,7 +31,7 @@ def test_the_same_again_is_no_warning() -> None:
 
 
 def test_less_than_half_the_speed_is_a_warning() -> None:
-    """In tokens per second or in the time to the first token; half is not less than half."""
+    """In tokens per second or in the time to the first token; exactly half is not less than half."""
     last = a_run()
     assert not is_slower(a_run(tokens_per_second=20.0, seconds=2.4), last)
     assert differences(a_run(tokens_per_second=19.9, seconds=2.4), last).warning
@@ -42,13 +42,13 @@ def test_less_than_half_the_speed_is_a_warning() -> None:
 
 
 def test_milliseconds_are_no_warning() -> None:
-    """A machine that is busy for a moment is not a regression."""
+    """A machine that is briefly busy is not a regression."""
     last = a_run(first_token_seconds=0.02, tokens_per_second=400, seconds=0.12)
     assert not is_slower(a_run(first_token_seconds=0.06, tokens_per_second=150, seconds=0.3), last)
 
 
 def test_another_answer_to_the_same_question_is_a_warning() -> None:
-    """At temperature 0 the weights, the engine or the machine must have changed."""
+    """At temperature 0, the weights, the engine or the machine must have changed."""
     check = differences(a_run(answer="Goodbye."), a_run())
     assert check.warning
     assert "“Goodbye.” was “Hello!”" in check.evidence
@@ -56,5 +56,5 @@ def test_another_answer_to_the_same_question_is_a_warning() -> None:
 
 
 def test_after_a_swap_nothing_is_compared() -> None:
-    """Another model answers otherwise and at another speed; that is what it was swapped for."""
+    """Another model answers differently and at another speed; that is the purpose of a swap."""
     assert compare(a_run(model="Qwen/B", answer="?", tokens_per_second=4), a_run(at=NOW - timedelta(days=3))) is None

@@ -1,4 +1,4 @@
-"""Every view within Slack's limits and shown as text, whatever people and APIs wrote."""
+"""Every view stays within Slack's limits and shows external text as text."""
 
 import json
 import re
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.domain import Kind, Status
+from bot.domain.kinds import Kind
+from bot.domain.operations import Status
 from bot.views import escape
-from tests.bot.showing import complaints, form_complaints, forms, messages, suggestions
+from tests.bot.view_examples import complaints, form_complaints, forms, messages, suggestions
 
 EVERY = [*((status, Kind.GPU_UP) for status in Status), *((Status.AWAITING, kind) for kind in Kind)]
 HOSTILE = [
@@ -50,14 +51,14 @@ def test_every_form_keeps_slacks_limits(text: str, many: int) -> None:
 
 
 MANY = [*((text, 1) for text in HOSTILE), ("<" * 10_000, 300)]
-"""The longest once escaped is also tried with hundreds of endpoints."""
+"""The longest after escaping is also tried with hundreds of endpoints."""
 
 
 @pytest.mark.parametrize(
     ("text", "many"), MANY, ids=lambda value: ascii(value[:12]) if isinstance(value, str) else None
 )
 def test_hostile_text_in_every_field_fits(text: str, many: int) -> None:
-    """Ten thousand characters, hundreds of endpoints, twenty phases: cut, and still a message."""
+    """Ten thousand characters, hundreds of endpoints, twenty phases: truncated, and still a message."""
     for view in messages(text, many, EVERY):
         assert complaints(view) == []
     for form in forms(text, many):
@@ -66,7 +67,7 @@ def test_hostile_text_in_every_field_fits(text: str, many: int) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_hostile_text_in_every_field_is_text(text: str) -> None:
-    """No mention, link or reordering comes of it; what the bot itself writes are users, dates and its own links."""
+    """It becomes no mention, link or reordering; the bot itself writes only users, dates and its own links."""
     shown = [*(view.blocks for view in messages(text, 3, EVERY)), *(form["blocks"] for form in forms(text, 3))]
     for blocks in shown:
         for said in markup_in(blocks):
@@ -76,12 +77,12 @@ def test_hostile_text_in_every_field_is_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 200], ids=lambda text: ascii(text[:12]))
 def test_formatting_characters_of_others_do_not_format(text: str) -> None:
-    """What somebody typed between stars is read between stars."""
+    """Text that somebody typed between stars stays between stars."""
     assert not re.search(r"(?<!\w)[*_~](?=\S)|`|^&gt;|:[a-z]+:", escape(text), re.MULTILINE)
 
 
 def test_what_is_offered_in_the_search_keeps_slacks_limits() -> None:
-    """An id that does not fit into an option is not offered; a long label is cut."""
+    """An id that does not fit into an option is not offered; a long label is truncated."""
     assert suggestions("x" * 200) == []
     (offered,) = suggestions("organisation/" + "m" * 100)
     assert len(offered["text"]["text"]) <= 75
@@ -97,7 +98,7 @@ def markup_in(node: object) -> list[str]:
 
 
 def test_metadata_of_the_forms_is_within_slacks_limit() -> None:
-    """Forms carry what was typed; their fields are bounded so that it fits."""
+    """Forms contain typed text; their fields are limited so that it fits."""
     for form in forms("ä" * 5000, 25):
         assert len(form.get("private_metadata", "")) <= 3000
         json.dumps(form)

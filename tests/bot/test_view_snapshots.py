@@ -1,6 +1,6 @@
 """What people see, to be read by a reviewer: one file a view in `snapshots/`.
 
-`UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them anew; the diff is the review.
+`UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them again; the diff is the review.
 """
 
 import dataclasses
@@ -12,47 +12,46 @@ from typing import Any
 
 import pytest
 
-from bot.domain import (
+from bot.domain.leases import Lease, Waiting
+from bot.domain.operations import (
+    BringUpOperation,
+    ChangeOperation,
     Check,
-    Kind,
-    Lease,
-    Message,
     Note,
-    Operation,
-    Phase,
-    Plan,
-    Pull,
-    Request,
+    PhaseRecord,
     SmokeOutcome,
     Status,
     Vote,
-    Waiting,
 )
+from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
+from bot.domain.requests import BringUp, SwapModel
+from bot.domain.values import Message
+from bot.mrkdwn import md
 from bot.report import Day
-from bot.views import View, because_form, card, lines, reminder, thread
-from bot.views.endpoints import EndpointState, listing
+from bot.views import View, because_form, card, reminder, thread
+from bot.views.endpoint_list import Search, listing
+from bot.views.endpoints import EndpointState
 from bot.views.home import Overview, home, up_form
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form
 from manifests.contract import ModelEndpoint
 from sandbox.slack import blocks as kit
-from tests.bot.showing import NOW
+from tests.bot.view_examples import NOW
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 PEOPLE = {"U1": "dev", "U2": "lead", "C1": "gpu-ops"}
 HF_ID = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
 
-UP = Operation(
+UP = BringUpOperation(
     id="d293b0f46a",
-    request=Request(
-        kind=Kind.GPU_UP, model="coder-chat", actor="U1", channel="C1", at=NOW, hold=timedelta(hours=2), reason="demo"
-    ),
+    request=BringUp(model="coder-chat", actor="U1", channel="C1", at=NOW, hold=timedelta(hours=2), reason="demo"),
     status=Status.AWAITING,
     updated=NOW,
     expires=NOW + timedelta(hours=1),
-    deciders="An approver decides, not who asked.",
+    deciders="An approver decides, but not the requester.",
     message=Message(channel="C1", ts="1795748400.000100"),
-    plan=Plan(
+    plan=BringUpPlan(
         commit="6f5dab78701c",
+        applications=("coder-chat",),
         rows=(
             ("Serves", f"{HF_ID} as qwen2.5-coder-7b-instruct"),
             ("Commit", "6f5dab7870"),
@@ -65,10 +64,10 @@ UP = Operation(
 APPROVED = Vote(by="U2", at=NOW + timedelta(minutes=2), approve=True, reason="go ahead")
 
 
-def phase(name: str, begins: int, ends: int | None = None, detail: str = "") -> Phase:
+def phase(name: str, begins: int, ends: int | None = None, detail: str = "") -> PhaseRecord:
     at = NOW + timedelta(minutes=3)
     end = None if ends is None else at + timedelta(seconds=ends)
-    return Phase(name=name, began=at + timedelta(seconds=begins), ended=end, detail=detail)
+    return PhaseRecord(name=name, began=at + timedelta(seconds=begins), ended=end, detail=detail)
 
 
 BOOT = (phase("syncing", 0, 4), phase("starting", 4, 5), phase("waiting for a node", 5, 125))
@@ -89,7 +88,7 @@ SUCCEEDED = PULLING.model_copy(
         "updated": NOW + timedelta(minutes=12),
         "phases": (*BOOT, phase("loading", 125, 480), phase("smoke tests", 480, 484)),
         "checks": CHECKS,
-        "outcome": "`coder-chat` is up and answers; all smoke tests passed. <@U1> holds the GPU until 05:12 UTC.",
+        "outcome": md("`coder-chat` is up and answers; all smoke tests passed. <@U1> holds the GPU until 05:12 UTC."),
     }
 )
 FAILED = PULLING.model_copy(
@@ -101,28 +100,40 @@ FAILED = PULLING.model_copy(
             phase("loading", 125, 300).model_copy(update={"failed": True, "detail": "CUDA out of memory"}),
         ),
         "checks": (CHECKS[0], Check(name="gateway: coder-chat", passed=False, evidence="the call costs $0")),
-        "outcome": "Failed: CUDA ran out of memory. `coder-chat` is back at zero and the GPU is free.",
+        "outcome": md("Failed: CUDA ran out of memory. `coder-chat` is back at zero and the GPU is free."),
         "notes": (Note(title="The last log lines", text="INFO loading weights\nERROR CUDA out of memory <unk>"),),
     }
 )
 PULL = Pull(number=7, url="https://example.com/7", branch="b", head="b1db1cab6b42", checks="success")
-SWAP = UP.model_copy(
-    update={
-        "request": UP.request.model_copy(update={"kind": Kind.MODEL_SWAP, "hf_id": HF_ID, "hold": None, "reason": ""}),
-        "plan": Plan(
-            commit="a" * 40,
-            rows=(("Model", HF_ID), ("Context", "32768"), ("Files", "3")),
-            warnings=("The licence (qwen-research) does not allow commercial use.",),
-            pull=PULL,
-        ),
-    }
+SWAP_PLAN = ChangePlan(
+    commit="a" * 40,
+    rows=(("Model", HF_ID), ("Context", "32768"), ("Files", "3")),
+    warnings=("The licence (qwen-research) does not allow commercial use.",),
+    pull=PULL,
+    pushed=PULL.head,
+    own=OwnChange(),
+)
+SWAP = ChangeOperation(
+    id=UP.id,
+    request=SwapModel(model="coder-chat", hf_id=HF_ID, actor="U1", channel="C1", at=NOW),
+    status=Status.AWAITING,
+    updated=NOW,
+    expires=UP.expires,
+    deciders=UP.deciders,
+    message=UP.message,
+    plan=SWAP_PLAN,
+)
+CHECKS_RUN = SWAP_PLAN.model_copy(
+    update={"rows": (), "warnings": (), "pull": PULL.model_copy(update={"checks": "pending"})}
 )
 BLOCKED = SWAP.model_copy(
     update={
         "status": Status.RUNNING,
         "votes": (APPROVED,),
         "phases": (phase("merging", 0, 2), phase("Argo CD: the gateway", 2, 20), phase("Argo CD: the endpoint", 20)),
-        "blocked": "The group `lab` is off in `clusters/ai-dev/groups.generated.yaml`. Run the generator of that file.",
+        "blocked": md(
+            "The group `lab` is off in `clusters/ai-dev/groups.generated.yaml`. Run the generator of that file."
+        ),
     }
 )
 LEASE = Lease(
@@ -193,33 +204,32 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
         NOW,
     ),
     "card-roll-out": card(SWAP, NOW),
-    "card-checks-run": card(
-        SWAP.model_copy(update={"plan": Plan(commit="a" * 40, pull=PULL.model_copy(update={"checks": "pending"}))}), NOW
-    ),
+    "card-checks-run": card(SWAP.model_copy(update={"plan": CHECKS_RUN}), NOW),
     "card-waiting": card(QUEUED, NOW),
     "card-roll-out-blocked": card(BLOCKED, NOW + timedelta(minutes=5)),
-    "thread-smoke-and-logs": View("", [block for _, view in thread(FAILED) for block in view.blocks]),
-    "reminder": reminder(LEASE, "15 min", 0.21, down_in="45 min", down_at="04:00 UTC", last=False, keep="1 h"),
-    "form-because": because_form(UP, "deny"),
+    "thread-smoke-and-logs": View(md(""), [block for _, view in thread(FAILED) for block in view.blocks]),
+    "reminder": reminder(LEASE, "15 min", 0.21, down_at=md("04:00 UTC"), last=False, keep="1 h"),
+    "form-because": because_form(UP, "deny", UP.shown),
     "form-add": change_form(FORM),
     "form-add-without-hugging-face": change_form(
         ChangeForm(
             verb="add",
             values=FORM.values,
             names=FORM.names,
-            problem="Nobody can say whether it fits: Hugging Face did not tell the size of the weights.",
+            problem="Whether it fits is unknown: Hugging Face did not return the size of the weights.",
             figures=(("weights", "the size of the weights", "5.6GB"),),
         )
     ),
     "form-advanced": advanced_form("add", (("storage", "30Gi"), ("arg", "--enable-prefix-caching")), "{}"),
-    "form-extend": extend_form("coder-chat", LEASE.ends, "8 h"),
+    "form-extend": extend_form(LEASE, "8 h"),
     "form-up": up_form(("coder-chat", "coder-fim"), "2 h", "8 h"),
     "home-of-an-approver": home(HERE, "U2", NOW),
-    "home-with-a-picture": home(dataclasses.replace(HERE, picture="F0123456789"), "U2", NOW),
-    "list": lines(listing(ENDPOINTS, "a" * 40)),
-    "list-without-redis": lines(
+    "list": listing(ENDPOINTS, "a" * 40),
+    "list-without-redis": (
         listing([dataclasses.replace(ENDPOINTS[0], pull=None, smoke=None, remembered=False)], "a" * 40)
     ),
+    "list-filtered": listing(ENDPOINTS, "a" * 40, Search(("coder", "up"))),
+    "list-without-a-match": listing(ENDPOINTS, "a" * 40, Search(("llama",))),
     "home-when-all-is-quiet": home(Overview(endpoints=HERE.endpoints), "U1", NOW),
 }
 

@@ -1,13 +1,26 @@
-"""How things look in Slack, within its limits."""
+"""The appearance of messages in Slack, within its limits."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block
 
-from bot.domain import Check, Kind, Lease, Message, Operation, Phase, Plan, Pull, Request, Status, Vote, Waiting
+from bot.domain.kinds import Kind
+from bot.domain.leases import Lease, Waiting
+from bot.domain.operations import BringUpOperation, ChangeOperation, Check, PhaseRecord, Status, Vote
+from bot.domain.plans import BringUpPlan, ChangePlan, OwnChange, Pull
+from bot.domain.requests import Asked, BringUp, SwapModel
+from bot.domain.values import Message
+from bot.mrkdwn import md
 from bot.views import (
+    APPROVE,
+    BECAUSE,
+    CANCEL,
+    DENY,
+    ROLL_OUT,
+    TAKE,
     KeepUntil,
     View,
     blind,
@@ -24,6 +37,7 @@ from bot.views import (
 )
 from bot.views.gpu import free
 from bot.views.home import Overview, home
+from tests.bot import view_examples
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -37,85 +51,105 @@ def within_limits(view: View) -> None:
         parsed.to_dict()
 
 
-def an_operation(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3) -> Operation:
-    plan = Plan(
+def a_request(text: str) -> Asked:
+    return Asked(actor="U1", channel="C1", at=NOW, reason=text)
+
+
+def an_operation(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3) -> BringUpOperation:
+    plan = BringUpPlan(
         commit="a" * 40,
         rows=tuple((text or "x", text or "x") for _ in range(rows)),
         warnings=(text,),
-        pull=Pull(number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="success"),
+        applications=(text,),
+        estimate_usd=1.84,
     )
-    return Operation(
+    return BringUpOperation(
         id="abc123",
-        request=Request(kind=Kind.GPU_UP, model=text, actor="U1", channel="C1", at=NOW, reason=text),
+        request=BringUp(model=text, **a_request(text)),
         status=status,
         updated=NOW,
         plan=plan,
         votes=(Vote(by="U2", at=NOW, approve=True, reason=text),),
-        phases=tuple(Phase(name=text, began=NOW, detail=text) for _ in range(25)),
+        phases=tuple(PhaseRecord(name=text, began=NOW, detail=text) for _ in range(25)),
         checks=(Check(name=text, passed=False, evidence=text),) * 6,
         outcome=escape(text),
         expires=NOW + timedelta(hours=1),
     )
 
 
+def a_swap(status: Status = Status.AWAITING, text: str = "demo", rows: int = 3, **pull: Any) -> ChangeOperation:
+    """The change of an endpoint whose checks have passed, or whose pull request has these fields."""
+    found = {"number": 7, "url": "https://example.com/7", "branch": "b", "head": "b" * 40, "checks": "success"}
+    plan = ChangePlan(
+        commit="a" * 40,
+        rows=tuple((text or "x", text or "x") for _ in range(rows)),
+        warnings=(text,),
+        pull=Pull.model_validate(found | pull),
+        pushed="b" * 40,
+        own=OwnChange(),
+    )
+    return ChangeOperation(
+        id="abc123",
+        request=SwapModel(model=text, hf_id=text, **a_request(text)),
+        status=status,
+        updated=NOW,
+        plan=plan,
+        blocked=escape(text),
+        expires=NOW + timedelta(hours=1),
+    )
+
+
 @given(text=st.text(min_size=1, max_size=4000), status=st.sampled_from(Status), rows=st.integers(0, 30))
 def test_every_card_keeps_slacks_limits(text: str, status: Status, rows: int) -> None:
-    """Whatever a person or an API wrote, in every field, in every status."""
+    """External text, in every field, in every status."""
     within_limits(card(an_operation(status, text, rows), NOW))
+    within_limits(card(a_swap(status, text, rows), NOW))
 
 
 @given(text=st.text(min_size=1, max_size=12000))
 def test_long_answers_are_cut_into_sections(text: str) -> None:
     """A list of hundreds of endpoints is still a message."""
-    within_limits(lines(text))
+    within_limits(lines(escape(text)))
 
 
 def test_foreign_text_cannot_call_the_channel() -> None:
-    """`<!channel>` is shown as text, wherever it stands."""
+    """`<!channel>` is shown as text everywhere."""
     shown = str(card(an_operation(text="<!channel> `*x*` \u202egpj"), NOW))
     assert "<!channel>" not in shown
     assert "\u202e" not in shown
 
 
-def test_after_the_end_there_are_no_buttons() -> None:
-    """What is over cannot be clicked; it says when it ended."""
+def test_after_the_end_nothing_can_be_decided() -> None:
+    """A card of an ended operation has no buttons but for a next step; it says when it ended."""
     for status in Status:
         shown = str(card(an_operation(status), NOW).blocks)
         if status.final:
-            assert "'button'" not in shown
+            assert not any(f"'{action}'" in shown for action in (APPROVE, DENY, ROLL_OUT, BECAUSE, CANCEL, TAKE))
             assert "Ended at" in shown
 
 
 def test_the_roll_out_waits_for_green() -> None:
-    """While checks run, or when there is a conflict, there is no button to approve."""
-    op = an_operation()
-    assert op.plan
-    assert op.plan.pull
-    for changes in ({"checks": "pending"}, {"checks": "failure"}, {"mergeable": False}):
-        pull = op.plan.pull.model_copy(update=changes)
-        waiting = op.model_copy(update={"plan": op.plan.model_copy(update={"pull": pull})})
-        assert "Approve & roll out" not in str(card(waiting, NOW))
-    assert "Approve & roll out" in str(card(op, NOW))
+    """While checks run, or with a conflict, there is no button to approve."""
+    waits: list[dict[str, Any]] = [{"checks": "pending"}, {"checks": "failure"}, {"mergeable": False}]
+    for changes in waits:
+        assert "Approve & roll out" not in str(card(a_swap(**changes), NOW))
+    assert "Approve & roll out" in str(card(a_swap(), NOW))
 
 
 def test_a_review_that_github_waits_for_is_said_before_somebody_approves() -> None:
-    """As long as checks run or fail, they are what is in the way."""
-    op = an_operation()
+    """While checks run or fail, the card names them as the obstacle."""
 
-    def shown(**changes: object) -> str:
-        assert op.plan
-        assert op.plan.pull
-        pull = op.plan.pull.model_copy(update=changes)
-        return str(card(op.model_copy(update={"plan": op.plan.model_copy(update={"pull": pull})}), NOW))
+    def shown(**changes: Any) -> str:
+        return str(card(a_swap(**changes), NOW))
 
-    assert "a review that is required" in shown(blocked=True)
-    assert "a review that is required" not in shown(blocked=True, checks="pending")
-    assert "a review that is required" not in shown()
+    assert "a review is required" in shown(blocked=True)
+    assert "a review is required" not in shown(blocked=True, checks="pending")
+    assert "a review is required" not in shown()
 
 
 def a_reminder(*, keep: str = "1 h", last: bool = False) -> View:
     lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW)
-    return reminder(lease, "15 min", 0.2, down_in="45 min", down_at="12:00 UTC", last=last, keep=keep)
+    return reminder(lease, "15 min", 0.2, down_at=md("12:00 UTC"), last=last, keep=keep)
 
 
 def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
@@ -126,7 +160,7 @@ def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
 
 
 def test_the_last_reminder_announces_the_end() -> None:
-    """With the moment at which it goes down, and what would stop that."""
+    """With the time at which it goes down, and how to prevent that."""
     shown = str(a_reminder(last=True).blocks)
     assert "It goes down at 12:00 UTC" in shown
     assert "$0.20" in shown
@@ -134,7 +168,7 @@ def test_the_last_reminder_announces_the_end() -> None:
 
 
 def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
-    """It is about one session and one reminder, which it answers."""
+    """The form belongs to one session and one reminder, which it answers."""
     lease = Lease(model="m", op="o", holder="U1", fence=3, hold=timedelta(hours=1), claimed=NOW, ends=NOW)
     form = keep_form(lease, NOW, Message(channel="C1", ts="1.0"))
     assert len(form["title"]["text"]) <= 24
@@ -144,20 +178,21 @@ def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
 
 def test_plain_words_have_no_markup() -> None:
     """A form's errors are shown as they are."""
-    assert unmarked(f"`m` is kept until {clock(NOW)}") == f"m is kept until {NOW:%H:%M} UTC"
+    assert unmarked(md("`m` is kept until {at}", at=clock(NOW))) == f"m is kept until {NOW:%H:%M} UTC"
 
 
 def labels(view: View) -> list[str]:
-    """The buttons that a message has."""
+    """The buttons of a message."""
     elements = [e for block in view.blocks if block["type"] == "actions" for e in block["elements"]]
     return [e["text"]["text"] for e in elements if e["type"] == "button"]
 
 
-def waiting(text: str = "demo", **fields: object) -> Operation:
+def waiting(text: str = "demo", **fields: object) -> BringUpOperation:
     held = {"model": text, "holder": "U2", "fence": 7, "since": NOW, "until": NOW + timedelta(hours=1), "reason": text}
     found = Waiting.model_validate(held | fields)
     op = an_operation(Status.WAITING, text)
-    return op.model_copy(update={"waiting": found, "plan": Plan(commit="a" * 40, lease=a_lease(text))})
+    plan = BringUpPlan(commit="a" * 40, applications=(text,), estimate_usd=1.84, lease=a_lease(text))
+    return op.model_copy(update={"waiting": found, "plan": plan})
 
 
 def a_lease(text: str = "m") -> Lease:
@@ -178,7 +213,7 @@ def test_what_is_said_to_those_who_wait_keeps_slacks_limits(text: str, ahead: in
 
 
 def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
-    """In the queue one may be approved early; when the GPU is offered it can be taken; nothing offers what is not there."""
+    """A queued request can be approved early; an offered GPU can be taken; there is no button without effect."""
     assert labels(card(waiting(), NOW)) == ["Queue", "Ask the holder", "Replace", "Cancel"]
     assert labels(card(waiting(ahead=1), NOW)) == ["Approve", "Deny", "Ask the holder", "Replace", "Leave the queue"]
     offer = waiting(ahead=0, offer=NOW)  # the lease that was in its way is over
@@ -187,7 +222,7 @@ def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
 
 
 def test_an_override_is_seen_by_everybody() -> None:
-    """By whom, and why."""
+    """The card shows who and why."""
     vote = Vote(by="U9", at=NOW, approve=True, reason="everybody is at lunch", override=True)
     shown = str(card(an_operation(Status.RUNNING).model_copy(update={"votes": (vote,)}), NOW))
     assert "overridden in an emergency by <@U9>" in shown
@@ -195,7 +230,7 @@ def test_an_override_is_seen_by_everybody() -> None:
 
 
 def test_only_what_stoker_may_scale_has_buttons() -> None:
-    """Somebody's notebook in another namespace is told, and left alone."""
+    """A notebook in another namespace is reported, but Stoker offers no button for it."""
     assert labels(unmanaged("Deployment serving/a", "a", ours=True, can_adopt=True)) == ["Adopt", "Bring down"]
     assert labels(unmanaged("Deployment serving/b", "b", ours=True, can_adopt=False)) == ["Bring down"]
     assert labels(unmanaged("Pod research/c", "c", ours=False, can_adopt=False)) == []
@@ -210,10 +245,10 @@ def test_a_card_that_waits_names_the_gpu_and_promises_no_button_that_it_lacks() 
 
 
 def test_the_buttons_about_a_session_carry_its_operation_and_nothing_else() -> None:
-    """The state is on the server: an old button cannot act on a later session of the same model."""
+    """The state is on the server: an old button cannot affect a later session of the same model."""
     lease = a_lease("coder-chat")
     asked = [
-        reminder(lease, "15 min", 0.2, down_in="45 min", down_at="04:00", last=False, keep="1 h"),
+        reminder(lease, "15 min", 0.2, down_at=md("04:00"), last=False, keep="1 h"),
         blind(lease, NOW, NOW),
     ]
     assert set().union(*map(values_of, asked)) == {lease.op}
@@ -225,25 +260,70 @@ def values_of(view: View) -> set[str]:
 
 
 def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
-    """Nobody answers is not the same as nobody uses it."""
+    """ "Nobody answers" differs from "nobody uses it"."""
     assert "The GPU is free" in str(home(Overview(), "U1", NOW))
     assert "The GPU is free" not in str(home(Overview(known=False), "U1", NOW))
 
 
 def test_no_error_calls_the_whole_channel() -> None:
-    """Errors are our own words with what a system said in them; a log line may say anything."""
+    """Errors are our own text with a quote from a system; a log line may contain anything."""
     op = an_operation(Status.RUNNING).model_copy(update={"failure": "vLLM said: <!channel> <!subteam^S1|x> bye."})
     shown = str(card(op, NOW))
     assert "<!channel>" not in shown
     assert "<!subteam" not in shown
-    assert "&lt;!channel>" in shown
+    assert "&lt;!channel&gt;" in shown
     assert clock(NOW) in str(card(an_operation().model_copy(update={"expires": NOW}), NOW))
 
 
 def test_a_free_gpu_whose_node_still_bills_says_so() -> None:
-    """Ten minutes of drain cost money although nothing runs, and so does a node that takes longer than usual."""
+    """Ten minutes of drain cost money although nothing runs, and so does a node that drains longer than usual."""
     earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
     assert "nothing is billed" in free(None, NOW)
     assert "nothing is billed" not in str(home(Overview(drains=later), "U1", NOW))
     assert f"bills until about {clock(later)}" in free(later, NOW)
     assert "longer than usual, and bills until it is gone" in free(earlier, NOW)
+
+
+def test_a_button_says_what_it_acts_on() -> None:
+    """A screen reader reads "Approve: Bring up demo"; ten buttons with the label *Approve* in Home differ."""
+    op = an_operation(text="demo")
+    (row,) = [block for block in card(op, NOW).blocks if block["type"] == "actions"]
+    labels = [element.get("accessibility_label") for element in row["elements"] if element["type"] == "button"]
+    assert "Deny: Bring up demo" in labels
+    assert "Cancel: Bring up demo" in labels
+
+
+def test_a_change_shows_first_what_decides() -> None:
+    """The outage and the model are on the card; its endpoint, its files and its Application are in a closed container."""
+    rows = (
+        ("Endpoint", "coder-chat (gpu-chat)"), ("Model", "Qwen/Qwen3-8B"), ("--trust-remote-code", "new"), ("Files", "3"),
+        ("Application", "serving-coder-chat (manual sync)"), ("Downtime", "about 2 min"),
+    )  # fmt: skip
+    op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
+    assert op.plan
+    blocks = card(op.model_copy(update={"plan": op.plan.model_copy(update={"rows": rows})}), NOW).blocks
+    (more,) = [block for block in blocks if block["type"] == "container"]
+    assert (more["is_collapsible"], more["default_collapsed"]) == (True, True)
+    (shown,) = [block["fields"] for block in blocks if "fields" in block]
+    labels = [field["text"].split("\n")[0] for field in shown]
+    assert labels == ["*Downtime*", "*Model*", "*--trust-remote-code*"]
+    assert "serving-coder-chat" in str(more)
+
+
+def test_a_change_shows_what_was_and_what_will_be() -> None:
+    """The differences are on the card; what stays as it is, also a fact that usually decides, is in the container."""
+    rows = (("Model", "org/new"), ("Context", "32768"), ("Served name", "new"), ("Sizing", "fits"), ("Files", "3"))
+    before = (("Model", "org/old"), ("Context", "32768"), ("Served name", "old"))
+    op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
+    assert op.plan
+    plan = op.plan.model_copy(update={"rows": rows, "before": before, "displaced": md("It is up.")})
+    blocks = card(op.model_copy(update={"plan": plan}), NOW).blocks
+    (shown,) = [block["fields"] for block in blocks if "fields" in block]
+    assert [field["text"] for field in shown] == [
+        "*Sizing*\nfits",
+        "*Model*\norg/old → org/new",
+        "*Served name*\nold → new",
+    ]
+    (more,) = [block for block in blocks if block["type"] == "container"]
+    assert "32768" in str(more)
+    assert str(blocks).index("It is up.") < str(blocks).index("org/old"), "the outage comes first"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.domain import Lease
+from bot.domain.leases import Lease
 from tests.bot.test_idle import a_lease
 from tests.clients.kube import Object, Wire, deployment, pod, wait_until
 
@@ -41,13 +41,13 @@ def marked(name: str, lease: Lease) -> Object:
 
 
 async def ends(wire: Wire, name: str) -> None:
-    """What the cluster does once the Deployment is at zero: the pod goes."""
+    """The cluster removes the pod once the Deployment is at zero."""
     await wait_until(lambda: (wire.store.get("Deployment", name, "serving") or {})["spec"]["replicas"] == 0, PATIENCE)
     wire.store.remove("Pod", f"{name}-1", "serving")
 
 
 async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_path: Path) -> None:
-    """It ends when the pod is gone, and says that the node still drains."""
+    """The command ends when the pod is gone, and says that the node still drains."""
     wire.store.create(marked("coder-chat", a_lease()))
     wire.store.create(pod())
     running = asyncio.create_task(run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chat"))
@@ -58,8 +58,24 @@ async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_pa
     assert "drained" in out
 
 
+async def test_a_deployer_that_starts_it_again_is_named(wire: Wire, tmp_path: Path) -> None:
+    """The model is stopped first: to read the deployer may fail."""
+    up = marked("coder-chat", a_lease())
+    up["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] = "ai-coder:apps/Deployment:serving/coder-chat"
+    wire.store.create(up)
+    wire.store.create(pod())
+    policy = {"automated": {"selfHeal": True}}
+    meta = {"name": "ai-coder", "namespace": "argocd"}
+    wire.store.create({"kind": "Application", "metadata": meta, "spec": {"source": {}, "syncPolicy": policy}})
+    running = asyncio.create_task(run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chat"))
+    await ends(wire, "coder-chat")
+    code, out, err = await running
+    assert (code, "coder-chat: down" in out) == (0, True)
+    assert "Argo CD starts it again if git says `replicas: 1`, because Application ai-coder reverts" in err
+
+
 async def test_all_means_all_of_ours(wire: Wire, tmp_path: Path) -> None:
-    """What somebody runs in another namespace is named and left alone; then not everything is off, and the code says so."""
+    """A workload in another namespace is named and not changed; the exit code then says that not everything is off."""
     for name in ("coder-chat", "coder-fim"):
         wire.store.create(deployment(name, replicas=1))
         wire.store.create(pod(f"{name}-1", name))
@@ -84,7 +100,7 @@ async def test_a_name_that_is_none_is_told_with_those_that_are_up(wire: Wire, tm
 
 
 async def test_the_status_is_read_from_the_cluster(wire: Wire, tmp_path: Path) -> None:
-    """Who holds it is on the Deployment, what it costs follows from the node's age."""
+    """The holder is on the Deployment, and the cost follows from the node's age."""
     kubeconfig = wire.kubeconfig(tmp_path / "k")
     assert await run(kubeconfig, "gpu", "status") == (0, "Nothing uses a GPU.\n", "")
     wire.store.create(marked("coder-chat", a_lease()))
@@ -96,7 +112,7 @@ async def test_the_status_is_read_from_the_cluster(wire: Wire, tmp_path: Path) -
 
 
 async def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
-    """With what to set."""
+    """The error names the setting."""
     code, _, err = await run(tmp_path / "nowhere", "gpu", "status")
     assert code == 2
     assert err == f"stoker: KUBECONFIG names {tmp_path / 'nowhere'}, and there is no such file.\n"

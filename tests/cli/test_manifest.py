@@ -1,22 +1,24 @@
-"""`stoker manifest`: the scopes in use, and no more."""
+"""`stoker manifest` has exactly the scopes in use."""
 
 import ast
 import inspect
 import json
 import re
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 from slack_sdk.web.async_client import AsyncWebClient
 from typer.testing import CliRunner
 
 from bot.cli.main import cli
 from bot.cli.manifest import manifest
-from bot.scopes import EVENTS, METHODS, scopes
+from bot.scopes import BOOKMARK_METHODS, EVENTS, METHODS, scopes
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ("apps_", "auth_", "bots_", "chat_", "conversations_", "files_", "pins_", "reactions_", "team_", "user", "views_")  # fmt: skip
+FAMILIES = ("apps_", "auth_", "bookmarks_", "bots_", "chat_", "conversations_", "files_", "pins_", "reactions_", "team_", "user", "views_")  # fmt: skip
 
 
 def methods_called() -> set[str]:
@@ -42,28 +44,37 @@ def api_methods(name: str) -> set[str]:
 
 
 def test_every_method_that_the_bot_calls_has_its_scope() -> None:
-    """A call that the manifest does not know would be refused with missing_scope."""
+    """Slack would refuse a call that is not in the manifest with missing_scope."""
     assert methods_called()
-    assert methods_called() <= METHODS.keys()
+    assert methods_called() <= METHODS.keys() | BOOKMARK_METHODS.keys()
 
 
 def test_no_method_is_listed_that_the_bot_does_not_call() -> None:
-    """What is no longer called takes its scope with it. auth.test is Bolt's own call."""
-    assert METHODS.keys() - {"auth.test"} <= methods_called()
+    """A method that is no longer called has no scope. auth.test is Bolt's own call."""
+    assert METHODS.keys() | BOOKMARK_METHODS.keys() - {"auth.test"} <= methods_called() | {"auth.test"}
 
 
 def test_the_scopes_are_those_of_methods_events_and_commands() -> None:
-    """Each has a reason; none is there in reserve."""
+    """Each scope has a reason; none is requested in reserve."""
     reasons = {scope for needed in (*METHODS.values(), *EVENTS.values()) for scope in needed}
     assert set(scopes()) == reasons | {"commands"}
-    assert not [scope for scope in scopes() if scope.startswith(("admin", "users:", "groups:"))]
+    assert not [scope for scope in scopes() if scope.startswith(("admin", "users:read.", "users:write", "groups:"))]
 
 
 def test_a_private_channel_needs_other_scopes() -> None:
-    """Slack calls them groups; nothing of public channels is asked for then."""
+    """Slack calls them groups; no scope for public channels is requested then."""
     private = scopes(private_channel=True)
     assert "groups:history" in private
     assert not [scope for scope in private if scope.startswith("channels:")]
+
+
+def test_a_bookmark_needs_two_more_scopes() -> None:
+    """Only an app whose bot keeps a bookmark requests them."""
+    assert set(scopes(bookmark=True)) - set(scopes()) == {"bookmarks:read", "bookmarks:write"}
+    asked = manifest(bookmark=True)["oauth_config"]["scopes"]["bot"]
+    assert asked == list(scopes(bookmark=True))
+    printed = CliRunner().invoke(cli, ["manifest", "--bookmark", "--json"]).stdout
+    assert json.loads(printed)["oauth_config"]["scopes"]["bot"] == asked
 
 
 def test_socket_mode_needs_no_address_and_http_puts_it_everywhere() -> None:
@@ -99,6 +110,26 @@ def test_slacks_limits_hold() -> None:
 
 
 def test_the_docs_give_the_reason_of_each_scope() -> None:
-    """Whoever installs the app reads why it asks for what it asks."""
+    """The manifest explains its scopes to the person who installs the app."""
     told = (ROOT / "docs" / "slack.md").read_text(encoding="utf-8")
-    assert [scope for scope in (*scopes(), *scopes(private_channel=True)) if f"`{scope}`" not in told] == []
+    assert [
+        scope for scope in (*scopes(bookmark=True), *scopes(private_channel=True)) if f"`{scope}`" not in told
+    ] == []
+
+
+def test_the_link_of_the_guide_creates_the_app_of_the_manifest() -> None:
+    """The form that the link opens has what `stoker manifest` prints; `make docs` writes the link."""
+    found = re.search(r"^\[create the app\]: (\S+)$", (ROOT / "docs" / "install.md").read_text("utf-8"), re.M)
+    assert found
+    address = urlsplit(found[1])
+    assert (address.hostname, address.path) == ("api.slack.com", "/apps")
+    query = dict(parse_qsl(address.query))
+    assert query.pop("new_app") == "1"
+    assert {name: json.loads(value) for name, value in query.items()} == {"manifest_json": manifest()}
+    assert len(found[1]) < 8000
+
+
+def test_slack_accepts_the_icon() -> None:
+    """A square PNG of 512 to 2000 pixels (apps.icon.set)."""
+    with Image.open(ROOT / "docs" / "icon.png") as icon:
+        assert (icon.format, icon.size) == ("PNG", (512, 512))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from manifests.contract import Layout, check, read_endpoint
+from manifests.platform import Platform
 from manifests.tree import Checkout
 from sandbox.faults import Faults
 from sandbox.github import GitHub, seed
@@ -70,6 +71,11 @@ class Terminal:
 def terminal(tmp_path: Path) -> Terminal:
     checkout = tmp_path / "platform"
     shutil.copytree(SAMPLE, checkout)
+    for deployment in checkout.glob("serving/*/deployment.yaml"):  # as after `stoker model tune`: nothing to advise
+        text = deployment.read_text()
+        digest = re.search(r"@sha256:(\w{12})", text)
+        caches = f"/models/compile-cache/{digest[1] if digest else ''}"
+        deployment.write_text(text.replace("value: /tmp/.cache", f"value: {caches}"))
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
     root = str(Path(__file__).parents[2])
     terminal = Terminal(checkout, {**kept, "PYTHONPATH": root, "USER": "ada", "LOGNAME": "ada"})
@@ -86,13 +92,13 @@ async def hub() -> AsyncIterator[str]:
 
 
 async def test_a_sound_checkout_passes(terminal: Terminal) -> None:
-    """With one line that says how much was looked at."""
+    """With one line that says how much was checked."""
     ended = await terminal.stoker("check")
     assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all pieces agree.\n", "")
 
 
 async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
-    """The line can be clicked in an editor, and says what to write."""
+    """An editor can open the line, and the finding contains the fix."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
     ended = await terminal.stoker("check", str(terminal.checkout), cwd=terminal.checkout.parent)
     assert ended.code == 1
@@ -102,7 +108,7 @@ async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
 
 
 async def test_a_file_that_is_no_yaml_is_a_finding(terminal: Terminal) -> None:
-    """The other endpoints are checked all the same."""
+    """The other endpoints are still checked."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 0]: {")
     terminal.plant("serving/coder-fim/deployment.yaml", "  replicas: 0", "  replicas: 1")
     ended = await terminal.stoker("check")
@@ -113,7 +119,7 @@ async def test_a_file_that_is_no_yaml_is_a_finding(terminal: Terminal) -> None:
 
 
 async def test_programs_read_json(terminal: Terminal) -> None:
-    """Names of the endpoints, and findings with rule, path, line, message and fix."""
+    """Names of the endpoints, and findings with rule, severity, path, line, message and fix."""
     terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000005", "input_cost_per_token: 5e-07")
     ended = await terminal.stoker("check", "--format", "json")
     assert ended.code == 1
@@ -121,7 +127,7 @@ async def test_programs_read_json(terminal: Terminal) -> None:
     assert said["endpoints"] == ["coder-chat", "coder-fim", "embeddings"]
     (finding,) = said["findings"]
     assert (finding["rule"], finding["path"]) == ("cost-not-a-number", "platform/litellm/values.yaml")
-    assert set(finding) == {"rule", "path", "line", "message", "fix"}
+    assert set(finding) == {"rule", "severity", "path", "line", "message", "fix"}
 
 
 async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Terminal) -> None:
@@ -135,7 +141,7 @@ async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Termin
 
 
 async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
-    """An unknown one is an error that names the nearest."""
+    """An unknown name is an error that suggests the nearest."""
     terminal.plant(CHAT, "  replicas: 0", "  replicas: 1")
     assert (await terminal.stoker("check", "--endpoint", "coder-fim")).code == 0
     unknown = await terminal.stoker("check", "--endpoint", "coder-chta")
@@ -150,8 +156,8 @@ async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
         (("check", "docs"), "holds no endpoint in serving/"),
         (("show", "nobody"), "There is no endpoint 'nobody'"),
         (("remove", "nobody"), "There is no endpoint 'nobody'"),
-        (("remove", "coder-chat", "context=1"), "context= is no option of model remove"),
-        (("remove", "coder-chat", "soon"), "'soon' is no option"),
+        (("remove", "coder-chat", "context=1"), "context= is not an option of model remove"),
+        (("remove", "coder-chat", "soon"), "'soon' is not an option"),
         (("add", "x", "nothing"), "is not a model on Hugging Face"),
         (("swap", "coder-chat", MINI, "context=lots"), "give tokens, like 16384"),
         (("remove", "coder-chat", "--open"), "GITHUB_REPOSITORY is not set"),
@@ -179,7 +185,7 @@ async def test_a_platform_with_other_paths_is_found_by_what_its_files_say(termin
 
 
 async def test_the_platform_may_say_where_things_are(terminal: Terminal) -> None:
-    """In a file of its own, which the command line overrides."""
+    """In a separate file, which the command line overrides."""
     (terminal.checkout / ".stoker.yaml").write_text("platform: {serving_dir: engines}\n")
     assert "holds no endpoint in engines/" in (await terminal.stoker("check")).err
     other = terminal.checkout.parent / "other.yaml"
@@ -200,7 +206,7 @@ async def test_endpoints_are_listed_and_shown(terminal: Terminal) -> None:
 
 
 async def test_a_dry_run_prints_a_patch_that_git_applies(terminal: Terminal, hub: str) -> None:
-    """Nothing but the patch is on standard output; the checkout itself is left alone."""
+    """Only the patch is on standard output; the checkout does not change."""
     ended = await terminal.stoker("add", "coder-mini", MINI, "context=16384", env={"HF_ENDPOINT": hub})
     assert ended.code == 0, ended.err
     assert terminal.git("status", "--porcelain") == ""
@@ -208,8 +214,8 @@ async def test_a_dry_run_prints_a_patch_that_git_applies(terminal: Terminal, hub
     assert "does not allow commercial use" in ended.err
     terminal.git("apply", stdin=ended.out)
     tree, layout = Checkout(terminal.checkout), Layout()
-    assert check(tree, layout) == ()
-    assert read_endpoint(tree, layout, "coder-mini").context == 16384
+    assert check(Platform(tree, layout)) == ()
+    assert read_endpoint(Platform(tree, layout), "coder-mini").context == 16384
 
 
 async def test_add_and_remove_by_patches_leave_no_trace(terminal: Terminal, hub: str) -> None:
@@ -221,14 +227,14 @@ async def test_add_and_remove_by_patches_leave_no_trace(terminal: Terminal, hub:
 
 
 async def test_a_patch_is_coloured_for_people_and_plain_for_pipes(terminal: Terminal) -> None:
-    """Unless one asks for it."""
+    """Only on request."""
     assert "\x1b[" not in (await terminal.stoker("remove", "coder-fim")).out
     painted = (await terminal.stoker("remove", "coder-fim", "--color", "always")).out
     assert "\x1b[31m-apiVersion: apps/v1\x1b[0m\n" in painted
 
 
 async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal) -> None:
-    """The missing ones are asked for by name; nothing is guessed, and the reviewer is told."""
+    """Missing figures are requested by name; nothing is guessed, and the reviewer is notified."""
     nowhere = "http://127.0.0.1:9"
     refused = await terminal.stoker("swap", "coder-chat", MINI, "weights=2.7GB", env={"HF_ENDPOINT": nowhere})
     assert (refused.code, refused.out) == (2, "")
@@ -241,7 +247,7 @@ async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal)
 
 
 async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal, hub: str) -> None:
-    """And with what would help."""
+    """And with a remedy."""
     big = "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
     ended = await terminal.stoker("swap", "coder-chat", big, env={"HF_ENDPOINT": hub})
     assert (ended.code, ended.out) == (2, "")
@@ -250,7 +256,7 @@ async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal,
 
 
 async def test_open_keeps_things_where_the_checkout_has_them(terminal: Terminal, tmp_path: Path) -> None:
-    """As a dry run does: without a configuration the files of the checkout say where its endpoints are."""
+    """Like a dry run: without a configuration, the files of the checkout determine where its endpoints are."""
     for path in [path for path in terminal.checkout.rglob("*") if path.is_file() and ".git" not in path.parts]:
         path.write_text(path.read_text().replace("serving/", "models/").replace(".serving.svc", ".llm.svc"))
     (terminal.checkout / "serving").rename(terminal.checkout / "models")
@@ -272,7 +278,7 @@ async def test_open_keeps_things_where_the_checkout_has_them(terminal: Terminal,
 
 
 async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Terminal, hub: str, tmp_path: Path) -> None:
-    """With the configured remote and GitHub; the same request again answers with the same pull request."""
+    """With the configured remote and GitHub; the same request again returns the same pull request."""
     bare = tmp_path / "platform.git"
     await seed(SAMPLE, bare)
     async with GitHub(bare, Faults(), repository="acme/llm-platform") as github:
@@ -299,3 +305,28 @@ async def test_open_pushes_one_commit_and_opens_one_pull_request(terminal: Termi
     assert said.startswith("Stoker\nfeat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)\n")
     assert "Requested-by: ada\n" in said
     assert said.count("Operation:") == 1
+
+
+async def test_the_exit_code_follows_the_severity(terminal: Terminal) -> None:
+    """A warning does not fail the job unless the job asks for it."""
+    terminal.plant("platform/litellm/values.yaml", "input_cost_per_token: 0.0000002", "input_cost_per_token: 0.0")
+    ended = await terminal.stoker("check")
+    assert ended.code == 0
+    assert ": warning: cost-zero: " in ended.out
+    assert (await terminal.stoker("check", "--strict")).code == 1
+    annotated = await terminal.stoker("check", "--format", "github")
+    assert annotated.out.startswith("::warning file=platform/litellm/values.yaml")
+
+
+async def test_a_cold_start_is_a_warning_and_tune_shows_its_diff(terminal: Terminal) -> None:
+    """It fails a build only on request; the output of `tune` resolves it."""
+    engine = terminal.checkout / CHAT
+    engine.write_text(re.sub(r"value: /models/compile-cache\S*", "value: /tmp/.cache", engine.read_text()))
+    ended = await terminal.stoker("check")
+    assert ended.code == 0
+    assert f"{CHAT}:" in ended.out
+    assert "warning: cold-start:" in ended.out
+    assert (await terminal.stoker("check", "--strict")).code == 1
+    shown = await terminal.stoker("tune", "coder-chat", "--dry-run")
+    assert "+              value: /models/compile-cache/" in shown.out
+    assert "-              value: /tmp/.cache" in shown.out

@@ -1,6 +1,7 @@
-"""A Kubernetes API on loopback whose connections can be cut and whose rights can be withheld, and objects to put in it."""
+"""A Kubernetes API on loopback whose connections can be cut and whose rights can be withheld, and objects for it."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,34 +11,46 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from sandbox.kubernetes import KubernetesAPI
+from sandbox.objects import BY_KIND
 
 Object = dict[str, Any]
 
 
+REFUSED = 'pods is forbidden: User "stoker" cannot list resource "pods" in API group "" in the namespace "serving"'
+
+
 class Wire(KubernetesAPI):
-    """The sandbox's API server with a wire that remembers what was asked, and fails on demand: `forbidden` paths, `unwell` answers, `denied` (verb, resource)."""
+    """The sandbox's API server with a wire that records requests and fails on demand: `forbidden` paths, `unwell`
+    answers, `denied` (verb, resource).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[str] = []
         self.forbidden = ""
         self.unwell = 0
+        self.refusals: list[str] = []
+        """Messages of 403 for the next requests, like from a server that has just started."""
         self.before_patch: Callable[[], object] | None = None
-        """What somebody else does, once, between a client's look and its write."""
+        """A change by somebody else, once, between a client's read and its write."""
         self.denied: set[tuple[str, str]] = set()
         self._watching: set[asyncio.Transport] = set()
 
     def asked(self, method: str, part: str) -> int:
         return len([line for line in self.requests if line.startswith(method) and part in line])
 
+    def hold(self, manifest: Object) -> None:
+        """Store an object unchanged, without validation."""
+        self.store._record(BY_KIND[manifest["kind"]], None, copy.deepcopy(manifest))
+
     def cut(self) -> None:
-        """Drop every connection that a watch is on, as a load balancer does."""
+        """Drop every connection of a watch, like a load balancer."""
         for transport in self._watching:
             transport.abort()
         self._watching.clear()
 
     def overtake(self, kind: str, name: str, namespace: str, change: Callable[[Object], None]) -> None:
-        """A change that no watch sees, since the history is gone before it looks: each is answered 410 mid-watch."""
+        """A change that no watch sees, because the history is gone first: each is answered 410 during the watch."""
         self.store.update(kind, name, namespace, change)
         self.store.compact()
 
@@ -53,6 +66,8 @@ class Wire(KubernetesAPI):
         self.requests.append(f"{request.method} {request.path_qs}")
         if self.forbidden and self.forbidden in request.path_qs:
             return web.json_response({"kind": "Status", "code": 403, "message": "stoker cannot do that"}, status=403)
+        if self.refusals:
+            return web.json_response({"kind": "Status", "code": 403, "message": self.refusals.pop()}, status=403)
         if request.method == "PATCH" and self.before_patch:
             meanwhile, self.before_patch = self.before_patch, None
             meanwhile()
@@ -78,7 +93,7 @@ async def wait_until(seen: Callable[[], Any], seconds: float = 30) -> None:
 
 
 def now() -> str:
-    """A moment with microseconds, so that two in one test differ."""
+    """A time with microseconds, so that two times in one test differ."""
     return datetime.now(UTC).isoformat()
 
 

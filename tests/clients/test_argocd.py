@@ -1,4 +1,4 @@
-"""Argo CD's Applications are read, refreshed and synced once, whatever happens to the connection meanwhile."""
+"""Argo CD's Applications are read, refreshed and synced once, even if connections fail."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,26 +6,21 @@ from typing import Any
 
 import pytest
 
-from bot.clients.argocd import ArgoCD, SyncFailed
+from bot.clients.argocd import ArgoCD
+from bot.clients.deployer import SyncFailed
 from bot.clients.kube import Forbidden
 from bot.errors import BotError, Unavailable
 from tests.clients.kube import Object, Wire, application, connected, now, wait_until
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    async with Wire() as api:
-        yield api
-
-
-@pytest.fixture
 async def argocd(wire: Wire) -> AsyncIterator[ArgoCD]:
     async with connected(wire) as client:
-        yield ArgoCD(client, "argocd")
+        yield ArgoCD(client, "argocd", "acme/platform")
 
 
 def start(wire: Wire, name: str = "coder-chat") -> None:
-    """Argo CD takes the operation up."""
+    """Argo CD starts the operation."""
 
     def change(app: Object) -> None:
         app["status"]["operationState"] = {"phase": "Running", "operation": app.pop("operation"), "startedAt": now()}
@@ -41,12 +36,12 @@ def end(app: Object, phase: str = "Succeeded", message: str = "") -> None:
         app["status"]["sync"] = {"status": "Synced", "revision": state["operation"]["sync"]["revision"]}
 
 
-def update(wire: Wire, phase: str = "Succeeded", message: str = "") -> None:
-    wire.store.update("Application", "coder-chat", "argocd", lambda app: end(app, phase, message))
+def update(wire: Wire, phase: str = "Succeeded", message: str = "", name: str = "coder-chat") -> None:
+    wire.store.update("Application", name, "argocd", lambda app: end(app, phase, message))
 
 
-def stored(wire: Wire) -> Object:
-    found = wire.store.get("Application", "coder-chat", "argocd")
+def stored(wire: Wire, name: str = "coder-chat") -> Object:
+    found = wire.store.get("Application", name, "argocd")
     assert found
     return found
 
@@ -60,7 +55,7 @@ async def asked(wire: Wire) -> None:
 
 
 async def test_an_application_is_read_with_its_cost_gate_and_its_revisions(wire: Wire, argocd: ArgoCD) -> None:
-    """What is automated, and at which commits it is, comes from the Application itself."""
+    """Whether it is automated, and its commits, come from the Application itself."""
     wire.store.create(application())
     several = application("litellm", sync={"status": "Synced", "revisions": ["1.2.3", "abc"]})
     several["spec"] |= {
@@ -80,7 +75,7 @@ async def test_an_application_is_read_with_its_cost_gate_and_its_revisions(wire:
 
 
 async def test_a_refresh_is_an_annotation(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD looks at git as soon as the annotation is there."""
+    """Argo CD polls git as soon as the annotation exists."""
     wire.store.create(application())
     await argocd.refresh("coder-chat")
     assert stored(wire)["metadata"]["annotations"] == {"argocd.argoproj.io/refresh": "normal"}
@@ -89,7 +84,7 @@ async def test_a_refresh_is_an_annotation(wire: Wire, argocd: ArgoCD) -> None:
 
 
 async def test_a_sync_is_asked_for_and_followed(wire: Wire, argocd: ArgoCD) -> None:
-    """The operation names who asked, the commit, and the Application's own sync options, which Argo CD would forget."""
+    """The operation contains the requester, the commit, and the Application's sync options, which Argo CD would omit."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await asked(wire)
@@ -123,7 +118,7 @@ async def test_what_is_synced_already_is_not_synced_again(wire: Wire, argocd: Ar
 
 
 async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, argocd: ArgoCD) -> None:
-    """A bot that was killed while waiting goes on waiting."""
+    """A bot that was killed while waiting continues to wait."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -133,7 +128,7 @@ async def test_a_sync_under_way_is_waited_for_and_not_asked_twice(wire: Wire, ar
 
 
 async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
-    """Two operations at once would overwrite each other, so ours is asked for after the other's end, be that a failure."""
+    """Two operations at the same time would overwrite each other, so ours starts after the other has ended or failed."""
     wire.store.create(application(**running("other")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -146,7 +141,7 @@ async def test_another_sync_in_the_way_is_waited_out(wire: Wire, argocd: ArgoCD)
 
 
 async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) -> None:
-    """A sync window, a bad manifest: the message is the one to show. An earlier failure is not taken for this one's."""
+    """A sync window, a bad manifest: the message is shown. An earlier failure is not attributed to this sync."""
     earlier = {"phase": "Failed", "operation": {"sync": {"revision": "abc"}}, "message": "long ago", "startedAt": now()}
     wire.store.create(application(operationState=earlier))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
@@ -157,11 +152,20 @@ async def test_a_failed_sync_says_what_argo_cd_says(wire: Wire, argocd: ArgoCD) 
         await syncing
 
 
-def automated(wire: Wire, sync: str, revisions: list[str], phase: str, tried: list[str], message: str = "") -> None:
+def automated(
+    wire: Wire,
+    sync: str,
+    revisions: list[str],
+    phase: str,
+    tried: list[str],
+    message: str = "",
+    more: Object | None = None,
+) -> None:
     """LiteLLM's Application, of two sources, as Argo CD left it."""
     state = {"phase": phase, "operation": {}, "syncResult": {"revisions": tried}, "message": message}
     app = application("litellm", sync={"status": sync, "revisions": revisions}, operationState=state)
     app["spec"] |= {"syncPolicy": {"automated": {}}, "sources": [{"chart": "litellm"}, {"path": "platform/litellm"}]}
+    app["status"] |= more or {}
     if wire.store.get("Application", "litellm", "argocd"):
         wire.store.update("Application", "litellm", "argocd", lambda live: live.update(status=app["status"]))
     else:
@@ -173,14 +177,16 @@ async def later_than_abc(revision: str) -> bool:
 
 
 async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
-    """An old failure does not count, and a later commit than the one waited for holds it as well."""
+    """An old failure does not count, and a later commit than the expected one includes it."""
     heard: list[str] = []
 
     async def tell(message: str) -> None:
         heard.append(message)
 
     automated(wire, "Synced", ["1.2.3", "old"], "Failed", ["1.2.3", "old"], "long ago")
-    waiting = asyncio.create_task(argocd.wait_synced("litellm", includes=later_than_abc, timeout=30, tell=tell))
+    waiting = asyncio.create_task(
+        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30, tell=tell)
+    )
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Running", ["1.2.3", "abc"], "waiting for healthy state of litellm")
     await wait_until(lambda: heard)
@@ -190,24 +196,181 @@ async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, arg
 
 
 async def test_a_sync_that_failed_by_itself_is_not_waited_for(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD does not try the same commit again, so the message is told at once."""
+    """Argo CD does not retry a commit, so the message is reported immediately."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Failed", ["1.2.3", "abc"], "the namespace is frozen")
     with pytest.raises(SyncFailed, match="could not sync litellm to abc: the namespace is frozen"):
-        await argocd.wait_synced("litellm", includes=later_than_abc, timeout=30)
+        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
 
 
-async def test_a_sync_that_does_not_begin_by_itself_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
-    """In a sync window Argo CD starts none, and says nothing."""
+async def test_a_comparison_that_does_not_come_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD has not polled the commit; the message contains the last observed state."""
+    automated(wire, "OutOfSync", ["1.2.3", "old"], "Succeeded", ["1.2.3", "old"])
+    with pytest.raises(SyncFailed, match=r"did not sync litellm automatically.*OutOfSync"):
+        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=0.3)
+
+
+async def test_a_sync_that_does_not_begin_by_itself_is_asked_for(wire: Wire, argocd: ArgoCD) -> None:
+    """In a sync window Argo CD starts none, and only logs that; a requested sync reports the reason."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
-    with pytest.raises(SyncFailed, match=r"did not sync litellm by itself.*OutOfSync"):
-        await argocd.wait_synced("litellm", includes=later_than_abc, timeout=0.3)
+    waiting = asyncio.create_task(
+        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=4)
+    )
+    await wait_until(lambda: "operation" in stored(wire, "litellm"))
+    start(wire, "litellm")
+    wire.store.update(
+        "Application", "litellm", "argocd", lambda app: app["status"]["operationState"].update(message=BLOCKED)
+    )
+    await wait_until(lambda: stored(wire, "litellm")["status"]["operationState"]["phase"] == "Terminating")
+    update(wire, "Failed", "Operation terminated", "litellm")
+    with pytest.raises(SyncFailed, match="sync window of Argo CD forbids syncing litellm now"):
+        await waiting
+
+
+DRIFTED: Object = {"resources": [{"kind": "Deployment", "name": "litellm", "status": "OutOfSync"}]}
+
+
+async def test_an_application_that_never_is_in_sync_counts_after_its_sync(wire: Wire, argocd: ArgoCD) -> None:
+    """An autoscaler or a webhook changes what was applied; the sync succeeded, and everything is healthy."""
+    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], "successfully synced", DRIFTED)
+    found = await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=2)
+    assert "reports OutOfSync (Deployment/litellm) after a successful sync" in found.drift
+    assert not wire.asked("PATCH", "litellm")
+
+
+async def test_an_application_that_is_unhealthy_and_out_of_sync_does_not_count(wire: Wire, argocd: ArgoCD) -> None:
+    """The sync succeeded, but what it applied does not run."""
+    degraded = DRIFTED | {"health": {"status": "Degraded"}}
+    automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], more=degraded)
+    with pytest.raises(SyncFailed, match=r"did not sync litellm automatically within 1 s \(OutOfSync, Degraded"):
+        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=1)
+
+
+UNCOMPARED: Object = {
+    "conditions": [{"type": "ComparisonError", "message": "Failed to load target state: no such chart"}]
+}
+
+
+async def test_a_comparison_error_that_lasts_is_told(wire: Wire, argocd: ArgoCD) -> None:
+    """Argo CD is asked to refresh first, because its status may be older than the fix."""
+    automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
+    with pytest.raises(SyncFailed, match="cannot compare litellm with git: Failed to load target state: no such chart"):
+        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=2)
+    assert "argocd.argoproj.io/refresh" in stored(wire, "litellm")["metadata"]["annotations"]
+
+
+async def test_a_comparison_error_that_passes_is_waited_out(wire: Wire, argocd: ArgoCD) -> None:
+    """Its repo server was restarted."""
+    automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
+    waiting = asyncio.create_task(
+        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=60)
+    )
+    await wait_until(lambda: wire.asked("PATCH", "litellm"))
+    automated(wire, "Synced", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"])
+    assert (await waiting).drift == ""
+
+
+async def test_a_gated_application_that_never_is_in_sync_is_synced_once(wire: Wire, argocd: ArgoCD) -> None:
+    """Its operation succeeded at the commit, so the step is done, with a note."""
+    wire.store.create(application())
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
+    await asked(wire)
+    start(wire)
+
+    def drifts(app: Object) -> None:
+        end(app)
+        app["status"]["sync"]["status"] = "OutOfSync"
+
+    wire.store.update("Application", "coder-chat", "argocd", drifts)
+    assert "reports OutOfSync" in (await syncing).drift
+    assert wire.asked("PATCH", "coder-chat") == 1
+
+
+async def test_a_sync_whose_hook_hangs_is_terminated(wire: Wire, argocd: ArgoCD) -> None:
+    """Otherwise it would continue after its approval is void, and block the next one."""
+    wire.store.create(application())
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=1))
+    await asked(wire)
+    start(wire)
+    hook = "waiting for completion of hook batch/Job/migrate"
+    wire.store.update(
+        "Application", "coder-chat", "argocd", lambda app: app["status"]["operationState"].update(message=hook)
+    )
+    await wait_until(lambda: stored(wire)["status"]["operationState"]["phase"] == "Terminating")
+    update(wire, "Failed", "Operation terminated")
+    with pytest.raises(SyncFailed, match=f"in 1 s .*{hook}.*Stoker terminated the sync"):
+        await syncing
+
+
+async def test_a_sync_that_nobody_has_taken_up_is_withdrawn(wire: Wire, argocd: ArgoCD) -> None:
+    """A controller that comes back later finds no operation with a void approval."""
+    wire.store.create(application())
+    with pytest.raises(SyncFailed, match="Stoker terminated the sync"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+    assert stored(wire).get("operation") is None
+
+
+async def test_the_message_says_how_to_end_somebody_elses_sync(wire: Wire, argocd: ArgoCD) -> None:
+    """Stoker does not terminate another person's hanging sync."""
+    other = running("other")
+    other["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
+    wire.store.create(application(**other))
+    with pytest.raises(SyncFailed, match="A sync by admin is still running; `argocd app terminate-op coder-chat` ends"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+    assert stored(wire)["status"]["operationState"]["phase"] == "Running"
+
+
+async def test_an_operation_that_is_being_terminated_is_not_taken_for_the_new_one(wire: Wire, argocd: ArgoCD) -> None:
+    """The same commit is requested again after the old operation has ended."""
+    old = running("abc")
+    old["operationState"] |= {"phase": "Terminating"}
+    wire.store.create(application(**old))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    update(wire, "Failed", "Operation terminated")
+    await wait_until(lambda: "operation" in stored(wire))
+    start(wire)
+    update(wire)
+    assert (await syncing).synced_at("abc")
+
+
+def several(*sources: Object) -> Object:
+    app = application()
+    app["spec"]["sources"] = [{"targetRevision": "v1.2.3", **source} for source in sources]
+    return app
+
+
+@pytest.mark.parametrize(
+    "platform",
+    ["https://github.com/acme/platform.git", "git@github.com:Acme/platform", "https://mirror/acme/platform/"],
+)
+async def test_each_git_source_gets_its_own_revision(wire: Wire, argocd: ArgoCD, platform: str) -> None:
+    """The chart comes from another repository by its tag, the values from the platform repo at the commit."""
+    chart, oci = (
+        {"repoURL": "https://github.com/acme/charts.git", "path": "vllm"},
+        {"repoURL": "oci://ghcr.io/acme/base"},
+    )
+    wire.store.create(several(chart, oci, {"repoURL": platform, "ref": "values"}))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
+    await asked(wire)
+    assert stored(wire)["operation"]["sync"]["revisions"] == ["v1.2.3", "v1.2.3", "abc"]
+    start(wire)
+    update(wire)
+    await syncing
+
+
+async def test_git_sources_that_are_all_foreign_are_refused(wire: Wire, argocd: ArgoCD) -> None:
+    """Otherwise the commit would be requested from a repository that does not have it."""
+    wire.store.create(several({"repoURL": "https://github.com/a/b"}, {"repoURL": "https://github.com/c/d"}))
+    with pytest.raises(SyncFailed, match=r"is the platform repo acme/platform .*Set GITHUB_REPOSITORY"):
+        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=30)
+    assert "operation" not in stored(wire)
 
 
 BLOCKED = "Sync operation blocked by sync window"
 
 
 async def test_a_sync_window_is_told_at_once_and_the_sync_taken_back(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD would start it by itself when the window opens, long after the approval."""
+    """Otherwise Argo CD would start it when the window opens, long after the approval."""
     wire.store.create(application())
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
     await asked(wire)
@@ -215,13 +378,14 @@ async def test_a_sync_window_is_told_at_once_and_the_sync_taken_back(wire: Wire,
     wire.store.update(
         "Application", "coder-chat", "argocd", lambda app: app["status"]["operationState"].update(message=BLOCKED)
     )
+    await wait_until(lambda: stored(wire)["status"]["operationState"]["phase"] == "Terminating")
+    update(wire, "Failed", "Operation terminated")
     with pytest.raises(SyncFailed, match="sync window of Argo CD forbids syncing coder-chat now"):
         await syncing
-    assert stored(wire)["status"]["operationState"]["phase"] == "Terminating"
 
 
 async def test_a_blocked_sync_of_somebody_else_is_left_alone(wire: Wire, argocd: ArgoCD) -> None:
-    """It stands in the way until the window opens, so waiting for it would be in vain."""
+    """It blocks until the window opens, so Stoker does not wait for it."""
     other = running("other")
     other["operationState"]["message"] = BLOCKED
     wire.store.create(application(**other))
@@ -231,14 +395,14 @@ async def test_a_blocked_sync_of_somebody_else_is_left_alone(wire: Wire, argocd:
 
 
 async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD's controller may be down; the message tells what was last seen."""
+    """Argo CD's controller may be down; the message contains the last observed state."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match=r"did not finish syncing coder-chat.*OutOfSync"):
         await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
 
 
 async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
-    """What happened while the history was lost is found by listing again."""
+    """Changes during the loss of the history are found by listing again."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -247,7 +411,7 @@ async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
 
 
 async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD) -> None:
-    """The wait goes on over a new connection."""
+    """The wait continues on a new connection."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -258,7 +422,7 @@ async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD)
 
 
 async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoCD) -> None:
-    """Control planes are upgraded; an operation does not end for that."""
+    """Control planes are upgraded; that must not end an operation."""
     wire.store.create(application(**running("abc")))
     syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=10))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -270,7 +434,7 @@ async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoC
 
 
 async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: ArgoCD) -> None:
-    """Listing alone would have worked, so nothing else tells."""
+    """Listing alone would work, so nothing else shows it."""
     wire.store.create(application(**running("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
@@ -304,7 +468,7 @@ async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: 
 
 
 async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:
-    """Whoever installs the bot is told which right to add."""
+    """The error names the right to add."""
     wire.forbidden = "/applications"
     with pytest.raises(Forbidden, match="may not list applications in namespace argocd"):
         await argocd.list()

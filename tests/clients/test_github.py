@@ -1,4 +1,4 @@
-"""Pull requests over GitHub's REST protocol, against a stand-in that keeps them."""
+"""Pull requests over GitHub's REST protocol, against a stand-in that stores them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -103,7 +103,7 @@ async def github(remote: Remote) -> AsyncIterator[GitHub]:
 
 
 async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> None:
-    """Asking again answers with the one that is open."""
+    """A second request returns the open one."""
     assert await github.find_pull(BRANCH) is None
     first = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
     again = await github.open_pull(BRANCH, "main", "feat: add", "body", ["stoker"])
@@ -111,13 +111,12 @@ async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> 
     assert len(remote.pulls) == 1
     assert (first.number, first.state, first.head_ref, first.base_ref) == (1, "open", BRANCH, "main")
     assert first.url == "https://github.example/acme/platform/pull/1"
-    assert (first.additions, first.deletions, first.changed_files) == (3, 1, 2)
     assert first.merge_commit is None  # what GitHub shows before the merge is a trial
     assert remote.wire.calls("POST", f"{REPO}/issues/1/labels")[0].json == {"labels": ["stoker"]}
 
 
 async def test_two_runs_that_open_at_once_end_with_the_same(remote: Remote, github: GitHub) -> None:
-    """Where GitHub says that it exists already, it is found."""
+    """If GitHub says that it exists already, it is found."""
     listing = remote.list
     first = True
 
@@ -134,7 +133,7 @@ async def test_two_runs_that_open_at_once_end_with_the_same(remote: Remote, gith
 
 
 async def test_a_closed_pull_request_does_not_stop_the_next(remote: Remote, github: GitHub) -> None:
-    """It knows who closed it, from the issue behind it."""
+    """It contains who closed it, from the issue behind it."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
     await github.close(1)
@@ -167,14 +166,14 @@ async def test_a_refused_pull_request_tells_the_reason(remote: Remote, github: G
 async def test_check_runs_and_statuses_are_one_verdict(
     remote: Remote, github: GitHub, runs: Any, statuses: Any, verdict: str, failing: tuple[str, ...]
 ) -> None:
-    """A repository without any CI has none; GitHub itself would call that pending."""
+    """A repository without any CI has no checks; GitHub itself would report pending."""
     remote.check(runs, statuses)
     pull = await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    assert (pull.checks, pull.failing) == (verdict, failing)
+    assert (pull.ci.verdict, pull.ci.failing) == (verdict, failing)
 
 
 async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> None:
-    """The one that fails may be on the second."""
+    """The failing one may be on the second page."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
 
     async def pages(request: web.Request, asked: Any) -> web.StreamResponse:
@@ -184,11 +183,11 @@ async def test_every_page_of_checks_is_read(remote: Remote, github: GitHub) -> N
         return web.json_response({"total_count": 2, "check_runs": [run]}, headers=headers)
 
     remote.wire.answers["GET", f"{REPO}/commits/{HEAD}/check-runs"] = pages
-    assert (await github.pull(1)).failing == ("run 2",)
+    assert (await github.pull(1)).ci.failing == ("run 2",)
 
 
 async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: GitHub) -> None:
-    """A comment is no opinion, and a dismissed one is none any more."""
+    """A comment is not a review, and a dismissed review does not count."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     said = [("ann", "CHANGES_REQUESTED"), ("bob", "APPROVED"), ("ann", "APPROVED"), ("ann", "COMMENTED")]
     said += [("cy", "CHANGES_REQUESTED"), ("dee", "APPROVED"), ("dee", "DISMISSED")]
@@ -201,17 +200,17 @@ async def test_the_last_opinion_of_each_reviewer_counts(remote: Remote, github: 
 
 
 async def test_a_file_is_linked_where_people_read_it(remote: Remote, github: GitHub) -> None:
-    """On the repository's own page, at the commit and the line."""
+    """On the repository's page, at the commit and the line."""
     remote.wire.on("GET", REPO, {"html_url": "https://github.example/acme/platform"})
     url = await github.file_url(HEAD, "serving/coder chat/pvc.yaml", 7)
     assert url == f"https://github.example/acme/platform/blob/{HEAD}/serving/coder%20chat/pvc.yaml#L7"
 
 
 async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: GitHub) -> None:
-    """A repeat answers with the same merge commit."""
+    """A repeated call returns the same merge commit."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    assert await github.merge(1, HEAD) == MERGED
-    assert await github.merge(1, HEAD) == MERGED
+    assert await github.merge(1, HEAD, "main") == MERGED
+    assert await github.merge(1, HEAD, "main") == MERGED
     asked = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
     assert asked == [{"sha": HEAD, "merge_method": "squash"}]  # the commit is called as the repository calls its own
     pull = await github.pull(1)
@@ -229,10 +228,10 @@ async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: 
 async def test_the_repository_decides_how_to_merge(
     remote: Remote, github: GitHub, allowed: dict[str, bool], method: str
 ) -> None:
-    """Squash before merge before rebase; a token that may not see the settings tries squash."""
+    """Squash before merge before rebase; a token that may not read the settings tries squash."""
     remote.wire.on("GET", REPO, allowed)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    await github.merge(1, HEAD)
+    await github.merge(1, HEAD, "main")
     assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")[0].json["merge_method"] == method
 
 
@@ -247,66 +246,63 @@ async def test_the_repository_decides_how_to_merge(
 async def test_the_branch_s_rules_decide_as_well(
     remote: Remote, github: GitHub, rules: list[dict[str, Any]], method: str
 ) -> None:
-    """Of what the repository allows (here no squash), the first that the base branch takes."""
+    """Of the allowed methods (here no squash), the first that the base branch accepts."""
     remote.wire.on("GET", REPO, {"allow_squash_merge": False})
     remote.wire.on("GET", f"{REPO}/rules/branches/main", rules)
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    await github.merge(1, HEAD)
+    await github.merge(1, HEAD, "main")
     assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")[0].json["merge_method"] == method
 
 
 async def test_a_merge_queue_is_left_to_people(remote: Remote, github: GitHub) -> None:
-    """It merges by itself and in its own order: nothing is asked of it, and it is said what to do."""
+    """The merge queue merges in its own order: the bot requests nothing, and explains what to do."""
     remote.wire.on("GET", f"{REPO}/rules/branches/main", [{"type": "merge_queue"}])
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     with pytest.raises(MergeRefused, match="merge queue: add pull request #1 to it on GitHub"):
-        await github.merge(1, HEAD)
+        await github.merge(1, HEAD, "main")
     assert remote.wire.calls("PUT", f"{REPO}/pulls/1/merge") == []
 
 
 async def test_a_merge_that_met_another_is_asked_for_again(remote: Remote, github: GitHub) -> None:
-    """GitHub refuses for a moment while something else is merged; that is no decision of anybody."""
+    """GitHub refuses temporarily while something else is merged; this is not a decision."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     message = "Base branch was modified. Review and try the merge again."
     remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": message}, status=405)
     with pytest.raises(BaseMoved, match="try the merge again"):
-        await github.merge(1, HEAD)
+        await github.merge(1, HEAD, "main")
 
 
 async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> None:
-    """Nor is what GitHub itself refuses, with its own words."""
+    """Nor is a refusal by GitHub itself, with its own message."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     with pytest.raises(MergeRefused, match="head moved"):
-        await github.merge(1, "b" * 40)
+        await github.merge(1, "b" * 40, "main")
     remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": "Review required."}, status=405)
     with pytest.raises(MergeRefused, match="Review required"):
-        await github.merge(1, HEAD)
+        await github.merge(1, HEAD, "main")
 
 
 async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote: Remote, github: GitHub) -> None:
-    """Then nothing is taken for merged: what is on the main branch has to be approved anew."""
+    """Then nothing counts as merged: the content of the main branch needs a new approval."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     remote.pulls[0].update(state="closed", merged=True, merge_commit_sha=MERGED, head={"sha": "b" * 40, "ref": BRANCH})
     with pytest.raises(MergeRefused, match="merged on GitHub at bbbbbbbbb, not at aaaaaaaaa"):
-        await github.merge(1, HEAD)
+        await github.merge(1, HEAD, "main")
 
 
 async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
-    """And a comment is written where it is asked for."""
+    """And a comment is posted on request."""
     path = f"{REPO}/git/refs/heads/{BRANCH}"
     remote.wire.on("DELETE", path, status=204, text="")
     await github.delete_branch(BRANCH)
     remote.wire.on("DELETE", path, {"message": "Reference does not exist"}, status=422)
     await github.delete_branch(BRANCH)
-    remote.wire.on("POST", f"{REPO}/issues/1/comments", {}, status=201)
-    await github.comment(1, "hello")
-    assert remote.wire.calls("POST", f"{REPO}/issues/1/comments")[0].json == {"body": "hello"}
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "message", "said"),
     [
-        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795428000"}, "API rate limit exceeded", "UTC"),
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795428000"}, "API rate limit exceeded", "Z"),
         (403, {"retry-after": "60"}, "You have exceeded a secondary rate limit", "60 s"),
         (403, {}, "You have exceeded a secondary rate limit", "rate limited"),
         (429, {"retry-after": "5"}, "", "5 s"),
@@ -316,14 +312,14 @@ async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) 
 async def test_a_busy_github_is_unavailable(
     remote: Remote, github: GitHub, status: int, headers: dict[str, str], message: str, said: str
 ) -> None:
-    """Both rate limits and an outage mend themselves, and the time is told."""
+    """Both rate limits and an outage are temporary, and the error contains the time."""
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=status, headers=headers)
     with pytest.raises(Unavailable, match=said):
         await github.pull(1)
 
 
 async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github: GitHub) -> None:
-    """Asking on makes a limit last; when the time is over, it goes on."""
+    """Further requests extend a limit; after the time is over, it continues."""
     limited = {"message": "You have exceeded a secondary rate limit"}
     remote.wire.on("GET", f"{REPO}/pulls/1", limited, status=403, headers={"retry-after": "60"})
     for _ in range(3):
@@ -340,7 +336,7 @@ async def test_nothing_is_sent_while_github_asks_to_wait(remote: Remote, github:
 
 
 async def test_what_has_not_changed_is_not_sent_again(remote: Remote, github: GitHub) -> None:
-    """A poll with ETags costs nothing of the rate limit, and sees a change at once."""
+    """A poll with ETags does not count against the rate limit, and detects a change immediately."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     path, tagged = f"{REPO}/pulls/1", 0
 
@@ -360,7 +356,7 @@ async def test_what_has_not_changed_is_not_sent_again(remote: Remote, github: Gi
 
 
 async def test_a_pull_request_that_was_closed_is_not_taken_for_a_new_one(remote: Remote, github: GitHub) -> None:
-    """GitHub refuses a second one for a reason of its own, and that is told."""
+    """GitHub refuses a second one for its own reason, which the error contains."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     await github.close(1)
     answer = {"message": "Validation Failed", "errors": [{"field": "base", "code": "invalid"}]}
@@ -370,7 +366,7 @@ async def test_a_pull_request_that_was_closed_is_not_taken_for_a_new_one(remote:
 
 
 async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> None:
-    """As GitHub names it to tokens that have permissions."""
+    """Like in GitHub's names for tokens with permissions."""
     message, headers = "Resource not accessible by integration", {"x-accepted-github-permissions": "checks=read"}
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=403, headers=headers)
     with pytest.raises(BotError, match=r"by integration \(403\)\. Give the token the permission checks: read\."):
@@ -388,7 +384,7 @@ async def test_a_refusal_is_told(remote: Remote, github: GitHub, status: int, sa
 async def test_the_token_is_in_the_header_alone(
     remote: Remote, github: GitHub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in an address, a log line or an error."""
+    """Not in a URL, a log line or an error."""
     caplog.set_level("DEBUG")
     with pytest.raises(BotError) as refusal:
         await github.pull(9)
@@ -403,6 +399,64 @@ async def test_the_token_is_in_the_header_alone(
 
 
 def test_a_repository_is_written_owner_and_name() -> None:
-    """It becomes a part of every address."""
+    """It becomes a part of every URL."""
     with pytest.raises(BotError, match="owner/name"):
         GitHub(client(), "https://github.com/acme/platform", token)
+
+
+async def test_the_checks_to_wait_for_are_those_of_the_rules_and_of_recent_pull_requests(
+    remote: Remote, github: GitHub
+) -> None:
+    """By classic protection and by rulesets; usual are the checks that all of the last merged ones had."""
+    classic = {"enabled": True, "required_status_checks": {"contexts": ["lint"], "checks": [{"context": "lint"}]}}
+    remote.wire.on("GET", f"{REPO}/branches/main", {"protected": True, "protection": classic})
+    rule = {"type": "required_status_checks", "parameters": {"required_status_checks": [{"context": "test"}]}}
+    remote.wire.on("GET", f"{REPO}/rules/branches/main", [{"type": "deletion"}, rule])
+    merged = [{"merged_at": "2026-11-29T05:00:00Z", "head": {"sha": sha}} for sha in ("1" * 40, "2" * 40)]
+    remote.wire.on("GET", f"{REPO}/pulls", [{"merged_at": None, "head": {"sha": "3" * 40}}, *merged])
+    for sha, names in (("1" * 40, ("build", "docs")), ("2" * 40, ("build",))):
+        runs = [{"name": name, "status": "completed", "conclusion": "success"} for name in names]
+        remote.wire.on("GET", f"{REPO}/commits/{sha}/check-runs", {"check_runs": runs})
+        remote.wire.on("GET", f"{REPO}/commits/{sha}/status", {"statuses": []})
+    expected = await github.expected("main")
+    assert (expected.required, expected.usual) == (("lint", "test"), ("build",))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_what_the_token_may_not_read_is_left_out_and_said(remote: Remote, github: GitHub, status: int) -> None:
+    """Neither the statuses nor the rules stop anything; the remaining results still count."""
+    remote.check((("lint", "success"),))
+    answer = {"message": "Resource not accessible by personal access token"}
+    for path in (f"/commits/{HEAD}/status", "/branches/main", "/rules/branches/main"):
+        remote.wire.on("GET", REPO + path, answer, status=status)
+    pull = await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    assert (pull.ci.verdict, pull.ci.unread) == ("success", ("commit statuses",))
+    remote.wire.on("GET", f"{REPO}/pulls", [])
+    assert (await github.expected("main")).required == ()
+
+
+async def test_a_pull_request_of_a_fork_with_the_same_branch_is_not_ours(remote: Remote, github: GitHub) -> None:
+    """GitHub finds branches by their owner's name, and an organisation may have a fork of its own."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    remote.pulls[0]["head"]["repo"] = {"full_name": "acme/platform-fork"}
+    assert await github.find_pull(BRANCH) is None
+
+
+async def test_nothing_is_merged_elsewhere(remote: Remote, github: GitHub) -> None:
+    """GitHub's merge has no guard for the base, so it is read directly before."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    remote.pulls[0]["base"]["ref"] = "release"
+    with pytest.raises(MergeRefused, match="would be merged into release, not into main"):
+        await github.merge(1, HEAD, "main")
+    assert not remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")
+
+
+async def test_what_was_opened_is_withdrawn(remote: Remote, github: GitHub) -> None:
+    """Closed and its branch deleted, without reading anything that may be refused; idempotent."""
+    await github.open_pull(BRANCH, "main", "feat: add", "body", [])
+    remote.wire.on("DELETE", f"{REPO}/git/refs/heads/{BRANCH}", None, status=204)
+    remote.wire.on("GET", f"{REPO}/pulls/1", {"message": "Forbidden"}, status=403)
+    await github.withdraw(BRANCH)
+    await github.withdraw(BRANCH)
+    assert remote.pulls[0]["state"] == "closed"
+    assert len(remote.wire.calls("PATCH", f"{REPO}/pulls/1")) == 1

@@ -1,4 +1,4 @@
-"""A GitHub App's token: asked for with a signed assertion, kept while it lives, and every refusal mended in words."""
+"""A GitHub App's token: requested with a signed assertion, cached until it expires, and each refusal explained."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,8 +60,8 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
 @pytest.mark.parametrize(
     ("pem", "status", "said"),
     [
-        ("not a key", 201, "GITHUB_APP_PRIVATE_KEY is no private key"),
-        (None, 201, "GITHUB_APP_PRIVATE_KEY is no private key"),
+        ("not a key", 201, "GITHUB_APP_PRIVATE_KEY is not a private key"),
+        (None, 201, "GITHUB_APP_PRIVATE_KEY is not a private key"),
         (PEM, 404, "has no installation 7: set GITHUB_APP_INSTALLATION_ID"),
         (PEM, 403, "GitHub gave the App no token: Not Found"),
     ],
@@ -76,7 +76,7 @@ async def test_what_is_wrong_is_said_with_the_setting_to_mend(pem: str | None, s
 
 
 async def test_the_key_of_another_app_is_named() -> None:
-    """A key that GitHub does not know is told apart from one that is no key."""
+    """A key that GitHub does not know is distinguished from an invalid key."""
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -1,4 +1,4 @@
-"""The bot's clients send nothing to a host that nobody configured, whoever asks them to."""
+"""The bot's clients send nothing to a host that is not configured."""
 
 import json
 from contextlib import AsyncExitStack
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from bot.clients.http import only
 from bot.clients.kube import Collection, Kube
+from bot.clients.rights import NODES
 from bot.errors import BotError
 from bot.services import open_kubernetes, open_slack
 from bot.settings import ClusterSettings, ToolSettings
@@ -31,19 +32,21 @@ from tests.clients.wire import wire
     ],
 )
 async def test_only_configured_hosts_are_spoken_to(host: str, allowed: bool) -> None:
-    """By their whole names: neither a suffix nor the cloud's metadata address gets past."""
+    """By their whole names: neither a suffix nor the cloud's metadata address is accepted."""
     template = "http://{service}.{namespace}.svc:{port}"
     hook = only("http://litellm.litellm.svc:4000", template, "https://.hf.co")
     request = httpx.Request("GET", host)
     if allowed:
         await hook(request)
     else:
-        with pytest.raises(BotError, match="none of the hosts that are configured"):
+        with pytest.raises(BotError, match="not one of the configured hosts"):
             await hook(request)
 
 
 async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> None:
-    """A hostile answer cannot make the bot ask somebody else: not through httpx, nor through Slack's or Kubernetes' library."""
+    """A hostile answer cannot make the bot contact other hosts: not through httpx, nor through Slack's or Kubernetes'
+    library.
+    """
     async with wire() as it, AsyncExitStack() as stack:
 
         async def elsewhere(request: web.Request, _: object) -> web.StreamResponse:
@@ -61,9 +64,9 @@ async def test_a_redirect_to_another_host_is_not_followed(tmp_path: Path) -> Non
         for ask in (
             lambda: http.get(f"{it.url}/file"),
             slack.auth_test,
-            lambda: kube.get(Collection("/api/v1", "nodes"), "one"),
+            lambda: kube.get(Collection(NODES), "one"),
         ):
-            with pytest.raises(BotError, match=r"localhost\.evil\.example\.com is none of the hosts"):
+            with pytest.raises(BotError, match=r"localhost\.evil\.example\.com is not one of the configured hosts"):
                 await ask()
         assert len(it.asked) == 3
 

@@ -1,4 +1,4 @@
-"""What the Hub says about a model, over its API: the facts, and each way of not having them."""
+"""The Hub's API about a model: the facts, and each way of not getting them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.clients.huggingface import GatedModel, HuggingFace, UnknownModel
+from bot.clients.huggingface import GatedModel, HuggingFace, UnknownModel, model_id
 from bot.errors import BotError, Unavailable
-from manifests.sizing import kv_bytes_per_token
+from manifests.review import refuse_unknown
+from manifests.sizing import MissingFigures, kv_bytes_per_token
+from manifests.sizing.licence import terms
 from tests.clients.wire import Wire, client, nobody, wire
 
 QWEN = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -39,12 +41,29 @@ async def huggingface(hub: Wire) -> AsyncIterator[HuggingFace]:
         yield HuggingFace(http, hub.url, lambda: SecretStr(TOKEN))
 
 
-def publish(hub: Wire, files: dict[str, int], *, config: Any = CONFIG, tokenizer: Any = None, **about: Any) -> None:
+def publish(
+    hub: Wire,
+    files: dict[str, int],
+    *,
+    hf_id: str = QWEN,
+    config: Any = CONFIG,
+    tokenizer: Any = None,
+    more: dict[str, Any] | None = None,
+    **about: Any,
+) -> None:
+    """A repository with these files; for `tokenizer_config.json` and `more`, None means that the file does not exist."""
     siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
-    hub.on("GET", f"/api/models/{QWEN}", {"id": QWEN, "sha": SHA, "gated": False, "siblings": siblings, **about})
-    hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", config)
-    if tokenizer is not None:
-        hub.on("GET", f"/{QWEN}/resolve/{SHA}/tokenizer_config.json", tokenizer)
+    hub.on("GET", f"/api/models/{hf_id}", {"id": hf_id, "sha": SHA, "gated": False, "siblings": siblings, **about})
+    for name, text in {"config.json": config, "tokenizer_config.json": tokenizer, **(more or {})}.items():
+        status = 404 if text is None else 200
+        for revision in (SHA, "main"):
+            hub.on("GET", f"/{hf_id}/resolve/{revision}/{name}", text or {}, status=status)
+
+
+def withhold(hub: Wire, *, status: int = 403, headers: dict[str, str] | None = None) -> None:
+    """The files of a gated model, which the Hub describes and does not give."""
+    for revision in (SHA, "main"):
+        hub.on("GET", f"/{QWEN}/resolve/{revision}/config.json", {"error": "no"}, status=status, headers=headers or {})
 
 
 async def test_the_facts_of_a_quantized_chat_model(hub: Wire, huggingface: HuggingFace) -> None:
@@ -98,11 +117,11 @@ async def test_what_strangers_wrote_is_words_and_numbers(hub: Wire, huggingface:
 
 
 async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: HuggingFace) -> None:
-    """A template may also be a file of its own."""
-    publish(hub, {"model.safetensors": 1}, tokenizer={"model_max_length": 1})
-    assert not (await huggingface.model(QWEN)).chat
-    publish(hub, {"model.safetensors": 1, "chat_template.jinja": 1})
-    assert (await huggingface.model(QWEN)).chat
+    """A template may also be a separate file."""
+    publish(hub, {"model.safetensors": 1}, tokenizer={"model_max_length": 1}, hf_id="acme/plain-7B")
+    assert (await huggingface.model("acme/plain-7B")).kind == "completion"
+    publish(hub, {"model.safetensors": 1, "chat_template.jinja": 1}, hf_id="acme/plain-7B")
+    assert (await huggingface.model("acme/plain-7B")).kind == "chat"
 
 
 async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: HuggingFace) -> None:
@@ -110,12 +129,13 @@ async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: Hugging
     publish(hub, {"consolidated.safetensors": 70, "model.safetensors": 7, "pytorch_model.bin": 700})
     assert (await huggingface.model(QWEN)).weight_bytes == 7
     publish(hub, {"model.gguf": 7})
-    with pytest.raises(BotError, match="no safetensors"):
-        await huggingface.model(QWEN)
+    assert "GGUF" in (await huggingface.model(QWEN)).unservable
+    publish(hub, {"model.onnx": 7})
+    assert "no safetensors" in (await huggingface.model(QWEN)).unservable
 
 
 async def test_the_language_part_of_a_vision_model_is_what_counts(hub: Wire, huggingface: HuggingFace) -> None:
-    """Its shape lies one level down; a head size that is given wins over the quotient."""
+    """Its shape is one level down; an explicit head size takes precedence over the quotient."""
     text = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "head_dim": 32, "dtype": "bfloat16"}
     publish(hub, {"model.safetensors": 1}, config={"architectures": ["X"], "text_config": text})
     facts = await huggingface.model(QWEN)
@@ -123,18 +143,85 @@ async def test_the_language_part_of_a_vision_model_is_what_counts(hub: Wire, hug
     assert facts.dtype == "bfloat16"
 
 
+async def test_a_name_without_its_organisation_gets_similar_names(hub: Wire, huggingface: HuggingFace) -> None:
+    """Independent of the owner; only the search is used."""
+    hub.on("GET", "/api/models", [{"id": "openai-community/gpt2"}, {"id": "openai-community/gpt2-xl"}, {"id": "gpt2"}])
+    with pytest.raises(BotError, match=r"write it org/name\. Similar names: openai-community/gpt2"):
+        await huggingface.model("gpt2")
+    assert {each.path for each in hub.asked} == {"/api/models"}
+
+
+@pytest.mark.parametrize(
+    ("text", "hf_id"),
+    [
+        (f"https://huggingface.co/{QWEN}/tree/main", QWEN),
+        (f"https://huggingface.co/{QWEN}?library=vllm", QWEN),
+        (f"hf.co/{QWEN}#usage", QWEN),
+        (f"`{QWEN}`", QWEN),
+        ("https://huggingface.co/gpt2", "gpt2"),
+        ("https://huggingface.co/datasets/a/b", "https://huggingface.co/datasets/a/b"),
+        ("https://hf.co/spaces/a/b", "https://hf.co/spaces/a/b"),
+        ("https://hf.co/models?search=qwen", "https://hf.co/models?search=qwen"),
+    ],
+)
+def test_a_pasted_link_to_a_model_is_its_id(text: str, hf_id: str) -> None:
+    """A link to something else is not a model's link."""
+    assert model_id(text) == hf_id
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "says"),
+    [("GatedRepo", MissingFigures, "is gated"), ("RepoNotFound", UnknownModel, "is private")],
+)
+async def test_the_hub_s_reason_tells_gated_from_private(
+    hub: Wire, huggingface: HuggingFace, reason: str, error: type[Exception], says: str
+) -> None:
+    """It answers 401 for both, with the reason in a header."""
+    publish(hub, {"model.safetensors": 1})
+    withhold(hub, status=401, headers={"X-Error-Code": reason})
+    with pytest.raises(error, match=says):
+        refuse_unknown(await huggingface.model(QWEN), gpu=True)
+
+
 @pytest.mark.parametrize("status", [401, 404])
 async def test_an_unknown_or_private_model_is_named(hub: Wire, huggingface: HuggingFace, status: int) -> None:
-    """The Hub does not tell the two apart."""
+    """The Hub does not distinguish the two."""
     hub.on("GET", f"/api/models/{QWEN}", {"error": "Repository not found"}, status=status)
     with pytest.raises(UnknownModel, match="check the spelling, or set HF_TOKEN"):
         await huggingface.model(QWEN)
 
 
 async def test_a_gated_model_says_where_to_accept_its_terms(hub: Wire, huggingface: HuggingFace) -> None:
-    """What it is can be read without the terms; the files cannot."""
+    """Its description is readable without the terms; the files are not."""
     publish(hub, {"model.safetensors": 1}, gated="manual")
-    hub.on("GET", f"/{QWEN}/resolve/{SHA}/config.json", {"error": "gated"}, status=403)
+    withhold(hub)
+    facts = await huggingface.model(QWEN)
+    assert (facts.withheld, facts.weight_bytes, facts.unservable) == (True, 1, "")
+    with pytest.raises(
+        MissingFigures, match=rf"is gated: accept its terms at https://huggingface.co/{QWEN}"
+    ) as refused:
+        refuse_unknown(facts, gpu=True)
+    assert "Known without them: chat, 0.0 GB (0.0 GiB) of weights" in str(refused.value)
+    assert "layers" in refused.value.options
+
+
+async def test_a_gated_model_is_sized_by_an_open_form_of_it(hub: Wire, huggingface: HuggingFace) -> None:
+    """Its layers are the same; how the other form is quantized is not."""
+    publish(hub, {"model.safetensors": 16 * 10**9}, gated="manual")
+    withhold(hub)
+    hub.on("GET", "/api/models", [{"id": "open/form-AWQ"}])
+    awq = CONFIG | {"quantization_config": {"quant_method": "awq"}}
+    hub.on("GET", "/open/form-AWQ/resolve/main/config.json", awq)
+    facts = await huggingface.model(QWEN)
+    assert facts.kept.per_token
+    assert (facts.missing(gpu=True), facts.quantization, facts.weight_bytes) == ((), None, 16 * 10**9)
+    assert any("taken from another form" in each for each in terms(facts))
+
+
+async def test_a_gated_model_of_which_nothing_is_known_says_so(hub: Wire, huggingface: HuggingFace) -> None:
+    """Without sizes there is nothing to show."""
+    publish(hub, {}, gated="manual")
+    withhold(hub)
     with pytest.raises(GatedModel, match=f"https://huggingface.co/{QWEN}"):
         await huggingface.model(QWEN)
 
@@ -162,7 +249,6 @@ async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: 
     "hf_id",
     [
         "",
-        "gpt2",
         "a/b/c",
         "../x",
         "a/..",
@@ -176,14 +262,14 @@ async def test_files_may_come_from_another_host_which_never_sees_the_token(hub: 
     ],
 )
 async def test_what_is_no_model_id_asks_nobody(hub: Wire, huggingface: HuggingFace, hf_id: str) -> None:
-    """It is refused before any address is built."""
+    """It is refused before any URL is built."""
     with pytest.raises(BotError, match="org/name"):
         await huggingface.model(hf_id)
     assert hub.asked == []
 
 
 async def test_a_hub_that_is_down_is_unavailable() -> None:
-    """And the error does not hold the token."""
+    """And the error does not contain the token."""
     async with nobody() as url, client() as http:
         with pytest.raises(Unavailable, match="Hugging Face") as outage:
             await HuggingFace(http, url, lambda: SecretStr(TOKEN)).model(QWEN)
@@ -191,7 +277,7 @@ async def test_a_hub_that_is_down_is_unavailable() -> None:
 
 
 async def test_a_rotated_token_is_used_by_the_next_request(hub: Wire) -> None:
-    """The mounted file changed; the bot goes on without a restart."""
+    """The mounted file changed; the bot continues without a restart."""
     current = ["hf_old"]
     publish(hub, {"model.safetensors": 1})
     async with client() as http:
@@ -233,7 +319,7 @@ async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface:
 
 
 async def test_what_is_typed_is_a_query_and_nothing_else(hub: Wire, huggingface: HuggingFace) -> None:
-    """It cannot change the address, and a page of text is cut."""
+    """It cannot change the URL, and a page of text is truncated."""
     hub.on("GET", "/api/models", [])
     hostile = "../../whoami-v2?limit=9#&full=true\n" + "x" * 5000
     assert await huggingface.search(hostile) == ()
@@ -249,7 +335,7 @@ async def test_what_is_typed_is_a_query_and_nothing_else(hub: Wire, huggingface:
 async def test_a_search_that_goes_wrong_is_unavailable(
     hub: Wire, huggingface: HuggingFace, status: int, text: str
 ) -> None:
-    """Whatever the Hub, or a proxy before it, answers instead of a list."""
+    """Any answer of the Hub, or a proxy in front of it, that is not a list."""
     hub.on("GET", "/api/models", status=status, text=text, headers={"Content-Type": "application/json"})
     with pytest.raises(Unavailable, match="Hugging Face"):
         await huggingface.search("x")

@@ -1,4 +1,4 @@
-"""The benchmark's Job: what it is made of, made once, followed to its end, and deleted with its pod."""
+"""The benchmark's Job: its content, created once, followed to its end, and deleted with its pod."""
 
 import json
 from datetime import timedelta
@@ -8,7 +8,7 @@ import pytest
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.job import BenchFailed, Jobs, Load, manifest, name_of
-from bot.settings import Bench, SecretRef
+from bot.config import Bench, SecretRef
 from tests.clients.kube import Wire, caching, connected, deployment
 
 IMAGE = f"registry.example/guidellm@sha256:{'5a' * 32}"
@@ -25,7 +25,7 @@ def made(found: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_the_command_is_a_list_of_arguments() -> None:
-    """No shell reads any of them, so what a name holds means nothing; the key is in none."""
+    """No shell reads them, so a name's characters have no meaning; none contains the key."""
     measures, prints = (
         made()["spec"]["template"]["spec"]["initContainers"][0],
         made()["spec"]["template"]["spec"]["containers"][0],
@@ -39,7 +39,7 @@ def test_the_command_is_a_list_of_arguments() -> None:
 
 
 def test_the_pod_reads_the_weights_beside_the_model() -> None:
-    """On its node, as its user, without a GPU; and no Service or Deployment takes it for the model."""
+    """On its node, as its user, without a GPU; and no Service or Deployment selects it."""
     job = made()
     spec, labels = job["spec"]["template"]["spec"], job["spec"]["template"]["metadata"]["labels"]
     rule = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
@@ -66,23 +66,17 @@ def test_weights_that_no_second_pod_can_read_are_said() -> None:
 
 
 @pytest.fixture
-async def wire() -> Any:
-    async with Wire() as it:
-        yield it
-
-
-@pytest.fixture
 async def api(wire: Wire) -> Any:
     async with connected(wire) as client:
         yield client
 
 
 async def told(_: str) -> None:
-    """Nobody listens."""
+    """No-op."""
 
 
 async def test_it_is_made_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:
-    """Made again it is left alone; what is deleted again is gone already; a Job's pods are not orphaned."""
+    """A second creation changes nothing; a second deletion is ignored; a Job's pods are not orphaned."""
     wire.store.create(caching(deployment()))
     jobs = Jobs(api, "serving")
     for _ in range(2):

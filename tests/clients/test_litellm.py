@@ -9,14 +9,14 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from bot.clients.litellm import LiteLLM
-from bot.errors import BotError, Unavailable
+from bot.errors import BotError, Unavailable, Unreachable
 from tests.clients.wire import Wire, client, nobody, wire
 
 MASTER = "sk-master-of-this-test"
 
 
 class Gateway:
-    """LiteLLM's key store: what was minted, and what is left."""
+    """LiteLLM's key store: created keys, and the remaining ones."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -79,13 +79,16 @@ async def litellm(gateway: Gateway) -> AsyncIterator[LiteLLM]:
         yield LiteLLM(http, f"{gateway.wire.url}/", master_key)
 
 
+async def ignored(_: str) -> None:
+    """No key remains after these tests."""
+
+
 async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litellm: LiteLLM) -> None:
-    """The key reaches one alias, with a budget and a life; the answer tells its cost."""
-    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m") as key:
+    """The key reaches one alias, with a budget and a lifetime; the answer contains its cost."""
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored) as key:
         answer = await litellm.ask(key, "coder-chat", "chat")
     assert answer.cost == pytest.approx(2.2e-05)
-    assert (answer.text, answer.model_id, answer.version) == ("Hello.", "abc", "1.106.2")
-    assert answer.api_base == "http://coder-chat.serving.svc:8000/v1"
+    assert (answer.text, answer.version) == ("Hello.", "1.106.2")
     asked = gateway.minted[0]
     assert (asked["models"], asked["max_budget"], asked["duration"]) == (["coder-chat"], 0.01, "5m")
     assert gateway.keys == {}
@@ -94,41 +97,61 @@ async def test_a_virtual_key_gets_an_answer_and_is_gone(gateway: Gateway, litell
 async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -> None:
     """LiteLLM refuses a second key with the same alias."""
     for _ in range(2):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             pass
     assert len({asked["key_alias"] for asked in gateway.minted}) == 2
 
 
 async def test_the_key_is_deleted_when_the_test_fails(gateway: Gateway, litellm: LiteLLM) -> None:
-    """And the failure that people see is the test's."""
+    """And people see the test's own failure."""
     with pytest.raises(ZeroDivisionError):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             raise ZeroDivisionError
     assert gateway.keys == {}
 
 
-async def test_a_failed_deletion_does_not_hide_the_test_that_failed(gateway: Gateway, litellm: LiteLLM) -> None:
-    """But where the test passed, a key that is left over is told, by name and with its end."""
-    gateway.wire.on("POST", "/key/delete", {"error": {"message": "no"}}, status=400)
+@pytest.mark.parametrize("status", [400, 403, 500])
+async def test_a_key_that_is_not_deleted_fails_nothing(gateway: Gateway, litellm: LiteLLM, status: int) -> None:
+    """Its name is reported for a later deletion; a failed test keeps its own failure."""
+    left: list[str] = []
+
+    async def remember(name: str) -> None:
+        left.append(name)
+
+    gateway.wire.on("POST", "/key/delete", {"error": {"message": "no"}}, status=status)
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=remember):
+        pass
     with pytest.raises(ZeroDivisionError):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=remember):
             raise ZeroDivisionError
-    with pytest.raises(BotError, match=r"did not delete the virtual key stoker-smoke-coder-chat-.* after 5m"):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+    assert left == [asked["key_alias"] for asked in gateway.minted]
+    gateway.wire.answers["POST", "/key/delete"] = gateway.delete
+    for name in left:
+        await litellm.delete_key(name)
+        await litellm.delete_key(name)
+    assert gateway.keys == {}
+
+
+async def test_a_gateway_that_restarts_is_unreachable_and_leaves_no_key(gateway: Gateway, litellm: LiteLLM) -> None:
+    """A proxy answers without an error of LiteLLM; nothing was created, so nothing is deleted."""
+    gateway.wire.on("POST", "/key/generate", "no healthy upstream", status=503)
+    with pytest.raises(Unreachable):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             pass
+    assert gateway.wire.calls("POST", "/key/delete") == []
 
 
 @pytest.mark.parametrize("moment", ["minting", "in use"])
 async def test_the_key_is_deleted_when_the_operation_is_cancelled(
     gateway: Gateway, litellm: LiteLLM, moment: str
 ) -> None:
-    """Also when the gateway had minted it, but had not said so yet."""
+    """Also if the gateway had created it, but had not answered yet."""
     if moment == "minting":
         gateway.slow.clear()
     entered = asyncio.Event()
 
     async def smoke() -> None:
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             entered.set()
             await asyncio.Event().wait()
 
@@ -151,10 +174,10 @@ async def test_the_key_is_deleted_when_the_operation_is_cancelled(
 async def test_a_gateway_without_a_database_says_so(
     gateway: Gateway, litellm: LiteLLM, status: int, answer: dict[str, object]
 ) -> None:
-    """It knows no virtual keys; a retry would not help."""
+    """It supports no virtual keys; a retry would not help."""
     gateway.wire.on("POST", "/key/generate", answer, status=status)
     with pytest.raises(BotError, match="has no database"):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             pass
     assert gateway.wire.calls("POST", "/key/delete") == []
 
@@ -164,7 +187,7 @@ async def test_a_gateway_whose_database_is_unwell_is_not_said_to_have_none(gatew
     gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
     gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)
     with pytest.raises(Unavailable, match="Internal Server Error"):
-        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+        async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             pass
 
 
@@ -179,10 +202,10 @@ async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, cap
         await litellm.ask(SecretStr("sk-someone\n"), "coder-chat", "chat")
     assert "sk-someone" not in str(outage.value)
     for odd in ("sk-some one", "sk-sömeone", "sk\r\nX-Evil: 1"):
-        with pytest.raises(BotError, match="set it anew") as refusal:
+        with pytest.raises(BotError, match="set it again") as refusal:
             await litellm.ask(SecretStr(odd), "coder-chat", "chat")
         assert odd not in str(refusal.value)
-    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m"):
+    async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
         pass
     assert "sk-" not in caplog.text
 
@@ -194,7 +217,7 @@ async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: Lit
 
 
 async def test_tenants_keys_are_known_by_hash_and_name_alone(gateway: Gateway, litellm: LiteLLM) -> None:
-    """Every page is read, the bot's own keys are left out, and no secret is in what comes of it."""
+    """Every page is read, the bot's own keys are omitted, and the result contains no secret."""
 
     def key(name: str, models: list[str]) -> dict[str, Any]:
         return {"token": f"hash-{name}", "key_alias": name, "key_name": "sk-...wxyz", "user_id": "u", "models": models}

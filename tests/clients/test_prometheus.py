@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bot.clients.prometheus import Prometheus
-from bot.domain import Activity
+from bot.domain.sessions import Activity
 from bot.errors import BotError, Unavailable
 from tests.clients.wire import Wire, client, nobody, wire
 
@@ -57,11 +57,11 @@ async def test_a_prometheus_that_is_away_or_unwell_is_unavailable(prometheus: Wi
     with pytest.raises(Unavailable, match="Prometheus"):
         await activity(prometheus.url)
     prometheus.on("GET", QUERY, text="<html>a login page</html>")
-    with pytest.raises(Unavailable, match="not that of an instant query"):
+    with pytest.raises(Unavailable, match="a web page instead of data"):
         await activity(prometheus.url)
 
 
 async def test_a_refused_query_names_the_setting(prometheus: Wire) -> None:
-    """An address that is no Prometheus is a mistake in the configuration."""
+    """A URL that is not Prometheus is a mistake in the configuration."""
     with pytest.raises(BotError, match="PROMETHEUS_URL"):
         await activity(prometheus.url + "/elsewhere")

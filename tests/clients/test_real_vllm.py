@@ -1,4 +1,4 @@
-"""A real vLLM process, where there is one: what the stand-in and the adapter assume of it is what it does.
+"""Compares the stand-in and the adapter with a real vLLM process, if there is one.
 
 STOKER_TEST_VLLM names its address, STOKER_TEST_VLLM_KEY the `VLLM_API_KEY` that it was started with. Any small chat
 model will do; on a machine without a GPU, vLLM's CPU build serves one of a few megabytes.
@@ -54,7 +54,7 @@ async def test_it_answers_and_is_timed(vllm: VLLM, kind: str) -> None:
 
 
 async def test_its_metrics_move_with_completions_alone(vllm: VLLM) -> None:
-    """Looking at it is no use of it; an answer is one request and its tokens."""
+    """Reading the metrics does not count as use; an answer is one request and its tokens."""
     name = await served(vllm)
     await vllm.ask(URL, KEY, name, "completion")  # a counter appears with its first request
     before = await vllm.activity(URL)

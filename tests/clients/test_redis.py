@@ -15,10 +15,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bot.clients.redis import AnyRedis, Password, durability, for_docket, opened
-from bot.domain import Kind, Lease, Operation, Request
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation
+from bot.domain.requests import BringUp
 from bot.embedded import _binary
-from bot.lease import GpuBusy, Leases
-from bot.store import Store
+from bot.state.audit import AuditLog
+from bot.state.leases import GpuBusy, Leases
+from bot.state.operations import Operations
+from bot.state.step_ledger import StepLedger
 from sandbox.process import free_port
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -54,7 +58,7 @@ async def connected(url: str, password: Password | None = None) -> AsyncIterator
 
 @asynccontextmanager
 async def over_tls(port: int, certificate: Path, key: Path) -> AsyncIterator[int]:
-    """A port that speaks TLS in front of one that does not, as a managed Redis has it."""
+    """A port with TLS in front of one without, like a managed Redis."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
 
@@ -75,27 +79,29 @@ async def over_tls(port: int, certificate: Path, key: Path) -> AsyncIterator[int
 
 
 async def use(redis: AnyRedis, url: str, password: Password | None = None, *, at_once: int = 300) -> None:
-    """All that the bot does with Redis: an operation, a step, a lease, a task of docket's, and much `at_once`."""
-    store, leases = Store(redis), Leases(redis)
-    request = Request(kind=Kind.GPU_UP, model="coder-chat", actor="U0DEV", channel="C1", at=NOW)
-    await store.create(Operation(id="op1", request=request, updated=NOW))
-    assert [op.id for op in await store.open()] == ["op1"]
+    """Everything that the bot does with Redis: an operation, a step, a lease, a docket task, and `at_once` concurrent
+    requests.
+    """
+    operations, leases = Operations(redis), Leases(redis)
+    request = BringUp(model="coder-chat", actor="U0DEV", channel="C1", at=NOW)
+    await operations.create(BringUpOperation(id="op1", request=request, updated=NOW))
+    assert [op.id for op in await operations.open()] == ["op1"]
 
     async def act() -> int:
         return 7
 
-    assert await store.once("op1", "step", act, int) == 7
+    assert await StepLedger(redis).once("op1", "step", act, int) == 7
     wanted = Lease(model="coder-chat", op="op1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=NOW)
     lease = await leases.claim(wanted)
     with pytest.raises(GpuBusy):
         await leases.claim(wanted.model_copy(update={"model": "coder-fim", "op": "op2"}))
     assert await leases.release(lease)
-    assert [entry["event"] async for entry in store.audit()] == ["requested", "step"]
+    assert [entry["event"] async for entry in AuditLog(redis).entries()] == ["requested", "step"]
     async with Docket(name="stoker", url=for_docket(url), credential_provider=password) as docket:
         docket.register(nothing)
         await docket.add(nothing, key="once")("op1")
-    # More at once than redis-py has connections by itself: what the bot then said was that Redis does not answer.
-    assert all(await asyncio.gather(*(store.is_open("op1") for _ in range(at_once))))
+    # More than redis-py's default number of connections: the bot then reported that Redis does not answer.
+    assert all(await asyncio.gather(*(operations.is_open("op1") for _ in range(at_once))))
 
 
 async def nothing(op_id: str) -> None:
@@ -103,7 +109,7 @@ async def nothing(op_id: str) -> None:
 
 
 async def test_one_server_with_a_password(tmp_path: Path) -> None:
-    """The password comes from its own setting, so it is in no address."""
+    """The password has its own setting, so it is in no URL."""
     port, password = free_port(), Password(lambda: SecretStr("p@ss/word"))
     url = f"redis://127.0.0.1:{port}/0"
     options = ["--port", str(port), "--requirepass", "p@ss/word"]
@@ -112,7 +118,7 @@ async def test_one_server_with_a_password(tmp_path: Path) -> None:
 
 
 async def test_a_rotated_password_is_used_by_the_next_connection(tmp_path: Path) -> None:
-    """When the server and the mounted file change, the bot goes on without a restart."""
+    """When the server and the mounted file change, the bot continues without a restart."""
     port, current = free_port(), ["first"]
     url, password = f"redis://127.0.0.1:{port}/0", Password(lambda: SecretStr(current[0]))
     async with server(tmp_path, "--port", str(port), "--requirepass", "first"), connected(url, password) as redis:
@@ -173,24 +179,24 @@ async def test_cluster(tmp_path: Path) -> None:
 
 
 async def test_what_a_server_says_of_itself(tmp_path: Path) -> None:
-    """Whether it writes to a file, and what it drops when its memory is full."""
+    """Whether it writes to a file, and its eviction policy."""
     port = free_port()
     options = ["--port", str(port), "--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]
     async with server(tmp_path, *options), connected(f"redis://127.0.0.1:{port}") as redis:
         said = await durability(redis)
-    assert (said.appends, said.last_write_ok, said.evicts, said.max_memory) == (True, True, "allkeys-lru", 52428800)
+    assert (said.appends, said.last_write_ok, said.evicts) == (True, True, "allkeys-lru")
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://host:26379", "redis+sentinel:///stoker"])
 async def test_half_an_address_is_refused(url: str) -> None:
-    """Sentinels are asked for a service by name, so both must be said."""
+    """Sentinels are asked for a service by name, so both are required."""
     with pytest.raises(ValueError, match="SERVICE"):
         async with opened(url):
             pass
 
 
 async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: Path) -> None:
-    """docket gets its address alone, so that says how many connections it may open."""
+    """docket only gets an address, which therefore contains the maximum number of connections."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     async with (
@@ -200,3 +206,15 @@ async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: P
         docket.register(nothing)
         await asyncio.gather(*(docket.add(nothing, key=f"burst {number}")("op1") for number in range(150)))
         assert (await docket.snapshot()).total_tasks == 150
+
+
+async def test_a_server_that_may_not_be_asked_does_not_say_how_it_keeps_its_data(tmp_path: Path) -> None:
+    """An account without INFO: unknown, which is neither an unavailable server nor one that loses data."""
+    port = free_port()
+    account = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info")
+    async with (
+        server(tmp_path, "--port", str(port), *account),
+        connected(f"redis://127.0.0.1:{port}/0") as redis,
+    ):
+        found = await durability(redis)
+    assert (found.appends, found.evicts, found.last_write_ok) == (None, None, None)

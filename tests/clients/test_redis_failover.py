@@ -12,9 +12,9 @@ import pytest
 from redis.exceptions import RedisError
 
 from bot.clients.redis import AnyRedis
-from bot.domain import Lease
+from bot.domain.leases import Lease
 from bot.errors import Unavailable
-from bot.lease import GpuBusy, Leases
+from bot.state.leases import GpuBusy, Leases
 from sandbox.process import free_port
 from tests.clients.test_redis import NOW, connected, server
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(280)
 
 @dataclass(frozen=True)
 class Pair:
-    """A primary and its replica, watched by three Sentinels; `redis` is what the bot has."""
+    """A primary and its replica, watched by three Sentinels; `redis` is the bot's client."""
 
     redis: AnyRedis
     primary: asyncio.subprocess.Process
@@ -58,7 +58,7 @@ async def watched(directory: Path) -> AsyncIterator[Pair]:
 
 
 async def until(sentinel: AnyRedis, what: str, expected: str) -> None:
-    """The Sentinel knows that many others, or replicas."""
+    """Whether the Sentinel knows that many others, or replicas."""
     async with asyncio.timeout(60):
         while True:
             told = await sentinel.execute_command("SENTINEL", "MASTER", "stoker")
@@ -73,7 +73,7 @@ def wanted(op: str) -> Lease:
 
 
 async def claimed(leases: Leases, op: str) -> Lease | GpuBusy:
-    """What a claim comes to once there is a primary again; until then it fails, and grants nothing."""
+    """The result of a claim once there is a primary again; until then it fails, and grants nothing."""
     async with asyncio.timeout(90):
         while True:
             try:
@@ -85,7 +85,7 @@ async def claimed(leases: Leases, op: str) -> Lease | GpuBusy:
 
 
 async def test_a_lease_outlives_the_primary_that_it_was_claimed_on(tmp_path: Path) -> None:
-    """Who asks after the failover is told who holds the GPU; its release and the next claim are as ever."""
+    """After the failover the holder is still known; its release and the next claim work as usual."""
     async with watched(tmp_path) as pair:
         leases = Leases(pair.redis)
         held = await leases.claim(wanted("op1"))
@@ -102,7 +102,7 @@ async def test_a_lease_outlives_the_primary_that_it_was_claimed_on(tmp_path: Pat
 
 
 async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: Path) -> None:
-    """Redis may forget a write that it has confirmed. The forgotten holder's fence is the older one, and it can change nothing."""
+    """Redis may lose a confirmed write. The lost holder's fence is older, so it can change nothing."""
     async with watched(tmp_path) as pair:
         leases = Leases(pair.redis)
         pair.replica.send_signal(signal.SIGSTOP)

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from bot.clients.vllm import VLLM, Answer, fim_prompt
-from bot.domain import Activity
+from bot.domain.sessions import Activity
 from bot.errors import BotError, Unavailable
 from tests.clients.wire import Wire, client, nobody, wire
 
@@ -87,14 +87,14 @@ async def test_health_is_yes_or_no(server: Wire, vllm: VLLM) -> None:
 
 
 async def test_models_are_listed_with_the_key(server: Wire, vllm: VLLM) -> None:
-    """The key goes into the header, and nowhere else."""
+    """The key is only in the header."""
     server.on("GET", "/v1/models", {"object": "list", "data": [{"id": NAME}]})
     assert await vllm.models(server.url, KEY) == (NAME,)
     assert server.asked[0].headers["Authorization"] == f"Bearer {KEY.get_secret_value()}"
 
 
 async def test_a_request_without_a_key_is_turned_away_or_not(server: Wire, vllm: VLLM) -> None:
-    """401 is what one wants to see here; an outage proves nothing."""
+    """401 is the expected answer; an outage proves nothing."""
     server.on("GET", "/v1/models", {"error": "Unauthorized"}, status=401)
     assert await vllm.refuses_keyless(server.url)
     server.on("GET", "/v1/models", {"data": []})
@@ -105,7 +105,7 @@ async def test_a_request_without_a_key_is_turned_away_or_not(server: Wire, vllm:
 
 
 async def test_a_chat_answer_is_streamed_and_timed(server: Wire, vllm: VLLM) -> None:
-    """The first chunk names the role and holds no token, so it does not stop the clock."""
+    """The first chunk contains the role and no token, so it does not stop the clock."""
     streams(
         server,
         "/v1/chat/completions",
@@ -125,7 +125,7 @@ async def test_a_chat_answer_is_streamed_and_timed(server: Wire, vllm: VLLM) -> 
 
 
 async def test_a_base_model_completes(server: Wire, vllm: VLLM) -> None:
-    """It has no chat template, so the chat endpoint is left alone."""
+    """It has no chat template, so the chat API is not used."""
     usage = '{"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}'
     streams(server, "/v1/completions", '{"choices": [{"text": " a + b"}]}', usage, "[DONE]")
     answer = await vllm.ask(server.url, KEY, NAME, "completion")
@@ -141,7 +141,7 @@ async def test_an_embedding_is_counted_in_dimensions(server: Wire, vllm: VLLM) -
 
 
 async def test_what_the_model_says_about_an_error_is_told(server: Wire, vllm: VLLM) -> None:
-    """Before the stream as after its beginning; and never with the key."""
+    """Before the stream and after its beginning; and never with the key."""
     error = {"message": "The model `nope` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}
     server.on("POST", "/v1/chat/completions", {"error": error}, status=404)
     with pytest.raises(BotError, match=r"`nope` does not exist") as refusal:
@@ -153,7 +153,7 @@ async def test_what_the_model_says_about_an_error_is_told(server: Wire, vllm: VL
 
 
 async def test_an_outage_is_unavailable(server: Wire, vllm: VLLM) -> None:
-    """A status that mends itself, a port that is closed, a stream cut in the middle of a line."""
+    """A temporary status, a closed port, a stream that is cut in the middle of a line."""
     server.on("POST", "/v1/chat/completions", {}, status=503)
     with pytest.raises(Unavailable, match="503"):
         await vllm.ask(server.url, KEY, NAME, "chat")
@@ -166,7 +166,7 @@ async def test_an_outage_is_unavailable(server: Wire, vllm: VLLM) -> None:
 
 
 async def test_activity_adds_up_every_engine(server: Wire, vllm: VLLM) -> None:
-    """Engines and finish reasons are summed; gauges whose name merely begins alike are left out."""
+    """Engines and finish reasons are summed; gauges with only a similar name are ignored."""
     server.on("GET", "/metrics", text=METRICS)
     activity = await vllm.activity(server.url)
     assert activity == Activity(running=3, waiting=4, requests=5, prompt_tokens=20, generation_tokens=8)
@@ -183,7 +183,7 @@ async def test_metrics_without_the_signals_do_not_look_idle(server: Wire, vllm: 
 
 
 def test_the_speed_is_that_of_the_tokens_after_the_first() -> None:
-    """The first one waits for the prompt; without two there is no speed."""
+    """The first one includes reading the prompt; without two there is no speed."""
     answer = Answer(text="", prompt_tokens=5, completion_tokens=11, seconds=1.5, first_token_seconds=0.5)
     assert answer.tokens_per_second == 10
     assert answer.model_copy(update={"completion_tokens": 1}).tokens_per_second is None

@@ -1,4 +1,4 @@
-"""A server on loopback that answers as a test says, and remembers what it was asked."""
+"""A server on loopback with scripted answers, which records its requests."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,7 +15,7 @@ Answer = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came over the wire."""
+    """One recorded request."""
 
     method: str
     path: str
@@ -72,7 +72,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def nobody() -> AsyncIterator[str]:
-    """An address on which nothing listens any more."""
+    """An address without a listener."""
     async with wire() as it:
         url = it.url
     yield url

@@ -9,11 +9,12 @@ from pydantic import SecretStr
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-import commands
+from bot.config import Config, SlackSection
 from bot.embedded import embedded_redis
-from bot.operations.tasks import tasks
 from bot.services import Services, open_services
-from bot.settings import Config, Settings, SlackSection
+from bot.settings import Settings
+from bot.tasks import all_tasks
+from commands import listeners
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
 from sandbox.slack.manifest import Manifest, everything
@@ -31,13 +32,13 @@ users: [{name: nobody, user: {}}]
 
 @pytest.fixture
 def hf_endpoint() -> str:
-    """Where the bot looks for Hugging Face."""
+    """Where the bot finds Hugging Face."""
     return NOWHERE
 
 
 @pytest.fixture
 def manifest() -> Manifest:
-    """What Slack lets the app do."""
+    """The scopes and features of the app."""
     return everything()
 
 
@@ -56,7 +57,7 @@ async def thread(workspace: Workspace) -> str:
 
 @pytest.fixture
 async def svc(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIterator[Services]:
-    """All that the bot talks to; its tasks are scheduled, and no worker runs them."""
+    """Everything that the bot talks to; its tasks are scheduled, but no worker runs them."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG)
     settings = Settings(
@@ -75,7 +76,7 @@ async def svc(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIt
     async with AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
         svc = await stack.enter_async_context(open_services(settings, redis_url))
-        for task in tasks:
+        for task in all_tasks(svc):
             svc.docket.register(task)
         yield svc
 
@@ -85,5 +86,5 @@ def app(workspace: Workspace, svc: Services) -> AsyncApp:
     """The bot's app. Listeners run to their end before the dispatch returns."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     app = AsyncApp(client=client, process_before_response=True)
-    commands.register(app, svc)
+    listeners.register(app, svc)
     return app

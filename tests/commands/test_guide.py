@@ -1,19 +1,19 @@
-"""What help says, and what a typo gets."""
+"""Help texts, and the answers to typos."""
 
 from pathlib import Path
 
 import pytest
 
 from commands.guide import Names, guide, unknown
-from commands.topics import COMMANDS
-from commands.words import Misunderstood
+from commands.help_topics import COMMANDS
+from commands.parsing import Misunderstood
 
 HERE = Names(gpu="coder-chat", any="embeddings")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_verb_has_help_with_an_example(name: str) -> None:
-    """`help VERB` names the command as one types it, and an endpoint of this platform where one is needed."""
+    """`help VERB` shows the command as it is typed, with an endpoint of this platform."""
     everything = guide(name, "", HERE)
     for topic in COMMANDS[name].topics:
         assert f"`{name} {topic.verb}" in everything
@@ -23,13 +23,13 @@ def test_every_verb_has_help_with_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_verb_is_on_the_page_of_its_command(name: str) -> None:
-    """docs/gpu.md and docs/model.md leave none out."""
+    """docs/gpu.md and docs/model.md contain all of them."""
     page = (Path(__file__).parents[2] / "docs" / f"{name[1:]}.md").read_text(encoding="utf-8")
     assert [topic.verb for topic in COMMANDS[name].topics if f"`{name} {topic.verb}" not in page] == []
 
 
 def test_examples_name_endpoints_of_this_platform() -> None:
-    """Not some coder-chat that is not here."""
+    """Not a coder-chat that does not exist here."""
     assert "`/gpu up llama for 2h" in guide("/gpu", "up", Names(gpu="llama", any="llama"))
 
 
@@ -46,27 +46,27 @@ def test_examples_name_endpoints_of_this_platform() -> None:
     ],
 )
 def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:
-    """A typo, another word for it, or a verb of the other command; with the rest of the line, to be copied."""
+    """A typo, a synonym, or a verb of the other command; with the rest of the line, to be copied."""
     said = unknown(command, typed).message
     assert f"Did you mean `{meant}`?" in said
     assert "\n" not in said
 
 
 def test_what_is_like_nothing_gets_the_list() -> None:
-    """Of the command; said without one, of both."""
+    """Of the command; without a command, of both."""
     assert "Did you mean" not in unknown("/gpu", "zzz").message
     assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
-    assert "`/model list`" in unknown("", "zzz").message
+    assert "`/model list [WORD …]`" in unknown("", "zzz").message
 
 
 def test_what_was_typed_is_shown_as_text() -> None:
-    """Also when it is a mention or would end a code span."""
+    """Also if it is a mention or would end a code span."""
     said = unknown("/gpu", "`<!channel>` *x*").message
     assert "<!channel>" not in said
     assert "I don't know `/gpu ˋ&lt;!channel&gt;ˋ`." in said
 
 
 def test_help_about_nothing_is_said_so() -> None:
-    """`/gpu help fly` is no help."""
-    with pytest.raises(Misunderstood, match="I don't know `/gpu fly`"):
+    """`/gpu help fly` has no help text."""
+    with pytest.raises(Misunderstood, match="I don't know /gpu fly"):
         guide("/gpu", "fly", HERE)

@@ -1,4 +1,4 @@
-"""Slack delivers again what it did not see acknowledged: one answer is enough, and nothing is posted twice."""
+"""Slack repeats unacknowledged deliveries: one answer is sufficient, and nothing is posted twice."""
 
 import asyncio
 from typing import Any
@@ -33,7 +33,7 @@ async def deliver(app: AsyncApp, payload: dict[str, Any]) -> None:
 async def test_a_repeated_delivery_is_answered_once(
     app: AsyncApp, workspace: Workspace, payload: dict[str, Any], says: str
 ) -> None:
-    """One after the other, or both at once; what somebody types a second time is answered a second time."""
+    """One after the other, or both at the same time; a repeated command by the user gets its own answer."""
     await deliver(app, payload)
     await asyncio.gather(deliver(app, payload), deliver(app, payload))
     assert len([text for text in workspace.now_visible("lead") if says in text]) == 1
@@ -42,7 +42,7 @@ async def test_a_repeated_delivery_is_answered_once(
 
 
 async def test_a_repeated_report_is_posted_once(app: AsyncApp, svc: Services, workspace: Workspace) -> None:
-    """It is for everybody to see, so a second one would be noise."""
+    """Everybody can see it, so a second one would be noise."""
     await a_session(svc, 1)
     await deliver(app, command("/gpu", "report"))
     await deliver(app, command("/gpu", "report"))

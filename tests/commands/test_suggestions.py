@@ -1,4 +1,4 @@
-"""What the model field of a form offers as one types, with the Hub as a stand-in on loopback."""
+"""The suggestions of a form's model field while typing, with a Hub stand-in on loopback."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def hf_endpoint(hub: Wire) -> str:
 
 
 async def offered(app: AsyncApp, text: str) -> list[dict[str, Any]]:
-    """The options that Slack is given for what somebody typed; the whole of it within Slack's limits."""
+    """The options for a typed text; the whole answer within Slack's limits."""
     who = {"user": {"id": "U0DEV", "team_id": "T0SANDBOX"}, "team": {"id": "T0SANDBOX"}}
     typed = {"type": "block_suggestion", **who, "action_id": f"{TYPED}:hf_id", "block_id": "hf_id", "value": text}
     answer = await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=typed))
@@ -46,7 +46,7 @@ def _parsed(body: Any) -> dict[str, Any]:
 
 
 async def test_the_hubs_models_are_offered(app: AsyncApp, hub: Wire) -> None:
-    """By their ids, which are also what is chosen."""
+    """By their ids, which are also the values."""
     hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "gpt2"}])
     assert [(each["text"]["text"], each["value"]) for each in await offered(app, "qwen")] == [(QWEN, QWEN)]
 
@@ -70,14 +70,14 @@ async def test_a_hub_that_finds_too_much_is_cut_to_what_slack_shows(app: AsyncAp
 
 @pytest.mark.parametrize(("status", "text"), [(429, "{}"), (503, ""), (200, "<html>"), (200, '{"error": 1}')])
 async def test_without_the_hub_one_can_type(app: AsyncApp, hub: Wire, status: int, text: str) -> None:
-    """Whatever it answers, the field takes what is typed."""
+    """With any error, the field accepts the typed text."""
     hub.on("GET", "/api/models", status=status, text=text)
     assert [each["value"] for each in await offered(app, "acme/ours")] == ["acme/ours"]
     assert await offered(app, "acm") == []
 
 
 async def test_a_slow_hub_does_not_hold_slack_up(app: AsyncApp, hub: Wire) -> None:
-    """Slack waits three seconds for the options: before that, what was typed is offered alone."""
+    """Slack waits three seconds for the options: before that, only the typed text is offered."""
     let_go = asyncio.Event()
 
     async def slow(_request: web.Request, _asked: Any) -> web.Response:

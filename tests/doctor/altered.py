@@ -1,4 +1,4 @@
-"""A proxy in front of a system of the sandbox that changes what it answers, as a mis-set one would."""
+"""A proxy in front of a system of the sandbox that changes its answers, like a misconfigured one."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping

@@ -1,4 +1,4 @@
-"""`stoker doctor` on installations that are mis-set, each in one way: the fault is named, with how to mend it."""
+"""`stoker doctor` on installations with one wrong setting each: the fault is named, with its fix."""
 
 import asyncio
 import json
@@ -14,20 +14,22 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from ruamel.yaml import YAML
 
+from bot.clients.cluster import Cluster
 from bot.clients.redis import opened as redis_at
-from bot.doctor import Finding, examine
-from bot.settings import load_settings
+from bot.config import Config
+from bot.doctor import platform
 from sandbox.world import Sandbox, opened
+from tests.clients.kube import Wire, connected
 from tests.doctor.altered import Change, altered
+from tests.doctor.told import Told, faults
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.xdist_group("doctor")]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
-    """An installation in which everything is right, with its bot running."""
+    """A correct installation with a running bot."""
     directory = tmp_path_factory.mktemp("installation")
     async with opened(platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=directory) as it:
         yield it
@@ -35,55 +37,11 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandb
 
 @pytest.fixture
 def told(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Told":
-    """What the examined bot is told: the running one's environment and policy, to be changed."""
+    """The settings of the examined bot: the running one's environment and policy, to be changed."""
     for name in list(os.environ):
         if name.split("_")[0] in ("SLACK", "GITHUB", "GIT", "REDIS", "LITELLM", "HF", "STOKER", "KUBECONFIG"):
             monkeypatch.delenv(name)
     return Told(world, tmp_path, monkeypatch)
-
-
-class Told:
-    def __init__(self, world: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._directory = directory
-        self._monkeypatch = monkeypatch
-        known = world.bot.environment
-        self.environment = {name: value for name, value in known.items() if name.isupper() and "COV" not in name}
-        self.policy: dict[str, Any] = YAML(typ="safe").load(Path(known["STOKER_CONFIG"]).read_text(encoding="utf-8"))
-
-    def put(self, key: str, value: Any) -> None:
-        section, _, name = key.partition(".")
-        self.policy.setdefault(section, {})[name] = value
-
-    def written(self) -> dict[str, str]:
-        """The environment of a process, with the policy on disk."""
-        path = self._directory / "stoker.yaml"
-        with path.open("w", encoding="utf-8") as file:
-            YAML().dump(self.policy, file)
-        return self.environment | {"STOKER_CONFIG": str(path), "STOKER_DATA_DIR": str(self._directory / "data")}
-
-    async def examined(self) -> tuple[Finding, ...]:
-        for name, value in self.written().items():
-            self._monkeypatch.setenv(name, value)
-        return await examine(load_settings())
-
-    def kubeconfig(self, server: str) -> None:
-        """The cluster by another address."""
-        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
-        path = self._directory / "kubeconfig"
-        config["clusters"][0]["cluster"]["server"] = server
-        path.write_text(json.dumps(config))
-        self.environment["KUBECONFIG"] = str(path)
-
-    @property
-    def cluster(self) -> str:
-        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
-        server: str = config["clusters"][0]["cluster"]["server"]
-        return server
-
-
-def faults(findings: tuple[Finding, ...]) -> list[str]:
-    """What is wrong, and what is warned of."""
-    return [f"{f.verdict} {f.system}: {f.said} → {f.mend}" for f in findings if f.verdict != "ok"]
 
 
 async def test_a_right_installation_has_nothing_wrong(told: Told) -> None:
@@ -115,6 +73,7 @@ SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("vLLM's Secret", {}, {"vllm.api_key": {"namespace": "serving", "name": "no", "field": "key"}}, "vLLM's key cannot be read"),
     ("benchmarks", {}, {"vllm.api_key": {"namespace": "litellm", "name": "litellm-secrets", "field": "PROXY_MASTER_KEY"}},
      "a benchmark runs in namespace serving and cannot use vLLM's key from litellm"),
+    ("nodes for staging", {}, {"staging.node_selector": {"pool": "none"}}, "with pool=none in zone us-central1-a takes a staging Job"),
     ("LiteLLM's Application", {}, {"litellm.application": "gateway"}, "Argo CD: there is no Application gateway"),
     ("LiteLLM's address", {"LITELLM_URL": "http://127.0.0.1:9"}, {}, "LiteLLM: LiteLLM does not answer"),
     ("Redis' address", {"REDIS_URL": "redis://127.0.0.1:9/0"}, {}, "Redis: Redis does not answer"),
@@ -127,7 +86,7 @@ SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
 async def test_a_wrong_setting_is_named(
     told: Told, environment: dict[str, str], policy: dict[str, Any], said: str
 ) -> None:
-    """One setting is wrong: its system says so, and every other system was examined all the same."""
+    """One setting is wrong: its system reports it, and all other systems are still examined."""
     told.environment |= environment
     for key, value in policy.items():
         told.put(key, value)
@@ -169,6 +128,44 @@ async def test_slacks_side_is_examined(told: Told, method: str, change: Change, 
         assert any(said in fault for fault in faults(await told.examined()))
 
 
+def _guest(said: Any, _: dict[str, str]) -> None:
+    said["user"]["is_restricted"] = True
+
+
+def _deactivated(said: Any, _: dict[str, str]) -> None:
+    said["user"]["deleted"] = True
+
+
+def _unknown(said: Any, _: dict[str, str]) -> None:
+    said.clear()
+    said |= {"ok": False, "error": "user_not_found"}
+
+
+def _no_users_read(said: Any, _: dict[str, str]) -> None:
+    said.clear()
+    said |= {"ok": False, "error": "missing_scope", "needed": "users:read"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_guest, "people: U0LEAD in roles.approvers does not count: Stoker does not obey guests"),
+        (_deactivated, "people: U0LEAD in roles.approvers does not count: Slack has no active account"),
+        (_unknown, "people: U0LEAD in roles.approvers does not count: Slack has no active account"),
+        (_no_users_read, "(the scope users:read), so it refuses everybody → The app's manifest must be updated"),
+    ],
+)
+async def test_who_does_not_count_is_told(told: Told, change: Change, said: str) -> None:
+    """A person whom Stoker refuses is not an approver, even if the settings list them."""
+    base = told.environment["SLACK_API_URL"]
+    async with altered(base.removesuffix("/api/"), "/users.info", change) as url:
+        told.environment["SLACK_API_URL"] = f"{url}/api/"
+        found = faults(await told.examined())
+        assert any(said in fault for fault in found), found
+        if change is not _no_users_read:
+            assert any("nobody may approve" in fault for fault in found)
+
+
 def _private(said: Any, _: dict[str, str]) -> None:
     said["channel"]["is_private"] = True
 
@@ -207,7 +204,7 @@ def _unprotected(said: Any, _: dict[str, str]) -> None:
     ],
 )
 async def test_githubs_side_is_examined(told: Told, path: str, change: Change, said: str) -> None:
-    """What the token may do, and what guards the branch."""
+    """The token's permissions, and the branch's protection."""
     async with altered(told.environment["GITHUB_API_URL"], path, change) as url:
         told.environment["GITHUB_API_URL"] = url
         assert any(said in fault for fault in faults(await told.examined()))
@@ -229,7 +226,7 @@ GRANTED = {"contents": "write", "pull_requests": "write", "issues": "write", "ch
 async def test_a_github_app_is_examined_by_its_own_permissions(
     told: Told, granted: dict[str, str], said: list[str]
 ) -> None:
-    """The repository says `push: false` to every App, whatever it may do; the permissions come with its token."""
+    """The repository returns `push: false` to every App; the permissions come with its token."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
     ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -259,7 +256,7 @@ async def test_each_lacking_right_is_named(told: Told) -> None:
 
 
 async def test_a_cluster_that_is_away_is_named_once(told: Told) -> None:
-    """Not again by what is only asked through it: Argo CD and LiteLLM, whose key is in it."""
+    """Systems that depend on the cluster are not reported again: Argo CD, and LiteLLM, whose key is in it."""
     told.kubeconfig("http://127.0.0.1:9")
     (fault,) = faults(await told.examined())
     assert fault.startswith("wrong Kubernetes: Kubernetes does not answer")
@@ -267,7 +264,7 @@ async def test_a_cluster_that_is_away_is_named_once(told: Told) -> None:
 
 
 async def test_a_model_that_cannot_be_measured_is_named(told: Told) -> None:
-    """A benchmark takes the tokenizer from the weights' claim, so there has to be one."""
+    """A benchmark reads the tokenizer from the weights' claim, so there has to be one."""
 
     def uncached(said: Any, _: dict[str, str]) -> None:
         for container in said["spec"]["template"]["spec"]["containers"]:
@@ -292,7 +289,7 @@ async def test_a_gateway_without_a_database_is_named(told: Told) -> None:
 
 
 async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
-    """A GPU model's Application that syncs by itself in the cluster, whatever the repository says."""
+    """The Application of a GPU model that syncs automatically in the cluster, independent of the repository."""
     store = world.cluster.api.store
 
     def automate(found: dict[str, Any]) -> None:
@@ -303,7 +300,7 @@ async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
 
     store.update("Application", "coder-chat", "argocd", automate)
     try:
-        assert any("coder-chat uses a GPU and syncs by itself" in fault for fault in faults(await told.examined()))
+        assert any("coder-chat uses a GPU and syncs automatically" in fault for fault in faults(await told.examined()))
     finally:
         store.update("Application", "coder-chat", "argocd", undo)
 
@@ -318,7 +315,7 @@ async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
 async def test_a_forgetful_redis_is_named(
     told: Told, world: Sandbox, option: str, bad: str, good: str, said: str
 ) -> None:
-    """A server that may drop or lose a lease is not to be trusted with one."""
+    """A server that may lose or evict a lease is not safe."""
     async with redis_at(world.redis.url) as redis:
         await redis.config_set(option, bad)
         try:
@@ -328,7 +325,7 @@ async def test_a_forgetful_redis_is_named(
 
 
 async def test_a_broken_contract_is_named_with_file_and_line(told: Told, world: Sandbox, tmp_path: Path) -> None:
-    """What `stoker model check` finds on the main branch is in the diagnosis."""
+    """The findings of `stoker model check` on the main branch are in the diagnosis."""
     del world
     told.environment["GIT_REMOTE_URL"] = str(await _with_a_stale_selector(told, tmp_path))
     found = [fault for fault in faults(await told.examined()) if "contract" in fault]
@@ -373,14 +370,14 @@ async def _stoker(environment: dict[str, str], *arguments: str) -> tuple[int, st
 
 
 async def test_a_machine_without_git_is_named(told: Told, tmp_path: Path) -> None:
-    """The command itself needs none, so it can say so."""
+    """The command itself needs none, so it can report that."""
     code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)})
     assert code == 1
     assert "there is no git on PATH" in out
 
 
 async def test_the_command_ends_with_its_verdict(told: Told) -> None:
-    """Exit 0 and JSON for machines when all is well; exit 1 and lines for people when not; exit 2 for a setting."""
+    """Exit code 0 and JSON for machines; exit code 1 and lines for people for problems; exit code 2 for a setting."""
     code, out, _ = await _stoker(told.written(), "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
     told.put("roles.approvers", [])
@@ -393,13 +390,75 @@ async def test_the_command_ends_with_its_verdict(told: Told) -> None:
 
 
 async def test_an_admin_is_told_the_same_in_slack(world: Sandbox) -> None:
-    """`/gpu doctor` answers an admin alone, and sends everybody else to one."""
+    """`/gpu doctor` answers only admins, and refers others to one."""
     since = world.now()
     await world.command("admin", "/gpu doctor")
     await world.command("dev", "/gpu doctor")
     async with asyncio.timeout(60):
-        while not any("checks are well" in seen.text for seen in world.visible("admin", since)):
+        while not any("checks passed" in seen.text for seen in world.visible("admin", since)):
             await asyncio.sleep(0.1)
         while not any("Only admins" in seen.text for seen in world.visible("dev", since)):
             await asyncio.sleep(0.1)
-    assert not any("checks are well" in seen.text for seen in world.visible("dev", since))
+    assert not any("checks passed" in seen.text for seen in world.visible("dev", since))
+
+
+async def test_scopes_that_slack_does_not_name_could_not_be_checked(told: Told) -> None:
+    """An answer without the header (a proxy strips it) is not an app without scopes."""
+
+    def strip(_: Any, headers: dict[str, str]) -> None:
+        headers.pop("x-oauth-scopes")
+
+    async with altered(told.environment["SLACK_API_URL"].removesuffix("/api/"), "/auth.test", strip) as url:
+        told.environment["SLACK_API_URL"] = f"{url}/api/"
+        found = faults(await told.examined())
+    assert len(found) == 1, found
+    assert "warning Slack: the app's scopes could not be checked" in found[0]
+
+
+async def test_permissions_that_github_does_not_name_could_not_be_checked(told: Told) -> None:
+    """A repository without `permissions` in its answer."""
+
+    def strip(said: Any, _: dict[str, str]) -> None:
+        said.pop("permissions")
+
+    async with altered(told.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", strip) as url:
+        told.environment["GITHUB_API_URL"] = url
+        found = faults(await told.examined())
+    assert len(found) == 1, found
+    assert "warning GitHub: whether the token may write to acme/llm-platform could not be checked" in found[0]
+
+
+async def test_rights_that_kubernetes_does_not_tell_could_not_be_checked(told: Told) -> None:
+    """A review without an answer is neither a yes nor a no."""
+
+    def strip(said: Any, _: dict[str, str]) -> None:
+        said.pop("status")
+
+    async with altered(told.cluster, "/selfsubjectaccessreviews", strip) as url:
+        told.kubeconfig(url)
+        found = faults(await told.examined())
+    assert len(found) == 1, found
+    assert "rights in use could not be checked: Kubernetes does not say" in found[0]
+
+
+async def test_a_review_that_is_refused_is_no_lacking_right() -> None:
+    """If the account may not ask (a cluster without system:basic-user), the Secrets are still checked."""
+    async with Wire() as wire, connected(wire) as api:
+        wire.forbidden = "/selfsubjectaccessreviews"
+        found = [each async for each in platform.cluster(Config(), Cluster(api, "serving"))]
+    assert "could not be checked: Stoker's role may not create selfsubjectaccessreviews" in found[0].said
+    assert found[0].verdict == "warning"
+    assert len(found) == 3
+
+
+async def test_a_gateway_that_does_not_tell_of_its_database(told: Told) -> None:
+    """An older LiteLLM, or a proxy in front of it that answers instead."""
+
+    def silence(said: Any, _: dict[str, str]) -> None:
+        said.pop("db")
+
+    async with altered(told.environment["LITELLM_URL"], "/health/readiness", silence) as url:
+        told.environment["LITELLM_URL"] = url
+        assert any(
+            "LiteLLM: whether it has a database could not be checked" in f for f in faults(await told.examined())
+        )

@@ -33,19 +33,21 @@ _PLURALS = {
     "RoleBinding": "apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
     "ClusterRole": "apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "ValidatingAdmissionPolicy": "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "Application": "apis/argoproj.io/v1alpha1/namespaces/{}/applications",
 }
 
 
 def assets() -> Path | None:
-    """Where the binaries are, if they are anywhere."""
+    """The directory with the binaries, if there is one."""
     directory = Path(os.environ.get("KUBEBUILDER_ASSETS", ""))
     return directory if all((directory / name).is_file() for name in ("etcd", "kube-apiserver")) else None
 
 
 class ApiServer:
-    """What an administrator does to the server: objects created and deleted, tokens given out."""
+    """Actions of an administrator: objects created and deleted, tokens issued."""
 
     def __init__(self, url: str, admin: str, http: httpx.AsyncClient) -> None:
         self.url, self._admin, self._http = url, admin, http
@@ -66,13 +68,13 @@ class ApiServer:
         await self._ask("POST", path, manifest)
 
     async def serves(self, version: str) -> bool:
-        """Whether it knows this `apiVersion`."""
+        """Whether it serves this `apiVersion`."""
         path = f"apis/{version}" if "/" in version else f"api/{version}"
         headers = {"Authorization": f"Bearer {self._admin}"}
         return (await self._http.get(f"{self.url}/{path}", headers=headers)).is_success
 
     async def would_take(self, manifest: Object) -> None:
-        """A server-side apply that is tried and not done; AssertionError has what the server's schema does not allow."""
+        """A server-side apply as a dry run; AssertionError contains the fields that the schema does not allow."""
         path = _PLURALS[manifest["kind"]].format(manifest["metadata"].get("namespace"))
         query = "fieldManager=helm&dryRun=All&force=true"
         await self._ask(
@@ -97,7 +99,7 @@ class ApiServer:
 
     @asynccontextmanager
     async def account(self, namespace: str, name: str) -> AsyncIterator[ApiClient]:
-        """A client that is this ServiceAccount, by a token as kubelet mounts it."""
+        """A client with this ServiceAccount's token, like kubelet mounts it."""
         path = f"api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         token = (await self._ask("POST", path, {"spec": {"expirationSeconds": 3600}}))["status"]["token"]
         configuration = Configuration(host=self.url, api_key={"BearerToken": f"Bearer {token}"})

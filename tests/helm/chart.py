@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm's own library, and what its objects say."""
+"""The chart, rendered by Helm's own library, and its objects."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ MINIMAL: Object = {
 }
 BENCH: Object = {"image": f"registry.example/guidellm@sha256:{'5a' * 32}"}
 MEASURING: Object = MINIMAL | {"config": MINIMAL["config"] | {"bench": BENCH}}
-"""With benchmarks, and so with every right that there is."""
+"""With benchmarks, and so with every right."""
 FULL: Object = MINIMAL | {
     "redis": {"auth": True},
     "ingress": {"enabled": True, "host": "stoker.example.com"},
@@ -26,7 +26,7 @@ FULL: Object = MINIMAL | {
 
 
 def render(values: Object, namespace: str = "stoker") -> list[Object]:
-    """Every object of the release `stoker`; what Helm refuses is raised as its HelmError."""
+    """Every object of the release `stoker`; raises HelmError if Helm refuses."""
     import helm_python
 
     with helm_python.Chart.load(CHART) as chart:
@@ -45,7 +45,7 @@ def of_kind(objects: list[Object], kind: str) -> list[Object]:
 
 
 def pods(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every pod that the release makes."""
+    """The spec of every pod in the release."""
     for found in objects:
         if found["kind"] == "Pod":
             yield found["spec"]

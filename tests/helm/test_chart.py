@@ -1,7 +1,9 @@
-"""The chart in helm/stoker: it grants what the bot uses and no more, and it is safe as it comes."""
+"""The chart in helm/stoker: it grants exactly the rights in use, and its defaults are safe."""
 
+import base64
 import re
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,17 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 from ruamel.yaml import YAML
 
-from bot.clients.kube import Right, rights
+from bot.clients.rights import Right, rights
+from bot.config import Config
 from bot.embedded import _binary
-from bot.settings import Config, Settings
+from bot.settings import Settings
 from tests.helm.chart import BENCH, CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
 
 helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
 
 
 def granted(objects: list[Object]) -> set[Right]:
-    """The Roles and ClusterRoles as the rights that they give, without what is only explained."""
+    """The rights of the Roles and ClusterRoles, without the explanations."""
     found = set()
     for role in (*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")):
         for rule in role["rules"]:
@@ -45,14 +48,14 @@ def test_helm_finds_nothing_to_complain_about(values: Object) -> None:
 
 
 def test_the_example_for_argo_cd_installs() -> None:
-    """The values that the catalog group's Application uses are accepted by the chart, and by the bot."""
+    """The values of the catalog group's Application are accepted by the chart and by the bot."""
     values = helm.values_from_yaml((ROOT / "helm/argocd/platform/stoker/values.yaml").read_text(encoding="utf-8"))
     assert of_kind(render(values), "ExternalSecret")
     Config.model_validate(values["config"])
 
 
 def test_the_values_of_the_guide_install() -> None:
-    """What docs/install.md has people write is accepted by the chart as it stands, and by the bot that it starts."""
+    """The values in docs/install.md are accepted by the chart unchanged, and by the bot that it starts."""
     guide = (ROOT / "docs/install.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
     values = helm.values_from_yaml(written)
@@ -82,11 +85,27 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"bench": BENCH}, ELSEWHERE, ELSEWHERE | {"bench": BENCH}],
-    ids=["as it comes", "benchmarks", "other namespaces", "benchmarks in other namespaces"],
+    [
+        {},
+        {"staging": {"mode": "auto"}},
+        {"staging": {"mode": "off"}},
+        {"staging": {"mode": False}},
+        {"bench": BENCH},
+        ELSEWHERE,
+        ELSEWHERE | {"bench": BENCH},
+    ],
+    ids=[
+        "as it comes",
+        "staging",
+        "staging off",
+        "staging off as YAML 1.1 reads it",
+        "benchmarks",
+        "other namespaces",
+        "benchmarks in other namespaces",
+    ],
 )
 def test_the_chart_grants_exactly_the_rights_in_use(config: dict[str, Any]) -> None:
-    """A right that the bot uses is in a Role of the namespace it is used in, and no other right is anywhere."""
+    """Each right in use is in a Role of its namespace, and there is no other right."""
     values = MINIMAL | {"config": MINIMAL["config"] | config}
     assert granted(render(values)) == used(Config.model_validate(values["config"]))
 
@@ -140,14 +159,14 @@ def test_the_bot_understands_what_the_chart_tells_it() -> None:
 
 
 def test_redis_never_forgets_a_lease_to_make_room() -> None:
-    """The server that comes with the chart appends every write to a file and evicts nothing."""
+    """The chart's server appends every write to a file and evicts nothing."""
     (redis,) = [c for c in of_kind(render(MINIMAL), "ConfigMap") if "redis.conf" in c["data"]]
     lines = redis["data"]["redis.conf"].splitlines()
     assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(lines)
 
 
 def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
-    """One policy denies all for each pod of the release; private addresses are closed but for named namespaces."""
+    """One policy denies all for each pod of the release; private addresses are blocked except for named namespaces."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(MINIMAL), "NetworkPolicy")}
     deny = policies["stoker-default-deny"]
     assert deny["policyTypes"] == ["Ingress", "Egress"]
@@ -158,8 +177,103 @@ def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
     assert policies["stoker-redis"].get("egress") is None
 
 
+@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("169.254.169.254", 80),
+        ("169.254.169.254", 443),
+        ("169.254.169.253", 53),
+        ("fd00:ec2::254", 443),
+        ("::ffff:169.254.169.254", 443),
+        ("64:ff9b::a9fe:a9fe", 443),
+        ("fe80::1", 443),
+        ("168.63.129.16", 443),
+        ("100.100.100.200", 443),
+        ("192.0.0.192", 443),
+        ("10.0.0.1", 443),
+        ("10.96.0.1", 443),
+        ("172.20.3.4", 443),
+        ("192.168.1.1", 443),
+        ("100.64.0.1", 443),
+        ("127.0.0.1", 443),
+        ("10.0.0.1", 6443),
+        ("140.82.112.3", 22),
+        ("140.82.112.3", 80),
+        ("140.82.112.3", 6443),
+    ],
+)
+def test_an_address_that_nobody_named_is_closed(values: Object, address: str, port: int) -> None:
+    """Private, link-local, shared and mapped addresses, the clouds' metadata, and other ports than HTTPS."""
+    assert not reaches(render(values), address, port)
+
+
+def test_what_is_named_is_open() -> None:
+    """Public addresses over HTTPS; by value the API server, a private GitHub and other rules."""
+    assert reaches(render(MINIMAL), "140.82.112.3", 443)
+    assert reaches(render(MINIMAL), "2606:50c0:8000::154", 443)
+    opened = MINIMAL | {
+        "networkPolicy": {
+            "apiServer": {"cidrs": ["10.0.0.2/32", "fd00::2/128"]},
+            "internet": {"alsoPrivate": ["10.1.2.3/32"]},
+            "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"port": 6379}]}],
+        }
+    }
+    objects = render(opened)
+    assert reaches(objects, "10.0.0.2", 6443)
+    assert reaches(objects, "fd00::2", 443)
+    assert reaches(objects, "10.1.2.3", 443)
+    assert reaches(objects, "10.9.0.1", 6379)
+    assert not reaches(objects, "10.0.0.3", 6443)
+    assert not reaches(objects, "10.1.2.3", 6443)
+
+
+def reaches(objects: list[Object], address: str, port: int) -> bool:
+    """Whether a rule of the bot's own policy allows this address; selectors of pods and namespaces are not addresses."""
+    policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(objects, "NetworkPolicy")}
+    wanted = ip_address(address)
+
+    def covers(block: Object) -> bool:
+        network = ip_network(block["cidr"])
+        inside = wanted.version == network.version and wanted in network
+        return inside and not any(wanted in ip_network(each) for each in block.get("except", ()))
+
+    return any(
+        any(covers(to["ipBlock"]) for to in rule["to"] if "ipBlock" in to)
+        and port in [each["port"] for each in rule.get("ports", ())]
+        for rule in policies["stoker"]["egress"]
+    )
+
+
+def test_redis_asks_for_a_password_as_it_comes() -> None:
+    """A random password, which the bot reads from a file; or that of an existing Secret."""
+    objects = render(MINIMAL)
+    (secret,) = of_kind(objects, "Secret")
+    password = base64.b64decode(secret["data"]["REDIS_PASSWORD"]).decode()
+    assert len(password) == 32
+    assert of_kind(render(MINIMAL), "Secret")[0]["data"] != secret["data"]
+    assert mounted_password(objects) == {secret["metadata"]["name"]}
+    (config,) = [c for c in of_kind(objects, "ConfigMap") if "redis.conf" in c["data"]]
+    assert "include /run/redis/auth.conf" in config["data"]["redis.conf"].splitlines()
+    assert "protected-mode no" not in config["data"]["redis.conf"]
+
+    named = render(MINIMAL | {"redis": {"passwordSecret": "ours"}})
+    assert of_kind(named, "Secret") == []
+    assert mounted_password(named) == {"ours"}
+
+
+def mounted_password(objects: list[Object]) -> set[str]:
+    """The Secrets whose REDIS_PASSWORD the bot and the server mount."""
+    volumes = [volume for spec in pods(objects) for volume in spec.get("volumes", ())]
+    sources = [
+        source.get("secret", {}) for volume in volumes for source in volume.get("projected", {}).get("sources", ())
+    ]
+    plain = [volume["secret"] | {"name": volume["secret"]["secretName"]} for volume in volumes if "secret" in volume]
+    return {each["name"] for each in (*sources, *plain) if "REDIS_PASSWORD" in str(each.get("items"))}
+
+
 def test_metrics_and_traces_may_leave_when_they_have_somewhere_to_go() -> None:
-    """An address in the monitoring namespace opens that namespace, and none does not."""
+    """An address in the monitoring namespace opens that namespace; without one it is closed."""
     elsewhere = MINIMAL | {"env": MINIMAL["env"] | {"PROMETHEUS_URL": "http://prometheus.monitoring.svc:9090"}}
 
     def opened(values: Object) -> list[str]:
@@ -172,7 +286,7 @@ def test_metrics_and_traces_may_leave_when_they_have_somewhere_to_go() -> None:
 
 
 def test_a_bot_without_redis_is_still_reached() -> None:
-    """It is not ready then, and Slack's `/gpu down` must get to it all the same."""
+    """The bot is not ready then, but Slack's `/gpu down` must still reach it."""
     services = {found["metadata"]["name"]: found["spec"] for found in of_kind(render(MINIMAL), "Service")}
     assert services["stoker"]["publishNotReadyAddresses"] is True
 
@@ -192,7 +306,7 @@ def test_a_bot_without_redis_is_still_reached() -> None:
     ],
 )
 def test_wrong_values_are_refused_by_name(wrong: Object, said: str) -> None:
-    """A value that would not work stops the installation, and the message names it."""
+    """An invalid value stops the installation, and the message names it."""
     with pytest.raises(helm.HelmError, match=said):
         render(MINIMAL | wrong)
 

@@ -1,8 +1,9 @@
-"""The chart's rights on a real Kubernetes API server: the bot can do its work with them, and nothing else."""
+"""The chart's rights on a real Kubernetes API server: they are sufficient for the bot's work, and grant nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.boot import Phase
 from bot.clients.cluster import Cluster
 from bot.clients.job import Jobs, Load
-from bot.clients.kube import Forbidden, Right, rights
-from bot.settings import Config
+from bot.clients.kube import Collection, Forbidden, Kube
+from bot.clients.rights import APPLICATIONS, MASTER_KEY, MODELS, Right, rights
+from bot.config import Config
+from bot.errors import BotError
 from tests.clients.kube import application, caching, condition, deployment, now, pod, service
 from tests.helm.api_server import ApiServer, api_server, assets
 from tests.helm.chart import FULL, MEASURING, MINIMAL, Object, of_kind, render
@@ -30,6 +33,7 @@ pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux o
 CONFIG = Config.model_validate(MEASURING["config"])
 NAMESPACES = ("stoker", "serving", "argocd", "litellm", "elsewhere")
 ROLES = ("Role", "ClusterRole")
+POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -65,14 +69,14 @@ async def bot(server: ApiServer) -> AsyncIterator[ApiClient]:
 
 
 async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
-    """Each kind of request that an operation makes is allowed, and does what it says."""
-    cluster, argocd = Cluster(bot, "serving"), ArgoCD(bot, "argocd")
+    """Each kind of request that an operation makes is allowed, and has its effect."""
+    cluster, argocd = Cluster(bot, "serving"), ArgoCD(bot, "argocd", "acme/llm-platform")
     await cluster.scale("coder-chat", 1, lease="op-1/7")
     up = await cluster.workload("coder-chat")
     assert up
     assert (up.replicas, up.lease, up.service) == (1, "op-1/7", "coder-chat-svc")
     assert [w.name for w in await cluster.gpu_workloads()] == ["coder-chat"]
-    assert (await cluster.secret("litellm-secrets", "PROXY_MASTER_KEY", namespace="litellm")).get_secret_value()
+    assert (await cluster.secret(MASTER_KEY, CONFIG.litellm.master_key)).get_secret_value()
     await argocd.refresh("coder-chat")
     assert [found.name for found in await argocd.list()] == ["coder-chat"]
     await cluster.scale("coder-chat", 0, lease=None)
@@ -80,7 +84,7 @@ async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
 
 
 async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, bot: ApiClient) -> None:
-    """Made once, looked at, and deleted: its whole manifest passes the server's validation."""
+    """Created once, read, and deleted: its whole manifest passes the server's validation."""
     jobs = Jobs(bot, "serving")
     await server.create({"apiVersion": "apps/v1"} | caching(_complete(deployment("measured"))))
     load = Load(model="measured", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
@@ -91,7 +95,7 @@ async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, 
 
 
 async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) -> None:
-    """By a real server's watches, with a pod that somebody else makes, reports ready and deletes, as controllers do."""
+    """With a real server's watches, and a pod that somebody else creates, reports ready and deletes, like controllers."""
     cluster, made = Cluster(bot, "serving"), _named(pod())
     told: list[str] = []
 
@@ -136,10 +140,38 @@ async def test_the_server_takes_each_object_of_the_chart(server: ApiServer, valu
 
 
 async def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServer) -> None:
-    """So what it takes is what it understood."""
+    """So the server understood everything that it accepted."""
     (account,) = of_kind(render(MINIMAL), "Service")[:1]
     with pytest.raises(AssertionError, match="field not declared in schema"):
         await server.would_take(account | {"spec": account["spec"] | {"colour": "red"}})
+
+
+async def test_the_policy_denies_what_the_role_allows(bot: ApiClient) -> None:
+    """RBAC lets the account patch Deployments and Applications; the policy (Kubernetes 1.30) says which fields."""
+    kube = Kube(bot)
+    deployments, applications = Collection(MODELS, "serving"), Collection(APPLICATIONS, "argocd")
+
+    async def denied(collection: Collection, change: Object) -> str:
+        try:
+            await kube.patch(collection, "coder-chat", change)
+        except BotError as error:
+            return error.message
+        return ""
+
+    async with asyncio.timeout(30):  # a server takes a moment to hear of a new policy
+        for number in count():
+            if await denied(deployments, {"metadata": {"labels": {"attempt": str(number)}}}):
+                break
+            await asyncio.sleep(0.5)
+    for collection, change, message in (
+        (deployments, {"spec": {"template": {"spec": {"serviceAccountName": "x"}}}}, "the replicas and nothing else"),
+        (deployments, {"metadata": {"labels": {"x": "y"}}}, "annotations and nothing else"),
+        (deployments, {"metadata": {"annotations": {"x": "y"}}}, "stoker.dev/*"),
+        (applications, {"spec": {"project": "other"}}, "nothing of its spec"),
+        (applications, {"operation": {"sync": {"manifests": ["kind: Pod"]}}}, "not for other sources or manifests"),
+    ):
+        assert message in await denied(collection, change)
+    assert await denied(deployments, {"metadata": {"annotations": {"stoker.dev/note": "x"}}}) == ""
 
 
 async def test_nothing_is_lacking(bot: ApiClient) -> None:
@@ -177,7 +209,7 @@ async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> Non
 
 @pytest.mark.parametrize("right", rights(CONFIG), ids=str)
 async def test_each_right_taken_away_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
-    """Without it the check says so, in its words; so no right is there that nothing asks for."""
+    """Without it the check reports it; so no right is unused."""
     # What may be listed in all namespaces may be listed in one.
     everywhere = {(r.verb, r.resource) for r in rights(CONFIG) if r.namespace is None}
     covered = right.namespace is not None and (right.verb, right.resource) in everywhere
@@ -210,7 +242,7 @@ async def without(server: ApiServer, right: Right) -> AsyncIterator[None]:
 
 
 async def until_lacking(bot: ApiClient, expected: tuple[Right, ...]) -> None:
-    """The server's authorizer hears of a changed role a moment later."""
+    """The server's authorizer notices a changed role after a moment."""
     lacking: tuple[Right, ...] = ()
     try:
         async with asyncio.timeout(30):
@@ -226,7 +258,7 @@ def _roles() -> list[Object]:
 
 def _release() -> list[Object]:
     objects = render(MEASURING)
-    wanted = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding")
+    wanted = ("ServiceAccount", *ROLES, "RoleBinding", "ClusterRoleBinding", *POLICY)
     return [found for kind in wanted for found in of_kind(objects, kind)]
 
 
@@ -256,14 +288,14 @@ def _named(found: Object) -> Object:
 
 
 def _complete(found: Object) -> Object:
-    """With what a real server asks for, and the sandbox's does not."""
+    """With the fields that a real server requires, and the sandbox does not."""
     container = {"image": "vllm/vllm-openai:v0"} | found["spec"]["template"]["spec"]["containers"][0]
     found["spec"]["template"]["spec"]["containers"] = [container]
     return found
 
 
 def _definition() -> Object:
-    """Enough of Argo CD's CustomResourceDefinition for Applications to be kept."""
+    """The minimal CustomResourceDefinition of Argo CD for storing Applications."""
     schema: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -279,7 +311,7 @@ def _definition() -> Object:
 
 
 async def _until_served(server: ApiServer) -> None:
-    """A new kind is served a moment after its definition is there."""
+    """A new kind is served a moment after its definition exists."""
     manifest = {"apiVersion": "argoproj.io/v1alpha1"} | application()
     async with asyncio.timeout(60):
         while True:

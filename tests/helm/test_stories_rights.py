@@ -1,67 +1,119 @@
-"""The stories with the chart's rights and no others: they work, and they use each of them."""
+"""The stories with exactly the chart's rights: they succeed, and use each right."""
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from bot.clients.kube import Right
-from bot.settings import Config
-from sandbox.process import Bot
-from tests.helm.authorizer import Authorizer, guarded
-from tests.helm.chart import MEASURING, render
-from tests.helm.test_chart import granted, used
+from sandbox.access import Account, Request
+from sandbox.faults import KNOWN
+from sandbox.main import PATIENT, USERS, told
+from sandbox.story import parse
+from sandbox.world import merged, nested, opened
+from tests.helm.chart import MEASURING, of_kind, render
 from tests.journeys.conftest import Town, town
 
 __all__ = ["town"]
 
-pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
+STORIES = Path(__file__).parents[2] / "docs" / "stories"
+COVERING = ("01-up-and-down", "02-add", "05-crash", "40-bench", "43-staged-after-add", "47-staged-growth")
+"""Stories that need every right between them."""
+WATCH_GATEWAY = Request("watch", "apps", "deployments", "litellm")
+
+
+def test_the_sandbox_grants_what_the_chart_grants() -> None:
+    """`stoker rights`, which the sandbox enforces, equals the rendered Roles."""
+    pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
+    from bot.clients.rights import roles
+    from bot.config import Config
+
+    for values in (MEASURING, MEASURING | {"config": MEASURING["config"] | {"litellm": {"namespace": "gateway"}}}):
+        objects = render(values)
+        rendered = Account("stoker", "stoker", [*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")])
+        assert Account("stoker", "stoker", roles(Config.model_validate(values["config"]))).granted == rendered.granted
 
 
 @pytest.mark.timeout(600)
-async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awaitable[Town]], tmp_path: Path) -> None:
-    """A bring-up, benchmarks, a boot that crashes, a new model and a bring-down: nothing refused, nothing granted unused.
-
-    So each right that is taken away breaks one of them.
+async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awaitable[Town]]) -> None:
+    """A bring-up, benchmarks, a boot that crashes, a new model that is staged, a volume that grows: nothing refused,
+    nothing unused.
     """
     here = await town(speed=60)
-    authorizer = Authorizer(granted(render(MEASURING)))
-    assert authorizer.granted == used(Config.model_validate(MEASURING["config"]))
-    config = json.loads(Path(here.world.bot.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
-    cluster = config["clusters"][0]["cluster"]
-    async with guarded(cluster["server"], authorizer) as url:
-        cluster["server"] = url
-        kubeconfig = tmp_path / "guarded"
-        kubeconfig.write_text(json.dumps(config))
-        await here.world.bot.die()
-        port = int(here.world.bot.url.rpartition(":")[2])
-        home = tmp_path / "guarded-bot"
-        home.mkdir()
-        async with Bot(here.world.bot.environment | {"KUBECONFIG": str(kubeconfig)}, port=port, directory=home) as bot:
-            await here.says("dev", "/gpu up coder-chat")
-            await here.clicks("lead", "Approve")
-            await here.sees("all smoke tests passed")
-            await here.says("dev", "/model bench coder-chat")
-            await here.sees("generates up to")
-            here.world.break_("smoke-fails")
-            await here.says("dev", "/model bench coder-chat")
-            await here.sees("Its Job is deleted")
-            here.world.mend("smoke-fails")
-            await here.says("dev", "/gpu down")
-            await here.sees("the GPU is free")
-            here.world.break_("crash")
-            await here.says("dev", "/gpu up coder-chat")
-            await here.clicks("lead", "Approve")
-            await here.sees("failed")
-            here.world.mend("crash")
-            await here.says("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
-            await here.sees("#1")
-            await here.world.checks(passed=True)
-            await here.clicks("lead", "Approve & roll out")
-            await here.sees("succeeded")
-            log = bot.log.read_text(encoding="utf-8")
-    assert "may not" not in log
-    unused = authorizer.granted - authorizer.used
-    assert {str(right) for right in unused} == set()
-    assert Right("delete", "deployments", "apps", "serving") not in authorizer.granted
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("all smoke tests passed")
+    await here.says("dev", "/model bench coder-chat")
+    await here.sees("generates up to")
+    here.world.break_("smoke-fails")
+    await here.says("dev", "/model bench coder-chat")
+    await here.sees("Its Job is deleted")
+    here.world.mend("smoke-fails")
+    await here.says("dev", "/gpu down")
+    await here.sees("the GPU is free")
+    here.world.break_("crash")
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("failed")
+    here.world.mend("crash")
+    await here.says("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
+    await here.sees("#1")
+    await here.world.checks(passed=True)
+    await here.clicks("lead", "Approve & roll out")
+    await here.sees("is rolled out")
+    await here.sees("are on the volume of coder-mini")
+    await here.says("dev", "/gpu up coder-chat")
+    await here.clicks("lead", "Approve")
+    await here.sees("all smoke tests passed")
+    await here.says("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ storage=40Gi")
+    await here.sees("#2")
+    await here.world.checks(passed=True)
+    await here.clicks("lead", "Approve & roll out")
+    await here.sees("making the volume grow")
+    account = here.world.account
+    assert account.refused == []
+    assert {str(right) for right in account.granted - account.used} == set()
+
+
+@pytest.mark.timeout(300)
+async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> None:
+    """A roll-out that may not watch LiteLLM's Deployment, like with the first chart."""
+    passed, account = await tell("02-add", tmp_path, without=WATCH_GATEWAY)
+    assert not passed
+    assert WATCH_GATEWAY.resource in {request.resource for request in account.refused}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> None:
+    """Removed one at a time, from a bot that had it at its start."""
+    needed: dict[Request, str] = {}
+    granted: frozenset[Request] = frozenset()
+    for name in COVERING:
+        passed, account = await tell(name, tmp_path / name)
+        assert passed, name
+        granted |= account.granted
+        for right in account.used:
+            needed.setdefault(right, name)
+    assert granted == needed.keys()
+    unmissed = [
+        f"{name} passes without the right to {right}"
+        for number, (right, name) in enumerate(needed.items())
+        if (await tell(name, tmp_path / str(number), without=right))[0]
+    ]
+    assert unmissed == []
+
+
+async def tell(name: str, directory: Path, *, without: Request | None = None) -> tuple[bool, Account]:
+    """Whether `stoker sandbox --script` would end with exit code 0, and which rights the bot used."""
+    directory.mkdir(exist_ok=True)
+    path = STORIES / f"{name}.story"
+    story = parse(path.read_text("utf-8"), path, users=USERS, faults=frozenset(KNOWN))
+    given = dict(story.given)
+    speed = float(given.pop("speed", 60))
+    settings = merged(PATIENT, nested(given))
+    async with opened(
+        platform=None, speed=speed, port=0, checks_pass_after=None, settings=settings, directory=directory
+    ) as world:
+        if without:
+            world.account.take(without)
+        return await told(story, world) == 0, world.account

@@ -1,4 +1,4 @@
-"""A whole platform on loopback and the bot as a process of its own, for the journeys that a story cannot tell."""
+"""A whole platform on loopback and the bot in a separate process, for journeys that a story cannot express."""
 
 import asyncio
 import time
@@ -10,46 +10,69 @@ from typing import Any
 import pytest
 
 from sandbox.slack.history import CHANNEL
+from sandbox.slack.workspace import NotThere
 from sandbox.world import Sandbox, opened
 
 PATIENCE = 120.0
-"""Seconds that something may take on a slow machine before its absence is a failure."""
+"""Seconds that something may take on a slow machine before it counts as missing."""
 
 
 class Town:
-    """A sandbox, with eyes: what people see, and how often something happened on the platform."""
+    """A sandbox with observations: what people see, and how often something happened on the platform."""
 
     def __init__(self, world: Sandbox) -> None:
         self.world = world
         self._since = world.now()
 
     async def says(self, user: str, text: str) -> None:
-        """Somebody types a command; what was seen before no longer counts."""
+        """Somebody types a command; earlier texts no longer count."""
         self._since = self.world.now()
         await self.world.command(user, text)
 
     async def clicks(self, user: str, label: str) -> None:
-        """Somebody presses the newest button of that label, as soon as it is there."""
+        """Somebody presses the newest button with that label, as soon as it appears; earlier texts no longer count."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self._since = self.world.now()
+            try:
+                return await self.world.workspace.click(user, label, timeout=0)
+            except NotThere:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    def acts(self) -> None:
+        """Something happened on the platform; earlier texts no longer count."""
         self._since = self.world.now()
-        await self.world.workspace.click(user, label, timeout=PATIENCE)
 
     def seen(self, user: str = "dev") -> str:
-        """Everything that this user got to see since somebody last acted."""
+        """Every text that became visible to this user since the last action, for the message of a failure."""
         return "\n---\n".join(seen.text for seen in self.world.visible(user, self._since))
+
+    def has_seen(self, text: str, user: str = "dev") -> bool:
+        """Whether the text appeared since the last action; an old message that is edited elsewhere does not count."""
+        return any(seen.shows(text) for seen in self.world.visible(user, self._since))
 
     async def sees(self, text: str, user: str = "dev") -> None:
         """Wait until this user has seen the text."""
         deadline = time.monotonic() + PATIENCE
-        while text.casefold() not in " ".join(self.seen(user).split()).casefold():
+        while not self.has_seen(text, user):
             assert time.monotonic() < deadline, f"“{text}” was not seen within {PATIENCE:g} s:\n{self.seen(user)}"
             await asyncio.sleep(0.05)
 
+    async def reaches(self, phase: str) -> None:
+        """Wait until the card shows that a phase has begun, or is over already; it names the pending ones from the start."""
+        deadline = time.monotonic() + PATIENCE
+        while not any(self.has_seen(f"{sign} {phase}") for sign in ("🔸", "✔️", "→")):  # at the end all are in one line
+            assert time.monotonic() < deadline, f"“{phase}” did not begin within {PATIENCE:g} s:\n{self.seen()}"
+            await asyncio.sleep(0.05)
+
     def messages(self, text: str = "") -> list[str]:
-        """The messages in the channel that all can read, as they are now, with this text."""
+        """The current messages in the channel that contain this text and everybody can read."""
         return [m for m in self.world.workspace.posted(CHANNEL) if text.casefold() in m.casefold()]
 
     def replies(self) -> list[str]:
-        """What stands in the threads of the channel's messages."""
+        """The texts in the threads of the channel's messages."""
         return self.world.workspace.posted(CHANNEL, threads=True)
 
     def replicas(self, name: str) -> int:
@@ -59,7 +82,7 @@ class Town:
         return bool((self._deployment(name).get("status") or {}).get("readyReplicas"))
 
     def changes_of(self, name: str) -> int:
-        """How often the spec of a model's Deployment changed: by a sync that found a difference, or a scale."""
+        """How often the spec of a model's Deployment changed: by a sync with a difference, or a scale."""
         return int(self._deployment(name)["metadata"]["generation"]) - 1
 
     def syncs_of(self, application: str) -> int:
@@ -83,14 +106,17 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 @pytest.fixture
 async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
-    """Opens a town: `await town(speed=60, settings={"idle": {"remind_after": "4s"}})`."""
+    """Opens a sandbox: `await town(speed=60, settings={"idle": {"remind_after": "4s"}})`."""
     async with AsyncExitStack() as stack:
 
-        async def open_town(*, speed: float = 60, settings: dict[str, Any] | None = None) -> Town:
+        async def open_town(
+            *, speed: float = 60, settings: dict[str, Any] | None = None, one_clock: bool = False
+        ) -> Town:
             world = await stack.enter_async_context(
                 opened(
                     platform=None,
                     speed=speed,
+                    one_clock=one_clock,
                     port=0,
                     checks_pass_after=None,
                     settings=settings or {},

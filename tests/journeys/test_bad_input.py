@@ -1,4 +1,4 @@
-"""What cannot work ends in one clear sentence, and leaves nothing behind."""
+"""Impossible requests end in one clear sentence, and leave nothing behind."""
 
 import asyncio
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.telling import StepError
+from sandbox.story_runner import StepError
 from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
@@ -29,7 +29,7 @@ REFUSED = [
     ("/model add coder-mini 'Qwen/x: {y}'", "is not a model on Hugging Face"),
     ("/model add coder-mini Qwen/../x", "is not a model on Hugging Face"),
     ("/model add coder-mini Qwen/There-Is-None", "Qwen/There-Is-None"),
-    (f"/model add coder-mini {AWQ} colour=red", "colour= is no option"),
+    (f"/model add coder-mini {AWQ} colour=red", "colour= is not an option"),
     (f"/model add coder-mini {AWQ} context=lots", "context=lots cannot be read"),
     (f"/model swap nobody {AWQ}", "Unknown model nobody"),
     ("/model frobnicate", "I don't know /model frobnicate"),
@@ -49,7 +49,7 @@ async def test_what_cannot_work_is_told_to_its_sender_alone(town: OpenTown, tmp_
 
 
 async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
-    """One decision counts; the other click is told who was first, and nothing happens twice."""
+    """One decision counts; the other click is answered with who was first, and nothing happens twice."""
     here = await town(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.sees("Approve")
@@ -75,7 +75,7 @@ async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
 
 
 async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> None:
-    """While Slack turns everything away the work goes on; the end is shown once it answers again."""
+    """While Slack rejects everything the work continues; the end is shown once it answers again."""
     here = await town(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")

@@ -15,7 +15,7 @@ OpenTown = Callable[..., Awaitable[Town]]
 
 @asynccontextmanager
 async def beside(here: Town, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
-    """More replicas of the town's bot, each with a port and a mirror of its own, as pods have them."""
+    """More replicas of the sandbox's bot, each with its own port and mirror, like pods."""
     async with AsyncExitStack() as stack:
         bots = []
         for number in range(count):
@@ -29,20 +29,20 @@ async def beside(here: Town, directory: Path, count: int) -> AsyncIterator[list[
 
 @pytest.mark.timeout(290)
 async def test_three_bots_do_everything_once_while_one_dies(town: OpenTown, tmp_path: Path) -> None:
-    """One message, one scale, one result and one end, with a bot killed in the middle and not started again."""
+    """One message, one scale, one result and one end, with a bot killed in the middle and not restarted."""
     here = await town(speed=30)
     changes = here.changes_of("coder-chat")
     async with beside(here, tmp_path, 2) as (second, third):
         await here.says("dev", "/gpu up coder-chat because fleet test")
         await here.clicks("lead", "Approve")
-        await here.sees("pulling the image")
+        await here.reaches("pulling the image")
         await here.world.bot.die()
-        await here.sees("staging weights")
+        await here.reaches("staging weights")
         await second.die()
         await here.sees("all smoke tests passed")
-        await here.sees("/health — 200")
+        await here.sees("/health · ✅ passed · 200")
         assert len(here.messages("Bring up coder-chat")) == 1
-        assert sum("/health — 200" in reply for reply in here.replies()) == 1
+        assert sum("/health · ✅ passed · 200" in reply for reply in here.replies()) == 1
         assert here.changes_of("coder-chat") == changes + 1
         await here.says("dev", "/gpu down")
         await here.sees("is down")
@@ -67,8 +67,28 @@ async def test_a_timer_of_three_bots_fires_once(town: OpenTown, tmp_path: Path) 
 
 
 @pytest.mark.timeout(290)
+async def test_three_bots_without_redis_say_everything_once(town: OpenTown, tmp_path: Path) -> None:
+    """Each bot enforces the lease's end; one of them warns, and one of them reports the end."""
+    quick = {"lease": {"warn_before": "15s"}, "idle": {"sample_every": "1s", "remind_after": "1h", "down_after": "2h"}}
+    here = await town(speed=120, settings=quick)
+    async with beside(here, tmp_path, 2):
+        await here.says("dev", "/gpu up coder-chat for 40s")
+        await here.clicks("lead", "Approve")
+        await here.sees("all smoke tests passed")
+        await here.world.redis_stops()
+        await here.sees("then it goes down")
+        await here.sees("Why: the lease has ended")
+        assert here.replicas("coder-chat") == 0
+        await here.world.redis_starts()
+        await here.sees("is down and the GPU is free")
+        for said in ("then it goes down", "Why: the lease has ended"):
+            shown = [text for text in here.world.workspace.now_visible("dev") if said in text]
+            assert len(shown) == 2, f"“{said}” is for the channel and the holder, once each: {shown}"
+
+
+@pytest.mark.timeout(290)
 async def test_two_clicks_at_two_bots_are_one_decision(town: OpenTown, tmp_path: Path) -> None:
-    """Slack gives each click to another connection: the first decides, the second is told who did."""
+    """Slack sends each click to another connection: the first decides, the second is answered with who did."""
     here = await town(speed=60)
     async with beside(here, tmp_path, 1):
         await here.says("dev", "/gpu up coder-chat")

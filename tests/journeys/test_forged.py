@@ -1,4 +1,4 @@
-"""What somebody who is not Slack and not GitHub can make the bot do: nothing."""
+"""Requests of an attacker who is not Slack and not GitHub have no effect."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(280)
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[Town]:
-    """A town whose Slack speaks HTTP, so that anybody may send the bot a request."""
+    """A sandbox whose Slack uses HTTP, so that anybody may send the bot a request."""
     async with opened(
         platform=None, speed=60, port=0, checks_pass_after=None, directory=tmp_path, http=True,
         settings={"roles": {"approvers": ["S0APPROVERS"]}},
@@ -85,7 +85,7 @@ async def test_a_replayed_request_does_nothing_twice(here: Town) -> None:
 
 
 async def test_forged_webhooks_are_refused(here: Town) -> None:
-    """Unsigned, wrongly signed, or signed with what is no text at all: 401, and the bot goes on."""
+    """Unsigned, wrongly signed, or signed binary data: 401, and the bot continues."""
     body = json.dumps({"action": "closed"})
     right = hmac.new(WEBHOOK_SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
     for signature in ("", "sha256=", f"sha256={'0' * 64}", f"sha1={right}"):
@@ -97,7 +97,7 @@ async def test_forged_webhooks_are_refused(here: Town) -> None:
 
 
 async def test_an_approver_who_has_left_approves_no_more(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user group is asked at the click: who was taken out of it since the card came is refused."""
+    """The user group is read at the click: a person who was removed since the card was posted is refused."""
     await here.says("dev", "/gpu up coder-chat")
     await here.sees("Awaiting approval", user="lead")
     monkeypatch.setitem(history.USERGROUPS, "S0APPROVERS", ("U0ADMIN",))

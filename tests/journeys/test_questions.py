@@ -1,4 +1,4 @@
-"""What the holder is asked, and what becomes of it."""
+"""Questions to the holder, and their answers."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(280)
 
 
 async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTown) -> None:
-    """Two reminders and somebody's request: the newest can be answered, and when the model is down none can."""
+    """Two reminders and somebody's request: the newest can be answered, and none after the model is down."""
     idle = {"remind_after": "4s", "remind_every": "5s", "announce_before": "5s", "down_after": "20s"}
     here = await town(speed=60, settings={"idle": idle})
     await here.says("dev", "/gpu up coder-chat")
@@ -23,5 +23,5 @@ async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTo
     await here.sees("It goes down at", "dev")
     await eventually(lambda: len(here.messages("[Keep ")) == 1)
     await here.sees("Receipt", "dev")
-    await eventually(lambda: here.messages("[Bring") == [])
-    assert not [text for text in here.world.workspace.now_visible("dev") if "[Bring" in text or "[Keep" in text]
+    await eventually(lambda: here.messages("[Bring down") == [])
+    assert not [text for text in here.world.workspace.now_visible("dev") if "[Bring down" in text or "[Keep" in text]

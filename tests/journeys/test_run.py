@@ -1,4 +1,4 @@
-"""`stoker run` by its environment alone."""
+"""`stoker run` with only its environment."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(280)
 
 
 async def test_without_redis_url_the_bot_brings_its_own_and_keeps_what_it_knows(town: OpenTown) -> None:
-    """One machine needs no set-up; a request that waits for approval is still there after the bot was killed."""
+    """One machine needs no set-up; a request that waits for approval still exists after the bot was killed."""
     here = await town(speed=60)
     environment = here.world.bot.environment
     del environment["REDIS_URL"]
@@ -56,7 +56,7 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> 
 
 
 async def test_a_redis_that_comes_later_is_waited_for(town: OpenTown) -> None:
-    """On a new installation both start at once, and Redis waits for its volume."""
+    """On a new installation both start at the same time, and Redis waits for its volume."""
     here = await town(speed=60)
     await here.world.redis.stop()
     before = len(here.world.bot.log.read_text())
@@ -67,7 +67,7 @@ async def test_a_redis_that_comes_later_is_waited_for(town: OpenTown) -> None:
 
 
 async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: OpenTown) -> None:
-    """Not the terminal's commands, nor what draws, signs as a GitHub App, writes files or exports traces unless asked to."""
+    """Not the terminal's commands, nor modules for drawing, GitHub Apps, files or traces, unless needed."""
     here = await town(speed=60)
     await here.world.bot.die()
     process = await asyncio.create_subprocess_exec(
@@ -83,7 +83,8 @@ async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: 
     assert not [line for line in lines if "warning" in line and not line.startswith("import time")]
     loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
     assert {"bot.app", "slack_bolt", "docket"} <= loaded
-    spared = "bot.cli typer click rich git matplotlib cryptography.hazmat opentelemetry.sdk.metrics sandbox"
+    spared = "bot.cli typer click rich matplotlib cryptography.hazmat opentelemetry.sdk.metrics sandbox"
+    spared += " kubernetes.client requests requests_oauthlib oauthlib beartype"
     assert not {name for name in loaded if name.startswith(tuple(f"{room}." for room in spared.split()))}
 
 

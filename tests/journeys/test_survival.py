@@ -30,10 +30,10 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
     await here.says("dev", "/gpu up coder-chat because crash test")
     await here.clicks("lead", "Approve")
     for moment in moments:
-        await here.sees(moment)
+        await here.reaches(moment)
         await here.world.kill_bot()
     await here.sees("all smoke tests passed")
-    await here.sees("/health — 200")
+    await here.sees("/health · ✅ passed · 200")
     assert len(here.messages("Bring up coder-chat")) == 1
     assert len(here.messages()) == 1 + len(here.messages("has been idle"))
     done = next(line for line in here.messages()[0].splitlines() if "→" in line)
@@ -46,7 +46,7 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
         "loading",
         "smoke tests",
     ]
-    assert sum("/health — 200" in reply for reply in here.replies()) == 1
+    assert sum("/health · ✅ passed · 200" in reply for reply in here.replies()) == 1
     assert here.replicas("coder-chat") == 1
     assert here.changes_of("coder-chat") == changes + 1
     assert here.syncs_of("coder-chat") == syncs
@@ -64,13 +64,14 @@ async def test_a_restarted_bot_goes_on_by_itself(town: OpenTown) -> None:
     here = await town(speed=1)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
-    await here.sees("waiting for a node")
+    await here.reaches("waiting for a node")
     await here.world.kill_bot()
     before = len(here.world.workspace.transcript)
     await eventually(lambda: len(here.world.workspace.transcript) > before)
     async with asyncio.timeout(60):
-        assert await here.world.bot.stop() == 0  # by itself, although the boot takes minutes
+        assert await here.world.bot.stop() == 0  # it exits although the boot takes minutes
     await here.world.bot.start()
     before = len(here.world.workspace.transcript)
     await eventually(lambda: len(here.world.workspace.transcript) > before)
-    assert here.messages("Bring up coder-chat")[0].count("waiting for a node") == 1
+    card = here.messages("Bring up coder-chat")[0]
+    assert len(re.findall(r"^\S+ waiting for a node", card, re.MULTILINE)) == 1

@@ -38,7 +38,7 @@ class Elsewhere:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[str] = []
         self.users: dict[str, str] = {}
-        self.channel = self.url = ""
+        self.channel = self.url = self.team = ""
         self._bot: HttpMode | None = None
 
     async def ask(self, method: str, **arguments: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Elsewhere:
         action = {**button, "block_id": block.get("block_id", "block"), "action_ts": str(time.time())}
         await self._deliver(
             "interactive", type="block_actions", actions=[action], message=message, state={"values": {}},
-            user={"id": self.users[user], "username": user, "name": user, "team_id": "T1"}, team={"id": "T1", "domain": "t"},
+            user={"id": self.users[user], "username": user, "name": user, "team_id": self.team}, team={"id": self.team, "domain": "t"},
             container={"type": "message", "message_ts": message["ts"], "channel_id": self.channel, "is_ephemeral": False},
             channel={"id": self.channel, "name": "gpu-ops"}, trigger_id=await self._trigger(user),
             response_url=f"{self.url}/respond",
@@ -116,7 +116,7 @@ class Elsewhere:
 
     async def _deliver(self, kind: str, **payload: Any) -> None:
         assert self._bot
-        common = {"token": "v", "team_id": "T1", "api_app_id": "A1", "is_enterprise_install": "false"}
+        common = {"token": "v", "team_id": self.team, "api_app_id": "A1", "is_enterprise_install": "false"}
         await self._bot.deliver(kind, common | payload)
 
 
@@ -158,6 +158,7 @@ async def elsewhere(tmp_path: Path) -> AsyncIterator[Elsewhere]:
         async with asyncio.timeout(PATIENCE):
             while not await _answers(there):
                 await asyncio.sleep(0.2)
+        there.team = (await there.ask("auth.test"))["team_id"]
         there.users = {user["name"]: user["id"] for user in (await there.ask("users.list"))["members"]}
         channels = (await there.ask("conversations.list"))["channels"]
         there.channel = next(channel["id"] for channel in channels if channel["name"] == "gpu-ops")

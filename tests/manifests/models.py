@@ -1,6 +1,6 @@
 """Models as Hugging Face describes them: weights from the file listing, shapes from config.json."""
 
-from manifests.sizing import ModelFacts
+from manifests.sizing import Cache, ModelFacts
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -12,7 +12,7 @@ CODER_1_5B = ModelFacts(
     kv_heads=2,
     head_size=128,
     max_context=32768,
-    chat=False,
+    kind="completion",
 )
 CODER_3B = ModelFacts(
     revision=REVISION,
@@ -60,7 +60,9 @@ CODER_14B = CODER_14B_AWQ.model_copy(
 CODER_0_5B = CODER_1_5B.model_copy(
     update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_065_536, "layers": 24, "head_size": 64}
 )
-CODER_3B_BASE = CODER_3B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B", "chat": False})
+CODER_3B_BASE = CODER_3B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B", "kind": "completion"})
+CODER_3B_TEMPLATE = CODER_3B_BASE.model_copy(update={"kind": "chat"})
+"""A base model whose tokenizer has a chat template, which is what the Hub has of it."""
 LLAMA_8B = ModelFacts(
     hf_id="hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
     revision=REVISION,
@@ -71,6 +73,7 @@ LLAMA_8B = ModelFacts(
     max_context=131072,
     quantization="awq",
     licence="llama3.1",
+    model_type="llama",
     gated="manual",
 )
 QWEN_GPTQ = CODER_7B.model_copy(
@@ -85,7 +88,9 @@ def _embedding(hf_id: str, weight_bytes: int, max_context: int, hidden_size: int
         weight_bytes=weight_bytes,
         hidden_size=hidden_size,
         max_context=max_context,
-        chat=False,
+        kind="embeddings",
+        model_type="bert",
+        cache=Cache(),
         pipeline_tag="feature-extraction",
         licence="mit",
     )
@@ -96,5 +101,5 @@ BGE_SMALL = _embedding("BAAI/bge-small-en-v1.5", 133_466_304, 512, 384)
 NOMIC = _embedding("nomic-ai/nomic-embed-text-v1.5", 546_938_168, 8192, 768)
 
 CHAT_MODELS = (CODER_7B_AWQ, CODER_3B, CODER_3B_AWQ, CODER_7B, CODER_14B_AWQ, LLAMA_8B, QWEN_GPTQ)
-COMPLETION_MODELS = (CODER_1_5B, CODER_0_5B, CODER_3B_BASE)
+COMPLETION_MODELS = (CODER_1_5B, CODER_0_5B, CODER_3B_TEMPLATE)
 EMBEDDING_MODELS = (BGE_BASE, BGE_SMALL, NOMIC)

@@ -7,6 +7,7 @@ import pytest
 
 from manifests.add import AddRequest, plan_add
 from manifests.contract import Layout, check, read_endpoint
+from manifests.platform import Platform
 from manifests.remove import plan_remove
 from manifests.sizing import Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
@@ -32,7 +33,7 @@ AROUND = """\
  | Tenant alias | Model | Backend | GPU | Context | Cost (in / out per token) | SLO target | Eval status |
  | --- | --- | --- | --- | --- | --- | --- | --- |
  | `coder-chat` | Qwen/Qwen2.5-Coder-7B-Instruct-AWQ | vLLM | 1 × L4 | 16384 | $0.0000005 / $0.0000015 | first token < 2 s | passed |
-+| `coder-mini` | Qwen/Qwen2.5-Coder-3B-Instruct-AWQ | vLLM | 1 × L4 | 32768 | $0.0000005 / $0.0000015 | first token < 2 s | not run |
++| `coder-mini` | Qwen/Qwen2.5-Coder-3B-Instruct-AWQ | vLLM | 1 × L4 | 16384 | $0.0000005 / $0.0000015 | first token < 2 s | not run |
  | `coder-fim` | Qwen/Qwen2.5-Coder-1.5B | vLLM | 1 × L4 | 8192 | $0.0000002 / $0.0000004 | first token < 0.5 s | passed |
  | `embeddings` | BAAI/bge-base-en-v1.5 | TEI | none | 512 | $0.0000001 / – | 100 ms per text | passed |
  | `claude-haiku` | Claude Haiku 4.5 | external | none | 200000 | $0.000001 / $0.000005 | the provider's | not run |
@@ -78,7 +79,7 @@ def test_the_files_around_the_endpoint_gain_the_lines_about_it(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """LiteLLM's entry stands among its like, and the comment below it stays with the entry that it is about."""
-    change = plan_add(platform, layout, MINI, machine)
+    change = plan_add(Platform(platform, layout), MINI, machine)
     diff = change.changes.diff(platform)
     assert "".join(part for part in _by_file(diff) if not part.startswith("--- /dev/null")) == AROUND
     assert {path for path in change.changes.files if platform.read(path) is None} == NEW_FILES
@@ -89,7 +90,7 @@ def test_the_copy_differs_from_the_template_where_the_model_does(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """Fields, and the comments that named the other model; the rest is the template's, byte for byte."""
-    change = plan_add(platform, layout, MINI, machine)
+    change = plan_add(Platform(platform, layout), MINI, machine)
     old = (platform.read("serving/coder-chat/deployment.yaml") or "").splitlines()
     new = (change.changes.files["serving/coder-mini/deployment.yaml"] or "").splitlines()
     assert len(old) == len(new)
@@ -102,25 +103,24 @@ def test_the_copy_differs_from_the_template_where_the_model_does(
         '              model = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"',
         "            - --model=Qwen/Qwen2.5-Coder-3B-Instruct-AWQ",
         "            - --served-model-name=qwen2.5-coder-3b-instruct",
-        "            - --max-model-len=32768              # 4-bit weights leave room for a 32k context",
-        "            failureThreshold: 90",
+        "            failureThreshold: 90               # 15 min: the 3B loads slowly from a network disk",
         "            claimName: coder-mini-model-cache",
     ]
 
 
 def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, machine: Machine) -> None:
     """The bot's own check is silent on the bot's own work."""
-    change = plan_add(platform, layout, MINI, machine)
+    change = plan_add(Platform(platform, layout), MINI, machine)
     tree = Overlay(platform, change.changes)
-    assert check(tree, layout) == ()
-    endpoint = read_endpoint(tree, layout, "coder-mini")
+    assert check(Platform(tree, layout)) == ()
+    endpoint = read_endpoint(Platform(tree, layout), "coder-mini")
     assert endpoint == change.endpoint
-    assert (endpoint.alias, endpoint.context, endpoint.manual_sync) == ("coder-mini", 32768, True)
+    assert (endpoint.alias, endpoint.context, endpoint.manual_sync) == ("coder-mini", 16384, True)
 
 
 def test_nothing_of_the_old_model_is_left_in_the_copy(platform: Files, layout: Layout, machine: Machine) -> None:
     """A comment that names another model, its size or its quantization would lie."""
-    change = plan_add(platform, layout, AddRequest(name="coder-mini", facts=CODER_3B), machine)
+    change = plan_add(Platform(platform, layout), AddRequest(name="coder-mini", facts=CODER_3B), machine)
     for path in NEW_FILES:
         text = change.changes.files[path] or ""
         for stale in ("7B", "7b-", "AWQ", "awq", "coder-chat", "16k", "5.6"):
@@ -129,8 +129,8 @@ def test_nothing_of_the_old_model_is_left_in_the_copy(platform: Files, layout: L
 
 def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: Machine) -> None:
     """Byte for byte."""
-    added = Overlay(platform, plan_add(platform, layout, MINI, machine).changes)
-    change = plan_remove(added, layout, "coder-mini")
+    added = Overlay(platform, plan_add(Platform(platform, layout), MINI, machine).changes)
+    change = plan_remove(Platform(added, layout), "coder-mini")
     back = Overlay(added, change.changes)
     assert back.files("") == platform.files("")
     assert all(back.read(path) == platform.read(path) for path in platform.files(""))
@@ -151,7 +151,7 @@ def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout
         price_out="2e-7",
         args=("--seed=7",),
     )
-    change = plan_add(platform, layout, request, machine)
+    change = plan_add(Platform(platform, layout), request, machine)
     endpoint = change.endpoint
     assert endpoint is not None
     assert (endpoint.served_name, endpoint.context, endpoint.quantization) == ("mini", 4096, None)
@@ -164,10 +164,10 @@ def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout
 def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
     """Without a chat template it could not answer a chat."""
     facts = CODER_1_5B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_000_000})
-    change = plan_add(platform, layout, AddRequest(name="tiny-fim", facts=facts), machine)
+    change = plan_add(Platform(platform, layout), AddRequest(name="tiny-fim", facts=facts), machine)
     tree = Overlay(platform, change.changes)
-    assert read_endpoint(tree, layout, "tiny-fim").kind == "gpu-completion"
-    assert check(tree, layout) == ()
+    assert read_endpoint(Platform(tree, layout), "tiny-fim").kind == "gpu-completion"
+    assert check(Platform(tree, layout)) == ()
 
 
 def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
@@ -175,14 +175,14 @@ def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
 ) -> None:
     """A base model made like a chat endpoint chats in no comment, and a chat model made like a base one completes in none."""
     base = AddRequest(name="coder-base", facts=CODER_1_5B, like="coder-chat")
-    files = plan_add(platform, layout, base, machine).changes.files
+    files = plan_add(Platform(platform, layout), base, machine).changes.files
     made = [text for path, text in files.items() if "coder-base" in path and text]
     entry = (
         (files["platform/litellm/values.yaml"] or "").partition("model_name: coder-base")[2].partition("model_name")[0]
     )
     assert not [line for text in (*made, entry) for line in text.splitlines() if re.search(r"#.*\bchat\b", line, re.I)]
     chat = AddRequest(name="coder-talk", facts=CODER_3B_AWQ, like="coder-fim")
-    files = plan_add(platform, layout, chat, machine).changes.files
+    files = plan_add(Platform(platform, layout), chat, machine).changes.files
     entry = (
         (files["platform/litellm/values.yaml"] or "").partition("model_name: coder-talk")[2].partition("model_name")[0]
     )
@@ -197,13 +197,14 @@ def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, m
         hf_id="BAAI/bge-small-en-v1.5",
         weight_bytes=133_000_000,
         max_context=512,
-        chat=False,
+        kind="embeddings",
+        model_type="bert",
         pipeline_tag="feature-extraction",
     )
-    change = plan_add(platform, layout, AddRequest(name="vectors", facts=facts), machine)
+    change = plan_add(Platform(platform, layout), AddRequest(name="vectors", facts=facts), machine)
     tree = Overlay(platform, change.changes)
-    assert check(tree, layout) == ()
-    endpoint = read_endpoint(tree, layout, "vectors")
+    assert check(Platform(tree, layout)) == ()
+    endpoint = read_endpoint(Platform(tree, layout), "vectors")
     assert (endpoint.kind, endpoint.service_port, endpoint.manual_sync) == ("cpu-embeddings", 80, False)
     assert layout.wait_script not in change.changes.files
     deployment = change.changes.files["serving/vectors/deployment.yaml"] or ""
@@ -222,9 +223,9 @@ def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
             if not path.startswith(("docs/", "scripts/", "environments/"))
         }
     )
-    change = plan_add(lean, layout, MINI, machine)
+    change = plan_add(Platform(lean, layout), MINI, machine)
     assert set(change.changes.files) == NEW_FILES | {layout.litellm_values}
-    assert check(Overlay(lean, change.changes), layout) == ()
+    assert check(Platform(Overlay(lean, change.changes), layout)) == ()
 
 
 @pytest.mark.parametrize(
@@ -236,10 +237,10 @@ def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
         (AddRequest(name="claude-haiku", facts=CODER_3B_AWQ), "alias claude-haiku is taken"),
         (AddRequest(name="litellm", facts=CODER_3B_AWQ), "taken by the Application"),
         (AddRequest(name="mini", facts=CODER_3B_AWQ, like="nobody"), "Endpoints to copy from: coder-chat"),
-        (AddRequest(name="mini", facts=CODER_3B_AWQ, group="../x"), "is no group"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, group="../x"), "is not a group"),
         (AddRequest(name="mini", facts=CODER_32B_AWQ), "does not fit"),
         (AddRequest(name="mini", facts=CODER_3B_AWQ, context=65536), "at most 32768"),
-        (AddRequest(name="mini", facts=CODER_3B_AWQ, served_name="a b"), "is no served name"),
+        (AddRequest(name="mini", facts=CODER_3B_AWQ, served_name="a b"), "is not a served name"),
     ],
 )
 def test_what_cannot_be_added_is_refused_with_the_reason(
@@ -247,7 +248,7 @@ def test_what_cannot_be_added_is_refused_with_the_reason(
 ) -> None:
     """Nothing is opened, and one sentence says why and what to do."""
     with pytest.raises(ManifestError, match=reason):
-        plan_add(platform, layout, request_, machine)
+        plan_add(Platform(platform, layout), request_, machine)
 
 
 def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: Machine) -> None:
@@ -255,6 +256,7 @@ def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: M
     moved = {
         path.replace("serving/", "models/", 1).replace("ai-dev", "prod"): (platform.read(path) or "")
         .replace("path: serving/", "path: models/")
+        .replace("clusters/ai-dev/", "clusters/prod/")
         .replace("namespace: serving", "namespace: inference")
         .replace(".serving.svc", ".inference.svc")
         .replace("app.kubernetes.io/name", "app")
@@ -262,11 +264,11 @@ def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: M
     }
     tree = Files(moved)
     layout = Layout(environment="prod", serving_dir="models", namespace="inference")
-    assert check(tree, layout) == ()
-    change = plan_add(tree, layout, MINI, machine)
+    assert check(Platform(tree, layout)) == ()
+    change = plan_add(Platform(tree, layout), MINI, machine)
     after = Overlay(tree, change.changes)
-    assert check(after, layout) == ()
-    assert read_endpoint(after, layout, "coder-mini").application_file == (
+    assert check(Platform(after, layout)) == ()
+    assert read_endpoint(Platform(after, layout), "coder-mini").application_file == (
         "clusters/prod/catalog/coding-assistant/coder-mini.yaml"
     )
 
@@ -309,13 +311,15 @@ def test_other_people_s_style_is_kept(
         if (text := platform.read(path)) is not None
     }
     tree = Files(changed)
-    assert check(tree, layout) == ()
-    added = Overlay(tree, plan_add(tree, layout, AddRequest(name="coder-mini", facts=CODER_3B), machine).changes)
-    assert check(added, layout) == ()
-    back = Overlay(added, plan_remove(added, layout, "coder-mini").changes)
+    assert check(Platform(tree, layout)) == ()
+    added = Overlay(
+        tree, plan_add(Platform(tree, layout), AddRequest(name="coder-mini", facts=CODER_3B), machine).changes
+    )
+    assert check(Platform(added, layout)) == ()
+    back = Overlay(added, plan_remove(Platform(added, layout), "coder-mini").changes)
     assert {path: back.read(path) for path in back.files("")} == changed
-    swapped = plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
-    assert check(Overlay(tree, swapped.changes), layout) == ()
+    swapped = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    assert check(Platform(Overlay(tree, swapped.changes), layout)) == ()
     if style is _windows:
         assert all(text.count("\n") == text.count("\r\n") for text in swapped.changes.files.values() if text)
 
@@ -327,3 +331,51 @@ def _by_file(diff: str) -> list[str]:
             parts.append("")
         parts[-1] += line
     return parts
+
+
+RANKER = ModelFacts(
+    hf_id="Qwen/Qwen3-Reranker-0.6B",
+    revision="0" * 40,
+    kind="reranker",
+    weight_bytes=1_191_586_416,
+    layers=28,
+    kv_heads=8,
+    head_size=128,
+    max_context=40960,
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+)
+
+
+def test_a_reranker_is_made_like_a_chat_model_with_another_runner(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """It reads the model's own context, LiteLLM ranks through hosted_vllm, and nothing says that it chats."""
+    change = plan_add(Platform(platform, layout), AddRequest(name="ranker", facts=RANKER), machine)
+    tree = Overlay(platform, change.changes)
+    endpoint = read_endpoint(Platform(tree, layout), "ranker")
+    assert (endpoint.kind, endpoint.context) == ("gpu-reranker", None)
+    text = change.changes.files["serving/ranker/deployment.yaml"] or ""
+    assert "            - --runner=pooling\n" in text
+    assert "Qwen3ForSequenceClassification" in text
+    assert "--max-model-len" not in text
+    own = [part for path, part in change.changes.files.items() if "ranker" in path]
+    assert not any("chat" in (part or "").lower().replace("coder-chat", "") for part in own)
+    assert "      model_info:\n        mode: rerank\n" in (change.changes.files[layout.litellm_values] or "")
+    assert "model: hosted_vllm/qwen3-reranker-0.6b" in (change.changes.files[layout.litellm_values] or "")
+    assert "| `ranker` | Qwen/Qwen3-Reranker-0.6B | vLLM | 1 × L4 | 40960 |" in change.changes.diff(platform)
+    assert check(Platform(tree, layout)) == ()
+
+
+def test_an_embedding_model_whose_own_context_does_not_fit_asks_for_a_shorter_one(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """Cutting it silently would refuse or cut the texts of those who rely on it."""
+    facts = RANKER.model_copy(
+        update={"hf_id": "Qwen/Qwen3-Embedding-8B", "kind": "embeddings", "weight_bytes": 15_134_600_000, "layers": 36}
+    )
+    with pytest.raises(ManifestError, match="its own context of 40960 tokens"):
+        plan_add(Platform(platform, layout), AddRequest(name="embedder", facts=facts), machine)
+    change = plan_add(Platform(platform, layout), AddRequest(name="embedder", facts=facts, context=8192), machine)
+    endpoint = read_endpoint(Platform(Overlay(platform, change.changes), layout), "embedder")
+    assert (endpoint.kind, endpoint.context) == ("gpu-embeddings", 8192)

@@ -7,6 +7,7 @@ import pytest
 
 from manifests.add import AddRequest, plan_add
 from manifests.contract import Layout, check, read_endpoint
+from manifests.platform import Platform
 from manifests.remove import plan_remove
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
@@ -15,6 +16,7 @@ from tests.manifests.models import (
     BGE_SMALL,
     CODER_3B,
     CODER_3B_AWQ,
+    CODER_7B_AWQ,
     LLAMA_8B,
     NOMIC,
 )
@@ -50,14 +52,14 @@ def given(platform: Files) -> Changed:
 def test_a_group_that_is_off_is_switched_on_in_the_same_change(
     given: Changed, layout: Layout, machine: Machine
 ) -> None:
-    """Its flag alone; the generated list is left to its generator, and the reviewer is told what else wakes up."""
+    """Only its flag; the generated list is left to its generator, and the reviewer is warned about other Applications."""
     off = given(CONFIG, "embeddings: true", "embeddings: false")
     off = off(
         GROUPS,
         'name: embeddings, layer: serving, enabled: "true"',
         'name: embeddings, layer: serving, enabled: "false"',
     )
-    change = plan_add(off.tree, layout, AddRequest(name="vectors", facts=BGE_SMALL), machine)
+    change = plan_add(Platform(off.tree, layout), AddRequest(name="vectors", facts=BGE_SMALL), machine)
     assert "embeddings: true # text embeddings" in (change.changes.files[CONFIG] or "")
     assert GROUPS not in change.changes.files
     (told,) = [each for each in change.warnings if "switched off" in each]
@@ -77,8 +79,8 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
         'name: embeddings, layer: serving, enabled: "false"',
     )
     wanted = AddRequest(name="mini", facts=CODER_3B_AWQ, group="embeddings")
-    tree = Overlay(resting.tree, plan_add(resting.tree, layout, wanted, machine).changes)
-    back = plan_remove(tree, layout, "mini")
+    tree = Overlay(resting.tree, plan_add(Platform(resting.tree, layout), wanted, machine).changes)
+    back = plan_remove(Platform(tree, layout), "mini")
     assert any("never generated as on" in each and "embeddings stay as they were" in each for each in back.warnings)
     gone = Overlay(tree, back.changes)
     assert {path: gone.read(path) for path in gone.files("")} == resting.files
@@ -88,33 +90,33 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
         'name: embeddings, layer: serving, enabled: "false"', 'name: embeddings, layer: serving, enabled: "true"'
     )
     live = Overlay(tree, ChangeSet(files={GROUPS: ran}))
-    assert CONFIG not in plan_remove(live, layout, "mini").changes.files
+    assert CONFIG not in plan_remove(Platform(live, layout), "mini").changes.files
 
 
 def test_a_group_that_nobody_knows_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
     """An Application in it would never be seen."""
     with pytest.raises(ManifestError, match=r"There is no group 'chat'.*embeddings, coding-assistant"):
-        plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, group="chat"), machine)
+        plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, group="chat"), machine)
 
 
 def test_a_group_loses_its_flag_with_its_last_application(given: Changed, layout: Layout) -> None:
     """Argo CD fails on a directory that is not there."""
-    change = plan_remove(given.tree, layout, "embeddings")
+    change = plan_remove(Platform(given.tree, layout), "embeddings")
     assert "embeddings: false # text embeddings" in (change.changes.files[CONFIG] or "")
     assert any("last Application of the group embeddings" in each for each in change.warnings)
-    assert CONFIG not in plan_remove(given.tree, layout, "coder-fim").changes.files
+    assert CONFIG not in plan_remove(Platform(given.tree, layout), "coder-fim").changes.files
 
 
 def test_the_key_portal_is_asked_for(given: Changed, layout: Layout, machine: Machine) -> None:
     """Which models people may pick is a decision; asked for, the alias comes beside its like, and goes again."""
-    silent = plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    silent = plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert PORTAL not in silent.changes.files
-    added = plan_add(given.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
+    added = plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
     assert "    - coder-chat\n    - mini\n    - coder-fim\n" in (added.changes.files[PORTAL] or "")
     tree = Overlay(given.tree, added.changes)
-    kept = plan_remove(tree, layout, "mini")
+    kept = plan_remove(Platform(tree, layout), "mini")
     assert any("still offers mini" in each and "portal=yes" in each for each in kept.warnings)
-    gone = Overlay(tree, plan_remove(tree, layout, "mini", portal=True).changes)
+    gone = Overlay(tree, plan_remove(Platform(tree, layout), "mini", portal=True).changes)
     assert {path: gone.read(path) for path in gone.files("")} == given.files
 
 
@@ -125,10 +127,10 @@ def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machin
         "models:\n    - coder-chat\n    - coder-fim\n    - embeddings\n",
         "models: [coder-chat, coder-fim, embeddings]\n",
     )
-    added = plan_add(flow.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
+    added = plan_add(Platform(flow.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
     assert "models: [coder-chat, mini, coder-fim, embeddings]" in (added.changes.files[PORTAL] or "")
     tree = Overlay(flow.tree, added.changes)
-    gone = Overlay(tree, plan_remove(tree, layout, "mini", portal=True).changes)
+    gone = Overlay(tree, plan_remove(Platform(tree, layout), "mini", portal=True).changes)
     assert gone.read(PORTAL) == flow.files[PORTAL]
 
 
@@ -137,10 +139,10 @@ def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, la
     service = "serving/coder-chat/service.yaml"
     other = given(service, "  name: coder-chat\n  namespace", "  name: coder-chat-http\n  namespace")
     other = other(VALUES, "http://coder-chat.serving", "http://coder-chat-http.serving")
-    assert check(other.tree, layout) == ()
-    added = plan_add(other.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert check(Platform(other.tree, layout)) == ()
+    added = plan_add(Platform(other.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert "http://mini-http.serving.svc" in (added.changes.files[VALUES] or "")
-    assert check(Overlay(other.tree, added.changes), layout) == ()
+    assert check(Platform(Overlay(other.tree, added.changes), layout)) == ()
 
 
 def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine: Machine) -> None:
@@ -157,7 +159,7 @@ def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine
     )
     bare = bare(CHAT, "    spec:\n      automount", "    spec:\n      nodeSelector:\n      automount")
     bare = Changed({path: text for path, text in bare.files.items() if path != "serving/coder-chat/pvc.yaml"})
-    change = plan_add(bare.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    change = plan_add(Platform(bare.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     made = change.changes.files["serving/mini/deployment.yaml"] or ""
     assert '            - name: EXTRA\n              value: ""\n' in made
     assert "      nodeSelector:\n" in made
@@ -166,10 +168,10 @@ def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine
 def test_a_key_without_a_value_gets_one(given: Changed, layout: Layout, machine: Machine) -> None:
     """At its own line, where the check names it as well."""
     lost = given(VALUES, "input_cost_per_token: 0.0000005\n", "input_cost_per_token:\n")
-    (finding,) = [each for each in check(lost.tree, layout) if each.rule == "cost-not-a-number"]
+    (finding,) = [each for each in check(Platform(lost.tree, layout)) if each.rule == "cost-not-a-number"]
     assert lost.files[VALUES].splitlines()[finding.line - 1].strip() == "input_cost_per_token:"
     wanted = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="0.0000007")
-    change = plan_swap(lost.tree, layout, wanted, machine)
+    change = plan_swap(Platform(lost.tree, layout), wanted, machine)
     assert "        input_cost_per_token: 0.0000007\n" in (change.changes.files[VALUES] or "")
     assert "| $0.0000007 / $0.0000015 |" in (change.changes.files[CATALOG] or "")
 
@@ -179,31 +181,30 @@ def test_an_anchor_and_its_aliases_are_one_value(given: Changed, layout: Layout,
     text = given.files[CHAT].replace("  name: coder-chat\n", "  name: &name coder-chat\n", 1)
     text = text.replace("app.kubernetes.io/name: coder-chat", "app.kubernetes.io/name: *name")
     named = Changed(given.files | {CHAT: text})
-    assert check(named.tree, layout) == ()
-    change = plan_add(named.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert check(Platform(named.tree, layout)) == ()
+    change = plan_add(Platform(named.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert (change.changes.files["serving/mini/deployment.yaml"] or "").count("mini\n") == 1
     assert "  name: &name mini\n" in (change.changes.files["serving/mini/deployment.yaml"] or "")
-    assert check(Overlay(named.tree, change.changes), layout) == ()
+    assert check(Platform(Overlay(named.tree, change.changes), layout)) == ()
 
 
 def test_a_name_that_yaml_takes_for_a_truth_is_quoted(given: Changed, layout: Layout, machine: Machine) -> None:
     """Kubernetes would be given a boolean."""
-    change = plan_add(given.tree, layout, AddRequest(name="on", facts=CODER_3B_AWQ), machine)
+    change = plan_add(Platform(given.tree, layout), AddRequest(name="on", facts=CODER_3B_AWQ), machine)
     assert '  name: "on"\n' in (change.changes.files["serving/on/service.yaml"] or "")
-    assert check(Overlay(given.tree, change.changes), layout) == ()
+    assert check(Platform(Overlay(given.tree, change.changes), layout)) == ()
 
 
 def test_what_would_break_the_contract_is_not_opened(given: Changed, layout: Layout, machine: Machine) -> None:
-    """The plan is checked like anything else; what was wrong before is told and stays."""
+    """The plan is checked like anything else; earlier faults are reported and stay."""
     with pytest.raises(ManifestError, match=r"by hand: serving/mini/deployment\.yaml:\d+: --quantization=awq_marlin"):
         plan_add(
-            given.tree,
-            layout,
+            Platform(given.tree, layout),
             AddRequest(name="mini", facts=CODER_3B, context=2048, quantization="awq_marlin"),
             machine,
         )
     wrong = given(CHAT, "  replicas: 0", "  replicas: 1")
-    change = plan_swap(wrong.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(wrong.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert any(each.startswith(f"{CHAT}:") and "zero replicas" in each for each in change.warnings)
     assert "  replicas: 1" in (change.changes.files[CHAT] or "")
 
@@ -217,10 +218,10 @@ NOTES = """
 def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, machine: Machine) -> None:
     """The note about the endpoint; the other one stays as it is."""
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES})
-    change = plan_swap(noted.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    change = plan_swap(Platform(noted.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     text = change.changes.files[CATALOG] or ""
     assert "- `coder-chat` is Qwen2.5-Coder-3B-Instruct, unquantized. It keeps answers short.\n- `coder-fim` is" in text
-    gone = plan_remove(noted.tree, layout, "coder-chat").changes.files[CATALOG] or ""
+    gone = plan_remove(Platform(noted.tree, layout), "coder-chat").changes.files[CATALOG] or ""
     assert "coder-chat" not in gone
     assert gone.endswith("\n- `coder-fim` is a base model.\n")
 
@@ -229,7 +230,7 @@ def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layo
     """A paragraph goes with a blank line, and so does a section with its code; a list that goes on keeps its own."""
     section = "\n## coder-chat\n\nFor the IDE.\n\n```\ncurl x\n\n# y\n```\n\n## coder-fim\n\nFor the editor.\n"
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES + section})
-    gone = plan_remove(noted.tree, layout, "coder-chat").changes.files[CATALOG] or ""
+    gone = plan_remove(Platform(noted.tree, layout), "coder-chat").changes.files[CATALOG] or ""
     assert gone.endswith("`#gpu-ops`.\n\n- `coder-fim` is a base model.\n\n## coder-fim\n\nFor the editor.\n")
 
 
@@ -237,12 +238,12 @@ def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layo
 def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, machine: Machine, mark: str) -> None:
     """Somebody's editor wrote one line of a document otherwise: the rows below it are still where they are."""
     odd = given(CATALOG, "# Model catalog\n", f"# Model catalog{mark}\n")
-    change = plan_swap(odd.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(odd.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     before, after = odd.files[CATALOG].split("\n"), (change.changes.files[CATALOG] or "").split("\n")
     assert [line for line in before if line not in after] == [
         line for line in before if line.startswith("| `coder-chat`")
     ]
-    assert check(Overlay(odd.tree, change.changes), layout) == ()
+    assert check(Platform(Overlay(odd.tree, change.changes), layout)) == ()
 
 
 def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
@@ -253,7 +254,7 @@ def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layou
     )
     own = given(CATALOG, row, other)
     wanted = SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.0000002", price_out="0.0000006", context=8192)
-    text = plan_swap(own.tree, layout, wanted, machine).changes.files[CATALOG] or ""
+    text = plan_swap(Platform(own.tree, layout), wanted, machine).changes.files[CATALOG] or ""
     assert "| Qwen2.5-Coder-3B-Instruct | vLLM | 1× L4 | 8k | $0.2 / $0.6 per MTok | fast | not run |" in text
 
 
@@ -261,43 +262,63 @@ def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout,
     """With another model it would name a commit that is not there."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     pinned = given(CHAT, served, f"{served}            - --revision=abc123\n")
-    change = plan_swap(pinned.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(pinned.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert "--revision" not in (change.changes.files[CHAT] or "")
     assert any("--revision=abc123 belonged to" in each for each in change.warnings)
     scripted = given(CHAT, "snapshot_download(model)", 'snapshot_download(model, revision="abc123")')
     with pytest.raises(ManifestError, match="pins a revision"):
-        plan_swap(scripted.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+        plan_swap(Platform(scripted.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
 
 
-def test_tool_calling_stays_and_is_doubted_for_another_family(given: Changed, layout: Layout, machine: Machine) -> None:
-    """The parser was chosen for the old model's prompts."""
+def test_the_old_family_s_parser_goes_and_the_new_one_s_comes(given: Changed, layout: Layout, machine: Machine) -> None:
+    """A parser reads one family's way of calling tools; within the family it stays as people chose it."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     tools = "            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
     able = given(CHAT, served, served + tools)
-    change = plan_swap(able.tree, layout, SwapRequest(name="coder-chat", facts=LLAMA_8B), machine)
-    assert tools in (change.changes.files[CHAT] or "")
-    assert any("--tool-call-parser=hermes was chosen for Qwen2.5-Coder" in each for each in change.warnings)
-    same = plan_swap(able.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(able.tree, layout), SwapRequest(name="coder-chat", facts=LLAMA_8B), machine)
+    assert tools.replace("hermes", "llama3_json") in (change.changes.files[CHAT] or "")
+    unknown = LLAMA_8B.model_copy(update={"hf_id": "acme/Unheard-8B-Instruct-AWQ", "model_type": "unheard"})
+    change = plan_swap(Platform(able.tree, layout), SwapRequest(name="coder-chat", facts=unknown), machine)
+    assert "--tool-call-parser" not in (change.changes.files[CHAT] or "")
+    assert "--enable-auto-tool-choice" not in (change.changes.files[CHAT] or "")
+    assert any("--tool-call-parser=hermes was chosen for Qwen/Qwen2.5-Coder-7B" in each for each in change.warnings)
+    same = plan_swap(Platform(able.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert tools in (same.changes.files[CHAT] or "")
     assert not any("--tool-call-parser" in each for each in same.warnings)
+
+
+def test_code_of_the_repository_runs_only_on_request(given: Changed, layout: Layout, machine: Machine) -> None:
+    """It is refused with the argument to ask for; another model does not inherit it."""
+    tree = given(CHAT, "replicas: 0", "replicas: 0").tree
+    facts = CODER_3B.model_copy(update={"hf_id": "acme/Own-3B-Chat", "model_type": "own", "remote_code": True})
+    with pytest.raises(ManifestError, match="arg=--trust-remote-code"):
+        plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=facts), machine)
+    wanted = SwapRequest(name="coder-chat", facts=facts, args=("--trust-remote-code",))
+    change = plan_swap(Platform(tree, layout), wanted, machine)
+    assert "            - --trust-remote-code\n" in (change.changes.files[CHAT] or "")
+    back = plan_swap(
+        Platform(Overlay(tree, change.changes), layout), SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), machine
+    )
+    assert "--trust-remote-code" not in (back.changes.files[CHAT] or "")
 
 
 def test_a_served_name_that_people_chose_stays(given: Changed, layout: Layout, machine: Machine) -> None:
     """It says nothing of the model, so it is as true as before, and nobody is rerouted."""
     own = given(CHAT, "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=chat")
     own = own("platform/litellm/values.yaml", "openai/qwen2.5-coder-7b-instruct ", "openai/chat ")
-    assert check(own.tree, layout) == ()
-    change = plan_swap(own.tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    assert check(Platform(own.tree, layout)) == ()
+    change = plan_swap(Platform(own.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert change.endpoint is not None
     assert change.endpoint.served_name == "chat"
-    assert not any("LiteLLM syncs by itself" in each for each in change.warnings)
+    assert not any("LiteLLM syncs automatically" in each for each in change.warnings)
 
 
 def test_other_vectors_need_another_index(given: Changed, layout: Layout, machine: Machine) -> None:
-    """A CPU model syncs by itself: who searches with it has to know before the merge."""
-    change = plan_swap(given.tree, layout, SwapRequest(name="embeddings", facts=NOMIC), machine)
+    """A CPU model syncs automatically: its users have to know before the merge."""
+    change = plan_swap(Platform(given.tree, layout), SwapRequest(name="embeddings", facts=NOMIC), machine)
     assert any("cannot be compared" in each and "768 dimensions" in each for each in change.warnings)
     assert "| nomic-ai/nomic-embed-text-v1.5 | TEI | none | 8192 |" in (change.changes.files[CATALOG] or "")
-    assert check(Overlay(given.tree, change.changes), layout) == ()
+    assert check(Platform(Overlay(given.tree, change.changes), layout)) == ()
 
 
 def test_a_name_that_is_a_word_is_left_alone_in_prose(given: Changed, layout: Layout, machine: Machine) -> None:
@@ -305,7 +326,7 @@ def test_a_name_that_is_a_word_is_left_alone_in_prose(given: Changed, layout: La
     header = "# Embeddings for code search and RAG: Text Embeddings Inference with bge-base-en-v1.5, on the CPU.\n"
     path = "serving/embeddings/deployment.yaml"
     said = given(path, header, header + "# Serves /v1/embeddings (model_list: embeddings).\n")
-    change = plan_add(said.tree, layout, AddRequest(name="vectors-small", facts=BGE_SMALL), machine)
+    change = plan_add(Platform(said.tree, layout), AddRequest(name="vectors-small", facts=BGE_SMALL), machine)
     text = change.changes.files["serving/vectors-small/deployment.yaml"] or ""
     assert text.startswith(
         "# Embeddings for code search and RAG: Text Embeddings Inference with bge-small-en-v1.5, on the CPU.\n"
@@ -331,13 +352,13 @@ def test_an_application_s_file_is_named_as_its_like(
     """In a directory of its own, with a prefix, or where nothing in it tells: and its group is still its group."""
     moved = Changed({re.sub(pattern, there, path): text for path, text in given.files.items()})
     moved = Changed({path: text.replace("path: serving/", "path: ./serving/") for path, text in moved.files.items()})
-    assert check(moved.tree, layout) == ()
-    change = plan_add(moved.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    assert check(Platform(moved.tree, layout)) == ()
+    change = plan_add(Platform(moved.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert change.endpoint is not None
     assert (change.endpoint.application_file, change.endpoint.group) == (made, "coding-assistant")
     tree = Overlay(moved.tree, change.changes)
-    assert check(tree, layout) == ()
-    gone = Overlay(tree, plan_remove(tree, layout, "mini").changes)
+    assert check(Platform(tree, layout)) == ()
+    gone = Overlay(tree, plan_remove(Platform(tree, layout), "mini").changes)
     assert {path: gone.read(path) for path in gone.files("")} == moved.files
 
 
@@ -348,23 +369,23 @@ def test_an_application_that_shares_its_file_is_left_to_people(
     chat, fim = f"{GROUP}/coder-chat.yaml", f"{GROUP}/coder-fim.yaml"
     both = {path: text for path, text in given.files.items() if path not in (chat, fim)}
     tree = Files(both | {f"{GROUP}/all.yaml": f"{given.files[chat]}---\n{given.files[fim]}"})
-    assert check(tree, layout) == ()
+    assert check(Platform(tree, layout)) == ()
     with pytest.raises(ManifestError, match=r"all\.yaml holds more than the Application of coder-fim"):
-        plan_remove(tree, layout, "coder-fim")
+        plan_remove(Platform(tree, layout), "coder-fim")
     with pytest.raises(ManifestError, match=r"all\.yaml holds more than its Application"):
-        plan_add(tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+        plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
 
 
 def test_two_applications_never_get_one_name(given: Changed, layout: Layout, machine: Machine) -> None:
     """The second would take the first one's place in the cluster."""
     path = f"{GROUP}/coder-chat.yaml"
     prefixed = given(path, "metadata:\n  name: coder-chat\n", "metadata:\n  name: llm-coder-chat\n")
-    change = plan_add(prefixed.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    change = plan_add(Platform(prefixed.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert change.endpoint is not None
     assert change.endpoint.application == "llm-mini"
     other = given(path, "metadata:\n  name: coder-chat\n", "metadata:\n  name: chat\n")
     with pytest.raises(ManifestError, match="its Application is named chat"):
-        plan_add(other.tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+        plan_add(Platform(other.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
 
 
 def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
@@ -372,20 +393,20 @@ def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, lay
     shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
     tree = Files(given.files | {"serving/coder-chat/secret.yaml": shared})
     with pytest.raises(ManifestError, match="holds the Secret vllm-api-key, which is not the model's own"):
-        plan_add(tree, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+        plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     own = Files(
         given.files | {"serving/coder-chat/config.yaml": "kind: ConfigMap\nmetadata:\n  name: coder-chat-env\n"}
     )
-    change = plan_add(own, layout, AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
+    change = plan_add(Platform(own, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert change.changes.files["serving/mini/config.yaml"] == "kind: ConfigMap\nmetadata:\n  name: mini-env\n"
 
 
 def test_who_calls_an_endpoint_by_its_address_keeps_it(given: Changed, layout: Layout) -> None:
-    """The files are listed; a comment is no call."""
+    """The files are listed; a comment is not a call."""
     caller = "url: http://coder-chat.serving.svc:8000/v1\n"
-    with pytest.raises(ManifestError, match=r"its address coder-chat\.serving \(apps/ide\.yaml\)"):
-        plan_remove(Files(given.files | {"apps/ide.yaml": caller}), layout, "coder-chat")
-    plan_remove(Files(given.files | {"apps/ide.yaml": f"# {caller}"}), layout, "coder-chat")
+    with pytest.raises(ManifestError, match=r"its address coder-chat\.serving \(apps/ide\.yaml:1\)"):
+        plan_remove(Platform(Files(given.files | {"apps/ide.yaml": caller}), layout), "coder-chat")
+    plan_remove(Platform(Files(given.files | {"apps/ide.yaml": f"# {caller}"}), layout), "coder-chat")
 
 
 @pytest.mark.parametrize(
@@ -402,4 +423,4 @@ def test_a_base_model_is_told_by_its_own_name_where_nothing_else_tells(
 ) -> None:
     """Where the family marks its chat models."""
     bare = given(CHAT, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", hf_id)
-    assert read_endpoint(bare.tree, layout, "coder-chat").kind == kind
+    assert read_endpoint(Platform(bare.tree, layout), "coder-chat").kind == kind

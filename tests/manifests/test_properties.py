@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from manifests.add import AddRequest, plan_add
 from manifests.contract import Layout, check, read_endpoint, read_endpoints
+from manifests.platform import Platform
 from manifests.remove import plan_remove
 from manifests.sizing import Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, Checkout, Files, ManifestError, Overlay, Tree
+from tests.manifests.layout_variants import STYLES, styled
 from tests.manifests.models import CHAT_MODELS, COMPLETION_MODELS, EMBEDDING_MODELS
-from tests.manifests.styles import STYLES, styled
 
 SAMPLE = Checkout(Path(__file__).parents[2] / "sandbox" / "platform")
 # The same examples each time, and none made smaller: parsing YAML is slow, and CI may be slower.
@@ -68,12 +69,18 @@ def asked(
             context=None if kind == "vectors" else context,
             portal=portal,
             group=OFF if apart else None,
+            kind="completion" if kind == "fim" else None,
         )
-        return plan_add(tree, LAYOUT, wanted, MACHINE).changes
+        return plan_add(Platform(tree, LAYOUT), wanted, MACHINE).changes
     if verb == "swap":
-        change = SwapRequest(name=name, facts=facts, context=None if kind == "vectors" else context)
-        return plan_swap(tree, LAYOUT, change, MACHINE).changes
-    return plan_remove(tree, LAYOUT, name, portal=True).changes
+        change = SwapRequest(
+            name=name,
+            facts=facts,
+            context=None if kind == "vectors" else context,
+            kind="completion" if kind == "fim" else None,
+        )
+        return plan_swap(Platform(tree, LAYOUT), change, MACHINE).changes
+    return plan_remove(Platform(tree, LAYOUT), name, portal=True).changes
 
 
 def generated(tree: Tree) -> Tree:
@@ -97,7 +104,7 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
     """
     first = styled(FIRST, style)
     tree: Tree = Files(first)
-    assert check(tree, LAYOUT) == ()
+    assert check(Platform(tree, LAYOUT)) == ()
     for verb, kind, index, number, context, portal, apart in steps:
         facts = MODELS[kind][number % len(MODELS[kind])]
         try:
@@ -105,14 +112,14 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
         except ManifestError:
             continue  # taken, not there, or nothing to change: refused, and the tree is as it was
         tree = Overlay(tree, changes)
-        assert check(generated(tree), LAYOUT) == ()
-        assert {each.rule for each in check(tree, LAYOUT)} <= {"group-stale"}
+        assert check(Platform(generated(tree), LAYOUT)) == ()
+        assert {each.rule for each in check(Platform(tree, LAYOUT))} <= {"group-stale"}
         tree = generated(tree) if generates else tree
         if verb != "remove":
-            assert read_endpoint(tree, LAYOUT, f"{kind}-{index}").hf_id == facts.hf_id
-    for endpoint in read_endpoints(tree, LAYOUT):
+            assert read_endpoint(Platform(tree, LAYOUT), f"{kind}-{index}").hf_id == facts.hf_id
+    for endpoint in read_endpoints(Platform(tree, LAYOUT)):
         if endpoint.name not in LIKE.values():
-            tree = Overlay(tree, plan_remove(tree, LAYOUT, endpoint.name, portal=True).changes)
+            tree = Overlay(tree, plan_remove(Platform(tree, LAYOUT), endpoint.name, portal=True).changes)
     assert contents(generated(tree)) == first
 
 
@@ -122,16 +129,18 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
 def test_a_swap_there_and_back_gives_the_same_endpoint(kind: str, there: int, style: str) -> None:
     """What the fields say; only a volume that grew stays large, and the evaluation stays to be done."""
     tree: Tree = Files(styled(FIRST, style))
-    name = LIKE[kind]
-    before = read_endpoint(tree, LAYOUT, name)
+    name, kept = LIKE[kind], "completion" if kind == "fim" else None
+    before = read_endpoint(Platform(tree, LAYOUT), name)
     back = next(each for each in MODELS[kind] if each.hf_id == before.hf_id)
     facts = MODELS[kind][there % len(MODELS[kind])]
     if facts.hf_id == before.hf_id or facts.weight_bytes > (before.memory_limit_bytes or 0):
         return
-    tree = Overlay(tree, plan_swap(tree, LAYOUT, SwapRequest(name=name, facts=facts), MACHINE).changes)
-    assert check(tree, LAYOUT) == ()
+    tree = Overlay(
+        tree, plan_swap(Platform(tree, LAYOUT), SwapRequest(name=name, facts=facts, kind=kept), MACHINE).changes
+    )
+    assert check(Platform(tree, LAYOUT)) == ()
     wanted = SwapRequest(name=name, facts=back, context=before.context)
-    tree = Overlay(tree, plan_swap(tree, LAYOUT, wanted, MACHINE).changes)
-    after = read_endpoint(tree, LAYOUT, name)
+    tree = Overlay(tree, plan_swap(Platform(tree, LAYOUT), wanted, MACHINE).changes)
+    after = read_endpoint(Platform(tree, LAYOUT), name)
     assert after.model_copy(update={"pvc_size": before.pvc_size}) == before
-    assert check(tree, LAYOUT) == ()
+    assert check(Platform(tree, LAYOUT)) == ()

@@ -4,6 +4,8 @@ import pytest
 
 from manifests.sizing import (
     GIB,
+    Cache,
+    Layers,
     Machine,
     MissingFigures,
     ModelFacts,
@@ -15,6 +17,7 @@ from manifests.sizing import (
     storage_for,
     tokens,
 )
+from manifests.sizing.licence import terms
 from manifests.tree import ManifestError
 from tests.manifests.models import (
     CODER_1_5B,
@@ -45,6 +48,16 @@ def test_the_cache_of_one_token_is_the_one_that_vllm_reckons_with() -> None:
     The log is in https://github.com/ilseokoh/vllm-gce (README); the shape is that of the sizing's test models.
     """
     assert 157_936 * kv_bytes_per_token(LLAMA_8B) / GIB == pytest.approx(19.28, abs=0.005)
+
+
+def test_layers_that_all_have_a_window_report_what_a_token_takes_inside_of_it() -> None:
+    """Mistral-7B-v0.1: 32 layers × 2 × 8 heads × 128 × 2 bytes, for at most 4096 tokens and one step."""
+    layers = Layers(count=32, token_bytes=4096, window=4096)
+    facts = CODER_7B.model_copy(update={"cache": Cache(layers=(layers,))})
+    assert kv_bytes_per_token(facts) == 131_072
+    assert facts.kept.request_bytes(32768) == 131_072 * (4096 + 2048)
+    mixed = Cache(layers=(layers, Layers(count=8, token_bytes=4096)))
+    assert kv_bytes_per_token(facts.model_copy(update={"cache": mixed})) == 8 * 4096
 
 
 def test_float32_is_cast_on_the_gpu_alone(machine: Machine) -> None:
@@ -109,7 +122,7 @@ def test_unquantized_weights_are_two_bytes_a_parameter(facts: ModelFacts, billio
 
 
 def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machine) -> None:
-    """29.5 GB pass neither through 16 GiB nor into an L4: both are said."""
+    """29.5 GB fit neither 16 GiB nor an L4: both are reported."""
     sizing = size(CODER_14B, machine)
     assert sizing.verdict == "does not fit"
     assert "g2-standard-12" in sizing.reasons[0]
@@ -117,10 +130,15 @@ def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machin
 
 
 def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> None:
-    """7B in half precision on an L4: (23034 MiB × 0.9 - 14.2 GiB - 1.5 GiB) / 56 KiB is above its own 32768; a 32B's is not."""
+    """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is above its own 32768 tokens.
+
+    A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its own.
+    """
     assert largest_context(CODER_7B, machine, 0.9) == 32768
-    room = int(machine.vram_bytes * 0.9) - CODER_32B_AWQ.weight_bytes - 3 * GIB // 2
-    assert largest_context(CODER_32B_AWQ, machine, 0.9) == room // 262144 // 1024 * 1024
+    assert largest_context(CODER_32B_AWQ, machine, 0.9) == 0
+    whole = CODER_7B.model_copy(update={"layers": 32, "kv_heads": 32})
+    room = int(machine.vram_bytes * 0.9) - CODER_7B.weight_bytes - 2 * GIB - int(machine.vram_bytes * 0.01)
+    assert largest_context(whole, machine, 0.9) == room // (512 * 1024) // 1024 * 1024
 
 
 def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
@@ -174,9 +192,12 @@ def test_a_context_longer_than_the_model_reads_is_refused(machine: Machine) -> N
 
 
 def test_the_container_s_memory_limit_is_a_limit_of_its_own(machine: Machine) -> None:
-    """Kubernetes kills the container before the host is full."""
-    sizing = size(CODER_7B, machine, memory_limit_bytes=8 * GIB)
-    assert any("resources.limits.memory" in reason for reason in sizing.reasons)
+    """It follows the model as far as the node has the memory; what a person asks for is kept and may be too little."""
+    assert size(CODER_7B, machine, memory_limit_bytes=8 * GIB).memory_bytes == 16 * GIB
+    assert size(CODER_3B_AWQ, machine, memory_limit_bytes=20 * GIB).memory_bytes == 20 * GIB
+    sizing = size(CODER_7B, machine, memory_limit_bytes=20 * GIB, memory_bytes=8 * GIB)
+    assert sizing.verdict == "does not fit"
+    assert "ask for memory=16Gi" in sizing.reasons[0]
 
 
 def test_old_and_new_weights_share_the_volume(machine: Machine) -> None:
@@ -187,10 +208,10 @@ def test_old_and_new_weights_share_the_volume(machine: Machine) -> None:
     assert "storage=25Gi" in kept.reasons[0]
 
 
-def test_gated_and_non_commercial_models_are_warned_of(machine: Machine) -> None:
-    """Who may use the weights is no question of size, and the reviewer has to know."""
+def test_gated_and_non_commercial_models_are_warned_of() -> None:
+    """The licence is unrelated to the size, and the reviewer has to know it."""
     facts = CODER_3B_AWQ.model_copy(update={"gated": "manual"})
-    warnings = size(facts, machine).warnings
+    warnings = terms(facts)
     assert any("gated" in each for each in warnings)
     assert any("commercial" in each for each in warnings)
 

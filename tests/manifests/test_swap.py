@@ -5,11 +5,12 @@ from ruamel.yaml import YAML
 
 from manifests.contract import Layout, check, read_endpoint
 from manifests.edit import Document
+from manifests.platform import Platform
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap, unshrunk
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay
+from tests.manifests.layout_variants import styled
 from tests.manifests.models import CODER_3B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ, CODER_32B_AWQ
-from tests.manifests.styles import styled
 
 TO_3B_AWQ = """\
 --- a/clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml
@@ -37,11 +38,11 @@ TO_3B_AWQ = """\
 +            - --model=Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 +            - --served-model-name=qwen2.5-coder-3b-instruct
 -            failureThreshold: 90               # 15 min: the 7B loads slowly from a network disk
-+            failureThreshold: 90
++            failureThreshold: 90               # 15 min: the 3B loads slowly from a network disk
 --- a/serving/coder-chat/pvc.yaml
 +++ b/serving/coder-chat/pvc.yaml
 -# Hugging Face cache of coder-chat (5.6 GB of 7B AWQ weights, and room for their successor).
-+# Hugging Face cache of coder-chat.
++# Hugging Face cache of coder-chat (2.7 GB of 3B AWQ weights, and room for their successor).
 """
 
 
@@ -54,26 +55,26 @@ def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """Comments follow, and what is no longer true of the new model is gone."""
-    change = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert changed_lines(change.changes.diff(platform)) == changed_lines(TO_3B_AWQ)
     assert change.title == "feat(serving): swap coder-chat to Qwen2.5-Coder-3B-Instruct-AWQ"
-    assert check(Overlay(platform, change.changes), layout) == ()
+    assert check(Platform(Overlay(platform, change.changes), layout)) == ()
 
 
 def test_there_and_back_gives_the_same_fields(platform: Files, layout: Layout, machine: Machine) -> None:
     """A swap and its opposite leave the endpoint as it was."""
-    before = read_endpoint(platform, layout, "coder-chat")
-    there = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    before = read_endpoint(Platform(platform, layout), "coder-chat")
+    there = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     middle = Overlay(platform, there.changes)
-    back = plan_swap(middle, layout, SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), machine)
+    back = plan_swap(Platform(middle, layout), SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), machine)
     after = Overlay(middle, back.changes)
-    assert read_endpoint(after, layout, "coder-chat") == before
-    assert check(after, layout) == ()
+    assert read_endpoint(Platform(after, layout), "coder-chat") == before
+    assert check(Platform(after, layout)) == ()
 
 
 def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout, machine: Machine) -> None:
     """An unquantized model with a stale --quantization fails at boot."""
-    change = plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=CODER_3B), machine)
+    change = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     text = change.changes.files["serving/coder-chat/deployment.yaml"] or ""
     assert "quantization" not in text
     assert "AWQ" not in text
@@ -86,7 +87,9 @@ def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout,
 def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
     """Added where people write it: after the served name, with a comment in the column of the others."""
     facts = CODER_3B_AWQ.model_copy(update={"chat": False, "hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
-    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    change = plan_swap(
+        Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
+    )
     lines = (change.changes.files["serving/coder-fim/deployment.yaml"] or "").splitlines()
     at = next(index for index, line in enumerate(lines) if "--quantization" in line)
     assert "--served-model-name=qwen2.5-coder-3b" in lines[at - 1]
@@ -95,16 +98,20 @@ def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, lay
 
 def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: Layout, machine: Machine) -> None:
     """The old weights stay in the cache beside the new ones."""
-    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
-    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
+    change = plan_swap(
+        Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
+    )
     assert "+      storage: 15Gi\n" in change.changes.diff(platform)
     assert any("grows from 10Gi to 15Gi" in each for each in change.warnings)
 
 
 def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout: Layout, machine: Machine) -> None:
     """Kubernetes would refuse the claim, and Argo CD with it the whole sync: the model goes back, the volume stays."""
-    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
-    change = plan_swap(platform, layout, SwapRequest(name="coder-fim", facts=facts), machine)
+    facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
+    change = plan_swap(
+        Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
+    )
     swapped = Overlay(platform, change.changes)
     back = ChangeSet(files={path: platform.read(path) for path in change.changes.files})
     kept, told = unshrunk(swapped, back)
@@ -124,7 +131,7 @@ def test_an_argument_is_the_text_that_was_given(
     """Whatever YAML would make of it without quotes."""
     tree = Files(styled({path: platform.read(path) or "" for path in platform.files("")}, style))
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, args=(argument,))
-    made = plan_swap(tree, layout, request, machine).changes.files["serving/coder-chat/deployment.yaml"]
+    made = plan_swap(Platform(tree, layout), request, machine).changes.files["serving/coder-chat/deployment.yaml"]
     loaded = YAML(typ="safe").load(made)
     assert loaded["spec"]["template"]["spec"]["containers"][0]["args"][-1] == argument
 
@@ -137,17 +144,19 @@ def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout
         files[path].replace("--max-model-len=16384", "--max_model_len=16K").replace("--served-m", "--served_m")
     )
     tree = Files(files)
-    assert check(tree, layout) == ()
-    assert read_endpoint(tree, layout, "coder-chat").context == 16384
-    changed = plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine).changes.files[path]
+    assert check(Platform(tree, layout)) == ()
+    assert read_endpoint(Platform(tree, layout), "coder-chat").context == 16384
+    changed = plan_swap(
+        Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine
+    ).changes.files[path]
     assert "            - --max_model_len=16K  " in (changed or "")
     assert "            - --served_model-name=qwen2.5-coder-3b-instruct\n" in (changed or "")
 
 
 def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:
-    """5e-07 is a string to older YAML readers, and then the cost is no number."""
+    """5e-07 is a string to older YAML readers, so the cost is not a number."""
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
-    values = plan_swap(platform, layout, request, machine).changes.files["platform/litellm/values.yaml"] or ""
+    values = plan_swap(Platform(platform, layout), request, machine).changes.files["platform/litellm/values.yaml"] or ""
     assert "input_cost_per_token: 0.0000003\n" in values
     assert "output_cost_per_token: 0.0000009\n" in values
 
@@ -157,7 +166,10 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
     request = SwapRequest(
         name="coder-chat", facts=CODER_3B_AWQ, args=("--enable-auto-tool-choice", "--tool-call-parser=hermes")
     )
-    text = plan_swap(platform, layout, request, machine).changes.files["serving/coder-chat/deployment.yaml"] or ""
+    text = (
+        plan_swap(Platform(platform, layout), request, machine).changes.files["serving/coder-chat/deployment.yaml"]
+        or ""
+    )
     assert (
         "a 16k context\n            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
         "          ports:" in text
@@ -172,15 +184,21 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
         (SwapRequest(name="nobody", facts=CODER_3B), "There is no endpoint 'nobody'"),
         (SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), "already serves"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "never shrinks"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="many"), "no size of a volume"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--model=x/y",)), "is not for arg="),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("; rm -rf /",)), "is no argument"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--x=\x00",)), "is no argument"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="many"), "not a volume size"),
+        (
+            SwapRequest(name="coder-chat", facts=CODER_3B, args=("--model=x/y",)),
+            "cannot be given as an argument: use the model id",
+        ),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("; rm -rf /",)), "is not an argument"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--x=\x00",)), "is not an argument"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--api-key=s3cret",)), "--api-key takes a secret, which"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.5"), r"\$0.5 a token is \$500000 for a million"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, quantization="awq # x"), "is no quantization"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, quantization="awq # x"), "is not a quantization"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="free"), "is not a price"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"chat": False})), "no chat template"),
+        (
+            SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"kind": "completion"})),
+            "does not chat, and tenants of coder-chat use it for chat",
+        ),
     ],
 )
 def test_what_cannot_be_swapped_is_refused_with_the_reason(
@@ -188,7 +206,7 @@ def test_what_cannot_be_swapped_is_refused_with_the_reason(
 ) -> None:
     """Nothing is opened, and one sentence says why."""
     with pytest.raises(ManifestError, match=reason):
-        plan_swap(platform, layout, request_, machine)
+        plan_swap(Platform(platform, layout), request_, machine)
 
 
 @pytest.mark.parametrize("hf_id", ["Qwen", "a/b/c", "Qwen/x; rm -rf /", 'Qwen/x"\nimport os', "../etc", "a/../b"])
@@ -198,7 +216,7 @@ def test_an_id_that_the_hub_would_not_give_is_refused(
     """It would end up in a script and in YAML."""
     facts = CODER_3B.model_copy(update={"hf_id": hf_id})
     with pytest.raises(ManifestError, match="not a model on Hugging Face"):
-        plan_swap(platform, layout, SwapRequest(name="coder-chat", facts=facts), machine)
+        plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=facts), machine)
 
 
 def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
@@ -209,9 +227,9 @@ def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     files["routing/coder.yaml"] = "match: qwen2.5-coder-7b-instruct\n"
     tree = Files(files)
     with pytest.raises(ManifestError, match=r"routing/coder\.yaml"):
-        plan_swap(tree, layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+        plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     kept = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, served_name="qwen2.5-coder-7b-instruct")
-    assert "routing/coder.yaml" not in plan_swap(tree, layout, kept, machine).changes.files
+    assert "routing/coder.yaml" not in plan_swap(Platform(tree, layout), kept, machine).changes.files
 
 
 def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: Layout, machine: Machine) -> None:
@@ -219,10 +237,10 @@ def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: L
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["benchmarks/coder-chat/2026-11-20-0a1b2c.md"] = "Measured: qwen2.5-coder-7b-instruct\n"
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
-    assert plan_swap(Files(files), layout, request, machine).changes.files
+    assert plan_swap(Platform(Files(files), layout), request, machine).changes.files
     files["benchmarks/coder-chat/load.yaml"] = "model: qwen2.5-coder-7b-instruct\n"
     with pytest.raises(ManifestError, match=r"benchmarks/coder-chat/load\.yaml"):
-        plan_swap(Files(files), layout, request, machine)
+        plan_swap(Platform(Files(files), layout), request, machine)
 
 
 def test_the_comment_above_an_entry_follows_where_it_names_the_model(
@@ -234,7 +252,7 @@ def test_the_comment_above_an_entry_follows_where_it_names_the_model(
     files[layout.litellm_values] = files[layout.litellm_values].replace(
         entry, f"    # Qwen2.5-Coder-7B-Instruct is for chat.\n{entry}"
     )
-    change = plan_swap(Files(files), layout, SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    change = plan_swap(Platform(Files(files), layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     values = change.changes.files[layout.litellm_values] or ""
     assert f"one of them answers at a time.\n    # Qwen2.5-Coder-3B-Instruct is for chat.\n{entry}" in values
 

@@ -1,4 +1,4 @@
-"""A checkout as people have it: what git ignores, what it only lists, and names that are no words."""
+"""A checkout like people have it: with ignored files, unusual entries, and names that are not words."""
 
 import subprocess
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manifests.contract import Layout, read_endpoint
+from manifests.platform import Platform
 from manifests.tree import Checkout, ManifestError
 
 ODD = "caf\udce9.yaml"
@@ -42,7 +43,7 @@ def test_a_link_is_listed_and_is_no_text(checkout: Checkout) -> None:
 
 
 def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> None:
-    """Whether git looks or we do; what git ignores is no part of the repository."""
+    """With git's search or our own; files that git ignores do not belong to the repository."""
     found = set(checkout.grep("name: chat"))
     assert found - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
     assert ("build/out.yaml" in found) == (not (checkout.root / ".git").exists())
@@ -54,4 +55,4 @@ def test_a_name_is_no_pattern(checkout: Checkout, name: str) -> None:
     """It names one directory or none, and never what another one holds."""
     assert checkout.files("serving/ch?t") == ("serving/ch?t/service.yaml",)
     with pytest.raises(ManifestError, match=r"no endpoint|outside the contract"):
-        read_endpoint(checkout, Layout(), name)
+        read_endpoint(Platform(checkout, Layout()), name)

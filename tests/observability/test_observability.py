@@ -92,7 +92,7 @@ async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
     """One of the texts is on the user's screen."""
     try:
         async with asyncio.timeout(90):
-            while not any(text in s.text for s in world.visible(user, since) for text in texts):
+            while not any(s.shows(text) for s in world.visible(user, since) for text in texts):
                 await asyncio.sleep(0.1)
     except TimeoutError:
         shown = "\n---\n".join(s.text for s in world.visible(user, since))
@@ -170,7 +170,7 @@ async def test_the_operation_has_a_trace(seen: Seen) -> None:
 
 
 async def test_the_audit_log_is_exported_as_json_lines(seen: Seen) -> None:
-    """Who asked, who was refused, who approved, each step, and the end: in order, by a command that needs Redis alone."""
+    """The requester, refused clicks, approvals, each step, and the end, in order, from a command that only needs Redis."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "audit", "export", "--since", "1h",
         env=seen.world.bot.environment, stdout=asyncio.subprocess.PIPE,

@@ -1,7 +1,9 @@
 """The bot, in this process or as one of its own, against a whole platform on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,11 @@ from redis.asyncio import Redis
 from ruamel.yaml import YAML
 
 from bot.app import run
-from bot.settings import Settings, load_config
+from bot.clients.rights import roles
+from bot.config import load_config
+from bot.domain.notifications import rule_of
+from bot.settings import Settings
+from sandbox.access import Account
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults
 from sandbox.git import seed
@@ -24,7 +30,9 @@ from sandbox.objects import Object
 from sandbox.process import free_port
 from sandbox.serving import Serving
 from sandbox.slack import Workspace
-from sandbox.world import REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
+from sandbox.slack.workspace import NotThere
+from sandbox.story_runner import Seen
+from sandbox.world import ACCOUNT, REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
 from tests.clients.wire import client
 
 PATIENCE = 150.0
@@ -46,8 +54,11 @@ class Platform:
     redis: Redis
     environment: dict[str, str]
     directory: Path
+    account: Account
     running: asyncio.Task[None] | None = None
     patience: float = PATIENCE
+    since: float = 0.0
+    """When somebody last acted (time.monotonic)."""
 
     @property
     def webhook_url(self) -> str:
@@ -62,16 +73,35 @@ class Platform:
         return self.workspace.now_visible(user)
 
     async def say(self, user: str, text: str) -> None:
+        """Somebody types a command; what was seen before no longer counts."""
+        self.since = time.monotonic()
         await self.workspace.command(user, text)
 
     async def click(self, user: str, label: str) -> None:
-        await self.workspace.click(user, label, timeout=self.patience)
+        """Somebody presses the newest button of that label, as soon as it is there; what was seen before no longer counts."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            self.since = time.monotonic()
+            try:
+                return await self.workspace.click(user, label, timeout=0)
+            except NotThere:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def ends_theirs(self, user: str, command: str, reason: str = "it is needed elsewhere") -> None:
+        """Somebody ends what another person holds: the command or a button's label, the confirmation, and the reason."""
+        await (self.say(user, command) if command.startswith("/") else self.click(user, command))
+        await self.sees("Because", user)
+        await self.workspace.fill(user, "Because", reason)
+        await self.workspace.submit(user)
 
     async def sees(self, text: str, user: str = "dev") -> str:
-        """The message in which the text is seen, as soon as it is."""
+        """The message in which the text came since somebody last acted, as soon as it is there."""
 
         def found() -> str | None:
-            return next((seen for seen in reversed(self.visible(user)) if text.casefold() in seen.casefold()), None)
+            shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
+            return next((seen.text for seen in reversed(shown) if seen.shows(text)), None)
 
         await self.until(
             found, lambda: f"“{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user))
@@ -87,6 +117,12 @@ class Platform:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(otherwise()) from None
+
+    async def until_true(self, holds: Callable[[], Awaitable[object]]) -> None:
+        """As `until`, for what has to be asked of somebody."""
+        async with asyncio.timeout(self.patience):
+            while not await holds():
+                await asyncio.sleep(0.05)
 
     def pull(self, number: int = 1) -> Pull:
         return self.github._pulls[number]
@@ -119,6 +155,17 @@ class Platform:
             self.running = None
 
 
+def check_notifications(workspace: Workspace) -> None:
+    """Every notification of the bot is in the table of the contract, and by the way that it says; each once."""
+    found = [each for user in ("dev", "lead", "admin") for each in workspace.notified(user)]
+    for each in found:
+        rule = rule_of(each.key)
+        assert rule, f"not in the table of notifications: {each}"
+        assert each.how in rule.how, f"{each} is not by {rule.how}"
+    twice = [key for key, times in Counter((each.key, each.user) for each in found if each.key).items() if times > 1]
+    assert twice == [], "notified twice of the same"
+
+
 @asynccontextmanager
 async def platform(
     directory: Path,
@@ -144,12 +191,13 @@ async def platform(
         github.webhook(f"http://127.0.0.1:{port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))
         api = await stack.enter_async_context(KubernetesAPI())
-        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults))
+        cluster = await stack.enter_async_context(Cluster(api, github, speed, faults, hub=hub.url))
         serving = await stack.enter_async_context(Serving(cluster, faults))
         workspace = await stack.enter_async_context(Workspace(faults))
         config = directory / "stoker.yaml"
         with config.open("w", encoding="utf-8") as file:
             YAML().dump(merged(merged(policy(speed), CALM), settings or {}), file)
+        account, token = api.account(*ACCOUNT, roles(load_config(config)))
         environment = {
             "SLACK_BOT_TOKEN": workspace.bot_token,
             "SLACK_APP_TOKEN": workspace.app_token,
@@ -163,7 +211,7 @@ async def platform(
             "LITELLM_URL": serving.litellm_url,
             "VLLM_URL_TEMPLATE": serving.vllm_url_template,
             "HF_ENDPOINT": hub.url,
-            "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig")),
+            "KUBECONFIG": str(cluster.kubeconfig(directory / "kubeconfig", token)),
             "STOKER_CONFIG": str(config),
             "STOKER_DATA_DIR": str(directory / "data"),
             "STOKER_HOST": "127.0.0.1",
@@ -171,8 +219,10 @@ async def platform(
         }
         if wired:
             await stack.enter_async_context(wired(environment))
-        it = Platform(workspace, github, cluster, serving, faults, redis, environment, directory)
+        it = Platform(workspace, github, cluster, serving, faults, redis, environment, directory, account)
         if started:
             await it.start()
             stack.push_async_callback(it.stop)
         yield it
+        check_notifications(workspace)
+        assert account.refused == [], "the bot asked Kubernetes for what its Roles do not grant"

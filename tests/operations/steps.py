@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from pathlib import Path
 
-from bot.domain import Lease
+from bot.domain.leases import Lease
 from tests.operations.platform import Platform
 
 LEASES = "{stoker}:leases"

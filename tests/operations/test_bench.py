@@ -15,7 +15,7 @@ from tests.operations.platform import platform as opened
 pytestmark = pytest.mark.timeout(300)
 
 LONG = {"bench": {"concurrency": [2], "each": "100s"}}
-"""A benchmark that does not end by itself while the test looks."""
+"""A benchmark that does not end during the test."""
 
 
 async def lit(it: Platform, model: str = "coder-chat") -> None:
@@ -98,7 +98,7 @@ async def test_the_benchmark_is_use_and_its_job_is_locked_down(platform: Platfor
 
 
 async def test_a_benchmark_is_refused_to_whom_it_is_not_for(platform: Platform) -> None:
-    """Nothing up, somebody else's session, and a second one at the same time: each is said in a sentence."""
+    """Nothing up, somebody else's session, and a second one at the same time: one sentence each."""
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat is not up under a lease")
     await platform.say("dev", "/model bench embeddings")
@@ -139,8 +139,9 @@ async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_u
         await it.until(lambda: not jobs(it) and not pods(it))
         await it.say("dev", "/model bench coder-chat")
         await it.until(lambda: running(it))
-        await it.say("lead", "/gpu down")
-        assert "Its Job is deleted." in await it.sees("coder-chat went down during the benchmark")
+        await it.ends_theirs("lead", "/gpu down")
+        await it.sees("coder-chat went down during the benchmark")
+        await it.sees("Its Job is deleted.")
         await it.sees("coder-chat is down and the GPU is free")
         await it.until(lambda: not jobs(it) and not pods(it))
 
@@ -170,7 +171,7 @@ async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> 
 
 
 async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_path: Path, redis_url: str) -> None:
-    """SIGKILL while the benchmark's requests are under way, and again when its table is told."""
+    """SIGKILL during the benchmark's requests, and again when its table is posted."""
     settings = {"bench": {"concurrency": [1, 2], "each": "3s"}}
     async with opened(tmp_path, redis_url, settings=settings, started=False) as it:
         port = int(it.environment["STOKER_PORT"])

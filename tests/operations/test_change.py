@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bot.store import Store
+from bot.state.audit import AuditLog
 from tests.clients.wire import client
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
@@ -22,10 +22,11 @@ async def proposed(it: Platform, command: str, *, number: int = 1) -> None:
     await it.say("dev", command)
     await it.sees(f"Pull request #{number}")
     await it.github.checks("success")
+    await it.sees("checks passed")
 
 
-async def rolled_out(it: Platform, outcome: str) -> str:
-    await it.click("lead", "Approve & roll out")
+async def rolled_out(it: Platform, outcome: str, label: str = "Approve & roll out") -> str:
+    await it.click("lead", label)
     return await it.sees(outcome)
 
 
@@ -97,7 +98,7 @@ async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platfo
     assert "has to run the generator of clusters/ai-dev/groups.generated.yaml" in card
     card = await rolled_out(platform, "does not make coder-mini")
     assert "Run the generator of that file and merge what it writes" in card
-    assert "goes on by itself" in card
+    assert "continues automatically" in card
     assert platform.pull().merge_commit
     said = await platform.github.files_at(await platform.github.main_commit(), "environments/ai-dev/config.yaml")
     assert "egress: true" in said["environments/ai-dev/config.yaml"]
@@ -106,7 +107,7 @@ async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platfo
     assert "Run the generator" not in card
     assert platform.object("Application", "coder-mini", "argocd")
     await platform.say("lead", "/model check")
-    await platform.sees("All pieces of the main branch", user="lead")
+    await platform.sees("No problems found in the main branch", user="lead")
 
 
 async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform: Platform) -> None:
@@ -118,7 +119,7 @@ async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform
     await platform.click("dev", "Revert")
     await platform.sees("Pull request #2")
     await platform.github.checks("success")
-    await rolled_out(platform, "coder-mini is removed")
+    await rolled_out(platform, "coder-mini is removed", "Approve deletion")
     before, after = platform.pull().base_sha, await platform.github.main_commit()
     assert await platform.github.repo.changes(before, after) == ()
 
@@ -139,7 +140,7 @@ async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:
     await proposed(platform, "/model remove coder-fim")
     card = await platform.sees("Remove coder-fim")
     assert "the volume coder-fim-model-cache" in card
-    await rolled_out(platform, "coder-fim is removed")
+    await rolled_out(platform, "coder-fim is removed", "Approve deletion")
     assert platform.object("Deployment", "coder-fim") is None
     assert platform.object("PersistentVolumeClaim", "coder-fim-model-cache") is None
     assert platform.object("Application", "coder-fim", "argocd") is None
@@ -152,7 +153,7 @@ async def test_what_is_up_is_not_removed(platform: Platform) -> None:
     """Not asked for, and not merged when it came up after the request."""
     await proposed(platform, "/model remove coder-chat")
     await lit(platform)
-    await platform.click("lead", "Approve & roll out")
+    await platform.click("lead", "Approve deletion")
     await platform.sees("bring it down first")
     assert platform.pull().merge_commit is None
     await platform.say("lead", "/model remove coder-chat")
@@ -165,6 +166,7 @@ async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> 
     await proposed(platform, f"/model swap coder-chat {BIG}")
     card = await platform.sees("until it is ready again")
     assert "@dev holds it" in card
+    assert "Qwen2.5-Coder-7B-Instruct-AWQ → " in card
     card = await rolled_out(platform, "now serves")
     assert "Qwen2.5-Coder-14B" in card
     deployment = platform.object("Deployment", "coder-chat")
@@ -176,10 +178,10 @@ async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> 
 
 
 async def test_an_approval_is_void_when_the_endpoint_came_up_meanwhile(tmp_path: Path, redis_url: str) -> None:
-    """Whoever approved did not know that somebody uses it."""
+    """The approvers did not know that somebody uses it."""
     async with opened(tmp_path, redis_url, settings={"github": {"poll_every": "1h"}}) as it:
         await proposed(it, f"/model swap coder-chat {BIG}")
-        await it.sees("checks passed")
+        await it.sees("Approve & roll out")
         await it.cluster.scale("coder-chat", 1)
         await it.click("lead", "Approve & roll out")
         await it.sees("so it is void")
@@ -259,6 +261,15 @@ async def test_new_commits_void_the_approvals(tmp_path: Path, redis_url: str) ->
         assert it.pull().merge_commit is None
 
 
+async def test_a_pull_request_of_too_many_files_is_refused(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read, so it cannot be approved, and the card says why."""
+    await proposed(platform, f"/model add coder-mini {MINI}")
+    monkeypatch.setattr("bot.platform.pull_request_plan._FILES", 3)
+    await pushes(platform, platform.pull().head_ref, "serving/coder-mini/pvc.yaml", "Gi", "Gi # roomy")
+    card = await platform.sees("files; Stoker reads at most 3")
+    assert "Approve & roll out" not in card
+
+
 async def test_an_approval_is_void_when_the_endpoints_files_changed(platform: Platform) -> None:
     """Somebody merged another model between the card and the click: what was approved is not what would run."""
     await platform.say("dev", "/gpu up coder-chat")
@@ -275,7 +286,7 @@ async def test_a_conflict_is_resolved_by_making_the_change_anew(platform: Platfo
     await proposed(platform, f"/model swap coder-chat {BIG}")
     first = platform.pull().head_sha
     await pushes(platform, "main", "serving/coder-chat/deployment.yaml", "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", MINI)
-    await platform.sees("made anew on top of it")
+    await platform.sees("made again on top of it")
     assert platform.pull().head_sha != first
     assert len(platform.pulls) == 1
     await platform.github.checks("success")
@@ -301,8 +312,9 @@ async def test_a_main_branch_that_no_longer_takes_the_change_voids_it(platform: 
         ]
     )
     await pushes(platform, "main", values, first, f"{entry}\n{first}")
-    await platform.click("lead", "Approve & roll out")
-    await platform.sees("no longer takes the change")
+    card = await platform.sees("⛔")
+    assert "platform/litellm/values.yaml:" in card
+    assert "Approve & roll out" not in card
     assert platform.pull().merge_commit is None
 
 
@@ -340,7 +352,7 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
     assert await callable_by(platform, everything) == []
     seen = "\n".join(platform.visible("lead"))
     assert all(secret not in seen and secret[-4:] not in seen for secret in (alice, bob, everything))
-    logged = [entry async for entry in Store(platform.redis).audit()]
+    logged = [entry async for entry in AuditLog(platform.redis).entries()]
     assert [(e["who"], e["why"]) for e in logged if e["event"] == "key let in"] == [
         ("U0LEAD", "alice may call coder-mini")
     ]
@@ -348,7 +360,7 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
 
 
 async def test_up_proves_the_roll_out_and_banks_the_fire(platform: Platform) -> None:
-    """One approval covers the GPU part; it goes down again by itself, and the card said what that costs."""
+    """One approval covers the GPU part; the model goes down automatically, and the card shows the cost."""
     await platform.say("dev", f"/model swap coder-chat {BIG} up")
     card = await platform.sees("brought up, tested, back to zero: about $")
     assert "Pull request #1" in card
@@ -365,15 +377,15 @@ async def test_a_check_with_the_wrong_settings_says_so(tmp_path: Path, redis_url
     """Finding no endpoint would be agreeing with everything: it reads what the files say, and names the settings."""
     async with opened(tmp_path, redis_url, settings={"platform": {"serving_dir": "models"}}) as it:
         await it.say("dev", "/model check")
-        said = await it.sees("All pieces of the main branch")
+        said = await it.sees("No problems found in the main branch")
         assert "read with platform.serving_dir: serving" in said
         await pushes(it, "main", "serving/coder-chat/deployment.yaml", "  replicas: 0", "  replicas: 1")
         await it.say("lead", "/model check")
-        assert "serving/coder-chat/deployment.yaml:" in await it.sees("1 disagreement", user="lead")
+        assert "serving/coder-chat/deployment.yaml:" in await it.sees("1 problem", user="lead")
 
 
 async def test_up_after_a_roll_out_waits_for_a_gpu_that_is_taken(platform: Platform) -> None:
-    """Its approval is the roll-out's, and it stands while it waits: whoever holds the GPU is not pushed aside."""
+    """Its approval is the roll-out's, and it is valid while it waits: the holder of the GPU is not displaced."""
     await lit(platform, "coder-fim")
     await platform.say("lead", f"/model swap coder-chat {BIG} up")
     await platform.sees("brought up, tested, back to zero: about $")
@@ -404,15 +416,15 @@ async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> N
     await platform.say("dev", "/model list")
     said = await platform.sees("3 endpoints")
     assert "held by @dev" in said
-    assert "$0.50 in, $1.50 out per million tokens" in said
+    assert "$0.50 in, $1.50 out" in said
     assert "smoke tests passed" in said
     await platform.say("dev", "/model show coder-chat")
     assert "all pieces agree" in await platform.sees("Alias for tenants")
     await platform.say("dev", "/model check")
-    await platform.sees("All pieces of the main branch")
+    await platform.sees("No problems found in the main branch")
     old, new = "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=another"
     await pushes(platform, "main", "serving/coder-chat/deployment.yaml", old, new)
     await platform.say("lead", "/model check coder-chat")
-    await platform.sees("disagreement", user="lead")
+    await platform.sees("problem", user="lead")
     await platform.say("lead", "/model list")
     await platform.sees("drifted: the cluster has qwen2.5-coder-7b-instruct", user="lead")

@@ -8,15 +8,25 @@ from pathlib import Path
 import pytest
 from docket import ExponentialRetry
 
-from bot.domain import Bill, Kind, Lease, Node, Operation, Plan, Request, Status
+from bot.config import Config, Roles
+from bot.domain import phases
+from bot.domain.kinds import Kind
+from bot.domain.leases import Lease
+from bot.domain.operations import BringDownOperation, BringUpOperation, ExtendOperation, ReleaseOperation, Status, Vote
+from bot.domain.outcomes import BroughtDown, Started
+from bot.domain.plans import ExtendPlan, ReleasePlan
+from bot.domain.requests import BringUp, Extend, Release
+from bot.domain.sessions import Bill, Node
+from bot.engine.lifecycle import NotAllowed
+from bot.engine.run import CancelAsked
 from bot.errors import BotError, Unavailable
-from bot.operations.down import down_request, request_down
-from bot.operations.life import CancelAsked, NotAllowed, cancel, enter, finish, settled, vote
-from bot.operations.receipt import receipt, settle_bill
-from bot.operations.tenure import extend, release
+from bot.gpu.stopping import down_request, end_of_session
 from bot.services import Services
-from bot.settings import Config, Roles
 from bot.views import card
+from bot.views.outcomes import outcome_text
+from bot.views.receipt import receipt
+from bot.wiring import wired
+from bot.workflows import workflows
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
@@ -69,7 +79,7 @@ async def test_who_is_denied_during_an_offer_is_told_that(platform: Platform) ->
     await up(platform)
     await queues(platform)
     await platform.say("dev", "/gpu down coder-chat")
-    await platform.sees("it is your turn: the GPU is yours", "lead")
+    await platform.sees("it is your turn: press", "lead")
     await platform.click("admin", "Deny")
     told = await platform.sees("nothing to take any more", "lead")
     assert "This request is denied" in told
@@ -77,7 +87,9 @@ async def test_who_is_denied_during_an_offer_is_told_that(platform: Platform) ->
 
 
 async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform) -> None:
-    """The GPU is free then, everybody is told why, and what the second attempt cost is on a receipt."""
+    """The GPU is free then, everybody is notified of the reason, and the receipt includes the cost of the second
+    attempt.
+    """
     await up(platform)
     platform.faults.add("crash")
     await replaces(platform)
@@ -125,58 +137,63 @@ async def test_what_argo_cd_has_not_seen_yet_is_synced(platform: Platform) -> No
 
 
 @pytest.fixture
-async def at_work(svc: Services) -> Operation:
+async def at_work(svc: Services) -> BringUpOperation:
     """A bring-up whose smoke tests run."""
     now = svc.clock()
-    wanted = Request(kind=Kind.GPU_UP, model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, reason="demo")
-    op = Operation(id="op", request=wanted, status=Status.RUNNING, updated=now)
-    return await svc.store.create(op.with_phase("smoke tests", now))
+    wanted = BringUp(model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, reason="demo")
+    op = BringUpOperation(id="op", request=wanted, status=Status.RUNNING, updated=now)
+    return await svc.operations.create(op.with_phase(phases.SMOKE_TESTS, now))
 
 
-async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: Operation) -> None:
-    """Who cancelled was told that it is being cancelled."""
-    await cancel(svc, at_work.id, "U0DEV")
+async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: BringUpOperation) -> None:
+    """The answer to the click was that it is being cancelled."""
+    await wired(svc).decisions.cancel(at_work.id, "U0DEV")
     with pytest.raises(CancelAsked):
-        await finish(svc, at_work.id, Status.SUCCEEDED, "It is up.")
-    assert (await svc.store.load(at_work.id)).status is Status.RUNNING
+        await wired(svc).lifecycle.run(at_work).finish(Started(holder="U0DEV"))
+    assert (await svc.operations.load(at_work.id)).status is Status.RUNNING
 
 
-async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, at_work: Operation) -> None:
+async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, at_work: BringUpOperation) -> None:
     """It is tried again for as long as it takes; the card says meanwhile what a person may have to do."""
-    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
-    await enter(svc, at_work.id, "bringing it down again")
-    async with settled(svc, at_work.id, ExponentialRetry()):
+    await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
+    await wired(svc).lifecycle.run(at_work).enter(phases.UNDO_BRING_UP)
+    async with wired(svc).lifecycle.settled(at_work.id, ExponentialRetry()):
         raise BotError("`coder-chat` is scaled down, but its pod is still there.")
-    shown = card(await svc.store.load(at_work.id), svc.clock())
+    shown = card(await svc.operations.load(at_work.id), svc.clock())
     assert "its pod is still there" in str(shown.blocks)
 
 
 @pytest.mark.parametrize(("status", "again"), [(Status.REQUESTED, False), (Status.RUNNING, True)])
 async def test_a_boot_is_more_patient_than_a_question(
-    svc: Services, at_work: Operation, status: Status, again: bool
+    svc: Services, at_work: BringUpOperation, status: Status, again: bool
 ) -> None:
-    """A minute without the API server must not cost ten minutes of boot; who only asks is told within half of one."""
-    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"status": status}))
+    """A minute without the API server must not fail a boot of ten minutes; a simple question is answered within half a
+    minute.
+    """
+    await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"status": status}))
     retry = ExponentialRetry(attempts=12)
     retry.attempt = 6
     with pytest.raises(Unavailable) if again else nullcontext():
-        async with settled(svc, at_work.id, retry):
+        async with wired(svc).lifecycle.settled(at_work.id, retry):
             raise Unavailable("Kubernetes")
-    assert (await svc.store.load(at_work.id)).status is (Status.RUNNING if again else Status.REFUSED)
+    assert (await svc.operations.load(at_work.id)).status is (Status.RUNNING if again else Status.REFUSED)
 
 
-async def test_the_audit_log_says_who_and_why(svc: Services, at_work: Operation) -> None:
-    """Of each decision who took it and for what reason, not who asked and what for."""
+async def test_the_audit_log_says_who_and_why(svc: Services, at_work: BringUpOperation) -> None:
+    """The log contains who decided and why, not who requested what."""
     open_to_all = Config(roles=Roles(approvers=("U0LEAD",), admins=("U0ADMIN",)), slack=svc.config.slack)
-    svc = replace(svc, config=open_to_all)
-    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
-    await vote(svc, at_work.id, "U0ADMIN", approve=True, reason="customer waits", override=True)
-    await cancel(svc, at_work.id, "U0LEAD")
-    told = [(e["event"], e["who"], e["why"]) async for e in svc.store.audit()]
+    svc = replace(svc, config=open_to_all, roles=replace(svc.roles, config=open_to_all))
+    await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
+    await wired(svc).decisions.vote(at_work.id, "U0ADMIN", approve=True, reason="customer waits", override=True)
+    await wired(svc).decisions.cancel(at_work.id, "U0LEAD")
+    told = [(e["event"], e["who"], e["why"]) async for e in svc.audit.entries()]
     assert told[1:] == [("overridden", "U0ADMIN", "customer waits"), ("cancelled", "U0LEAD", "demo")]
 
 
-async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(svc: Services, at_work: Operation) -> None:
+@pytest.mark.parametrize("worded", [False, True], ids=["a value", "the text of an earlier version"])
+async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(
+    svc: Services, at_work: BringUpOperation, worded: bool
+) -> None:
     """The bill was noted, the message not yet."""
     now = svc.clock()
     node = Node(name="gpu", since=now - HOUR)
@@ -184,48 +201,71 @@ async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(svc: Service
         fence=1, op=at_work.id, model="coder-chat", holder="U0DEV", claimed=now - HOUR, ready=now - HOUR, down=now,
         node=node, drain=HOUR / 6, price_per_hour=0.85,
     )  # fmt: skip
-    await svc.store.update(at_work.id, lambda op: op.model_copy(update={"outcome": receipt(bill)}))
-    await svc.sessions.keep_bill(bill.model_copy(update={"gone": now}))
-    await settle_bill(svc, bill.fence)
-    assert "estimate" not in (await svc.store.load(at_work.id)).outcome
+    end = {"outcome": receipt(bill)} if worded else {"result": BroughtDown(bill=bill)}
+    op = await wired(svc).lifecycle.run(at_work).update(lambda op: op.model_copy(update=end))
+    assert "(an estimate)" in outcome_text(op)
+    await svc.bills.keep(bill.model_copy(update={"gone": now}))
+    await wired(svc).billing.settle_bill(bill.fence)
+    assert "estimate" not in outcome_text(await svc.operations.load(at_work.id))
 
 
 async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone(
-    svc: Services, at_work: Operation
+    svc: Services, at_work: BringUpOperation
 ) -> None:
     """The bot died when all was done but said; the next bring-up of the same model is somebody else's."""
     now = svc.clock()
     lease = Lease(model="coder-chat", op="earlier", holder="U0DEV", fence=1, hold=HOUR, claimed=now)
-    wanted = Request(kind=Kind.GPU_RELEASE, model="coder-chat", actor="U0ADMIN", channel="C0GPUOPS", at=now)
-    plan = Plan(commit="", lease=lease)
-    broken = Operation(id="broken", request=wanted, status=Status.RUNNING, updated=now, plan=plan)
-    await svc.store.create(broken)
+    wanted = Release(model="coder-chat", actor="U0ADMIN", channel="C0GPUOPS", at=now)
+    plan = ReleasePlan(commit="", lease=lease)
+    broken = ReleaseOperation(id="broken", request=wanted, status=Status.RUNNING, updated=now, plan=plan)
+    await svc.operations.create(broken)
     with suppress(Unavailable):  # there is no cluster here
-        await release(svc, broken)
-    assert not (await svc.store.load(at_work.id)).cancelled_by
+        await workflows(svc).of_kind[Kind.GPU_RELEASE].execute(wired(svc).lifecycle.run(broken))
+    assert not (await svc.operations.load(at_work.id)).cancelled_by
 
 
 async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
     """Two people press at once: one receipt, and none that says that nobody held the GPU."""
     now = svc.clock()
     asked = [down_request("coder-chat", user, "C0GPUOPS", now, "") for user in ("U0DEV", "U0LEAD")]
-    first, second = (Operation(id=wanted.actor, request=wanted, updated=now) for wanted in asked)
-    await svc.store.create(first.moved(Status.RUNNING, now))
-    with pytest.raises(NotAllowed, match="goes down already, as <@U0DEV> asked"):
-        await request_down(svc, await svc.store.create(second))
+    first, second = (BringDownOperation(id=wanted.actor, request=wanted, updated=now) for wanted in asked)
+    await svc.operations.create(first.moved(Status.RUNNING, now))
+    with pytest.raises(NotAllowed, match="is already going down, as <@U0DEV> asked"):
+        await (
+            workflows(svc).of_kind[Kind.GPU_DOWN].execute(wired(svc).lifecycle.run(await svc.operations.create(second)))
+        )
 
 
-async def test_an_extension_is_what_was_approved(svc: Services, at_work: Operation) -> None:
-    """Until the moment on the card, also when the lease was prolonged by somebody else meanwhile."""
+async def test_the_bot_ends_the_session_that_it_meant_and_no_other(svc: Services, at_work: BringUpOperation) -> None:
+    """It found a model at zero whose lease was just released; meanwhile somebody else has brought the model up."""
+    now = svc.clock()
+    wanted = Lease(model="coder-chat", op=at_work.id, holder="U0DEV", fence=0, hold=HOUR, claimed=now)
+    ended = await svc.leases.claim(wanted)
+    await svc.leases.release(ended)
+    await svc.leases.claim(wanted.model_copy(update={"op": "next"}))
+    request = end_of_session(ended, "it is at zero already", svc.config.slack.channel, now)
+    for status in (Status.REQUESTED, Status.RUNNING):
+        op = await svc.operations.create(BringDownOperation(id=status, request=request, status=status, updated=now))
+        with pytest.raises(BotError, match="is over, so nothing was done"):
+            await workflows(svc).of_kind[Kind.GPU_DOWN].execute(wired(svc).lifecycle.run(op))
+
+
+async def test_an_extension_is_what_was_approved(svc: Services, at_work: BringUpOperation) -> None:
+    """Until the time on the card, even if somebody else has extended the lease in the meantime."""
+    config = Config(roles=Roles(approvers=("U0LEAD",)), slack=svc.config.slack)
+    svc = replace(svc, config=config, roles=replace(svc.roles, config=config))
     now = svc.clock()
     wanted = Lease(model="coder-chat", op=at_work.id, holder="U0DEV", fence=0, hold=HOUR, claimed=now)
     planned = await svc.leases.change(await svc.leases.claim(wanted), lambda lease: lease.started(now))
     assert planned
     assert planned.ends
-    asked = Request(kind=Kind.GPU_EXTEND, model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, hold=9 * HOUR)
-    plan = Plan(commit="", lease=planned)
-    op = await svc.store.create(Operation(id="longer", request=asked, status=Status.APPROVED, updated=now, plan=plan))
+    asked = Extend(model="coder-chat", actor="U0DEV", channel="C0GPUOPS", at=now, hold=9 * HOUR)
+    plan = ExtendPlan(commit="", lease=planned, estimate_usd=7.65)
+    votes = (Vote(by="U0LEAD", at=now, approve=True),)
+    op = await svc.operations.create(
+        ExtendOperation(id="longer", request=asked, status=Status.APPROVED, updated=now, plan=plan, votes=votes)
+    )
     await svc.leases.change(planned, lambda lease: lease.model_copy(update={"ends": now + 2 * HOUR}))
-    await extend(svc, op)
+    await workflows(svc).of_kind[Kind.GPU_EXTEND].execute(wired(svc).lifecycle.run(op))
     (lease,) = await svc.leases.held()
     assert lease.ends == now + 10 * HOUR

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sandbox.process import Bot
-from tests.operations.ledgerwire import ledgerwire
+from tests.operations.kill_on_http_write import Tripwire, tripwire
+from tests.operations.kill_on_redis_write import ledgerwire
 from tests.operations.platform import Platform, platform
 from tests.operations.steps import queues, replaces
-from tests.operations.tripwire import Tripwire, tripwire
 
 Story = Callable[[Platform], Awaitable[None]]
 
@@ -27,12 +27,12 @@ async def up_and_down(it: Platform) -> None:
 
 
 async def a_turn_in_the_queue(it: Platform) -> None:
-    """Prolonged, waited for, approved early, handed over, and broken by an admin."""
+    """Extend, wait, approve early, replace, and break by an admin."""
     await it.say("dev", "/gpu up coder-chat because crash test")
     await it.click("lead", "Approve")
     await it.sees("all smoke tests passed")
     await it.say("dev", "/gpu extend 1h")
-    await it.sees("is held by @dev until")
+    await it.sees("of @dev for coder-chat was extended to")
     await queues(it, "because demo")
     await it.click("admin", "Approve")
     await it.sees("Approved by @admin")
@@ -76,8 +76,12 @@ async def a_benchmark(it: Platform) -> None:
     await it.sees("is down and the GPU is free")
 
 
-UNHURRIED = {"idle": {"queue_remind_after": "10m", "queue_down_after": "60m"}, "bench": {"concurrency": [1, 2]}}
-"""How often a holder is reminded depends on how long the deaths take."""
+UNHURRIED = {
+    "idle": {"queue_remind_after": "10m", "queue_down_after": "60m"},
+    "bench": {"concurrency": [1, 2]},
+    "staging": {"limit": "10m"},
+}
+"""How often a holder is reminded depends on how long the deaths take, and how long a staging takes too."""
 
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 
@@ -160,7 +164,7 @@ def difference(it: Platform, expected: list[str]) -> str:
 
 
 async def outcome(it: Platform, wire: Tripwire) -> dict[str, Any]:
-    """What is left, and what it took."""
+    """The final state, and the calls that led to it."""
     count = Counter(wire.writes)
     deployments = it.cluster.store.find("Deployment", "serving")
     return {

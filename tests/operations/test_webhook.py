@@ -1,4 +1,4 @@
-"""GitHub's webhook: it makes the bot look, and only GitHub can; without it the bot looks by itself."""
+"""GitHub's webhook: it triggers a check, and only GitHub can send it; without it the bot polls."""
 
 import hashlib
 import hmac

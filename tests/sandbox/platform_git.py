@@ -21,7 +21,9 @@ class MemoryGit:
         files = next((files for n, files in enumerate(self._commits) if _id(n) == commit), None)
         if files is None:
             raise LookupError(f"unknown revision {commit}")
-        return {path: text for path, text in files.items() if path == prefix or path.startswith(f"{prefix}/")}
+        return {
+            path: text for path, text in files.items() if not prefix or path == prefix or path.startswith(f"{prefix}/")
+        }
 
     def edit(self, path: str, old: str, new: str) -> str:
         """A new commit on main with one text replaced; its id."""

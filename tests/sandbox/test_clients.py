@@ -10,11 +10,14 @@ import pytest
 from kubernetes.aio import client
 from pydantic import SecretStr
 
-from bot.clients.argocd import ArgoCD, SyncFailed
+from bot.clients.argocd import ArgoCD
 from bot.clients.boot import BootFailed, Phase
 from bot.clients.cluster import Cluster as ClusterClient
+from bot.clients.deployer import SyncFailed
 from bot.clients.litellm import LiteLLM
+from bot.clients.rights import ENGINE_KEY, MASTER_KEY
 from bot.clients.vllm import VLLM
+from bot.config import Config
 from bot.errors import BotError
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults
@@ -69,10 +72,10 @@ async def platform() -> AsyncIterator[Platform]:
         cluster = ClusterClient(connection, "serving")
 
         async def master_key() -> SecretStr:
-            return await cluster.secret("litellm-secrets", "PROXY_MASTER_KEY", namespace="litellm")
+            return await cluster.secret(MASTER_KEY, Config().litellm.master_key)
 
         yield Platform(
-            sandbox, git, faults, cluster, ArgoCD(connection, "argocd"),
+            sandbox, git, faults, cluster, ArgoCD(connection, "argocd", "acme/llm-platform"),
             VLLM(http, serving.vllm_url_template), LiteLLM(http, serving.litellm_url, master_key),
         )  # fmt: skip
 
@@ -120,7 +123,7 @@ async def test_a_boot_that_cannot_succeed_is_diagnosed(platform: Platform, fault
 
 
 async def test_a_boot_that_never_gets_ready_ends_at_its_limit(platform: Platform) -> None:
-    """The startup probe fails for ever; the bot's limit ends it and says where it stood."""
+    """The startup probe fails forever; the bot's limit ends it and reports the phase."""
     platform.faults.add("never-ready")
     with pytest.raises(BootFailed, match="loading"):
         await platform.boot("coder-chat", timeout=3)
@@ -148,7 +151,7 @@ async def test_a_sync_is_at_the_commit_that_was_asked_for(platform: Platform) ->
 
 
 async def test_a_failed_sync_carries_argo_cds_words(platform: Platform) -> None:
-    """An admission webhook's refusal reaches the bot whole, and once it is mended the same sync succeeds."""
+    """The complete message of an admission webhook reaches the bot, and after a fix the same sync succeeds."""
     commit = platform.git.edit("serving/coder-chat/deployment.yaml", "--max-model-len=16384", "--max-model-len=8192")
     platform.faults.add("sync-fails")
     with pytest.raises(SyncFailed, match="denied the request"):
@@ -167,7 +170,7 @@ async def test_the_cost_gate_is_read_from_the_applications(platform: Platform) -
 async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
     """Health, the served name, a refusal without a key, a completion, and counters that only this has moved."""
     await platform.boot("coder-chat")
-    url, key = platform.url("coder-chat"), await platform.cluster.secret("vllm-api-key", "api-key")
+    url, key = platform.url("coder-chat"), await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
     assert await platform.vllm.health(url)
     assert await platform.vllm.models(url, key) == ("qwen2.5-coder-7b-instruct",)
     assert await platform.vllm.refuses_keyless(url)
@@ -178,10 +181,14 @@ async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
     assert after != before
 
 
+async def nobody(_: str) -> None:
+    """No key is left over here."""
+
+
 async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
     """Minted, used by alias at a price, deleted: the key then opens nothing."""
     await platform.boot("coder-chat")
-    async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m") as key:
+    async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", left=nobody) as key:
         answer = await platform.litellm.ask(key, "coder-chat", "chat")
     assert answer.cost is not None
     assert answer.cost > 0
@@ -193,5 +200,5 @@ async def test_secrets_are_what_the_services_want(platform: Platform) -> None:
     """The key in the cluster's Secret is the key that vLLM checks."""
     found = platform.sandbox.store.get("Secret", "vllm-api-key", "serving")
     assert found is not None
-    key = await platform.cluster.secret("vllm-api-key", "api-key")
+    key = await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
     assert key.get_secret_value() == b64decode(found["data"]["api-key"]).decode()

@@ -6,6 +6,8 @@ import time
 import pytest
 
 from sandbox.clock import Clock
+from sandbox.objects import ObjectStore
+from sandbox.slack.history import History
 
 
 async def test_a_minute_passes_in_a_moment() -> None:
@@ -37,3 +39,18 @@ async def test_time_never_runs_backwards() -> None:
     assert clock.now() >= before > 5000
     with pytest.raises(ValueError, match="above 0"):
         clock.speed = 0
+
+
+async def test_a_shared_clock_dates_everything_and_keeps_its_speed() -> None:
+    """Messages and objects have its date; a clock that the bot does not share leaves them the real one."""
+    shared, own = Clock(3600, shared=True), Clock(3600)
+    time.sleep(0.05)
+    real = time.time()
+    assert shared.date().timestamp() - real > 100
+    assert float(History(shared.date).next_ts()) - real > 100
+    assert ObjectStore(shared.date).timestamp() > ObjectStore(own.date).timestamp()
+    assert abs(float(History(own.date).next_ts()) - real) < 10
+    assert own.for_the_bot() == {}
+    assert shared.for_the_bot()["STOKER_CLOCK"].startswith("3600x since 20")
+    with pytest.raises(ValueError, match="The bot has the same clock"):
+        shared.speed = 1

@@ -151,7 +151,7 @@ async def test_the_node_goes_after_the_last_pod(platform: Platform) -> None:
     ],
 )
 async def test_faults_show_as_events(platform: Platform, fault: str, reason: str, words: str) -> None:
-    """What is broken is told as the real cluster tells it."""
+    """Faults are reported like in a real cluster."""
     platform.faults.add(fault)
     await platform.scale("coder-chat", 1)
 

@@ -130,7 +130,7 @@ async def test_the_simulated_argocd_reads_files_at_a_commit(dev: Developer) -> N
 
 
 async def test_a_pull_request_follows_its_branch(dev: Developer) -> None:
-    """A push to the branch moves the head, and its check starts anew."""
+    """A push to the branch moves the head, and its check restarts."""
     first = await dev.push("feature/x", "two\n")
     pull = await dev.open("feature/x")
     assert (pull["head"]["sha"], pull["mergeable"], pull["additions"], pull["changed_files"]) == (first, True, 1, 1)
@@ -168,13 +168,10 @@ async def test_a_merge_lands_on_main(dev: Developer, method: str) -> None:
     """Each merge method makes a commit on main that holds the change, also when main has moved on elsewhere."""
     head = await dev.push("x", "two\n", message="feat: x\n\nRequested-by: dev")
     await dev.open("x")
-    moved: list[tuple[str, str]] = []
-    dev.github.on_push(lambda branch, commit: moved.append((branch, commit)))
     response = await dev.rest.put(f"{PULLS}/1/merge", json={"sha": head, "merge_method": method})
     assert response.status_code == 200, response.text
     commit = response.json()["sha"]
     assert await dev.github.main_commit() == commit
-    assert moved == [("main", commit)]
     assert (await dev.github.files_at(commit, "README.md"))["README.md"] == "two\n"
     if method != "merge":
         assert "Requested-by: dev" in await dev.github.repo.message(commit)
@@ -186,7 +183,7 @@ async def test_a_merge_lands_on_main(dev: Developer, method: str) -> None:
 
 
 async def test_the_sha_guard_refuses_a_head_that_moved(dev: Developer) -> None:
-    """What is merged is what was approved."""
+    """Exactly the approved commit is merged."""
     approved = await dev.push("x", "two\n")
     await dev.open("x")
     await dev.push("x", "three\n")
@@ -314,3 +311,96 @@ async def test_the_panel_lists_what_is_open_and_what_became_of_it(dev: Developer
     shown = [(pull["number"], pull["state"], pull["checks"]) for pull in dev.github.panel()]
     assert shown == [(2, "open", "success"), (1, "closed", "pending")]
     assert dev.github.panel()[0]["url"] == f"{dev.github.url}/acme/llm-platform/pull/2"
+
+
+async def test_check_runs_appear_when_ci_wants(dev: Developer) -> None:
+    """With none, a head has no check run; when they appear, they are still running; then they end."""
+    await dev.github.checks_none()
+    await dev.push("x", "two\n")
+    sha = (await dev.open("x"))["head"]["sha"]
+    runs = f"/repos/acme/llm-platform/commits/{sha}/check-runs"
+    assert (await dev.rest.get(runs)).json() == {"total_count": 0, "check_runs": []}
+    await dev.github.checks_appear()
+    (run,) = (await dev.rest.get(runs)).json()["check_runs"]
+    assert (run["status"], run["conclusion"], run["app"]["slug"]) == ("in_progress", None, "github-actions")
+    await dev.github.checks_none()
+    assert (await dev.rest.get(runs)).json()["check_runs"] == []
+    await dev.github.checks("success")
+    assert [run["conclusion"] for run in (await dev.rest.get(runs)).json()["check_runs"]] == ["success"]
+
+
+async def test_each_run_of_a_workflow_has_a_suite_and_its_workflow_is_known(dev: Developer) -> None:
+    """Two workflows may have a check of one name; a run that was started again is listed beside the older one."""
+    await dev.push("x", "two\n")
+    sha = (await dev.open("x"))["head"]["sha"]
+    dev.github.ci.add(sha, "build", "failure", workflow="a.yaml")
+    dev.github.ci.add(sha, "build", "success", workflow="b.yaml")
+    found = (await dev.rest.get(f"/repos/acme/llm-platform/commits/{sha}/check-runs")).json()["check_runs"]
+    workflows = (await dev.rest.get("/repos/acme/llm-platform/actions/runs", params={"head_sha": sha})).json()
+    suites = {run["check_suite_id"]: run["path"] for run in workflows["workflow_runs"]}
+    assert [(run["name"], run["conclusion"], suites[run["check_suite"]["id"]]) for run in found] == [
+        ("build", "success", ".github/workflows/b.yaml"),
+        ("build", "failure", ".github/workflows/a.yaml"),
+        ("ci", None, ".github/workflows/ci.yaml"),
+    ]
+
+
+async def test_the_newest_status_of_a_context_counts(dev: Developer, faults: Faults) -> None:
+    """Without any, the state is pending with a count of 0; a token without the permission gets 403."""
+    await dev.push("x", "two\n")
+    sha = (await dev.open("x"))["head"]["sha"]
+    path = f"/repos/acme/llm-platform/commits/{sha}/status"
+    assert (await dev.rest.get(path)).json() == {"state": "pending", "sha": sha, "total_count": 0, "statuses": []}
+    await dev.github.status("ci/old", "error")
+    assert (await dev.rest.get(path)).json()["state"] == "failure"
+    await dev.github.status("ci/old", "success")
+    combined = (await dev.rest.get(path)).json()
+    assert (combined["state"], [each["context"] for each in combined["statuses"]]) == ("success", ["ci/old"])
+    faults.add("statuses-refused")
+    answer = await dev.rest.get(path)
+    assert (answer.status_code, answer.json()["message"]) == (403, "Resource not accessible by personal access token")
+
+
+async def test_people_push_and_commit(dev: Developer) -> None:
+    """To the pull request's branch and to main; main's move does not change what GitHub shows as the base commit."""
+    await dev.push("x", "two\n")
+    opened = await dev.open("x")
+    commit = await dev.github.push("serving/new.yaml", "kind: Secret\n")
+    pull = await dev.pull()
+    assert (pull["head"]["sha"], pull["changed_files"]) == (commit, 2)
+    main = await dev.github.change_main("serving/pvc.yaml", "PersistentVolumeClaim", "kind: ")
+    assert await dev.github.main_commit() == main
+    assert await dev.github.files_at(main, "serving") == {
+        "serving/pvc.yaml": "PersistentVolumeClaimPersistentVolumeClaim\n"
+    }
+    assert (await dev.pull())["base"]["sha"] == opened["base"]["sha"] != main
+    with pytest.raises(LookupError, match="There is no “absent”"):
+        await dev.github.change_main("README.md", "", "absent")
+
+
+async def test_a_pull_request_is_merged_where_it_is_aimed_at(dev: Developer) -> None:
+    """Somebody aims it at another branch; GitHub merges it there."""
+    await dev.push("x", "two\n")
+    await dev.open("x")
+    main = await dev.github.main_commit()
+    await dev.github.retarget("release")
+    assert ((await dev.pull())["base"]["ref"], dev.github.merged_to()) == ("release", None)
+    await dev.github.merge()
+    assert (dev.github.merged_to(), await dev.github.main_commit()) == ("release", main)
+    await dev.push("y", "three\n")
+    await dev.open("y")
+    assert dev.github.merged_to() is None
+    refused = await dev.rest.patch(f"{PULLS}/2", json={"base": "nowhere"})
+    assert refused.status_code == 422
+    assert (await dev.rest.patch(f"{PULLS}/2", json={"base": "release"})).json()["base"]["ref"] == "release"
+
+
+async def test_a_draft_is_not_merged(dev: Developer) -> None:
+    """It says so in mergeable_state, and at the merge."""
+    await dev.push("x", "two\n")
+    await dev.open("x")
+    dev.github.newest().draft = True
+    pull = await dev.pull()
+    assert (pull["draft"], pull["mergeable_state"], pull["auto_merge"]) == (True, "draft", None)
+    answer = await dev.rest.put(f"{PULLS}/1/merge", json={})
+    assert (answer.status_code, answer.json()["message"]) == (405, "Pull Request is still a draft")

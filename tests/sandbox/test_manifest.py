@@ -43,7 +43,7 @@ def written(**changes: Any) -> str:
     ],
 )
 def test_what_slack_would_not_take_is_refused(text: str, words: str) -> None:
-    """A manifest that cannot work is told at the start, with what is missing."""
+    """An invalid manifest is reported at the start, with what is missing."""
     with pytest.raises(BadManifest, match=words):
         read_manifest(text)
 

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import pytest
 from playwright.async_api import Page, expect
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -61,21 +60,6 @@ async def workspace(world: World) -> AsyncIterator[Workspace]:
     outside = Outside(world.panel, {"kill the bot": world.kill}, world.set_speed, world.scale)
     async with Workspace(world.faults, outside, manifest=MANIFEST, ack_within=10, patience=10) as workspace:
         yield workspace
-
-
-@pytest.fixture
-async def client(workspace: Workspace) -> AsyncWebClient:
-    return AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-
-
-@pytest.fixture
-async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[AsyncApp]:
-    app = AsyncApp(client=client)
-    handler = AsyncSocketModeHandler(app, workspace.app_token, web_client=client)
-    await handler.connect_async()  # type: ignore[no-untyped-call]
-    await workspace.connected(30)
-    yield app
-    await handler.close_async()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -396,7 +380,7 @@ FAINT_OR_NAMELESS = """() => {
 
 
 async def unreadable(page: Page) -> list[str]:
-    """What cannot be read, by day or by night."""
+    """Unreadable colour contrasts, by day or by night."""
     found: list[str] = []
     for scheme in SCHEMES:
         await page.emulate_media(color_scheme=scheme)
@@ -421,7 +405,7 @@ async def test_the_pull_requests_page_can_be_read() -> None:
 
 
 async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient) -> None:
-    """Cards with all kinds of buttons, what is told to one alone, the panel, a thread, Home."""
+    """Cards with all kinds of buttons, ephemeral messages, the panel, a thread, Home."""
     danger = {"type": "button", "text": plain("Deny"), "action_id": "d", "style": "danger", "value": "x"}
     primary = {"type": "button", "text": plain("Approve"), "action_id": "a", "style": "primary", "value": "x"}
     quiet = {"type": "context", "elements": [{"type": "mrkdwn", "text": "Operation `abc` by <@U0LEAD> and <@U0DEV>"}]}

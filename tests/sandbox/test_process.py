@@ -1,11 +1,15 @@
-"""The processes of a sandbox: Redis comes back with its data, and a bot that ends by itself is noticed."""
+"""The processes of a sandbox: Redis comes back with its data, and a bot that exits is noticed."""
 
+import asyncio
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis as Client
 from redis.exceptions import ConnectionError as RedisGone
 
+from sandbox import process
 from sandbox.process import Bot, ProcessError, Redis, free_port
 
 
@@ -41,3 +45,20 @@ async def test_nothing_of_this_shell_reaches_the_bot(tmp_path: Path, monkeypatch
     bot = Bot({"STOKER_PORT": "1"}, port=1, directory=tmp_path)
     assert "SLACK_BOT_TOKEN" not in bot.environment
     assert bot.environment["STOKER_PORT"] == "1"
+
+
+async def test_the_bot_is_the_one_beside_the_sandbox(tmp_path: Path) -> None:
+    """A sandbox that is imported from a clone runs the clone's bot, although another one is installed."""
+    clone = tmp_path / "clone"
+    for package in ("bot", "sandbox"):
+        (clone / package).mkdir(parents=True)
+        (clone / package / "__init__.py").touch()
+    shutil.copy(process.__file__, clone / "sandbox" / "process.py")
+    (clone / "bot" / "__main__.py").write_text("print('the bot of the clone')")
+    script = "import asyncio; from pathlib import Path; from sandbox import process; "
+    script += "print(process.__file__, asyncio.run(process.app_manifest(Path())))"
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script), env={"PYTHONPATH": str(clone)}, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await started.communicate()
+    assert "the bot of the clone" in printed.decode()

@@ -101,7 +101,7 @@ async def test_a_stream_ends_with_its_usage(models: Models) -> None:
 
 
 async def test_only_completions_move_the_counters(models: Models) -> None:
-    """/health and /v1/models are no activity; a completion is."""
+    """/health and /v1/models are not activity; a completion is."""
     await models.up("coder-chat")
     await models.engine("/v1/models")
     success = 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="qwen2.5-coder-7b-instruct"}'

@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
@@ -16,6 +15,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.faults import Faults, UnknownFault
 from sandbox.slack import Workspace
+from sandbox.slack.history import BOT_USER, CHANNEL, History, Message
 from sandbox.slack.workspace import NotThere
 
 APPROVE: dict[str, Any] = {
@@ -60,21 +60,6 @@ def ack_within() -> float:
 async def workspace(faults: Faults, ack_within: float) -> AsyncIterator[Workspace]:
     async with Workspace(faults, ack_within=ack_within, patience=20) as workspace:
         yield workspace
-
-
-@pytest.fixture
-async def client(workspace: Workspace) -> AsyncWebClient:
-    return AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-
-
-@pytest.fixture
-async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[AsyncApp]:
-    app = AsyncApp(client=client)
-    handler = AsyncSocketModeHandler(app, workspace.app_token, web_client=client)
-    await handler.connect_async()  # type: ignore[no-untyped-call]
-    await workspace.connected(30)
-    yield app
-    await handler.close_async()  # type: ignore[no-untyped-call]
 
 
 async def wait_until(workspace: Workspace, user: str, text: str) -> None:
@@ -293,3 +278,62 @@ async def test_a_modal_is_filled_and_closed_on_the_page(workspace: Workspace, ap
         async with session.post("/do/dismiss", json=asked) as response:
             assert response.status == 202
     assert workspace.now_visible("dev") == []
+
+
+async def test_a_message_that_somebody_deleted_cannot_be_updated(workspace: Workspace, client: AsyncWebClient) -> None:
+    """`message_not_found`; the app may post another."""
+    posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
+    workspace.delete_card()
+    with pytest.raises(SlackApiError, match="message_not_found"):
+        await client.chat_update(channel="C0GPUOPS", ts=str(posted["ts"]), text="newer")
+    with pytest.raises(NotThere, match="no message of the app"):
+        workspace.delete_card()
+
+
+async def test_an_archived_channel_takes_nothing_until_it_is_back(workspace: Workspace, client: AsyncWebClient) -> None:
+    """Posts are `is_archived`, updates `is_inactive`; its buttons cannot be pressed, and direct messages arrive."""
+    posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
+    workspace.archive()
+    with pytest.raises(SlackApiError, match="is_archived"):
+        await client.chat_postMessage(channel="C0GPUOPS", text="hello")
+    with pytest.raises(SlackApiError, match="is_archived"):
+        await client.chat_postEphemeral(channel="C0GPUOPS", user="U0DEV", text="hello")
+    with pytest.raises(SlackApiError, match="is_inactive"):
+        await client.chat_update(channel="C0GPUOPS", ts=str(posted["ts"]), text="newer")
+    with pytest.raises(NotThere):
+        await workspace.click("dev", "Approve", timeout=0)
+    await client.chat_postMessage(channel="U0DEV", text="hello")
+    assert len((await client.conversations_history(channel="C0GPUOPS"))["messages"]) == 1
+    workspace.archive(archived=False)
+    await client.chat_update(channel="C0GPUOPS", ts=str(posted["ts"]), text="newer")
+
+
+async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace, client: AsyncWebClient) -> None:
+    """Until it is invited again."""
+    posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
+    await workspace.remove_bot()
+    with pytest.raises(SlackApiError, match="not_in_channel"):
+        await client.chat_postMessage(channel="C0GPUOPS", text="hello")
+    with pytest.raises(SlackApiError, match="not_in_channel"):
+        await client.conversations_history(channel="C0GPUOPS")
+    with pytest.raises(SlackApiError, match="channel_not_found"):
+        await client.chat_update(channel="C0GPUOPS", ts=str(posted["ts"]), text="newer")
+    await workspace.invite_bot()
+    await client.chat_postMessage(channel="C0GPUOPS", text="hello")
+
+
+def test_a_revision_knows_what_was_shown_before() -> None:
+    """Of a message its last text; of a Home nothing when its user opens it, for they see all of it then."""
+    history = History()
+    message = history.post(Message(CHANNEL, history.next_ts(), BOT_USER, "Running"))
+    history.edit(message, "Succeeded", None, None)
+    assert [(each.before, each.text) for each in history.revisions] == [("", "Running"), ("Running", "Succeeded")]
+
+    view = {"type": "home", "blocks": [{"type": "section", "text": {"type": "plain_text", "text": "The GPU is free"}}]}
+    history.publish_home("U0DEV", view)
+    history.open_home("U0DEV")
+    history.publish_home("U0DEV", view)
+    history.open_home("U0DEV")
+    opened, published, again = history.revisions[2:]
+    assert opened.before == again.before == ""
+    assert published.before == published.text

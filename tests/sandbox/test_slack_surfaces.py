@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
@@ -18,6 +17,7 @@ from sandbox.faults import Faults
 from sandbox.slack import Workspace
 from sandbox.slack.manifest import Shortcut, everything
 from sandbox.slack.workspace import NotThere
+from tests.sandbox.conftest import connected
 from tests.sandbox.test_slack import wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
@@ -52,18 +52,9 @@ async def workspace() -> AsyncIterator[Workspace]:
 
 
 @pytest.fixture
-async def client(workspace: Workspace) -> AsyncWebClient:
-    return AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
-
-
-@pytest.fixture
 async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[AsyncApp]:
-    app = AsyncApp(client=client, ignoring_self_events_enabled=False)
-    handler = AsyncSocketModeHandler(app, workspace.app_token, web_client=client)
-    await handler.connect_async()  # type: ignore[no-untyped-call]
-    await workspace.connected(20)
-    yield app
-    await handler.close_async()  # type: ignore[no-untyped-call]
+    async with connected(workspace, client, ignoring_self_events_enabled=False) as app:
+        yield app
 
 
 async def test_a_mention_in_a_thread_is_answered_there(workspace: Workspace, app: AsyncApp) -> None:

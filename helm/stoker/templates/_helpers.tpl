@@ -22,22 +22,45 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}{{ end }}
 {{- end }}
 
+{{- define "stoker.redisSecret" -}}
+{{ .Values.redis.passwordSecret | default (printf "%s-redis" (include "stoker.name" .)) }}
+{{- end }}
+
 {{- define "stoker.redisUrl" -}}
 {{- if .Values.redis.enabled }}redis://{{ include "stoker.name" . }}-redis:6379/0{{ else }}{{ required "redis.url is needed with redis.enabled: false" .Values.redis.url }}{{ end }}
 {{- end }}
 
-{{/* The bot's own defaults for what the rights follow from, under what `config` says. */}}
-{{- define "stoker.layout" -}}
-{{- $said := .Values.config | default dict }}
-{{- $defaults := dict
-      "platform" (dict "namespace" "serving")
-      "argocd" (dict "namespace" "argocd")
-      "bench" (dict "image" "")
-      "vllm" (dict "api_key" (dict "namespace" "serving" "name" "vllm-api-key" "field" "api-key"))
-      "litellm" (dict "master_key" (dict "namespace" "litellm" "name" "litellm-secrets" "field" "PROXY_MASTER_KEY")) }}
-{{- $layout := dict }}
-{{- range $section, $keys := $defaults }}
-{{- $_ := set $layout $section (merge (deepCopy (get $said $section | default dict)) $keys) }}
+{{/* The addresses and ports of the API servers: as `networkPolicy.apiServer` says, otherwise as the cluster itself says. */}}
+{{- define "stoker.apiServer" -}}
+{{- $cidrs := .Values.networkPolicy.apiServer.cidrs }}
+{{- $ports := .Values.networkPolicy.apiServer.ports }}
+{{- if not $cidrs }}
+{{- range $subset := get (lookup "v1" "Endpoints" "default" "kubernetes" | default dict) "subsets" | default list }}
+{{- range $subset.addresses }}
+{{- $cidrs = append $cidrs (printf "%s/%s" .ip (ternary "128" "32" (contains ":" .ip))) }}
 {{- end }}
-{{- toYaml $layout }}
+{{- range $subset.ports }}{{ $ports = append $ports (int .port) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- dict "cidrs" $cidrs "ports" ($ports | uniq) | toYaml }}
+{{- end }}
+
+{{/* A setting of the bot by its name (`list $ "platform.namespace"`): from `config`, otherwise the bot's own default. */}}
+{{- define "stoker.setting" -}}
+{{- $root := index . 0 }}
+{{- $name := index . 1 }}
+{{- $found := $root.Values.config | default dict }}
+{{- $said := true }}
+{{- range splitList "." $name }}
+{{- if and (kindIs "map" $found) (hasKey ($found | default dict) .) }}
+{{- $found = get $found . }}
+{{- else }}
+{{- $said = false }}
+{{- $found = dict }}
+{{- end }}
+{{- end }}
+{{- if not $said }}
+{{- $found = get ($root.Files.Get "files/rights.yaml" | fromYaml).defaults $name }}
+{{- end }}
+{{- $found | default "" }}
 {{- end }}

@@ -1,0 +1,67 @@
+"""From the kill of the bot to the moment at which a new process works on what the killed one worked on.
+
+    PYTHONPATH=. .venv/bin/python benchmarks/recovery.py [RUNS]
+
+The unchanged bot as a process, against the sandbox's platform. It is killed while a model boots, and a new process is
+started at once. It works again when its worker holds the task of the operation (the pending entry of docket's stream).
+Floor: at most 5 s.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from sandbox.world import Sandbox, opened
+
+FLOOR = 5.0
+LIMIT = 120.0
+MODEL = "coder-chat"
+
+
+async def holders(redis: Redis) -> dict[object, object]:
+    """The running tasks, with the worker that holds each."""
+    pending = await redis.xpending_range("stoker:stream", "docket-workers", "-", "+", 100)
+    return {entry["message_id"]: entry["consumer"] for entry in pending}
+
+
+async def recovered(world: Sandbox, redis: Redis) -> float:
+    """Seconds from the kill until another worker holds every task that the killed one held."""
+    while not (before := await holders(redis)):
+        await asyncio.sleep(0.02)
+    began = time.perf_counter()
+    await world.bot.kill()
+    async with asyncio.timeout(LIMIT):
+        while not all(now != before.get(task) for task, now in (await holders(redis)).items()):
+            await asyncio.sleep(0.02)
+    return time.perf_counter() - began
+
+
+async def main(runs: int) -> int:
+    with tempfile.TemporaryDirectory() as directory:
+        async with opened(
+            platform=None, speed=1, port=0, checks_pass_after=None, settings={}, directory=Path(directory)
+        ) as world:
+            redis = Redis.from_url(world.redis.url)
+            await world.command("dev", f"/gpu up {MODEL}")
+            await world.workspace.click("lead", "Approve", timeout=LIMIT)
+            async with asyncio.timeout(LIMIT):
+                while world.replicas(MODEL) == 0:
+                    await asyncio.sleep(0.1)
+            took = []
+            for run in range(1, runs + 1):
+                await asyncio.sleep(3)
+                took.append(await recovered(world, redis))
+                print(f"run {run}: {took[-1]:.2f} s", flush=True)
+            median = statistics.median(took)
+            print(f"killed to working again: median {median:.2f} s, worst {max(took):.2f} s (floor {FLOOR} s)")
+            await redis.aclose()
+    return int(median > FLOOR)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)))

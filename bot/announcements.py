@@ -1,0 +1,136 @@
+"""Notifications about operations: each is sent once per key, even if the bot is killed in between.
+
+`bot.domain.notifications` has the table of all notifications. These follow from the operation alone, so they are
+derived again at each check and posted under a key that the outbox posts once.
+"""
+
+from contextlib import suppress
+from typing import Protocol
+
+from bot.config import Config
+from bot.domain.operations import BringUpOperation, Operation, Status, lease_to_end
+from bot.domain.values import Message
+from bot.errors import BotError, Unavailable
+from bot.mrkdwn import Mrkdwn, md
+from bot.policy import to_ask
+from bot.slack import Slack
+from bot.state.messages import Messages
+from bot.state.step_ledger import StepLedger
+from bot.views import View, lines
+from bot.views.mentions import addressed
+from bot.views.news import end, link_to, not_replaced, objection, requested, still_waits, to_replace
+
+_ASKED_BY_CARD = "asked by the card"
+"""The ledger step with the round of approval that the card's first text asked for."""
+
+
+class Post(Protocol):
+    async def __call__(
+        self, key: str, place: str, view: View, *, card: str = "", notify: tuple[str, ...] = (), question: str = ""
+    ) -> None: ...
+
+
+class Announcements:
+    """The notifications about operations."""
+
+    def __init__(self, slack: Slack, messages: Messages, ledger: StepLedger, config: Config, post: Post) -> None:
+        self._slack, self._messages, self._ledger, self._config, self._post = slack, messages, ledger, config, post
+
+    async def first_text(self, op: Operation, view: View) -> tuple[View, tuple[str, ...]]:
+        """The posted card, and whom it notifies: a card that waits for a decision asks for it in its first text."""
+        whom, alone = await self._deciders(op) if _waits(op) else ((), "")
+        key = _round("asked", op) if whom and not alone else ""
+
+        async def this_round() -> str:
+            return key
+
+        # Recorded before the card is posted, so that after a crash it is posted with the same text.
+        if not key or await self._ledger.once(op.id, _ASKED_BY_CARD, this_round, str) != key:
+            return view, ()
+        return addressed(view, whom, requested(op)), whom
+
+    async def announce(self, op: Operation, card: Message | None) -> None:
+        """Notify people of the current state of an operation, unless they have been notified."""
+        if _waits(op) and card:
+            key = _round("asked", op)
+            if await self._ledger.result(op.id, _ASKED_BY_CARD, str) != key:
+                await self._ask(op, key, await self._url(card), requested(op))
+            await self._tell_holder(op, card)
+        elif op.status.final and (said := end(op, await self._url(card))):
+            event, user, view = said
+            session = op.id if event == "ready" and isinstance(op, BringUpOperation) else ""
+            await self._post(f"{event}:{op.id}", user, view, question=session)
+
+    async def remind(self, op: Operation) -> None:
+        """Half of the time for the decision is over: remind the people who have not decided."""
+        if _waits(op) and not op.lacks:
+            await self._ask(op, _round("half", op), await self._url(op.message), still_waits(op))
+
+    async def escalate(self, op: Operation) -> None:
+        """Three quarters of the time are over: notify the admins, who can override."""
+        if not _waits(op):
+            return
+        text = md(
+            "{waits} An admin can override it. {see}", waits=still_waits(op), see=link_to(await self._url(op.message))
+        )
+        with suppress(BotError, Unavailable):  # a user group that cannot be looked up
+            for admin in sorted(await self._slack.members(self._config.roles.admins)):
+                if admin != op.request.actor:
+                    await self._post(f"{_round('escalated', op)}:{admin}", admin, lines(text))
+
+    async def object(self, op: Operation, by: str, reason: str) -> None:
+        """Show the holder's objection below the card, and notify the approvers and the requester."""
+        asked, alone = await self._deciders(op, but=by)
+        whom = tuple(dict.fromkeys((*((alone,) if alone else asked), op.request.actor)))
+        said = objection(op, by, reason)
+        view = addressed(View(text=said, blocks=[]), whom, said)
+        await self._post(f"objected:{op.id}:{by}", op.request.channel, view, card=op.id, notify=whom)
+
+    def withdrawn(self, op: Operation) -> Mrkdwn | None:
+        """The text of the question to the holder when the request has ended; None without a question."""
+        over = op.status in (Status.DENIED, Status.EXPIRED, Status.CANCELLED)
+        return not_replaced(op) if over and lease_to_end(op) else None
+
+    async def _ask(self, op: Operation, key: str, url: str, text: Mrkdwn) -> None:
+        if await self._messages.posted(key):
+            return
+        whom, alone = await self._deciders(op)
+        if alone:
+            await self._post(
+                key, alone, lines(md("✋ {text}. {see}", text=text.strip("."), see=link_to(url, "Decide on the card")))
+            )
+        elif whom:
+            await self._post(
+                key, op.request.channel, addressed(View(text=text, blocks=[]), whom, text), card=op.id, notify=whom
+            )
+
+    async def _tell_holder(self, op: Operation, card: Message) -> None:
+        lease = lease_to_end(op)
+        if lease and lease.holder not in ("", op.request.actor):
+            view = to_replace(op, await self._url(card))
+            await self._post(f"replace:{op.id}", lease.holder, view, question=lease.op)
+
+    async def _deciders(self, op: Operation, *, but: str = "") -> tuple[tuple[str, ...], str]:
+        members = {}
+        for each in self._config.roles.approvers:
+            members[each] = frozenset[str]()
+            with suppress(BotError, Unavailable):  # a group that cannot be looked up is mentioned as a group
+                members[each] = await self._slack.members((each,))
+        return to_ask(op, members, but=but)
+
+    async def _url(self, message: Message | None) -> str:
+        """The address of a message, or empty."""
+        with suppress(BotError, Unavailable):
+            if message and (workspace := await self._slack.address()):
+                return f"{workspace}archives/{message.channel}/p{message.ts.replace('.', '')}"
+        return ""
+
+
+def _waits(op: Operation) -> bool:
+    """Whether it is waiting for a decision."""
+    return op.status is Status.AWAITING and not op.cancelled_by and all(vote.approve for vote in op.votes)
+
+
+def _round(event: str, op: Operation) -> str:
+    """The key of a message about one round of approval: a plan that is shown again starts another round."""
+    return f"{event}:{op.id}:{op.expires.isoformat() if op.expires else ''}"

@@ -1,0 +1,46 @@
+"""The channel's bookmark that says who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for it."""
+
+import structlog
+
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.errors import BotError, Unavailable
+from bot.slack import Slack
+from bot.state.leases import Leases
+
+log = structlog.get_logger(__name__)
+
+_LONGEST = 100
+"""Characters of a title; Slack shows about 40 of them."""
+
+
+class HolderBookmark:
+    """Keeps the title of one bookmark up to date; does nothing if the setting is off."""
+
+    def __init__(self, slack: Slack, leases: Leases, config: Config) -> None:
+        self._slack, self._leases, self._config = slack, leases, config
+        self._shown = ""
+
+    async def refresh(self) -> None:
+        """Show the holders, if they have changed since this process last did. Raises nothing."""
+        if not self._config.slack.bookmark:
+            return
+        try:
+            title = await self._title()
+            if title == self._shown:
+                return
+            await self._slack.bookmark(self._config.slack.channel, title)
+            self._shown = title
+        except (BotError, Unavailable) as error:
+            log.warning("bookmark not updated", error=str(error))
+
+    async def _title(self) -> str:
+        leases = await self._leases.held()
+        names = await self._slack.names(lease.holder for lease in leases)
+        return "; ".join(_words(lease, names.get(lease.holder, "")) for lease in leases)[:_LONGEST] or "GPU: free"
+
+
+def _words(lease: Lease, name: str) -> str:
+    """A title has no formatting, so its time is UTC."""
+    until = f" until {lease.ends:%H:%M} UTC" if lease.ends else ", booting"
+    return f"GPU: {lease.model}" + (f", {name}" if name else "") + until

@@ -1,0 +1,198 @@
+"""An Application of Argo CD or a Kustomization of Flux as a value, and Argo CD's JSON of it.
+
+Pure: JSON in, values out. `flux` reads the JSON of a Kustomization.
+"""
+
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel
+
+from bot.clients.kube import KubeObject
+from manifests.deployed import source_of
+
+_WINDOW = "blocked by sync window"
+"""Message of Argo CD's controller (controller/sync.go) in an operation that a window forbids; its phase stays Running.
+"""
+
+
+class Application(BaseModel, frozen=True):
+    """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` says which.
+
+    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was
+    last compared with, one a source. `phase`, `message`, `operation_revision` and `operation_revisions` (one a source)
+    are of the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the resources that
+    differ from git, as `Kind/name`. `source` is where its manifests come from and go to, as `manifests.deployed` words it,
+    `paths` the directories among that, and `files` the files of values that it names. With `reverts_replicas`, replicas
+    that git does not say are changed back.
+    """
+
+    name: str
+    path: str | None
+    automated: bool
+    sync: str
+    health: str
+    revisions: tuple[str, ...]
+    phase: str | None
+    message: str
+    operation_revision: str | None
+    operation_revisions: tuple[str, ...]
+    destination_namespace: str
+    errors: tuple[str, ...] = ()
+    out_of_sync: tuple[str, ...] = ()
+    source: str = ""
+    paths: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
+    reverts_replicas: bool = False
+    word: str = "Application"
+
+    def synced_at(self, revision: str) -> bool:
+        """Whether the cluster matches `revision`: compared with it, or with a later commit that changes nothing."""
+        applied = self.operation_revision if self.phase == "Succeeded" else None
+        return self.sync == "Synced" and revision in (*self.revisions, applied)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a sync window blocks the operation, which would start when the window opens."""
+        return self.phase == "Running" and _WINDOW in self.message
+
+    @property
+    def drift(self) -> str:
+        """A sentence about an Application that still differs from git after a successful sync; otherwise empty."""
+        if self.sync == "Synced":
+            return ""
+        which = f" ({', '.join(self.out_of_sync[:3])})" if self.out_of_sync else ""
+        return f"Argo CD reports {self.sync}{which} after a successful sync: something in the cluster changes what was applied"
+
+
+def state_of(found: KubeObject) -> KubeObject:
+    return (found.get("status") or {}).get("operationState") or {}
+
+
+def operation_of(found: KubeObject) -> KubeObject:
+    """The requested or running operation; empty if there is none."""
+    return found.get("operation") or (state_of(found).get("operation") or {} if is_running(found) else {})
+
+
+def under_way(found: KubeObject) -> str | None:
+    """The revision of the requested or running operation (empty if it has none), or None without an operation."""
+    if found.get("operation") is None and not is_running(found):
+        return None
+    return str((operation_of(found).get("sync") or {}).get("revision") or "")
+
+
+def initiator_of(operation: KubeObject) -> str:
+    """The user who requested an operation; empty for an automated one."""
+    return str((operation.get("initiatedBy") or {}).get("username") or "")
+
+
+def is_of(found: KubeObject, revision: str, actor: str) -> bool:
+    return under_way(found) == revision and initiator_of(operation_of(found)) == actor
+
+
+def is_blocked(found: KubeObject) -> bool:
+    return state_of(found).get("phase") == "Running" and _WINDOW in (state_of(found).get("message") or "")
+
+
+def is_terminating(found: KubeObject) -> bool:
+    return state_of(found).get("phase") == "Terminating"
+
+
+def repository_of(url: str) -> str:
+    """`owner/name` of a git URL, in lower case: `https://host/owner/name.git`, `git@host:owner/name`."""
+    path = url.lower().removesuffix("/").removesuffix(".git").replace(":", "/")
+    return "/".join(path.split("/")[-2:])
+
+
+def is_running(found: KubeObject) -> bool:
+    return state_of(found).get("phase") in ("Running", "Terminating")
+
+
+def describe(application: Application | None) -> str:
+    if application is None:
+        return "it does not exist"
+    words = [application.sync, application.health, f"last operation {application.phase or 'none'}", application.message]
+    return ", ".join(word for word in words if word)
+
+
+def application_of(found: KubeObject) -> Application:
+    spec, status, state = found["spec"], found.get("status") or {}, state_of(found)
+    sync = status.get("sync") or {}
+    sources = spec.get("sources") or [spec.get("source") or {}]
+    operation, result = (state.get("operation") or {}).get("sync") or {}, state.get("syncResult") or {}
+    errors = [str(c.get("message", "")) for c in status.get("conditions") or () if str(c["type"]).endswith("Error")]
+    different = [r for r in status.get("resources") or () if r.get("status") == "OutOfSync"]
+    return Application(
+        name=found["metadata"]["name"],
+        path=next((source["path"] for source in sources if source.get("path")), None),
+        automated=_is_automated(spec),
+        sync=sync.get("status") or "Unknown",
+        health=(status.get("health") or {}).get("status") or "Unknown",
+        revisions=_revisions(sync),
+        phase=state.get("phase"),
+        message=state.get("message") or "; ".join(filter(None, errors)),
+        operation_revision=operation.get("revision") or result.get("revision"),
+        operation_revisions=_revisions(result) or _revisions(operation),
+        destination_namespace=str((spec.get("destination") or {}).get("namespace") or ""),
+        errors=tuple(filter(None, errors)),
+        out_of_sync=tuple(f"{each.get('kind')}/{each.get('name')}" for each in different),
+        source=source_of(spec),
+        paths=tuple(_directory(source) for source in sources if source.get("path")),
+        files=tuple(each for source in sources for each in _value_files(source)),
+        repositories=tuple(str(source["repoURL"]) for source in sources if source.get("repoURL")),
+        reverts_replicas=_is_automated(spec) and _heals(spec) and not _ignores_replicas(spec),
+    )
+
+
+def _directory(source: KubeObject) -> str:
+    return str(source.get("path") or "").strip("/").removeprefix("./")
+
+
+def _value_files(source: KubeObject) -> Iterator[str]:
+    """The value files, relative to the root of the repository: Argo CD reads them from the chart's directory, or from a
+    `ref`.
+    """
+    helm = source.get("helm")
+    for each in (helm.get("valueFiles") if isinstance(helm, dict) else None) or ():
+        text = str(each)
+        is_rooted = text.startswith(("$", "/"))
+        yield text.partition("/")[2] if is_rooted else posixpath.normpath(posixpath.join(_directory(source), text))
+
+
+def _heals(spec: KubeObject) -> bool:
+    return bool(((spec.get("syncPolicy") or {}).get("automated") or {}).get("selfHeal"))
+
+
+def _ignores_replicas(spec: KubeObject) -> bool:
+    """Whether differences in a Deployment's replicas are ignored: then self-healing does not change them."""
+    for each in spec.get("ignoreDifferences") or ():
+        pointers, queries = each.get("jsonPointers") or (), each.get("jqPathExpressions") or ()
+        if each.get("kind") in ("Deployment", "*") and ("/spec/replicas" in pointers or ".spec.replicas" in queries):
+            return True
+    return False
+
+
+def _revisions(of: KubeObject) -> tuple[str, ...]:
+    """One revision per source: a list for several sources, otherwise the single one."""
+    return tuple(of.get("revisions") or filter(None, [of.get("revision")]))
+
+
+def _is_automated(spec: KubeObject) -> bool:
+    """`automated: {}` enables it; `automated: null` and `automated: {enabled: false}` do not."""
+    automated = (spec.get("syncPolicy") or {}).get("automated")
+    return automated is not None and automated.get("enabled") is not False
+
+
+def revisions_at(sources: Sequence[KubeObject], repository: str, revision: str) -> list[str] | None:
+    """The revision of each source for which the platform repo is at a commit; None if it is not among the sources.
+
+    Charts and other repositories keep their own revision. A single git source is always the platform's, regardless of
+    its URL, which may be a mirror's.
+    """
+    in_git = [each for each in sources if not each.get("chart") and not str(each.get("repoURL")).startswith("oci://")]
+    ours = [each for each in in_git if repository_of(str(each.get("repoURL"))) == repository.lower()]
+    if not ours and len(in_git) > 1:
+        return None
+    at_commit = ours or in_git
+    return [revision if each in at_commit else str(each.get("targetRevision") or "") for each in sources]

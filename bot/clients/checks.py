@@ -1,0 +1,136 @@
+"""The CI results of a commit: check runs (Actions, Apps) and commit statuses (older CI). Pure: JSON in, values out.
+
+A name does not identify a check. Two workflows, or two Apps, may have a check of the same name, and a check that ran
+again leaves its older run in the list. Results are therefore identified by App, workflow and name, and the newest one
+counts (https://docs.github.com/en/rest/checks/runs, https://docs.github.com/en/rest/commits/statuses).
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+PASSED = frozenset({"success", "neutral", "skipped"})
+"""Conclusions with which a required check passes; GitHub does not merge with any other one
+(https://docs.github.com/en/pull-requests/collaborating-with-pull-requests/collaborating-on-repositories-with-code-quality-features/about-status-checks).
+"""
+_SUPERSEDED = frozenset({"cancelled", "stale"})
+"""Conclusions of a run that was replaced by a newer one, or abandoned by GitHub."""
+
+Json = Mapping[str, Any]
+Verdict = Literal["none", "pending", "success", "failure"]
+_Key = tuple[str, str, str]
+
+
+class CI(BaseModel, frozen=True):
+    """The checks of a commit. `names` are all existing ones, `unread` the kinds that the token may not read."""
+
+    verdict: Verdict
+    failing: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+class Expected(BaseModel, frozen=True):
+    """The checks that a pull request should have: required by rules, or present on all recent pull requests."""
+
+    required: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
+
+
+def required(branch: Json, rules: Iterable[Json]) -> tuple[str, ...]:
+    """The checks that a branch's protection and its rulesets require, by name."""
+    protection = branch.get("protection") or {}
+    asked = (protection.get("required_status_checks") or {}) if protection.get("enabled") else {}
+    names = {*map(str, asked.get("contexts") or ()), *(str(each["context"]) for each in asked.get("checks") or ())}
+    for rule in rules:
+        if rule.get("type") == "required_status_checks":
+            checks = (rule.get("parameters") or {}).get("required_status_checks") or ()
+            names |= {str(each["context"]) for each in checks}
+    return tuple(sorted(names))
+
+
+def counted(
+    runs: Iterable[Json], statuses: Iterable[Json], workflows: Mapping[str, str], unread: tuple[str, ...] = ()
+) -> CI:
+    """The newest result of each check, combined. `workflows` maps a check suite to its workflow, if known.
+
+    A suite with an unknown workflow counts as a separate workflow, and its cancelled runs are ignored if a newer run
+    has the same App and name.
+    """
+    found = list(runs)
+    newest: dict[_Key, Json] = {}
+    for run in found:
+        key = _key(run, workflows)
+        if key not in newest or _age(run) >= _age(newest[key]):
+            newest[key] = run
+    kept = [run for run in newest.values() if not _is_superseded(run, found, workflows)]
+    results = [(str(run["name"]), _result(run)) for run in kept]
+    contexts: dict[str, Json] = {}
+    for status in statuses:
+        known = contexts.get(status["context"])
+        if known is None or _age(status) >= _age(known):
+            contexts[status["context"]] = status
+    results += [(name, _state(status)) for name, status in contexts.items()]
+    failing = tuple(sorted({name for name, result in results if result == "failure"}))
+    names = tuple(sorted({name for name, _ in results}))
+    verdict: Verdict = "success" if results else "none"
+    if failing:
+        verdict = "failure"
+    elif any(result == "pending" for _, result in results):
+        verdict = "pending"
+    return CI(verdict=verdict, failing=failing, names=names, unread=unread)
+
+
+def has_namesakes(runs: Iterable[Json]) -> bool:
+    """Whether different check suites have checks of the same name, so that their workflows matter."""
+    suites: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        suites.setdefault((_app(run), str(run["name"])), set()).add(_suite(run))
+    return any(len(each) > 1 for each in suites.values())
+
+
+def _key(run: Json, workflows: Mapping[str, str]) -> _Key:
+    return _app(run), workflows.get(_suite(run)) or f"suite {_suite(run)}", str(run["name"])
+
+
+def _app(run: Json) -> str:
+    app = run.get("app") or {}
+    return str(app.get("id") or app.get("slug") or "")
+
+
+def _suite(run: Json) -> str:
+    return str((run.get("check_suite") or {}).get("id") or "")
+
+
+def _is_superseded(run: Json, runs: Iterable[Json], workflows: Mapping[str, str]) -> bool:
+    if run.get("conclusion") not in _SUPERSEDED or _suite(run) in workflows:
+        return False
+    return any(_app(other) == _app(run) and other["name"] == run["name"] and _age(other) > _age(run) for other in runs)
+
+
+def _age(result: Json) -> tuple[float, int]:
+    """A sort key from older to newer results: the start time and the id. A run that has not started is the newest."""
+    began = result.get("started_at") or result.get("created_at") or result.get("completed_at") or ""
+    try:
+        when = datetime.fromisoformat(str(began)).timestamp()
+    except ValueError:
+        when = float("inf") if result.get("status") not in ("completed", None) else 0.0
+    return when, int(result.get("id") or 0)
+
+
+def _result(run: Json) -> Verdict:
+    if run.get("status") != "completed":
+        return "pending"
+    return "success" if run.get("conclusion") in PASSED else "failure"
+
+
+def _state(status: Json) -> Verdict:
+    match status.get("state"):
+        case "success":
+            return "success"
+        case "pending":
+            return "pending"
+        case _:
+            return "failure"

@@ -1,0 +1,67 @@
+"""Deploys the endpoints from git: one interface for Argo CD (`argocd`) and Flux (`flux`).
+
+An `Application` is the deployer's object for a part of the repository: an Application of Argo CD, or a Kustomization of
+Flux. Operations refer to it by name.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from bot.clients.application import Application
+from bot.clients.workload import Workload
+from bot.errors import BotError
+
+Tell = Callable[[str], Awaitable[None]]
+"""Receives the deployer's messages about running work."""
+
+
+async def nobody(_: str) -> None:
+    """No-op callback."""
+
+
+class SyncFailed(BotError):
+    """The deployer refused or failed to deploy a commit, or did not end in time; the message is its own."""
+
+    remedy = "Read the deployer's message, fix the manifests (or what forbids it), and ask again."
+
+
+class Deployer(Protocol):
+    """All calls are idempotent, and raise `SyncFailed` if the deployer cannot do what was requested."""
+
+    @property
+    def word(self) -> str:
+        """The name of the deployer for people."""
+
+    async def get(self, name: str) -> Application | None: ...
+
+    async def list(self) -> tuple[Application, ...]: ...
+
+    async def of(self, workload: Workload) -> Application | None:
+        """The application that deploys a Deployment, from the marks on it: found without the repository."""
+
+    async def refresh(self, name: str) -> None:
+        """Make it poll git now instead of at its next interval."""
+
+    async def sync(self, name: str, revision: str, *, actor: str, timeout: float, tell: Tell = nobody) -> Application:
+        """Deploy a commit on behalf of `actor`, and wait until it is deployed."""
+
+    async def wait_synced(
+        self,
+        name: str,
+        commit: str,
+        *,
+        includes: Callable[[str], Awaitable[bool]],
+        actor: str,
+        timeout: float,
+        tell: Tell = nobody,
+    ) -> Application:
+        """Wait until an automated application has deployed a commit for which `includes` is true."""
+
+    async def terminate(self, name: str, revision: str, actor: str) -> bool:
+        """Terminate the work that `actor` requested; returns whether there was such work and it has ended."""
+
+    async def wait_for(self, name: str, *, timeout: float, until: Callable[[Application], bool]) -> Application:
+        """The application as soon as it exists and `until` is true."""
+
+    async def wait_gone(self, name: str, *, timeout: float) -> None:
+        """Return when the application and its objects no longer exist."""

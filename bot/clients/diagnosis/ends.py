@@ -1,0 +1,219 @@
+"""Why a container or a pod ended: its exit code, the runtime's message, its log, its events. Pure."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bot.clients.diagnosis.cause import Kind
+from bot.clients.diagnosis.log import Finding, find, tail
+from bot.clients.diagnosis.pods import named
+from bot.clients.diagnosis.problems import Events, KubeObject, Problem, container_statuses, said
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A container that ended; `restarted` if it runs again, so that its previous log has to be read."""
+
+    container: str
+    staging: bool
+    reason: str
+    exit_code: int
+    message: str
+    ends: int
+    """How many times it has ended."""
+    looping: bool
+    restarted: bool
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.reason == "OOMKilled"
+
+    @property
+    def not_started(self) -> bool:
+        """The runtime could not start it, so there is no log: `message` has the reason (exit code 128)."""
+        return self.reason in ("StartError", "ContainerCannotRun")
+
+
+def crash(pod: KubeObject) -> Crash | None:
+    """A container whose end matters: out of memory, a failed staging, otherwise a crash loop or repeated ends."""
+    over = (pod.get("status") or {}).get("phase") == "Failed"
+    for found, is_ready in _ends(pod):
+        failed = found.exit_code != 0 and not is_ready
+        if found.looping or found.out_of_memory or (failed and (found.staging or found.not_started or over)):
+            return found
+        # Repeatedly killed by a probe, it restarts without a back-off; an engine may exit with 0 on SIGTERM.
+        if not is_ready and found.restarted and found.ends > 1:
+            return found
+    return None
+
+
+def last(pod: KubeObject) -> Crash | None:
+    """The newest end of a container of a pod that was ready: one is sufficient."""
+    return next((found for found, is_ready in _ends(pod) if not is_ready and not found.staging), None)
+
+
+def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
+    """The last end of each container that ended, and whether the container is ready again."""
+    inits = {s["name"] for s in (pod.get("status") or {}).get("initContainerStatuses") or ()}
+    for status in container_statuses(pod):
+        state = status.get("state") or {}
+        ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+        if not ended:
+            continue
+        found = Crash(
+            container=status["name"],
+            staging=status["name"] in inits,
+            reason=str(ended.get("reason") or ""),
+            exit_code=int(ended.get("exitCode") or 0),
+            message=str(ended.get("message") or ""),
+            ends=int(status.get("restartCount") or 0) + (1 if "terminated" in state else 0) or 1,
+            looping=(state.get("waiting") or {}).get("reason") == "CrashLoopBackOff",
+            restarted="running" in state,
+        )
+        yield found, bool(status.get("ready"))
+
+
+def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = False) -> Problem | None:
+    """Why the container ended; None if a restart may succeed. `final`: it is not restarted (a Job's pod)."""
+    loops = " keeps crashing" if crashed.looping else ""
+    where = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
+    if crashed.out_of_memory:
+        return Problem(
+            Kind.MEMORY,
+            f"Container {crashed.container} was killed for using more memory than its limit (OOMKilled).",
+            "Raise its memory limit (and the machine, if that is full), or serve a smaller model.",
+            log=tail(log),
+        )
+    if crashed.not_started:
+        text = crashed.message or tail(log)
+        headline, remedy, kind = (
+            f"it cannot be started ({crashed.reason}): {text}",
+            "Correct what the message names.",
+            Kind.IMAGE,
+        )
+        if explained := named(text):
+            headline, remedy, kind = explained[0], explained[1], explained[2].kind
+        return Problem(kind, f"{headline.rstrip('.')} ({where})", remedy, log=text)
+    found = find(f"{log}\n{crashed.message}" if crashed.message else log)
+    if probe := _killed_by_probe(crashed, events, log, found):
+        return probe if final or crashed.ends > 1 or crashed.looping else None
+    if found is None or found.name == "unknown":
+        return _unexplained(crashed, found, log) if crashed.looping or final else None
+    if not final and crashed.ends < found.crashes:
+        return None
+    if final or crashed.looping or crashed.staging or crashed.ends > 1:
+        return Problem(found.kind, f"{found.headline.rstrip('.')} ({where})", found.remedy, log=found.excerpt)
+    return None
+
+
+def _killed_by_probe(crashed: Crash, events: Events, log: str, found: Finding | None) -> Problem | None:
+    killed = [e for e in events if e.get("reason") == "Killing" and "probe" in said(e) and crashed.container in said(e)]
+    if not killed or (found and (found.name != "unknown" or crashed.exit_code not in (0, 137, 143))):
+        return None
+    unhealthy = [e for e in events if e.get("reason") == "Unhealthy"]
+    why = f" {said(unhealthy[-1]).rstrip('.')}." if unhealthy else ""
+    return Problem(
+        Kind.PROBE,
+        f"The kubelet killed container {crashed.container} {crashed.ends} times because its probe failed:"
+        f" {said(killed[-1]).rstrip('.')}.{why}",
+        "If the log in the thread shows that it still loads, raise the startup probe's failureThreshold; otherwise check"
+        " the probe's path and port.",
+        log=tail(log),
+    )
+
+
+_EXITS = {
+    126: "its command cannot be executed (126)",
+    127: "its command does not exist (127)",
+    132: "it used an instruction that the processor does not have (SIGILL, 132)",
+    134: "it aborted itself (SIGABRT, 134)",
+    135: "bus error, mostly a /dev/shm that is too small (SIGBUS, 135)",
+    137: "it was killed (SIGKILL, 137), mostly for memory or by the node",
+    139: "it crashed in native code (SIGSEGV, 139)",
+    143: "it was asked to end (SIGTERM, 143)",
+}
+
+
+def _unexplained(crashed: Crash, found: Finding | None, log: str) -> Problem:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    why = found.headline if found else _EXITS.get(crashed.exit_code, lines[-1].rstrip(".")[:300] if lines else "")
+    what = "failed" if crashed.staging else "keeps crashing"
+    kind, remedy = (
+        Kind.UNKNOWN,
+        "Correct the arguments, the model or the image that the log lines in the thread complain about, in git.",
+    )
+    if found is None:
+        kind, remedy = _EXIT_REMEDIES.get(crashed.exit_code, (kind, remedy))
+    return Problem(
+        found.kind if found else kind,
+        f"Container {crashed.container} {what} (exit code {crashed.exit_code}){f': {why}' if why else ''}.",
+        remedy,
+        log=found.excerpt if found else tail(log),
+    )
+
+
+_EXIT_REMEDIES = {
+    135: (Kind.DISK, "Mount an emptyDir with `medium: Memory` at /dev/shm in the Deployment."),
+    137: (
+        Kind.MEMORY,
+        "Raise the container's memory limit (and the machine, if that is full), or serve a smaller model.",
+    ),
+}
+_REFUSED_BY_NODE = (
+    "NodeAffinity",
+    "NodePorts",
+    "TopologyAffinityError",
+    "SysctlForbidden",
+    "AppArmor",
+    "PodOSNotSupported",
+)
+
+
+def repeated(over: Sequence[Problem]) -> Problem | None:
+    """A problem with which several pods of one boot ended in succession: the next pod will fail too."""
+    for problem in reversed(over):
+        alike = sum(other.kind == problem.kind for other in over)
+        if alike >= (2 if problem.kind is Kind.EVICTION else 3):
+            return replace(problem, reason=f"{problem.reason.rstrip('.')} ({alike} pods in a row)")
+    return None
+
+
+def ended(pod: KubeObject) -> Problem | None:
+    """Why a pod ended or terminates although its Deployment did not cause it: evicted, preempted, node gone."""
+    status = pod.get("status") or {}
+    reason, why = str(status.get("reason") or ""), str(status.get("message") or "")
+    target = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)
+    if target and not reason:
+        reason, why = str(target.get("reason") or ""), str(target.get("message") or why)
+    match reason:
+        case "Evicted" | "TerminationByKubelet" | "EvictionByEvictionAPI":
+            low = re.search(r"low on resource: (?P<what>[\w-]+)", why) or re.search(r"(?P<what>ephemeral[ -]\w+)", why)
+            remedy = "Give the pod a memory request as high as its limit, or use a bigger machine."
+            if low and "ephemeral" in low["what"]:
+                remedy = "Put caches on the volume, set an ephemeral-storage limit, or use a bigger boot disk."
+            return Problem(Kind.EVICTION, f"The pod was evicted{f': {why}' if why else ''}", remedy)
+        case "Preempting" | "Preempted" | "PreemptionByScheduler":
+            return Problem(
+                Kind.EVICTION,
+                f"The pod was preempted by a more important one: {why}",
+                "Give it a higher priorityClassName.",
+            )
+        case "NodeShutdown" | "Shutdown" | "Terminated" | "NodeLost" | "DeletionByTaintManager" | "DeletionByPodGC":
+            return Problem(
+                Kind.CAPACITY,
+                f"The pod's node was reclaimed or lost{f': {why}' if why else ''}",
+                "A spot or preemptible machine can be taken back at any time; a regular one avoids that.",
+            )
+        case "UnexpectedAdmissionError":
+            return Problem(
+                Kind.GPU,
+                f"The node refused the pod: {why}",
+                "The node's GPU or device plugin does not work: drain the node.",
+            )
+        case _ if reason.startswith("OutOf") or reason in _REFUSED_BY_NODE:
+            return Problem(
+                Kind.SCHEDULING,
+                f"The node refused the pod ({reason}): {why}",
+                "Check the pod's requests and the node's size.",
+            )
+    return None

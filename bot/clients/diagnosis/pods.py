@@ -1,0 +1,382 @@
+"""What keeps a pod from running, from its status and its events. Pure: Kubernetes' JSON in, a problem out."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bot.clients.diagnosis.cause import Cause, Kind
+from bot.clients.diagnosis.causes import CAUSES
+from bot.clients.diagnosis.problems import (
+    ATTACH,
+    CLAIM,
+    CREATE,
+    NODE_DISK,
+    NONE,
+    NOT_SCALED,
+    PULL,
+    PULL_DENIED,
+    PULL_LIMIT,
+    QUOTA,
+    SANDBOX,
+    SCALE_UP,
+    SECRET_MISSING,
+    SECRET_SYNC,
+    WEBHOOK,
+    WHILE_PULLING,
+    Events,
+    Grace,
+    KubeObject,
+    Problem,
+    claims_of,
+    container_statuses,
+    said,
+    subject,
+)
+
+
+def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObject] = ()) -> Problem | None:
+    """Why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume claims."""
+    scaling = [e for e in events if e.get("reason") in ("FailedScaleUp", "TriggeredScaleUp", "NotTriggerScaleUp")]
+    last = scaling[-1].get("reason") if scaling else ""
+    failed_scale_ups = [e for e in scaling if e.get("reason") == "FailedScaleUp"]
+    if last == "FailedScaleUp" or (last == "NotTriggerScaleUp" and failed_scale_ups and "backoff" in said(scaling[-1])):
+        return _no_machine(said(failed_scale_ups[-1]))
+    scheduling = [e for e in events if e.get("reason") == "FailedScheduling"]
+    told = said(scheduling[-1]) if scheduling else ""
+    if going := re.search(r'persistentvolumeclaim "(?P<name>[^"]+)" is being deleted', told):
+        return Problem(
+            Kind.VOLUME,
+            f"The volume claim {going['name']} is being deleted: {told}",
+            "Wait until it is gone and sync the endpoint's Application; a pod that still uses it keeps it (kubectl describe pvc).",
+            CLAIM,
+            f"the volume claim {going['name']} is being deleted",
+            claim=going["name"],
+        )
+    if missing := re.search(r'persistentvolumeclaim "(?P<name>[^"]+)" not found', told):
+        return Problem(
+            Kind.VOLUME,
+            f"The volume claim {missing['name']} does not exist: {told}",
+            "Sync the endpoint's Application, which has the PVC, or correct `claimName` in the Deployment.",
+            CLAIM,
+            f"the volume claim {missing['name']} does not exist",
+            claim=missing["name"],
+        )
+    if re.search(r"unbound immediate PersistentVolumeClaims|provisioning failed for PVC|binding volumes: ", told):
+        names = claims_of(pod)
+        failed = [e for e in everything if e.get("reason") == "ProvisioningFailed" and subject(e) in names]
+        why = said(failed[-1]) if failed else told
+        return Problem(
+            Kind.VOLUME,
+            f"The volume claim {', '.join(names)} is not bound: {why}",
+            "Check the storage class, its quota and the zone of the volume (kubectl describe pvc).",
+            CLAIM,
+            f"the volume claim {', '.join(names)} is not bound: {why}",
+            claim=names[0] if names else "",
+        )
+    if last == "TriggeredScaleUp":
+        return None
+    if re.search(r"volume node affinity conflict|didn't find available persistent volumes to bind", told):
+        return Problem(
+            Kind.VOLUME,
+            f"The volume is in another zone than the nodes: {told}",
+            "Let the node pool use the volume's zone, or delete the PVC so that it is made, and staged, where the GPU is.",
+            NOT_SCALED,
+            told,
+        )
+    if last == "NotTriggerScaleUp":
+        why = said(scaling[-1])
+        if "max node group size reached" in why:
+            return Problem(
+                Kind.CAPACITY,
+                f"The node pool has its maximum size: {why}. The scheduler says: {told}",
+                "Raise the maximum size of the GPU node pool, or free a node.",
+                NOT_SCALED,
+                why,
+            )
+        return Problem(
+            Kind.SCHEDULING,
+            f"No node fits the pod, and the autoscaler adds none: {why}. The scheduler says: {told}",
+            "Compare the pod's nodeSelector, tolerations and requests with the labels, taints and size of the node pool.",
+            NOT_SCALED,
+            told or why,
+        )
+    return None
+
+
+_NO_STOCK = re.compile(
+    r"out of resources|stockout|resource_pool_exhausted|InsufficientInstanceCapacity|UnfulfillableCapacity"
+    r"|AllocationFailed|SkuNotAvailable|not have sufficient capacity",
+    re.IGNORECASE,
+)
+"""Messages of GCE, EC2 and Azure for a machine that is out of stock."""
+
+
+def _no_machine(why: str) -> Problem:
+    if re.search(r"quota|LimitExceeded|CountExceeded", why, re.IGNORECASE):
+        return Problem(
+            Kind.CAPACITY,
+            f"The GPU quota is used up: {why}",
+            "Ask for more quota in the cloud project, or free a GPU elsewhere.",
+            SCALE_UP,
+            why,
+        )
+    if _NO_STOCK.search(why):
+        return Problem(
+            Kind.CAPACITY,
+            f"The zone has no GPU machine in stock: {why}",
+            "Try again later, or let the node pool use another zone or machine type.",
+            SCALE_UP,
+            why,
+        )
+    return Problem(
+        Kind.CAPACITY,
+        f"The autoscaler cannot add a node: {why}",
+        "Look at the node pool in the cloud's console: its limits, quota and service account.",
+        PULL,
+        why,
+    )
+
+
+def wants_gpu(events: Events) -> bool:
+    """Whether the scheduler found no free GPU, and no new node with one is being created."""
+    reasons = {e.get("reason") for e in events}
+    lacking = any(e.get("reason") == "FailedScheduling" and "nvidia.com/gpu" in said(e) for e in events)
+    return lacking and "TriggeredScaleUp" not in reasons
+
+
+def refused(events: Events) -> Problem | None:
+    """Why no pod could be created, from the newest event of the ReplicaSet (or the Job)."""
+    made = [e for e in events if e.get("reason") in ("FailedCreate", "SuccessfulCreate")]
+    if not made or made[-1].get("reason") != "FailedCreate":
+        return None
+    why = said(made[-1])
+    grace = NONE
+    if "exceeded quota" in why:
+        grace = QUOTA
+    elif re.search(r"failed calling webhook|timeout|deadline|connection refused|no endpoints", why, re.IGNORECASE):
+        grace = WEBHOOK
+    elif re.search(r"serviceaccount \S+ not found|error looking up service account", why):
+        grace = SECRET_MISSING
+    return Problem(
+        Kind.ADMISSION,
+        f"Kubernetes refused to create the pod: {why}",
+        "Raise the namespace's quota, or correct what the message names (a policy, a webhook, an account).",
+        grace,
+        why,
+    )
+
+
+_VOLUME_EVENTS = ("FailedAttachVolume", "FailedMount", "FailedMapVolume")
+_ATTACHED_ELSEWHERE = re.compile(
+    r"Multi-Attach|IN_USE_BY_ANOTHER_RESOURCE|VolumeInUse|already (?:attached|exclusively attached|being used)|currently attached to",
+    re.IGNORECASE,
+)
+"""Messages of the attach controller, GCE, EC2 and Azure for a disk that is attached to another node."""
+_MOUNTED = ("SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started")
+
+
+def not_started(pod: KubeObject, events: Events) -> Problem | None:
+    """Why a pod with a node has no running container yet: its volumes, its network, its images, its configuration."""
+    return _volume(pod, events) or _sandbox(events) or _waiting(pod, events)
+
+
+def _volume(pod: KubeObject, events: Events) -> Problem | None:
+    relevant = [e for e in events if e.get("reason") in (*_VOLUME_EVENTS, *_MOUNTED)]
+    failing: list[KubeObject] = []
+    for event in reversed(relevant):  # since the last event that shows progress
+        if event.get("reason") not in _VOLUME_EVENTS:
+            break
+        failing.append(event)
+    if not failing or any("running" in (s.get("state") or {}) for s in container_statuses(pod)):
+        return None
+    # A failed attachment is the reason for the failed mount that follows it.
+    attach = next((e for e in failing if e.get("reason") == "FailedAttachVolume"), None)
+    why = said(attach or failing[0])
+    if re.search(r"failed to sync (?:secret|configmap) cache", why):
+        return _unsynced(why)
+    if re.search(r'(?:secret|configmap) "[^"]+" not found|references non-existent (?:secret|config) key', why):
+        return _missing(why, "a volume")
+    names = claims_of(pod)
+    claim = next((name for name in names if name in why), names[0] if names else "")
+    if attach and _ATTACHED_ELSEWHERE.search(why):
+        return Problem(
+            Kind.VOLUME,
+            f"The volume claim {claim} is still attached for another pod: {why}",
+            "Wait for that pod to end, or delete it (kubectl delete pod); a ReadWriteOnce volume serves one node at a time.",
+            ATTACH,
+            f"the volume claim {claim} is still attached elsewhere: {why}",
+            claim=claim,
+        )
+    return Problem(
+        Kind.VOLUME,
+        f"The volume cannot be mounted: {why}",
+        "Look at the volume and its attachment (kubectl describe pvc, kubectl get volumeattachment).",
+        ATTACH,
+        why,
+        claim=claim,
+    )
+
+
+def held_by(problem: Problem, pod: KubeObject, pods: Iterable[KubeObject]) -> Problem:
+    """The problem with the name of the pod that still holds the volume, if it can be determined."""
+    for other in pods:
+        if other["metadata"]["name"] == pod["metadata"]["name"] or not other["spec"].get("nodeName"):
+            continue
+        if problem.claim in claims_of(other) and (other.get("status") or {}).get("phase") not in (
+            "Succeeded",
+            "Failed",
+        ):
+            name, node = other["metadata"]["name"], other["spec"]["nodeName"]
+            holder = f"pod {name} on node {node} still holds the volume claim {problem.claim}"
+            return replace(
+                problem,
+                detail=f"{holder}: {problem.detail}",
+                reason=f"{holder[0].upper()}{holder[1:]}. {problem.reason}",
+            )
+    return problem
+
+
+def _sandbox(events: Events) -> Problem | None:
+    relevant = [e for e in events if e.get("reason") in ("FailedCreatePodSandBox", *_MOUNTED)]
+    if not relevant or relevant[-1].get("reason") != "FailedCreatePodSandBox":
+        return None
+    why = said(relevant[-1])
+    return Problem(
+        Kind.NETWORK,
+        f"The pod's sandbox cannot be created: {why}",
+        "Look at the node's network plugin (its pods in kube-system), or drain the node.",
+        SANDBOX,
+        why,
+    )
+
+
+def _waiting(pod: KubeObject, events: Events) -> Problem | None:
+    for status in container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason, why = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+        match reason:
+            case "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ErrImageInspect":
+                return _pull(status, reason, why, events)
+            case "InvalidImageName" | "ErrImageNeverPull" | "SignatureValidationFailed":
+                return _pull_failed(status, reason, why, NONE)
+            case "CreateContainerConfigError":
+                return _configuration(status["name"], why)
+            case "CreateContainerError" | "RunContainerError" | "StartError":
+                return _uncreated(status, reason, why)
+    return None
+
+
+_PULL_PASSES = re.compile(
+    r"i/o timeout|timed? ?out|deadline|\bEOF\b|reset by peer|connection refused|no such host|TLS handshake|unreachable"
+    r"|\b50\d\b|temporar|try again|cancell?ed",
+    re.IGNORECASE,
+)
+
+
+def _pull(status: KubeObject, reason: str, why: str, events: Events) -> Problem:
+    problem = _pull_refused(status, reason, why, events)
+    attempts = [e for e in events if e.get("reason") in ("Pulling", "Failed", "BackOff")]
+    if problem.grace.seconds and attempts and attempts[-1]["reason"] == "Pulling":  # the status stays as it was
+        return replace(problem, grace=replace(problem.grace, seconds=max(problem.grace.seconds, WHILE_PULLING)))
+    return problem
+
+
+def _pull_refused(status: KubeObject, reason: str, why: str, events: Events) -> Problem:
+    known = re.sub(r"^Back-off pulling image \"[^\"]*\":?\s*", "", why)
+    if not known:  # the back-off does not contain the reason; the previous event does
+        pulls = [e for e in events if e.get("reason") == "Failed" and "Failed to pull image" in said(e)]
+        known = said(pulls[-1]) if pulls else why
+    if re.search(r"toomanyrequests|\b429\b|too many requests", known, re.IGNORECASE):
+        return _pull_failed(status, reason, known, PULL_LIMIT)
+    if re.search(r"no space left", known):
+        return _pull_failed(status, reason, known, NODE_DISK)
+    if _PULL_PASSES.search(known):
+        return _pull_failed(status, reason, known, PULL)
+    if re.search(
+        r"not found|manifest unknown|does not exist|no match for platform|platform does not match|invalid reference",
+        known,
+        re.IGNORECASE,
+    ):
+        return _pull_failed(status, reason, known, NONE)
+    if re.search(r"unauthorized|denied|forbidden|\b40[13]\b|authenticat", known, re.IGNORECASE):
+        return _pull_failed(status, reason, known, PULL_DENIED)
+    return _pull_failed(status, reason, known, PULL)
+
+
+def _pull_failed(status: KubeObject, reason: str, why: str, grace: Grace) -> Problem:
+    remedy = {
+        PULL_LIMIT: "Wait, or pull through a registry or mirror with an account of your own.",
+        NODE_DISK: "Use a node pool with a bigger boot disk: an engine image needs 10 to 20 GB.",
+        PULL: "Check that the node reaches the registry (network policy, NAT, proxy, DNS).",
+        PULL_DENIED: "Check the pull secret in the Deployment, and the node's rights on the registry.",
+    }.get(grace, "Check the image's name, digest and pull secret in the Deployment.")
+    return Problem(
+        Kind.IMAGE,
+        f"The image of container {status['name']} cannot be pulled ({reason}): {why or status.get('image', '')}",
+        remedy,
+        grace,
+        why or reason,
+    )
+
+
+def _configuration(container: str, why: str) -> Problem:
+    if re.search(r"failed to sync (?:secret|configmap) cache", why):
+        return _unsynced(why)
+    if re.search(r"runAsNonRoot|run as root|non-numeric user", why):
+        return Problem(
+            Kind.PERMISSION,
+            f"Container {container} cannot be made: {why}",
+            "Set a numeric `runAsUser` in the Deployment's securityContext.",
+            detail=why,
+        )
+    return _missing(why, f"container {container}")
+
+
+def _unsynced(why: str) -> Problem:
+    return Problem(
+        Kind.CONFIGURATION,
+        f"The node does not get a Secret or ConfigMap of the pod: {why}",
+        "Look at the node's connection to the API server, or drain the node.",
+        SECRET_SYNC,
+        why,
+    )
+
+
+def _missing(why: str, where: str) -> Problem:
+    return Problem(
+        Kind.CONFIGURATION,
+        f"What {where} needs is missing (CreateContainerConfigError): {why}",
+        "Create the Secret or ConfigMap (or its key) that the message names, or correct its name in the Deployment.",
+        SECRET_MISSING,
+        why,
+    )
+
+
+def _uncreated(status: KubeObject, reason: str, why: str) -> Problem:
+    ended = (status.get("lastState") or {}).get("terminated") or {}
+    text = str(ended.get("message") or why)
+    if explained := named(text):
+        headline, remedy, cause = explained
+        return Problem(
+            cause.kind,
+            f"{headline.rstrip('.')} (container {status['name']}, {reason})",
+            remedy,
+            detail=headline,
+            log=text,
+        )
+    return Problem(
+        Kind.CONFIGURATION,
+        f"Container {status['name']} cannot be started ({reason}): {text}",
+        "Correct what the message names in the Deployment; if it names the node, drain it.",
+        CREATE,
+        text,
+        log=text,
+    )
+
+
+def named(text: str) -> tuple[str, str, Cause] | None:
+    """Headline, remedy and cause for a message of the container runtime."""
+    for cause in CAUSES:
+        if not (cause.kind is Kind.NETWORK and cause.vague) and (found := cause.find(text)):
+            return *cause.said(found), cause
+    return None

@@ -1,0 +1,420 @@
+"""Run the Jobs that put an endpoint's weights on its volume, on a node without a GPU, and report their result."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from kubernetes.aio.client import ApiClient
+from pydantic import BaseModel
+
+from bot.clients import boot
+from bot.clients.diagnosis import ends, pods
+from bot.clients.diagnosis.cause import Kind
+from bot.clients.diagnosis.problems import Patience, Problem, about
+from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
+from bot.clients.rights import EVENTS, MODELS, NODES, PODS, STAGING_JOBS
+from bot.clients.staging_job import (
+    ATTEMPT,
+    CLAIM,
+    MODEL,
+    NAME,
+    OPERATION,
+    PLACE,
+    Weights,
+    manifest,
+    model_of,
+    name_of,
+    takes,
+    weights_of,
+)
+from bot.clients.volume import CannotStage, Place, Volumes
+from bot.clients.workload import engine_of, replicas_of
+from bot.clock import REAL_TIME
+from bot.config import Staging
+from bot.errors import BotError, Unavailable
+
+__all__ = ["Attempt", "CannotStage", "Progress", "Stager", "StagingFailed", "Weights"]
+
+_LINES = 200
+_LOOK_EVERY = 2.0
+"""Seconds between two reads of a Job's log for its progress."""
+_USUAL_BOOT = 1200.0
+"""Seconds of a boot for which the grace periods of `diagnosis` are defined."""
+_DELETED_WITHIN = 90.0
+
+_RETRY_AFTER = re.compile(r"retry after (\d+) second", re.IGNORECASE)
+_INTERRUPTED = re.compile(
+    r"\b50[0234] Server Error|ConnectionError|ConnectTimeout|ReadTimeout|IncompleteRead|RemoteProtocolError"
+    r"|ChunkedEncodingError|Connection reset|Temporary failure in name resolution|Incomplete: \d+ files"
+)
+
+
+class StagingFailed(BotError):
+    """The staging Job ended without the weights, for a permanent reason."""
+
+    remedy = "Do what the message says, then ask again: what is downloaded already stays on the volume."
+
+
+class _Moved(Exception):
+    """The Job has to run on another node."""
+
+
+class StagingTaken(BotError):
+    """Another operation's Job is filling the volume."""
+
+    remedy = "Wait for it: its own message shows the progress."
+
+
+class Progress(BaseModel, frozen=True):
+    """The progress of a Job. Without figures the container has printed none (yet)."""
+
+    doing: Literal["starting", "downloading"]
+    bytes: int | None = None
+    of: int | None = None
+    detail: str = ""
+
+
+class Attempt(BaseModel, frozen=True):
+    """The result of one Job, unless it failed permanently.
+
+    `turned away`: Hugging Face answered 429. `interrupted`: its pod or a connection was interrupted. `moved`: the node
+    that uses the volume changed, so the next Job runs elsewhere. `taken`: another operation's Job fills the volume.
+    """
+
+    outcome: Literal["staged", "turned away", "interrupted", "moved", "taken"]
+    bytes: int = 0
+    seconds: float = 0
+    """How long the container ran."""
+    retry_after: float | None = None
+    """Seconds, if Hugging Face sent them."""
+    why: str = ""
+    removed: tuple[str, ...] = ()
+    """Models that were removed from the cache for more space."""
+
+
+class Stager:
+    """The staging Jobs in the models' namespace."""
+
+    def __init__(self, api: ApiClient, namespace: str, clock: Callable[[], datetime] = REAL_TIME) -> None:
+        self._kube, self._clock = Kube(api), clock
+        self.volumes = Volumes(self._kube, namespace)
+        self._jobs = Collection(STAGING_JOBS, namespace)
+        self._pods = Collection(PODS, namespace)
+        self._events = Collection(EVENTS, namespace)
+        self._deployments = Collection(MODELS, namespace)
+
+    async def weights(self, endpoint: str, hf_id: str = "", container: KubeObject | None = None) -> tuple[Weights, int]:
+        """What the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not possible.
+
+        `hf_id` and `container` belong to an unmerged change; the rest of the pod is the cluster's.
+        """
+        deployment = await self._kube.get(self._deployments, endpoint)
+        if deployment is None:
+            raise CannotStage(f"The cluster has no Deployment {endpoint}: is its Application synced?")
+        return weights_of(deployment, hf_id, container), replicas_of(deployment)
+
+    async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
+        """Why the endpoint's weights cannot be staged, or its volume not grow to `size`, each with what to do about it.
+
+        Empty for an endpoint that is not deployed.
+        """
+        deployment = await self._kube.get(self._deployments, endpoint)
+        if deployment is None:
+            return ()
+        try:
+            weights = weights_of(deployment)
+            found = await self._without_node(weights, shape, running=replicas_of(deployment) > 0)
+        except CannotStage as error:
+            return (f"{error.message.rstrip('. ')}. {error.remedy}",)
+        try:
+            if growth := await self.volumes.growth(weights.claim, size):
+                await self.volumes.refuse_growth(growth)
+        except CannotStage as error:
+            more = "Otherwise a swap that needs both models on it downloads during its downtime."
+            found.append(
+                f"{error.message.rstrip('. ')}. Use a storage class that allows it, or a larger volume. {more}"
+            )
+        return tuple(found)
+
+    async def _without_node(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
+        """The sentence about a Job that no existing node takes, unless it runs beside the model."""
+        place = Place() if running else await self.volumes.place(weights.claim, weights.deployment, shape)
+        place = Place(zones=place.zones or await self.volumes.zones_of(weights.claim))
+        pod = manifest("", 1, weights, place, shape, (), shape.limit)["spec"]["template"]["spec"]
+        if any(takes(node, pod) for node in await self._kube.list(Selection(Collection(NODES)))):
+            return []
+        selector = _selector(pod["nodeSelector"])
+        labelled = f" with {selector}" if selector else ""
+        where = f" in zone {' or '.join(place.zones)}" if place.zones else ""
+        return [
+            f"No node without a GPU{labelled}{where} takes a staging Job. Set `staging.node_selector` and `staging.tolerations` to a pool"
+            " of CPU nodes. If an autoscaler adds such a node when it is needed, nothing is wrong."
+        ]
+
+    async def claims(self, operation: str) -> tuple[str, ...]:
+        """The volumes that Jobs of the operation fill."""
+        jobs = await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {OPERATION: operation})))
+        return tuple(job["metadata"]["annotations"][CLAIM] for job in jobs)
+
+    async def attempt(
+        self,
+        operation: str,
+        number: int,
+        weights: Weights,
+        shape: Staging,
+        *,
+        limit: timedelta,
+        progress: Callable[[Progress], Awaitable[None]],
+    ) -> Attempt:
+        """Run one Job to its end, or follow one that an earlier bot created.
+
+        Raises StagingFailed for a permanent reason, and StagingTaken while another operation fills the volume.
+        """
+        await self._made(operation, number, weights, shape, limit)
+        last: KubeObject | None = None
+        unplaced: datetime | None = None
+        patience = Patience(_USUAL_BOOT, asyncio.get_running_loop().time)
+
+        async def look(jobs: View, pods: View, events: View, deployments: View) -> KubeObject | None:
+            nonlocal last, unplaced
+            last = boot.newest(pods.values()) or next(iter(pods.values()), last)
+            if not jobs:
+                raise StagingFailed("The staging Job is gone: somebody has deleted it.")
+            job = next(iter(jobs.values()))
+            if _ended(job):
+                return job
+            _refuse_if_moved(job, next(iter(deployments.values()), None))
+            problem, now = _problem(weights, last, events), self._clock()
+            if patience.is_over(problem) and problem:
+                raise StagingFailed(f"{problem.reason.rstrip('. ')}. {problem.remedy}", problem.log)
+            where = _unplaced(last) if last else ""
+            unplaced = (unplaced or now) if where else None
+            if where and unplaced and now - unplaced > shape.place_within:
+                raise StagingFailed(
+                    f"No node without a GPU takes the staging Job: {where.rstrip('.')}. Add a CPU node where the volume can"
+                    " be mounted, or set `staging.node_selector` and `staging.tolerations`."
+                )
+            if last is None or not _runs(last):
+                told = (problem.detail or problem.reason) if problem else where
+                await progress(Progress(doing="starting", detail=told))
+            return None
+
+        async def poll() -> None:
+            while True:
+                await asyncio.sleep(_LOOK_EVERY)
+                if last and _runs(last):
+                    try:
+                        told = _figures(await self._log(last, weights, lines=20))
+                    except (BotError, Unavailable):
+                        continue  # the figures are optional; only the Job's end matters
+                    await progress(Progress(doing="downloading", bytes=told.get("bytes"), of=told.get("of")))
+
+        polling = asyncio.create_task(poll())
+        try:
+            only = Selection(self._deployments, fields=f"metadata.name={weights.endpoint}")
+            job = await self._kube.follow(
+                self._of(weights.claim),
+                self._pods_of(weights.claim),
+                Selection(self._events),
+                only,
+                look=look,
+                again=patience.left,
+            )
+        except _Moved as moved:
+            await self.delete(weights.claim)
+            return Attempt(outcome="moved", why=str(moved))
+        finally:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        return await self._outcome(job, weights)
+
+    async def delete(self, claim: str, *, operation: str = "") -> bool:
+        """Delete the volume's Job with its pod if it belongs to this operation; returns whether it existed. Waits for
+        both to be gone.
+        """
+        job = await self._job(claim)
+        if job is None or (operation and _labels(job).get(OPERATION) != operation):
+            return False
+        await self._kube.delete(self._jobs, name_of(claim))
+
+        async def look(jobs: View, pods: View) -> bool | None:
+            return None if jobs or any(not boot.is_over(pod) for pod in pods.values()) else True
+
+        try:
+            async with asyncio.timeout(_DELETED_WITHIN):
+                await self._kube.follow(self._of(claim), self._pods_of(claim), look=look)
+        except TimeoutError as error:
+            raise Unavailable("Kubernetes", f"the staging Job {name_of(claim)} does not go away") from error
+        return True
+
+    async def delete_all(self, model: str) -> None:
+        """Delete every staging Job of a model, without waiting for its pod."""
+        for job in await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {MODEL: model}))):
+            await self._kube.delete(self._jobs, job["metadata"]["name"])
+
+    async def _made(self, operation: str, number: int, weights: Weights, shape: Staging, limit: timedelta) -> None:
+        """Make sure that the volume's Job is this operation's attempt."""
+        mine = {OPERATION: operation, ATTEMPT: str(number)}
+        job = await self._job(weights.claim)
+        if job and mine.items() <= _labels(job).items():
+            return
+        if job and not _ended(job) and _labels(job).get(OPERATION) != operation:
+            raise StagingTaken(f"The volume {weights.claim} is being filled for {_labels(job).get(MODEL)} already.")
+        if job:
+            await self.delete(weights.claim)
+        place = await self.volumes.place(weights.claim, weights.deployment, shape)
+        keep = await self._kept(weights)
+        try:
+            await self._kube.create(self._jobs, manifest(operation, number, weights, place, shape, keep, limit))
+        except Conflict as error:
+            raise Unavailable(
+                "Kubernetes", f"another staging Job was made for {weights.claim} at the same time"
+            ) from error
+
+    async def _kept(self, weights: Weights) -> tuple[str, ...]:
+        """The models that the volume must keep; empty if it is shared, so that nothing is removed from it."""
+        sharing = await self.volumes.shared_with(weights.claim)
+        if {each["metadata"]["name"] for each in sharing} - {weights.endpoint}:
+            return ()
+        served = model_of(engine_of(weights.template))
+        return tuple(dict.fromkeys(each for each in (served, weights.hf_id) if each))
+
+    async def _outcome(self, job: KubeObject, weights: Weights) -> Attempt:
+        """The result of a Job, from its condition, its pod and its log."""
+        condition = _ended(job) or {}
+        # Read now: of two watches, the Job's may be ahead of the pods'.
+        pod = next(iter(await self._kube.list(self._pods_of(weights.claim))), None)
+        if pod is None:
+            return Attempt(outcome="interrupted", why="its pod is gone")
+        log = await self._log(pod, weights, lines=_LINES)
+        told, ended = _figures(log), _terminated(pod)
+        seconds = _seconds(ended)
+        if condition["type"] == "Complete":
+            return Attempt(outcome="staged", bytes=told.get("bytes") or 0, seconds=seconds, removed=_removed(log))
+        if condition.get("reason") == "DeadlineExceeded":
+            raise StagingFailed("The staging Job did not end within `staging.limit`.", _tail(log))
+        if gone := ends.ended(pod):
+            return Attempt(outcome="interrupted", why=gone.reason, seconds=seconds)
+        crashed = ends.crash(pod)
+        problem = ends.explain(crashed, log, final=True) if crashed else None
+        if problem is None:
+            return Attempt(outcome="interrupted", why="its pod has ended without a reason", seconds=seconds)
+        if problem.kind is Kind.RATE_LIMIT:
+            return Attempt(outcome="turned away", retry_after=_retry_after(log), seconds=seconds)
+        if _INTERRUPTED.search(log) and problem.kind in (Kind.NETWORK, Kind.UNKNOWN):
+            return Attempt(
+                outcome="interrupted", why=f"{problem.reason.rstrip('. ')}. {problem.remedy}", seconds=seconds
+            )
+        raise StagingFailed(f"{problem.reason.rstrip('. ')}. {problem.remedy}", problem.log)
+
+    async def _log(self, pod: KubeObject, weights: Weights, *, lines: int) -> str:
+        name, container = pod["metadata"]["name"], weights.container["name"]
+        return await self._kube.log(self._pods, name, container=container, lines=lines, previous=False)
+
+    async def _job(self, claim: str) -> KubeObject | None:
+        return next(iter(await self._kube.list(self._of(claim))), None)
+
+    def _of(self, claim: str) -> Selection:
+        return Selection(self._jobs, fields=f"metadata.name={name_of(claim)}")
+
+    def _pods_of(self, claim: str) -> Selection:
+        return Selection(self._pods, labels=f"batch.kubernetes.io/job-name={name_of(claim)}")
+
+
+def _refuse_if_moved(job: KubeObject, deployment: KubeObject | None) -> None:
+    """Raise _Moved if the model on the Job's node went down, and StagingFailed if the model's own pod starts."""
+    place, replicas = job["metadata"]["annotations"][PLACE], replicas_of(deployment) if deployment else 0
+    if place == "beside" and not replicas:
+        raise _Moved("the model went down, and its node must not be kept for the download")
+    if place == "alone" and replicas:
+        raise StagingFailed(
+            "The endpoint was brought up while its weights were being staged, so the staging has stopped: its own pod needs"
+            " the volume, and downloads the rest."
+        )
+
+
+def _ended(job: KubeObject) -> KubeObject | None:
+    """The final condition of a Job."""
+    conditions: list[KubeObject] = (job.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["status"] == "True" and c["type"] in ("Complete", "Failed")), None)
+
+
+def _labels(job: KubeObject) -> dict[str, str]:
+    return job["metadata"].get("labels") or {}
+
+
+def _statuses(pod: KubeObject) -> list[KubeObject]:
+    return (pod.get("status") or {}).get("containerStatuses") or []
+
+
+def _runs(pod: KubeObject) -> bool:
+    return any("running" in (status.get("state") or {}) for status in _statuses(pod))
+
+
+def _terminated(pod: KubeObject) -> KubeObject:
+    ended = ((status.get("state") or {}).get("terminated") for status in _statuses(pod))
+    return next((each for each in ended if each), {})
+
+
+def _seconds(ended: KubeObject) -> float:
+    if not (ended.get("startedAt") and ended.get("finishedAt")):
+        return 0
+    return (datetime.fromisoformat(ended["finishedAt"]) - datetime.fromisoformat(ended["startedAt"])).total_seconds()
+
+
+def _unplaced(pod: KubeObject) -> str:
+    """Why no node accepts the pod."""
+    for condition in (pod.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason") or "no node takes its pod")
+    return ""
+
+
+def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem | None:
+    """What currently keeps the Job from running."""
+    if pod is None:
+        return pods.refused(about(name_of(weights.claim), "Job", events.values()))
+    return pods.not_started(pod, about(pod["metadata"]["name"], "Pod", events.values()))
+
+
+def _told(log: str) -> list[dict[str, object]]:
+    """The lines that `download.py` printed for the bot; other lines are the script's."""
+    found = []
+    for line in log.splitlines():
+        if line.startswith("stoker {"):
+            try:
+                found.append(json.loads(line.removeprefix("stoker ")))
+            except ValueError:
+                continue
+    return found
+
+
+def _figures(log: str) -> dict[str, int]:
+    for told in reversed(_told(log)):
+        if isinstance(told.get("bytes"), int) and isinstance(told.get("of"), int):
+            return {"bytes": int(str(told["bytes"])), "of": int(str(told["of"]))}
+    return {}
+
+
+def _removed(log: str) -> tuple[str, ...]:
+    return tuple(str(told["removed"]) for told in _told(log) if "removed" in told)
+
+
+def _retry_after(log: str) -> float | None:
+    """Seconds from the header, otherwise from huggingface_hub's sentence "Retry after 55 seconds"."""
+    for told in _told(log):
+        if str(told.get("retry_after", "")).isdecimal():
+            return float(str(told["retry_after"]))
+    said = _RETRY_AFTER.search(log)
+    return float(said[1]) if said else None
+
+
+def _tail(log: str) -> str:
+    return "\n".join([line for line in log.strip().splitlines() if not line.startswith("stoker {")][-20:])
+
+
+def _selector(labels: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())

@@ -1,0 +1,294 @@
+"""Where a second pod can mount an endpoint's volume, and where an unbound volume may be bound.
+
+Kubernetes enforces a bound volume's node affinity. It does not know that the GPU pod comes later: a volume that a CPU
+pod binds in another zone (or to its own node) can never be mounted with the GPU.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from pydantic import BaseModel
+
+from bot.clients import boot
+from bot.clients.kube import Collection, Kube, KubeObject, Selection
+from bot.clients.rights import CLAIMS, MODELS, NODES, PODS, STORAGE_CLASSES, VOLUMES
+from bot.clients.workload import gpus_of, owner_of
+from bot.config import Staging
+from bot.errors import BotError
+from manifests.sizing import quantity_bytes
+
+ZONE = "topology.kubernetes.io/zone"
+_ZONES = (ZONE, "failure-domain.beta.kubernetes.io/zone", "topology.gke.io/zone", "topology.ebs.csi.aws.com/zone")
+"""Zone labels: Kubernetes' own, its predecessor, and those that cloud drivers write to a PV's affinity."""
+_NODE_LOCAL = (
+    "kubernetes.io/no-provisioner",
+    "rancher.io/local-path",
+    "openebs.io/local",
+    "topolvm.io",
+    "local.csi.openebs.io",
+)
+"""Provisioners whose volumes are bound to one node."""
+_GROWN_WITHIN = 600.0
+"""Seconds. A cloud disk grows in a minute or two, and its file system while it is mounted."""
+_LOOK_EVERY = 1.0
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+
+class CannotStage(BotError):
+    """The weights cannot be staged without the GPU; the message has the reason."""
+
+    remedy = "Do what the message says, or bring the endpoint up: its own pod stages the weights too."
+
+
+class Place(BaseModel, frozen=True):
+    """Where the staging pod has to run. If both are empty, anywhere."""
+
+    node: str = ""
+    """The node that uses the volume."""
+    zones: tuple[str, ...] = ()
+    """Zones in which an unbound volume may be bound."""
+    shared: bool = False
+    """Whether pods on other nodes can mount it at the same time."""
+
+
+class Growth(BaseModel, frozen=True):
+    """A volume that is too small for the staged files."""
+
+    claim: str
+    held: str
+    """Its current size, as a quantity."""
+    wanted: str
+
+
+class Volumes:
+    """The claims of the models' namespace, and the volumes behind them."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._pods = Collection(PODS, namespace)
+        self._claims = Collection(CLAIMS, namespace)
+        self._deployments = Collection(MODELS, namespace)
+
+    async def requested(self, claim: str) -> str:
+        """The size that the claim requests in the cluster, as a quantity; empty if there is no claim."""
+        return _requested(await self._kube.get(self._claims, claim) or {})
+
+    async def growth(self, claim: str, wanted: str) -> Growth | None:
+        """The necessary growth of a bound volume for `wanted`; None if it is large enough."""
+        held = _capacity(await self._kube.get(self._claims, claim) or {})
+        if not (held and wanted) or quantity_bytes(wanted) <= quantity_bytes(held):
+            return None
+        return Growth(claim=claim, held=held, wanted=wanted)
+
+    async def refuse_growth(self, growth: Growth) -> None:
+        """Raise CannotStage if the volume cannot grow while it is in use."""
+        found = await self._kube.get(self._claims, growth.claim) or {}
+        step = f"from {growth.held} to {growth.wanted}"
+        if quantity_bytes(_requested(found) or "0") >= quantity_bytes(growth.wanted):
+            why = _resize_error(found) or "it has not done so yet"
+            raise CannotStage(f"The volume of {growth.claim} was asked to grow {step} before: {why}.")
+        name = (found.get("spec") or {}).get("storageClassName")
+        storage = await self._class(name)
+        if not (storage and storage.get("allowVolumeExpansion")):
+            about = f"storage class {storage['metadata']['name']}" if storage else "storage class (there is none)"
+            raise CannotStage(
+                f"The volume of {growth.claim} has to grow {step}, and its {about} does not allow that (allowVolumeExpansion)."
+            )
+
+    async def grow(self, growth: Growth) -> None:
+        """Request the larger size for the claim, and wait until the volume has it. Idempotent: it never shrinks.
+
+        Raises CannotStage if the volume cannot grow, or does not.
+        """
+        found = await self._kube.get(self._claims, growth.claim) or {}
+        if quantity_bytes(_requested(found) or "0") < quantity_bytes(growth.wanted):
+            await self.refuse_growth(growth)
+            # With the version: otherwise it could overwrite a larger size that somebody requests at the same time.
+            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            size = {"resources": {"requests": {"storage": growth.wanted}}}
+            await self._kube.patch(self._claims, growth.claim, {"metadata": version, "spec": size})
+        try:
+            async with asyncio.timeout(_GROWN_WITHIN):
+                while True:
+                    if await self._has_grown(growth):
+                        return
+                    await asyncio.sleep(_LOOK_EVERY)
+        except TimeoutError as error:
+            raise CannotStage(
+                f"The volume of {growth.claim} was asked to grow from {growth.held} to {growth.wanted}, and did not within"
+                f" {_GROWN_WITHIN / 60:.0f} minutes: kubectl describe pvc {growth.claim} says why."
+            ) from error
+
+    async def _has_grown(self, growth: Growth) -> bool:
+        found = await self._kube.get(self._claims, growth.claim) or {}
+        if quantity_bytes(_capacity(found) or "0") >= quantity_bytes(growth.wanted):
+            return True
+        if why := _resize_error(found):
+            raise CannotStage(
+                f"The volume of {growth.claim} does not grow from {growth.held} to {growth.wanted}: {why}."
+            )
+        # The disk has grown; its file system grows with the next pod that mounts it: the staging Job's.
+        return "FileSystemResizePending" in _conditions(found) and not await self._users(growth.claim)
+
+    async def place(self, claim: str, deployment: KubeObject, shape: Staging) -> Place:
+        """Where a pod can write to the claim now; raises CannotStage with the reason if there is no such place."""
+        found = await self._kube.get(self._claims, claim)
+        if found is None:
+            raise CannotStage(f"The cluster has no volume claim {claim}: sync the endpoint's Application first.")
+        modes = found["spec"].get("accessModes") or []
+        users = await self._users(claim)
+        own = deployment["spec"]["selector"].get("matchLabels") or {}
+        for pod in users:
+            mine = own.items() <= (pod["metadata"].get("labels") or {}).items()
+            if mine and not boot.is_ready(pod):
+                name = deployment["metadata"]["name"]
+                raise CannotStage(f"{name} is starting or stopping, and its own pod writes to {claim} meanwhile.")
+        if not {"ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"} & set(modes):
+            raise CannotStage(f"The claim {claim} can only be read (access mode {', '.join(modes) or 'none'}).")
+        if users and "ReadWriteMany" not in modes:
+            return _beside(claim, users, modes)
+        phase = (found.get("status") or {}).get("phase", "Pending")
+        if phase == "Lost":
+            raise CannotStage(f"The claim {claim} has lost its volume: it is Lost.")
+        zones = await self._zones(claim, found, deployment, shape) if phase == "Pending" else ()
+        return Place(zones=zones, shared="ReadWriteMany" in modes)
+
+    async def shared_with(self, claim: str) -> tuple[KubeObject, ...]:
+        """Every Deployment of the namespace that mounts the claim."""
+        found = await self._kube.list(Selection(self._deployments))
+        return tuple(each for each in found if claim in claims_of(each["spec"]["template"]["spec"]))
+
+    async def zones_of(self, claim: str) -> tuple[str, ...]:
+        """The zones of the claim's volume; empty if it is not bound, or has no zone."""
+        bound = ((await self._kube.get(self._claims, claim)) or {"spec": {}})["spec"].get("volumeName")
+        volume = await self._kube.get(Collection(VOLUMES), bound) if bound else None
+        return _zones_of((volume["spec"].get("nodeAffinity") or {}).get("required") or {}) if volume else ()
+
+    async def _users(self, claim: str) -> list[KubeObject]:
+        """Pods that mount the claim, or are about to, without those of a staging Job."""
+        pods = await self._kube.list(Selection(self._pods))
+        return [
+            pod for pod in pods if claim in claims_of(pod["spec"]) and not boot.is_over(pod) and not is_staging(pod)
+        ]
+
+    async def _zones(self, claim: str, found: KubeObject, deployment: KubeObject, shape: Staging) -> tuple[str, ...]:
+        """Where an unbound volume may be bound: in zones with a GPU."""
+        storage = await self._class_of(claim, found["spec"].get("storageClassName"))
+        if storage.get("volumeBindingMode", "Immediate") == "Immediate":
+            return ()  # bound already, or about to be, independent of any pod
+        provisioner = storage.get("provisioner", "")
+        if provisioner in _NODE_LOCAL:
+            raise CannotStage(
+                f"The claim {claim} is not bound yet, and {provisioner} makes volumes that live on one node: staged by a"
+                " CPU node, the weights would be out of the GPU's reach."
+            )
+        nodes = await self._kube.list(Selection(Collection(NODES)))
+        if not any(zone_of(node) for node in nodes):
+            return ()  # a cluster without zones
+        if zones := shape.zones or selected_zones(deployment["spec"]["template"]["spec"]) or await self._seen(nodes):
+            return zones
+        raise CannotStage(
+            f"The claim {claim} is not bound yet, and nothing says in which zone the GPU is: not the pod's node selector, not"
+            " a node with a GPU, not another model's volume. Set `staging.zones`, or bring a GPU model up once."
+        )
+
+    async def _class_of(self, claim: str, name: str | None) -> KubeObject:
+        if found := await self._class(name):
+            return found
+        wanted = f"its storage class {name} does not exist" if name else "there is no default storage class"
+        raise CannotStage(f"The claim {claim} is not bound, and {wanted}.")
+
+    async def _class(self, name: str | None) -> KubeObject | None:
+        """The storage class of that name; None selects the default one."""
+        for each in await self._kube.list(Selection(Collection(STORAGE_CLASSES))):
+            default = (each["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"
+            if each["metadata"]["name"] == name or (name is None and default):
+                return each
+        return None
+
+    async def _seen(self, nodes: Iterable[KubeObject]) -> tuple[str, ...]:
+        """The zones of existing GPU nodes, and of the volumes that GPU models have used."""
+        zones = {
+            zone_of(node) for node in nodes if "nvidia.com/gpu" in ((node.get("status") or {}).get("capacity") or {})
+        }
+        for deployment in await self._kube.list(Selection(self._deployments)):
+            for claim in claims_of(deployment["spec"]["template"]["spec"]) if gpus_of(deployment) else ():
+                zones |= set(await self.zones_of(claim))
+        return tuple(sorted(zones - {""}))
+
+
+def _beside(claim: str, users: list[KubeObject], modes: list[str]) -> Place:
+    """On the node of the pod that uses a volume which only one node can mount."""
+    kind, name = owner_of(users[0])
+    if "ReadWriteOncePod" in modes:
+        raise CannotStage(
+            f"{kind} {name} uses the claim {claim}, and its access mode ReadWriteOncePod allows no second pod."
+        )
+    nodes = {pod["spec"].get("nodeName", "") for pod in users}
+    if len(nodes) > 1 or "" in nodes:
+        raise CannotStage(
+            f"{kind} {name} is about to use the claim {claim}, which only one node can mount: try again then."
+        )
+    return Place(node=nodes.pop())
+
+
+def _requested(claim: KubeObject) -> str:
+    return str((((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage", ""))
+
+
+def _capacity(claim: KubeObject) -> str:
+    """The size of a bound volume; empty if it is not bound."""
+    return str(((claim.get("status") or {}).get("capacity") or {}).get("storage", ""))
+
+
+def _conditions(claim: KubeObject) -> dict[str, str]:
+    """The message of each true condition."""
+    found = (claim.get("status") or {}).get("conditions") or ()
+    return {each["type"]: str(each.get("message") or each["type"]) for each in found if each["status"] == "True"}
+
+
+def _resize_error(claim: KubeObject) -> str:
+    """Why a claim does not grow, reported by Kubernetes since 1.31; empty if no problem is known."""
+    conditions = _conditions(claim)
+    for kind in ("ControllerResizeError", "NodeResizeError"):
+        if kind in conditions:
+            return conditions[kind].rstrip(". ")
+    states = (claim.get("status") or {}).get("allocatedResourceStatuses") or {}
+    return str(states["storage"]) if str(states.get("storage", "")).endswith("Infeasible") else ""
+
+
+def is_staging(pod: KubeObject) -> bool:
+    return (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "stoker-staging"
+
+
+def claims_of(spec: KubeObject) -> tuple[str, ...]:
+    """The claims that a pod mounts."""
+    volumes = spec.get("volumes") or ()
+    return tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v)
+
+
+def zone_of(node: KubeObject) -> str:
+    labels = node["metadata"].get("labels") or {}
+    return next((labels[key] for key in _ZONES if key in labels), "")
+
+
+def selected_zones(spec: KubeObject) -> tuple[str, ...]:
+    """The zones that a pod's node selector or required node affinity allows; empty where it names none."""
+    selector = spec.get("nodeSelector") or {}
+    if said := next((selector[key] for key in _ZONES if key in selector), ""):
+        return (said,)
+    required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    return _zones_of(required or {})
+
+
+def _zones_of(selector: KubeObject) -> tuple[str, ...]:
+    """The zones of a NodeSelector. Its terms are alternatives: one without a zone allows every zone."""
+    zones: set[str] = set()
+    for term in selector.get("nodeSelectorTerms") or ():
+        named = [e for e in term.get("matchExpressions") or () if e["key"] in _ZONES and e["operator"] == "In"]
+        if not named:
+            return ()
+        zones |= set(named[0]["values"])
+    return tuple(sorted(zones))

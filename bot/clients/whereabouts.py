@@ -1,0 +1,58 @@
+"""Where each model runs: which Deployment, in which namespace, belongs to which endpoint of the repository."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Address(NamedTuple):
+    """A Deployment."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Whereabouts:
+    """Which Deployment serves which endpoint, according to the repository when it was last read.
+
+    `namespaces` are those in which Stoker may start and stop models; the first one is the home namespace. A Deployment
+    there has the name of its endpoint, unless the repository contains another one.
+    """
+
+    def __init__(self, *namespaces: str) -> None:
+        self.namespaces = tuple(dict.fromkeys(namespaces))
+        self._places: dict[str, Address] = {}
+        self._models: dict[Address, str] = {}
+
+    @property
+    def home(self) -> str:
+        return self.namespaces[0]
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the repository has been read."""
+        return bool(self._places)
+
+    def learn(self, places: Mapping[str, Address]) -> None:
+        """Use the repository's current content. An endpoint that was removed from it may still be up: its place is
+        kept.
+        """
+        self._places |= places
+        self._models = {place: model for model, place in self._places.items()}
+
+    def of(self, model: str) -> Address | None:
+        """The Deployment of a model; None if the repository does not contain it."""
+        return self._places.get(model)
+
+    def model_at(self, address: Address, marked: str = "") -> str:
+        """The endpoint that a Deployment serves, or empty. `marked` is the Deployment's own annotation."""
+        if found := self._models.get(address):
+            return found
+        if address.namespace not in self.namespaces:
+            return ""
+        if marked:
+            return marked
+        is_known_elsewhere = self._places.get(address.name, address) != address
+        return address.name if address.namespace == self.home and not is_known_elsewhere else ""

@@ -1,0 +1,69 @@
+"""The bot's clock: real time, or faster in a demonstration, where leases, idle limits and costs pass faster with it.
+
+Network timeouts and Slack's rate limits are real at every speed.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+_WRITTEN = re.compile(r"(\d+(?:\.\d+)?)x since (\S+)")
+_SYSTEMS = timedelta(seconds=20)
+"""The stand-ins of a demonstration run at the machine's speed, so they get at least this long in real time."""
+_SHORTEST = timedelta(seconds=1)
+"""Periodic work is not done more often than this, because its reads are real requests."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """`speed` of its seconds pass in one real second; it showed the real time at `since`."""
+
+    speed: float = 1.0
+    since: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `60x since 2026-11-29T12:00:00+00:00`; an empty text is real time. Raises ValueError."""
+        if not text:
+            return cls()
+        written = _WRITTEN.fullmatch(text)
+        try:
+            speed, since = float(written[1]) if written else 0, datetime.fromisoformat(written[2]) if written else None
+        except ValueError:
+            speed, since = 0, None
+        if since is None or since.tzinfo is None or not 1 <= speed <= 3600:
+            raise ValueError("this is not a clock; write for example 60x since 2026-11-29T12:00:00+00:00 (1x to 3600x)")
+        return cls(speed, since)
+
+    def __call__(self) -> datetime:
+        """The current time."""
+        now = datetime.now(UTC)
+        return now if self.speed == 1 else self.since + (now - self.since) * self.speed
+
+    def real_time(self, moment: datetime) -> datetime:
+        """The real time at which this clock shows `moment`."""
+        return moment if self.speed == 1 else self.since + (moment - self.since) / self.speed
+
+    def real(self, duration: timedelta) -> timedelta:
+        """How long this clock's `duration` takes in real time."""
+        return duration / self.speed
+
+    def passed_in(self, real: timedelta) -> timedelta:
+        """How much this clock shows to have passed after `real` time: for what people and Slack do."""
+        return real * self.speed
+
+    def period(self, every: timedelta) -> timedelta:
+        """The real time between two runs of periodic work."""
+        return max(self.real(every), min(every, _SHORTEST))
+
+    def patience(self, limit: timedelta) -> float:
+        """Real seconds that another system gets for `limit`."""
+        return max(self.real(limit), min(limit, _SYSTEMS)).total_seconds()
+
+    async def sleep_until(self, moment: datetime) -> None:
+        await asyncio.sleep(max(0.0, self.real(moment - self()).total_seconds()))
+
+
+REAL_TIME = Clock()

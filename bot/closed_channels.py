@@ -1,0 +1,41 @@
+"""The channels that refused the last message, and how long each is left alone."""
+
+import time
+from dataclasses import dataclass
+
+from bot.errors import Unavailable
+
+LONGEST_PAUSE = 20.0
+"""Maximum seconds between two attempts."""
+
+
+class ChannelClosed(Unavailable):
+    """The channel refused the last message; it is retried soon."""
+
+    remedy = "Unarchive the channel or invite Stoker to it: the present state is then shown there."
+
+
+@dataclass
+class _Pause:
+    until: float
+    seconds: float
+
+
+class ClosedChannels:
+    def __init__(self) -> None:
+        self._pauses: dict[str, _Pause] = {}
+
+    def reopen(self, channel: str) -> None:
+        self._pauses.pop(channel, None)
+
+    def require_open(self, channel: str) -> None:
+        """Raises ChannelClosed until the pause of the channel is over."""
+        pause = self._pauses.get(channel)
+        if pause and time.monotonic() < pause.until:
+            raise ChannelClosed("Slack", f"{channel} takes no messages")
+
+    def close(self, channel: str) -> None:
+        """Pause the channel, so that a hundred operations do not all retry it. Each refusal doubles the pause."""
+        pause = self._pauses.get(channel)
+        seconds = min(LONGEST_PAUSE, pause.seconds * 2) if pause else 1.0
+        self._pauses[channel] = _Pause(time.monotonic() + seconds, seconds)

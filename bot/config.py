@@ -1,0 +1,447 @@
+"""The settings for policy and layout: the YAML file named by `STOKER_CONFIG`.
+
+A wrong setting stops the start with one line that names it (`SettingsError`).
+"""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bot.durations import Duration, parse_duration
+from bot.errors import BotError
+from bot.setting_types import PINNED, Channel, Hours, Member, like
+from bot.settings_hints import similar
+from manifests.contract import Layout
+
+
+class SettingsError(BotError):
+    """A setting is missing or wrong; the message names it."""
+
+    remedy = "Correct the setting that is named, in the environment or in the file named by STOKER_CONFIG; docs/configuration.md has them all."
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SlackSection(_Section):
+    channel: Channel = Field(default="", description="Id of the channel where operations are shown, e.g. C0123456789.")
+    update_every: Duration = Field(
+        default=parse_duration("3s"), description="Shortest time between two updates of one operation's message."
+    )
+    bookmark: bool = Field(
+        default=False,
+        description="Whether a bookmark at the top of the channel says who has the GPU. It needs the scopes that `stoker"
+        " manifest --bookmark` adds.",
+    )
+
+
+class Roles(_Section):
+    requesters: tuple[Member, ...] = Field(
+        default=(), description="Users (U…) and user groups (S…) who may ask; empty means everybody in the workspace."
+    )
+    approvers: tuple[Member, ...] = Field(
+        default=(), description="Users and user groups who may approve; empty means that nothing cost-gated runs."
+    )
+    admins: tuple[Member, ...] = Field(
+        default=(), description="Users and user groups who may cancel what others asked."
+    )
+
+
+class PeopleSection(_Section):
+    guests: bool = Field(default=False, description="Obey guests of the workspace, as far as the roles allow it.")
+    bots: bool = Field(default=False, description="Obey apps and workflows that mention the bot.")
+
+
+class Approvals(_Section):
+    quorum: int = Field(default=1, ge=1, description="How many different people must approve.")
+    expire_after: Duration = Field(
+        default=parse_duration("1h"), description="After this time without a decision the request expires."
+    )
+    pull_expire_after: Duration = Field(
+        default=parse_duration("7d"), description="The same for the roll-out of a pull request."
+    )
+    self_approval: bool = Field(default=False, description="Whether one may approve one's own request.")
+    checks: Literal["expected", "none"] = Field(
+        default="expected",
+        description="Whether a pull request must have checks before it can be approved. `none` is for a repository without"
+        " CI: nothing is waited for then, and a check that fails still counts.",
+    )
+    checks_grace: Duration = Field(
+        default=parse_duration("5m"),
+        description="For this long after a pull request got its head or another check, further checks are waited for,"
+        " unless those that are required and those that recent pull requests had are there.",
+    )
+
+
+class LeaseLimits(_Section):
+    default: Duration = Field(default=parse_duration("2h"), description="Length of a lease without `for`.")
+    longest: Duration = Field(default=parse_duration("8h"), description="The longest lease that can be asked for.")
+    warn_before: Duration = Field(
+        default=parse_duration("15m"), description="How long before its end the holder is warned."
+    )
+    reconcile_every: Duration = Field(
+        default=parse_duration("1m"), description="How often leases, Deployments and pods are compared."
+    )
+    offer: Duration = Field(
+        default=parse_duration("5m"), description="How long the free GPU is offered to the next in the queue."
+    )
+    finish_within: Duration = Field(
+        default=parse_duration("2m"),
+        description="How long a model that is being replaced may go on with the requests that it is answering.",
+    )
+
+
+class Idle(_Section):
+    remind_after: Duration = Field(default=parse_duration("15m"), description="Idle time before the first reminder.")
+    remind_every: Duration = Field(default=parse_duration("15m"), description="Time between two reminders.")
+    down_after: Duration = Field(
+        default=parse_duration("60m"), description="Idle time after which the model is brought down."
+    )
+    announce_before: Duration = Field(
+        default=parse_duration("5m"), description="How long before that the bring-down is announced, at least."
+    )
+    queue_remind_after: Duration = Field(
+        default=parse_duration("5m"), description="`remind_after` while somebody waits for the GPU."
+    )
+    queue_down_after: Duration = Field(
+        default=parse_duration("15m"), description="`down_after` while somebody waits for the GPU."
+    )
+    quiet_hours: Hours | None = Field(
+        default=None,
+        description="Hours, e.g. `20:00-07:00`, in which a model idle for `remind_after` goes down without asking.",
+    )
+    quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=(), description="The same for whole days, e.g. `[sat, sun]`."
+    )
+    timezone: str = Field(default="UTC", description="Whose clock the quiet hours and days go by, e.g. Europe/Berlin.")
+    sample_every: Duration = Field(default=parse_duration("30s"), description="How often the metrics are read.")
+    keep: Duration = Field(default=parse_duration("1h"), description="What *Keep* buys.")
+    keeps: int = Field(default=3, ge=0, description="How many times one session can be kept.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"“{name}” is not a time zone; write for example Europe/Berlin") from error
+        return name
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.down_after <= self.remind_after:
+            raise ValueError("down_after must be longer than remind_after, or nobody could answer the reminder")
+        if self.queue_down_after <= self.queue_remind_after:
+            raise ValueError("queue_down_after must be longer than queue_remind_after")
+        return self
+
+
+class Gpu(_Section):
+    slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
+    price_per_hour: float = Field(default=0.85, gt=0, description="US dollars for one GPU node and hour.")
+    prices: dict[str, float] = Field(
+        default={}, description="The same by machine type, for those that cost something else: `g2-standard-8: 1.06`."
+    )
+    history: Duration = Field(
+        default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
+    )
+    beside: tuple[Annotated[str, like(r"[\w.-]+/[\w.-]+", "ollama/ollama")], ...] = Field(
+        default=(),
+        description="Workloads (`namespace/name`) that may use the GPU beside the models, for example with time-slicing: they"
+        " are neither in a model's way nor reported.",
+    )
+    name: str = Field(default="L4", description="What the GPU is called, in refusals and pull requests.")
+    machine: str = Field(default="g2-standard-4", description="What its machine is called.")
+    vram_mib: int | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of the GPU as CUDA reports it, MiB. Not needed for GPUs that Stoker knows (`gpu.name`: T4, L4, "
+        "A10, L40S, A100-80, H100, RTX 4090 …).",
+    )
+    host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
+    boot_limit: Duration = Field(default=parse_duration("1200s"), description="Longest cold start that is waited for.")
+    drain: Duration = Field(
+        default=parse_duration("10m"), description="How long the node bills after the last GPU pod has gone."
+    )
+
+    def price(self, machine: str = "") -> float:
+        """US dollars per hour for this machine type (the node's label `node.kubernetes.io/instance-type`).
+
+        The usual machine's price while no node is known: before it exists, and if the bot may not read nodes.
+        """
+        return self.prices.get(machine or self.machine, self.price_per_hour)
+
+
+class Fit(_Section):
+    shortlist: tuple[str, ...] = Field(
+        default=(
+            "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ",
+            "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ",
+            "Qwen/Qwen2.5-Coder-1.5B",
+            "Qwen/Qwen3-8B-AWQ",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "mistralai/Mistral-7B-Instruct-v0.3",
+            "openai/gpt-oss-20b",
+            "BAAI/bge-m3",
+        ),
+        max_length=20,
+        description="The models that `/model fit` compares when none is named.",
+    )
+
+
+class GitHubSection(_Section):
+    poll_every: Duration = Field(
+        default=parse_duration("30s"), description="How often open pull requests are looked at without a webhook."
+    )
+    labels: tuple[str, ...] = Field(default=("stoker",), description="Labels of the pull requests.")
+    author_name: str = Field(default="Stoker", description="Author of the commits.")
+    author_email: str = Field(default="stoker@users.noreply.github.com", description="Author's address.")
+
+
+class ArgoSection(_Section):
+    namespace: str = Field(default="argocd", description="Namespace of the Applications.")
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s<>|]+)?$",
+        description="Argo CD's web UI, e.g. https://argocd.example.com: cards then link to their Applications.",
+    )
+    sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync that is waited for.")
+    group_application: str = Field(
+        default="group-{group}",
+        description="Name of the Application that makes and prunes those of a group; refreshed where there is one.",
+    )
+
+
+class FluxSection(_Section):
+    namespace: str = Field(
+        default="",
+        description="Namespace of Flux's Kustomizations, usually flux-system, where Flux deploys the endpoints instead of"
+        " Argo CD.",
+    )
+
+
+class SwitchSection(_Section):
+    by: Literal["auto", "api", "commit"] = Field(
+        default="auto",
+        description="How a model is started and stopped: `api` scales its Deployment; `commit` changes `replicas` in git;"
+        " `auto` does that only where Argo CD's selfHeal or Flux would revert the API.",
+    )
+    merge: Literal["push", "pull"] = Field(
+        default="push",
+        description="How the commit gets to the branch: `push`ed by Stoker's account, or by a `pull` request that Stoker"
+        " merges at once.",
+    )
+
+
+class SecretRef(_Section):
+    """Empty if there is no such Secret."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["namespace"], "properties": {"namespace": {"minLength": 1}}},
+            "then": {"required": ["name", "field"]},
+        }
+    )
+    namespace: str = ""
+    name: str = ""
+    field: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Without a name, the Role would have to allow every Secret of the namespace."""
+        if self.namespace and not (self.name and self.field):
+            raise ValueError("a Secret needs namespace, name and field; write all three, or namespace: '' for none")
+        return self
+
+
+class Gateway(_Section):
+    application: str = Field(default="litellm", description="Name of LiteLLM's Application.")
+    namespace: str = Field(default="litellm", description="Namespace of LiteLLM's Deployment.")
+    deployment: str = Field(
+        default="litellm",
+        description="LiteLLM's Deployment, whose pods a roll-out waits for; none of that name: it does not.",
+    )
+    master_key: SecretRef = Field(
+        default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),
+        description="Where LiteLLM's master key is.",
+    )
+    smoke_test: bool = Field(
+        default=True, description="Whether a smoke test also calls the model by its alias through LiteLLM."
+    )
+    wait: Duration = Field(
+        default=parse_duration("2m"),
+        description="How long a smoke test waits for a LiteLLM that does not answer, for example while it restarts. After"
+        " that the test ends with a warning: what cannot be reached has not failed.",
+    )
+    smoke_budget: float = Field(default=0.01, gt=0, description="Budget of a smoke test's virtual key, US dollars.")
+
+
+class Engine(_Section):
+    api_key: SecretRef = Field(
+        default=SecretRef(namespace="serving", name="vllm-api-key", field="api-key"),
+        description="Where vLLM's API key is.",
+    )
+
+
+class Bench(_Section):
+    image: str = Field(
+        default="",
+        json_schema_extra={"pattern": f"^({PINNED})?$"},
+        description="GuideLLM's image (0.8), pinned by its digest, e.g. `ghcr.io/vllm-project/guidellm@sha256:…`; with"
+        " it there is `/model bench`, and the bot's Role needs the rights on Jobs that the chart then grants.",
+    )
+    concurrency: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(
+        default=(1, 4, 16), min_length=1, max_length=8, description="How many requests at a time, one measurement each."
+    )
+    each: Duration = Field(default=parse_duration("30s"), description="How long each of them is kept up.")
+    prompt_tokens: int = Field(default=256, ge=1, description="Length of the prompts, which are made up.")
+    output_tokens: int = Field(default=128, ge=1, description="Length of the answers.")
+    limit: Duration = Field(
+        default=parse_duration("20m"),
+        description="After this Kubernetes ends the Job, whose first start on a node pulls the image.",
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _pinned(cls, image: str) -> str:
+        if image and not re.fullmatch(PINNED, image):
+            raise ValueError(f"“{image}” is not pinned; write NAME@sha256: and the 64 digits of the image's digest")
+        return image
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        if self.limit <= self.lasts:
+            raise ValueError("limit must be longer than `each` for every number in concurrency")
+        return self
+
+    @property
+    def lasts(self) -> timedelta:
+        """The duration of the measurements, without the start of the Job."""
+        return len(self.concurrency) * self.each
+
+
+class Toleration(_Section):
+    """Same fields as in a pod: unknown fields are refused, and unset ones are omitted."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Staging(_Section):
+    mode: Annotated[Literal["off", "on", "auto"], WithJsonSchema({"enum": ["off", "on", "auto", True, False]})] = Field(
+        default="off",
+        description="`on`: `/model stage` puts weights on a volume without the GPU, and a swap of a running endpoint does so"
+        " before its cut-over; `auto`: every roll-out does so as well. Both need the rights on Jobs and volumes that the chart"
+        " then grants.",
+    )
+    image: str = Field(
+        default="",
+        description="Image of the staging Job, with Python and `huggingface_hub`; empty: the one that the endpoint itself"
+        " stages with.",
+    )
+    zones: tuple[str, ...] = Field(
+        default=(),
+        description="Zones in which the GPU can be: an unbound volume is bound in one of them. Empty: read from the pod's"
+        " node selector, the nodes and the volumes of other GPU models.",
+    )
+    node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes that staging Jobs run on.")
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), description="Taints that staging Jobs tolerate, as in a pod."
+    )
+    cpu: str = Field(default="2", description="CPU limit, where the endpoint's own staging container has none.")
+    memory: str = Field(default="4Gi", description="Memory limit, where the endpoint's own staging container has none.")
+    limit: Duration = Field(
+        default=parse_duration("24h"), description="Staging gives up after this, with the waits for Hugging Face."
+    )
+    retry_after: Duration = Field(
+        default=parse_duration("1m"),
+        description="First wait after a 429 that names no time; it doubles with each, up to `staging.longest_wait`.",
+    )
+    longest_wait: Duration = Field(default=parse_duration("30m"), description="Longest wait between two attempts.")
+    place_within: Duration = Field(
+        default=parse_duration("10m"), description="How long a staging Job's pod may wait for a node without a GPU."
+    )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _word(cls, mode: object) -> object:
+        """YAML 1.1, which Helm writes, reads a bare `on` or `off` as a boolean."""
+        return {True: "on", False: "off"}.get(mode, mode) if isinstance(mode, bool) else mode
+
+    @property
+    def enabled(self) -> bool:
+        return self.mode != "off"
+
+
+class Audit(_Section):
+    keep: Duration = Field(default=parse_duration("365d"), description="How long an entry of the audit log is kept.")
+
+
+class Config(_Section):
+    """Policy and layout: the YAML file named by STOKER_CONFIG."""
+
+    slack: SlackSection = SlackSection()
+    roles: Roles = Roles()
+    people: PeopleSection = PeopleSection()
+    approvals: Approvals = Approvals()
+    lease: LeaseLimits = LeaseLimits()
+    idle: Idle = Idle()
+    gpu: Gpu = Gpu()
+    fit: Fit = Fit()
+    github: GitHubSection = GitHubSection()
+    argocd: ArgoSection = ArgoSection()
+    flux: FluxSection = FluxSection()
+    switch: SwitchSection = SwitchSection()
+    litellm: Gateway = Gateway()
+    vllm: Engine = Engine()
+    bench: Bench = Bench()
+    staging: Staging = Staging()
+    audit: Audit = Audit()
+    platform: Layout = Layout()
+
+
+def load_config(path: Path) -> Config:
+    """Read the policy file; SettingsError names file and key."""
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"STOKER_CONFIG: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"STOKER_CONFIG: {path} is not text in UTF-8") from error
+    except YAMLError as error:
+        raise SettingsError(f"STOKER_CONFIG: {path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Config.model_validate(raw or {})
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {first_problem(error, env=False)}") from None
+
+
+def first_problem(error: ValidationError, *, env: bool) -> str:
+    """The first wrong setting with its error. `env`: it is named as an environment variable."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if env:
+        name = name.upper()
+        if first["type"] == "missing":
+            return f"{name} is not set"
+    elif first["type"] == "extra_forbidden":
+        message = f"there is no such setting{similar(first['loc'], Config)}; docs/configuration.md has them all"
+    return f"{name}: {message}" if name else message

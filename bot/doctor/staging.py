@@ -1,0 +1,34 @@
+"""What staging needs besides its rights: a node for the Job, and volumes that can hold two models."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from bot.clients.kube import Forbidden
+from bot.clients.staging import Stager
+from bot.config import Config
+from bot.doctor.findings import Finding, ok, warning
+from bot.doctor.platform import KUBERNETES
+from manifests.contract import ModelEndpoint
+from manifests.sizing import estimated_weights, quantity_bytes, storage_for
+
+
+async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
+    shape = config.staging
+    if not shape.enabled:
+        yield ok(KUBERNETES, "no staging: staging.mode is off")
+        return
+    try:
+        found = [await client.obstacles(each.name, _largest(each), shape) for each in endpoints if each.gpus]
+    except Forbidden:
+        return  # the check of the rights reports it
+    obstacles = tuple(dict.fromkeys(obstacle for several in found for obstacle in several))
+    for obstacle in obstacles:
+        yield warning(KUBERNETES, obstacle.partition(". ")[0], obstacle.partition(". ")[2])
+    if not obstacles:
+        yield ok(KUBERNETES, "each GPU model that is deployed can be staged without the GPU")
+
+
+def _largest(endpoint: ModelEndpoint) -> str:
+    """The size that git gives the volume, or that a swap to a model of the same size needs, if that is more."""
+    weights = estimated_weights(endpoint.hf_id)
+    sizes = [endpoint.pvc_size, *([storage_for(weights, weights)] if weights else [])]
+    return max(filter(None, sizes), key=quantity_bytes, default="")

@@ -1,0 +1,1 @@
+"""Requests, plans, operations and leases, and their allowed changes. Frozen values, pure functions."""

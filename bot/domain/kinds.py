@@ -1,0 +1,145 @@
+"""The properties of each kind of operation: one table, which the engine and the views read instead of naming a kind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from bot.domain import phases
+from bot.domain.phases import Phase
+from bot.mrkdwn import Mrkdwn, md
+
+
+class Kind(StrEnum):
+    GPU_UP = "gpu up"
+    GPU_DOWN = "gpu down"
+    GPU_RESTART = "gpu restart"
+    GPU_EXTEND = "gpu extend"
+    GPU_RELEASE = "gpu release"
+    MODEL_ADD = "model add"
+    MODEL_SWAP = "model swap"
+    MODEL_REMOVE = "model remove"
+    MODEL_TUNE = "model tune"
+    MODEL_REVERT = "model revert"
+    MODEL_SMOKE = "model smoke"
+    MODEL_BENCH = "model bench"
+    MODEL_STAGE = "model stage"
+
+    @property
+    def spec(self) -> "KindSpec":
+        return SPECS[self]
+
+
+class CancelRule(Enum):
+    """Until when a started operation can be cancelled; before its start, every operation can."""
+
+    BEFORE_START = "it will end, and there is nothing to undo"
+    WHILE_RUNNING = "its task undoes what it did"
+    UNTIL_MERGE = "as long as it stages weights, and while it waits for somebody; a merge is not undone"
+
+
+@dataclass(frozen=True)
+class KindSpec:
+    name: str
+    """Same as in the command; branches and pull requests contain it too."""
+    title: str
+    """The title; `{model}` and `{hf_id}` come from the request."""
+    phases: tuple[Phase, ...] = ()
+    """The usual phases: a card shows the pending ones."""
+    needs_approval: bool = False
+    """Whether it may need an approval before it runs."""
+    uses_pull_request: bool = False
+    cancel: CancelRule = CancelRule.BEFORE_START
+    cancel_hint: Mrkdwn = Mrkdwn()
+    """The card's hint about *Cancel*."""
+    does: str = ""
+    """The verb of the sentence about its pull request, which `{model}` follows."""
+    starts_model: bool = False
+    """It boots a model on the GPU: ending it stops costs."""
+    stops_model: bool = False
+    """It may take the model off the GPU, or change its Deployment's template, on purpose."""
+    turns_cost_off: bool = False
+    """Its work ends a cost, so it has to be done whatever goes wrong."""
+    undo_stops_model: bool = False
+    """Its rollback has to stop the costs, whatever else fails."""
+
+
+_BOOT = (phases.WAIT_FOR_NODE, phases.PULL_IMAGE, phases.STAGE_WEIGHTS, phases.LOAD, phases.SMOKE_TESTS)
+_BRING_DOWN = (phases.SCALE_TO_ZERO, phases.WAIT_GONE)
+_ROLL_OUT = (phases.MERGE, phases.SYNC_GATEWAY, phases.SYNC_ENDPOINT)
+_UNTIL_MERGE = md("Cancel works until the merge; after that, a revert")
+
+
+def _change(
+    name: str, title: str, does: str, course: tuple[Phase, ...] = _ROLL_OUT, *, stops_model: bool = False
+) -> KindSpec:
+    return KindSpec(
+        name,
+        title,
+        course,
+        needs_approval=True,
+        uses_pull_request=True,
+        cancel=CancelRule.UNTIL_MERGE,
+        cancel_hint=_UNTIL_MERGE,
+        does=does,
+        stops_model=stops_model,
+    )
+
+
+SPECS: Mapping[Kind, KindSpec] = {
+    Kind.GPU_UP: KindSpec(
+        "up",
+        "Bring up {model}",
+        (phases.SYNC, phases.START, *_BOOT),
+        needs_approval=True,
+        cancel=CancelRule.WHILE_RUNNING,
+        cancel_hint=md("Cancel works while it boots; after that, `/gpu down`"),
+        starts_model=True,
+        stops_model=True,
+        undo_stops_model=True,
+    ),
+    Kind.GPU_DOWN: KindSpec(
+        "down", "Bring down {model}", _BRING_DOWN, stops_model=True, turns_cost_off=True, undo_stops_model=True
+    ),
+    Kind.GPU_RESTART: KindSpec(
+        "restart",
+        "Restart {model}",
+        (phases.STOP_OLD_POD, phases.START, *_BOOT),
+        cancel=CancelRule.WHILE_RUNNING,
+        cancel_hint=md("Cancel ends the session; so does `/gpu down`"),
+        starts_model=True,
+        stops_model=True,
+        undo_stops_model=True,
+    ),
+    Kind.GPU_EXTEND: KindSpec("extend", "Extend {model}", needs_approval=True),
+    Kind.GPU_RELEASE: KindSpec(
+        "release", "Break the lease of {model}", _BRING_DOWN, needs_approval=True, stops_model=True
+    ),
+    Kind.MODEL_ADD: _change("add", "Add {model}, serving {hf_id}", "adds"),
+    Kind.MODEL_SWAP: _change("swap", "Swap {model} to {hf_id}", "swaps", stops_model=True),
+    Kind.MODEL_REMOVE: _change(
+        "remove",
+        "Remove {model}",
+        "removes",
+        (phases.MERGE, phases.SYNC_GATEWAY, phases.REMOVE_ENDPOINT),
+        stops_model=True,
+    ),
+    Kind.MODEL_TUNE: _change("tune", "Tune the cold start of {model}", "keeps the compile caches of"),
+    Kind.MODEL_REVERT: _change(
+        "revert", "Revert the last change of {model}", "reverts the last change of", (), stops_model=True
+    ),
+    Kind.MODEL_SMOKE: KindSpec("smoke", "Smoke-test {model}", (phases.SMOKE_TESTS,)),
+    Kind.MODEL_BENCH: KindSpec(
+        "bench",
+        "Benchmark {model}",
+        (phases.START_BENCHMARK, phases.MEASURE),
+        cancel=CancelRule.WHILE_RUNNING,
+        cancel_hint=md("Cancel works until the table is there"),
+    ),
+    Kind.MODEL_STAGE: KindSpec(
+        "stage",
+        "Stage the weights of {model}",
+        (phases.START_STAGING, phases.DOWNLOAD),
+        cancel=CancelRule.WHILE_RUNNING,
+        cancel_hint=md("Cancel works until the weights are there; what is downloaded stays on the volume"),
+    ),
+}

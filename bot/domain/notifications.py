@@ -1,0 +1,143 @@
+"""The contract of notifications in Slack: events, people, channel of the notification and number, as one table.
+
+Slack notifies of a mention in a new message and of a direct message. An edit notifies nobody. `docs/slack.md` shows
+this table, and tests compare it with every notification of the sandbox's Slack.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MENTION, DIRECT = "mention", "direct message"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: an event, whom Slack notifies of it, how, and how often."""
+
+    event: str
+    who: str
+    how: tuple[str, ...]
+    often: str
+
+
+TABLE: Mapping[str, Rule] = {
+    "card": Rule(
+        "a request waits for approval",
+        "the approvers: their user groups by name, or each of them; never the requester",
+        (MENTION,),
+        "once, in the card's first text",
+    ),
+    "asked": Rule(
+        "the same, where only one person may decide, or where the card is older: after a void approval, or at one's turn",
+        "the approvers who have not decided",
+        (MENTION, DIRECT),
+        "once for each round: by a reply below the card, or to the only one by direct message",
+    ),
+    "half": Rule(
+        "half of the time for the decision is over",
+        "the approvers who have not decided",
+        (MENTION, DIRECT),
+        "once for each round, as above",
+    ),
+    "escalated": Rule(
+        "three quarters of it are over",
+        "the admins, who can override; not the requester",
+        (DIRECT,),
+        "once for each round",
+    ),
+    "ready": Rule("a model is ready", "the requester", (DIRECT,), "once"),
+    "done": Rule(
+        "any other request has succeeded (a bring-down and a smoke test, which are over in a moment, only change their card)",
+        "the requester",
+        (DIRECT,),
+        "once",
+    ),
+    "failed": Rule("a request has failed", "the requester", (DIRECT,), "once"),
+    "denied": Rule("a request is denied", "the requester", (DIRECT,), "once"),
+    "expired": Rule("nobody decided, or took an offer, in time", "the requester", (DIRECT,), "once"),
+    "cancelled": Rule("somebody else cancels a request", "the requester", (DIRECT,), "once"),
+    "waits": Rule("a system does not answer, so a request waits for it", "the requester", (DIRECT,), "once"),
+    "late": Rule("a pull request cannot be opened yet", "the requester", (DIRECT,), "once"),
+    "replace": Rule(
+        "somebody asks to replace a session, or to break its lease",
+        "the holder, with *Object* and *Bring it down*",
+        (DIRECT,),
+        "once for each round of approval",
+    ),
+    "objected": Rule("the holder objects", "the approvers who have not decided, and the requester", (MENTION,), "once"),
+    "displaced": Rule("the replacement begins", "the holder", (DIRECT,), "once"),
+    "restored": Rule("the replacement failed", "the holder of the restored model", (DIRECT,), "once"),
+    "broken": Rule("an admin breaks a lease", "the holder", (DIRECT,), "once"),
+    "restarted": Rule("somebody else restarts a model", "the holder", (DIRECT,), "once"),
+    "ended": Rule("somebody else stops a session, with a reason", "the holder", (DIRECT,), "once"),
+    "warn": Rule("a lease ends soon", "the holder", (DIRECT,), "once for each end of the lease"),
+    "stopped": Rule(
+        "Stoker stops a session: its lease has ended, quiet hours, it did not come back",
+        "the holder",
+        (DIRECT,),
+        "once",
+    ),
+    "idle": Rule(
+        "a model is idle",
+        "the holder",
+        (DIRECT,),
+        "at the session's first reminder and at each that announces the bring-down; others change these messages,"
+        " until the model is down",
+    ),
+    "blind": Rule("the metrics cannot be read", "the holder", (DIRECT,), "once for each time"),
+    "trouble": Rule("a model that was up does not serve any more", "the holder", (DIRECT,), "once for each time"),
+    "ask": Rule(
+        "somebody asks for the GPU; the holder's *Not now*",
+        "the holder; the person who waits",
+        (DIRECT,),
+        "once for each request and session",
+    ),
+    "offer": Rule(
+        "the free GPU is offered to the next in the queue, or the offer is over unapproved",
+        "the requester",
+        (DIRECT,),
+        "once for each offer",
+    ),
+    "alert": Rule("something uses the GPU without a lease", "the approvers", (MENTION,), "once, as long as it lasts"),
+    "set-aside": Rule("a record or a task is set aside", "the admins", (DIRECT,), "once"),
+    "cut short": Rule("an undoing is cut short", "the admins", (DIRECT,), "once"),
+    "": Rule(
+        "an answer to a click in Home, or where Slack shows no private answer; without Redis, the end of a lease",
+        "the person who clicked; the holder",
+        (DIRECT,),
+        "once",
+    ),
+    "mention": Rule("an answer to a command by direct message", "its sender", (DIRECT,), "once"),
+    "unshown": Rule(
+        "a channel takes no messages", "the requester, the holder and the admins", (DIRECT,), "once for each request"
+    ),
+}
+"""By the first part of the message's key, up to the colon. Other messages notify nobody."""
+
+
+def rule_of(key: str) -> Rule | None:
+    """The row that allows a message with this key to notify somebody."""
+    return TABLE.get(key.partition(":")[0])
+
+
+_BEGIN, _END = "<!-- notifications: generated by `make docs` -->", "<!-- end of notifications -->"
+
+
+def reference() -> str:
+    """The table as Markdown."""
+    rows = [f"| {rule.event} | {rule.who} | {' or '.join(rule.how)} | {rule.often} |" for rule in TABLE.values()]
+    return "\n".join(["| event | who | how | how often |", "| --- | --- | --- | --- |", *rows])
+
+
+def with_reference(text: str) -> str:
+    """A document with the table between its two marks."""
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n\n{reference()}\n\n{_END}{after}"
+
+
+def document(path: str) -> None:
+    """Write the table into a document."""
+    file = Path(path)
+    file.write_text(with_reference(file.read_text(encoding="utf-8")), encoding="utf-8")

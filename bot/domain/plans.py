@@ -1,0 +1,217 @@
+"""The plans that approvals are bound to: one type per kind of operation, with the fields that this kind has.
+
+Records keep the field names of earlier versions of Stoker, which had one type for all kinds, so that both versions can
+read them.
+"""
+
+import hashlib
+from datetime import datetime
+from enum import Enum
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from bot.domain.leases import Lease
+from bot.domain.values import Value
+from bot.mrkdwn import Mrkdwn, md
+
+
+class Pull(Value):
+    """The pull request of an operation, as last read."""
+
+    number: int
+    url: str
+    branch: str
+    head: str
+    base: str = ""
+    """The base branch."""
+    checks: str = "pending"
+    failing: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """The names of the checks."""
+    unread: tuple[str, ...] = ()
+    """The kinds of CI results that the token may not read."""
+    since: datetime | None = None
+    """When its head or its checks last changed."""
+    lacks: Mrkdwn = Mrkdwn()
+    """The missing conditions for an approval, in words that follow "when"; empty if nothing is missing."""
+    looked: bool = False
+    """Whether `lacks` was determined; it is not in records of an earlier version of Stoker."""
+    auto_merge_by: str = ""
+    """The user who enabled auto-merge on GitHub."""
+    mergeable: bool | None = None
+    blocked: bool = False
+    """Whether a GitHub rule (e.g. a required review) blocks the merge."""
+    approved_by: tuple[str, ...] = ()
+    rejected_by: tuple[str, ...] = ()
+    """GitHub logins of people whose last review approved, or requested changes."""
+    merged_by: str = ""
+    merge_commit: str = ""
+
+
+class OwnChange(Value):
+    """The change that the bot pushed: the baseline if somebody else pushes to the branch."""
+
+    files: tuple[str, ...] = ()
+    template: str = ""
+    """The endpoint for the comparison: the same, or the template of a new one."""
+    rows: tuple[tuple[str, str], ...] = ()
+    """The rows that describe a change without an endpoint: a removal, a revert."""
+    warnings: tuple[str, ...] = ()
+    sizing: str = ""
+    removes: bool = False
+    """Whether it removes the endpoint: a removal, or the revert of an addition."""
+
+
+class WithoutLease(Enum):
+    """The endpoint runs, and nobody holds the GPU for it."""
+
+    WITHOUT_LEASE = "-"
+
+
+WITHOUT_LEASE = WithoutLease.WITHOUT_LEASE
+
+
+def _read_holder(value: object) -> object:
+    return {"": None, WITHOUT_LEASE.value: WITHOUT_LEASE}.get(value, value) if isinstance(value, str) else value
+
+
+def stored_holder(holder: str | WithoutLease | None) -> str:
+    """As it is in records and in digests."""
+    return holder.value if isinstance(holder, WithoutLease) else holder or ""
+
+
+Holder = Annotated[str | WithoutLease | None, BeforeValidator(_read_holder), PlainSerializer(stored_holder)]
+"""Slack id of the holder of the GPU for an endpoint; None if it is down. A record has a string for each."""
+
+
+class _Plan(Value):
+    commit: str
+    """The commit of the main branch for which the plan was made, 40 hex digits."""
+    rows: tuple[tuple[str, str], ...] = ()
+    """What the card says about it: label and text."""
+
+    @property
+    def mark(self) -> str:
+        """A short hash of the plan on the card, for its buttons.
+
+        It does not include the state of checks and traffic, which changes while people read, and is checked before the
+        work.
+        """
+        return _mark(self.rows)
+
+
+class BringUpPlan(_Plan):
+    bound: tuple[tuple[str, str], ...] = ()
+    """The deployed content: a name (a file, an Application) and a digest of each. The plan is void if one differs."""
+    warnings: tuple[str, ...] = ()
+    applications: tuple[str, ...]
+    estimate_usd: float
+    lease: Lease | None = None
+    """The lease that it replaces: the plan is void if the GPU has changed hands since."""
+
+    @property
+    def mark(self) -> str:
+        return _mark(
+            self.rows, bound=self.bound, warnings=self.warnings, applications=self.applications, lease=self.lease
+        )
+
+
+class ExtendPlan(_Plan):
+    lease: Lease
+    """The lease that it extends: the plan is void if the GPU has changed hands since."""
+    estimate_usd: float
+
+    @property
+    def mark(self) -> str:
+        return _mark(self.rows, lease=self.lease)
+
+
+class ReleasePlan(_Plan):
+    lease: Lease
+    """The lease that it breaks: the plan is void if the GPU has changed hands since."""
+
+    @property
+    def mark(self) -> str:
+        return _mark(self.rows, lease=self.lease)
+
+
+class ChangePlan(_Plan):
+    """The plan of a pull request and its roll-out."""
+
+    bound: tuple[tuple[str, str], ...] = ()
+    """The deployed content after the merge: a name (a file, the gateway's entry, an Application) and a digest of each.
+
+    The plan is void if one of them differs.
+    """
+    warnings: tuple[str, ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
+    """The contract's rows on the main branch, if the endpoint exists there: the card shows the differences."""
+    applications: tuple[str, ...] = ()
+    pull: Pull
+    pushed: str
+    """The commit that the bot pushed for the pull request: while it is the head, nobody else has pushed."""
+    own: Annotated[OwnChange, BeforeValidator(lambda own: own or OwnChange())]
+    """The bot's own change, before anybody else pushed to its branch."""
+    problems: tuple[str, ...] = ()
+    """Content of the branch that breaks the contract, with file and line: it blocks the merge."""
+    read: str = ""
+    """The head, main branch and Applications from which the rows were read."""
+    target: str = ""
+    """The commit to deploy, after the pull request is merged."""
+    holder: Holder = None
+    """The holder of the GPU for the endpoint that restarts; None if nothing restarts."""
+    displaced: Mrkdwn = Mrkdwn()
+    """A warning about the traffic that the roll-out interrupts, for the card; empty if the endpoint is down."""
+    stages: bool = False
+    """Whether the new weights are staged before the merge, so that the cut-over needs no download."""
+
+    @property
+    def lacks(self) -> Mrkdwn:
+        """The missing conditions for an approval, in words that follow "when"; empty if nothing is missing."""
+        if self.pull.merge_commit:
+            return md("")
+        if self.problems:
+            return md("its branch holds nothing but the change, within the contract")
+        if self.pull.looked:
+            return self.pull.lacks
+        if self.pull.mergeable is False:
+            return md("the conflict is resolved")
+        return md("") if self.pull.checks in ("success", "none") else md("its checks have passed")
+
+    @property
+    def mark(self) -> str:
+        pull = self.pull
+        return _mark(
+            self.rows,
+            bound=self.bound,
+            warnings=self.warnings,
+            problems=self.problems,
+            applications=self.applications,
+            holder=stored_holder(self.holder),
+            pull=(pull.number, pull.base, pull.branch, pull.head, pull.merge_commit),
+        )
+
+
+class JobPlan(_Plan):
+    """The plan of a Job in the cluster: a benchmark, or the staging of weights."""
+
+
+Plan = BringUpPlan | ExtendPlan | ReleasePlan | ChangePlan | JobPlan
+
+
+def _mark(
+    rows: tuple[tuple[str, str], ...],
+    *,
+    bound: tuple[tuple[str, str], ...] = (),
+    warnings: tuple[str, ...] = (),
+    problems: tuple[str, ...] = (),
+    applications: tuple[str, ...] = (),
+    holder: str = "",
+    pull: tuple[object, ...] | None = None,
+    lease: Lease | None = None,
+) -> str:
+    """The same for every version of Stoker: the buttons of a posted card contain it."""
+    held = lease and (lease.model, lease.op, lease.fence, str(lease.ends))
+    shown = (bound, rows, warnings, problems, applications, holder, pull, held)
+    return hashlib.sha256(repr(shown).encode("utf-8", "replace")).hexdigest()[:10]

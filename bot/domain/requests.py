@@ -1,0 +1,138 @@
+"""Requests from people and from the bot: one type per kind of operation, with the fields that this kind has."""
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, TypedDict
+
+from pydantic import Field
+
+from bot.domain.kinds import Kind
+from bot.domain.values import Moment, Span, Value
+
+
+class Asked(TypedDict):
+    """The common fields of every request, beside the model."""
+
+    actor: str
+    channel: str
+    at: datetime
+    reason: str
+
+
+class _Request(Value):
+    model: str
+    actor: str
+    """Slack user id; empty if the bot itself requests it (idle, end of lease)."""
+    channel: str
+    at: Moment
+    reason: str = ""
+
+
+class BringUp(_Request):
+    kind: Literal[Kind.GPU_UP] = Kind.GPU_UP
+    hold: Span | None = None
+    """None: as long as the settings say."""
+    keep: bool = False
+    """Leave the model up even if its smoke tests fail, so that somebody can investigate."""
+    trial: bool = False
+    """Bring it down again as soon as its smoke tests have passed."""
+    part_of: str = ""
+    """The id of the roll-out whose approval covers this too, as long as it deploys the same."""
+
+
+class BringDown(_Request):
+    kind: Literal[Kind.GPU_DOWN] = Kind.GPU_DOWN
+    holder: str = ""
+    """The holder of the session that a request of the bot itself ends, who is notified too."""
+    fence: int = 0
+    """The fence of that session: if it has ended meanwhile, nothing is brought down. 0: whatever is up."""
+    announced: bool = False
+    """The holder has been notified before that the bot would do this, and when, so they are not notified again."""
+
+
+class Restart(_Request):
+    kind: Literal[Kind.GPU_RESTART] = Kind.GPU_RESTART
+
+
+class Extend(_Request):
+    kind: Literal[Kind.GPU_EXTEND] = Kind.GPU_EXTEND
+    hold: Span
+    """How much longer."""
+
+
+class Release(_Request):
+    kind: Literal[Kind.GPU_RELEASE] = Kind.GPU_RELEASE
+
+
+class _Change(_Request):
+    options: tuple[tuple[str, str], ...] = ()
+    """As they were typed; what the kind of change does not know is refused."""
+
+
+class _NewModel(_Change):
+    hf_id: str
+    up: bool = False
+    """After the roll-out, bring the endpoint up under the same approval; down again when it has answered, but for `keep`."""
+    keep: bool = False
+    hold: Span | None = None
+    """How long it is kept up."""
+
+
+class AddModel(_NewModel):
+    kind: Literal[Kind.MODEL_ADD] = Kind.MODEL_ADD
+    now: bool = False
+    """Register the alias at run time, until the pull request that adds it is merged."""
+
+
+class SwapModel(_NewModel):
+    kind: Literal[Kind.MODEL_SWAP] = Kind.MODEL_SWAP
+
+
+class TuneModel(_Change):
+    kind: Literal[Kind.MODEL_TUNE] = Kind.MODEL_TUNE
+
+
+class RemoveModel(_Change):
+    kind: Literal[Kind.MODEL_REMOVE] = Kind.MODEL_REMOVE
+
+
+class RevertChange(_Request):
+    kind: Literal[Kind.MODEL_REVERT] = Kind.MODEL_REVERT
+    reverts: str
+    """The id of the operation whose pull request should be reverted."""
+
+
+class SmokeTest(_Request):
+    kind: Literal[Kind.MODEL_SMOKE] = Kind.MODEL_SMOKE
+
+
+class RunBenchmark(_Request):
+    kind: Literal[Kind.MODEL_BENCH] = Kind.MODEL_BENCH
+
+
+class StageWeights(_Request):
+    kind: Literal[Kind.MODEL_STAGE] = Kind.MODEL_STAGE
+
+
+ChangeRequest = AddModel | SwapModel | TuneModel | RemoveModel | RevertChange
+"""What becomes a pull request."""
+
+AnyRequest = (
+    BringUp | BringDown | Restart | Extend | Release | ChangeRequest | SmokeTest | RunBenchmark | StageWeights
+)  # fmt: skip
+Request = Annotated[AnyRequest, Field(discriminator="kind")]
+"""As it is stored. A record has fields that its kind does not know where an earlier version of Stoker wrote it."""
+
+
+def hold_of(request: AnyRequest) -> timedelta | None:
+    """The time for which a request wants the GPU, if it says so."""
+    match request:
+        case BringUp(hold=hold) | Extend(hold=hold) | AddModel(hold=hold) | SwapModel(hold=hold):
+            return hold
+        case _:
+            return None
+
+
+def operation_id(delivery: str) -> str:
+    """The operation id for a delivery: a repeated delivery gives the same id."""
+    return hashlib.sha256(delivery.encode()).hexdigest()[:10]

@@ -1,0 +1,52 @@
+"""Building blocks of the records: times, durations, valid amounts, and positions of Slack messages."""
+
+import math
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _plausible(at: datetime) -> datetime:
+    if not 2000 <= at.year < 2200:
+        raise ValueError("a year that cannot be meant")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_plausible)]
+"""A time with its zone, in this century, so that comparing it and adding hours are safe."""
+
+
+Span = Annotated[timedelta, Field(ge=timedelta(days=-3650), le=timedelta(days=3650))]
+
+
+Fence = Annotated[int, Field(ge=0, le=2**53)]
+"""The largest integer that Lua counts exactly."""
+
+
+Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+"""Requests, tokens, seconds: their sum stays a finite number."""
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Message(Value):
+    """The position of a Slack message."""
+
+    channel: str
+    ts: str
+
+
+def _known(value: object) -> object:
+    """Replace an invalid number by 0: older versions stored NaN and infinity, which JSON represents only as null."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A measured number of requests, tokens or seconds."""
+
+
+StoredAmount = Annotated[float, BeforeValidator(_known), Field(allow_inf_nan=False)]
+"""A stored amount: an invalid number must not make a record unreadable."""

@@ -1,0 +1,41 @@
+"""Sets aside work that ends the process: the admins are notified, and all other work continues."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from bot.clock import Clock
+from bot.mrkdwn import md
+from bot.presentation import Presentation
+from bot.state.audit import AuditLog
+from bot.state.deliveries import Deliveries
+from bot.state.task_starts import TaskStarts
+from bot.views import code, lines
+
+
+@dataclass(frozen=True)
+class Deaths:
+    """Knows which work has ended the process."""
+
+    task_starts: TaskStarts
+    audit: AuditLog
+    deliveries: Deliveries
+    presentation: Presentation
+    clock: Clock
+
+    @asynccontextmanager
+    async def carefully(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
+        """Yields whether to do this work: False, and a message to the admins, if it has ended the process twice.
+
+        `forget=False` is for periodic work: once set aside, it is not tried again.
+        """
+        async with self.task_starts.watched(task, forget=forget) as start:
+            if start.hopeless:
+                why = f"Stoker ended {start.ended} times while it worked on this"
+                if await self.deliveries.is_first(f"set-aside:{task}"):
+                    await self.audit.note_set_aside(f"task {task}", why, self.clock())
+                text = md(
+                    "🧹 The task {task} is set aside: {why}. The bot's log has the reason.", task=code(task), why=why
+                )
+                await self.presentation.tell_admins(f"set-aside:{task}", lines(text))
+            yield not start.hopeless

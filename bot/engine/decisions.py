@@ -1,0 +1,246 @@
+"""Decisions about an operation: votes, counted at the click and again at the start, and cancelling."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.kinds import CancelRule
+from bot.domain.operations import AlreadyDecided, BringUpOperation, Operation, Status, Vote, lease_in_plan
+from bot.domain.outcomes import Cancelled, Denied, NothingStarted
+from bot.engine.lifecycle import (
+    Lifecycle,
+    NotAllowed,
+    insist,
+    is_closing,
+)
+from bot.errors import BotError
+from bot.logs import about
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.policy import (
+    People,
+    costs_money,
+    is_approved,
+    may_cancel,
+    may_deny,
+    may_override,
+    may_vote,
+    must_hear,
+    standing,
+)
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.state.audit import AuditLog
+from bot.state.operations import Operations
+from bot.views import code, inline, lines, plan_in_words
+from bot.views.news import objection
+
+_ENDS_BY_ITSELF = {
+    CancelRule.UNTIL_MERGE: "This is past the point of no return: the pull request is being merged and rolled out."
+    " When that is over, revert it to undo.",
+    CancelRule.BEFORE_START: "This is already running and will end; there is nothing to undo.",
+}
+"""Why a running operation cannot be cancelled."""
+
+
+class VotesShort(BotError):
+    """When the work was about to start, too few approvals were still valid; `votes` are the valid ones."""
+
+    remedy = "Have another approver decide: the message says whose approval no longer counts, and why."
+
+    def __init__(self, message: Mrkdwn, votes: tuple[Vote, ...]) -> None:
+        super().__init__(message)
+        self.votes = votes
+
+
+class PlanChanged(BotError):
+    """A click or a form for a plan that is not the operation's current one."""
+
+    remedy = "Look at the plan as its card shows it now, and decide about that one."
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Decides about operations."""
+
+    operations: Operations
+    audit: AuditLog
+    presentation: Presentation
+    roles: RoleMembers
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def count_votes(self, op: Operation) -> None:
+        """Raise VotesShort if the approvals are no longer sufficient: they are counted again when the work starts."""
+        votes, lacking = standing(op, await self.roles.people(), self.config, self.clock())
+        if lacking:
+            raise VotesShort(lacking, votes)
+
+    async def still_approved(self, op: Operation) -> bool:
+        """Whether the approvals are still sufficient at the start; if not, the same card asks for another."""
+        try:
+            await self.count_votes(op)
+        except VotesShort as short:
+            if op.plan is None:
+                raise
+            await self.lifecycle.await_approval(op, op.plan, note=md("⚠️ {short}", short=short), votes=short.votes)
+            return False
+        return True
+
+    async def carry_votes(self, op: Operation) -> None:
+        """Apply the parent operation's votes to this one. A queued operation keeps its votes."""
+        given, now = op.votes, self.clock()
+
+        def counted(op: Operation) -> Operation:
+            voted = op.model_copy(update={"votes": given, "updated": now})
+            if op.status is not Status.AWAITING or not is_approved(voted, self.config):
+                return op
+            return voted.moved(Status.APPROVED, now, outcome=md(""))
+
+        if given:
+            by = given[-1].by
+            await self._decided(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, who=by))
+
+    async def as_shown(self, op_id: str, seen: str, *, against: bool = False) -> Operation:
+        """The operation, if its plan is still the one for which a button was rendered; otherwise its new plan is shown.
+
+        `seen` is the hash in the button's value; `against` includes the holder of the GPU.
+        """
+        op = await self.operations.load(op_id)
+        shown = op.shown_against if against and isinstance(op, BringUpOperation) else op.shown
+        if op.status in (Status.AWAITING, Status.WAITING) and f"{op.id}.{seen}" != shown:
+            await self.lifecycle.show(op)
+            raise _changed_since(op)
+        return op
+
+    async def vote(
+        self,
+        op_id: str,
+        actor: str,
+        *,
+        approve: bool,
+        reason: str = "",
+        override: bool = False,
+        seen: str = "",
+    ) -> Operation:
+        """Count one decision. The policy is evaluated here, at the click; AlreadyDecided contains who was first.
+
+        A request that waits for the GPU may be decided before its turn. `override`: an admin's, for the whole quorum.
+        `seen` is the hash of the plan on the card: an approval of another plan raises PlanChanged. A denial is valid for
+        any plan, because it starts nothing.
+        """
+        people, now = await self.roles.people(), self.clock()
+
+        def counted(op: Operation) -> Operation:
+            if op.status not in (Status.AWAITING, Status.WAITING) or is_closing(op):
+                op.moved(Status.APPROVED, now)  # raises AlreadyDecided with the decision if the operation is final
+                raise AlreadyDecided("This request has just been closed.")
+            if override:
+                insist(may_override(actor, reason, people))
+            else:
+                insist(may_vote(op, actor, people, self.config) if approve else may_deny(op, actor, people))
+            if approve and seen != (op.plan.mark if op.plan else ""):
+                raise _changed_since(op)
+            if approve and op.open_pull and op.lacks:
+                raise NotAllowed(
+                    md(
+                        "Pull request #{number} can be approved when {lacks}.",
+                        number=op.open_pull.number,
+                        lacks=op.lacks,
+                    )
+                )
+            said = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
+            op = op.model_copy(update={"votes": (*op.votes, said), "updated": now})
+            if not approve:
+                return op if op.open_pull else op.ended(Denied(undone=NothingStarted()), now)
+            if op.status is Status.AWAITING and is_approved(op, self.config):
+                return op.moved(Status.APPROVED, now, outcome=md(""))
+            return op
+
+        event = AuditEvent.OVERRIDDEN if override else AuditEvent.APPROVED if approve else AuditEvent.DENIED
+        try:
+            op = await self._clicked(op_id, actor, counted, event, why=reason)
+        except PlanChanged:
+            await self.lifecycle.show(await self.operations.load(op_id))
+            raise
+        await self._decided(op)
+        return op
+
+    async def cancel(self, op_id: str, actor: str, reason: str = "") -> Operation:
+        """Cancel an operation: immediately if nothing has begun, otherwise the running task rolls back."""
+        ends_cost, now = costs_money(await self.operations.load(op_id)), self.clock()
+        # Roles are looked up in Slack, but stopping costs must not wait for Slack.
+        people = People(frozenset(), frozenset(), frozenset()) if ends_cost else await self.roles.people()
+
+        def cancelled(op: Operation) -> Operation:
+            if op.status.final:
+                op.moved(Status.CANCELLED, now)
+            insist(may_cancel(op, actor, people))
+            if not op.can_be_cancelled:
+                raise NotAllowed(_ENDS_BY_ITSELF[op.request.kind.spec.cancel])
+            op = op.model_copy(update={"cancelled_by": actor, "updated": now})
+            if op.status in (Status.RUNNING, Status.APPROVED) or op.open_pull:
+                return op
+            return op.ended(Cancelled(by=actor, undone=NothingStarted()), now)
+
+        op = await self._clicked(op_id, actor, cancelled, AuditEvent.CANCELLED, why=reason)
+        await self._decided(op)
+        if ends_cost and must_hear(op.request.actor, actor):
+            why = md(": {reason}", reason=inline(reason, 300)) if reason else "."
+            model = code(op.request.model)
+            text = md("↩️ {by} is cancelling your bring-up of {model}{why}", by=person(actor), model=model, why=why)
+            await self.presentation.post(f"cancelled:{op.id}", op.request.actor, lines(text))
+        return op
+
+    async def may_object(self, op_id: str, actor: str) -> Operation:
+        """The request to which its holder objects; raises NotAllowed for anybody else, AlreadyDecided if it no longer
+        waits.
+        """
+        op = await self.operations.load(op_id)
+        lease = lease_in_plan(op)
+        if op.status is not Status.AWAITING or is_closing(op):
+            op.moved(Status.APPROVED, self.clock())  # says what it is, and who decided
+            raise AlreadyDecided("This request has just been closed.")
+        if lease is None or lease.holder != actor:
+            raise NotAllowed("Only the holder of the session can object to this request.")
+        return op
+
+    async def object_to(self, op_id: str, actor: str, reason: str) -> None:
+        """Show the holder's objection on the card, and notify the approvers; they decide."""
+        said = objection(await self.may_object(op_id, actor), actor, reason)
+
+        def objected(op: Operation) -> Operation:
+            return op.model_copy(update={"outcome": said})
+
+        op = await self.operations.update(op_id, objected, event=AuditEvent.OBJECTED, who=actor, why=reason)
+        await self.presentation.announcements.object(op, actor, reason)
+        await self.lifecycle.show(op)
+
+    async def _clicked(
+        self, op_id: str, actor: str, change: Callable[[Operation], Operation], event: AuditEvent, why: str = ""
+    ) -> Operation:
+        """Store the decision of a click; a refusal by the policy is recorded in the audit log."""
+        with about(op=op_id, actor=actor):
+            try:
+                return await self.operations.update(op_id, change, event=event, who=actor, why=why)
+            except (NotAllowed, PlanChanged) as error:
+                await self.audit.note_refusal(
+                    await self.operations.load(op_id), actor, event, error.message, self.clock()
+                )
+                raise
+
+    async def _decided(self, op: Operation) -> None:
+        """The consequences of a stored decision."""
+        if not op.status.final:
+            await self.lifecycle.enqueue(op)
+        elif isinstance(op, BringUpOperation) and op.waiting:  # pass the turn to the next in the queue
+            await self.lifecycle.hand_over_soon()
+        await self.lifecycle.show(op)
+
+
+def _changed_since(op: Operation) -> PlanChanged:
+    return PlanChanged(
+        md("The plan has changed: look again. Nothing was decided. This is it now:\n{plan}", plan=plan_in_words(op))
+    )

@@ -1,0 +1,295 @@
+"""Operation lifecycle: request, approval, expiry, end, failure, and presentation."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from docket import Docket, Retry
+
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.operations import Note, Operation, Status, Vote, new_operation
+from bot.domain.outcomes import Expired, Refused
+from bot.domain.plans import Plan
+from bot.domain.requests import AnyRequest, Asked, operation_id
+from bot.engine.run import Run, Step
+from bot.engine.task_refs import ADVANCE, ESCALATE, EXPIRE, HAND_OVER, REMIND
+from bot.errors import BotError, Unavailable
+from bot.mrkdwn import Mrkdwn, md
+from bot.policy import Verdict, time_to_decide, who_decides
+from bot.presentation import Presentation
+from bot.state.operations import OperationNotFound, Operations
+from bot.state.step_ledger import StepLedger
+from bot.state.task_starts import TaskStarts
+from bot.views import code, lines, unmarked
+
+Op = TypeVar("Op", bound=Operation)
+log = structlog.get_logger(__name__)
+
+_TURN = 5.0
+"""Maximum seconds that work which stops costs waits for other work that has ended the process."""
+OPENING = Step("opening begun", bool)
+NOT_OPENED = Step("why it was not opened", Mrkdwn)
+TAKEN_BACK = Step("opening taken back", bool)
+"""Ledger steps of a change: after the first there may be a branch and a pull request, after the last there is none."""
+_SILENT_ATTEMPTS = 2
+"""A new request that fails more often for the same reason says so: a short outage needs no message."""
+_ATTEMPTS_ASKED = 6
+"""Retries while a request is still being validated (about 30 s): the requester is waiting."""
+
+
+class NotAllowed(BotError):
+    """Policy refused a click or a request."""
+
+    remedy = "Ask somebody who may: the message names them, or the setting that says who."
+
+
+class PlanMoved(BotError):
+    """The approved content is no longer what would run; the approval is void."""
+
+    remedy = "Look at the new plan on the card and approve again."
+
+
+class SetAside(BotError):
+    """The process ended each time while it worked on this request."""
+
+    remedy = (
+        "Ask an admin to look into the log of the bot for what ended it: out of memory, most likely. Then ask again."
+    )
+
+
+def insist(verdict: Verdict) -> None:
+    if not verdict.allowed:
+        raise NotAllowed(verdict.reason)
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """The life cycle of operations: their request, approval, expiry, failure, and card."""
+
+    docket: Docket
+    operations: Operations
+    steps: StepLedger
+    task_starts: TaskStarts
+    presentation: Presentation
+    config: Config
+    clock: Clock
+
+    def run(self, op: Op) -> Run[Op]:
+        """Continue an operation."""
+        return Run(op, self.operations, self.steps, self.presentation, self.docket, self.clock)
+
+    def asked(self, actor: str, reason: str = "") -> Asked:
+        """The common fields of a request that somebody makes now."""
+        return Asked(actor=actor, channel=self.config.slack.channel, at=self.clock(), reason=reason)
+
+    async def request(self, wanted: AnyRequest, delivery: str) -> Operation:
+        """Store a request and enqueue it. Idempotent per delivery."""
+        new = new_operation(
+            operation_id(delivery),
+            wanted,
+            self.clock(),
+            deciders=who_decides(self.config),
+            quorum=self.config.approvals.quorum,
+        )
+        op = await self.operations.create(new)
+        await self.enqueue(op)
+        return op
+
+    async def enqueue(self, op: Operation) -> None:
+        """Enqueue a task to advance the operation. Idempotent per stage."""
+        await ADVANCE.add(self.docket, key=task_key(op))(op.id)
+
+    async def hand_over_soon(self) -> None:
+        """Process the queue now instead of at the next round: a slot has become free."""
+        await HAND_OVER.replace(self.docket, when=self.clock(), key="hand_over")()
+
+    @asynccontextmanager
+    async def surviving(self, op: Operation) -> AsyncIterator[None]:
+        """Work on an operation. Raises SetAside if that has repeatedly ended the process at the same step.
+
+        A changed status, a finished step and a new phase are progress (see `bot.state.task_starts`). `down.cut_short` replaces
+        a rollback that is set aside.
+        """
+        key, begun = task_key(op), f"{op.status} {await self.steps.finished(op.id)} {len(op.phases)}"
+        patience = _TURN if op.failure or op.request.kind.spec.turns_cost_off else None
+        async with self.task_starts.watched(key, begun, patience=patience) as start:
+            if start.hopeless:
+                raise SetAside(
+                    md(
+                        "Stoker ended {deaths} times while it worked on this, so the request is set aside. Nobody else is affected. "
+                        "An admin finds the reason in the log of the bot.",
+                        deaths=start.ended,
+                    )
+                )
+            yield
+
+    async def await_approval(self, op: Op, plan: Plan, *, note: Mrkdwn = Mrkdwn(), votes: tuple[Vote, ...] = ()) -> Op:
+        """Ask for approval of this plan. Votes for an earlier plan are void; `votes` are those that are still valid."""
+        now = self.clock()
+        expires = now + time_to_decide(op, self.config)
+
+        def asked(op: Op) -> Op:
+            return op.moved(
+                Status.AWAITING, now, plan=plan, votes=votes, phases=(), outcome=note, failure="", expires=expires
+            )
+
+        event = AuditEvent.APPROVAL_VOID if note else AuditEvent.AWAITING_APPROVAL
+        op = await self.operations.update(op.id, asked, event=event)
+        await self.present(op)
+        return op
+
+    async def present(self, op: Operation) -> None:
+        """Show the card of an operation that waits, and schedule its reminder, its escalation and its expiry. Idempotent."""
+        await self.show(op)
+        if op.expires is None:
+            return
+        until = op.expires.isoformat()
+        await EXPIRE.add(self.docket, when=op.expires, key=f"{op.id}:expire:{until}")(op.id)
+        if op.status is Status.AWAITING:
+            limit = time_to_decide(op, self.config)
+            half, late = op.expires - limit / 2, op.expires - limit / 4
+            if self.clock() < half:  # a task that is over is not scheduled again each time that the card is presented
+                await REMIND.add(self.docket, when=half, key=f"{op.id}:remind:{until}")(op.id, until)
+            if self.clock() < late:
+                await ESCALATE.add(self.docket, when=late, key=f"{op.id}:escalate:{until}")(op.id, until)
+
+    async def show(self, op: Operation) -> None:
+        await self.run(op).show()
+
+    async def expire(self, op_id: str) -> None:
+        """End a request that was not decided in time."""
+        now = self.clock()
+
+        def expired(op: Operation) -> Operation:
+            undecided = op.status in (Status.AWAITING, Status.WAITING)
+            if not undecided or op.expires is None or op.expires > now or is_closing(op):
+                return op
+            return op.ended(Expired(pull_left_open=op.open_pull is not None), now)
+
+        op = await self.operations.update(op_id, expired, event=AuditEvent.EXPIRED)
+        if op.status is Status.EXPIRED:
+            await self.show(op)
+
+    @asynccontextmanager
+    async def settled(self, op_id: str, retry: Retry) -> AsyncIterator[None]:
+        """Turn every error into either a retry or a recorded failure.
+
+        The failure is recorded before the rollback starts, so that a crash during the rollback resumes it.
+        """
+        try:
+            yield
+        except OperationNotFound as error:
+            log.warning(
+                "operation lost", op=op_id, error=error.message
+            )  # Redis lost the operation, so there is nowhere to record the failure
+        except Unavailable as error:
+            asked = (await self.operations.load(op_id)).status is Status.REQUESTED
+            opening = asked and await self._is_opening(op_id)
+            attempts = _ATTEMPTS_ASKED if asked and not opening else retry.attempts
+            if attempts is None or retry.attempt < attempts:
+                log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))
+                if asked and retry.attempt == _SILENT_ATTEMPTS:
+                    await self._tell_waiting(op_id, error)
+                raise
+            if opening:
+                # A half-opened pull request is not abandoned: `sweep` resumes it, until it is opened or closed.
+                log.warning("pull request not opened yet", op=op_id, error=str(error))
+                why = md("{error}. Your pull request will be opened when it answers, or closed.", error=error)
+                await self._tell_asker(op_id, why)
+                return
+            await self._fail(op_id, md("{error}. Tried {attempt} times.", error=error, attempt=retry.attempt))
+        except BotError as error:
+            await self._fail(op_id, error.shown, error.details)
+        except Exception:
+            error_id = uuid.uuid4().hex[:8]
+            log.exception("unexpected error", op=op_id, error_id=error_id)
+            await self._fail(
+                op_id, md("Something unexpected went wrong. Search Stoker's log for `{error_id}`.", error_id=error_id)
+            )
+
+    async def _tell_waiting(self, op_id: str, error: Unavailable) -> None:
+        """Tell the requester once which system the request waits for, and for how long."""
+        op = await self.operations.load(op_id)
+        if op.request.actor:
+            text = md(
+                "⏳ Your request about {model} waits for {system}, which does not answer. It tries again for about 30 s.",
+                model=code(op.request.model),
+                system=error.system,
+            )
+            await self.presentation.post(f"waits:{op_id}", op.request.actor, lines(text))
+
+    async def _tell_asker(self, op_id: str, why: Mrkdwn) -> None:
+        """Tell the requester once why there is no card yet."""
+        op = await self.operations.load(op_id)
+        await self.presentation.post(f"late:{op_id}", op.request.actor, lines(why))
+
+    async def _is_opening(self, op_id: str) -> bool:
+        """Whether there may be a branch or a pull request of an operation that has no card yet."""
+        opening = await self.steps.result(op_id, OPENING.key, bool)
+        return bool(opening) and not await self.steps.result(op_id, TAKEN_BACK.key, bool)
+
+    async def _fail(self, op_id: str, why: Mrkdwn, details: str = "") -> None:
+        op = await self.operations.load(op_id)
+        if op.status is Status.REQUESTED and await self._is_opening(op_id):
+
+            async def said() -> Mrkdwn:
+                return why
+
+            await self.run(op).once(NOT_OPENED, said)  # `sweep` resumes it, and closes the pull request
+        elif op.status is Status.REQUESTED:
+            await self.refuse(op, why)
+        elif op.failure and not op.status.final:
+            # The rollback failed too: `sweep` retries it, and the card shows why.
+            await self._tell_hindrance(op_id, str(unmarked(why)))
+        elif not op.status.final:
+            now, seen = self.clock(), (Note(title="What was seen", text=details),) if details else ()
+
+            def failed(op: Operation) -> Operation:
+                noted = {"failure": why, "updated": now, "notes": (*op.notes, *seen)}
+                return op.with_phases_ended(now, failed=True).model_copy(update=noted)
+
+            op = await self.operations.update(op_id, failed)
+            await self.enqueue(op)
+
+    async def _tell_hindrance(self, op_id: str, why: str) -> None:
+        now = self.clock()
+
+        log.warning("not undone yet", op=op_id, error=why)
+        await self.operations.update(op_id, lambda op: op.with_detail(why, now))
+        self.presentation.show(op_id)
+
+    async def refuse(self, op: Operation, why: Mrkdwn) -> None:
+        """Reject the request with an ephemeral message; nothing is posted to the channel."""
+        now = self.clock()
+        op = await self.operations.update(
+            op.id, lambda op: op.ended(Refused(reason=why), now), event=AuditEvent.REFUSED
+        )
+        await self.show(op)
+
+
+def task_key(op: Operation) -> str:
+    """Task key for the current stage. At most one task per key runs; a task with another key exits.
+
+    A killed task is delivered again under its old key, possibly long after the operation went on.
+    """
+    if op.failure:
+        stretch = "undo"
+    elif op.status is Status.AWAITING:
+        stretch = "close" if is_closing(op) else "present"
+    elif op.status is Status.WAITING:
+        stretch = "wait"
+    elif op.status is Status.REQUESTED and op.request.kind.spec.needs_approval:
+        stretch = "plan"
+    else:
+        stretch = "run"
+    return f"{op.id}:{stretch}:{len(op.votes)}"
+
+
+def is_closing(op: Operation) -> bool:
+    """Whether an operation that waits for approval was cancelled or denied and only needs cleaning up."""
+    return bool(op.cancelled_by) or any(not vote.approve for vote in op.votes)

@@ -1,0 +1,231 @@
+"""One operation in progress: moves it through its steps, shows each of them on its card, and ends it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, cast, overload
+
+from docket import Docket
+from pydantic import TypeAdapter
+from typing_extensions import TypeVar
+
+from bot.clients import boot
+from bot.clients.payloads import clock_of
+from bot.clock import Clock
+from bot.domain import phases
+from bot.domain.events import AuditEvent
+from bot.domain.operations import Note, Operation, PhaseRecord, Status
+from bot.domain.outcomes import Cancelled, Failed, Outcome, Undone
+from bot.domain.phases import Phase
+from bot.engine.task_refs import REFRESH_HOMES
+from bot.errors import BotError
+from bot.mrkdwn import md, person
+from bot.presentation import Presentation
+from bot.state.operations import Operations
+from bot.state.step_ledger import StepLedger
+
+T = TypeVar("T")
+Op_co = TypeVar("Op_co", bound=Operation, default=Operation, covariant=True)
+NOTHING = TypeAdapter[None](None)
+"""The result of a step that returns nothing."""
+_HOME_AFTER = timedelta(seconds=1)
+
+
+class CancelAsked(BotError):
+    """Somebody cancelled a running operation."""
+
+    remedy = "Nothing: Stoker rolls back what it began."
+
+
+@dataclass(frozen=True)
+class Step(Generic[T]):
+    """A step without a phase on the card: its key in the ledger, which never changes, and its result's type."""
+
+    key: str
+    returns: type[T] | TypeAdapter[T]
+
+
+@dataclass
+class Run(Generic[Op_co]):
+    """Runs one operation. `op` is the operation as last read by `update` or the caller."""
+
+    op: Op_co
+    operations: Operations
+    ledger: StepLedger
+    presentation: Presentation
+    docket: Docket
+    clock: Clock
+
+    @property
+    def model(self) -> str:
+        return self.op.request.model
+
+    async def update(self, change: Callable[[Op_co], Operation], event: AuditEvent | None = None) -> Op_co:
+        """Apply a pure change to the newest version of the operation, and continue with the result."""
+        pure = cast("Callable[[Op_co], Op_co]", change)  # a copy of an operation has its type
+        self.op = await self.operations.update(self.op.id, pure, event=event)
+        return self.op
+
+    async def start(self, **changes: object) -> Op_co:
+        """Mark the operation as running."""
+        now = self.clock()
+
+        def started(op: Operation) -> Operation:
+            return op.moved(Status.RUNNING, now, **changes)
+
+        return await self.update(started, AuditEvent.STARTED)
+
+    # Steps
+
+    async def once(self, step: Step[T], act: Callable[[], Awaitable[T]]) -> T:
+        """Run a step unless an earlier run finished it; returns the result of the run that did."""
+        return await self.ledger.once(self.op.id, step.key, act, step.returns)
+
+    async def result(self, step: Step[T]) -> T | None:
+        """The result of a finished step; None if it is not finished."""
+        return await self.ledger.result(self.op.id, step.key, step.returns)
+
+    async def forget(self, *steps: Step[Any] | Phase) -> None:
+        """Run these steps again."""
+        for step in steps:
+            await self.ledger.forget(self.op.id, step.key)
+
+    async def first_reached(self, key: str) -> datetime:
+        """When the operation first reached this point, persisted across restarts. Deadlines count from it."""
+
+        async def now() -> datetime:
+            return self.clock()
+
+        return await self.once(Step(key, datetime), now)
+
+    @overload
+    async def step(self, phase: Phase, act: Callable[[], Awaitable[None]], *, undoing: bool = ...) -> None: ...
+
+    @overload
+    async def step(
+        self, phase: Phase, act: Callable[[], Awaitable[T]], returns: type[T] | TypeAdapter[T], *, undoing: bool = ...
+    ) -> T: ...
+
+    async def step(
+        self, phase: Phase, act: Callable[[], Awaitable[Any]], returns: Any = NOTHING, *, undoing: bool = False
+    ) -> Any:
+        """Run one step, shown as a phase of the card.
+
+        A step that an earlier run finished is neither run nor shown again; its result is returned.
+        """
+
+        async def shown() -> Any:
+            await self.enter(phase)
+            return await act()
+
+        return await self.cancellable(self.once(Step(phase.key, returns), shown), undoing=undoing)
+
+    async def cancellable(
+        self,
+        work: Coroutine[Any, Any, T],
+        *,
+        undoing: bool = False,
+        still_wanted: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        """Run long work while keeping the card's times fresh; a cancellation stops it with CancelAsked, unless it is
+        the rollback.
+
+        If the work finished before the cancel took effect, it is treated as cancelled anyway.
+
+        `still_wanted` is called every second, and stops the work by raising.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=1)
+                result = task.result() if done else None
+                op = await self.operations.load(self.op.id)
+                if op.cancelled_by and not undoing:
+                    raise _cancelled(op)
+                if done:
+                    return cast("T", result)
+                if still_wanted:
+                    await still_wanted()
+                self.presentation.show(op.id)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    # What the card shows
+
+    async def enter(self, phase: Phase, detail: str = "") -> None:
+        """Show the current phase of the operation, with a detail."""
+        now = self.clock()
+        await self._show(lambda op: op.with_phase(phase, now, detail))
+
+    async def record_boot(self, booted: tuple[boot.Phase, ...]) -> None:
+        """Show the phases of a boot, with the cluster's own times."""
+        ends, now = [*(phase.since for phase in booted[1:]), None], self.clock()
+        records = [
+            PhaseRecord.of(phases.BOOT[phase.name], began=phase.since, ended=end, detail=phase.detail)
+            for phase, end in zip(booted, ends, strict=True)
+            if phase.name != phases.READY.key
+        ]
+        await self._show(lambda op: op.with_phases(records, now))
+
+    async def _show(self, change: Callable[[Operation], Operation]) -> None:
+        op = await self.operations.update(self.op.id, lambda op: op if op.status.final else change(op))
+        self.presentation.show(op.id)
+
+    async def add_note(self, title: str, text: str) -> None:
+        """Post text in the operation's thread: log lines, a comparison, a diagnosis. Idempotent."""
+        note = Note(title=title, text=text)
+
+        def noted(op: Operation) -> Operation:
+            return op if note in op.notes else op.model_copy(update={"notes": (*op.notes, note)})
+
+        await self.operations.update(self.op.id, noted)
+        self.presentation.show(self.op.id)
+
+    async def show(self) -> None:
+        """Show the current state of the operation on its card and on Home, in the background."""
+        self.presentation.show(self.op.id, now=True)
+        await refresh_home_soon(self.docket, self.clock())
+
+    # The end
+
+    async def mark_interrupted(self) -> Op_co:
+        """Mark the phase that was cut short by a cancellation as failed."""
+        now = self.clock()
+
+        def interrupted(op: Operation) -> Operation:
+            return op.with_phases_ended(now, failed=True)
+
+        return await self.update(interrupted)
+
+    async def finish(self, outcome: Outcome) -> Op_co:
+        """End the operation: stored once, then shown. Raises CancelAsked if it was cancelled at the last moment."""
+        now = self.clock()
+
+        def ended(op: Operation) -> Operation:
+            if op.status.final:
+                return op
+            if op.cancelled_by and not op.failure and outcome.status is not Status.CANCELLED:
+                raise _cancelled(op)  # the canceller was already told that it was cancelled
+            return op.ended(outcome, now)
+
+        await self.update(ended, event=AuditEvent(outcome.status))
+        await self.show()
+        return self.op
+
+    async def finish_undone(self, undone: Undone) -> Op_co:
+        """End an operation whose work was rolled back, because it failed or was cancelled."""
+        if self.op.cancelled_by and not self.op.failure:
+            return await self.finish(Cancelled(by=self.op.cancelled_by, undone=undone))
+        return await self.finish(Failed(reason=self.op.failure, undone=undone))
+
+
+def _cancelled(op: Operation) -> CancelAsked:
+    return CancelAsked(md("Cancelled by {cancelled_by}.", cancelled_by=person(op.cancelled_by)))
+
+
+async def refresh_home_soon(docket: Docket, now: datetime) -> None:
+    """Schedule a Home refresh (debounced)."""
+    await REFRESH_HOMES.add(docket, when=now + clock_of(docket).passed_in(_HOME_AFTER), key="homes")()

@@ -1,0 +1,126 @@
+"""Runs one git command: its environment, the limit of its output, and error messages without secrets.
+
+git gets the token only in environment variables (GIT_CONFIG_*): never in a URL, an argument or a log line.
+"""
+
+import base64
+import io
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from bot.errors import BotError
+from bot.logs import cleaned
+
+
+class TooMuch(BotError):
+    """The output of a git command exceeds its limit."""
+
+    remedy = (
+        "Find out what makes the repository so large: Stoker reads up to a few hundred thousand files of up to 4 MB."
+    )
+
+
+class Bounded(io.BytesIO):
+    """Keeps the first `size` bytes of git's output and drops the rest, so that git can finish."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._room = size
+
+    def write(self, data: Any) -> int:
+        self._room -= len(data)
+        return super().write(data) if self._room >= 0 else len(data)
+
+    def whole(self) -> bytes:
+        if self._room < 0:
+            raise TooMuch("The repository is too large: the output of git exceeds Stoker's limit.")
+        return self.getvalue()
+
+
+class GitProcess:
+    """git in one bare directory. Its methods block."""
+
+    def __init__(self, directory: Path, remote_url: str, token: SecretStr | None) -> None:
+        self._directory, self._token = directory, token
+        self._environment = _environment(remote_url, token)
+
+    def execute(
+        self,
+        arguments: tuple[str, ...],
+        stdin: str | None,
+        env: Mapping[str, str],
+        seconds: float | None = None,
+        output: "Bounded | None" = None,
+    ) -> tuple[int, bytes, str]:
+        """Status, output and error message. We do not raise GitPython's exception because its text may contain the
+        token.
+
+        Pass `output` only to local commands: GitPython then reads stderr last, and a long message would block git.
+        """
+        # Without git on PATH the import alone would raise; so the error is reported where git is needed, and by the
+        # doctor.
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        import git  # 3 MiB, for the first request that needs files; a bot that only operates the GPU does not need it
+
+        with tempfile.TemporaryFile() as typed:
+            typed.write((stdin or "").encode())
+            typed.seek(0)
+            try:
+                status, written, complaint = git.Git(str(self._directory)).execute(
+                    ["git", f"--git-dir={self._directory}", *arguments],
+                    istream=typed,
+                    env={**self._environment, **env},
+                    with_extended_output=True,
+                    kill_after_timeout=seconds,
+                    output_stream=output,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                )
+            except git.GitCommandNotFound as error:
+                raise BotError("There is no git on PATH: install it; the image has it.") from error
+        return status, _bytes(written), self._scrubbed(_bytes(complaint).decode(errors="replace"))
+
+    def _scrubbed(self, complaint: str) -> str:
+        """The error message in one line, without the token in any form and without other known secrets."""
+        if self._token is not None:
+            for form in (self._token.get_secret_value().strip(), _basic(self._token)):
+                complaint = complaint.replace(form, "***")
+        return " ".join(cleaned(complaint).split())[-800:].rstrip(".")
+
+
+def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
+    """git's complete configuration of the remote. A stalled transfer ends after a minute."""
+    config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
+    config.append(
+        ("core.bigFileThreshold", "8m")
+    )  # larger contents are written to the disk as they arrive, without using memory
+    address = urlsplit(remote_url)
+    if token is not None and address.scheme in ("http", "https"):
+        # Only for this host, so that a redirect cannot send the token elsewhere; credential helpers are disabled.
+        config += [
+            (f"http.{address.scheme}://{address.netloc}/.extraHeader", f"Authorization: Basic {_basic(token)}"),
+            ("credential.helper", ""),
+        ]
+    return {
+        **{f"GIT_CONFIG_KEY_{i}": key for i, (key, _) in enumerate(config)},
+        **{f"GIT_CONFIG_VALUE_{i}": text for i, (_, text) in enumerate(config)},
+        "GIT_CONFIG_COUNT": str(len(config)),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    }
+
+
+def _basic(token: SecretStr) -> str:
+    return base64.b64encode(f"x-access-token:{token.get_secret_value().strip()}".encode()).decode()
+
+
+def _bytes(output: str | bytes | None) -> bytes:
+    return output.encode() if isinstance(output, str) else output or b""

@@ -1,0 +1,204 @@
+"""Watch ready sessions: a reclaimed node, a dead engine, replicas changed by hand.
+
+Each problem is reported once, in the channel and to the holder, with *Restart* and *Bring down*. A session that does
+not serve again within the boot limit is ended, so that it costs no money and blocks nobody.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from docket import Perpetual
+
+from bot.clients.cluster import Cluster
+from bot.clients.condition import Condition
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease
+from bot.domain.operations import Operation, Status
+from bot.domain.sessions import Health, Trouble
+from bot.durations import Clock, show_duration
+from bot.engine.deaths import Deaths
+from bot.engine.lifecycle import Lifecycle
+from bot.errors import BotError, Unavailable
+from bot.gpu.holder_prompts import HolderPrompts
+from bot.gpu.stopping import end_of_session
+from bot.mrkdwn import clock, code, inline, md
+from bot.state.audit import AuditLog
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views.health import trouble_view
+
+log = structlog.get_logger(__name__)
+
+_EVERY = timedelta(seconds=15)
+"""Interval of the checks: with two checks before a lost readiness is reported, each problem is reported within a
+minute.
+"""
+_LOOK = 20.0
+"""Timeout in seconds for the check of one session: a slow one must not delay the others."""
+_USUAL_BOOT = timedelta(seconds=1200)
+_UNREADY = timedelta(seconds=40)
+"""How long readiness may be lost before it is reported (for the usual boot limit): a burst of long requests can fail a
+probe or two (the kubelet's default is three failures, ten seconds apart).
+"""
+_SERVING = ("scaled", "changed")
+"""Problems of a model that still serves."""
+
+
+@dataclass(frozen=True)
+class HealthWatch:
+    """Watches ready sessions."""
+
+    operations: Operations
+    audit: AuditLog
+    leases: Leases
+    sessions: Sessions
+    cluster: Cluster
+    deaths: Deaths
+    holder_prompts: HolderPrompts
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def watch_health(self, perpetual: Perpetual = Perpetual(every=_EVERY, automatic=True)) -> None:
+        """Check every session that was ready."""
+        perpetual.after(self.clock.period(min(_EVERY, self.config.idle.sample_every)))
+        try:
+            leases = [lease for lease in await self.leases.held() if lease.ready]
+        except Unavailable as error:
+            log.warning("health not watched", error=str(error))
+            return
+        await asyncio.gather(*(self._watch_one(lease) for lease in leases))
+
+    async def _watch_one(self, lease: Lease) -> None:
+        try:
+            async with (
+                self.deaths.carefully(f"watch_health:{lease.fence}", forget=False) as alive,
+                asyncio.timeout(_LOOK),
+            ):
+                if alive:
+                    await self.look_after(lease)
+        except (BotError, Unavailable, TimeoutError) as error:
+            log.warning(
+                "health not looked at", model=lease.model, op=lease.op, error=str(error) or type(error).__name__
+            )
+        except Exception:
+            log.exception("health not looked at", model=lease.model, op=lease.op)
+
+    async def look_after(self, lease: Lease) -> None:
+        """Check one session. Idempotent, also in two bots at the same time."""
+        health = await self.sessions.health(lease) or Health(fence=lease.fence)
+        condition = await self.cluster.condition(lease.model, health.node)
+        now = self.clock()
+        seen = health.billing(condition.node, lease.claimed, now) if condition.node_known else health
+        working = await self._working(lease)
+        trouble = None if working else _trouble(condition, seen, now)
+        if condition.serving and (working or not seen.template):
+            seen = seen.model_copy(update={"template": condition.template, "image": condition.image})
+        known = seen.trouble
+        if trouble is None:
+            if known and not working and condition.serving:
+                await self._over(lease, known, now)
+                seen = seen.model_copy(update={"trouble": None})
+        elif known is None or (known.state in _SERVING) != (trouble.state in _SERVING):
+            seen = seen.model_copy(update={"trouble": trouble})
+            await self.sessions.keep_health(
+                lease.model, seen
+            )  # before the message: its time is part of the message's key
+        else:  # the reason may become clearer: posted once, then updated
+            seen = seen.model_copy(
+                update={"trouble": trouble.model_copy(update={"since": known.since, "told": known.told})}
+            )
+        if seen.trouble and trouble and not seen.trouble.told and self._is_due(seen.trouble, condition, now):
+            await self._tell(lease, seen, condition, now)
+            seen = seen.model_copy(update={"trouble": seen.trouble.model_copy(update={"told": True})})
+        if seen != health:
+            await self.sessions.keep_health(lease.model, seen)
+        if seen.trouble and trouble and not condition.serving and now - seen.trouble.since > self.config.gpu.boot_limit:
+            await self._end(lease, seen.trouble, now)
+
+    async def _working(self, lease: Lease) -> list[Operation]:
+        """The running operations that may take the model away, or boot it: they report its problems themselves."""
+        return [
+            op
+            for op in await self.operations.open()
+            if op.request.model == lease.model
+            and op.request.kind.spec.stops_model
+            and (
+                op.status in (Status.APPROVED, Status.RUNNING)
+                or (op.status is Status.REQUESTED and not op.request.kind.spec.needs_approval)
+            )
+        ]
+
+    def _is_due(self, trouble: Trouble, condition: Condition, now: datetime) -> bool:
+        if condition.state != "not ready":
+            return True
+        return now - trouble.since >= _UNREADY * min(1.0, self.config.gpu.boot_limit / _USUAL_BOOT)
+
+    async def _tell(self, lease: Lease, health: Health, condition: Condition, now: datetime) -> None:
+        """A separate message in the channel and to the holder: the card of the bring-up may be deleted, or far above."""
+        if (trouble := health.trouble) is None:
+            return
+        bills = self.config.gpu.price(health.node.machine if health.node else "")
+        if condition.node_known and health.node is None:
+            bills = 0.0
+        view = trouble_view(
+            lease,
+            trouble,
+            serving=condition.serving,
+            price=bills,
+            ends=trouble.since + self.config.gpu.boot_limit,
+            log=condition.log,
+        )
+        channel = lease.channel(self.config.slack.channel)
+        for place, key in zip((channel, lease.holder), _keys(lease, trouble), strict=True):
+            await self.holder_prompts.ask(lease, key, place, view)
+        await self.audit.note_trouble(lease, trouble, now)
+
+    async def _over(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
+        said = md(
+            "✅ {model} serves again; it did not since {since}: {reason}",
+            model=code(lease.model),
+            since=clock(trouble.since),
+            reason=inline(trouble.reason, 600),
+        )
+        if trouble.state in _SERVING:
+            said = md("✅ {model} is again as it was brought up.", model=code(lease.model))
+        if trouble.told:
+            await self.holder_prompts.settle(lease.op, said, keys=_keys(lease, trouble))
+            await self.audit.note_lease(lease, AuditEvent.SERVES_AGAIN, "", trouble.reason, now)
+
+    async def _end(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
+        """End a session that did not recover: nobody can use it, and others wait."""
+        limit = self.config.gpu.boot_limit
+        why = f"it has not served for {show_duration(limit)}: {trouble.reason}"
+        attempt = int((now - trouble.since) / limit)  # a failed bring-down is retried, but not at every check
+        delivery = f"not-serving:{lease.fence}:{int(trouble.since.timestamp())}:{attempt}"
+        await self.lifecycle.request(end_of_session(lease, why, self.config.slack.channel, self.clock()), delivery)
+
+
+def _trouble(condition: Condition, health: Health, now: datetime) -> Trouble | None:
+    """The current problem, whether or not it is reported yet."""
+    if condition.state == "at zero" or condition.state == "no Deployment":
+        return None  # the reconciliation closes that lease, with a receipt
+    if not condition.serving:
+        since = condition.since if condition.since and condition.since <= now else now
+        return Trouble(state=condition.state, since=since, reason=condition.reason, remedy=condition.remedy)
+    if condition.replicas > 1:
+        reason = f"It was scaled to {condition.replicas} replicas from outside, and there is one GPU."
+        return Trouble(state="scaled", since=now, reason=reason, remedy="Restart brings it back to one.")
+    if health.template and condition.template != health.template:
+        image = f" (image {health.image} → {condition.image})" if health.image != condition.image else ""
+        reason = f"Its Deployment was changed from outside while it was up{image}: this is not what was approved."
+        return Trouble(
+            state="changed", since=now, reason=reason, remedy="Find out by whom; a sync brings git's state back."
+        )
+    return None
+
+
+def _keys(lease: Lease, trouble: Trouble) -> tuple[str, str]:
+    key = f"trouble:{lease.fence}:{int(trouble.since.timestamp())}"
+    return key, f"{key}:dm"

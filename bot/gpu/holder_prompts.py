@@ -1,0 +1,74 @@
+"""Questions posted to the GPU holder; their buttons are removed once answered or obsolete."""
+
+from dataclasses import dataclass
+
+from bot.domain.leases import Lease, Question
+from bot.mrkdwn import Mrkdwn
+from bot.presentation import Presentation
+from bot.state.messages import Messages
+from bot.state.questions import Questions
+from bot.views import View, settled_reminder, without_buttons
+
+
+def idle(lease: Lease) -> str:
+    """The key of the session's reminder in the channel; those of the direct messages begin with it."""
+    return f"idle:{lease.fence}"
+
+
+def is_idle_dm(key: str) -> bool:
+    """Whether it is the key of a reminder by direct message."""
+    return key.startswith("idle:") and (key.endswith(":dm") or ":last:" in key)
+
+
+@dataclass(frozen=True)
+class HolderPrompts:
+    """Posts questions to the holder, and removes their buttons."""
+
+    questions: Questions
+    messages: Messages
+    presentation: Presentation
+
+    async def about_idling(self, op_id: str) -> tuple[str, ...]:
+        """The reminders about an operation's session that have buttons."""
+        return tuple(key for key in await self.questions.of(op_id) if key.startswith("idle:"))
+
+    async def ask(self, lease: Lease, key: str, place: str, view: View) -> None:
+        """Post a question about a session, once for `key`, and record its message."""
+        await self.presentation.post(key, place, view, question=lease.op)
+
+    async def ask_again(self, lease: Lease, key: str, place: str, view: View) -> None:
+        """Ask in the earlier message, which notifies nobody; the first question is posted."""
+        message = await self.messages.posted(key)
+        if message is None:
+            await self.ask(lease, key, place, view)
+            return
+        kept = without_buttons(view)
+        asked = Question(message=message, text=kept.text, blocks=tuple(kept.blocks))
+        await self.questions.note(lease.op, key, asked)
+        await self.presentation.edit(message, view)
+
+    async def settle(self, op_id: str, said: Mrkdwn = Mrkdwn(), *, keys: tuple[str, ...] | None = None) -> None:
+        """Remove the buttons of the questions about an operation's session, or of those with these keys.
+
+        `said` replaces their text; without it, it stays. An unposted question is posted as `said`, or not at all.
+        """
+        if keys == ():
+            return
+        await self.presentation.withdraw(op_id, keys or (), settled_reminder(said) if said else None)
+        for key, question in (await self.questions.of(op_id)).items():
+            if keys and key not in keys:
+                continue
+            view = settled_reminder(said) if said else View(text=question.text, blocks=list(question.blocks))
+            await self.presentation.edit(question.message, view)
+            await self.questions.forget(op_id, key)
+
+    async def close(self, lease: Lease, said: Mrkdwn) -> None:
+        """The session is over: its reminders and its ready message become `said`, other questions lose their buttons."""
+        asked = await self.questions.of(lease.op)
+        known = {idle(lease), f"{idle(lease)}:dm", f"ready:{lease.op}", *(key for key in asked if is_idle_dm(key))}
+        for key in known:
+            message = await self.messages.posted(key)
+            view = settled_reminder(said)
+            await (self.presentation.edit(message, view) if message else self.presentation.revise(key, view))
+            await self.questions.forget(lease.op, key)
+        await self.settle(lease.op)

@@ -1,0 +1,130 @@
+"""The lease annotation of a Deployment, and the lease in Redis: read, restored and changed together."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from bot.clients.cluster import Cluster
+from bot.clients.workload import GpuUser
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.domain.requests import BringUp
+from bot.durations import Clock
+from bot.errors import BotError, Unavailable
+from bot.marks import bounded, read_mark
+from bot.mrkdwn import md, person
+from bot.presentation import Presentation
+from bot.state.bills import Bills
+from bot.state.leases import GpuBusy, Leases
+from bot.state.operations import OperationNotFound, Operations
+from bot.views import clock, code, lines
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LeaseMarks:
+    """Keeps the leases in Redis and their annotations on the Deployments the same."""
+
+    operations: Operations
+    leases: Leases
+    bills: Bills
+    presentation: Presentation
+    cluster: Cluster
+    config: Config
+    clock: Clock
+
+    async def lease_on(self, model: str) -> Lease | None:
+        """The lease of a model, even if Redis has lost it but the cluster has not."""
+        lease = await self.leases.of(model)
+        if lease is None and (workload := await self.cluster.workload(model)) and workload.replicas:
+            lease = await self.restorable(workload.lease, model)
+        return lease
+
+    async def restorable(self, mark: str | None, model: str) -> Lease | None:
+        """The lease annotation of a Deployment, limited by the policy and by Redis; None if they contradict it."""
+        marked = read_mark(mark, model)
+        lease = bounded(marked, self.clock(), self.config.lease.longest, self.config.slack.channel) if marked else None
+        if lease is None or await self.bills.of(lease.fence):
+            return None  # a session with a bill has ended
+        try:
+            op = await self.operations.load(lease.op)
+        except OperationNotFound:
+            return lease
+        asked = op.request
+        forged = isinstance(asked, BringUp) and asked.model == model and asked.actor != lease.holder
+        return None if forged else lease
+
+    async def tell_ignored(self, model: str, annotation: str, value: str, why: str) -> None:
+        """Report once per value which annotation is ignored."""
+        digest = hashlib.sha256(f"{model} {annotation} {value}".encode()).hexdigest()[:16]
+        log.warning("annotation ignored", model=model, annotation=annotation, error=why)
+        text = md(
+            "⚠️ The annotation {annotation} of {model} is ignored: {why}. It says {value}.",
+            annotation=code(annotation),
+            model=code(model),
+            why=why,
+            value=code(value[:60]),
+        )
+        await self.presentation.post(f"ignored:{digest}", self.config.slack.channel, lines(text))
+
+    async def held(self) -> tuple[Lease, ...]:
+        """The leases, including those that Redis just lost but the cluster still has."""
+        if not await self.leases.held():
+            await self.rebuild(await self.cluster.gpu_users())
+        return await self.leases.held()
+
+    async def rebuild(self, users: Iterable[GpuUser]) -> tuple[GpuUser, ...]:
+        """Restore the leases that Redis has lost; returns the GPU users without a lease."""
+        leases = await self.leases.held()
+        leased = {lease.model for lease in leases} | {lease.displaced.model for lease in leases if lease.displaced}
+        return tuple(
+            [
+                user
+                for user in users
+                if not user.endpoint or (user.endpoint not in leased and not await self._rebuilt(user))
+            ]
+        )
+
+    async def renew(self, lease: Lease, change: Callable[[Lease], Lease]) -> Lease | None:
+        """Change a lease, in Redis and on its Deployment; None if it is no longer held."""
+        changed = await self.leases.change(lease, change)
+        if changed:
+            try:
+                await self.cluster.mark(changed.model, changed.mark, changed.fence)
+            except (Unavailable, BotError) as error:
+                log.warning(
+                    "lease not marked", model=lease.model, op=lease.op, error=str(error)
+                )  # left to the next minute
+        return changed
+
+    async def _rebuilt(self, user: GpuUser) -> bool:
+        """Whether the model has a lease now, or is no longer up: the data may be outdated."""
+        now = await self.cluster.workload(user.endpoint)
+        if now is None or now.replicas == 0 or await self.leases.of(user.endpoint):
+            return True
+        lost = await self.restorable(now.lease, user.endpoint)
+        if lost is None:
+            if now.lease:
+                why = "the policy or Redis does not allow this lease"
+                await self.tell_ignored(user.endpoint, "stoker.dev/lease", now.lease, why)
+            return False
+        try:
+            put_back = await self.leases.restore(lost)
+        except GpuBusy:
+            return False
+        if put_back:
+            log.warning("lease rebuilt", model=lost.model, op=lost.op, fence=lost.fence)
+            until = md(" until {ends}", ends=clock(lost.ends)) if lost.ends else ""
+            text = md(
+                "🧭 Redis had lost the lease of {model}; it is rebuilt from the cluster: {holder} holds it{until}.",
+                model=code(lost.model),
+                holder=person(lost.holder),
+                until=until,
+            )
+            await self.presentation.post(
+                f"rebuilt:{lost.fence}:{lost.revision}", self.config.slack.channel, lines(text)
+            )
+        return True

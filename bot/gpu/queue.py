@@ -1,0 +1,347 @@
+"""Waiting for the GPU: first come, first served; a free GPU is offered to the next, for a few minutes each.
+
+Redis stores the order (`bot.state.leases`), so that no claim bypasses it; this module renders the queue and makes and
+expires offers.
+"""
+
+import heapq
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from docket import Docket
+
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease, Waiting
+from bot.domain.operations import BringUpOperation, Status
+from bot.domain.outcomes import LeftQueue, OfferExpired
+from bot.domain.plans import BringUpPlan
+from bot.domain.sessions import COLD_START
+from bot.durations import Clock
+from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.task_refs import HAND_OVER_AT
+from bot.gpu.availability import GpuAvailability
+from bot.gpu.holder_prompts import HolderPrompts
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.policy import approval_stands, may_cancel, may_keep
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.state.audit import AuditLog
+from bot.state.leases import GpuBusy, Leases
+from bot.state.operations import OperationNotFound, Operations
+from bot.views import clock, code, lines, offered, please_release
+from bot.views.gpu import in_line
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue for the GPU."""
+
+    docket: Docket
+    operations: Operations
+    audit: AuditLog
+    leases: Leases
+    presentation: Presentation
+    availability: GpuAvailability
+    roles: RoleMembers
+    holder_prompts: HolderPrompts
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def obstacle(self, op: BringUpOperation) -> Waiting | None:
+        """Why a request cannot have the GPU yet: a lease, or requests ahead of it."""
+        try:
+            await self.availability.refuse_if_taken(op.request.model)
+        except GpuBusy:
+            pass
+        else:
+            queue = await self.leases.queue()
+            ahead = queue.index(op.id) if op.id in queue else len(queue)
+            if await self.availability.is_left_after(ahead):
+                return None
+        return await self._outlook(op)
+
+    async def _outlook(self, op: BringUpOperation) -> Waiting:
+        """Who blocks it, how many are ahead, and the latest time of its turn."""
+        leases, queue = await self.leases.held(), await self.leases.queue()
+        ahead = queue.index(op.id) if op.id in queue else None
+        before = [await self._held_for(waiting) for waiting in queue[: len(queue) if ahead is None else ahead]]
+        first = min(leases, key=lambda lease: lease.ends or lease.claimed + COLD_START + lease.hold, default=None)
+        offer = op.waiting.offer if op.waiting else None
+        waiting = Waiting(ahead=ahead, free_at=self._turn(leases, before), offer=offer)
+        if first is None:
+            return waiting
+        return waiting.model_copy(
+            update={
+                "model": first.model,
+                "holder": first.holder,
+                "fence": first.fence,
+                "since": first.claimed,
+                "until": first.ends,
+                "reason": first.reason,
+            }
+        )
+
+    def _turn(self, leases: tuple[Lease, ...], before: list[timedelta]) -> datetime:
+        """Estimate the turn: each slot is free when its lease ends, and each request ahead uses the first free one for its
+        full time.
+        """
+        now = self.clock()
+        ends = [max(now, lease.ends or lease.claimed + COLD_START + lease.hold) for lease in leases]
+        free = [*ends, *[now] * (self.config.gpu.slots - len(ends))]
+        heapq.heapify(free)
+        for hold in before:
+            heapq.heapreplace(free, free[0] + COLD_START + hold)
+        return free[0].replace(second=0, microsecond=0)
+
+    async def _held_for(self, op_id: str) -> timedelta:
+        try:
+            asked = (await self.operations.load(op_id, BringUpOperation)).request.hold
+        except OperationNotFound:
+            return timedelta()
+        return asked or self.config.lease.default
+
+    async def wait(
+        self, op: BringUpOperation, plan: BringUpPlan, *, join: bool = False, note: Mrkdwn = Mrkdwn()
+    ) -> None:
+        """Put a planned request in the waiting state: its card shows the holder and the choices. Idempotent."""
+        if join:
+            await self.leases.join(op.id)
+        waiting, now = await self._outlook(op), self.clock()
+        expires = now + self.config.approvals.expire_after
+
+        def put(op: BringUpOperation) -> BringUpOperation:
+            if op.status is Status.WAITING:
+                return op
+            return op.moved(Status.WAITING, now, plan=plan, phases=(), waiting=waiting, expires=expires, outcome=note)
+
+        op = await self.operations.update(op.id, put, event=AuditEvent.WAITING)
+        await self.lifecycle.present(op)
+
+    async def join(self, op_id: str, actor: str) -> None:
+        """Join the queue."""
+        op = await self._waiting(op_id, actor)
+        await self.leases.join(op.id)
+        await self.audit.note_decision(op, actor, AuditEvent.JOINED_QUEUE, "", self.clock())
+        await self._refresh(op)
+
+    async def leave(self, op_id: str, actor: str) -> None:
+        """Leave the queue, and end the request."""
+        op = await self._waiting(op_id, actor)
+        now = self.clock()
+        await self.leases.leave(op.id)
+        op = await self.operations.update(
+            op.id,
+            lambda op: op.ended(LeftQueue(by=actor), now),
+            event=AuditEvent.LEFT_QUEUE,
+            who=actor,
+        )
+        await self._offer_is_over(op, "You left the queue.")
+        await self.lifecycle.show(op)
+        await self.lifecycle.hand_over_soon()
+
+    async def take(self, op_id: str, actor: str) -> None:
+        """Accept the offer: start if approved, otherwise ask for approval and keep the place for another offer."""
+        op, now = await self._waiting(op_id, actor), self.clock()
+        if op.waiting is None or op.waiting.offer is None or now >= op.waiting.offer:
+            raise NotAllowed("The offer is over: the GPU is not offered to this request any more.")
+        offer = now + self.config.lease.offer
+
+        def taken(op: BringUpOperation) -> BringUpOperation:
+            if approval_stands(op, self.config, now):
+                return op.moved(Status.APPROVED, now, outcome="")
+            kept = op.waiting.model_copy(update={"offer": offer}) if op.waiting else None
+            expires = now + self.config.approvals.expire_after
+            return op.moved(Status.AWAITING, now, waiting=kept, votes=(), expires=expires, outcome="")
+
+        before = op
+        op = await self.operations.update(op.id, taken, event=AuditEvent.OFFER_TAKEN, who=actor)
+        await self._offer_is_over(
+            before, "Taken: it starts." if op.status is Status.APPROVED else "Taken: now it is approved."
+        )
+        await self.lifecycle.enqueue(op)
+        await self.lifecycle.show(op)
+
+    async def replace_instead(self, op_id: str, actor: str) -> BringUpOperation:
+        """Take a waiting request out of the queue in order to replace the holder; the caller makes its plan."""
+        op = await self._waiting(op_id, actor)
+        if op.waiting is None or not op.waiting.fence:
+            raise NotAllowed("Nobody holds the GPU, so there is nothing to replace.")
+        return op
+
+    async def _waiting(self, op_id: str, actor: str) -> BringUpOperation:
+        op = await self.operations.load(op_id, BringUpOperation)
+        verdict = may_cancel(op, actor, await self.roles.people())
+        if not verdict.allowed:
+            await self.audit.note_refusal(op, actor, AuditEvent.QUEUE, str(verdict.reason), self.clock())
+        insist(verdict)
+        if op.status is not Status.WAITING:
+            op.moved(Status.WAITING, self.clock())  # raises AlreadyDecided with the decision
+            raise NotAllowed(f"This request is {op.status}; it no longer waits for the GPU.")
+        return op
+
+    async def ask_holder(self, op_id: str, actor: str) -> Mrkdwn:
+        """Ask the holder, once per request and lease, in the channel and by direct message, whether the GPU could be
+        released earlier.
+        """
+        op = await self.operations.load(op_id, BringUpOperation)
+        if op.status is not Status.WAITING or op.waiting is None or not op.waiting.fence:
+            raise NotAllowed("This request does not wait for anybody's GPU any more.")
+        lease = await self.leases.of(op.waiting.model)
+        if lease is None or lease.fence != op.waiting.fence:
+            raise NotAllowed(
+                md("{model} has changed hands meanwhile; the card is updated.", model=code(op.waiting.model))
+            )
+        view = please_release(op, lease, actor)
+        await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
+        await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
+        return md("{holder} is asked, here and by direct message.", holder=person(lease.holder))
+
+    async def not_now(self, op_id: str, actor: str) -> Mrkdwn:
+        """The holder's answer to `ask_holder`: no. Returns the new text of the question."""
+        op = await self.operations.load(op_id, BringUpOperation)
+        lease = await self.leases.of(op.waiting.model) if op.waiting else None
+        if lease is None or op.waiting is None or lease.fence != op.waiting.fence:
+            raise NotAllowed("That session is over; there is nothing to keep.")
+        insist(may_keep(lease.holder, actor, await self.roles.people()))
+        until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
+        said = md(
+            "🙅 {actor} still needs {model}{until}; {request_model} waits.",
+            actor=person(actor),
+            model=code(lease.model),
+            until=until,
+            request_model=code(op.request.model),
+        )
+        await self.presentation.post(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(said))
+        await self.holder_prompts.settle(
+            lease.op, said, keys=(f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm")
+        )
+        return said
+
+    async def hand_over(self) -> None:
+        """End expired offers, offer free slots to the next, and update the cards. Idempotent."""
+        queued = [op for op in [await self._queued(op_id) for op_id in await self.leases.queue()] if op]
+        free = await self.availability.free_slots() if queued else 0
+        for place, op in enumerate(queued):
+            if op.status is Status.WAITING and place < free:
+                await self._offer(op)
+        for op in await self.operations.open(BringUpOperation):
+            if op.status is Status.WAITING:
+                await self._refresh(op)
+
+    async def _queued(self, op_id: str) -> BringUpOperation | None:
+        """The operation, if its place is still kept; otherwise it leaves the queue (ended, unknown, or no answer in time)."""
+        now = self.clock()
+        try:
+            op = await self.operations.load(op_id, BringUpOperation)
+        except OperationNotFound:
+            await self.leases.leave(op_id)
+            return None
+        offer = op.waiting.offer if op.waiting else None
+        match op.status:
+            case Status.APPROVED | Status.RUNNING:
+                return op  # about to claim
+            case Status.WAITING if offer is None or now < offer:
+                return op
+            case Status.AWAITING if offer and now < offer:
+                return op
+
+        def passed(op: BringUpOperation) -> BringUpOperation:
+            if op.status is Status.WAITING:
+                return op.ended(OfferExpired(), now)
+            return op if op.status.final else op.model_copy(update={"waiting": None, "updated": now})
+
+        after = await self.operations.update(op.id, passed, event=AuditEvent.OFFER_PASSED_ON)
+        await self.leases.leave(op_id)
+        match op.status:
+            case Status.WAITING:
+                await self._offer_is_over(op, "Nobody answered in time, so the offer is over.")
+            case Status.AWAITING:
+                text = "Nobody approved it in time, so the offer is over. Once it is approved, it waits for the next."
+                await self.presentation.post(
+                    f"{_offer_key(op)}:passed",
+                    op.request.actor,
+                    lines(md("{model}: {text}", model=code(op.request.model), text=text)),
+                )
+            case _:
+                await self._offer_is_over(op, f"This request is {op.status}, so there is nothing to take any more.")
+        if after != op:
+            await self.lifecycle.show(after)
+        return None
+
+    async def _offer(self, op: BringUpOperation) -> None:
+        """Notify the next in the queue; the first free slot is offered."""
+        now = self.clock()
+        until = now + self.config.lease.offer
+
+        def offer(op: BringUpOperation) -> BringUpOperation:
+            if op.status is not Status.WAITING or op.waiting is None or op.waiting.offer:
+                return op
+            return op.model_copy(update={"waiting": op.waiting.model_copy(update={"offer": until}), "updated": now})
+
+        op = await self.operations.update(op.id, offer, event=AuditEvent.OFFERED)
+        if op.waiting and op.waiting.offer and op.status is Status.WAITING:
+            view = offered(op, approval_stands(op, self.config, now))
+            await self.presentation.post(_offer_key(op), op.request.actor, view)  # the card has the button too
+            await self.lifecycle.show(op)
+            await HAND_OVER_AT.add(self.docket, when=op.waiting.offer, key=f"{_offer_key(op)}:end")()
+
+    async def _offer_is_over(self, op: BringUpOperation, text: str) -> None:
+        """Remove the buttons of the direct message with the offer, if there was one."""
+        await self.presentation.revise(
+            _offer_key(op), lines(md("{model}: {text}", model=code(op.request.model), text=text))
+        )
+
+    async def _refresh(self, op: BringUpOperation) -> None:
+        """Update a waiting request's card; one that need not wait any more continues automatically."""
+        now = self.clock()
+        try:
+            waiting = await self.obstacle(op)
+        except NotAllowed:
+            return  # something without a lease blocks it: there is an alert about that
+        queued = op.id in await self.leases.queue()
+
+        def refreshed(op: BringUpOperation) -> BringUpOperation:
+            if op.status is not Status.WAITING:
+                return op
+            if waiting is None and not queued:
+                if approval_stands(op, self.config, now):
+                    return op.moved(Status.APPROVED, now, waiting=None, outcome="")
+                expires = now + self.config.approvals.expire_after
+                return op.moved(Status.AWAITING, now, waiting=None, expires=expires, outcome="The GPU is free now.")
+            if waiting is None or waiting == op.waiting:
+                return op
+            until = _until(op, waiting, now + self.config.approvals.expire_after)
+            return op.model_copy(update={"waiting": waiting, "expires": until, "updated": now})
+
+        after = await self.operations.update(op.id, refreshed)
+        if after.status is not op.status:
+            await self.lifecycle.enqueue(after)
+        if after != op:
+            await self.lifecycle.present(after)
+
+    async def describe(self) -> Mrkdwn:
+        """`/gpu queue`: the queue, with estimated times."""
+        said: list[Mrkdwn] = []
+        for op_id in await self.leases.queue():
+            try:
+                op = await self.operations.load(op_id, BringUpOperation)
+            except OperationNotFound:
+                continue
+            approved = ", approved" if approval_stands(op, self.config, self.clock()) else ""
+            said.append(md("{place}. {who}{approved}", place=len(said) + 1, who=in_line(op), approved=approved))
+        return md("\n").join(said) or md("Nobody is waiting for the GPU.")
+
+
+def _offer_key(op: BringUpOperation) -> str:
+    offer = op.waiting.offer if op.waiting else None
+    return f"offer:{op.id}:{offer.isoformat() if offer else ''}"
+
+
+def _until(op: BringUpOperation, waiting: Waiting, at_most: datetime) -> datetime | None:
+    """Queued requests do not expire; undecided ones expire like approvals."""
+    return None if waiting.ahead is not None else op.expires or at_most

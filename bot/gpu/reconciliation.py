@@ -1,0 +1,197 @@
+"""Compare Redis, Deployments and pods, and make them consistent: at the start, and every minute.
+
+A lease that Redis lost is rebuilt from the Deployment's annotation; a lease without a model is closed with a receipt; a
+model without a lease raises one alert with its possible actions. It is level-triggered: it does not rely on events and
+reads all state again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from bot.clients.cluster import Cluster
+from bot.clients.workload import GpuUser
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease
+from bot.domain.operations import Status
+from bot.durations import Clock
+from bot.engine.deaths import Deaths
+from bot.engine.lifecycle import Lifecycle
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.stopping import end_of_session
+from bot.marks import prolonged, read_mark
+from bot.mrkdwn import md
+from bot.platform.endpoints import Endpoints
+from bot.presentation import Presentation
+from bot.state.alerts import Alerts
+from bot.state.audit import AuditLog
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.views import clock, code, escape, lines, settled_reminder, unmanaged
+from bot.views.mentions import addressed
+
+log = structlog.get_logger(__name__)
+
+_EACH = 60.0
+"""Timeout in seconds for one lease, including a bring-down request and an annotation."""
+_TRY_AGAIN = 600
+"""Seconds after which a failed closing of a lease is retried."""
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Compares Redis, Deployments and pods, and makes them consistent."""
+
+    operations: Operations
+    audit: AuditLog
+    leases: Leases
+    alerts: Alerts
+    presentation: Presentation
+    cluster: Cluster
+    repository: Repository
+    deaths: Deaths
+    endpoints: Endpoints
+    lease_marks: LeaseMarks
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def run(self) -> None:
+        """One reconciliation. Safe at any time, beside running operations and in two bots at the same time."""
+        await self.endpoints.learn_places()
+        survey = await self.cluster.survey()
+        strangers = await self.lease_marks.rebuild(survey.users)
+        up = {user.endpoint: user for user in survey.users if user.endpoint}
+        for lease in await self.leases.held():
+            await _alone(self._compare_carefully(lease, up.get(lease.model)), lease.model)
+        await _alone(self._report_spoilt(survey.spoilt_fences), "annotations")
+        await _alone(self._alert(strangers), "alerts")
+
+    async def _compare_carefully(self, lease: Lease, user: GpuUser | None) -> None:
+        async with self.deaths.carefully(f"reconcile:{lease.fence}", forget=False) as alive:
+            if alive:
+                await self._compare(lease, user)
+
+    async def _compare(self, lease: Lease, user: GpuUser | None) -> None:
+        if await self.operations.is_open(lease.op):
+            return  # its own operation is working on it
+        if lease.displaced:  # left by a bot that was killed right after the end of its operation
+            lease = await self.leases.change(lease, Lease.settled) or lease
+        await (self._agree(lease, user) if user else self._close(lease))
+
+    async def _report_spoilt(self, spoilt: Mapping[str, str]) -> None:
+        """Report each invalid fence once."""
+        for model, fence in spoilt.items():
+            await self.lease_marks.tell_ignored(model, "stoker.dev/fence", fence, "it is not a valid fence")
+
+    async def _close(self, lease: Lease) -> None:
+        """Close a lease whose model was scaled down by somebody else; our own bring-downs are ignored."""
+        now = await self.cluster.workload(lease.model)
+        if now is not None and now.replicas:
+            return
+        for op in await self.operations.open(model=lease.model):
+            spec = op.request.kind.spec
+            if spec.stops_model and not spec.uses_pull_request and op.status is not Status.AWAITING:
+                return
+        why = (
+            "it is at zero already: its lease is closed"
+            if now
+            else f"there is no Deployment {lease.model} any more: its lease is closed"
+        )
+        attempt = int(self.clock().timestamp()) // _TRY_AGAIN
+        await self.lifecycle.request(
+            end_of_session(lease, why, self.config.slack.channel, self.clock()),
+            delivery=f"closed:{lease.fence}:{attempt}",
+        )
+
+    async def _agree(self, lease: Lease, user: GpuUser) -> None:
+        """Write the lease in Redis to the Deployment; a session that was booting starts when it is ready."""
+        if lease.ready is None:
+            if user.ready:
+                now = self.clock()
+                lease = await self.leases.change(lease, lambda held: held.started(now)) or lease
+            elif self.clock() - lease.claimed > self.config.gpu.boot_limit:
+                why = "it did not get ready in time"
+                attempt = int(self.clock().timestamp()) // _TRY_AGAIN
+                await self.lifecycle.request(
+                    end_of_session(lease, why, self.config.slack.channel, self.clock()),
+                    delivery=f"unready:{lease.fence}:{attempt}",
+                )
+                return
+        known = read_mark(user.mark, lease.model)
+        if user.mark == lease.mark:
+            return
+        if known and (longer := await self._prolonged(lease, known)):
+            await self.cluster.mark(lease.model, longer.mark, longer.fence)
+            return
+        older = known is not None and (known.fence, known.revision) < (lease.fence, lease.revision)
+        if user.mark and not older and known != lease:
+            why = "Redis has this model's lease, and that one counts"
+            await self.lease_marks.tell_ignored(lease.model, "stoker.dev/lease", user.mark, why)
+        await self.cluster.mark(lease.model, lease.mark, lease.fence)
+
+    async def _prolonged(self, lease: Lease, marked: Lease) -> Lease | None:
+        """The lease with the keep or the extension that a failover of Redis lost; None if the annotation adds none."""
+        longest = self.config.lease.longest
+        longer = prolonged(lease, marked, longest)
+        if longer is None or longer.ends is None:
+            return None
+        kept = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
+        text = md(
+            "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{kept}.",
+            model=code(lease.model),
+            ends=clock(longer.ends),
+            kept=kept,
+        )
+        # First: after the change nothing shows that it was lost.
+        await self.presentation.post(
+            f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
+        )
+        why = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
+        await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", why, self.clock())
+        return await self.leases.change(lease, lambda held: prolonged(held, marked, longest) or held)
+
+    async def _alert(self, strangers: Iterable[GpuUser]) -> None:
+        """Post one alert per unleased workload; remove its buttons when it is resolved."""
+        now, channel = self.clock(), self.config.slack.channel
+        current = {str(user): user for user in strangers}
+        for about, user in current.items():
+            alert = await self.alerts.start(about, now)
+            ours, name = bool(user.endpoint), user.endpoint or user.name
+            can_adopt = ours and await self._is_endpoint(name)
+            view, whom = unmanaged(about, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
+            await self.presentation.post(
+                alert.key, channel, addressed(view, whom, view.text) if whom else view, notify=whom
+            )
+        for alert in await self.alerts.all():
+            if alert.about not in current:
+                text = md(
+                    "✅ {about} used the GPU without a lease since {since}; that is over.",
+                    about=code(alert.about),
+                    since=clock(alert.since),
+                )
+                await self.presentation.revise(alert.key, settled_reminder(text))
+                await self.alerts.clear(alert.about)
+
+    async def _is_endpoint(self, name: str) -> bool:
+        try:
+            return bool((await self.endpoints.known(await self.repository.head(), name)).gpus)
+        except (BotError, Unavailable) as error:
+            log.info("cannot be adopted", model=name, error=escape(str(error)))
+            return False
+
+
+async def _alone(work: Awaitable[None], what: str) -> None:
+    """An error about one lease must not prevent the others."""
+    try:
+        async with asyncio.timeout(_EACH):
+            await work
+    except (BotError, Unavailable, TimeoutError) as error:
+        log.warning("not reconciled", what=what, error=str(error) or type(error).__name__)
+    except Exception:
+        log.exception("not reconciled", what=what)

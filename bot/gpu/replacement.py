@@ -1,0 +1,171 @@
+"""Replace the model that holds the GPU, and restore the old one if the new one fails.
+
+The slot changes hands in one step before anything else happens (`Leases.replace`), and the new lease contains the old
+one until the new model answers. So exactly one operation owns the GPU at any time, even after a crash.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from bot.clients.cluster import Cluster
+from bot.clients.vllm import VLLM
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.leases import Lease
+from bot.domain.outcomes import NotRestored, NotTakenBack, Replaced, ReplacedWhileBooting, Restored
+from bot.durations import Clock, show_duration
+from bot.engine.lifecycle import Lifecycle
+from bot.engine.run import NOTHING, Run, Step
+from bot.errors import BotError, Unavailable
+from bot.gpu import session_cards
+from bot.gpu.billing import Billing, displaced, displaced_key
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.sampling import Sampler
+from bot.gpu.stopping import Stopping
+from bot.mrkdwn import escape, md, person
+from bot.platform.switch import Switch
+from bot.presentation import Presentation
+from bot.state.leases import LeaseMoved, Leases
+from bot.state.operations import Operations
+from bot.views import code, inline, lines
+from bot.views.outcomes import replaced_text
+
+_TOLD_HOLDER, _RECEIPT = Step("told the holder", NOTHING), Step("receipt of the old", NOTHING)
+_GIVEN_BACK = Step("lease given back", Lease)
+_LOOK = 5.0
+"""Timeout in seconds for one read of the metrics."""
+_LOOK_EVERY = 1.0
+"""Seconds between two checks of the requests that a model is still answering."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Replaces the model that holds the GPU."""
+
+    operations: Operations
+    leases: Leases
+    presentation: Presentation
+    cluster: Cluster
+    vllm: VLLM
+    billing: Billing
+    lease_marks: LeaseMarks
+    lifecycle: Lifecycle
+    sampler: Sampler
+    stopping: Stopping
+    switch: Switch
+    config: Config
+    clock: Clock
+
+    async def make_room(self, run: Run, lease: Lease, old: Lease) -> None:
+        """Notify the holder, let running requests finish, bring the old model down, post its receipt."""
+        op, model = run.op, code(old.model)
+
+        async def tell() -> None:
+            limit = show_duration(self.config.lease.finish_within)
+            text = md(
+                "🔁 Your session of {model} is being replaced by {request_model}, asked by {actor}{value}. Running "
+                "requests may finish within {limit}. If {request_model} does not start, yours comes back.",
+                model=model,
+                request_model=code(op.request.model),
+                actor=person(op.request.actor),
+                value=md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "",
+                limit=limit,
+            )
+            await self.presentation.post(f"displaced:{lease.fence}", old.holder, lines(text))
+
+        async def drain() -> None:
+            deadline = await run.first_reached("drain began") + self.config.lease.finish_within
+            while await self._is_answering(old.model):
+                if self.clock() >= deadline:
+                    return
+                await asyncio.sleep(_LOOK_EVERY)
+
+        async def down() -> None:
+            await self.sampler.sample_last(old)
+            await self.stopping.to_zero(old.model, lease)
+
+        async def receipt() -> None:
+            told = displaced(
+                old.model, op.request.model, await self.billing.close_session(old, op_id=op.id, node=machine)
+            )
+            channel = old.channel(op.request.channel)
+            await self.presentation.post(displaced_key(old), channel, told, card=old.op)
+
+        # It was still booting: finish that operation now; its task will see the final status and exit.
+        if await self.operations.is_open(old.op):
+            booting = self.lifecycle.run(await self.operations.load(old.op))
+            await booting.finish(ReplacedWhileBooting(model=run.model, by=op.request.actor))
+        await run.once(_TOLD_HOLDER, tell)
+        machine = await self.billing.machine_of(run, old.model)
+        await run.step(phases.FINISH_REQUESTS.of(old.model), drain)
+        await run.step(phases.BRING_DOWN_OLD.of(old.model), down)
+        await run.once(_RECEIPT, receipt)
+
+    async def _is_answering(self, model: str) -> bool:
+        workload = await self.cluster.workload(model)
+        if workload is None or not workload.ready_replicas:
+            return False
+        try:
+            async with asyncio.timeout(_LOOK):
+                activity = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
+        except (Unavailable, BotError, TimeoutError):
+            return True  # usage unknown: assume it is busy until the deadline
+        return activity.running > 0 or activity.waiting > 0
+
+    async def restore(self, run: Run, lease: Lease, old: Lease) -> Replaced:
+        """Bring the old model back, under a new fence and for its remaining time; returns the result."""
+
+        op = run.op
+
+        async def take_back() -> Lease:
+            left = old.ends - lease.claimed if old.ends else old.hold
+            again = {"op": op.id, "hold": left, "claimed": self.clock(), "ready": None, "ends": None, "displaced": None}
+            floor = await self.cluster.highest_fence()
+            return await self.leases.replace(lease, old.model_copy(update=again), floor=floor)
+
+        try:
+            back = await run.once(_GIVEN_BACK, take_back)
+        except LeaseMoved as moved:
+            outcome: Replaced = NotTakenBack(model=old.model, holder=old.holder, why=moved.shown)
+        else:
+            outcome = await self._restored(run, old, back)
+        text = md(
+            "↩️ {model} did not take over. {outcome}", model=code(op.request.model), outcome=replaced_text(outcome)
+        )
+        await self.presentation.post(f"restored:{old.fence}", old.holder, lines(text))
+        return outcome
+
+    async def _restored(self, run: Run, old: Lease, back: Lease) -> Replaced:
+        """Boot the old model under its restored lease `back`; if that fails, bring it down and bill it."""
+        model = old.model
+
+        async def up() -> None:
+            await self.switch.turn(model, 1, lease=back, fence=back.fence)
+
+        async def ready() -> str:
+            left = await run.first_reached("restore began") + self.config.gpu.boot_limit - self.clock()
+            try:
+                await self.cluster.wait_ready(
+                    model, timeout=max(1.0, self.clock.patience(left)), progress=_without_a_word
+                )
+            except BotError as error:
+                return error.message
+            now = self.clock()
+            await self.lease_marks.renew(back, lambda held: held.started(now).model_copy(update={"op": old.op}))
+            await session_cards.go_on(self.operations, self.presentation, old.op)
+            return ""
+
+        await run.step(phases.RESTORE.of(model), up, undoing=True)
+        failed = await run.step(phases.WAIT_FOR_RESTORED.of(model), ready, str, undoing=True)
+        if not failed:
+            held = await self.leases.of(model)
+            return Restored(model=model, holder=old.holder, ends=held.ends if held else None)
+        machine = await self.billing.machine_of(run, model, session=", restored")
+        await run.step(phases.UNDO_RESTORE.of(model), lambda: self.stopping.to_zero(model, back), undoing=True)
+        bill = await self.billing.close_session(back, op_id=run.op.id, node=machine) if machine else None
+        await self.leases.release(back)
+        return NotRestored(model=model, holder=old.holder, why=escape(failed), bill=bill)
+
+
+async def _without_a_word(_: object) -> None:
+    """The card shows one phase for the whole restart."""

@@ -1,0 +1,91 @@
+"""Sample the usage of a model, and add it to its session's record."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from bot.clients.cluster import Cluster
+from bot.clients.prometheus import Prometheus
+from bot.clients.vllm import VLLM
+from bot.clients.workload import Workload
+from bot.domain.leases import Lease
+from bot.domain.sessions import Activity, Session
+from bot.durations import Clock
+from bot.errors import BotError, Unavailable
+from bot.idle import sampled
+from bot.state.sessions import Sessions
+
+log = structlog.get_logger(__name__)
+
+_LOOK = 5.0
+"""Timeout in seconds for one read of the metrics."""
+_LAST = 3.0
+"""Timeout for the final sample, so that it never delays shutdown."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples the usage of models."""
+
+    sessions: Sessions
+    cluster: Cluster
+    vllm: VLLM
+    prometheus: Prometheus | None
+    clock: Clock
+
+    async def sample(self, lease: Lease, workload: Workload) -> Session | None:
+        """The session after reading the metrics; unchanged (or None) while the bot itself is making a request."""
+        now = self.clock()
+        session = await self.sessions.of(lease.model)
+        own = await self.sessions.own(lease.model, now)
+        if own is None:
+            return session if session and session.fence == lease.fence else None
+        if not workload.ready_replicas:
+            return _unsampled(session, lease, now)
+        activity = await self._seen(lease, workload)
+        session = sampled(session, lease, activity, now, own)
+        if session.node is None:
+            session = session.model_copy(update={"node": await self.cluster.node_of(lease.model)})
+        return session
+
+    async def sample_without_redis(self, lease: Lease, session: Session | None) -> Session:
+        """The same with the data of this process; the bot's own requests are then unknown and count as use."""
+        workload = await self.cluster.workload(lease.model)
+        if workload and not workload.ready_replicas:
+            return _unsampled(session, lease, self.clock())
+        activity = await self._seen(lease, workload) if workload else None
+        return sampled(session, lease, activity, self.clock(), session.own if session else None)
+
+    async def _seen(self, lease: Lease, workload: Workload) -> Activity | None:
+        """None if the metrics cannot be read in time."""
+        try:
+            async with asyncio.timeout(_LOOK):
+                return await self._activity(workload)
+        except (Unavailable, BotError, TimeoutError) as error:
+            log.info("metrics unreachable", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
+            return None
+
+    async def sample_last(self, lease: Lease) -> None:
+        """Take one last sample before shutdown, for the receipt. Failures are ignored."""
+        try:
+            async with asyncio.timeout(_LAST):
+                workload = await self.cluster.workload(lease.model)
+                session = await self.sample(lease, workload) if workload and workload.ready_replicas else None
+                if session:
+                    await self.sessions.remember(lease.model, session)
+        except (BotError, Unavailable, TimeoutError) as error:
+            log.info("no last sample", model=lease.model, op=lease.op, error=str(error))
+
+    async def _activity(self, workload: Workload) -> Activity:
+        if self.prometheus:
+            return await self.prometheus.activity(workload.served_name)
+        return await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
+
+
+def _unsampled(session: Session | None, lease: Lease, now: datetime) -> Session:
+    """The session of a model that does not serve: it is not in use, and the idle limit applies."""
+    if session is None or session.fence != lease.fence:
+        return Session(fence=lease.fence, sampled=now, active=lease.ready or now)
+    return session.model_copy(update={"sampled": now, "unknown_since": None})

@@ -1,0 +1,160 @@
+"""Taking a model off the GPU: which lease it is under, scaling it to zero under that lease's fence, ending its boot."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from bot.clients.cluster import Cluster, StaleFence
+from bot.clients.job import Jobs
+from bot.clients.staging import Stager
+from bot.clients.workload import Workload
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.leases import MAYBE_LEASE, Lease
+from bot.domain.operations import BringUpOperation, Operation
+from bot.domain.outcomes import STOKER, CutShort, Failed
+from bot.domain.requests import BringDown
+from bot.durations import Clock
+from bot.engine.lifecycle import Lifecycle
+from bot.engine.run import Step
+from bot.gpu import session_cards
+from bot.gpu.lease_marks import LeaseMarks
+from bot.mrkdwn import Mrkdwn, md
+from bot.platform.switch import Switch
+from bot.presentation import Presentation
+from bot.state.audit import AuditLog
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.views import code, lines, unmarked
+
+log = structlog.get_logger(__name__)
+
+LEASE = Step("lease", MAYBE_LEASE)
+"""The lease of a bring-down or a restart, as it was at the start."""
+GONE_WITHIN = 300.0
+"""Seconds that a pod may take to terminate; vLLM's grace period is 30."""
+
+
+def down_request(model: str, actor: str, channel: str, at: datetime, reason: str) -> BringDown:
+    return BringDown(model=model, actor=actor, channel=channel, at=at, reason=reason)
+
+
+def end_of_session(lease: Lease, reason: str, channel: str, at: datetime, *, announced: bool = False) -> BringDown:
+    """A bring-down by the bot itself, of this session and no other; it notifies the holder unless it has been `announced`."""
+    return BringDown(
+        model=lease.model,
+        actor="",
+        channel=lease.channel(channel),
+        at=at,
+        reason=reason,
+        holder=lease.holder,
+        fence=lease.fence,
+        announced=announced,
+    )
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Takes models off the GPU."""
+
+    operations: Operations
+    leases: Leases
+    cluster: Cluster
+    jobs: Jobs
+    stager: Stager
+    switch: Switch
+    config: Config
+    clock: Clock
+
+    async def cancel_boot(self, up: Operation, by: str) -> bool:
+        """Cancel a running bring-up; returns False if it has already ended. Idempotent."""
+        now = self.clock()
+
+        def cancelled(up: Operation) -> Operation:
+            return up if up.status.final else up.model_copy(update={"cancelled_by": by or STOKER, "updated": now})
+
+        up = await self.operations.update(up.id, cancelled, event=AuditEvent.CANCELLED, who=by)
+        return up.cancelled_by == (by or STOKER)
+
+    async def scale_to_zero(self, model: str, lease: Lease | None) -> bool:
+        """Scale with the lease's fence, so that a late worker does not end somebody else's session; without a lease
+        unconditionally.
+
+        Returns whether this call changed the replicas.
+        """
+        if await self.cluster.workload(model) is None:
+            return False
+        try:
+            return await self.switch.turn(model, 0, lease=None, fence=lease.fence if lease else None, session=lease)
+        except StaleFence as stale:
+            if lease is None or lease.fence not in {held.fence for held in await self.leases.held()}:
+                raise
+            # Redis has this lease as current: the annotation was changed by somebody else.
+            log.warning("fence not believed", model=model, op=lease.op, error=stale.message)
+            return await self.switch.turn(model, 0, lease=None, fence=None, session=lease)
+
+    async def to_zero(self, model: str, lease: Lease | None) -> None:
+        """Scale to zero and wait until the pods are gone."""
+        await self.scale_to_zero(model, lease)
+        await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
+
+    async def bring_down_without_redis(self, model: str) -> Mrkdwn:
+        """Stopping costs works with only the cluster: without a record, a lease or a card."""
+        workload: Workload | None = await self.cluster.workload(model)
+        if workload is None or not workload.gpus:
+            return md("There is no GPU model {model} in the cluster.", model=code(model))
+        await self.to_zero(model, None)
+        if self.config.staging.enabled:
+            await self.stager.delete_all(model)
+        if self.config.bench.image:
+            await self.jobs.delete_all(model)  # it would keep the node, and its operation cannot delete it now
+        return md(
+            "{model} is down. Redis does not answer, so there is no receipt; the lease is closed when Redis is back.",
+            model=code(model),
+        )
+
+
+@dataclass(frozen=True)
+class SettingAside:
+    """Ends operations that have ended the process."""
+
+    audit: AuditLog
+    leases: Leases
+    presentation: Presentation
+    lease_marks: LeaseMarks
+    lifecycle: Lifecycle
+    stopping: Stopping
+    clock: Clock
+
+    async def cut_short(self, op: Operation, why: Mrkdwn) -> None:
+        """End a bring-down or a rollback that ends the process: only scale its model to zero and release the lease.
+
+        Idempotent. A later session, or one that a bring-up did not start itself, is not changed.
+        """
+        model = op.request.model
+        lease = await self.lease_marks.lease_on(model)
+        brought_up = isinstance(op, BringUpOperation)
+        ours = lease is not None and (lease.op == op.id if brought_up else lease.claimed <= op.request.at)
+        done = md("Nothing of it runs.")
+        if ours or (lease is None and not brought_up):
+            await self.stopping.scale_to_zero(model, lease)
+            done = md("{model} is scaled to zero without a receipt.", model=code(model))
+        if ours and lease:
+            await self.leases.release(lease)
+            await session_cards.end(self.stopping.operations, self.presentation, lease, self.clock())
+            if lease.displaced:
+                done += md(" {model} had the GPU before: ask for it again.", model=code(lease.displaced.model))
+            await self.lifecycle.hand_over_soon()
+        await self._set_aside(op, md("{why} {done}", why=why, done=done))
+
+    async def leave_undone(self, op: Operation, why: Mrkdwn) -> None:
+        """End an operation whose rollback ends the process, and that holds no GPU: its partial effects stay."""
+        await self._set_aside(op, md("{why} Its partial changes are not rolled back: check them.", why=why))
+
+    async def _set_aside(self, op: Operation, why: Mrkdwn) -> None:
+        work = f"the undoing of {op.request.kind}" if op.failure else str(op.request.kind)
+        await self.audit.note_set_aside(f"{work} {op.request.model} ({op.id})", str(unmarked(why)), self.clock())
+        await self.presentation.tell_admins(f"cut short:{op.id}", lines(md("🧹 {why}", why=why)))
+        end = Failed(reason=op.failure, undone=CutShort(told=why)) if op.failure else Failed(reason=why)
+        await self.lifecycle.run(op).finish(end)

@@ -1,0 +1,158 @@
+"""App Home: published to the people who opened it, whenever its content changes."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.durations import Clock
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.gpu.billing import draining, running_total
+from bot.marks import read_mark
+from bot.mrkdwn import md
+from bot.platform.endpoints import EndpointStates
+from bot.policy import People
+from bot.report import daily
+from bot.roles import RoleMembers
+from bot.slack import Slack
+from bot.state.bills import Bills
+from bot.state.home import VIEWERS_KEPT, HomeState
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views.endpoint_list import Search
+from bot.views.endpoints import EndpointState
+from bot.views.home import Overview, home
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_WEEK = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Overviews:
+    """Reads what Home shows."""
+
+    operations: Operations
+    leases: Leases
+    sessions: Sessions
+    bills: Bills
+    slack: Slack
+    cluster: Cluster
+    repository: Repository
+    roles: RoleMembers
+    endpoint_states: EndpointStates
+    config: Config
+    clock: Clock
+
+    async def read(self) -> Overview:
+        """The current state. If a system does not answer, only its part is missing.
+
+        Without Redis, the leases come from the Deployments.
+        """
+        silent: list[str] = []
+
+        async def asked(work: Awaitable[T], otherwise: T) -> T:
+            try:
+                return await work
+            except (BotError, Unavailable) as error:
+                lost = isinstance(error, Unavailable) and error.system == "Redis"
+                silent.append(
+                    md("{error}: nothing goes up until it does, and what was asked for is not shown", error=error)
+                    if lost
+                    else error.shown
+                )
+                return otherwise
+
+        held, operations, people, users, bills = await asyncio.gather(
+            asked(self.leases.held(), None),
+            asked(self.operations.open(), []),
+            asked(self.roles.people(), People(frozenset(), frozenset(), frozenset())),
+            asked(self.cluster.gpu_users(), None),
+            asked(self.bills.since(self.clock() - _WEEK), ()),
+        )
+        marked = [read_mark(user.mark, user.endpoint) for user in users or ()]
+        leases = tuple(mark for mark in marked if mark) if held is None else held
+        now, leased = self.clock(), {lease.model for lease in leases}
+        active, spent, troubles = {}, {}, {}
+        for lease in leases:
+            session = await asked(self.sessions.of(lease.model), None) if held else None
+            node = None
+            if session and session.fence == lease.fence:
+                active[lease.model], node = session.active, session.node
+            health = await asked(self.sessions.health(lease), None) if held else None
+            if health and (health.node or health.spans):
+                node = health.node
+            if health and health.trouble:
+                troubles[lease.model] = health.trouble
+            usd, _ = running_total(self.config.gpu, lease, node, now, health)
+            spent[lease.model] = round(usd, 1)
+        return Overview(
+            leases=leases,
+            active=active,
+            spent=spent,
+            troubles=troubles,
+            strangers=tuple(str(user) for user in users or () if user.endpoint not in leased),
+            known=held is not None and users is not None,
+            drains=draining(bills, now),
+            open=tuple(op for op in operations if op.plan or op.message),
+            endpoints=await asked(self._endpoints(), ()),
+            week=daily(bills, now),
+            approvers=people.approvers,
+            workspace=await asked(self.slack.address(), ""),
+            silent=tuple(sorted(set(silent))),
+        )
+
+    async def _endpoints(self) -> tuple[EndpointState, ...]:
+        return await self.endpoint_states.at(await self.repository.head())
+
+
+@dataclass(frozen=True)
+class AppHome:
+    """Publishes Home."""
+
+    home: HomeState
+    slack: Slack
+    overviews: Overviews
+    clock: Clock
+
+    async def publish(self, user: str) -> None:
+        """Show Home to somebody who has just opened it, and keep it up to date."""
+        try:
+            await self.home.note_viewer(user, self.clock())
+        except Unavailable as error:
+            log.warning("viewer not noted", actor=user, error=str(error))
+        await self._show(await self.overviews.read(), user, Search())
+
+    async def look_for(self, user: str, search: Search) -> None:
+        """Show the endpoints that somebody looks for in Home."""
+        await self.home.note_search(user, search.value)
+        await self._show(await self.overviews.read(), user, search)
+
+    async def refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
+        """Update Home for the people who opened it within that time and for whom it has changed."""
+        viewers = await self.home.viewers(self.clock(), within)
+        if not viewers:
+            return
+        now, seen, searches = self.clock(), await self.overviews.read(), await self.home.searches()
+        for user in viewers:
+            search = Search.of_value(searches.get(user, ""))
+            digest = hashlib.sha256(json.dumps(home(seen, user, now, search), sort_keys=True).encode()).hexdigest()
+            if await self.home.is_changed(user, digest):
+                try:
+                    await self._show(seen, user, search)
+                except (BotError, Unavailable) as error:
+                    await self.home.is_changed(user, "")  # so that the next round retries
+                    log.warning("home not published", actor=user, error=str(error))
+
+    async def _show(self, seen: Overview, user: str, search: Search) -> None:
+        await self.slack.publish_home(user, home(seen, user, self.clock(), search))

@@ -1,0 +1,110 @@
+"""Predict the result of a merge, and compute its reversal, in the mirror, file by file."""
+
+from collections.abc import Mapping, Sequence
+
+from bot.clients.github import Commit
+from bot.errors import BotError
+from bot.mirror import GitTree, Memory, Mirror
+from manifests.tree import ChangeSet, within
+
+
+class MergedTree:
+    """The files of a predicted merge: those of the base branch, with the changes applied."""
+
+    def __init__(self, onto: GitTree, blobs: Mapping[str, str], texts: Mapping[str, str | None]) -> None:
+        """`blobs` are git's ids of the changed files (empty: deleted), `texts` their texts (None: deleted, or not
+        text).
+        """
+        self.commit = onto.commit
+        self._onto, self._blobs, self._texts = onto, blobs, texts
+
+    def read(self, path: str) -> str | None:
+        return self._texts[path] if path in self._texts else self._onto.read(path)
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        kept = {path for path in self._onto.files(prefix) if path not in self._blobs}
+        return tuple(sorted(kept | {path for path, blob in self._blobs.items() if blob and within(path, prefix)}))
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        kept = {path for path in self._onto.grep(text) if path not in self._blobs}
+        return tuple(sorted(kept | {path for path, said in self._texts.items() if said and text in said}))
+
+    def content(self, path: str) -> str:
+        return self._blobs[path] if path in self._blobs else self._onto.content(path)
+
+
+def after_merge(mirror: Mirror, memory: Memory, head: str, onto: str) -> "GitTree | MergedTree | None":
+    """The files after merging `head` into `onto`; None if both change the same lines.
+
+    The same result as git's, except for renames, which count as a deletion and an addition: the actual merge is
+    compared with this afterwards (`bot.platform.binding`), so a difference is detected and nothing is deployed.
+    """
+    mirror.need(head)
+    mirror.need(onto)
+    base = mirror.merge_base(head, onto)
+    if base == head:
+        return GitTree(mirror.offline(), mirror.listing(onto), memory)
+    theirs = mirror.changed(base, head) or {}
+    branch = mirror.listing(head)  # and with it the contents, because a fetch only brings the ids
+    tree = GitTree(mirror.offline(), mirror.listing(onto), memory)
+    if base == onto:
+        return GitTree(mirror.offline(), branch, memory)
+    ours = mirror.changed(base, onto) or {}
+    before = mirror.entries(base, [path for path in theirs if path in ours])
+    blobs: dict[str, str] = {}
+    texts: dict[str, str | None] = {}
+    for path, entry in theirs.items():
+        if path not in ours or ours[path] == before.get(path):
+            blobs[path], texts[path] = entry[1] if entry else "", mirror.text(entry)
+        elif ours[path] != entry:
+            text = mirror.merged(ours[path], before.get(path), entry)
+            if text is None:
+                return None
+            blobs[path], texts[path] = mirror.blob_id(text, onto), text
+    return MergedTree(tree, blobs, texts)
+
+
+def reversal(mirror: Mirror, commit: str, onto: str, series: Sequence[Commit] = ()) -> ChangeSet:
+    """See `Repository.reversal`."""
+    mirror.need(commit)
+    before = _before(mirror, commit, series)
+    was_there, was_made, is_now = (mirror.listing(at).entries for at in (before, commit, onto))
+    files: dict[str, str | None] = {}
+    stuck = []
+    for path in mirror.changed(before, commit) or {}:
+        was, made, now = was_there.get(path), was_made.get(path), is_now.get(path)
+        if now == was:
+            continue
+        if now == made:
+            old = None if was is None else mirror.text(was)
+            files[path] = old
+            stuck += [path] if was is not None and old is None else []
+        else:
+            merged = mirror.merged(now, made, was)
+            files[path] = merged
+            stuck += [path] if merged is None else []
+    if stuck:
+        raise BotError(f"Changed since, so Stoker cannot revert it: {', '.join(stuck)}. Revert by hand.")
+    return ChangeSet(files=files)
+
+
+def _before(mirror: Mirror, commit: str, series: Sequence[Commit]) -> str:
+    """The commit onto which a pull request was merged.
+
+    It is the first parent of a merge commit or a squash. A rebase replays the pull request's `series` (oldest first)
+    one by one, and keeps author, date and message of each; it omits empty commits.
+    """
+    asked = ["log", "--first-parent", f"--max-count={len(series) + 1}", "--format=%P%x00%ae%x00%at%x00%B%x1e"]
+    lines = mirror.run(*asked, commit, "--").decode(errors="replace").split("\x1e")
+    there = [line.strip("\n").split("\0") for line in lines if line.strip()]
+    begin = commit
+    for made in reversed(series):
+        if not there:
+            break
+        parents, by, at, message = there[0]
+        if len(parents.split()) == 1 and made == Commit(by=by, at=int(at), message=message.strip()):
+            begin = parents
+            there = there[1:]
+    if begin == commit:
+        begin = mirror.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+    return begin

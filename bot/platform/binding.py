@@ -1,0 +1,102 @@
+"""The content that an approval is bound to: everything that it deploys. Read for the plan, and again before each
+effect.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from bot.clients.application import Application
+from bot.clients.deployer import Deployer
+from bot.config import Config
+from bot.domain.plans import BringUpPlan, ChangePlan
+from bot.engine.lifecycle import PlanMoved
+from bot.errors import BotError
+from bot.gitops import Repository
+from bot.merging import MergedTree
+from bot.mirror import GitTree
+from bot.mrkdwn import Mrkdwn, md
+from bot.views import code
+from manifests.deployed import Bound, changed, declared_source, deployed, digest
+from manifests.platform import Platform
+from manifests.replicas import at_rest
+from manifests.tree import ManifestError
+
+_NAMED = 5
+"""The maximum number of items in a sentence."""
+_LIVE = "the {} {} in the cluster"
+
+
+class Unreadable(BotError):
+    """The deployed content is unknown, because a file does not parse."""
+
+    remedy = "Correct on the main branch what the message names, then ask again."
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Reads what an approval is bound to."""
+
+    deployer: Deployer
+    repository: Repository
+    config: Config
+
+    async def of(
+        self, model: str, tree: GitTree | MergedTree, live: tuple[Application, ...], *, gateway: bool
+    ) -> Bound:
+        """What the endpoint deploys at this tree; `live` are the Applications to sync, as they are in the cluster.
+
+        An Application that equals its declaration in git is bound only by that: it may not exist yet. `gateway`: the
+        approval also changes LiteLLM's entries.
+        """
+        layout, others = self.config.platform, self.config.litellm.application
+        # An automated application deploys the rest of its directories independent of this approval.
+        paths = tuple(path for app in live if app.name != others and not app.automated for path in app.paths)
+
+        def read() -> tuple[Bound, str]:
+            platform = Platform(tree, layout)
+            found = dict(deployed(platform, model, content=tree.content, gateway=gateway, paths=paths))
+            if self.config.switch.by != "api":  # starting it with a commit is part of the approval
+                found |= {path: said for path, said in at_rest(platform, model).items() if path in found}
+            return tuple(sorted(found.items())), declared_source(platform, model)
+
+        try:
+            files, declared = await asyncio.to_thread(read)  # in a thread, because reading a git tree starts processes
+        except ManifestError as error:
+            raise Unreadable(str(error)) from error
+        apart = (app for app in live if app.name == others or app.source != declared)
+        return (*files, *((_live(app), digest(app.source)) for app in apart))
+
+    async def applications_of(self, plan: BringUpPlan | ChangePlan) -> tuple[Application, ...]:
+        """The current Applications in the cluster that a plan syncs, without those that do not exist yet."""
+        found = [await self.deployer.get(name) for name in plan.applications if name]
+        return tuple(app for app in found if app is not None)
+
+    async def refuse_if_elsewhere(self, model: str, plan: ChangePlan, app: Application) -> None:
+        """Raise PlanMoved if an Application deploys from another source than on the card and in git."""
+        tree, key = await self.repository.tree(plan.target), _live(app)
+        declared = await asyncio.to_thread(declared_source, Platform(tree, self.config.platform), model)
+        if app.source != declared and dict(plan.bound).get(key) != digest(app.source):
+            raise PlanMoved(
+                md(
+                    "{what} was changed after the plan was shown: it deploys {paths} now. It was not synced."
+                    " The approval is void.",
+                    what=code(key),
+                    paths=code(", ".join(app.paths) or "a chart"),
+                )
+            )
+
+
+def _live(app: Application) -> str:
+    return _LIVE.format(app.word, app.name)
+
+
+def in_git(bound: Bound) -> Bound:
+    """The bound content of a commit, without the Applications in the cluster."""
+    return tuple(each for each in bound if not each[0].endswith(_LIVE.rpartition("{}")[2]))
+
+
+def what_changed(before: Bound, after: Bound) -> Mrkdwn:
+    """The items that differ; empty if nothing does."""
+    names = changed(before, after)
+    told = md(", ").join(code(name) for name in names[:_NAMED])
+    return md("{told} and {more} more", told=told, more=len(names) - _NAMED) if len(names) > _NAMED else told

@@ -1,0 +1,107 @@
+"""After a boot: compare the engine's measurements with the estimate, and store them for the next one."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from bot.clients.cluster import Cluster
+from bot.clients.huggingface import HuggingFace
+from bot.config import Config
+from bot.engine.run import Run, Step
+from bot.errors import StokerError
+from bot.platform.change_planning import looked_up, machine
+from bot.platform.endpoints import Endpoints
+from bot.state.endpoint_history import EndpointHistory
+from manifests.contract import ModelEndpoint
+from manifests.sizing import Machine, ModelFacts, overhead_of
+from manifests.sizing.observed import Observation, Report, observe, read_report
+from manifests.sizing.quantities import GIB, in_gib
+from manifests.tree import ManifestError
+
+log = structlog.get_logger(__name__)
+
+_COMPARED = Step("compared with the estimate", bool)
+_LIMIT = 20.0
+"""Timeout in seconds: the model is up, and the requester is waiting."""
+
+
+@dataclass(frozen=True)
+class BootComparison:
+    """Compares a boot with its estimate."""
+
+    endpoint_history: EndpointHistory
+    cluster: Cluster
+    hub: HuggingFace
+    endpoints: Endpoints
+    config: Config
+
+    async def compare(self, run: Run, commit: str) -> None:
+        """Post the comparison in the thread, once. An error only costs the comparison, never the boot."""
+        try:
+            async with asyncio.timeout(_LIMIT):
+                await run.once(_COMPARED, lambda: self._compared(run, commit))
+        except (StokerError, ManifestError, TimeoutError) as error:
+            log.info("boot not compared with its estimate", op=run.op.id, model=run.model, error=str(error))
+
+    async def _compared(self, run: Run, commit: str) -> bool:
+        """Returns False if there is nothing to compare: no vLLM, a log without the figures, an unknown model."""
+        report = read_report(await self.cluster.engine_log(run.model))
+        endpoint = await self.endpoints.known(commit, run.model)
+        if report is None or not endpoint.gpus:
+            return False
+        facts = await looked_up(self.hub, endpoint.hf_id, await self.endpoint_history.observations())
+        if not facts.weight_bytes:
+            return False
+        node = machine(self.config.gpu)
+        seen = _observation(report, endpoint, facts, node)
+        await run.add_note("What the engine measured", _told(report, endpoint, facts, node, learns=seen is not None))
+        if seen is not None:
+            await self.endpoint_history.note_observation(seen)
+        return True
+
+
+def _budget(endpoint: ModelEndpoint, node: Machine) -> int:
+    return int(node.vram_bytes * (endpoint.gpu_utilization or 0.9))
+
+
+def _observation(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine) -> Observation | None:
+    version = endpoint.engine_version
+    return observe(
+        report,
+        hf_id=facts.hf_id,
+        gpu=node.gpu,
+        budget=_budget(endpoint, node),
+        weights=facts.gpu_bytes,
+        model_class=facts.model_class,
+        engine=".".join(map(str, version)) if version else "unknown",
+    )
+
+
+def _told(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine, *, learns: bool) -> str:
+    """The parts of both figures, so that a person sees the difference."""
+    taken = overhead_of(facts, node, endpoint.engine_version)
+    weights = int(facts.gpu_bytes * taken.weights_factor)
+    budget = _budget(endpoint, node)
+    room = budget - weights - taken.bytes
+    token = facts.kept.per_token
+    measured = int(report.available_gib * GIB)
+    lines = [
+        f"            {'engine':>12}{'estimate':>12}",
+        f"GPU memory  {in_gib(budget):>12}{in_gib(budget):>12}",
+        f"weights     {report.model_gib:>8.1f} GiB{in_gib(weights):>12}",
+        f"overhead    {in_gib(budget - measured - int(report.model_gib * GIB)):>12}{in_gib(taken.bytes):>12}"
+        f"  ({taken.source})",
+        f"cache       {in_gib(measured):>12}{in_gib(room):>12}",
+    ]
+    if report.tokens and token:
+        lines.append(f"tokens      {report.tokens:>12,}{room // token:>12,}")
+    difference = (measured - room) / GIB
+    way = "more" if difference >= 0 else "less"
+    lines.append(f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated.")
+    lines.append(
+        "The next estimate for this engine and GPU uses what it measured."
+        if learns
+        else "These figures do not agree with the model's size, so the next estimate does not use them."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,374 @@
+"""Turn a request into its change, and the change into the text of its pull request.
+
+Slack's operations and the terminal's commands both use this module, so both open the same pull request.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+import stamina
+import structlog
+from pydantic import BaseModel
+
+from bot import markdown
+from bot.clients.huggingface import HuggingFace
+from bot.config import Config, Gpu
+from bot.errors import BotError, StokerError, Unavailable
+from manifests.add import AddRequest, plan_add
+from manifests.change import Change
+from manifests.contract import ModelEndpoint
+from manifests.edit import decimal
+from manifests.platform import Platform
+from manifests.reading import further
+from manifests.remove import plan_remove
+from manifests.resources import refuse_resources
+from manifests.retarget import refuse_bad_input
+from manifests.review import refuse_storage
+from manifests.risks import refuse_expansion
+from manifests.sizing import FIGURES, Machine, ModelFacts, quantity_bytes
+from manifests.sizing.facts import SERVED_KINDS
+from manifests.sizing.observed import Observation
+from manifests.swap import SwapRequest, plan_swap
+from manifests.tree import ManifestError, Tree
+from manifests.tune import plan_tune
+
+log = structlog.get_logger()
+
+Verb = Literal["add", "swap", "remove", "tune"]
+Options = tuple[tuple[str, str], ...]
+
+
+_CHEAPEST, _DEAREST = Decimal("0.0001"), 10_000
+"""Prices in dollars per million tokens: no model costs less, or as much."""
+_PRICE_EXAMPLE = "give dollars per million tokens, like 0.50"
+
+
+def _context(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("give tokens, like 16384")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    share = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
+    if not 0 < share <= 1:
+        raise ValueError("give a share of the GPU's memory, like 0.9")
+    return share
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("give a value")
+    return text
+
+
+def _storage(text: str) -> str:
+    refuse_storage(text)
+    return text
+
+
+def _memory(text: str) -> str:
+    refuse_resources(text, None)
+    return text
+
+
+def _bytes(text: str) -> int:
+    return quantity_bytes(_memory(text))
+
+
+def _cpu(text: str) -> str:
+    refuse_resources(None, text)
+    return text
+
+
+def _kind(text: str) -> str:
+    if text not in SERVED_KINDS:
+        raise ValueError(f"give one of {', '.join(SERVED_KINDS)}")
+    return text
+
+
+def _price(text: str) -> str:
+    """Dollars per million tokens, as lists show a price, in LiteLLM's unit: dollars per token.
+
+    A value below `_CHEAPEST` is already per token, as in LiteLLM's file and in earlier requests.
+    """
+    try:
+        usd = Decimal(text.strip().removeprefix("$"))
+    except InvalidOperation:
+        raise ValueError(_PRICE_EXAMPLE) from None
+    if not (usd.is_finite() and 0 <= usd < _DEAREST):
+        raise ValueError(_PRICE_EXAMPLE)
+    return decimal(f"{usd if usd < _CHEAPEST else usd / 10**6:f}")
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("yes", "no"):
+        raise ValueError("say yes or no")
+    return text.lower() == "yes"
+
+
+_OPTIONS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "like": ("like", _word),
+    "served": ("served_name", _word),
+    "context": ("context", _context),
+    "quantization": ("quantization", _word),
+    "gpu-util": ("gpu_utilization", _share),
+    "storage": ("storage", _storage),
+    "memory": ("memory", _memory),
+    "cpu": ("cpu", _cpu),
+    "kind": ("kind", _kind),
+    "price-in": ("price_in", _price),
+    "price-out": ("price_out", _price),
+    "group": ("group", _word),
+    "portal": ("portal", _yes),
+    "gpu": ("gpu", _word),
+    "host-memory": ("host_memory_bytes", _bytes),
+}
+"""The `key=value` options: the field of the plan's request, and the parser of the value."""
+
+_USES: Mapping[Verb | Literal["fit"], tuple[str, ...]] = {
+    "add": tuple(key for key in _OPTIONS if key not in ("gpu", "host-memory")),
+    "swap": tuple(key for key in _OPTIONS if key not in ("like", "group", "portal", "gpu", "host-memory")),
+    "fit": ("context", "gpu-util", "quantization", "storage", "memory", "kind", "gpu", "host-memory"),
+    "remove": ("portal",),
+    "tune": (),
+}
+
+
+def machine(gpu: Gpu) -> Machine:
+    """The node for the sizing."""
+    try:
+        return Machine.of(gpu=gpu.name, vram_mib=gpu.vram_mib, host_memory_gib=gpu.host_memory_gib, name=gpu.machine)
+    except ValueError as error:
+        raise BotError(f"{error}.") from error
+
+
+async def looked_up(hub: HuggingFace, hf_id: str, observed: Sequence[Observation] = ()) -> ModelFacts:
+    """The facts from Hugging Face, with measurements of boots of similar models. If it does not answer: the facts in
+    the name, so that figures in the request are sufficient.
+    """
+    try:
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=3, timeout=20.0):
+            with attempt:
+                facts = await _with_next_best(hub, await hub.model(hf_id))
+                return facts.model_copy(update={"observed": tuple(observed)})
+    except Unavailable:
+        log.warning("Hugging Face does not answer; the request's own figures are used", hf_id=hf_id)
+    return ModelFacts.unseen(hf_id).model_copy(update={"observed": tuple(observed)})
+
+
+async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
+    """Facts of a model that cannot be served, with repositories of the same name that may be: neither adapters nor GGUF
+    files.
+    """
+    if not facts.unservable or facts.base_model:
+        return facts
+    name = re.sub(r"(?i)[-_.](gguf|lora|adapter|eagle\d*|onnx|mlx|q\d\w*)\b.*", "", facts.hf_id.partition("/")[2])
+    try:
+        found = await hub.search(name)
+    except (BotError, Unavailable):
+        return facts
+    others = [each for each in found if each != facts.hf_id and not re.search(r"(?i)gguf|lora|eagle|onnx|mlx", each)]
+    if not others:
+        return facts
+    return facts.model_copy(
+        update={"unservable": f"{facts.unservable}. Of that name there are: {', '.join(others[:3])}"}
+    )
+
+
+class OldWeights(BaseModel, frozen=True):
+    """Sizes in bytes of the model that an endpoint serves before a swap; 0 if unknown."""
+
+    weight_bytes: int = 0
+    repo_bytes: int = 0
+
+
+async def weights_of(hub: HuggingFace, hf_id: str) -> OldWeights:
+    """The size of weights that are on a volume already; without figures it is derived from the name."""
+    try:
+        facts = await hub.model(hf_id)
+    except StokerError:
+        return OldWeights()
+    return OldWeights(weight_bytes=facts.weight_bytes, repo_bytes=facts.repo_bytes)
+
+
+def planned(
+    tree: Tree,
+    config: Config,
+    verb: Verb,
+    name: str,
+    options: Options = (),
+    facts: ModelFacts | None = None,
+    old: OldWeights | None = None,
+) -> Change:
+    """The requested change. Raises BotError for an unknown or invalid option.
+
+    Raises ManifestError if the repository does not allow the change; its subclass MissingFigures lists the figures to
+    ask for. `remove` does not use `facts`; figures in the options override them.
+    """
+    platform, fields = Platform(tree, config.platform), read_options(verb, options)
+    if verb == "tune":
+        return plan_tune(platform, name)
+    if verb == "remove" or facts is None:
+        return plan_remove(platform, name, portal=bool(fields.get("portal")))
+    facts = facts.with_figures({key: text for key, text in options if key in FIGURES})
+    wanted = {"name": name, "facts": facts, **fields}
+    if verb == "add":
+        change = plan_add(platform, AddRequest.model_validate(wanted), machine(config.gpu))
+    else:
+        old = old or OldWeights()
+        before = {"old_weight_bytes": old.weight_bytes or None, "old_repo_bytes": old.repo_bytes or None}
+        swap = SwapRequest.model_validate(wanted | before)
+        change = plan_swap(platform, swap, machine(config.gpu))
+    return _told_in_full(platform, name, change)
+
+
+def _told_in_full(platform: Platform, name: str, change: Change) -> Change:
+    """The change with each argument and field that differs from before, or from the template; dangerous ones first."""
+    after = platform.with_changes(change.changes)
+    now, was = after.locate(name), platform.locate(change.template or name)
+    if now is None:
+        return change
+    rows, dangers = further(platform, after, was, now)
+    warnings = (*dangers, *change.warnings)
+    return change.model_copy(update={"summary": (*change.summary, *rows), "warnings": warnings})
+
+
+def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
+    """Refuse an invalid model id or option, without reading the repository."""
+    fields = read_options(verb, options)
+    if verb in ("add", "swap"):
+        served, quantization = fields.get("served_name"), fields.get("quantization")
+        refuse_bad_input(
+            hf_id,
+            None if served is None else str(served),
+            None if quantization is None else str(quantization),
+            tuple(text for key, text in options if key == "arg"),
+        )
+
+
+def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, object]:
+    """The options as fields of the plan's request; raises BotError with an example for a wrong one."""
+    known = _USES[verb]
+    fields: dict[str, object] = {}
+    for key, text in options:
+        try:
+            refuse_expansion(f"{key}=", text)
+        except ManifestError as error:
+            raise BotError(str(error)) from error
+        if (key == "arg" and verb in ("add", "swap")) or (key in FIGURES and verb not in ("remove", "tune")):
+            continue
+        if key not in known:
+            more = {"remove": (), "tune": (), "fit": tuple(FIGURES)}.get(verb, ("arg", *FIGURES))
+            there_are = ", ".join(f"{each}=" for each in (*known, *more))
+            raise BotError(f"{key}= is not an option of model {verb}; there are {there_are}.")
+        field, read = _OPTIONS[key]
+        if field in fields:
+            raise BotError(f"{key}= is given twice; say it once.")
+        try:
+            fields[field] = read(text)
+        except (ValueError, ManifestError) as error:
+            raise BotError(f"{key}={text} cannot be read: {str(error).rstrip('.')}.") from error
+    arguments = tuple(text for key, text in options if key == "arg")
+    return fields | ({"args": arguments} if arguments else {})
+
+
+def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = "") -> str:
+    """Pull request body (Markdown): intent, contract, sizing, tests, warnings, how to revert.
+
+    `asked` is our own text ("Asked in Slack by `U1`"); `reason` came from a person and is quoted.
+    """
+    parts = [
+        markdown.text(change.intent)
+        if change.endpoint
+        else change.intent,  # a revert's intent is our own text, with a link to the reverted pull request
+        asked + (f": {markdown.code(reason)}" if reason else "."),
+        f"## The contract\n\n{_contract(change)}",
+    ]
+    if change.sizing:
+        numbers = "\n".join(
+            f"| {row.label} | {row.value} | {row.limit} | {'ok' if row.ok else '**no**'} |"
+            for row in change.sizing.numbers
+        )
+        parts.append(f"## Sizing: {change.sizing.verdict}\n\n| | needs | has | |\n| --- | --- | --- | --- |\n{numbers}")
+    if change.endpoint:
+        parts.append(f"## Smoke tests\n\n{_smoke_plan(change.endpoint, rolled_out=bool(operation))}")
+    if change.warnings:
+        parts.append("## Warnings\n\n" + "\n".join(f"- {markdown.prose(warning)}" for warning in change.warnings))
+    follows = _by_stoker(change) if operation else _by_hand(change)
+    parts.append(f"## After the merge\n\n{follows} To undo, revert this pull request.")
+    footer = f"\n\n<sub>Operation {operation}</sub>" if operation else ""
+    return "\n\n".join(parts) + footer + "\n"
+
+
+def _contract(change: Change) -> str:
+    """The contract as a table, with the previous values of changed rows."""
+    if not change.before:
+        return "| | |\n| --- | --- |\n" + "\n".join(
+            f"| {markdown.text(label)} | {_cell(value)} |" for label, value in change.summary
+        )
+    before, after = dict(change.before), dict(change.summary)
+    rows = [
+        (label, after.get(label, ""), "" if before.get(label, "") == after.get(label, "") else before.get(label) or "–")
+        for label in (*after, *(each for each in before if each not in after))
+    ]
+    table = "\n".join(f"| {markdown.text(label)} | {_cell(now)} | {_cell(was)} |" for label, now, was in rows)
+    return f"| | | until now |\n| --- | --- | --- |\n{table}"
+
+
+def _cell(value: str) -> str:
+    return markdown.cell(markdown.prose(value))
+
+
+def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
+    """The tests of `bot.platform.smoke_tests`, and when they run."""
+    name, direct = markdown.text(endpoint.name), "`/health` answers; "
+    if endpoint.gpus:
+        when = f"Whenever Stoker brings {name} up ({markdown.code(f'/gpu up {endpoint.name}')})"
+        when += ", and in this roll-out if it is up by then:" if rolled_out else ":"
+        direct += (
+            f"`/v1/models` lists exactly {markdown.code(endpoint.served_name)} and refuses a request without a key; "
+        )
+    else:
+        when = (
+            "As soon as the new pods are ready:"
+            if rolled_out
+            else f"Whenever somebody says {markdown.code(f'/model smoke {endpoint.name}')}:"
+        )
+    asks = {
+        "gpu-chat": "a chat completion is answered.",
+        "gpu-completion": "a text completion is answered, and one with a hole in the middle where the model can fill it.",
+        "gpu-embeddings": "an embedding is answered.",
+        "cpu-embeddings": "an embedding is answered.",
+        "gpu-reranker": "two texts are ranked by a question.",
+        "cpu-reranker": "two texts are ranked by a question.",
+    }[endpoint.kind]
+    return (
+        f"{when}\n\n- {direct}{asks}\n"
+        f"- Through LiteLLM, a key made for {markdown.code(endpoint.alias)} alone, with a small budget and a short life, gets an answer "
+        "that costs more than $0; the key is deleted."
+    )
+
+
+def _by_stoker(change: Change) -> str:
+    if change.endpoint is None:
+        return "Stoker waits until Argo CD has brought the cluster to the merge commit, and reports in Slack."
+    application = markdown.text(change.endpoint.application)
+    if change.endpoint.manual_sync:
+        return (
+            f"Stoker waits for LiteLLM, syncs the Application {application} at the merge commit, and reports in Slack."
+        )
+    return f"LiteLLM and the Application {application} sync by themselves; Stoker waits for them and reports in Slack."
+
+
+def _by_hand(change: Change) -> str:
+    """The next steps for a pull request that no operation in Slack follows."""
+    if change.endpoint is None:
+        return "Argo CD deletes what it deployed."
+    if change.endpoint.manual_sync:
+        return (
+            f"LiteLLM syncs automatically; the Application {change.endpoint.application} waits for a person to sync it."
+        )
+    return f"LiteLLM and the Application {change.endpoint.application} sync by themselves."

@@ -1,0 +1,128 @@
+"""Find the application that deploys an endpoint, and deploy a commit with it, for any deployer."""
+
+import asyncio
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.clients.application import Application, repository_of
+from bot.clients.deployer import Deployer, Tell
+from bot.clock import Clock
+from bot.config import Config
+from bot.gitops import Repository
+from manifests.contract import ModelEndpoint
+from manifests.deployed import reachable
+from manifests.edit import value
+from manifests.objects import objects
+from manifests.platform import Platform
+from manifests.tree import Tree
+
+_NOT_AT_ALL = (0, 0)
+
+
+@dataclass(frozen=True)
+class Applications:
+    """The applications of Argo CD or Flux: which one deploys an endpoint, and deploying a commit with it."""
+
+    deployer: Deployer
+    repository: Repository
+    config: Config
+    clock: Clock
+    repository_name: str
+
+    async def of(self, endpoint: ModelEndpoint, commit: str) -> Application | None:
+        """The application that deploys an endpoint: the one named in the repository, otherwise the one that deploys its
+        files.
+
+        The second case covers applications that an ApplicationSet creates, or that deploy many endpoints.
+        """
+        if endpoint.application and (named := await self.deployer.get(endpoint.application)):
+            return named
+        tree = await self.repository.tree(commit)
+        found = await self.deployer.list()
+        # In a thread, because reading a git tree starts processes.
+        return await asyncio.to_thread(deploys, found, endpoint, tree, self.repository_name)
+
+    async def of_gateway(self, commit: str) -> Application | None:
+        """The application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that deploys the
+        files with its list of models.
+        """
+        if named := await self.deployer.get(self.config.litellm.application):
+            return named
+        tree, found = await self.repository.tree(commit), await self.deployer.list()
+        return await asyncio.to_thread(
+            deploys_gateway, found, Platform(tree, self.config.platform), self.repository_name
+        )
+
+    async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell) -> Application:
+        """Deploy the commit: an automated application is refreshed and waited for, another is synced."""
+        limit = self.clock.patience(self.config.argocd.sync_limit)
+
+        async def includes(revision: str) -> bool:
+            return await self.repository.includes(revision, commit)
+
+        found = await self.deployer.get(application)
+        if found is None or not found.automated:
+            return await self.deployer.sync(application, commit, actor=actor, timeout=limit, tell=tell)
+        await self.deployer.refresh(application)
+        return await self.deployer.wait_synced(
+            application, commit, includes=includes, actor=actor, timeout=limit, tell=tell
+        )
+
+
+def deploys(
+    applications: Sequence[Application], endpoint: ModelEndpoint, tree: Tree, repository: str = ""
+) -> Application | None:
+    """The application among these that matches the endpoint's files most closely.
+
+    A file that it names (its values) counts most, then the longest directory above the files, then a directory whose
+    kustomization includes them. Applications of other repositories are used only if none of this repository matches.
+    """
+    named = next((each for each in applications if each.name == endpoint.application), None)
+    return named or _closest(applications, _own_files(endpoint), tree, repository)
+
+
+def deploys_gateway(
+    applications: Sequence[Application], platform: Platform, repository: str = ""
+) -> Application | None:
+    """The application among these that deploys LiteLLM's list of models: the one whose values contain it, otherwise the
+    one that deploys its file.
+    """
+    files = {each.document.path for each in platform.model_lists()}
+    declared = {
+        value(each.node, "metadata", "name")
+        for path in files
+        for kind, each in objects(platform, path)
+        if kind == "Application"
+    }
+    with_values = [each for each in applications if each.name in declared]
+    return with_values[0] if len(with_values) == 1 else _closest(applications, files, platform, repository)
+
+
+def _closest(applications: Sequence[Application], files: set[str], tree: Tree, repository: str) -> Application | None:
+    ours = [each for each in applications if any(repository_of(url) == repository.lower() for url in each.repositories)]
+    best = max(ours or applications, key=lambda each: _closeness(each, files, tree), default=None)
+    return best if best is not None and _closeness(best, files, tree) > _NOT_AT_ALL else None
+
+
+def closeness(application: Application, endpoint: ModelEndpoint, tree: Tree) -> tuple[int, int]:
+    """How closely an application matches an endpoint's files; (0, 0) if it does not."""
+    return _closeness(application, _own_files(endpoint), tree)
+
+
+def _own_files(endpoint: ModelEndpoint) -> set[str]:
+    return set(endpoint.files) - {endpoint.application_file}
+
+
+def _closeness(application: Application, own: set[str], tree: Tree) -> tuple[int, int]:
+    if own & set(application.files):
+        return 3, 0
+    above = [len(path) for path in application.paths if any(_is_within(file, path) for file in own)]
+    if above:
+        return 2, max(above)
+    leads = any(own & reachable(tree, path) for path in application.paths if path)
+    return (1, 0) if leads else _NOT_AT_ALL
+
+
+def _is_within(file: str, directory: str) -> bool:
+    return directory in ("", ".") or file == directory or file.startswith(f"{posixpath.normpath(directory)}/")

@@ -1,0 +1,172 @@
+"""The endpoints in the platform repository, and their state in the cluster."""
+
+import asyncio
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import structlog
+
+from bot.clients.application import Application
+from bot.clients.cluster import Cluster
+from bot.clients.deployer import Deployer
+from bot.clients.whereabouts import Address
+from bot.clients.workload import Workload
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.domain.operations import ChangeOperation
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.marks import read_mark
+from bot.mrkdwn import md
+from bot.platform.deploying import deploys
+from bot.state.endpoint_history import EndpointHistory
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views import code
+from bot.views.endpoints import EndpointState, State
+from manifests.contract import ModelEndpoint, read_endpoints
+from manifests.platform import Platform
+from manifests.reading import read_change
+from manifests.tree import ManifestError
+
+log = structlog.get_logger(__name__)
+
+_NAMED = 12
+"""Maximum number of endpoints that a refusal names."""
+
+
+class UnknownModel(BotError):
+    """There is no endpoint with that name."""
+
+    remedy = "Take the name that is suggested, or one of `/model list`."
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The endpoints in the platform repository."""
+
+    cluster: Cluster
+    repository: Repository
+    config: Config
+
+    async def all(self, commit: str) -> tuple[ModelEndpoint, ...]:
+        """The endpoints at a commit; raises BotError if the repository does not follow the contract."""
+        tree = await self.repository.tree(commit)
+        try:
+            # In a thread, because reading a git tree starts processes.
+            found = await asyncio.to_thread(read_endpoints, Platform(tree, self.config.platform))
+        except ManifestError as error:
+            raise BotError(str(error)) from error
+        if commit == self.repository.newest:
+            self.cluster.whereabouts.learn({each.name: Address(each.namespace, each.workload) for each in found})
+        return found
+
+    async def learn_places(self) -> None:
+        """Tell the cluster client which Deployment belongs to which endpoint, if it does not know and the repository is
+        readable.
+        """
+        if self.cluster.whereabouts.is_taught:
+            return
+        try:
+            await self.all(await self.repository.head())
+        except (BotError, Unavailable) as error:
+            log.warning("which Deployment is which endpoint is not known", error=str(error))
+
+    async def problems_since(self, model: str, commit: str) -> tuple[str, ...]:
+        """Problems in an endpoint's files that did not exist at the commit, each with its file and line."""
+        trees = await self.repository.tree(commit), await self.repository.tree(await self.repository.head())
+        before, now = (Platform(tree, self.config.platform) for tree in trees)
+        reading = await asyncio.to_thread(
+            read_change, before, now, model, template=model, removes=False, touched={}, planned=()
+        )
+        return reading.problems
+
+    async def known(self, commit: str, model: str) -> ModelEndpoint:
+        """The endpoint in the repository; raises UnknownModel with the nearest name."""
+        found = await self.all(commit)
+        names = [endpoint.name for endpoint in found]
+        if model in names:
+            return found[names.index(model)]
+        near = get_close_matches(model.lower(), names, n=1)
+        there_are = md(", ").join(code(name) for name in names[:_NAMED]) or "none"
+        more = md(" and {count} more: `/model list`", count=len(names) - _NAMED) if len(names) > _NAMED else ""
+        hint = (
+            md("Did you mean {near}?", near=code(near[0]))
+            if near
+            else md("There are: {names}{more}.", names=there_are, more=more)
+        )
+        raise UnknownModel(md("Unknown model {model}. {hint}", model=code(model[:80]), hint=hint))
+
+
+@dataclass(frozen=True)
+class EndpointStates:
+    """The endpoints, combined with their state in the cluster."""
+
+    operations: Operations
+    leases: Leases
+    sessions: Sessions
+    endpoint_history: EndpointHistory
+    deployer: Deployer
+    cluster: Cluster
+    repository: Repository
+    endpoints: Endpoints
+    repository_name: str
+
+    async def at(self, commit: str) -> tuple[EndpointState, ...]:
+        """Every endpoint combined with its state in the cluster, with one request per kind of object.
+
+        Without Redis, the leases come from the Deployments, and nothing is `remembered`.
+        """
+        found = await self.endpoints.all(commit)
+        tree, listed = await self.repository.tree(commit), await self.deployer.list()
+        repository = self.repository_name
+
+        def joined() -> dict[str, Application | None]:
+            return {each.name: deploys(listed, each, tree, repository) for each in found}
+
+        applications = await asyncio.to_thread(joined)
+        workloads = await self.cluster.workloads()
+        try:
+            held = await self.leases.held()
+            pulls = {op.request.model: op.plan.pull for op in await self.operations.open(ChangeOperation) if op.plan}
+            runs, remembered = await self.endpoint_history.smoke_tests(), True
+            troubles = {lease.model: health.trouble for lease in held if (health := await self.sessions.health(lease))}
+        except Unavailable as error:
+            if error.system != "Redis":
+                raise
+            marks = (read_mark(workload.lease, name) for name, workload in workloads.items() if workload.replicas)
+            held, pulls, runs, remembered = tuple(mark for mark in marks if mark), {}, {}, False
+            troubles = {}
+        leases = {lease.model: lease for lease in held}
+        return tuple(
+            EndpointState(
+                endpoint=endpoint,
+                state=_state(workloads.get(endpoint.name), leases.get(endpoint.name)),
+                trouble=troubles.get(endpoint.name),
+                sync=app.sync if (app := applications[endpoint.name]) else "no Application",
+                drift=_drift(endpoint, app, workloads.get(endpoint.name)),
+                lease=leases.get(endpoint.name),
+                pull=pulls.get(endpoint.name),
+                smoke=runs.get(endpoint.name),
+                remembered=remembered,
+            )
+            for endpoint in found
+        )
+
+
+def _state(workload: Workload | None, lease: Lease | None) -> State:
+    if workload is None:
+        return "not deployed"
+    if not workload.replicas:
+        return "down"
+    if workload.ready_replicas:
+        return "up"
+    return "not serving" if lease and lease.ready else "booting"
+
+
+def _drift(endpoint: ModelEndpoint, app: Application | None, workload: Workload | None) -> str:
+    """How the cluster differs from the main branch; empty if it does not."""
+    if workload and workload.names_said and endpoint.served_name and endpoint.served_name not in workload.served_names:
+        return f"the cluster has {workload.served_name}"
+    return "not synced with the main branch" if app and workload and app.sync == "OutOfSync" else ""

@@ -1,0 +1,72 @@
+"""What a pull request still needs before it can be approved: decided in one place, for the card, the click and the
+merge.
+"""
+
+from datetime import datetime, timedelta
+
+from bot.clients.checks import Expected
+from bot.clients.github import PullRequest
+from bot.config import Config
+from bot.mrkdwn import Mrkdwn, md
+from bot.views import code
+
+
+def lacking(pull: PullRequest, expected: Expected, repository: str, config: Config, unchanged: timedelta) -> Mrkdwn:
+    """The missing conditions for an approval, in words that follow "when"; empty if it can be approved.
+
+    `expected` are the expected checks, `unchanged` is the time since its head changed or its last check appeared.
+    """
+    branch = config.platform.branch
+    if pull.base_ref != branch:
+        return md(
+            "its base is {branch} again: somebody changed it to {base}, and nothing is merged there",
+            branch=code(branch),
+            base=code(pull.base_ref),
+        )
+    if pull.head_repository.lower() != repository.lower():
+        return md("its branch is Stoker's own again, not one of {other}", other=code(pull.head_repository))
+    if pull.draft:
+        return md("it is no longer a draft")
+    if pull.mergeable is False:
+        return md("the conflict is resolved")
+    return _checks(pull, expected, config, unchanged)
+
+
+def _checks(pull: PullRequest, expected: Expected, config: Config, unchanged: timedelta) -> Mrkdwn:
+    ci, waited = pull.ci, unchanged >= config.approvals.checks_grace
+    if ci.verdict in ("failure", "pending"):
+        return md("its checks have passed")
+    if config.approvals.checks == "none":
+        return md("")
+    if missing := [name for name in expected.required if name not in ci.names]:
+        return md("the required check {names} has appeared and passed", names=_named(missing))
+    if "check runs" in ci.unread and ci.verdict == "none":
+        return md(
+            "its checks can be read: give the token the permission Checks: read (or set `approvals.checks: none`, if this"
+            " repository has no CI)"
+        )
+    if ci.verdict == "none" and waited:
+        return md(
+            "a check has run on it: none has appeared (set `approvals.checks: none`, if this repository has no CI)"
+        )
+    usual = [name for name in expected.usual if name not in ci.names]
+    if usual and not waited:
+        return md("the check {names}, which recent pull requests had, has appeared and passed", names=_named(usual))
+    if ci.verdict == "none":
+        return md("a check has appeared and passed")
+    if not waited and not expected.required and not expected.usual:
+        return md("it is clear that no further check appears")
+    return md("")
+
+
+def _named(names: list[str]) -> Mrkdwn:
+    told = md(", ").join(code(name[:60]) for name in names[:3])
+    return told + (" …" if len(names) > 3 else "")
+
+
+def changed_at(head: str, names: tuple[str, ...], pull: PullRequest, since: datetime | None, now: datetime) -> datetime:
+    """When the pull request got its head, or another check, as far as observed; `head` and `names` are the previous
+    ones.
+    """
+    same = (head, names) == (pull.head_sha, pull.ci.names)
+    return since if same and since else now

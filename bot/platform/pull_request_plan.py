@@ -1,0 +1,299 @@
+"""The current plan of a pull request: read from its head, its base branch, and the cluster."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.clients.application import Application
+from bot.clients.cluster import Cluster
+from bot.clients.github import GitHub, PullRequest
+from bot.clients.huggingface import HuggingFace
+from bot.clients.vllm import VLLM
+from bot.config import Config
+from bot.domain.operations import ChangeOperation
+from bot.domain.plans import WITHOUT_LEASE, ChangePlan, Holder, Pull, stored_holder
+from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, SwapModel
+from bot.domain.sessions import COLD_START, cost
+from bot.durations import Clock, show_duration
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.merging import MergedTree
+from bot.mirror import GitTree
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.platform import staged_swap
+from bot.platform.binding import Binding, Unreadable, what_changed
+from bot.platform.change_planning import looked_up, machine
+from bot.platform.deploying import Applications
+from bot.platform.merge_requirements import changed_at, lacking
+from bot.platform.staged_swap import StagedSwap
+from bot.state.leases import Leases
+from bot.views import code, money
+from manifests.contract import ModelEndpoint
+from manifests.deployed import Bound, digest
+from manifests.platform import Platform
+from manifests.reading import Reading, read_change
+from manifests.sizing import size
+from manifests.strays import REGULAR, Touch
+from manifests.tree import Tree
+
+_FILES = 1000
+"""Maximum changed files of a pull request: an endpoint has about ten, and git receives the paths as arguments."""
+
+
+@dataclass(frozen=True)
+class PullRequestPlans:
+    """Reads the current plan of a pull request."""
+
+    leases: Leases
+    cluster: Cluster
+    vllm: VLLM
+    hub: HuggingFace
+    github: GitHub
+    repository: Repository
+    applications: Applications
+    binding: Binding
+    staged_swap: StagedSwap
+    config: Config
+    clock: Clock
+    repository_name: str
+
+    async def current(self, op: ChangeOperation, plan: ChangePlan, found: PullRequest) -> ChangePlan:
+        """The current plan according to GitHub, git and the cluster. `plan` contains the bot's own change."""
+        pull = await self.as_read(plan.pull, found)
+        return await self.of_pull(op, plan.model_copy(update={"pull": pull}), found)
+
+    async def of_pull(self, op: ChangeOperation, plan: ChangePlan, found: PullRequest) -> ChangePlan:
+        """The same if the pull request in the plan is already as it was found."""
+        holder, displaced = await self.displaced_by(op.request)
+        plan, pull = plan.model_copy(update={"holder": holder, "displaced": displaced}), plan.pull
+        if found.base_ref != self.config.platform.branch or found.head_repository.lower() != self._repository():
+            return plan  # it cannot be merged, whatever its content
+        main, live = await self.repository.head(), await self.live_of(plan)
+        read = digest([found.head_sha, main, pull.merge_commit, stored_holder(holder), [app.source for app in live]])
+        if read == plan.read:
+            return plan
+        if found.changed_files > _FILES:
+            much = f"The pull request changes {found.changed_files} files; Stoker reads at most {_FILES}. Close it and ask again."
+            return plan.model_copy(update={"problems": (much,), "read": read, "bound": (("files", digest(read)),)})
+        if pull.merge_commit:
+            return await self._merged(op, plan, pull, main, live, read)
+        tree = await self.repository.after_merge(found.head_sha, main)
+        if tree is None:
+            conflict = md("the conflict is resolved")
+            return plan.model_copy(update={"pull": pull.model_copy(update={"mergeable": False, "lacks": conflict})})
+        touched = await self.repository.changed_by(found.head_sha, main, plan.pushed)
+        return await self._read(op, plan, tree, await self.repository.tree(main), touched, live, read)
+
+    async def _merged(
+        self, op: ChangeOperation, plan: ChangePlan, pull: Pull, main: str, live: tuple[Application, ...], read: str
+    ) -> ChangePlan:
+        """For a merged pull request: what its merge commit deploys, or the main branch if that has moved on since."""
+        merged = await self.repository.tree(pull.merge_commit)
+        target, tree = pull.merge_commit, merged
+        if main != pull.merge_commit:
+            newest = await self.repository.tree(main)
+            if await self._bound(op.request, merged, live) != await self._bound(op.request, newest, live):
+                target, tree = main, newest
+        touched = dict.fromkeys(plan.own.files, Touch(REGULAR, REGULAR, foreign=False))
+        fresh = await self._read(op, plan, tree, await self.repository.tree(plan.commit), touched, live, read)
+        return fresh.model_copy(
+            update={"target": target, "problems": ()}
+        )  # nothing is left to merge, so nothing is refused
+
+    async def _read(
+        self,
+        op: ChangeOperation,
+        plan: ChangePlan,
+        tree: GitTree | MergedTree,
+        before: Tree,
+        touched: Mapping[str, Touch],
+        live: tuple[Application, ...],
+        read: str,
+    ) -> ChangePlan:
+        wanted, pull, own = op.request, plan.pull, plan.own
+        reading = await asyncio.to_thread(
+            read_change,
+            Platform(before, self.config.platform),
+            Platform(tree, self.config.platform),
+            wanted.model,
+            template=own.template or wanted.model,
+            removes=own.removes or isinstance(wanted, RemoveModel),
+            touched=touched,
+            planned=own.files,
+        )
+        is_own = pull.head == plan.pushed
+        sizing, warnings, problems = own.sizing, own.warnings, reading.problems
+        if not is_own:
+            sizing, sized, misfit = await self._sized(reading)
+            warnings, problems = (*_told_of_others(wanted, reading), *sized), (*problems, *misfit)
+        rows = own.rows or reading.rows
+        if own.rows:
+            rows = (*own.rows, *(row for row in reading.rows if row[0] not in dict(own.rows)))
+        shown = (
+            *rows,
+            *((("Sizing", sizing),) if sizing else ()),
+            ("Files", str(len(touched))),
+            *self._then(wanted, reading.endpoint),
+            *_registered(wanted, reading.endpoint),
+        )
+        ahead = staged_swap.Forecast(False, ())
+        if not pull.merge_commit and not problems:
+            ahead = await self.staged_swap.forecast(op, pull.head)
+        return plan.model_copy(
+            update={
+                "bound": await self._bound(wanted, tree, live),
+                "rows": (*shown, *ahead.rows),
+                "before": () if own.rows else reading.before,
+                "stages": ahead.stages,
+                "warnings": tuple(dict.fromkeys((*reading.warnings, *warnings))),
+                "problems": problems,
+                "read": read,
+            }
+        )
+
+    async def _sized(self, reading: Reading) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Whether the pushed content fits: the verdict, warnings, and the reasons against it."""
+        endpoint = reading.endpoint
+        if endpoint is None:
+            return "", (), ()
+        facts = await looked_up(self.hub, endpoint.hf_id)
+        if facts.missing(gpu=endpoint.gpus > 0):
+            return "unknown", (f"Whether {endpoint.hf_id} fits is unknown: its size could not be looked up.",), ()
+        sizing = size(
+            facts,
+            machine(self.config.gpu),
+            context=endpoint.context,
+            gpu_utilization=endpoint.gpu_utilization or 0.9,
+            memory_limit_bytes=endpoint.memory_limit_bytes,
+            storage=endpoint.pvc_size or None,
+            gpu=endpoint.gpus > 0,
+        )
+        why = (
+            f"{self.config.platform.home(endpoint.name)}:1: {endpoint.hf_id} does not fit: {'; '.join(sizing.reasons)}."
+        )
+        return sizing.verdict, sizing.warnings, (why,) if sizing.verdict == "does not fit" else ()
+
+    async def live_of(self, plan: ChangePlan) -> tuple[Application, ...]:
+        """The current Applications in the cluster that the roll-out syncs: the endpoint's and the gateway's."""
+        found = await self.binding.applications_of(plan)
+        gateway = await self.applications.of_gateway(plan.commit)
+        return found if gateway is None or gateway in found else (*found, gateway)
+
+    async def _bound(self, wanted: ChangeRequest, tree: GitTree | MergedTree, live: tuple[Application, ...]) -> Bound:
+        try:
+            return await self.binding.of(wanted.model, tree, live, gateway=True)
+        except Unreadable as unreadable:  # the error is one of the plan's problems, so it cannot be approved
+            return (("what it deploys", digest(str(unreadable))),)
+
+    async def as_read(self, before: Pull | None, found: PullRequest) -> Pull:
+        """The pull request as it was found; `before`: as it was last read."""
+        now = self.clock()
+        since = now
+        if before:
+            since = changed_at(before.head, before.names, found, before.since, now)
+        expected = await self.github.expected(found.base_ref)
+        merged = found.merged and found.base_ref == self.config.platform.branch
+        return Pull(
+            number=found.number,
+            url=found.url,
+            branch=found.head_ref,
+            head=found.head_sha,
+            base=found.base_ref,
+            checks=found.ci.verdict,
+            failing=found.ci.failing,
+            names=found.ci.names,
+            unread=found.ci.unread,
+            since=since,
+            lacks=md("") if merged else lacking(found, expected, self._repository(), self.config, now - since),
+            looked=True,
+            mergeable=found.mergeable,
+            blocked=found.blocked,
+            auto_merge_by=found.auto_merge_by or "",
+            approved_by=found.approved_by,
+            rejected_by=found.rejected_by,
+            merged_by=found.merged_by or "",
+            merge_commit=(found.merge_commit or "") if merged else "",
+        )
+
+    def _repository(self) -> str:
+        return self.repository_name.lower()
+
+    def what_moved(self, before: ChangePlan, after: ChangePlan) -> Mrkdwn:
+        """Why approvals of one plan are not valid for the other; empty if they are."""
+        if before.mark == after.mark:
+            return md("")
+        was, now = before.pull, after.pull
+        if was.base and was.base != now.base:
+            base = code(now.base)
+            if now.base == self.config.platform.branch:
+                return md("The pull request goes into {base} again; earlier approvals are void.", base=base)
+            return md(
+                "Somebody changed the base of the pull request to {base}: nothing is merged there; earlier approvals are void.",
+                base=base,
+            )
+        if was.head != now.head:
+            return md("The pull request got new commits; earlier approvals are void.")
+        if was.merge_commit != now.merge_commit:
+            return md(
+                "The pull request is merged, so only the sync remains to be approved; earlier approvals are void."
+            )
+        if differs := what_changed(before.bound, after.bound):
+            return md("What would be deployed changed: {differs}; earlier approvals are void.", differs=differs)
+        return md("The plan changed; earlier approvals are void.")
+
+    def _then(self, wanted: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+        """What the approval also covers: the GPU after the roll-out, and its cost."""
+        if not isinstance(wanted, AddModel | SwapModel) or not wanted.up or endpoint is None or not endpoint.gpus:
+            return ()
+        hold = wanted.hold or self.config.lease.default
+        # A cold start and the node's drain are always billed.
+        billed = COLD_START + self.config.gpu.drain + (hold if wanted.keep else timedelta())
+        after = f"kept for {show_duration(hold)}" if wanted.keep else "back to zero"
+        return (("Then", f"brought up, tested, {after}: about {money(cost(billed, self.config.gpu.price()))}"),)
+
+    async def displaced_by(self, wanted: ChangeRequest) -> tuple[Holder, Mrkdwn]:
+        """The holder of the GPU for the endpoint that a roll-out would restart, and a warning about its traffic, for the
+        card.
+        """
+        model = wanted.model
+        workload = await self.cluster.workload(model)
+        if isinstance(wanted, AddModel) or workload is None or not workload.replicas:
+            return None, md("")
+        if not workload.gpus:
+            if isinstance(wanted, RemoveModel):
+                return WITHOUT_LEASE, md(
+                    "{model} is running: its callers get errors after the merge.", model=code(model)
+                )
+            return WITHOUT_LEASE, md("{model} is running and restarts with this change.", model=code(model))
+        lease = await self.leases.of(model)
+        whose = md("{holder} holds it", holder=person(lease.holder)) if lease else "nobody holds a lease for it"
+        try:
+            now = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
+            busy = f"{now.running + now.waiting:.0f} requests are under way"
+        except (Unavailable, BotError):
+            busy = "its current traffic is unknown"
+        return (
+            lease.holder if lease else WITHOUT_LEASE,
+            md(
+                "{model} is up: {whose}, {busy}. Approving merges, syncs and restarts it in one step; until it is "
+                "ready again, calls to it fail.",
+                model=code(model),
+                whose=whose,
+                busy=busy,
+            ),
+        )
+
+
+def _told_of_others(wanted: ChangeRequest, reading: Reading) -> tuple[str, ...]:
+    told = ["Somebody else has pushed to the branch: this is its current content."]
+    serves = reading.endpoint.hf_id if reading.endpoint else ""
+    if isinstance(wanted, AddModel | SwapModel) and serves and serves != wanted.hf_id:
+        told.insert(0, f"It now serves {serves}, not the requested {wanted.hf_id}.")
+    return tuple(told)
+
+
+def _registered(wanted: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+    if not isinstance(wanted, AddModel) or not wanted.now or endpoint is None:
+        return ()
+    return (("Alias now", f"{endpoint.alias} answers already, until this is merged, denied or cancelled"),)

@@ -1,0 +1,342 @@
+"""An operation's pull request: opened, followed on the card, closed with the operation."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from docket import Docket
+
+from bot import markdown
+from bot.clients.cluster import Cluster
+from bot.clients.github import GitHub, PullRequest
+from bot.clients.huggingface import HuggingFace
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.operations import ChangeOperation, Operation, Status, plan_of
+from bot.domain.outcomes import Cancelled, ClosedOnGitHub, Denied, MergedElsewhere, PullClosed
+from bot.domain.plans import ChangePlan, OwnChange, Pull
+from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, RevertChange, SwapModel, TuneModel
+from bot.durations import Clock
+from bot.engine.lifecycle import (
+    Lifecycle,
+    NotAllowed,
+    insist,
+    is_closing,
+)
+from bot.engine.run import Run, Step
+from bot.engine.task_refs import FOLLOW
+from bot.errors import BotError
+from bot.gitops import Repository
+from bot.mirror import PushRefused
+from bot.mrkdwn import link, md, person
+from bot.platform.change_planning import OldWeights, Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
+from bot.platform.endpoints import Endpoints
+from bot.platform.pull_request_plan import PullRequestPlans
+from bot.platform.staged_swap import StagedSwap
+from bot.policy import can_be_approved, may_request
+from bot.roles import RoleMembers
+from bot.state.endpoint_history import EndpointHistory
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.views import code
+from manifests.add import refuse_taken
+from manifests.change import Change
+from manifests.platform import Platform
+from manifests.sizing import ModelFacts
+from manifests.swap import unshrunk
+from manifests.tree import ManifestError
+
+log = structlog.get_logger(__name__)
+
+_BASE, _FACTS, _OLD_WEIGHTS = Step("base", str), Step("facts", ModelFacts), Step("kept", OldWeights)
+
+
+def branch_of(op: ChangeOperation) -> str:
+    return f"stoker/{op.request.kind.spec.name}-{op.request.model}-{op.id}"
+
+
+@dataclass(frozen=True)
+class ChangeChecks:
+    """Refuses the changes that cannot become a pull request."""
+
+    operations: Operations
+    leases: Leases
+    cluster: Cluster
+    repository: Repository
+    roles: RoleMembers
+    endpoints: Endpoints
+    config: Config
+
+    async def check(self, wanted: ChangeRequest) -> None:
+        """Validate the request against its text and the repository, without side effects."""
+        people = await self.roles.people()
+        insist(may_request(wanted.actor, people, self.config))
+        insist(can_be_approved(people))
+        if isinstance(wanted, RevertChange):
+            return
+        with plain_refusals():
+            refuse_bad_words(_planner(wanted), _hf_id(wanted), wanted.options)
+        commit = await self.repository.head()
+        if isinstance(wanted, AddModel):
+            tree = await self.repository.tree(commit)
+            with plain_refusals():
+                await asyncio.to_thread(refuse_taken, Platform(tree, self.config.platform), wanted.model)
+            return
+        await self.endpoints.known(commit, wanted.model)
+        if isinstance(wanted, RemoveModel):
+            await self.refuse_if_up(wanted.model)
+
+    async def refuse_if_up(self, model: str) -> None:
+        """Refuse to remove an endpoint that holds the GPU."""
+        workload, lease = await self.cluster.workload(model), await self.leases.of(model)
+        if lease or (workload and workload.gpus and workload.replicas):
+            whose = md(", and {holder} holds the GPU with it", holder=person(lease.holder)) if lease else ""
+            raise NotAllowed(
+                md(
+                    "{model} is up{whose}: bring it down first, with `/gpu down {name}`.",
+                    model=code(model),
+                    whose=whose,
+                    name=model,
+                )
+            )
+
+    async def already_open(self, wanted: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
+        """The operation whose pull request already does this, and that. Raises NotAllowed if another one changes the endpoint
+        differently.
+        """
+        for other in await self.operations.open(ChangeOperation, wanted.model):
+            if other.plan is None:
+                continue
+            asked, pull = other.request, other.plan.pull
+            if _does(asked) == _does(wanted):
+                return other, pull
+            raise NotAllowed(
+                md(
+                    "{model} is already in pull request {pull}, asked by {actor}: decide or cancel that one first.",
+                    model=code(wanted.model),
+                    pull=link(pull.url, f"#{pull.number}"),
+                    actor=person(asked.actor),
+                )
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class PullRequests:
+    """Opens, follows and closes the pull requests of changes."""
+
+    docket: Docket
+    operations: Operations
+    endpoint_history: EndpointHistory
+    hub: HuggingFace
+    github: GitHub
+    repository: Repository
+    endpoints: Endpoints
+    lifecycle: Lifecycle
+    pull_request_plans: PullRequestPlans
+    staged_swap: StagedSwap
+    config: Config
+    clock: Clock
+
+    async def look_again(self, op: ChangeOperation) -> None:
+        """Check the pull request again when it stops waiting for further checks: no event reports that time."""
+        pull = plan_of(op).pull
+        if pull.lacks and pull.since:
+            due = pull.since + self.config.approvals.checks_grace
+            if due > self.clock():
+                await FOLLOW.add(self.docket, when=due, key=f"{op.id}:grace:{due.isoformat()}")(op.id)
+
+    async def planned_change(self, op: ChangeOperation, commit: str) -> Change:
+        """The change on top of a commit of the main branch."""
+        wanted = op.request
+        if isinstance(wanted, RevertChange):
+            return await self._reversal(wanted, commit)
+        tree = await self.repository.tree(commit)
+        facts, kept = None, None
+        if isinstance(wanted, AddModel | SwapModel):
+            hf_id, observed = wanted.hf_id, await self.endpoint_history.observations()
+            facts = await self.lifecycle.run(op).once(_FACTS, lambda: looked_up(self.hub, hf_id, observed))
+        if isinstance(wanted, SwapModel):
+            before = await self.endpoints.known(commit, wanted.model)
+            # Stored in the step ledger like the facts, so that a retry produces the same commit.
+            kept = await self.lifecycle.run(op).once(_OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
+        with plain_refusals():
+            # In a thread, because reading a git tree starts processes.
+            return await asyncio.to_thread(
+                planned, tree, self.config, _planner(wanted), wanted.model, wanted.options, facts, kept
+            )
+
+    async def _reversal(self, wanted: RevertChange, commit: str) -> Change:
+        reverted = await self.operations.load(wanted.reverts)
+        pull = reverted.plan.pull if isinstance(reverted, ChangeOperation) and reverted.plan else None
+        if pull is None or not pull.merge_commit:
+            raise NotAllowed("That change was never merged, so there is nothing to revert.")
+        series = await self.github.commits(pull.number)
+        with plain_refusals():
+            changes = await self.repository.reversal(pull.merge_commit, commit, series)
+            tree = await self.repository.tree(commit)
+            changes, told = await asyncio.to_thread(unshrunk, tree, changes)
+        if not changes.files:
+            raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> is reverted already.")
+        return Change(
+            changes=changes,
+            title=f"revert: {reverted.request.kind.spec.name} {wanted.model} (#{pull.number})",
+            intent=f"Reverts #{pull.number}. Later changes stay.",
+            summary=(
+                ("Endpoint", wanted.model),
+                ("Takes back", f"pull request #{pull.number}, {pull.merge_commit[:10]}"),
+            ),
+            warnings=told,
+        )
+
+    async def push(self, op: ChangeOperation, change: Change, base: str, replaces: str = "") -> str:
+        message = f"{change.title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
+        return await self.repository.push(
+            change.changes, base=base, branch=branch_of(op), message=message, when=op.request.at, replaces=replaces
+        )
+
+    async def first_plan(
+        self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
+    ) -> ChangePlan:
+        known = await self.endpoints.all(commit) if change.endpoint is None else (change.endpoint,)
+        says = () if change.endpoint and not isinstance(op.request, RevertChange) else change.summary
+        home = f"{self.config.platform.home(op.request.model)}/"
+        files = [text for path, text in change.changes.files.items() if path.startswith(home)]
+        own = OwnChange(
+            files=tuple(change.changes.files),
+            template=change.template or op.request.model,
+            rows=says,
+            warnings=change.warnings,
+            sizing=change.sizing.verdict if change.sizing else "",
+            removes=bool(files) and not any(files),
+        )
+        plan = ChangePlan(
+            commit=commit,
+            pull=await self.pull_request_plans.as_read(None, pull),
+            applications=tuple(each.application for each in known if each.name == op.request.model),
+            pushed=pushed,
+            own=own,
+        )
+        return await self.pull_request_plans.of_pull(op, plan, pull)
+
+    async def follow(self, op: Operation) -> None:
+        """Update the card from its pull request: commits, checks, conflicts, merged or closed by somebody."""
+        if op.status is not Status.AWAITING or not isinstance(op, ChangeOperation):
+            return
+        plan = plan_of(op)
+        pull = await self.github.pull(plan.pull.number)
+        if pull.state == "closed" and not pull.merged:
+            if is_closing(await self.operations.load(op.id)):
+                return  # the bot closed it, and is about to report it
+            await self.github.delete_branch(plan.pull.branch)
+            await self.lifecycle.run(op).finish(ClosedOnGitHub(number=pull.number, by=pull.closed_by or ""))
+            return
+        if pull.merged and pull.base_ref != self.config.platform.branch:
+            elsewhere = MergedElsewhere(number=pull.number, by=pull.merged_by or "", base=pull.base_ref)
+            await self.lifecycle.run(op).finish(elsewhere)
+            return
+        if pull.mergeable is False and pull.head_sha == plan.pushed and await self._rebased(op, plan):
+            return
+        fresh, now = await self.pull_request_plans.current(op, plan, pull), self.clock()
+        why = self.pull_request_plans.what_moved(plan, fresh)
+
+        def updated(op: ChangeOperation) -> ChangeOperation:
+            if op.status is not Status.AWAITING or op.plan != plan or fresh == plan:
+                return op
+            changes: dict[str, object] = {"plan": fresh, "updated": now}
+            return op.model_copy(update=changes | ({"votes": (), "outcome": md("⚠️ {why}", why=why)} if why else {}))
+
+        after = await self.operations.update(
+            op.id, updated, event=AuditEvent.APPROVAL_VOID if why and op.votes else None
+        )
+        if after != op:
+            await self.look_again(after)
+            await self.lifecycle.present(after)
+
+    async def _rebased(self, op: ChangeOperation, plan: ChangePlan) -> bool:
+        """Make the change again on top of a main branch with which it conflicts; returns False if that is not possible."""
+        commit = await self.repository.head()
+        try:
+            change = await self.planned_change(op, commit)
+            pushed = await self.push(op, change, commit, replaces=plan.pushed)
+        except (NotAllowed, PushRefused, BotError) as refused:
+            log.warning("not rebased", op=op.id, model=op.request.model, why=refused.message)
+            return False
+        pull = await self.github.open_pull(
+            branch_of(op),
+            self.config.platform.branch,
+            change.title,
+            pull_request_body(op, change),
+            self.config.github.labels,
+        )
+        await self.github.describe(pull.number, change.title, pull_request_body(op, change))
+        fresh = await self.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
+        note, now = (
+            "⚠️ The main branch moved, so the change was made again on top of it; earlier approvals are void.",
+            self.clock(),
+        )
+
+        def moved(op: Operation) -> Operation:
+            if op.status is not Status.AWAITING:
+                return op
+            return op.model_copy(update={"plan": fresh, "votes": (), "outcome": note, "updated": now})
+
+        await self.lifecycle.present(await self.operations.update(op.id, moved, event=AuditEvent.APPROVAL_VOID))
+        return True
+
+    async def close(self, run: Run[ChangeOperation]) -> None:
+        """Close the pull request of a cancelled or denied change, delete the branch, then report it. Idempotent."""
+        op = run.op
+        pull = op.plan.pull if op.plan else None
+        if pull:
+            await self.github.close(pull.number)
+            await self.github.delete_branch(pull.branch)
+        closed = PullClosed(number=pull.number if pull else None, grew=await self.staged_swap.growth_left(op))
+        if any(not vote.approve for vote in op.votes):
+            await run.finish(Denied(undone=closed))
+        else:
+            await run.finish(Cancelled(by=op.cancelled_by, undone=closed))
+
+
+def _hf_id(wanted: AddModel | SwapModel | TuneModel | RemoveModel) -> str:
+    """The model that it brings; empty where it brings none."""
+    return wanted.hf_id if isinstance(wanted, AddModel | SwapModel) else ""
+
+
+def _planner(wanted: AddModel | SwapModel | TuneModel | RemoveModel) -> Verb:
+    match wanted:
+        case AddModel():
+            return "add"
+        case RemoveModel():
+            return "remove"
+        case TuneModel():
+            return "tune"
+        case SwapModel():
+            return "swap"
+
+
+@contextmanager
+def plain_refusals() -> Iterator[None]:
+    """Errors of `manifests` are plain text, which may quote typed text: escape them for Slack."""
+    try:
+        yield
+    except (ManifestError, BotError) as error:
+        raise BotError(str(error)) from error
+
+
+def _does(request: ChangeRequest) -> tuple[object, ...]:
+    """What a request does to its endpoint, apart from the requester and what follows the roll-out."""
+    match request:
+        case AddModel() | SwapModel():
+            return request.kind, request.hf_id, request.options
+        case TuneModel() | RemoveModel():
+            return request.kind, request.options
+        case RevertChange():
+            return (request.kind,)
+
+
+def pull_request_body(op: ChangeOperation, change: Change) -> str:
+    asked = f"Asked in Slack by {markdown.code(op.request.actor)}"
+    return pull_body(change, asked=asked, reason=op.request.reason, operation=op.id)

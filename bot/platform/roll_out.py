@@ -1,0 +1,290 @@
+"""Roll out an approved pull request: merge, sync the gateway and the endpoint, smoke-test."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from bot.clients.cluster import Cluster
+from bot.clients.deployer import Deployer
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.operations import ChangeOperation, new_operation, plan_of
+from bot.domain.outcomes import Removed, RolledOut
+from bot.domain.phases import Phase
+from bot.domain.plans import ChangePlan
+from bot.domain.requests import AddModel, BringUp, SwapModel, operation_id
+from bot.durations import Clock
+from bot.engine.lifecycle import Lifecycle
+from bot.engine.run import NOTHING, Run, Step
+from bot.errors import BotError
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, md
+from bot.platform.binding import Binding
+from bot.platform.deploying import Applications
+from bot.platform.endpoints import Endpoints
+from bot.platform.runtime_aliases import GatewayAliases
+from bot.platform.smoke_tests import SmokeTests
+from bot.platform.staging import Staging
+from bot.platform.virtual_keys import VirtualKeys
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views import code
+from bot.views.text import moment
+from manifests.contract import ModelEndpoint
+from manifests.groups import is_awaiting_generator
+from manifests.platform import Platform
+
+_WAS_UP, _DOWNTIME, _BROUGHT_UP = Step("was up", bool), Step("downtime", timedelta), Step("up", NOTHING)
+_STAGING = Step("staging", bool)
+_MAYBE_DRIFT = TypeAdapter[Mrkdwn | None](Mrkdwn | None)
+
+
+class Blocked(Exception):
+    """The roll-out is waiting for an external action, described in `by` (mrkdwn)."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+@dataclass(frozen=True)
+class Syncs:
+    """Deploys what a pull request has merged: syncs the gateway and the endpoint, or waits until it is removed."""
+
+    leases: Leases
+    sessions: Sessions
+    deployer: Deployer
+    cluster: Cluster
+    repository: Repository
+    applications: Applications
+    binding: Binding
+    endpoints: Endpoints
+    config: Config
+    clock: Clock
+
+    async def gateway(self, run: Run[ChangeOperation], plan: ChangePlan) -> Mrkdwn | None:
+        """Sync LiteLLM to the merge commit, and wait for its new pods: until then tenants get the old configuration.
+
+        Returns the remaining differences from git, as mrkdwn.
+        """
+        gateway, limit = self.config.litellm, self.clock.patience(self.config.argocd.sync_limit)
+        found = await self.applications.of_gateway(plan.target)
+        if found is None:
+            await run.enter(phases.SYNC_GATEWAY, f"nothing in {self.deployer.word} deploys LiteLLM: nothing to sync")
+            return None
+        await self.binding.refuse_if_elsewhere(run.model, plan, found)
+        drift = await self._to_commit(run, found.name, plan.target, phases.SYNC_GATEWAY)
+        await run.enter(phases.SYNC_GATEWAY, "waiting until its pods are rolled")
+        if not await self.cluster.wait_rolled_out(gateway.deployment, namespace=gateway.namespace, timeout=limit):
+            await run.enter(
+                phases.SYNC_GATEWAY, f"there is no Deployment {gateway.namespace}/{gateway.deployment} to wait for"
+            )
+        return drift
+
+    async def endpoint(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, plan: ChangePlan) -> Mrkdwn | None:
+        """Sync the endpoint's Application, which its ApplicationSet may have to create first, to the merge commit.
+
+        Returns the remaining differences from git, as mrkdwn.
+        """
+        limit = self.clock.patience(self.config.argocd.sync_limit)
+        if not endpoint.application:
+            found = await self.applications.of(endpoint, plan.target)
+            if found is None:
+                await run.enter(phases.SYNC_ENDPOINT, f"nothing in {self.deployer.word} deploys it: nothing to sync")
+                return None
+            return await self._endpoint_at(run, endpoint, found.name, plan)
+        await self._refresh_group(endpoint.group)
+        if await self.deployer.get(endpoint.application) is None:
+            await self._refuse_if_blocked(run, endpoint)
+            await run.enter(phases.SYNC_ENDPOINT, "waiting until its ApplicationSet has made the Application")
+            await self.deployer.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
+        await set_blocked(run, "")
+        return await self._endpoint_at(run, endpoint, endpoint.application, plan)
+
+    async def _endpoint_at(
+        self, run: Run[ChangeOperation], endpoint: ModelEndpoint, name: str, plan: ChangePlan
+    ) -> Mrkdwn | None:
+        """Deploy the merge commit with the endpoint's Application or Kustomization."""
+        if found := await self.deployer.get(name):
+            await self.binding.refuse_if_elsewhere(run.model, plan, found)
+        differs = await self._to_commit(run, name, plan.target, phases.SYNC_ENDPOINT)
+        if lease := await self.leases.of(endpoint.name):
+            await self.sessions.forget_template(lease)  # the currently deployed content was approved with this plan
+        return differs
+
+    async def _refuse_if_blocked(self, run: Run[ChangeOperation], endpoint: ModelEndpoint) -> None:
+        """Blocked while the generated list has the endpoint's group off, which its generator has to be run for."""
+        layout, group = self.config.platform, endpoint.group
+        tree = await self.repository.tree(await self.repository.head())
+        if not await asyncio.to_thread(is_awaiting_generator, Platform(tree, layout), group):
+            return
+        blocked = await run.first_reached("blocked since")
+        until, generated = blocked + self.config.approvals.pull_expire_after, code(layout.path(layout.groups_file))
+        if self.clock() > until:
+            raise BotError(
+                md(
+                    "The group {group} is still off in {generated}, so Argo CD never made {application}: run the "
+                    "generator of that file, merge what it writes, then bring the endpoint up.",
+                    group=code(group),
+                    generated=generated,
+                    application=code(endpoint.application),
+                )
+            )
+        raise Blocked(
+            md(
+                "The group {group} is off in {generated}, so Argo CD does not make {application}. Run the "
+                "generator of that file and merge what it writes: the roll-out then continues automatically, until "
+                "{until}.",
+                group=code(group),
+                generated=generated,
+                application=code(endpoint.application),
+                until=moment(until),
+            )
+        )
+
+    async def removed(self, op: ChangeOperation) -> None:
+        """The Application is deleted, and with it by its finalizer the Deployment, the Service and the volume."""
+        model, limit = op.request.model, self.clock.patience(self.config.argocd.sync_limit)
+        before = await self.endpoints.all(plan_of(op).commit)
+        for endpoint in (each for each in before if each.name == model and each.application):
+            await self._refresh_group(endpoint.group)
+            await self.deployer.wait_gone(endpoint.application, timeout=limit)
+        if await self.cluster.workload(model):
+            raise BotError(
+                md(
+                    "The Application of {model} is gone, but its Deployment is still there: it had no finalizer. "
+                    "Delete it: kubectl -n {namespace} delete deployment {name}.",
+                    model=code(model),
+                    namespace=self.config.platform.namespace,
+                    name=model,
+                )
+            )
+
+    async def _refresh_group(self, group: str) -> None:
+        """The group's Application, if a platform has one, creates and prunes those of its endpoints."""
+        name = self.config.argocd.group_application.format(group=group)
+        if await self.deployer.get(name):
+            await self.deployer.refresh(name)
+
+    async def _to_commit(self, run: Run[ChangeOperation], application: str, commit: str, phase: Phase) -> Mrkdwn | None:
+        """Sync an Application to the commit: an automated one is refreshed and waited for, another is synced.
+
+        Returns the remaining differences from git after a successful sync, as mrkdwn.
+        """
+        synced = await self.applications.bring_to(
+            application, commit, actor=run.op.request.actor, tell=partial(run.enter, phase)
+        )
+        return md("{application}: {drift}", application=code(application), drift=synced.drift) if synced.drift else None
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """Rolls out merged pull requests."""
+
+    operations: Operations
+    cluster: Cluster
+    endpoints: Endpoints
+    gateway_aliases: GatewayAliases
+    lifecycle: Lifecycle
+    smoke_tests: SmokeTests
+    staging: Staging
+    syncs: Syncs
+    virtual_keys: VirtualKeys
+    config: Config
+    clock: Clock
+
+    async def deploy(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
+        """The gateway first: after the merge it uses the new served name. Then the endpoint."""
+        op, model, commit = run.op, run.model, plan.target
+
+        began = await run.first_reached("cut-over")
+
+        async def was_up() -> bool:
+            before = await self.cluster.workload(model)
+            return bool(before and before.replicas)
+
+        up = await run.once(_WAS_UP, was_up)
+        drifts = [await run.step(phases.SYNC_GATEWAY, lambda: self.syncs.gateway(run, plan), _MAYBE_DRIFT)]
+        await self.gateway_aliases.remove(op.id)  # from here on the configuration contains it
+        endpoint = next((each for each in await self.endpoints.all(commit) if each.name == model), None)
+        if endpoint is None:
+            await run.step(phases.REMOVE_ENDPOINT, lambda: self.syncs.removed(op))
+            await run.finish(Removed())
+            return
+        drifts.append(
+            await run.step(phases.SYNC_ENDPOINT, lambda: self.syncs.endpoint(run, endpoint, plan), _MAYBE_DRIFT)
+        )
+        if endpoint.alias not in {each.alias for each in await self.endpoints.all(plan.commit)}:
+            await self.virtual_keys.offer(op, endpoint.alias)
+        then: Literal["answers", "restarted", "being brought up", "at zero"] = "answers"
+        downtime, stages = None, False
+        if up:
+            await self._proven(run, endpoint, commit)
+            then, downtime = "restarted", await run.once(_DOWNTIME, partial(self._elapsed, began))
+        elif not endpoint.gpus:
+            await self._proven(run, endpoint, commit)
+        else:
+            stages = await run.once(_STAGING, partial(self.staging.stage_after, op, model))
+            wanted, then = op.request, "at zero"
+            if isinstance(wanted, AddModel | SwapModel) and wanted.up:
+                then = "being brought up"
+                await run.once(_BROUGHT_UP, partial(self._light, op, wanted))
+        await run.finish(
+            RolledOut(
+                serves=endpoint.hf_id,
+                then=then,
+                downtime=downtime,
+                staging=stages,
+                drifts=tuple(drift for drift in drifts if drift),
+            )
+        )
+
+    async def _elapsed(self, began: datetime) -> timedelta:
+        return self.clock() - began
+
+    async def _light(self, op: ChangeOperation, change: AddModel | SwapModel) -> None:
+        """Request the GPU for the requester of the change; the approval covered it."""
+        wanted = BringUp(
+            model=change.model,
+            actor=change.actor,
+            channel=change.channel,
+            at=self.clock(),
+            hold=change.hold,
+            reason="its change is rolled out",
+            trial=not change.keep,
+            part_of=op.id,
+        )
+        made = new_operation(
+            operation_id(f"{op.id}:up"), wanted, self.clock(), deciders=op.deciders, votes=op.approvals
+        )
+        await self.lifecycle.enqueue(await self.operations.create(made))
+
+    async def _proven(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, commit: str) -> None:
+        """Wait until its new pods are up, and smoke-test them."""
+        model, limit = run.model, self.clock.patience(self.config.gpu.boot_limit)
+
+        async def restarted() -> None:
+            await self.cluster.wait_rolled_out(model, timeout=limit, available=not endpoint.gpus)
+            if endpoint.gpus:
+                await self.cluster.wait_ready(model, timeout=limit, progress=run.record_boot)
+
+        async def tested() -> None:
+            await self.smoke_tests.run(run, commit)
+
+        await run.step(phases.RESTART_ENDPOINT, restarted)
+        await run.step(phases.SMOKE_TESTS, tested)
+
+
+async def set_blocked(run: Run[ChangeOperation], by: str) -> None:
+    """Show what the operation waits for; "" if it no longer waits."""
+
+    def blocked(op: ChangeOperation) -> ChangeOperation:
+        return op if op.blocked == by else op.model_copy(update={"blocked": by})
+
+    await run.operations.update(run.op.id, blocked)
+    run.presentation.show(run.op.id)

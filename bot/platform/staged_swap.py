@@ -1,0 +1,175 @@
+"""A swap of a running endpoint: the new weights are staged next to the old ones first, so the cut-over needs no
+download.
+
+The order is: approval, growth of the volume if both models need it, staging, merge, sync, restart. The staging Job runs
+the script of the approved head, which is unreviewed before the approval; it can be cancelled until the merge, and
+tenants do not notice it.
+
+The volume grows by the claim's own request in the cluster, to the size in the approved head. Argo CD shows the claim as
+OutOfSync until the merge; it cannot revert the growth, because a claim cannot shrink.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bot.clients.cluster import Cluster
+from bot.clients.kube import KubeObject
+from bot.clients.staging import CannotStage, Stager, Weights
+from bot.clients.staging_job import staging_container
+from bot.clients.volume import Growth
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.operations import ChangeOperation
+from bot.domain.outcomes import VolumeGrew
+from bot.domain.requests import RevertChange, SwapModel
+from bot.durations import show_duration
+from bot.engine.run import Run
+from bot.gitops import Repository
+from bot.platform.endpoints import Endpoints
+from bot.platform.staging import Staging
+from bot.state.step_ledger import StepLedger
+from bot.views import escape
+from manifests.platform import Platform
+from manifests.sizing import quantity_bytes
+
+LOAD, DOWNLOAD = timedelta(minutes=5), timedelta(minutes=5)
+"""Estimates of a restart's parts, which add up to a cold start of ten minutes; afterwards the card shows the measured
+times.
+"""
+_FIRST, _GROWS, _DOWNTIME, _NOT_STAGED = "First", "The volume grows", "Downtime", "Not staged before"
+_GROWTH, _GROWTH_FAILED = "growth", "growth failed"
+
+
+class Forecast(NamedTuple):
+    """What a roll-out of a running endpoint will do, for the card before the approval."""
+
+    stages: bool
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class StagedSwap:
+    """Stages the weights of a swap before the cut-over."""
+
+    steps: StepLedger
+    cluster: Cluster
+    stager: Stager
+    repository: Repository
+    endpoints: Endpoints
+    staging: Staging
+    config: Config
+
+    async def forecast(self, op: ChangeOperation, head: str) -> Forecast:
+        """Whether the weights at a commit can be staged before the cut-over, and the downtime in both cases; no rows for an
+        endpoint at zero.
+        """
+        if not isinstance(op.request, SwapModel | RevertChange):
+            return Forecast(False, ())
+        workload = await self.cluster.workload(op.request.model)
+        if workload is None or not workload.gpus or not workload.replicas:
+            return Forecast(False, ())
+        slow = f"about {show_duration(LOAD + DOWNLOAD)}: download and load"
+        if not self.config.staging.enabled:
+            return Forecast(False, ((_DOWNTIME, slow),))
+        try:
+            weights = await self._weights(op, head)
+            if weights is None:
+                return Forecast(False, ((_DOWNTIME, f"about {show_duration(LOAD)}: the weights stay as they are"),))
+            grows = await self._grows(op, weights, head)
+            await self.stager.volumes.place(weights.claim, weights.deployment, self.config.staging)
+        except CannotStage as error:
+            return Forecast(False, ((_DOWNTIME, slow), (_NOT_STAGED, error.message)))
+        return Forecast(
+            True,
+            (
+                (_FIRST, f"{weights.hf_id} is staged next to the old weights, while the old model serves"),
+                *(((_GROWS, grows),) if grows else ()),
+                (_DOWNTIME, f"about {show_duration(LOAD)}: a load, no download"),
+            ),
+        )
+
+    async def _grows(self, op: ChangeOperation, weights: Weights, head: str) -> str:
+        """The card's text about the volume's growth; empty if it is large enough. Raises CannotStage if it cannot grow."""
+        growth = await self._growth(weights, head)
+        begun = await self.steps.result(op.id, _GROWTH, datetime) and not await self.steps.result(
+            op.id, _GROWTH_FAILED, datetime
+        )
+        if begun and op.plan:
+            return dict(op.plan.rows).get(_GROWS, "")  # the approval is valid: it was given for this text
+        if growth is None:
+            return ""
+        await self.stager.volumes.refuse_growth(growth)
+        return (
+            f"from {growth.held} to {growth.wanted}, before the merge and for good: Argo CD shows the claim as OutOfSync until"
+            " then"
+        )
+
+    async def _growth(self, weights: Weights, head: str) -> Growth | None:
+        """The necessary growth of the volume for both models: to the size of the claim at a commit."""
+        wanted = next((e.pvc_size for e in await self.endpoints.all(head) if e.name == weights.endpoint), "")
+        return await self.stager.volumes.growth(weights.claim, wanted)
+
+    async def growth_left(self, op: ChangeOperation) -> VolumeGrew | None:
+        """A note about a change that ends without its merge but left a larger claim than in git, which Argo CD cannot sync."""
+        if await self.steps.result(op.id, _GROWTH, datetime) is None:
+            return None
+        for endpoint in await self.endpoints.all(await self.repository.head()):
+            size = await self.stager.volumes.requested(endpoint.pvc_name) if endpoint.name == op.request.model else ""
+            if size and endpoint.pvc_size and quantity_bytes(size) > quantity_bytes(endpoint.pvc_size):
+                return VolumeGrew(claim=endpoint.pvc_name, before=endpoint.pvc_size, size=size)
+        return None
+
+    async def stage_first(self, run: Run[ChangeOperation], head: str) -> None:
+        """Stage the weights of the approved head. Idempotent; a failure merges nothing."""
+        try:
+            weights = await self._weights(run.op, head)
+            if weights:
+                await self._grow(run, weights, head)
+                await self.staging.fill(run, weights)
+        except CannotStage as error:
+            raise CannotStage(escape(error.message)) from error
+
+    async def _grow(self, run: Run[ChangeOperation], weights: Weights, head: str) -> None:
+        growth = await self._growth(weights, head)
+        if growth:
+            await run.first_reached(_GROWTH)  # first: after a crash the next bot knows that it has begun
+            await run.enter(phases.GROW_VOLUME, f"from {growth.held} to {growth.wanted}")
+            try:
+                await run.cancellable(self.stager.volumes.grow(growth))
+            except CannotStage:
+                await run.first_reached(_GROWTH_FAILED)
+                raise
+
+    async def _weights(self, op: ChangeOperation, head: str) -> Weights | None:
+        """What the endpoint's pod will stage after the merge of `head`; None if that is the current model."""
+        model = op.request.model
+        endpoint = next((each for each in await self.endpoints.all(head) if each.name == model), None)
+        if endpoint is None:
+            raise CannotStage(f"The pull request has no endpoint {model}.")
+        serves, _ = await self.stager.weights(model)
+        if serves.hf_id == endpoint.hf_id:
+            return None
+        tree = await self.repository.tree(head)
+        document = await asyncio.to_thread(
+            lambda: Platform(tree, self.config.platform).require(model).deployment.document
+        )
+        container = staging_container(_pod_spec(document.path, document.text), endpoint.hf_id)
+        if container is None:
+            raise CannotStage(f"No initContainer in {document.path} downloads {endpoint.hf_id}.")
+        weights, _ = await self.stager.weights(model, endpoint.hf_id, container)
+        return weights
+
+
+def _pod_spec(path: str, text: str) -> KubeObject:
+    """The pod of the Deployment in a file of the platform."""
+    try:
+        found = [each for each in YAML(typ="safe").load_all(text) if each and each.get("kind") == "Deployment"]
+        spec: KubeObject = found[0]["spec"]["template"]["spec"]
+    except (YAMLError, AttributeError, LookupError, TypeError) as error:
+        raise CannotStage(f"{path} holds no Deployment that can be read.") from error
+    return spec

@@ -1,0 +1,211 @@
+"""Put weights on the volume before the GPU starts: on request, after a roll-out, and before the cut-over of a swap.
+
+A staging Job uses no GPU, so it needs no approval. While Hugging Face answers 429 there is no Job: the operation waits,
+and the volume is free.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import assert_never
+
+import structlog
+from pydantic import BaseModel
+
+from bot.clients.staging import Attempt, CannotStage, Progress, Stager, StagingFailed, StagingTaken, Weights
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.events import AuditEvent
+from bot.domain.operations import Operation, StageOperation, Status, new_operation
+from bot.domain.outcomes import STOKER
+from bot.domain.phases import Phase
+from bot.domain.requests import StageWeights, operation_id
+from bot.domain.sessions import Staged
+from bot.durations import Clock, show_duration
+from bot.engine.lifecycle import Lifecycle
+from bot.engine.run import Run, Step
+from bot.mrkdwn import md, time_stamp
+from bot.state.endpoint_history import EndpointHistory
+from bot.state.operations import Operations
+from bot.views.text import size
+
+log = structlog.get_logger(__name__)
+
+_INTERRUPTIONS = 5
+"""How often a Job may be interrupted (an evicted pod, a broken connection) before that counts as a failure."""
+
+
+class _Tried(BaseModel, frozen=True):
+    """One attempt, as stored in the operation's ledger."""
+
+    ended: Attempt
+    resume: datetime
+    """When the next one may start."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Stages weights on the volumes."""
+
+    operations: Operations
+    endpoint_history: EndpointHistory
+    stager: Stager
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def under_way(self, model: str, *, but: str = "") -> Operation | None:
+        """The operation that is staging weights for the endpoint, or is about to."""
+        for op in await self.operations.open(model=model):
+            running = op.running_phase
+            staging = running and running.name in {phase.key for phase in phases.STAGING}
+            asked = isinstance(op, StageOperation) and op.status in (Status.REQUESTED, Status.RUNNING)
+            if op.id != but and (staging or asked):
+                return op
+        return None
+
+    async def fill(self, run: Run, weights: Weights) -> Staged:
+        """Put the weights on the volume, in any number of attempts. Idempotent.
+
+        Raises CannotStage or StagingFailed with the reason.
+        """
+        shape, began = self.config.staging, await run.first_reached(f"staging of {weights.hf_id}")
+        until, delay = began + shape.limit, shape.retry_after
+        seconds, interruptions = 0.0, 0
+        for number in itertools.count(1):
+            left = until - self.clock()
+            if left <= timedelta():
+                break
+            attempt = partial(self._attempt, run, weights, number, left, delay)
+            try:
+                tried = await run.cancellable(run.once(Step(f"staging {weights.hf_id} {number}", _Tried), attempt))
+            except StagingFailed:
+                await run.cancellable(asyncio.sleep(0))  # `end_all` cancels the operation and then deletes its Job
+                raise
+            ended, seconds = tried.ended, seconds + tried.ended.seconds
+            match ended.outcome:
+                case "staged":
+                    return await self._keep(run, weights, ended, seconds)
+                case "turned away":
+                    delay = min(2 * delay, shape.longest_wait)
+                    why = "Hugging Face answers 429 (too many requests)"
+                case "taken" | "moved":
+                    why = ended.why
+                case "interrupted":
+                    interruptions, why = interruptions + 1, f"the download was interrupted: {ended.why.rstrip('.')}"
+                case _:
+                    assert_never(ended.outcome)
+            if interruptions > _INTERRUPTIONS:
+                raise StagingFailed(f"The download was interrupted {interruptions} times; the last time {ended.why}.")
+            if tried.resume > self.clock():
+                then = f"the next attempt is at {time_stamp(tried.resume)}; no GPU runs, so nothing is billed"
+                await run.enter(phases.WAIT_FOR_HUB, f"{why}; {then}")
+                await run.cancellable(self.clock.sleep_until(tried.resume))
+        raise StagingFailed(
+            md(
+                "The weights of {hf_id} could not be staged within {limit} (`staging.limit`).",
+                hf_id=weights.hf_id,
+                limit=show_duration(shape.limit),
+            )
+        )
+
+    async def _attempt(self, run: Run, weights: Weights, number: int, left: timedelta, delay: timedelta) -> _Tried:
+        shape = self.config.staging
+        await run.enter(phases.START_STAGING)
+        try:
+            ended = await self.stager.attempt(run.op.id, number, weights, shape, limit=left, progress=_teller(run))
+        except StagingTaken as taken:
+            ended = Attempt(outcome="taken", why=taken.message)
+        wait = timedelta() if ended.outcome in ("staged", "moved") else delay
+        if ended.retry_after is not None:
+            wait = min(timedelta(seconds=ended.retry_after), shape.limit)
+        return _Tried(ended=ended, resume=self.clock() + wait)
+
+    async def _keep(self, run: Run, weights: Weights, ended: Attempt, seconds: float) -> Staged:
+        """Record what was staged, for the receipt of the session that it saves time."""
+        staged = Staged(hf_id=weights.hf_id, at=self.clock(), seconds=seconds, bytes=ended.bytes)
+        await self.endpoint_history.keep_staged(weights.endpoint, staged)
+        if ended.removed:
+            removed = "\n".join(ended.removed)
+            await run.add_note("Removed from the volume to make room, as no endpoint serves them", removed)
+        return staged
+
+    async def delete_job(self, op: Operation) -> None:
+        """Delete the operation's staging Job, if it exists."""
+        for claim in await self.stager.claims(op.id):
+            await self.stager.delete(claim, operation=op.id)
+
+    async def stage_after(self, op: Operation, model: str) -> bool:
+        """After a roll-out: stage the endpoint's weights in a separate operation; returns whether it was started."""
+        if self.config.staging.mode != "auto":
+            return False
+        await self.end_all(model)  # for the previous model
+        try:
+            await self.stager.weights(model)
+        except CannotStage as error:
+            log.info("not staged", op=op.id, model=model, why=error.message)
+            return False
+        wanted = StageWeights(
+            model=model,
+            actor=op.request.actor,
+            channel=op.request.channel,
+            at=self.clock(),
+            reason="its change is rolled out",
+        )
+        made = new_operation(operation_id(f"{op.id}:stage"), wanted, self.clock())
+        await self.lifecycle.enqueue(await self.operations.create(made))
+        return True
+
+    async def end_all(self, model: str) -> None:
+        """Cancel all stagings for the endpoint, and wait until no Job holds its volume. Idempotent."""
+        now = self.clock()
+
+        def cancelled(op: StageOperation) -> StageOperation:
+            return (
+                op
+                if op.status.final or op.cancelled_by
+                else op.model_copy(update={"cancelled_by": STOKER, "updated": now})
+            )
+
+        for other in await self.operations.open(StageOperation, model):
+            ended = await self.operations.update(other.id, cancelled, event=AuditEvent.CANCELLED)
+            await self.lifecycle.enqueue(ended)
+            await self.delete_job(other)
+
+    async def wait_until_staged(self, run: Run) -> None:
+        """Wait for a running staging of the endpoint's weights before its pod starts; nothing is billed during the wait.
+
+        On a volume that one node mounts, the pod could not start anyway; on another, both would download.
+        """
+        while other := await self.under_way(run.model, but=run.op.id):
+            phase = other.phases[-1] if other.phases else None
+            doing = f"{phase.text} {phase.detail}".strip() if phase else phases.START_STAGING.label
+            await run.enter(phases.WAIT_FOR_WEIGHTS, f"{doing}. Cancel the staging to start without it")
+            await run.cancellable(asyncio.sleep(2))
+
+
+def _teller(run: Run) -> Callable[[Progress], Awaitable[None]]:
+    """Show the state of a Job when it has changed."""
+    last: tuple[Phase, str] | None = None
+
+    async def tell(progress: Progress) -> None:
+        nonlocal last
+        downloading = progress.doing == "downloading"
+        told = (
+            phases.DOWNLOAD if downloading else phases.START_STAGING,
+            _share(progress) if downloading else progress.detail,
+        )
+        if told != last:
+            last = told
+            await run.enter(*told)
+
+    return tell
+
+
+def _share(progress: Progress) -> str:
+    if progress.bytes is None or not progress.of:
+        return ""
+    return f"{size(progress.bytes)} of {size(progress.of)} ({progress.bytes / progress.of:.0%})"

@@ -1,0 +1,63 @@
+"""Start and stop a model, with the method that its deployer allows.
+
+Operations change a model's replicas only with `turn`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.engine.lifecycle import NotAllowed
+from bot.gitops import Repository
+from bot.mrkdwn import md
+from bot.platform.switches import Method
+from bot.platform.switches.api import ByApi
+from bot.platform.switches.commit import ByCommit
+from bot.views import code
+from manifests import replicas as in_git
+from manifests.platform import Platform
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Starts and stops models."""
+
+    by_commit: ByCommit
+    by_api: ByApi
+    cluster: Cluster
+    repository: Repository
+    config: Config
+
+    async def turn(
+        self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None = None
+    ) -> bool:
+        """Set the replicas of a model and its Deployment's lease annotation (None removes it). Idempotent.
+
+        `session` is the operation's id if it is not the lease's. Returns whether this call changed the replicas in the
+        cluster. Raises StaleFence like `Cluster.scale`.
+        """
+        method = await self.method(model)
+        return await method.set(model, replicas, lease=lease, fence=fence, session=session)
+
+    async def method(self, model: str) -> Method:
+        """How a model is started and stopped: by a commit if the deployer would revert the API."""
+        workload = await self.cluster.workload(model)
+        return self.by_commit if await self.by_commit.applies(workload) else self.by_api
+
+    async def is_by_commit(self, model: str) -> bool:
+        """Whether the deployer would revert the API, so that replicas are changed in git."""
+        return await self.method(model) is self.by_commit
+
+    async def refuse_if_foreign(self, model: str, commit: str) -> None:
+        """Raise NotAllowed if something else starts and stops the model."""
+        tree = await self.repository.tree(commit)
+        if other := await asyncio.to_thread(in_git.scaled_by, Platform(tree, self.config.platform), model):
+            raise NotAllowed(
+                md(
+                    "{model} is started and stopped by {other}, not by Stoker: what Stoker sets would be changed back.",
+                    model=code(model),
+                    other=other,
+                )
+            )

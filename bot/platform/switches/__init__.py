@@ -1,0 +1,25 @@
+"""The ways to start and stop a model: one file for each, all with the same interface.
+
+A model that something else starts and stops has no switch: `manifests/scalers` recognises those.
+"""
+
+from typing import Protocol
+
+from bot.clients.workload import Workload
+from bot.domain.leases import Lease
+
+
+class Method(Protocol):
+    """One way to set the replicas of a model."""
+
+    async def applies(self, workload: Workload | None) -> bool:
+        """Whether this is the way for a workload. Read from the cluster only, because git may be unavailable."""
+
+    async def set(
+        self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None
+    ) -> bool:
+        """Set the replicas, and the Deployment's lease annotation (None removes it). Idempotent.
+
+        `session` is the lease of the session, also if the annotation is removed. Returns whether this call changed the
+        replicas in the cluster. Raises StaleFence like `Cluster.scale`.
+        """

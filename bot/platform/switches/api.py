@@ -1,0 +1,22 @@
+"""By the API: the Deployment is scaled."""
+
+from dataclasses import dataclass
+
+from bot.clients.cluster import Cluster
+from bot.clients.workload import Workload
+from bot.domain.leases import Lease
+
+
+@dataclass(frozen=True)
+class ByApi:
+    """For every model whose deployer does not revert it."""
+
+    cluster: Cluster
+
+    async def applies(self, workload: Workload | None) -> bool:
+        return True
+
+    async def set(
+        self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None
+    ) -> bool:
+        return await self.cluster.scale(model, replicas, lease=lease.mark if lease else None, fence=fence)

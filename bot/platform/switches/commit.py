@@ -1,0 +1,119 @@
+"""By a commit: where the deployer reverts what the API sets, the replicas are changed in git."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from bot.clients.application import Application
+from bot.clients.cluster import Cluster
+from bot.clients.deployer import Deployer, nobody
+from bot.clients.github import GitHub
+from bot.clients.workload import Workload
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.durations import Clock
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mirror import PushRefused
+from bot.mrkdwn import md
+from bot.platform.deploying import Applications
+from bot.views import code
+from manifests import replicas as in_git
+from manifests.platform import Platform
+from manifests.tree import ChangeSet, ManifestError
+
+log = structlog.get_logger(__name__)
+
+_ROUNDS = 5
+"""Maximum attempts to push to a branch that keeps changing."""
+
+
+@dataclass(frozen=True)
+class ByCommit:
+    """For the models of Flux, and of Argo CD with `selfHeal`; for all models with `switch.by: commit`."""
+
+    deployer: Deployer
+    cluster: Cluster
+    github: GitHub
+    repository: Repository
+    applications: Applications
+    config: Config
+    clock: Clock
+
+    async def applies(self, workload: Workload | None) -> bool:
+        return workload is not None and await reverting(self.deployer, self.config.switch.by, workload) is not None
+
+    async def set(
+        self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None
+    ) -> bool:
+        mark = lease.mark if lease else None
+        workload = await self.cluster.workload(model)
+        application = await reverting(self.deployer, self.config.switch.by, workload) if workload else None
+        if application is None:  # it was deleted meanwhile
+            return await self.cluster.scale(model, replicas, lease=mark, fence=fence)
+        if replicas:
+            await self.cluster.claim(model, mark, fence)
+        else:  # first, to stop the cost, although the deployer may start it again until it has the commit
+            await self.cluster.scale(model, 0, lease=mark, fence=fence)
+        session = lease or session
+        commit = await self._committed(model, replicas, session)
+        await self.applications.bring_to(
+            application.name, commit, actor=session.holder if session else "stoker", tell=nobody
+        )
+        changed = await self.cluster.scale(model, replicas, lease=mark, fence=fence)
+        return changed or bool(workload and workload.replicas != replicas)
+
+    async def _committed(self, model: str, replicas: int, lease: Lease | None) -> str:
+        """The commit of the branch with these replicas: a new one, or the newest if it already has them."""
+        for _ in range(_ROUNDS):
+            head = await self.repository.head()
+            platform = Platform(await self.repository.tree(head), self.config.platform)
+            try:
+                changes = await asyncio.to_thread(in_git.with_replicas, platform, model, replicas)
+            except ManifestError as error:
+                raise BotError(str(error)) from error
+            if not changes.files:
+                return head
+            try:
+                return await self._pushed(model, replicas, lease, changes, head)
+            except PushRefused as refused:
+                if await self.repository.head() == head:
+                    raise BotError(
+                        md(
+                            "{branch} does not take Stoker's commit: {why} Let its account push there, or set `switch.merge: pull`.",
+                            branch=code(self.config.platform.branch),
+                            why=refused.shown,
+                        )
+                    ) from refused
+                log.info("the branch moved, looking again", model=model)
+        raise Unavailable("git", f"{self.config.platform.branch} changes faster than {model} can be switched")
+
+    async def _pushed(self, model: str, replicas: int, lease: Lease | None, changes: ChangeSet, head: str) -> str:
+        config, branch = self.config, self.config.platform.branch
+        title = f"chore({model}): {'start' if replicas else 'stop'} it"
+        trailers = f"Requested-by: {lease.holder}\nOperation: {lease.op}" if lease else "Requested-by: stoker"
+        message = f"{title}\n\nStoker sets the replicas in git, since {self.deployer.word} reverts what the API sets.\n\n{trailers}"
+        when = self.clock()
+        if config.switch.merge == "push":
+            return await self.repository.switch(changes, base=head, message=message, when=when)
+        own = f"stoker/{'start' if replicas else 'stop'}-{model}"
+        await self.github.withdraw(own)  # left over from an interrupted attempt
+        pushed = await self.repository.push(changes, base=head, branch=own, message=message, when=when)
+        pull = await self.github.open_pull(own, branch, title, message, config.github.labels)
+        merged = await self.github.merge(pull.number, pushed, branch)
+        await self.github.delete_branch(own)
+        return merged
+
+
+async def reverting(deployer: Deployer, by: str, workload: Workload) -> Application | None:
+    """What deploys the workload, if it reverts the API; read from the cluster only, because git may be unavailable.
+
+    `by` is the setting `switch.by`.
+    """
+    if by == "api":
+        return None
+    application = await deployer.of(workload)
+    if application is None or (by == "auto" and not application.reverts_replicas):
+        return None
+    return application

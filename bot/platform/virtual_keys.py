@@ -1,0 +1,89 @@
+"""Which virtual keys lack access to a new alias, and granting access."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from bot.clients.litellm import LiteLLM, TenantKey
+from bot.domain.events import AuditEvent
+from bot.domain.operations import Operation
+from bot.durations import Clock
+from bot.engine.lifecycle import NotAllowed, insist
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.platform.endpoints import Endpoints
+from bot.policy import may_let_in
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.state.audit import AuditLog
+from bot.state.operations import Operations
+from bot.views import code, lines
+from bot.views.rollout import Tenant, keys_offer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class VirtualKeys:
+    """The virtual keys of tenants that cannot call a new alias yet."""
+
+    operations: Operations
+    audit: AuditLog
+    presentation: Presentation
+    litellm: LiteLLM
+    repository: Repository
+    roles: RoleMembers
+    endpoints: Endpoints
+    clock: Clock
+
+    async def offer(self, op: Operation, alias: str) -> None:
+        """List below the card the keys that cannot call the alias yet; does nothing without keys."""
+        try:
+            keys = await self.litellm.tenant_keys()
+        except (BotError, Unavailable) as error:
+            log.info("virtual keys not listed", op=op.id, model=op.request.model, error=str(error))
+            return
+        outside = tuple(_tenant(key) for key in keys if not key.reaches(alias))
+        if outside:
+            await self.presentation.post(
+                f"{op.id}:keys", op.request.channel, keys_offer(op.id, alias, outside), card=op.id
+            )
+
+    async def outsiders(self, op_id: str, actor: str) -> tuple[str, tuple[Tenant, ...]]:
+        """The alias that an operation added, and the keys that cannot call it now."""
+        _, alias = await self._allowed(op_id, actor)
+        found = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
+        if not found:
+            raise NotAllowed(md("Every virtual key can call {alias} by now.", alias=code(alias)))
+        return alias, found
+
+    async def let_in(self, op_id: str, hashes: frozenset[str], actor: str) -> Mrkdwn:
+        """Grant the chosen keys access to the alias; returns the answer. Idempotent."""
+        op, alias = await self._allowed(op_id, actor)
+        chosen = [key for key in await self.litellm.tenant_keys() if key.hash in hashes]
+        for key in chosen:
+            await self.litellm.let_call(key, alias)
+            await self.audit.note_decision(
+                op, actor, AuditEvent.KEY_LET_IN, f"{key.name} may call {alias}", self.clock()
+            )
+        names = md(", ").join(code(key.name) for key in chosen) or "no key"
+        said = md(
+            "🔑 {names} may call {alias} now, as {actor} decided.", names=names, alias=code(alias), actor=person(actor)
+        )
+        log.info("keys let in", op=op_id, actor=actor, model=op.request.model, keys=[key.name for key in chosen])
+        once = f"{op_id}:let-in:{'-'.join(sorted(each[:8] for each in hashes))[:200]}"
+        await self.presentation.post(once, op.request.channel, lines(said), card=op.id)
+        return said
+
+    async def _allowed(self, op_id: str, actor: str) -> tuple[Operation, str]:
+        """The operation and its alias, if the person may grant access; a refusal is recorded in the audit log."""
+        op, verdict = await self.operations.load(op_id), may_let_in(actor, await self.roles.people())
+        if not verdict.allowed:
+            await self.audit.note_refusal(op, actor, AuditEvent.KEY_LET_IN, verdict.reason, self.clock())
+        insist(verdict)
+        return op, (await self.endpoints.known(await self.repository.head(), op.request.model)).alias
+
+
+def _tenant(key: TenantKey) -> Tenant:
+    return Tenant(hash=key.hash, name=key.name, owner=key.owner)

@@ -1,0 +1,28 @@
+"""Writes a view so that Slack accepts it, with fewer blocks if necessary."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from bot.slack import CONTENT, SlackRefused
+from bot.views import View, plain_view
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+async def readable(view: View, write: Callable[[View], Coroutine[Any, Any, T]]) -> T:
+    """Write a view; if Slack finds it too long or malformed, write it as plain text with its buttons."""
+    try:
+        return await write(view)
+    except SlackRefused as refused:
+        if refused.code not in CONTENT:
+            raise
+        log.warning("message simplified", error=refused.message)
+    try:
+        return await write(plain_view(view, buttons=True))
+    except SlackRefused as refused:
+        if refused.code not in CONTENT:
+            raise
+    return await write(plain_view(view, buttons=False))

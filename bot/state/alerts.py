@@ -1,0 +1,43 @@
+"""Current problems in the cluster, and the time of the last check."""
+
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.sessions import Alert
+from bot.domain.values import Moment
+from bot.state.records import PREFIX, Records, redis_errors
+
+_ALERTS, _RECONCILED = f"{PREFIX}:alerts", f"{PREFIX}:reconciled"
+_ALERT, _MOMENT = TypeAdapter(Alert), TypeAdapter(Moment)
+
+
+class Alerts:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+
+    async def start(self, about: str, now: datetime) -> Alert:
+        """Record that something is wrong, or return the alert that exists about it."""
+        alert = Alert(about=about, since=now)
+        text = alert.model_dump_json()
+        if await self._records.typed(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, about, text)):
+            return alert
+        return await self._records.field(_ALERTS, about, _ALERT) or alert
+
+    async def all(self) -> tuple[Alert, ...]:
+        return tuple((await self._records.fields(_ALERTS, _ALERT)).values())
+
+    async def clear(self, about: str) -> None:
+        with redis_errors():
+            await self._redis.hdel(_ALERTS, about)
+
+    async def note_reconciled(self, now: datetime) -> None:
+        """Leases, Deployments and pods have been compared."""
+        with redis_errors():
+            await self._redis.set(_RECONCILED, now.isoformat())
+
+    async def last_reconciled(self) -> datetime | None:
+        text = await self._records.typed(_RECONCILED, "string", lambda: self._redis.get(_RECONCILED))
+        return await self._records.read(_MOMENT, text, _RECONCILED, bare=True)

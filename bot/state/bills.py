@@ -1,0 +1,44 @@
+"""The bills of sessions, kept for the reports."""
+
+from datetime import datetime, timedelta
+from typing import cast
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.sessions import Bill
+from bot.state.records import PREFIX, Records, name, redis_errors
+
+_BILLS, _BY_TIME = f"{PREFIX}:bills", f"{PREFIX}:bills:by-time"
+_BILL = TypeAdapter(Bill)
+
+
+class Bills:
+    def __init__(self, redis: Redis | RedisCluster, *, kept: timedelta) -> None:
+        self._redis, self._kept = redis, kept
+        self._records = Records(redis)
+
+    async def keep(self, bill: Bill) -> None:
+        """Store a bill or its newer version, and remove those older than `kept`."""
+        oldest = (bill.down - self._kept).timestamp()
+        stale = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, "-inf", oldest))
+        await self._records.typed(_BILLS, "hash", lambda: self._redis.hlen(_BILLS))
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(_BILLS, str(bill.fence), bill.model_dump_json())
+                pipe.zadd(_BY_TIME, {str(bill.fence): bill.claimed.timestamp()})
+                if stale:
+                    pipe.hdel(_BILLS, *stale)
+                    pipe.zrem(_BY_TIME, *stale)
+                await pipe.execute()
+
+    async def of(self, fence: int) -> Bill | None:
+        return await self._records.field(_BILLS, str(fence), _BILL)
+
+    async def since(self, since: datetime) -> tuple[Bill, ...]:
+        """The bills of the sessions claimed since then, oldest first."""
+        first = since.timestamp()
+        fences = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, first, "+inf"))
+        each = [name(fence) for fence in cast("list[bytes]", fences)]
+        return tuple([bill for fence in each if (bill := await self._records.field(_BILLS, fence, _BILL))])

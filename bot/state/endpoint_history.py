@@ -1,0 +1,59 @@
+"""Data about endpoints from earlier sessions: smoke tests, staged weights, and measurements of boots."""
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.operations import SmokeOutcome, SmokeRun
+from bot.domain.sessions import Staged
+from bot.errors import Unavailable
+from bot.state.records import PREFIX, Records
+from manifests.sizing.observed import KEPT, Observation
+
+_SMOKE_TESTS, _GOOD_RUNS = f"{PREFIX}:smoke", f"{PREFIX}:good-runs"
+_STAGED_WEIGHTS, _OBSERVED = f"{PREFIX}:staged", f"{PREFIX}:observed"
+_SMOKE, _RUN, _STAGED = TypeAdapter(SmokeOutcome), TypeAdapter(SmokeRun), TypeAdapter(Staged)
+_OBSERVATIONS = TypeAdapter(tuple[Observation, ...])
+
+
+class EndpointHistory:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+
+    async def note_smoke_test(self, model: str, outcome: SmokeOutcome) -> None:
+        await self._set(_SMOKE_TESTS, model, outcome.model_dump_json())
+
+    async def smoke_tests(self) -> dict[str, SmokeOutcome]:
+        """The last smoke tests of each endpoint that had any, by its name."""
+        return await self._records.fields(_SMOKE_TESTS, _SMOKE)
+
+    async def last_good_run(self, model: str) -> SmokeRun | None:
+        """The measurements of the last time that all smoke tests of the endpoint passed at full speed."""
+        return await self._records.field(_GOOD_RUNS, model, _RUN)
+
+    async def keep_good_run(self, model: str, run: SmokeRun) -> None:
+        await self._set(_GOOD_RUNS, model, run.model_dump_json())
+
+    async def staged(self, model: str) -> Staged | None:
+        """The weights that a Job has put on the endpoint's volume last."""
+        return await self._records.field(_STAGED_WEIGHTS, model, _STAGED)
+
+    async def keep_staged(self, model: str, staged: Staged) -> None:
+        await self._set(_STAGED_WEIGHTS, model, staged.model_dump_json())
+
+    async def note_observation(self, seen: Observation) -> None:
+        """Record the measurements of a boot: the newest few of comparable boots, one for each model."""
+        known = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(seen.key, ())
+        others = (observation for observation in known if observation.hf_id != seen.hf_id)
+        await self._set(_OBSERVED, seen.key, _OBSERVATIONS.dump_json((*others, seen)[-KEPT:]))
+
+    async def observations(self) -> tuple[Observation, ...]:
+        """Measurements of boots; empty if Redis does not answer, because the estimate works without them."""
+        try:
+            comparable = await self._records.fields(_OBSERVED, _OBSERVATIONS)
+        except Unavailable:
+            return ()
+        return tuple(observation for several in comparable.values() for observation in several)
+
+    async def _set(self, key: str, field: str, text: str | bytes) -> None:
+        await self._records.typed(key, "hash", lambda: self._redis.hset(key, field, text))

@@ -1,0 +1,55 @@
+"""The viewers of Home, and what it shows each of them."""
+
+from datetime import datetime, timedelta
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.state.records import PREFIX, Records, name, redis_errors
+
+_VIEWERS, VIEWERS_KEPT = 100, timedelta(days=7)
+"""Home is updated for at most this many people, for this long after they last opened it."""
+_VIEWERS_KEY, _SHOWN = f"{PREFIX}:home:viewers", f"{PREFIX}:home:shown"
+_SEARCHES = f"{PREFIX}:home:searches"
+
+
+class HomeState:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+
+    async def note_viewer(self, user: str, now: datetime) -> None:
+        """A user has opened Home."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.zadd(_VIEWERS_KEY, {user: now.timestamp()})
+                pipe.hdel(_SHOWN, user)
+                pipe.hdel(_SEARCHES, user)
+                await pipe.execute()
+
+    async def note_search(self, user: str, search: str) -> None:
+        """The endpoints that a user looks for in Home, until they open it again."""
+        with redis_errors():
+            await self._redis.hset(_SEARCHES, user, search)
+
+    async def searches(self) -> dict[str, str]:
+        """The noted searches, by user."""
+        found = await self._records.typed(_SEARCHES, "hash", lambda: self._redis.hgetall(_SEARCHES))
+        return {name(user): name(search) for user, search in found.items()}
+
+    async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
+        """The users who opened Home within that time, the latest first; removes those who have not for a week."""
+        oldest = (now - VIEWERS_KEPT).timestamp()
+        await self._records.typed(
+            _VIEWERS_KEY, "zset", lambda: self._redis.zremrangebyscore(_VIEWERS_KEY, "-inf", oldest)
+        )
+        with redis_errors():
+            since = (now - within).timestamp()
+            users = await self._redis.zrevrangebyscore(_VIEWERS_KEY, "+inf", since, start=0, num=_VIEWERS)
+        return tuple(map(name, users))
+
+    async def is_changed(self, user: str, digest: str) -> bool:
+        """Record what Home shows a user; returns whether that differs from before."""
+        before = await self._records.typed(_SHOWN, "hash", lambda: self._redis.hget(_SHOWN, user))
+        with redis_errors():
+            await self._redis.hset(_SHOWN, user, digest)
+        return before is None or name(before) != digest

@@ -1,0 +1,51 @@
+"""Where each message was posted, and which ones are being posted now, so that a retry posts none twice."""
+
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.values import Message, Moment
+from bot.state.records import FINISHED_KEPT, PREFIX, Records, name, redis_errors
+
+_MESSAGE, _MOMENT = TypeAdapter(Message), TypeAdapter(Moment)
+
+
+class Messages:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+
+    async def intend(self, key: str, now: datetime) -> Message | datetime | None:
+        """Record that a message is about to be posted.
+
+        Returns None if nobody has tried before, a time if somebody tried then and the result is not known, and a
+        Message if it was posted.
+        """
+        place = _place(key)
+        with redis_errors():
+            first = await self._redis.set(place, now.isoformat(), nx=True, ex=int(FINISHED_KEPT.total_seconds()))
+        return None if first else await self._read(place) or now
+
+    async def posted(self, key: str) -> Message | None:
+        """The message, if it is known to have been posted."""
+        found = await self._read(_place(key))
+        return found if isinstance(found, Message) else None
+
+    async def _read(self, place: str) -> Message | datetime | None:
+        text = await self._records.typed(place, "string", lambda: self._redis.get(place))
+        if name(text or "").startswith("{"):
+            return await self._records.read(_MESSAGE, text, place)
+        return await self._records.read(_MOMENT, text, place, bare=True)
+
+    async def note(self, key: str, message: Message) -> None:
+        with redis_errors():
+            await self._redis.set(_place(key), message.model_dump_json(), ex=int(FINISHED_KEPT.total_seconds()))
+
+    async def forget(self, key: str) -> None:
+        with redis_errors():
+            await self._redis.delete(_place(key))
+
+
+def _place(key: str) -> str:
+    return f"{PREFIX}:message:{key}"

@@ -1,0 +1,94 @@
+"""Messages that still have to be written to Slack, stored in Redis, so that nobody has to wait for Slack."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.values import Message, Moment
+from bot.mrkdwn import Mrkdwn
+from bot.state.records import PREFIX, Records, redis_errors
+from bot.views import View
+
+_AT_WORK = timedelta(seconds=12)
+"""How long a message belongs to the bot that is writing it; an attempt takes at most ten seconds."""
+
+
+class Letter(BaseModel, frozen=True):
+    """One message to post or to change."""
+
+    key: str
+    """Its subject: a second letter with the same key replaces the first."""
+    what: Literal["post", "edit", "revise"]
+    """`post` it once for its key; `edit` the message `at`; `revise` the message that was posted for its key, if any."""
+    place: str = ""
+    """For a post: the channel, or the user for a direct message."""
+    text: Mrkdwn
+    blocks: tuple[dict[str, Any], ...]
+    card: str = ""
+    """For a post: the operation under whose card it goes."""
+    thread: Message | None = None
+    """For a post: the message under which it goes."""
+    notify: tuple[str, ...] = ()
+    """For a post in a channel: the users and user groups whose mention notifies them. It notifies nobody else."""
+    at: Message | None = None
+    question: str = ""
+    """For a post: the operation about whose session it asks a question, so that its buttons can be removed."""
+    written: Moment
+    until: Moment
+    """After this time the message is obsolete."""
+
+    @property
+    def view(self) -> View:
+        return View(text=self.text, blocks=list(self.blocks))
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}:{self.key}" if self.what == "edit" else self.key
+
+
+_LETTER = TypeAdapter(Letter)
+
+
+def edit_key(message: Message) -> str:
+    return f"{message.channel}:{message.ts}"
+
+
+class Outbox:
+    """The letters. Every method raises Unavailable when Redis does not answer."""
+
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+        self._key = f"{PREFIX}:outbox"
+
+    async def put(self, letter: Letter) -> None:
+        text = letter.model_dump_json()
+        await self._records.typed(self._key, "hash", lambda: self._redis.hset(self._key, letter.name, text))
+
+    async def waiting(self) -> tuple[Letter, ...]:
+        """All unwritten messages, oldest first."""
+        found = await self._records.fields(self._key, _LETTER)
+        return tuple(sorted(found.values(), key=lambda letter: letter.written))
+
+    async def get(self, name: str) -> Letter | None:
+        return await self._records.field(self._key, name, _LETTER)
+
+    async def drop(self, name: str) -> bool:
+        """Returns whether it still existed: a letter may be withdrawn while it is being written."""
+        with redis_errors():
+            return bool(await self._redis.hdel(self._key, name))
+
+    async def take(self, name: str) -> bool:
+        """Whether this bot may write it now; other bots skip it in the meantime."""
+        with redis_errors():
+            return bool(await self._redis.set(self._lock(name), "1", nx=True, ex=int(_AT_WORK.total_seconds())))
+
+    async def give_back(self, name: str) -> None:
+        with redis_errors():
+            await self._redis.delete(self._lock(name))
+
+    def _lock(self, name: str) -> str:
+        return f"{self._key}:writing:{hashlib.sha256(name.encode()).hexdigest()[:16]}"

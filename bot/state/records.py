@@ -1,0 +1,208 @@
+"""Read stored records. Unreadable ones are set aside, reported once, and block nothing.
+
+A record may be invalid because of another version of the bot, a person at a Redis prompt, or a bug. It is moved
+completely to the hash `{stoker}:set-aside`, with its key and the reason; from then on it counts as missing.
+"""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as NoAnswer
+
+from bot.errors import Unavailable
+
+PREFIX = "{stoker}"
+SET_ASIDE, UNREPORTED = f"{PREFIX}:set-aside", f"{PREFIX}:set-aside:unreported"
+FINISHED_KEPT = timedelta(days=30)
+"""How long an operation that has ended, its steps and its messages are kept."""
+_LARGEST = 4 * 2**20
+"""Maximum bytes of a record; an operation with all its notes has some tens of thousands."""
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_MOVE = """
+-- Moves a value out of the way, if it is still the one that could not be read.
+-- KEYS: where it is, the hash of what was set aside, the list of what is not reported yet.
+-- ARGV: its field ('' for a key of its own), the SHA-1 of the value, the name that it gets, what is known of it as JSON.
+local value
+if ARGV[1] == '' then value = redis.call('GET', KEYS[1]) else value = redis.call('HGET', KEYS[1], ARGV[1]) end
+if not value or redis.sha1hex(value) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[3], value, ARGV[3] .. ':about', ARGV[4])
+redis.call('RPUSH', KEYS[3], ARGV[4])
+if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 1
+"""
+
+_MOVE_KEY = """
+-- Moves a key of another type than it should have. KEYS: key, its new name, the list of what is not reported yet.
+-- ARGV: the type that it should have, what is known of it as JSON.
+local found = redis.call('TYPE', KEYS[1]).ok
+if found == 'none' or found == ARGV[1] then return 0 end
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('RPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+_AWAY = (NotConnected, NoAnswer, OSError)
+
+
+class WrongType(Unavailable):
+    """A key of ours has the wrong type: it is set aside, and then the command can be retried."""
+
+    remedy = "Nothing: the key is set aside at once, and the work goes on."
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Wrap Redis's own errors."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        if "WRONGTYPE" in str(error):
+            raise WrongType("Redis", str(error)) from error
+        # For an unavailable server, the address and errno tell a person in Slack nothing.
+        away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError)
+        raise Unavailable("Redis", "" if away else str(error)) from error
+
+
+class Records:
+    """Values by key, or by key and field, parsed as their type."""
+
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis = redis
+        self._move, self._move_key = redis.register_script(_MOVE), redis.register_script(_MOVE_KEY)
+
+    async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
+        text = await self.typed(key, "string", lambda: self._redis.get(key))
+        found = await self.parsed(of, text, key)
+        return found[0] if found else None
+
+    async def values(self, keys: list[str], of: TypeAdapter[T]) -> list[T]:
+        """The existing and readable values; a key of another type counts as missing."""
+        with redis_errors():
+            texts = await self._redis.mget(keys) if keys else []
+        found = [await self.parsed(of, text, key) for key, text in zip(keys, texts, strict=True)]
+        return [each[0] for each in found if each]
+
+    async def field(self, key: str, field: str, of: TypeAdapter[T]) -> T | None:
+        text = await self.typed(key, "hash", lambda: self._redis.hget(key, field))
+        found = await self.parsed(of, text, key, field)
+        return found[0] if found else None
+
+    async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
+        texts = await self.typed(key, "hash", lambda: self._redis.hgetall(key)) or {}
+        found = {name(field): await self.parsed(of, text, key, name(field)) for field, text in texts.items()}
+        return {field: each[0] for field, each in found.items() if each}
+
+    async def typed(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Redis's answer about a key, after a key of another type is set aside."""
+        try:
+            with redis_errors():
+                return await ask()
+        except WrongType:
+            await self.heal(key, kind)
+            with redis_errors():
+                return await ask()
+
+    async def read(
+        self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
+    ) -> T | None:
+        """The value, or None if it is missing or is set aside. `bare`: it is stored without JSON quotes."""
+        found = await self.parsed(of, text, key, field, bare=bare)
+        return found[0] if found else None
+
+    async def parsed(
+        self, of: TypeAdapter[T], text: bytes | str | None, key: str, field: str = "", *, bare: bool = False
+    ) -> tuple[T] | None:
+        """Like `read`, if the value itself may be None."""
+        if text is None:
+            return None
+        raw = text.encode() if isinstance(text, str) else text
+        try:
+            if len(raw) > _LARGEST:
+                raise ValueError(f"it has {len(raw)} bytes, and no record of Stoker has more than {_LARGEST}")
+            return (of.validate_strings(raw.decode()) if bare else of.validate_json(raw),)
+        except (ValidationError, ValueError, RecursionError) as error:
+            await self.set_aside(key, field, raw, why_unreadable(error))
+            return None
+
+    async def set_aside(self, key: str, field: str, raw: bytes, why: str) -> None:
+        digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+        about = self._about(key, field, why)
+        with redis_errors():
+            moved = await self._move(
+                keys=[key, SET_ASIDE, UNREPORTED],
+                args=[field, digest, f"{key}#{field}#{digest[:12]}", json.dumps(about)],
+            )
+        if moved:
+            self._told(about)
+
+    async def heal(self, key: str, kind: str) -> None:
+        """Set a key aside that does not have this Redis type: string, hash, list, set, zset, stream."""
+        about = self._about(key, "", f"it is not a {kind} of Redis's")
+        with redis_errors():
+            moved = await self._move_key(
+                keys=[key, f"{SET_ASIDE}:{key}:{int(datetime.now(UTC).timestamp() * 1000)}", UNREPORTED],
+                args=[kind, json.dumps(about)],
+            )
+        if moved:
+            self._told(about)
+
+    async def number(self, key: str) -> None:
+        """Set a counter aside that is not a whole number."""
+        raw = await self.typed(key, "string", lambda: self._redis.get(key))
+        text = name(raw) if raw is not None else "0"
+        if not (text.isdecimal() and len(text) < 17):
+            await self.set_aside(key, "", text.encode(), "not a whole number that can be meant")
+
+    async def ping(self) -> None:
+        with redis_errors():
+            await self._redis.ping()
+
+    async def kept(self) -> int:
+        """How many values are set aside, for a person to check."""
+        with redis_errors():
+            return int(await self._redis.hlen(SET_ASIDE)) // 2
+
+    async def unreported(self) -> tuple[dict[str, str], ...]:
+        """The values that were set aside but not reported: `at`, `key`, `field`, `why`."""
+        with redis_errors():
+            texts = await self._redis.lrange(UNREPORTED, 0, 99)
+        return tuple(json.loads(text) for text in texts)
+
+    async def reported(self, how_many: int) -> None:
+        with redis_errors():
+            await self._redis.ltrim(UNREPORTED, how_many, -1)
+
+    @staticmethod
+    def _about(key: str, field: str, why: str) -> dict[str, str]:
+        return {"at": datetime.now(UTC).isoformat(), "key": key, "field": field, "why": why}
+
+    @staticmethod
+    def _told(about: dict[str, str]) -> None:
+        log.error("record set aside", key=about["key"], field=about["field"], error=about["why"])
+
+
+def why_unreadable(error: Exception) -> str:
+    """The first error, without the value itself."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}"[:300] if where else str(first["msg"])[:300]
+    return str(error)[:300]
+
+
+def name(key: object) -> str:
+    """A key, field or member as text, even if it is not UTF-8."""
+    return key.decode(errors="backslashreplace") if isinstance(key, bytes) else str(key)

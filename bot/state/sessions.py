@@ -1,0 +1,73 @@
+"""The sessions on the GPU: the idle watch's observations, the health, and the requests that the bot itself made."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.leases import Lease
+from bot.domain.sessions import Health, Own, Session
+from bot.domain.values import Count
+from bot.state.records import PREFIX, Records, redis_errors
+
+_OWN_LONGEST = timedelta(minutes=10)
+"""A smoke test interrupted by a crash counts as running for this long."""
+
+_SESSION, _HEALTH = TypeAdapter(Session), TypeAdapter(Health)
+_COUNT = TypeAdapter[float](Count)
+
+
+class Sessions:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+
+    async def of(self, model: str) -> Session | None:
+        return await self._records.field(f"{PREFIX}:sessions", model, _SESSION)
+
+    async def remember(self, model: str, session: Session) -> None:
+        key, text = f"{PREFIX}:sessions", session.model_dump_json()
+        await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
+
+    async def health(self, lease: Lease) -> Health | None:
+        """The health record of this session; None for an earlier session of the same model."""
+        found = await self._records.field(f"{PREFIX}:health", lease.model, _HEALTH)
+        return found if found and found.fence == lease.fence else None
+
+    async def keep_health(self, model: str, health: Health) -> None:
+        key, text = f"{PREFIX}:health", health.model_dump_json()
+        await self._records.typed(key, "hash", lambda: self._redis.hset(key, model, text))
+
+    async def forget_template(self, lease: Lease) -> None:
+        """Delete the digest of the Deployment: an approved roll-out has changed it."""
+        if health := await self.health(lease):
+            await self.keep_health(lease.model, health.model_copy(update={"template": "", "image": ""}))
+
+    # The bot's own requests
+
+    async def own(self, model: str, now: datetime) -> Own | None:
+        """The bot's requests to the model so far; None while it is making one, because the counters are then ahead."""
+        key, first = f"{PREFIX}:own:{model}:asking", now.timestamp()
+        if await self._records.typed(key, "zset", lambda: self._redis.zcount(key, first, "+inf")):
+            return None
+        tally = await self._records.fields(f"{PREFIX}:own:{model}", _COUNT)
+        return Own(requests=tally.get("requests", 0), tokens=tally.get("tokens", 0))
+
+    @asynccontextmanager
+    async def asking(self, model: str, now: datetime) -> AsyncIterator[list[Own]]:
+        """Record that the bot is making requests to the model; the requests added to the list are counted as its own."""
+        run, asked = uuid.uuid4().hex, list[Own]()
+        with redis_errors():
+            await self._redis.zadd(f"{PREFIX}:own:{model}:asking", {run: (now + _OWN_LONGEST).timestamp()})
+        try:
+            yield asked
+        finally:
+            with redis_errors():
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "requests", sum(own.requests for own in asked))
+                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "tokens", sum(own.tokens for own in asked))
+                    pipe.zrem(f"{PREFIX}:own:{model}:asking", run)
+                    await pipe.execute()

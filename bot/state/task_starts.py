@@ -1,0 +1,168 @@
+"""Finds the work that ends the process: a start is recorded before the work and removed after it.
+
+A record that is left over belongs to work that was interrupted when a process ended. A process that ends interrupts all
+of its work, so three rules find the cause: work that made progress since is not the cause; work that was interrupted
+at a different step or write is not the cause; and work that was interrupted once runs apart from other such work, so
+that the next crash is its own.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+
+import structlog
+from pydantic import BaseModel, TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.errors import Unavailable
+from bot.progress import at_work, noting
+from bot.state.records import PREFIX, Records, redis_errors
+
+log = structlog.get_logger(__name__)
+
+STARTS = f"{PREFIX}:starts"
+_DEATHS, _LATE_DEATHS = 2, 8
+"""Crashes without progress after which work is set aside. Late crashes count less: somebody may have killed the process."""
+_SOON = 15.0
+"""Seconds after which a crash is late. A `config.json` of 400 MB ended the process after about five."""
+
+
+class Start(BaseModel, frozen=True):
+    """The record of a start whose work has not ended."""
+
+    process: str = ""
+    """The process that does the work."""
+    begun: str
+    """The progress of the work when it started."""
+    doing: str = ""
+    """The last step or write to another system."""
+    beside: str = ""
+    """The write to Slack that the process is making at the same time."""
+    died: str = ""
+    """The step or write at the previous crash."""
+    deaths: int = 0
+    late: bool = False
+    """Whether it has been doing this for longer than `_SOON`."""
+    late_deaths: int = 0
+
+    def again(self, begun: str, process: str) -> "Start":
+        """The next start, after the process ended in this one.
+
+        In the same process it has not ended: docket delivers a task again if the process was too slow to renew its hold.
+        """
+        if self.process == process:
+            return self.model_copy(update={"begun": begun})
+        same = begun == self.begun
+        if self.late:
+            return Start(
+                process=process,
+                begun=begun,
+                died=self.died,
+                deaths=self.deaths if same else 0,
+                late_deaths=self.late_deaths + 1 if same else 1,
+            )
+        place = f"{self.doing} {self.beside}".strip()
+        repeated = same and place == self.died
+        return Start(
+            process=process,
+            begun=begun,
+            died=place,
+            deaths=self.deaths + 1 if repeated else 1,
+            late_deaths=self.late_deaths if same else 0,
+        )
+
+    @property
+    def hopeless(self) -> bool:
+        return self.deaths >= _DEATHS or self.late_deaths >= _LATE_DEATHS
+
+    @property
+    def ended(self) -> int:
+        """How often the process ended in this work."""
+        return self.deaths + self.late_deaths
+
+
+_START = TypeAdapter(Start)
+
+
+class TaskStarts:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records, self._process = redis, Records(redis), uuid.uuid4().hex
+        self._apart = asyncio.Lock()
+        """Held for a while by work that was interrupted before."""
+
+    @asynccontextmanager
+    async def watched(
+        self, task: str, begun: str = "", *, forget: bool = True, patience: float | None = None
+    ) -> AsyncIterator[Start]:
+        """Record the work while it runs. Yields its start, which says whether to do the work at all (`hopeless`).
+
+        `patience` limits the seconds that it waits for other interrupted work. With `forget=False`, hopeless work
+        stays hopeless.
+        """
+        with ExitStack() as apart:
+            before = await self._records.field(STARTS, task, _START)
+            start = before.again(begun, self._process) if before else Start(process=self._process, begun=begun)
+            if start.ended and not start.hopeless:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await self._apart.acquire()
+                        apart.callback(self._apart.release)
+            noted = _Noted(self._redis, task, start)
+            await noted.keep()
+            living = asyncio.create_task(noted.live(apart))
+            reset = noting.set(noted.reached)
+            at_work.add(noted.beside)
+            try:
+                yield start
+            finally:
+                at_work.discard(noted.beside)
+                noting.reset(reset)
+                noted.ended = True
+                living.cancel()
+                await asyncio.gather(living, return_exceptions=True)
+                if forget or not start.hopeless:
+                    with redis_errors():
+                        await self._redis.hdel(STARTS, task)
+
+
+class _Noted:
+    """The record of one start in Redis."""
+
+    def __init__(self, redis: Redis | RedisCluster, task: str, start: Start) -> None:
+        self._redis, self._task, self._start = redis, task, start
+        self._since = time.monotonic()
+        """The start of the current step or write."""
+        self.ended = False
+        """`live` ends also if a library below swallows its cancellation."""
+
+    async def reached(self, what: str) -> None:
+        """Record the next step or write. If Redis does not answer, the work continues anyway."""
+        if what != self._start.doing:
+            self._since = time.monotonic()
+            await self._change(doing=what, late=False)
+
+    async def beside(self, what: str) -> None:
+        """Record what the process does beside this work; empty when that is over."""
+        await self._change(beside=what)
+
+    async def live(self, apart: ExitStack) -> None:
+        """Record when a crash would be late, and let other interrupted work start after a while."""
+        while not self.ended:
+            await asyncio.sleep(_SOON)
+            if not self._start.late and time.monotonic() - self._since >= 0.9 * _SOON:
+                await self._change(late=True)
+            apart.close()
+
+    async def _change(self, **changes: object) -> None:
+        self._start = self._start.model_copy(update=changes)
+        try:
+            await self.keep()
+        except Unavailable as error:
+            log.warning("start not noted", task=self._task, error=str(error))
+
+    async def keep(self) -> None:
+        with redis_errors():
+            await self._redis.hset(STARTS, self._task, self._start.model_dump_json())

@@ -1,0 +1,425 @@
+"""The docket tasks. Their only argument is an operation's id, and they may run again from their first line."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from docket import ExponentialRetry, Perpetual, Retry, TaskKey
+from structlog.contextvars import bind_contextvars
+
+from bot.bookmark import HolderBookmark
+from bot.clients.cluster import Cluster
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain.kinds import Kind
+from bot.domain.operations import ChangeOperation, Operation, Status
+from bot.engine import task_refs
+from bot.engine.deaths import Deaths
+from bot.engine.lifecycle import Lifecycle, SetAside, is_closing, task_key
+from bot.engine.run import CancelAsked, Run
+from bot.errors import BotError, Unavailable
+from bot.gpu.billing import Billing
+from bot.gpu.queue import Queue
+from bot.gpu.reconciliation import Reconciliation
+from bot.gpu.stopping import SettingAside
+from bot.home import AppHome
+from bot.mrkdwn import md
+from bot.platform.pull_requests import PullRequests
+from bot.platform.runtime_aliases import GatewayAliases
+from bot.platform.smoke_tests import SmokeTests
+from bot.presentation import Presentation
+from bot.services import Services
+from bot.services import learn_secrets as read_secrets
+from bot.state.alerts import Alerts
+from bot.state.audit import AuditLog
+from bot.state.operations import Operations
+from bot.state.records import Records
+from bot.views import code, lines
+from bot.wiring import wired
+from bot.workflows import Workflow, workflows
+from bot.workflows.benchmark import BenchmarkWorkflow
+
+log = structlog.get_logger(__name__)
+
+_RETRY = ExponentialRetry(attempts=12, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
+"""Two minutes, so that a one-minute API server upgrade does not fail a ten-minute boot."""
+
+_RETRY_LONG = ExponentialRetry(attempts=20, minimum_delay=timedelta(minutes=1), maximum_delay=timedelta(hours=1))
+"""Most of a day: for work that nobody waits for."""
+
+_LOOKING = timedelta(minutes=30)
+"""How long after somebody opened Home it is updated for external changes. An idle bot does not query the cluster for
+it.
+"""
+
+_TELLING = timedelta(seconds=20)
+"""Grace period before `sweep` retries posting a final state."""
+
+
+@dataclass(frozen=True)
+class Advancing:
+    """Advances operations through their workflows."""
+
+    operations: Operations
+    lifecycle: Lifecycle
+    setting_aside: SettingAside
+    workflows: Mapping[Kind, Workflow[Any]]
+
+    @task_refs.ADVANCE
+    async def advance(self, op_id: str, key: str = TaskKey(), retry: Retry = _RETRY) -> None:
+        """Advance an operation from its current state."""
+        async with self.lifecycle.settled(op_id, retry):
+            op = await self.operations.load(op_id)
+            bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # each task has its own context
+            run, workflow = self.lifecycle.run(op), self.workflows[op.request.kind]
+            if op.status.final:
+                await run.show()
+                await _follow_up(run, workflow)
+            elif key != task_key(op):
+                await self.lifecycle.enqueue(op)
+            elif op.status is Status.AWAITING and not op.failure:
+                await (workflow.undo(run) if is_closing(op) else self.lifecycle.present(op))
+            elif op.status is Status.WAITING and not op.failure:
+                await self.lifecycle.present(op)
+            else:
+                await self._work_carefully(run, workflow)
+
+    async def _work_carefully(self, run: Run, workflow: Workflow[Any]) -> None:
+        """The next stretch, unless it has repeatedly ended the process."""
+        op = run.op
+        try:
+            async with self.lifecycle.surviving(op):
+                await _work(run, workflow)
+        except SetAside as aside:
+            spec = op.request.kind.spec
+            if spec.turns_cost_off or (op.failure and spec.undo_stops_model):
+                await self.setting_aside.cut_short(op, aside.shown)
+            elif op.failure:
+                await self.setting_aside.leave_undone(op, aside.shown)
+            else:
+                raise
+
+
+async def _work(run: Run, workflow: Workflow[Any]) -> None:
+    """The next stretch of an operation: plan it, execute it, or undo it."""
+    if run.op.failure or run.op.cancelled_by:
+        await workflow.undo(run)
+    elif run.op.status is Status.REQUESTED and workflow.plan:
+        await workflow.plan(run)
+    else:
+        try:
+            await workflow.execute(run)
+        except CancelAsked:
+            await run.mark_interrupted()
+            await workflow.undo(run)
+    await _follow_up(run, workflow)
+
+
+async def _follow_up(run: Run, workflow: Workflow[Any]) -> None:
+    if workflow.follow_up:
+        await workflow.follow_up(run)
+
+
+@dataclass(frozen=True)
+class OperationTasks:
+    """The tasks of operations."""
+
+    operations: Operations
+    audit: AuditLog
+    records: Records
+    presentation: Presentation
+    deaths: Deaths
+    gateway_aliases: GatewayAliases
+    lifecycle: Lifecycle
+    clock: Clock
+
+    @task_refs.EXPIRE
+    async def expire(self, op_id: str, retry: Retry = _RETRY) -> None:
+        """End a request that was not decided; scheduled when it is posted."""
+        await self.lifecycle.expire(op_id)
+
+    @task_refs.REMIND
+    async def remind(self, op_id: str, until: str, retry: Retry = _RETRY) -> None:
+        """Remind the people who have not decided; scheduled for half of the time."""
+        op = await self.operations.load(op_id)
+        if op.expires and op.expires.isoformat() == until:
+            await self.presentation.announcements.remind(op)
+
+    @task_refs.ESCALATE
+    async def escalate(self, op_id: str, until: str, retry: Retry = _RETRY) -> None:
+        """Notify the admins that nobody decides; scheduled for the last quarter of the time."""
+        op = await self.operations.load(op_id)
+        if op.expires and op.expires.isoformat() == until:
+            await self.presentation.announcements.escalate(op)
+
+    async def sweep(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)) -> None:
+        """Make sure that every open operation has a task, even after a crash between a decision and its task.
+
+        Also that every end is posted, even if Slack did not answer before, and that no alias outlives its operation.
+        """
+        for op in await self.operations.open():
+            await self.lifecycle.enqueue(op)
+        for op in await self.operations.undelivered_ends():
+            if self.clock() - op.updated > self.clock.passed_in(_TELLING):
+                self.presentation.show(op.id, now=True)
+        await self._report_set_aside()
+        async with self.deaths.carefully(_hourly(self.clock(), "aliases"), forget=False) as alive:
+            if alive:
+                await self.gateway_aliases.tidy()
+        self.presentation.wake()  # for letters of an earlier process in the outbox
+
+    async def _report_set_aside(self) -> None:
+        """Notify the admins once about unreadable records, which are already set aside."""
+        found = await self.records.unreported()
+        for each in found:
+            where = f"{each['key']} {each['field']}".strip()
+            text = md(
+                "🧹 A record in Redis could not be read and is set aside: {where}, {each}. Nothing waits for it. It "
+                "is kept in `{{stoker}}:set-aside`, with the reason.",
+                where=code(where),
+                each=each["why"],
+            )
+            await self.audit.note_set_aside(where, each["why"], self.clock())
+            await self.presentation.tell_admins(f"set-aside:{each['at']}:{where}", lines(text))
+        if found:
+            await self.records.reported(len(found))
+
+    @task_refs.SET_ASIDE
+    async def set_aside(self, name: str, key: str, error: str) -> None:
+        """Runs instead of a message in Redis that no Stoker has written: records it, and does nothing else."""
+        await self.audit.note_set_aside(
+            f"task {name} ({key})", f"its message in Redis could not be read: {error}", self.clock()
+        )
+
+
+@dataclass(frozen=True)
+class PullRequestTasks:
+    """The tasks that follow pull requests."""
+
+    operations: Operations
+    deaths: Deaths
+    pull_requests: PullRequests
+    config: Config
+    clock: Clock
+
+    @task_refs.FOLLOW
+    async def follow(self, op_id: str, retry: Retry = _RETRY) -> None:
+        """Check one pull request, because GitHub reported a change."""
+        async with self.deaths.carefully(f"follow:{op_id}") as alive:
+            if alive:
+                await self._look(await self.operations.load(op_id))
+
+    async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
+        """Check the open pull requests: the method without a webhook, and a safety net with one."""
+        perpetual.after(self.clock.period(self.config.github.poll_every))
+        for op in await self.operations.open(ChangeOperation):
+            if op.plan:
+                async with self.deaths.carefully(f"poll:{op.id}", forget=False) as alive:
+                    if alive:
+                        await self._look(op)
+
+    async def _look(self, op: Operation) -> None:
+        """Follow one pull request; an error is left to the next poll."""
+        try:
+            await self.pull_requests.follow(op)
+        except (BotError, Unavailable) as error:
+            log.warning("pull request not followed", op=op.id, model=op.request.model, error=str(error))
+
+
+@dataclass(frozen=True)
+class GpuTasks:
+    """The tasks of the GPU: the queue, the reconciliation, the bills."""
+
+    alerts: Alerts
+    billing: Billing
+    deaths: Deaths
+    lifecycle: Lifecycle
+    queue: Queue
+    reconciliation: Reconciliation
+    config: Config
+    clock: Clock
+
+    @task_refs.HAND_OVER
+    async def hand_over(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=10), automatic=True)) -> None:
+        """Offer the free GPU to the next in the queue, and update the cards of queued requests."""
+        try:
+            async with self.deaths.carefully(_hourly(self.clock(), "hand_over"), forget=False) as alive:
+                if alive:
+                    await self.queue.hand_over()
+        except (BotError, Unavailable) as error:
+            log.warning("queue not tended", error=str(error))
+
+    @task_refs.HAND_OVER_AT
+    async def hand_over_at(self) -> None:
+        """The same at the time when an offer ends."""
+        await self.lifecycle.hand_over_soon()
+
+    @task_refs.RECONCILE
+    async def reconcile(self, perpetual: Perpetual = Perpetual(every=timedelta(minutes=1), automatic=True)) -> None:
+        """Compare Redis, Deployments and pods; errors are left to the next run."""
+        perpetual.after(self.clock.period(self.config.lease.reconcile_every))
+        try:
+            await self.reconciliation.run()
+            await self.alerts.note_reconciled(self.clock())
+        except (BotError, Unavailable) as error:
+            log.warning("not reconciled", error=str(error))
+
+    @task_refs.SETTLE_BILL
+    async def settle_bill(self, fence: int, retry: Retry = _RETRY) -> None:
+        """Watch the node of the session with this fence until it is no longer billed; scheduled with its receipt."""
+        async with self.deaths.carefully(f"settle_bill:{fence}") as alive:
+            if alive:
+                await self.billing.settle_bill(fence)
+
+
+@dataclass(frozen=True)
+class HomeTasks:
+    """The tasks that keep Home up to date."""
+
+    app_home: AppHome
+    bookmark: HolderBookmark
+    deaths: Deaths
+    clock: Clock
+
+    @task_refs.REFRESH_HOMES
+    async def refresh_homes(self) -> None:
+        """Update the open Homes after a change. Scheduled under one key, so that many changes become one update."""
+        async with self.deaths.carefully(_hourly(self.clock(), "refresh_homes"), forget=False) as alive:
+            if alive:
+                await self.app_home.refresh()
+                await self.bookmark.refresh()
+
+    async def watch_homes(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
+        """Detect external changes (a sync, a pod, a merge): the platform is read once for all readers.
+
+        Home is published whenever somebody opens it, so this is only for people who may still look at it.
+        """
+        try:
+            async with self.deaths.carefully(_hourly(self.clock(), "watch_homes"), forget=False) as alive:
+                if alive:
+                    await self.app_home.refresh(within=self.clock.passed_in(_LOOKING))
+                    await self.bookmark.refresh()
+        except (BotError, Unavailable) as error:
+            log.warning("homes not refreshed", error=str(error))
+
+
+@dataclass(frozen=True)
+class BenchmarkTasks:
+    """The tasks that follow a benchmark."""
+
+    benchmark: BenchmarkWorkflow
+    deaths: Deaths
+
+    @task_refs.PUBLISH_REPORT
+    async def publish_report(self, op_id: str, retry: Retry = _RETRY) -> None:
+        """Open the pull request with a benchmark's report; requested by its button."""
+        async with self.deaths.carefully(f"publish_report:{op_id}") as alive:
+            if alive:
+                await self.benchmark.publish_report(
+                    op_id, last=retry.attempts is not None and retry.attempt >= retry.attempts
+                )
+
+    @task_refs.SHOW_PICTURE
+    async def show_picture(self, op_id: str, retry: Retry = _RETRY) -> None:
+        """Draw the results of a benchmark; scheduled with its table."""
+        async with self.deaths.carefully(f"show_picture:{op_id}") as alive:
+            if alive:
+                await self.benchmark.show_picture(op_id)
+
+
+@dataclass(frozen=True)
+class SecretTasks:
+    """The tasks about secrets: those of the cluster, and the keys of smoke tests."""
+
+    cluster: Cluster
+    deaths: Deaths
+    smoke_tests: SmokeTests
+    config: Config
+
+    async def learn_secrets(self, perpetual: Perpetual = Perpetual(every=timedelta(minutes=5), automatic=True)) -> None:
+        """Read the cluster's secrets again, because they may have been rotated."""
+        await read_secrets(self.cluster, self.config)
+
+    @task_refs.DELETE_KEY
+    async def delete_key(self, key_alias: str, retry: Retry = _RETRY_LONG) -> None:
+        """Delete the virtual key of a smoke test; scheduled if LiteLLM did not delete it immediately."""
+        async with self.deaths.carefully(f"delete_key:{key_alias}") as alive:
+            if alive:
+                await self.smoke_tests.delete_key(key_alias)
+
+
+def _hourly(now: datetime, task: str) -> str:
+    """A task name that changes every hour, so that a task that was set aside is tried again."""
+    return f"{task}:{now:%Y-%m-%dT%H}"
+
+
+def all_tasks(svc: Services) -> list[Callable[..., Awaitable[None]]]:
+    """Every task of the bot, with the objects that it uses."""
+    parts, flows = wired(svc), workflows(svc)
+    advancing = Advancing(
+        operations=svc.operations,
+        lifecycle=parts.lifecycle,
+        setting_aside=parts.setting_aside,
+        workflows=flows.of_kind,
+    )
+    operation_tasks = OperationTasks(
+        operations=svc.operations,
+        audit=svc.audit,
+        records=svc.records,
+        presentation=svc.presentation,
+        deaths=parts.deaths,
+        gateway_aliases=parts.gateway_aliases,
+        lifecycle=parts.lifecycle,
+        clock=svc.clock,
+    )
+    pull_request_tasks = PullRequestTasks(
+        operations=svc.operations,
+        deaths=parts.deaths,
+        pull_requests=parts.pull_requests,
+        config=svc.config,
+        clock=svc.clock,
+    )
+    gpu_tasks = GpuTasks(
+        alerts=svc.alerts,
+        billing=parts.billing,
+        deaths=parts.deaths,
+        lifecycle=parts.lifecycle,
+        queue=parts.queue,
+        reconciliation=parts.reconciliation,
+        config=svc.config,
+        clock=svc.clock,
+    )
+    home_tasks = HomeTasks(
+        app_home=parts.app_home,
+        bookmark=HolderBookmark(svc.slack, svc.leases, svc.config),
+        deaths=parts.deaths,
+        clock=svc.clock,
+    )
+    benchmark_tasks = BenchmarkTasks(benchmark=flows.benchmark, deaths=parts.deaths)
+    secret_tasks = SecretTasks(
+        cluster=svc.cluster, deaths=parts.deaths, smoke_tests=parts.smoke_tests, config=svc.config
+    )
+    return [
+        advancing.advance,
+        operation_tasks.expire,
+        operation_tasks.remind,
+        operation_tasks.escalate,
+        pull_request_tasks.follow,
+        operation_tasks.sweep,
+        pull_request_tasks.poll_pulls,
+        gpu_tasks.hand_over,
+        gpu_tasks.hand_over_at,
+        gpu_tasks.reconcile,
+        parts.health.watch_health,
+        parts.idle_watch.watch,
+        secret_tasks.learn_secrets,
+        gpu_tasks.settle_bill,
+        secret_tasks.delete_key,
+        benchmark_tasks.publish_report,
+        benchmark_tasks.show_picture,
+        home_tasks.refresh_homes,
+        home_tasks.watch_homes,
+        operation_tasks.set_aside,
+    ]

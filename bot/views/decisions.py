@@ -1,0 +1,43 @@
+"""The buttons with which people decide about an operation, the same on its card and in Home."""
+
+from bot.domain.operations import Operation
+from bot.domain.plans import ChangePlan
+from bot.domain.requests import RemoveModel
+from bot.mrkdwn import md
+from bot.views.blocks import Block, button, confirmed
+from bot.views.text import code, cut, inline
+
+APPROVE, DENY, ROLL_OUT = "approve", "deny", "roll_out"
+
+
+def approve(op: Operation) -> Block:
+    """*Approve*, named after what it does."""
+    if deletes(op):
+        return _approve_deletion(op)
+    if op.open_pull:
+        return button("Approve & roll out", ROLL_OUT, op.shown, "primary")
+    return button("Approve", APPROVE, op.shown, "primary")
+
+
+def deny(op: Operation) -> Block:
+    """*Deny*. Only one button of a row is red: beside an approval of a deletion this one is not."""
+    return button("Deny", DENY, op.shown, None if deletes(op) else "danger")
+
+
+def deletes(op: Operation) -> bool:
+    """Whether its roll-out deletes an endpoint with its volume: a removal, or the revert of an addition."""
+    reverts_addition = isinstance(op.plan, ChangePlan) and op.plan.own.removes
+    return isinstance(op.request, RemoveModel) or reverts_addition
+
+
+def _approve_deletion(op: Operation) -> Block:
+    volume = dict(op.plan.rows).get("Volume", "") if op.plan else ""
+    weights = md("its volume {volume} with the weights", volume=inline(volume, 80)) if volume else "its volume"
+    lost = md(
+        "{model} is deleted: its Deployment, its alias at the gateway, and {weights}. A revert restores the files,"
+        " but not the weights.",
+        model=code(op.request.model[:60]),
+        weights=weights,
+    )
+    pressed = button("Approve deletion", ROLL_OUT, op.shown, "danger")
+    return confirmed(pressed, "Delete this endpoint?", cut(lost, 300), "Delete")

@@ -1,0 +1,192 @@
+"""The list of endpoints, in pages and filtered: `/model list` and the same in Home."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bot.mrkdwn import Mrkdwn, md
+from bot.views.blocks import Block, Blocks, View, actions, button, context, plain_text, section, sections
+from bot.views.endpoints import FORGOTTEN, ICON, EndpointState, about, in_two_lines, price, state_in_words
+from bot.views.newer import TABLE_CHARACTERS, Cell, Number, characters, data_table
+from bot.views.text import code, inline
+
+T = TypeVar("T")
+LIST_PREVIOUS, LIST_NEXT = "list_previous", "list_next"
+HOME_PREVIOUS, HOME_NEXT, HOME_SEARCH = "home_previous", "home_next", "home_search"
+"""The buttons below a page of the list, and the search field of Home."""
+
+_PAGE, _PAGE_CHARACTERS = 25, 9_000
+"""Maximum endpoints of a page, and characters of it as older blocks."""
+_COLUMNS = ("Endpoint", "State", "Model", "$ per million tokens", "Details")
+_WORDS, _LONGEST = 8, 60
+_HELP = md(
+    "A word is a part of a name, an alias, a model or a group; or `up`, `down`, `booting`, `failing`, `drifted`, `held`, "
+    "`gpu`, `cpu`."
+)
+_STATES: dict[str, Callable[[EndpointState], bool]] = {
+    "up": lambda each: each.state == "up",
+    "down": lambda each: each.state in ("down", "not deployed"),
+    "booting": lambda each: each.state == "booting",
+    "failing": lambda each: each.state == "not serving",
+    "drifted": lambda each: bool(each.drift),
+    "held": lambda each: each.lease is not None,
+    "gpu": lambda each: bool(each.endpoint.gpus),
+    "cpu": lambda each: not each.endpoint.gpus,
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What somebody looks for: every word must match; and the page of the result, from 0."""
+
+    words: tuple[str, ...] = ()
+    page: int = 0
+
+    @classmethod
+    def read(cls, text: str, page: int = 0) -> "Search":
+        return cls(tuple(word[:_LONGEST].lower() for word in text.split()[:_WORDS]), page)
+
+    @property
+    def value(self) -> str:
+        """For the value of a button: the page and the words."""
+        return " ".join((str(self.page), *self.words))
+
+    @classmethod
+    def of_value(cls, value: str) -> "Search":
+        page, _, words = value.partition(" ")
+        return cls.read(words, int(page) if page.isdecimal() and len(page) < 6 else 0)
+
+    def at(self, page: int) -> "Search":
+        return Search(self.words, page)
+
+
+def matching(states: Sequence[EndpointState], search: Search) -> tuple[EndpointState, ...]:
+    return tuple(each for each in states if all(_matches(each, word) for word in search.words))
+
+
+def _matches(each: EndpointState, word: str) -> bool:
+    if is_so := _STATES.get(word):
+        return is_so(each)
+    served = each.endpoint
+    parts = (served.name, served.alias, served.hf_id, served.served_name, served.group, served.kind)
+    return any(word in part.lower() for part in parts)
+
+
+def listing(states: Sequence[EndpointState], commit: str, search: Search | None = None) -> View:
+    """A page of the list as a table, with the buttons of the other pages."""
+    search = search or Search()
+    if not states:
+        return View(*_line(md("There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one.")))
+    found = matching(states, search)
+    title = _title(states, found, search, md(" at {commit}", commit=code(commit[:10])))
+    if not found:
+        return View(*_line(md("{title}\n{help}", title=title, help=_HELP)))
+    rows = [(_row(each), in_two_lines(each)) for each in found]
+    every = list(_pages(rows, lambda row: max(len(row[1]), characters((), [row[0]]))))
+    page = min(search.page, len(every) - 1)
+    blocks: Blocks = [section(title)]
+    blocks += [] if all(each.remembered for each in states) else [section(FORGOTTEN)]
+    blocks.append(data_table(_caption(page, every), _COLUMNS, [row for row, _ in every[page]], page=_PAGE))
+    blocks += _turns(search.at(page), len(every), LIST_PREVIOUS, LIST_NEXT)
+    return View(text=title, blocks=blocks)
+
+
+def in_home(states: Sequence[EndpointState], search: Search) -> Blocks:
+    """A page of the list in Home, below its search field."""
+    if not states:
+        return [section(md("There is none yet."))]
+    found = matching(states, search)
+    every = list(_pages([in_two_lines(each) for each in found], len))
+    page = min(search.page, max(len(every) - 1, 0))
+    blocks = [_search_field(search)] if len(states) > 1 else []
+    if search.words or len(every) > 1:
+        blocks.append(context(_title(states, found, search, md(""))))
+    blocks += sections(every[page]) if every else [section(_HELP)]
+    return blocks + _turns(search.at(page), len(every), HOME_PREVIOUS, HOME_NEXT)
+
+
+def _line(text: Mrkdwn) -> tuple[Mrkdwn, Blocks]:
+    return text, [section(text)]
+
+
+def _title(states: Sequence[EndpointState], found: Sequence[EndpointState], search: Search, where: Mrkdwn) -> Mrkdwn:
+    s = "s" if len(states) > 1 else ""
+    if not search.words:
+        return md("*{count} endpoint{s}*{where}", count=len(states), s=s, where=where)
+    words = md(" ").join(code(word) for word in search.words)
+    if not found:
+        return md("No endpoint matches {words}; there are {count}{where}.", words=words, count=len(states), where=where)
+    return md(
+        "*{n} of {count} endpoint{s}*{where}: {words}",
+        n=len(found),
+        count=len(states),
+        s=s,
+        where=where,
+        words=words,
+    )
+
+
+def _caption(page: int, every: Sequence[Sequence[object]]) -> str:
+    first = sum(map(len, every[:page])) + 1
+    last, total = first + len(every[page]) - 1, sum(map(len, every))
+    return f"Endpoints {first} to {last} of {total}" if len(every) > 1 else f"Endpoints: {total}"
+
+
+def _row(each: EndpointState) -> tuple[Cell, ...]:
+    served = each.endpoint
+    alias = md(" as {alias}", alias=code(served.alias[:60])) if served.alias not in ("", served.name) else ""
+    usd, text = price(served)
+    return (
+        md("{name}{alias}", name=inline(served.name, 80), alias=alias),
+        md("{icon} {state}", icon=ICON[each.state], state=state_in_words(each)),
+        inline(served.hf_id, 120),
+        Number(usd, text),
+        md(" · ").join(about(each)),
+    )
+
+
+def _pages(rows: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """The rows in pages that fit into a message, as a table and as older blocks."""
+    page: list[T] = []
+    room = min(_PAGE_CHARACTERS, TABLE_CHARACTERS - 200)
+    for row in rows:
+        needs = size(row) + 1
+        if page and (len(page) == _PAGE or needs > room):
+            yield page
+            page, room = [], min(_PAGE_CHARACTERS, TABLE_CHARACTERS - 200)
+        page.append(row)
+        room -= needs
+    if page:
+        yield page
+
+
+def _turns(search: Search, count: int, previous: str, following: str) -> Blocks:
+    """The buttons of the pages before and after this one."""
+    if count < 2:
+        return []
+    made = [button("Previous", previous, search.at(search.page - 1).value)] if search.page else []
+    made += [button("Next", following, search.at(search.page + 1).value)] if search.page + 1 < count else []
+    return [
+        context(md("Page {page} of {count}. Filter: `/model list WORD`", page=search.page + 1, count=count)),
+        actions(*made, about=f"from page {search.page + 1} of {count} of the endpoints"),
+    ]
+
+
+def _search_field(search: Search) -> Block:
+    field: Block = {
+        "type": "plain_text_input",
+        "action_id": HOME_SEARCH,
+        "placeholder": plain_text("a part of a name or model; up, down, failing, gpu, cpu", 150),
+        "max_length": 200,
+        "dispatch_action_config": {"trigger_actions_on": ["on_enter_pressed"]},
+    }
+    if search.words:
+        field["initial_value"] = " ".join(search.words)
+    return {
+        "type": "input",
+        "block_id": HOME_SEARCH,
+        "dispatch_action": True,
+        "optional": True,
+        "label": plain_text("Find endpoints (press Enter)", 75),
+        "element": field,
+    }

@@ -1,0 +1,64 @@
+"""Mentions: the code that posts a message decides whom it notifies, not each name that it shows."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from bot.mrkdwn import Mrkdwn, md, mention, mentioned, mentioning
+from bot.views.blocks import MESSAGE_BLOCKS, View, section
+from bot.views.text import plain
+
+
+def mentioned_in(view: View) -> set[str]:
+    """The ids of the users and user groups whom a message mentions."""
+    return mentioned(view.text).union(_people(view.blocks), *(mentioned(text) for text in _texts(view.blocks)))
+
+
+def notifying(view: View, whom: Collection[str], names: Mapping[str, str]) -> View:
+    """The message with only the mentions of `whom`; others are shown by name."""
+
+    def quiet(node: Any) -> Any:
+        if isinstance(node, dict):
+            if (who := _person(node)) and who not in whom:
+                return {"type": "text", "text": f"@{plain(names.get(who) or who)}"}
+            return {
+                key: mentioning(value, whom, names) if key == "text" and isinstance(value, str) else quiet(value)
+                for key, value in node.items()
+            }
+        return [quiet(each) for each in node] if isinstance(node, list) else node
+
+    return View(text=mentioning(view.text, whom, names), blocks=quiet(view.blocks))
+
+
+def addressed(view: View, whom: Collection[str], text: Mrkdwn) -> View:
+    """The message with a first line that mentions people and tells them what to do; `text` is the notification."""
+    line = md("{whom}: {text}", whom=md(" ").join(mention(each) for each in whom), text=text)
+    return View(text=line, blocks=[section(line), *view.blocks][:MESSAGE_BLOCKS])
+
+
+def _person(part: Mapping[str, Any]) -> str:
+    """The id that an element of rich text mentions; empty if it mentions nobody."""
+    key = {"user": "user_id", "usergroup": "usergroup_id"}.get(str(part.get("type")), "")
+    return str(part.get(key) or "")
+
+
+def _people(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if who := _person(node):
+            yield who
+        for value in node.values():
+            yield from _people(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _people(each)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(value, str):
+                yield from [value] if key == "text" else []
+            else:
+                yield from _texts(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _texts(each)

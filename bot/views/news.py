@@ -1,0 +1,165 @@
+"""Notifications about an operation: the news, the people concerned, and what to do next."""
+
+from datetime import datetime
+
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation, Operation, Status, estimate, lease_in_plan
+from bot.domain.outcomes import ServesAgain, Started
+from bot.domain.plans import BringUpPlan
+from bot.domain.requests import BringDown, BringUp, Restart, SmokeTest, hold_of
+from bot.durations import show_duration
+from bot.mrkdwn import Mrkdwn, link, md
+from bot.views.blocks import Block, View, actions, button, section
+from bot.views.card import title
+from bot.views.next_steps import of_session
+from bot.views.outcomes import outcome_text
+from bot.views.reminder import BRING_DOWN
+from bot.views.text import clock, code, cut, inline, money, person
+
+OBJECT = "object"
+"""The button for the holder's objection to a replacement; its value is the operation and its plan."""
+
+
+def link_to(url: str, label: str = "See the card") -> Mrkdwn:
+    return link(url, label) if url else Mrkdwn()
+
+
+def requested(op: Operation) -> Mrkdwn:
+    """The requester, the request, its duration, its cost and its reason."""
+    request, usd = op.request, estimate(op)
+    what = (
+        md("{model}", model=code(request.model))
+        if isinstance(request, BringUp)
+        else md("“{title}”", title=inline(title(op), 150))
+    )
+    asked = hold_of(request)
+    hold = md(" for {hold}", hold=show_duration(asked)) if asked else ""
+    costs = md(", about {usd}", usd=money(usd)) if usd else ""
+    replaced = _replaced(op)
+    instead = md(", in place of {model}", model=code(replaced.model)) if replaced else ""
+    why = md(", because {reason}", reason=inline(request.reason, 300)) if request.reason else ""
+    return md(
+        "{actor} requests {what}{hold}{costs}{instead}{why}",
+        actor=person(request.actor),
+        what=what,
+        hold=hold,
+        costs=costs,
+        instead=instead,
+        why=why,
+    )
+
+
+def still_waits(op: Operation) -> Mrkdwn:
+    """The reminder: nobody has decided yet."""
+    expires = md(" It expires at {expires}.", expires=clock(op.expires)) if op.expires else ""
+    return md("Nobody has decided yet: {requested}.{expires}", requested=requested(op), expires=expires)
+
+
+def to_replace(op: Operation, url: str) -> View:
+    """To the holder, while an approver decides: somebody requests their GPU."""
+    lease = lease_in_plan(op)
+    model = lease.model if lease else op.request.model
+    why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
+    wants = (
+        md("replace your session of {model} by {other}", model=code(model), other=code(op.request.model))
+        if _replaced(op)
+        else md("end your session of {model}", model=code(model))
+    )
+    text = md("{actor} asks to {wants}{why}", actor=person(op.request.actor), wants=wants, why=why)
+    line = md("🔁 {text}. An approver decides. {see}", text=text, see=link_to(url))
+    buttons = [button("Object", OBJECT, op.shown)]
+    if lease:
+        buttons.append(button("Bring it down", BRING_DOWN, lease.op, "danger"))
+    return View(text=text, blocks=[section(line), actions(*buttons, about=title(op))])
+
+
+def not_replaced(op: Operation) -> Mrkdwn:
+    """The new text of that message if the request ends."""
+    return md("↩️ {title} is {status}: your session goes on.", title=inline(title(op), 150), status=op.status)
+
+
+def objection(op: Operation, by: str, reason: str) -> Mrkdwn:
+    why = md(": {reason}", reason=inline(reason, 600)) if reason else ""
+    return md("✋ {by} objects to “{title}”{why}", by=person(by), title=inline(title(op), 150), why=why)
+
+
+def end(op: Operation, url: str) -> tuple[str, str, View] | None:
+    """For an operation that has ended: the event, the people concerned, and the message; None if nobody must be
+    notified.
+    """
+    request, name, told = op.request, inline(title(op), 150), outcome_text(op)
+    if isinstance(request, BringDown) and not request.actor:
+        return _stopped(op, request, url)
+    if not request.actor:
+        return None
+    match op.status:
+        case Status.SUCCEEDED if isinstance(request, BringDown | SmokeTest):
+            return None  # it ends within moments: the requester still looks at the card
+        case Status.SUCCEEDED if isinstance(request, BringUp) and request.trial:
+            return None
+        case Status.SUCCEEDED if isinstance(request, BringUp | Restart):
+            ends = op.result.ends if isinstance(op.result, Started | ServesAgain) else None
+            until = md(" until {ends}", ends=clock(ends)) if ends else ""
+            event, text = "ready", md("{model} is ready{until}", model=code(request.model), until=until)
+            icon = "✅"
+        case Status.SUCCEEDED:
+            event, icon, text = "done", "✅", md("{name}: done", name=name)
+        case Status.FAILED:
+            event, icon, text = "failed", "❌", md("{name} failed: {why}", name=name, why=_first_line(told))
+        case Status.DENIED:
+            event, icon, text = "denied", "🚫", _denied(op)
+        case Status.EXPIRED:
+            event, icon, text = "expired", "⌛", md("{name} has expired: {why}", name=name, why=_first_line(told))
+        case Status.CANCELLED if op.cancelled_by not in ("", request.actor):
+            event, icon = "cancelled", "↩️"
+            text = md("{by} has cancelled “{name}”", by=person(op.cancelled_by), name=name)
+        case _:
+            return None
+    more = [] if event in ("failed", "expired") else [section(cut(told, 1500))] if told.strip() else []
+    line = section(md("{icon} {text}. {see}", icon=icon, text=text.strip("."), see=link_to(url)))
+    buttons = _next(op, event)
+    return (
+        event,
+        request.actor,
+        View(text=text, blocks=[line, *more, *([actions(*buttons, about=title(op))] if buttons else [])]),
+    )
+
+
+def _next(op: Operation, event: str) -> list[Block]:
+    return of_session(op.request.model, op.id) if event == "ready" and isinstance(op, BringUpOperation) else []
+
+
+def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, View] | None:
+    """Stoker has stopped a session without anybody's request."""
+    if not request.holder or request.announced or op.status not in (Status.SUCCEEDED, Status.FAILED):
+        return None
+    model, why, told = code(op.request.model), inline(op.request.reason, 300), outcome_text(op)
+    text = md("{model} is down: {why}", model=model, why=why)
+    if op.status is Status.FAILED:
+        text = md("{model} could not be brought down ({why}): {how}", model=model, why=why, how=_first_line(told))
+    blocks = [section(md("⬇️ {text}. {see}", text=text.strip("."), see=link_to(url))), section(cut(told, 1500))]
+    return "stopped", request.holder, View(text=text, blocks=blocks)
+
+
+def _denied(op: Operation) -> Mrkdwn:
+    vote = next((vote for vote in reversed(op.votes) if not vote.approve), None)
+    by = person(vote.by) if vote else "An approver"
+    why = md(": {reason}", reason=inline(vote.reason, 300)) if vote and vote.reason else ""
+    return md("{by} has declined “{name}”{why}", by=by, name=inline(title(op), 150), why=why)
+
+
+def _replaced(op: Operation) -> Lease | None:
+    """The lease of the model that goes down for it."""
+    return op.plan.lease if isinstance(op.plan, BringUpPlan) else None
+
+
+def _first_line(outcome: Mrkdwn) -> Mrkdwn:
+    return cut(md("{line}", line=(outcome.strip().splitlines() or [""])[0]), 400)
+
+
+def was_up(model: str, since: datetime | None, until: datetime, cost: Mrkdwn) -> Mrkdwn:
+    """The new text of the messages about a session when it is over."""
+    began = md(" from {since}", since=clock(since)) if since else ""
+    return md(
+        "⬇️ {model} was up{began} to {until}. {cost}", model=code(model), began=began, until=clock(until), cost=cost
+    )

@@ -1,0 +1,84 @@
+"""The buttons below a card that has ended: what a person can do next. A button is shown only while it applies."""
+
+from bot.domain.kinds import Kind
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation, ChangeOperation, Operation, Status
+from bot.domain.outcomes import BroughtDown, LeftUp, Removed, RolledOut, Started, StaysMerged
+from bot.domain.requests import RevertChange
+from bot.mrkdwn import md
+from bot.views.blocks import Block, button, confirmed
+from bot.views.reminder import BRING_DOWN
+from bot.views.text import code
+
+EXTEND, BRING_UP, RETRY, REVERT = "home_extend", "bring_up_again", "retry", "revert"
+"""The actions; their value is an operation's id. That of *Extend* and *Bring down* is the one that claimed the lease."""
+
+
+def next_steps(op: Operation) -> list[Block]:
+    """The buttons of an operation that has ended."""
+    if isinstance(op, BringUpOperation) and isinstance(op.result, Started | LeftUp) and op.session_end is None:
+        down_again = op.request.trial and isinstance(op.result, Started)  # it is being brought down already
+        return [] if down_again else of_session(op.request.model, op.id)
+    found = []
+    if can_bring_up(op):
+        found.append(button("Bring up", BRING_UP, op.id))
+    if can_retry(op):
+        found.append(button("Retry", RETRY, op.id))
+    if can_revert(op):
+        found.append(button("Revert", REVERT, op.id))
+    return found
+
+
+def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block]:
+    """The buttons of a running session, by the operation that claimed its lease."""
+    ask = md("{model} stops, and its users get errors.", model=code(model[:100]))
+    down = confirmed(button("Bring down", BRING_DOWN, op_id, "danger"), "Bring it down?", ask, "Bring down")
+    return [*([button("Extend …", EXTEND, op_id)] if can_extend else []), down]
+
+
+def of_lease(lease: Lease) -> list[Block]:
+    """The same; the lease of a model that is still booting has no end that could be extended."""
+    return of_session(lease.model, lease.op, can_extend=lease.ends is not None)
+
+
+def can_bring_up(op: Operation) -> bool:
+    """The model is down, and no newer card is about that."""
+    down = isinstance(op.result, BroughtDown) or (isinstance(op.result, RolledOut) and op.result.then == "at zero")
+    return down and BRING_UP not in op.obsolete
+
+
+def can_retry(op: Operation) -> bool:
+    """It failed or nobody decided in time, and nobody has asked again. A merged change is reverted, not repeated."""
+    unsuccessful = op.status in (Status.FAILED, Status.EXPIRED) and not isinstance(op.result, LeftUp)
+    asked_by_person = bool(op.request.actor)
+    return unsuccessful and asked_by_person and not _stays_merged(op) and RETRY not in op.obsolete
+
+
+def can_revert(op: Operation) -> bool:
+    """Its change is on the main branch. A revert itself is not reverted: the change can be requested again."""
+    merged = isinstance(op.result, RolledOut | Removed) or _stays_merged(op)
+    return merged and _merge_commit(op) != "" and not isinstance(op.request, RevertChange) and REVERT not in op.obsolete
+
+
+def _merge_commit(op: Operation) -> str:
+    return op.plan.pull.merge_commit if isinstance(op, ChangeOperation) and op.plan else ""
+
+
+def _stays_merged(op: Operation) -> bool:
+    return isinstance(getattr(op.result, "undone", None), StaysMerged)
+
+
+_ABOUT_GPU = (Kind.GPU_UP, Kind.GPU_DOWN, Kind.GPU_RESTART, Kind.GPU_RELEASE)
+
+
+def family(kind: Kind) -> str:
+    """The kinds of operations of which the newest about a model makes the next steps of the others obsolete."""
+    if kind in _ABOUT_GPU:
+        return "gpu"
+    return "change" if kind.spec.uses_pull_request else str(kind)
+
+
+def superseded(kind: Kind) -> dict[str, tuple[str, ...]]:
+    """The families whose newest card loses buttons when a card of this kind is posted, and which buttons."""
+    lost = {family(kind): (BRING_UP, RETRY)}
+    return lost | ({"change": (BRING_UP,)} if family(kind) == "gpu" else {})

@@ -1,0 +1,102 @@
+"""Markup as Slack's rich text, which cells of tables and details of tasks need instead of mrkdwn, and back."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from slack_sdk.models.blocks import RichTextBlock, RichTextElementParts, RichTextSectionElement
+
+from bot.mrkdwn import Mrkdwn, code, escape, link, md, mention
+from bot.views.text import harmless
+
+Part = dict[str, Any]
+
+_TOKEN = re.compile(
+    r"<(?P<angle>[^<>\n]+)>|`(?P<code>[^`\n]+)`"
+    r"|(?<!\w)\*(?=\S)(?P<bold>[^*\n]*?\S)\*(?!\w)|(?<!\w)_(?=\S)(?P<italic>[^_\n]*?\S)_(?!\w)"
+)
+_STYLES = {"bold": "*", "italic": "_"}
+
+
+def rich_text(text: Mrkdwn) -> Part:
+    """A `rich_text` block with one section."""
+    made: Part = RichTextBlock(elements=[RichTextSectionElement(elements=list(_parts(text)) or _none())]).to_dict()
+    return made
+
+
+def is_plain(text: Mrkdwn) -> bool:
+    """Whether it has no markup."""
+    return not _TOKEN.search(text)
+
+
+def unescaped(text: str) -> str:
+    """Markup without markup, as plain text: only the escapes are resolved."""
+    return harmless(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def as_mrkdwn(block: Part) -> Mrkdwn:
+    """The same content as mrkdwn; paragraphs on lines of their own."""
+    sections = [md("").join(map(_marked, part.get("elements", []))) for part in block.get("elements", [])]
+    return md("\n").join(sections)
+
+
+def _none() -> list[Part]:
+    return [RichTextElementParts.Text(text="–").to_dict()]
+
+
+def _parts(text: str, style: dict[str, bool] | None = None) -> Iterator[Part]:
+    end = 0
+    for match in _TOKEN.finditer(text):
+        yield from _text(text[end : match.start()], style)
+        end = match.end()
+        if match["angle"]:
+            yield _reference(match["angle"], style)
+        elif match["code"]:
+            yield from _text(match["code"], {**(style or {}), "code": True})
+        else:
+            kind = "bold" if match["bold"] else "italic"
+            yield from _parts(match[kind], {**(style or {}), kind: True})
+    yield from _text(text[end:], style)
+
+
+def _text(text: str, style: dict[str, bool] | None) -> Iterator[Part]:
+    if text:
+        yield RichTextElementParts.Text(text=unescaped(text), style=style).to_dict()
+
+
+def _reference(inside: str, style: dict[str, bool] | None) -> Part:
+    target, _, label = inside.partition("|")
+    made: Part
+    if target.startswith("@"):
+        made = RichTextElementParts.User(user_id=target[1:], style=style).to_dict()
+    elif target.startswith("!subteam^"):
+        made = RichTextElementParts.UserGroup(usergroup_id=target.removeprefix("!subteam^"), style=style).to_dict()
+    elif target.startswith("!date^"):
+        _, seconds, form, *_ = target.split("^")
+        made = RichTextElementParts.Date(timestamp=int(seconds), format=form, fallback=label, style=style).to_dict()
+    else:
+        words = unescaped(label or target)
+        made = RichTextElementParts.Link(url=target.replace("&amp;", "&"), text=words, style=style).to_dict()
+    return made
+
+
+def _marked(part: Part) -> Mrkdwn:
+    style = part.get("style") or {}
+    match part["type"]:
+        case "user":
+            made = mention(part["user_id"])
+        case "usergroup":
+            made = mention(part["usergroup_id"])
+        case "date":
+            when = f"<!date^{part['timestamp']}^{part['format']}|"
+            made = Mrkdwn(when) + escape(part["fallback"]) + Mrkdwn(">")
+        case "link":
+            made = link(part["url"], part.get("text") or part["url"])
+        case _ if style.get("code"):
+            made = code(part["text"])
+        case _:
+            made = escape(part["text"])
+    for name, sign in _STYLES.items():
+        if style.get(name) and made.strip() == made:
+            made = Mrkdwn(sign) + made + Mrkdwn(sign)
+    return made

@@ -1,0 +1,376 @@
+"""A benchmark of the model that holds the GPU: runs as a Job in the cluster, is shown below the card, stored in the
+repository.
+
+Its requests count as use, so the model is not idle during it. It does not extend the lease, and the Job is deleted when
+the lease ends.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from docket import Docket
+
+from bot import benchmark, markdown
+from bot.benchmark import Benchmark, Context
+from bot.clients.cluster import Cluster
+from bot.clients.github import GitHub
+from bot.clients.job import BenchFailed, Jobs, Load
+from bot.clients.rights import ENGINE_KEY
+from bot.clients.vllm import VLLM
+from bot.clients.workload import Workload
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease
+from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status, plan_of
+from bot.domain.outcomes import Benchmarked, JobDeleted
+from bot.domain.plans import JobPlan
+from bot.durations import show_duration
+from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.run import NOTHING, Run, Step
+from bot.engine.task_refs import PUBLISH_REPORT, SHOW_PICTURE
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, link, md, person, shown, time_stamp
+from bot.platform.endpoints import Endpoints
+from bot.policy import may_bench, may_request
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.slack import Slack, SlackRefused
+from bot.state.audit import AuditLog
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.step_ledger import StepLedger
+from bot.views import clock, code, escape
+from bot.views.bench import measured
+from manifests.tree import ChangeSet
+
+log = structlog.get_logger(__name__)
+
+_RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
+_TOLD, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
+_BASE, _PULL = Step("base of the report", str), Step("pull request of the report", str)
+_START = timedelta(minutes=1)
+"""From the Job to its first request, if the node already has the image."""
+
+
+class LeaseOver(BotError):
+    """The model is going down, or its lease has ended, during a benchmark."""
+
+    remedy = "Bring the model up again, and request the benchmark again."
+
+
+@dataclass(frozen=True)
+class BenchmarkWorkflow:
+    """Measures a model that is up."""
+
+    docket: Docket
+    operations: Operations
+    steps: StepLedger
+    audit: AuditLog
+    leases: Leases
+    presentation: Presentation
+    cluster: Cluster
+    jobs: Jobs
+    vllm: VLLM
+    github: GitHub
+    repository: Repository
+    slack: Slack
+    roles: RoleMembers
+    endpoints: Endpoints
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def refuse_unmeasurable(self, actor: str, model: str) -> tuple[Workload, Lease]:
+        """Refuse a benchmark without configuration, running model, own lease, remaining time or permission."""
+        shape, config = self.config.bench, self.config
+        insist(may_request(actor, await self.roles.people(), config))
+        if not shape.image:
+            raise NotAllowed(
+                md(
+                    "No benchmark is configured: set `bench.image`, in the file named by STOKER_CONFIG, to an image of "
+                    "GuideLLM 0.8 that is pinned by its digest (`NAME@sha256:…`)."
+                )
+            )
+        if config.vllm.api_key.namespace != config.platform.namespace:
+            raise NotAllowed(
+                md(
+                    "A Job in namespace {namespace} cannot use a Secret of another one: `vllm.api_key` names "
+                    "{api_key_namespace}.",
+                    namespace=code(config.platform.namespace),
+                    api_key_namespace=code(config.vllm.api_key.namespace),
+                )
+            )
+        await self.endpoints.known(await self.repository.head(), model)
+        workload, lease = await self.cluster.workload(model), await self.leases.of(model)
+        if workload and (not workload.gpus or workload.kind in ("embedding", "rerank")):
+            raise NotAllowed(
+                md("{model} generates nothing on a GPU, and that is what the benchmark measures.", model=code(model))
+            )
+        if workload is None or not workload.ready_replicas or lease is None or lease.ready is None:
+            raise NotAllowed(
+                md(
+                    "{model} is not up under a lease, so there is nothing to measure. `/gpu up {name}` brings it up.",
+                    model=code(model),
+                    name=model,
+                )
+            )
+        insist(may_bench(lease.holder, actor, await self.roles.people()))
+        if workload.context and shape.prompt_tokens + shape.output_tokens > workload.context:
+            raise NotAllowed(
+                md(
+                    "{model} takes {context} tokens in all, and the benchmark sends {prompt_tokens} and wants "
+                    "{output_tokens}: lower `bench.prompt_tokens` or `bench.output_tokens`.",
+                    model=code(model),
+                    context=workload.context,
+                    prompt_tokens=shape.prompt_tokens,
+                    output_tokens=shape.output_tokens,
+                )
+            )
+        if lease.ends and self.clock() + _START + shape.lasts > lease.ends:
+            raise NotAllowed(
+                md(
+                    "The lease of {model} ends at {ends}, and the benchmark takes {start}. `/gpu extend 1h` makes room "
+                    "for it.",
+                    model=code(model),
+                    ends=clock(lease.ends),
+                    start=show_duration(_START + shape.lasts),
+                )
+            )
+        return workload, lease
+
+    async def execute(self, run: Run[BenchmarkOperation]) -> None:
+        """Run a benchmark from the request to its table. Idempotent."""
+        op = run.op
+        if op.status is Status.REQUESTED:
+            op = await self._begin(run)
+        result = await self._measured(run)
+        await run.once(_TOLD, lambda: self._tell(op, result))
+        best = result.best
+        await run.finish(
+            Benchmarked(
+                tokens_per_second=best.tokens_per_second,
+                concurrency=best.concurrency,
+                first_token_ms=best.first_token_ms,
+            )
+        )
+
+    async def _begin(self, run: Run[BenchmarkOperation]) -> BenchmarkOperation:
+        op, model, shape = run.op, run.model, self.config.bench
+        _, lease = await self.refuse_unmeasurable(op.request.actor, model)
+        mine = (op.request.at, op.id)
+        for other in await self.operations.open(BenchmarkOperation, model):
+            if other.status is Status.RUNNING or (other.request.at, other.id) < mine:
+                raise NotAllowed(
+                    md(
+                        "{model} is being measured already, as {actor} asked: wait for that.",
+                        model=code(model),
+                        actor=person(other.request.actor),
+                    )
+                )
+        ends = time_stamp(lease.ends) if lease.ends else "not set"
+        plan = JobPlan(
+            commit=await self.repository.head(),
+            rows=(
+                ("Requests at a time", ", ".join(map(str, shape.concurrency))),
+                ("Each for", show_duration(shape.each)),
+                ("Tokens", f"{shape.prompt_tokens} in, {shape.output_tokens} out"),
+                ("Lease ends", f"{ends}: the benchmark ends with it"),
+            ),
+        )
+        return await run.start(plan=plan)
+
+    async def _measured(self, run: Run[BenchmarkOperation]) -> Benchmark:
+        op = run.op
+        model, shape = op.request.model, self.config.bench
+
+        async def fence() -> int:
+            lease = await self.leases.of(model)
+            return lease.fence if lease else 0
+
+        held = await run.once(_FENCE, fence)
+
+        async def context() -> Context:
+            return await self._context(op)
+
+        async def start() -> None:
+            await self._refuse_if_over(op, held)
+            await self.jobs.start(op.id, await self._load(model), shape, self.config.vllm.api_key)
+
+        async def wait() -> Benchmark:
+            async def told(doing: str) -> None:
+                await run.enter(phases.MEASURE if doing == "measuring" else phases.START_BENCHMARK)
+
+            try:
+                text = await self.jobs.result(op.id, limit=shape.limit, progress=told)
+            finally:  # re-check the lease: a result measured without the model is meaningless
+                await still()
+            return Benchmark(endpoint=model, context=known, levels=benchmark.levels(text))
+
+        async def still() -> None:
+            await self._refuse_if_over(op, held)
+
+        async with self._shown_safely():
+            known = await run.once(_CONTEXT, context)
+            await run.step(phases.START_BENCHMARK, start)
+            return await run.cancellable(run.once(_RESULT, wait), still_wanted=still)
+
+    @asynccontextmanager
+    async def _shown_safely(self) -> AsyncIterator[None]:
+        """Redact the messages of the cluster and of the Job: they never contain the key, whatever the image prints."""
+        try:
+            yield
+        except (BenchFailed, benchmark.Unreadable, benchmark.Unanswered) as error:
+            key = (await self.cluster.secret(ENGINE_KEY, self.config.vllm.api_key)).get_secret_value()
+            message, details = (text.replace(key, "…") if key else text for text in (error.message, error.details))
+            raise type(error)(escape(message), details) from error
+
+    async def _refuse_if_over(self, op: BenchmarkOperation, fence: int) -> None:
+        """Raise LeaseOver once the model goes down for any reason; checked every second."""
+        model = op.request.model
+        lease = await self.leases.of(model)
+        going = next(iter(await self.operations.open(BringDownOperation, model)), None)
+        if going and going.status is Status.RUNNING:
+            by = (
+                person(going.request.actor)
+                if going.request.actor
+                else md("the watch ({reason})", reason=going.request.reason)
+            )
+            raise LeaseOver(md("{model} went down during the benchmark, as {by} asked.", model=code(model), by=by))
+        if lease is None or lease.fence != fence:
+            raise LeaseOver(md("{model} went down during the benchmark: its lease is over.", model=code(model)))
+
+    async def _context(self, op: BenchmarkOperation) -> Context:
+        workload, shape = await self._workload(op.request.model), self.config.bench
+        node = await self.cluster.node_of(op.request.model)
+        return Context(
+            at=self.clock(),
+            model=workload.model,
+            commit=plan_of(op).commit,
+            gpu=f"{workload.gpus} × {self.config.gpu.name}",
+            machine=(node.machine if node else "") or self.config.gpu.machine,
+            image=workload.image,
+            arguments=workload.arguments,
+            tool=shape.image,
+            chat=workload.kind == "chat",
+            prompt_tokens=shape.prompt_tokens,
+            output_tokens=shape.output_tokens,
+            each=shape.each,
+        )
+
+    async def _load(self, model: str) -> Load:
+        workload = await self._workload(model)
+        return Load(
+            model=model,
+            target=self.vllm.url(workload.service, workload.namespace, workload.port),
+            served_name=workload.served_name,
+            tokenizer=workload.model,
+            chat=workload.kind == "chat",
+        )
+
+    async def _workload(self, model: str) -> Workload:
+        found = await self.cluster.workload(model)
+        if found is None:
+            raise BenchFailed(f"The Deployment of {model} has disappeared.")
+        return found
+
+    async def _tell(self, op: BenchmarkOperation, result: Benchmark) -> None:
+        """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
+        await self.presentation.post(_table_key(op), op.request.channel, measured(op.id, result), card=op.id)
+        await SHOW_PICTURE.add(self.docket, key=f"{op.id}:picture")(op.id)
+
+    async def show_picture(self, op_id: str) -> None:
+        """Draw the results of a benchmark below its card. Idempotent; if Slack refuses it, only the chart is missing."""
+        op, result = (
+            await self.operations.load(op_id, BenchmarkOperation),
+            await self.steps.result(op_id, _RESULT.key, Benchmark),
+        )
+        if result is None:
+            return
+        if op.message is None:
+            raise Unavailable("Slack", "the card is not shown yet")
+        png = await asyncio.to_thread(benchmark.picture, result)
+        name = f"benchmark-{op.request.model}-{op.id}.png"
+        title = f"Benchmark of {op.request.model}"
+        try:
+            await self.slack.attach(
+                f"{op.id}:picture",
+                op.message,
+                png,
+                name,
+                title=title,
+                alt=benchmark.in_words(result),
+                text=shown(benchmark.LEGEND),
+            )
+        except SlackRefused as refused:
+            log.warning("picture not shown", op=op.id, model=op.request.model, error=refused.message)
+
+    async def undo(self, run: Run[BenchmarkOperation]) -> None:
+        """Delete the Job, and report how it ended."""
+        op = run.op
+
+        async def delete() -> bool:
+            return await self.jobs.delete(op.id)
+
+        await run.finish_undone(JobDeleted(existed=await run.once(_JOB_DELETED, delete)))
+
+    async def keep_report(self, op_id: str, actor: str) -> Mrkdwn:
+        """Start the task that puts a benchmark's report into a pull request; returns the answer."""
+        op, verdict = await self.operations.load(op_id), may_request(actor, await self.roles.people(), self.config)
+        if not verdict.allowed:
+            await self.audit.note_refusal(op, actor, AuditEvent.REPORT_KEPT, verdict.reason, self.clock())
+        insist(verdict)
+        if url := await self.steps.result(op_id, _PULL.key, str):
+            return md("The report is in {pull} already.", pull=link(url, "a pull request"))
+        await PUBLISH_REPORT.add(self.docket, key=f"{op_id}:report")(op_id)
+        await self.audit.note_decision(
+            op, actor, AuditEvent.REPORT_KEPT, f"benchmark of {op.request.model}", self.clock()
+        )
+        return md("⏳ The pull request is being opened; its link comes in place of the button.")
+
+    async def publish_report(self, op_id: str, *, last: bool) -> None:
+        """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
+
+        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the error.
+        """
+        op, result = (
+            await self.operations.load(op_id, BenchmarkOperation),
+            await self.steps.result(op_id, _RESULT.key, Benchmark),
+        )
+        if result is None:
+            return  # unreachable: the button exists only below a result table
+        try:
+            run = self.lifecycle.run(op)
+            after = measured(op.id, result, pull=await run.once(_PULL, lambda: self._opened(run, result)))
+        except (BotError, Unavailable) as error:
+            if isinstance(error, Unavailable) and not last:
+                raise
+            after = measured(op.id, result, wrong=str(error))
+        await self.presentation.revise(_table_key(op), after)
+
+    async def _opened(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:
+        op = run.op
+        model, at = op.request.model, result.context.at
+        layout, best = self.config.platform, result.best
+        base = await run.once(_BASE, self.repository.head)
+        text = benchmark.markdown(result, asked_by=op.request.actor, operation=op.id)
+        path = f"{layout.measurements(model)}/{at:%Y-%m-%d}-{op.id}.md"
+        title = f"docs(benchmarks): {model}, {best.tokens_per_second:.0f} tokens/s with {best.concurrency} requests at a time"
+        branch = f"stoker/bench-{model}-{op.id}"
+        message = f"{title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
+        await self.repository.push(
+            ChangeSet(files={path: text}), base=base, branch=branch, message=message, when=op.request.at
+        )
+        body = f"Adds {markdown.code(path)}, as asked in Slack. Nothing is rolled out by it.\n\n{text}\n<sub>Operation {op.id}</sub>\n"
+        pull = await self.github.open_pull(branch, layout.branch, title, body, self.config.github.labels)
+        return pull.url
+
+
+def _table_key(op: BenchmarkOperation) -> str:
+    return f"{op.id}:table"

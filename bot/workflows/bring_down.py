@@ -1,0 +1,154 @@
+"""Bring a model down: to zero, until its pod is gone, the lease released, with a receipt."""
+
+from dataclasses import dataclass
+
+from bot.clients.cluster import Cluster
+from bot.domain import phases
+from bot.domain.leases import Lease
+from bot.domain.operations import BringDownOperation, Operation, RestartOperation, Status
+from bot.domain.outcomes import BroughtDown, TryAgain
+from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved
+from bot.engine.run import Run
+from bot.gitops import Repository
+from bot.gpu.billing import Billing
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.sampling import Sampler
+from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
+from bot.mrkdwn import Mrkdwn, md
+from bot.platform.endpoints import Endpoints
+from bot.policy import must_hear
+from bot.presentation import Presentation
+from bot.slack import Slack
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.views import code, inline, lines, person
+
+
+@dataclass(frozen=True)
+class BringDownWorkflow:
+    """Brings a model down."""
+
+    operations: Operations
+    slack: Slack
+    leases: Leases
+    presentation: Presentation
+    cluster: Cluster
+    repository: Repository
+    endpoints: Endpoints
+    sampler: Sampler
+    lease_marks: LeaseMarks
+    stopping: Stopping
+    billing: Billing
+    lifecycle: Lifecycle
+
+    async def execute(self, run: Run[BringDownOperation]) -> None:
+        await self.bring_down(run, fence=run.op.request.fence)
+
+    async def bring_down(self, run: Run, *, fence: int = 0) -> None:
+        """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Idempotent.
+
+        With a fence only the session with that fence.
+        """
+        op, model = run.op, run.model
+        if op.status is Status.REQUESTED:
+            op = await self._begin(run, fence)
+        if op.status is not Status.RUNNING:
+            return
+
+        async def look() -> Lease | None:
+            lease = await self.lease_marks.lease_on(model)
+            if fence and (lease is None or lease.fence != fence):
+                raise PlanMoved(_session_over(model))
+            return lease
+
+        lease = await run.once(LEASE, look)
+        machine = await self.billing.machine_of(run, model)
+
+        async def scale() -> None:
+            if lease:
+                await self.sampler.sample_last(lease)
+            await self.stopping.scale_to_zero(model, lease)
+
+        async def gone() -> None:
+            await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
+
+        await run.step(phases.SCALE_TO_ZERO, scale, undoing=True)
+        await run.step(phases.WAIT_GONE, gone, undoing=True)
+
+        bill = None
+        if lease:
+            bill = await self.billing.close_session(lease, op_id=op.id, node=machine)
+            await self.leases.release(lease)
+        await self.lifecycle.hand_over_soon()
+        await run.finish(BroughtDown(bill=bill))
+
+    async def _begin(self, run: Run, fence: int) -> Operation:
+        """Start a bring-down. Needs no approval: stopping costs must always be possible."""
+        op, model = run.op, run.model
+        await self.endpoints.learn_places()
+        for going in await self.operations.open(BringDownOperation, model):
+            if going.status is Status.RUNNING:
+                raise NotAllowed(
+                    md(
+                        "{model} is already going down, as {actor} asked: {see}.",
+                        see=await self.slack.card_of(going),
+                        model=code(model),
+                        actor=person(going.request.actor),
+                    )
+                )
+        lease = await self.lease_marks.lease_on(model)
+        if fence and (lease is None or lease.fence != fence):
+            raise NotAllowed(_session_over(model))
+        booting = [
+            o
+            for o in await self.operations.open(model=model)
+            if o.request.kind.spec.starts_model and o.status in (Status.APPROVED, Status.RUNNING)
+        ]
+        if booting and await self.stopping.cancel_boot(booting[0], op.request.actor):
+            what = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
+            raise NotAllowed(
+                md(
+                    "{model} is still booting; its {what} is being cancelled: {see}.",
+                    see=await self.slack.card_of(booting[0]),
+                    model=code(model),
+                    what=what,
+                )
+            )
+        pushing = next(
+            (held for held in await self.leases.held() if held.displaced and held.displaced.model == model), None
+        )
+        if pushing and lease is None:
+            raise NotAllowed(
+                md(
+                    "{model} is being replaced by {pushing_model}, as {holder} asked, and goes down for it. `/gpu down "
+                    "{name}` cancels that; then {model} comes back.",
+                    model=code(model),
+                    pushing_model=code(pushing.model),
+                    holder=person(pushing.holder),
+                    name=pushing.model,
+                )
+            )
+        workload = await self.cluster.workload(model)
+        if workload is None and lease is None:
+            await self.endpoints.known(await self.repository.head(), model)
+            raise NotAllowed(md("{model} has no Deployment in the cluster, so it is down.", model=code(model)))
+        if workload and workload.replicas == 0 and lease is None:
+            raise NotAllowed(md("{model} is already down.", model=code(model)))
+        if workload and not workload.gpus:
+            raise NotAllowed(md("{model} runs on CPU and costs no GPU time; it stays up.", model=code(model)))
+        op = await run.start()
+        if lease and must_hear(lease.holder, op.request.actor):
+            why = md(": {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "."
+            text = md(
+                "⬇️ {by} is bringing down your {model}{why}", by=person(op.request.actor), model=code(model), why=why
+            )
+            await self.presentation.post(f"ended:{op.id}", lease.holder, lines(text))
+        return op
+
+    async def undo(self, run: Run[BringDownOperation]) -> None:
+        """The model may still be up: say so."""
+        await run.finish_undone(TryAgain())
+
+
+def _session_over(model: str) -> Mrkdwn:
+    return md("The session of {model} that this was about is over, so nothing was done.", model=code(model))

@@ -1,0 +1,316 @@
+"""Add, swap, tune, remove or revert an endpoint: propose a pull request, then merge exactly what was approved and roll it out."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from bot.clients.github import BaseMoved, GitHub, MergeRefused
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.events import AuditEvent
+from bot.domain.operations import ChangeOperation, Status, Vote, plan_of
+from bot.domain.outcomes import Cancelled, Failed, NothingMerged, StaysMerged
+from bot.domain.plans import ChangePlan, Pull
+from bot.domain.requests import RemoveModel
+from bot.engine.decisions import Decisions, VotesShort
+from bot.engine.lifecycle import (
+    NOT_OPENED,
+    OPENING,
+    TAKEN_BACK,
+    Lifecycle,
+    NotAllowed,
+    PlanMoved,
+)
+from bot.engine.run import NOTHING, Run, Step
+from bot.errors import BotError
+from bot.gitops import Repository
+from bot.mirror import PushRefused
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.platform.binding import Binding, in_git, what_changed
+from bot.platform.pull_request_plan import PullRequestPlans
+from bot.platform.pull_requests import (
+    ChangeChecks,
+    PullRequests,
+    branch_of,
+    pull_request_body,
+)
+from bot.platform.roll_out import Blocked, RollOut, set_blocked
+from bot.platform.runtime_aliases import GatewayAliases
+from bot.platform.staged_swap import StagedSwap
+from bot.platform.staging import Staging
+from bot.presentation import Presentation
+from bot.state.operations import Operations
+from bot.views import code
+
+_CHECKED, _MATCHED = Step("checked", NOTHING), Step("matched", NOTHING)
+_BASE = Step("base", str)
+
+
+@dataclass(frozen=True)
+class ChangeModelWorkflow:
+    """Proposes a pull request, merges it and rolls it out."""
+
+    operations: Operations
+    presentation: Presentation
+    github: GitHub
+    repository: Repository
+    binding: Binding
+    staging: Staging
+    staged_swap: StagedSwap
+    gateway_aliases: GatewayAliases
+    pull_request_plans: PullRequestPlans
+    change_checks: ChangeChecks
+    pull_requests: PullRequests
+    roll_out: RollOut
+    decisions: Decisions
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def plan(self, run: Run[ChangeOperation]) -> None:
+        """Check, size, commit, push, open the pull request, and ask for the roll-out. Idempotent.
+
+        If GitHub refuses a step after the push, Stoker closes and deletes what it opened, so that no branch and no pull
+        request is left unwatched.
+        """
+        if refused := await run.result(NOT_OPENED):
+            await self._take_back(run, refused)
+        try:
+            opened = await self._opened(run)
+        except BotError as error:
+            if not await run.result(OPENING):
+                raise
+            await self._take_back(run, error.shown)
+        await self.pull_requests.look_again(await self.lifecycle.await_approval(run.op, opened))
+
+    async def _opened(self, run: Run[ChangeOperation]) -> ChangePlan:
+        op = run.op
+        await self.change_checks.check(op.request)
+        await self._refuse_second(op)
+        commit = await run.once(_BASE, self.repository.head)
+        change = await self.pull_requests.planned_change(op, commit)
+        await self.gateway_aliases.register(op, change)  # first: without its trial, the request opens nothing
+        await run.once(OPENING, _yes)
+        try:
+            pushed = await self.pull_requests.push(op, change, commit)
+        except PushRefused:
+            await run.forget(OPENING)  # nothing of ours exists
+            raise
+        pull = await self.github.open_pull(
+            branch_of(op),
+            self.config.platform.branch,
+            change.title,
+            pull_request_body(op, change),
+            self.config.github.labels,
+        )
+        return await self.pull_requests.first_plan(op, change, commit, pushed, pull)
+
+    async def _take_back(self, run: Run[ChangeOperation], why: Mrkdwn) -> NoReturn:
+        """Close the pull request and delete the branch, then refuse the request. Idempotent."""
+
+        async def said() -> Mrkdwn:
+            return why
+
+        why = await run.once(NOT_OPENED, said)
+        branch, left = branch_of(run.op), md("")
+        try:
+            await self.github.withdraw(branch)
+        except BotError as error:
+            left = md(
+                " The branch {branch} could not be taken back: {error} Delete it on GitHub.",
+                branch=code(branch),
+                error=error,
+            )
+        await run.once(TAKEN_BACK, _yes)
+        raise NotAllowed(md("{why}{left}", why=why, left=left))
+
+    async def _refuse_second(self, op: ChangeOperation) -> None:
+        """If two requests target one endpoint, the earlier one opens the pull request."""
+        if opened := await self.change_checks.already_open(op.request):
+            _, pull = opened
+            raise NotAllowed(f"That is open already: <{pull.url}|pull request #{pull.number}>.")
+        mine = (op.request.at, op.id)
+        for other in await self.operations.open(ChangeOperation, op.request.model):
+            if other.plan is None and (other.request.at, other.id) < mine:
+                raise NotAllowed(
+                    md(
+                        "A pull request for {model} is being prepared already, as {actor} asked. Ask again when it is "
+                        "there.",
+                        model=code(op.request.model),
+                        actor=person(other.request.actor),
+                    )
+                )
+
+    async def execute(self, run: Run[ChangeOperation]) -> None:
+        """Merge exactly the approved head and deploy it. Idempotent."""
+        op = run.op
+        if op.status is Status.APPROVED and not op.cancelled_by:
+            try:
+                await self.decisions.count_votes(op)
+            except VotesShort as short:
+                await self._ask_again(run, short.shown, short.votes)
+                return
+        now = self.clock()
+
+        def started(op: ChangeOperation) -> ChangeOperation:
+            return op if op.cancelled_by or op.status is Status.RUNNING else op.moved(Status.RUNNING, now, outcome="")
+
+        op = await run.update(started, event=AuditEvent.STARTED)
+        if op.status is not Status.RUNNING:
+            await self.pull_requests.close(run)
+            return
+        plan = plan_of(op)
+        self.presentation.show(op.id)
+        if isinstance(op.request, RemoveModel) and self.config.staging.enabled:
+            await self.staging.end_all(op.request.model)  # its pod would block the deletion of the volume
+        try:
+            if plan.stages and not plan.target:
+                await self._stage_first(run, plan)
+            await self.roll_out.deploy(run, await self._merged(run, plan))
+        except PlanMoved as moved:
+            run.op = await self.operations.load(op.id, ChangeOperation)
+            await self._ask_again(run, moved.shown)
+        except Blocked as blocked:
+            # No task waits for a person: `sweep` resumes the operation.
+            await set_blocked(run, blocked.by)
+
+    async def _stage_first(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
+        """Stage only the approved content: the script comes from the head."""
+
+        async def stage() -> None:
+            await self._refuse_if_moved(run.op, plan)
+            await self.staged_swap.stage_first(run, plan.pull.head)
+
+        # The check is part of the step: after a crash during the merge, our own merge would void the approval.
+        await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
+
+    async def undo(self, run: Run[ChangeOperation]) -> None:
+        """Close what is not merged; what is merged stays, with the offer to revert it. A failure before the merge asks again."""
+        op = run.op
+        if op.status is Status.AWAITING:
+            await self.pull_requests.close(run)
+            return
+        if op.plan is None:
+            await _end_failed(run, NothingMerged())
+            return
+        pull = op.plan.pull
+        if op.plan.stages:
+            await self.staging.delete_job(op)
+        if not pull.merge_commit and op.cancelled_by and not op.failure:
+            await self.pull_requests.close(run)
+            return
+        if not pull.merge_commit:
+            why = _cancelled(op) if op.cancelled_by else op.failure
+            await self._ask_again(run, md("{why} Nothing was rolled out; decide again, or cancel.", why=why))
+            return
+        await _end_failed(run, StaysMerged(number=pull.number, url=pull.url))
+
+    async def _ask_again(self, run: Run[ChangeOperation], why: Mrkdwn, votes: tuple[Vote, ...] = ()) -> None:
+        """Void the approval, and show the current plan in the same card."""
+        op = run.op
+        before = plan_of(op)
+        await run.forget(_CHECKED, _MATCHED, phases.SYNC_GATEWAY, phases.SYNC_ENDPOINT, phases.REMOVE_ENDPOINT)
+        # After a failure read everything again: a volume may be unable to grow.
+        known = before.model_copy(update={"read": ""}) if op.failure else before
+        plan = await self.pull_request_plans.current(op, known, await self.github.pull(before.pull.number))
+        kept = votes if plan.mark == before.mark else ()
+        op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=kept)
+        await self.pull_requests.look_again(op)
+
+    async def _merged(self, run: Run[ChangeOperation], plan: ChangePlan) -> ChangePlan:
+        """The plan with the commit to deploy, once the approved head is merged; raises PlanMoved if something else was
+        merged.
+        """
+        op = run.op
+        # Only once: after the merge the change no longer applies to main.
+        await run.once(_CHECKED, lambda: self._refuse_if_moved(op, plan))
+        if not plan.target:
+            commit = await self._merge(run, plan.pull)
+            merged = {"pull": plan.pull.model_copy(update={"merge_commit": commit}), "target": commit}
+            plan = plan.model_copy(update=merged)
+            await self.operations.update(
+                op.id, lambda op: op.model_copy(update={"plan": plan}), event=AuditEvent.MERGED
+            )
+        await run.once(_MATCHED, lambda: self._refuse_if_other(op, plan))
+        return plan
+
+    async def _merge(self, run: Run[ChangeOperation], pull: Pull) -> str:
+        """The merge commit of the approved head on the branch that Argo CD follows."""
+
+        async def merge() -> str:
+            return await self.github.merge(pull.number, pull.head, self.config.platform.branch)
+
+        try:
+            return await run.step(phases.MERGE, merge, str)
+        except BaseMoved:
+            await run.forget(_CHECKED)  # the next attempt checks the new main branch first
+            raise
+        except MergeRefused as refused:
+            raise PlanMoved(md("{refused} The approval is void.", refused=refused)) from refused
+
+    async def _refuse_if_moved(self, op: ChangeOperation, plan: ChangePlan) -> None:
+        """Raise PlanMoved if the plan is no longer the approved one, or may not be merged now."""
+        if isinstance(op.request, RemoveModel):
+            await self.change_checks.refuse_if_up(op.request.model)
+        found = await self.github.pull(plan.pull.number)
+        fresh = await self.pull_request_plans.current(op, plan, found)
+        if fresh.holder is not None and fresh.holder != plan.holder:
+            raise PlanMoved(
+                md(
+                    "{model} is up now, which the approval did not know of, so it is void.",
+                    model=code(op.request.model),
+                )
+            )
+        if why := self.pull_request_plans.what_moved(plan.model_copy(update={"holder": fresh.holder}), fresh):
+            raise PlanMoved(why)
+        if fresh.lacks:
+            raise PlanMoved(
+                md(
+                    "Pull request #{number} can be merged when {lacks}. The approval is void.",
+                    number=found.number,
+                    lacks=fresh.lacks,
+                )
+            )
+        head = await self.repository.head()
+        if head != plan.commit and found.head_sha == plan.pushed and not found.merged:
+            try:
+                await self.pull_requests.planned_change(op, head)
+            except BotError as refused:
+                raise PlanMoved(
+                    md(
+                        "The main branch moved ({old} → {new}) and no longer takes the change, so the approval is void: {why}",
+                        old=plan.commit[:10],
+                        new=head[:10],
+                        why=refused,
+                    )
+                ) from refused
+
+    async def _refuse_if_other(self, op: ChangeOperation, plan: ChangePlan) -> None:
+        """Raise PlanMoved if the merge deploys something that was not approved: main may change at the same moment."""
+        tree, live = await self.repository.tree(plan.target), await self.pull_request_plans.live_of(plan)
+        merged = await self.binding.of(op.request.model, tree, live, gateway=True)
+        if differs := what_changed(in_git(plan.bound), in_git(merged)):
+            raise PlanMoved(
+                md(
+                    "The merge commit {commit} deploys something else than what was approved: {differs}. Nothing was synced."
+                    " The approval is void.",
+                    commit=code(plan.target[:10]),
+                    differs=differs,
+                )
+            )
+
+
+async def _yes() -> bool:
+    return True
+
+
+async def _end_failed(run: Run[ChangeOperation], undone: NothingMerged | StaysMerged) -> None:
+    op = run.op
+    if op.cancelled_by:
+        await run.finish(Cancelled(by=op.cancelled_by, undone=undone))
+    else:
+        await run.finish(Failed(reason=op.failure, undone=undone))
+
+
+def _cancelled(op: ChangeOperation) -> Mrkdwn:
+    return md("Cancelled by {cancelled_by}.", cancelled_by=person(op.cancelled_by))

@@ -1,0 +1,84 @@
+"""Extend a lease: immediately up to the limit, with an approval beyond it."""
+
+from dataclasses import dataclass
+
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain.operations import ExtendOperation, Status, plan_of
+from bot.domain.outcomes import Extended, LeaseUnchanged
+from bot.domain.plans import ExtendPlan
+from bot.domain.sessions import cost
+from bot.durations import show_duration
+from bot.engine.decisions import Decisions
+from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, insist
+from bot.engine.run import Run
+from bot.gpu.held_lease import held_lease, planned_lease
+from bot.gpu.lease_marks import LeaseMarks
+from bot.mrkdwn import md, time_stamp
+from bot.policy import can_be_approved, may_keep
+from bot.roles import RoleMembers
+from bot.state.leases import Leases
+from bot.views import code, money
+
+
+@dataclass(frozen=True)
+class ExtendLeaseWorkflow:
+    """Extends a lease."""
+
+    leases: Leases
+    roles: RoleMembers
+    lease_marks: LeaseMarks
+    decisions: Decisions
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def plan(self, run: Run[ExtendOperation]) -> None:
+        """Up to the limit a lease is extended immediately; beyond it, an approval is needed."""
+        op = run.op
+        lease, people = await held_lease(self.leases, op), await self.roles.people()
+        insist(may_keep(lease.holder, op.request.actor, people))
+        if lease.ready is None or lease.ends is None:
+            raise NotAllowed(
+                md(
+                    "{model} is still booting: its time starts when it answers. Extend it then.",
+                    model=code(lease.model),
+                )
+            )
+        more = op.request.hold
+        total, longest = lease.ends + more - lease.ready, self.config.lease.longest
+        plan = ExtendPlan(
+            commit=lease.commit,
+            lease=lease,
+            rows=(
+                ("Ends", f"{time_stamp(lease.ends + more)} instead of {time_stamp(lease.ends)}"),
+                ("In all", f"{show_duration(total)}; the limit is {show_duration(longest)}"),
+                ("Estimated cost", f"{money(cost(more, self.config.gpu.price()))} more"),
+            ),
+            estimate_usd=cost(more, self.config.gpu.price()),
+        )
+        if total > longest:
+            insist(can_be_approved(people))
+            await self.lifecycle.await_approval(op, plan)
+            return
+        await run.start(plan=plan)
+        await self.execute(run)
+
+    async def execute(self, run: Run[ExtendOperation]) -> None:
+        """Set the end of the lease to the plan's end. Idempotent: the plan holds an absolute end time."""
+        op = run.op
+        planned, lease = await planned_lease(self.leases, plan_of(op))
+        end = (planned.ends or self.clock()) + op.request.hold
+        if op.status is Status.APPROVED:
+            if not await self.decisions.still_approved(op):
+                return
+            op = await run.start(outcome="")
+        held = await self.lease_marks.renew(
+            lease, lambda held: held.model_copy(update={"ends": max(held.ends or end, end)})
+        )
+        if held is None:
+            raise PlanMoved(md("The session of {model} ended meanwhile.", model=code(lease.model)))
+        await run.finish(Extended(holder=lease.holder, ends=held.ends))
+
+    async def undo(self, run: Run[ExtendOperation]) -> None:
+        await run.finish_undone(LeaseUnchanged())

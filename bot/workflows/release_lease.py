@@ -1,0 +1,75 @@
+"""Break somebody's lease: an admin asks, another approver agrees, and the model goes down."""
+
+from dataclasses import dataclass
+
+from bot.domain.operations import ReleaseOperation, Status, plan_of
+from bot.domain.outcomes import BootCancelled, LeaseUnchanged, LeaseUnclear
+from bot.domain.plans import ReleasePlan
+from bot.engine.decisions import Decisions
+from bot.engine.lifecycle import Lifecycle, insist
+from bot.engine.run import Run
+from bot.gpu.held_lease import held_lease, planned_lease
+from bot.gpu.stopping import Stopping
+from bot.mrkdwn import md, person
+from bot.policy import can_be_approved, may_release
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.state.leases import Leases
+from bot.state.operations import OperationNotFound, Operations
+from bot.views import code, inline, lines
+from bot.workflows.bring_down import BringDownWorkflow
+
+
+@dataclass(frozen=True)
+class ReleaseLeaseWorkflow:
+    """Breaks somebody's lease."""
+
+    operations: Operations
+    leases: Leases
+    presentation: Presentation
+    roles: RoleMembers
+    stopping: Stopping
+    decisions: Decisions
+    lifecycle: Lifecycle
+    bringing_down: BringDownWorkflow
+
+    async def plan(self, run: Run[ReleaseOperation]) -> None:
+        """An admin breaks somebody's lease: the reason is public and a second approver must agree."""
+        op, people = run.op, await self.roles.people()
+        insist(may_release(op.request.actor, op.request.reason, people))
+        insist(can_be_approved(people))
+        lease = await held_lease(self.leases, op)
+        rows = (("Then", f"{lease.model} goes to zero, running requests end, the GPU is free"),)
+        await self.lifecycle.await_approval(op, ReleasePlan(commit=lease.commit, lease=lease, rows=rows))
+
+    async def execute(self, run: Run[ReleaseOperation]) -> None:
+        """Break the lease: a running bring-up is cancelled, anything else is brought down with a receipt."""
+        op, plan = run.op, plan_of(run.op)
+        by = op.request.actor
+        if op.status is Status.APPROVED:
+            _, lease = await planned_lease(self.leases, plan)
+            if not await self.decisions.still_approved(op):
+                return
+            text = md(
+                "⛔ {by} breaks your lease of {model} because {reason}.",
+                by=person(by),
+                model=code(lease.model),
+                reason=inline(op.request.reason, 600),
+            )
+            await self.presentation.post(f"broken:{op.id}", lease.holder, lines(text))
+            op = await run.start(outcome="")
+        if await self._boot_cancelled(plan.lease.op, by):
+            await run.finish(BootCancelled())
+            return
+        await self.bringing_down.bring_down(run, fence=plan.lease.fence)
+
+    async def _boot_cancelled(self, op_id: str, by: str) -> bool:
+        """Cancel the bring-up if the operation that claimed a lease is still booting; returns whether it was."""
+        try:
+            return await self.stopping.cancel_boot(await self.operations.load(op_id), by)
+        except OperationNotFound:
+            return False
+
+    async def undo(self, run: Run[ReleaseOperation]) -> None:
+        not_begun = run.op.status is Status.APPROVED and not run.op.failure
+        await run.finish_undone(LeaseUnchanged() if not_begun else LeaseUnclear())

@@ -1,0 +1,196 @@
+"""Restart a session that does not serve any more: a new pod under the same lease, whose end does not change.
+
+It works like a boot: the same phases, diagnosis and smoke tests. If it fails, the session ends like a failed bring-up.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bot.clients.cluster import Cluster
+from bot.clock import Clock
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.leases import Lease
+from bot.domain.operations import BringDownOperation, RestartOperation, Status
+from bot.domain.outcomes import NothingRan, ServesAgain, SessionOver
+from bot.domain.requests import Restart
+from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.run import Run
+from bot.errors import BotError
+from bot.gpu.billing import Billing
+from bot.gpu.holder_prompts import HolderPrompts
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
+from bot.mrkdwn import Mrkdwn, code, md, person
+from bot.platform.smoke_tests import READY, SmokeTests
+from bot.platform.switch import Switch
+from bot.policy import may_request, must_hear
+from bot.presentation import Presentation
+from bot.roles import RoleMembers
+from bot.slack import Slack
+from bot.state.leases import Leases
+from bot.state.operations import Operations
+from bot.state.sessions import Sessions
+from bot.views import lines
+
+
+@dataclass(frozen=True)
+class RestartWorkflow:
+    """Restarts a session that does not serve any more."""
+
+    operations: Operations
+    slack: Slack
+    leases: Leases
+    sessions: Sessions
+    presentation: Presentation
+    cluster: Cluster
+    roles: RoleMembers
+    switch: Switch
+    smoke_tests: SmokeTests
+    holder_prompts: HolderPrompts
+    lease_marks: LeaseMarks
+    stopping: Stopping
+    billing: Billing
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    async def ask_restart(self, op_id: str, actor: str) -> Mrkdwn:
+        """Handle *Restart* on the message about a session's problem; a second click refers to the first. Returns the
+        answer.
+        """
+        lease = await self.leases.of_operation(op_id)
+        if lease is None:
+            raise NotAllowed(md("That session is over already; `/gpu status` says who has the GPU now."))
+        insist(may_request(actor, await self.roles.people(), self.config))
+        health = await self.sessions.health(lease)
+        trouble = health.trouble if health else None
+        if trouble is None:
+            raise NotAllowed(md("{model} serves, so there is nothing to restart.", model=code(lease.model)))
+        for going in await self.operations.open(BringDownOperation, lease.model):
+            raise NotAllowed(
+                md(
+                    "{model} is being brought down, as {actor} asked: {see}.",
+                    see=await self.slack.card_of(going),
+                    model=code(lease.model),
+                    actor=person(going.request.actor),
+                )
+            )
+        await self._refuse_if_changed(lease)
+        wanted = Restart(
+            model=lease.model,
+            actor=actor,
+            channel=lease.channel(self.config.slack.channel),
+            at=self.clock(),
+            reason=trouble.reason,
+        )
+        # One operation per problem, for any number of clicks.
+        op = await self.lifecycle.request(wanted, f"restart:{lease.fence}:{int(trouble.since.timestamp())}")
+        if op.request.actor != actor or op.status is not Status.REQUESTED:
+            raise NotAllowed(
+                md(
+                    "{model} is restarted already, as {actor} asked: {see}.",
+                    see=await self.slack.card_of(op),
+                    model=code(lease.model),
+                    actor=person(op.request.actor),
+                )
+            )
+        said = md("🔄 {actor} restarts {model}.", actor=person(actor), model=code(lease.model))
+        await self.holder_prompts.settle(op_id, said)
+        if must_hear(lease.holder, actor):
+            text = md("🔄 {actor} restarts {model}, which you hold.", actor=person(actor), model=code(lease.model))
+            await self.presentation.post(f"restarted:{op.id}", lease.holder, lines(text))
+        return said
+
+    async def _refuse_if_changed(self, lease: Lease) -> None:
+        """Raise NotAllowed if the Deployment is no longer the approved one: a restart would start unapproved content."""
+        health = await self.sessions.health(lease)
+        if health is None or not health.template:
+            return
+        deployed = await self.cluster.condition(lease.model, health.node)
+        if deployed.template in ("", health.template):
+            return
+        image = md(" (image {was} → {now})", was=code(health.image), now=code(deployed.image))
+        raise NotAllowed(
+            md(
+                "The Deployment of {model} was changed after its approval{image}, so it is not restarted. Bring it down; "
+                "`/gpu up {name}` then asks for an approval.",
+                model=code(lease.model),
+                image=image if health.image != deployed.image else "",
+                name=lease.model,
+            )
+        )
+
+    async def execute(self, run: Run[RestartOperation]) -> None:
+        """Scale to zero, wait until the pod is gone, scale up under the same lease, wait until it serves. Idempotent."""
+        op, model = run.op, run.model
+
+        async def look() -> Lease | None:
+            return await self.lease_marks.lease_on(model)
+
+        lease = await run.once(LEASE, look)
+        if lease is None:
+            raise NotAllowed(
+                md(
+                    "The session of {model} is over already; `/gpu up {name}` asks for a new one.",
+                    model=code(model),
+                    name=model,
+                )
+            )
+        if op.status is Status.REQUESTED:
+            await run.start()
+        await self._boot(run, lease)
+
+    async def _boot(self, run: Run[RestartOperation], lease: Lease) -> None:
+        model, limit = lease.model, self.config.gpu.boot_limit
+
+        async def stop() -> None:
+            await self.switch.turn(model, 0, lease=lease, fence=lease.fence)  # it keeps the lease annotation
+            await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
+
+        async def start() -> None:
+            held = await self.leases.of(model)
+            if held is None or held.fence != lease.fence:
+                raise BotError(
+                    md("The lease of {model} has ended meanwhile, so it is not started again.", model=code(model))
+                )
+            await self._refuse_if_changed(held)
+            await self.switch.turn(model, 1, lease=held, fence=held.fence)
+
+        async def wait_ready() -> datetime:
+            left = await run.first_reached("boot began") + limit - self.clock()
+            await self.cluster.wait_ready(
+                model,
+                timeout=max(1.0, self.clock.patience(left)),
+                progress=run.record_boot,
+                limit=self.clock.patience(limit),
+            )
+            return self.clock()
+
+        await run.step(phases.STOP_OLD_POD, stop)
+        await run.step(phases.START, start)
+        await run.cancellable(run.once(READY, wait_ready))
+        await run.enter(phases.SMOKE_TESTS)
+        await self.smoke_tests.run(run, lease.commit)
+        held = await self.leases.of(model) or lease
+        if health := await self.sessions.health(held):
+            await self.sessions.keep_health(model, health.model_copy(update={"trouble": None}))
+        took = max(timedelta(minutes=1), self.clock() - run.op.request.at)
+        await run.finish(ServesAgain(holder=held.holder, ends=held.ends, took=took))
+
+    async def undo(self, run: Run[RestartOperation]) -> None:
+        """A failed or cancelled restart ends the session: down, with a receipt, and the lease released."""
+        model = run.model
+
+        async def look() -> Lease | None:
+            return await self.lease_marks.lease_on(model)
+
+        lease = await run.once(LEASE, look)
+        undone: NothingRan | SessionOver = NothingRan()
+        if lease:
+            machine = await self.billing.machine_of(run, model)
+            await run.step(phases.UNDO_RESTART, lambda: self.stopping.to_zero(model, lease), undoing=True)
+            undone = SessionOver(bill=await self.billing.close_session(lease, op_id=run.op.id, node=machine))
+            await self.leases.release(lease)
+            await self.lifecycle.hand_over_soon()
+        await run.finish_undone(undone)

@@ -1,0 +1,63 @@
+"""Smoke-test a running endpoint."""
+
+from dataclasses import dataclass
+
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.operations import SmokeTestOperation, Status
+from bot.domain.outcomes import Failed, SmokeTested
+from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.run import Run
+from bot.gitops import Repository
+from bot.mrkdwn import md
+from bot.platform.endpoints import Endpoints
+from bot.platform.smoke_tests import SmokeTests
+from bot.policy import may_request
+from bot.roles import RoleMembers
+from bot.views import code
+
+
+@dataclass(frozen=True)
+class SmokeTestWorkflow:
+    """Smoke-tests an endpoint that runs."""
+
+    cluster: Cluster
+    repository: Repository
+    roles: RoleMembers
+    endpoints: Endpoints
+    smoke_tests: SmokeTests
+    config: Config
+
+    async def refuse_untestable(self, model: str) -> None:
+        """Refuse to test a model that is not running."""
+        await self.endpoints.known(await self.repository.head(), model)
+        workload = await self.cluster.workload(model)
+        if workload is None or not workload.ready_replicas:
+            state = "is booting: it is tested when it is ready" if workload and workload.replicas else "is down"
+            raise NotAllowed(
+                md(
+                    "{model} {state}, so there is nothing to test. `/gpu up {name}` brings it up and tests it.",
+                    model=code(model),
+                    state=state,
+                    name=model,
+                )
+            )
+
+    async def execute(self, run: Run[SmokeTestOperation]) -> None:
+        """Smoke-test a running endpoint on request. Idempotent."""
+        op, model = run.op, run.model
+        if op.status is Status.REQUESTED:
+            insist(may_request(op.request.actor, await self.roles.people(), self.config))
+            await self.refuse_untestable(model)
+            await run.start()
+
+        async def tested() -> None:
+            await self.smoke_tests.run(run, await self.repository.head())
+
+        await run.step(phases.SMOKE_TESTS, tested)
+        await run.finish(SmokeTested())
+
+    async def undo(self, run: Run[SmokeTestOperation]) -> None:
+        """There is nothing to undo."""
+        await run.finish(Failed(reason=run.op.failure))

@@ -1,0 +1,102 @@
+"""Stage the weights of an endpoint on its volume, without the GPU, because somebody asked."""
+
+from dataclasses import dataclass
+
+from bot.clients.staging import CannotStage, Stager, Weights
+from bot.config import Config
+from bot.domain.operations import StageOperation, Status
+from bot.domain.outcomes import DownloadKept, WeightsStaged
+from bot.domain.plans import JobPlan
+from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.run import Run
+from bot.gitops import Repository
+from bot.mrkdwn import md, person
+from bot.platform.endpoints import Endpoints
+from bot.platform.staging import Staging
+from bot.policy import may_request
+from bot.roles import RoleMembers
+from bot.slack import Slack
+from bot.state.operations import Operations
+from bot.views import code, escape
+
+
+@dataclass(frozen=True)
+class StagingWorkflow:
+    """Stages the weights of an endpoint."""
+
+    operations: Operations
+    slack: Slack
+    stager: Stager
+    repository: Repository
+    roles: RoleMembers
+    endpoints: Endpoints
+    staging: Staging
+    config: Config
+
+    async def refuse_unstageable(self, actor: str, model: str) -> Weights:
+        """What `/model stage` would stage; refuses what cannot be staged now."""
+        insist(may_request(actor, await self.roles.people(), self.config))
+        if not self.config.staging.enabled:
+            raise NotAllowed(
+                md(
+                    "Staging is off: set `staging.mode` to `on` or `auto`, in the file named by STOKER_CONFIG and in "
+                    "the chart's values, which then grant the rights that it needs."
+                )
+            )
+        await self.endpoints.known(await self.repository.head(), model)
+        try:
+            weights, _ = await self.stager.weights(model)
+            if other := await self.staging.under_way(model):
+                raise NotAllowed(
+                    md(
+                        "The weights of {model} are being staged already, as {actor} asked: {see}.",
+                        see=await self.slack.card_of(other),
+                        model=code(model),
+                        actor=person(other.request.actor),
+                    )
+                )
+            await self.stager.volumes.place(weights.claim, weights.deployment, self.config.staging)
+        except CannotStage as error:
+            raise CannotStage(escape(error.message)) from error
+        return weights
+
+    async def execute(self, run: Run[StageOperation]) -> None:
+        """Execute a staging request. Idempotent."""
+        op, model = run.op, run.model
+        if op.status is Status.REQUESTED:
+            await self._begin(run)
+        try:
+            weights, _ = await self.stager.weights(model)
+            staged = await self.staging.fill(run, weights)
+        except CannotStage as error:
+            raise CannotStage(escape(error.message)) from error
+        await run.finish(WeightsStaged(hf_id=staged.hf_id, bytes=staged.bytes))
+
+    async def _begin(self, run: Run[StageOperation]) -> None:
+        op, model = run.op, run.model
+        insist(may_request(op.request.actor, await self.roles.people(), self.config))
+        mine = (op.request.at, op.id)
+        for other in await self.operations.open(StageOperation, model):
+            if other.id != op.id and (other.status is Status.RUNNING or (other.request.at, other.id) < mine):
+                raise NotAllowed(
+                    md(
+                        "The weights of {model} are being staged already, as {actor} asked: {see}.",
+                        see=await self.slack.card_of(other),
+                        model=code(model),
+                        actor=person(other.request.actor),
+                    )
+                )
+        try:
+            weights, _ = await self.stager.weights(model)
+        except CannotStage as error:
+            raise CannotStage(escape(error.message)) from error
+        plan = JobPlan(
+            commit=await self.repository.head(),
+            rows=(("Weights", weights.hf_id), ("Volume", weights.claim), ("Cost", "no GPU is used")),
+        )
+        await run.start(plan=plan)
+
+    async def undo(self, run: Run[StageOperation]) -> None:
+        """Delete the Job, and report how it ended. Downloaded files stay."""
+        await self.staging.delete_job(run.op)
+        await run.finish_undone(DownloadKept())

@@ -1,0 +1,149 @@
+"""Mentions, direct messages and the message shortcut; also the greeting when the bot joins a channel."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+from bot.config import Config
+from bot.domain.values import Message
+from bot.mrkdwn import Mrkdwn, md
+from bot.presentation import Presentation
+from bot.slack import Slack
+from bot.views import Blocks, View, code, context, lines, section, without_buttons
+from bot.views.modals import SHORTCUT, modal, text_input, typed
+from commands.gpu import GpuCommand
+from commands.guide import ExampleNames, guide, noun_of, unknown
+from commands.help_topics import COMMANDS
+from commands.model import ModelCommand
+from commands.parsing import Misunderstood, is_question
+from commands.replies import Answer, Respond, answered, ephemeral_responder
+
+Body = dict[str, Any]
+
+_MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Mentions, direct messages and the message shortcut."""
+
+    slack: Slack
+    presentation: Presentation
+    example_names: ExampleNames
+    gpu: GpuCommand
+    model: ModelCommand
+    config: Config
+
+    def register(self, app: AsyncApp) -> None:
+        @app.event("app_mention")
+        async def mentioned(ack: AsyncAck, event: Body, body: Body) -> None:
+            await ack()
+            respond = _thread_responder(
+                self.slack, event["channel"], event.get("thread_ts") or event["ts"], body["event_id"]
+            )
+            if event.get("user"):
+                await answered(
+                    respond, self.tell(event.get("text") or "", event["user"], body["event_id"], event["channel"])
+                )
+
+        @app.event("message")
+        async def written(ack: AsyncAck, event: Body, body: Body) -> None:
+            """A direct message is a command too, except edits, messages of other apps and of the bot itself."""
+            await ack()
+            if event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id"):
+                respond = _thread_responder(self.slack, event["channel"], event.get("thread_ts"), body["event_id"])
+                await answered(
+                    respond, self.tell(event.get("text") or "", event["user"], body["event_id"], event["channel"])
+                )
+
+        @app.event("member_joined_channel")
+        async def joined(ack: AsyncAck, event: Body, context: Body) -> None:
+            await ack()
+            if event["user"] == context.get("bot_user_id"):
+                self.presentation.reopen(event["channel"])
+                await self.slack.post(f"hello:{event['channel']}", event["channel"], await self._hello())
+
+        @app.shortcut(SHORTCUT)
+        async def picked(ack: AsyncAck, respond: AsyncRespond, shortcut: Body) -> None:
+            await ack()
+            message = shortcut["message"]
+            place = {"channel": shortcut["channel"]["id"], "thread": message.get("thread_ts") or message["ts"]}
+            hint = "What would follow the slash: gpu status, gpu up NAME for 2h, model list"
+            field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
+            form = modal(SHORTCUT, "Tell Stoker", [field], submit="Say it", metadata=json.dumps(place))
+            await answered(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
+
+        @app.view(SHORTCUT)
+        async def said(ack: AsyncAck, body: Body, view: Body) -> None:
+            await ack()
+            place, user = json.loads(view["private_metadata"]), body["user"]["id"]
+            respond = ephemeral_responder(self.slack, place["channel"], user, place["thread"])
+            await answered(respond, self.tell(typed(view)["said"], user, view["id"], place["channel"]))
+
+    async def tell(self, text: str, user: str, delivery: str, channel: str = "") -> Answer:
+        """Execute a command without a slash; `delivery` identifies repeated deliveries."""
+        words = _MENTION.sub(" ", text).strip().removeprefix("/")
+        noun, _, rest = words.partition(" ")
+        if noun.lower() not in ("gpu", "model"):
+            if is_question(words) and not noun_of(noun.lower()):
+                return await self._status()
+            greeted = noun.lower() in ("", "help", "hello", "hi")
+            noun, rest = "help" if greeted else noun_of(noun.lower()).removeprefix("/"), words
+        command = {"text": rest, "user_id": user, "trigger_id": delivery, "channel_id": channel}
+        match noun.lower():
+            case "help":
+                examples = await self.example_names.read()
+                return md("\n").join(guide(command, "", examples) for command in COMMANDS)
+            case "gpu":
+                return await self.gpu.answer(command)
+            case "model":
+                verb, _, said = rest.partition(" ")
+                if verb.lower() in ("add", "swap") and len(said.split()) < 2:
+                    raise Misunderstood(
+                        md(
+                            "Say the endpoint and the model, or let a form ask: {strip} in the channel.",
+                            strip=code(md("/model {verb} {said}", verb=verb, said=said).strip()[:100]),
+                        )
+                    )
+                return await self.model.answer(command)
+            case _:
+                raise unknown("", words)
+
+    async def _status(self) -> Answer:
+        """A question gets the state, and never starts or suggests anything."""
+        view = await self.gpu.answer({"text": "status"})
+        hint = context(md("This is the status of the GPU. `gpu help` and `model help` list what I can do."))
+        return View(text=view.text, blocks=[*view.blocks, hint]) if isinstance(view, View) else view
+
+    async def _hello(self) -> View:
+        """Posted once in each channel that the bot joins."""
+        examples = await self.example_names.read()
+        where = self.config.slack.channel
+        text = md(
+            "👋 I am Stoker. I bring up models on the GPU, test them, and bring them down when nobody uses them.\n"
+            "• {up} requests a model; a teammate approves in <#{where}>\n"
+            "• `/gpu status` shows who has the GPU and what it costs\n"
+            "• `/model list` lists the endpoints, `/model add` adds a model by pull request\n"
+            "In a thread, mention me: `@stoker status`. My Home tab shows an overview. `/gpu help` lists the commands.",
+            up=code(f"/gpu up {examples.gpu} for 2h because …"),
+            where=where,
+        )
+        return View(text=md("Hello, I am Stoker."), blocks=[section(text)])
+
+
+async def _opened(slack: Slack, trigger_id: str, form: Body) -> None:
+    await slack.open_form(trigger_id, form)
+
+
+def _thread_responder(slack: Slack, channel: str, thread_ts: str | None, event_id: str) -> Respond:
+    """Answer where the bot was mentioned, visible to everybody there."""
+    thread = Message(channel=channel, ts=thread_ts) if thread_ts else None
+
+    async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
+        view = without_buttons(View(text=text, blocks=blocks)) if blocks else lines(text)  # they would get outdated
+        await slack.post(f"mention:{event_id}", channel, view, thread=thread)
+
+    return respond

@@ -1,0 +1,213 @@
+"""The verbs of the two commands, and their help texts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bot.mrkdwn import md
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One verb of a command.
+
+    In `example`, `{gpu}` is an endpoint of this platform that needs the GPU and `{any}` is any endpoint; `more` is
+    shown by `help VERB` in addition to the line in the list; `also` are synonyms.
+    """
+
+    verb: str
+    usage: str
+    does: str
+    example: str = ""
+    more: str = ""
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Command:
+    about: str
+    topics: tuple[Topic, ...]
+
+
+_OPTIONS = (
+    "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
+    " `kind=chat|completion|embeddings|reranker`, `memory=24Gi`, `cpu=4`, `storage=20Gi`, `price-in=0.50`, `price-out=1.50` (dollars per million tokens), `group=`, `arg=--flag=value` (repeatable). Other values are derived"
+    " from the model on Hugging Face and shown before anything is opened. With `up` behind them the endpoint is brought up"
+    " after the roll-out, under the same approval, and down again when it has answered; with `up keep for 2h` it stays."
+)
+
+COMMANDS: Mapping[str, Command] = {
+    "/gpu": Command(
+        "the shared GPU",
+        (
+            Topic(
+                "status",
+                "",
+                "who holds it, for which model, since when, what it has cost",
+                also=("info", "who"),
+            ),
+            Topic(
+                "up",
+                "NAME [keep] [for 2h] [because …]",
+                "bring a model up; a teammate approves",
+                example="{gpu} for 2h because demo tonight",
+                more=md(
+                    "The card shows the commit, what will be synced and what it costs. The lease starts when the model "
+                    "answers. With `keep` it stays up even if its smoke tests fail."
+                ),
+                also=("start", "on", "run", "load", "claim", "lock"),
+            ),
+            Topic(
+                "down",
+                "[NAME]",
+                "bring it down, with a receipt; needs no approval",
+                example="{gpu}",
+                more="Without a name, whatever holds the GPU goes down. It works without Redis too, if you say the name.",
+                also=("stop", "off", "kill", "free", "unlock", "unload"),
+            ),
+            Topic(
+                "extend",
+                "1h [NAME]",
+                "extend your lease",
+                example="1h",
+                more="Within the limit at once; over it, an approver decides.",
+                also=("prolong", "keep", "renew"),
+            ),
+            Topic(
+                "queue",
+                "",
+                "who waits for the GPU, and when their turn comes",
+                also=("wait", "next"),
+            ),
+            Topic("leave", "", "leave the queue"),
+            Topic(
+                "release",
+                "[NAME] because …",
+                "admins: break somebody's lease, in public",
+                example="because the demo is over and nobody answers",
+                more="Another approver agrees first. The holder and the channel see the reason.",
+                also=("break", "force"),
+            ),
+            Topic(
+                "report",
+                "",
+                "the last weeks as a picture: hours by model and person, idle share, cost",
+                more="It is posted in the channel of operations. Sessions count where they began, with the hours that nodes billed.",
+                also=("cost", "costs", "week"),
+            ),
+            Topic("doctor", "", "admins: checks the installation and says how to fix each problem"),
+            Topic("help", "[VERB]", "this, or all about one of them", example="up"),
+        ),
+    ),
+    "/model": Command(
+        "what is served",
+        (
+            Topic(
+                "list",
+                "[WORD …]",
+                "the endpoints: up or down, in sync, price, open pull request, last smoke test",
+                example="up",
+                more=md(
+                    "Words filter the list: a part of a name, an alias, a model or a group; or `up`, `down`, `booting`, "
+                    "`failing`, `drifted`, `held`, `gpu`, `cpu`. An endpoint is *drifted* when the cluster has something "
+                    "else than the main branch."
+                ),
+                also=("ls", "all"),
+            ),
+            Topic(
+                "show",
+                "NAME",
+                "everything about one endpoint",
+                example="{any}",
+                also=("describe", "get"),
+            ),
+            Topic(
+                "add",
+                "NAME [HF_ID] [options] [now]",
+                md(
+                    "a pull request with a new endpoint; without `HF_ID` a form asks; `now` registers the alias at once, on an "
+                    "engine that serves the model already"
+                ),
+                example="coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ like={gpu}",
+                more=_OPTIONS,
+                also=("new", "create", "deploy"),
+            ),
+            Topic(
+                "swap",
+                "NAME [HF_ID] [options]",
+                "a pull request that changes what an endpoint serves",
+                example="{gpu} Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=16384",
+                more=_OPTIONS,
+                also=("change", "update", "replace", "switch"),
+            ),
+            Topic(
+                "fit",
+                "[HF_ID …] [options]",
+                "what models need and whether they fit; opens nothing",
+                example="Qwen/Qwen3-8B-AWQ openai/gpt-oss-20b",
+                more="Kind, weights, largest context, memory, volume and the arguments that the model needs; several models side by"
+                " side, and without one those of `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
+                " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co will do as well.",
+                also=("size", "sizing", "fits"),
+            ),
+            Topic(
+                "remove",
+                "NAME",
+                "a pull request that removes an endpoint",
+                example="{gpu}",
+                more=md(
+                    "All that `add` put in goes: manifests, Application, LiteLLM's entry, catalog row. The volume with "
+                    "the weights goes too. An endpoint that is up is brought down first. `portal=yes` takes it out of "
+                    "the key portal as well."
+                ),
+                also=("delete", "rm"),
+            ),
+            Topic(
+                "tune",
+                "NAME",
+                "a pull request that keeps the compile caches on the volume, so that a boot is shorter",
+                example="{gpu}",
+                more="The directory has the image's digest in its name, so that another image compiles for itself. An image that is"
+                " pinned by its digest is not pulled again.",
+                also=("optimize", "speed", "cache"),
+            ),
+            Topic(
+                "check",
+                "[NAME]",
+                "where the pieces of an endpoint, or of all, disagree on the main branch",
+                example="{any}",
+                more="Each problem with its file, its line and the fix.",
+                also=("lint", "validate"),
+            ),
+            Topic(
+                "smoke",
+                "NAME",
+                "smoke-test a running endpoint now",
+                example="{any}",
+                more="Directly and by its alias through the gateway; the result goes to the channel.",
+                also=("test",),
+            ),
+            Topic(
+                "bench",
+                "NAME",
+                "measure how fast the model is under load; its holder or an approver asks",
+                example="{gpu}",
+                more=md(
+                    "A Job in the cluster loads the model with made-up prompts, 1, 4 and 16 at a time unless "
+                    "`bench.concurrency` says otherwise. The table and a picture come below the card, and a button "
+                    "puts them into a pull request. It needs `bench.image`, and it ends with the lease."
+                ),
+                also=("benchmark", "measure"),
+            ),
+            Topic(
+                "stage",
+                "NAME",
+                "put an endpoint's weights on its volume, without the GPU",
+                example="{gpu}",
+                more="A Job on a node without a GPU downloads them, and waits when Hugging Face answers 429: nothing is billed"
+                " meanwhile. `/gpu up` then only has to load them. It needs `staging.mode`.",
+                also=("download", "prefetch", "prestage", "warm"),
+            ),
+            Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
+        ),
+    ),
+}

@@ -1,0 +1,114 @@
+"""The buttons below a card that has ended: bring up, retry, revert. *Extend* and *Bring down* are those of Home and reminders."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+from bot.config import Config
+from bot.domain.operations import ChangeOperation, Operation, Status
+from bot.domain.requests import AnyRequest, BringUp, ChangeRequest, RevertChange, operation_id
+from bot.durations import Clock, show_duration
+from bot.engine.lifecycle import Lifecycle, NotAllowed
+from bot.errors import BotError
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.slack import Slack
+from bot.state.leases import Leases
+from bot.state.operations import OperationNotFound, Operations
+from bot.views import code
+from bot.views.home import up_form
+from bot.views.next_steps import BRING_UP, RETRY, REVERT, can_bring_up, can_retry
+from commands.change import Changes
+from commands.replies import answered
+
+Body = dict[str, Any]
+
+_REFUSALS = 100
+"""After this many refused attempts the first one is named; each costs one read of Redis."""
+
+
+@dataclass(frozen=True)
+class NextStepButtons:
+    """The buttons below a card that has ended."""
+
+    operations: Operations
+    leases: Leases
+    slack: Slack
+    changes: Changes
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
+
+    def register(self, app: AsyncApp) -> None:
+        @app.action(BRING_UP)
+        async def brought_up(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._open_up_form(action["value"], body["trigger_id"]), urgent=True)
+
+        @app.action(RETRY)
+        async def retried(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._retry(action["value"], body["user"]["id"]))
+
+        @app.action(REVERT)
+        async def reverted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._revert(action["value"], body))
+
+    async def _open_up_form(self, op_id: str, trigger: str) -> None:
+        op = await self.operations.load(op_id)
+        lease = await self.leases.of(op.request.model)
+        if lease is not None or not can_bring_up(op):
+            now = md(" {holder} has it.", holder=person(lease.holder)) if lease else md("")
+            model = code(op.request.model)
+            raise NotAllowed(
+                md("Somebody has asked for {model} since then.{now} See `/gpu status`.", model=model, now=now)
+            )
+        limits = self.config.lease
+        form = up_form((op.request.model,), show_duration(limits.default), show_duration(limits.longest))
+        await self.slack.open_form(trigger, form)
+
+    async def _retry(self, op_id: str, actor: str) -> Mrkdwn | None:
+        """Ask for the same again, in the name of the person who clicks. Two clicks are one request; a refused one does not
+        count.
+        """
+        op = await self.operations.load(op_id)
+        for attempt in range(_REFUSALS):
+            delivery = f"retry:{op.id}:{attempt}"
+            try:
+                again = await self.operations.load(operation_id(delivery))
+            except OperationNotFound:
+                if not can_retry(op):
+                    raise NotAllowed(
+                        "Somebody has asked for something newer since then: see the newest card."
+                    ) from None
+                return await self._ask(self._repeated(op, actor), delivery)
+            if again.status is not Status.REFUSED:
+                break
+        raise NotAllowed(md("{who} has asked for this again already.", who=person(again.request.actor)))
+
+    def _repeated(self, op: Operation, actor: str) -> AnyRequest:
+        """The same request; the approval of a roll-out does not cover it."""
+        changes: dict[str, object] = {"actor": actor, "at": self.clock()}
+        if isinstance(op.request, BringUp):
+            changes["part_of"] = ""
+        return op.request.model_copy(update=changes)
+
+    async def _ask(self, wanted: AnyRequest, delivery: str) -> Mrkdwn | None:
+        if isinstance(wanted, ChangeRequest):
+            return await self.changes.ask(wanted, delivery)
+        await self.lifecycle.request(wanted, delivery)
+        return None
+
+    async def _revert(self, op_id: str, body: Body) -> Mrkdwn | None:
+        op = await self.operations.load(op_id)
+        if not isinstance(op, ChangeOperation) or op.plan is None:
+            raise BotError("That request has no pull request, so there is nothing to revert.")
+        wanted = RevertChange(
+            model=op.request.model,
+            actor=body["user"]["id"],
+            channel=op.request.channel,
+            at=self.clock(),
+            reverts=op.id,
+        )
+        return await self.changes.ask(wanted, body["trigger_id"])

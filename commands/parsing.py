@@ -1,0 +1,91 @@
+"""Parser of command text: words, `key=value` options, `for 2h`, `because …`."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bot.durations import parse_duration
+from bot.errors import BotError
+from bot.mrkdwn import md
+from bot.views import code
+
+
+class Misunderstood(BotError):
+    """The text is not a valid command; the message lists valid ones."""
+
+    remedy = "Say it as the message shows; `/gpu help` and `/model help` have examples."
+
+
+@dataclass(frozen=True)
+class Words:
+    verb: str
+    names: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
+    hold: timedelta | None
+    reason: str
+
+
+_ASKS = frozenset(
+    [
+        "what",
+        "who",
+        "which",
+        "when",
+        "where",
+        "why",
+        "how",
+        "is",
+        "are",
+        "does",
+        "do",
+        "can",
+        "could",
+        "will",
+        "anybody",
+        "anyone",
+        "anything",
+        "somebody",
+        "someone",
+    ]
+)
+"""The first word of a question; none of them is a verb of a command, or a synonym that changes something."""
+
+
+def is_question(text: str) -> bool:
+    """Whether a sentence asks something: its answer is never a command that changes something."""
+    words = text.lower().split()
+    return bool(words) and (words[-1].endswith("?") or (len(words) > 1 and words[0] in _ASKS))
+
+
+def names_with_hold(said: Words) -> tuple[tuple[str, ...], timedelta | None]:
+    """The names, and the duration: after `for`, or as the last words, as in `up coder-fim 2h` and `up coder-fim 1h 30m`."""
+    if said.hold:
+        return said.names, said.hold
+    for first in range(1, len(said.names)):
+        try:
+            return said.names[:first], parse_duration(" ".join(said.names[first:]))
+        except ValueError:
+            continue
+    return said.names, None
+
+
+def read(text: str) -> Words:
+    """Parse a command; raises Misunderstood for an unclosed quote or an invalid duration."""
+    # A lone surrogate cannot be encoded as UTF-8: JSON may contain one.
+    text, _, reason = text.encode(errors="replace").decode().partition(" because ")
+    try:
+        words = shlex.split(text.replace("“", '"').replace("”", '"'))
+    except ValueError as error:
+        raise Misunderstood(md("A quote is not closed in {text}.", text=code(text[:300]))) from error
+    hold = None
+    lower = [word.lower() for word in words]
+    if "for" in lower:
+        index = lower.index("for")
+        try:
+            hold = parse_duration(" ".join(words[index + 1 :]))
+        except ValueError as error:
+            raise Misunderstood(str(error)) from error
+        words = words[:index]
+    options = tuple((key, value) for key, eq, value in (word.partition("=") for word in words[1:]) if eq)
+    names = tuple(word for word in words[1:] if "=" not in word)
+    return Words(words[0].lower() if words else "", names, options, hold, reason.strip())

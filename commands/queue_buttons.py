@@ -1,0 +1,98 @@
+"""Buttons for queued requests, for the offer to the next in line, and for the question to the holder."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+
+from bot.config import Config
+from bot.domain.requests import BringUp
+from bot.engine.decisions import Decisions
+from bot.engine.lifecycle import Lifecycle
+from bot.gpu.queue import Queue
+from bot.mrkdwn import Mrkdwn
+from bot.slack import Slack
+from bot.views import ADOPT, ASK_HOLDER, LEAVE, NOT_NOW, PASS_ON, QUEUE, REPLACE, TAKE
+from bot.views.modals import OBJECT_FORM, object_form, typed
+from bot.views.news import OBJECT
+from bot.workflows.bring_up import BringUpWorkflow
+from commands.replies import answered, ephemeral_responder, read_value
+
+Body = dict[str, Any]
+Act = Callable[[str, str], Awaitable[Mrkdwn | None]]
+"""With the operation's id and the user; its result is shown only to the user."""
+
+CHOICES = (QUEUE, LEAVE, PASS_ON, TAKE, ASK_HOLDER, NOT_NOW, REPLACE)
+"""The buttons whose value is an operation."""
+
+_ANY_PLAN = (LEAVE, PASS_ON, NOT_NOW)
+"""Leaving the queue and declining start nothing: they are valid for any plan on the card."""
+
+
+@dataclass(frozen=True)
+class QueueButtons:
+    """The buttons of a request that waits for the GPU."""
+
+    slack: Slack
+    bring_up: BringUpWorkflow
+    decisions: Decisions
+    lifecycle: Lifecycle
+    queue: Queue
+    config: Config
+
+    def register(self, app: AsyncApp) -> None:
+        queue = self.queue
+        choices: dict[str, Act] = {
+            QUEUE: queue.join,
+            LEAVE: queue.leave,
+            PASS_ON: queue.leave,
+            TAKE: queue.take,
+            ASK_HOLDER: queue.ask_holder,
+            NOT_NOW: queue.not_now,
+            REPLACE: partial(self.bring_up.ask_to_replace),
+        }
+        for action_id in CHOICES:
+            app.action(action_id)(self._clicked(choices[action_id]))
+
+        @app.action(OBJECT)
+        async def objects(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            work = self._open_objection(action["value"], body["user"]["id"], body["trigger_id"])
+            await answered(respond, work, urgent=True)
+
+        @app.view(OBJECT_FORM)
+        async def objected(ack: AsyncAck, body: Body, view: Body) -> None:
+            await ack()
+            (op_id, _), actor = read_value(view["private_metadata"]), body["user"]["id"]
+            work = self.decisions.object_to(op_id, actor, typed(view).get("reason", ""))
+            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+
+        @app.action(ADOPT)
+        async def adopted(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, self._adopt(action["value"], body))
+
+    def _clicked(self, act: Act) -> Callable[..., Awaitable[None]]:
+        async def clicked(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
+            await ack()
+            await answered(respond, acted(action["value"], action["action_id"], body["user"]["id"]))
+
+        async def acted(value: str, action_id: str, actor: str) -> Mrkdwn | None:
+            op_id, seen = read_value(value)
+            if action_id not in _ANY_PLAN:
+                await self.decisions.as_shown(op_id, seen, against=action_id in (ASK_HOLDER, REPLACE))
+            return await act(op_id, actor)
+
+        return clicked
+
+    async def _open_objection(self, value: str, actor: str, trigger: str) -> None:
+        op = await self.decisions.may_object(read_value(value)[0], actor)
+        await self.slack.open_form(trigger, object_form(op))
+
+    async def _adopt(self, model: str, body: Body) -> None:
+        """Give a model that somebody started by hand a lease: with the same approval and smoke tests as bringing it up."""
+        reason = "it is running without a lease; adopt it"
+        wanted = BringUp(model=model, **self.lifecycle.asked(body["user"]["id"], reason))
+        await self.lifecycle.request(wanted, body["trigger_id"])

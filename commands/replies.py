@@ -1,0 +1,181 @@
+"""How a listener answers: the reply, and the error messages."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import structlog
+
+from bot.errors import BotError, Unavailable
+from bot.mrkdwn import Mrkdwn, md
+from bot.slack import Slack
+from bot.views import View, lines
+from bot.views.blocks import Block, Blocks
+from bot.views.modals import loading, stopped
+from bot.views.older import newer_in, older
+
+log = structlog.get_logger(__name__)
+
+Respond = Callable[..., Awaitable[Any]]
+Answer = Mrkdwn | View | None
+"""The text or the message for the sender; None if there is nothing to say."""
+
+
+class AcksFirst:
+    """Gives acknowledgements priority over work: Slack allows three seconds for an acknowledgement, but more for an
+    answer.
+
+    One event loop does both. In a burst of commands the work for the first would delay the acknowledgement of the last,
+    so work begins when no request has arrived for a moment, and only a few requests are worked on at a time.
+    """
+
+    def __init__(self, *, quiet: float = 0.02, longest: float = 1.0, at_a_time: int = 8) -> None:
+        """Seconds without a request, maximum seconds that work waits for that, and requests worked on at a time."""
+        self._quiet, self._longest = quiet, longest
+        self._arrived = 0.0
+        self._working = asyncio.Semaphore(at_a_time)
+        self._owed: set[asyncio.Task[Any]] = set()
+
+    def arrived(self) -> None:
+        """A request has arrived."""
+        self._arrived = time.monotonic()
+
+    @contextmanager
+    def owing(self) -> Iterator[None]:
+        """Track an acknowledged request until its answer has been sent."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        self._owed.add(task)
+        try:
+            yield
+        finally:
+            self._owed.discard(task)
+
+    async def all_answered(self) -> None:
+        """Wait until every acknowledged request is answered: a user must get an answer even across a restart."""
+        while self._owed:
+            await asyncio.wait(self._owed)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        waited, pause = 0.0, self._quiet
+        while waited < self._longest and time.monotonic() < self._arrived + self._quiet:
+            await asyncio.sleep(pause)
+            waited += pause
+            pause *= 2  # exponential back-off, so that 200 waiters do not starve the event loop
+        try:
+            async with asyncio.timeout(self._longest):
+                await self._working.acquire()
+        except TimeoutError:  # the current work takes long, like a bring-down without Redis: do not wait for it
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._working.release()
+
+
+acks_first = AcksFirst()
+
+
+async def answered(respond: Respond, work: Awaitable[Answer], *, urgent: bool = False, replace: bool = False) -> None:
+    """Do the work of a command or click and send the result only to the user.
+
+    `replace`: a message that is the result takes the place of the clicked one; a text is another message.
+    `urgent` is for forms: Slack allows three seconds for opening one, so it does not wait for its turn.
+    """
+    with acks_first.owing():
+        if urgent:
+            await _answered(respond, work, replace)
+            return
+        async with acks_first.turn():
+            await _answered(respond, work, replace)
+
+
+async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) -> None:
+    text: Answer
+    try:
+        text = await work
+    except BotError as error:
+        text = error.shown
+    except Unavailable as error:
+        text = (
+            md(
+                "{error}. Nothing was started or changed: the GPU goes up only while its lease can be checked. "
+                "`/gpu status` says what the cluster knows, and `/gpu down NAME` works.",
+                error=error,
+            )
+            if error.system == "Redis"
+            else md("{error}. Nothing was changed; try again in a moment.", error=error)
+        )
+    except Exception:
+        error_id = uuid.uuid4().hex[:8]
+        log.exception("unexpected error", error_id=error_id)
+        text = md("Something unexpected went wrong. Search Stoker's log for `{error_id}`.", error_id=error_id)
+    if text:
+        view = text if isinstance(text, View) else lines(text)
+        replace = replace and isinstance(text, View)
+        await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=replace)
+
+
+def with_older_blocks(respond: Respond) -> Respond:
+    """A responder that answers with older blocks if the workspace does not have the newer ones."""
+
+    async def answer(**said: Any) -> None:
+        answered = await respond(**said)
+        blocks = said.get("blocks") or []
+        if newer_in(blocks) and getattr(answered, "status_code", 200) != 200:
+            await respond(**{**said, "blocks": older(blocks)})
+
+    return answer
+
+
+async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[[], Awaitable[Block]]) -> None:
+    """Open a form immediately, and show in it the result of `fill`, or why it cannot be filled."""
+    view_id = await slack.open_form(trigger_id, loading(title))
+    try:
+        form = await fill()
+    except BotError as error:
+        form = stopped(title, md("{error}", error=error))
+    except Unavailable as error:
+        form = stopped(title, md("{error}. Try again in a moment.", error=error))
+    await slack.update_form(view_id, form)
+
+
+def requested(command: Mapping[str, Any], channel: str) -> Mrkdwn | None:
+    """The answer to a request: where its card is, if the command was typed elsewhere; in the channel the card is the
+    answer.
+    """
+    if command.get("channel_id") == channel:
+        return None
+    return md("Requested: the card is in <#{channel}>.", channel=channel)
+
+
+def read_value(value: str) -> tuple[str, str]:
+    """The value of a card's button: the operation's id, and the hash of the plan for which it was rendered.
+
+    The hash is empty ("") on a card of an earlier version of Stoker.
+    """
+    op_id, _, mark = value.partition(".")
+    return op_id, mark
+
+
+def ephemeral_responder(slack: Slack, channel: str, user: str, thread: str | None = None) -> Respond:
+    """A responder for a form or a mention, which have no response_url."""
+
+    async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
+        await slack.whisper(channel, user, View(text=text, blocks=blocks) if blocks else text, thread=thread)
+
+    return respond
+
+
+def dm_responder(slack: Slack, user: str) -> Respond:
+    """A responder for clicks in Home, where ephemeral messages are not possible: sends a direct message."""
+
+    async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
+        await slack.tell(user, View(text=text, blocks=blocks) if blocks else text)
+
+    return respond

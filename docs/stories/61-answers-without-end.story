@@ -1,0 +1,14 @@
+# A 400 MB file on Hugging Face, and a model that never stops generating: one sentence each, and the bot continues.
+break hub-huge
+@dev /model add huge Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "is larger than" within 30s
+mend hub-huge
+@dev /model fit Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
+expect "Context" within 15s
+
+break completion-endless
+@dev /gpu up coder-chat for 1h because demo
+expect "Approve" within 15s
+@lead clicks "Approve"
+expect "does not stop at the 48 tokens" within 90s
+expect replicas coder-chat 0 within 60s

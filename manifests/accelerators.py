@@ -1,0 +1,37 @@
+"""Which resource of a container is a GPU, or a part of one.
+
+A device plugin chooses the name. Sources: NVIDIA's k8s-device-plugin (`nvidia.com/gpu`, `.shared` with time-slicing and
+`renameByDefault`, `nvidia.com/mig-1g.10gb` with the mixed MIG strategy), AMD's (`amd.com/gpu`, and partitions such as
+`amd.com/cpx_nps4` with the mixed strategy), Intel's (`gpu.intel.com/i915`, `gpu.intel.com/xe`) and Intel's DRA-less
+Gaudi plugin (`habana.ai/gaudi`).
+"""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from manifests.sizing.quantities import whole
+
+KNOWN = (
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "nvidia.com/mig-*",
+    "amd.com/gpu",
+    "amd.com/?px_nps*",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+    "habana.ai/gaudi",
+)
+"""Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or only look."""
+
+
+def is_gpu(resource: str, more: Iterable[str] = ()) -> bool:
+    """Whether a resource is a GPU. `more` are names of the platform's own device plugin; `*` is a wildcard."""
+    # A plugin that shares devices adds `.shared` to the name.
+    name = resource.removesuffix(".shared")
+    return any(fnmatchcase(each, pattern) for pattern in (*KNOWN, *more) for each in (resource, name))
+
+
+def gpus(limits: Mapping[str, object], more: Iterable[str] = ()) -> int:
+    """The number of devices in a container's limits; a part of one counts as one."""
+    patterns = tuple(more)
+    return sum(whole(quantity) for resource, quantity in limits.items() if is_gpu(str(resource), patterns))

@@ -1,0 +1,29 @@
+"""What deploys a repository's files. Each file is one deployer, in the constant `DEPLOYER`: nothing else lists them."""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from manifests.deployers.deployer import Deployer, Deployment
+from manifests.snapshot import Snapshot
+from manifests.sources.field_map import FieldMap
+
+__all__ = ["Deployer", "Deployment", "deployers", "deployment"]
+
+
+@cache
+def deployers() -> tuple[Deployer, ...]:
+    """Every deployer, by name."""
+    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    found: list[Deployer] = [module.DEPLOYER for module in modules if hasattr(module, "DEPLOYER")]
+    return tuple(sorted(found, key=lambda each: each.name))
+
+
+def deployment(
+    platform: Snapshot, name: str, home: str, fields: FieldMap | None
+) -> tuple[Deployer, Deployment] | tuple[None, None]:
+    """What deploys an endpoint: the first deployer that says so."""
+    for each in deployers():
+        if found := each.deployment(platform, name, home, fields):
+            return each, found
+    return None, None

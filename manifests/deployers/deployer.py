@@ -1,0 +1,40 @@
+"""The interface of what deploys a repository's files."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from manifests.kustomize import Opaque
+from manifests.objects import Located
+from manifests.patches import Subject
+from manifests.snapshot import Snapshot
+from manifests.sources.field_map import FieldMap
+from manifests.tree import Tree
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An object of a deployer that deploys an endpoint: its name, the directories that it deploys, and the namespace
+    that it puts objects into ("" if it does not say).
+    """
+
+    deployer: str
+    name: str
+    located: Located
+    paths: tuple[str, ...]
+    namespace: str = ""
+
+
+class Deployer(Protocol):
+    """Finds what deploys an endpoint, in the repository. The bot's client of it is a `bot.clients.deployer.Deployer`."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+
+    def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
+        """What deploys the endpoint `name`, whose manifests are the directory or the file `home`; None if this deployer
+        does not. `fields` is its field map.
+        """
+
+    def patches(self, tree: Tree, deployment: Deployment, subject: Subject) -> tuple[Opaque, ...]:
+        """The patches in the deployer's own object that may change what the endpoint's engine runs."""

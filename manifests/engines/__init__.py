@@ -1,0 +1,129 @@
+"""The engines that serve models: how each is recognised, and what its arguments are called.
+
+Each file of this package is one engine, in the constant `ENGINE`. A new engine is a new file: nothing else names them.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+Signal = Literal["running", "waiting", "requests", "prompt_tokens", "generation_tokens"]
+"""What a measurement of use says; `running` and `waiting` are numbers at this moment, the others only increase."""
+
+
+@dataclass(frozen=True)
+class LoadingLog:
+    """How an engine logs its measurements while it loads a model: GiB of the model and left for the cache, the tokens
+    that fit there, and its own version. Each pattern has the figure in its first group.
+    """
+
+    model: re.Pattern[str]
+    cache: re.Pattern[str]
+    tokens: re.Pattern[str]
+    version: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine. Names of arguments are the long ones, with dashes; "" where an engine has no such argument."""
+
+    name: str
+    sign: re.Pattern[str]
+    """What gives it away in an image's name or in the words before the first argument."""
+    words: tuple[str, ...] = ()
+    """Texts of which each manifest that runs it contains one, so that only those files are parsed."""
+    is_usual: bool = False
+    """Whether it is assumed where nothing gives another engine away."""
+    implied_by: str = ""
+    """The argument that gives it away if image and program do not."""
+    model: tuple[str, ...] = ("--model",)
+    served: str = ""
+    """The argument that names the model to clients; without one, the engine answers to any name."""
+    context: str = ""
+    quantization: str = ""
+    utilization: str = ""
+    port: int = 0
+    """The port without a `--port` argument; 0 where it is not known."""
+    image_port: int = 0
+    """The port that its image sets, if that is another one."""
+    positional: bool = False
+    """Whether the model may be the first word after `serve`, or the first argument of the image."""
+    config: str = ""
+    """The argument that names a YAML file of further arguments."""
+    lists: frozenset[str] = frozenset()
+    """Arguments that take one value or more."""
+    short: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that stand for an argument."""
+    key: tuple[str, str] = ("", "")
+    """The variable and the argument that give the engine a key."""
+    probes: frozenset[str] = frozenset()
+    """Paths that are answered without a key."""
+    arguments: frozenset[str] = frozenset()
+    """The long names of all its arguments, for the check of their spelling; empty if they are not known."""
+    rules: frozenset[str] = frozenset()
+    """The rules of the check that are about this engine's own arguments and variables."""
+    only: frozenset[str] = frozenset()
+    """Arguments that no other engine has."""
+    gguf: bool = False
+    """Whether it loads GGUF files."""
+    pools: bool = False
+    """Whether it only embeds and ranks."""
+    derives: bool = False
+    """Whether `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
+    health: str = "/health"
+    """The path that answers 200 if it can serve."""
+    keyed: str = "/v1/models"
+    """A path that it refuses without its key."""
+    signals: Mapping[str, Signal] = field(default_factory=dict)
+    """The samples of its /metrics that say how much it is used; without any, a model of it is never idle."""
+    loading: LoadingLog | None = None
+    """How its log says what it measured; without it, the estimate of the memory is not improved by its boots."""
+    reranks_as: str = "hosted_vllm"
+    """LiteLLM's provider for its API of ranking."""
+    changes: bool = True
+    """Whether Stoker changes its arguments."""
+
+    def is_named_in(self, text: str) -> bool:
+        """Whether people mean this engine in a text such as a cell of a table."""
+        return bool(self.sign.search(text) or re.search(rf"\b{re.escape(self.name)}\b", text, re.IGNORECASE))
+
+    def spellings(self, *long: str) -> tuple[str, ...]:
+        """These arguments, and their short names."""
+        return (*long, *(short for short, name in self.short.items() if name in long))
+
+    def long(self, spelt: str) -> str:
+        """The long name of an argument, with dashes."""
+        plain = spelt.replace("_", "-") if spelt.startswith("--") else spelt
+        return self.short.get(plain, plain)
+
+
+@cache
+def engines() -> tuple[Engine, ...]:
+    """Every engine; the usual one is the last."""
+    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    found = [engine for module in modules for engine in getattr(module, "ENGINES", None) or (module.ENGINE,)]
+    return tuple(sorted(found, key=lambda each: (each.is_usual, each.name)))
+
+
+def named(name: str) -> Engine | None:
+    """The engine of this name, in any case and with or without dots and dashes."""
+    return next((each for each in engines() if _bare(each.name) == _bare(name)), None)
+
+
+def usual() -> Engine:
+    """The engine that is assumed where nothing gives another one away."""
+    return next(each for each in engines() if each.is_usual)
+
+
+def running(program: str) -> Engine:
+    """The engine that a program is, from its image and the words of its command; the usual one if it is unknown."""
+    return next((each for each in engines() if each.changes and each.sign.search(program)), usual())
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"\W|_", "", name.lower())

@@ -1,0 +1,22 @@
+"""KServe's own server of Hugging Face models, which runs vLLM where it can. It takes vLLM's arguments beside its own.
+
+Source: KServe's documentation of the Hugging Face runtime (`--model_id`, `--model_name`), kserve.github.io.
+"""
+
+import re
+
+from manifests.engines import Engine
+
+ENGINE = Engine(
+    name="KServe Hugging Face",
+    sign=re.compile(r"kserve/huggingfaceserver|huggingfaceserver", re.IGNORECASE),
+    words=("huggingfaceserver",),
+    model=("--model-id",),
+    served="--model-name",
+    context="--max-model-len",
+    quantization="--quantization",
+    utilization="--gpu-memory-utilization",
+    port=8080,
+    short={"--max-length": "--max-model-len"},
+    probes=frozenset({"/", "/v2/health/ready", "/v2/health/live", "/metrics", "/health"}),
+)

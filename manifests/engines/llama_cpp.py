@@ -1,0 +1,49 @@
+"""llama.cpp's server: GGUF files by path, or a repository on Hugging Face with the quantization behind a colon.
+
+Source: `tools/server/README.md` of ggml-org/llama.cpp (arguments, and the variable of each).
+"""
+
+import re
+
+from manifests.engines import Engine
+
+ENGINE = Engine(
+    name="llama.cpp",
+    sign=re.compile(r"llama[-_.]?(cpp|server)", re.IGNORECASE),
+    words=("llama",),
+    model=("--hf-repo", "--model"),
+    served="--alias",
+    context="--ctx-size",
+    port=8080,
+    short={
+        "-m": "--model",
+        "-hf": "--hf-repo",
+        "-hfr": "--hf-repo",
+        "-hff": "--hf-file",
+        "-mu": "--model-url",
+        "-a": "--alias",
+        "-c": "--ctx-size",
+        "-ngl": "--n-gpu-layers",
+        "--gpu-layers": "--n-gpu-layers",
+    },
+    variables={
+        "LLAMA_ARG_HF_REPO": "--hf-repo",
+        "LLAMA_ARG_HF_FILE": "--hf-file",
+        "LLAMA_ARG_MODEL": "--model",
+        "LLAMA_ARG_ALIAS": "--alias",
+        "LLAMA_ARG_CTX_SIZE": "--ctx-size",
+        "LLAMA_ARG_PORT": "--port",
+    },
+    key=("LLAMA_API_KEY", "--api-key"),
+    probes=frozenset({"/health", "/v1/health", "/metrics", "/props", "/slots", "/"}),
+    gguf=True,
+    # It lists its models without a key (`public_endpoints` in tools/server/server-http.cpp).
+    keyed="/slots",
+    # with `--metrics`; `bot/clients/vllm.py` reads /slots without it
+    signals={
+        "llamacpp:requests_processing": "running",
+        "llamacpp:requests_deferred": "waiting",
+        "llamacpp:prompt_tokens_total": "prompt_tokens",
+        "llamacpp:tokens_predicted_total": "generation_tokens",
+    },
+)

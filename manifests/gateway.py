@@ -1,0 +1,408 @@
+"""LiteLLM's configuration: its lists of models, recognised by their shape in any file.
+
+`model_list` may be at any path of Helm values, in a file that another one includes, in an Argo CD Application, or in
+the text of a ConfigMap. Prices are read in the same places as LiteLLM does. Source: LiteLLM's proxy configuration
+reference (docs.litellm.ai/docs/proxy/config_settings, /custom_pricing, /reliability).
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from manifests.edit import Document, InvalidYaml, entries, find, items, scalar, scalars, value
+from manifests.memory import remembered
+from manifests.objects import mappings
+from manifests.snapshot import Snapshot
+from manifests.tree import Tree
+
+ENVIRON = "os.environ/"
+_PARAMETER = re.compile(r"(?:^|\.)model_list\[(\d+)\]\.(.+)$")
+_MAP, _STR = "tag:yaml.org,2002:map", "tag:yaml.org,2002:str"
+Direction = Literal["input", "output"]
+
+# Units of a price, the most common first (LiteLLM's `CustomPricingLiteLLMParams`).
+_UNITS = (
+    "token",
+    "second",
+    "character",
+    "image",
+    "pixel",
+    "query",
+    "audio_token",
+    "audio_per_second",
+    "video_per_second",
+)
+_EVERY_MODEL = frozenset({"*", "all-proxy-models", "all-team-models", "no-default-models"})
+_FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_ALLOW_LISTS = ("models", "allowed_models", "public_model_groups")
+
+
+class Price(NamedTuple):
+    """A price in the file: its key, like `input_cost_per_token`, and the node of its value."""
+
+    key: str
+    node: ScalarNode
+
+    @property
+    def is_per_token(self) -> bool:
+        return self.key.endswith("_per_token")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of LiteLLM's `model_list`, with its lines (counted from 0) including its own comments."""
+
+    document: Document
+    node: MappingNode
+    first: int
+    last: int
+    is_spread: bool = False
+    """Whether its parts are separate `helm.parameters`, so that it is changed only where it has a value."""
+
+    @property
+    def alias(self) -> str:
+        return value(self.node, "model_name")
+
+    @property
+    def model(self) -> str:
+        """The model to which LiteLLM sends, like `openai/qwen2.5-coder-1.5b`."""
+        return self._param("model")
+
+    @property
+    def asked(self) -> str:
+        """The model name in LiteLLM's requests to the engine."""
+        return self.model.partition("/")[2]
+
+    @property
+    def api_base(self) -> str:
+        """The address, with a variable resolved if the same file sets it."""
+        return self._param("api_base")
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Whether the address is a variable that the same file does not set."""
+        return self.api_base.startswith(ENVIRON)
+
+    def _param(self, key: str) -> str:
+        given = value(self.node, "litellm_params", key)
+        if given.startswith(ENVIRON):
+            return _variable(self.document, given.removeprefix(ENVIRON)) or given
+        return given
+
+    @cached_property
+    def host(self) -> list[str]:
+        """The labels of the host in `api_base`; one empty label if it is not a URL."""
+        try:
+            return (urlsplit(self.api_base).hostname or "").split(".")
+        except ValueError:
+            return [""]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.document.lines[self.first : self.last + 1])
+
+    def price(self, direction: Direction) -> Price | None:
+        """The price that LiteLLM uses: from `litellm_params`, otherwise `model_info`; per token, otherwise in another
+        unit.
+        """
+        for unit in _UNITS:
+            for part in ("litellm_params", "model_info"):
+                key = f"{direction}_cost_per_{unit}"
+                if (node := scalar(self.node, part, key)) is not None:
+                    return Price(key, node)
+        return None
+
+    def per_token(self, direction: Direction) -> str:
+        """The price per token as written in the file, or ""."""
+        price = self.price(direction)
+        return str(price.node.value) if price is not None and price.is_per_token else ""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the entry configures how it shares its alias with other entries."""
+        keys = {key.value for part in ("litellm_params", "model_info") for key, _ in entries(find(self.node, part))}
+        return bool(keys & {"order", "weight", "rpm", "tpm", "id"})
+
+    def owns(self, node: Node) -> bool:
+        """Whether a node is in the entry's own lines, and not at an anchor elsewhere."""
+        return self.first <= int(node.start_mark.line) <= self.last
+
+    def through_gateway(self, endpoint: str, namespace: str) -> bool:
+        """Whether the entry points to another gateway that routes by served name, instead of to a Service of models."""
+        labels = self.host
+        return self.alias != endpoint and labels[0] != endpoint and labels[1:2] not in ([], [namespace])
+
+    def reaches(self, service: str, *namespaces: str) -> bool:
+        """Whether the entry's host is this Service, by its short or full name."""
+        labels = self.host
+        return labels[0] == service and (labels[1:2] == [] or labels[1] in namespaces)
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """One `model_list` with the surrounding configuration, and its entries in file order."""
+
+    document: Document
+    config: MappingNode
+    entries: tuple[Entry, ...]
+
+
+class Reference(NamedTuple):
+    """A setting of LiteLLM that refers to an alias, such as a fallback."""
+
+    document: Document
+    node: ScalarNode
+    setting: str
+
+    @property
+    def name(self) -> str:
+        return str(self.node.value)
+
+
+@remembered
+def model_lists(platform: Snapshot) -> tuple[ModelList, ...]:
+    """The lists of the configured file and its includes; if it has none, those of the whole repository.
+
+    If several environments have a list, only the one of the layout's environment is used.
+    """
+    layout = platform.layout
+    found = _in_file(platform, layout.litellm_values)
+    if found:
+        return found
+    paths = [path for path in platform.grep("model_list") if path.endswith((".yaml", ".yml"))]
+    lists = {path: each for path in paths if (each := _in_file(platform, path, guessed=True))}
+    own = {path for path in lists if layout.environment in re.split(r"[/.]", path)}
+    return tuple(each for path, found in lists.items() if not own or path in own for each in found)
+
+
+@remembered
+def model_list(platform: Snapshot) -> tuple[Entry, ...]:
+    """LiteLLM's entries, in file order."""
+    return tuple(entry for each in model_lists(platform) for entry in each.entries)
+
+
+def entries_of(document: Document) -> tuple[Entry, ...]:
+    """The entries in one document (after an edit)."""
+    return tuple(entry for each in _lists(document) for entry in each.entries)
+
+
+def includes(platform: Snapshot) -> Iterator[tuple[Document, ScalarNode, str]]:
+    """Each included file: the node that names it, and its path; "" if it is not in the repository."""
+    layout = platform.layout
+    text = platform.read(layout.litellm_values)
+    for document in _views(layout.litellm_values, text or ""):
+        for root in document.roots:
+            yield from ((document, node, path) for node, path in _included(platform, document, root))
+
+
+def references(lists: Iterable[ModelList]) -> tuple[Reference, ...]:
+    """Every setting outside the lists that refers to an alias."""
+    found = []
+    for each in lists:
+        for settings in ("router_settings", "litellm_settings", "general_settings"):
+            found += [Reference(each.document, *named) for named in _named(find(each.config, settings))]
+    return tuple(found)
+
+
+def known_names(lists: Iterable[ModelList]) -> set[str]:
+    """Names that a setting may refer to: aliases, aliases of aliases, access groups, and names for all models."""
+    names = set(_EVERY_MODEL)
+    for each in lists:
+        for entry in each.entries:
+            names |= {entry.alias, value(entry.node, "model_info", "id")}
+            names |= {
+                str(node.value)
+                for node in items(find(entry.node, "model_info", "access_groups"))
+                if isinstance(node, ScalarNode)
+            }
+        for settings in ("router_settings", "litellm_settings"):
+            names |= {str(key.value) for key, _ in entries(find(each.config, settings, "model_group_alias"))}
+    return names - {""}
+
+
+def is_known(name: str, known: Iterable[str]) -> bool:
+    """Whether a name is in `known`, or matches an alias with a wildcard such as `openai/*`."""
+    return any(name == each or ("*" in each and each != "*" and fnmatch(name, each)) for each in known)
+
+
+def _named(settings: Node | None) -> Iterator[tuple[ScalarNode, str]]:
+    for key, inside in entries(settings):
+        setting = str(key.value)
+        if setting in _FALLBACKS:
+            for pair in items(inside):
+                for source, targets in entries(pair):
+                    yield source, setting
+                    yield from ((node, setting) for node in _models(targets))
+        elif setting == "default_fallbacks":
+            yield from ((node, setting) for node in _models(inside))
+        elif setting == "model_group_alias":
+            for _, target in entries(inside):
+                yield from ((node, setting) for node in _models(target))
+        elif setting == "model_group_retry_policy":
+            yield from ((source, setting) for source, _ in entries(inside))
+        elif setting in _ALLOW_LISTS and isinstance(inside, SequenceNode):
+            yield from ((node, setting) for node in _models(inside))
+        elif setting == "completion_model" and isinstance(inside, ScalarNode):
+            yield inside, setting
+        elif isinstance(inside, MappingNode):
+            yield from _named(inside)
+        else:
+            for each in items(inside):
+                yield from _named(each)
+
+
+def _models(node: Node | None) -> Iterator[ScalarNode]:
+    """The names in a list of models, whose items may be mappings with the key `model`."""
+    for each in items(node) or ((node,) if node is not None else ()):
+        named = each if isinstance(each, ScalarNode) else scalar(each, "model")
+        if named is not None:
+            yield named
+
+
+def _in_file(tree: Tree, path: str, *, guessed: bool = False) -> tuple[ModelList, ...]:
+    text = tree.read(path)
+    if text is None or not re.search(r"model_list|include", text):
+        return ()
+    try:
+        found = [each for document in _views(path, text) for each in _lists(document)]
+        included = [
+            other
+            for document in _views(path, text)
+            for root in document.roots
+            for _, other in _included(tree, document, root)
+            if other and other != path
+        ]
+    except InvalidYaml:
+        if guessed or "{{" in text:
+            return ()
+        raise
+    for other in dict.fromkeys(included):
+        found += [each for document in _views(other, tree.read(other) or "") for each in _lists(document)]
+    return tuple(found)
+
+
+def _views(path: str, text: str) -> tuple[Document, ...]:
+    """A file, and the documents in its literal blocks."""
+    document = Document(path, text)
+    return (document, *document.inner) if re.search(r":\s*\|", text) else (document,)
+
+
+def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[ScalarNode, str]]:
+    """The values of `include` beside a LiteLLM configuration; keys of the same ConfigMap are skipped, they are already
+    read.
+    """
+    for config in mappings(root):
+        names = items(find(config, "include"))
+        if not names or not any(
+            find(config, key) for key in ("model_list", "litellm_settings", "general_settings", "router_settings")
+        ):
+            continue
+        for node in names:
+            if not isinstance(node, ScalarNode):
+                continue
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(document.path), node.value))
+            base = posixpath.basename(node.value)
+            same_map = re.search(rf"(?m)^\s*[\"']?{re.escape(base)}[\"']?:\s*\|", document.text)
+            beside = posixpath.join(posixpath.dirname(document.path), base)
+            yield (
+                node,
+                document.path
+                if same_map
+                else next((each for each in (path, beside) if tree.read(each) is not None), ""),
+            )
+
+
+def _lists(document: Document) -> Iterator[ModelList]:
+    for root in document.roots:
+        for config in mappings(root):
+            nodes = [each for each in items(find(config, "model_list")) if isinstance(each, MappingNode)]
+            named = [each for each in nodes if find(each, "model_name") is not None]
+            if named:  # one without a name is a finding of its own, and hides no other
+                found = tuple(Entry(document, node, node.start_mark.line, _last_line(document, node)) for node in named)
+                yield ModelList(document, config, found)
+            if found := tuple(_spread(document, config)):
+                yield ModelList(document, config, found)
+
+
+def _spread(document: Document, helm: MappingNode) -> Iterator[Entry]:
+    """The entries in `helm.parameters` of an Application: a parameter for each value, with its path as its name, like
+    `proxy_config.model_list[0].litellm_params.model` (argo-cd.readthedocs.io/en/stable/user-guide/helm).
+    """
+    parts: dict[str, list[tuple[str, ScalarNode]]] = {}
+    for each in items(find(helm, "parameters")):
+        match = _PARAMETER.search(value(each, "name"))
+        if match and (node := scalar(each, "value")) is not None:
+            parts.setdefault(match[1], []).append((match[2], node))
+    for found in parts.values():
+        nodes = [node for _, node in found]
+        entry = MappingNode(_MAP, _nested(found), nodes[0].start_mark, nodes[-1].end_mark, flow_style=True)
+        if value(entry, "model_name"):
+            lines = [node.start_mark.line for node in nodes]
+            yield Entry(document, entry, min(lines), max(lines), is_spread=True)
+
+
+def _nested(found: Iterable[tuple[str, ScalarNode]]) -> list[tuple[ScalarNode, Node]]:
+    """The pairs of a mapping, from values with dotted keys."""
+    pairs: list[tuple[ScalarNode, Node]] = []
+    below: dict[str, list[tuple[str, ScalarNode]]] = {}
+    for path, node in found:
+        key, dot, rest = path.partition(".")
+        if dot:
+            below.setdefault(key, []).append((rest, node))
+        else:
+            pairs.append((ScalarNode(_STR, key, node.start_mark, node.start_mark), node))
+    for key, inside in below.items():
+        first, last = inside[0][1], inside[-1][1]
+        mapping = MappingNode(_MAP, _nested(inside), first.start_mark, last.end_mark, flow_style=True)
+        pairs.append((ScalarNode(_STR, key, first.start_mark, first.start_mark), mapping))
+    return pairs
+
+
+def _variable(document: Document, name: str) -> str:
+    """The value of an environment variable that the same file sets, as a key or as an item with `name` and `value`."""
+    whole = Document(document.path, document.text)
+    for root in whole.roots:
+        for mapping in mappings(root):
+            if value(mapping, "name") == name and scalar(mapping, "value") is not None:
+                return value(mapping, "value")
+            own = next((each for key, each in entries(mapping) if key.value == name), None)
+            if isinstance(own, ScalarNode) and not own.value.startswith(ENVIRON):
+                return str(own.value)
+    return ""
+
+
+def _last_line(document: Document, node: MappingNode) -> int:
+    """The last line of a list item including its comments.
+
+    Comment lines indented at most as deep as the item's dash belong to what follows; deeper ones continue the item.
+    Aliased content is elsewhere.
+    """
+    last: int = max(
+        (
+            each.end_mark.line
+            if each.style in ("|", ">")
+            else each.end_mark.line
+            if each.style in ("'", '"')
+            else each.start_mark.line
+        )
+        for each in scalars([node])
+        if node.start_mark.index <= each.start_mark.index <= node.end_mark.index
+    )
+    if node.flow_style:
+        last = node.end_mark.line
+    first = document.lines[node.start_mark.line]
+    dash = first.index("-") if first.lstrip().startswith("-") else node.start_mark.column
+    while last + 1 < len(document.lines):
+        text = document.lines[last + 1]
+        column = len(text) - len(text.lstrip(" "))
+        if not text.lstrip(" ").startswith("#") or column <= dash:
+            break
+        last += 1
+    return last

@@ -1,0 +1,25 @@
+"""Kubernetes' Gateway API: an HTTPRoute leads to a Service by host and path, whatever the model is called.
+
+Source: gateway-api.sigs.k8s.io/api-types/httproute.
+"""
+
+from manifests.edit import find, items, line, value
+from manifests.gateways import Route
+from manifests.objects import of_kind
+from manifests.snapshot import Snapshot
+
+
+class GatewayAPI:
+    name = "Gateway API"
+    changes = False
+
+    def routes(self, platform: Snapshot) -> tuple[Route, ...]:
+        return tuple(
+            Route("", value(backend, "name"), each.document.path, line(find(backend, "name")))
+            for each in of_kind(platform, "HTTPRoute")
+            for rule in items(find(each.node, "spec", "rules"))
+            for backend in items(find(rule, "backendRefs"))
+        )
+
+
+GATEWAY = GatewayAPI()

@@ -1,0 +1,77 @@
+"""Arguments of the engine that depend on the model: the ones that the new model needs, and the old model's to remove."""
+
+from pydantic import BaseModel
+
+from manifests.contract import ModelEndpoint
+from manifests.pieces import Pieces
+from manifests.sizing import ModelFacts
+from manifests.sizing.flags import OF_THE_MODEL, flags_for, needs_remote_code
+from manifests.tree import ManifestError
+from manifests.wording import Words
+
+_REMOTE_CODE = "--trust-remote-code"
+_ONLY_WITH_IMAGES = ("--limit-mm-per-prompt", "--mm-processor-kwargs")
+
+
+class ModelArguments(BaseModel, frozen=True):
+    """Arguments to write (`--flag=value`, or a bare `--flag`), names of arguments to remove, and warnings for a
+    reviewer.
+    """
+
+    args: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, given: tuple[str, ...]) -> ModelArguments:
+    """How the arguments change when an endpoint, or a copy of it, serves this model.
+
+    `given` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
+    runs code from its repository without an explicit request: that argument is never derived.
+    """
+    if not pieces.runtime.derives:
+        return ModelArguments(args=given)
+    named = {each.partition("=")[0] for each in given}
+    present = {each.name: each.value for each in pieces.flags}
+    same = before.hf_id == facts.hf_id
+    if needs_remote_code(facts) and _REMOTE_CODE not in named and not (same and _REMOTE_CODE in present):
+        raise ManifestError(
+            f"{facts.hf_id} runs Python code out of its own repository: read it, and if you trust it, ask for it with "
+            f"arg={_REMOTE_CODE}."
+        )
+    if same:
+        return ModelArguments(args=given)
+    flags = flags_for(facts, before.engine_version)
+    derived = tuple(each for each in flags.all if each.partition("=")[0] not in named and each != _REMOTE_CODE)
+    kept = {*named, *(each.partition("=")[0] for each in derived)}
+    old, new = (Words(endpoint="", hf_id=each, served_name="").family for each in (before.hf_id, facts.hf_id))
+    removed = [
+        name
+        for name in present
+        if name in OF_THE_MODEL
+        and name not in kept
+        and not (name == "--load-format" and present[name] in ("auto", "safetensors"))  # any model has it
+        and (old != new or _cannot_stay(name, facts))
+    ]
+    told = [
+        f"{name}{f'={present[name]}' if present[name] else ''} was chosen for {before.hf_id} and is removed"
+        f"{_what_is_lost(name)}."
+        for name in removed
+    ]
+    return ModelArguments(args=(*derived, *given), removed=tuple(removed), warnings=(*told, *flags.warnings))
+
+
+def _cannot_stay(name: str, facts: ModelFacts) -> bool:
+    """Whether the argument is also wrong for another model of the same family."""
+    if name == _REMOTE_CODE:
+        return not needs_remote_code(facts)
+    return name in _ONLY_WITH_IMAGES and not facts.multimodal
+
+
+def _what_is_lost(name: str) -> str:
+    lost = {
+        "--tool-call-parser": "; for tool calls, give the new model's with arg=--tool-call-parser=",
+        "--reasoning-parser": "; for separate reasoning, give the new model's with arg=--reasoning-parser=",
+        "--chat-template": "; the new model's own template is used",
+    }
+    return lost.get(name, "")

@@ -1,0 +1,185 @@
+"""Find the Hugging Face model of an endpoint whose engine gets a path, a file, or a repository with a quantization."""
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from manifests.edit import find, items, scalars
+from manifests.objects import mappings
+from manifests.pieces import Pieces
+from manifests.sizing import ModelFacts
+from manifests.tree import ManifestError
+
+HF_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+GGUF_FORMAT = re.compile(r"(?i)(?<![a-z0-9])(UD-)?(I?Q\d(_[A-Z0-9]+)*|TQ\d_\d|BF16|F16|F32|MXFP4(_MOE)?)(?![a-z0-9])")
+_GGUF = re.compile(r"(?i)/[\w.]+(-[\w.]+)*-gguf$")
+_PLACES = frozenset(
+    [
+        "models",
+        "model",
+        "data",
+        "cache",
+        "hub",
+        "weights",
+        "llm",
+        "llms",
+        "huggingface",
+        "mnt",
+        "opt",
+        "srv",
+        "var",
+        "home",
+        "root",
+        "workspace",
+        "app",
+        "vllm",
+        "gguf",
+    ]
+)
+_DOWNLOADED = re.compile(
+    r"huggingface\.co/(?P<url>[\w.-]+/[\w.-]+)/(?:resolve|raw)/[^\s\"'/]+/(?P<urlfile>[\w./-]+)"
+    r"|(?:hf|huggingface-cli) download (?P<cli>[\w.-]+/[\w.-]+)(?: +(?P<clifile>[\w./-]+))?"
+)
+
+
+class Naming(NamedTuple):
+    """How an endpoint's manifests name a new model: the engine's value, and each old name with its new name."""
+
+    model: str
+    renames: dict[str, str]
+
+
+class Model(NamedTuple):
+    """A model: its id on Hugging Face, or the path where nothing tells the id; the format of its weights; its file."""
+
+    hf_id: str
+    quantization: str | None
+    file: str = ""
+
+
+def model_of(pieces: Pieces) -> Model:
+    """The model that the manifests say an endpoint serves."""
+    given = pieces.model.value
+    argument = pieces.said("quantization")
+    if not pieces.runtime.gguf:
+        return Model(_id_of_path(pieces, given) or _folders(given) or given, argument.value if argument else None)
+    if pieces.model.name == "--hf-repo":
+        repository, _, mark = given.partition(":")
+        named = pieces.flag("--hf-file")
+        return Model(repository, mark or (_format(named.value) if named else "") or None, named.value if named else "")
+    file = posixpath.basename(given)
+    folder = posixpath.dirname(given)
+    return Model(
+        _source_of(pieces, file) or (_folders(folder) if _GGUF.search(folder) else "") or given,
+        _format(file) or None,
+        file,
+    )
+
+
+def is_path(text: str) -> bool:
+    """Whether a model is named by its place in the container."""
+    return text.startswith(("/", "./", "../")) or "://" in text or text.count("/") > 1
+
+
+def is_only_a_path(pieces: Pieces) -> bool:
+    """Whether the model is a place in the container, and nothing in the manifests puts weights there."""
+    given = pieces.model.value
+    file = posixpath.basename(given)
+    return is_path(given) and not (_source_of(pieces, file) if pieces.runtime.gguf else _id_of_path(pieces, given))
+
+
+def _id_of_path(pieces: Pieces, given: str) -> str:
+    """The id whose weights are at a path: the one that the endpoint's own manifests name, with the same last part."""
+    if not is_path(given):
+        return ""
+    last = posixpath.basename(given.rstrip("/"))
+    paths = {
+        id(node)
+        for each in mappings(pieces.candidate.subject)
+        for key in ("volumeMounts", "volumes")
+        for node in scalars(items(find(each, key)))
+    }
+    found = {
+        match[0]
+        for _, node in pieces.texts()
+        if id(node) not in paths
+        for match in re.finditer(rf"(?<![\w./-])[A-Za-z0-9][\w.-]*/{re.escape(last)}(?![\w./-])", str(node.value))
+    }
+    return found.pop() if len(found) == 1 and last else ""
+
+
+def _folders(path: str) -> str:
+    """The id whose owner and name are the last two directories of a path, as people lay out a volume of many models."""
+    parts = path.strip("/").split("/")
+    if not path.startswith("/") or len(parts) < 3 or parts[-2].lower() in _PLACES or not re.search(r"\d", parts[-1]):
+        return ""
+    return "/".join(parts[-2:]) if HF_ID.fullmatch("/".join(parts[-2:])) else ""
+
+
+def _source_of(pieces: Pieces, file: str) -> str:
+    """The repository that a file is downloaded from."""
+    found = set()
+    for _, node in pieces.texts():
+        for match in _DOWNLOADED.finditer(str(node.value)):
+            name = posixpath.basename(match["urlfile"] or match["clifile"] or "")
+            if name == file:
+                found.add(match["url"] or match["cli"])
+    return found.pop() if len(found) == 1 else ""
+
+
+def _format(name: str) -> str:
+    """The quantization that a GGUF file's name tells, like `Q4_K_M`."""
+    found = list(GGUF_FORMAT.finditer(name))
+    return found[-1][0] if found else ""
+
+
+def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """These names as whole words: not as a part of a longer name or path, but behind `hf://` and in addresses."""
+    every = "|".join(re.escape(each) for each in sorted(names, key=len, reverse=True))
+    return re.compile(
+        rf"(?:(?<![\w./-])|(?<=hf://)|(?<=huggingface\.co/)|(?<=:-)|(?<=/)(?=[^/]*\.gguf))(?:{every})(?![\w-]|\.\w|/(?!resolve/|raw/|tree/))"
+    )
+
+
+def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
+    """How to name a model where another one is named now; `file` is its GGUF file. ManifestError where that is not told."""
+    old, given, new = model_of(pieces), pieces.model.value, facts.hf_id
+    if pieces.runtime.gguf:
+        return _naming_of_file(pieces, old, new, file)
+    if not is_path(given):
+        return Naming(new, {given: new})
+    if given.startswith("oci://"):
+        raise ManifestError(
+            f"{pieces.name} serves the image {given}, which contains its weights: write the image of another model into "
+            f"{pieces.deployment.document.path} by hand."
+        )
+    last = posixpath.basename(given.rstrip("/"))
+    if old.hf_id == given and not re.search(r"\d", last):
+        raise ManifestError(
+            f"{pieces.name} serves {given}, and nothing in its manifests says which model that is or where it comes from: "
+            f"change {pieces.deployment.document.path} by hand."
+        )
+    name = new if _folders(given.rstrip("/")) == old.hf_id else posixpath.basename(new)
+    kept = given.rstrip("/").removesuffix(old.hf_id if name == new else last)
+    path = f"{kept}{name}{'/' if given.endswith('/') else ''}"
+    renames = {given: path, given.rstrip("/"): path.rstrip("/")}
+    return Naming(path, renames if old.hf_id == given else {**renames, old.hf_id: new})
+
+
+def _naming_of_file(pieces: Pieces, old: Model, new: str, file: str) -> Naming:
+    given = pieces.model.value
+    mark = _format(file)
+    if pieces.model.name == "--hf-repo":
+        told = f"{new}:{mark}" if ":" in given and mark else new
+        renames = {given: told}
+        if old.file:
+            renames[old.file] = file
+        return Naming(told, renames)
+    folder = posixpath.dirname(given)
+    if _GGUF.search(folder):  # the directory is named after the repository
+        kept = folder.removesuffix(old.hf_id) if _folders(folder) == old.hf_id else ""
+        folder = f"{kept}{new}" if kept else posixpath.join(posixpath.dirname(folder), posixpath.basename(new))
+    path = posixpath.join(folder, posixpath.basename(file)) if folder else posixpath.basename(file)
+    renames = {given: path, old.file: posixpath.basename(file)}
+    return Naming(path, renames if old.hf_id == given else {**renames, old.hf_id: new})

@@ -1,0 +1,83 @@
+"""The Kubernetes objects in the files of a repository."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from manifests.edit import Document, InvalidYaml, entries, items, value
+from manifests.memory import remembered
+from manifests.tree import Tree
+
+YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A node, or a whole object, with the document it stands in."""
+
+    document: Document
+    node: MappingNode
+
+
+@remembered
+def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
+    """Every object of a YAML file, with its kind; none for any other file, a template of Helm's included."""
+    text = tree.read(path) if path.endswith(YAML) else None
+    if text is None or not re.search(r"^\ufeff?kind:", text, re.MULTILINE):
+        return ()
+    document = Document(path, text)
+    try:
+        roots = document.roots
+    except InvalidYaml:
+        if "{{" in text:
+            return ()
+        raise
+    return tuple((value(root, "kind"), Located(document, root)) for root in roots if isinstance(root, MappingNode))
+
+
+@remembered
+def of_kind(tree: Tree, kind: str) -> tuple[Located, ...]:
+    """Every object of this kind in the repository; files that are not valid YAML are skipped."""
+    result: list[Located] = []
+    for path in tree.grep(f"kind: {kind}"):
+        try:
+            found = objects(tree, path)
+        except InvalidYaml:
+            continue
+        result += (each for each_kind, each in found if each_kind == kind)
+    return tuple(result)
+
+
+def mappings(node: Node | None) -> Iterator[MappingNode]:
+    """Every mapping below a node, itself included, in the order of the file; what several aliases stand for, once."""
+    seen: set[int] = set()
+    waiting = [node] if node is not None else []
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, MappingNode):
+            yield each
+            waiting += [inner for _, inner in reversed(each.value)]
+        elif isinstance(each, SequenceNode):
+            waiting += reversed(each.value)
+
+
+def parent_keys(root: Node, target: Node) -> tuple[str, ...]:
+    """The keys on the way from a node to another one below it; indices of lists are left out."""
+    if root is target:
+        return ()
+    for key, inside in entries(root):
+        if inside is target:
+            return (str(key.value),)
+        if below := parent_keys(inside, target):
+            return (str(key.value), *below)
+    for inside in items(root):
+        if inside is target:
+            return ("",)
+        if below := parent_keys(inside, target):
+            return below
+    return ()

@@ -1,0 +1,168 @@
+"""Where endpoints may be: directories, files and field maps in which something serves a model."""
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from manifests.engines import engines
+from manifests.layout import Layout
+from manifests.memory import remembered
+from manifests.objects import YAML, objects
+from manifests.snapshot import Snapshot
+from manifests.sources import field_map
+from manifests.sources.candidate import Candidate
+from manifests.sources.charts import is_chart
+from manifests.sources.forms import candidates, kinds
+from manifests.tree import Tree, within
+
+_GENERAL = ("--model", "MODEL", "InferenceService")
+"""Texts of which a file that declares an endpoint has one, besides those of its engine."""
+
+
+class Place(NamedTuple):
+    """Where an endpoint may be: its name, its files, and what serves in them."""
+
+    name: str
+    home: str
+    files: tuple[str, ...]
+    found: tuple[Candidate, ...]
+
+
+@remembered
+def names(platform: Snapshot) -> tuple[str, ...]:
+    """The names under which endpoints may live: the directories below the serving directory, and whatever else serves."""
+    layout = platform.layout
+    depth = layout.serving_dir.count("/") + 1
+    folders = {path.split("/")[depth] for path in platform.files(layout.serving_dir) if path.count("/") > depth}
+    places = _places(platform)
+    split = {
+        place.home.split("/")[depth] for place in places if place.home.count("/") > depth and place.name not in folders
+    }
+    return tuple(sorted((folders - split) | {place.name for place in places}))
+
+
+@remembered
+def place_of(platform: Snapshot, name: str) -> Place | None:
+    """Where the endpoint `name` may be; its own directory below the serving directory is looked at alone."""
+    layout = platform.layout
+    if name in layout.endpoints:
+        return _mapped(platform, name, layout.endpoints[name])
+    home = layout.home(name)
+    files = platform.files(home) if platform.read(home) is None else ()
+    if files:
+        found = _serving(candidate for path in files for candidate in candidates(platform, path))
+        if len(found) <= 1 or _is_one_model(found):
+            return Place(name, home, files, found)
+    return next((each for each in _places(platform) if each.name == name), None)
+
+
+@remembered
+def _places(platform: Snapshot) -> tuple[Place, ...]:
+    """Everything that serves, or looks like it: below the serving directory; anywhere, where nobody has named one."""
+    layout = platform.layout
+    mapped = [_mapped(platform, name, fields) for name, fields in layout.endpoints.items()]
+    said = "serving_dir" in layout.model_fields_set
+    scope = layout.serving_dir if said or platform.files(layout.serving_dir) else ""
+    found = _found_below(platform, scope)
+    if scope and not said and not found:
+        found = _found_below(platform, "")
+    own, sites = {place.name for place in mapped}, {_site(place) for place in mapped}
+    others = [place for place in found if place.name not in own and (_site(place) is None or _site(place) not in sites)]
+    return (*mapped, *_distinctly_named(layout, others))
+
+
+def _site(place: Place) -> tuple[str, int] | None:
+    """Where the model of a place is written."""
+    model = place.found[0].command.model if place.found else None
+    return (model.site.path, model.site.line) if model is not None and model.site is not None else None
+
+
+def _mapped(tree: Tree, name: str, fields: field_map.FieldMap) -> Place:
+    found = field_map.candidate(tree, name, fields)
+    path = found.workload.document.path
+    return Place(name, path, (path,), (found,))
+
+
+def _found_below(platform: Snapshot, scope: str) -> list[Place]:
+    folders: dict[str, list[tuple[str, Candidate]]] = {}
+    for path in _yaml_files(platform, scope):
+        if scope:
+            first = path[len(scope) + 1 :].partition("/")
+            folder = f"{scope}/{first[0]}" if first[1] else path
+        else:
+            folder = posixpath.dirname(path)
+        for candidate in candidates(platform, path):
+            folders.setdefault(folder, []).append((path, candidate))
+    places = []
+    for folder, inside in sorted(folders.items()):
+        kept = _serving(candidate for _, candidate in inside)
+        dedicated = bool(scope) or _is_dedicated(platform, folder)
+        if (len(kept) == 1 or _is_one_model(kept)) and dedicated and folder and platform.read(folder) is None:
+            name = posixpath.basename(folder) if scope else _name(folder, kept[0])
+            places.append(Place(name, folder, platform.files(folder), kept))
+            continue
+        places += [Place(each.name, path, (path,), (each,)) for path, each in inside if each in kept]
+    return places
+
+
+def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """What serves; a server of somebody's own counts only where there is no other."""
+    every = tuple(found)
+    own = ("InferenceService", "HelmRelease", "Application")  # each is something of its own, never a sidecar
+    kept = (each for each in every if each.command.engine is not None or each.command.flags or each.kind in own)
+    return tuple(kept) or every
+
+
+def _is_one_model(found: tuple[Candidate, ...]) -> bool:
+    """Whether several workloads serve one model together."""
+    models = [each.command.model for each in found]
+    return len(found) > 1 and len({each.value for each in models if each is not None}) == 1 and None not in models
+
+
+def _is_dedicated(tree: Tree, folder: str) -> bool:
+    """Whether a directory holds one workload and what belongs to it."""
+    serving = kinds() - {"Application"}  # which deploys what is beside it
+    return sum(kind in serving for path in tree.files(folder) for kind, _ in objects(tree, path)) == 1
+
+
+def _name(folder: str, candidate: Candidate) -> str:
+    """The directory's name, where the workload is named after it; else the workload's."""
+    base = posixpath.basename(folder)
+    return base if re.match(rf"{re.escape(base)}(-|$)", candidate.name) else candidate.name
+
+
+def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
+    """The places, each with a name of its own; of those of several environments, the configured one's."""
+    result = []
+    for place in places:
+        same = [each for each in places if each.name == place.name]
+        own = [each for each in same if layout.environment in each.home.split("/")]
+        if len(same) > 1 and own and place not in own:
+            continue
+        if len(own or same) > 1:
+            folder = place.home if place.files != (place.home,) else posixpath.dirname(place.home)
+            place = place._replace(name=f"{posixpath.basename(posixpath.dirname(folder)) or 'root'}-{place.name}")
+        result.append(place)
+    return result
+
+
+def _yaml_files(tree: Tree, scope: str) -> list[str]:
+    words = {*_GENERAL, *(word for each in engines() for word in each.words)}
+    signs = {path for word in words for path in tree.grep(word)}
+    releases = {path for kind in ("Application", "HelmRelease") for path in tree.grep(f"kind: {kind}")}
+    signs |= {path for path in releases - signs if _installs(tree, path, signs)}
+    kept = (path for path in signs if path.endswith(YAML) and within(path, scope))
+    return sorted(path for path in kept if not _is_template(tree, path))
+
+
+def _installs(tree: Tree, path: str, signs: set[str]) -> bool:
+    """Whether a file installs a chart of the repository in which an engine is named."""
+    named = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
+    folders = {posixpath.normpath(each) for each in named}
+    return any(is_chart(tree, each) and any(within(sign, each) for sign in signs) for each in folders)
+
+
+def _is_template(tree: Tree, path: str) -> bool:
+    chart, sign, _ = path.rpartition("/templates/")
+    return bool(sign) and tree.read(f"{chart}/Chart.yaml") is not None

@@ -1,0 +1,97 @@
+"""How many replicas git gives an endpoint, and where: what a switch by commit changes, and nothing else."""
+
+import hashlib
+
+from ruamel.yaml.nodes import ScalarNode
+
+from manifests.edit import Document, line, scalars, value
+from manifests.kustomize import document_at
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+from manifests.scalers import scalers
+from manifests.tree import ChangeSet, ManifestError, Tree
+
+
+def written(platform: Platform, name: str) -> int | None:
+    """The replicas that git says; None where it leaves them to the cluster, or there is no such endpoint."""
+    pieces = platform.locate(name)
+    return of(platform, pieces) if pieces else None
+
+
+def of(tree: Tree, pieces: Pieces) -> int | None:
+    """The same of a workload that is already located."""
+    place = _place(tree, pieces)
+    return int(place[1].value) if place and str(place[1].value).isdecimal() else None
+
+
+def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
+    """The change of that one number; empty where git says it already.
+
+    ManifestError where no single place says it.
+    """
+    pieces = platform.require(name)
+    place = _place(platform, pieces)
+    if place is None:
+        raise ManifestError(
+            f"{pieces.deployment.document.path} says no replicas for {name}: write `replicas: 0` below its spec, so that"
+            " Stoker can start and stop it by a commit."
+        )
+    document, node = place
+    others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(platform, each), place)]
+    if others:
+        raise ManifestError(
+            f"{document.path}:{line(node)} gives the replicas of {name} and of {', '.join(others)}: write them for each "
+            "release on its own, so that Stoker can start one without the other."
+        )
+    if str(node.value) == str(replicas):
+        return ChangeSet(files={})
+    return ChangeSet(files={document.path: document.apply([document.set_value(node, str(replicas))]).text})
+
+
+def scaled_by(platform: Platform, name: str) -> str:
+    """What else starts and stops the endpoint, with where the repository says so; empty where nothing does."""
+    pieces = platform.locate(name)
+    if pieces is None:
+        return ""
+    return next((f"{each.name} ({place})" for each in scalers() if (place := each.place(platform, pieces))), "")
+
+
+def at_rest(platform: Platform, name: str) -> dict[str, str]:
+    """git's id of the file that says the replicas, as it were with none: a switch by commit changes nothing else of it.
+
+    Empty where the endpoint is at rest, or its replicas are not git's.
+    """
+    try:
+        if written(platform, name) != 1:
+            return {}
+        changes = with_replicas(platform, name, 0).files
+    except ManifestError:
+        return {}
+    return {path: blob(text) for path, text in changes.items() if text is not None}
+
+
+def blob(text: str) -> str:
+    """git's id of a file with this text."""
+    data = text.encode()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _is_at(one: tuple[Document, ScalarNode] | None, other: tuple[Document, ScalarNode]) -> bool:
+    """Whether two numbers are the same one in the same file."""
+    return one is not None and (one[0].path, line(one[1])) == (other[0].path, line(other[1]))
+
+
+def _place(tree: Tree, pieces: Pieces) -> tuple[Document, ScalarNode] | None:
+    """Where the number stands that counts: a kustomization's `replicas` or patch, which win, else the workload's own, or
+    the field map's.
+    """
+    deployment = value(pieces.deployment.node, "metadata", "name")
+    if (override := pieces.rendering.replicas.get(deployment)) is not None:
+        count, place = override
+        document = document_at(tree, place.path)
+        inside = (document, *document.inner) if place.key == "patches" else (document,)
+        for each in (node for view in inside for node in scalars(view.roots)):
+            if line(each) == place.line and str(each.value) == str(count):
+                return document, each
+    site = pieces.candidate.replicas
+    return (site.document, site.node) if site is not None else None

@@ -1,0 +1,56 @@
+"""Memory and CPU limits and requests of the engine's container."""
+
+import math
+
+from manifests.change import Wanted
+from manifests.contract import ModelEndpoint
+from manifests.edit import Edit, scalar
+from manifests.pieces import Pieces
+from manifests.sizing import GIB, Sizing, quantity_bytes
+from manifests.tree import ManifestError
+
+
+def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing: Sizing) -> list[tuple[str, Edit]]:
+    """The edits that give the container the memory limit that the model needs, and what somebody asked for.
+
+    A limit is only raised, unless `memory=` sets it. A request above the new limit is lowered to it, because Kubernetes
+    refuses a pod whose request exceeds its limit.
+    """
+    limits: dict[str, str] = {}
+    if wanted.memory:
+        limits["memory"] = wanted.memory
+    elif before.memory_limit_bytes is not None and sizing.memory_bytes > before.memory_limit_bytes:
+        limits["memory"] = f"{math.ceil(sizing.memory_bytes / GIB)}Gi"
+    if wanted.cpu:
+        limits["cpu"] = wanted.cpu
+    document, container = pieces.deployment.document, pieces.container
+    edits: list[Edit] = []
+    for resource, limit in limits.items():
+        node = scalar(container, "resources", "limits", resource)
+        if node is None:
+            raise ManifestError(
+                f"{document.path} has no resources.limits.{resource} for the engine: add it by hand, then try again."
+            )
+        if node.value != limit:
+            edits.append(document.set_value(node, limit))
+        asked = scalar(container, "resources", "requests", resource)
+        if asked is not None and _amount(asked.value) > _amount(limit):
+            edits.append(document.set_value(asked, limit))
+    return [(document.path, each) for each in edits]
+
+
+def refuse_resources(memory: str | None, cpu: str | None) -> None:
+    """Refuse a quantity that Kubernetes would refuse."""
+    for key, text, example in (("memory", memory, "24Gi"), ("cpu", cpu, "4 or 3500m")):
+        if text is None:
+            continue
+        if _amount(text) <= 0 or (key == "memory" and _amount(text) < GIB // 4):
+            raise ManifestError(f"{key}={text} cannot be read: write it like {example}.")
+
+
+def _amount(text: str) -> float:
+    """A quantity as a number (`m` means thousandths); 0 if it is invalid."""
+    try:
+        return float(text[:-1]) / 1000 if text.endswith("m") else quantity_bytes(text)
+    except ValueError:
+        return 0

@@ -1,0 +1,185 @@
+"""Arguments and variables that are refused, or need a warning.
+
+The names are vLLM's engine and server arguments (docs.vllm.ai/en/stable/configuration/engine_args, cli/serve) and its
+environment variables (configuration/env_vars); docs/usage/security.md explains why some of them are dangerous.
+"""
+
+import re
+
+from manifests.tree import ManifestError
+
+ARGUMENT = re.compile(r"--[a-z0-9][a-z0-9-]*(=[^\s\x00-\x1f\x7f-\x9f]+)?")
+_SECRET = re.compile(r"(^|-)(key|token|secret|password)$")
+_SECRETS = ("--api-key", "--hf-token")
+"""vLLM's arguments that take a secret: argparse also accepts abbreviations of them."""
+
+OWNED = {
+    "--model": "the model id",
+    "--model-id": "the model id",
+    "--served-model-name": "served=",
+    "--quantization": "quantization=",
+    "--max-model-len": "context=",
+    "--gpu-memory-utilization": "gpu-util=",
+    "--port": "the Service (by hand)",
+}
+"""The arguments that belong to the contract, with the option that sets each."""
+
+_RUNS_CODE = "it runs code that is not in the image"
+_OPENS = "it opens the server to others"
+_ELSEWHERE = "it sends data to another address"
+_WEIGHTS = "it changes where the weights come from or how they are read"
+_OVERRIDES = "it overrides what the model's own files say"
+_LOGS = "it changes what is logged of people's requests"
+DANGEROUS = {
+    "--trust-remote-code": "it runs Python code from the model's repository",
+    "--allowed-local-media-path": "everybody who calls the model can read the container's files below that path",
+    "--allowed-media-domains": "it says from where the server fetches what callers name",
+    "--api-key": "the key stands in git and in the list of processes",
+    "--config": "it reads further arguments from a file",
+    "--middleware": _RUNS_CODE,
+    "--tool-parser-plugin": _RUNS_CODE,
+    "--reasoning-parser-plugin": _RUNS_CODE,
+    "--io-processor-plugin": _RUNS_CODE,
+    "--logits-processors": _RUNS_CODE,
+    "--logits-processor-pattern": "it lets callers name code that runs",
+    "--worker-cls": _RUNS_CODE,
+    "--worker-extension-cls": _RUNS_CODE,
+    "--scheduler-cls": _RUNS_CODE,
+    "--distributed-executor-backend": "it changes how the engine's processes are run",
+    "--trust-request-chat-template": "callers can send templates that the server executes",
+    "--enable-prompt-embeds": "callers can send tensors that can crash the engine",
+    "--enable-lora": "it loads other weights beside the model",
+    "--lora-modules": "it loads other weights beside the model",
+    "--enable-sleep-mode": "callers can put the engine to sleep where the development endpoints are on",
+    "--root-path": "it changes the paths that the gateway calls",
+    "--host": "it changes the address at which the gateway reaches the engine",
+    "--uds": "the engine listens on a socket that the gateway does not reach",
+    "--headless": "the engine serves no API",
+    "--allow-credentials": _OPENS,
+    "--allowed-origins": _OPENS,
+    "--allowed-methods": _OPENS,
+    "--allowed-headers": _OPENS,
+    "--enable-tokenizer-info-endpoint": _OPENS,
+    "--kv-transfer-config": _ELSEWHERE,
+    "--kv-events-config": _ELSEWHERE,
+    "--ec-transfer-config": _ELSEWHERE,
+    "--otlp-traces-endpoint": _ELSEWHERE,
+    "--collect-detailed-traces": _ELSEWHERE,
+    "--data-parallel-address": _ELSEWHERE,
+    "--master-addr": _ELSEWHERE,
+    "--profiler-config": "it writes what the engine does to a directory",
+    "--additional-config": "it passes anything to a plugin of the platform",
+    "--download-dir": _WEIGHTS,
+    "--load-format": _WEIGHTS,
+    "--model-loader-extra-config": _WEIGHTS,
+    "--model-impl": _WEIGHTS,
+    "--config-format": _WEIGHTS,
+    "--hf-config-path": _WEIGHTS,
+    "--hf-token": "the token stands in git and in the list of processes",
+    "--tokenizer": _WEIGHTS,
+    "--revision": _WEIGHTS,
+    "--code-revision": _WEIGHTS,
+    "--tokenizer-revision": _WEIGHTS,
+    "--speculative-config": "it loads a second model",
+    "--hf-overrides": _OVERRIDES,
+    "--generation-config": _OVERRIDES,
+    "--chat-template": _OVERRIDES,
+    "--mm-processor-kwargs": _OVERRIDES,
+    "--media-io-kwargs": _OVERRIDES,
+    "--log-config-file": _LOGS,
+    "--max-log-len": _LOGS,
+    "--enable-log-requests": "people's prompts are written to the log",
+    "--enable-log-outputs": "the model's answers are written to the log",
+    "--disable-log-requests": _LOGS,
+    "--disable-log-stats": "the engine's metrics are not logged any more",
+    "--disable-uvicorn-access-log": _LOGS,
+}
+_DANGEROUS_GROUPS = {
+    "--ssl-": "the engine speaks TLS in another way than the gateway and the probes",
+    "--override-": _OVERRIDES,
+}
+
+_WHOLE = ("--reasoning-parser",)
+"""vLLM's arguments whose names begin like a dangerous one's: argparse prefers the exact name."""
+
+VARIABLES = {
+    "VLLM_SERVER_DEV_MODE": "it serves development endpoints that anybody who reaches the engine can call",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "callers can load other weights",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "messages between the engine's processes can run code",
+    "VLLM_PLUGINS": _RUNS_CODE,
+    "VLLM_API_KEY": "a key belongs into a Secret",
+    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "the model's answers are written to the log",
+    "VLLM_LOGGING_CONFIG_PATH": _LOGS,
+    "VLLM_CONFIGURE_LOGGING": _LOGS,
+    "VLLM_TORCH_PROFILER_DIR": "callers can start a profiler",
+    "VLLM_USE_MODELSCOPE": _WEIGHTS,
+    "VLLM_HOST_IP": _OPENS,
+    "HF_ENDPOINT": _WEIGHTS,
+    "HF_TOKEN": "a token belongs into a Secret",
+    "PYTHONPATH": _RUNS_CODE,
+    "PYTHONSTARTUP": _RUNS_CODE,
+    "LD_PRELOAD": _RUNS_CODE,
+    "LD_LIBRARY_PATH": _RUNS_CODE,
+    "HTTP_PROXY": _ELSEWHERE,
+    "HTTPS_PROXY": _ELSEWHERE,
+    "ALL_PROXY": _ELSEWHERE,
+}
+
+
+def danger_of(name: str) -> str:
+    """Why an argument is dangerous; empty for any other argument."""
+    name = dashed(name)
+    if name in DANGEROUS or name in OWNED or name in _WHOLE:
+        return DANGEROUS.get(name, "")
+    grouped = (why for prefix, why in _DANGEROUS_GROUPS.items() if name.startswith(prefix))
+    cut = (f"it may be read as {each}, and {why}" for each, why in DANGEROUS.items() if each.startswith(name))
+    return next(grouped, "") or next(cut, "")
+
+
+def dashed(name: str) -> str:
+    """The name as vLLM reads it: underscores count as dashes, and a dot separates a field of the argument."""
+    return "--" + name.lstrip("-").partition(".")[0].replace("_", "-").lower()
+
+
+def refuse_expansion(option: str, given: str) -> None:
+    """Refuse `$(NAME)`, which Kubernetes replaces with a variable of the container, which may be a secret.
+
+    `$$(NAME)` is the literal text (kubernetes.io/docs/reference/kubernetes-api, Container v1, `args`).
+    """
+    for match in re.finditer(r"\$\$|\$\([^)]*\)?", given):
+        if match[0] != "$$":
+            raise ManifestError(
+                f"{option} holds {match[0]!r}, which Kubernetes replaces with the value of a variable, like a key: "
+                "write the value itself. $$( stands for the two characters."
+            )
+
+
+def refuse_argument(each: str) -> None:
+    """Refuse text that is not an argument, arguments of the contract, and secrets; raises ManifestError with the
+    alternative.
+    """
+    refuse_expansion("arg=", each)
+    name = dashed(each.partition("=")[0].split(" ")[0])
+    if owned := _owned(each, name):
+        short = "" if owned == name else f", which argparse reads as {owned},"
+        raise ManifestError(f"{each!r}{short} cannot be given as an argument: use {OWNED[owned]}.")
+    if _SECRET.search(name) or (len(name) > len("--a") and any(each.startswith(name) for each in _SECRETS)):
+        # Omit the value: this sentence is posted.
+        raise ManifestError(
+            f"{name} takes a secret, which must not stand in git: put it into a Secret and read it "
+            "from the environment (by hand)."
+        )
+    if not ARGUMENT.fullmatch(each):
+        raise ManifestError(f"{each!r} is not an argument: write it as --flag or --flag=value.")
+    if name == "--config":
+        raise ManifestError("--config reads arguments from a file, past this check: give each of them with arg=.")
+
+
+def _owned(text: str, name: str) -> str:
+    """The argument of the contract that this text sets: by its name, an abbreviation (argparse), or its short form."""
+    if re.match(r"-q(?![\w-])|-q=", text):
+        return "--quantization"
+    if not text.startswith("--") or len(name) < len("--m"):
+        return ""
+    exact = [owned for owned in OWNED if owned == name]
+    return next(iter([*exact, *(owned for owned in OWNED if owned.startswith(name))]), "")

@@ -1,0 +1,264 @@
+"""The rules of the engine's container: its GPU, resources, probes, and the secrets that it reads."""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ruamel.yaml.nodes import Node, ScalarNode
+
+from manifests.edit import entries, find, items, scalar, value
+from manifests.pieces import GPU, Located, Pieces, environment, labels, objects
+from manifests.platform import Platform
+from manifests.rules.finding import Finding, at
+from manifests.rules.pod import tolerates, wrong_part
+from manifests.sizing import estimated_weights, quantity_bytes
+from manifests.tree import Tree
+
+_LEAST_START = 120
+"""Minimum seconds until a GPU model answers: engines load weights and capture graphs."""
+
+
+def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems in the engine's container. `siblings` are the other endpoints."""
+    yield from _gpu(pieces)
+    yield from _resources(pieces)
+    yield from _probes(pieces)
+    yield from _scheduling(platform, pieces, [each for each in siblings if each.gpu])
+    yield from _images(pieces, siblings)
+    yield from _secrets(platform, pieces, siblings)
+
+
+def _gpu(pieces: Pieces) -> Iterator[Finding]:
+    """The GPU limit must match the engine's parallelism; Kubernetes refuses a request that differs from the limit."""
+    root, resources = pieces.deployment, find(pieces.container, "resources")
+    for part in ("limits", "requests"):
+        for key, _ in entries(find(resources, part)):
+            if key.value != GPU and difflib.get_close_matches(key.value.lower(), [GPU], 1, 0.9):
+                yield at("gpu-limit", root, key, f"no node has {key.value}", f"{GPU}:")
+    limit, request = scalar(resources, "limits", GPU), scalar(resources, "requests", GPU)
+    if limit is not None and not limit.value.isdecimal():
+        yield at("gpu-limit", root, limit, f"{GPU}: {limit.value} is not a whole number", f"{GPU}: 1")
+    if limit is None:
+        if request is not None and request.value != "0":
+            message = f"{GPU} is requested and not limited: Kubernetes refuses the pod"
+            yield at("gpu-limit", root, request, message, f"limits: {GPU}: {request.value}")
+        return
+    if request is not None and request.value != limit.value:
+        message = f"{GPU} is requested {request.value} times and limited to {limit.value}: Kubernetes refuses the pod"
+        yield at("gpu-limit", root, request, message, f"{GPU}: {limit.value}")
+    flags = (
+        pieces.flag("--tensor-parallel-size"),
+        pieces.flag("--pipeline-parallel-size"),
+        pieces.flag("--data-parallel-size"),
+    )
+    wanted = 1
+    for flag in flags:
+        wanted *= int(flag.value) if flag is not None and flag.value.isdecimal() else 1
+    if limit.value.isdecimal() and int(limit.value) not in (0, wanted):
+        message = f"the engine uses {wanted} GPU{'s' if wanted > 1 else ''}, and its limit is {limit.value}"
+        split = next((flag.value_node for flag in flags if flag is not None and wanted > 1), limit)
+        yield at("gpu-limit", root, split, message, f"as many GPUs as the engine uses: {GPU}: {wanted}")
+
+
+def _resources(pieces: Pieces) -> Iterator[Finding]:
+    root = pieces.deployment
+    pod = find(root.node, "spec", "template", "spec")
+    for container in (*items(find(pod, "initContainers")), *items(find(pod, "containers"))):
+        for key, node in entries(find(container, "resources", "requests")):
+            limit = scalar(container, "resources", "limits", str(key.value))
+            if key.value == GPU or limit is None or not isinstance(node, ScalarNode):
+                continue
+            asked, allowed = _amount(node.value), _amount(limit.value)
+            if asked is not None and allowed is not None and asked > allowed:
+                message = f"{key.value} is requested ({node.value}) above its limit ({limit.value}): Kubernetes refuses the pod"
+                yield at("resources", root, node, message, f"{key.value}: {limit.value} at most")
+                yield at("resources", root, limit, message, f"{key.value}: {node.value} at least")
+    memory, weights = scalar(pieces.container, "resources", "limits", "memory"), estimated_weights(pieces.model.value)
+    held = _amount(memory.value) if memory is not None else None
+    # The name states the size within 20 %, so only a certain shortage is a finding. A file that is mapped into memory
+    # needs less than its size, so this is a rule only if the repository stages its weights.
+    staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
+    if staged and memory is not None and held is not None and weights and held < 0.8 * weights:
+        message = f"the memory limit {memory.value} is below the weights of {pieces.model.value} (about {weights / 10**9:.0f} GB)"
+        yield at("resources", root, memory, message, f"memory: {weights * 1.25 / 2**30:.0f}Gi")
+
+
+def _amount(text: str) -> float | None:
+    if match := re.fullmatch(r"(\d+)m", text):
+        return int(match[1]) / 1000
+    try:
+        return quantity_bytes(text)
+    except ValueError:
+        return None
+
+
+def _probes(pieces: Pieces) -> Iterator[Finding]:
+    root, engine = pieces.deployment, pieces.container
+    ports = items(find(engine, "ports"))
+    known = {value(each, key) for each in ports for key in ("name", "containerPort")} - {""}
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = find(engine, kind)
+        call = next((found for how in ("httpGet", "tcpSocket") if (found := find(probe, how))), None)
+        port, path = scalar(call, "port"), scalar(call, "path")
+        if port is not None and known and port.value not in known:
+            message = f"{kind} asks port {port.value}, and the container has {', '.join(sorted(known))}"
+            yield at("probe", root, port, message, f"port: {min(known, key=str.isdecimal)}")
+        if (
+            path is not None
+            and pieces.runtime.probes
+            and path.value not in pieces.runtime.probes
+            and (path.value == "/v1/models") <= pieces.wants_key
+        ):
+            message = f"{kind} asks {path.value}, which {pieces.engine} does not answer without a key"
+            yield at("probe", root, path, message, "path: /health")
+        scheme = scalar(call, "scheme")
+        if scheme is not None and scheme.value == "HTTPS" and pieces.flag("--ssl-certfile") is None:
+            yield at("probe", root, scheme, f"{kind} asks for TLS, which the engine does not speak", "scheme: HTTP")
+    startup, liveness = find(engine, "startupProbe"), find(engine, "livenessProbe")
+    if pieces.gpu and liveness is not None and startup is None and _patience(liveness) < _LEAST_START:
+        message = "nothing waits for the engine to load: the liveness probe kills it before"
+        yield at("probe", root, liveness, message, "add a startupProbe")
+    if pieces.gpu and startup is not None and _patience(startup) < _LEAST_START:
+        threshold = find(startup, "failureThreshold") or startup
+        message = f"the startup probe gives up after {_patience(startup)} s, before the engine can have loaded"
+        yield at("probe", root, threshold, message, "failureThreshold: 90")
+
+
+def _patience(probe: Node) -> int:
+    """Seconds until a probe that never succeeds fails. The defaults are Kubernetes'."""
+
+    def number(key: str, default: int) -> int:
+        given = value(probe, key)
+        return int(given) if given.isdecimal() else default
+
+    return number("initialDelaySeconds", 0) + number("periodSeconds", 10) * number("failureThreshold", 3)
+
+
+def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> Iterator[Finding]:
+    """Scheduling fields that place other models on the GPU node are needed here as well."""
+    layout = platform.layout
+    if not pieces.gpu:
+        return
+    root, pod = pieces.deployment, find(pieces.deployment.node, "spec", "template", "spec")
+    tolerated = items(find(pod, "tolerations"))
+    tainted = any(tolerates(find(each.deployment.node, "spec", "template", "spec"), GPU) for each in siblings)
+    tainted = tainted or any(
+        path != root.document.path for path in platform.grep(f"key: {GPU}") if path.endswith((".yaml", ".yml"))
+    )
+    # GKE adds the taint to its GPU nodes automatically (its documentation, "About GPUs").
+    tainted = tainted or re.search(r"(?i)\bgke\b", platform.read(layout.path(layout.config)) or "") is not None
+    if (tainted or tolerated) and not tolerates(pod, GPU):
+        where = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
+        message = "the pod does not tolerate the taint of GPU nodes: it stays Pending"
+        yield at("toleration", root, where, message, f"key: {GPU}, operator: Exists")
+    chosen = [labels(find(each.deployment.node, "spec", "template", "spec", "nodeSelector")) for each in siblings]
+    own = labels(find(pod, "nodeSelector"))
+    for key, usual in (chosen[0] if chosen else {}).items():
+        if all(each.get(key) == usual for each in chosen) and len(chosen) > 1 and own.get(key) != usual:
+            where = find(pod, "nodeSelector", key) or find(pod, "nodeSelector") or pod
+            message = (
+                f"the nodeSelector {key} is {own.get(key, 'missing')}, and that of the other GPU models is {usual}"
+            )
+            yield at("toleration", root, where, message, f"{key}: {usual}")
+
+
+def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """A tag has one digest: if two places disagree, one of them is outdated."""
+    every = [image for each in (pieces, *siblings) for image in _pinned(each)]
+    for node, repository, tag, digest in _pinned(pieces):
+        same = Counter(other for _, name, other, pin in every if (name, pin) == (repository, digest))
+        usual, most = same.most_common(1)[0]
+        if len(same) > 1 and (most > same[tag] or list(same.values()).count(most) > 1):
+            usual = next(other for other, _ in same.most_common() if other != tag)
+            message = f"the image has the tag {tag}, and its digest is that of {usual} elsewhere"
+            yield at("image-tag", pieces.deployment, node, message, f"{repository}:{usual}@{digest}")
+        pins = Counter(pin for _, name, other, pin in every if (name, other) == (repository, tag))
+        usual, most = pins.most_common(1)[0]
+        if digest != usual and most > pins[digest]:
+            message = f"the tag {tag} has another digest elsewhere"
+            yield at("image-tag", pieces.deployment, node, message, f"{repository}:{tag}@{usual}")
+
+
+def _pinned(pieces: Pieces) -> list[tuple[ScalarNode, str, str, str]]:
+    pod = find(pieces.deployment.node, "spec", "template", "spec")
+    found = []
+    for container in (*items(find(pod, "initContainers")), *items(find(pod, "containers"))):
+        image = scalar(container, "image")
+        match = re.fullmatch(r"(.+):([^:/@]+)@(sha256:[0-9a-f]{64})", image.value) if image is not None else None
+        if image is not None and match is not None:
+            found.append((image, match[1], match[2], match[3]))
+    return found
+
+
+def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """References must match the Secret that the repository creates, or the one that the other models use."""
+    words = _words(pieces)
+    made, others = _made(tree), [each for sibling in siblings for each in _references(sibling)]
+    for variable, name, key in _references(pieces):
+        known = made.get(name.value)
+        usual = [(a.value, b.value) for other, a, b in others if other == variable]
+        agreed = usual[0] if usual and len(set(usual)) == 1 else None
+        if known is None and (agreed or made) and (agreed is None or agreed[0] != name.value):
+            near = agreed[0] if agreed else " or ".join(sorted(made))
+            if agreed is not None or any(name.value[:4] == each[:4] for each in made):
+                message = f"no manifest here makes the Secret {name.value}, which {variable} is read from"
+                yield at("secret-missing", pieces.deployment, name, message, f"name: {near}")
+        elif known is None and agreed is None and name.value not in words:
+            near = difflib.get_close_matches(name.value, words, 1, 0.85)
+            if near:
+                message = f"nothing else speaks of the Secret {name.value}, which {variable} is read from"
+                yield at("secret-missing", pieces.deployment, name, message, f"name: {near[0]}")
+        elif known and key.value not in known:
+            message = f"the Secret {name.value} has no key {key.value}; it has {', '.join(sorted(known))}"
+            yield at("secret-missing", pieces.deployment, key, message, f"key: {min(known)}")
+        elif not known and agreed is not None and agreed[0] == name.value and agreed[1] != key.value:
+            message = f"{variable} is read from the key {key.value}, and elsewhere from {agreed[1]}"
+            yield at("secret-missing", pieces.deployment, key, message, f"key: {agreed[1]}")
+
+
+def _words(pieces: Pieces) -> set[str]:
+    """Names with a dash in the endpoint's other files and comments."""
+    located = (each for each in (pieces.application, pieces.service, *pieces.claims, *pieces.entries) if each)
+    texts = [each.text for each in pieces.deployment.document.comments()] + [each.document.text for each in located]
+    return set(re.findall(r"\b[a-z0-9]+(?:-[a-z0-9]+)+\b", " ".join(texts)))
+
+
+def _references(pieces: Pieces) -> list[tuple[str, ScalarNode, ScalarNode]]:
+    found = []
+    pod = find(pieces.deployment.node, "spec", "template", "spec")
+    for container in (*items(find(pod, "initContainers")), *items(find(pod, "containers"))):
+        for variable, node in environment(container).items():
+            reference = find(node, "valueFrom", "secretKeyRef")
+            name, key = scalar(reference, "name"), scalar(reference, "key")
+            if name is not None and key is not None and value(reference, "optional") != "true":
+                found.append((variable, name, key))
+    return found
+
+
+def _made(tree: Tree) -> dict[str, set[str]]:
+    """The Secrets that the repository creates, with their keys; no keys if they are not written in the file."""
+    found: dict[str, set[str]] = {}
+    paths = {path for word in ("Secret\n", "secretGenerator:") for path in tree.grep(word.strip("\n"))}
+    for path in paths:
+        for kind, each in objects(tree, path):
+            found |= _secret(kind, each)
+    return found
+
+
+def _secret(kind: str, each: Located) -> dict[str, set[str]]:
+    node = each.node
+    name = value(node, "metadata", "name")
+    if kind == "Secret":
+        keys = {str(key.value) for part in ("data", "stringData") for key, _ in entries(find(node, part))}
+        return {name: keys}
+    if kind == "SealedSecret":
+        name = value(node, "spec", "template", "metadata", "name") or name
+        return {name: {str(key.value) for key, _ in entries(find(node, "spec", "encryptedData"))}}
+    if kind == "ExternalSecret":
+        keys = {value(item, "secretKey") for item in items(find(node, "spec", "data"))}
+        whole = find(node, "spec", "dataFrom") is not None or find(node, "spec", "target", "template") is not None
+        return {value(node, "spec", "target", "name") or name: set() if whole else keys}
+    if kind == "Kustomization":
+        return {value(item, "name"): set[str]() for item in items(find(node, "secretGenerator"))}
+    return {}

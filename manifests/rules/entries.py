@@ -1,0 +1,149 @@
+"""The rules for a single LiteLLM entry: its keys, its provider, the form of its address and of its key."""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from ruamel.yaml.nodes import MappingNode
+
+from manifests.edit import entries, find, items, line, scalar, value
+from manifests.gateway import ENVIRON, Direction, Entry, ModelList
+from manifests.layout import Layout
+from manifests.pieces import Pieces
+from manifests.rules.finding import Finding, at
+
+# Keys for spelling checks: without them an entry does not route or bill.
+_KEYS = {
+    "": ("model_name", "litellm_params", "model_info"),
+    "litellm_params": ("model", "api_base", "api_key", "input_cost_per_token", "output_cost_per_token"),
+    "model_info": ("mode", "base_model", "input_cost_per_token", "output_cost_per_token", "access_groups"),
+}
+_ALMOST = 0.88
+
+# Providers that call another vendor or another protocol than the engines here (docs.litellm.ai/docs/providers).
+_FOREIGN = frozenset(
+    {
+        "ollama", "ollama_chat", "azure", "azure_ai", "anthropic", "bedrock", "vertex_ai", "gemini", "groq", "mistral",
+        "cohere", "cohere_chat", "deepseek", "together_ai", "openrouter", "replicate", "sagemaker", "watsonx", "xai",
+        "fireworks_ai", "perplexity", "llamafile", "lm_studio", "triton", "petals",
+    }
+)  # fmt: skip
+
+# Providers with a handler in `litellm.rerank` and a configurable address; it refuses `openai/` ("Unsupported provider",
+# litellm/rerank_api/main.py).
+RERANKS = ("hosted_vllm", "huggingface", "infinity", "jina_ai", "cohere", "litellm_proxy")
+
+# `mode` in `model_info`, which LiteLLM's health check uses (docs.litellm.ai/docs/proxy/health).
+_POOLING_MODES = ("embedding", "rerank")
+_ROUTES = "api-base-host"
+
+
+def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
+    """Problems in an entry that leads to an endpoint."""
+    node = find(entry.node, "litellm_params", "model")
+    provider = entry.model.partition("/")[0].lower() if "/" in entry.model else ""
+    ranks = value(entry.node, "model_info", "mode") == "rerank" or bool(re.search(r"(?i)re-?rank", pieces.model.value))
+    said = value(entry.node, "litellm_params", "custom_llm_provider")
+    if provider in _FOREIGN - set(RERANKS if ranks else ()) and not said:
+        message = f"LiteLLM calls {provider} with {entry.model}, and the engine speaks OpenAI's protocol"
+        yield at("served-name", entry, node, message, f"model: openai/{entry.asked}")
+    elif ranks and provider and not said and provider not in RERANKS:
+        right = pieces.runtime.reranks_as
+        message = f"LiteLLM does not rerank through {provider}/: every call of {entry.alias} is refused"
+        yield at("served-name", entry, node, message, f"model: {right}/{entry.asked}")
+    mode = scalar(entry.node, "model_info", "mode")
+    pooling = pieces.runtime.pools or ((flag := pieces.flag("--runner")) is not None and flag.value == "pooling")
+    if mode is not None and pooling != (mode.value in _POOLING_MODES):
+        wanted = ("rerank" if ranks else "embedding") if pooling else "chat"
+        message = f"LiteLLM's health check asks {entry.alias} for {mode.value}, which {pieces.model.value} does not do"
+        yield at("mode", entry, mode, message, f"mode: {wanted}")
+
+
+def check_list(layout: Layout, listed: ModelList, mine: Collection[str] | None) -> Iterator[Finding]:
+    """Problems in the form of the entries of one list: of all, or of those with the aliases `mine`."""
+    variables = Counter(value(each.node, "litellm_params", "api_key") for each in listed.entries)
+    for entry in listed.entries:
+        if mine is not None and entry.alias not in mine:
+            continue
+        for part, keys in _KEYS.items():
+            yield from _keys(entry, find(entry.node, part) if part else entry.node, keys)
+        yield from _domain(layout, entry, listed.entries)
+        yield from _key(entry, variables)
+        yield from _order(entry)
+    for node in items(find(listed.config, "model_list")) if mine is None else ():
+        if isinstance(node, MappingNode) and find(node, "model_name") is None:
+            near = (key for key, _ in entries(node) if difflib.get_close_matches(key.value, ["model_name"], 1, 0.8))
+            where = next(near, node)
+            message = "this entry has no model_name, so that nobody can call it"
+            yield Finding(
+                rule="schema", path=listed.document.path, line=line(where), message=message, fix="model_name: ALIAS"
+            )
+    yield from _settings(listed) if mine is None else ()
+
+
+def _keys(entry: Entry, node: object, keys: Collection[str]) -> Iterator[Finding]:
+    if not isinstance(node, MappingNode):
+        return
+    present = {str(key.value) for key, _ in entries(node)}
+    for key, _ in entries(node):
+        near = difflib.get_close_matches(key.value, [each for each in keys if each not in present], 1, _ALMOST)
+        if near and key.value not in keys:
+            yield at("schema", entry, key, f"LiteLLM reads no {key.value}", f"{near[0]}:")
+
+
+def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[Finding]:
+    """`NAME.NAMESPACE.svc.DOMAIN`: the last parts are the same for all names of a cluster."""
+    labels = entry.host
+    if labels[1:2] != [layout.namespace] or len(labels) < 3:
+        return
+    domains = {"cluster.local", *(".".join(each.host[3:]) for each in every if each is not entry)} - {""}
+    if labels[2] != "svc" or (labels[3:] and ".".join(labels[3:]) not in domains):
+        message = f"the host {'.'.join(labels)} is not the name of a Service"
+        fix = f"{labels[0]}.{labels[1]}.svc.cluster.local"
+        yield at(_ROUTES, entry, find(entry.node, "litellm_params", "api_base"), message, fix)
+
+
+def _key(entry: Entry, given: Counter[str]) -> Iterator[Finding]:
+    """LiteLLM reads `os.environ/NAME` as a variable, and any other value as the key itself."""
+    node = scalar(entry.node, "litellm_params", "api_key")
+    if node is None:
+        return
+    name = re.sub(r"^os\.environ[./\[]?|^\$\{?|['\"\]}]+$", "", node.value)
+    if not node.value.startswith(ENVIRON) and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name):
+        message = f"LiteLLM sends the text {node.value} of {entry.alias} as the key"
+        yield at("api-key-missing", entry, node, message, f"api_key: {ENVIRON}{name}")
+    elif node.value.startswith(ENVIRON) and given[node.value] == 1:
+        others = [each for each, count in given.items() if count > 1 and each.startswith(ENVIRON)]
+        if near := difflib.get_close_matches(node.value, others, 1, 0.93):
+            message = f"{entry.alias} alone reads its key from {name}"
+            yield at("api-key-missing", entry, node, message, f"api_key: {near[0]}")
+
+
+def _order(entry: Entry) -> Iterator[Finding]:
+    """Output tokens cost more than input tokens at every vendor."""
+    sides: tuple[Direction, ...] = ("input", "output")
+    prices = [entry.price(side) if entry.per_token(side) else None for side in sides]
+    if prices[0] is None or prices[1] is None:
+        return
+    try:
+        given, taken = float(prices[0].node.value), float(prices[1].node.value)
+    except ValueError:
+        return
+    if given > taken > 0:
+        message = f"{entry.alias} is dearer to read than to write: the two prices may be exchanged"
+        yield at("cost-order", entry, prices[0].node, message, "exchange them, or accept it with a comment")
+
+
+def _settings(listed: ModelList) -> Iterator[Finding]:
+    for name in ("master_key", "salt_key"):
+        node = scalar(listed.config, "general_settings", name)
+        if node is not None and node.value and not re.match(r"os\.environ/|\$|\{\{", node.value):
+            message = f"{name} is written out: everybody who can read the repository has it"
+            yield Finding(
+                rule="secret-in-git",
+                path=listed.document.path,
+                line=line(node),
+                message=message,
+                fix=f"{name}: {ENVIRON}…, from a Secret; revoke this one",
+            )

@@ -1,0 +1,93 @@
+"""What a platform expects of its endpoints: not every platform wants what the contract's first one did.
+
+What the siblings and the repository do is the norm. A rule that nothing in the repository follows is not a rule there.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from ruamel.yaml.nodes import Node
+
+from manifests.deployers.argocd import source_paths
+from manifests.edit import find, items, value
+from manifests.pieces import Pieces, environment
+from manifests.platform import Platform
+
+
+def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
+    """Whether GPU models are started outside of git here: an Application of their own that leaves `replicas` alone.
+
+    Of three signs (no automated sync, ignored differences, respected when it syncs) two are enough: one may be forgotten.
+    """
+    return any(each.gpu and _signs(each) >= 2 for each in (pieces, *siblings))
+
+
+def owns_application(pieces: Pieces) -> bool:
+    """Whether an Application was made for this endpoint alone."""
+    app = pieces.application
+    if app is None:
+        return False
+    return pieces.home in source_paths(app) or value(app.node, "metadata", "name") == pieces.name
+
+
+def names_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
+    """Whether an Application is named like its endpoint here."""
+    layout = platform.layout
+    has_catalog = bool(platform.files(layout.path(layout.catalog_dir)))
+    others = [each for each in siblings if owns_application(each)]
+    named = [each for each in others if value(_node(each), "metadata", "name") == each.name]
+    return bool(named) if others else has_catalog
+
+
+def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
+    """Whether each endpoint has an Application here."""
+    layout = platform.layout
+    others = any(owns_application(each) for each in siblings)
+    return others or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
+
+
+def pins_images(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
+    """Whether images of engines are pinned by their digest here."""
+    return any(
+        "@sha256:" in written
+        for each in (pieces, *siblings)
+        for image in images(each)
+        for written in (image, each.rendering.image(image))
+    )
+
+
+def runs_offline(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
+    """Whether weights are staged, so that the engine has no business on Hugging Face."""
+    variables = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+    staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
+    told = any(variables & environment(each.container).keys() for each in (pieces, *siblings))
+    return told or (
+        staged and not environment(pieces.container).keys() & {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} and bool(siblings)
+    )
+
+
+def images(pieces: Pieces) -> list[str]:
+    containers = chain(items(find(pieces.pod, "initContainers")), items(find(pieces.pod, "containers")))
+    return [value(each, "image") for each in containers]
+
+
+def _signs(pieces: Pieces) -> int:
+    if not owns_application(pieces):
+        return 0
+    node = _node(pieces)
+    pointers = {
+        value(each)
+        for ignored in items(find(node, "spec", "ignoreDifferences"))
+        for key in ("jsonPointers", "jqPathExpressions")
+        for each in items(find(ignored, key))
+    }
+    options = {value(each) for each in items(find(node, "spec", "syncPolicy", "syncOptions"))}
+    return (
+        (find(node, "spec", "syncPolicy", "automated") is None)
+        + bool(pointers)
+        + ("RespectIgnoreDifferences=true" in options)
+    )
+
+
+def _node(pieces: Pieces) -> Node | None:
+    return pieces.application.node if pieces.application else None

@@ -1,0 +1,156 @@
+"""The rules for all manifests, regardless of endpoint: duplicate keys, secrets, the key portal."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from manifests import catalog
+from manifests.edit import Document, InvalidYaml, entries, find, items, line, scalar, scalars, value
+from manifests.gateway import is_known, known_names
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+from manifests.rules.finding import Finding
+from manifests.rules.gateway import is_secret
+
+_NAMED_SECRET = re.compile(r"(^|_|-)(api[_-]?key|token|secret|password|passwd|private[_-]?key)$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"^$|os\.environ/|[${<>}]|^(none|null|empty|unused|fake|dummy|placeholder|change-?me|x+$|\*+|true$|false$|\d+$)",
+    re.IGNORECASE,
+)
+
+
+def check(platform: Platform, only: Pieces | None, awaited: Collection[str] = ()) -> Iterator[Finding]:
+    """Problems in the manifests that the check reads: of one endpoint, or of all.
+
+    The `awaited` endpoints lack an alias, which has its own finding.
+    """
+    for path in _paths(platform, only):
+        text = platform.read(path)
+        if text is None:
+            continue
+        document = Document(path, text)
+        try:
+            roots = document.roots
+        except InvalidYaml:
+            continue  # a template; files that must be YAML are reported by their reader
+        for root in roots:
+            yield from _duplicates(path, root)
+            yield from _secrets(path, root)
+    if only is None:
+        yield from _portal(platform, awaited)
+
+
+def _paths(platform: Platform, only: Pieces | None) -> tuple[str, ...]:
+    layout = platform.layout
+    if only is not None:
+        own = {*only.files, *(each.document.path for each in only.entries)}
+        if only.application is not None:
+            own.add(only.application.document.path)
+    else:
+        own = {
+            *platform.files(layout.serving_dir),
+            *platform.files(layout.path(layout.catalog_dir)),
+            *(each.document.path for each in platform.model_lists()),
+            layout.litellm_values,
+            layout.key_portal,
+            layout.path(layout.config),
+            layout.path(layout.groups_file),
+        }
+    return tuple(sorted(path for path in own if path.endswith((".yaml", ".yml"))))
+
+
+def _duplicates(path: str, root: Node) -> Iterator[Finding]:
+    """A YAML parser keeps the last value, or refuses the file."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, SequenceNode):
+            waiting += node.value
+        if isinstance(node, MappingNode):
+            lines: dict[str, int] = {}
+            for key, inside in node.value:
+                waiting.append(inside)
+                name = str(key.value) if isinstance(key, ScalarNode) else ""
+                if name in lines and name != "<<":
+                    message = f"the key {name} stands in line {lines[name]} already: only one of them counts"
+                    yield Finding(
+                        rule="duplicate-key", path=path, line=line(key), message=message, fix="remove one of them"
+                    )
+                elif name:
+                    lines[name] = line(key)
+
+
+def _secrets(path: str, root: Node) -> Iterator[Finding]:
+    fix = "read it from a Secret, and revoke this one"
+    for text_node in scalars([root]):
+        text = str(text_node.value)
+        _, sign, given = text.partition("=")
+        for each in (text, given if sign else ""):
+            if is_secret(each) and "\n" not in each:
+                yield Finding(
+                    rule="secret-in-git",
+                    path=path,
+                    line=line(text_node),
+                    message="a key is written out: everybody who can read the repository has it",
+                    fix=fix,
+                )
+                break
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        name, given_value = scalar(node, "name"), scalar(node, "value")
+        if name is not None and given_value is not None and _is_named_secret(name.value, given_value.value):
+            message = f"{name.value} is written out: everybody who can read the repository has it"
+            yield Finding(rule="secret-in-git", path=path, line=line(given_value), message=message, fix=fix)
+        waiting += [inside for _, inside in entries(node)] + list(items(node))
+    if value(root, "kind") == "Secret" and find(root, "sops") is None:
+        held = [pair for part in ("stringData", "data") for pair in entries(find(root, part))]
+        for key, node in held:
+            if isinstance(node, ScalarNode) and len(node.value) >= 8 and not _PLACEHOLDER.search(node.value):
+                message = (
+                    f"the key {key.value} of a Secret is written out: everybody who can read the repository has it"
+                )
+                yield Finding(rule="secret-in-git", path=path, line=line(node), message=message, fix=fix)
+
+
+def _is_named_secret(name: str, text: str) -> bool:
+    return bool(_NAMED_SECRET.search(name)) and len(text) >= 8 and not _PLACEHOLDER.search(text) and not is_secret(text)
+
+
+def _portal(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
+    """The key portal may offer only aliases that the gateway has."""
+    layout = platform.layout
+    lists = platform.model_lists()
+    if platform.read(layout.key_portal) is None or not lists:
+        return
+    known, seen = known_names(lists) | set(awaited), set[str]()
+    for node in catalog.offered(platform):
+        if not is_known(node.value, known):
+            for entry in (each for listed in lists for each in listed.entries if each.host[0] == node.value):
+                message = f"{entry.alias} leads to {node.value}, and the key portal offers {node.value}"
+                name = scalar(entry.node, "model_name")
+                yield Finding(
+                    rule="portal-alias",
+                    path=entry.document.path,
+                    line=line(name),
+                    message=message,
+                    fix=f"model_name: {node.value}, or the alias in the portal",
+                )
+            message = f"the key portal offers {node.value}, and LiteLLM has no such alias"
+            yield Finding(
+                rule="portal-alias",
+                path=layout.key_portal,
+                line=line(node),
+                message=message,
+                fix="remove it, or add the alias",
+            )
+        elif node.value in seen:
+            message = f"the key portal offers {node.value} twice"
+            yield Finding(
+                rule="portal-alias", path=layout.key_portal, line=line(node), message=message, fix="remove one of them"
+            )
+        seen.add(node.value)

@@ -1,0 +1,268 @@
+"""The rule for the form of objects: API versions, field names, types and values that Kubernetes and Argo CD know.
+
+Argo CD applies with validation, so one misspelled or misplaced field refuses the whole object. The fields of
+Kubernetes' objects are in `kubernetes.json`, which `tests/manifests/kubernetes_fields.py` generates from its client's
+models; a test keeps them equal. A field that is nowhere in that table may belong to a newer Kubernetes, and is not
+reported.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from manifests.edit import entries, scalar
+from manifests.pieces import Located, Pieces, objects
+from manifests.platform import Platform
+from manifests.rules.finding import Finding, at
+
+_VERSIONS = {
+    "Deployment": "apps/v1",
+    "Service": "v1",
+    "PersistentVolumeClaim": "v1",
+    "Application": "argoproj.io/v1alpha1",
+    "Kustomization": "kustomize.config.k8s.io/v1beta1",
+}
+
+# Argo CD's own fields (the Application's CRD of v3.0), as far as deployments of manifests use them.
+_ARGO: Mapping[str, Mapping[str, str]] = {
+    "Application": {
+        "apiVersion": "str",
+        "kind": "str",
+        "metadata": "ObjectMeta",
+        "spec": "ApplicationSpec",
+        "operation": "object",
+        "status": "object",
+    },
+    "ApplicationSpec": {
+        "destination": "ApplicationDestination",
+        "ignoreDifferences": "list[IgnoreDifferences]",
+        "info": "object",
+        "project": "str",
+        "revisionHistoryLimit": "int",
+        "source": "ApplicationSource",
+        "sourceHydrator": "object",
+        "sources": "list[ApplicationSource]",
+        "syncPolicy": "SyncPolicy",
+    },
+    "ApplicationDestination": {"name": "str", "namespace": "str", "server": "str"},
+    "ApplicationSource": {
+        "chart": "str",
+        "directory": "object",
+        "helm": "object",
+        "kustomize": "object",
+        "name": "str",
+        "path": "str",
+        "plugin": "object",
+        "ref": "str",
+        "repoURL": "str",
+        "targetRevision": "object",
+    },
+    "IgnoreDifferences": {
+        "group": "str",
+        "jqPathExpressions": "list[str]",
+        "jsonPointers": "list[str]",
+        "kind": "str",
+        "managedFieldsManagers": "list[str]",
+        "name": "str",
+        "namespace": "str",
+    },
+    "SyncPolicy": {
+        "automated": "AutomatedSync",
+        "managedNamespaceMetadata": "object",
+        "retry": "object",
+        "syncOptions": "list[str]",
+    },
+    "AutomatedSync": {"allowEmpty": "bool", "enabled": "bool", "prune": "bool", "selfHeal": "bool"},
+}
+
+# kustomize's reference of kustomization.yaml; other modules read the values (`manifests/kustomize.py`).
+_KUSTOMIZATION = dict.fromkeys(
+    (
+        "apiVersion", "kind", "metadata", "bases", "buildMetadata", "commonAnnotations", "commonLabels", "components",
+        "configMapGenerator", "configurations", "crds", "generatorOptions", "generators", "helmCharts", "helmGlobals",
+        "images", "labels", "namePrefix", "nameSuffix", "namespace", "openapi", "patches", "patchesJson6902",
+        "patchesStrategicMerge", "replacements", "replicas", "resources", "secretGenerator", "sortOptions",
+        "transformers", "validators", "vars",
+    ),
+    "object",
+)  # fmt: skip
+
+# Fields with a fixed set of values, by type and field (the API reference of Kubernetes).
+_WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("Container", "imagePullPolicy"): ("IfNotPresent", "Always", "Never"),
+    ("ContainerPort", "protocol"): ("TCP", "UDP", "SCTP"),
+    ("DeploymentStrategy", "type"): ("Recreate", "RollingUpdate"),
+    ("HTTPGetAction", "scheme"): ("HTTP", "HTTPS"),
+    ("PersistentVolumeClaimSpec", "accessModes"): (
+        "ReadWriteOnce",
+        "ReadWriteMany",
+        "ReadOnlyMany",
+        "ReadWriteOncePod",
+    ),
+    ("PersistentVolumeClaimSpec", "volumeMode"): ("Filesystem", "Block"),
+    ("PodSpec", "dnsPolicy"): ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+    ("PodSpec", "restartPolicy"): ("Always",),  # the only value for a Deployment's pods
+    ("SeccompProfile", "type"): ("RuntimeDefault", "Localhost", "Unconfined"),
+    ("ServicePort", "protocol"): ("TCP", "UDP", "SCTP"),
+    ("ServiceSpec", "type"): ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"),
+    ("Toleration", "effect"): ("NoSchedule", "NoExecute", "PreferNoSchedule"),
+    ("Toleration", "operator"): ("Exists", "Equal", "Lt", "Gt"),
+}
+
+_PLACES = {
+    "Container": "a container",
+    "DeploymentSpec": "the Deployment's spec",
+    "PodSpec": "the pod's spec",
+    "PodTemplateSpec": "the pod template",
+    "ServiceSpec": "the Service's spec",
+    "ApplicationSpec": "the Application's spec",
+}
+_NAMES = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+# Go's YAML library, which Kubernetes' tools use, follows YAML 1.1: there `on` is not text.
+_BOOL = re.compile(r"(?i)y|n|yes|no|on|off|true|false")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*|0[0-7]+|0x[0-9a-fA-F]+)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+)")
+_NULL = re.compile(r"|~|null|Null|NULL")
+
+
+def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> Iterator[Finding]:
+    """Fields that the API server, Argo CD or kustomize would refuse: in the files of some endpoints, or (not `alone`)
+    in all.
+
+    A misspelled field can hide an endpoint, so the other objects of the serving directory are read as well.
+    """
+    layout = platform.layout
+    own = {path for each in endpoints for path in each.files}
+    own |= {each.application.document.path for each in endpoints if each.application is not None}
+    pieces = (part for each in endpoints for part in (each.deployment, each.service, each.application, *each.claims))
+    whole = {part.document.path for part in pieces if part is not None}  # and no patches of kustomize
+    beside = () if alone else (*platform.files(layout.serving_dir), *platform.files(layout.path(layout.catalog_dir)))
+    for path in sorted({*own, *beside}):
+        for kind, each in objects(platform, path):
+            yield from _version(each, kind, certain=path in whole)
+            if kind in _VERSIONS and _is_own(each, kind, certain=path in whole):
+                yield from _fields(each, each.node, kind)
+
+
+def _version(found: Located, kind: str, *, certain: bool) -> Iterator[Finding]:
+    version = scalar(found.node, "apiVersion")
+    if kind not in _VERSIONS:
+        near = difflib.get_close_matches(kind, _VERSIONS, 1, 0.85)
+        if near and version is not None and version.value == _VERSIONS[near[0]]:
+            node, message = scalar(found.node, "kind"), f"there is no kind {kind} in {version.value}"
+            yield at("schema", found, node, message, f"kind: {near[0]}")
+        return
+    wanted = _VERSIONS[kind]
+    if version is None:
+        if certain and kind != "Kustomization":  # optional there
+            yield at("schema", found, None, f"this {kind} has no apiVersion", f"apiVersion: {wanted}")
+    elif version.value != wanted and not _is_another_api(version.value, wanted):
+        yield at("schema", found, version, f"there is no {kind} in {version.value}", f"apiVersion: {wanted}")
+
+
+def _is_another_api(version: str, wanted: str) -> bool:
+    """Whether it is a kind of the same name from another API, like Knative's Service or Flux's Kustomization."""
+    group = version.rpartition("/")[0]
+    near = difflib.get_close_matches(version, [wanted], 1, 0.85)
+    return "." in group and group != wanted.rpartition("/")[0] and not near
+
+
+def _is_own(found: Located, kind: str, *, certain: bool) -> bool:
+    version = scalar(found.node, "apiVersion")
+    return certain if version is None else not _is_another_api(version.value, _VERSIONS[kind])
+
+
+def _fields(where: Located, node: Node, name: str) -> Iterator[Finding]:
+    known = _types()[name]
+    if not isinstance(node, MappingNode):
+        if not _is_null(node):
+            message = f"{_place(name)} is {_said(node)}, and has to be a mapping of fields"
+            yield at("schema", where, node, message, "write fields below it")
+        return
+    present = {str(key.value) for key, _ in entries(node)}
+    for key, inside in entries(node):
+        field = str(key.value)
+        if field in known:
+            yield from _value(where, inside, known[field], f"{name}.{field}")
+        elif field != "<<":
+            yield from _unknown(where, key, name, present)
+
+
+def _unknown(where: Located, key: ScalarNode, name: str, present: set[str]) -> Iterator[Finding]:
+    field, known = str(key.value), _types()[name]
+    free = {each.lower(): each for each in known if each not in present}
+    near = difflib.get_close_matches(field.lower(), free, 1, 0.8)
+    homes = [each for each in ("PodSpec", "Container", "DeploymentSpec") if field in _types()[each]]
+    if near:
+        yield at("schema", where, key, f"{_place(name)} has no field {field}", f"{free[near[0]]}:")
+    elif any(field in fields for fields in _types().values()):
+        fix = f"move it into {_place(homes[0])}" if homes else "move it to the object that it belongs to"
+        yield at("schema", where, key, f"{_place(name)} has no field {field}", fix)
+
+
+def _value(where: Located, node: Node, kind: str, named: str) -> Iterator[Finding]:
+    name, _, field = named.partition(".")
+    if kind == "object" or _is_null(node):
+        return
+    if of := re.fullmatch(r"list\[(\w+)\]", kind):
+        if not isinstance(node, SequenceNode):
+            yield at("schema", where, node, f"{field} has to be a list, and is {_said(node)}", "begin each item with -")
+            return
+        for each in node.value:
+            yield from _value(where, each, of[1], named)
+    elif kind == "map[str]":
+        for key, each in entries(node):
+            yield from _value(where, each, "str", f"{name}.{key.value}")
+    elif kind not in _NAMES:
+        yield from _fields(where, node, kind)
+    elif not isinstance(node, ScalarNode) or not _fits(node, kind):
+        fix = f'"{node.value}"' if kind == "str" and isinstance(node, ScalarNode) else f"write {_NAMES[kind]}"
+        shown = f" ({node.value})" if isinstance(node, ScalarNode) else ""
+        message = f"{field} has to be {_NAMES[kind]}, and{shown} is {_said(node)}"
+        yield at("schema", where, node, message, fix)
+    elif (words := _WORDS.get((name, field))) and node.value not in words:
+        near = difflib.get_close_matches(node.value, words, 1, 0.6)
+        yield at("schema", where, node, f"{field} is never {node.value}", f"{field}: {(near or words)[0]}")
+
+
+def _fits(node: ScalarNode, kind: str) -> bool:
+    said = _scalar_type(node)
+    return said == kind or (kind == "float" and said == "int")
+
+
+def _scalar_type(node: ScalarNode) -> str:
+    text = str(node.value)
+    if node.style in ("'", '"', "|", ">"):
+        return "str"
+    if _BOOL.fullmatch(text):
+        return "bool"
+    explicit = str(node.tag).endswith(":str")
+    if not explicit and _INT.fullmatch(text):
+        return "int"
+    return "float" if not explicit and _FLOAT.fullmatch(text) else "str"
+
+
+def _said(node: Node) -> str:
+    if isinstance(node, SequenceNode):
+        return "a list"
+    return _NAMES[_scalar_type(node)] if isinstance(node, ScalarNode) else "a mapping"
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and not node.style and bool(_NULL.fullmatch(str(node.value)))
+
+
+def _place(name: str) -> str:
+    return _PLACES.get(name) or "the " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+@cache
+def _types() -> Mapping[str, Mapping[str, str]]:
+    table: dict[str, dict[str, str]] = json.loads(files(__package__).joinpath("kubernetes.json").read_text())
+    return {**table, **_ARGO, "Kustomization": _KUSTOMIZATION}

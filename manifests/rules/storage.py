@@ -1,0 +1,212 @@
+"""The rules for weights: where they are staged, mounted and stored."""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ruamel.yaml.nodes import Node
+
+from manifests.edit import find, items, scalar, value
+from manifests.layout import Layout
+from manifests.pieces import Located, Pieces, environment
+from manifests.rules.finding import Finding, at
+from manifests.sizing import estimated_weights, quantity_bytes
+from manifests.tree import within
+
+# Other ways to configure the location of the weights.
+_OTHER_CACHES = frozenset({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"})
+_DOWNLOADS = re.compile(r"snapshot_download|hf_hub_download|\bhf download|huggingface-cli download")
+
+
+def check(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems with the volume of one endpoint, and with its content."""
+    yield from _weights_path(pieces)
+    yield from _mounts(pieces)
+    yield from _offline(pieces)
+    yield from _claims(pieces, siblings)
+    yield from _shared(pieces, siblings)
+    yield from _size(pieces)
+
+
+def _pod(pieces: Pieces) -> Node | None:
+    return pieces.pod
+
+
+def _containers(pieces: Pieces) -> tuple[Node, ...]:
+    return (*items(find(_pod(pieces), "initContainers")), *items(find(_pod(pieces), "containers")))
+
+
+def _weights_path(pieces: Pieces) -> Iterator[Finding]:
+    """Staged and served weights must be at the same path on the volume."""
+    root, pod = pieces.deployment, _pod(pieces)
+    kept = {value(each, "name") for each in items(find(pod, "volumes")) if find(each, "persistentVolumeClaim")}
+    containers = (*items(find(pod, "initContainers")), pieces.container)
+    mounted = [
+        (
+            each,
+            [
+                mount
+                for found in items(find(each, "volumeMounts"))
+                if value(found, "name") in kept
+                if (mount := scalar(found, "mountPath"))
+            ],
+        )
+        for each in containers
+    ]
+    places: list[tuple[Node, str]] = []
+    for container, mounts in mounted:
+        env = environment(container)
+        home = scalar(env.get("HF_HOME"), "value")
+        if home is None or env.keys() & _OTHER_CACHES or pieces.flag("--download-dir"):
+            continue
+        if not mounts:
+            if kept and (container is pieces.container or _DOWNLOADS.search(_script(container))):
+                message = f"HF_HOME is {home.value}, and the claim is not mounted: weights are lost with the pod"
+                yield at(
+                    "weights-path", root, find(container, "volumeMounts") or container, message, "mount the claim there"
+                )
+            continue
+        mount = next((each for each in mounts if within(home.value, each.value)), None)
+        if mount is not None:
+            places.append((home, posixpath.relpath(home.value, mount.value)))
+            continue
+        if any(within(each.value, home.value) for each in mounts):
+            continue
+        # If the other endpoints use the same mount path, the variable is wrong.
+        others = {each.value for other, found in mounted if other is not container for each in found}
+        usual = mounts[0].value in others
+        message = f"HF_HOME is {home.value}, and the claim is mounted at {mounts[0].value}"
+        fix = f"value: {mounts[0].value}" if usual else f"mountPath: {home.value}"
+        yield at("weights-path", root, home if usual else mounts[0], message, fix)
+        if len(mounted) == 1:  # only then it is clear which one was meant
+            yield at("weights-path", root, home, message, f"value: {mounts[0].value}")
+    if len({place for _, place in places}) > 1:
+        node, place = next(((node, place) for node, place in places if place != "."), places[-1])
+        message = f"HF_HOME is {place} on the volume here, and another directory in the other container"
+        yield at("weights-path", root, node, message, "write the same HF_HOME in both places")
+
+
+def _script(container: Node) -> str:
+    return " ".join(value(each) for key in ("command", "args") for each in items(find(container, key)))
+
+
+def _mounts(pieces: Pieces) -> Iterator[Finding]:
+    """Kubernetes refuses a pod that mounts a volume that it does not declare."""
+    volumes = {value(each, "name") for each in items(find(_pod(pieces), "volumes"))}
+    templates = find(pieces.deployment.node, "spec", "volumeClaimTemplates")
+    wanted = Counter(
+        value(mount, "name") for each in _containers(pieces) for mount in items(find(each, "volumeMounts"))
+    )
+    lost = [name for name in wanted if name and name not in volumes]
+    unused = [each for each in items(find(_pod(pieces), "volumes")) if value(each, "name") not in wanted]
+    if templates is None and len(lost) == len(unused) == 1 and wanted[lost[0]] > 1:
+        name = scalar(unused[0], "name")  # several places agree on the other name
+        message = f"nothing mounts {value(name)}, and {wanted[lost[0]]} mounts name {lost[0]}"
+        yield at("volume-mount", pieces.deployment, name or unused[0], message, f"name: {lost[0]}")
+        return
+    for container in _containers(pieces) if templates is None else ():
+        for mount in items(find(container, "volumeMounts")):
+            name = scalar(mount, "name")
+            if name is not None and name.value not in volumes:
+                message = f"the pod has no volume {name.value}; it has {', '.join(sorted(volumes)) or 'none'}"
+                yield at("volume-mount", pieces.deployment, name, message, "name a volume of the pod")
+
+
+def _offline(pieces: Pieces) -> Iterator[Finding]:
+    """The container that downloads has to reach the Hub."""
+    for container in items(find(_pod(pieces), "initContainers")):
+        env = environment(container)
+        node = env.get("HF_HUB_OFFLINE")
+        if node is None or value(node, "value").lower() not in ("1", "true", "yes", "on"):
+            continue
+        if _DOWNLOADS.search(_script(container)):
+            message = (
+                "HF_HUB_OFFLINE is on in the container that downloads the weights: it finds nothing on an empty volume"
+            )
+            yield at(
+                "staging-offline", pieces.deployment, find(node, "name"), message, "remove it here; the engine has it"
+            )
+
+
+def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Both ends of a claim that do not match: it is unknown which name was meant."""
+    root, home = pieces.deployment, pieces.home
+    claimed = [
+        claim
+        for volume in items(find(_pod(pieces), "volumes"))
+        if (claim := scalar(volume, "persistentVolumeClaim", "claimName"))
+    ]
+    present = {value(each.node, "metadata", "name"): each for each in pieces.claims}
+    elsewhere = {value(pieces.pvc.node, "metadata", "name")} if pieces.pvc else set()
+    missing = [claim for claim in claimed if claim.value not in {*present, *elsewhere}]
+    unused = [each for name, each in present.items() if name not in {claim.value for claim in claimed}]
+    if not pieces.claims and not any(each.claims for each in siblings):
+        return  # claims are made elsewhere
+    for claim in missing:
+        message = f"no PersistentVolumeClaim in {home} is named {claim.value}"
+        fix = f"claimName: {value(unused[0].node, 'metadata', 'name')}" if unused else "name the claim of pvc.yaml"
+        yield at("claim", root, claim, message, fix)
+    for each in unused if missing else ():
+        name = find(each.node, "metadata", "name")
+        message = f"the Deployment claims {missing[0].value}, and this one is used by nobody"
+        yield at("claim", each, name, message, f"name: {missing[0].value}")
+
+
+def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """A ReadWriteOnce volume is on one node, and two models in one cache fill it."""
+    if (
+        pieces.pvc is None
+        or pieces.pvc not in pieces.claims
+        or set(_modes(pieces.pvc.node)) - {"ReadWriteOnce", "ReadWriteOncePod"}
+    ):
+        return
+    name = value(pieces.pvc.node, "metadata", "name")
+    for found in siblings:
+        for volume in items(find(_pod(found), "volumes")):
+            claim = scalar(volume, "persistentVolumeClaim", "claimName")
+            if claim is not None and claim.value == name:
+                message = f"{found.name} claims {name}, the volume of {pieces.name}: one of their pods waits for it"
+                yield at("claim-shared", found.deployment, claim, message, "give it a claim of its own")
+
+
+def _modes(claim: Node) -> tuple[str, ...]:
+    return tuple(value(each) for each in items(find(claim, "spec", "accessModes")))
+
+
+def _size(pieces: Pieces) -> Iterator[Finding]:
+    if pieces.pvc is None or pieces.pvc not in pieces.claims:
+        return
+    yield from _binding(pieces, pieces.pvc)
+    size, weights = (
+        scalar(pieces.pvc.node, "spec", "resources", "requests", "storage"),
+        estimated_weights(pieces.model.value),
+    )
+    if size is None:
+        message = f"the claim of {pieces.name} requests no storage: Kubernetes refuses it"
+        yield at("volume-size", pieces.pvc, find(pieces.pvc.node, "spec"), message, "resources.requests.storage: 20Gi")
+        return
+    try:
+        held = quantity_bytes(size.value)
+    except ValueError:
+        message = f"{size.value} is not a size that Kubernetes reads"
+        yield at("volume-size", pieces.pvc, size, message, "storage: 20Gi")
+        return
+    if weights and held < weights:
+        message = (
+            f"the volume of {size.value} is smaller than the weights of {pieces.model.value} ({weights / 10**9:.1f} GB)"
+        )
+        yield at("volume-size", pieces.pvc, size, message, f"storage: {weights * 1.2 / 2**30:.0f}Gi")
+
+
+def _binding(pieces: Pieces, claim: Located) -> Iterator[Finding]:
+    """Whether Kubernetes can give the claim a volume that can be written to."""
+    modes = items(find(claim.node, "spec", "accessModes"))
+    if modes and all(value(each) == "ReadOnlyMany" for each in modes):
+        message = "the volume is for reading only, so the weights cannot be staged"
+        yield at("claim", claim, modes[0], message, "ReadWriteOnce")
+    storage_class = scalar(claim.node, "spec", "storageClassName")
+    named = find(claim.node, "spec", "volumeName") or find(claim.node, "spec", "selector")
+    if storage_class is not None and storage_class.style and not storage_class.value and named is None:
+        message = f"an empty storageClassName makes no volume, so {pieces.name} stays Pending"
+        yield at("claim", claim, storage_class, message, "remove it for the cluster's default class, or name one")

@@ -1,0 +1,81 @@
+"""Findings that a file accepts: `# stoker: ignore RULE: reason`, on the line of the finding or above it.
+
+In Markdown the comment is `<!-- stoker: ignore RULE: reason -->`. Several rules are separated by commas.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from manifests.rules.finding import Finding
+from manifests.rules.table import RULES
+from manifests.tree import Tree
+
+_MARK = "stoker: ignore"
+_COMMENT = re.compile(r"(?:#|<!--|//)\s*stoker: ignore(?![\w-])(?P<rules>[^:\n]*)(?::(?P<reason>.*))?$")
+_OWN = "suppression"
+
+
+class _Suppression(NamedTuple):
+    path: str
+    line: int
+    covers: range
+    rules: tuple[str, ...]
+    reason: str
+
+
+def suppressed(tree: Tree, findings: Collection[Finding], *, complete: bool) -> list[Finding]:
+    """The findings that no comment accepts, and one for each wrong comment.
+
+    A comment without a matching finding is reported only if all endpoints were checked (`complete`).
+    """
+    every = [each for path in tree.grep(_MARK) for each in _suppressions(path, tree.read(path) or "")]
+    found: list[Finding] = []
+    used: set[_Suppression] = set()
+    for finding in findings:
+        accepting = [
+            each
+            for each in every
+            if each.path == finding.path and finding.line in each.covers and finding.rule in each.rules and each.reason
+        ]
+        used |= set(accepting)
+        if not accepting:
+            found.append(finding)
+    return found + [
+        Finding(rule=_OWN, path=each.path, line=each.line, message=problem[0], fix=problem[1])
+        for each in every
+        if (problem := _problem(each, complete and each not in used))
+    ]
+
+
+def _suppressions(path: str, text: str) -> Iterator[_Suppression]:
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        match = _COMMENT.search(line)
+        if match is None:
+            continue
+        last = number
+        if not line[: match.start()].strip():  # alone on its line: it applies to the next line
+            while last + 1 < len(lines) and (last == number or _is_comment(lines[last])):
+                last += 1
+        rules = tuple(each for each in re.split(r"[\s,]+", match["rules"].strip()) if each)
+        reason = (match["reason"] or "").removesuffix("-->").strip()
+        yield _Suppression(path, number + 1, range(number + 1, last + 2), rules, reason)
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith(("#", "<!--", "//"))
+
+
+def _problem(each: _Suppression, unused: bool) -> tuple[str, str] | None:
+    example = f"# {_MARK} RULE: reason"
+    unknown = [rule for rule in each.rules if rule not in RULES]
+    if not each.rules:
+        return "this comment names no rule", example
+    if unknown:
+        return f"{', '.join(unknown)} is not a rule", "name a rule of docs/contract.md"
+    if not each.reason:
+        return f"{', '.join(each.rules)} is ignored without a reason", example
+    if unused:
+        return f"there is no finding of {', '.join(each.rules)} here", "remove the comment"
+    return None

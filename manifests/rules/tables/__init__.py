@@ -1,0 +1,1 @@
+"""The rules of each component of a platform, one file for each."""

@@ -1,0 +1,88 @@
+"""The rules of LiteLLM's entries."""
+
+from manifests.rules.rule import Rule
+
+RULES = {
+    "served-name": Rule(
+        "LiteLLM asks for the name that the engine answers to (`openai/<served name>`)",
+        "every call through the gateway is a 404",
+        "write the engine's `--served-model-name`",
+    ),
+    "api-base-host": Rule(
+        "LiteLLM's `api_base` leads to the endpoint's Service",
+        "tenants reach nothing, or another model",
+        "write the Service's address",
+    ),
+    "api-base-port": Rule(
+        "the port in `api_base` is a port of the Service",
+        "connections are refused",
+        "write the Service's port",
+    ),
+    "api-base-scheme": Rule(
+        "`api_base` of a Service in the cluster begins with `http://`",
+        "the handshake fails, since the engine does not speak TLS",
+        "write http://",
+    ),
+    "api-base-path": Rule(
+        "`api_base` of an OpenAI-compatible engine ends in `/v1`",
+        "LiteLLM appends the rest of the path, and every call is a 404",
+        "end it in /v1",
+    ),
+    "api-key-missing": Rule(
+        "LiteLLM has an `api_key` for an engine that asks for one",
+        "every call is refused",
+        "add the engine's key",
+    ),
+    "cost-missing": Rule(
+        "each model in LiteLLM has `input_cost_per_token`, and `output_cost_per_token` where it writes text",
+        "calls cost $0 and budgets never bind",
+        "add the price in dollars per token",
+    ),
+    "cost-not-a-number": Rule(
+        "prices are numbers to every YAML reader (YAML 1.1 takes `5e-07` for a string)",
+        "LiteLLM fails, or counts nothing",
+        "write it out, like 0.0000005",
+    ),
+    "cost-zero": Rule(
+        "one of two prices is not zero beside another that is above it (two zeros are a decision)",
+        "budgets never bind",
+        "write a price, if a small one",
+        "warning",
+    ),
+    "cost-order": Rule(
+        "an input token does not cost more than an output token",
+        "long prompts use budgets up",
+        "exchange the prices",
+        severity="warning",
+    ),
+    "mode": Rule(
+        "`mode` in LiteLLM's `model_info` is what the engine does",
+        "LiteLLM's health check calls it unhealthy",
+        "write embedding, rerank, completion or chat",
+    ),
+    "cost-implausible": Rule(
+        "a price per token is below $0.001",
+        "a price for a million tokens was written, and budgets are used up at once",
+        "divide it by a million",
+    ),
+    "alias-duplicate": Rule(
+        "several entries of one alias serve the same model, or say `order` or `weight`",
+        "LiteLLM spreads the calls over different models",
+        "keep one of the entries",
+    ),
+    "alias-unknown": Rule(
+        "fallbacks, `model_group_alias` and lists of allowed models name aliases that exist",
+        "the call that needs the fallback fails",
+        "write an alias of `model_list`",
+    ),
+    "alias-without-endpoint": Rule(
+        "each alias that leads to the serving namespace has a Service there",
+        "calls to the alias fail",
+        "name a Service that is there, or remove the alias",
+    ),
+    "endpoint-without-alias": Rule(
+        "each endpoint has an alias in LiteLLM",
+        "tenants cannot reach it",
+        "add an entry to `model_list`",
+    ),
+}

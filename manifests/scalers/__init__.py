@@ -1,0 +1,28 @@
+"""Who else starts and stops an endpoint. Each file is one, in the constant `SCALER`: nothing else lists them."""
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Protocol
+
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+
+
+class Scaler(Protocol):
+    """Something that sets the replicas of an endpoint, so that Stoker must not."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+
+    def place(self, platform: Platform, pieces: Pieces) -> str:
+        """Where the repository says that it scales this endpoint, as `FILE` or `FILE:LINE`; empty if it does not."""
+
+
+@cache
+def scalers() -> tuple[Scaler, ...]:
+    """Every scaler, by name."""
+    modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
+    found: list[Scaler] = [module.SCALER for module in modules]
+    return tuple(sorted(found, key=lambda each: each.name))

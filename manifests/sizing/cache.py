@@ -1,0 +1,306 @@
+"""What a model stores on the GPU per token and per request, and the longest context that it supports.
+
+Only layers with full attention store keys and values for each token. A layer with a window stores its window, a linear
+layer (Mamba, gated delta net) one state per request, and a layer that shares its keys and values with another one
+stores nothing. All sizes are in bytes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from manifests.sizing.configuration import Configuration, Json
+
+Layer = Literal["full", "window", "state", "none"]
+
+BATCH = 2048
+"""Tokens that a window's cache holds in addition to the window: one step (`SlidingWindowSpec.max_memory_usage_bytes` in
+vLLM's `kv_cache_interface.py`: window - 1 + max_num_batched_tokens, whose default on an L4 is 2048).
+"""
+
+STATE_PADDING = 1.12
+"""A hybrid model's blocks are as large as a state, so some stay half empty. Measured on an L4 with vLLM 0.29: 36 480
+bytes per token for a model whose layers need 32 768.
+"""
+
+_LAYERS: Mapping[str, Layer] = {
+    "full_attention": "full",
+    "attention": "full",
+    "sliding_attention": "window",
+    "chunked_attention": "window",
+    "local_attention": "window",
+    "linear_attention": "state",
+    "mamba": "state",
+    "mamba2": "state",
+    "conv": "state",
+    "recurrent": "state",
+    "hybrid": "full",
+    "moe": "none",
+    "mlp": "none",
+}
+_ENCODERS = re.compile(
+    r"(bert|roberta|mpnet|electra|esm)(-v\d)?$|^(new|gte|deberta(-v\d)?|wav2vec2.*|wavlm|vit|clip|siglip\d?)$"
+)
+_STATE_BESIDE_ATTENTION = ("falcon_h1",)
+"""Every layer of these has both (Falcon-H1, arXiv 2507.22448, section 2)."""
+_WITHOUT_ATTENTION = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
+
+
+class Layers(BaseModel, frozen=True):
+    """Identical layers: their number, the bytes that one stores per token, and for how many tokens (None: for all)."""
+
+    count: int
+    token_bytes: int
+    window: int | None = None
+
+
+class Cache(BaseModel, frozen=True):
+    """What one request needs: `layers` per token, `state_bytes` independent of its length."""
+
+    layers: tuple[Layers, ...] = ()
+    state_bytes: int = 0
+
+    @property
+    def per_token(self) -> int:
+        """Bytes for each token of the context."""
+        return sum(each.count * each.token_bytes for each in self.layers if each.window is None)
+
+    @property
+    def growth(self) -> int:
+        """Bytes for each token until the windows are full: of the layers without a window, or of all if every one has one."""
+        return self.per_token or sum(each.count * each.token_bytes for each in self.layers)
+
+    def window_bytes(self, context: int) -> int:
+        """Bytes of the windows for one request of this length."""
+        return sum(
+            each.count * each.token_bytes * min(each.window + BATCH, context)
+            for each in self.layers
+            if each.window is not None
+        )
+
+    def request_bytes(self, context: int) -> int:
+        """Bytes for one request of this length: the free memory that vLLM needs to start with this `--max-model-len`."""
+        padding = STATE_PADDING if self.state_bytes else 1
+        return int(self.per_token * context * padding) + self.window_bytes(context) + self.state_bytes
+
+    def longest(self, room: int, limit: int) -> int:
+        """The longest context that fits into `room`, at most `limit`, rounded down to 1024 tokens."""
+        if self.request_bytes(limit) <= room:
+            return limit
+        low, high = 0, limit // 1024
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.request_bytes(middle * 1024) <= room:
+                low = middle
+            else:
+                high = middle - 1
+        return low * 1024
+
+    def __str__(self) -> str:
+        parts = [
+            f"{each.count} layers × {each.token_bytes} bytes"
+            + (f" (window of {each.window} tokens)" if each.window is not None else "")
+            for each in self.layers
+        ]
+        return " + ".join(parts) or "none"
+
+
+def read_cache(config: Configuration, *, bytes_each: int = 2) -> Cache | None:
+    """The cache of a model, from its configuration; None if the configuration is incomplete.
+
+    `bytes_each` is the width of one cached number: 2 for fp16 and bf16, 1 for FP8.
+    """
+    if config.whole.get("is_encoder_decoder") or config["is_encoder_decoder"]:
+        return _cross_attending(config, bytes_each)
+    if is_encoder(config):
+        return Cache()
+    kinds = layer_kinds(config)
+    both = config.model_type in _STATE_BESIDE_ATTENTION
+    states = sum(each == "state" or both for each in kinds) * _state_bytes(config)
+    if not kinds or (states == 0 and "state" in kinds and config.model_type in _WITHOUT_ATTENTION):
+        return None
+    if not any(each in ("full", "window") for each in kinds):
+        return Cache(state_bytes=states)
+    if blocks := config.sequence("block_configs"):
+        return _of_blocks(config, blocks, bytes_each)
+    token = {each: _token_bytes(config, each, bytes_each) for each in ("full", "window")}
+    found = []
+    for kind in ("full", "window"):
+        if count := kinds.count(kind):
+            if not token[kind]:
+                return None
+            found.append(
+                Layers(count=count, token_bytes=token[kind], window=_window(config) if kind == "window" else None)
+            )
+    return Cache(layers=tuple(found), state_bytes=states)
+
+
+def is_encoder(config: Configuration) -> bool:
+    """Whether the model reads a text at once and generates none, so nothing is stored between tokens."""
+    return bool(_ENCODERS.search(config.model_type.lower().replace("_", "-")))
+
+
+def layer_kinds(config: Configuration) -> tuple[Layer, ...]:
+    """What each layer with its own cache stores, in order; empty if the number of layers is unknown."""
+    count = config.number("num_hidden_layers")
+    pattern = config.said("hybrid_override_pattern")
+    if isinstance(pattern, str) and pattern:
+        return tuple({"*": "full", "M": "state"}.get(each, "none") for each in pattern)  # type: ignore[misc]
+    if not count:
+        return ()
+    crossed = config.said("cross_attention_layers") or ()
+    kinds = tuple("none" if at in crossed else each for at, each in enumerate(_kinds(config, count)))
+    return kinds[: count - config.number("num_kv_shared_layers")]
+
+
+def read_context(config: Configuration) -> int:
+    """The longest context of the model in tokens; 0 if the configuration does not limit it."""
+    longest = config.number("max_position_embeddings")
+    if "roberta" in config.model_type or config.model_type == "camembert":
+        return longest - 2  # the first two positions are padding (RoBERTa's `create_position_ids_from_input_ids`)
+    return longest
+
+
+def _kinds(config: Configuration, count: int) -> Sequence[Layer]:
+    if config.model_type in _WITHOUT_ATTENTION:
+        return ["state"] * count
+    for field in ("layer_types", "layers_block_type", "layer_block_type"):
+        types = config.said(field)
+        if isinstance(types, list) and types:
+            named: list[Layer] = [_LAYERS.get(str(each), "full") for each in types]
+            return _widened(config, (named * (count // len(named) + 1))[:count])
+    if indices := config.said("attn_layer_indices") or config.said("full_attn_idxs") or config.said("hybrid_layer_ids"):
+        return ["full" if at in indices else "state" for at in range(count)]
+    if full := config.part("linear_attn_config").get("full_attn_layers"):
+        return ["full" if at + 1 in full else "state" for at in range(count)]  # Kimi Linear counts from 1
+    if types := config.said("attn_type_list"):
+        return ["full" if each == 1 else "state" for each in types]
+    if period := config.number("attn_layer_period"):
+        offset = config.number("attn_layer_offset")
+        return ["full" if at % period == offset else "state" for at in range(count)]
+    if interval := config.said("full_attention_interval"):
+        return ["full" if (at + 1) % interval == 0 else "state" for at in range(count)]
+    alternating = config.said("sliding_window_pattern") or config.said("_sliding_window_pattern")
+    if isinstance(alternating, str) and alternating:
+        return _widened(
+            config, ["full" if alternating[at % len(alternating)] == "G" else "window" for at in range(count)]
+        )
+    if isinstance(alternating, int) and alternating > 1:
+        return _widened(config, ["full" if (at + 1) % alternating == 0 else "window" for at in range(count)])
+    if types := config.layer_pattern:
+        return _widened(config, [_LAYERS.get(types[at % len(types)], "full") for at in range(count)])
+    # Classes with `max_window_layers` (Qwen's) have a switch for the window, which is off by default.
+    switched_off = config["use_sliding_window"] is False or (
+        config["max_window_layers"] is not None and not config["use_sliding_window"]
+    )
+    if config.said("sliding_window") and not switched_off:
+        first = config.number("max_window_layers") if config["use_sliding_window"] else 0
+        return _widened(config, ["full" if at < first else "window" for at in range(count)])
+    return ["full"] * count
+
+
+def _widened(config: Configuration, kinds: Sequence[Layer]) -> Sequence[Layer]:
+    """A window as large as the model's context is not a window."""
+    window, longest = _window(config), read_context(config)
+    if window and not (longest and window + BATCH > longest >= 0 and longest <= window):
+        return kinds
+    return ["full" if each == "window" else each for each in kinds]
+
+
+def _window(config: Configuration) -> int:
+    return config.number("sliding_window", "attention_chunk_size", "local_attention")
+
+
+def _token_bytes(config: Configuration, kind: str, bytes_each: int) -> int:
+    """What one layer stores per token: 2 (key and value) × KV heads × head size × bytes.
+
+    Source: the PagedAttention paper (Kwon et al. 2023, section 3) with grouped-query attention. Latent attention stores
+    one compressed vector and the rotary part of the key (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+    """
+    rank = config.number("kv_lora_rank")
+    if rank and config.model_type != "minicpm3":  # vLLM serves this one with full keys and values
+        indexer = config.number("index_head_dim") + 4 if config.number("index_topk") else 0
+        return (rank + config.number("qk_rope_head_dim")) * bytes_each + indexer
+    heads, size = kv_heads(config), head_size(config)
+    if kind == "full":
+        heads = config.number("num_global_key_value_heads") or heads
+        size = config.number("global_head_dim") or size
+    return 2 * heads * size * bytes_each
+
+
+def kv_heads(config: Configuration) -> int:
+    """The number of KV heads: fewer than query heads with grouped-query attention, one with multi-query attention."""
+    if config["multi_query_attention"] and (groups := config.number("multi_query_group_num")):
+        return groups
+    if config["multi_query"] and not config["new_decoder_architecture"]:
+        return 1
+    said = config.said("num_key_value_heads")
+    if isinstance(said, list):
+        return int(max(said))
+    attention = config.part("attn_config").get("kv_n_heads")
+    if isinstance(attention, int):
+        return attention
+    heads = config.number("num_attention_heads")
+    # A default above the model's own number of heads belongs to another size of the class.
+    return min(config.number("num_key_value_heads") or heads, heads or 2**20)
+
+
+def head_size(config: Configuration) -> int:
+    hidden, heads = config.number("hidden_size"), config.number("num_attention_heads")
+    if config.model_type == "minicpm3":
+        return config.number("qk_nope_head_dim") + config.number("qk_rope_head_dim")
+    return config.number("head_dim") or (hidden // heads if heads else 0)
+
+
+def _state_bytes(config: Configuration) -> int:
+    """The state of one linear layer per request, with the inputs of its convolution (vLLM's
+    `MambaStateShapeCalculator`).
+    """
+    if value_heads := config.number("linear_num_value_heads"):
+        keys = config.number("linear_num_key_heads") * config.number("linear_key_head_dim")
+        values = value_heads * config.number("linear_value_head_dim")
+        convolution = (2 * keys + values) * (max(1, config.number("linear_conv_kernel_dim") or 4) - 1)
+        return 2 * (
+            value_heads * config.number("linear_key_head_dim") * config.number("linear_value_head_dim") + convolution
+        )
+    state, kernel = config.number("mamba_d_state"), config.number("mamba_d_conv") or 4
+    inner = (config.number("mamba_expand") or 2) * config.number("hidden_size")
+    if config.model_type in _WITHOUT_ATTENTION:
+        inner = config.number("intermediate_size") or inner
+    if heads := config.number("mamba_n_heads") if config.model_type != "jamba" else 0:
+        inner = heads * config.number("mamba_d_head") if config.number("mamba_d_head") else inner
+        convolution = (inner + 2 * max(1, config.number("mamba_n_groups")) * state) * (kernel - 1)
+        return 2 * (inner * state + convolution)
+    return 2 * inner * (state + kernel)
+
+
+def _cross_attending(config: Configuration, bytes_each: int) -> Cache | None:
+    """An encoder-decoder model: the decoder's layers per token, and once the encoder output that they attend to."""
+    layers = config.number("decoder_layers", "num_decoder_layers", "num_hidden_layers")
+    heads = config.number("decoder_attention_heads", "num_attention_heads")
+    hidden = config.number("d_model", "hidden_size")
+    if not (layers and heads and hidden):
+        return None
+    token = 2 * hidden * bytes_each
+    attended = config.number("max_source_positions") * layers * token
+    return Cache(layers=(Layers(count=layers, token_bytes=token),), state_bytes=attended)
+
+
+def _of_blocks(config: Configuration, blocks: Sequence[Any], bytes_each: int) -> Cache:
+    """A pruned model (DeciLM, Nemotron-NAS): each block configures how many heads share a KV head, or has no attention."""
+    heads, size = config.number("num_attention_heads"), head_size(config)
+    counts: dict[int, int] = {}
+    for block in blocks:
+        attention: Json = block.get("attention") or {} if isinstance(block, Mapping) else {}
+        group = attention.get("n_heads_in_group")
+        kv_heads = attention.get("num_key_value_heads") or (heads // group if group else 0)
+        if kv_heads and not attention.get("no_op") and not attention.get("replace_with_linear"):
+            counts[kv_heads] = counts.get(kv_heads, 0) + 1
+    return Cache(
+        layers=tuple(
+            Layers(count=count, token_bytes=2 * kv_heads * size * bytes_each)
+            for kv_heads, count in sorted(counts.items())
+        )
+    )

@@ -1,0 +1,305 @@
+"""Whether a model can run on the machine: compares weights, cache and memory with the limits.
+
+Four checks, each with its own limit (a model may pass three of them and still never boot): weights against the host's
+memory, against the container's memory limit, against the GPU together with the cache, and against the volume.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel
+
+from manifests.sizing.facts import ModelFacts
+from manifests.sizing.machine import HOST_COMFORT, Machine, larger_machine
+from manifests.sizing.observed import learned
+from manifests.sizing.quantities import GIB, in_gb, in_gib, quantity_bytes
+
+# What vLLM uses on the GPU besides weights and cache: peak activations, CUDA graphs (subtracted from the cache's space
+# by default since vLLM 0.21), the CUDA context. Measured on an L4: 1.9 to 2.0 GiB for text models; 2.74 GiB for a 4B
+# model with vision and vLLM 0.29 (0.33 besides the checkpoint, activation peak 2.17, graphs 0.24).
+TEXT_OVERHEAD = 2 * GIB
+VISION_OVERHEAD = 11 * GIB // 4
+
+# From 70 GiB of GPU memory on, vLLM profiles with 8192 tokens per step instead of 2048
+# (`EngineArgs.get_batch_defaults`), so peak activations are larger.
+LARGE_GPU = 70 * GIB
+LARGE_GPU_FACTOR = 2
+
+# Margin for differences between drivers, engine versions and models, as a share of the GPU's memory.
+MARGIN = 0.01
+
+# Share of a volume that the file system uses (ext4: inodes and the 5 % reserved for root).
+VOLUME_OVERHEAD = 1.07
+
+# Memory of the engine's process besides the weights that pass through it: Python, CUDA's libraries, pinned buffers. An
+# existing limit that leaves the smaller figure is kept; a raised limit leaves the larger figure.
+PROCESS_BYTES = 4 * GIB
+LEAST_PROCESS_BYTES = 2 * GIB
+
+# A shorter context is useless for chat or code.
+LEAST_CONTEXT = 2048
+
+# The context if neither a person nor a template sets one.
+USUAL_CONTEXT = 16384
+
+Verdict = Literal["fits", "tight", "does not fit"]
+Version = tuple[int, int]
+
+
+class Number(BaseModel, frozen=True):
+    """One row of the verdict: required against available."""
+
+    label: str
+    value: str
+    limit: str
+    ok: bool
+
+
+class Overhead(BaseModel, frozen=True):
+    """What the engine uses besides weights and cache in bytes, and the source of the figure.
+
+    `weights_factor` is the size of the weights on the GPU relative to their files.
+    """
+
+    bytes: int
+    source: str
+    weights_factor: float = 1.0
+
+
+class Sizing(BaseModel, frozen=True):
+    """The verdict with its numbers. `context` is the context that will be served, `largest_context` the largest that
+    fits.
+
+    `context` is 0 if the engine gets no argument; both are 0 if no context makes the model fit. `memory_bytes` is the
+    container's memory limit.
+    """
+
+    verdict: Verdict
+    numbers: tuple[Number, ...]
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    context: int = 0
+    largest_context: int = 0
+    storage: str = ""
+    memory_bytes: int = 0
+
+
+def overhead_of(facts: ModelFacts, machine: Machine, engine: Version | None = None) -> Overhead:
+    """What vLLM uses besides weights and cache: observed at boots of this engine on this GPU, otherwise estimated."""
+    amount = VISION_OVERHEAD if facts.multimodal else TEXT_OVERHEAD
+    if machine.vram_bytes >= LARGE_GPU:
+        amount *= LARGE_GPU_FACTOR
+    margin = int(machine.vram_bytes * MARGIN)
+    version = ".".join(map(str, engine)) if engine else ""
+    seen = learned(
+        facts.observed, engine=version, gpu=machine.gpu, model_class=facts.model_class, weights=facts.gpu_bytes
+    )
+    if seen is None or (not seen.comparable and seen.overhead_bytes < amount):
+        return Overhead(bytes=amount + margin, source="estimated")
+    boots = "1 boot" if seen.boots == 1 else f"{seen.boots} boots"
+    return Overhead(
+        bytes=seen.overhead_bytes + margin,
+        weights_factor=seen.weights_factor,
+        source=f"observed at {boots} of vLLM {seen.engine}",
+    )
+
+
+def largest_context(
+    facts: ModelFacts, machine: Machine, gpu_utilization: float, overhead: Overhead | None = None, limit: int = 2**20
+) -> int:
+    """The longest context whose cache fits beside the weights, at most the model's own (or `limit` if it has none).
+
+    vLLM refuses to start if one request of `--max-model-len` tokens does not fit into the cache, so the limit is
+    (memory × utilization - weights - overhead) ≥ cache of one request, rounded down to 1024 tokens.
+    """
+    taken = overhead or overhead_of(facts, machine)
+    room = _budget(machine, gpu_utilization) - _gpu_weights(facts, taken) - taken.bytes
+    if room < 0:
+        return 0
+    longest = facts.max_context or (limit if facts.unlimited else 0)
+    return facts.kept.longest(room, longest)
+
+
+def storage_for(*weights: int) -> str:
+    """The size of a volume for these weights together, with 10 % to spare, in steps of 5 GiB.
+
+    A swap keeps the old weights in the cache until somebody deletes them, so it passes both.
+    """
+    need = sum(weights) * 1.1 + GIB
+    return f"{max(5, math.ceil(need / GIB / 5) * 5)}Gi"
+
+
+def volume_need(weights: int) -> int:
+    """The bytes of a volume that can store this many bytes of files."""
+    return int(weights * VOLUME_OVERHEAD)
+
+
+def memory_for(facts: ModelFacts, machine: Machine, limit: int | None) -> int:
+    """The container's memory limit in bytes: the template's, or more if the model needs it and the node has it.
+
+    The weights are mapped from the volume and copied to the GPU, so they pass through the container's memory as
+    reclaimable cache: if weights and process need more than the node has, a limit of the node's whole memory is
+    sufficient.
+    """
+    least = facts.weight_bytes + (LEAST_PROCESS_BYTES if facts.kept.per_token else GIB // 4)
+    if limit is not None and limit >= least:
+        return limit
+    need = math.ceil((facts.weight_bytes * 1.1 + (PROCESS_BYTES if facts.kept.per_token else GIB)) / GIB) * GIB
+    return max(limit or 0, min(need, machine.host_memory_bytes))
+
+
+def size(
+    facts: ModelFacts,
+    machine: Machine,
+    *,
+    context: int | None = None,
+    longest_wanted: int | None = None,
+    gpu_utilization: float = 0.9,
+    memory_limit_bytes: int | None = None,
+    memory_bytes: int | None = None,
+    storage: str | None = None,
+    kept_weight_bytes: int = 0,
+    gpu: bool = True,
+    overhead: Overhead | None = None,
+    engine: Version | None = None,
+) -> Sizing:
+    """Compare a model with a machine.
+
+    `context` None selects the largest that fits, at most `longest_wanted`; `storage` None computes a suggestion;
+    `kept_weight_bytes` are older weights that stay on the same volume. `memory_limit_bytes` is the container's current
+    limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed overhead on this GPU.
+    """
+    taken = overhead or overhead_of(facts, machine, engine)
+    cap = longest_wanted or USUAL_CONTEXT
+    largest = largest_context(facts, machine, gpu_utilization, taken) if gpu else facts.max_context
+    served = _served(facts, context, longest_wanted, largest, cap, gpu=gpu)
+    volume = storage or storage_for(facts.staged, kept_weight_bytes)
+    numbers = [_host_row(facts, machine)]
+    reasons = [facts.unservable] if facts.unservable else []
+    if not numbers[0].ok and not facts.unservable:
+        reasons.append(_host_reason(facts, machine))
+    memory = memory_bytes or memory_for(facts, machine, memory_limit_bytes)
+    if memory_bytes or memory_limit_bytes is not None:
+        numbers.append(_row("Weights, container's memory limit", facts.weight_bytes, memory))
+        if not numbers[-1].ok and numbers[0].ok:
+            reasons.append(
+                f"the weights ({in_gb(facts.weight_bytes)}) are larger than the container's memory limit "
+                f"({in_gib(memory)}); ask for memory={math.ceil(facts.weight_bytes * 1.1 / GIB)}Gi"
+            )
+    if gpu and not facts.unservable:
+        numbers.append(_gpu_row(facts, machine, gpu_utilization, served, taken))
+        reasons += _gpu_reasons(facts, machine, gpu_utilization, served, largest, taken)
+    kept_together = facts.staged + kept_weight_bytes
+    numbers.append(_row("Staged files, volume", volume_need(kept_together), quantity_bytes(volume)))
+    if not numbers[-1].ok:
+        reasons.append(
+            f"the volume of {volume} does not hold {in_gb(kept_together)} of files; "
+            f"ask for storage={storage_for(facts.staged, kept_weight_bytes)}"
+        )
+    warnings = [] if reasons else _tightness(facts, machine, served, largest, gpu=gpu)
+    if facts.unservable or not numbers[0].ok:
+        served = largest = 0
+    verdict: Verdict = "does not fit" if reasons else "tight" if warnings else "fits"
+    return Sizing(
+        verdict=verdict,
+        numbers=tuple(numbers),
+        reasons=tuple(reasons),
+        warnings=tuple(warnings),
+        context=served,
+        largest_context=largest,
+        storage=volume,
+        memory_bytes=memory,
+    )
+
+
+def _served(facts: ModelFacts, context: int | None, wanted: int | None, largest: int, cap: int, *, gpu: bool) -> int:
+    """The context argument for the engine. Embedding models and rerankers get none unless it is requested.
+
+    They then use the model's own context, on which their users rely: a shorter one would refuse or truncate texts.
+    """
+    if context is not None:
+        return context
+    if facts.pools or not gpu:
+        return 0
+    if facts.unlimited and wanted is None:
+        return min(largest, cap)
+    return min(largest, wanted) if wanted else largest
+
+
+def _budget(machine: Machine, gpu_utilization: float) -> int:
+    return int(machine.vram_bytes * gpu_utilization)
+
+
+def _gpu_weights(facts: ModelFacts, overhead: Overhead) -> int:
+    return int(facts.gpu_bytes * overhead.weights_factor)
+
+
+def _row(label: str, value: int, limit: int) -> Number:
+    return Number(label=label, value=in_gib(value), limit=in_gib(limit), ok=value <= limit)
+
+
+def _host_row(facts: ModelFacts, machine: Machine) -> Number:
+    return _row(f"Weights, host memory ({machine.name})", facts.weight_bytes, machine.host_memory_bytes)
+
+
+def _host_reason(facts: ModelFacts, machine: Machine) -> str:
+    larger = larger_machine(machine.name, facts.weight_bytes)
+    machines = f"a larger machine ({larger})" if larger else "a larger machine"
+    return (
+        f"{in_gb(facts.weight_bytes)} of weights pass through the host's memory, and {machine.name} has "
+        f"{in_gib(machine.host_memory_bytes)}; take a smaller or more strongly quantized model, or {machines}"
+    )
+
+
+def _gpu_row(facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, taken: Overhead) -> Number:
+    length = context or facts.max_context
+    cache = facts.kept.request_bytes(length)
+    weights = _gpu_weights(facts, taken)
+    need, budget = weights + cache + taken.bytes, _budget(machine, gpu_utilization)
+    observed = "" if taken.source == "estimated" else f", {taken.source}"
+    return Number(
+        label=f"GPU ({machine.gpu}: {in_gib(machine.vram_bytes)} × {gpu_utilization:g})",
+        value=f"{in_gib(need)} (weights {in_gib(weights)}, cache for {length} tokens {in_gib(cache)}"
+        f"{f' at {facts.kept.per_token} bytes' if facts.kept.per_token else ''}, "
+        f"overhead {in_gib(taken.bytes)}{observed})",
+        limit=in_gib(budget),
+        ok=need <= budget and length > 0,
+    )
+
+
+def _gpu_reasons(
+    facts: ModelFacts, machine: Machine, gpu_utilization: float, context: int, largest: int, taken: Overhead
+) -> tuple[str, ...]:
+    budget = _budget(machine, gpu_utilization)
+    needed = _gpu_weights(facts, taken) + taken.bytes
+    shortest = min(LEAST_CONTEXT, facts.max_context or LEAST_CONTEXT)
+    if largest < shortest:
+        return (
+            f"weights and overhead ({in_gib(needed)}) leave no room for a cache in {in_gib(budget)} of GPU memory "
+            f"({machine.gpu} × {gpu_utilization:g}); take a smaller or quantized model",
+        )
+    if facts.max_context and context > facts.max_context:
+        return (f"the model reads at most {facts.max_context} tokens; ask for context={largest} or less",)
+    length = context or facts.max_context
+    if length > largest:
+        whose = "a context" if context else "its own context"
+        return (
+            f"{whose} of {length} tokens needs {in_gib(needed + facts.kept.request_bytes(length))} of GPU memory, "
+            f"and there are {in_gib(budget)}; ask for context={largest} or less",
+        )
+    return ()
+
+
+def _tightness(facts: ModelFacts, machine: Machine, context: int, largest: int, *, gpu: bool) -> list[str]:
+    found = []
+    if machine.host_memory_bytes * HOST_COMFORT < facts.weight_bytes <= machine.host_memory_bytes:
+        found.append(
+            f"Host memory is tight: {in_gb(facts.weight_bytes)} of weights pass through {machine.name}'s "
+            f"{in_gib(machine.host_memory_bytes)}, part of which the system keeps; loading may be slow or be killed."
+        )
+    if gpu and 0 < largest < 1.5 * context and largest < facts.max_context:
+        found.append(
+            f"The KV cache is tight: one request of {context} tokens fills most of it (room for {largest}), "
+            "so long requests run one after the other."
+        )
+    return found

@@ -1,0 +1,201 @@
+"""The arguments that a model needs besides its name and its context, each from a table with its source.
+
+*Needed*: without it the engine does not start, or serves another kind. *Wanted*: without it a feature is missing (tool
+calls, separate reasoning). If a model is not in the table, that is a warning; nothing is guessed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from manifests.sizing.facts import ModelFacts
+
+TOOLS = "https://docs.vllm.ai/en/stable/features/tool_calling/"
+REASONING = "https://docs.vllm.ai/en/stable/features/reasoning_outputs/"
+POOLING = "https://docs.vllm.ai/en/stable/models/pooling_models/"
+
+Version = tuple[int, int]
+
+OF_THE_MODEL = (
+    "--tool-call-parser",
+    "--enable-auto-tool-choice",
+    "--reasoning-parser",
+    "--tokenizer-mode",
+    "--config-format",
+    "--load-format",
+    "--runner",
+    "--convert",
+    "--hf-overrides",
+    "--limit-mm-per-prompt",
+    "--mm-processor-kwargs",
+    "--chat-template",
+    "--rope-scaling",
+    "--trust-remote-code",
+)
+"""Arguments that belong to one model or its family; other models must not inherit them."""
+
+
+class Flags(BaseModel, frozen=True):
+    """Arguments to write, and open questions as warnings."""
+
+    needed: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.needed, *self.wanted)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Models by type and name, and their parsers in vLLM with the first version; the first match applies."""
+
+    model_types: tuple[str, ...]
+    name: str
+    tools: str = ""
+    reasoning: str = ""
+    since: Version = (0, 8)
+    template: str = ""
+    """A chat template from vLLM's examples that the parser needs to find tool calls; the image may not contain it."""
+
+
+_QWEN3 = ("qwen3", "qwen3_moe", "qwen3_next")
+_LLAMA = ("llama", "mllama_text_model", "mllama")
+_MISTRAL = ("mistral", "ministral3", "ministral", "mixtral")
+
+FAMILIES: Sequence[_Family] = (
+    # Qwen's model cards name the parser of each series; the names of the series are in TOOLS and REASONING.
+    _Family(_QWEN3, r"coder", tools="qwen3_coder", since=(0, 10)),
+    _Family(_QWEN3, r"thinking", tools="hermes", reasoning="qwen3", since=(0, 9)),
+    _Family(_QWEN3, r"instruct", tools="hermes"),
+    _Family(("qwen3", "qwen3_moe"), r"^qwen3-\d", tools="hermes", reasoning="qwen3", since=(0, 9)),
+    _Family(("qwen3_5_text", "qwen3_5_moe_text"), r"", tools="qwen3_coder", reasoning="qwen3", since=(0, 17)),
+    _Family((*_LLAMA, "qwen2", "qwen3"), r"deepseek-r1-.*distill", reasoning="deepseek_r1"),
+    _Family(("qwen2",), r"^qwq-", tools="hermes", reasoning="deepseek_r1"),
+    _Family(("qwen2",), r"^qwen2\.5-\d.*instruct", tools="hermes"),
+    _Family((*_LLAMA, "mistral"), r"^(nous-)?hermes-[234]", tools="hermes"),
+    _Family(_LLAMA, r"llama-3\.[123].*instruct", tools="llama3_json"),
+    _Family(("llama4_text",), r"", tools="llama4_pythonic"),
+    _Family(_MISTRAL, r"magistral", tools="mistral", reasoning="mistral", since=(0, 12)),
+    _Family(
+        _MISTRAL, r"mistral-7b-instruct-v0\.3|mistral-(nemo|small|medium|large)|ministral|devstral", tools="mistral"
+    ),
+    _Family(("gpt_oss",), r"", tools="openai", reasoning="openai_gptoss", since=(0, 11)),
+    _Family(("granitemoehybrid", "granite", "granitemoe"), r"granite-4", tools="granite4", since=(0, 20)),
+    _Family(("granite", "granitemoe"), r"granite-3\.[0-3].*instruct", tools="granite"),
+    _Family(("jamba",), r"jamba-(1\.5|large|mini)", tools="jamba"),
+    _Family(("glm4_moe_lite",), r"", tools="glm47", reasoning="glm45", since=(0, 14)),
+    _Family(("glm4_moe",), r"glm-4\.7", tools="glm47", reasoning="glm45", since=(0, 14)),
+    _Family(("glm4_moe",), r"", tools="glm45", reasoning="glm45", since=(0, 10)),
+    _Family(("deepseek_v3",), r"v3\.1", tools="deepseek_v31", reasoning="deepseek_v3", since=(0, 11)),
+    _Family(("deepseek_v3",), r"r1", tools="deepseek_v3", reasoning="deepseek_r1"),
+    _Family(("deepseek_v3",), r"v3-0324", tools="deepseek_v3"),
+    _Family(("kimi_k2",), r"instruct", tools="kimi_k2", since=(0, 10)),
+    _Family(("internlm2",), r"internlm2_5", tools="internlm"),
+    _Family(("olmo3",), r"", tools="olmo3", since=(0, 12)),
+    _Family(("hunyuan_v1_moe",), r"a13b", tools="hunyuan_a13b", reasoning="hunyuan_a13b", since=(0, 10)),
+    _Family(("phi3",), r"^phi-4-mini-instruct", tools="phi4_mini_json", template="tool_chat_template_phi4_mini.jinja"),
+    _Family(("gemma4_text",), r"", tools="gemma4", reasoning="gemma4", since=(0, 19)),
+)
+"""Sources: TOOLS and REASONING of vLLM, and the cards of Qwen3, Qwen3.5 and gpt-oss."""
+
+_RERANKERS = (
+    (
+        re.compile(r"(?i)qwen3-(vl-)?reranker"),
+        '{"architectures":["Qwen3ForSequenceClassification"],"classifier_from_token":["no","yes"],'
+        '"is_original_qwen3_reranker":true}',
+    ),
+    (
+        re.compile(r"(?i)bge-reranker-v2-gemma"),
+        '{"architectures":["GemmaForSequenceClassification"],"classifier_from_token":["Yes"],"method":"no_post_processing"}',
+    ),
+    (
+        re.compile(r"(?i)mxbai-rerank.*-v2"),
+        '{"architectures":["Qwen2ForSequenceClassification"],"classifier_from_token":["0","1"],'
+        '"method":"from_2_way_softmax"}',
+    ),
+)
+"""Rerankers that are published as generating models. Source: POOLING, section on scoring; each model's card."""
+
+# vLLM selects slower kernels for these formats by default; it reads the other formats from the weights' configuration.
+KERNELS = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
+
+_TEI_TYPES = (
+    "bert", "camembert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "nomic_bert", "new", "qwen3",
+    "gemma3_text",
+)  # fmt: skip
+TEI_ON_CPU_BYTES = 25 * 10**8
+"""Embedding models that are fast enough without a GPU: up to half a billion parameters in float32."""
+
+
+def on_cpu(facts: ModelFacts) -> bool:
+    """Whether text-embeddings-inference serves the model on a CPU. Its API for rerankers differs, so they use vLLM.
+
+    Source: "Supported models" of its documentation (Qwen3 since 1.7.2, Gemma 3 since 1.8).
+    """
+    small = 0 < facts.weight_bytes <= TEI_ON_CPU_BYTES
+    return facts.kind == "embeddings" and small and not facts.unservable and facts.model_type in _TEI_TYPES
+
+
+def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
+    """vLLM's arguments for a model; `version` is the engine's, None if unknown, which counts as current."""
+    if facts.unservable or on_cpu(facts):
+        return Flags()
+    needed: list[str] = []
+    warnings: list[str] = []
+    if facts.pools:
+        needed.append("--runner=pooling")
+        if overrides := _overrides(facts):
+            needed.append(f"--hf-overrides={overrides}")
+        elif facts.kind == "reranker" and not facts.architecture.endswith("ForSequenceClassification"):
+            warnings.append(f"How {facts.hf_id} scores is not known: see its card for --hf-overrides.")
+    if facts.mistral_format:
+        needed += ["--tokenizer-mode=mistral", "--config-format=mistral", "--load-format=mistral"]
+    if needs_remote_code(facts):
+        needed.append("--trust-remote-code")
+    if facts.kind != "chat":
+        return Flags(needed=tuple(needed), warnings=tuple(warnings))
+    wanted, doubts = _parsers(facts, version)
+    if facts.multimodal and not facts.hears_only:
+        wanted.append('--limit-mm-per-prompt={"image":4}')
+    return Flags(needed=tuple(needed), wanted=tuple(wanted), warnings=(*warnings, *doubts))
+
+
+def needs_remote_code(facts: ModelFacts) -> bool:
+    """Whether the engine has to run Python code from the repository: its class is in no library."""
+    return facts.remote_code and not facts.unservable
+
+
+def engine_version(image: str) -> Version | None:
+    """The version in an image's tag, like `vllm/vllm-openai:v0.23.0@sha256:…`; None for `latest` or only a digest."""
+    found = re.search(r":v?(\d+)\.(\d+)(?:\.\d+)?[^/]*$", image.partition("@")[0])
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _parsers(facts: ModelFacts, version: Version | None) -> tuple[list[str], list[str]]:
+    name = facts.hf_id.rsplit("/", 1)[-1].lower()
+    family = next(
+        (each for each in FAMILIES if facts.model_type in each.model_types and re.search(each.name, name)), None
+    )
+    if family is None:
+        return [], []
+    if version is not None and version < family.since:
+        parsers = ", ".join(filter(None, (family.tools, family.reasoning)))
+        since = ".".join(map(str, family.since))
+        return [], [f"vLLM has the parsers of {facts.hf_id} ({parsers}) since {since}; this engine is older."]
+    if family.template:
+        return [], [
+            f"Tool calls of {facts.hf_id} need --tool-call-parser={family.tools}, --enable-auto-tool-choice and "
+            f"--chat-template={family.template} out of vLLM's examples; without them it only chats."
+        ]
+    wanted = [f"--reasoning-parser={family.reasoning}"] if family.reasoning else []
+    if family.tools:
+        wanted += ["--enable-auto-tool-choice", f"--tool-call-parser={family.tools}"]
+    return wanted, []
+
+
+def _overrides(facts: ModelFacts) -> str:
+    return next((given for name, given in _RERANKERS if facts.kind == "reranker" and name.search(facts.hf_id)), "")

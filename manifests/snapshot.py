@@ -1,0 +1,47 @@
+"""A platform repository at one point in time, below everything that reads endpoints from it."""
+
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from manifests.layout import Layout
+from manifests.memory import remembered
+from manifests.tree import ChangeSet, Overlay, Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The files of a platform repository, and the layout that says where things are in them.
+
+    It is a `Tree`, so it can be passed where only files are read. `memory` keeps what was read and parsed, for as long
+    as the snapshot exists.
+    """
+
+    tree: Tree
+    layout: Layout
+    memory: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @remembered
+    def read(self, path: str) -> str | None:
+        return self.tree.read(path)
+
+    @remembered
+    def files(self, prefix: str) -> tuple[str, ...]:
+        return self.tree.files(prefix)
+
+    @remembered
+    def grep(self, text: str) -> tuple[str, ...]:
+        return self.tree.grep(text)
+
+    def with_changes(self, changes: ChangeSet | Mapping[str, str | None]) -> Self:
+        """The repository after these changes."""
+        changed = changes if isinstance(changes, ChangeSet) else ChangeSet(files=dict(changes))
+        return type(self)(Overlay(self, changed), self.layout)
+
+    def without(self, paths: Collection[str]) -> Self:
+        """The repository without these files."""
+        return self.with_changes(dict.fromkeys(paths)) if paths else self
+
+    def with_layout(self, layout: Layout) -> Self:
+        """The same files, with things at other places."""
+        return type(self)(self, layout)

@@ -1,0 +1,39 @@
+"""What a file says that something serves, before it is put together with its Service, its volume and its aliases."""
+
+from dataclasses import dataclass
+
+from ruamel.yaml.nodes import MappingNode, Node
+
+from manifests.arguments import Command
+from manifests.objects import Located
+from manifests.sources.site import Site
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing that serves. `subject` is the part of the object that is its own, `pod` its pod's spec where there is one."""
+
+    kind: str
+    name: str
+    workload: Located
+    subject: Node
+    container: MappingNode
+    command: Command
+    pod: Node | None = None
+    configs: tuple[Located, ...] = ()
+    """The ConfigMaps that the container reads."""
+    model: Site | None = None
+    """Where the model stands, when no argument names it: `spec.model.uri`, a field of a map."""
+    hosts: tuple[str, ...] = ()
+    """Names under which it can be reached, beside those of Services that select it."""
+    replicas: Site | None = None
+    deployment: str = ""
+    """The name of the Deployment in the cluster, if an operator or a chart makes it."""
+    files: tuple[str, ...] = ()
+    """Further files that belong to it: a chart's values."""
+    gpus: int | None = None
+    """The number of GPUs, if it is not in the limits of the container."""
+    application: Located | None = None
+    """The Application whose values declare it."""
+    namespace: str = ""
+    """The namespace that the release gives."""

@@ -1,0 +1,156 @@
+"""Values of somebody's chart: a HelmRelease of Flux's, or an Application of Argo CD's with `valuesObject` or `values`.
+
+Charts have no common form, but what a container is has one: a mapping with `args` or `command`. Values that say it in
+other words need a field map.
+"""
+
+from collections.abc import Iterator
+
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+
+from manifests import engines
+from manifests.arguments import Command, read
+from manifests.edit import Document, entries, find, scalar, value
+from manifests.objects import Located, mappings, parent_keys
+from manifests.sources import charts, own_chart, stack
+from manifests.sources.candidate import Candidate
+from manifests.sources.configmaps import surroundings
+from manifests.sources.site import Site
+from manifests.sources.source import EndpointSource
+from manifests.tree import Tree
+
+
+def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
+    release, found = _release(kind, located), False
+    for document, values in _values(tree, kind, located):
+        for each in (
+            *_containers(tree, kind, located, document, values),
+            *stack.models(kind, release, document, values, located),
+        ):
+            found = True
+            yield each
+    for folder in charts.folders(tree, kind, located) if not found else ():
+        every = list(_values(tree, kind, located))
+        for each in own_chart.candidates(tree, kind, located, release, every, folder):
+            found = True
+            yield each
+    if not found and (engine := _chart_of(tree, kind, located)) is not None:
+        given = find(located.node, "spec", "values")
+        values = given if isinstance(given, MappingNode) else located.node
+        yield Candidate(
+            kind=kind,
+            name=release,
+            workload=located,
+            subject=values,
+            container=values,
+            command=Command(engine, ()),
+            hosts=(release,),
+        )
+
+
+def _containers(
+    tree: Tree, kind: str, located: Located, document: Document, values: MappingNode
+) -> Iterator[Candidate]:
+    """The containers that the values write out: of each controller, the first one that names a model."""
+    release, many = _release(kind, located), _has_many_controllers(values)
+    seen: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
+    for node in mappings(values):
+        if not any(find(node, key) is not None for key in ("args", "command", "image")):
+            continue
+        keys = parent_keys(values, node)
+        around = surroundings(tree, document, None, node)
+        command = read(node, document, around.variables, around.files)
+        owner = _controller(keys)
+        if command is None or "initContainers" in keys or _names_its_model(seen.get(owner)):
+            continue
+        if owner not in seen or command.model is not None:
+            seen[owner] = (node, command, around.configs)
+    for owner, (node, command, configs) in seen.items():
+        subject = find(values, *owner) if owner else values
+        suffixed = f"{release}-{owner[-1]}" if owner else release
+        name = suffixed if many or len(seen) > 1 else release
+        replicas = next((scalar(subject, key) for key in ("replicas", "replicaCount") if scalar(subject, key)), None)
+        yield Candidate(
+            kind=kind,
+            name=name,
+            workload=Located(document, located.node),
+            subject=subject or node,
+            container=node,
+            command=command,
+            configs=configs,
+            hosts=tuple(dict.fromkeys((name, suffixed))),
+            replicas=Site.whole(document, replicas) if replicas is not None else None,
+            files=(document.path,),
+            application=located if kind == "Application" else None,
+            namespace=charts.namespace(kind, located),
+        )
+
+
+def _names_its_model(found: tuple[MappingNode, Command, tuple[Located, ...]] | None) -> bool:
+    return found is not None and found[1].model is not None
+
+
+def _has_many_controllers(values: MappingNode) -> bool:
+    """Whether the generic chart makes several workloads, which it names after the release and the controller."""
+    counts = [
+        sum(value(each, "enabled") != "false" for _, each in entries(controllers))
+        for node in mappings(values)
+        if isinstance(controllers := find(node, "controllers"), MappingNode)
+    ]
+    return max(counts, default=0) > 1
+
+
+def _release(kind: str, located: Located) -> str:
+    named = value(located.node, "spec", "releaseName") if kind == "HelmRelease" else ""
+    for source in charts.sources(located) if kind == "Application" else ():
+        named = named or value(source, "helm", "releaseName")
+    return named or value(located.node, "metadata", "name")
+
+
+def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document, MappingNode]]:
+    if kind == "HelmRelease":
+        for path in charts.files_of_release(tree, located):
+            document = Document(path, tree.read(path) or "")
+            yield from ((document, root) for root in document.roots if isinstance(root, MappingNode))
+        node = find(located.node, "spec", "values")
+        if isinstance(node, MappingNode):
+            yield located.document, node
+        return
+    for source in charts.sources(located):
+        for path in charts.value_files(tree, located, source):
+            document = Document(path, tree.read(path) or "")
+            yield from ((document, root) for root in document.roots if isinstance(root, MappingNode))
+        given = find(source, "helm", "valuesObject")
+        if isinstance(given, MappingNode):
+            yield located.document, given
+        text = find(source, "helm", "values")
+        if isinstance(text, ScalarNode) and text.style == "|":
+            for inner in located.document.inner:
+                for root in inner.roots:
+                    inside = text.start_mark.index <= root.start_mark.index <= text.end_mark.index
+                    if inside and isinstance(root, MappingNode):
+                        yield inner, root
+
+
+def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys that lead to the part of the values that is about one workload: `controllers.NAME` of the generic chart."""
+    for index, key in enumerate(keys):
+        if key == "controllers" and index + 1 < len(keys):
+            return keys[: index + 2]
+    return ()
+
+
+def _chart_of(tree: Tree, kind: str, located: Located) -> engines.Engine | None:
+    """An engine whose own chart this is, and which is listed and left as it is."""
+    named = [
+        value(located.node, "spec", "chart", "spec", "chart"),
+        value(located.node, "spec", "chartRef", "name"),
+        *(value(source, "chart") for source in charts.sources(located)),
+    ]
+    if kind == "Application":
+        for source in charts.sources(located):
+            named += charts.dependencies(tree, value(source, "path"))
+    return next((each for each in engines.engines() if not each.changes and each.sign.search(" ".join(named))), None)
+
+
+SOURCE = EndpointSource("helm", frozenset({"HelmRelease", "Application"}), candidates)

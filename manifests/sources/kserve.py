@@ -1,0 +1,151 @@
+"""KServe: InferenceService (v1beta1) and LLMInferenceService (v1alpha1).
+
+An InferenceService names its model in `predictor.model.storageUri`, or in an argument of its runtime; its Service is
+`NAME-predictor`. An LLMInferenceService names it in `spec.model.uri`, and clients by `spec.model.name`; what its template's
+container says comes on top. Source: KServe's API reference (kserve.github.io/website/docs/reference/crd-api).
+"""
+
+import re
+from collections.abc import Iterator
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from manifests import engines
+from manifests.accelerators import is_gpu
+from manifests.arguments import Command, Flag, further, read
+from manifests.edit import entries, find, items, scalar, value
+from manifests.objects import Located
+from manifests.sources.candidate import Candidate
+from manifests.sources.configmaps import surroundings
+from manifests.sources.site import Site
+from manifests.sources.source import EndpointSource
+from manifests.sources.workloads import serving
+from manifests.tree import Tree
+
+_HUB = "hf://"
+_MOUNTED = "/mnt/models"
+
+
+def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
+    if kind == "InferenceService":
+        yield from _inference_service(tree, located)
+    else:
+        yield from _llm_inference_service(tree, located)
+
+
+def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
+    predictor = find(located.node, "spec", "predictor")
+    model, name = find(predictor, "model"), value(located.node, "metadata", "name")
+    uri = scalar(model, "storageUri")
+    site = _from_hub(located, uri) if uri is not None else None
+    container: MappingNode | None = None
+    if isinstance(model, MappingNode):
+        runtime = value(model, "modelFormat", "name")
+        hint = "huggingfaceserver" if runtime.lower() == "huggingface" else f"{runtime} {value(model, 'runtime')}"
+        around = surroundings(tree, located.document, predictor, model)
+        container, configs = model, around.configs
+        command = read(model, located.document, around.variables, around.files, hint)
+        if command is None and site is not None:
+            command = _of_runtime(hint, runtime)
+        elif command is None and uri is not None and re.search(r"vllm|huggingface", hint, re.IGNORECASE):
+            command, site = _of_runtime(hint, runtime), Site.whole(located.document, uri)
+    else:
+        found = serving(tree, located, predictor) or _of_image(predictor)
+        if found is None:
+            return
+        container, command, configs = found
+    if command is None or container is None:
+        return
+    if site is not None:
+        command = _with_model(command, site)
+    replicas = scalar(predictor, "minReplicas")
+    yield Candidate(
+        kind="InferenceService",
+        name=name,
+        workload=located,
+        subject=located.node,
+        container=container,
+        command=command,
+        pod=predictor,
+        configs=configs,
+        model=site,
+        hosts=(f"{name}-predictor", f"{name}-predictor-default", name),
+        deployment=f"{name}-predictor",
+        replicas=Site.whole(located.document, replicas) if replicas is not None else None,
+    )
+
+
+def _of_runtime(hint: str, runtime: str) -> Command:
+    """The engine of a ServingRuntime, as far as its name says."""
+    if "huggingface" in hint.lower():
+        return Command(engines.named("KServe Hugging Face"), ())
+    return Command(engines.named("vLLM") if "vllm" in hint.lower() else None, (), f"KServe's {runtime}")
+
+
+def _of_image(predictor: Node | None) -> tuple[MappingNode, Command, tuple[Located, ...]] | None:
+    """A server of another engine on a GPU, which is listed and not changed."""
+    for container in items(find(predictor, "containers")):
+        limits = find(container, "resources", "limits")
+        if isinstance(container, MappingNode) and any(is_gpu(str(key.value)) for key, _ in entries(limits)):
+            return container, Command(None, (), f"the image {value(container, 'image').partition('@')[0]}"), ()
+    return None
+
+
+def _llm_inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
+    name = value(located.node, "metadata", "name")
+    uri, template = scalar(located.node, "spec", "model", "uri"), find(located.node, "spec", "template")
+    if uri is None:
+        return
+    found = serving(tree, located, template)
+    vllm = engines.named("vLLM")
+    container = find(template, "containers", 0) or located.node
+    command, configs = Command(vllm, ()), tuple[Located, ...]()
+    if found is not None:
+        container, command, configs = found
+    elif vllm is not None:
+        around = surroundings(tree, located.document, template, container)
+        command = Command(vllm, further(container, located.document, around.variables, vllm, "VLLM_ADDITIONAL_ARGS"))
+        configs = around.configs
+    site = _from_hub(located, uri)
+    flags = command.flags
+    named = scalar(located.node, "spec", "model", "name")
+    if named is not None and not any(flag.name == "--served-model-name" for flag in flags):
+        place = Site.whole(located.document, named)
+        flags = (*flags, Flag("--served-model-name", (place.value,), (named,), True, (place,), "variable"))
+    command = Command(command.engine or (vllm if found is None else None), flags, command.said)
+    command = _with_model(command, site or Site.whole(located.document, uri))
+    if not isinstance(container, MappingNode):
+        return
+    replicas = scalar(located.node, "spec", "replicas")
+    yield Candidate(
+        kind="LLMInferenceService",
+        name=name,
+        workload=located,
+        subject=located.node,
+        container=container,
+        command=command,
+        pod=template,
+        configs=configs,
+        model=site,
+        hosts=(f"{name}-kserve-workload-svc", name),
+        deployment=f"{name}-kserve",
+        replicas=Site.whole(located.document, replicas) if replicas is not None else None,
+    )
+
+
+def _from_hub(located: Located, uri: ScalarNode) -> Site | None:
+    site = Site.whole(located.document, uri)
+    return site.part(site.value.removeprefix(_HUB)) if site.value.startswith(_HUB) else None
+
+
+def _with_model(command: Command, site: Site) -> Command:
+    """The command with its model at the place that KServe mounts it from."""
+    names = command.engine.model if command.engine is not None else ("--model",)
+    kept = tuple(flag for flag in command.flags if flag.name not in names or not flag.value.startswith((_MOUNTED, "$")))
+    if any(flag.name in names for flag in kept):
+        return Command(command.engine, kept, command.said)
+    flag = Flag(names[0], (site.value,), (site.node,), True, (site,), "variable")
+    return Command(command.engine, (flag, *kept), command.said)
+
+
+SOURCE = EndpointSource("kserve", frozenset({"InferenceService", "LLMInferenceService"}), candidates)

@@ -1,0 +1,182 @@
+"""Describe a repository: its endpoints, their deployer, its gateway, how endpoints are started, and what is not
+understood.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ruamel.yaml.nodes import Node
+
+from manifests import accelerators, replicas
+from manifests.contract import ModelEndpoint, read_endpoints
+from manifests.deployed import reachable
+from manifests.edit import Document, InvalidYaml, find, items, value
+from manifests.gateways import Route, gateways
+from manifests.pieces import labels
+from manifests.platform import Platform
+from manifests.proxy import Proxy, proxy
+from manifests.tree import ManifestError, Tree
+
+_FLUX, _ARGO = "kustomize.toolkit.fluxcd.io/", "argoproj.io/"
+_HELM = "helm.toolkit.fluxcd.io/"
+
+
+class Deployment(NamedTuple):
+    """An object that deploys a part of the repository."""
+
+    kind: str
+    name: str
+    namespace: str
+    path: str
+    heals: bool
+    """Whether it reverts replicas that somebody else sets."""
+
+
+class Survey(NamedTuple):
+    """The result of a survey. `unread` are skipped files and directories, each with the reason."""
+
+    endpoints: tuple[ModelEndpoint, ...]
+    deployments: tuple[Deployment, ...]
+    gateways: tuple[str, ...]
+    """The files that hold LiteLLM's list of models."""
+    unread: tuple[tuple[str, str], ...]
+    starts: dict[str, str]
+    """A description of how each endpoint is started and stopped."""
+    routes: tuple[tuple[str, Route], ...] = ()
+    """The routes to endpoints of gateways that Stoker does not change, each with the gateway's name."""
+    beside: tuple[str, ...] = ()
+    """Workloads outside the contract that git keeps on a GPU together with an endpoint, as `namespace/name`."""
+
+    proxy: Proxy | None = None
+    """Where LiteLLM runs."""
+
+    @property
+    def deployer(self) -> str:
+        """Flux, Argo CD, or unknown."""
+        kinds = {each.kind for each in self.deployments}
+        return "Flux" if "Kustomization" in kinds else "Argo CD" if kinds & {"Application", "ApplicationSet"} else ""
+
+    @property
+    def deployer_namespace(self) -> str:
+        wanted = "Kustomization" if self.deployer == "Flux" else "Application"
+        spaces = Counter(each.namespace for each in self.deployments if each.kind.startswith(wanted) and each.namespace)
+        return spaces.most_common(1)[0][0] if spaces else ""
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces of the endpoints, the most common first."""
+        return tuple(
+            name for name, _ in Counter(each.namespace for each in self.endpoints if each.namespace).most_common()
+        )
+
+
+def survey(platform: Platform) -> Survey:
+    """Read a whole repository. Unreadable parts are reported and otherwise ignored."""
+    unread: list[tuple[str, str]] = []
+    try:
+        endpoints = read_endpoints(platform)
+        unread += ((each.home, each.why) for each in platform.unknown())
+    except ManifestError as error:
+        endpoints = ()
+        unread.append(("the endpoints", str(error)))
+    deployments = tuple(_deployments(platform, unread))
+    try:
+        lists = tuple(sorted({each.document.path for each in platform.model_lists()}))
+    except (ManifestError, InvalidYaml) as error:
+        lists = ()
+        unread.append(("LiteLLM's list of models", str(error)))
+    starts = {each.name: _start(platform, each, deployments) for each in endpoints}
+    routes = tuple(_routes(platform, endpoints))
+    return Survey(
+        endpoints, deployments, lists, tuple(unread), starts, routes, _beside(platform, endpoints), proxy(platform)
+    )
+
+
+def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
+    """A route leads to an endpoint if it has the name of its Service, of it, or a name that its engine answers to."""
+    pieces = [platform.require(each.name) for each in endpoints]
+    known = {name for each in pieces for name in (each.name, each.host, *each.candidate.hosts, *each.served_names)}
+    for gateway in gateways():
+        if not gateway.changes:
+            found = (each for each in gateway.routes(platform) if {each.alias, each.target} & known)
+            yield from ((gateway.name, each) for each in found)
+
+
+def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
+    """If git has an endpoint and another workload on a GPU at the same time, they are meant to share it."""
+    if not any(each.gpus and replicas.written(platform, each.name) for each in endpoints):
+        return ()
+    others = (platform.outsider(each.name) for each in platform.unknown()) if endpoints else ()
+    return tuple(
+        f"{each.namespace}/{each.workload}"
+        for each in others
+        if each is not None and each.is_plain and replicas.of(platform, each) != 0
+        if accelerators.gpus(labels(find(each.container, "resources", "limits")), platform.layout.gpu_resources)
+    )
+
+
+def _deployments(tree: Tree, unread: list[tuple[str, str]]) -> Iterator[Deployment]:
+    for path in sorted({path for group in (_FLUX, _ARGO) for path in tree.grep(group)}):
+        if not path.endswith((".yaml", ".yml")):
+            continue
+        try:
+            roots = Document(path, tree.read(path) or "").roots
+        except InvalidYaml as error:
+            if "{{" not in (tree.read(path) or ""):  # a chart's template is not a manifest
+                unread.append((path, str(error)))
+            continue
+        for root in roots:
+            yield from _deployment(root)
+
+
+def _deployment(root: Node) -> Iterator[Deployment]:
+    kind, api = value(root, "kind"), value(root, "apiVersion")
+    name, namespace = value(root, "metadata", "name"), value(root, "metadata", "namespace")
+    if kind == "Kustomization" and api.startswith(_FLUX):
+        path = value(root, "spec", "path").removeprefix("./").strip("/")
+        yield Deployment(kind, name, namespace or "flux-system", path, heals=True)
+    elif kind in ("Application", "ApplicationSet") and api.startswith(_ARGO):
+        inner = ("spec", "template", "spec") if kind == "ApplicationSet" else ("spec",)
+        heals = value(root, *inner, "syncPolicy", "automated", "selfHeal") == "true"
+        ignored = [
+            value(each)
+            for rule in items(find(root, *inner, "ignoreDifferences"))
+            for each in items(find(rule, "jsonPointers"))
+        ]
+        path = value(root, *inner, "source", "path").removeprefix("./").strip("/")
+        if kind == "ApplicationSet":
+            generators = items(find(root, "spec", "generators"))
+            paths = [value(each, "path") for one in generators for each in items(find(one, "git", "directories"))]
+            path = next((each.rstrip("*").rstrip("/") for each in paths if each), path)
+            heals = heals and "automated: null" not in value(root, "spec", "templatePatch")
+        yield Deployment(kind, name, namespace or "argocd", path, heals and "/spec/replicas" not in ignored)
+
+
+def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deployment, ...]) -> str:
+    if other := replicas.scaled_by(platform, endpoint.name):
+        return f"by {other}, not by Stoker"
+    own = set(endpoint.files)
+    owners = [each for each in deployments if any(_is_below(file, each.path) for file in own)]
+    owners = owners or [each for each in deployments if each.path and own & reachable(platform, each.path)]
+    named = [each for each in deployments if each.name == endpoint.application]
+    owner = max(named or owners, key=lambda each: len(each.path), default=None)
+    if owner is None or not owner.heals:
+        return "by the API"
+    if endpoint.form == "HelmRelease" and not _detects_drift(platform, endpoint.name):
+        return "by the API: helm-controller puts nothing back without drift detection"
+    if replicas.written(platform, endpoint.name) is None:
+        return f"by the API: git leaves its replicas to the cluster, so {owner.kind} {owner.name} does not revert them"
+    return f"by a commit of its replicas, since {owner.kind} {owner.name} reverts what the API sets"
+
+
+def _detects_drift(platform: Platform, name: str) -> bool:
+    """Whether helm-controller corrects replicas that somebody else sets."""
+    pieces = platform.locate(name)
+    detection = find(pieces.deployment.node, "spec", "driftDetection") if pieces else None
+    ignored = (value(each) for rule in items(find(detection, "ignore")) for each in items(find(rule, "paths")))
+    return value(detection, "mode") == "enabled" and "/spec/replicas" not in ignored
+
+
+def _is_below(file: str, directory: str) -> bool:
+    return directory in ("", ".") or file.startswith(f"{directory}/") or file == directory

@@ -1,0 +1,114 @@
+"""The change that stores the compile caches of an endpoint on its volume; `rules.cold_start` explains the reason."""
+
+from collections.abc import Iterator
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+
+from manifests import patches
+from manifests.change import Change
+from manifests.contract import ModelEndpoint, describe
+from manifests.edit import Document, Edit, find, items, scalar, value
+from manifests.pieces import Pieces
+from manifests.platform import Platform
+from manifests.review import contract_rows
+from manifests.rules.cold_start import DIGEST, DIRECTORY, applies, lost, mounts, pulled_again
+from manifests.sizing import GIB, estimated_weights, quantity_bytes, storage_for, volume_need
+from manifests.tree import ChangeSet, ManifestError
+
+_CACHES = {
+    "VLLM_CACHE_ROOT": "vllm",
+    "XDG_CACHE_HOME": "",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+}
+"""Cache variables, and their directories below the image's directory."""
+_ROOM = 2 * GIB
+"""Space on the volume for the compiled files of one image."""
+_STORAGE = ("spec", "resources", "requests", "storage")
+
+
+def plan_tune(platform: Platform, name: str) -> Change:
+    """The pull request that stores the compile caches on the volume; raises ManifestError if it is not possible."""
+    pieces = platform.require(name)
+    patches.refuse(pieces.name, pieces.opaque)
+    before = describe(pieces, platform.layout)
+    if not applies(pieces):
+        raise ManifestError(
+            f"{name} has no compile caches to keep: it is not vLLM on a GPU with a volume that it can write to."
+        )
+    match = DIGEST.search(pieces.image)
+    if match is None:
+        raise ManifestError(
+            f"The image of {name} is not pinned by its digest, so a cache could not be told from another image's: write it as"
+            " NAME@sha256:… first."
+        )
+    folder = f"{mounts(pieces)[0]}/{DIRECTORY}/{match['digest']}"
+    document = _with_caches(pieces, folder)
+    files = {document.path: document.text}
+    storage = _grown(before)
+    if storage and pieces.pvc is not None:
+        path = pieces.pvc.document.path
+        pvc = Document(path, files.get(path, pieces.pvc.document.text))
+        nodes = (scalar(root, *_STORAGE) for root in pvc.roots if value(root, "metadata", "name") == before.pvc_name)
+        files[path] = pvc.apply([pvc.set_value(node, storage) for node in nodes if node is not None]).text
+    changed = {path: text for path, text in files.items() if text != platform.read(path)}
+    if not changed:
+        raise ManifestError(f"{name} keeps its compile caches on its volume already: nothing would change.")
+    told = (
+        (f"The volume {before.pvc_name} grows from {before.pvc_size} to {storage}; it never shrinks.",)
+        if storage
+        else ()
+    )
+    return Change(
+        changes=ChangeSet(files=dict(changed)),
+        title=f"perf(serving): keep the compile caches of {name}",
+        intent=f"Keeps the compile caches of {name} on its volume, so that a boot does not compile again what this image has compiled.",
+        summary=(*contract_rows(before), ("Compile caches", folder)),
+        warnings=(
+            "The first boot of an image still compiles. Directories of older images stay until somebody removes them.",
+            *told,
+        ),
+        endpoint=before,
+    )
+
+
+def _with_caches(pieces: Pieces, folder: str) -> Document:
+    document, edits = pieces.deployment.document, list[Edit]()
+    for name, node in lost(pieces):
+        path = f"{folder}/{_CACHES[name]}".rstrip("/")
+        edits.append(document.set_value(node, path) if node is not None else _added(document, pieces, name, path))
+    edits += [document.set_value(policy, "IfNotPresent") for policy in pulled_again(pieces)]
+    return document.apply(edits)
+
+
+def _added(document: Document, pieces: Pieces, name: str, path: str) -> Edit:
+    """One more variable after the last one, in the style of the file."""
+    variables = items(find(pieces.container, "env"))
+    last = variables[-1] if variables else None
+    if not isinstance(last, MappingNode) or last.flow_style:
+        raise ManifestError(f"{document.path} has no list of variables for the engine: add {name}={path} by hand.")
+    lead = document.lines[last.start_mark.line][: last.start_mark.column]
+    end = _last_line(last)
+    return document.insert_lines(end + 1, f"{lead}name: {name}\n{' ' * len(lead)}value: {path}\n")
+
+
+def _last_line(node: Node) -> int:
+    """The line of a mapping's last value: its end mark is where the next token begins."""
+    return max(line for line in _lines(node))
+
+
+def _lines(node: Node) -> Iterator[int]:
+    if isinstance(node, ScalarNode):
+        yield int(node.end_mark.line) if node.style not in ("|", ">") else int(node.end_mark.line) - 1
+        return
+    for each in node.value:
+        for part in each if isinstance(each, tuple) else (each,):
+            yield from _lines(part)
+
+
+def _grown(before: ModelEndpoint) -> str:
+    """The volume's new size if the weights leave too little space for the caches; otherwise, or if unknown, empty."""
+    weights = estimated_weights(before.hf_id) or 0
+    if not before.pvc_size or quantity_bytes(before.pvc_size) >= volume_need(weights) + _ROOM:
+        return ""
+    return storage_for(weights, _ROOM)

@@ -1,0 +1,108 @@
+"""The sources of an Application, and the manifests that they render to: directories, charts in git, a proxy's chart."""
+
+import hashlib
+import json
+import posixpath
+import re
+from itertools import pairwise
+from typing import Any
+
+from sandbox.charts import is_chart, own_chart
+from sandbox.objects import BY_KIND, Object, copied, merge_patch
+from sandbox.rendering import directory, known, load
+
+
+def sources_of(app: Object) -> list[Object]:
+    spec = app["spec"]
+    return list(spec.get("sources") or [spec["source"]])
+
+
+def render(app: Object, files: dict[str, str]) -> list[Object]:
+    """The manifests that the Application's sources render to."""
+    manifests: list[Object] = []
+    for source in sources_of(app):
+        path = posixpath.normpath(source.get("path", ".")).strip("/")
+        if is_chart(path, files):
+            helm = source.get("helm") or {}
+            release = helm.get("releaseName") or app["metadata"]["name"]
+            namespace = app["spec"]["destination"].get("namespace", "default")
+            manifests += own_chart(path, files, _values(source, helm, files), release, namespace)
+        elif "path" in source:
+            recurse = bool((source.get("directory") or {}).get("recurse"))
+            manifests += directory("" if path == "." else path, files, recurse=recurse)
+        elif helm := source.get("helm"):
+            manifests += _chart(source, helm, files)
+    name, namespace = app["metadata"]["name"], app["spec"]["destination"].get("namespace", "default")
+    found = [manifest for manifest in manifests if known(manifest)]
+    for manifest in found:
+        if BY_KIND[manifest["kind"]].namespaced:
+            manifest["metadata"].setdefault("namespace", namespace)
+        manifest["metadata"].setdefault("annotations", {})["argocd.argoproj.io/tracking-id"] = name
+    return found
+
+
+def values_path(source: Object, named: str) -> str:
+    """A values file by its path in the repository: below a `ref`, or relative to the chart."""
+    if named.startswith("$"):
+        return named.partition("/")[2]
+    return posixpath.normpath(posixpath.join(source.get("path", ""), named))
+
+
+def _chart(source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
+    """The chart of a proxy: its config as a ConfigMap, and a Deployment that restarts when the config changes."""
+    release = helm.get("releaseName") or source["chart"]
+    values = _values(source, helm, files)
+    config = json.dumps(_proxy_config(values), indent=1)
+    labels = {"app.kubernetes.io/name": release}
+    template = {
+        "metadata": {
+            "labels": labels,
+            "annotations": {"checksum/config": hashlib.sha256(config.encode()).hexdigest()},
+        },
+        "spec": {"containers": [{"name": release, "image": f"{source['chart']}:{source.get('targetRevision', '')}"}]},
+    }
+    spec = {"replicas": values.get("replicaCount", 1), "selector": {"matchLabels": labels}, "template": template}
+    return [
+        {
+            "kind": "ConfigMap",
+            "apiVersion": "v1",
+            "metadata": {"name": f"{release}-config"},
+            "data": {"config": config},
+        },
+        {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": release, "labels": labels}, "spec": spec},
+    ]
+
+
+def _values(source: Object, helm: Object, files: dict[str, str]) -> Object:
+    """The values of a chart, each over the one before: files, `values`, `valuesObject`, `parameters`."""
+    values: Object = {}
+    for each in helm.get("valueFiles") or ():
+        merge_patch(values, copied(load(files.get(values_path(source, each), "")) or {}))
+    merge_patch(values, copied(load(helm.get("values") or "") or {}))
+    merge_patch(values, copied(helm.get("valuesObject") or {}))
+    for each in helm.get("parameters") or ():
+        _set(values, re.findall(r"[^.\[\]]+", each["name"]), each.get("value"))
+    return values
+
+
+def _set(values: Any, path: list[str], value: Any) -> None:
+    """Like `helm --set`: a number in the path is an index of a list."""
+    for step, following in pairwise([*path, ""]):
+        fresh: Any = value if not following else [] if following.isdecimal() else {}
+        if isinstance(values, list):
+            index = int(step)
+            values.extend([None] * (index + 1 - len(values)))
+            values[index] = fresh if not following or values[index] is None else values[index]
+            values = values[index]
+        else:
+            values[step] = fresh if not following or not isinstance(values.get(step), dict | list) else values[step]
+            values = values[step]
+
+
+def _proxy_config(values: Any) -> Object:
+    """LiteLLM's configuration, anywhere in a chart's values."""
+    if not isinstance(values, dict):
+        return {}
+    if isinstance(values.get("proxy_config"), dict):
+        return dict(values["proxy_config"])
+    return next((found for each in values.values() if (found := _proxy_config(each))), {})

@@ -1,0 +1,208 @@
+"""The sandbox's Flux: Kustomizations from git are applied again and again, and with them whatever somebody has changed.
+
+As kustomize-controller and helm-controller do it (fluxcd.io/flux/components): a Kustomization is applied at its interval
+and when the annotation `reconcile.fluxcd.io/requestedAt` asks for it; server-side apply puts back every field that git
+has, `replicas` among them; the commit applied last stands in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
+"""
+
+import asyncio
+import posixpath
+from collections.abc import Set
+from typing import Any
+
+from sandbox.argocd import Git
+from sandbox.charts import is_chart, own_chart
+from sandbox.clock import Clock
+from sandbox.objects import Object, ObjectStore, copied
+from sandbox.rendering import RenderError, app_template, directory, documents, known
+
+GROUP = "kustomize.toolkit.fluxcd.io"
+REQUESTED = "reconcile.fluxcd.io/requestedAt"
+INTERVAL = 600.0  # seconds; a common value
+LEAST = 0.5  # minimum seconds of real time between two applications, at any speed of the clock
+APPLY_SECONDS = 6.0
+DENIED = (
+    'Deployment/{name} dry-run failed (Forbidden): admission webhook "validation.gatekeeper.sh" denied the request: '
+    "[gpu-quota] the namespace is frozen"
+)
+
+
+class Flux:
+    """Deploys the Kustomizations in `store` from `git`, on `clock`'s time."""
+
+    def __init__(self, store: ObjectStore, git: Git, clock: Clock, faults: Set[str]) -> None:
+        self._store, self._git, self._clock, self._faults = store, git, clock, faults
+        self._installed: dict[tuple[str, str], object] = {}
+        """The replicas in the last release of each Deployment that a chart makes."""
+
+    async def start(self) -> None:
+        """Initial state: everything of the first commit exists and is applied, as on a platform in use."""
+        commit = await self._git.main_commit()
+        await self._discover(commit)
+        await self._apply_all(commit)
+
+    async def run(self) -> None:
+        clock = self._clock
+        due = clock.now() + self._pause
+        while True:
+            seen = self._store.version
+            if self._is_asked() or clock.now() >= due:
+                await clock.sleep(APPLY_SECONDS)
+                due = clock.now() + self._pause
+                commit = await self._git.main_commit()
+                await self._discover(commit)
+                await self._apply_all(commit)
+            try:
+                async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
+                    await self._store.changed(seen)
+            except TimeoutError:
+                pass
+
+    @property
+    def _pause(self) -> float:
+        return max(INTERVAL, LEAST * self._clock.speed)
+
+    def _is_asked(self) -> bool:
+        return any(_asked(each) not in (None, _handled(each)) for each in self._kustomizations())
+
+    def _kustomizations(self) -> list[Object]:
+        return self._store.find("Kustomization")
+
+    async def _discover(self, commit: str) -> None:
+        """Flux's own Kustomizations, anywhere in the repository: somebody has bootstrapped the topmost one."""
+        declared: dict[tuple[str, str], Object] = {}
+        for path, text in (await self._git.files_at(commit, "")).items():
+            if path.endswith((".yaml", ".yml")) and GROUP in text:
+                try:
+                    found = documents(text)
+                except RenderError:
+                    continue
+                for each in found:
+                    if each.get("kind") == "Kustomization" and str(each.get("apiVersion", "")).startswith(GROUP):
+                        each["metadata"].setdefault("namespace", "flux-system")
+                        declared[each["metadata"]["namespace"], each["metadata"]["name"]] = each
+        for (namespace, name), manifest in declared.items():
+            if self._store.get("Kustomization", name, namespace) is None:
+                self._store.create(manifest | {"status": {}})
+            source = manifest["spec"].get("sourceRef") or {}
+            of = source.get("namespace") or namespace
+            if source.get("kind") == "GitRepository" and self._store.get("GitRepository", source["name"], of) is None:
+                spec = {"interval": "1m", "ref": {"branch": "main"}, "url": "ssh://git@example.com/platform"}
+                meta = {"name": source["name"], "namespace": of}
+                self._store.create({"kind": "GitRepository", "metadata": meta, "spec": spec, "status": {}})
+        for each in self._kustomizations():
+            if (each["metadata"]["namespace"], each["metadata"]["name"]) not in declared:
+                self._store.remove("Kustomization", each["metadata"]["name"], each["metadata"]["namespace"])
+
+    async def _apply_all(self, commit: str) -> None:
+        files, revision = await self._git.files_at(commit, ""), f"main@sha1:{commit}"
+        for source in self._store.find("GitRepository"):
+            status = {"artifact": {"revision": revision}, "observedGeneration": source["metadata"]["generation"]}
+            self._tell(source, status, "Succeeded", f"stored artifact for revision '{revision}'")
+        for each in self._kustomizations():
+            if each["spec"].get("suspend"):
+                continue
+            status = {"lastAttemptedRevision": revision}
+            try:
+                if "flux-fails" in self._faults:
+                    raise RenderError(DENIED.format(name=each["metadata"]["name"]))
+                self._apply(each, files)
+            except RenderError as e:
+                self._tell(each, status, "ReconciliationFailed", str(e), ready=False)
+            else:
+                status |= {"lastAppliedRevision": revision}
+                self._tell(each, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
+
+    def _apply(self, kustomization: Object, files: dict[str, str]) -> None:
+        spec, meta = kustomization["spec"], kustomization["metadata"]
+        path = posixpath.normpath(str(spec.get("path") or ".")).strip("/")
+        below = path if path != "." else ""
+        if below and not any(name.startswith(f"{below}/") for name in files):
+            raise RenderError(
+                f"kustomization path not found: stat /tmp/kustomization-1/{below}: no such file or directory"
+            )
+        for manifest in directory(below, files):
+            if not known(manifest):
+                continue
+            labels = {f"{GROUP}/name": meta["name"], f"{GROUP}/namespace": meta["namespace"]}
+            target = spec.get("targetNamespace") or manifest["metadata"].get("namespace") or "default"
+            self._put(manifest, target, labels)
+            if manifest["kind"] == "HelmRelease":
+                self._release(manifest, target, files)
+
+    def _release(self, release: Object, namespace: str, files: dict[str, str]) -> None:
+        """What helm-controller installs, and its status; without drift detection it reverts nothing.
+
+        An upgrade is a three-way merge: it changes the replicas only if they differ from those of the last release.
+        """
+        name = release["metadata"]["name"]
+        live = self._store.get("HelmRelease", name, namespace) or release
+        labels = {"helm.toolkit.fluxcd.io/name": name, "helm.toolkit.fluxcd.io/namespace": namespace}
+        values = release["spec"].get("values") or {}
+        if (live.get("status") or {}).get("observedGeneration") != live["metadata"].get("generation"):
+            chart = posixpath.normpath(str(((release["spec"].get("chart") or {}).get("spec") or {}).get("chart") or ""))
+            of_repository = own_chart(chart, files, values, name, namespace) if is_chart(chart, files) else None
+            for manifest in app_template(name, values) if of_repository is None else of_repository:
+                if manifest["kind"] == "Deployment":
+                    self._keep_replicas(manifest, namespace)
+                self._put(manifest, namespace, labels)
+        self._tell(live, {}, "UpgradeSucceeded", f"Helm upgrade succeeded for release {namespace}/{name}.v2")
+
+    def _keep_replicas(self, manifest: Object, namespace: str) -> None:
+        key, wanted = (namespace, manifest["metadata"]["name"]), manifest["spec"].get("replicas", 1)
+        live = self._store.get("Deployment", key[1], namespace)
+        if live is not None and self._installed.get(key) == wanted:
+            manifest["spec"]["replicas"] = live["spec"].get("replicas", 1)
+        self._installed[key] = wanted
+
+    def _put(self, manifest: Object, namespace: str, labels: dict[str, str]) -> None:
+        """Server-side apply: exactly the fields in the manifest."""
+        kind, meta = manifest["kind"], manifest["metadata"]
+        meta["namespace"] = namespace
+        meta["labels"] = (meta.get("labels") or {}) | labels
+        if self._store.get(kind, meta["name"], namespace) is None:
+            self._store.create(copied(manifest))
+            return
+
+        def change(live: Object) -> None:
+            for field, value in manifest.items():
+                if field not in {"metadata", "status"}:
+                    kept = live.get(field)
+                    own = isinstance(value, dict) and isinstance(kept, dict) and field == "spec"
+                    live[field] = (kept | value) if own and isinstance(kept, dict) else value
+            live["metadata"]["labels"] = (live["metadata"].get("labels") or {}) | meta["labels"]
+
+        if kind != "PersistentVolumeClaim":
+            self._store.update(kind, meta["name"], namespace, change)
+
+    def _tell(self, of: Object, status: dict[str, Any], reason: str, message: str, *, ready: bool = True) -> None:
+        meta = of["metadata"]
+        condition = {
+            "type": "Ready",
+            "status": "True" if ready else "False",
+            "reason": reason,
+            "message": message,
+            "observedGeneration": meta.get("generation", 1),
+        }
+
+        def change(live: Object) -> None:
+            known_before = (live.get("status") or {}).get("conditions") or [{}]
+            same = {k: v for k, v in known_before[0].items() if k != "lastTransitionTime"} == condition
+            told = known_before[0] if same else condition | {"lastTransitionTime": self._store.timestamp()}
+            seen = {"observedGeneration": live["metadata"]["generation"], "conditions": [told]}
+            asked = _asked(live)
+            live["status"] = (
+                (live.get("status") or {}) | status | seen | ({"lastHandledReconcileAt": asked} if asked else {})
+            )
+
+        self._store.update(of["kind"], meta["name"], meta["namespace"], change)
+
+
+def _asked(of: Object) -> str | None:
+    found = (of["metadata"].get("annotations") or {}).get(REQUESTED)
+    return str(found) if found else None
+
+
+def _handled(of: Object) -> str | None:
+    found = (of.get("status") or {}).get("lastHandledReconcileAt")
+    return str(found) if found else None

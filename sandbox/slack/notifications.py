@@ -1,0 +1,69 @@
+"""Which users Slack notifies of a new message, and the text of the notification.
+
+Source: docs.slack.dev and Slack's help centre ("Configure your Slack notifications"). With the default preferences
+people are notified of direct messages, of mentions of themselves or of one of their user groups, and of @channel, @here
+and @everyone. Nobody is notified of their own message. An edit (`chat.update`) and an ephemeral message notify nobody.
+The notification contains the message's `text`; Slack finds mentions in the rendered content, which is the blocks if
+there are any.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sandbox.slack import blocks as kit
+from sandbox.slack.blocks import Json
+
+_PEOPLE = re.compile(r"<@(\w+)(?:\|[^>]*)?>")
+_GROUPS = re.compile(r"<!subteam\^(\w+)(?:\|[^>]*)?>")
+_EVERYBODY = re.compile(r"<!(?:channel|here|everyone)(?:\|[^>]*)?>")
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A notification of one user at one time (monotonic seconds); `how` is `direct message` or `mention`."""
+
+    at: float
+    user: str
+    how: str
+    text: str
+    channel: str
+    ts: str
+    key: str = ""
+    """The key in the message's metadata, if any."""
+
+
+def mentioned(text: str, blocks: list[Json], members: Collection[str], groups: Mapping[str, Iterable[str]]) -> set[str]:
+    """The members of a conversation whom a message mentions, directly or by a group."""
+    found = set[str]()
+    for markup in _markup(blocks) if blocks else [text]:
+        found.update(_PEOPLE.findall(markup))
+        for group in _GROUPS.findall(markup):
+            found.update(groups.get(group, ()))
+        if _EVERYBODY.search(markup):
+            found.update(members)
+    return found & set(members)
+
+
+def pushed(text: str, blocks: list[Json], names: Callable[[str], str]) -> str:
+    """The text of the notification: the message's own, or Slack's rendering of its blocks."""
+    return kit.readable(text, names) if text else kit.seen(blocks, names)
+
+
+def _markup(node: object) -> Iterator[str]:
+    """All mrkdwn in blocks; mentions in rich text are converted to mrkdwn."""
+    match node:
+        case {"type": "mrkdwn" | "markdown", "text": str(text)}:
+            yield text
+        case {"type": "user", "user_id": str(user)}:
+            yield f"<@{user}>"
+        case {"type": "usergroup", "usergroup_id": str(group)}:
+            yield f"<!subteam^{group}>"
+        case {"type": "broadcast", "range": str(whom)}:
+            yield f"<!{whom}>"
+        case dict():
+            for value in node.values():
+                yield from _markup(value)
+        case list():
+            for value in node:
+                yield from _markup(value)

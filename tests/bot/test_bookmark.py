@@ -1,0 +1,90 @@
+"""The channel's bookmark that says who has the GPU."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.bookmark import HolderBookmark
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.slack import Slack
+from bot.state.leases import Leases
+from bot.state.messages import Messages
+from sandbox.faults import Faults
+from sandbox.slack import Workspace
+from sandbox.slack.manifest import everything
+from sandbox.world import opened
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+ON = Config.model_validate({"slack": {"channel": "C0GPUOPS", "bookmark": True}})
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[tuple[Workspace, Faults]]:
+    faults = Faults()
+    async with Workspace(faults) as workspace:
+        yield workspace, faults
+
+
+def keeper(workspace: Workspace, redis: Redis, config: Config = ON) -> HolderBookmark:
+    client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+    return HolderBookmark(Slack(client, Messages(redis)), Leases(redis), config)
+
+
+async def test_it_says_who_has_the_gpu_and_when_it_is_free(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+    """One bookmark, whose title changes; another bot finds it again instead of adding a second one."""
+    there, _ = workspace
+    kept, leases = keeper(there, redis), Leases(redis)
+    await kept.refresh()
+    assert there.bookmarks() == ["GPU: free"]
+    hold = timedelta(hours=2)
+    lease = await leases.claim(Lease(model="coder-chat", op="1", holder="U0DEV", fence=0, hold=hold, claimed=NOW))
+    await kept.refresh()
+    assert there.bookmarks() == ["GPU: coder-chat, dev, booting"]
+    assert await leases.change(lease, lambda held: held.started(NOW))
+    await keeper(there, redis).refresh()
+    assert there.bookmarks() == ["GPU: coder-chat, dev until 14:00 UTC"]
+    assert there.posted("C0GPUOPS") == []  # no message, so nobody is notified
+    await leases.release(lease)
+    await kept.refresh()
+    assert there.bookmarks() == ["GPU: free"]
+
+
+async def test_it_is_off_by_default(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+    """An app without the scopes is not asked for them."""
+    there, _ = workspace
+    await keeper(there, redis, Config.model_validate({"slack": {"channel": "C0GPUOPS"}})).refresh()
+    assert there.bookmarks() == []
+
+
+async def test_a_slack_that_refuses_disturbs_nothing(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
+    """Without the scope, or while Slack is busy, the refresh ends without an error, and a later one succeeds."""
+    there, faults = workspace
+    kept = keeper(there, redis)
+    faults.add("slack-429")
+    await kept.refresh()
+    faults.discard("slack-429")
+    await kept.refresh()
+    assert there.bookmarks() == ["GPU: free"]
+    async with Workspace(Faults(), manifest=everything(scopes=frozenset({"chat:write"}))) as strict:
+        await keeper(strict, redis).refresh()
+        assert strict.bookmarks() == []
+
+
+@pytest.mark.timeout(200)
+async def test_the_bot_keeps_it_up_to_date(tmp_path: Path) -> None:
+    """The running bot, with the scopes of `stoker manifest --bookmark`."""
+    settings = {"slack": {"bookmark": True}}
+    async with opened(
+        platform=None, speed=120, port=0, checks_pass_after=None, settings=settings, directory=tmp_path
+    ) as world:
+        await world.command("dev", "/gpu up coder-chat for 2h because demo")
+        await world.workspace.click("lead", "Approve", timeout=60)
+        async with asyncio.timeout(100):
+            while not any("coder-chat, dev until" in title for title in world.workspace.bookmarks()):
+                await asyncio.sleep(0.2)

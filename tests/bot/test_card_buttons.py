@@ -1,0 +1,161 @@
+"""The buttons of a card: their labels, their colours, and when they are shown."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.domain.kinds import Kind
+from bot.domain.leases import Waiting
+from bot.domain.operations import OPERATIONS, BringUpOperation, ChangeOperation, Operation, SessionEnd, Status, Vote
+from bot.domain.outcomes import BroughtDown, Expired, Failed, LeftUp, Outcome, RolledOut, Started, StaysMerged
+from bot.domain.plans import ChangePlan, OwnChange, Pull
+from bot.domain.values import Message
+from bot.mrkdwn import md
+from bot.views import card, clock, offered, please_release
+from bot.views.home import Overview, home
+from bot.views.links import Links
+from bot.views.next_steps import BRING_UP, RETRY, REVERT
+from tests.bot.view_examples import NOW, a_lease, a_request
+
+
+def an_operation(kind: Kind, status: Status = Status.AWAITING, **changes: Any) -> Operation:
+    made = OPERATIONS[kind](id="abc123", request=a_request(kind, "coder-fim"), status=status, updated=NOW, quorum=1)
+    return made.model_copy(update={"expires": NOW + timedelta(hours=1), **changes})
+
+
+def a_bring_up(status: Status = Status.WAITING, **changes: Any) -> BringUpOperation:
+    op = an_operation(Kind.GPU_UP, status, **changes)
+    assert isinstance(op, BringUpOperation)
+    return op
+
+
+def a_plan(*, removes: bool = False) -> ChangePlan:
+    pull = Pull(number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="success")
+    own = OwnChange(removes=removes)
+    rows = (("Volume", "coder-fim-model-cache, 50Gi"),)
+    return ChangePlan(commit="a" * 40, rows=rows, pull=pull, pushed=pull.head, own=own)
+
+
+def buttons(blocks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = [each for block in blocks if block["type"] == "actions" for each in block["elements"]]
+    return {each["text"]["text"]: each for each in found if each["type"] == "button"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "removes"), [(Kind.MODEL_REMOVE, True), (Kind.MODEL_REMOVE, False), (Kind.MODEL_REVERT, True)]
+)
+def test_a_deletion_is_red_named_and_confirmed(kind: Kind, removes: bool) -> None:
+    """On the card and in Home; the dialog names the data that no revert restores."""
+    op = an_operation(kind, plan=a_plan(removes=removes))
+    overview = Overview(open=(op,), approvers=frozenset({"U2"}))
+    for blocks in (card(op, NOW).blocks, home(overview, "U2", NOW)["blocks"]):
+        shown = buttons(blocks)
+        assert "Approve & roll out" not in shown
+        assert shown["Approve deletion"]["style"] == "danger"
+        assert "style" not in shown["Deny"]
+        told = shown["Approve deletion"]["confirm"]
+        assert "coder-fim-model-cache, 50Gi with the weights" in told["text"]["text"]
+        assert "not the weights" in told["text"]["text"]
+        assert told["confirm"]["text"] == "Delete"
+
+
+def test_another_roll_out_is_green_and_not_confirmed() -> None:
+    shown = buttons(card(an_operation(Kind.MODEL_SWAP, plan=a_plan()), NOW).blocks)
+    assert shown["Approve & roll out"]["style"] == "primary"
+    assert "confirm" not in shown["Approve & roll out"]
+
+
+def test_stopping_a_model_is_red_wherever_it_is_offered() -> None:
+    op, lease = a_bring_up(waiting=Waiting(model="a", fence=3)), a_lease("a")
+    assert buttons(please_release(op, lease, "U3").blocks)["Bring it down"]["style"] == "danger"
+
+
+def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
+    """It says that it is approved, and an approver can still deny it."""
+    waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
+    op = a_bring_up(waiting=waiting)
+    assert "Approve" in buttons(card(op, NOW).blocks)
+    op = op.model_copy(update={"votes": (Vote(by="U2", at=NOW, approve=True),)})
+    view = card(op, NOW)
+    assert "Approve" not in buttons(view.blocks)
+    assert "Deny" in buttons(view.blocks)
+    assert "It is approved, and starts at its turn" in str(view.blocks)
+
+
+def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:
+    waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
+    op = a_bring_up(waiting=waiting, votes=(Vote(by="U2", at=NOW, approve=True),))
+    for quorum in (2, 0):  # 0: a record of an earlier version, which does not say
+        assert "Approve" in buttons(card(op.model_copy(update={"quorum": quorum}), NOW).blocks)
+
+
+def test_the_offer_is_no_lease() -> None:
+    """It says what to press and until when."""
+    op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
+    told = str(offered(op, approved=True).blocks)
+    assert "press *Take it* by <!date^" in told
+    assert "is yours" not in told
+
+
+def test_a_card_shows_when_it_expires_and_counts_nothing_down() -> None:
+    """Nobody edits a card each second, so a remaining time on it is wrong."""
+    footer = str(card(an_operation(Kind.GPU_UP), NOW).blocks[-1])
+    assert "Expires at <!date^" in footer
+    assert ", in 1 h" not in footer
+
+
+LEFT_UP = LeftUp(reason=md("Smoke tests failed."), holder="U1", ends=NOW)
+MERGED = StaysMerged(number=7, url="https://example.com/7")
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "labels"),
+    [
+        (Kind.GPU_UP, Started(holder="U1", ends=NOW), ["Extend …", "Bring down"]),
+        (Kind.GPU_UP, LEFT_UP, ["Extend …", "Bring down"]),
+        (Kind.GPU_UP, Failed(reason=md("No node.")), ["Retry"]),
+        (Kind.GPU_UP, Expired(), ["Retry"]),
+        (Kind.GPU_DOWN, BroughtDown(), ["Bring up"]),
+        (Kind.MODEL_SWAP, RolledOut(serves="m", then="at zero"), ["Bring up", "Revert"]),
+        (Kind.MODEL_SWAP, RolledOut(serves="m", then="answers"), ["Revert"]),
+        (Kind.MODEL_SWAP, Failed(reason=md("No node."), undone=MERGED), ["Revert"]),
+        (Kind.MODEL_REVERT, RolledOut(serves="m", then="answers"), []),
+    ],
+)
+def test_an_ended_card_offers_the_next_steps(kind: Kind, outcome: Outcome, labels: list[str]) -> None:
+    """Each only where it applies, and not when a newer card has taken its place."""
+    plan = a_plan()
+    merged = plan.model_copy(update={"pull": plan.pull.model_copy(update={"merge_commit": "d" * 40})})
+    op = an_operation(kind, outcome.status, result=outcome)
+    op = op.model_copy(update={"plan": merged if isinstance(op, ChangeOperation) else None})
+    assert list(buttons(card(op, NOW).blocks)) == labels
+    op = op.model_copy(update={"obsolete": (BRING_UP, RETRY, REVERT), "session_end": SessionEnd(until=NOW)})
+    assert list(buttons(card(op, NOW).blocks)) == []
+
+
+def test_the_requests_of_stoker_itself_are_not_repeated() -> None:
+    """Nobody asked for them."""
+    op = an_operation(Kind.MODEL_STAGE, Status.FAILED, result=Failed(reason=md("No.")))
+    op = op.model_copy(update={"request": op.request.model_copy(update={"actor": ""})})
+    assert buttons(card(op, NOW).blocks) == {}
+
+
+@pytest.mark.parametrize("outcome", [Started(holder="U1", ends=NOW), LEFT_UP])
+def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> None:
+    """It says when it was up, and links to the receipt; nobody holds anything any more."""
+    end = SessionEnd(since=NOW, until=NOW + timedelta(minutes=2), receipt=Message(channel="C1", ts="1.2"))
+    op = an_operation(Kind.GPU_UP, outcome.status, result=outcome, session_end=end)
+    told = str(card(op, NOW, Links(workspace="https://team.slack.com/")).blocks)
+    assert f"was up {clock(NOW)}–{clock(NOW + timedelta(minutes=2))} · " in told
+    assert "<https://team.slack.com/archives/C1/p12|receipt>" in told
+    assert "holds the GPU" not in told
+    assert "is up" not in told
+
+
+def test_a_card_links_to_its_applications_where_argo_cd_has_an_address() -> None:
+    """Only there; its namespace is part of the address."""
+    op = an_operation(Kind.MODEL_SWAP, plan=a_plan().model_copy(update={"applications": ("coder-fim",)}))
+    links = Links(argocd="https://argocd.example.com/", argocd_namespace="argocd")
+    assert "<https://argocd.example.com/applications/argocd/coder-fim|coder-fim>" in str(card(op, NOW, links).blocks)
+    assert "Argo CD" not in str(card(op, NOW).blocks)

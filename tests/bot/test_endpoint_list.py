@@ -1,0 +1,97 @@
+"""The list of endpoints: every endpoint is on one page, whole; words filter it."""
+
+import dataclasses
+
+import pytest
+
+from bot.views.blocks import Blocks
+from bot.views.endpoint_list import HOME_NEXT, LIST_NEXT, LIST_PREVIOUS, Search, in_home, listing
+from bot.views.endpoints import EndpointState
+from bot.views.older import older
+from sandbox.slack import blocks as kit
+from tests.bot.test_view_snapshots import ENDPOINTS
+from tests.bot.view_examples import complaints, form_complaints
+
+
+def endpoints(count: int) -> list[EndpointState]:
+    first, second = ENDPOINTS
+    return [
+        dataclasses.replace(
+            first if number % 3 else second,
+            state="up" if number % 100 == 7 else "down",
+            endpoint=first.endpoint.model_copy(
+                update={"name": f"{'fim' if number % 10 == 0 else 'chat'}-{number:03}", "alias": ""}
+            ),
+        )
+        for number in range(count)
+    ]
+
+
+def button(blocks: Blocks, action: str) -> str | None:
+    """The value of a button, if it is there."""
+    values = [
+        control.element["value"] for control in kit.controls(blocks) if control.element.get("action_id") == action
+    ]
+    return values[0] if values else None
+
+
+def pages(count: int, words: tuple[str, ...] = ()) -> list[Blocks]:
+    """The pages of `/model list`, each by the button *Next* of the one before."""
+    search: Search | None = Search(words)
+    found = []
+    while search is not None:
+        view = listing(endpoints(count), "a" * 40, search)
+        assert complaints(view) == []
+        found.append(view.blocks)
+        value = button(view.blocks, LIST_NEXT)
+        search = Search.of_value(value) if value else None
+    return found
+
+
+def names(blocks: Blocks) -> list[str]:
+    (table,) = [block for block in blocks if block["type"] == "data_table"]
+    return [row[0]["text"] for row in table["rows"][1:]]
+
+
+def test_three_hundred_endpoints_are_on_pages() -> None:
+    """Each once and whole, also as older blocks; the pages lead forward and back."""
+    found = pages(300)
+    assert [name for page in found for name in names(page)] == [each.endpoint.name for each in endpoints(300)]
+    assert all(len(names(page)) == 25 for page in found)
+    assert button(found[0], LIST_PREVIOUS) is None
+    assert button(found[3], LIST_PREVIOUS) == "2"
+    for page in found:
+        text = kit.seen(older(page), str)
+        assert all(f"{name} — " in text for name in names(page))
+        assert "…" not in text
+
+
+def test_words_filter_the_list() -> None:
+    """Every word must match; a page keeps the words."""
+    assert [name for page in pages(300, ("fim",)) for name in names(page)] == [f"fim-{n:03}" for n in range(0, 300, 10)]
+    assert button(pages(300, ("fim",))[0], LIST_NEXT) == "1 fim"
+    assert [name for page in pages(300, ("up", "gpu")) for name in names(page)] == ["chat-007", "chat-107", "chat-207"]
+    (none,) = [listing(endpoints(3), "a" * 40, Search(("llama",)))]
+    assert "No endpoint matches" in none.text
+
+
+@pytest.mark.parametrize("text", ["", "0", "x y", "-1 fim", "99999999999 fim", "7 fim"])
+def test_any_value_of_a_button_is_a_search(text: str) -> None:
+    """An old or forged value shows a page, the last one at most."""
+    view = listing(endpoints(60), "a" * 40, Search.of_value(text))
+    assert complaints(view) == []
+
+
+def test_home_shows_three_hundred_endpoints_in_pages() -> None:
+    """With a search field; every endpoint is whole."""
+    search, found = Search(), []
+    while True:
+        blocks = in_home(endpoints(300), search)
+        assert form_complaints({"type": "home", "blocks": blocks}) == []
+        found.append(kit.seen(blocks, str))
+        if not (value := button(blocks, HOME_NEXT)):
+            break
+        search = Search.of_value(value)
+    assert len(found) == 12
+    assert all(sum(f" {each.endpoint.name} — " in page for page in found) == 1 for each in endpoints(300))
+    assert "…" not in "".join(found)

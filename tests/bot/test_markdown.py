@@ -1,0 +1,69 @@
+"""Text from outside in a pull request is text: GitHub finds no mention, reference, link or format in it."""
+
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+
+from bot.markdown import cell, code, prose, text
+
+HOSTILE = (
+    "@acme/admins",
+    "cc @ada, please",
+    "fixes #1",
+    "closes acme/other#12",
+    "resolves GH-7",
+    "fixes https://github.com/acme/platform/issues/1",
+    "www.evil.example",
+    "[Approve](https://evil.example)",
+    "![x](https://evil.example/x.png)",
+    "<https://evil.example>",
+    "<img src=x>",
+    "<!-- hidden",
+    "a | b",
+    "**bold** _it_ ~~no~~",
+    "`code` ```fence",
+    "# heading",
+    "- item",
+    "1. item",
+    "> quote",
+    "one\n\n## two\n\nRequested-by: U1",
+    "&lt;b&gt; &#64;ada",
+    "\u200b@ada \u202e#1",
+    "\\@ada \\#1 \\[x](y)",
+)
+_LIVE = re.compile(r"(?<!\w)@\w|#\d|\bGH-\d|https?://|www\.", re.IGNORECASE)
+"""What GitHub looks for in the text that the Markdown has become, code left out."""
+
+
+def _tokens(markdown: str) -> list[tuple[str, str]]:
+    """The kinds and texts of the tokens of GitHub's Markdown, with HTML."""
+    parsed = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    return [(each.type, each.content) for block in parsed for each in ([block, *(block.children or ())])]
+
+
+@pytest.mark.parametrize("escape", [text, prose])
+@pytest.mark.parametrize("said", HOSTILE)
+@pytest.mark.parametrize("around", ["{}", "- {}", "asked: {}", "| a | b |\n| --- | --- |\n| x | {} |"])
+def test_what_is_said_stays_text(said: str, around: str, escape: object) -> None:
+    assert callable(escape)
+    plain, seen = _tokens(around.format("plain")), _tokens(around.format(escape(said)))
+    inside = [
+        (kind, content) for kind, content in seen if kind not in ("text", "code_inline", "text_special", "inline")
+    ]
+    assert inside == [(kind, content) for kind, content in plain if kind not in ("text", "inline")]
+    shown = "".join(content for kind, content in seen if kind in ("text", "text_special"))
+    assert not _LIVE.search(shown)
+
+
+@pytest.mark.parametrize("said", HOSTILE)
+def test_code_ends_where_it_ends(said: str) -> None:
+    seen = _tokens(f"| a | b |\n| --- | --- |\n| x | {cell(code(said))} |")
+    assert [kind for kind, _ in seen].count("td_open") == 2
+    assert len([kind for kind, _ in seen if kind == "code_inline"]) == 1
+
+
+def test_ordinary_words_are_written_as_they_are() -> None:
+    for said in ("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "image@sha256:1234", "--max-num-seqs=8", "a_b 16k, 20 GiB (ok)"):
+        assert text(f"is {said}") == f"is {said}"
+    assert prose("set `--max_model_len=4096` now") == "set `--max_model_len=4096` now"

@@ -1,0 +1,192 @@
+"""Slack's newer blocks: as older blocks they say the same; a workspace without them still gets every message."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import ClientSession, TraceConfig, TraceRequestStartParams
+from slack_sdk.errors import SlackApiError
+
+from bot.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
+from bot.slack import CleanWebClient
+from bot.views import View
+from bot.views.blocks import Block, section
+from bot.views.mentions import mentioned_in, notifying
+from bot.views.modals import ChangeForm, change_form, shows_problem
+from bot.views.newer import NEWER, Number, Task, alert, chart, container, data_table, steps, table
+from bot.views.older import older
+from bot.views.rich_text import as_mrkdwn, rich_text
+from sandbox.faults import Faults
+from sandbox.slack import Workspace
+from sandbox.slack import blocks as kit
+from tests.bot.view_examples import NOW
+
+CHANNEL = "C0GPUOPS"
+STEPS = steps(
+    "Step 2 of 3: loading",
+    [
+        Task("syncing", "syncing · 4 s", "complete"),
+        Task("loading", "loading … 9 s", "in_progress", md("{image}, 8.2 GB", image=code("vllm"))),
+        Task("smoke tests", "smoke tests", "pending"),
+    ],
+)
+TABLE = table(("Test", "Result"), [(md("{name}", name=code("health")), md("✅ passed")), (md("chat"), md("❌ failed"))])
+NUMBERS = table(("concurrent", "tokens/s"), [("1", "80"), ("16", "740")], right=(0, 1))
+DATA = data_table("2 endpoints", ("Endpoint", "$"), [("chat", Number(0.5, "$0.50")), ("fim", Number(1, "$1.00"))])
+CHART = chart("GPU hours", ["Mon", "Tue"], {"in use": [2.0, 0.0], "idle": [1.0, 0.0]}, "hours")
+MORE = container("More of the plan", [section(md("*Commit*: {commit}", commit=code("6f5dab")))])
+
+
+def seen(blocks: list[Block]) -> str:
+    return kit.seen(blocks, lambda name: name)
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (STEPS, "✔️ syncing · 4 s\n🔸 loading … 9 s — vllm, 8.2 GB\n▫️ smoke tests"),
+        (TABLE, "health — ✅ passed\nchat — ❌ failed"),
+        (NUMBERS, "concurrent  tokens/s\n         1        80\n        16       740\n"),
+        (DATA, "chat — $0.50\nfim — $1.00"),
+        (CHART, "GPU hours (hours)\nMon  ████████████████████  in use 2, idle 1\nTue                        –\n"),
+        (MORE, "More of the plan\nCommit: 6f5dab"),
+        (alert(md("It does not fit."), "error"), "❌ It does not fit."),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_older_blocks_say_the_same(block: Block, text: str) -> None:
+    """The conversion loses no content, and needs no newer block."""
+    converted = older([block])
+    assert seen(converted) == text
+    assert kit.complaints(converted) == []
+    assert not {part["type"] for part in converted} & NEWER
+
+
+MARKUP = [
+    md("{model} of {who} until {at}", model=code("a<b"), who=person("U1"), at=clock(NOW)),
+    md("*{name}* is _up_, see {link}", name="x & y", link=link("https://example.com/?a=1&b=2", "the page")),
+    md("<!subteam^S0123> {text}", text="<!channel> *not bold*"),
+]
+
+
+@pytest.mark.parametrize("text", [*MARKUP, escape("<!here> & `code`")])
+def test_markup_survives_rich_text(text: Mrkdwn) -> None:
+    """To rich text and back, nothing changes but a harmless character before an exclamation mark."""
+    assert as_mrkdwn(rich_text(text)).replace("\u200b", "") == text
+
+
+def test_a_table_is_cut_to_slacks_limit() -> None:
+    """Cells become shorter before rows are dropped."""
+    made = table(("a", "b"), [("name", md("x" * 3000))] * 60)
+    assert len(made["rows"]) == 61
+    assert kit.complaints([made]) == []
+
+
+def test_many_series_are_combined() -> None:
+    """Slack draws six series of a chart, with different names of at most twenty characters."""
+    made = chart("x" * 80, ["Mon"], {f"{'model' * 5}-{n}": [float(n)] for n in range(9)}, "hours")
+    assert kit.complaints([made]) == []
+    assert sum(each["data"][0]["value"] for each in made["chart"]["series"]) == sum(range(9))
+
+
+def test_a_mention_in_a_cell_notifies_only_who_shall_be_notified() -> None:
+    """Rich text mentions people as mrkdwn does."""
+    view = View(text=md("x"), blocks=[table(("who",), [(person("U1"),), (person("U2"),)])])
+    assert mentioned_in(view) == {"U1", "U2"}
+    quiet = notifying(view, {"U1"}, {"U2": "lead"})
+    assert mentioned_in(quiet) == {"U1"}
+    assert "@lead" in seen(quiet.blocks)
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[tuple[Workspace, Faults]]:
+    faults = Faults()
+    async with Workspace(faults) as workspace:
+        yield workspace, faults
+
+
+@pytest.fixture
+async def wire(workspace: tuple[Workspace, Faults]) -> AsyncIterator[tuple[CleanWebClient, list[str]]]:
+    """A client, and the methods that it has called."""
+    called: list[str] = []
+    trace = TraceConfig()
+
+    @trace.on_request_start.append
+    async def begins(_: object, __: object, request: TraceRequestStartParams) -> None:
+        called.append(request.url.name)
+
+    async with ClientSession(trace_configs=[trace]) as session:
+        there, _ = workspace
+        yield CleanWebClient(session=session, token=there.bot_token, base_url=there.api_url), called
+
+
+EVERY = [STEPS, TABLE, DATA, CHART, MORE]
+
+
+@pytest.mark.parametrize("block", EVERY, ids=lambda block: block["type"])
+async def test_slack_gets_newer_blocks(
+    workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]], block: Block
+) -> None:
+    """In one call."""
+    (there, _), (client, called) = workspace, wire
+    await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[block])
+    assert called == ["chat.postMessage"]
+    assert there.now_visible("dev") == [seen([block])]
+
+
+@pytest.mark.parametrize("block", EVERY, ids=lambda block: block["type"])
+async def test_an_older_workspace_gets_older_blocks(
+    workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]], block: Block
+) -> None:
+    """The first message takes a second call; then the workspace is known, and a message is one call again."""
+    (there, faults), (client, called) = workspace, wire
+    faults.add("slack-old-blocks")
+    posted = await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[block])
+    assert there.now_visible("dev") == [seen(older([block]))]
+    assert called == ["chat.postMessage"] * 2
+    await client.chat_update(channel=CHANNEL, ts=str(posted["ts"]), text="x", blocks=[section(md("new")), block])
+    assert called == ["chat.postMessage"] * 2 + ["chat.update"]
+    assert there.now_visible("dev") == ["new\n" + seen(older([block]))]
+
+
+async def test_only_the_refused_blocks_are_converted(
+    workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
+) -> None:
+    """A table that was never refused is tried, even if plans were refused."""
+    (there, faults), (client, called) = workspace, wire
+    faults.add("slack-old-blocks")
+    await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS])
+    faults.discard("slack-old-blocks")
+    await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS, TABLE])
+    assert len(called) == 3
+    assert there.now_visible("dev")[-1] == seen([*older([STEPS]), TABLE])
+
+
+async def test_a_view_is_converted_too(
+    workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
+) -> None:
+    """Slack answers `invalid_arguments` for a view."""
+    (there, faults), (client, _) = workspace, wire
+    faults.add("slack-old-blocks")
+    await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [CHART]})
+    assert "in use 2" in there.home("dev")
+
+
+async def test_what_is_wrong_otherwise_stays_an_error(
+    workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
+) -> None:
+    """And does not count as a refusal of newer blocks."""
+    (there, _), (client, called) = workspace, wire
+    with pytest.raises(SlackApiError, match="invalid_blocks"):
+        await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS, section(md("x")) | {"text": {}}])
+    await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS])
+    assert there.now_visible("dev") == [seen([STEPS])]
+    assert len(called) == 3
+
+
+@pytest.mark.parametrize("problem", ["It does not fit.", "x" * 900])
+def test_a_form_knows_the_problem_that_it_shows(problem: str) -> None:
+    """As an alert, as a section for a long text, and as older blocks."""
+    form = change_form(ChangeForm(verb="add", problem=problem))
+    assert shows_problem(form, problem)
+    assert shows_problem(form | {"blocks": older(form["blocks"])}, problem)
+    assert not shows_problem(form, "another")

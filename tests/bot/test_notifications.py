@@ -1,0 +1,298 @@
+"""Notifications as the table in docs/slack.md has them, counted by the stand-in workspace."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.config import Config, Roles, SlackSection
+from bot.domain.kinds import Kind
+from bot.domain.leases import Lease
+from bot.domain.notifications import TABLE, rule_of, with_reference
+from bot.domain.operations import OPERATIONS, BringDownOperation, Operation, Status, Vote
+from bot.domain.outcomes import Started
+from bot.domain.plans import BringUpPlan
+from bot.domain.requests import AnyRequest, BringDown, Request
+from bot.mrkdwn import md
+from bot.policy import to_ask
+from bot.presentation import Presentation
+from bot.slack import Slack
+from bot.state.audit import AuditLog
+from bot.state.cards import Cards
+from bot.state.messages import Messages
+from bot.state.operations import Operations
+from bot.state.outbox import Outbox
+from bot.state.questions import Questions
+from bot.state.step_ledger import StepLedger
+from bot.views import View
+from bot.views.mentions import notifying
+from sandbox.faults import Faults
+from sandbox.slack import Workspace
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+A_REQUEST = TypeAdapter[AnyRequest](Request)
+CHANNEL = "C0GPUOPS"
+GROUP = {"S0APPROVERS": frozenset({"U0LEAD", "U0ADMIN"})}
+LEASE = Lease(
+    model="coder-fim", op="up1", holder="U0LEAD", fence=7, hold=timedelta(hours=1), claimed=NOW, ready=NOW,
+    ends=NOW + timedelta(hours=1),
+)  # fmt: skip
+PLAN = BringUpPlan(commit="a" * 40, applications=("coder-chat",), estimate_usd=1.84)
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[Workspace]:
+    async with Workspace(Faults()) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def operations(redis: Redis) -> Operations:
+    return Operations(redis)
+
+
+def presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...]) -> Presentation:
+    """As of another process each time."""
+    client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+    roles = Roles(approvers=approvers, admins=("U0ADMIN",))
+    config = Config(slack=SlackSection(channel=CHANNEL, update_every=timedelta(seconds=0.1)), roles=roles)
+    slack, ledger = Slack(client, Messages(redis)), StepLedger(redis)
+    return Presentation(
+        slack, Operations(redis), AuditLog(redis), Messages(redis), ledger, Outbox(redis), Questions(redis), Cards(redis),
+        config, lambda: NOW,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def shown(workspace: Workspace, redis: Redis) -> AsyncIterator[Presentation]:
+    it = presentation(workspace, redis, ("S0APPROVERS",))
+    yield it
+    await it.close()
+
+
+def an_operation(status: Status, actor: str = "U0DEV", kind: Kind = Kind.GPU_UP, **more: object) -> Operation:
+    hold = timedelta(hours=2) if kind is Kind.GPU_UP else None
+    asked = {"model": "coder-chat", "actor": actor, "channel": CHANNEL, "at": NOW, "hold": hold, "reason": "demo"}
+    request = A_REQUEST.validate_python(asked | {"kind": kind, "hf_id": "org/model", "reverts": "op0"})
+    plan, expires = PLAN if kind is Kind.GPU_UP else None, NOW + timedelta(hours=1)
+    op = OPERATIONS[kind](id="op1", request=request, status=status, updated=NOW, expires=expires, plan=plan)
+    return op.model_copy(update=more)
+
+
+async def settled(shown: Presentation, workspace: Workspace, op: Operation) -> dict[str, list[tuple[str, str]]]:
+    """The notifications once the operation is shown and nothing is left to be written."""
+    shown.show(op.id, now=True)
+    async with asyncio.timeout(30):
+        while not workspace.posted(CHANNEL):
+            await asyncio.sleep(0.02)
+        for _ in range(10):  # the card first, then what follows from it
+            await asyncio.sleep(0.05)
+            while await shown.waiting():
+                await asyncio.sleep(0.02)
+    return pushed(workspace)
+
+
+def pushed(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
+    found = {name: workspace.notified(name) for name in ("dev", "lead", "admin")}
+    for each in [each for all_of_them in found.values() for each in all_of_them]:
+        rule = rule_of(each.key)
+        assert rule, each.key
+        assert each.how in rule.how
+    return {name: [(each.key.partition(":")[0], each.text) for each in what] for name, what in found.items() if what}
+
+
+def test_the_table_stands_in_the_documentation() -> None:
+    """`make docs` writes it."""
+    text = (Path(__file__).parents[2] / "docs" / "slack.md").read_text(encoding="utf-8")
+    assert with_reference(text) == text
+    assert all(rule.event in text for rule in TABLE.values())
+
+
+REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        (
+            an_operation(Status.AWAITING),
+            {
+                "lead": [("card", f"@gpu-approvers: {REQUEST}")],
+                "admin": [("card", f"@gpu-approvers: {REQUEST}")],
+            },
+        ),
+        (  # of the group that is asked: the others are, by name
+            an_operation(Status.AWAITING, actor="U0LEAD"),
+            {"admin": [("asked", f"✋ {REQUEST.replace('@dev', '@lead')}. Decide on the card")]},
+        ),
+        (an_operation(Status.RUNNING), {}),
+        (
+            an_operation(Status.SUCCEEDED, result=Started(holder="U0DEV", ends=NOW + timedelta(hours=2))),
+            {"dev": [("ready", "coder-chat is ready until 05:00 UTC")]},
+        ),
+        (
+            an_operation(Status.FAILED, outcome=md("The node is out of stock. Nothing was started.\nMore.")),
+            {"dev": [("failed", "Bring up coder-chat failed: The node is out of stock. Nothing was started.")]},
+        ),
+        (
+            an_operation(Status.DENIED, votes=(Vote(by="U0LEAD", at=NOW, approve=False, reason="budget used up"),)),
+            {"dev": [("denied", "@lead has declined “Bring up coder-chat”: budget used up")]},
+        ),
+        (
+            an_operation(Status.EXPIRED, outcome=md("Nobody decided in time.")),
+            {"dev": [("expired", "Bring up coder-chat has expired: Nobody decided in time.")]},
+        ),
+        (an_operation(Status.CANCELLED, cancelled_by="U0DEV"), {}),
+        (
+            an_operation(Status.CANCELLED, cancelled_by="U0LEAD"),
+            {"dev": [("cancelled", "@lead has cancelled “Bring up coder-chat”")]},
+        ),
+        (an_operation(Status.SUCCEEDED, kind=Kind.GPU_DOWN), {}),
+        (an_operation(Status.SUCCEEDED, kind=Kind.MODEL_SMOKE), {}),
+        (an_operation(Status.SUCCEEDED, kind=Kind.MODEL_REMOVE), {"dev": [("done", "Remove coder-chat: done")]}),
+        (
+            an_operation(Status.FAILED, kind=Kind.GPU_DOWN, outcome=md("The pod does not end.")),
+            {"dev": [("failed", "Bring down coder-chat failed: The pod does not end.")]},
+        ),
+    ],
+    ids=lambda value: value.status.replace(" ", "-") if isinstance(value, Operation) else "",
+)
+async def test_each_state_notifies_whom_it_concerns(
+    workspace: Workspace,
+    shown: Presentation,
+    operations: Operations,
+    op: Operation,
+    expected: dict[str, list[tuple[str, str]]],
+) -> None:
+    """And nobody else, least of all the person who asked for it or did it; the same state shown again notifies nobody."""
+    await operations.create(op)
+    assert await settled(shown, workspace, op) == expected
+    assert await settled(shown, workspace, op) == expected
+
+
+@pytest.mark.parametrize(
+    ("why", "announced", "expected"),
+    [
+        ("the lease has ended", False, {"dev": [("stopped", "coder-chat is down: the lease has ended")]}),
+        ("idle for 1 h and nobody answered", True, {}),
+    ],
+)
+async def test_a_stop_by_stoker_notifies_the_holder(
+    workspace: Workspace,
+    shown: Presentation,
+    operations: Operations,
+    why: str,
+    announced: bool,
+    expected: dict[str, object],
+) -> None:
+    """Unless the last reminder has announced it: then the reminder says that it happened."""
+    request = BringDown(
+        model="coder-chat", actor="", channel=CHANNEL, at=NOW, reason=why, holder="U0DEV",
+        announced=announced,
+    )  # fmt: skip
+    op = BringDownOperation(id="op1", request=request, status=Status.SUCCEEDED, updated=NOW, outcome=md("It is down."))
+    await operations.create(op)
+    assert await settled(shown, workspace, op) == expected
+
+
+async def test_a_new_round_of_approval_asks_again_and_a_new_process_does_not(
+    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis
+) -> None:
+    """The card exists by then, so the approvers are mentioned in a reply; a bot that was killed repeats nothing."""
+    op = await operations.create(an_operation(Status.AWAITING))
+    await settled(shown, workspace, op)
+    second = presentation(workspace, redis, ("S0APPROVERS",))
+    assert [event for event, _ in (await settled(second, workspace, op))["lead"]] == ["card"]
+    await operations.update(op.id, lambda op: op.model_copy(update={"expires": NOW + timedelta(hours=3)}))
+    assert [event for event, _ in (await settled(second, workspace, op))["lead"]] == ["card", "asked"]
+    assert [event for event, _ in (await settled(shown, workspace, op))["lead"]] == ["card", "asked"]
+    await second.close()
+
+
+async def test_a_bot_that_is_killed_before_its_card_asks_in_the_next_one(
+    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis
+) -> None:
+    """That the card asks is noted before it is posted: the next attempt asks as well, and no reply does."""
+    op = await operations.create(an_operation(Status.AWAITING))
+    assert op.expires
+
+    async def noted() -> str:
+        return f"asked:{op.id}:{op.expires.isoformat() if op.expires else ''}"
+
+    await StepLedger(redis).once(op.id, "asked by the card", noted, str)
+    assert [event for event, _ in (await settled(shown, workspace, op))["lead"]] == ["card"]
+
+
+async def test_reminder_and_escalation_come_once(
+    workspace: Workspace, shown: Presentation, operations: Operations
+) -> None:
+    """The reminder to those who have not approved, the escalation to the admins."""
+    vote = Vote(by="U0LEAD", at=NOW, approve=True)
+    op = await operations.create(an_operation(Status.AWAITING, votes=(vote,)))
+    await settled(shown, workspace, op)
+    for _ in range(2):
+        loaded = await operations.load(op.id)
+        await shown.announcements.remind(loaded)
+        await shown.announcements.escalate(loaded)
+    found = await settled(shown, workspace, op)
+    assert [event for event, _ in found["admin"]] == ["asked", "half", "escalated"]
+    assert "lead" not in found
+    assert found["admin"][1][1].startswith("✋ Nobody has decided yet: @dev requests coder-chat")
+
+
+async def test_the_holder_hears_of_a_request_to_replace_them(
+    workspace: Workspace, shown: Presentation, operations: Operations
+) -> None:
+    """With what they can do about it; the message says when nothing comes of it."""
+    op = await operations.create(an_operation(Status.AWAITING, plan=PLAN.model_copy(update={"lease": LEASE})))
+    found = await settled(shown, workspace, op)
+    text = "@dev asks to replace your session of coder-fim by coder-chat because demo"
+    assert ("replace", text) in found["lead"]
+    [message] = [text for text in workspace.posted("D0LEAD") if "asks to replace" in text]
+    assert "[Object]  [Bring it down]" in message
+    await shown.announcements.object(op, "U0LEAD", "a run is half done")
+    found = await settled(shown, workspace, op)
+    assert ("objected", "@admin @dev: ✋ @lead objects to “Bring up coder-chat”: a run is half done") in found["dev"]
+    assert not [event for event, _ in found["lead"] if event == "objected"]
+    await operations.update(op.id, lambda op: op.moved(Status.EXPIRED, NOW, outcome=md("Nobody decided.")))
+    await settled(shown, workspace, op)
+    assert "your session goes on" in workspace.posted("D0LEAD")[-1]
+    assert "[Object]" not in workspace.posted("D0LEAD")[-1]
+
+
+@pytest.mark.parametrize(
+    ("members", "actor", "voted", "whom", "alone"),
+    [
+        (GROUP, "U0DEV", (), ("S0APPROVERS",), ""),
+        (GROUP, "U0LEAD", (), ("U0ADMIN",), "U0ADMIN"),
+        (GROUP, "U0DEV", ("U0LEAD",), ("U0ADMIN",), "U0ADMIN"),
+        ({"U1": frozenset({"U1"}), "U2": frozenset({"U2"}), "U3": frozenset({"U3"})}, "U3", (), ("U1", "U2"), ""),
+        ({"U1": frozenset({"U1"})}, "U0DEV", (), ("U1",), "U1"),
+        ({"U1": frozenset({"U1"})}, "U1", (), (), ""),
+        ({"S1": frozenset[str]()}, "U0DEV", (), ("S1",), ""),  # Slack does not say who is in it
+        ({}, "U0DEV", (), (), ""),
+    ],
+)
+def test_whom_to_ask(
+    members: dict[str, frozenset[str]], actor: str, voted: tuple[str, ...], whom: tuple[str, ...], alone: str
+) -> None:
+    """The group by its name, unless the requester or somebody who has approved is in it."""
+    votes = tuple(Vote(by=user, at=NOW, approve=True) for user in voted)
+    assert to_ask(an_operation(Status.AWAITING, actor=actor, votes=votes), members) == (whom, alone)
+
+
+def test_who_is_not_notified_is_shown_by_name() -> None:
+    """In every text of the blocks; links, times and code stay as they are."""
+    block = {"type": "section", "text": {"type": "mrkdwn", "text": "<@U1> asks <@U2|x>, <!subteam^S1> <https://a|b>"}}
+    view = View(
+        text=md("{text}", text=md("<@U1> `x`")), blocks=[block, {"type": "context", "elements": [block["text"]]}]
+    )
+    quiet = notifying(view, ("U2",), {"U1": "de<v"})
+    told = "@de&lt;v asks <@U2|x>, @S1 <https://a|b>"
+    assert quiet.text == "@de&lt;v `x`"
+    assert [quiet.blocks[0]["text"]["text"], quiet.blocks[1]["elements"][0]["text"]] == [told, told]

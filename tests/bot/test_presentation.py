@@ -1,0 +1,437 @@
+"""What people see, over the wire to the stand-in workspace: never too often, the last state arrives, whatever Slack says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import ClientSession, TraceConfig, web
+from aiohttp.test_utils import TestServer
+from redis.asyncio import Redis
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.config import Config, Roles, SlackSection
+from bot.domain import phases
+from bot.domain.operations import BringUpOperation, Check, Note, Operation, Status
+from bot.domain.phases import Phase
+from bot.domain.requests import BringUp
+from bot.domain.values import Message
+from bot.mrkdwn import md
+from bot.presentation import Presentation
+from bot.slack import Patience, Slack
+from bot.state.audit import AuditLog
+from bot.state.cards import Cards
+from bot.state.messages import Messages
+from bot.state.operations import Operations
+from bot.state.outbox import Outbox
+from bot.state.questions import Questions
+from bot.state.step_ledger import StepLedger
+from bot.views import lines
+from sandbox.faults import Faults
+from sandbox.slack import Workspace
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+CHANNEL = "C0GPUOPS"
+Opened = Callable[..., Presentation]
+
+
+@pytest.fixture
+async def workspace() -> AsyncIterator[Workspace]:
+    async with Workspace(Faults()) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def operations(redis: Redis) -> Operations:
+    return Operations(redis)
+
+
+@pytest.fixture
+async def opened(workspace: Workspace, operations: Operations, redis: Redis) -> AsyncIterator[Opened]:
+    """A presentation, as of another process each time; with `url`, to something else than the stand-in."""
+    async with AsyncExitStack() as stack:
+
+        def make(session: ClientSession | None = None, url: str = "", pause: float = 1) -> Presentation:
+            client = AsyncWebClient(
+                token=workspace.bot_token,
+                base_url=url or workspace.api_url,
+                session=session,
+                timeout=5,
+                retry_handlers=[Patience()],
+            )
+            config = Config(
+                slack=SlackSection(channel=CHANNEL, update_every=timedelta(seconds=pause)),
+                roles=Roles(admins=("U0ADMIN",)),
+            )
+            it = Presentation(
+                Slack(client, Messages(redis)),
+                operations,
+                AuditLog(redis),
+                Messages(redis),
+                StepLedger(redis),
+                Outbox(redis),
+                Questions(redis),
+                Cards(redis),
+                config,
+                lambda: NOW,
+            )
+            stack.push_async_callback(it.close)
+            return it
+
+        yield make
+
+
+@pytest.fixture
+async def shown(opened: Opened) -> Presentation:
+    return opened()
+
+
+@pytest.fixture
+async def op(operations: Operations) -> Operation:
+    request = BringUp(model="coder-chat", actor="U0DEV", channel=CHANNEL, at=NOW)
+    return await operations.create(BringUpOperation(id="op1", request=request, status=Status.RUNNING, updated=NOW))
+
+
+async def entered(operations: Operations, phase: str) -> Operation:
+    return await operations.update("op1", lambda op: op.with_phase(Phase(phase, phase), NOW))
+
+
+async def ended(operations: Operations) -> Operation:
+    return await operations.update("op1", lambda op: op.moved(Status.SUCCEEDED, NOW, outcome="It is up."))
+
+
+async def until(seen: Callable[[], object]) -> None:
+    async with asyncio.timeout(40):
+        while not seen():
+            await asyncio.sleep(0.05)
+
+
+def cards(workspace: Workspace) -> list[str]:
+    return [text for text in workspace.posted(CHANNEL) if "Bring up coder-chat" in text]
+
+
+def direct(workspace: Workspace, user: str) -> list[str]:
+    return workspace.posted(f"D{user[1:]}")
+
+
+async def test_what_came_too_soon_is_shown_when_the_pause_is_over(
+    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
+) -> None:
+    """Three updates in a moment are one more write, and it is the last of them."""
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    for phase in ("syncing", "starting", "loading"):
+        await entered(operations, phase)
+        shown.show(op.id)
+    assert "loading" not in cards(workspace)[0]
+    await until(lambda: "loading …" in cards(workspace)[0])
+    written = [revision for revision in workspace.transcript if "Bring up coder-chat" in revision.text]
+    assert len(written) == 2
+
+
+async def test_two_processes_end_with_the_newest(
+    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+) -> None:
+    """Another replica has written meanwhile; this one's memory of the message does not matter."""
+    one, other = opened(), opened()
+    one.show(op.id)
+    await until(lambda: cards(workspace))
+    await entered(operations, "loading")
+    for each in (one, other, one):
+        each.show(op.id, now=True)
+    await until(lambda: "loading …" in cards(workspace)[0])
+    assert len(cards(workspace)) == 1
+
+
+async def test_evidence_and_logs_are_in_the_thread_once(
+    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+) -> None:
+    """The card names the tests; what they saw, and the log lines, are one reply each, over a restart too."""
+    checks = (Check(name="/health", passed=True, evidence="answered 200"),)
+    notes = (Note(title="The last log lines", text="  CUDA out of memory\n<!channel> `rm -rf /`"),)
+    await operations.update(op.id, lambda op: op.model_copy(update={"checks": checks, "notes": notes}))
+    for each in (opened(), opened()):
+        each.show(op.id)
+        await until(lambda: len(workspace.posted(CHANNEL, threads=True)) == 2)
+    await ended(operations)
+    opened().show(op.id)
+    await until(lambda: "It is up." in cards(workspace)[0])
+    replies = workspace.posted(CHANNEL, threads=True)
+    assert "answered 200" not in cards(workspace)[0]
+    assert len([text for text in replies if "answered 200" in text]) == 1
+    assert len([text for text in replies if "CUDA out of memory" in text]) == 1
+
+
+async def test_an_end_that_slack_did_not_take_stays_to_be_told(
+    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
+) -> None:
+    """The store keeps what has ended and was not shown, for the sweep of the next process."""
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    workspace.archive()
+    await ended(operations)
+    shown.show(op.id, now=True)
+    await until(lambda: direct(workspace, "U0DEV"))
+    assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
+    workspace.archive(archived=False)
+    await until(lambda: "It is up." in cards(workspace)[0])
+    while await operations.undelivered_ends():
+        await asyncio.sleep(0.05)
+
+
+async def test_a_deleted_card_is_posted_again_once(
+    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+) -> None:
+    """Also by two processes; what comes after is shown on the new card."""
+    one, other = opened(), opened()
+    one.show(op.id)
+    await until(lambda: cards(workspace))
+    workspace.delete_card()
+    await entered(operations, "loading")
+    one.show(op.id, now=True)
+    await until(lambda: cards(workspace))
+    other.show(op.id, now=True)
+    await ended(operations)
+    one.show(op.id, now=True)
+    other.show(op.id, now=True)
+    await until(lambda: "It is up." in cards(workspace)[0])
+    assert len(cards(workspace)) == 1
+    assert (await operations.load(op.id)).message is not None
+
+
+async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
+    workspace: Workspace, opened: Opened, operations: Operations, redis: Redis, op: Operation
+) -> None:
+    """After the intent was noted, and after the card was there: the deleted card's time stamp is in the key."""
+    first = opened()
+    first.show(op.id)
+    await until(lambda: cards(workspace))
+    gone = Message.model_validate_json(await redis.get("{stoker}:message:card:op1") or "")
+    workspace.delete_card()
+    await redis.set(f"{{stoker}}:message:card:op1:{gone.ts}", datetime.now(UTC).isoformat())  # killed before the post
+    await entered(operations, "loading")
+    await first.close()
+    second = opened()
+    second.show(op.id)
+    await until(lambda: "loading …" in "".join(cards(workspace)))
+    await redis.set(f"{{stoker}}:message:card:op1:{gone.ts}", datetime.now(UTC).isoformat())  # killed after the post
+    await operations.update(op.id, lambda op: op.model_copy(update={"message": gone}))
+    await second.close()
+    await ended(operations)
+    opened().show(op.id)
+    await until(lambda: "It is up." in "".join(cards(workspace)))
+    assert len(cards(workspace)) == 1
+
+
+@pytest.mark.parametrize("how", ["archived", "removed"])
+async def test_a_channel_that_takes_no_messages_costs_one_direct_message(
+    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation, how: str
+) -> None:
+    """Per person and operation, not per update; it shows the end, and the channel does when it is back.
+
+    The requester gets the news of the end besides: an edit notifies nobody.
+    """
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    if how == "archived":
+        workspace.archive()
+    else:
+        await workspace.remove_bot()
+    for phase in ("syncing", "starting", "loading"):
+        await entered(operations, phase)
+        shown.show(op.id, now=True)
+        await asyncio.sleep(0)
+    await until(lambda: direct(workspace, "U0DEV") and direct(workspace, "U0ADMIN"))
+    await ended(operations)
+    shown.show(op.id, now=True)
+    await until(lambda: "It is up." in "".join(direct(workspace, "U0ADMIN")))
+    assert "takes no message from me in #gpu-ops" in direct(workspace, "U0DEV")[0]
+    await until(lambda: len(direct(workspace, "U0DEV")) > 1)
+    assert "coder-chat is ready" in direct(workspace, "U0DEV")[1]
+    assert [len(direct(workspace, user)) for user in ("U0DEV", "U0ADMIN", "U0LEAD")] == [2, 1, 0]
+    logged = [entry["why"] async for entry in AuditLog(redis).entries() if entry["event"] == "not shown"]
+    assert logged == [f"Slack answers {'is_inactive' if how == 'archived' else 'channel_not_found'}"]
+    if how == "archived":
+        workspace.archive(archived=False)
+    else:
+        await workspace.invite_bot()
+    await until(lambda: "It is up." in cards(workspace)[0])
+    await until(lambda: "is shown in #gpu-ops again" in direct(workspace, "U0DEV")[0])
+
+
+async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited(
+    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an hour without the channel the pause between two attempts is long."""
+    monkeypatch.setattr("bot.presentation._delay", lambda attempts, error: 3600.0)
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    await workspace.remove_bot()
+    await ended(operations)
+    shown.show(op.id, now=True)
+    await until(lambda: direct(workspace, "U0DEV"))
+    await workspace.invite_bot()
+    shown.reopen(CHANNEL)
+    await until(lambda: "It is up." in cards(workspace)[0])
+
+
+async def test_a_reminder_waits_for_its_channel(
+    workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation
+) -> None:
+    """Its question is known once it is posted; one that is settled before that is never posted."""
+    workspace.archive()
+    await shown.post("remind", CHANNEL, lines(md("still needed?")), question=op.id)
+    await shown.post("other", CHANNEL, lines(md("and this?")), question=op.id)
+    await until(lambda: direct(workspace, "U0DEV"))
+    await shown.withdraw(op.id, ("other",))
+    workspace.archive(archived=False)
+    await until(lambda: "still needed?" in "".join(workspace.posted(CHANNEL)))
+    while "remind" not in await Questions(redis).of(op.id):
+        await asyncio.sleep(0.05)
+    while await Outbox(redis).waiting():
+        await asyncio.sleep(0.05)
+    assert "and this?" not in "".join(workspace.posted(CHANNEL))
+
+
+async def test_a_letter_outlives_its_process(workspace: Workspace, opened: Opened, redis: Redis) -> None:
+    """Killed before it was posted: the next process finds it in the outbox. Changed meanwhile, it says the newest."""
+    first = opened()
+    await first.post("k", CHANNEL, lines(md("hello")))
+    await first.close()
+    assert workspace.posted(CHANNEL) == []
+    second = opened()
+    await second.revise("k", lines(md("hello again")))
+    second.wake()
+    await until(lambda: workspace.posted(CHANNEL))
+    assert workspace.posted(CHANNEL) == ["hello again"]
+
+
+async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Presentation, redis: Redis) -> None:
+    """An account that is gone does not stay in the outbox."""
+    workspace.deactivate("dev")
+    await shown.post("k", "U0DEV", lines(md("hello")))
+    async with asyncio.timeout(30):
+        while await Outbox(redis).waiting():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_note_below_a_deleted_card_is_in_the_channel(
+    workspace: Workspace, shown: Presentation, op: Operation
+) -> None:
+    """`thread_not_found`: the message is posted in the channel instead."""
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    workspace.delete_card()
+    await shown.post("k", CHANNEL, lines(md("a receipt")), card=op.id)
+    await until(lambda: "a receipt" in "".join(workspace.posted(CHANNEL)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        web.json_response({"ok": False, "error": code})
+        for code in ("msg_too_long", "msg_blocks_too_long", "invalid_blocks", "restricted_action", "account_inactive",
+                     "internal_error", "something_new")
+    ]
+    + [
+        web.Response(status=503, text="<html>unavailable"),
+        web.Response(text="garbage", content_type="application/json"),
+        web.Response(text="garbage"),
+        web.json_response(["not", "an", "object"]),
+        web.json_response({"ok": True}),
+        web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "600"}),
+        web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "soon"}),
+    ],
+    ids=lambda answer: (answer.text or "")[:40] + str(answer.status),
+)  # fmt: skip
+async def test_no_answer_of_slack_reaches_who_shows_something(
+    opened: Opened, operations: Operations, op: Operation, answer: web.Response
+) -> None:
+    """Whatever it is, `show` and `post` return at once, and the end stays to be told."""
+    asked = 0
+
+    async def slack(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(
+            status=answer.status, text=answer.text, content_type=answer.content_type,
+            headers={"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else {},
+        )  # fmt: skip
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", slack)
+    async with TestServer(app) as server:
+        there = opened(url=str(server.make_url("/api/")))
+        async with asyncio.timeout(2):
+            await there.post("k", CHANNEL, lines(md("hello")), question=op.id)
+            await ended(operations)
+            there.show(op.id, now=True)
+        await until(lambda: asked >= 2)
+        assert [op.id for op in await operations.undelivered_ends()] == ["op1"]
+        assert there._cards["op1"].task is not None
+        assert not there._cards["op1"].task.done(), "it is tried again"
+        await there.close()
+
+
+async def test_a_message_that_is_too_long_is_shown_in_short(
+    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the buttons that it has."""
+    monkeypatch.setattr("sandbox.slack.blocks.MESSAGE_CHARACTERS", 200)
+    await operations.update(op.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
+    shown.show(op.id)
+    await until(lambda: cards(workspace))
+    assert "Approve" in cards(workspace)[0]
+
+
+async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
+    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
+) -> None:
+    """Thirty cards that are due at the same time are not a burst: Slack would rate-limit it and delay other answers."""
+    under_way, most = 0, 0
+    trace = TraceConfig()
+
+    @trace.on_request_start.append
+    async def begins(*_: object) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+
+    @trace.on_request_end.append
+    async def ends(*_: object) -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    async with ClientSession(trace_configs=[trace]) as session:
+        shown = opened(session)
+        ops = [await operations.create(op.model_copy(update={"id": f"op{number}"})) for number in range(2, 32)]
+        for each in ops:
+            await operations.update(each.id, lambda op: op.with_phase(phases.LOAD, NOW))
+            shown.show(each.id)
+        await until(lambda: sum("loading …" in text for text in cards(workspace)) == len(ops))
+        await shown.close()
+    assert 0 < most <= 2
+
+
+async def test_a_letter_that_was_posted_before_a_kill_says_the_newest(
+    workspace: Workspace, opened: Opened, operations: Operations, redis: Redis
+) -> None:
+    """Killed between the post and the note that it is done, then revised: there is one message, and it is revised."""
+    workspace.archive()
+    first = opened()
+    await first.post("k", CHANNEL, lines(md("hello")))
+    (letter,) = await Outbox(redis).waiting()
+    await first.close()
+    workspace.archive(archived=False)
+    second = opened()
+    second.wake()
+    await until(lambda: workspace.posted(CHANNEL))
+    while await Outbox(redis).waiting():
+        await asyncio.sleep(0.05)
+    await second.close()
+    await Outbox(redis).put(letter)  # as it is when the process was killed before it dropped it
+    third = opened()
+    await third.revise("k", lines(md("hello again")))
+    third.wake()
+    await until(lambda: workspace.posted(CHANNEL) == ["hello again"])

@@ -1,0 +1,216 @@
+"""Unreadable records are set aside completely, and nothing waits for them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from bot.domain.events import AuditEvent
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation, Operation, Status
+from bot.domain.requests import BringUp
+from bot.domain.sessions import Session
+from bot.state.alerts import Alerts
+from bot.state.audit import AuditLog
+from bot.state.bills import Bills
+from bot.state.endpoint_history import EndpointHistory
+from bot.state.leases import Leases
+from bot.state.messages import Messages
+from bot.state.operations import OperationNotFound, Operations
+from bot.state.outbox import Outbox
+from bot.state.questions import Questions
+from bot.state.records import Records
+from bot.state.sessions import Sessions
+from bot.state.step_ledger import StepLedger
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def an_operation(op_id: str = "abc") -> Operation:
+    request = BringUp(model="coder-chat", actor="U1", channel="C1", at=NOW)
+    return BringUpOperation(id=op_id, request=request, status=Status.RUNNING, updated=NOW)
+
+
+def a_lease(model: str = "coder-chat") -> Lease:
+    return Lease(model=model, op="op1", holder="U1", fence=0, hold=HOUR, claimed=NOW)
+
+
+GOOD = json.loads(a_lease("coder-fim").model_copy(update={"fence": 5}).model_dump_json())
+SPOILT = {
+    "not JSON": "{",
+    "nothing": "null",
+    "a list": "[]",
+    "empty": "",
+    "not text": b"\xff\xfe",
+    "deep": "[" * 100_000,
+    "huge": json.dumps(GOOD | {"reason": "x" * 5_000_000}),
+    "no fence": json.dumps({key: value for key, value in GOOD.items() if key != "fence"}),
+    "null fence": json.dumps(GOOD | {"fence": None}),
+    "400 digits": json.dumps(GOOD | {"fence": int("9" * 400)}),
+    "infinite fence": json.dumps(GOOD | {"fence": float("inf")}),
+    "no zone": json.dumps(GOOD | {"claimed": "2026-11-23T03:00:00"}),
+    "year 9999": json.dumps(GOOD | {"ends": "9999-12-31T23:59:59Z"}),
+    "endless": json.dumps(GOOD | {"hold": "P999999999D"}),
+}
+
+
+@pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
+async def test_a_spoilt_lease_is_no_holder(redis: Redis, text: str | bytes) -> None:
+    """The others stay, its slot is free, and it is kept whole with the reason."""
+    leases = Leases(redis, slots=2)
+    held = await leases.claim(a_lease())
+    await redis.hset("{stoker}:leases", "coder-fim", text)
+    assert await leases.held() == (held,)
+    assert (await leases.claim(a_lease("coder-fim"))).model == "coder-fim"
+    kept = await redis.hgetall("{stoker}:set-aside")
+    assert (text if isinstance(text, bytes) else text.encode()) in kept.values()
+    (told,) = await Records(redis).unreported()
+    assert (told["key"], told["field"]) == ("{stoker}:leases", "coder-fim")
+    assert told["why"]
+
+
+@pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
+async def test_a_claim_is_not_stopped_by_what_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
+    """Also where nobody looked before."""
+    await redis.hset("{stoker}:leases", "coder-chat", text)
+    assert (await Leases(redis).claim(a_lease())).fence > 0
+
+
+@pytest.mark.parametrize("counter", ["inf", "nan", "1e400", "9" * 400, "-inf", "many"])
+async def test_a_spoilt_counter_does_not_spoil_a_fence(redis: Redis, counter: str) -> None:
+    """Fences go on from Redis's clock."""
+    await redis.set("{stoker}:fence", counter)
+    leases = Leases(redis)
+    lease = await leases.claim(a_lease())
+    assert 10**12 < lease.fence < 10**14
+    assert await leases.held() == (lease,)
+
+
+@pytest.mark.parametrize("key", ["leases", "fence", "queue", "queue:places"])
+async def test_a_key_of_another_type_is_set_aside(redis: Redis, key: str) -> None:
+    """Claims and the queue go on."""
+    await redis.lpush(f"{{stoker}}:{key}", "x")
+    leases = Leases(redis)
+    assert await leases.held() == ()
+    assert await leases.queue() == ()
+    await leases.claim(a_lease())
+    await leases.join("op2")
+    assert await leases.queue() == ("op2",)
+    assert len(await redis.keys(f"{{stoker}}:set-aside:{{stoker}}:{key}:*")) == 1
+
+
+@pytest.mark.parametrize("places", ["many", "1.5", ""])
+async def test_a_spoilt_count_of_places_is_begun_anew(redis: Redis, places: str) -> None:
+    await redis.set("{stoker}:queue:places", places)
+    assert await Leases(redis).join("op1") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "dreaming"}, {"updated": "yesterday"}, {"version": None}, {"phases": None}, {"votes": [{}]}],
+    ids=str,
+)
+async def test_a_spoilt_operation_is_forgotten(redis: Redis, change: dict[str, object]) -> None:
+    """Also one of another version, with a kind or a status that this one does not know; the others are open."""
+    operations = Operations(redis)
+    good = await operations.create(an_operation("good"))
+    bad = json.loads((await operations.create(an_operation("bad"))).model_dump_json())
+    await redis.set("{stoker}:op:bad", json.dumps(bad | change))
+    assert await operations.open() == [good]
+    assert await redis.zrange("{stoker}:ops:open", 0, -1) == [b"good"]
+    with pytest.raises(OperationNotFound):
+        await operations.load("bad")
+    assert await operations.create(an_operation("bad")) == an_operation("bad"), "it can be asked again"
+
+
+async def test_an_operation_of_an_unknown_kind_is_forgotten(redis: Redis) -> None:
+    operations = Operations(redis)
+    bad = json.loads((await operations.create(an_operation())).model_dump_json())
+    bad["request"]["kind"] = "gpu defragment"
+    await redis.set("{stoker}:op:abc", json.dumps(bad))
+    assert await operations.open() == []
+
+
+@pytest.mark.parametrize("text", ["{", "null", '"x"'])
+async def test_a_request_over_a_spoilt_record_is_made(redis: Redis, text: str) -> None:
+    """The record of an earlier one with its id is set aside, not written over."""
+    await redis.set("{stoker}:op:abc", text)
+    assert await Operations(redis).create(an_operation()) == an_operation()
+    assert text.encode() in (await redis.hgetall("{stoker}:set-aside")).values()
+
+
+@pytest.mark.parametrize("key", ["op:abc", "ops:open", "ops", "ops:untold", "audit", "alerts", "smoke", "reconciled"])
+async def test_the_store_goes_on_over_a_key_of_another_type(redis: Redis, key: str) -> None:
+    """Whatever somebody put there."""
+    await redis.xadd(f"{{stoker}}:{key}", {"a": "b"}) if key != "audit" else await redis.set("{stoker}:audit", "x")
+    operations = Operations(redis)
+    await operations.create(an_operation())
+    await operations.update("abc", lambda op: op.model_copy(update={"outcome": "?"}), event=AuditEvent.OFFERED)
+    assert [op.id for op in await operations.open()] == ["abc"]
+    assert await operations.undelivered_ends() == []
+    assert await Alerts(redis).all() == ()
+    assert await EndpointHistory(redis).smoke_tests() == {}
+    assert await Alerts(redis).last_reconciled() is None
+    assert (await Alerts(redis).start("x", NOW)).about == "x"
+    assert [entry["event"] async for entry in AuditLog(redis).entries()][-1] == "offered"
+
+
+async def test_a_spoilt_step_is_done_again(redis: Redis) -> None:
+    """Each step checks the state before it acts; a step without a result does not count as unreadable."""
+    steps, ran = StepLedger(redis), []
+
+    async def act() -> None:
+        ran.append(1)
+
+    await steps.once("abc", "merge", act, type(None))
+    await steps.once("abc", "merge", act, type(None))
+    assert len(ran) == 1
+    await redis.hset("{stoker}:op:abc:steps", "merge", "{")
+    await steps.once("abc", "merge", act, type(None))
+    assert len(ran) == 2
+
+
+async def test_a_spoilt_audit_entry_is_passed_over(redis: Redis) -> None:
+    """It stays in the log, which is never rewritten."""
+    operations = Operations(redis)
+    await operations.create(an_operation())
+    await redis.xadd("{stoker}:audit", {"entry": "{"})
+    await redis.xadd("{stoker}:audit", {"other": "x"})
+    await AuditLog(redis).note_refusal(an_operation(), "U1", AuditEvent.APPROVED, "no", NOW)
+    assert [entry["event"] async for entry in AuditLog(redis).entries()] == ["requested", "refused"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"fence": 1, "requests": null}', "NaN", '{"fence":1,"sampled":"2026-11-23T03:00:00"}']
+)
+async def test_spoilt_memories_of_a_session_are_none(redis: Redis, text: str) -> None:
+    """New records take their place."""
+    sessions, bills = Sessions(redis), Bills(redis, kept=HOUR)
+    for key in ("sessions", "good-runs", "bills", "questions:op1", "own:coder-chat"):
+        await redis.hset(f"{{stoker}}:{key}", "coder-chat" if key in ("sessions", "good-runs") else "1", text)
+    await redis.zadd("{stoker}:bills:by-time", {"1": NOW.timestamp()})
+    assert await sessions.of("coder-chat") is None
+    assert await EndpointHistory(redis).last_good_run("coder-chat") is None
+    assert await bills.of(1) is None
+    assert await bills.since(NOW - HOUR) == ()
+    assert await Questions(redis).of("op1") == {}
+    assert (await sessions.own("coder-chat", NOW)) is not None
+    session = Session(fence=1, sampled=NOW, active=NOW)
+    await sessions.remember("coder-chat", session)
+    assert await sessions.of("coder-chat") == session
+
+
+async def test_spoilt_letters_are_set_aside(redis: Redis) -> None:
+    await redis.hset("{stoker}:outbox", "k", "{")
+    assert await Outbox(redis).waiting() == ()
+
+
+async def test_a_message_that_cannot_be_read_is_looked_for(redis: Redis) -> None:
+    """As after a crash between the post and its record: the next attempt checks whether the message exists."""
+    messages = Messages(redis)
+    await redis.set("{stoker}:message:k", "sometime")
+    assert await messages.posted("k") is None
+    await redis.set("{stoker}:message:k", '{"channel": 1}')
+    assert await messages.intend("k", NOW) == NOW

@@ -1,0 +1,181 @@
+"""Work that ends the process is distinguished from work that was running when it ended."""
+
+import asyncio
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+
+from bot.progress import beside_all_work, going_to
+from bot.state import task_starts
+from bot.state.task_starts import Start, TaskStarts
+
+SOON = 0.3
+
+
+class Mortal(Redis):
+    """A connection that writes nothing after its process has died."""
+
+    dead = False
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self.dead:
+            raise ConnectionError
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class Process:
+    def __init__(self, redis_url: str) -> None:
+        self._redis = Mortal(connection_pool=ConnectionPool.from_url(redis_url))
+        self._starts = TaskStarts(self._redis)
+        self._works: list[asyncio.Task[None]] = []
+
+    async def begin(self, task: str, begun: str = "", doing: str = "") -> Start:
+        """Start work that does not end, as soon as its turn comes."""
+        start = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            async with self._starts.watched(task, begun) as given:
+                if doing:
+                    await going_to(doing)
+                start.set_result(given)
+                await asyncio.Event().wait()
+
+        task_of_it = asyncio.create_task(work())
+        self._works.append(task_of_it)
+        await asyncio.wait({start, task_of_it}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            task_of_it.result()  # it failed before its turn came
+        found: Start = await start
+        return found
+
+    async def die(self) -> None:
+        self._redis.dead = True
+        for work in self._works:
+            work.cancel()
+        await asyncio.gather(*self._works, return_exceptions=True)
+        await self._redis.aclose(close_connection_pool=True)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_starts, "_SOON", SOON)
+
+
+async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", lives: float = 0) -> Start:
+    """The message of a process about work that does not end."""
+    process = Process(redis_url)
+    start = await process.begin(task, begun, doing)
+    await asyncio.sleep(lives)
+    await process.die()
+    return start
+
+
+@pytest.mark.usefixtures("redis")
+async def test_work_that_ends_the_process_twice_in_one_step_is_hopeless(redis_url: str) -> None:
+    seen = [await deadly(redis_url, "op", "running 3", "PATCH deployments") for _ in range(3)]
+    assert [start.hopeless for start in seen] == [False, False, True]
+    assert seen[-1].ended == 2
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    "places",
+    [
+        [("running 3", f"step {number}") for number in range(6)],
+        [(f"running {number}", "the same step") for number in range(6)],
+        [("running 3", f"write {number % 2}") for number in range(6)],
+    ],
+    ids=["another step", "further", "to and fro"],
+)
+async def test_work_that_is_elsewhere_at_each_death_goes_on(redis_url: str, places: list[tuple[str, str]]) -> None:
+    """As if somebody kills the bot after each of its writes."""
+    assert not any([(await deadly(redis_url, "op", *place)).hopeless for place in places])
+
+
+async def test_work_that_ended_is_forgotten(redis: Redis) -> None:
+    for _ in range(4):
+        async with TaskStarts(redis).watched("op") as start:
+            assert not start.hopeless
+
+
+@pytest.mark.usefixtures("redis")
+async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(redis_url: str) -> None:
+    """A boot and a swap wait beside a request that ends the process at each start: only that request is set aside."""
+    hopeless: set[str] = set()
+
+    async def work(process: Process, task: str) -> bool:
+        start = await process.begin(task)
+        if start.hopeless:
+            hopeless.add(task)
+        return task == "poison" and not start.hopeless
+
+    for _ in range(6):
+        process = Process(redis_url)
+        works = [
+            asyncio.create_task(work(process, task)) for task in ("boot", "poison", "swap") if task not in hopeless
+        ]
+        died = False
+        for ended in asyncio.as_completed(works, timeout=30):
+            if died := await ended:
+                break
+        await process.die()
+        for task in works:
+            task.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+        if not died:
+            break
+    assert hopeless == {"poison"}
+
+
+@pytest.mark.usefixtures("redis")
+async def test_a_death_during_a_write_to_slack_says_nothing_about_the_work(redis_url: str) -> None:
+    """Killed while it posts the card, and then while it changes it, the bot goes on; killed there again, it does not."""
+    writes = ("chat.postMessage", "chat.update", "chat.update", "")
+    hopeless = []
+    for write in writes:
+        process = Process(redis_url)
+        hopeless.append((await process.begin("op", "running 3", "staging")).hopeless)
+        async with beside_all_work(write) if write else nullcontext():
+            await process.die()
+    assert hopeless == [False, False, False, True]
+
+
+async def test_work_that_is_delivered_twice_has_not_died(redis: Redis) -> None:
+    """A process that was too slow to renew its hold on a task gets it again, while it is at it."""
+    process = TaskStarts(redis)
+    works = [process.watched("op", "running 3") for _ in range(3)]
+    async with works[0], works[1], works[2] as third:
+        assert third.ended == 0
+
+
+class Deaf(Redis):
+    """A connection that swallows a cancellation during a write, as some libraries do."""
+
+    deaf = False
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self.deaf and args[0] == "HSET":
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return 0
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.usefixtures("redis")
+async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str) -> None:
+    """Otherwise the work would never end: its record would be renewed forever."""
+    redis = Deaf(connection_pool=ConnectionPool.from_url(redis_url))
+    async with asyncio.timeout(20 * SOON):
+        async with TaskStarts(redis).watched("op"):
+            redis.deaf = True
+            await asyncio.sleep(2 * SOON)
+    await redis.aclose(close_connection_pool=True)
+
+
+@pytest.mark.usefixtures("redis")
+async def test_late_deaths_count_too(redis_url: str) -> None:
+    """A bot that waits for a long time may be killed repeatedly; but work without progress is given up eventually."""
+    started = [await deadly(redis_url, "op", "running 3", "waiting", lives=SOON * 1.5) for _ in range(9)]
+    assert [start.hopeless for start in started] == [False] * 8 + [True]

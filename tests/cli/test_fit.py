@@ -1,0 +1,104 @@
+"""`stoker model fit` as people and CI run it: another process, and a Hub on loopback with 59 real repositories."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.clients.test_real_models import BY_ID, publish
+from tests.clients.wire import Wire, wire
+
+FIELDS = [
+    "hf_id", "kind", "weights_bytes", "repo_bytes", "staged_bytes", "kv_bytes_per_token", "context", "max_context",
+    "verdict", "reasons", "flags", "storage_bytes", "memory_bytes", "licence", "warnings",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[Wire]:
+    async with wire() as it:
+        for model in BY_ID.values():
+            publish(it, model)
+
+        async def search(request: web.Request, _: object) -> web.Response:
+            text = request.query["search"].lower()
+            return web.json_response([{"id": hf_id} for hf_id in BY_ID if text in hf_id.lower()])
+
+        it.answers["GET", "/api/models"] = search
+        yield it
+
+
+async def fit(hub: Wire, cwd: Path, *words: str) -> tuple[int | None, str, str]:
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bot.__main__",
+        "model",
+        "fit",
+        *words,
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_ENDPOINT": hub.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_one_model_is_one_object_with_exactly_these_fields(hub: Wire, tmp_path: Path) -> None:
+    """Works anywhere, without a checkout: the machine comes from the settings."""
+    code, out, err = await fit(hub, tmp_path, "Qwen/Qwen3-8B-AWQ", "--json")
+    found = json.loads(out)
+    assert (code, err, list(found)) == (0, "", FIELDS)
+    assert (found["kind"], found["verdict"], found["context"], found["max_context"]) == ("chat", "fits", 16384, 40960)
+    assert "--quantization=awq_marlin" in found["flags"]
+
+
+async def test_a_refused_model_ends_with_one_and_its_reason(hub: Wire, tmp_path: Path) -> None:
+    """Also with a pasted link."""
+    link = "https://huggingface.co/microsoft/phi-4/tree/main"
+    code, out, _ = await fit(hub, tmp_path, link, "--json")
+    found = json.loads(out)
+    assert (code, found["hf_id"], found["verdict"], found["context"]) == (1, "microsoft/phi-4", "refused", 0)
+    assert "29.3 GB (27.3 GiB) of weights pass through the host's memory" in found["reasons"][0]
+
+
+async def test_a_larger_machine_takes_what_the_small_one_refuses(hub: Wire, tmp_path: Path) -> None:
+    """The container's limit follows the model: no template's limit applies."""
+    code, out, _ = await fit(hub, tmp_path, "microsoft/phi-4", "gpu=A100-80", "context=8192", "--json")
+    found = json.loads(out)
+    assert (code, found["verdict"], found["context"]) == (0, "fits", 8192)
+    assert found["memory_bytes"] > found["weights_bytes"]
+
+
+async def test_several_models_stand_side_by_side(hub: Wire, tmp_path: Path) -> None:
+    """A model that is not found does not hide the others, and gets suggestions with a similar spelling."""
+    code, out, err = await fit(hub, tmp_path, "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWK", "openai/gpt-oss-20b")
+    assert code == 2
+    rows = [line.split()[:3] for line in out.splitlines()]
+    assert rows == [
+        ["MODEL", "VERDICT", "KIND"],
+        ["Qwen/Qwen3-8B", "tight", "chat"],
+        ["openai/gpt-oss-20b", "fits", "chat"],
+    ]
+    assert "Qwen/Qwen3-8B-AWK is not on Hugging Face, or is private" in err
+    assert "Similar names: Qwen/Qwen3-8B-AWQ" in err
+
+
+async def test_a_missing_figure_is_asked_for_by_its_option(hub: Wire, tmp_path: Path) -> None:
+    """Exactly this figure is requested, and with it the model is sized."""
+    config = {key: value for key, value in BY_ID["Qwen/Qwen3-8B"]["config"].items() if key != "num_hidden_layers"}
+    hub.on("GET", "/Qwen/Qwen3-8B/resolve/main/config.json", {**config, "model_type": "unheard-of"})
+    code, _, err = await fit(hub, tmp_path, "Qwen/Qwen3-8B", "--json")
+    assert code == 2
+    assert "does not give the number of layers." in err
+    assert "like layers=28." in err
+    code, out, _ = await fit(hub, tmp_path, "Qwen/Qwen3-8B", "layers=36", "--json")
+    assert (code, json.loads(out)["kv_bytes_per_token"]) == (0, 147456)

@@ -1,0 +1,120 @@
+"""`stoker init` on the sample platforms: what it says, and what it writes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from bot.cli.main import cli
+from bot.config import load_config
+
+SAMPLES = Path(__file__).parents[2] / "sandbox" / "platforms"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SAMPLES / "model-directories", tmp_path / "checkout"))
+
+
+@pytest.fixture(autouse=True)
+def _no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLACK_BOT_TOKEN", "STOKER_CONFIG", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_it_says_what_it_found_and_writes_it(checkout: Path) -> None:
+    done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
+    assert done.exit_code == 0
+    assert "qwen-coder: Qwen/Qwen2.5-Coder-7B-Instruct-AWQ on 1 GPU, Deployment qwen-coder/qwen-coder" in done.output
+    assert "Deployer: Argo CD in namespace argocd" in done.output
+    assert "ApplicationSet models deploys models" in done.output
+    assert "Gateway: none" in done.output
+    assert "stoker doctor" in done.output
+    config = load_config(checkout / ".stoker.yaml")
+    assert config.platform.namespace == "qwen-coder"
+    assert (config.litellm.smoke_test, config.litellm.namespace) == (False, "")
+    assert config.vllm.api_key.namespace == ""
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["its Secret is named", "its Secret is unknown"])
+def test_the_master_key_is_written_whole_or_not_at_all(checkout: Path, named: bool) -> None:
+    """Only a namespace would name no Secret."""
+    reference = "{name: LITELLM_MASTER_KEY, valueFrom: {secretKeyRef: {name: gateway-key, key: master}}}"
+    (checkout / "gateway.yaml").write_text(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: litellm, namespace: ai}\n"
+        "spec: {template: {spec: {containers: [{name: proxy, image: ghcr.io/berriai/litellm:v1, "
+        f"env: [{reference if named else ''}]}}]}}}}}}\n"
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: litellm, namespace: ai}\n"
+        "data:\n  config.yaml: |\n    model_list:\n      - model_name: other\n"
+        "        litellm_params: {model: openai/other}\n"
+    )
+    assert CliRunner().invoke(cli, ["init", str(checkout), "--yes"]).exit_code == 0
+    config = load_config(checkout / ".stoker.yaml").litellm
+    assert config.namespace == "ai"
+    expected = ("ai", "gateway-key", "master") if named else ("litellm", "litellm-secrets", "PROXY_MASTER_KEY")
+    assert (config.master_key.namespace, config.master_key.name, config.master_key.field) == expected
+
+
+def test_a_second_run_keeps_what_somebody_wrote(checkout: Path) -> None:
+    runner, file = CliRunner(), checkout / ".stoker.yaml"
+    runner.invoke(cli, ["init", str(checkout), "--yes"])
+    written = file.read_text()
+    file.write_text(written + "gpu:\n  name: L40S\n")
+    assert runner.invoke(cli, ["init", str(checkout), "--yes"]).exit_code == 0
+    assert load_config(file).gpu.name == "L40S"
+    assert YAML(typ="safe").load(file.read_text())["platform"] == YAML(typ="safe").load(written)["platform"]
+
+
+def test_it_asks_only_what_the_repository_cannot_say(checkout: Path) -> None:
+    answers = "C0123456789\nlead\nL40S\n1.5\n"
+    done = CliRunner().invoke(cli, ["init", str(checkout)], input=answers)
+    assert "“lead” is not an id" in done.output
+    config = load_config(checkout / ".stoker.yaml")
+    assert (config.slack.channel, config.roles.approvers) == ("C0123456789", ())
+    assert (config.gpu.name, config.gpu.price_per_hour) == ("L40S", 1.5)
+
+
+def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
+    checkout = Path(shutil.copytree(SAMPLES / "llama-cpp", tmp_path / "checkout"))
+    done = CliRunner().invoke(cli, ["init", str(checkout), "--yes", "--print"])
+    assert (
+        "started and stopped by a commit of its replicas, since ApplicationSet apps reverts what the API sets"
+        in done.output
+    )
+    assert not (checkout / ".stoker.yaml").exists()
+    assert (
+        "Kustomization apps deploys apps"
+        in CliRunner().invoke(cli, ["init", str(SAMPLES / "flat-files"), "--yes", "--print"]).output
+    )
+
+
+def test_what_shares_the_gpu_in_git_stays_beside_the_models(tmp_path: Path) -> None:
+    """Git keeps Ollama and vLLM up at the same time, so that one is not in the way of the other."""
+    checkout = Path(shutil.copytree(SAMPLES / "config-map", tmp_path / "checkout"))
+    done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
+    assert "On the GPU beside the models: ai/ollama" in done.output
+    assert load_config(checkout / ".stoker.yaml").gpu.beside == ("ai/ollama",)
+    deployment = checkout / "apps/vllm/deployment.yaml"
+    deployment.write_text(deployment.read_text().replace("replicas: 1", "replicas: 0"))
+    (checkout / ".stoker.yaml").unlink()
+    CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
+    assert load_config(checkout / ".stoker.yaml").gpu.beside == ()
+
+
+def test_a_repository_without_endpoints_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "readme.md").write_text("nothing\n")
+    done = CliRunner().invoke(cli, ["init", str(tmp_path), "--yes"])
+    assert done.exit_code == 1
+    assert "Nothing is written" in done.output
+    assert not (tmp_path / ".stoker.yaml").exists()
+
+
+@pytest.mark.parametrize(("text", "said"), [("platform: [", "is not YAML"), ("plattform: {}", "no such setting")])
+def test_a_file_that_cannot_be_read_is_not_overwritten(checkout: Path, text: str, said: str) -> None:
+    (checkout / ".stoker.yaml").write_text(text)
+    done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert (checkout / ".stoker.yaml").read_text() == text

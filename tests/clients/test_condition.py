@@ -1,0 +1,143 @@
+"""The condition of a model that was ready, from its pods and its node, with the cause if it does not serve."""
+
+from typing import Any
+
+import pytest
+
+from bot.clients.cluster import Cluster
+from bot.domain.sessions import Node
+from tests.clients.kube import Object, Wire, condition, deployment, event, now, pod
+
+READY = [condition("PodScheduled"), condition("Ready")]
+UNREADY = [condition("PodScheduled"), condition("Ready", "False")]
+
+
+def node(wire: Wire, name: str = "gpu-1", ready: str = "True") -> None:
+    status = {"conditions": [{"type": "Ready", "status": ready}]}
+    wire.store.create({"kind": "Node", "metadata": {"name": name}, "status": status})
+
+
+def container(**changes: Any) -> list[Object]:
+    status: Object = {"name": "vllm", "ready": False, "restartCount": 0, "state": {"running": {"startedAt": now()}}}
+    return [{**status, "lastState": {}, "started": True, **changes}]
+
+
+async def test_a_pod_that_is_ready_serves(wire: Wire, cluster: Cluster) -> None:
+    """With its billed node, and a digest of the Deployment's template."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=READY))
+    node(wire)
+    found = await cluster.condition("coder-chat")
+    assert (found.state, found.replicas, found.image) == ("serving", 1, "vllm/vllm-openai@sha256:1")
+    assert found.node
+    assert found.node.name == "gpu-1"
+    before = found.template
+    wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=2))
+    assert (await cluster.condition("coder-chat")).template == before
+    args = ["--model=evil/model"]
+    wire.store.update(
+        "Deployment",
+        "coder-chat",
+        "serving",
+        lambda d: d["spec"]["template"]["spec"]["containers"][0].update(args=args),
+    )
+    assert (await cluster.condition("coder-chat")).template != before
+
+
+async def test_a_node_that_is_gone_takes_its_pod_with_it(wire: Wire, cluster: Cluster) -> None:
+    """Its last state stays listed for a while, as if it were running."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
+    found = await cluster.condition("coder-chat")
+    assert found.state == "no node"
+    assert "gpu-1 is gone" in found.reason
+    assert found.node is None
+
+
+async def test_a_node_that_does_not_answer_still_bills(wire: Wire, cluster: Cluster) -> None:
+    """NotReady is not gone."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
+    node(wire, ready="Unknown")
+    found = await cluster.condition("coder-chat")
+    assert found.state == "not ready"
+    assert "gpu-1 does not answer" in found.reason
+    assert found.node
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            {"reason": "Evicted", "message": "The node was low on resource: memory. Threshold quantity: 100Mi."},
+            "The pod was evicted: The node was low on resource: memory",
+        ),
+        (
+            {"reason": "Terminated", "message": "Pod was terminated in response to imminent node shutdown."},
+            "reclaimed or lost",
+        ),
+        ({"reason": "Preempting", "message": "Preempted in order to admit critical pod"}, "preempted"),
+        ({"reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}, "The node refused the pod"),
+    ],
+)
+async def test_the_pod_before_tells_why_there_is_a_new_one(
+    wire: Wire, cluster: Cluster, status: dict[str, str], words: str
+) -> None:
+    """Evicted, preempted, shut down: the new pod waits for a node, and has no information about it."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod("coder-chat-0", phase="Failed", **status))
+    waiting = pod("coder-chat-1", conditions=[condition("PodScheduled", "False")])
+    del waiting["spec"]["nodeName"]
+    wire.store.create(waiting)
+    wire.store.create(event("FailedScaleUp", "Node scale up failed: GCE out of resources"))
+    found = await cluster.condition("coder-chat", Node.model_validate({"name": "gpu-1", "since": now()}))
+    assert found.state == "no node"
+    assert words in found.reason
+    assert "GCE out of resources" in found.reason
+    assert found.node is None
+
+
+async def test_an_engine_that_was_killed_for_memory_while_it_served(wire: Wire, cluster: Cluster) -> None:
+    """One end is sufficient: it loads for minutes now, and nobody can use it."""
+    wire.store.create(deployment(replicas=1))
+    last = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": now()}}
+    loading = container(restartCount=1, lastState=last, started=False)
+    wire.store.create(pod(conditions=UNREADY, containerStatuses=loading))
+    node(wire)
+    found = await cluster.condition("coder-chat")
+    assert found.state == "crash-looping"
+    assert "OOMKilled" in found.reason
+    assert found.since
+
+
+async def test_a_probe_that_no_longer_passes(wire: Wire, cluster: Cluster) -> None:
+    """The engine runs: only its probe is known."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
+    wire.store.create(event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503"))
+    node(wire)
+    found = await cluster.condition("coder-chat")
+    assert found.state == "not ready"
+    assert "statuscode: 503" in found.reason
+
+
+async def test_nodes_that_may_not_be_seen_are_not_gone(wire: Wire, cluster: Cluster) -> None:
+    """Without that right the condition contains nothing about the bill."""
+    wire.store.create(deployment(replicas=1))
+    wire.store.create(pod(conditions=UNREADY, containerStatuses=container()))
+    wire.forbidden = "/nodes"
+    found = await cluster.condition("coder-chat")
+    assert found.state == "not ready"
+    assert not found.node_known
+
+
+async def test_nothing_that_could_serve(wire: Wire, cluster: Cluster) -> None:
+    """No Deployment, zero replicas, or a pod that cannot be created."""
+    assert (await cluster.condition("coder-chat")).state == "no Deployment"
+    wire.store.create(deployment())
+    assert (await cluster.condition("coder-chat")).state == "at zero"
+    wire.store.update("Deployment", "coder-chat", "serving", lambda d: d["spec"].update(replicas=1))
+    wire.store.create(event("FailedCreate", "exceeded quota: gpus", "coder-chat-5f", "ReplicaSet"))
+    found = await cluster.condition("coder-chat")
+    assert found.state == "no pod"
+    assert "exceeded quota: gpus" in found.reason

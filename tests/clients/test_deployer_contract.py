@@ -1,0 +1,149 @@
+"""Every client of a deployer fulfils the same contract; a new one needs one example here.
+
+`tests/manifests/test_deployer_contract.py` is the same for what it deploys according to the repository.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+
+from bot.clients.argocd import ArgoCD
+from bot.clients.deployer import Deployer, SyncFailed
+from bot.clients.flux import Flux
+from bot.clients.workload import Workload, workload_of
+from bot.errors import BotError
+from bot.platform.switches.commit import reverting
+from manifests.deployers import deployers
+from tests.clients.kube import Object, Wire, application, connected, deployment
+
+COMMIT = "a" * 40
+
+
+def argo_application(name: str, *, reverts: bool) -> Object:
+    found = application(name)
+    policy = {"automated": {"selfHeal": True}} if reverts else {}
+    return found | {"spec": found["spec"] | {"syncPolicy": policy}}
+
+
+def kustomization(name: str, *, reverts: bool) -> Object:
+    return {
+        "kind": "Kustomization",
+        "metadata": {"name": name, "namespace": "flux-system"},
+        "spec": {
+            "path": f"./serving/{name}",
+            "sourceRef": {"kind": "GitRepository", "name": "ops"},
+            "suspend": not reverts,
+        },
+        "status": {"lastAppliedRevision": f"main@sha1:{COMMIT}", "observedGeneration": 1},
+    }
+
+
+async def _all_include(later: str, earlier: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Example:
+    """A client, an object of its deployer, and the marks that the deployer leaves on what it deploys."""
+
+    client: Callable[[ApiClient], Deployer]
+    made: Callable[..., Object]
+    marks: dict[str, dict[str, str]]
+    always_reverts: bool = False
+    """Whether it reverts replicas whatever its object says."""
+
+
+EXAMPLES = {
+    "Argo CD": Example(
+        lambda api: ArgoCD(api, "argocd", "acme/platform"),
+        argo_application,
+        {"annotations": {"argocd.argoproj.io/tracking-id": "coder-chat:apps/Deployment:serving/coder-chat"}},
+    ),
+    "Flux": Example(
+        lambda api: Flux(api, "flux-system", ("serving",), _all_include),
+        kustomization,
+        {"labels": {"kustomize.toolkit.fluxcd.io/name": "coder-chat"}},
+        always_reverts=True,
+    ),
+}
+
+
+@pytest.fixture(params=[each.name for each in deployers()])
+def example(request: pytest.FixtureRequest) -> Example:
+    assert request.param in EXAMPLES, f"add a client of {request.param} to EXAMPLES"
+    return EXAMPLES[request.param]
+
+
+@pytest.fixture
+async def client(wire: Wire, example: Example) -> AsyncIterator[Deployer]:
+    async with connected(wire) as api:
+        yield example.client(api)
+
+
+def deployed(example: Example) -> Workload:
+    """A Deployment with the deployer's marks."""
+    found: dict[str, Any] = deployment()
+    for key, marks in example.marks.items():
+        found["metadata"][key] = (found["metadata"].get(key) or {}) | marks
+    return workload_of(found, ())
+
+
+async def test_an_application_is_found_by_its_name_and_by_its_marks(
+    wire: Wire, client: Deployer, example: Example
+) -> None:
+    """Without the repository; another Deployment has none."""
+    wire.store.create(example.made("coder-chat", reverts=True))
+    wire.store.create(example.made("other", reverts=True))
+    assert {each.name for each in await client.list()} == {"coder-chat", "other"}
+    for found in (await client.get("coder-chat"), await client.of(deployed(example))):
+        assert found is not None
+        assert (found.name, found.paths) == ("coder-chat", ("serving/coder-chat",))
+    assert await client.get("nobody") is None
+    assert await client.get("") is None
+    assert await client.of(workload_of(deployment(), ())) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "reverts", "is_commit"),
+    [("auto", True, True), ("auto", False, False), ("api", True, False), ("commit", False, True)],
+)
+async def test_the_switch_follows_from_what_the_deployer_reverts(
+    wire: Wire, client: Deployer, example: Example, by: str, reverts: bool, is_commit: bool
+) -> None:
+    """`switch.by` overrides it."""
+    wire.store.create(example.made("coder-chat", reverts=reverts))
+    found = await reverting(client, by, deployed(example))
+    assert (found is not None) == (is_commit or (by == "auto" and example.always_reverts))
+
+
+async def test_a_refresh_is_asked_for_on_the_application(wire: Wire, client: Deployer, example: Example) -> None:
+    """It may be asked for again; an application that does not exist is an error with its name."""
+    made = example.made("coder-chat", reverts=True)
+    wire.store.create(made)
+    await client.refresh("coder-chat")
+    await client.refresh("coder-chat")
+    stored = wire.store.get(made["kind"], "coder-chat", made["metadata"]["namespace"])
+    assert stored
+    assert stored["metadata"]["annotations"]
+    with pytest.raises(BotError, match="nobody"):
+        await client.refresh("nobody")
+
+
+async def test_its_end_is_waited_for(wire: Wire, client: Deployer, example: Example) -> None:
+    """And an application that stays is an error with its name."""
+    made = example.made("coder-chat", reverts=True)
+    wire.store.create(made)
+    with pytest.raises(SyncFailed, match="coder-chat"):
+        await client.wait_gone("coder-chat", timeout=0.2)
+    waiting = asyncio.create_task(client.wait_gone("coder-chat", timeout=20))
+    wire.store.delete(made["kind"], "coder-chat", made["metadata"]["namespace"])
+    await waiting
+    await client.wait_gone("coder-chat", timeout=20)
+
+
+async def test_its_name_for_people_is_that_of_the_deployer(client: Deployer, example: Example) -> None:
+    assert EXAMPLES[client.word] is example

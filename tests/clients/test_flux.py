@@ -1,0 +1,160 @@
+"""Flux as a deployer: a commit is applied when it says so, and its own words are the reason when it does not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.clients.deployer import SyncFailed
+from bot.clients.flux import REQUESTED, Flux, application_of, commit_of
+from bot.clients.workload import workload_of
+from tests.clients.kube import Wire, connected, deployment
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+def kustomization(name: str = "apps", *, applied: str = OLD, **changes: Any) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True", "reason": "ReconciliationSucceeded", "message": "Applied revision"}
+    revision = f"main@sha1:{applied}"
+    status = {"lastAppliedRevision": revision, "lastAttemptedRevision": revision, "observedGeneration": 1}
+    return {
+        "kind": "Kustomization",
+        "metadata": {"name": name, "namespace": "flux-system"},
+        "spec": {"path": "./apps", "sourceRef": {"kind": "GitRepository", "name": "flux-system"}},
+        "status": status | {"conditions": [ready]},
+    } | changes
+
+
+@pytest.fixture
+async def flux(wire: Wire) -> AsyncIterator[Flux]:
+    async def includes(later: str, earlier: str) -> bool:
+        return (later, earlier) in ((NEW, OLD), (NEW, NEW), (OLD, OLD))
+
+    async with connected(wire) as client:
+        yield Flux(client, "flux-system", ("llm",), includes)
+
+
+def applies(wire: Wire, commit: str, **ready: str) -> None:
+    """The status that kustomize-controller writes once it has tried a commit and processed the request."""
+
+    def change(live: dict[str, Any]) -> None:
+        asked = (live["metadata"].get("annotations") or {}).get(REQUESTED)
+        condition = live["status"]["conditions"][0] | ready
+        live["status"] |= {"conditions": [condition], "lastHandledReconcileAt": asked}
+        live["status"]["lastAttemptedRevision"] = f"main@sha1:{commit}"
+        if not ready:
+            live["status"]["lastAppliedRevision"] = f"main@sha1:{commit}"
+
+    wire.store.update("Kustomization", "apps", "flux-system", change)
+
+
+async def test_a_commit_is_waited_for_until_flux_has_applied_it(wire: Wire, flux: Flux) -> None:
+    wire.store.create(
+        {"kind": "GitRepository", "metadata": {"name": "flux-system", "namespace": "flux-system"}, "spec": {}}
+    )
+    wire.store.create(kustomization())
+    waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=20))
+    while not (wire.store.get("Kustomization", "apps", "flux-system") or {})["metadata"].get("annotations"):
+        await asyncio.sleep(0.01)
+    source = wire.store.get("GitRepository", "flux-system", "flux-system")
+    assert source
+    assert REQUESTED in source["metadata"]["annotations"]
+    assert not waiting.done()
+    applies(wire, NEW)
+    assert (await waiting).revisions == (NEW,)
+
+
+async def test_an_error_is_told_in_the_words_of_flux(wire: Wire, flux: Flux) -> None:
+    wire.store.create(kustomization())
+    waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=2))
+    said = "kustomization path not found: stat /tmp/kustomization-1/apps: no such file or directory"
+    await asyncio.sleep(0.1)
+    applies(wire, NEW, status="False", reason="ArtifactFailed", message=said)
+    with pytest.raises(SyncFailed, match="could not apply apps: ArtifactFailed: kustomization path not found"):
+        await waiting
+
+
+async def test_a_suspended_kustomization_is_not_waited_for(wire: Wire, flux: Flux) -> None:
+    found = kustomization()
+    wire.store.create(found | {"spec": found["spec"] | {"suspend": True}})
+    with pytest.raises(SyncFailed, match=r"apps is suspended.*flux resume kustomization apps"):
+        await flux.sync("apps", NEW, actor="dev", timeout=20)
+
+
+async def test_a_release_that_is_not_upgraded_yet_is_waited_for(wire: Wire, flux: Flux) -> None:
+    """A Kustomization is ready when the HelmRelease is applied, which is before its chart is."""
+    wire.store.create(kustomization(applied=NEW))
+    labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
+    failed = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "UpgradeFailed",
+        "message": "Helm upgrade failed: timed out",
+    }
+    wire.store.create(
+        {
+            "kind": "HelmRelease",
+            "metadata": {"name": "vllm", "namespace": "llm", "labels": labels},
+            "spec": {},
+            "status": {"observedGeneration": 1, "conditions": [failed]},
+        }
+    )
+
+    async def anything(_: str) -> bool:
+        return True
+
+    with pytest.raises(SyncFailed, match="UpgradeFailed: Helm upgrade failed: timed out"):
+        await flux.wait_synced("apps", NEW, includes=anything, actor="dev", timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("revision", "commit"),
+    [
+        (f"main@sha1:{NEW}", NEW),
+        (f"main/{NEW}", NEW),
+        (f"sha1:{NEW}", NEW),
+        ("6.5.4", ""),
+        ("latest@sha256:" + "c" * 64, ""),
+    ],
+)
+def test_revisions_of_every_release_of_flux_are_read(revision: str, commit: str) -> None:
+    assert commit_of(revision) == commit
+
+
+def test_a_kustomization_reverts_replicas_and_has_no_cost_gate() -> None:
+    found = application_of(kustomization())
+    assert (found.automated, found.reverts_replicas, found.sync, found.paths) == (True, True, "Synced", ("apps",))
+
+
+DRIFT = {"mode": "enabled"}
+
+
+@pytest.mark.parametrize(
+    ("detection", "reverts"),
+    [
+        ({}, False),
+        ({"mode": "warn"}, False),
+        (DRIFT, True),
+        (DRIFT | {"ignore": [{"paths": ["/spec/replicas"]}]}, False),
+        (DRIFT | {"ignore": [{"paths": ["/spec/replicas"], "target": {"kind": "StatefulSet"}}]}, True),
+    ],
+)
+async def test_a_release_reverts_replicas_only_with_drift_detection(
+    wire: Wire, flux: Flux, detection: dict[str, Any], reverts: bool
+) -> None:
+    """Although its Kustomization reverts what it applies. Charts label the Deployment with the release's name."""
+    labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
+    meta = {"name": "vllm", "namespace": "llm", "labels": labels}
+    wire.store.create({"kind": "HelmRelease", "metadata": meta, "spec": {"driftDetection": detection}, "status": {}})
+    for name in ("apps", "vllm"):
+        wire.store.create(kustomization(name))
+    installed = deployment("vllm")
+    installed["metadata"]["labels"] = {
+        "app.kubernetes.io/instance": "vllm",
+        "helm.toolkit.fluxcd.io/name": "vllm",
+        "helm.toolkit.fluxcd.io/namespace": "llm",
+    }
+    found = await flux.of(workload_of(installed, ()))
+    assert found is not None
+    assert (found.name, found.reverts_replicas) == ("apps", reverts)

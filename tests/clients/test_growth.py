@@ -1,0 +1,129 @@
+"""A volume that grows before the merge of a swap: whether it can, when it has, and why it does not."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+
+from bot.clients import volume
+from bot.clients.kube import Conflict, Kube
+from bot.clients.volume import CannotStage, Growth, Volumes
+from tests.clients.kube import Wire, connected, wait_until
+from tests.clients.test_staging_job import CLAIM, claim, storage_class, user
+
+GROWTH = Growth(claim=CLAIM, held="20Gi", wanted="40Gi")
+FAILED = {"type": "ControllerResizeError", "status": "True", "message": "quota of the project is exhausted."}
+
+
+@pytest.fixture
+async def wire() -> Any:
+    async with Wire() as it:
+        it.store.create(storage_class() | {"allowVolumeExpansion": True})
+        it.store.create(claim(bound=True))
+        tell(it, capacity={"storage": "20Gi"})
+        yield it
+
+
+@pytest.fixture
+async def volumes(wire: Wire) -> Any:
+    async with connected(wire) as api:
+        yield opened(api)
+
+
+def opened(api: ApiClient) -> Volumes:
+    return Volumes(Kube(api), "serving")
+
+
+def tell(wire: Wire, **status: Any) -> None:
+    """Kubernetes' report about the claim."""
+    wire.store.update(
+        "PersistentVolumeClaim", CLAIM, "serving", lambda live: live.update(status=live["status"] | status)
+    )
+
+
+def requested(wire: Wire) -> str:
+    found = wire.store.get("PersistentVolumeClaim", CLAIM, "serving") or {}
+    return str(found["spec"]["resources"]["requests"]["storage"])
+
+
+@pytest.mark.parametrize(("wanted", "grows"), [("40Gi", True), ("20Gi", False), ("10Gi", False), ("21474836481", True)])
+async def test_a_volume_grows_only_where_it_is_too_small(volumes: Volumes, wanted: str, grows: bool) -> None:
+    assert bool(await volumes.growth(CLAIM, wanted)) is grows
+
+
+async def test_it_has_grown_when_the_volume_is_larger(wire: Wire, volumes: Volumes) -> None:
+    """Not when the growth is requested: a download into the old size would fill it."""
+    growing = asyncio.create_task(volumes.grow(GROWTH))
+    await wait_until(lambda: requested(wire) == "40Gi")
+    await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") >= 3)
+    assert not growing.done()
+    tell(wire, capacity={"storage": "40Gi"})
+    await asyncio.wait_for(growing, 10)
+
+
+async def test_a_bot_that_was_killed_does_not_ask_again(wire: Wire, volumes: Volumes) -> None:
+    for _ in range(2):
+        growing = asyncio.create_task(volumes.grow(GROWTH))
+        await wait_until(lambda: requested(wire) == "40Gi")
+        growing.cancel()
+        await asyncio.gather(growing, return_exceptions=True)
+    tell(wire, capacity={"storage": "40Gi"})
+    await volumes.grow(GROWTH)
+    assert wire.asked("PATCH", "persistentvolumeclaims") == 1
+
+
+async def test_a_larger_request_of_somebody_else_is_not_taken_back(wire: Wire, volumes: Volumes) -> None:
+    def larger(live: dict[str, Any]) -> None:
+        live["spec"]["resources"]["requests"]["storage"] = "80Gi"
+
+    wire.before_patch = lambda: wire.store.update("PersistentVolumeClaim", CLAIM, "serving", larger)
+    with pytest.raises(Conflict):
+        await volumes.grow(GROWTH)
+    assert requested(wire) == "80Gi"
+
+
+async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire: Wire, volumes: Volumes) -> None:
+    pending = {"type": "FileSystemResizePending", "status": "True", "message": ""}
+    wire.store.create(user(ready=True))
+    growing = asyncio.create_task(volumes.grow(GROWTH))
+    await wait_until(lambda: requested(wire) == "40Gi")
+    tell(wire, conditions=[pending])
+    seen = wire.asked("GET", "persistentvolumeclaims")
+    await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") > seen + 1)
+    assert not growing.done(), "its user's node makes the file system grow"
+    wire.store.remove("Pod", "coder-chat-1", "serving")
+    await asyncio.wait_for(growing, 10)
+
+
+async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: Volumes) -> None:
+    growing = asyncio.create_task(volumes.grow(GROWTH))
+    await wait_until(lambda: requested(wire) == "40Gi")
+    tell(wire, conditions=[FAILED])
+    with pytest.raises(CannotStage, match="does not grow from 20Gi to 40Gi: quota of the project is exhausted"):
+        await asyncio.wait_for(growing, 10)
+    with pytest.raises(CannotStage, match="was asked to grow from 20Gi to 40Gi before: quota of the project"):
+        await volumes.refuse_growth(GROWTH)
+
+
+async def test_a_growth_without_an_end_is_given_up(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volume, "_GROWN_WITHIN", 0.5)
+    with pytest.raises(CannotStage, match=f"kubectl describe pvc {CLAIM} says why"):
+        await volumes.grow(GROWTH)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"allowVolumeExpansion": False}, "its storage class rwo does not allow that"),
+        ({"metadata": {"name": "rwo", "annotations": {}}}, "storage class .there is none. does not allow that"),
+    ],
+)
+async def test_a_volume_that_cannot_grow_is_left_alone(
+    wire: Wire, volumes: Volumes, change: dict[str, Any], why: str
+) -> None:
+    wire.store.update("StorageClass", "rwo", "", lambda live: live.update(change))
+    for refused in (volumes.refuse_growth, volumes.grow):
+        with pytest.raises(CannotStage, match=why):
+            await refused(GROWTH)
+    assert wire.asked("PATCH", "persistentvolumeclaims") == 0

@@ -1,0 +1,228 @@
+"""The result of a staging Job: staged, turned away, interrupted, moved, or failed permanently."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+
+from bot.clients.staging import Attempt, Progress, Stager, StagingFailed, StagingTaken, Weights
+from bot.clients.staging_job import name_of
+from bot.config import Staging
+from tests.clients.kube import Wire, connected, event, now, wait_until
+from tests.clients.test_staging_job import CLAIM, claim, model, user
+
+SHAPE = Staging(mode="on", place_within=timedelta(seconds=1))
+OP = "0123456789"
+POD = "stoker-stage-x"
+URL = "https://huggingface.co/api/models/Qwen/X/revision/main"
+
+
+@pytest.fixture
+async def wire() -> Any:
+    async with Wire() as it:
+        it.store.create(model())
+        it.store.create(claim(bound=True))
+        it.store.create({"kind": "Node", "metadata": {"name": "cpu"}, "status": {"capacity": {}}})
+        yield it
+
+
+@pytest.fixture
+async def api(wire: Wire) -> Any:
+    async with connected(wire) as client:
+        yield client
+
+
+@pytest.fixture
+async def weights(api: ApiClient) -> Weights:
+    found, _ = await Stager(api, "serving").weights("coder-chat")
+    return found
+
+
+def job(wire: Wire) -> dict[str, Any] | None:
+    return wire.store.get("Job", name_of(CLAIM), "serving")
+
+
+def has_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
+    """The Job's pod, whose container says `log`."""
+    wire.store.create(
+        {
+            "kind": "Pod",
+            "metadata": {
+                "name": POD,
+                "namespace": "serving",
+                "labels": {"batch.kubernetes.io/job-name": name_of(CLAIM), "app.kubernetes.io/name": "stoker-staging"},
+            },
+            "spec": {"containers": [{"name": "prestage-weights"}], "nodeName": "cpu"},
+            "status": {"phase": "Running"} | status,
+        }
+    )
+    wire.logs = lambda *_: log.splitlines()
+
+
+def ended(wire: Wire, kind: str = "Failed", reason: str = "BackoffLimitExceeded") -> None:
+    condition = {"type": kind, "status": "True", "reason": reason, "message": ""}
+    wire.store.update("Job", name_of(CLAIM), "serving", lambda live: live.update(status={"conditions": [condition]}))
+
+
+def container(code: int, reason: str = "Error", **more: Any) -> dict[str, Any]:
+    times = {"startedAt": "2026-01-01T10:00:00Z", "finishedAt": "2026-01-01T10:01:30Z"}
+    state = {"terminated": {"exitCode": code, "reason": reason} | times}
+    over = {"name": "prestage-weights", "state": state}
+    return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [over], **more}
+
+
+async def attempt(
+    wire: Wire,
+    api: ApiClient,
+    weights: Weights,
+    happens: Callable[[], object],
+    *,
+    progress: Callable[[Progress], Awaitable[None]] | None = None,
+) -> Attempt:
+    """One attempt, during which something happens once the Job exists."""
+
+    async def nobody(_: Progress) -> None:
+        """Listens."""
+
+    running = asyncio.create_task(
+        Stager(api, "serving").attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=progress or nobody)
+    )
+    await wait_until(lambda: job(wire) or running.done())
+    happens()
+    return await asyncio.wait_for(running, 30)
+
+
+async def test_staged_weights_are_told_in_bytes(wire: Wire, api: ApiClient, weights: Weights) -> None:
+    def happens() -> None:
+        has_pod(wire, log='stoker {"bytes": 7, "of": 9}\nstoker {"bytes": 9, "of": 9}', **container(0, "Completed"))
+        ended(wire, "Complete", "")
+
+    found = await attempt(wire, api, weights, happens)
+    assert (found.outcome, found.bytes, found.seconds) == ("staged", 9, 90.0)
+
+
+async def test_the_progress_is_read_from_the_log(wire: Wire, api: ApiClient, weights: Weights) -> None:
+    seen: list[Progress] = []
+
+    async def progress(told: Progress) -> None:
+        seen.append(told)
+        if told.bytes:
+            ended(wire, "Complete", "")
+
+    running = {"containerStatuses": [{"name": "prestage-weights", "state": {"running": {"startedAt": now()}}}]}
+    line = 'stoker {"bytes": 3, "of": 9}'
+    await attempt(wire, api, weights, lambda: has_pod(wire, log=line, **running), progress=progress)
+    assert Progress(doing="downloading", bytes=3, of=9) in seen
+
+
+@pytest.mark.parametrize(
+    ("log", "after"),
+    [
+        (f"huggingface_hub.errors.HfHubHTTPError: 429 Client Error: Too Many Requests for url: {URL}", None),
+        (f"HfHubHTTPError: 429 Client Error: Too Many Requests for url: {URL}\nRetry after 55 seconds (0/2500 requests).", 55),
+        ('stoker {"retry_after": "77"}\n' f"HfHubHTTPError: 429 Client Error: Too Many Requests for url: {URL}", 77),
+    ],
+    ids=["no time", "huggingface_hub's sentence", "the header"],
+)  # fmt: skip
+async def test_429_is_waited_for(wire: Wire, api: ApiClient, weights: Weights, log: str, after: float | None) -> None:
+    def happens() -> None:
+        has_pod(wire, log=log, **container(1))
+        ended(wire)
+
+    found = await attempt(wire, api, weights, happens)
+    assert (found.outcome, found.retry_after) == ("turned away", after)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        container(137) | {"reason": "Evicted", "message": "The node was low on resource: memory."},
+        container(143)
+        | {"reason": "NodeShutdown", "message": "Pod was terminated in response to imminent node shutdown."},
+    ],
+    ids=["evicted", "node shut down"],
+)
+async def test_a_pod_that_was_ended_from_outside_is_an_interruption(
+    wire: Wire, api: ApiClient, weights: Weights, status: dict[str, Any]
+) -> None:
+    def happens() -> None:
+        has_pod(wire, **status)
+        ended(wire)
+
+    assert (await attempt(wire, api, weights, happens)).outcome == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (f"GatedRepoError: 403 Client Error. Cannot access gated repo for url {URL}.\nAccess to model Qwen/X is restricted.", "gated|terms"),
+        ("No space left on device: 100 bytes are still to be downloaded, and 7 are free.", "full|space"),
+        ("PermissionError: [Errno 13] Permission denied: '/models/hub'", "fsGroup|written|permission"),
+        ("ProxyError('Unable to connect to proxy', OSError('Tunnel connection failed: 403 Forbidden'))", "proxy"),
+    ],
+)  # fmt: skip
+async def test_what_does_not_pass_by_itself_is_a_failure(
+    wire: Wire, api: ApiClient, weights: Weights, log: str, why: str
+) -> None:
+    def happens() -> None:
+        has_pod(wire, log=log, **container(1))
+        ended(wire)
+
+    with pytest.raises(StagingFailed, match=f"(?i){why}"):
+        await attempt(wire, api, weights, happens)
+
+
+async def test_a_job_without_a_node_is_given_up(wire: Wire, api: ApiClient, weights: Weights) -> None:
+    why = "0/1 nodes are available: 1 node(s) had volume node affinity conflict."
+    unplaced = {"type": "PodScheduled", "status": "False", "message": why}
+
+    def happens() -> None:
+        has_pod(wire, conditions=[unplaced], phase="Pending")
+        asyncio.get_running_loop().call_later(2, lambda: wire.store.create(event("FailedScheduling", why, POD)))
+
+    with pytest.raises(StagingFailed, match=r"volume node affinity conflict.*staging\.node_selector"):
+        await attempt(wire, api, weights, happens)
+
+
+async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weights) -> None:
+    stager = Stager(api, "serving")
+
+    async def nobody(_: Progress) -> None:
+        """Listens."""
+
+    first = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
+    await wait_until(lambda: job(wire))
+    with pytest.raises(StagingTaken):
+        await stager.attempt("another", 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody)
+    again = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
+    has_pod(wire, **container(0))
+    ended(wire, "Complete", "")
+    assert (await first).outcome == (await again).outcome == "staged"
+    assert wire.asked("POST", "/jobs") == 1
+
+
+async def test_the_job_leaves_the_node_of_a_model_that_goes_down(wire: Wire, api: ApiClient) -> None:
+    """Otherwise the GPU node would stay, and be billed, for the download."""
+    wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
+    wire.store.create(user(ready=True))
+    weights, _ = await Stager(api, "serving").weights("coder-chat")
+
+    def happens() -> None:
+        required = (job(wire) or {})["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+        assert "gpu-node" in json.dumps(required)
+        wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=0))
+
+    assert (await attempt(wire, api, weights, happens)).outcome == "moved"
+    assert job(wire) is None
+
+
+async def test_a_boot_around_the_bot_ends_the_staging(wire: Wire, api: ApiClient, weights: Weights) -> None:
+    def happens() -> None:
+        wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
+
+    with pytest.raises(StagingFailed, match="was brought up while its weights were being staged"):
+        await attempt(wire, api, weights, happens)

@@ -1,0 +1,109 @@
+"""Models whose Deployment has another name or namespace, and other users of the GPU."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.clients.cluster import Cluster
+from bot.clients.whereabouts import Address
+from bot.clients.workload import LEASE, MODEL, gpus_in, workload_of
+from bot.errors import BotError
+from tests.clients.kube import Wire, connected, deployment
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as api:
+        yield api
+
+
+def placed(namespace: str, name: str, **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = deployment()
+    made["metadata"] |= {"namespace": namespace, "name": name}
+    made["spec"] |= changes
+    return made
+
+
+async def test_a_model_is_scaled_where_the_repository_says(wire: Wire) -> None:
+    """Another name, in another namespace; the Deployment with the endpoint's own name does not change."""
+    wire.store.create(placed("serving", "coder-chat", replicas=0))
+    wire.store.create(placed("chat", "vllm-server", replicas=0))
+    async with connected(wire) as client:
+        cluster = Cluster(client, "serving", "chat")
+        cluster.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        await cluster.scale("coder-chat", 1, lease="7", fence=7)
+        assert [(user.endpoint, user.name) for user in await cluster.gpu_users()] == [("coder-chat", "vllm-server")]
+    other = wire.store.get("Deployment", "coder-chat", "serving")
+    scaled = wire.store.get("Deployment", "vllm-server", "chat")
+    assert other
+    assert scaled
+    assert (other["spec"]["replicas"], scaled["spec"]["replicas"]) == (0, 1)
+    assert scaled["metadata"]["annotations"][LEASE] == "7"
+
+
+async def test_a_model_is_stopped_by_its_name_without_the_repository(wire: Wire) -> None:
+    """Stoker writes the model on what it starts: a bot that cannot read git can still stop it."""
+    wire.store.create(placed("chat", "vllm-server", replicas=0))
+    async with connected(wire) as client:
+        first = Cluster(client, "serving", "chat")
+        first.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        await first.scale("coder-chat", 1, lease="7", fence=7)
+        restarted = Cluster(client, "serving", "chat")
+        assert await restarted.scale("coder-chat", 0, lease=None)
+    stopped = wire.store.get("Deployment", "vllm-server", "chat")
+    assert stopped
+    assert stopped["spec"]["replicas"] == 0
+    assert stopped["metadata"]["annotations"] == {MODEL: "coder-chat", "stoker.dev/fence": "7"}
+
+
+async def test_a_namespace_without_a_role_is_named(wire: Wire) -> None:
+    async with connected(wire) as client:
+        cluster = Cluster(client, "serving")
+        cluster.whereabouts.learn({"coder-chat": Address("chat", "vllm-server")})
+        with pytest.raises(BotError, match=r"runs in namespace chat.*platform\.namespaces"):
+            await cluster.workload("coder-chat")
+
+
+async def test_what_may_use_the_gpu_beside_the_models_is_no_user(wire: Wire) -> None:
+    wire.store.create(placed("ollama", "ollama", replicas=1))
+    async with connected(wire) as client:
+        assert [str(user) for user in await Cluster(client, "serving").gpu_users()] == ["Deployment ollama/ollama"]
+        assert await Cluster(client, "serving", beside=("ollama/ollama",)).gpu_users() == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ({"nvidia.com/gpu": "2"}, 2),
+        ({"nvidia.com/gpu.shared": "1"}, 1),
+        ({"nvidia.com/mig-1g.10gb": 1}, 1),
+        ({"nvidia.com/mig-1g.10gb.shared": 1}, 1),
+        ({"amd.com/gpu": "1"}, 1),
+        ({"gpu.intel.com/xe": "1", "gpu.intel.com/xe_monitoring": "1"}, 1),
+        ({"gpu.intel.com/i915": "1", "gpu.intel.com/memory.max": "8Gi", "gpu.intel.com/millicores": "500"}, 1),
+        ({"acme.example/npu": "1"}, 1),
+        ({"cpu": "4", "memory": "16Gi", "nvidia.com/hostdev": "1"}, 0),
+    ],
+)
+def test_resources_of_every_vendor_are_gpus(limits: dict[str, Any], count: int) -> None:
+    pod = {"containers": [{"name": "engine", "resources": {"limits": limits}}]}
+    assert gpus_in(pod, ("acme.example/*",)) == count
+
+
+def test_a_runtime_class_gives_gpus_without_a_device() -> None:
+    """Many home clusters share one card like this: the runtime gives it to every container with the variable."""
+    asks: dict[str, Any] = {"name": "a", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}
+    assert gpus_in({"runtimeClassName": "nvidia", "containers": [asks]}) == 1
+    assert gpus_in({"runtimeClassName": "nvidia", "containers": [{"name": "a"}]}) == 0
+    assert gpus_in({"containers": [asks]}) == 0
+
+
+def test_a_name_from_a_config_map_is_not_the_name_that_is_served() -> None:
+    """The kubelet replaces `$(NAME)`; only a literal value is known here, and otherwise the manifests say it."""
+    args = ("$(MODEL)", "--served-model-name", "$(NAME)")
+    found = workload_of(deployment(args=args), ())
+    assert (found.names_said, found.served_names, found.model) == (False, (), "")
+    literal = deployment(args=args)
+    literal["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "NAME", "value": "coder"}]
+    assert workload_of(literal, ()).served_names == ("coder",)

@@ -1,0 +1,102 @@
+"""Who may use the bot, through every entry point."""
+
+from typing import Any
+
+import pytest
+
+from bot.config import Config, PeopleSection
+from bot.policy import Home, Profile, may_use
+from commands.gate import read
+
+HOME = Home(team="T1", enterprise="", bot="UBOT")
+GRID = Home(team="T1", enterprise="E1", bot="UBOT")
+OURS = frozenset({"T1"})
+ACTION = {"type": "block_actions", "actions": [{"action_id": "approve", "value": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("profile", "home", "why"),
+    [
+        (Profile(id="U1", teams=OURS), HOME, ""),
+        (Profile(id="U1", teams=frozenset({"T2"})), HOME, "another organisation"),
+        (Profile(id="U1", teams=OURS, stranger=True), HOME, "another organisation"),
+        (Profile(id="U1", teams=frozenset({"T2"}), enterprise="E1"), GRID, ""),
+        (Profile(id="U1", teams=frozenset({"T2"}), enterprise="E2"), GRID, "another organisation"),
+        (Profile(id="U1", teams=frozenset({"T2"}), enterprise=""), HOME, "another organisation"),
+        (Profile(id="U1", teams=OURS, guest=True), HOME, "guests"),
+        (Profile(id="U1", teams=OURS, bot=True), HOME, "apps and workflows"),
+        (Profile(id="U1", teams=OURS, deleted=True), HOME, "no active account"),
+        (None, HOME, "no active account"),
+    ],
+)
+def test_who_may_use_the_bot(profile: Profile | None, home: Home, why: str) -> None:
+    """Members of the workspace, or of its organisation; no guests, no apps, no unknown users."""
+    verdict = may_use(profile, home, Config())
+    assert verdict.allowed is (why == "")
+    assert why in verdict.reason
+
+
+def test_guests_and_apps_are_let_in_by_setting() -> None:
+    """But nobody of another organisation."""
+    config = Config(people=PeopleSection(guests=True, bots=True))
+    assert may_use(Profile(id="U1", teams=OURS, guest=True), HOME, config).allowed
+    assert may_use(Profile(id="U1", teams=OURS, bot=True), HOME, config).allowed
+    assert not may_use(Profile(id="U1", teams=frozenset({"T2"}), guest=True), HOME, config).allowed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"command": "/gpu", "text": "up m", "user_id": "U1", "team_id": "T2"},
+        ACTION | {"user": {"id": "U1", "team_id": "T2"}, "team": {"id": "T1"}},
+        {"type": "view_submission", "user": {"id": "U1", "team_id": "T2"}, "view": {"callback_id": "because"}},
+        {"type": "view_closed", "user": {"id": "U1", "team_id": "T2"}},
+        {"type": "block_suggestion", "user": {"id": "U1", "team_id": "T2"}, "action_id": "typed:hf_id"},
+        {"type": "message_action", "user": {"id": "U1", "team_id": "T2"}, "callback_id": "tell"},
+        {"type": "shortcut", "user": {"id": "U1", "team_id": "T2"}, "callback_id": "tell"},
+        {"event": {"type": "app_mention", "user": "U1", "user_team": "T2", "team": "T1"}},
+        {"event": {"type": "app_mention", "user": "U1", "source_team": "T2"}},
+        {"event": {"type": "message", "channel_type": "im", "user": "U1", "user_team": "T2"}},
+        {"event": {"type": "app_home_opened", "user": "U1", "user_team": "T2"}},
+    ],
+)
+def test_a_delivery_that_names_another_workspace_is_refused(body: dict[str, Any]) -> None:
+    """Independent of Slack's answer about the person: each kind of delivery contains it in another field."""
+    delivery = read(body)
+    assert delivery
+    assert delivery.user == "U1"
+    refused = delivery.verdict(HOME)
+    assert refused
+    assert not refused.allowed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"command": "/gpu", "user_id": "U1", "team_id": "T2", "enterprise_id": "E1"},
+        ACTION | {"user": {"id": "U1", "team_id": "T2"}, "enterprise": {"id": "E1"}},
+        {"event": {"type": "app_mention", "user": "U1", "user_team": "E1"}},
+    ],
+)
+def test_another_workspace_of_the_organisation_is_not_foreign(body: dict[str, Any]) -> None:
+    """On Enterprise Grid."""
+    delivery = read(body)
+    assert delivery
+    assert delivery.verdict(GRID) is None
+
+
+def test_an_app_without_a_user_is_somebody_too() -> None:
+    """A workflow's message has a bot_id and no user."""
+    delivery = read({"event": {"type": "app_mention", "bot_id": "B1", "subtype": "bot_message"}})
+    assert delivery
+    assert delivery.user == "B1"
+
+
+def test_events_that_ask_nothing_are_nobodys() -> None:
+    """An edit, a message in a channel, a person who joins."""
+    for event in (
+        {"type": "message", "channel_type": "im", "subtype": "message_changed"},
+        {"type": "message", "channel_type": "channel", "user": "U1"},
+        {"type": "member_joined_channel", "user": "UBOT"},
+    ):
+        assert read({"event": event}) is None

@@ -1,0 +1,67 @@
+"""Acknowledgements before work, and one answer for each request."""
+
+import asyncio
+from typing import Any
+
+from bot.errors import BotError, Unavailable
+from commands.replies import AcksFirst, answered
+
+
+async def said_for(work: Any) -> list[str]:
+    said: list[str] = []
+
+    async def respond(*, text: str, **_: object) -> None:
+        said.append(text)
+
+    await answered(respond, work)
+    return said
+
+
+async def test_work_waits_while_requests_come_in() -> None:
+    """In a burst, work begins after the last request has been acknowledged."""
+    gate, order = AcksFirst(quiet=1, longest=60), list[str]()
+
+    async def work() -> None:
+        async with gate.turn():
+            order.append("work")
+
+    gate.arrived()
+    working = asyncio.create_task(work())
+    for _ in range(5):
+        await asyncio.sleep(0.005)
+        gate.arrived()
+        order.append("request")
+    await working
+    assert order == ["request"] * 5 + ["work"]
+
+
+async def test_work_does_not_wait_for_ever() -> None:
+    """Acknowledgements wait neither for a quiet moment nor for long work."""
+    gate, release = AcksFirst(), asyncio.Event()
+
+    async def long_work() -> None:
+        async with gate.turn():
+            await release.wait()
+
+    busy = [asyncio.create_task(long_work()) for _ in range(20)]
+    async with asyncio.timeout(30), gate.turn():
+        assert not any(task.done() for task in busy)
+    release.set()
+    await asyncio.gather(*busy)
+
+
+async def test_what_went_wrong_is_said_in_words() -> None:
+    """Errors that a person can fix; systems that do not answer; otherwise an id that is in the log."""
+
+    async def refused() -> None:
+        raise BotError("Say which.")
+
+    async def away() -> None:
+        raise Unavailable("GitHub", "503")
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    assert await said_for(refused()) == ["Say which."]
+    assert "Nothing was changed" in (await said_for(away()))[0]
+    assert "Search Stoker's log for" in (await said_for(broken()))[0]

@@ -1,0 +1,25 @@
+"""People in the settings who have no effect: an unknown id, a guest, a person of another organisation."""
+
+from bot.config import Roles
+from bot.roles import RoleMembers
+from bot.services import Services
+from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
+
+__all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
+
+ROLES = Roles(approvers=("U0LEAD", "U0NOBODY", "U0GUEST", "U0STRANGER"), admins=("S0APPROVERS",))
+
+
+async def test_only_those_count_whom_the_bot_obeys(svc: Services) -> None:
+    """The others are reported, by name and setting."""
+    config = svc.config.model_copy(update={"roles": ROLES})
+    roles = RoleMembers(svc.slack, svc.directory, config)
+    people = await roles.people()
+    assert people.approvers == {"U0LEAD"}
+    assert people.admins == {"U0LEAD", "U0ADMIN"}
+    problems = await roles.unknown()
+    assert [problem.split()[:2] for problem in problems] == [
+        ["roles.approvers:", "U0NOBODY"],
+        ["roles.approvers:", "U0GUEST"],
+        ["roles.approvers:", "U0STRANGER"],
+    ]

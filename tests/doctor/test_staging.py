@@ -1,0 +1,133 @@
+"""What the doctor says of staging: a node for the Job, volumes that can grow, and rights."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bot.clients.cluster import Cluster
+from bot.clients.staging import Stager
+from bot.config import Config
+from bot.doctor import Finding, platform
+from bot.doctor.staging import staging
+from manifests.contract import ModelEndpoint
+from tests.clients.kube import Object, Wire, connected
+from tests.clients.test_staging_job import claim, model, storage_class
+
+HF_ID = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
+ENDPOINT = ModelEndpoint(name="coder-chat", kind="gpu-chat", hf_id=HF_ID, served_name="coder", gpus=1, pvc_size="20Gi")
+ZONE = "topology.kubernetes.io/zone"
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+
+
+def node(*taints: dict[str, str], **labels: str) -> Object:
+    return {"kind": "Node", "metadata": {"name": "n", "labels": {"kubernetes.io/arch": "amd64"} | labels}, "spec": {"taints": list(taints)}}  # fmt: skip
+
+
+def held(size: str, *, expands: bool) -> tuple[Object, ...]:
+    """A bound volume of this size, and its class."""
+    bound = claim(bound=True)
+    bound["status"]["capacity"] = bound["spec"]["resources"]["requests"] = {"storage": size}
+    return bound, storage_class() | {"allowVolumeExpansion": expands}
+
+
+def in_zone(zone: str, size: str = "20Gi") -> tuple[Object, ...]:
+    """A bound volume in a zone."""
+    bound, kind = held(size, expands=True)
+    bound["spec"]["volumeName"] = "pv-1"
+    rule = {"key": "topology.gke.io/zone", "operator": "In", "values": [zone]}
+    term = {"required": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}}
+    return bound, kind, {"kind": "PersistentVolume", "metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": term}}
+
+
+OK = held("20Gi", expands=True)
+NO_NODE = "takes a staging Job → Set `staging.node_selector` and `staging.tolerations` to a pool"
+FINDINGS: list[tuple[str, tuple[Object, ...], dict[str, Any], str]] = [
+    ("a CPU node", (*OK, node()), {}, ""),
+    ("no node", OK, {}, f"No node without a GPU with kubernetes.io/arch=amd64 {NO_NODE}"),
+    ("only a GPU node", (*OK, node(**{"nvidia.com/gpu.present": "true"})), {}, NO_NODE),
+    ("a GPU node with only a taint", (*OK, node(GPU_TAINT)), {}, NO_NODE),
+    ("another architecture", (*OK, node(**{"kubernetes.io/arch": "arm64"})), {}, NO_NODE),
+    ("a selector that matches nothing", (*OK, node(pool="web")), {"node_selector": {"pool": "batch"}}, "pool=batch takes"),
+    ("a selector that matches", (*OK, node(pool="batch")), {"node_selector": {"pool": "batch"}}, ""),
+    ("a taint", (*OK, node({"key": "batch", "effect": "NoSchedule"})), {}, NO_NODE),
+    ("a taint that is only a preference", (*OK, node({"key": "batch", "effect": "PreferNoSchedule"})), {}, ""),
+    ("a tolerated taint", (*OK, node({"key": "batch", "effect": "NoSchedule"})),
+     {"tolerations": [{"key": "batch", "operator": "Exists"}]}, ""),
+    ("a taint of another value", (*OK, node({"key": "team", "value": "a", "effect": "NoSchedule"})),
+     {"tolerations": [{"key": "team", "value": "b"}]}, NO_NODE),
+    ("another zone", (*in_zone("a"), node(**{ZONE: "b"})), {}, f"in zone a {NO_NODE}"),
+    ("the volume's zone", (*in_zone("a"), node(**{ZONE: "a"})), {}, ""),
+    ("no volume", (node(),), {}, "The cluster has no volume claim coder-chat-model-cache: sync the"),
+    ("too small for git, and cannot grow", (*held("10Gi", expands=False), node()), {},
+     "has to grow from 10Gi to 20Gi, and its storage class rwo does not allow that (allowVolumeExpansion) → Use a storage"),
+    ("too small for git, and can grow", (*held("10Gi", expands=True), node()), {}, ""),
+    ("large enough, and cannot grow", (*held("20Gi", expands=False), node()), {}, ""),
+    ("no class", (held("10Gi", expands=True)[0], node()), {}, "its storage class (there is none) does not allow that"),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as it:
+        it.store.create(model())
+        yield it
+
+
+async def found(wire: Wire, shape: dict[str, Any], *endpoints: ModelEndpoint) -> list[Finding]:
+    config = Config.model_validate({"staging": {"mode": "on"} | shape})
+    async with connected(wire) as api:
+        return [each async for each in staging(config, Stager(api, "serving"), endpoints or (ENDPOINT,))]
+
+
+@pytest.mark.parametrize(("objects", "shape", "said"), [row[1:] for row in FINDINGS], ids=[row[0] for row in FINDINGS])
+async def test_what_prevents_staging_is_named(
+    wire: Wire, objects: tuple[Object, ...], shape: dict[str, Any], said: str
+) -> None:
+    for each in objects:
+        wire.store.create(each)
+    (finding,) = await found(wire, shape)
+    assert finding.verdict == ("warning" if said else "ok")
+    assert said in f"{finding.said} → {finding.mend}"
+
+
+async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
+    """The size in git is the volume's, but a swap puts two models of this size on it."""
+    for each in (*held("8Gi", expands=False), node()):
+        wire.store.create(each)
+    (finding,) = await found(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))
+    assert "has to grow from 8Gi to 15Gi" in finding.said
+
+
+async def test_what_is_off_or_not_deployed_needs_nothing(wire: Wire) -> None:
+    """Argo CD's part of the diagnosis reports an endpoint that is not deployed."""
+    assert [each.said for each in await found(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
+    other = ENDPOINT.model_copy(update={"name": "coder-mini"})
+    assert [each.verdict for each in await found(wire, {}, other)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "right"),
+    [
+        ("create", "jobs", "create jobs.batch in namespace serving"),
+        ("patch", "persistentvolumeclaims", "patch persistentvolumeclaims in namespace serving"),
+        ("get", "persistentvolumes", "get persistentvolumes"),
+        ("list", "storageclasses", "list storageclasses.storage.k8s.io"),
+    ],
+)
+async def test_a_right_that_staging_lacks_is_named_with_its_setting(
+    wire: Wire, verb: str, resource: str, right: str
+) -> None:
+    """The chart grants it only if its own values have `staging.mode`. A forbidden request is reported once."""
+    for each in (*in_zone("a", "10Gi"), node(**{ZONE: "a"})):
+        wire.store.create(each)
+    wire.denied = {(verb, resource)}
+    wire.forbidden = f"/{resource}"
+    config = Config.model_validate({"staging": {"mode": "auto"}})
+    async with connected(wire) as api:
+        checked = [each async for each in platform.cluster(config, Cluster(api, "serving"))]
+        checked += [each async for each in staging(config, Stager(api, "serving"), (ENDPOINT,))]
+    (finding,) = [each for each in checked if "staging" in each.said]
+    assert finding.verdict == "wrong"
+    assert finding.said == f"the bot may not {right}, which staging needs (staging.mode is auto)"
+    assert "chart's values" in finding.mend

@@ -1,0 +1,56 @@
+"""The settings of an examined bot, and what the doctor says of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from bot.doctor import Finding, examine
+from bot.settings import load_settings
+from sandbox.world import Sandbox
+
+
+class Told:
+    def __init__(self, world: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._directory = directory
+        self._monkeypatch = monkeypatch
+        known = world.bot.environment
+        self.environment = {name: value for name, value in known.items() if name.isupper() and "COV" not in name}
+        self.policy: dict[str, Any] = YAML(typ="safe").load(Path(known["STOKER_CONFIG"]).read_text(encoding="utf-8"))
+
+    def put(self, key: str, value: Any) -> None:
+        section, _, name = key.partition(".")
+        self.policy.setdefault(section, {})[name] = value
+
+    def written(self) -> dict[str, str]:
+        """The environment of a process, with the policy on disk."""
+        path = self._directory / "stoker.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            YAML().dump(self.policy, file)
+        return self.environment | {"STOKER_CONFIG": str(path), "STOKER_DATA_DIR": str(self._directory / "data")}
+
+    async def examined(self) -> tuple[Finding, ...]:
+        for name, value in self.written().items():
+            self._monkeypatch.setenv(name, value)
+        return await examine(load_settings())
+
+    def kubeconfig(self, server: str) -> None:
+        """The cluster by another address."""
+        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
+        path = self._directory / "kubeconfig"
+        config["clusters"][0]["cluster"]["server"] = server
+        path.write_text(json.dumps(config))
+        self.environment["KUBECONFIG"] = str(path)
+
+    @property
+    def cluster(self) -> str:
+        config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
+        server: str = config["clusters"][0]["cluster"]["server"]
+        return server
+
+
+def faults(findings: tuple[Finding, ...]) -> list[str]:
+    """Errors and warnings."""
+    return [f"{f.verdict} {f.system}: {f.said} → {f.mend}" for f in findings if f.verdict != "ok"]

@@ -1,0 +1,367 @@
+"""The chart's admission policy: the bot's own changes are allowed, and all other changes by its account are denied."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from copy import deepcopy
+
+import pytest
+
+from bot.clients.argocd import ArgoCD
+from bot.clients.cluster import Cluster
+from bot.clients.job import Jobs, Load
+from bot.config import Config
+from tests.clients.kube import Wire, application, caching, connected, deployment
+from tests.clients.test_staging_job import made as staging_job
+from tests.helm.chart import BENCH, MEASURING, MINIMAL, Object, of_kind, render
+from tests.helm.policy import Policy, Review
+
+pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
+pytest.importorskip("cel_expr_python", reason="CEL's library is installed for Linux on x86-64 alone")
+
+CONFIG = Config.model_validate(MEASURING["config"])
+GROUPS = {
+    "Deployment": ("apps", "deployments"),
+    "Application": ("argoproj.io", "applications"),
+    "Job": ("batch", "jobs"),
+}
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return Policy(MEASURING)
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with Wire() as wire:
+        wire.store.create(caching(deployment()))
+        wire.store.create(application())
+        yield wire
+
+
+def changes(wire: Wire, since: int) -> list[Review]:
+    """Every write that reached the API server, as an admission plugin receives it."""
+    found = []
+    for change in wire.store.since(since):
+        group, resource = GROUPS[change.resource.kind]
+        operation = "CREATE" if change.before is None else "UPDATE" if change.after else "DELETE"
+        name = (change.after or change.before or {})["metadata"]["name"]
+        found.append(
+            Review(operation=operation, group=group, resource=resource, name=name, new=change.after, old=change.before)
+        )
+    return found
+
+
+async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
+    """The requests of its own clients: scale, lease, refresh, sync, the end of a sync, a benchmark."""
+    began = wire.store.version
+    async with connected(wire) as api:
+        cluster, argocd, jobs = (
+            Cluster(api, "serving"),
+            ArgoCD(api, "argocd", "acme/llm-platform"),
+            Jobs(api, "serving"),
+        )
+        await cluster.scale("coder-chat", 1, lease="op-1/7", fence=7)
+        await cluster.mark("coder-chat", "op-1/8", 8)
+        await cluster.scale("coder-chat", 0, lease=None, fence=8)
+        await argocd.refresh("coder-chat")
+        with suppress(Exception):
+            await argocd.sync("coder-chat", "b" * 40, actor="U0DEV", timeout=0.5)
+        load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
+        await jobs.start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
+        await jobs.delete("0123456789")
+    made = changes(wire, began)
+    kinds = {(review.operation, review.resource) for review in made}
+    assert kinds == {
+        ("UPDATE", "deployments"),
+        ("UPDATE", "applications"),
+        ("CREATE", "jobs"),
+        ("DELETE", "jobs"),
+    }
+    assert any("operation" in (review.new or {}) for review in made)
+    assert [policy.denies(review) for review in made if policy.denies(review)] == []
+
+
+def scale(replicas: int) -> Review:
+    new = {"kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": replicas} if replicas else {}}
+    old = {"kind": "Scale", "metadata": {"name": "a"}, "spec": {}}
+    return Review(
+        operation="UPDATE", group="apps", resource="deployments", subresource="scale", name="a", new=new, old=old
+    )
+
+
+def test_the_replicas_are_bounded(policy: Policy) -> None:
+    """0 and 1 by default; a value raises that."""
+    assert policy.denies(scale(0)) == policy.denies(scale(1)) == []
+    assert "at most 1" in " ".join(policy.denies(scale(2)))
+    assert Policy(MEASURING | {"admissionPolicy": {"maxReplicas": 2}}).denies(scale(2)) == []
+
+
+def of_deployment(change: Callable[[Object], object]) -> Review:
+    old = caching(deployment())
+    old["metadata"] |= {"annotations": {"team": "a", "stoker.dev/fence": "7"}, "generation": 1, "resourceVersion": "1"}
+    old["spec"]["strategy"] = {"type": "Recreate"}
+    new = deepcopy(old)
+    change(new)
+    return Review(operation="UPDATE", group="apps", resource="deployments", name="coder-chat", new=new, old=old)
+
+
+RUNNING = {"phase": "Running", "message": "waiting", "operation": {"sync": {"revision": "a"}}}
+
+
+def of_application(change: Callable[[Object], object]) -> Review:
+    old = application(operationState=dict(RUNNING))
+    old["metadata"] |= {"annotations": {"team": "a"}, "labels": {"group": "x"}, "generation": 1, "resourceVersion": "1"}
+    new = deepcopy(old)
+    change(new)
+    return Review(operation="UPDATE", group="argoproj.io", resource="applications", name="coder-chat", new=new, old=old)
+
+
+def container(of: Object) -> Object:
+    found: Object = of["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def sync(**fields: object) -> Callable[[Object], object]:
+    return lambda o: o.update(operation={"initiatedBy": {"username": "U0DEV"}, "sync": {"revision": "b"} | fields})
+
+
+ALLOWED = {
+    "its annotation": of_deployment(lambda o: o["metadata"]["annotations"].update({"stoker.dev/lease": "x"})),
+    "its annotation removed": of_deployment(lambda o: o["metadata"]["annotations"].pop("stoker.dev/fence")),
+    "the first annotation": of_deployment(lambda o: o["metadata"].update(resourceVersion="2", managedFields=[{}])),
+    "replicas": of_deployment(lambda o: o["spec"].update(replicas=1)),
+    "refresh": of_application(lambda o: o["metadata"]["annotations"].update({"argocd.argoproj.io/refresh": "normal"})),
+    "a sync": of_application(sync(revisions=["b"], syncOptions=["RespectIgnoreDifferences=true"])),
+    "terminate": of_application(lambda o: o["status"]["operationState"].update(phase="Terminating")),
+}
+
+
+@pytest.mark.parametrize("review", ALLOWED.values(), ids=ALLOWED.keys())
+def test_each_field_that_the_bot_changes_may_change(policy: Policy, review: Review) -> None:
+    """Also together with the fields that the server itself writes."""
+    assert policy.denies(review) == []
+
+
+DENIED = {
+    "the image": (of_deployment(lambda o: container(o).update(image="evil")), "the replicas and nothing else"),
+    "the account of the pod": (
+        of_deployment(lambda o: o["spec"]["template"]["spec"].update(serviceAccountName="admin")),
+        "the replicas and nothing else",
+    ),
+    "an annotation of the pod": (
+        of_deployment(lambda o: o["spec"]["template"]["metadata"].update(annotations={"a": "b"})),
+        "the replicas and nothing else",
+    ),
+    "the strategy": (of_deployment(lambda o: o["spec"].pop("strategy")), "the replicas and nothing else"),
+    "a new field": (of_deployment(lambda o: o["spec"].update(paused=True)), "the replicas and nothing else"),
+    "two replicas": (of_deployment(lambda o: o["spec"].update(replicas=2)), "at most 1"),
+    "another annotation": (of_deployment(lambda o: o["metadata"]["annotations"].update(team="b")), "stoker.dev/*"),
+    "another's annotation removed": (of_deployment(lambda o: o["metadata"]["annotations"].pop("team")), "stoker.dev/*"),
+    "all annotations removed": (of_deployment(lambda o: o["metadata"].pop("annotations")), "stoker.dev/*"),
+    "a look-alike": (
+        of_deployment(lambda o: o["metadata"]["annotations"].update({"stoker.dev.evil/x": "b"})),
+        "stoker.dev/*",
+    ),
+    "a label": (of_deployment(lambda o: o["metadata"]["labels"].update(a="b")), "annotations and nothing else"),
+    "a finalizer": (of_deployment(lambda o: o["metadata"].update(finalizers=["x/y"])), "annotations and nothing else"),
+    "an owner": (
+        of_deployment(lambda o: o["metadata"].update(ownerReferences=[{"kind": "Pod"}])),
+        "annotations and nothing else",
+    ),
+    "the source": (of_application(lambda o: o["spec"]["source"].update(repoURL="https://evil")), "nothing of its spec"),
+    "automated syncs": (of_application(lambda o: o["spec"]["syncPolicy"].update(automated={})), "nothing of its spec"),
+    "the refresh of another": (
+        of_application(lambda o: o["metadata"]["annotations"].update({"argocd.argoproj.io/x": "normal"})),
+        "argocd.argoproj.io/refresh",
+    ),
+    "the group": (of_application(lambda o: o["metadata"].pop("labels")), "annotations and nothing else"),
+    "manifests of its own": (of_application(sync(manifests=["kind: Pod"])), "not for other sources or manifests"),
+    "another source": (of_application(sync(source={"repoURL": "https://evil"})), "not for other sources"),
+    "other sources": (of_application(sync(sources=[{"repoURL": "https://evil"}])), "not for other sources"),
+    "an option": (of_application(sync(syncOptions=["Replace=true"])), "the Application's own options"),
+    "pruning": (of_application(sync(prune=True)), "not for other sources"),
+    "retries": (of_application(lambda o: o.update(operation={"sync": {}, "retry": {"limit": -1}})), "not for other"),
+    "a phase": (of_application(lambda o: o["status"]["operationState"].update(phase="Succeeded")), "Terminating"),
+    "a message": (of_application(lambda o: o["status"]["operationState"].update(message="fine")), "Terminating"),
+    "the sync status": (of_application(lambda o: o["status"]["sync"].update(status="Synced")), "Terminating"),
+    "the health": (of_application(lambda o: o["status"].pop("health")), "Terminating"),
+    "no status": (of_application(lambda o: o.pop("status")), "Terminating"),
+}
+
+
+@pytest.mark.parametrize(("review", "message"), DENIED.values(), ids=DENIED.keys())
+def test_no_other_field_may_change(policy: Policy, review: Review, message: str) -> None:
+    """Denied with the rule that forbids it, and only for the bot's account."""
+    found = policy.denies(review)
+    assert any(message in each for each in found), found
+    assert not any("Key not found" in each or "ERROR" in each for each in found), found
+    assert not policy.concerns(Review(**(vars(review) | {"user": "system:serviceaccount:argocd:argocd"})))
+
+
+def other(operation: str, group: str, resource: str, subresource: str = "", name: str = "x") -> Review:
+    some = {"metadata": {"name": name}, "spec": {}}
+    new, old = (None if operation == "DELETE" else some), (None if operation == "CREATE" else some)
+    return Review(
+        operation=operation, group=group, resource=resource, subresource=subresource, name=name, new=new, old=old
+    )
+
+
+@pytest.mark.parametrize(
+    "review",
+    [
+        other("CREATE", "", "pods"),
+        other("CREATE", "apps", "deployments"),
+        other("DELETE", "apps", "deployments"),
+        other("UPDATE", "apps", "deployments", "status"),
+        other("UPDATE", "apps", "statefulsets", "scale"),
+        other("CREATE", "argoproj.io", "applications"),
+        other("DELETE", "argoproj.io", "applications"),
+        other("UPDATE", "batch", "jobs"),
+        other("UPDATE", "", "secrets"),
+        other("CREATE", "rbac.authorization.k8s.io", "rolebindings"),
+        other("CONNECT", "", "pods", "exec"),
+        other("CREATE", "", "pods", "eviction"),
+        other("CREATE", "", "serviceaccounts", "token"),
+        other("CREATE", "authorization.k8s.io", "subjectaccessreviews"),
+    ],
+    ids=lambda review: f"{review.operation} {review.resource}/{review.subresource}",
+)
+def test_nothing_else_may_change(policy: Policy, review: Review) -> None:
+    """Even if somebody grants the account additional rights."""
+    assert any("and nothing else" in each for each in policy.denies(review))
+
+
+def test_the_bot_may_ask_what_it_may(policy: Policy) -> None:
+    """The check at its start creates SelfSubjectAccessReviews."""
+    review = other("CREATE", "authorization.k8s.io", "selfsubjectaccessreviews", name="")
+    assert policy.denies(review) == []
+
+
+async def job(wire: Wire) -> Object:
+    """The Job that the bot creates for a benchmark."""
+    async with connected(wire) as api:
+        load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
+        await Jobs(api, "serving").start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
+    (found,) = wire.store.find("Job", "serving")
+    return found
+
+
+JOBS: dict[str, tuple[Callable[[Object], object], str]] = {
+    "its name": (lambda o: o["metadata"].update(name="evil"), "begins with stoker-"),
+    "no name": (lambda o: o["metadata"].pop("name"), "begins with stoker-"),
+    "an image": (lambda o: container(o).update(image="evil"), "runs an image"),
+    "an init container's image": (
+        lambda o: o["spec"]["template"]["spec"]["initContainers"][0].update(image="evil"),
+        "runs an image",
+    ),
+    "a token": (lambda o: o["spec"]["template"]["spec"].pop("automountServiceAccountToken"), "no ServiceAccount token"),
+    "a projected token": (
+        lambda o: o["spec"]["template"]["spec"]["volumes"].append({"name": "t", "projected": {"sources": []}}),
+        "only volumes of",
+    ),
+    "the node's files": (
+        lambda o: o["spec"]["template"]["spec"]["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+        "only volumes of",
+    ),
+    "the node's network": (lambda o: o["spec"]["template"]["spec"].update(hostNetwork=True), "no access to its node"),
+    "the node's processes": (lambda o: o["spec"]["template"]["spec"].update(hostPID=True), "no access to its node"),
+    "privileged": (lambda o: container(o)["securityContext"].update(privileged=True), "not privileged"),
+    "capabilities": (
+        lambda o: container(o)["securityContext"].update(capabilities={"add": ["SYS_ADMIN"]}),
+        "gets no capabilities",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), JOBS.values(), ids=JOBS.keys())
+async def test_a_job_is_the_bots_own(
+    wire: Wire, policy: Policy, change: Callable[[Object], object], message: str
+) -> None:
+    """A Job runs a pod, so the pod is limited as well."""
+    made = await job(wire)
+    review = Review(operation="CREATE", group="batch", resource="jobs", name=made["metadata"]["name"], new=made)
+    assert policy.denies(review) == []
+    change(made)
+    found = policy.denies(review)
+    assert any(message in each for each in found), found
+
+
+def test_only_its_own_jobs_are_deleted(policy: Policy) -> None:
+    """And never all of a namespace at once, without a name."""
+    assert policy.denies(other("DELETE", "batch", "jobs", name="stoker-bench-1")) == []
+    assert policy.denies(other("DELETE", "batch", "jobs", name="backup"))
+    assert policy.denies(other("DELETE", "batch", "jobs", name=""))
+
+
+def test_the_images_of_jobs_are_those_of_the_settings() -> None:
+    """The images of bench, of staging and of the values; with the endpoints' own staging images they are unknown."""
+    made: Object = {
+        "metadata": {"name": "stoker-stage-x"},
+        "spec": {"template": {"spec": {"automountServiceAccountToken": False, "containers": [{"image": "mirror/v"}]}}},
+    }
+    review = Review(operation="CREATE", group="batch", resource="jobs", name="stoker-stage-x", new=made)
+
+    def denied(config: Object, **policy: object) -> bool:
+        values = MINIMAL | {"config": MINIMAL["config"] | config, "admissionPolicy": policy}
+        return bool(Policy(values).denies(review))
+
+    assert denied({})
+    assert denied({"bench": BENCH})
+    assert denied({"staging": {"mode": "on", "image": "other/v"}})
+    assert not denied({"staging": {"mode": "on", "image": "mirror/v"}})
+    assert not denied({}, jobImages=["mirror/v"])
+    assert denied({"staging": {"mode": "on"}}, jobImages=["other/v"])
+    assert not denied({"staging": {"mode": "on"}})
+
+
+def test_the_policy_is_bound_and_can_be_switched_off() -> None:
+    """It denies, it fails closed, and a value disables it."""
+    objects = render(MINIMAL)
+    (found,), (binding,) = (
+        of_kind(objects, kind) for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    )
+    assert found["spec"]["failurePolicy"] == "Fail"
+    assert binding["spec"] == {"policyName": found["metadata"]["name"], "validationActions": ["Deny"]}
+    off = render(MINIMAL | {"admissionPolicy": {"enabled": False}})
+    assert not [each for each in off if "AdmissionPolicy" in each["kind"]]
+
+
+def test_a_staging_job_is_allowed() -> None:
+    """With the endpoint's own image, account and Secret; and limited to `staging.image` where that is set."""
+    job = staging_job()
+    review = Review(operation="CREATE", group="batch", resource="jobs", name=job["metadata"]["name"], new=job)
+
+    def denied(**staging: str) -> list[str]:
+        values = MINIMAL | {"config": MINIMAL["config"] | {"staging": {"mode": "on"} | staging}}
+        return Policy(values).denies(review)
+
+    assert denied() == []
+    assert any("runs an image" in each for each in denied(image="mirror/python"))
+
+
+def test_a_claim_may_grow_with_staging_and_nothing_else() -> None:
+    """The rights that a staged swap needs; without staging the account can change no claim."""
+    old: Object = {
+        "metadata": {"name": "coder-chat-model-cache", "labels": {"a": "b"}, "resourceVersion": "7"},
+        "spec": {"volumeName": "pv-1", "resources": {"requests": {"storage": "20Gi"}}},
+    }
+
+    def denied(mode: str, **changed: Object) -> list[str]:
+        new = {"metadata": old["metadata"] | {"resourceVersion": "8"}, "spec": old["spec"]}
+        new = {key: value | changed.get(key, {}) for key, value in new.items()}
+        review = Review(operation="UPDATE", group="", resource="persistentvolumeclaims", new=new, old=old)
+        return Policy(MINIMAL | {"config": MINIMAL["config"] | {"staging": {"mode": mode}}}).denies(review)
+
+    grown: Object = {"resources": {"requests": {"storage": "40Gi"}}}
+    assert denied("on", spec=grown) == []
+    assert denied("off", spec=grown)
+    for change in (
+        {"spec": grown | {"volumeName": "pv-2"}},
+        {"spec": grown | {"storageClassName": "other"}},
+        {"spec": {"resources": {"requests": {"storage": "40Gi"}, "limits": {"storage": "40Gi"}}}},
+        {"metadata": {"labels": {"a": "c"}}, "spec": grown},
+        {"metadata": {"annotations": {"x": "y"}}, "spec": grown},
+        {"metadata": {"finalizers": []}, "spec": grown},
+    ):
+        assert any("requested storage and nothing else" in each for each in denied("on", **change)), change

@@ -1,0 +1,40 @@
+"""The clock of a demonstration: the bot, Slack and the cluster agree on every time and every cost."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from tests.journeys.conftest import Town, eventually
+
+TIMES = 120
+
+
+@pytest.mark.timeout(300)
+async def test_two_hours_last_a_minute_and_cost_two_hours(town: Callable[..., Awaitable[Town]]) -> None:
+    """The lease ends when the clock says so, and the receipt is what the node has billed by then."""
+    busy = {"remind_after": "3h", "down_after": "4h"}
+    world = (await town(speed=TIMES, one_clock=True, settings={"idle": busy})).world
+    since = world.now()
+
+    def seen(pattern: str) -> list[str]:
+        texts = [each.text for each in world.visible("dev", since)]
+        return [found[1] for text in texts for found in re.finditer(pattern, text)]
+
+    await world.command("dev", "/gpu up coder-chat for 2h because demo")
+    await eventually(lambda: bool(seen("(Estimated cost)")))
+    await world.workspace.click("lead", "Approve", timeout=30)
+    await eventually(lambda: world.cluster.ready_models() == ["coder-chat"])
+    began = time.monotonic()
+    await eventually(lambda: world.replicas("coder-chat") == 0)
+    assert -1 < time.monotonic() - began - 2 * 3600 / TIMES < 20
+    await eventually(lambda: bool(seen(r"the node billed (2 h \d+ min)")))
+    (cost,) = set(seen(r"the node billed .*?, cost \$(\d+\.\d+)"))
+    assert float(cost) == pytest.approx(world.cluster.panel()["cost_usd"], abs=0.04)
+    assert 1.84 <= float(cost) <= 2.4  # two hours, the boot and the drain, at $0.85
+
+    application = world.cluster.store.get("Application", "coder-chat", "argocd")
+    synced = datetime.fromisoformat((application or {})["status"]["history"][-1]["deployedAt"])
+    assert timedelta(hours=2) < world.cluster.clock.date() - synced < timedelta(hours=5)  # Argo CD has the same date

@@ -1,0 +1,115 @@
+"""What `add` does on each sample platform: a copy that starts nothing, or what to write by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from manifests.add import AddRequest, plan_add
+from manifests.contract import check, read_endpoints
+from manifests.platform import Platform
+from manifests.remove import plan_remove
+from manifests.sizing import Machine, ModelFacts
+from manifests.tree import ManifestError
+from tests.manifests.test_platforms import GGUF, PLATFORMS, facts, opened
+
+
+def platform(name: str) -> Platform:
+    return Platform(*opened(name))
+
+
+ADDED = [
+    ("config-map", "vllm", facts("Qwen/Qwen3-4B"), {
+        "apps/litellm/litellm.yaml", "apps/scribe/config.yaml", "apps/scribe/deployment.yaml", "apps/scribe/service.yaml",
+        "argocd/scribe.yaml",
+    }),
+    ("flat-files", "mistral", facts("Qwen/Qwen3-4B"), {"apps/scribe.yaml"}),
+    ("kserve-flux", "phi", facts("Qwen/Qwen3-4B"), {"models/scribe.yaml", "models/kustomization.yaml"}),
+    ("one-application", "chat", facts("unsloth/Qwen3-4B-GGUF", **GGUF), {
+        "argocd/gateway.yaml", "serving/scribe/deployment.yaml", "serving/scribe/nginx.yaml", "serving/scribe/service.yaml",
+    }),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sample", "like", "model", "files"), ADDED)
+def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
+    sample: str, like: str, model: ModelFacts, files: set[str]
+) -> None:
+    """All that the sibling has, under its own name; nothing starts; `remove` is the inverse."""
+    before = platform(sample)
+    change = plan_add(before, AddRequest(name="scribe", facts=model, like=like), Machine())
+    assert set(change.changes.files) == files
+    after = before.with_changes(change.changes)
+    found = {each.name: each for each in read_endpoints(after)}
+    assert model.hf_id.partition("/")[2].removesuffix("-GGUF") in found["scribe"].hf_id
+    assert found["scribe"].namespace == found[like].namespace
+    assert check(after, advice=True) == ()
+    own = [text or "" for path, text in change.changes.files.items() if "scribe" in path]
+    assert not any(like in text.replace("mistralai", "") for text in own if sample == "flat-files")
+    assert not any("replicas: 1" in text or "minReplicas: 1" in text for text in own if sample != "one-application")
+    undone = plan_remove(after, "scribe").changes.files
+    assert {path: text for path, text in undone.items() if text != before.read(path)} == {}
+    assert set(undone) == files
+
+
+@pytest.mark.parametrize(
+    ("sample", "like", "told"),
+    [
+        ("app-files", "coder-vllm", "copy what apps/coder.yaml:7 says of coder-vllm"),
+        ("helm-release", "vllm", "copy kubernetes/apps/vllm to kubernetes/apps/scribe"),
+        ("kserve-llm", "phi4", "copy models/phi4 to models/scribe"),
+        ("llama-cpp", "vllm", "copy apps/ai/vllm to apps/ai/scribe"),
+        ("model-directories", "qwen-coder", "copy models/qwen-coder to models/scribe"),
+        ("overlays", "vllm", "copy base/vllm to base/scribe"),
+        ("own-chart", "coder", "add scribe to platform.endpoints"),
+    ],
+)
+def test_what_is_not_copied_is_explained(sample: str, like: str, told: str) -> None:
+    """The message names the file to add, the text to write, and the list of aliases if there is one."""
+    with pytest.raises(ManifestError, match="To add scribe by hand: ") as error:
+        plan_add(platform(sample), AddRequest(name="scribe", facts=facts("Qwen/Qwen3-4B"), like=like), Machine())
+    assert told in str(error.value)
+    if sample in ("app-files", "kserve-llm", "llama-cpp", "own-chart"):
+        assert "add an entry to model_list in" in str(error.value)
+
+
+def test_every_sample_is_covered() -> None:
+    """Each sample adds, explains, or has no endpoint to copy."""
+    covered = {"app-files", "helm-release", "kserve-llm", "llama-cpp", "model-directories", "overlays", "own-chart"}
+    there = {path.name for path in Path(PLATFORMS).iterdir() if path.is_dir()}
+    assert there == covered | {each[0] for each in ADDED} | {"ollama"}
+    assert platform("ollama").endpoints() == ()
+
+
+def test_a_program_with_the_name_of_the_endpoint_keeps_its_name() -> None:
+    """An endpoint named vllm runs `vllm serve`: the copy does as well."""
+    text = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: vllm, namespace: llm}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: vllm}}
+  template:
+    metadata: {labels: {app: vllm}}
+    spec:
+      containers:
+        - name: vllm
+          image: vllm/vllm-openai:v0.11.0
+          command:
+            - vllm
+            - serve
+            - Qwen/Qwen2.5-3B-Instruct
+            - --max-model-len=8192
+          resources: {limits: {nvidia.com/gpu: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: vllm, namespace: llm}
+spec: {selector: {app: vllm}, ports: [{port: 8000}]}
+"""
+    before = platform("flat-files").with_changes({"apps/vllm.yaml": text})
+    change = plan_add(before, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-4B"), like="vllm"), Machine())
+    made = change.changes.files["apps/scribe.yaml"] or ""
+    assert "- vllm\n            - serve\n            - Qwen/Qwen3-4B\n" in made
+    assert "image: vllm/vllm-openai:v0.11.0" in made
+    assert "metadata: {name: scribe, namespace: llm}" in made
+    assert "replicas: 0" in made

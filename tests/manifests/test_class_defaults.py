@@ -1,0 +1,35 @@
+"""The table of class defaults is Transformers' own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TABLE = Path("manifests/sizing/defaults.json")
+SCRIPT = Path(__file__).with_name("transformers_defaults.py")
+
+
+def test_the_defaults_of_the_classes_are_the_library_s(tmp_path: Path) -> None:
+    """Made again from the release that the table names, in an environment of its own: without torch that takes seconds.
+
+    Skipped where that release cannot be installed.
+    """
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    version = json.loads(TABLE.read_text())["transformers"]
+    python = tmp_path / "env" / "bin" / "python"
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
+
+    made = run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "env"))
+    installed = run(uv, "pip", "install", "--quiet", "--python", str(python), f"transformers=={version}")
+    if made.returncode or installed.returncode:
+        pytest.skip(f"transformers {version} cannot be installed here: {(made.stderr + installed.stderr)[-300:]}")
+    written = run(str(python), "-I", str(SCRIPT))
+    assert written.returncode == 0, written.stderr
+    assert json.loads(written.stdout) == json.loads(TABLE.read_text())

@@ -1,0 +1,130 @@
+"""Every deployer fulfils the same contract; a registered one needs one example here: an object that deploys a directory.
+
+`tests/clients/test_deployer_contract.py` is the same for the bot's clients of them.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from manifests.contract import check
+from manifests.deployers import Deployer, deployers
+from manifests.layout import Layout
+from manifests.platform import Platform
+from manifests.rules import RULES, components_of
+from manifests.tree import Files
+
+Example = Callable[[str, str], str]
+
+
+def application(name: str, path: str) -> str:
+    return (
+        f"apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {{name: {name}, namespace: argocd}}\n"
+        f"spec:\n  project: default\n  source: {{repoURL: https://git.example.com/acme/ops, targetRevision: main, path: {path}}}\n"
+        "  destination: {server: https://kubernetes.default.svc, namespace: llm}\n"
+    )
+
+
+def kustomization(name: str, path: str) -> str:
+    return (
+        f"apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: {name}, namespace: flux-system}}\n"
+        f"spec:\n  interval: 10m\n  prune: true\n  path: ./{path}\n  targetNamespace: llm\n"
+        "  sourceRef: {kind: GitRepository, name: ops}\n"
+    )
+
+
+EXAMPLES: dict[str, Example] = {"Argo CD": application, "Flux": kustomization}
+"""An object of each deployer, of this name, that deploys this directory to the namespace `llm`."""
+
+DEPLOYMENT = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: chat}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: chat}}
+  template:
+    metadata: {labels: {app: chat}}
+    spec:
+      containers:
+        - name: engine
+          image: vllm/vllm-openai:v0.11.0@sha256:0000000000000000000000000000000000000000000000000000000000000000
+          args: [--model=someone/Chat-3B, --served-model-name=chat]
+"""
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: chat}
+spec:
+  selector: {app: chat}
+  ports: [{port: 8000}]
+"""
+BASE = {"models/chat/deployment.yaml": DEPLOYMENT, "models/chat/service.yaml": SERVICE}
+ALL = [pytest.param(each, id=each.name) for each in deployers()]
+
+
+def opened(deployer: Deployer, **objects: str) -> Platform:
+    """A repository in which the deployer has these objects: name and directory."""
+    assert deployer.name in EXAMPLES, f"add an object of {deployer.name} to EXAMPLES"
+    example = EXAMPLES[deployer.name]
+    files = {f"ops/{name}.yaml": example(name, path) for name, path in objects.items()}
+    return Platform(Files(BASE | files), Layout(serving_dir="models"))
+
+
+@pytest.mark.parametrize("deployer", ALL)
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        ({"chat": "models/chat"}, "chat"),
+        ({"all": "models"}, "all"),
+        ({"all": "models", "other": "models/other", "chat": "models/chat"}, "chat"),
+        ({"other": "models/other"}, None),
+        ({}, None),
+    ],
+)
+def test_it_finds_what_deploys_an_endpoint(deployer: Deployer, objects: dict[str, str], expected: str | None) -> None:
+    """The object with the longest directory above its files; none if there is no such object."""
+    platform = opened(deployer, **objects)
+    found = deployer.deployment(platform, "chat", "models/chat", None)
+    assert (found.name if found else None) == expected
+    pieces = platform.require("chat")
+    assert pieces.deployer == (deployer.name if expected else "")
+    if found is not None:
+        assert (found.deployer, found.namespace, pieces.namespace) == (deployer.name, "llm", "llm")
+        assert found.located.document.path == f"ops/{expected}.yaml"
+
+
+@pytest.mark.parametrize("deployer", ALL)
+def test_a_kustomization_that_includes_the_endpoint_leads_to_it(deployer: Deployer) -> None:
+    """An overlay elsewhere, whose name prefix counts."""
+    files = {
+        "overlays/dev/kustomization.yaml": "resources: [../../models/chat]\nnamePrefix: dev-\n",
+        "models/chat/kustomization.yaml": "resources: [deployment.yaml]\n",
+    }
+    platform = opened(deployer, dev="overlays/dev").with_changes(files)
+    assert platform.require("chat").workload == "dev-chat"
+    found = deployer.deployment(platform, "chat", "models/chat", None)
+    assert found is not None
+    assert found.name == "dev"
+
+
+@pytest.mark.parametrize("deployer", ALL)
+def test_only_its_own_rules_are_checked(deployer: Deployer) -> None:
+    """A working repository has no finding, and an Application of something else gives no reason for one."""
+    platform = opened(deployer, chat="models/chat")
+    assert check(platform) == ()
+    other = {"ops/wiki.yaml": application("wiki", "apps/wiki"), "apps/wiki/a.yaml": "kind: ConfigMap\n"}
+    mixed = platform.with_changes(other)
+    rules = {each.rule for each in check(mixed)}
+    assert not any(RULES[rule].component == "argocd" for rule in rules) or deployer.name == "Argo CD"
+    assert ("argocd" in components_of(mixed, mixed.require("chat"))) == (deployer.name == "Argo CD")
+
+
+def test_a_rule_of_argo_cd_says_nothing_about_what_flux_deploys() -> None:
+    """Two endpoints of Argo CD and one of Flux: the last one needs no Application of its own name."""
+    files = {f"models/{name}/deployment.yaml": DEPLOYMENT.replace("chat", name) for name in ("code", "embed")}
+    files |= {f"ops/{name}.yaml": application(name, f"models/{name}") for name in ("code", "embed")}
+    both = Platform(Files(BASE | files), Layout(serving_dir="models"))
+    assert "application-missing" in {each.rule for each in check(both)}
+    with_flux = both.with_changes({"ops/chat.yaml": kustomization("chat", "models/chat")})
+    assert not [each for each in check(with_flux) if RULES[each.rule].component == "argocd"]

@@ -1,0 +1,68 @@
+"""A platform reads and parses each file once, and never changes."""
+
+from collections import Counter
+
+from manifests.contract import check, read_endpoints
+from manifests.layout import Layout
+from manifests.objects import objects
+from manifests.platform import Platform
+from manifests.tree import Files, Tree
+
+
+class Counting:
+    """A tree that counts how often it is asked the same question."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.asked: Counter[tuple[str, str]] = Counter()
+
+    def read(self, path: str) -> str | None:
+        self.asked["read", path] += 1
+        return self._tree.read(path)
+
+    def files(self, prefix: str) -> tuple[str, ...]:
+        self.asked["files", prefix] += 1
+        return self._tree.files(prefix)
+
+    def grep(self, text: str) -> tuple[str, ...]:
+        self.asked["grep", text] += 1
+        return self._tree.grep(text)
+
+
+def test_a_repository_is_asked_each_question_once(platform: Files, layout: Layout) -> None:
+    """Also if it is listed and checked: `git grep` takes a second in a large checkout, and there are dozens of calls."""
+    tree = Counting(platform)
+    opened = Platform(tree, layout)
+    assert len(read_endpoints(opened)) == 3
+    assert check(opened, advice=True) is not None
+    assert set(tree.asked.values()) == {1}
+
+
+def test_each_document_is_parsed_once(platform: Files, layout: Layout) -> None:
+    """The same nodes are returned each time, so a node can be recognised by its identity."""
+    opened = Platform(platform, layout)
+    path = "serving/coder-chat/deployment.yaml"
+    assert objects(opened, path) is objects(opened, path)
+    assert opened.require("coder-chat") is opened.require("coder-chat")
+    assert opened.require("coder-chat").deployment.node is objects(opened, path)[0][1].node
+
+
+def test_changes_make_another_platform(platform: Files, layout: Layout) -> None:
+    """The first one keeps its endpoints, although it has read them before or after."""
+    before = Platform(platform, layout)
+    path = "serving/coder-chat/deployment.yaml"
+    was = before.require("coder-chat").model.value
+    after = before.with_changes({path: (before.read(path) or "").replace(was, "acme/other")})
+    assert (before.require("coder-chat").model.value, after.require("coder-chat").model.value) == (was, "acme/other")
+    gone = after.without(after.files("serving/coder-chat"))
+    assert [platform.locate("coder-chat") is None for platform in (before, after, gone)] == [False, False, True]
+
+
+def test_another_layout_finds_endpoints_at_other_places(platform: Files, layout: Layout) -> None:
+    """Results for one layout are not used for another one."""
+    opened = Platform(platform, layout)
+    assert opened.endpoints()
+    elsewhere = opened.with_layout(layout.model_copy(update={"serving_dir": "nowhere"}))
+    assert Layout(serving_dir="nowhere").serving_dir == elsewhere.layout.serving_dir
+    assert {each.home for each in elsewhere.endpoints()}.isdisjoint({"nowhere"})
+    assert opened.require("coder-chat").home == "serving/coder-chat"

@@ -1,0 +1,23 @@
+"""The contract's rows, as reviewers read them."""
+
+import pytest
+
+from manifests.contract import ModelEndpoint
+from manifests.review import contract_rows
+
+
+@pytest.mark.parametrize(
+    ("price_in", "price_out", "shown"),
+    [
+        ("0.0000005", "0.0000015", "$0.50 / $1.50"),
+        ("5e-9", "", "$0.005 / –"),
+        ("", "", "– / –"),
+        ("abc", "nan", "abc / nan"),
+    ],
+)
+def test_prices_are_per_million_tokens(price_in: str, price_out: str, shown: str) -> None:
+    """As in the lists; git has them per token."""
+    endpoint = ModelEndpoint(
+        name="a", kind="gpu-chat", hf_id="org/a", served_name="a", alias="a", gpus=1, price_in=price_in, price_out=price_out
+    )  # fmt: skip
+    assert dict(contract_rows(endpoint))["Price per million tokens, in / out"] == shown

@@ -1,0 +1,52 @@
+"""Everything that scales a model instead of Stoker fulfils the same contract, and needs one example here."""
+
+import pytest
+
+from manifests.layout import Layout
+from manifests.platform import Platform
+from manifests.replicas import scaled_by
+from manifests.scalers import Scaler, scalers
+from manifests.tree import Files
+
+POD = "{containers: [{name: engine, image: 'vllm/vllm-openai:v0.11.0', args: [--model=someone/Chat-3B]}]}"
+DEPLOYMENT = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: chat}}\nspec: {{replicas: 0, template: {{spec: {POD}}}}}\n"
+EXAMPLES = {
+    "KEDA": {
+        "apps/chat.yaml": DEPLOYMENT,
+        "apps/scaler.yaml": "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: chat}\n"
+        "spec: {scaleTargetRef: {name: chat}}\n",
+    },
+    "Knative": {
+        "apps/chat.yaml": DEPLOYMENT.replace("apps/v1", "serving.knative.dev/v1"),
+    },
+    "KServe's controller": {
+        "apps/chat.yaml": "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: chat}\n"
+        f"spec: {{predictor: {POD}}}\n",
+    },
+}
+"""A repository in which each of them scales the endpoint `chat`."""
+ALL = [pytest.param(each, id=each.name) for each in scalers()]
+
+
+def opened(scaler: Scaler) -> Platform:
+    assert scaler.name in EXAMPLES, f"add a repository with {scaler.name} to EXAMPLES"
+    return Platform(Files(EXAMPLES[scaler.name]), Layout())
+
+
+@pytest.mark.parametrize("scaler", ALL)
+def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
+    """The reason has its name and the place where the repository says so."""
+    platform = opened(scaler)
+    place = scaler.place(platform, platform.require("chat"))
+    assert place.partition(":")[0] in EXAMPLES[scaler.name]
+    assert scaled_by(platform, "chat") == f"{scaler.name} ({place})"
+
+
+@pytest.mark.parametrize("scaler", ALL)
+def test_it_says_nothing_about_other_models(scaler: Scaler) -> None:
+    for other in scalers():
+        platform = opened(other)
+        assert bool(scaler.place(platform, platform.require("chat"))) == (other is scaler)
+    alone = Platform(Files({"apps/chat.yaml": DEPLOYMENT}), Layout())
+    assert scaler.place(alone, alone.require("chat")) == ""
+    assert scaled_by(alone, "chat") == ""

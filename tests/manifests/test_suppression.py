@@ -1,0 +1,64 @@
+"""Findings that a file accepts in a comment, and comments that accept nothing."""
+
+import pytest
+
+from manifests.contract import Layout, check
+from manifests.platform import Platform
+from manifests.tree import Files
+
+CHAT = "serving/coder-chat/deployment.yaml"
+CATALOG = "docs/public/reference/model-catalog.md"
+
+
+def planted(platform: Files, path: str, old: str, new: str) -> Files:
+    files = {each: platform.read(each) or "" for each in platform.files("")}
+    assert old in files[path]
+    return Files(files | {path: files[path].replace(old, new, 1)})
+
+
+def found(tree: Files, layout: Layout) -> list[tuple[str, str]]:
+    return [(each.rule, each.severity) for each in check(Platform(tree, layout))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  replicas: 1 # stoker: ignore replicas: a demo that is always on",
+        "  # stoker: ignore replicas: a demo that is always on\n  replicas: 1",
+        "  # stoker: ignore replicas: a demo that is always on\n  # until the fair is over\n  replicas: 1",
+        "  # stoker: ignore strategy, replicas: a demo that is always on\n  replicas: 1",
+    ],
+)
+def test_a_comment_with_a_reason_accepts_a_finding(platform: Files, layout: Layout, text: str) -> None:
+    assert found(planted(platform, CHAT, "  replicas: 0", "  replicas: 1"), layout) == [("replicas", "error")]
+    assert found(planted(platform, CHAT, "  replicas: 0", text), layout) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("  replicas: 1 # stoker: ignore replicas", {"replicas", "suppression"}),
+        ("  replicas: 1 # stoker: ignore replicas:", {"replicas", "suppression"}),
+        ("  replicas: 1 # stoker: ignore: it is a demo", {"replicas", "suppression"}),
+        ("  replicas: 1 # stoker: ignore replica: it is a demo", {"replicas", "suppression"}),
+        ("  replicas: 1 # stoker: ignore strategy: it is a demo", {"replicas", "suppression"}),
+        ("  replicas: 0 # stoker: ignore replicas: it is a demo", {"suppression"}),
+    ],
+)
+def test_a_comment_without_reason_rule_or_finding_is_a_warning(
+    platform: Files, layout: Layout, text: str, rules: set[str]
+) -> None:
+    tree = planted(platform, CHAT, "  replicas: 0", text)
+    assert {each for each, _ in found(tree, layout)} == rules
+    assert ("suppression", "warning") in found(tree, layout)
+
+
+def test_an_unused_comment_is_reported_only_when_everything_is_checked(platform: Files, layout: Layout) -> None:
+    tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 0 # stoker: ignore replicas: it is a demo")
+    assert [each.rule for each in check(Platform(tree, layout), "coder-fim")] == []
+    assert [each.rule for each in check(Platform(tree, layout))] == ["suppression"]
+
+
+def test_a_document_accepts_findings_in_a_comment_of_its_own(platform: Files, layout: Layout) -> None:
+    tree = planted(platform, CATALOG, "| 16384 |", "| 32768 | <!-- stoker: ignore catalog-context: next week -->")
+    assert found(tree, layout) == []

@@ -1,0 +1,126 @@
+"""What each boot compiles again, and the pull request that keeps it on the volume."""
+
+import re
+
+import pytest
+
+from manifests.contract import Layout, check
+from manifests.platform import Platform
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay, Tree
+from manifests.tune import plan_tune
+from tests.manifests.faults import planted
+
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+RULES = {"cold-start", "image-pull-policy"}
+
+
+def advice(tree: Tree, layout: Layout) -> list[tuple[str, int]]:
+    return [(f.rule, f.line) for f in check(Platform(tree, layout), "coder-chat", advice=True) if f.rule in RULES]
+
+
+def line_of(tree: Tree, text: str) -> int:
+    lines = (tree.read(DEPLOYMENT) or "").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def tuned(tree: Tree, layout: Layout) -> Tree:
+    return Overlay(tree, plan_tune(Platform(tree, layout), "coder-chat").changes)
+
+
+@pytest.fixture
+def real(platform: Files) -> Files:
+    """The deployment as the real platform has it: an image pulled at each start, Triton's cache beside the other."""
+    text = (platform.read(DEPLOYMENT) or "").replace("imagePullPolicy: IfNotPresent", "imagePullPolicy: Always")
+    cache = "            - name: XDG_CACHE_HOME\n              value: /tmp/.cache\n"
+    triton = "            - name: TRITON_CACHE_DIR\n              value: /tmp/.triton\n"
+    assert cache in text
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    return Files(files | {DEPLOYMENT: text.replace(cache, cache + triton)})
+
+
+def test_what_is_lost_with_the_pod_is_a_warning_at_its_line(real: Files, layout: Layout) -> None:
+    """Only for who asks for advice: a change of something else does not hear of it."""
+    assert ("cold-start", line_of(real, "value: /tmp/.cache")) in advice(real, layout)
+    assert ("image-pull-policy", line_of(real, "imagePullPolicy: Always")) in advice(real, layout)
+    assert all(
+        f.severity == "warning" for f in check(Platform(real, layout), "coder-chat", advice=True) if f.rule in RULES
+    )
+    assert not [f for f in check(Platform(real, layout)) if f.rule in RULES]
+
+
+def test_the_change_touches_only_the_lines_it_is_about(real: Files, layout: Layout) -> None:
+    change = plan_tune(Platform(real, layout), "coder-chat")
+    before, after = real.read(DEPLOYMENT) or "", change.changes.files[DEPLOYMENT] or ""
+    new = [line.strip() for line in set(after.splitlines()) - set(before.splitlines())]
+    assert list(change.changes.files) == [DEPLOYMENT]
+    digest = (re.search(r"vllm-openai\S*@sha256:(\w{12})", before) or [""])[1]
+    assert sorted(new) == [
+        "imagePullPolicy: IfNotPresent",
+        f"value: /models/compile-cache/{digest}",
+        f"value: /models/compile-cache/{digest}/triton",
+    ]
+    assert len(after.splitlines()) == len(before.splitlines())
+
+
+def test_afterwards_there_is_nothing_left_to_say_or_to_do(real: Files, layout: Layout) -> None:
+    after = tuned(real, layout)
+    assert advice(after, layout) == []
+    assert check(Platform(after, layout)) == check(Platform(real, layout))
+    with pytest.raises(ManifestError, match="nothing would change"):
+        plan_tune(Platform(after, layout), "coder-chat")
+
+
+def test_another_image_does_not_find_the_old_ones_files(real: Files, layout: Layout) -> None:
+    """After a change of the digest there is a finding, and the next change follows it."""
+    after = tuned(real, layout)
+    text = after.read(DEPLOYMENT) or ""
+    old = (re.search(r"@sha256:(\w{64})", text) or ["", ""])[1]
+    moved = Overlay(after, deployment(text.replace(f"@sha256:{old}", f"@sha256:{'b' * 64}")))
+    (found,) = [f for f in check(Platform(moved, layout), "coder-chat", advice=True) if f.rule == "cold-start"]
+    assert "named after another image" in found.message
+    again = tuned(moved, layout).read(DEPLOYMENT) or ""
+    assert "/models/compile-cache/bbbbbbbbbbbb/triton" in again
+    assert old[:12] not in again
+
+
+def deployment(text: str) -> ChangeSet:
+    return ChangeSet(files={DEPLOYMENT: text})
+
+
+def test_a_variable_that_nobody_has_set_is_added(real: Files, layout: Layout) -> None:
+    text = real.read(DEPLOYMENT) or ""
+    bare = re.sub(r" +- name: (XDG_CACHE_HOME|TRITON_CACHE_DIR)\n +value: \S+\n", "", text)
+    tree = Overlay(real, deployment(bare))
+    assert ("cold-start", line_of(tree, "name: vllm") + 1) in advice(tree, layout)
+    after = tuned(tree, layout).read(DEPLOYMENT) or ""
+    assert re.search(
+        r"            - name: HOME\n              value: /tmp\n            - name: VLLM_CACHE_ROOT\n"
+        r"              value: /models/compile-cache/\w{12}/vllm\n          securityContext",
+        after,
+    )
+
+
+def test_an_image_without_a_digest_has_no_key(platform: Files, layout: Layout) -> None:
+    tree = Overlay(platform, deployment(re.sub(r"@sha256:\w+", "", platform.read(DEPLOYMENT) or "")))
+    with pytest.raises(ManifestError, match="not pinned by its digest"):
+        plan_tune(Platform(tree, layout), "coder-chat")
+
+
+def test_a_full_volume_grows_for_the_caches(platform: Files, layout: Layout) -> None:
+    tree = planted(platform, "serving/coder-chat/pvc.yaml", "storage: 20Gi", "storage: 7Gi")
+    change = plan_tune(Platform(tree, layout), "coder-chat")
+    assert "storage: 10Gi" in (change.changes.files["serving/coder-chat/pvc.yaml"] or "")
+    assert any("grows from 7Gi to 10Gi" in each for each in change.warnings)
+
+
+def test_an_endpoint_without_compile_caches_is_refused(platform: Files, layout: Layout) -> None:
+    with pytest.raises(ManifestError, match="no compile caches to keep"):
+        plan_tune(Platform(platform, layout), "embeddings")
+
+
+def test_a_reason_in_the_file_accepts_it(platform: Files, layout: Layout) -> None:
+    """A comment without a finding is also accepted in a check without advice."""
+    old = "              value: /tmp/.cache"
+    tree = planted(platform, DEPLOYMENT, old, f"{old}  # stoker: ignore cold-start: this disk is slower than compiling")
+    assert not [each for each in advice(tree, layout) if each[0] == "cold-start"]
+    assert check(Platform(tree, layout)) == check(Platform(platform, layout))

@@ -1,0 +1,117 @@
+"""A wire on which the bot is killed right after each new kind of write has arrived, before it hears the answer."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+HOP = {"transfer-encoding", "connection", "content-encoding", "content-length", "host"}
+
+
+@dataclass
+class Tripwire:
+    """Passes everything on. `kill` is called once for each kind of write, in the order of `struck`."""
+
+    kill: Callable[[], Coroutine[Any, Any, None]] | None = None
+    only: frozenset[str] = frozenset()
+    """The kinds of writes that it strikes at; empty: at each."""
+    beside: tuple[str, ...] = ()
+    """Variables with the addresses of further services to put the wire in front of."""
+    writes: list[str] = field(default_factory=list)
+    """Every write that arrived, as `METHOD path`, ids and commits left out."""
+    struck: list[str] = field(default_factory=list)
+    fences: set[bytes] = field(default_factory=set)
+    """Every fence under which a Deployment was written."""
+    _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def wired(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
+        """Put the wire in front of Slack, GitHub, git and Kubernetes."""
+        kubeconfig = Path(environment["KUBECONFIG"])
+        server = re.findall(r'"?server"?: "?(http[^",\s]+)', kubeconfig.read_text())[0]
+        for target in {
+            *(_origin(environment[name]) for name in ("SLACK_API_URL", "GITHUB_API_URL", *self.beside)),
+            _origin(server),
+        }:
+            http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+            app = web.Application(client_max_size=2**26)
+            app.router.add_route("*", "/{tail:.*}", self._forward(http, target))
+            front = await stack.enter_async_context(TestServer(app, host="127.0.0.1"))
+            origin = str(front.make_url("")).rstrip("/")
+            for name in ("SLACK_API_URL", "GITHUB_API_URL", "GIT_REMOTE_URL", *self.beside):
+                environment[name] = environment[name].replace(target, origin)
+            kubeconfig.write_text(kubeconfig.read_text().replace(target, origin))
+
+    def _forward(
+        self, http: aiohttp.ClientSession, target: str
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def forward(request: web.Request) -> web.StreamResponse:
+            body = await request.read()
+            headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
+            timeout = aiohttp.ClientTimeout(total=None)
+            async with http.request(
+                request.method, f"{target}{request.path_qs}", data=body, headers=headers, timeout=timeout
+            ) as there:
+                write = _write(request, body)
+                self.fences.update(re.findall(rb'stoker.dev/fence": ?"(\d+)"', body))
+                if write:
+                    await there.read()
+                    self.writes.append(write)
+                    await self.strike(write)
+                answer = web.StreamResponse(status=there.status)
+                answer.headers.update({k: v for k, v in there.headers.items() if k.lower() not in HOP})
+                await answer.prepare(request)
+                async for chunk in there.content.iter_any() if not write else _once(await there.read()):
+                    await answer.write(chunk)
+                return answer
+
+        return forward
+
+    def strikes(self, write: str) -> bool:
+        return bool(self.kill) and write not in self.struck and (not self.only or write in self.only)
+
+    async def strike(self, write: str) -> None:
+        if self._killing.locked() and self.strikes(write):
+            self.struck.append(
+                write
+            )  # it arrived from a bot that dies at this moment, and hears no answer to this either
+        async with self._killing:
+            if self.kill and self.strikes(write):
+                self.struck.append(write)
+                # In a task of its own: this one may end with the connection of the bot that is killed.
+                await asyncio.shield(asyncio.ensure_future(self.kill()))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _origin(url: str) -> str:
+    return "{0.scheme}://{0.netloc}".format(urlsplit(url))
+
+
+def _write(request: web.Request, body: bytes) -> str:
+    """What kind of write a request is; empty for one that changes nothing."""
+    # Without the prefix under which the sandbox's API server knows the bot's account.
+    path = re.sub(r"^/as/[^/]+", "", re.sub(r"/\d+\b", "/N", request.path))
+    if path.startswith("/api/"):
+        return path if path in ("/api/chat.postMessage", "/api/chat.update") else ""
+    if path.endswith("git-upload-pack") or request.method == "GET" or "selfsubjectaccessreviews" in path:
+        return ""
+    if request.method == "PATCH" and "/applications/" in path:
+        return f"{'sync' if b'initiatedBy' in body else 'refresh'} {path.rpartition('/')[2]}"
+    return f"{request.method} {path}"
+
+
+@asynccontextmanager
+async def tripwire(wire: Tripwire, environment: dict[str, str]) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        await wire.wired(environment, stack)
+        yield

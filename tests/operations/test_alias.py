@@ -1,0 +1,83 @@
+"""`/model add … now`: an alias in LiteLLM's database until its pull request is merged, and no longer."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bot.state.aliases import RuntimeAliases
+from sandbox.objects import Object
+from tests.operations.platform import Platform
+from tests.operations.test_change import gateway
+
+pytestmark = pytest.mark.timeout(300)
+
+SERVED = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
+
+
+async def stored(it: Platform) -> dict[str, dict[str, Any]]:
+    """The models of LiteLLM's database, by alias."""
+    found = (await gateway(it, "GET", "/model/info"))["data"]
+    return {each["model_name"]: each for each in found if each["model_info"]["db_model"]}
+
+
+async def gone(it: Platform, alias: str) -> None:
+    """The alias is no longer in LiteLLM's database: it is removed at the next sweep."""
+    async with asyncio.timeout(it.patience):
+        while alias in await stored(it):  # what another process does cannot be awaited
+            await asyncio.sleep(0.1)
+
+
+async def test_an_alias_is_registered_until_the_request_ends(platform: Platform) -> None:
+    """On the engine that serves the model, with the price of the pull request and the bot's mark."""
+    await platform.say("lead", f"/model add assistant {SERVED} price-in=0.30 now")
+    await platform.sees("Pull request #1", user="lead")
+    found = (await stored(platform))["assistant"]
+    params = found["litellm_params"]
+    assert params["model"] == "openai/qwen2.5-coder-7b-instruct"
+    assert params["api_base"] == "http://coder-chat.serving.svc.cluster.local:8000/v1"
+    assert (params["input_cost_per_token"], params["output_cost_per_token"]) == (3e-07, 1.5e-06)
+    assert found["model_info"]["stoker_operation"]
+    await platform.say("dev", "/model check")
+    await platform.sees("No problems found in the main branch")
+    assert not [text for text in platform.visible() if "at run time" in text]
+    await platform.click("lead", "Cancel")
+    await platform.sees("Pull request #1 is closed", user="lead")
+    await gone(platform, "assistant")
+
+
+async def test_the_configuration_takes_over_at_the_merge(platform: Platform) -> None:
+    await platform.say("lead", f"/model add assistant {SERVED} now")
+    await platform.sees("Pull request #1", user="lead")
+    await platform.github.checks("success")
+    await platform.click("admin", "Approve & roll out")
+    await platform.sees("assistant is rolled out", user="lead")
+    await gone(platform, "assistant")
+    known = {each["id"] for each in (await gateway(platform, "GET", "/v1/models"))["data"]}
+    assert "assistant" in known
+
+
+async def test_an_alias_without_its_operation_is_removed_and_a_stranger_s_is_reported(platform: Platform) -> None:
+    """What a bot left that was killed, and Redis forgot; nobody else's model is touched."""
+    info = {"id": "stoker-0123456789", "stoker_operation": "0123456789"}
+    params = {"model": "openai/x", "api_base": "http://coder-chat.serving.svc.cluster.local:8000/v1"}
+    for alias, about in (("left", info), ("theirs", {})):
+        asked = {"model_name": alias, "litellm_params": params, "model_info": about}
+        await gateway(platform, "POST", "/model/new", json=asked)
+    await RuntimeAliases(platform.redis).note("0123456789")
+    await gone(platform, "left")
+    assert set(await stored(platform)) == {"theirs"}
+    await platform.say("dev", "/model check")
+    await platform.sees("LiteLLM has aliases at run time that git does not have: theirs")
+
+
+async def test_a_gateway_that_keeps_no_models_refuses_at_once(platform: Platform) -> None:
+    """The sentence names the setting; no pull request is opened."""
+
+    def off(config: Object) -> None:
+        config["data"]["config"] = config["data"]["config"].replace("true", "false")
+
+    platform.cluster.store.update("ConfigMap", "litellm-config", "litellm", off)
+    await platform.say("lead", f"/model add assistant {SERVED} now")
+    await platform.sees("set store_model_in_db: true", user="lead")
+    assert not platform.pulls

@@ -1,0 +1,171 @@
+"""Whatever fails during a swap, and whenever: the model goes to zero within its lease, and nothing is merged, synced or scaled that was not shown.
+
+As in test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
+what fails. Redis and the Kubernetes API come back after a while. A few of the combinations run always, all of them as a soak.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from sandbox.slack.workspace import NotThere
+from tests.operations.failing_systems import Weather, spoil
+from tests.operations.platform import Platform
+from tests.operations.steps import git, replicas, up
+from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, living
+
+BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
+HOLD = 25
+"""Seconds of the lease: the swap is asked for, approved and rolled out in about ten of them."""
+MOMENTS = ("asked", "shown", "approved", "merged", "synced")
+ARGOCD = (
+    "argocd-outofsync",
+    "argocd-comparison-error",
+    "argocd-hook-hangs",
+    "argocd-sync-window",
+    "sync-fails",
+)
+REDIS: dict[str, list[tuple[str, ...]]] = {
+    "paused": [("CLIENT", "PAUSE", str(int(AWAY * 1000)), "ALL")],
+    "refused": [("CONFIG", "SET", "requirepass", "another"), ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")],
+    "full": [("CONFIG", "SET", "maxmemory", "1")],
+    "read-only": [("REPLICAOF", "127.0.0.1", "1")],
+}
+"""How a Redis fails that is there: it does not answer, takes no password, has no memory left, or was made a replica."""
+CALM_REDIS: list[tuple[str, ...]] = [
+    ("CONFIG", "SET", "requirepass", ""),
+    ("CONFIG", "SET", "maxmemory", "0"),
+    ("REPLICAOF", "NO", "ONE"),
+]
+EVERYTHING = (*FAILURES, *product(("argocd",), ARGOCD), *product(("redis",), REDIS))
+SOME = (
+    ("argocd", "argocd-hook-hangs", "shown", True),
+    ("argocd", "sync-fails", "merged", True),
+    ("github", "503", "merged", True),
+    ("slack", "is_archived", "approved", True),
+    ("redis", "read-only", "approved", True),
+    ("litellm", "garbage", "synced", False),
+)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(("system", "how", "moment", "running"), SOME)
+async def test_a_swap_ends_well(
+    tmp_path: Path, redis_url: str, system: str, how: str, moment: str, running: bool
+) -> None:
+    """Some of what can happen."""
+    await ends_well(tmp_path, redis_url, system, how, moment, running=running)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("running", [True, False], ids=["up", "at zero"])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("system", "how"), EVERYTHING)
+async def test_a_swap_ends_well_whatever_happens(
+    tmp_path: Path, redis_url: str, system: str, how: str, moment: str, running: bool
+) -> None:
+    """All of it."""
+    await ends_well(tmp_path, redis_url, system, how, moment, running=running)
+
+
+async def ends_well(directory: Path, redis_url: str, system: str, how: str, moment: str, *, running: bool) -> None:
+    wire = Weather()
+    async with living(directory, redis_url, wire) as it:
+        before = git("rev-parse", "main", cwd=it.remote)
+        if running:
+            await up(it, words=f"for {HOLD}s")
+        await it.say("dev", f"/model swap coder-chat {BIG}")
+        if moment == "asked":
+            await fails(it, wire, system, how)
+            await within(STARTS, lambda: it.pulls)
+        await it.until(lambda: it.pulls or moment == "asked")
+        shown = it.pull().head_sha if it.pulls else ""
+        if shown:
+            await it.github.checks("success")
+        if moment != "asked":
+            await it.sees("[Approve & roll out]")
+        if moment == "shown":
+            await fails(it, wire, system, how)
+        approved = await approve(it)
+        if moment in ("merged", "synced"):
+            await it.until(lambda: wire.merged)
+        if moment == "synced":
+            await it.until(lambda: any(before.encode() not in body for _, body in wire.synced))
+        if moment not in ("asked", "shown"):
+            await fails(it, wire, system, how)
+        await comes_back(it, wire, system)
+        it.patience = LIMIT + HOLD
+        if not running:
+            await asyncio.sleep(STARTS)  # what it may begin, it has begun
+        await it.until(
+            lambda: replicas(it, "coder-chat") == 0,
+            lambda: f"coder-chat is still up, {wire.refused} requests met the failure:\n" + "\n".join(it.visible()),
+        )
+        assert_shown(it, wire, before, shown, approved=approved)
+
+
+def assert_shown(it: Platform, wire: Weather, before: str, shown: str, *, approved: bool) -> None:
+    """Everything that was merged, synced and scaled was shown on the cards."""
+    assert [json.loads(body)["sha"] for _, body in wire.merged] == [shown] * len(wire.merged)
+    assert approved or not wire.merged
+    main = git("rev-parse", "main", cwd=it.remote)
+    if main != before:
+        assert wire.merged
+        assert git("diff", shown, main, cwd=it.remote) == ""
+        assert git("rev-parse", f"{main}^", cwd=it.remote) == before
+    for name, body in wire.synced:
+        assert name in {"coder-chat", "litellm"}
+        assert before.encode() in body or (main != before and main.encode() in body), body
+    assert {(name, json.loads(body)["spec"]["replicas"]) for name, body in wire.scaled} <= {
+        ("coder-chat", 0),
+        ("coder-chat", 1),
+    }
+
+
+async def approve(it: Platform) -> bool:
+    """Whether the button was there to be pressed; a card that Slack did not take has none."""
+    try:
+        await it.workspace.click("lead", "Approve & roll out", timeout=STARTS / 2)
+    except NotThere:
+        return False
+    return True
+
+
+async def within(seconds: float, holds: Callable[[], object]) -> None:
+    """Wait until it holds, or until the time is over: it need not."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not holds() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+
+
+async def fails(it: Platform, wire: Weather, system: str, how: str) -> None:
+    match system:
+        case "records":
+            await spoil(it.redis, how)
+        case "argocd":
+            it.faults.add(how)
+        case "redis":
+            await tell(it.redis, REDIS[how])
+        case _:
+            wire.strike(system, how)
+
+
+async def comes_back(it: Platform, wire: Weather, system: str) -> None:
+    """Without the Kubernetes API nothing can be scaled, and without Redis nothing is asked for."""
+    if system == "kubernetes":
+        await asyncio.sleep(AWAY)
+        wire.clear()
+    elif system == "redis":
+        await asyncio.sleep(AWAY)
+        await tell(it.redis, CALM_REDIS)
+
+
+async def tell(redis: Redis, commands: list[tuple[str, ...]]) -> None:
+    for command in commands:
+        await redis.execute_command(*command)  # type: ignore[no-untyped-call]

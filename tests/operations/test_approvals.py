@@ -1,0 +1,230 @@
+"""An approval applies to what was shown, and to nothing else: on a whole platform, with what people do in between."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.git import Person
+from sandbox.github_pulls import Pull, Refused
+from sandbox.slack.history import USERGROUPS
+from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
+from tests.operations.steps import held, replaces, replicas, up
+
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
+
+BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+FIM = "serving/coder-fim/deployment.yaml"
+GROUP = "S0GPU"
+
+
+async def branches(it: Platform) -> list[str]:
+    return [branch for branch in await it.github.repo.heads() if branch.startswith("stoker/")]
+
+
+@pytest.mark.parametrize("refused", ["POST /pulls", "GET /pulls/1/reviews", "/check-runs", "POST /issues/1/labels"])
+@pytest.mark.parametrize("status", [403, 404])
+async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, refused: str, status: int) -> None:
+    """Either the request continues without it, or Stoker closes what it opened and notifies the requester."""
+    platform.github.refuses[refused] = Refused(status, "Resource not accessible by personal access token")
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    if refused == "POST /pulls":
+        await platform.sees("Resource not accessible")
+        assert platform.pulls == []
+        assert await branches(platform) == []
+    else:
+        await platform.sees("Pull request #1")
+        assert platform.pull().state == "open"
+        assert len(await branches(platform)) == 1
+
+
+async def test_a_pull_request_that_cannot_be_looked_at_is_taken_back(platform: Platform) -> None:
+    """GitHub opens it, and then refuses something that the card cannot do without."""
+    platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("No commit found")
+    assert [pull.state for pull in platform.pulls] == ["closed"]
+    assert await branches(platform) == []
+
+
+async def test_a_github_that_is_away_half_way_is_waited_for(platform: Platform) -> None:
+    """The opened pull request is found again: there is one pull request, and one card."""
+    platform.github.refuses["/check-runs"] = Refused(502, "Bad Gateway")
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.until(lambda: platform.pulls)
+    del platform.github.refuses["/check-runs"]
+    await platform.sees("Pull request #1")
+    assert len(platform.pulls) == 1
+
+
+async def test_an_application_that_deploys_from_elsewhere_voids_the_approval(platform: Platform) -> None:
+    """Somebody points it at another directory after the card of `/gpu up`: nothing starts, the new card says so."""
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Bring up coder-chat")
+
+    def elsewhere(app: dict[str, dict[str, dict[str, str]]]) -> None:
+        app["spec"]["source"]["path"] = "serving/coder-fim"
+
+    platform.cluster.store.update("Application", "coder-chat", "argocd", elsewhere)
+    await platform.click("lead", "Approve")
+    card = await platform.sees("the Application coder-chat in the cluster")
+    assert "so it is void" in card
+    assert "deploys serving/coder-fim, not serving/coder-chat" in card
+    assert replicas(platform, "coder-chat") == 0
+
+
+async def test_the_approvals_are_counted_again_when_it_starts(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vote of a former approver does not count: the request asks again, in the same card."""
+    monkeypatch.setitem(USERGROUPS, GROUP, ("U0LEAD", "U0ADMIN"))
+    group = {"approvals": {"quorum": 2}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
+    async with opened(tmp_path, redis_url, settings=group) as it:
+        await it.say("dev", "/gpu up coder-chat")
+        await it.click("lead", "Approve")
+        await it.sees("Approved by @lead")
+        monkeypatch.setitem(USERGROUPS, GROUP, ("U0ADMIN",))
+        await it.click("admin", "Approve")
+        card = await it.sees("may not approve any more")
+        assert "1 of 2 approvals are left" in card
+        assert "Approved by @admin" in card
+        assert replicas(it, "coder-chat") == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "who", "other"),
+    [("/gpu extend 9h", "dev", "admin"), ("/gpu release because the demo is now", "admin", "dev")],
+)
+async def test_the_approvals_of_a_lease_are_counted_again(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, ask: str, who: str, other: str
+) -> None:
+    """Extending above the limit and breaking a lease: the vote of an approver who left the group does not count."""
+    voters = ("U0LEAD", f"U0{other.upper()}")
+    monkeypatch.setitem(USERGROUPS, GROUP, voters)
+    one = {"approvals": {"quorum": 1}, "roles": {"approvers": [GROUP], "admins": ["U0ADMIN"]}}
+    async with opened(tmp_path, redis_url, settings=one) as it:
+        await up(it)
+        ends = [lease.ends for lease in await held(it)]
+        await it.stop()
+        config = Path(it.environment["STOKER_CONFIG"])
+        config.write_text(config.read_text().replace("quorum: 1", "quorum: 2"))
+        await it.start()
+        await it.say(who, ask)
+        await it.click("lead", "Approve")
+        await it.sees("Approved by @lead", who)
+        monkeypatch.setitem(USERGROUPS, GROUP, voters[1:])
+        await it.click(other, "Approve")
+        card = await it.sees("may not approve any more", who)
+        assert "1 of 2 approvals are left" in card
+        assert f"Approved by @{other}" in card
+        assert replicas(it, "coder-chat") == 1
+        assert [lease.ends for lease in await held(it)] == ends
+        assert not [text for text in it.visible("dev") if "breaks your lease" in text]
+
+
+async def test_a_merge_of_more_than_was_approved_asks_again(platform: Platform) -> None:
+    """Somebody pushes and merges on GitHub: the sync is not covered by an approval of the head before."""
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
+    await platform.github.checks("success")
+    await platform.sees("Approve & roll out")
+    await platform.github.push(DEPLOYMENT, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
+    await platform.github.merge()
+    await platform.click("lead", "Approve")
+    await platform.sees("coder-chat is rolled out")
+    deployment = platform.object("Deployment", "coder-chat")
+    assert deployment
+    assert "v0.32.1@sha256:5f0c" in str(deployment)
+
+
+async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub's merge guards the head alone: what was merged is compared with what was approved, and asked for again."""
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
+    await platform.github.checks("success")
+    await platform.sees("Approve & roll out")
+    github, merge = platform.github, platform.github._merge
+
+    async def racing(pull: Pull, **how: Any) -> str:
+        text = (await github.files_at(await github.main_commit(), DEPLOYMENT))[DEPLOYMENT]
+        text = text.replace("v0.32.0@sha256:4f0c", "v0.32.1@sha256:5f0c")
+        pull.base_sha = await github.repo.commit_file("main", DEPLOYMENT, text, author=Person("o", "o@example.com"))
+        return await merge(pull, **how)
+
+    monkeypatch.setattr(github, "_merge", racing)
+    await platform.click("lead", "Approve & roll out")
+    card = await platform.sees("deploys something else than what was approved")
+    assert DEPLOYMENT in card
+    deployment = platform.object("Deployment", "coder-chat")
+    assert "v0.32.1" not in str(deployment)
+    assert BIG not in str(deployment)
+    await platform.click("lead", "Approve")
+    await platform.sees("coder-chat is rolled out")
+
+
+async def test_a_merge_elsewhere_rolls_nothing_out(platform: Platform) -> None:
+    """The request ends, and says where it went."""
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
+    await platform.github.checks("success")
+    await platform.github.retarget("release")
+    await platform.github.merge()
+    await platform.sees("into release. Nothing was rolled out")
+    assert platform.github.merged_to() == "release"
+
+
+async def test_a_draft_waits(platform: Platform) -> None:
+    """Somebody converts it to a draft; the card reports auto-merge."""
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
+    platform.pull().draft, platform.pull().auto_merge_by = True, "octocat"
+    await platform.github.checks("success")
+    card = await platform.sees("no longer a draft")
+    assert "octocat turned on auto-merge" in card
+    assert "[Approve & roll out]" not in card
+
+
+async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform: Platform) -> None:
+    """Its value has no hash of a plan: an approval is refused, the card is shown again; a denial counts as always."""
+    await platform.say("dev", f"/model swap coder-chat {BIG}")
+    await platform.sees("Pull request #1")
+    await platform.github.checks("success")
+    await platform.sees("Approve & roll out")
+    for control in controls(platform, "Approve & roll out", "Deny"):
+        control["value"] = control["value"].partition(".")[0]
+    await platform.click("lead", "Approve & roll out")
+    assert "Pull request #1 at" in await platform.sees("The plan has changed: look again", user="lead")
+    assert platform.pull().merge_commit is None
+    await platform.click("lead", "Deny")
+    await platform.sees("Nothing was rolled out")
+    assert platform.pull().state == "closed"
+
+
+def controls(it: Platform, *labels: str) -> list[dict[str, str]]:
+    """The buttons with these labels, as Slack keeps them."""
+    shown = [block for message in it.workspace._history.messages.values() for block in message.blocks]
+    found = [each for block in shown for each in block.get("elements", ()) if each.get("type") == "button"]
+    return [each for each in found if each["text"]["text"] in labels]
+
+
+async def test_a_replacement_whose_files_change_is_undone(platform: Platform) -> None:
+    """After the holder has made room, main changes the new model's files: nothing of it starts, and the holder is back."""
+    await up(platform)
+
+    async def changes(it: Platform) -> None:
+        await it.until(lambda: any("is being replaced" in text for text in it.visible("dev")))
+        await it.github.change_main(FIM, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
+
+    changing = asyncio.create_task(changes(platform))
+    await replaces(platform)
+    await changing
+    await platform.sees("coder-chat is restored")
+    card = await platform.sees("What coder-fim deploys changed after the approval")
+    assert "coder-fim is back at zero" in card
+    assert [lease.model for lease in await held(platform)] == ["coder-chat"]
+    assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (1, 0)

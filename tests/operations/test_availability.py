@@ -1,0 +1,33 @@
+"""Whether the GPU is free. Redis alone answers while leases hold every slot: here, there is no cluster."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bot.domain.leases import Lease
+from bot.services import Services
+from bot.state.leases import GpuBusy
+from bot.wiring import wired
+from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
+
+__all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
+
+LEASE = Lease(
+    model="coder-chat", op="up1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=datetime.now(UTC)
+)  # fmt: skip
+
+
+async def test_a_slot_is_left_for_whom_nobody_is_ahead_of(svc: Services) -> None:
+    availability = wired(svc).availability
+    assert await availability.is_left_after(0)
+    assert not await availability.is_left_after(1)
+    await svc.leases.claim(LEASE)
+    assert not await availability.is_left_after(0)
+
+
+async def test_a_lease_that_holds_the_last_slot_is_named(svc: Services) -> None:
+    availability = wired(svc).availability
+    await svc.leases.claim(LEASE)
+    assert await availability.free_slots() == 0
+    with pytest.raises(GpuBusy, match="coder-chat"):
+        await availability.refuse_if_taken("coder-fim")

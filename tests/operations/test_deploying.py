@@ -1,0 +1,158 @@
+"""What deploys an endpoint, and the number of replicas in git: one number changes, and nothing else."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from bot.clients.application import Application, application_of
+from bot.clients.flux import application_of as kustomization_of
+from bot.platform.deploying import deploys, deploys_gateway
+from manifests import replicas
+from manifests.contract import read_endpoint
+from manifests.layout import Layout
+from manifests.platform import Platform
+from manifests.tree import Checkout, Files, ManifestError
+
+SAMPLE = Path(__file__).parents[2] / "sandbox" / "platform"
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+KUSTOMIZATION = "serving/coder-chat/kustomization.yaml"
+
+
+@pytest.fixture
+def layout() -> Layout:
+    return Layout()
+
+
+@pytest.fixture
+def platform() -> Files:
+    """The sample platform, in memory."""
+    checkout = Checkout(SAMPLE)
+    return Files({path: text for path in checkout.files("") if (text := checkout.read(path)) is not None})
+
+
+def changed(tree: Files, path: str, old: str, new: str) -> Files:
+    return Files(
+        {name: tree.read(name) or "" for name in tree.files("")} | {path: (tree.read(path) or "").replace(old, new)}
+    )
+
+
+def lines_of(tree: Files, layout: Layout, number: int) -> list[str]:
+    diff = replicas.with_replicas(Platform(tree, layout), "coder-chat", number).diff(tree).splitlines()
+    return [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+
+
+def test_one_number_changes(platform: Files, layout: Layout) -> None:
+    assert lines_of(platform, layout, 1) == ["-  replicas: 0", "+  replicas: 1"]
+    assert lines_of(platform, layout, 0) == []
+
+
+def test_the_number_of_a_kustomization_wins(platform: Files, layout: Layout) -> None:
+    overridden = changed(
+        platform,
+        KUSTOMIZATION,
+        "namespace: serving",
+        "namespace: serving\nreplicas:\n  - name: coder-chat\n    count: 0",
+    )
+    assert lines_of(overridden, layout, 1) == ["-    count: 0", "+    count: 1"]
+
+
+def test_where_git_leaves_the_number_to_the_cluster_nothing_is_changed(platform: Files, layout: Layout) -> None:
+    silent = changed(platform, DEPLOYMENT, "  replicas: 0\n", "")
+    assert replicas.written(Platform(silent, layout), "coder-chat") is None
+    with pytest.raises(ManifestError, match="says no replicas for coder-chat"):
+        replicas.with_replicas(Platform(silent, layout), "coder-chat", 1)
+
+
+def test_a_started_endpoint_is_bound_as_it_was_at_rest(platform: Files, layout: Layout) -> None:
+    """An approval is for what is deployed; to start it by a commit must not void the approval."""
+    started = changed(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
+    assert replicas.at_rest(Platform(platform, layout), "coder-chat") == {}
+    assert replicas.at_rest(Platform(started, layout), "coder-chat").keys() == {DEPLOYMENT}
+    text = platform.read(DEPLOYMENT) or ""
+    assert replicas.at_rest(Platform(started, layout), "coder-chat")[DEPLOYMENT] == replicas.blob(text)
+
+
+def test_who_else_scales_it_is_named(platform: Files, layout: Layout) -> None:
+    scaled = Files(
+        {name: platform.read(name) or "" for name in platform.files("")}
+        | {
+            "serving/coder-chat/scaler.yaml": "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata:\n  name: s\nspec:\n"
+            "  scaleTargetRef:\n    name: coder-chat\n"
+        }
+    )
+    assert replicas.scaled_by(Platform(scaled, layout), "coder-chat") == "KEDA (serving/coder-chat/scaler.yaml:7)"
+    assert replicas.scaled_by(Platform(scaled, layout), "coder-fim") == ""
+
+
+def test_an_autoscaler_of_what_a_chart_makes_is_found() -> None:
+    """It names the Deployment in the cluster, and not the HelmRelease."""
+    root = SAMPLE.parent / "platforms" / "helm-release"
+    files = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+    scaler = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nspec:\n  scaleTargetRef:\n    name: llama-cpp-chat\n"
+    tree = Files(files | {"kubernetes/apps/llama-cpp/scaler.yaml": scaler})
+    assert replicas.scaled_by(Platform(tree, Layout()), "llama-cpp-chat").startswith("KEDA (")
+    assert replicas.scaled_by(Platform(tree, Layout()), "vllm") == ""
+
+
+def live(name: str, path: str, url: str = "https://github.com/acme/llm-platform", **more: object) -> Application:
+    source = {"path": path, "repoURL": url} | more
+    return application_of({"metadata": {"name": name}, "spec": {"source": source}})
+
+
+def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: Layout) -> None:
+    """One of an ApplicationSet has the directory itself; one for many has a directory above it."""
+    endpoint = read_endpoint(Platform(platform, layout), "coder-chat").model_copy(update={"application": ""})
+
+    def found(*applications: Application) -> str:
+        best = deploys(applications, endpoint, platform, "acme/llm-platform")
+        return best.name if best else ""
+
+    whole, own, other = (
+        live("whole", "serving"),
+        live("ai-coder-chat", "./serving/coder-chat/"),
+        live("x", "serving/coder"),
+    )
+    assert found(whole, own, other) == "ai-coder-chat"
+    assert found(other, whole) == "whole"
+    assert found(other) == ""
+    assert found(live("x", "serving/coder-chat", "https://github.com/acme/other"), whole) == "whole"
+    chart = live("chart", "charts/llm", helm={"valueFiles": ["../../serving/coder-chat/deployment.yaml"]})
+    assert found(chart, own) == "chart"
+
+
+def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
+    """Whatever its name is: the Application whose values have the list, else the one that deploys the list's file."""
+    lists = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/a, api_base: 'http://a.llm:8000/v1'}\n"
+    config_map = "kind: ConfigMap\ndata:\n  config.yaml: |\n" + textwrap.indent(lists, "    ")
+    tree = Files({"infra/proxy/config.yaml": config_map})
+    flux = kustomization_of({"metadata": {"name": "proxy"}, "spec": {"path": "./infra/proxy"}})
+    whole = kustomization_of({"metadata": {"name": "infra"}, "spec": {"path": "./infra"}})
+    other = kustomization_of({"metadata": {"name": "apps"}, "spec": {"path": "./apps"}})
+
+    def found(tree: Files, *applications: Application) -> str:
+        best = deploys_gateway(applications, Platform(tree, Layout()))
+        return best.name if best else ""
+
+    assert found(tree, other, whole, flux) == "proxy"
+    assert found(tree, other, whole) == "infra"
+    assert found(tree, other) == ""
+    values = "kind: Application\nmetadata: {name: proxy}\nspec:\n  source:\n    helm:\n      valuesObject:\n"
+    declared = Files({"apps/proxy.yaml": values + textwrap.indent(lists, "        ")})
+    assert found(declared, live("root", "apps"), live("proxy", "chart")) == "proxy"
+    assert found(Files({"apps/a.yaml": "kind: Service"}), live("root", "apps")) == ""
+
+
+@pytest.mark.parametrize(
+    ("policy", "ignored", "reverts"),
+    [
+        ({"automated": {"selfHeal": True}}, [], True),
+        ({"automated": {"selfHeal": True}}, [{"kind": "Deployment", "jsonPointers": ["/spec/replicas"]}], False),
+        ({"automated": {"selfHeal": True, "enabled": False}}, [], False),
+        ({"automated": {"prune": True}}, [], False),
+        ({}, [], False),
+    ],
+)
+def test_self_healing_reverts_the_api(policy: object, ignored: object, reverts: bool) -> None:
+    spec = {"source": {}, "syncPolicy": policy, "ignoreDifferences": ignored}
+    assert application_of({"metadata": {"name": "a"}, "spec": spec}).reverts_replicas is reverts

@@ -1,0 +1,32 @@
+"""`/model list` and Home with several pages, over the wire."""
+
+import pytest
+
+from tests.operations.platform import Platform
+
+
+async def test_a_list_is_filtered_and_its_pages_turn(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The buttons change the list in place; Home has the same pages, and a search field."""
+    monkeypatch.setattr("bot.views.endpoint_list._PAGE", 2)
+    await platform.say("dev", "/model list fim")
+    assert "coder-chat" not in await platform.sees("1 of 3 endpoints")
+    await platform.say("dev", "/model list")
+    first = await platform.sees("3 endpoints")
+    assert "[Next]" in first
+    await platform.click("dev", "Next")
+    second = await platform.sees("[Previous]")
+    assert [name in first for name in ("coder-chat", "coder-fim", "embeddings")].count(True) == 2
+    assert [name in second for name in ("coder-chat", "coder-fim", "embeddings")].count(True) == 1
+    assert len([text for text in platform.visible() if text.startswith("3 endpoints")]) == 1
+    await platform.workspace.open_home("dev")
+    await platform.until(lambda: "[Next]" in platform.workspace.home("dev"))
+    await platform.workspace.fill("dev", "Find endpoints (press Enter)", "embed")
+    await platform.until(lambda: "1 of 3 endpoints: embed" in platform.workspace.home("dev"))
+    assert "coder-fim" not in platform.workspace.home("dev")
+
+
+async def test_an_older_workspace_gets_the_list_in_sections(platform: Platform) -> None:
+    """The answer to a command has no Web API method: its response_url refuses newer blocks too."""
+    platform.faults.add("slack-old-blocks")
+    await platform.say("dev", "/model list")
+    assert "coder-chat — " in await platform.sees("3 endpoints")

@@ -1,0 +1,54 @@
+"""Commands as people type them."""
+
+import pytest
+
+from sandbox.github_pulls import Refused
+from tests.operations.platform import Platform
+from tests.operations.steps import held
+
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
+
+
+async def test_a_question_is_answered_and_starts_nothing(platform: Platform) -> None:
+    """A sentence gets the status; no command that changes something is guessed from it."""
+    await platform.workspace.say("dev", "@stoker what is running?")
+    told = await platform.sees("The GPU is free")
+    assert "gpu help" in told
+    assert "swap" not in told
+    assert await held(platform) == []
+
+
+async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> None:
+    """In a direct message the answer is where the card is; in the channel the card is the answer."""
+    await platform.workspace.say("dev", "gpu up coder-chat for 1h", direct=True)
+    await platform.sees("Requested: the card is in #gpu-ops")
+    await platform.sees("Awaiting approval")
+    await platform.say("lead", "/gpu up coder-fim")
+    await platform.sees("Bring up coder-fim", "lead")
+    assert not [text for text in platform.visible("lead") if "Requested: the card" in text]
+
+
+async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
+    """Within seconds, and not only after the last attempt."""
+    platform.github.refuses["/pulls"] = Refused(502, "Bad Gateway")
+    await platform.say("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ")
+    await platform.sees("waits for GitHub, which does not answer")
+
+
+async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(platform: Platform) -> None:
+    """`up NAME 2h`, and `extend` alone opens a form."""
+    await platform.say("dev", "/gpu up coder-chat 3h")
+    await platform.sees("asked by @dev for 3 h")
+    await platform.say("lead", "/gpu up coder-chat")
+    await platform.sees("was already asked for by @dev", "lead")
+    raw = str([message.blocks for message in platform.workspace._history.messages.values()])
+    assert "archives/C0GPUOPS/p" in raw.partition("|see its card>")[0][-60:], "it links to that card"
+    await platform.click("lead", "Approve")
+    await platform.sees("is up and answers")
+    await platform.say("dev", "/gpu extend")
+    await platform.sees("For how much longer")
+    await platform.workspace.fill("dev", "For how much longer", "30m")
+    await platform.workspace.submit("dev")
+    await platform.sees("of @dev for coder-chat was extended to")
+    await platform.workspace.say("dev", "extend", direct=True)
+    await platform.sees("Say how much longer, for example /gpu extend coder-chat 1h")

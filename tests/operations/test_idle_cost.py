@@ -1,0 +1,64 @@
+"""What the bot costs others while nothing happens."""
+
+import inspect
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from docket import Perpetual
+
+from bot.config import load_config
+from bot.services import Services, open_services
+from bot.settings import Settings
+from bot.tasks import all_tasks
+from tests.operations.platform import Platform, platform
+
+DEFAULTS = {"lease": {"reconcile_every": "1m"}, "idle": {"sample_every": "30s"}, "github": {"poll_every": "30s"}}
+"""The intervals of an installation that sets none; those of the sandbox are shorter."""
+
+
+@pytest.fixture
+async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, Services]]:
+    """A platform on which nothing happens, and the services of a bot whose tasks are run by the test."""
+    async with platform(tmp_path, redis_url, settings=DEFAULTS, started=False) as world:
+        values = {name.lower(): value for name, value in world.environment.items()}
+        settings = Settings.model_validate(values)
+        settings = settings.model_copy(update={"config": load_config(Path(values["stoker_config"]))})
+        async with open_services(settings, redis_url) as svc:
+            for task in all_tasks(svc):
+                svc.docket.register(task)
+            yield world, svc
+
+
+async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
+    """The calls to Kubernetes of each task that repeats itself, seen at the API server, at the interval it asks for."""
+    calls = {}
+    for task in all_tasks(svc):
+        defaults = (parameter.default for parameter in inspect.signature(task).parameters.values())
+        repeated = next((default for default in defaults if isinstance(default, Perpetual)), None)
+        if repeated is None:
+            continue
+        again, began = Perpetual(every=repeated.every), datetime.now(UTC)
+        world.cluster.api.call_counts.clear()
+        await task(perpetual=again)
+        every = again._next_when - began if again._next_when else again.every
+        calls[task.__name__] = world.cluster.api.call_counts.total() * 60 / every.total_seconds()
+    return calls
+
+
+async def test_an_idle_bot_makes_at_most_five_calls_to_kubernetes_a_minute(idle: tuple[Platform, Services]) -> None:
+    """Also if many people opened Home earlier today; the API server has other things to do."""
+    world, svc = idle
+    for user in ("U0DEV", "U0LEAD", "U0ADMIN"):
+        await svc.home.note_viewer(user, datetime.fromtimestamp(svc.clock().timestamp() - 3 * 3600, UTC))
+    await calls_a_minute(world, svc)  # the first round reads what is then known
+    calls = await calls_a_minute(world, svc)
+    assert calls["reconcile"] > 0, "the cost is controlled at all"
+    assert sum(calls.values()) <= 5, calls
+
+
+async def test_home_follows_the_cluster_for_those_who_may_be_looking(idle: tuple[Platform, Services]) -> None:
+    world, svc = idle
+    await svc.home.note_viewer("U0DEV", svc.clock())
+    assert (await calls_a_minute(world, svc))["watch_homes"] > 0

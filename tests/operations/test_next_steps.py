@@ -1,0 +1,66 @@
+"""The buttons below finished cards, as people press them."""
+
+import pytest
+
+from sandbox.slack.history import CHANNEL
+from sandbox.slack.workspace import _person
+from tests.operations.platform import Platform
+from tests.operations.steps import held, up
+
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
+
+
+def card_of(it: Platform, title: str) -> str:
+    """The newest card with this title; empty if there is none."""
+    found = [text for text in it.workspace.posted(CHANNEL) if title in text.partition("\n")[0]]
+    return found[-1] if found else ""
+
+
+async def press_on_oldest(it: Platform, user: str, label: str) -> None:
+    """Press the oldest button of that label: a card is older than the direct message about it."""
+    found = [press for shown, press in it.workspace._buttons(_person(user)) if shown == label]
+    await found[-1]()
+
+
+async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform) -> None:
+    """The card of the bring-up extends and ends its session, stays, and says what was; then the newest card goes on."""
+    await up(platform)
+    await platform.until(lambda: "[Extend …]  [Bring down]" in card_of(platform, "Bring up coder-chat"))
+    await press_on_oldest(platform, "dev", "Extend …")
+    await platform.sees("For how much longer")
+    await platform.workspace.fill("dev", "For how much longer", "30m")
+    await platform.workspace.submit("dev")
+    await platform.sees("was extended")
+    await press_on_oldest(platform, "dev", "Bring down")
+    await platform.sees("coder-chat is down and the GPU is free")
+    await platform.until(lambda: "coder-chat was up" in card_of(platform, "Bring up coder-chat"))
+    was = card_of(platform, "Bring up coder-chat")
+    assert "receipt" in was
+    assert "[" not in was
+    assert "holds the GPU" not in was
+    assert "[Bring up]" in card_of(platform, "Bring down coder-chat")
+    await platform.click("dev", "Bring up")
+    await platform.sees("Bring up a model")
+    await platform.workspace.submit("dev")
+    await platform.sees("Awaiting approval")
+    await platform.until(lambda: "[Bring up]" not in card_of(platform, "Bring down coder-chat"))
+
+
+async def test_a_failed_request_is_repeated_once(platform: Platform) -> None:
+    """In the name of the person who presses, with another approval; a second press starts nothing more."""
+    platform.faults.add("no-stock")
+    await platform.say("dev", "/gpu up coder-chat for 3h because evaluation")
+    await platform.click("lead", "Approve")
+    await platform.sees("the GPU is free")
+    platform.faults.discard("no-stock")
+    await platform.until(lambda: "[Retry]" in card_of(platform, "Bring up coder-chat"))
+    pressed = [press for shown, press in platform.workspace._buttons(_person("admin")) if shown == "Retry"]
+    await pressed[0]()
+    await platform.sees("asked by @admin for 3 h because evaluation")
+    await platform.until(lambda: "[Approve]" in card_of(platform, "Bring up coder-chat"))
+    await pressed[0]()
+    await platform.sees("asked for this again already", "admin")
+    cards = [text for text in platform.workspace.posted(CHANNEL) if "Bring up coder-chat" in text]
+    assert len(cards) == 2
+    await platform.until(lambda: "[Retry]" not in str(platform.workspace.posted(CHANNEL)))
+    assert await held(platform) == []

@@ -1,0 +1,144 @@
+"""Write access to Redis does not allow running code in the bot: the arguments of its tasks are data."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import cloudpickle
+import docket
+import pytest
+from docket import Docket
+
+from bot.clients import payloads
+from bot.clients.payloads import DataDocket
+from bot.clock import REAL_TIME
+from bot.services import Services
+from bot.state.records import PREFIX
+from bot.tasks import all_tasks
+from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
+from tests.operations.platform import Platform
+
+__all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
+
+
+class Touches:
+    """Makes a directory when it is read from a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self._path),)
+
+
+def message(**changed: bytes) -> dict[bytes, bytes]:
+    """A message as docket writes it."""
+    fields = {
+        "key": b"forged",
+        "when": b"2026-01-01T00:00:00+00:00",
+        "function": b"advance",
+        "args": b'["0123456789"]',
+        "kwargs": b"{}",
+        "attempt": b"1",
+        "generation": b"0",
+    } | changed
+    return {name.encode(): value for name, value in fields.items()}
+
+
+async def set_aside(platform: Platform) -> list[str]:
+    """The reasons of what the audit log says was set aside."""
+    rows = await platform.redis.xrange(f"{PREFIX}:audit") or []
+    entries = [json.loads((fields or {})[b"entry"]) for _, fields in rows]
+    return [f"{entry['what']}: {entry['why']}" for entry in entries if entry["event"] == "set aside"]
+
+
+@pytest.mark.parametrize("field", ["args", "kwargs"])
+async def test_a_forged_pickle_is_not_executed(platform: Platform, tmp_path: Path, field: str) -> None:
+    """The message is set aside and recorded, and the bot works on."""
+    marker = tmp_path / "marker"
+    cloudpickle.loads(cloudpickle.dumps(Touches(tmp_path / "control")))
+    assert (tmp_path / "control").exists(), "the pickle does what it should"
+    forged = message(**{field: cloudpickle.dumps(Touches(marker))})
+    await platform.redis.xadd("stoker:stream", forged)  # type: ignore[arg-type]
+
+    await platform.until_true(lambda: set_aside(platform))
+    assert "task advance (forged)" in (await set_aside(platform))[0]
+    assert not marker.exists()
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Approve")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {b"key": b"k"},
+        message(when=b"never"),
+        message(args=b"[" * 20000),
+        message(args=b"\xff"),
+    ],
+    ids=["fields missing", "no time", "deeply nested", "not text"],
+)
+async def test_what_is_no_message_of_ours_does_not_stop_the_work(
+    platform: Platform, forged: dict[bytes, bytes]
+) -> None:
+    """One such message would otherwise end the worker, at each start again."""
+    await platform.redis.xadd("stoker:stream", forged)  # type: ignore[arg-type]
+    await platform.until_true(lambda: set_aside(platform))
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Approve")
+
+
+async def test_a_forged_strike_is_not_executed(platform: Platform, tmp_path: Path) -> None:
+    """docket's list of tasks not to run is read by every worker, also at its start."""
+    marker = tmp_path / "marker"
+    strike = {
+        "direction": "strike",
+        "parameter": "op_id",
+        "operator": "==",
+        "value": cloudpickle.dumps(Touches(marker)),
+    }
+    await platform.redis.xadd("stoker:strikes", strike)  # type: ignore[arg-type]
+    await platform.stop()
+    await platform.start()
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Approve")
+    assert not marker.exists()
+
+
+async def test_the_tasks_in_redis_are_text(platform: Platform) -> None:
+    """What the bot itself schedules, now and for later."""
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("Approve")
+    written = [
+        fields[name]
+        for key in await platform.redis.keys("stoker:*")
+        if await platform.redis.type(key) == b"hash" and (fields := await platform.redis.hgetall(key))
+        for name in (b"args", b"kwargs")
+        if name in fields
+    ]
+    assert written
+    assert any(json.loads(text) for text in written)
+
+
+async def test_a_task_is_not_looked_at_by_its_pickle() -> None:
+    """docket's own way to read one task reads a pickle, so it is shut."""
+    with pytest.raises(NotImplementedError):
+        await DataDocket(REAL_TIME, name="stoker", url="memory://").get_execution("k")
+
+
+def test_docket_reads_pickles_nowhere_else() -> None:
+    """A new version that does so fails here: `bot.clients.payloads` has to cover it."""
+    sources = Path(docket.__file__).parent.glob("*.py")
+    using = {source.stem for source in sources if "pickle.loads" in source.read_text("utf-8")}
+    covered = {module.__name__.rpartition(".")[2] for module in payloads.READERS}
+    assert using <= covered | {Docket.__module__.rpartition(".")[2]}
+
+
+def test_every_task_takes_text_and_numbers(svc: Services) -> None:
+    """What JSON keeps as it is; anything else would come back as something else, or not at all."""
+    for task in all_tasks(svc):
+        given = [
+            each for each in inspect.signature(task).parameters.values() if each.default is inspect.Parameter.empty
+        ]
+        assert {each.annotation for each in given} <= {str, int, bool}, task.__name__

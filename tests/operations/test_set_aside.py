@@ -1,0 +1,91 @@
+"""A request that ends the process each time is set aside, and nobody else waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sandbox.process import Bot
+from tests.clients.wire import Wire, wire
+from tests.operations.platform import platform
+from tests.operations.steps import held, replicas
+
+POISON = "acme/poison"
+
+
+@pytest.mark.timeout(300)
+async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path, redis_url: str) -> None:
+    """The bot dies while it reads a model's file; the requester is notified, and another request gets its answer."""
+    async with wire() as hub:
+        running: list[Bot] = []
+        deaths = 0
+
+        async def deadly(_: web.Request, __: Any) -> web.StreamResponse:
+            nonlocal deaths
+            deaths += 1
+            # In a task of its own: this one may end with the connection of the bot that is killed.
+            await asyncio.shield(asyncio.ensure_future(running[0].kill()))
+            return web.Response()
+
+        about = {"sha": "a" * 40, "siblings": [{"rfilename": "model.safetensors", "size": 5_000_000}]}
+        hub.on("GET", f"/api/models/{POISON}", about)
+        hub.answers["GET", f"/{POISON}/resolve/{'a' * 40}/config.json"] = deadly
+        async with (
+            platform(tmp_path, redis_url, started=False, wired=lambda env: _hub(env, hub)) as it,
+            Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
+        ):
+            running.append(bot)
+            await it.workspace.connected(60)
+            await it.say("dev", f"/model add poison {POISON}")
+            await it.sees("the request is set aside", "dev")
+            assert deaths == 2
+            await it.say("lead", "/gpu up coder-chat for 1h because demo")
+            await it.sees("Bring up coder-chat", "lead")
+            assert deaths == 2
+
+
+@pytest.mark.timeout(300)
+async def test_a_running_operation_that_ends_the_process_twice_is_undone(tmp_path: Path, redis_url: str) -> None:
+    """The bot dies at the smoke test's key, after ten successful steps: the model goes down, and its requester is
+    notified.
+    """
+    async with wire() as gateway:
+        running: list[Bot] = []
+        deaths = 0
+
+        async def deadly(_: web.Request, __: Any) -> web.StreamResponse:
+            nonlocal deaths
+            deaths += 1
+            await asyncio.shield(asyncio.ensure_future(running[0].kill()))
+            return web.Response()
+
+        gateway.answers["POST", "/key/generate"] = deadly
+        async with (
+            platform(tmp_path, redis_url, started=False, wired=lambda env: _gateway(env, gateway)) as it,
+            Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
+        ):
+            running.append(bot)
+            await it.workspace.connected(60)
+            await it.say("dev", "/gpu up coder-chat for 1h because demo")
+            await it.click("lead", "Approve")
+            await it.sees("the request is set aside", "dev")
+            await it.until(lambda: replicas(it, "coder-chat") == 0)
+            await it.sees("is back at zero", "dev")
+            assert deaths == 2
+            assert not await held(it)
+
+
+@asynccontextmanager
+async def _gateway(environment: dict[str, str], gateway: Wire) -> AsyncIterator[None]:
+    environment["LITELLM_URL"] = gateway.url
+    yield
+
+
+@asynccontextmanager
+async def _hub(environment: dict[str, str], hub: Wire) -> AsyncIterator[None]:
+    environment["HF_ENDPOINT"] = hub.url
+    yield

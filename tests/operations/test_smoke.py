@@ -1,0 +1,36 @@
+"""What the smoke tests expect of an engine and its gateway, as the manifests say."""
+
+import pytest
+
+from tests.operations.platform import Platform
+from tests.operations.steps import pushes, replicas, up
+
+pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
+
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+VALUES = "platform/litellm/values.yaml"
+
+
+async def test_an_engine_without_a_key_is_reported_and_kept_up(platform: Platform) -> None:
+    """It answers everybody in the cluster; whether that is wanted is not for a smoke test to decide."""
+    await pushes(platform, "main", DEPLOYMENT, "- name: VLLM_API_KEY", "- name: UNUSED_API_KEY")
+    await up(platform)
+    await platform.sees("the engine has no API key")
+    assert replicas(platform, "coder-chat") == 1
+
+
+async def test_every_served_name_is_listed(platform: Platform) -> None:
+    """Two names after one flag; the engine lists both."""
+    old = "            - --served-model-name=qwen2.5-coder-7b-instruct"
+    new = "            - --served-model-name\n            - qwen2.5-coder-7b-instruct\n            - coder"
+    await pushes(platform, "main", DEPLOYMENT, old, new)
+    await up(platform)
+    await platform.sees("qwen2.5-coder-7b-instruct, coder")
+
+
+async def test_a_model_that_is_free_on_purpose_passes(platform: Platform) -> None:
+    """Both prices are written, and both are zero."""
+    for price in ("input_cost_per_token: 0.0000005", "output_cost_per_token: 0.0000015"):
+        await pushes(platform, "main", VALUES, price, f"{price.partition(':')[0]}: 0")
+    await up(platform)
+    await platform.sees("cost $0.0000000")

@@ -1,0 +1,26 @@
+"""Endpoints that the repository describes in an unusual way: brought up, or refused in one sentence."""
+
+import pytest
+
+from tests.operations.platform import Platform
+from tests.operations.steps import pushes, up
+
+pytestmark = pytest.mark.timeout(300)
+
+APPLICATION = "clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml"
+DEPLOYMENT = "serving/coder-chat/deployment.yaml"
+
+
+async def test_an_endpoint_without_application_is_refused(platform: Platform) -> None:
+    await pushes(platform, "main", APPLICATION, "kind: Application", "kind: AppProject")
+    await platform.say("dev", "/gpu up coder-chat")
+    await platform.sees("No Argo CD Application in clusters/ai-dev/catalog deploys coder-chat")
+
+
+async def test_a_deployment_of_another_name_is_brought_up_and_down(platform: Platform) -> None:
+    await pushes(platform, "main", DEPLOYMENT, "name: coder-chat\n  namespace", "name: vllm-server\n  namespace")
+    await up(platform)
+    assert platform.cluster.replicas("vllm-server") == 1
+    await platform.say("dev", "/gpu down coder-chat")
+    await platform.sees("coder-chat is down and the GPU is free")
+    assert platform.cluster.replicas("vllm-server") == 0

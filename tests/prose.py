@@ -1,0 +1,158 @@
+"""Find idioms that docs/style.md rules out: in documents, comments, docstrings, messages and stories.
+
+`python tests/prose.py` prints each with its file, its line and the better wording, and exits with 1 if there are any.
+"""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+NOT_CONVERTED: tuple[str, ...] = ()
+"""Files that still have idioms. The list may only shrink: a file without idioms must be removed from it."""
+
+_BE = r"(?:is|are|was|were)"
+
+IDIOMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), better)
+    for pattern, better in (
+        (r"\b[Aa]new\b", "again"),
+        (r"\b[Mm]end(?:s|ed|ing)?\b(?! [a-z]+-[a-z])", "fix"),
+        (r"\blest\b", "so that … not"),
+        (r"\b[Ww]herefore\b", "therefore"),
+        (r"\bfor\sever\b", "forever"),
+        (r"\bby\sitself\b", "automatically, alone, or without action"),
+        (r"\b[Pp]rolong\w*", "extend"),
+        (r"\b[Ww]hoever\b", "everybody who, or the person"),
+        (rf"\b{_BE}\stold\b(?!\sapart)", "is notified, or is shown"),
+        (rf"\b(?:{_BE}|be|been|not)\ssaid\b", "is reported, or is shown"),
+        (r"\bsaid\sso\b", "reported, or confirmed"),
+        (rf"(?<!here\s)\b{_BE}\snone\b", "does not exist, or is not a …"),
+        (rf"(?<!here\s)\b{_BE}\sno\s(?!longer\b|more\b)", "is not a …"),
+        (r"\bwould\selse\b", "otherwise … would"),
+        (r"\bg(?:o|oes|one)\son\swhere\b|\bwent\son\swhere\b", "resumes where"),
+        (r"\blook(?:s|ed|ing)?\swhether\b", "checks whether"),
+        (r"\b[Ww]ho\sask(?:ed|s)\b(?!\sfor\b)", "the requester"),
+        (r"\b(?:the|a|no)\sasker\b", "the requester"),
+        (r"\bwhat\s(?:it|they|this|that)\s{_BE}\sabout\b".replace("{_BE}", _BE), "its subject"),
+        (r"\b(?:[Ll]ights?|lit)\s(?:it|the\s(?:GPU|model|fire))\b", "bring up"),
+        (r"\bbank(?:s|ed)?\s(?:it|the\s(?:GPU|model|fire))\b", "bring down"),
+        (
+            r"(?:^|[.!?] )Who\s(?:has|holds|is|was|asks|waits|comes|does|cannot|votes|runs|owns|uses)\b(?![^.]*\?)",
+            "the person who",
+        ),
+        (
+            r"(?:^|[.!?] )What\s(?:is|was|are|were|has|had|comes|came|goes|went|stands|cannot|happened)\b(?![^.]*\?)",
+            "the thing itself as the subject",
+        ),
+    )
+)
+"""What docs/style.md rules out, and what to write instead."""
+
+
+class Finding(NamedTuple):
+    """One idiom; lines are counted from 1."""
+
+    path: str
+    line: int
+    found: str
+    better: str
+
+    def __str__(self) -> str:
+        return f'{self.path}:{self.line}: "{self.found}": write {self.better} (docs/style.md)'
+
+
+def findings(path: str, text: str) -> Iterator[Finding]:
+    """The idioms in one file."""
+    for line, prose in _prose(path, text):
+        plain = re.sub(r"\n[ \t]+", "\n", re.sub(r"`[^`\n]*`", "`…`", prose))
+        for pattern, better in IDIOMS:
+            for match in pattern.finditer(plain):
+                yield Finding(
+                    path, line + plain.count("\n", 0, match.start()), " ".join(match[0].split()).strip(" .!?"), better
+                )
+
+
+def _prose(path: str, text: str) -> Iterator[tuple[int, str]]:
+    """The first line of each piece of prose, and the piece."""
+    match Path(path).suffix:
+        case ".py":
+            yield from _python(text)
+        case ".md":
+            yield from _markdown(text)
+        case ".story":
+            yield from ((n, line) for n, line in enumerate(text.splitlines(), 1) if line.startswith("#"))
+        case _:
+            yield from (
+                (n, m[1]) for n, line in enumerate(text.splitlines(), 1) if (m := re.search(r"(?:^|\s)#\s(.*)", line))
+            )
+
+
+def _python(text: str) -> Iterator[tuple[int, str]]:
+    """Comments, and strings that contain a sentence; a comment of several lines is one piece."""
+    lines: list[str] = []
+    start = 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        if lines and token.start[0] != start + len(lines):
+            yield start, "\n".join(lines)
+            lines = []
+        start = start if lines else token.start[0]
+        lines.append(token.string.lstrip("# "))
+    if lines:
+        yield start, "\n".join(lines)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) > 3:
+            yield node.lineno, node.value
+
+
+def _markdown(text: str) -> Iterator[tuple[int, str]]:
+    """The paragraphs and table rows, without code blocks."""
+    blocks = re.split(r"(\n(?:\s*\n)+)", re.sub(r"(?ms)^```.*?^```", lambda m: "\n" * m[0].count("\n"), text))
+    line = 1
+    for block in blocks:
+        if block.strip() and not block.startswith("    "):
+            yield line, block
+        line += block.count("\n")
+
+
+def tracked() -> list[str]:
+    """The files of the repository that contain prose."""
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [name for name in names if Path(name).suffix in {".py", ".md", ".story", ".toml", ".yaml", ".yml", ".sh"}]
+
+
+def check(names: Iterable[str]) -> list[str]:
+    """One line per idiom, and per file that is listed as not converted without need."""
+    problems: list[str] = []
+    for name in names:
+        if name in EXCEPT or name.startswith(SAMPLES):
+            continue
+        found = [str(finding) for finding in findings(name, (ROOT / name).read_text(encoding="utf-8"))]
+        if name not in NOT_CONVERTED:
+            problems += found
+        elif not found:
+            problems.append(f"{name}: has no idioms any more: remove it from NOT_CONVERTED")
+    return problems
+
+
+EXCEPT = frozenset({"docs/style.md", "tests/prose.py", "tests/test_prose.py"})
+"""Files that quote the idioms."""
+
+SAMPLES = ("sandbox/platform/", "sandbox/platforms/", "docs/traces/")
+"""Sample data in the style of other people."""
+
+if __name__ == "__main__":
+    problems = check(tracked())
+    sys.stdout.writelines(f"{problem}\n" for problem in problems)
+    sys.exit(bool(problems))

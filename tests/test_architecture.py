@@ -1,0 +1,93 @@
+"""What the architecture document says about the code is true, and no file is too long."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PACKAGES = ("bot", "commands", "manifests", "sandbox", "tests", "docs", "benchmarks")
+LONGEST = 500
+"""Lines of a Python file. A longer one is split by concept."""
+CEILINGS: dict[str, int] = {}
+"""The files that have not been split yet, with the lines that each may have. The list may only become shorter."""
+
+WIRING = {
+    "bot/app.py": {"run"},
+    "bot/tasks.py": {"all_tasks"},
+    "bot/wiring.py": {"wire", "wired"},
+    "bot/workflows/__init__.py": {"wire_workflows", "workflows"},
+    "commands/listeners.py": {"register"},
+}
+"""The functions that may take all services, because they construct objects with them. A goal of the design: under 20."""
+
+PATHS = set(re.findall(rf"(?<![\w/.])(?:{'|'.join(PACKAGES)})/(?:[\w-]+/)*(?:[\w-]+\.\w+)?", DOCUMENT))
+NAMES = set(re.findall(r"`([\w-]+\.(?:py|md|toml|lock))`", DOCUMENT))
+MODULES = set(re.findall(rf"`((?:{'|'.join(PACKAGES)})(?:\.[a-z_]+)+)`", DOCUMENT)) - PATHS
+
+
+def is_there(path: str) -> bool:
+    return (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_every_path_in_the_architecture_document_exists(path: str) -> None:
+    assert is_there(path)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_file_that_is_named_without_its_directory_exists(name: str) -> None:
+    assert is_there(name) or any(next((ROOT / package).rglob(name), None) for package in PACKAGES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_in_the_architecture_document_exists(module: str) -> None:
+    path = module.replace(".", "/")
+    assert is_there(f"{path}.py") or is_there(path)
+
+
+def test_the_document_names_many_files() -> None:
+    """The patterns above still find what they look for."""
+    assert len(PATHS) > 40
+    assert len(NAMES) > 10
+    assert MODULES
+
+
+def test_no_file_is_too_long() -> None:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    lines = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8").count("\n") for file in files}
+    assert {name: count for name, count in lines.items() if count > CEILINGS.get(name, LONGEST)} == {}
+
+
+def takes_everything(tree: ast.Module) -> Iterator[str]:
+    """The functions that take, and the classes that keep, all services or all objects of the wiring; also those that
+    look them up.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
+                given = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+                calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+                if any(_is_everything(each.annotation) for each in given) or any(
+                    isinstance(call, ast.Name) and call.id == "wired" for call in calls
+                ):
+                    yield node.name
+            case ast.ClassDef(body=body):
+                if any(isinstance(each, ast.AnnAssign) and _is_everything(each.annotation) for each in body):
+                    yield node.name
+
+
+def _is_everything(annotation: ast.expr | None) -> bool:
+    return annotation is not None and bool(re.search(r"\b(Services|Wiring)\b", ast.unparse(annotation)))
+
+
+def test_only_the_wiring_takes_all_services() -> None:
+    """A signature or the fields of a class say what the code can touch."""
+    found = {}
+    for file in (file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")):
+        if names := set(takes_everything(ast.parse(file.read_text(encoding="utf-8")))):
+            found[file.relative_to(ROOT).as_posix()] = names
+    assert found == WIRING

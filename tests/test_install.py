@@ -1,0 +1,77 @@
+"""`make install` on the pips that people have: it installs the lock file, and resolves nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+UV = Path(sys.executable).with_name("uv")
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("install")]
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """What a command prints; fails with everything that it said."""
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("pip", ["pip==22.3", pytest.param("pip==23.2", marks=pytest.mark.soak), "pip"])
+def test_pip_alone_installs_the_lock_file(pip: str, tmp_path: Path) -> None:
+    """The oldest pip with --dry-run, the one of Python 3.11.7, and the newest accept every pin and hash."""
+    python = tmp_path / "bin" / "python"
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    run(UV, "pip", "install", "--quiet", "--python", python, pip)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        "requirements.lock",
+    )
+
+
+def test_the_lock_file_is_complete(tmp_path: Path) -> None:
+    """What it installs without dependencies lacks no dependency, and the command starts."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", ROOT, clone)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # as they are here, committed or not
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    assert "pip does it" not in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
+    run(clone / ".venv/bin/python", "-m", "pip", "check")
+    assert run(clone / ".venv/bin/stoker", "--version").startswith("stoker ")
+
+
+BUILD = ("editables", "hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers")
+"""What the Makefile needs to install Stoker itself."""
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The lines of the lock file by the package that they pin."""
+    return {pin.partition("==")[0]: pin for pin in re.split(r"^(?=\S+==)", lock, flags=re.MULTILINE)[1:]}
+
+
+def test_pip_installs_where_uv_cannot(tmp_path: Path) -> None:
+    """On a machine for which uv has no wheel, the same command installs with pip.
+
+    Here only what Stoker is built with: that pip accepts the whole lock file is the subject of the first test.
+    """
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", ROOT, clone)
+    for name in ("Makefile", "pyproject.toml"):
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    pinned = pins((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    (clone / "requirements.lock").write_text("".join(pinned[name] for name in BUILD), encoding="utf-8")
+    assert "pip does it" in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
+    installed = run(clone / ".venv/bin/python", "-m", "pip", "list", "--format=freeze").split()
+    assert {"stoker==0.1.0", pinned["hatchling"].split()[0]} <= set(installed)

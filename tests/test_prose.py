@@ -1,0 +1,45 @@
+"""The check of our English finds the idioms that docs/style.md rules out, and only in prose."""
+
+import pytest
+
+from tests.prose import check, findings, tracked
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("a.py", '"""The mirror is made anew."""\n', [(1, "anew")]),
+        ("a.py", "x = 1  # the next one\n\n\n# is told who has it\n", [(4, "is told")]),
+        ("a.py", "def f():\n    # one\n    # which would else\n    # start\n    return 1\n", [(3, "would else")]),
+        ("a.py", 'raise ValueError(f"{name!r} is no model: use org/name")\n', [(1, "is no")]),
+        ("a.md", "| a | b |\n| --- | --- |\n| c | Mend the file |\n", [(3, "Mend")]),
+        ("a.md", "First.\n\nThe model goes down by\nitself.\n", [(3, "by itself")]),
+        ("a.story", "# Whoever asks gets it.\n@dev /gpu up x because mend it\n", [(1, "Whoever")]),
+        ("a.yaml", "a: anew # prolongs the lease\n", [(1, "prolongs")]),
+    ],
+)
+def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[int, str]]) -> None:
+    """In documents, comments, docstrings, messages and the comments of stories."""
+    assert [(each.line, each.found) for each in findings(path, text)] == found
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.py", 'KEY = "mend"\n'),
+        ("a.py", '"""None if there is none; there is no such file, and it is no longer used."""\n'),
+        ("a.py", '"""Returns the person. What is it? Only a test."""\n'),
+        ("a.md", "The line `mend FAULT` ends a fault.\n"),
+        ("a.md", "    mend no-stock\n"),
+        ("a.md", "```\nanew\n```\n"),
+        ("a.story", "mend no-stock\n"),
+    ],
+)
+def test_code_and_plain_english_pass(path: str, text: str) -> None:
+    """Names, quoted commands and code blocks are not prose."""
+    assert list(findings(path, text)) == []
+
+
+def test_the_repository_is_in_plain_english() -> None:
+    """`make lint` says the same, with file and line."""
+    assert check(tracked()) == []
