@@ -15,9 +15,10 @@ processor time as the test itself (3.6 s without, 5.9 s with it for three tests)
 """
 
 IN_REAL_TIME = tuple(Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor"))
-"""Tests that run a whole platform in real time: a machine that stalls for seconds makes such a test fail once. A test
-that fails twice fails, and the report names each test that needed its second run.
-"""
+"""Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
+
+TIMER = pytest.StashKey[object]()
+"""The time limit of the test, as pytest-timeout set it."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +30,32 @@ def _leaks_belong_to_their_test() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After shuffling, possibly long tests first, so that none of them starts last."""
+    """After shuffling, possibly long tests first, so that none of them starts last.
+
+    A test that fails runs again: twice if it runs a whole platform in real time, otherwise once. It counts as failed
+    only if each run fails. The report at the end lists each rerun (`RERUN`): a test that appears there often has a race.
+    """
     items.sort(key=_seconds_allowed, reverse=True)
     first = _first_cases(items)
     for item in items:
         if not _is_counted(item, first):
             item.add_marker(pytest.mark.no_cover)
-        if any(map(item.path.is_relative_to, IN_REAL_TIME)):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        in_real_time = any(map(item.path.is_relative_to, IN_REAL_TIME))
+        item.add_marker(pytest.mark.flaky(reruns=2 if in_real_time else 1))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Iterator[object]:
+    item.stash[TIMER] = settings
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A rerun gets the whole time limit: pytest-timeout starts its timer once for all runs of a test."""
+    if getattr(item, "execution_count", 1) > 1 and TIMER in item.stash:
+        item.ihook.pytest_timeout_cancel_timer(item=item)
+        item.ihook.pytest_timeout_set_timer(item=item, settings=item.stash[TIMER])
 
 
 def _first_cases(items: list[pytest.Item]) -> set[str]:
