@@ -1,7 +1,7 @@
 """The order of the tests, which of them measure coverage, and which get a second run."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Iterator[object]:
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Generator[None, object, object]:
     item.stash[TIMER] = settings
     return (yield)
 
