@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 
 from bot.durations import Duration, parse_duration
 from bot.errors import BotError
-from bot.setting_types import PINNED, Channel, Hours, Member, like
+from bot.setting_types import PINNED, Channel, Hours, LinkTemplate, Member, like
 from bot.settings_hints import similar
 from manifests.contract import Layout
 
@@ -227,6 +227,17 @@ class ArgoSection(_Section):
     )
 
 
+class LinksSection(_Section):
+    logs: LinkTemplate = Field(
+        default="",
+        description="Where a model's log is, e.g. `https://grafana.example.com/d/logs?var-app={model}&from={from}`: cards,"
+        " `/gpu status` and Home then link to it. `{model}` and `{namespace}` are those of the Deployment, `{from}` is the time"
+        " when the operation or the session began, in milliseconds since 1970; another brace is written as %7B. A pod's name is"
+        " that of the model with an ending, which each restart changes.",
+    )
+    dashboard: LinkTemplate = Field(default="", description="The same for the dashboard of a model's metrics.")
+
+
 class FluxSection(_Section):
     namespace: str = Field(
         default="",
@@ -407,6 +418,7 @@ class Config(_Section):
     fit: Fit = Fit()
     github: GitHubSection = GitHubSection()
     argocd: ArgoSection = ArgoSection()
+    links: LinksSection = LinksSection()
     flux: FluxSection = FluxSection()
     switch: SwitchSection = SwitchSection()
     litellm: Gateway = Gateway()

@@ -31,6 +31,7 @@ from bot.state.sessions import Sessions
 from bot.views.endpoint_list import Search
 from bot.views.endpoints import EndpointState
 from bot.views.home import Overview, home
+from bot.views.links import Links
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -108,7 +109,7 @@ class Overviews:
             endpoints=await asked(self._endpoints(), ()),
             week=daily(bills, now),
             approvers=people.approvers,
-            workspace=await asked(self.slack.address(), ""),
+            links=Links.of(self.config, await asked(self.slack.address(), "")),
             silent=tuple(sorted(set(silent))),
         )
 

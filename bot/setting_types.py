@@ -69,6 +69,23 @@ def _member(value: str) -> str:
 Member = Annotated[str, AfterValidator(_member), WithJsonSchema({"type": "string", "pattern": f"^{_MEMBER}$"})]
 
 
+PLACEHOLDERS = ("model", "namespace", "from")
+"""What a link's address may contain in braces."""
+
+_IN_LINK = r'[^\s<>|`{}"]'
+_PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
+LinkTemplate = Annotated[
+    str,
+    like(
+        # Only https, neither a password nor a placeholder in the host, and no character that could end the link in Slack.
+        rf'(https://[^\s<>|`{{}}"/?#@]+([/?#]({_IN_LINK}|{_PLACEHOLDER})*)?)?',
+        "https://grafana.example.com/d/models?var-model={model}&from={from}, with no placeholder but"
+        " {model}, {namespace} and {from}, and %7B for a brace",
+    ),
+]
+"""The address of a web page about a model; empty for none."""
+
+
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?"
 
 

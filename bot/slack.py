@@ -17,7 +17,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.block_support import BlockSupport
 from bot.clock import REAL_TIME, Clock
-from bot.config import ArgoSection, Config
+from bot.config import Config
 from bot.domain.operations import Operation
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
@@ -26,7 +26,7 @@ from bot.mrkdwn import Mrkdwn
 from bot.progress import beside_all_work
 from bot.state.messages import Messages
 from bot.views import View, lines
-from bot.views.links import Links
+from bot.views.links import NO_LINKS, Links
 from bot.views.mentions import mentioned_in, notifying
 
 log = structlog.get_logger(__name__)
@@ -328,8 +328,7 @@ class Slack:
 
     async def links(self, config: Config | None = None) -> Links:
         """The links of messages; without those to other messages if Slack does not answer."""
-        argocd = config.argocd if config else ArgoSection()
-        links = Links(argocd=argocd.url, argocd_namespace=argocd.namespace)
+        links = Links.of(config) if config else NO_LINKS
         with suppress(BotError, Unavailable):
             return dataclasses.replace(links, workspace=await self.address())
         return links

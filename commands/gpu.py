@@ -31,9 +31,10 @@ from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions
 from bot.views import View, actions, busy_line, code, lines, money
-from bot.views.blocks import MESSAGE_BLOCKS, Block
+from bot.views.blocks import MESSAGE_BLOCKS, Block, context
 from bot.views.gpu import free
 from bot.views.health import trouble_line
+from bot.views.links import Links
 from bot.views.modals import Ending, down_form, extend_form
 from bot.views.next_steps import of_lease
 from commands.doctor import DoctorCommand
@@ -179,6 +180,8 @@ class GpuStatus:
                 line += md("\n{trouble}", trouble=trouble_line(health.trouble))
             said.append(line)
             buttons.append(actions(*of_lease(lease), about=lease.model))
+            if pages := Links.of(self.config).about(lease.model, lease.claimed):
+                buttons.append(context(pages))
         for user in strangers:
             end = (
                 md(" `/gpu down {name}` ends it.", name=user.name)

@@ -155,6 +155,12 @@ async def send(
     return answer
 
 
+async def status(http: httpx.AsyncClient, system: str, url: str) -> int:
+    """The status of a page, whose body is not read. Raises Unavailable if there is no answer."""
+    async with within(system, LIMIT.seconds), _opened(http, system, "GET", url) as response:
+        return response.status_code
+
+
 async def stream_lines(
     http: httpx.AsyncClient,
     system: str,

@@ -21,6 +21,7 @@ from bot.clients.rights import MASTER_KEY
 from bot.clients.staging import Stager
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
+from bot.doctor.links import LINKS, links
 from bot.doctor.staging import staging
 from bot.services import (
     cluster_of,
@@ -62,7 +63,8 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         async def platform_and_cluster() -> list[Finding]:
             """In order: the cluster checks need the endpoints of the repository."""
             found = await gathered(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
-            return found + await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
+            found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
+            return found + await gathered(LINKS, links(config, contract.endpoints))
 
         # Concurrently, so that unavailable systems take half a minute in total and not each.
         parts = await asyncio.gather(

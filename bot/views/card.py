@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import (
+    BenchmarkOperation,
     BringUpOperation,
     ChangeOperation,
     Check,
@@ -93,9 +94,16 @@ def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
     blocks += [context(_vote(vote)) for vote in op.votes[-_VOTES:]]
     if buttons := _buttons(op):
         blocks.append(actions(*buttons, about=title(op)))
-    where = links.applications(getattr(op.plan, "applications", ()))
-    blocks.append(context(*_footer(op, now), *([where] if where else [])))
+    where = (links.applications(getattr(op.plan, "applications", ())), _log_of(op, links))
+    blocks.append(context(*_footer(op, now), *filter(None, where)))
     return View(text=md("{title}: {status}", title=inline(title(op), 150), status=op.status), blocks=fitted(blocks))
+
+
+def _log_of(op: Operation, links: Links) -> Mrkdwn:
+    """The links to the log and the dashboard of a model that it works with; empty until it has begun."""
+    if not op.phases or not isinstance(op, TestedOperation | BenchmarkOperation):
+        return md("")
+    return links.about(op.request.model, op.phases[0].began)
 
 
 def thread(op: Operation) -> tuple[tuple[str, View], ...]:

@@ -29,6 +29,7 @@ from bot.views.endpoint_list import Search, in_home
 from bot.views.endpoints import EndpointState
 from bot.views.gpu import free, in_line
 from bot.views.health import RESTART, in_short, trouble_line
+from bot.views.links import NO_LINKS, Links, permalink
 from bot.views.modals import choice, modal, text_input
 from bot.views.newer import chart
 from bot.views.next_steps import of_lease
@@ -60,8 +61,7 @@ class Overview:
     endpoints: tuple[EndpointState, ...] = ()
     week: tuple[Day, ...] = ()
     approvers: frozenset[str] = frozenset()
-    workspace: str = ""
-    """The prefix of links to messages."""
+    links: Links = NO_LINKS
     silent: tuple[str, ...] = ()
 
 
@@ -72,9 +72,9 @@ def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTH
         [context(*(md("⚠️ {each}", each=inline(each, 300)) for each in overview.silent[:5]))] if overview.silent else []
     )
     if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
-        blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.workspace)]
+        blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.links)]
     if mine := [op for op in overview.open if op.request.actor == user]:
-        blocks += [divider(), header("Asked by you"), *_mine(mine, overview.workspace)]
+        blocks += [divider(), header("Asked by you"), *_mine(mine, overview.links)]
     blocks += [divider(), header("Endpoints"), *in_home(overview.endpoints, search)]
     if overview.week:
         blocks += [divider(), header("The last week"), *_week(overview.week)]
@@ -109,6 +109,8 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         blocks.append(section(md("\n").join(lines)))
         extend = [button("Restart", RESTART, lease.op, "primary")] if trouble else []
         blocks.append(actions(*extend, *of_lease(lease), about=lease.model))
+        if pages := overview.links.about(lease.model, lease.claimed):
+            blocks.append(context(pages))
     blocks += [
         section(md("🚨 {each} uses the GPU, and nobody holds a lease for it.", each=code(each)))
         for each in overview.strangers[:5]
@@ -158,7 +160,7 @@ def _may_decide(op: Operation, user: str, approvers: frozenset[str]) -> bool:
     return op.status is Status.AWAITING and user in approvers and op.request.actor != user and not decided
 
 
-def _decisions(operations: list[Operation], workspace: str) -> Blocks:
+def _decisions(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         why = md(" because {reason}", reason=inline(op.request.reason, 200)) if op.request.reason else ""
@@ -172,7 +174,7 @@ def _decisions(operations: list[Operation], workspace: str) -> Blocks:
                     actor=person(op.request.actor),
                     why=why,
                     costs=costs,
-                    see=_see(op, workspace),
+                    see=_see(op, links),
                 )
             )
         )
@@ -180,7 +182,7 @@ def _decisions(operations: list[Operation], workspace: str) -> Blocks:
     return blocks
 
 
-def _mine(operations: list[Operation], workspace: str) -> Blocks:
+def _mine(operations: list[Operation], links: Links) -> Blocks:
     blocks: Blocks = []
     for op in operations[:10]:
         phase = op.running_phase
@@ -192,7 +194,7 @@ def _mine(operations: list[Operation], workspace: str) -> Blocks:
                     title=inline(title(op), 200),
                     status=op.status,
                     doing=doing,
-                    see=_see(op, workspace),
+                    see=_see(op, links),
                 )
             )
         )
@@ -201,11 +203,9 @@ def _mine(operations: list[Operation], workspace: str) -> Blocks:
     return blocks
 
 
-def _see(op: Operation, workspace: str) -> Mrkdwn:
-    if op.message is None or not workspace:
-        return Mrkdwn()
-    where = f"{workspace}archives/{op.message.channel}/p{op.message.ts.replace('.', '')}"
-    return md(" · {link}", link=link(where, "see its card"))
+def _see(op: Operation, links: Links) -> Mrkdwn:
+    where = permalink(links.workspace, op.message)
+    return md(" · {link}", link=link(where, "see its card")) if where else Mrkdwn()
 
 
 def _week(days: tuple[Day, ...]) -> Blocks:

@@ -1,8 +1,11 @@
 """Links from messages to other messages and to the systems that they are about."""
 
+import re
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import quote
 
+from bot.config import Config
 from bot.domain.values import Message
 from bot.mrkdwn import Mrkdwn, link, md
 from bot.views.text import inline
@@ -24,6 +27,22 @@ class Links:
     argocd: str = ""
     """Argo CD's web UI."""
     argocd_namespace: str = ""
+    logs: str = ""
+    """The address of a model's log, with placeholders; and of its dashboard."""
+    dashboard: str = ""
+    namespace: str = ""
+    """The models' namespace."""
+
+    @classmethod
+    def of(cls, config: Config, workspace: str = "") -> "Links":
+        return cls(
+            workspace=workspace,
+            argocd=config.argocd.url,
+            argocd_namespace=config.argocd.namespace,
+            logs=config.links.logs,
+            dashboard=config.links.dashboard,
+            namespace=config.platform.namespace,
+        )
 
     def message(self, message: Message | None, label: str) -> Mrkdwn:
         return link(permalink(self.workspace, message), label)
@@ -34,6 +53,22 @@ class Links:
             return md("")
         base = f"{self.argocd.rstrip('/')}/applications/{quote(self.argocd_namespace)}"
         return md("Argo CD: {each}", each=md(", ").join(link(f"{base}/{quote(n)}", inline(n, 60)) for n in names[:5]))
+
+    def about(self, model: str, since: datetime) -> Mrkdwn:
+        """Links to the model's log and to its dashboard, from that time on; empty without their addresses."""
+        labels = {"logs": "Log", "dashboard": "Dashboard"}
+        return md(" · ").join(link(url, labels[page]) for page, url in self.pages(model, since).items())
+
+    def pages(self, model: str, since: datetime) -> dict[str, str]:
+        """The addresses of those that have one, by the name of their setting."""
+        values = {"model": model, "namespace": self.namespace, "from": str(int(since.timestamp() * 1000))}
+        settings = {"logs": self.logs, "dashboard": self.dashboard}
+        return {page: _filled(address, values) for page, address in settings.items() if address}
+
+
+def _filled(address: str, values: dict[str, str]) -> str:
+    """The address with its placeholders replaced; a value can change no other part of it."""
+    return re.sub(r"\{(\w+)\}", lambda found: quote(values[found[1]], safe=""), address)
 
 
 NO_LINKS = Links()

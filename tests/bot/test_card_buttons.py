@@ -1,13 +1,22 @@
 """The buttons of a card: their labels, their colours, and when they are shown."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from bot.domain.kinds import Kind
 from bot.domain.leases import Waiting
-from bot.domain.operations import OPERATIONS, BringUpOperation, ChangeOperation, Operation, SessionEnd, Status, Vote
+from bot.domain.operations import (
+    OPERATIONS,
+    BringUpOperation,
+    ChangeOperation,
+    Operation,
+    PhaseRecord,
+    SessionEnd,
+    Status,
+    Vote,
+)
 from bot.domain.outcomes import BroughtDown, Expired, Failed, LeftUp, Outcome, RolledOut, Started, StaysMerged
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.values import Message
@@ -159,3 +168,36 @@ def test_a_card_links_to_its_applications_where_argo_cd_has_an_address() -> None
     links = Links(argocd="https://argocd.example.com/", argocd_namespace="argocd")
     assert "<https://argocd.example.com/applications/argocd/coder-fim|coder-fim>" in str(card(op, NOW, links).blocks)
     assert "Argo CD" not in str(card(op, NOW).blocks)
+
+
+PAGES = Links(
+    logs="https://logs.example.com/?q=%7Bapp={model},ns={namespace}&from={from}",
+    dashboard="https://grafana.example.com/d/1/{model}",
+    namespace="serving",
+)
+BEGUN = (PhaseRecord(name="starting", began=datetime(2026, 11, 29, 12, tzinfo=UTC)),)
+
+
+@pytest.mark.parametrize("kind", [Kind.GPU_UP, Kind.GPU_RESTART, Kind.MODEL_SMOKE, Kind.MODEL_BENCH, Kind.MODEL_SWAP])
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.FAILED])
+def test_a_card_links_to_the_log_and_the_dashboard_once_it_works_with_the_model(kind: Kind, status: Status) -> None:
+    """From the time when it began; before that, and for a request that starts nothing, there is nothing to read."""
+    op = an_operation(kind, status, phases=BEGUN)
+    told = str(card(op, NOW, PAGES).blocks)
+    assert "<https://logs.example.com/?q=%7Bapp=coder-fim,ns=serving&amp;from=1795953600000|Log>" in told
+    assert "<https://grafana.example.com/d/1/coder-fim|Dashboard>" in told
+    for other in (an_operation(kind), an_operation(Kind.GPU_EXTEND, status, phases=BEGUN)):
+        assert "example.com" not in str(card(other, NOW, PAGES).blocks)
+    assert "Dashboard" not in str(card(op, NOW, Links(logs=PAGES.logs)).blocks)
+
+
+def test_a_name_can_change_no_other_part_of_a_link() -> None:
+    """It is escaped as a part of an address."""
+    told = PAGES.about("a/../b?x=1&y#|>{from}", NOW)
+    assert "https://grafana.example.com/d/1/a%2F..%2Fb%3Fx%3D1%26y%23%7C%3E%7Bfrom%7D|Dashboard" in told
+
+
+def test_home_links_to_the_log_of_a_session() -> None:
+    """From the time when it claimed the GPU."""
+    overview = Overview(leases=(a_lease("demo"),), links=PAGES)
+    assert f"from={a_lease('demo').claimed.timestamp() * 1000:.0f}|Log>" in str(home(overview, "U1", NOW)["blocks"])

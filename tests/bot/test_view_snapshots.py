@@ -32,6 +32,7 @@ from bot.views import View, because_form, card, reminder, thread
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState
 from bot.views.home import Overview, home, up_form
+from bot.views.links import Links
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form
 from manifests.contract import ModelEndpoint
 from sandbox.slack import blocks as kit
@@ -184,7 +185,7 @@ HERE = Overview(
         for n, hours in enumerate((0, 2, 5, 8, 1, 0, 3))
     ),
     approvers=frozenset({"U2"}),
-    workspace="https://acme.slack.com/",
+    links=Links(workspace="https://acme.slack.com/"),
     silent=("Hugging Face does not answer",),
 )
 

@@ -30,6 +30,7 @@ from bot.views import View, because_form, blind, card, escape, keep_form, lines,
 from bot.views.endpoint_list import Search, listing
 from bot.views.endpoints import EndpointState, details, disagreements
 from bot.views.home import Overview, home, up_form
+from bot.views.links import Links
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
 from bot.views.older import newer_in, older
 from bot.views.rollout import Tenant, keys_form, keys_offer
@@ -135,7 +136,7 @@ def an_overview(text: str, many: int) -> Overview:
         strangers=(text,) * many,
         open=tuple(an_operation(status, text=text) for status in Status for _ in range(many // 10 + 1)),
         endpoints=(an_endpoint(text),) * many,
-        workspace="https://slack.com/",
+        links=Links(workspace="https://slack.com/"),
         week=tuple(Day(date(2026, 11, 17 + n), 5.5, 5.0, 1.5, 4.675) for n in range(7)),
         approvers=frozenset({"U2"}),
         silent=(text,) * many,

@@ -51,7 +51,7 @@ async def test_a_right_installation_has_nothing_wrong(told: Told) -> None:
     systems = {finding.system for finding in findings}
     assert systems == {
         "machine", "Slack", "clock", "people", "GitHub", "git", "contract",
-        "Kubernetes", "Argo CD", "LiteLLM", "Redis", "Hugging Face",
+        "Kubernetes", "Argo CD", "LiteLLM", "Redis", "Hugging Face", "links",
     }  # fmt: skip
 
 

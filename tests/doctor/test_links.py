@@ -1,0 +1,82 @@
+"""`stoker doctor` on the addresses that cards link to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from bot.config import Config
+from bot.doctor.links import links
+
+
+@asynccontextmanager
+async def pages() -> AsyncIterator[str]:
+    """A server with Argo CD at `/argo`, its login page at `/login`, and a dashboard for `coder-chat`."""
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"Version": "v3.1.0+abc"})
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>Sign in</title>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/argo/api/version", version)
+    app.router.add_get("/login/api/version", page)
+    app.router.add_get("/d/model", page)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("")).rstrip("/")
+
+
+async def told(config: Config) -> list[str]:
+    return [f"{each.verdict}: {each.said} → {each.mend}" async for each in links(config, ())]
+
+
+def configured(argocd: str = "", logs: str = "", dashboard: str = "", **more: Any) -> Config:
+    """The settings with addresses on this machine, which the file would refuse for not being https."""
+    made = Config.model_validate({"argocd": {"url": argocd}, **more})
+    return made.model_copy(update={"links": made.links.model_copy(update={"logs": logs, "dashboard": dashboard})})
+
+
+async def test_addresses_that_are_not_set_are_named() -> None:
+    """They are optional, so that is not wrong; with Flux nobody misses Argo CD."""
+    found = await told(configured())
+    assert [each.split(" is not set, so cards do not link to")[0] for each in found] == [
+        "ok: argocd.url", "ok: links.logs", "ok: links.dashboard",
+    ]  # fmt: skip
+    assert not any("argocd" in each for each in await told(configured(flux={"namespace": "flux-system"})))
+
+
+async def test_right_addresses_answer() -> None:
+    """Argo CD says its version; a page with a login is a page."""
+    async with pages() as base:
+        found = await told(configured(f"{base}/argo/", f"{base}/d/{{model}}?from={{from}}", f"{base}/d/model"))
+    assert found == [
+        "ok: argocd.url is Argo CD v3.1.0+abc → ",
+        "ok: links.logs answers → ",
+        "ok: links.dashboard answers → ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argocd", "dashboard", "said"),
+    [
+        ("/other", "", "warning: argocd.url is not the address of Argo CD: "),
+        ("/login", "", "warning: argocd.url could not be checked: argocd.url does not answer: it answers with the web page “Sign in”"),
+        ("", "/d/{namespace}", "warning: links.dashboard answers 404 → Open http"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_address_is_named(argocd: str, dashboard: str, said: str) -> None:
+    """With the setting, and what answers there."""
+    async with pages() as base:
+        found = await told(configured(argocd and base + argocd, "", dashboard and base + dashboard))
+    assert any(each.startswith(said) for each in found), found
+
+
+async def test_an_address_that_only_browsers_reach_is_not_called_wrong() -> None:
+    """The network policy does not let the bot reach it, and nothing needs that."""
+    found = await told(configured(f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}/x"))
+    assert [each.split(":")[0] for each in found] == ["warning", "warning", "ok"]
+    assert all("the people in Slack must reach it, the bot need not" in each for each in found[:2])
