@@ -21,6 +21,16 @@ TIMER = pytest.StashKey[object]()
 """The time limit of the test, as pytest-timeout set it."""
 
 
+gc.disable()  # until every module is imported
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules out of every later collection, which takes 0.2 s with them and 1 ms without."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def _leaks_belong_to_their_test() -> Iterator[None]:
     """Collect what a test leaked now: later, the garbage collector would fail another test for it."""
