@@ -3,17 +3,16 @@
 The bot's process runs for weeks next to a team's other pods, so it does not load what only a terminal needs.
 """
 
-import gc
-import importlib.util
-import os
 import sys
-from types import ModuleType
-from typing import Any
 
 
 def main() -> None:
     if sys.argv[1:] == ["run"]:
-        _stay_small()
+        import gc
+
+        from bot.unused_imports import prevent_unused_imports
+
+        prevent_unused_imports()
         gc.disable()  # garbage collections while 1 300 modules are loaded find nothing; `bot.app` enables it again
         from bot.app import start
 
@@ -21,53 +20,6 @@ def main() -> None:
     from bot.cli.main import cli
 
     cli()
-
-
-def _stay_small() -> None:
-    """Prevent imports that the bot's process never uses: 20 of its 100 MiB, measured by benchmarks/start.py."""
-    # structlog and httpx load click and rich, to draw on a terminal, and redis-py loads OpenTelemetry's metrics, wherever
-    # they are installed; all three work without. None in sys.modules is the documented way to say that a module is missing.
-    sys.modules.update(dict.fromkeys(("click", "rich", "opentelemetry.sdk.metrics")))  # type: ignore[arg-type]
-    # The bot uses the client and the configuration of `kubernetes.aio`; the packages above them also load the synchronous
-    # client with requests and oauthlib. Each of their modules can still be imported by its name.
-    kubernetes = _without_init("kubernetes")
-    _without_init("kubernetes.aio", parent=kubernetes)
-    # docket's result store uses beartype to check the types of its arguments. Without this stub, beartype would be
-    # loaded even if it is switched off.
-    os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")
-    sys.modules.update(_unchecked_types())
-
-
-def _without_init(name: str, parent: ModuleType | None = None) -> ModuleType:
-    """Put the package into sys.modules without running its `__init__`; its modules are imported as usual."""
-    package = ModuleType(name)
-    if parent is None:
-        spec = importlib.util.find_spec(name)
-        package.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    else:
-        child = name.rpartition(".")[2]
-        package.__path__ = [os.path.join(folder, child) for folder in parent.__path__]  # noqa: PTH118  # pathlib is not loaded yet
-        setattr(parent, child, package)
-    sys.modules[name] = package
-    return package
-
-
-def _unchecked_types() -> dict[str, ModuleType]:
-    """The names of beartype that py-key-value imports, as no-ops."""
-
-    class Configuration:
-        O0 = O1 = None
-
-        def __init__(self, **_: Any) -> None:
-            """Accepts the same arguments as beartype's."""
-
-    def unchecked(function: Any = None, **_: Any) -> Any:
-        return function if function is not None else unchecked
-
-    beartype, claw = ModuleType("beartype"), ModuleType("beartype.claw")
-    vars(beartype).update(BeartypeConf=Configuration, BeartypeStrategy=Configuration, beartype=unchecked, claw=claw)
-    vars(claw).update(beartype_this_package=unchecked)
-    return {"beartype": beartype, "beartype.claw": claw}
 
 
 if __name__ == "__main__":

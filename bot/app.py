@@ -22,6 +22,7 @@ from bot.config import Config
 from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
+from bot.guard import Guard
 from bot.roles import RoleMembers
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings import Settings, load_settings
@@ -29,7 +30,7 @@ from bot.state.records import redis_errors
 from bot.tasks import all_tasks
 from bot.tracing import traced
 from bot.web import HttpPort
-from bot.wiring import wired
+from bot.wiring import Wiring
 from commands import listeners
 from commands.replies import acks_first
 
@@ -83,8 +84,9 @@ async def run(settings: Settings) -> None:
             client=await open_slack(settings, stack),
             signing_secret=secret.get_secret_value() if secret else None,
         )
-        listeners.register(slack, svc)
-        for task in all_tasks(svc):
+        wiring = Wiring(svc)
+        listeners.register(slack, wiring)
+        for task in all_tasks(wiring):
             svc.docket.register(task)
         working = await stack.enter_async_context(AsyncExitStack())
         worker = await working.enter_async_context(
@@ -99,19 +101,7 @@ async def run(settings: Settings) -> None:
         )
         await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # at the start, and then every minute
         runner = web.AppRunner(
-            HttpPort(
-                docket=svc.docket,
-                metrics=svc.metrics,
-                operations=svc.operations,
-                leases=svc.leases,
-                sessions=svc.sessions,
-                bills=svc.bills,
-                alerts=svc.alerts,
-                records=svc.records,
-                settings=svc.settings,
-                config=svc.config,
-                clock=svc.clock,
-            ).app(slack if secret else None),
+            wiring.of(HttpPort).app(slack if secret else None),
             access_log=None,
             shutdown_timeout=_LET_FINISH,
         )
@@ -129,7 +119,7 @@ async def run(settings: Settings) -> None:
         gc.collect()
         gc.freeze()  # freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
-        guarding = asyncio.create_task(wired(svc).guard.run())
+        guarding = asyncio.create_task(wiring.of(Guard).run())
         stack.callback(guarding.cancel)
         work = asyncio.create_task(worker.run_forever())
         try:

@@ -34,8 +34,9 @@ class Repository:
         branch: str,
         credentials: Callable[[], Awaitable[SecretStr | None]],
         author: str,
+        name: str = "",
     ) -> None:
-        """`author` has the form `Name <address>`."""
+        """`author` has the form `Name <address>`; `name` is `owner/name` on GitHub."""
         if urlsplit(remote_url).password:
             raise BotError("The git remote's URL holds a password: leave it out and set GITHUB_TOKEN.")
         self._mirror_dir = mirror_dir
@@ -43,6 +44,7 @@ class Repository:
         self._branch = branch
         self._credentials = credentials
         self._author = parseaddr(author)
+        self.name = name
         self._lock = asyncio.Lock()
         self.newest = ""
         """The head of the branch when it was last fetched."""

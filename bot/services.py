@@ -303,6 +303,7 @@ def repository(settings: Settings, token: Token) -> Repository:
         config.platform.branch,
         credentials,
         f"{config.github.author_name} <{config.github.author_email}>",
+        settings.github_repository,
     )
 
 

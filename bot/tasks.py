@@ -1,8 +1,9 @@
 """The docket tasks. Their only argument is an operation's id, and they may run again from their first line."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,7 +14,6 @@ from bot.bookmark import HolderBookmark
 from bot.clients.cluster import Cluster
 from bot.clock import Clock
 from bot.config import Config
-from bot.domain.kinds import Kind
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.engine import task_refs
 from bot.engine.deaths import Deaths
@@ -21,6 +21,7 @@ from bot.engine.lifecycle import Lifecycle, SetAside, is_closing, task_key
 from bot.engine.run import CancelAsked, Run
 from bot.errors import BotError, Unavailable
 from bot.gpu.billing import Billing
+from bot.gpu.health import HealthWatch
 from bot.gpu.queue import Queue
 from bot.gpu.reconciliation import Reconciliation
 from bot.gpu.stopping import SettingAside
@@ -30,15 +31,16 @@ from bot.platform.pull_requests import PullRequests
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.smoke_tests import SmokeTests
 from bot.presentation import Presentation
-from bot.services import Services
 from bot.services import learn_secrets as read_secrets
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
+from bot.state.home import VIEWERS_KEPT
 from bot.state.operations import Operations
 from bot.state.records import Records
 from bot.views import code, lines
-from bot.wiring import wired
-from bot.workflows import Workflow, workflows
+from bot.watch import IdleWatch
+from bot.wiring import Wiring
+from bot.workflows import Workflow, Workflows
 from bot.workflows.benchmark import BenchmarkWorkflow
 
 log = structlog.get_logger(__name__)
@@ -65,7 +67,7 @@ class Advancing:
     operations: Operations
     lifecycle: Lifecycle
     setting_aside: SettingAside
-    workflows: Mapping[Kind, Workflow[Any]]
+    workflows: Workflows
 
     @task_refs.ADVANCE
     async def advance(self, op_id: str, key: str = TaskKey(), retry: Retry = _RETRY) -> None:
@@ -73,7 +75,7 @@ class Advancing:
         async with self.lifecycle.settled(op_id, retry):
             op = await self.operations.load(op_id)
             bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # each task has its own context
-            run, workflow = self.lifecycle.run(op), self.workflows[op.request.kind]
+            run, workflow = self.lifecycle.run(op), self.workflows.table()[op.request.kind]
             if op.status.final:
                 await run.show()
                 await _follow_up(run, workflow)
@@ -165,9 +167,7 @@ class OperationTasks:
             if self.clock() - op.updated > self.clock.passed_in(_TELLING):
                 self.presentation.show(op.id, now=True)
         await self._report_set_aside()
-        async with self.deaths.carefully(_hourly(self.clock(), "aliases"), forget=False) as alive:
-            if alive:
-                await self.gateway_aliases.tidy()
+        await self.deaths.attempt_this_hour("aliases", self.gateway_aliases.tidy)
         self.presentation.wake()  # for letters of an earlier process in the outbox
 
     async def _report_set_aside(self) -> None:
@@ -207,18 +207,18 @@ class PullRequestTasks:
     @task_refs.FOLLOW
     async def follow(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Check one pull request, because GitHub reported a change."""
-        async with self.deaths.carefully(f"follow:{op_id}") as alive:
-            if alive:
-                await self._look(await self.operations.load(op_id))
+
+        async def look() -> None:
+            await self._look(await self.operations.load(op_id))
+
+        await self.deaths.attempt(f"follow:{op_id}", look)
 
     async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Check the open pull requests: the method without a webhook, and a safety net with one."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         for op in await self.operations.open(ChangeOperation):
             if op.plan:
-                async with self.deaths.carefully(f"poll:{op.id}", forget=False) as alive:
-                    if alive:
-                        await self._look(op)
+                await self.deaths.attempt(f"poll:{op.id}", partial(self._look, op), forget=False)
 
     async def _look(self, op: Operation) -> None:
         """Follow one pull request; an error is left to the next poll."""
@@ -245,9 +245,7 @@ class GpuTasks:
     async def hand_over(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=10), automatic=True)) -> None:
         """Offer the free GPU to the next in the queue, and update the cards of queued requests."""
         try:
-            async with self.deaths.carefully(_hourly(self.clock(), "hand_over"), forget=False) as alive:
-                if alive:
-                    await self.queue.hand_over()
+            await self.deaths.attempt_this_hour("hand_over", self.queue.hand_over)
         except (BotError, Unavailable) as error:
             log.warning("queue not tended", error=str(error))
 
@@ -269,9 +267,7 @@ class GpuTasks:
     @task_refs.SETTLE_BILL
     async def settle_bill(self, fence: int, retry: Retry = _RETRY) -> None:
         """Watch the node of the session with this fence until it is no longer billed; scheduled with its receipt."""
-        async with self.deaths.carefully(f"settle_bill:{fence}") as alive:
-            if alive:
-                await self.billing.settle_bill(fence)
+        await self.deaths.attempt(f"settle_bill:{fence}", lambda: self.billing.settle_bill(fence))
 
 
 @dataclass(frozen=True)
@@ -286,10 +282,7 @@ class HomeTasks:
     @task_refs.REFRESH_HOMES
     async def refresh_homes(self) -> None:
         """Update the open Homes after a change. Scheduled under one key, so that many changes become one update."""
-        async with self.deaths.carefully(_hourly(self.clock(), "refresh_homes"), forget=False) as alive:
-            if alive:
-                await self.app_home.refresh()
-                await self.bookmark.refresh()
+        await self.deaths.attempt_this_hour("refresh_homes", self._refresh)
 
     async def watch_homes(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Detect external changes (a sync, a pod, a merge): the platform is read once for all readers.
@@ -297,12 +290,14 @@ class HomeTasks:
         Home is published whenever somebody opens it, so this is only for people who may still look at it.
         """
         try:
-            async with self.deaths.carefully(_hourly(self.clock(), "watch_homes"), forget=False) as alive:
-                if alive:
-                    await self.app_home.refresh(within=self.clock.passed_in(_LOOKING))
-                    await self.bookmark.refresh()
+            within = self.clock.passed_in(_LOOKING)
+            await self.deaths.attempt_this_hour("watch_homes", lambda: self._refresh(within))
         except (BotError, Unavailable) as error:
             log.warning("homes not refreshed", error=str(error))
+
+    async def _refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
+        await self.app_home.refresh(within=within)
+        await self.bookmark.refresh()
 
 
 @dataclass(frozen=True)
@@ -315,18 +310,13 @@ class BenchmarkTasks:
     @task_refs.PUBLISH_REPORT
     async def publish_report(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Open the pull request with a benchmark's report; requested by its button."""
-        async with self.deaths.carefully(f"publish_report:{op_id}") as alive:
-            if alive:
-                await self.benchmark.publish_report(
-                    op_id, last=retry.attempts is not None and retry.attempt >= retry.attempts
-                )
+        last = retry.attempts is not None and retry.attempt >= retry.attempts
+        await self.deaths.attempt(f"publish_report:{op_id}", lambda: self.benchmark.publish_report(op_id, last=last))
 
     @task_refs.SHOW_PICTURE
     async def show_picture(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Draw the results of a benchmark; scheduled with its table."""
-        async with self.deaths.carefully(f"show_picture:{op_id}") as alive:
-            if alive:
-                await self.benchmark.show_picture(op_id)
+        await self.deaths.attempt(f"show_picture:{op_id}", lambda: self.benchmark.show_picture(op_id))
 
 
 @dataclass(frozen=True)
@@ -345,81 +335,33 @@ class SecretTasks:
     @task_refs.DELETE_KEY
     async def delete_key(self, key_alias: str, retry: Retry = _RETRY_LONG) -> None:
         """Delete the virtual key of a smoke test; scheduled if LiteLLM did not delete it immediately."""
-        async with self.deaths.carefully(f"delete_key:{key_alias}") as alive:
-            if alive:
-                await self.smoke_tests.delete_key(key_alias)
+        await self.deaths.attempt(f"delete_key:{key_alias}", lambda: self.smoke_tests.delete_key(key_alias))
 
 
-def _hourly(now: datetime, task: str) -> str:
-    """A task name that changes every hour, so that a task that was set aside is tried again."""
-    return f"{task}:{now:%Y-%m-%dT%H}"
-
-
-def all_tasks(svc: Services) -> list[Callable[..., Awaitable[None]]]:
+def all_tasks(wiring: Wiring) -> list[Callable[..., Awaitable[None]]]:
     """Every task of the bot, with the objects that it uses."""
-    parts, flows = wired(svc), workflows(svc)
-    advancing = Advancing(
-        operations=svc.operations,
-        lifecycle=parts.lifecycle,
-        setting_aside=parts.setting_aside,
-        workflows=flows.of_kind,
-    )
-    operation_tasks = OperationTasks(
-        operations=svc.operations,
-        audit=svc.audit,
-        records=svc.records,
-        presentation=svc.presentation,
-        deaths=parts.deaths,
-        gateway_aliases=parts.gateway_aliases,
-        lifecycle=parts.lifecycle,
-        clock=svc.clock,
-    )
-    pull_request_tasks = PullRequestTasks(
-        operations=svc.operations,
-        deaths=parts.deaths,
-        pull_requests=parts.pull_requests,
-        config=svc.config,
-        clock=svc.clock,
-    )
-    gpu_tasks = GpuTasks(
-        alerts=svc.alerts,
-        billing=parts.billing,
-        deaths=parts.deaths,
-        lifecycle=parts.lifecycle,
-        queue=parts.queue,
-        reconciliation=parts.reconciliation,
-        config=svc.config,
-        clock=svc.clock,
-    )
-    home_tasks = HomeTasks(
-        app_home=parts.app_home,
-        bookmark=HolderBookmark(svc.slack, svc.leases, svc.config),
-        deaths=parts.deaths,
-        clock=svc.clock,
-    )
-    benchmark_tasks = BenchmarkTasks(benchmark=flows.benchmark, deaths=parts.deaths)
-    secret_tasks = SecretTasks(
-        cluster=svc.cluster, deaths=parts.deaths, smoke_tests=parts.smoke_tests, config=svc.config
-    )
+    operations, pull_requests = wiring.of(OperationTasks), wiring.of(PullRequestTasks)
+    gpu, homes = wiring.of(GpuTasks), wiring.of(HomeTasks)
+    benchmarks, secrets = wiring.of(BenchmarkTasks), wiring.of(SecretTasks)
     return [
-        advancing.advance,
-        operation_tasks.expire,
-        operation_tasks.remind,
-        operation_tasks.escalate,
-        pull_request_tasks.follow,
-        operation_tasks.sweep,
-        pull_request_tasks.poll_pulls,
-        gpu_tasks.hand_over,
-        gpu_tasks.hand_over_at,
-        gpu_tasks.reconcile,
-        parts.health.watch_health,
-        parts.idle_watch.watch,
-        secret_tasks.learn_secrets,
-        gpu_tasks.settle_bill,
-        secret_tasks.delete_key,
-        benchmark_tasks.publish_report,
-        benchmark_tasks.show_picture,
-        home_tasks.refresh_homes,
-        home_tasks.watch_homes,
-        operation_tasks.set_aside,
+        wiring.of(Advancing).advance,
+        operations.expire,
+        operations.remind,
+        operations.escalate,
+        operations.sweep,
+        operations.set_aside,
+        pull_requests.follow,
+        pull_requests.poll_pulls,
+        gpu.hand_over,
+        gpu.hand_over_at,
+        gpu.reconcile,
+        gpu.settle_bill,
+        wiring.of(HealthWatch).watch_health,
+        wiring.of(IdleWatch).watch,
+        benchmarks.publish_report,
+        benchmarks.show_picture,
+        secrets.learn_secrets,
+        secrets.delete_key,
+        homes.refresh_homes,
+        homes.watch_homes,
     ]

@@ -18,8 +18,7 @@ CEILINGS: dict[str, int] = {}
 WIRING = {
     "bot/app.py": {"run"},
     "bot/tasks.py": {"all_tasks"},
-    "bot/wiring.py": {"wire", "wired"},
-    "bot/workflows/__init__.py": {"wire_workflows", "workflows"},
+    "bot/wiring.py": {"__init__"},
     "commands/listeners.py": {"register"},
 }
 """The functions that may take all services, because they construct objects with them. A goal of the design: under 20."""
@@ -72,7 +71,7 @@ def takes_everything(tree: ast.Module) -> Iterator[str]:
                 given = [*args.posonlyargs, *args.args, *args.kwonlyargs]
                 calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
                 if any(_is_everything(each.annotation) for each in given) or any(
-                    isinstance(call, ast.Name) and call.id == "wired" for call in calls
+                    isinstance(call, ast.Name) and call.id == "Wiring" for call in calls
                 ):
                     yield node.name
             case ast.ClassDef(body=body):

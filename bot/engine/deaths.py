@@ -1,6 +1,6 @@
 """Sets aside work that ends the process: the admins are notified, and all other work continues."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,3 +39,13 @@ class Deaths:
                 )
                 await self.presentation.tell_admins(f"set-aside:{task}", lines(text))
             yield not start.hopeless
+
+    async def attempt(self, task: str, work: Callable[[], Awaitable[object]], *, forget: bool = True) -> None:
+        """Do the work, unless it has ended the process twice."""
+        async with self.carefully(task, forget=forget) as alive:
+            if alive:
+                await work()
+
+    async def attempt_this_hour(self, task: str, work: Callable[[], Awaitable[object]]) -> None:
+        """The same for periodic work that no operation names: it is tried again in each new hour."""
+        await self.attempt(f"{task}:{self.clock():%Y-%m-%dT%H}", work, forget=False)

@@ -28,7 +28,6 @@ class Applications:
     repository: Repository
     config: Config
     clock: Clock
-    repository_name: str
 
     async def of(self, endpoint: ModelEndpoint, commit: str) -> Application | None:
         """The application that deploys an endpoint: the one named in the repository, otherwise the one that deploys its
@@ -41,7 +40,7 @@ class Applications:
         tree = await self.repository.tree(commit)
         found = await self.deployer.list()
         # In a thread, because reading a git tree starts processes.
-        return await asyncio.to_thread(deploys, found, endpoint, tree, self.repository_name)
+        return await asyncio.to_thread(deploys, found, endpoint, tree, self.repository.name)
 
     async def of_gateway(self, commit: str) -> Application | None:
         """The application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that deploys the
@@ -51,7 +50,7 @@ class Applications:
             return named
         tree, found = await self.repository.tree(commit), await self.deployer.list()
         return await asyncio.to_thread(
-            deploys_gateway, found, Platform(tree, self.config.platform), self.repository_name
+            deploys_gateway, found, Platform(tree, self.config.platform), self.repository.name
         )
 
     async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell) -> Application:

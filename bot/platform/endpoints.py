@@ -111,7 +111,6 @@ class EndpointStates:
     cluster: Cluster
     repository: Repository
     endpoints: Endpoints
-    repository_name: str
 
     async def at(self, commit: str) -> tuple[EndpointState, ...]:
         """Every endpoint combined with its state in the cluster, with one request per kind of object.
@@ -120,7 +119,7 @@ class EndpointStates:
         """
         found = await self.endpoints.all(commit)
         tree, listed = await self.repository.tree(commit), await self.deployer.list()
-        repository = self.repository_name
+        repository = self.repository.name
 
         def joined() -> dict[str, Application | None]:
             return {each.name: deploys(listed, each, tree, repository) for each in found}

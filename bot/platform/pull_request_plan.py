@@ -56,7 +56,6 @@ class PullRequestPlans:
     staged_swap: StagedSwap
     config: Config
     clock: Clock
-    repository_name: str
 
     async def current(self, op: ChangeOperation, plan: ChangePlan, found: PullRequest) -> ChangePlan:
         """The current plan according to GitHub, git and the cluster. `plan` contains the bot's own change."""
@@ -217,7 +216,7 @@ class PullRequestPlans:
         )
 
     def _repository(self) -> str:
-        return self.repository_name.lower()
+        return self.repository.name.lower()
 
     def what_moved(self, before: ChangePlan, after: ChangePlan) -> Mrkdwn:
         """Why approvals of one plan are not valid for the other; empty if they are."""

@@ -31,7 +31,7 @@ class ReleaseLeaseWorkflow:
     stopping: Stopping
     decisions: Decisions
     lifecycle: Lifecycle
-    bringing_down: BringDownWorkflow
+    bring_down: BringDownWorkflow
 
     async def plan(self, run: Run[ReleaseOperation]) -> None:
         """An admin breaks somebody's lease: the reason is public and a second approver must agree."""
@@ -61,7 +61,7 @@ class ReleaseLeaseWorkflow:
         if await self._boot_cancelled(plan.lease.op, by):
             await run.finish(BootCancelled())
             return
-        await self.bringing_down.bring_down(run, fence=plan.lease.fence)
+        await self.bring_down.bring_down(run, fence=plan.lease.fence)
 
     async def _boot_cancelled(self, op_id: str, by: str) -> bool:
         """Cancel the bring-up if the operation that claimed a lease is still booting; returns whether it was."""

@@ -14,6 +14,7 @@ from bot.embedded import embedded_redis
 from bot.services import Services, open_services
 from bot.settings import Settings
 from bot.tasks import all_tasks
+from bot.wiring import Wiring
 from commands import listeners
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
@@ -76,7 +77,7 @@ async def svc(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIt
     async with AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
         svc = await stack.enter_async_context(open_services(settings, redis_url))
-        for task in all_tasks(svc):
+        for task in all_tasks(Wiring(svc)):
             svc.docket.register(task)
         yield svc
 
@@ -86,5 +87,5 @@ def app(workspace: Workspace, svc: Services) -> AsyncApp:
     """The bot's app. Listeners run to their end before the dispatch returns."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     app = AsyncApp(client=client, process_before_response=True)
-    listeners.register(app, svc)
+    listeners.register(app, Wiring(svc))
     return app

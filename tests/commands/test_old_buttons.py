@@ -10,10 +10,11 @@ from slack_bolt.request.async_request import AsyncBoltRequest
 from bot import views
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
+from bot.gpu.holder_prompts import HolderPrompts
 from bot.mrkdwn import md
 from bot.services import Services
 from bot.views.next_steps import EXTEND
-from bot.wiring import wired
+from bot.wiring import Wiring
 from sandbox.slack import Workspace
 from tests.commands.test_dispatch import click
 
@@ -51,10 +52,10 @@ async def test_a_settled_question_has_no_buttons(svc: Services, workspace: Works
     for of, name in ((lease, "one"), (other, "two")):
         view = views.reminder(of, f"{name} hour", 0.2, down_at=md("04:00"), last=False, keep="1 h")
         for key, place in ((f"remind:{name}", "C0GPUOPS"), (f"remind:{name}:dm", "U0DEV")):
-            await wired(svc).holder_prompts.ask(of, key, place, view)
+            await Wiring(svc).of(HolderPrompts).ask(of, key, place, view)
     await posted(svc, "today", "another")
-    await wired(svc).holder_prompts.settle("today")
-    await wired(svc).holder_prompts.settle("today", md("said twice"))  # nothing is left to settle
+    await Wiring(svc).of(HolderPrompts).settle("today")
+    await Wiring(svc).of(HolderPrompts).settle("today", md("said twice"))  # nothing is left to settle
     await posted(svc)
     shown = workspace.now_visible("dev")
     assert ["[Bring down]" in text for text in shown if "one hour" in text] == [False, False]
@@ -66,9 +67,9 @@ async def test_an_answer_replaces_the_question_wherever_it_was_asked(svc: Servic
     lease = a_lease("today")
     for key in ("ask:1", "remind:1"):
         view = views.reminder(lease, key, 0.2, down_at=md("04:00"), last=False, keep="1 h")
-        await wired(svc).holder_prompts.ask(lease, key, "C0GPUOPS", view)
+        await Wiring(svc).of(HolderPrompts).ask(lease, key, "C0GPUOPS", view)
     await posted(svc, "today")
-    await wired(svc).holder_prompts.settle("today", md("I still need it."), keys=("ask:1",))
+    await Wiring(svc).of(HolderPrompts).settle("today", md("I still need it."), keys=("ask:1",))
     await posted(svc)
     shown = workspace.now_visible("dev")
     assert "I still need it." in shown

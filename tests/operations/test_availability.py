@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bot.domain.leases import Lease
+from bot.gpu.availability import GpuAvailability
 from bot.services import Services
 from bot.state.leases import GpuBusy
-from bot.wiring import wired
+from bot.wiring import Wiring
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 
 __all__ = ["hf_endpoint", "manifest", "svc", "workspace"]
@@ -18,7 +19,7 @@ LEASE = Lease(
 
 
 async def test_a_slot_is_left_for_whom_nobody_is_ahead_of(svc: Services) -> None:
-    availability = wired(svc).availability
+    availability = Wiring(svc).of(GpuAvailability)
     assert await availability.is_left_after(0)
     assert not await availability.is_left_after(1)
     await svc.leases.claim(LEASE)
@@ -26,7 +27,7 @@ async def test_a_slot_is_left_for_whom_nobody_is_ahead_of(svc: Services) -> None
 
 
 async def test_a_lease_that_holds_the_last_slot_is_named(svc: Services) -> None:
-    availability = wired(svc).availability
+    availability = Wiring(svc).of(GpuAvailability)
     await svc.leases.claim(LEASE)
     assert await availability.free_slots() == 0
     with pytest.raises(GpuBusy, match="coder-chat"):

@@ -17,16 +17,18 @@ from bot.domain.outcomes import BroughtDown, Started
 from bot.domain.plans import ExtendPlan, ReleasePlan
 from bot.domain.requests import BringUp, Extend, Release
 from bot.domain.sessions import Bill, Node
-from bot.engine.lifecycle import NotAllowed
+from bot.engine.decisions import Decisions
+from bot.engine.lifecycle import Lifecycle, NotAllowed
 from bot.engine.run import CancelAsked
 from bot.errors import BotError, Unavailable
+from bot.gpu.billing import Billing
 from bot.gpu.stopping import down_request, end_of_session
 from bot.services import Services
 from bot.views import card
 from bot.views.outcomes import outcome_text
 from bot.views.receipt import receipt
-from bot.wiring import wired
-from bot.workflows import workflows
+from bot.wiring import Wiring
+from bot.workflows import Workflows
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
@@ -147,17 +149,17 @@ async def at_work(svc: Services) -> BringUpOperation:
 
 async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: BringUpOperation) -> None:
     """The answer to the click was that it is being cancelled."""
-    await wired(svc).decisions.cancel(at_work.id, "U0DEV")
+    await Wiring(svc).of(Decisions).cancel(at_work.id, "U0DEV")
     with pytest.raises(CancelAsked):
-        await wired(svc).lifecycle.run(at_work).finish(Started(holder="U0DEV"))
+        await Wiring(svc).of(Lifecycle).run(at_work).finish(Started(holder="U0DEV"))
     assert (await svc.operations.load(at_work.id)).status is Status.RUNNING
 
 
 async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, at_work: BringUpOperation) -> None:
     """It is tried again for as long as it takes; the card says meanwhile what a person may have to do."""
     await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
-    await wired(svc).lifecycle.run(at_work).enter(phases.UNDO_BRING_UP)
-    async with wired(svc).lifecycle.settled(at_work.id, ExponentialRetry()):
+    await Wiring(svc).of(Lifecycle).run(at_work).enter(phases.UNDO_BRING_UP)
+    async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
         raise BotError("`coder-chat` is scaled down, but its pod is still there.")
     shown = card(await svc.operations.load(at_work.id), svc.clock())
     assert "its pod is still there" in str(shown.blocks)
@@ -174,7 +176,7 @@ async def test_a_boot_is_more_patient_than_a_question(
     retry = ExponentialRetry(attempts=12)
     retry.attempt = 6
     with pytest.raises(Unavailable) if again else nullcontext():
-        async with wired(svc).lifecycle.settled(at_work.id, retry):
+        async with Wiring(svc).of(Lifecycle).settled(at_work.id, retry):
             raise Unavailable("Kubernetes")
     assert (await svc.operations.load(at_work.id)).status is (Status.RUNNING if again else Status.REFUSED)
 
@@ -184,8 +186,8 @@ async def test_the_audit_log_says_who_and_why(svc: Services, at_work: BringUpOpe
     open_to_all = Config(roles=Roles(approvers=("U0LEAD",), admins=("U0ADMIN",)), slack=svc.config.slack)
     svc = replace(svc, config=open_to_all, roles=replace(svc.roles, config=open_to_all))
     await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
-    await wired(svc).decisions.vote(at_work.id, "U0ADMIN", approve=True, reason="customer waits", override=True)
-    await wired(svc).decisions.cancel(at_work.id, "U0LEAD")
+    await Wiring(svc).of(Decisions).vote(at_work.id, "U0ADMIN", approve=True, reason="customer waits", override=True)
+    await Wiring(svc).of(Decisions).cancel(at_work.id, "U0LEAD")
     told = [(e["event"], e["who"], e["why"]) async for e in svc.audit.entries()]
     assert told[1:] == [("overridden", "U0ADMIN", "customer waits"), ("cancelled", "U0LEAD", "demo")]
 
@@ -202,10 +204,10 @@ async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(
         node=node, drain=HOUR / 6, price_per_hour=0.85,
     )  # fmt: skip
     end = {"outcome": receipt(bill)} if worded else {"result": BroughtDown(bill=bill)}
-    op = await wired(svc).lifecycle.run(at_work).update(lambda op: op.model_copy(update=end))
+    op = await Wiring(svc).of(Lifecycle).run(at_work).update(lambda op: op.model_copy(update=end))
     assert "(an estimate)" in outcome_text(op)
     await svc.bills.keep(bill.model_copy(update={"gone": now}))
-    await wired(svc).billing.settle_bill(bill.fence)
+    await Wiring(svc).of(Billing).settle_bill(bill.fence)
     assert "estimate" not in outcome_text(await svc.operations.load(at_work.id))
 
 
@@ -220,7 +222,7 @@ async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone
     broken = ReleaseOperation(id="broken", request=wanted, status=Status.RUNNING, updated=now, plan=plan)
     await svc.operations.create(broken)
     with suppress(Unavailable):  # there is no cluster here
-        await workflows(svc).of_kind[Kind.GPU_RELEASE].execute(wired(svc).lifecycle.run(broken))
+        await Wiring(svc).of(Workflows).table()[Kind.GPU_RELEASE].execute(Wiring(svc).of(Lifecycle).run(broken))
     assert not (await svc.operations.load(at_work.id)).cancelled_by
 
 
@@ -232,7 +234,10 @@ async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
     await svc.operations.create(first.moved(Status.RUNNING, now))
     with pytest.raises(NotAllowed, match="is already going down, as <@U0DEV> asked"):
         await (
-            workflows(svc).of_kind[Kind.GPU_DOWN].execute(wired(svc).lifecycle.run(await svc.operations.create(second)))
+            Wiring(svc)
+            .of(Workflows)
+            .table()[Kind.GPU_DOWN]
+            .execute(Wiring(svc).of(Lifecycle).run(await svc.operations.create(second)))
         )
 
 
@@ -247,7 +252,7 @@ async def test_the_bot_ends_the_session_that_it_meant_and_no_other(svc: Services
     for status in (Status.REQUESTED, Status.RUNNING):
         op = await svc.operations.create(BringDownOperation(id=status, request=request, status=status, updated=now))
         with pytest.raises(BotError, match="is over, so nothing was done"):
-            await workflows(svc).of_kind[Kind.GPU_DOWN].execute(wired(svc).lifecycle.run(op))
+            await Wiring(svc).of(Workflows).table()[Kind.GPU_DOWN].execute(Wiring(svc).of(Lifecycle).run(op))
 
 
 async def test_an_extension_is_what_was_approved(svc: Services, at_work: BringUpOperation) -> None:
@@ -266,6 +271,6 @@ async def test_an_extension_is_what_was_approved(svc: Services, at_work: BringUp
         ExtendOperation(id="longer", request=asked, status=Status.APPROVED, updated=now, plan=plan, votes=votes)
     )
     await svc.leases.change(planned, lambda lease: lease.model_copy(update={"ends": now + 2 * HOUR}))
-    await workflows(svc).of_kind[Kind.GPU_EXTEND].execute(wired(svc).lifecycle.run(op))
+    await Wiring(svc).of(Workflows).table()[Kind.GPU_EXTEND].execute(Wiring(svc).of(Lifecycle).run(op))
     (lease,) = await svc.leases.held()
     assert lease.ends == now + 10 * HOUR

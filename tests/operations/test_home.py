@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bot.domain.sessions import Bill, Node
+from bot.home import AppHome
 from bot.services import Services
-from bot.wiring import wired
+from bot.wiring import Wiring
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
 from sandbox.slack.blocks import Json
@@ -44,7 +45,7 @@ def week(workspace: Workspace) -> list[Json]:
 async def test_slack_draws_the_week(svc: Services, workspace: Workspace) -> None:
     """Hours by use for each day, and their sum in words; nothing is posted or uploaded for it."""
     await a_session(svc, 1)
-    await wired(svc).app_home.publish(DEV)
+    await Wiring(svc).of(AppHome).publish(DEV)
     drawn, total = week(workspace)
     assert drawn["type"] == "data_visualization"
     used = {each["name"]: sum(bar["value"] for bar in each["data"]) for each in drawn["chart"]["series"]}
@@ -65,18 +66,18 @@ class TestWithoutCharts:
     async def test_home_has_bars(self, svc: Services, workspace: Workspace) -> None:
         """The same figures as text."""
         await a_session(svc, 1)
-        await wired(svc).app_home.publish(DEV)
+        await Wiring(svc).of(AppHome).publish(DEV)
         assert "in use 2.25, idle 0.5, boot and drain 0.25" in str(week(workspace))
         assert "█" in str(week(workspace))
 
 
 async def test_home_opens_without_redis_and_claims_nothing(svc: Services, workspace: Workspace) -> None:
     """The holder is unknown, so the GPU is not shown as free; systems that do not answer are named once."""
-    await wired(svc).app_home.publish(DEV)
+    await Wiring(svc).of(AppHome).publish(DEV)
     before = workspace.home("dev")
     assert "Whether the GPU is free is unknown" in before  # nor does the cluster answer here
     await svc.records._redis.shutdown(nosave=True)
-    await wired(svc).app_home.publish(DEV)
+    await Wiring(svc).of(AppHome).publish(DEV)
     shown = workspace.home("dev")
     assert shown != before
     assert shown.count("Redis does not answer") == 1

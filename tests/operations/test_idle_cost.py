@@ -12,6 +12,7 @@ from bot.config import load_config
 from bot.services import Services, open_services
 from bot.settings import Settings
 from bot.tasks import all_tasks
+from bot.wiring import Wiring
 from tests.operations.platform import Platform, platform
 
 DEFAULTS = {"lease": {"reconcile_every": "1m"}, "idle": {"sample_every": "30s"}, "github": {"poll_every": "30s"}}
@@ -26,7 +27,7 @@ async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, 
         settings = Settings.model_validate(values)
         settings = settings.model_copy(update={"config": load_config(Path(values["stoker_config"]))})
         async with open_services(settings, redis_url) as svc:
-            for task in all_tasks(svc):
+            for task in all_tasks(Wiring(svc)):
                 svc.docket.register(task)
             yield world, svc
 
@@ -34,7 +35,7 @@ async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, 
 async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
     """The calls to Kubernetes of each task that repeats itself, seen at the API server, at the interval it asks for."""
     calls = {}
-    for task in all_tasks(svc):
+    for task in all_tasks(Wiring(svc)):
         defaults = (parameter.default for parameter in inspect.signature(task).parameters.values())
         repeated = next((default for default in defaults if isinstance(default, Perpetual)), None)
         if repeated is None:

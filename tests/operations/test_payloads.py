@@ -16,6 +16,7 @@ from bot.clock import REAL_TIME
 from bot.services import Services
 from bot.state.records import PREFIX
 from bot.tasks import all_tasks
+from bot.wiring import Wiring
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 from tests.operations.platform import Platform
 
@@ -137,7 +138,7 @@ def test_docket_reads_pickles_nowhere_else() -> None:
 
 def test_every_task_takes_text_and_numbers(svc: Services) -> None:
     """What JSON keeps as it is; anything else would come back as something else, or not at all."""
-    for task in all_tasks(svc):
+    for task in all_tasks(Wiring(svc)):
         given = [
             each for each in inspect.signature(task).parameters.values() if each.default is inspect.Parameter.empty
         ]
