@@ -21,6 +21,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError, ResponseError
 
+import bot.cancellation  # noqa: F401  # redis-py needs it
 from bot.errors import Unavailable
 
 _SENTINEL_PORT = 26379

@@ -1,0 +1,31 @@
+"""A task that is cancelled ends, also in Python 3.11.
+
+There `asyncio.wait_for` ignores a cancellation that arrives when what it waits for has just ended, and redis-py sends
+each command with it: on a busy machine a cancelled task then works on, and whatever waits for its end waits forever
+(python/cpython#86296). Importing this module replaces it by what it is in Python 3.12.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def _wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:
+    if timeout is None or timeout > 0:
+        async with asyncio.timeout(timeout):
+            return await awaitable
+    future = asyncio.ensure_future(awaitable)
+    if not future.done():
+        future.cancel()
+        await asyncio.wait([future])
+    with suppress(asyncio.CancelledError):
+        return future.result()
+    raise TimeoutError
+
+
+if sys.version_info < (3, 12):
+    asyncio.wait_for = _wait_for  # type: ignore[assignment]
