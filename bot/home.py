@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -125,6 +126,8 @@ class AppHome:
     slack: Slack
     overviews: Overviews
     clock: Clock
+    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """Home is read and published by one task at a time for each user, so that no older state replaces a newer one."""
 
     async def publish(self, user: str) -> None:
         """Show Home to somebody who has just opened it, and keep it up to date."""
@@ -132,28 +135,38 @@ class AppHome:
             await self.home.note_viewer(user, self.clock())
         except Unavailable as error:
             log.warning("viewer not noted", actor=user, error=str(error))
-        await self._show(await self.overviews.read(), user, Search())
+        async with self._turns[user]:
+            await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def look_for(self, user: str, search: Search) -> None:
         """Show the endpoints that somebody looks for in Home."""
         await self.home.note_search(user, search.value)
-        await self._show(await self.overviews.read(), user, search)
+        async with self._turns[user]:
+            await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
         """Update Home for the people who opened it within that time and for whom it has changed."""
         viewers = await self.home.viewers(self.clock(), within)
         if not viewers:
             return
-        now, seen, searches = self.clock(), await self.overviews.read(), await self.home.searches()
+        now, seen = self.clock(), await self.overviews.read()
         for user in viewers:
-            search = Search.of_value(searches.get(user, ""))
-            digest = hashlib.sha256(json.dumps(home(seen, user, now, search), sort_keys=True).encode()).hexdigest()
-            if await self.home.is_changed(user, digest):
-                try:
-                    await self._show(seen, user, search)
-                except (BotError, Unavailable) as error:
-                    await self.home.is_changed(user, "")  # so that the next round retries
-                    log.warning("home not published", actor=user, error=str(error))
+            async with self._turns[user]:
+                search = await self._search(user)
+                digest = hashlib.sha256(json.dumps(home(seen, user, now, search), sort_keys=True).encode()).hexdigest()
+                if await self.home.is_changed(user, digest):
+                    try:
+                        await self._show(seen, user, search)
+                    except (BotError, Unavailable) as error:
+                        await self.home.is_changed(user, "")  # so that the next round retries
+                        log.warning("home not published", actor=user, error=str(error))
+
+    async def _search(self, user: str) -> Search:
+        """What the user looks for at this moment."""
+        try:
+            return Search.of_value(await self.home.search(user))
+        except Unavailable:
+            return Search()
 
     async def _show(self, seen: Overview, user: str, search: Search) -> None:
         await self.slack.publish_home(user, home(seen, user, self.clock(), search))

@@ -31,10 +31,10 @@ class HomeState:
         with redis_errors():
             await self._redis.hset(_SEARCHES, user, search)
 
-    async def searches(self) -> dict[str, str]:
-        """The noted searches, by user."""
-        found = await self._records.typed(_SEARCHES, "hash", lambda: self._redis.hgetall(_SEARCHES))
-        return {name(user): name(search) for user, search in found.items()}
+    async def search(self, user: str) -> str:
+        """What a user looks for; empty if nothing."""
+        found = await self._records.typed(_SEARCHES, "hash", lambda: self._redis.hget(_SEARCHES, user))
+        return name(found) if found else ""
 
     async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
         """The users who opened Home within that time, the latest first; removes those who have not for a week."""

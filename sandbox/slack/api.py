@@ -1,5 +1,6 @@
 """Slack's Web API: the methods in use, with Slack's responses and errors."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ class WebAPI:
         self.files, self.bookmarks = Files(history), Bookmarks()
         self.closed: set[str] = set()
         """Direct conversations with deactivated users."""
+        self.held: dict[str, asyncio.Event] = {}
+        """The next call of a method takes effect after its event."""
         self.base_url = ""
         self._methods: Mapping[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
@@ -115,6 +118,8 @@ class WebAPI:
             needed = _needed_scope(name, asked)
             if self._manifest.lacks(needed):
                 raise _Refused("missing_scope", needed=needed, provided=",".join(sorted(self._manifest.scopes)))
+            if going := self.held.pop(name, None):
+                await going.wait()
             answer = {"ok": True, **self._methods[name](asked)}
         except _Refused as refused:
             answer = refused.answer

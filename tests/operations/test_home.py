@@ -1,10 +1,12 @@
 """Home: the last week as a chart, and what it shows when systems do not answer."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bot.domain.leases import Lease
 from bot.domain.sessions import Bill, Node
 from bot.home import AppHome
 from bot.services import Services
@@ -69,6 +71,22 @@ class TestWithoutCharts:
         await Wiring(svc).of(AppHome).publish(DEV)
         assert "in use 2.25, idle 0.5, boot and drain 0.25" in str(week(workspace))
         assert "█" in str(week(workspace))
+
+
+async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspace: Workspace) -> None:
+    """Somebody opens Home, and Slack takes it late; meanwhile the GPU is taken, and Home is published again."""
+    held = workspace._api.held
+    held["views.publish"] = late = asyncio.Event()
+    opening = asyncio.create_task(wired(svc).app_home.publish(DEV))
+    while held:
+        await asyncio.sleep(0.01)
+    lease = Lease(model="coder-chat", op="up", holder=DEV, fence=0, hold=HOUR, claimed=svc.clock())
+    await svc.leases.claim(lease)
+    refreshing = asyncio.create_task(wired(svc).app_home.refresh())
+    await asyncio.wait({refreshing}, timeout=0.3)  # it waits for its turn
+    late.set()
+    await asyncio.gather(opening, refreshing)
+    assert "coder-chat" in workspace.home("dev")
 
 
 async def test_home_opens_without_redis_and_claims_nothing(svc: Services, workspace: Workspace) -> None:
