@@ -1,6 +1,7 @@
 """The bot, in this process or as one of its own, against a whole platform on loopback."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -35,11 +36,25 @@ from sandbox.story_runner import Seen
 from sandbox.world import ACCOUNT, REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, policy
 from tests.clients.wire import client
 
-PATIENCE = 150.0
+PATIENCE = 300.0
 """Seconds until something must be seen; a busy machine is much slower than an idle one."""
 
-CALM = {"idle": {"remind_after": "10m", "down_after": "60m"}, "slack": {"update_every": "1s"}}
-"""Nothing is brought down, and messages are written at once."""
+SPEED, STOPPED = 2000.0, 0.001
+"""Of the platform's clock: boots and syncs within a moment, or not before the test goes on."""
+
+CALM = {
+    "argocd": {"sync_limit": "5m"},
+    "gpu": {"boot_limit": "2m"},
+    "idle": {"remind_after": "10m", "down_after": "60m", "queue_remind_after": "10m", "queue_down_after": "60m"},
+    "lease": {"offer": "10m"},
+    "litellm": {"wait": "5m"},
+    "slack": {"update_every": "1s"},
+    "staging": {"limit": "10m", "place_within": "5m"},
+}
+"""Nothing is brought down and nothing expires, however slow the machine is; messages are written at once."""
+
+_UNDER_WAY = re.compile(r"\b(Failed; rolling back|Being cancelled by)\b")
+"""What the card of an operation says that is being rolled back."""
 
 
 @dataclass
@@ -79,11 +94,22 @@ class Platform:
 
     async def click(self, user: str, label: str) -> None:
         """Somebody presses the newest button of that label, as soon as it is there; what was seen before no longer counts."""
+        await self._as_soon_as_it_is_there(lambda: self.workspace.click(user, label, timeout=0))
+
+    async def fill(self, user: str, label: str, value: str) -> None:
+        """Somebody fills a field of the form that opens, or of Home."""
+        await self._as_soon_as_it_is_there(lambda: self.workspace.fill(user, label, value))
+
+    async def submit(self, user: str) -> None:
+        """Somebody submits the form that opens: at first it may be one that only says that it is being filled."""
+        await self._as_soon_as_it_is_there(lambda: self.workspace.submit(user))
+
+    async def _as_soon_as_it_is_there(self, act: Callable[[], Awaitable[None]]) -> None:
         deadline = time.monotonic() + self.patience
         while True:
             self.since = time.monotonic()
             try:
-                return await self.workspace.click(user, label, timeout=0)
+                return await act()
             except NotThere:
                 if time.monotonic() > deadline:
                     raise
@@ -92,9 +118,8 @@ class Platform:
     async def ends_theirs(self, user: str, command: str, reason: str = "it is needed elsewhere") -> None:
         """Somebody ends what another person holds: the command or a button's label, the confirmation, and the reason."""
         await (self.say(user, command) if command.startswith("/") else self.click(user, command))
-        await self.sees("Because", user)
-        await self.workspace.fill(user, "Because", reason)
-        await self.workspace.submit(user)
+        await self.fill(user, "Because", reason)
+        await self.submit(user)
 
     async def sees(self, text: str, user: str = "dev") -> str:
         """The message in which the text came since somebody last acted, as soon as it is there."""
@@ -108,7 +133,24 @@ class Platform:
         )
         return found() or ""
 
-    async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] = lambda: "it never held") -> None:
+    async def sees_end(self, text: str, user: str = "dev") -> str:
+        """As `sees`, after the end of the operation: its card shows why it fails before what it began is rolled back."""
+
+        def found() -> str | None:
+            shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
+            newest = {seen.source: seen.text for seen in shown}
+            ended = (newest[seen.source] for seen in reversed(shown) if seen.shows(text))
+            return next((now for now in ended if not _UNDER_WAY.search(now)), None)
+
+        await self.until(
+            found,
+            lambda: f"The end with “{text}” was not seen by @{user}. Seen:\n" + "\n---\n".join(self.visible(user)),
+        )
+        return found() or ""
+
+    async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] | None = None) -> None:
+        """Wait until it holds; `otherwise` says what was there instead: by default, what everybody sees."""
+        otherwise = otherwise or (lambda: "it never held; what @admin sees:\n" + "\n---\n".join(self.visible("admin")))
         try:
             async with asyncio.timeout(self.patience):
                 while not holds():
@@ -148,6 +190,15 @@ class Platform:
                     break
                 await asyncio.sleep(0.05)
 
+    async def restart(self, old: str, new: str) -> None:
+        """Restart the bot with another value in its settings file."""
+        await self.stop()
+        config = Path(self.environment["STOKER_CONFIG"])
+        text = config.read_text()
+        assert old in text
+        config.write_text(text.replace(old, new))
+        await self.start()
+
     async def stop(self) -> None:
         if self.running:
             self.running.cancel()
@@ -172,7 +223,7 @@ async def platform(
     redis_url: str,
     *,
     settings: Mapping[str, Any] | None = None,
-    speed: float = 2000,
+    speed: float = SPEED,
     started: bool = True,
     wired: Callable[[dict[str, str]], Any] | None = None,
 ) -> AsyncIterator[Platform]:
@@ -193,7 +244,7 @@ async def platform(
         api = await stack.enter_async_context(KubernetesAPI())
         cluster = await stack.enter_async_context(Cluster(api, github, speed, faults, hub=hub.url))
         serving = await stack.enter_async_context(Serving(cluster, faults))
-        workspace = await stack.enter_async_context(Workspace(faults))
+        workspace = await stack.enter_async_context(Workspace(faults, ack_within=PATIENCE, patience=PATIENCE))
         config = directory / "stoker.yaml"
         with config.open("w", encoding="utf-8") as file:
             YAML().dump(merged(merged(policy(speed), CALM), settings or {}), file)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from bot.domain.leases import Lease
+from sandbox.slack.history import CHANNEL
 from tests.operations.platform import Platform
 
 LEASES = "{stoker}:leases"
@@ -30,6 +31,12 @@ async def replaces(it: Platform) -> None:
     await it.click("lead", "Replace")
     await it.sees("Displaces coder-chat")
     await it.click("admin", "Approve")
+
+
+def card_of(it: Platform, title: str) -> str:
+    """The newest card with this title, as it is now; empty if there is none."""
+    found = [text for text in it.workspace.posted(CHANNEL) if title in text.partition("\n")[0]]
+    return found[-1] if found else ""
 
 
 async def work_of(it: Platform) -> Path:

@@ -3,14 +3,10 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from bot.state.aliases import RuntimeAliases
 from sandbox.objects import Object
 from tests.operations.platform import Platform
 from tests.operations.test_change import gateway
-
-pytestmark = pytest.mark.timeout(300)
 
 SERVED = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"
 

@@ -11,7 +11,7 @@ from tests.operations.platform import platform
 from tests.operations.test_alias import SERVED, gone, stored
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_an_alias_is_registered_once_and_left_nowhere(tmp_path: Path, redis_url: str) -> None:
     """Killed after the registration arrived and before the answer, and in the same way at the removal."""
     wire = Tripwire(beside=("LITELLM_URL",))
@@ -20,7 +20,7 @@ async def test_an_alias_is_registered_once_and_left_nowhere(tmp_path: Path, redi
         Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
     ):
         wire.kill = bot.kill
-        await it.workspace.connected(60)
+        await it.workspace.connected(it.patience)
         await it.say("lead", f"/model add assistant {SERVED} now")
         await it.sees("Pull request #1", user="lead")
         assert set(await stored(it)) == {"assistant"}

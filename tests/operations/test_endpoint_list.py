@@ -20,7 +20,7 @@ async def test_a_list_is_filtered_and_its_pages_turn(platform: Platform, monkeyp
     assert len([text for text in platform.visible() if text.startswith("3 endpoints")]) == 1
     await platform.workspace.open_home("dev")
     await platform.until(lambda: "[Next]" in platform.workspace.home("dev"))
-    await platform.workspace.fill("dev", "Find endpoints (press Enter)", "embed")
+    await platform.fill("dev", "Find endpoints (press Enter)", "embed")
     await platform.until(lambda: "1 of 3 endpoints: embed" in platform.workspace.home("dev"))
     assert "coder-fim" not in platform.workspace.home("dev")
 

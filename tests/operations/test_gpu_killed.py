@@ -142,7 +142,7 @@ async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool 
         platform(directory, redis_url, settings=UNHURRIED, started=False, wired=wired) as it,
         Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=directory) as bot,
     ):
-        await it.workspace.connected(60)
+        await it.workspace.connected(it.patience)
         wire.kill = bot.kill if kill else None
         it.patience = 600
         yield it

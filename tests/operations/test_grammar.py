@@ -1,12 +1,8 @@
 """Commands as people type them."""
 
-import pytest
-
 from sandbox.github_pulls import Refused
 from tests.operations.platform import Platform
 from tests.operations.steps import held
-
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
 
 
 async def test_a_question_is_answered_and_starts_nothing(platform: Platform) -> None:
@@ -47,8 +43,8 @@ async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(plat
     await platform.sees("is up and answers")
     await platform.say("dev", "/gpu extend")
     await platform.sees("For how much longer")
-    await platform.workspace.fill("dev", "For how much longer", "30m")
-    await platform.workspace.submit("dev")
+    await platform.fill("dev", "For how much longer", "30m")
+    await platform.submit("dev")
     await platform.sees("of @dev for coder-chat was extended to")
     await platform.workspace.say("dev", "extend", direct=True)
     await platform.sees("Say how much longer, for example /gpu extend coder-chat 1h")

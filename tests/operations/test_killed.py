@@ -20,7 +20,7 @@ MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("command", "outcome", "synced"),
     [
@@ -40,7 +40,7 @@ async def test_a_change_is_made_once_however_often_the_bot_dies(
     ) as it:
         async with Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot:
             wire.kill = bot.kill
-            await it.workspace.connected(60)
+            await it.workspace.connected(it.patience)
             await it.say("dev", command)
             await it.sees("Pull request #1")
             await it.github.checks("success")
@@ -88,7 +88,7 @@ async def no_branch(it: Platform) -> bool:
     return not [branch for branch in await it.github.repo.heads() if branch.startswith("stoker/")]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ledger", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["writes", "every-step"])
 @pytest.mark.parametrize("story", [refused_by_github, merged_with_something_else])
 async def test_what_goes_wrong_is_put_right_once(
@@ -108,7 +108,7 @@ async def test_what_goes_wrong_is_put_right_once(
     async with platform(tmp_path, redis_url, started=False, wired=wired) as it:
         async with Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot:
             wire.kill = bot.kill
-            await it.workspace.connected(60)
+            await it.workspace.connected(it.patience)
             await story(it)
             wire.kill = None
         count = Counter(wire.writes)

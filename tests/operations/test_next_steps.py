@@ -1,19 +1,9 @@
 """The buttons below finished cards, as people press them."""
 
-import pytest
-
 from sandbox.slack.history import CHANNEL
 from sandbox.slack.workspace import _person
 from tests.operations.platform import Platform
-from tests.operations.steps import held, up
-
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
-
-
-def card_of(it: Platform, title: str) -> str:
-    """The newest card with this title; empty if there is none."""
-    found = [text for text in it.workspace.posted(CHANNEL) if title in text.partition("\n")[0]]
-    return found[-1] if found else ""
+from tests.operations.steps import card_of, held, up
 
 
 async def press_on_oldest(it: Platform, user: str, label: str) -> None:
@@ -28,8 +18,8 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
     await platform.until(lambda: "[Extend …]  [Bring down]" in card_of(platform, "Bring up coder-chat"))
     await press_on_oldest(platform, "dev", "Extend …")
     await platform.sees("For how much longer")
-    await platform.workspace.fill("dev", "For how much longer", "30m")
-    await platform.workspace.submit("dev")
+    await platform.fill("dev", "For how much longer", "30m")
+    await platform.submit("dev")
     await platform.sees("was extended")
     await press_on_oldest(platform, "dev", "Bring down")
     await platform.sees("coder-chat is down and the GPU is free")
@@ -41,7 +31,7 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
     assert "[Bring up]" in card_of(platform, "Bring down coder-chat")
     await platform.click("dev", "Bring up")
     await platform.sees("Bring up a model")
-    await platform.workspace.submit("dev")
+    await platform.submit("dev")
     await platform.sees("Awaiting approval")
     await platform.until(lambda: "[Bring up]" not in card_of(platform, "Bring down coder-chat"))
 

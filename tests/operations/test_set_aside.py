@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 from sandbox.process import Bot
@@ -17,7 +16,6 @@ from tests.operations.steps import held, replicas
 POISON = "acme/poison"
 
 
-@pytest.mark.timeout(300)
 async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path, redis_url: str) -> None:
     """The bot dies while it reads a model's file; the requester is notified, and another request gets its answer."""
     async with wire() as hub:
@@ -39,7 +37,7 @@ async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path
             Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
         ):
             running.append(bot)
-            await it.workspace.connected(60)
+            await it.workspace.connected(it.patience)
             await it.say("dev", f"/model add poison {POISON}")
             await it.sees("the request is set aside", "dev")
             assert deaths == 2
@@ -48,7 +46,6 @@ async def test_a_request_that_ends_the_process_twice_is_set_aside(tmp_path: Path
             assert deaths == 2
 
 
-@pytest.mark.timeout(300)
 async def test_a_running_operation_that_ends_the_process_twice_is_undone(tmp_path: Path, redis_url: str) -> None:
     """The bot dies at the smoke test's key, after ten successful steps: the model goes down, and its requester is
     notified.
@@ -69,7 +66,7 @@ async def test_a_running_operation_that_ends_the_process_twice_is_undone(tmp_pat
             Bot(it.environment, port=int(it.environment["STOKER_PORT"]), directory=tmp_path) as bot,
         ):
             running.append(bot)
-            await it.workspace.connected(60)
+            await it.workspace.connected(it.patience)
             await it.say("dev", "/gpu up coder-chat for 1h because demo")
             await it.click("lead", "Approve")
             await it.sees("the request is set aside", "dev")

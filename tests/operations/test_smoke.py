@@ -1,11 +1,7 @@
 """What the smoke tests expect of an engine and its gateway, as the manifests say."""
 
-import pytest
-
 from tests.operations.platform import Platform
 from tests.operations.steps import pushes, replicas, up
-
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
 
 DEPLOYMENT = "serving/coder-chat/deployment.yaml"
 VALUES = "platform/litellm/values.yaml"

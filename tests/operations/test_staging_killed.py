@@ -3,13 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.operations.kill_on_http_write import Tripwire
 from tests.operations.test_gpu_killed import living
 from tests.operations.test_staging import CLAIM, NEW, OLD, gpu_nodes
-
-pytestmark = pytest.mark.timeout(240)
 
 JOB = "POST /apis/batch/v1/namespaces/serving/jobs"
 MERGE = "PUT /repos/acme/llm-platform/pulls/N/merge"
@@ -23,7 +19,6 @@ async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str)
     points = {"/api/chat.postMessage", JOB, f"step staging {OLD} 1", "status succeeded"}
     wire = Tripwire(only=frozenset(points))
     async with living(tmp_path, redis_url, wire, kill=True) as it:
-        it.patience = 120
         await it.say("dev", "/model stage coder-chat")
         await it.sees("are on the volume of coder-chat")
         wire.kill = None
@@ -40,7 +35,6 @@ async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> N
     points = {JOB, f"step staging {NEW} 1", MERGE, SYNC}
     wire = Tripwire(only=frozenset(points))
     async with living(tmp_path, redis_url, wire, kill=True) as it:
-        it.patience = 120
         kill, wire.kill = wire.kill, None  # the bring-up is the subject of other tests
         await it.say("dev", "/gpu up coder-chat because crash test")
         await it.click("lead", "Approve")

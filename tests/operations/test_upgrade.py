@@ -18,8 +18,6 @@ from bot.domain.operations import Operation
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
 
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
-
 WRITTEN: dict[str, Any] = json.loads(
     Path(__file__).with_name("written_by_an_earlier_version.json").read_text(encoding="utf-8")
 )

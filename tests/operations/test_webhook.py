@@ -12,8 +12,6 @@ from sandbox.world import WEBHOOK_SECRET
 from tests.clients.wire import client
 from tests.operations.platform import Platform, platform
 
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
-
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BODY = json.dumps({"action": "completed", "check_run": {"name": "ci"}}).encode()
 NOBODY = "http://127.0.0.1:9/"
