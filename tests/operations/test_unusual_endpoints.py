@@ -1,11 +1,7 @@
 """Endpoints that the repository describes in an unusual way: brought up, or refused in one sentence."""
 
-import pytest
-
 from tests.operations.platform import Platform
 from tests.operations.steps import pushes, up
-
-pytestmark = pytest.mark.timeout(300)
 
 APPLICATION = "clusters/ai-dev/catalog/coding-assistant/coder-chat.yaml"
 DEPLOYMENT = "serving/coder-chat/deployment.yaml"
@@ -13,6 +9,8 @@ DEPLOYMENT = "serving/coder-chat/deployment.yaml"
 
 async def test_an_endpoint_without_application_is_refused(platform: Platform) -> None:
     await pushes(platform, "main", APPLICATION, "kind: Application", "kind: AppProject")
+    # Argo CD removes the Application when it polls git; until then the one in the cluster can be synced.
+    await platform.until(lambda: platform.object("Application", "coder-chat", "argocd") is None)
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("No Argo CD Application in clusters/ai-dev/catalog deploys coder-chat")
 
