@@ -1,6 +1,5 @@
 """An approval applies to what was shown, and to nothing else: on a whole platform, with what people do in between."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,9 @@ import pytest
 from sandbox.git import Person
 from sandbox.github_pulls import Pull, Refused
 from sandbox.slack.history import USERGROUPS
-from tests.operations.platform import Platform
+from tests.operations.platform import SPEED, STOPPED, Platform
 from tests.operations.platform import platform as opened
 from tests.operations.steps import held, replaces, replicas, up
-
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 DEPLOYMENT = "serving/coder-chat/deployment.yaml"
@@ -32,7 +29,7 @@ async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, r
     platform.github.refuses[refused] = Refused(status, "Resource not accessible by personal access token")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     if refused == "POST /pulls":
-        await platform.sees("Resource not accessible")
+        await platform.sees_end("Resource not accessible")
         assert platform.pulls == []
         assert await branches(platform) == []
     else:
@@ -45,7 +42,7 @@ async def test_a_pull_request_that_cannot_be_looked_at_is_taken_back(platform: P
     """GitHub opens it, and then refuses something that the card cannot do without."""
     platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
-    await platform.sees("No commit found")
+    await platform.sees_end("No commit found")
     assert [pull.state for pull in platform.pulls] == ["closed"]
     assert await branches(platform) == []
 
@@ -108,10 +105,7 @@ async def test_the_approvals_of_a_lease_are_counted_again(
     async with opened(tmp_path, redis_url, settings=one) as it:
         await up(it)
         ends = [lease.ends for lease in await held(it)]
-        await it.stop()
-        config = Path(it.environment["STOKER_CONFIG"])
-        config.write_text(config.read_text().replace("quorum: 1", "quorum: 2"))
-        await it.start()
+        await it.restart("quorum: 1", "quorum: 2")
         await it.say(who, ask)
         await it.click("lead", "Approve")
         await it.sees("Approved by @lead", who)
@@ -215,16 +209,13 @@ def controls(it: Platform, *labels: str) -> list[dict[str, str]]:
 async def test_a_replacement_whose_files_change_is_undone(platform: Platform) -> None:
     """After the holder has made room, main changes the new model's files: nothing of it starts, and the holder is back."""
     await up(platform)
-
-    async def changes(it: Platform) -> None:
-        await it.until(lambda: any("is being replaced" in text for text in it.visible("dev")))
-        await it.github.change_main(FIM, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
-
-    changing = asyncio.create_task(changes(platform))
+    platform.cluster.set_speed(STOPPED)  # the holder's pod ends after main has changed
     await replaces(platform)
-    await changing
+    await platform.sees("bringing down coder-chat …")
+    await platform.github.change_main(FIM, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
+    platform.cluster.set_speed(SPEED)
     await platform.sees("coder-chat is restored")
-    card = await platform.sees("What coder-fim deploys changed after the approval")
+    card = await platform.sees_end("What coder-fim deploys changed after the approval")
     assert "coder-fim is back at zero" in card
     assert [lease.model for lease in await held(platform)] == ["coder-chat"]
     assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (1, 0)
