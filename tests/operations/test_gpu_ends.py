@@ -30,7 +30,7 @@ from bot.views.receipt import receipt
 from bot.wiring import Wiring
 from bot.workflows import Workflows
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
-from tests.operations.platform import Platform
+from tests.operations.platform import SPEED, STOPPED, Platform
 from tests.operations.platform import platform as opened
 from tests.operations.steps import LEASES, held, pushes, queues, replaces, replicas, up
 
@@ -128,12 +128,12 @@ async def test_down_finds_what_redis_has_just_forgotten(tmp_path: Path, redis_ur
 
 async def test_what_argo_cd_has_not_seen_yet_is_synced(platform: Platform) -> None:
     """It says Synced until it looks at git again; what runs is what was approved."""
-    platform.cluster.set_speed(1)
+    platform.cluster.set_speed(STOPPED)
     await pushes(platform, "main", DEPLOYMENT, "--max-model-len=16384", "--max-model-len=8192")
     await platform.say("dev", "/gpu up coder-chat")
     await platform.click("lead", "Approve")
-    await platform.sees("syncing")
-    platform.cluster.set_speed(2000)
+    await platform.sees("syncing …")
+    platform.cluster.set_speed(SPEED)
     await platform.sees("all smoke tests passed")
     assert "--max-model-len=8192" in str(platform.object("Deployment", "coder-chat"))
 
