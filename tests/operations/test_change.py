@@ -12,8 +12,6 @@ from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
 from tests.operations.steps import pushes
 
-pytestmark = pytest.mark.timeout(300)  # a whole platform, on a machine that may be busy
-
 MINI = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 
@@ -126,10 +124,11 @@ async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform
 
 async def test_a_generator_that_nobody_runs_is_not_waited_for_for_ever(tmp_path: Path, redis_url: str) -> None:
     """After the time that a pull request may wait for its approval, one sentence says what is missing."""
-    limits = {"approvals": {"pull_expire_after": "20s"}}
+    limits = {"approvals": {"pull_expire_after": "47h"}}
     async with opened(tmp_path, redis_url, settings=limits) as it:
         await proposed(it, f"/model add coder-mini {MINI} group=egress")
         await rolled_out(it, "does not make coder-mini")
+        await it.restart("pull_expire_after: 47h", "pull_expire_after: 1s")
         card = await it.sees("is merged; revert it to undo")
         assert "is still off in" in card
         assert "run the generator of that file, merge what it writes, then bring the endpoint up" in card
@@ -153,6 +152,7 @@ async def test_what_is_up_is_not_removed(platform: Platform) -> None:
     """Not asked for, and not merged when it came up after the request."""
     await proposed(platform, "/model remove coder-chat")
     await lit(platform)
+    await platform.sees("@dev holds it")  # the card of the removal has another plan then
     await platform.click("lead", "Approve deletion")
     await platform.sees("bring it down first")
     assert platform.pull().merge_commit is None
@@ -344,8 +344,8 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
     await platform.sees("Only approvers and admins")
     await platform.click("lead", "Choose keys")
     await platform.sees("Budgets and everything else of a key stay as they are", user="lead")
-    await platform.workspace.fill("lead", "Virtual keys", "alice")
-    await platform.workspace.submit("lead")
+    await platform.fill("lead", "Virtual keys", "alice")
+    await platform.submit("lead")
     await platform.sees("alice may call coder-mini now")
     assert await callable_by(platform, alice) == ["coder-chat", "coder-mini"]
     assert await callable_by(platform, bob) == ["coder-chat"]
