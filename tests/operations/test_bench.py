@@ -5,14 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 from sandbox.objects import Object
 from sandbox.process import Bot
 from tests.operations.platform import Platform
 from tests.operations.platform import platform as opened
-
-pytestmark = pytest.mark.timeout(300)
 
 LONG = {"bench": {"concurrency": [2], "each": "100s"}}
 """A benchmark that does not end during the test."""
@@ -176,7 +172,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_p
     async with opened(tmp_path, redis_url, settings=settings, started=False) as it:
         port = int(it.environment["STOKER_PORT"])
         async with Bot(it.environment, port=port, directory=tmp_path) as bot:
-            await it.workspace.connected(60)
+            await it.workspace.connected(it.patience)
             await lit(it)
             await it.say("dev", "/model bench coder-chat")
             await it.until(lambda: running(it))
@@ -189,6 +185,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_p
             await it.sees("The pull request is being opened")
             await bot.kill()
             await it.sees("A pull request keeps it")
+            await it.until(lambda: [text for text in it.visible("dev") if "[file Benchmark" in text])
             await asyncio.sleep(3)  # for what would be done a second time
         assert [pod["metadata"]["uid"] for pod in pods(it)] == [first]
         seen = it.visible("dev")
