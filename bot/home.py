@@ -3,9 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -126,8 +125,6 @@ class AppHome:
     slack: Slack
     overviews: Overviews
     clock: Clock
-    _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    """Home is read and published by one task at a time for each user, so that no older state replaces a newer one."""
 
     async def publish(self, user: str) -> None:
         """Show Home to somebody who has just opened it, and keep it up to date."""
@@ -135,13 +132,13 @@ class AppHome:
             await self.home.note_viewer(user, self.clock())
         except Unavailable as error:
             log.warning("viewer not noted", actor=user, error=str(error))
-        async with self._turns[user]:
+        async with self.home.turn(user):
             await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def look_for(self, user: str, search: Search) -> None:
         """Show the endpoints that somebody looks for in Home."""
         await self.home.note_search(user, search.value)
-        async with self._turns[user]:
+        async with self.home.turn(user):
             await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def refresh(self, within: timedelta = VIEWERS_KEPT) -> None:
@@ -151,7 +148,7 @@ class AppHome:
             return
         now, seen = self.clock(), await self.overviews.read()
         for user in viewers:
-            async with self._turns[user]:
+            async with self.home.turn(user):
                 search = await self._search(user)
                 digest = hashlib.sha256(json.dumps(home(seen, user, now, search), sort_keys=True).encode()).hexdigest()
                 if await self.home.is_changed(user, digest):

@@ -1,5 +1,7 @@
 """The viewers of Home, and what it shows each of them."""
 
+import asyncio
+from collections import defaultdict
 from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
@@ -16,6 +18,11 @@ _SEARCHES = f"{PREFIX}:home:searches"
 class HomeState:
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def turn(self, user: str) -> asyncio.Lock:
+        """One task at a time reads and publishes a user's Home, so that no older state replaces a newer one."""
+        return self._turns[user]
 
     async def note_viewer(self, user: str, now: datetime) -> None:
         """A user has opened Home."""

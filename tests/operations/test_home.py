@@ -75,14 +75,14 @@ class TestWithoutCharts:
 
 async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspace: Workspace) -> None:
     """Somebody opens Home, and Slack takes it late; meanwhile the GPU is taken, and Home is published again."""
-    held = workspace._api.held
+    held, app_home = workspace._api.held, Wiring(svc).of(AppHome)
     held["views.publish"] = late = asyncio.Event()
-    opening = asyncio.create_task(wired(svc).app_home.publish(DEV))
+    opening = asyncio.create_task(app_home.publish(DEV))
     while held:
         await asyncio.sleep(0.01)
     lease = Lease(model="coder-chat", op="up", holder=DEV, fence=0, hold=HOUR, claimed=svc.clock())
     await svc.leases.claim(lease)
-    refreshing = asyncio.create_task(wired(svc).app_home.refresh())
+    refreshing = asyncio.create_task(app_home.refresh())
     await asyncio.wait({refreshing}, timeout=0.3)  # it waits for its turn
     late.set()
     await asyncio.gather(opening, refreshing)
