@@ -41,7 +41,7 @@ from bot.views import code, lines
 from bot.watch import IdleWatch
 from bot.wiring import Wiring
 from bot.workflows import Workflow, Workflows
-from bot.workflows.benchmark import BenchmarkWorkflow
+from bot.workflows.benchmark_report import BenchmarkReports
 
 log = structlog.get_logger(__name__)
 
@@ -304,19 +304,19 @@ class HomeTasks:
 class BenchmarkTasks:
     """The tasks that follow a benchmark."""
 
-    benchmark: BenchmarkWorkflow
+    reports: BenchmarkReports
     deaths: Deaths
 
     @task_refs.PUBLISH_REPORT
     async def publish_report(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Open the pull request with a benchmark's report; requested by its button."""
         last = retry.attempts is not None and retry.attempt >= retry.attempts
-        await self.deaths.attempt(f"publish_report:{op_id}", lambda: self.benchmark.publish_report(op_id, last=last))
+        await self.deaths.attempt(f"publish_report:{op_id}", lambda: self.reports.publish(op_id, last=last))
 
     @task_refs.SHOW_PICTURE
     async def show_picture(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Draw the results of a benchmark; scheduled with its table."""
-        await self.deaths.attempt(f"show_picture:{op_id}", lambda: self.benchmark.show_picture(op_id))
+        await self.deaths.attempt(f"show_picture:{op_id}", lambda: self.reports.draw(op_id))
 
 
 @dataclass(frozen=True)

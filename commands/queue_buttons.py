@@ -17,7 +17,7 @@ from bot.slack import Slack
 from bot.views import ADOPT, ASK_HOLDER, LEAVE, NOT_NOW, PASS_ON, QUEUE, REPLACE, TAKE
 from bot.views.modals import OBJECT_FORM, object_form, typed
 from bot.views.news import OBJECT
-from bot.workflows.bring_up import BringUpWorkflow
+from bot.workflows.bring_up import BringUpPlanning
 from commands.replies import answered, ephemeral_responder, read_value
 
 Body = dict[str, Any]
@@ -36,7 +36,7 @@ class QueueButtons:
     """The buttons of a request that waits for the GPU."""
 
     slack: Slack
-    bring_up: BringUpWorkflow
+    bring_up: BringUpPlanning
     decisions: Decisions
     lifecycle: Lifecycle
     queue: Queue

@@ -25,7 +25,7 @@ from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, ke
 from bot.views.health import RESTART
 from bot.views.modals import DOWN_FORM, Ending, down_form, typed
 from bot.watch import Keeping
-from bot.workflows.restart import RestartWorkflow
+from bot.workflows.restart import RestartRequests
 from commands.gpu import BringingDown
 from commands.replies import answered, ephemeral_responder
 
@@ -44,7 +44,7 @@ class ReminderButtons:
     bringing_down: BringingDown
     holder_prompts: HolderPrompts
     keeping: Keeping
-    restart: RestartWorkflow
+    restart_requests: RestartRequests
     config: Config
     clock: Clock
 
@@ -138,7 +138,7 @@ class ReminderButtons:
         return False
 
     async def _restart(self, op_id: str, body: Body) -> None:
-        said = await self.restart.ask_restart(op_id, body["user"]["id"])
+        said = await self.restart_requests.ask(op_id, body["user"]["id"])
         if body["container"]["type"] == "message":  # Home updates automatically
             await self.presentation.edit(_message(body), settled_reminder(said))
 

@@ -10,7 +10,7 @@ from bot.platform.virtual_keys import VirtualKeys
 from bot.slack import Slack
 from bot.views.bench import KEEP_REPORT
 from bot.views.rollout import LET_IN, LET_IN_FORM, keys_form
-from bot.workflows.benchmark import BenchmarkWorkflow
+from bot.workflows.benchmark_report import BenchmarkReports
 from commands.replies import answered, ephemeral_responder, open_filled
 
 Body = dict[str, Any]
@@ -21,7 +21,7 @@ class RollOutButtons:
     """The buttons below the card of a roll-out or a benchmark."""
 
     slack: Slack
-    benchmark: BenchmarkWorkflow
+    benchmark_reports: BenchmarkReports
     virtual_keys: VirtualKeys
     config: Config
 
@@ -34,7 +34,7 @@ class RollOutButtons:
         @app.action(KEEP_REPORT)
         async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
             await ack()
-            await answered(respond, self.benchmark.keep_report(action["value"], body["user"]["id"]))
+            await answered(respond, self.benchmark_reports.keep(action["value"], body["user"]["id"]))
 
         @app.view(LET_IN_FORM)
         async def chosen(ack: AsyncAck, body: Body, view: Body) -> None:

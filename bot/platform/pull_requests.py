@@ -197,6 +197,16 @@ class PullRequests:
             change.changes, base=base, branch=branch_of(op), message=message, when=op.request.at, replaces=replaces
         )
 
+    async def open(self, op: ChangeOperation, change: Change) -> PullRequest:
+        """The pull request of the pushed branch; the existing one if an earlier attempt opened it."""
+        return await self.github.open_pull(
+            branch_of(op),
+            self.config.platform.branch,
+            change.title,
+            pull_request_body(op, change),
+            self.config.github.labels,
+        )
+
     async def first_plan(
         self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
     ) -> ChangePlan:
@@ -264,13 +274,7 @@ class PullRequests:
         except (NotAllowed, PushRefused, BotError) as refused:
             log.warning("not rebased", op=op.id, model=op.request.model, why=refused.message)
             return False
-        pull = await self.github.open_pull(
-            branch_of(op),
-            self.config.platform.branch,
-            change.title,
-            pull_request_body(op, change),
-            self.config.github.labels,
-        )
+        pull = await self.open(op, change)
         await self.github.describe(pull.number, change.title, pull_request_body(op, change))
         fresh = await self.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
         note, now = (
@@ -301,7 +305,7 @@ class PullRequests:
 
 
 def _hf_id(wanted: AddModel | SwapModel | TuneModel | RemoveModel) -> str:
-    """The model that it brings; empty where it brings none."""
+    """The requested model; empty if the request has none."""
     return wanted.hf_id if isinstance(wanted, AddModel | SwapModel) else ""
 
 

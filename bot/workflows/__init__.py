@@ -65,9 +65,11 @@ class Workflows:
         up, down, restart = self.bring_up, self.bring_down, self.restart
         extend, release, change = self.extend_lease, self.release_lease, self.change_model
         smoke, bench, stage = self.smoke_test, self.benchmark, self.stage_weights
-        change_workflow = Workflow[ChangeOperation](change.execute, change.undo, change.plan)
+        change_workflow = Workflow[ChangeOperation](change.execute, change.undo, change.planning.plan)
         return {
-            Kind.GPU_UP: Workflow[BringUpOperation](up.execute, up.undo, up.plan, up.end_trial),
+            Kind.GPU_UP: Workflow[BringUpOperation](
+                up.execution.execute, up.rollback.undo, up.planning.plan, up.end_trial
+            ),
             Kind.GPU_DOWN: Workflow[BringDownOperation](down.execute, down.undo),
             Kind.GPU_RESTART: Workflow[RestartOperation](restart.execute, restart.undo),
             Kind.GPU_EXTEND: Workflow[ExtendOperation](extend.execute, extend.undo, extend.plan),

@@ -5,19 +5,14 @@ Its requests count as use, so the model is not idle during it. It does not exten
 the lease ends.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import structlog
-from docket import Docket
-
-from bot import benchmark, markdown
+from bot import benchmark
 from bot.benchmark import Benchmark, Context
 from bot.clients.cluster import Cluster
-from bot.clients.github import GitHub
 from bot.clients.job import BenchFailed, Jobs, Load
 from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM
@@ -25,36 +20,27 @@ from bot.clients.workload import Workload
 from bot.clock import Clock
 from bot.config import Config
 from bot.domain import phases
-from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status, plan_of
 from bot.domain.outcomes import Benchmarked, JobDeleted
 from bot.domain.plans import JobPlan
 from bot.durations import show_duration
-from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, insist
 from bot.engine.run import NOTHING, Run, Step
-from bot.engine.task_refs import PUBLISH_REPORT, SHOW_PICTURE
-from bot.errors import BotError, Unavailable
+from bot.engine.task_refs import SHOW_PICTURE
+from bot.errors import BotError
 from bot.gitops import Repository
-from bot.mrkdwn import Mrkdwn, link, md, person, shown, time_stamp
+from bot.mrkdwn import md, person, time_stamp
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_bench, may_request
-from bot.presentation import Presentation
 from bot.roles import RoleMembers
-from bot.slack import Slack, SlackRefused
-from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.state.step_ledger import StepLedger
 from bot.views import clock, code, escape
 from bot.views.bench import measured
-from manifests.tree import ChangeSet
 
-log = structlog.get_logger(__name__)
-
-_RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
+RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
 _TOLD, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
-_BASE, _PULL = Step("base of the report", str), Step("pull request of the report", str)
 _START = timedelta(minutes=1)
 """From the Job to its first request, if the node already has the image."""
 
@@ -69,21 +55,14 @@ class LeaseOver(BotError):
 class BenchmarkWorkflow:
     """Measures a model that is up."""
 
-    docket: Docket
     operations: Operations
-    steps: StepLedger
-    audit: AuditLog
     leases: Leases
-    presentation: Presentation
     cluster: Cluster
     jobs: Jobs
     vllm: VLLM
-    github: GitHub
     repository: Repository
-    slack: Slack
     roles: RoleMembers
     endpoints: Endpoints
-    lifecycle: Lifecycle
     config: Config
     clock: Clock
 
@@ -151,7 +130,7 @@ class BenchmarkWorkflow:
         if op.status is Status.REQUESTED:
             op = await self._begin(run)
         result = await self._measured(run)
-        await run.once(_TOLD, lambda: self._tell(op, result))
+        await run.once(_TOLD, lambda: _tell(run, result))
         best = result.best
         await run.finish(
             Benchmarked(
@@ -165,7 +144,7 @@ class BenchmarkWorkflow:
         op, model, shape = run.op, run.model, self.config.bench
         _, lease = await self.refuse_unmeasurable(op.request.actor, model)
         mine = (op.request.at, op.id)
-        for other in await self.operations.open(BenchmarkOperation, model):
+        for other in await run.operations.open(BenchmarkOperation, model):
             if other.status is Status.RUNNING or (other.request.at, other.id) < mine:
                 raise NotAllowed(
                     md(
@@ -219,7 +198,7 @@ class BenchmarkWorkflow:
         async with self._shown_safely():
             known = await run.once(_CONTEXT, context)
             await run.step(phases.START_BENCHMARK, start)
-            return await run.cancellable(run.once(_RESULT, wait), still_wanted=still)
+            return await run.cancellable(run.once(RESULT, wait), still_wanted=still)
 
     @asynccontextmanager
     async def _shown_safely(self) -> AsyncIterator[None]:
@@ -280,37 +259,6 @@ class BenchmarkWorkflow:
             raise BenchFailed(f"The Deployment of {model} has disappeared.")
         return found
 
-    async def _tell(self, op: BenchmarkOperation, result: Benchmark) -> None:
-        """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
-        await self.presentation.post(_table_key(op), op.request.channel, measured(op.id, result), card=op.id)
-        await SHOW_PICTURE.add(self.docket, key=f"{op.id}:picture")(op.id)
-
-    async def show_picture(self, op_id: str) -> None:
-        """Draw the results of a benchmark below its card. Idempotent; if Slack refuses it, only the chart is missing."""
-        op, result = (
-            await self.operations.load(op_id, BenchmarkOperation),
-            await self.steps.result(op_id, _RESULT.key, Benchmark),
-        )
-        if result is None:
-            return
-        if op.message is None:
-            raise Unavailable("Slack", "the card is not shown yet")
-        png = await asyncio.to_thread(benchmark.picture, result)
-        name = f"benchmark-{op.request.model}-{op.id}.png"
-        title = f"Benchmark of {op.request.model}"
-        try:
-            await self.slack.attach(
-                f"{op.id}:picture",
-                op.message,
-                png,
-                name,
-                title=title,
-                alt=benchmark.in_words(result),
-                text=shown(benchmark.LEGEND),
-            )
-        except SlackRefused as refused:
-            log.warning("picture not shown", op=op.id, model=op.request.model, error=refused.message)
-
     async def undo(self, run: Run[BenchmarkOperation]) -> None:
         """Delete the Job, and report how it ended."""
         op = run.op
@@ -320,57 +268,14 @@ class BenchmarkWorkflow:
 
         await run.finish_undone(JobDeleted(existed=await run.once(_JOB_DELETED, delete)))
 
-    async def keep_report(self, op_id: str, actor: str) -> Mrkdwn:
-        """Start the task that puts a benchmark's report into a pull request; returns the answer."""
-        op, verdict = await self.operations.load(op_id), may_request(actor, await self.roles.people(), self.config)
-        if not verdict.allowed:
-            await self.audit.note_refusal(op, actor, AuditEvent.REPORT_KEPT, verdict.reason, self.clock())
-        insist(verdict)
-        if url := await self.steps.result(op_id, _PULL.key, str):
-            return md("The report is in {pull} already.", pull=link(url, "a pull request"))
-        await PUBLISH_REPORT.add(self.docket, key=f"{op_id}:report")(op_id)
-        await self.audit.note_decision(
-            op, actor, AuditEvent.REPORT_KEPT, f"benchmark of {op.request.model}", self.clock()
-        )
-        return md("⏳ The pull request is being opened; its link comes in place of the button.")
 
-    async def publish_report(self, op_id: str, *, last: bool) -> None:
-        """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
-
-        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the error.
-        """
-        op, result = (
-            await self.operations.load(op_id, BenchmarkOperation),
-            await self.steps.result(op_id, _RESULT.key, Benchmark),
-        )
-        if result is None:
-            return  # unreachable: the button exists only below a result table
-        try:
-            run = self.lifecycle.run(op)
-            after = measured(op.id, result, pull=await run.once(_PULL, lambda: self._opened(run, result)))
-        except (BotError, Unavailable) as error:
-            if isinstance(error, Unavailable) and not last:
-                raise
-            after = measured(op.id, result, wrong=str(error))
-        await self.presentation.revise(_table_key(op), after)
-
-    async def _opened(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:
-        op = run.op
-        model, at = op.request.model, result.context.at
-        layout, best = self.config.platform, result.best
-        base = await run.once(_BASE, self.repository.head)
-        text = benchmark.markdown(result, asked_by=op.request.actor, operation=op.id)
-        path = f"{layout.measurements(model)}/{at:%Y-%m-%d}-{op.id}.md"
-        title = f"docs(benchmarks): {model}, {best.tokens_per_second:.0f} tokens/s with {best.concurrency} requests at a time"
-        branch = f"stoker/bench-{model}-{op.id}"
-        message = f"{title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
-        await self.repository.push(
-            ChangeSet(files={path: text}), base=base, branch=branch, message=message, when=op.request.at
-        )
-        body = f"Adds {markdown.code(path)}, as asked in Slack. Nothing is rolled out by it.\n\n{text}\n<sub>Operation {op.id}</sub>\n"
-        pull = await self.github.open_pull(branch, layout.branch, title, body, self.config.github.labels)
-        return pull.url
+async def _tell(run: Run[BenchmarkOperation], result: Benchmark) -> None:
+    """Post the table, then the chart, both once below the card, as soon as Slack accepts them."""
+    op = run.op
+    await run.presentation.post(table_key(op), op.request.channel, measured(op.id, result), card=op.id)
+    await SHOW_PICTURE.add(run.docket, key=f"{op.id}:picture")(op.id)
 
 
-def _table_key(op: BenchmarkOperation) -> str:
+def table_key(op: BenchmarkOperation) -> str:
+    """The key of the message with the results."""
     return f"{op.id}:table"

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from bot.clients.github import BaseMoved, GitHub, MergeRefused
-from bot.clock import Clock
 from bot.config import Config
 from bot.domain import phases
 from bot.domain.events import AuditEvent
@@ -32,14 +31,11 @@ from bot.platform.pull_requests import (
     ChangeChecks,
     PullRequests,
     branch_of,
-    pull_request_body,
 )
 from bot.platform.roll_out import Blocked, RollOut, set_blocked
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.staged_swap import StagedSwap
 from bot.platform.staging import Staging
-from bot.presentation import Presentation
-from bot.state.operations import Operations
 from bot.views import code
 
 _CHECKED, _MATCHED = Step("checked", NOTHING), Step("matched", NOTHING)
@@ -47,25 +43,16 @@ _BASE = Step("base", str)
 
 
 @dataclass(frozen=True)
-class ChangeModelWorkflow:
-    """Proposes a pull request, merges it and rolls it out."""
+class ChangePlanning:
+    """Proposes a pull request, and asks for the approval of its roll-out."""
 
-    operations: Operations
-    presentation: Presentation
     github: GitHub
     repository: Repository
-    binding: Binding
-    staging: Staging
-    staged_swap: StagedSwap
     gateway_aliases: GatewayAliases
-    pull_request_plans: PullRequestPlans
     change_checks: ChangeChecks
     pull_requests: PullRequests
-    roll_out: RollOut
-    decisions: Decisions
+    pull_request_plans: PullRequestPlans
     lifecycle: Lifecycle
-    config: Config
-    clock: Clock
 
     async def plan(self, run: Run[ChangeOperation]) -> None:
         """Check, size, commit, push, open the pull request, and ask for the roll-out. Idempotent.
@@ -76,17 +63,17 @@ class ChangeModelWorkflow:
         if refused := await run.result(NOT_OPENED):
             await self._take_back(run, refused)
         try:
-            opened = await self._opened(run)
+            opened = await self._open(run)
         except BotError as error:
             if not await run.result(OPENING):
                 raise
             await self._take_back(run, error.shown)
         await self.pull_requests.look_again(await self.lifecycle.await_approval(run.op, opened))
 
-    async def _opened(self, run: Run[ChangeOperation]) -> ChangePlan:
+    async def _open(self, run: Run[ChangeOperation]) -> ChangePlan:
         op = run.op
         await self.change_checks.check(op.request)
-        await self._refuse_second(op)
+        await self._refuse_second(run)
         commit = await run.once(_BASE, self.repository.head)
         change = await self.pull_requests.planned_change(op, commit)
         await self.gateway_aliases.register(op, change)  # first: without its trial, the request opens nothing
@@ -96,13 +83,7 @@ class ChangeModelWorkflow:
         except PushRefused:
             await run.forget(OPENING)  # nothing of ours exists
             raise
-        pull = await self.github.open_pull(
-            branch_of(op),
-            self.config.platform.branch,
-            change.title,
-            pull_request_body(op, change),
-            self.config.github.labels,
-        )
+        pull = await self.pull_requests.open(op, change)
         return await self.pull_requests.first_plan(op, change, commit, pushed, pull)
 
     async def _take_back(self, run: Run[ChangeOperation], why: Mrkdwn) -> NoReturn:
@@ -124,13 +105,14 @@ class ChangeModelWorkflow:
         await run.once(TAKEN_BACK, _yes)
         raise NotAllowed(md("{why}{left}", why=why, left=left))
 
-    async def _refuse_second(self, op: ChangeOperation) -> None:
+    async def _refuse_second(self, run: Run[ChangeOperation]) -> None:
         """If two requests target one endpoint, the earlier one opens the pull request."""
+        op = run.op
         if opened := await self.change_checks.already_open(op.request):
             _, pull = opened
             raise NotAllowed(f"That is open already: <{pull.url}|pull request #{pull.number}>.")
         mine = (op.request.at, op.id)
-        for other in await self.operations.open(ChangeOperation, op.request.model):
+        for other in await run.operations.open(ChangeOperation, op.request.model):
             if other.plan is None and (other.request.at, other.id) < mine:
                 raise NotAllowed(
                     md(
@@ -141,71 +123,7 @@ class ChangeModelWorkflow:
                     )
                 )
 
-    async def execute(self, run: Run[ChangeOperation]) -> None:
-        """Merge exactly the approved head and deploy it. Idempotent."""
-        op = run.op
-        if op.status is Status.APPROVED and not op.cancelled_by:
-            try:
-                await self.decisions.count_votes(op)
-            except VotesShort as short:
-                await self._ask_again(run, short.shown, short.votes)
-                return
-        now = self.clock()
-
-        def started(op: ChangeOperation) -> ChangeOperation:
-            return op if op.cancelled_by or op.status is Status.RUNNING else op.moved(Status.RUNNING, now, outcome="")
-
-        op = await run.update(started, event=AuditEvent.STARTED)
-        if op.status is not Status.RUNNING:
-            await self.pull_requests.close(run)
-            return
-        plan = plan_of(op)
-        self.presentation.show(op.id)
-        if isinstance(op.request, RemoveModel) and self.config.staging.enabled:
-            await self.staging.end_all(op.request.model)  # its pod would block the deletion of the volume
-        try:
-            if plan.stages and not plan.target:
-                await self._stage_first(run, plan)
-            await self.roll_out.deploy(run, await self._merged(run, plan))
-        except PlanMoved as moved:
-            run.op = await self.operations.load(op.id, ChangeOperation)
-            await self._ask_again(run, moved.shown)
-        except Blocked as blocked:
-            # No task waits for a person: `sweep` resumes the operation.
-            await set_blocked(run, blocked.by)
-
-    async def _stage_first(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
-        """Stage only the approved content: the script comes from the head."""
-
-        async def stage() -> None:
-            await self._refuse_if_moved(run.op, plan)
-            await self.staged_swap.stage_first(run, plan.pull.head)
-
-        # The check is part of the step: after a crash during the merge, our own merge would void the approval.
-        await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
-
-    async def undo(self, run: Run[ChangeOperation]) -> None:
-        """Close what is not merged; what is merged stays, with the offer to revert it. A failure before the merge asks again."""
-        op = run.op
-        if op.status is Status.AWAITING:
-            await self.pull_requests.close(run)
-            return
-        if op.plan is None:
-            await _end_failed(run, NothingMerged())
-            return
-        pull = op.plan.pull
-        if op.plan.stages:
-            await self.staging.delete_job(op)
-        if not pull.merge_commit and op.cancelled_by and not op.failure:
-            await self.pull_requests.close(run)
-            return
-        if not pull.merge_commit:
-            why = _cancelled(op) if op.cancelled_by else op.failure
-            await self._ask_again(run, md("{why} Nothing was rolled out; decide again, or cancel.", why=why))
-            return
-        await _end_failed(run, StaysMerged(number=pull.number, url=pull.url))
-
-    async def _ask_again(self, run: Run[ChangeOperation], why: Mrkdwn, votes: tuple[Vote, ...] = ()) -> None:
+    async def ask_again(self, run: Run[ChangeOperation], why: Mrkdwn, votes: tuple[Vote, ...] = ()) -> None:
         """Void the approval, and show the current plan in the same card."""
         op = run.op
         before = plan_of(op)
@@ -217,24 +135,35 @@ class ChangeModelWorkflow:
         op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=kept)
         await self.pull_requests.look_again(op)
 
-    async def _merged(self, run: Run[ChangeOperation], plan: ChangePlan) -> ChangePlan:
+
+@dataclass(frozen=True)
+class ApprovedMerge:
+    """Merges exactly what was approved."""
+
+    github: GitHub
+    repository: Repository
+    binding: Binding
+    change_checks: ChangeChecks
+    pull_requests: PullRequests
+    pull_request_plans: PullRequestPlans
+    config: Config
+
+    async def merge(self, run: Run[ChangeOperation], plan: ChangePlan) -> ChangePlan:
         """The plan with the commit to deploy, once the approved head is merged; raises PlanMoved if something else was
         merged.
         """
         op = run.op
         # Only once: after the merge the change no longer applies to main.
-        await run.once(_CHECKED, lambda: self._refuse_if_moved(op, plan))
+        await run.once(_CHECKED, lambda: self.refuse_if_moved(op, plan))
         if not plan.target:
-            commit = await self._merge(run, plan.pull)
+            commit = await self._merge_head(run, plan.pull)
             merged = {"pull": plan.pull.model_copy(update={"merge_commit": commit}), "target": commit}
             plan = plan.model_copy(update=merged)
-            await self.operations.update(
-                op.id, lambda op: op.model_copy(update={"plan": plan}), event=AuditEvent.MERGED
-            )
+            await run.operations.update(op.id, lambda op: op.model_copy(update={"plan": plan}), event=AuditEvent.MERGED)
         await run.once(_MATCHED, lambda: self._refuse_if_other(op, plan))
         return plan
 
-    async def _merge(self, run: Run[ChangeOperation], pull: Pull) -> str:
+    async def _merge_head(self, run: Run[ChangeOperation], pull: Pull) -> str:
         """The merge commit of the approved head on the branch that Argo CD follows."""
 
         async def merge() -> str:
@@ -248,7 +177,7 @@ class ChangeModelWorkflow:
         except MergeRefused as refused:
             raise PlanMoved(md("{refused} The approval is void.", refused=refused)) from refused
 
-    async def _refuse_if_moved(self, op: ChangeOperation, plan: ChangePlan) -> None:
+    async def refuse_if_moved(self, op: ChangeOperation, plan: ChangePlan) -> None:
         """Raise PlanMoved if the plan is no longer the approved one, or may not be merged now."""
         if isinstance(op.request, RemoveModel):
             await self.change_checks.refuse_if_up(op.request.model)
@@ -298,6 +227,84 @@ class ChangeModelWorkflow:
                     differs=differs,
                 )
             )
+
+
+@dataclass(frozen=True)
+class ChangeModelWorkflow:
+    """Proposes a pull request, merges it and rolls it out."""
+
+    planning: ChangePlanning
+    merging: ApprovedMerge
+    staging: Staging
+    staged_swap: StagedSwap
+    pull_requests: PullRequests
+    roll_out: RollOut
+    decisions: Decisions
+    config: Config
+
+    async def execute(self, run: Run[ChangeOperation]) -> None:
+        """Merge exactly the approved head and deploy it. Idempotent."""
+        op = run.op
+        if op.status is Status.APPROVED and not op.cancelled_by:
+            try:
+                await self.decisions.count_votes(op)
+            except VotesShort as short:
+                await self.planning.ask_again(run, short.shown, short.votes)
+                return
+        now = run.clock()
+
+        def started(op: ChangeOperation) -> ChangeOperation:
+            return op if op.cancelled_by or op.status is Status.RUNNING else op.moved(Status.RUNNING, now, outcome="")
+
+        op = await run.update(started, event=AuditEvent.STARTED)
+        if op.status is not Status.RUNNING:
+            await self.pull_requests.close(run)
+            return
+        plan = plan_of(op)
+        run.presentation.show(op.id)
+        if isinstance(op.request, RemoveModel) and self.config.staging.enabled:
+            await self.staging.end_all(op.request.model)  # its pod would block the deletion of the volume
+        try:
+            if plan.stages and not plan.target:
+                await self._stage_first(run, plan)
+            await self.roll_out.deploy(run, await self.merging.merge(run, plan))
+        except PlanMoved as moved:
+            run.op = await run.operations.load(op.id, ChangeOperation)
+            await self.planning.ask_again(run, moved.shown)
+        except Blocked as blocked:
+            # No task waits for a person: `sweep` resumes the operation.
+            await set_blocked(run, blocked.by)
+
+    async def _stage_first(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
+        """Stage only the approved content: the script comes from the head."""
+
+        async def stage() -> None:
+            await self.merging.refuse_if_moved(run.op, plan)
+            await self.staged_swap.stage_first(run, plan.pull.head)
+
+        # The check is part of the step: after a crash during the merge, our own merge would void the approval.
+        await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
+
+    async def undo(self, run: Run[ChangeOperation]) -> None:
+        """Close what is not merged; what is merged stays, with the offer to revert it. A failure before the merge asks again."""
+        op = run.op
+        if op.status is Status.AWAITING:
+            await self.pull_requests.close(run)
+            return
+        if op.plan is None:
+            await _end_failed(run, NothingMerged())
+            return
+        pull = op.plan.pull
+        if op.plan.stages:
+            await self.staging.delete_job(op)
+        if not pull.merge_commit and op.cancelled_by and not op.failure:
+            await self.pull_requests.close(run)
+            return
+        if not pull.merge_commit:
+            why = _cancelled(op) if op.cancelled_by else op.failure
+            await self.planning.ask_again(run, md("{why} Nothing was rolled out; decide again, or cancel.", why=why))
+            return
+        await _end_failed(run, StaysMerged(number=pull.number, url=pull.url))
 
 
 async def _yes() -> bool:

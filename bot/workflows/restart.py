@@ -4,10 +4,9 @@ It works like a boot: the same phases, diagnosis and smoke tests. If it fails, t
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from bot.clients.cluster import Cluster
-from bot.clock import Clock
 from bot.config import Config
 from bot.domain import phases
 from bot.domain.leases import Lease
@@ -20,9 +19,10 @@ from bot.errors import BotError
 from bot.gpu.billing import Billing
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.starting import Starting
 from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
 from bot.mrkdwn import Mrkdwn, code, md, person
-from bot.platform.smoke_tests import READY, SmokeTests
+from bot.platform.smoke_tests import SmokeTests
 from bot.platform.switch import Switch
 from bot.policy import may_request, must_hear
 from bot.presentation import Presentation
@@ -35,27 +35,21 @@ from bot.views import lines
 
 
 @dataclass(frozen=True)
-class RestartWorkflow:
-    """Restarts a session that does not serve any more."""
+class RestartRequests:
+    """Turns a click on *Restart* into a request."""
 
     operations: Operations
-    slack: Slack
     leases: Leases
     sessions: Sessions
-    presentation: Presentation
     cluster: Cluster
     roles: RoleMembers
-    switch: Switch
-    smoke_tests: SmokeTests
+    slack: Slack
+    presentation: Presentation
     holder_prompts: HolderPrompts
-    lease_marks: LeaseMarks
-    stopping: Stopping
-    billing: Billing
     lifecycle: Lifecycle
     config: Config
-    clock: Clock
 
-    async def ask_restart(self, op_id: str, actor: str) -> Mrkdwn:
+    async def ask(self, op_id: str, actor: str) -> Mrkdwn:
         """Handle *Restart* on the message about a session's problem; a second click refers to the first. Returns the
         answer.
         """
@@ -76,12 +70,12 @@ class RestartWorkflow:
                     actor=person(going.request.actor),
                 )
             )
-        await self._refuse_if_changed(lease)
+        await refuse_if_changed(self.sessions, self.cluster, lease)
         wanted = Restart(
             model=lease.model,
             actor=actor,
             channel=lease.channel(self.config.slack.channel),
-            at=self.clock(),
+            at=self.lifecycle.clock(),
             reason=trouble.reason,
         )
         # One operation per problem, for any number of clicks.
@@ -102,24 +96,21 @@ class RestartWorkflow:
             await self.presentation.post(f"restarted:{op.id}", lease.holder, lines(text))
         return said
 
-    async def _refuse_if_changed(self, lease: Lease) -> None:
-        """Raise NotAllowed if the Deployment is no longer the approved one: a restart would start unapproved content."""
-        health = await self.sessions.health(lease)
-        if health is None or not health.template:
-            return
-        deployed = await self.cluster.condition(lease.model, health.node)
-        if deployed.template in ("", health.template):
-            return
-        image = md(" (image {was} → {now})", was=code(health.image), now=code(deployed.image))
-        raise NotAllowed(
-            md(
-                "The Deployment of {model} was changed after its approval{image}, so it is not restarted. Bring it down; "
-                "`/gpu up {name}` then asks for an approval.",
-                model=code(lease.model),
-                image=image if health.image != deployed.image else "",
-                name=lease.model,
-            )
-        )
+
+@dataclass(frozen=True)
+class RestartWorkflow:
+    """Restarts a session that does not serve any more."""
+
+    leases: Leases
+    lease_marks: LeaseMarks
+    sessions: Sessions
+    cluster: Cluster
+    switch: Switch
+    starting: Starting
+    stopping: Stopping
+    smoke_tests: SmokeTests
+    billing: Billing
+    lifecycle: Lifecycle
 
     async def execute(self, run: Run[RestartOperation]) -> None:
         """Scale to zero, wait until the pod is gone, scale up under the same lease, wait until it serves. Idempotent."""
@@ -142,7 +133,7 @@ class RestartWorkflow:
         await self._boot(run, lease)
 
     async def _boot(self, run: Run[RestartOperation], lease: Lease) -> None:
-        model, limit = lease.model, self.config.gpu.boot_limit
+        model = lease.model
 
         async def stop() -> None:
             await self.switch.turn(model, 0, lease=lease, fence=lease.fence)  # it keeps the lease annotation
@@ -154,28 +145,18 @@ class RestartWorkflow:
                 raise BotError(
                     md("The lease of {model} has ended meanwhile, so it is not started again.", model=code(model))
                 )
-            await self._refuse_if_changed(held)
+            await refuse_if_changed(self.sessions, self.cluster, held)
             await self.switch.turn(model, 1, lease=held, fence=held.fence)
-
-        async def wait_ready() -> datetime:
-            left = await run.first_reached("boot began") + limit - self.clock()
-            await self.cluster.wait_ready(
-                model,
-                timeout=max(1.0, self.clock.patience(left)),
-                progress=run.record_boot,
-                limit=self.clock.patience(limit),
-            )
-            return self.clock()
 
         await run.step(phases.STOP_OLD_POD, stop)
         await run.step(phases.START, start)
-        await run.cancellable(run.once(READY, wait_ready))
+        await self.starting.wait_ready(run)
         await run.enter(phases.SMOKE_TESTS)
         await self.smoke_tests.run(run, lease.commit)
         held = await self.leases.of(model) or lease
         if health := await self.sessions.health(held):
             await self.sessions.keep_health(model, health.model_copy(update={"trouble": None}))
-        took = max(timedelta(minutes=1), self.clock() - run.op.request.at)
+        took = max(timedelta(minutes=1), run.clock() - run.op.request.at)
         await run.finish(ServesAgain(holder=held.holder, ends=held.ends, took=took))
 
     async def undo(self, run: Run[RestartOperation]) -> None:
@@ -194,3 +175,23 @@ class RestartWorkflow:
             await self.leases.release(lease)
             await self.lifecycle.hand_over_soon()
         await run.finish_undone(undone)
+
+
+async def refuse_if_changed(sessions: Sessions, cluster: Cluster, lease: Lease) -> None:
+    """Raise NotAllowed if the Deployment is no longer the approved one: a restart would start unapproved content."""
+    health = await sessions.health(lease)
+    if health is None or not health.template:
+        return
+    deployed = await cluster.condition(lease.model, health.node)
+    if deployed.template in ("", health.template):
+        return
+    image = md(" (image {was} → {now})", was=code(health.image), now=code(deployed.image))
+    raise NotAllowed(
+        md(
+            "The Deployment of {model} was changed after its approval{image}, so it is not restarted. Bring it down; "
+            "`/gpu up {name}` then asks for an approval.",
+            model=code(lease.model),
+            image=image if health.image != deployed.image else "",
+            name=lease.model,
+        )
+    )

@@ -1,0 +1,213 @@
+"""The plan of a bring-up, and whether it is still what would start: from git, the Application and the leases."""
+
+import asyncio
+import posixpath
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from bot.clients.application import Application
+from bot.clients.cluster import Cluster
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.domain.plans import BringUpPlan
+from bot.domain.requests import BringUp
+from bot.domain.sessions import COLD_START, cost
+from bot.durations import show_duration
+from bot.engine.lifecycle import NotAllowed, PlanMoved
+from bot.errors import BotError
+from bot.gitops import Repository
+from bot.mirror import COMMIT, GitTree
+from bot.mrkdwn import Mrkdwn, md, person
+from bot.platform.binding import Binding, Unreadable, what_changed
+from bot.platform.deploying import Applications, closeness
+from bot.platform.endpoints import Endpoints
+from bot.platform.switch import Switch
+from bot.state.leases import Leases
+from bot.views import clock, code, money
+from manifests.contract import ModelEndpoint
+from manifests.deployed import Bound
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class BringUpPlans:
+    """Makes the plans of bring-ups, and compares a plan with the current content."""
+
+    leases: Leases
+    cluster: Cluster
+    repository: Repository
+    endpoints: Endpoints
+    applications: Applications
+    binding: Binding
+    switch: Switch
+    config: Config
+
+    def hold(self, wanted: BringUp) -> timedelta:
+        """The length of the lease."""
+        return wanted.hold or self.config.lease.default
+
+    async def of(self, wanted: BringUp, displaced: Lease | None) -> BringUpPlan:
+        """The plan of a bring-up; refuses requests that cannot work. `displaced`: the lease that will be replaced, if any."""
+        model, hold = wanted.model, self.hold(wanted)
+        commit = await self.repository.head()
+        endpoint = await self.endpoints.known(commit, model)
+        if not endpoint.gpus:
+            raise NotAllowed(
+                md("{model} runs on CPU all the time, so it needs no GPU; nothing to bring up.", model=code(model))
+            )
+        await self.switch.refuse_if_foreign(model, commit)
+        app = await self.applications.of(endpoint, commit)
+        workload = await self.cluster.workload(model)
+        if app is None:
+            raise NotAllowed(self._not_deployed(endpoint))
+        for lease in await self.leases.held():
+            if lease.model == model:
+                raise NotAllowed(
+                    md(
+                        "{model} is already {value}: {holder} holds it since {claimed}.",
+                        model=code(model),
+                        value="up" if lease.ready else "booting",
+                        holder=person(lease.holder),
+                        claimed=clock(lease.claimed),
+                    )
+                )
+        tree = await self.repository.tree(commit)
+        bound = await self.binding.of(model, tree, (app,), gateway=False)
+        sync = "in sync" if workload and await self._is_in_sync(app, model, bound) else "will be synced at this commit"
+        rows = [
+            ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
+            ("Commit", commit[:10]),
+            (app.word, f"{app.name}, {sync}"),
+            ("Deploys", ", ".join(app.paths) or "a chart"),
+            ("Lease", f"{show_duration(hold)} from when it is ready"),
+            (
+                "Estimated cost",
+                f"{money(self._estimate(hold))} ({money(self.config.gpu.price())}/h, boot and drain included)",
+            ),
+        ]
+        if await self.switch.is_by_commit(model):
+            how = "pushes it" if self.config.switch.merge == "push" else "merges a pull request with it"
+            rows.append(
+                (
+                    "Starts by",
+                    f"a commit of `replicas: 1` to {self.config.platform.branch}: Stoker {how}, and {app.word} {app.name} applies it",
+                )
+            )
+        if displaced:
+            finish_within = show_duration(self.config.lease.finish_within)
+            rows.append(
+                (
+                    "Before",
+                    f"{displaced.model} may finish its requests within {finish_within}; it is restored if {model} fails",
+                )
+            )
+        return BringUpPlan(
+            lease=displaced,
+            commit=commit,
+            bound=bound,
+            rows=tuple(rows),
+            warnings=await _elsewhere(endpoint, app, tree),
+            applications=(app.name,),
+            estimate_usd=self._estimate(hold),
+        )
+
+    def _not_deployed(self, endpoint: ModelEndpoint) -> Mrkdwn:
+        """Why nothing can deploy the endpoint to the cluster."""
+        if endpoint.application:
+            return md(
+                "There is no Argo CD Application `{application}` for {model}: is its pull request merged and its "
+                "group switched on?",
+                application=endpoint.application,
+                model=code(endpoint.name),
+            )
+        if self.config.flux.namespace:
+            return md(
+                "No Kustomization of Flux in namespace {namespace} deploys {model}: add one, or set `flux.namespace` to where it is.",
+                namespace=code(self.config.flux.namespace),
+                model=code(endpoint.name),
+            )
+        catalog = self.config.platform.path(self.config.platform.catalog_dir)
+        return md(
+            "No Argo CD Application in {catalog} deploys {model}, and none in the cluster has its files: add one, so that it"
+            " can be synced.",
+            catalog=code(catalog),
+            model=code(endpoint.name),
+        )
+
+    def _estimate(self, hold: timedelta) -> float:
+        """The lease, a cold start and the node's drain."""
+        return cost(hold + COLD_START + self.config.gpu.drain, self.config.gpu.price())
+
+    async def refuse_if_moved(self, model: str, plan: BringUpPlan) -> None:
+        """Make sure that the approved content runs: the deployed content and the replaced lease are still the plan's."""
+        await self.refuse_if_changed(model, plan)
+        if plan.lease:
+            holder = await self.leases.of(plan.lease.model)
+            if holder is None or holder.fence != plan.lease.fence:
+                raise PlanMoved(
+                    md(
+                        "The GPU changed hands after the approval to replace {model}, so it is void.",
+                        model=code(plan.lease.model),
+                    )
+                )
+
+    async def refuse_if_changed(self, model: str, plan: BringUpPlan) -> None:
+        """Raise PlanMoved if the main branch or the Application in the cluster would start something that was not approved."""
+        head = await self.repository.head()
+        live = await self.binding.applications_of(plan)
+        try:
+            now = await self.binding.of(model, await self.repository.tree(head), live, gateway=False)
+            differs = what_changed(plan.bound, now)
+        except Unreadable:
+            differs = md("a file does not parse any more")
+        if differs:
+            raise PlanMoved(
+                md(
+                    "What {model} deploys changed after the approval ({commit} → {head}: {differs}), so it is void.",
+                    model=code(model),
+                    commit=plan.commit[:10],
+                    head=head[:10],
+                    differs=differs,
+                )
+            )
+
+    async def is_deployed(self, model: str, plan: BringUpPlan) -> bool:
+        """Whether the cluster already has the content of the plan."""
+        live = await self.binding.applications_of(plan)
+        if not live or await self.cluster.workload(model) is None:
+            return False
+        return await self._is_in_sync(live[0], model, plan.bound)
+
+    async def _is_in_sync(self, app: Application, model: str, bound: Bound) -> bool:
+        """Whether the cluster has the endpoint's files as `bound`.
+
+        Argo CD polls git every three minutes and reports the last comparison as Synced until then.
+        """
+        if app.sync != "Synced":
+            return False
+        for revision in filter(COMMIT.fullmatch, app.revisions):  # a chart's version is skipped
+            try:
+                if await self.binding.of(model, await self.repository.tree(revision), (app,), gateway=False) == bound:
+                    return True
+            except BotError as error:
+                log.info("revision not comparable", model=model, revision=revision, error=error.message)
+        return False
+
+    async def problems_since(self, plan: BringUpPlan, model: str) -> Mrkdwn:
+        """The errors in the endpoint's files since the plan was made; empty if there are no errors."""
+        problems = await self.endpoints.problems_since(model, plan.commit)
+        return md(" ").join([md("{problem}", problem=problem) for problem in problems])
+
+
+async def _elsewhere(endpoint: ModelEndpoint, app: Application, tree: GitTree) -> tuple[str, ...]:
+    """A warning if the application in the cluster does not deploy the endpoint's files."""
+    if await asyncio.to_thread(closeness, app, endpoint, tree) > (0, 0):
+        return ()
+    home = posixpath.dirname(endpoint.files[0]) if endpoint.files else endpoint.name
+    return (
+        f"The {app.word} {app.name} in the cluster deploys {', '.join(app.paths) or 'a chart'}, not {home}:"
+        " what starts is not what the repository says of this endpoint.",
+    )

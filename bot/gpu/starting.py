@@ -1,0 +1,114 @@
+"""Starting a model on the GPU: the claim of its lease, the sync of its files, the scale to 1, the wait until it is ready."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from bot.clients.cluster import Cluster
+from bot.clients.deployer import nobody
+from bot.config import Config
+from bot.domain import phases
+from bot.domain.leases import Lease
+from bot.domain.operations import BringUpOperation
+from bot.domain.plans import BringUpPlan
+from bot.engine.lifecycle import Lifecycle
+from bot.engine.run import Run
+from bot.gpu.availability import GpuAvailability
+from bot.gpu.bring_up_plan import BringUpPlans
+from bot.gpu.lease_marks import LeaseMarks
+from bot.gpu.replacement import Replacement
+from bot.platform.deploying import Applications
+from bot.platform.smoke_tests import READY
+from bot.platform.switch import Switch
+from bot.state.leases import Leases
+
+
+@dataclass(frozen=True)
+class Starting:
+    """Starts models on the GPU."""
+
+    leases: Leases
+    lease_marks: LeaseMarks
+    cluster: Cluster
+    availability: GpuAvailability
+    plans: BringUpPlans
+    replacement: Replacement
+    applications: Applications
+    switch: Switch
+    lifecycle: Lifecycle
+    config: Config
+
+    async def claim(self, op: BringUpOperation, plan: BringUpPlan) -> Lease:
+        """The operation's lease: a new one, or its existing one, even if Redis has lost it but the cluster has not."""
+        model = op.request.model
+        workload = await self.cluster.workload(model)
+        marked = await self.lease_marks.restorable(workload.lease, model) if workload and workload.replicas else None
+        if marked and marked.op == op.id:
+            await self.leases.restore(marked)
+        wanted = Lease(
+            model=model,
+            op=op.id,
+            holder=op.request.actor,
+            reason=op.request.reason,
+            fence=0,
+            commit=plan.commit,
+            hold=self.plans.hold(op.request),
+            claimed=self.lifecycle.clock(),
+            message=op.message,
+        )
+        floor = await self.cluster.highest_fence()
+        if plan.lease:
+            return await self.leases.replace(
+                plan.lease, wanted.model_copy(update={"displaced": plan.lease}), floor=floor
+            )
+        return await self.leases.claim(wanted, floor=floor)
+
+    async def start(self, run: Run[BringUpOperation], plan: BringUpPlan, lease: Lease) -> Lease:
+        """Make room, sync, scale to 1, and wait until the model is ready. Returns the lease, whose time begins now."""
+        model = run.model
+
+        async def sync() -> None:
+            await self.plans.refuse_if_changed(model, plan)
+            if not await self.plans.is_deployed(model, plan):
+                await self.applications.bring_to(
+                    plan.applications[0], plan.commit, actor=run.op.request.actor, tell=nobody
+                )
+
+        async def scale() -> None:
+            await self.availability.refuse_if_taken(model)
+            await self.plans.refuse_if_changed(model, plan)
+            await self.switch.turn(model, 1, lease=lease, fence=lease.fence)
+            # Two operations that both found the GPU free, because Redis lost one of their claims, detect each other now.
+            await self.availability.refuse_if_taken(model)
+
+        if lease.displaced:
+            await self.replacement.make_room(run, lease, lease.displaced)
+        await run.step(phases.SYNC, sync)
+        await run.step(phases.START, scale)
+        ready = await self.wait_ready(run)
+        return await self.lease_marks.renew(lease, lambda held: held.started(ready)) or lease
+
+    async def wait_ready(self, run: Run) -> datetime:
+        """Follow the pod until the model serves, and show its phases on the card. Raises after the boot limit."""
+        limit = self.config.gpu.boot_limit
+
+        async def wait() -> datetime:
+            left = await run.first_reached("boot began") + limit - run.clock()
+            await self.cluster.wait_ready(
+                run.model,
+                timeout=max(1.0, run.clock.patience(left)),
+                progress=run.record_boot,
+                limit=run.clock.patience(limit),
+            )
+            return run.clock()
+
+        return await run.cancellable(run.once(READY, wait))
+
+    async def give_back(self, run: Run[BringUpOperation], lease: Lease) -> bool:
+        """Release a lease under which nothing has started yet; False if there is something to roll back."""
+        workload = await self.cluster.workload(lease.model)
+        if lease.displaced or (workload and workload.replicas):
+            return False
+        await run.forget(phases.SYNC)
+        await self.leases.release(lease)
+        await self.lifecycle.hand_over_soon()
+        return True

@@ -1,0 +1,119 @@
+"""The report of a benchmark: a chart below its card, and a pull request that stores the results in the repository."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from bot import benchmark, markdown
+from bot.benchmark import Benchmark
+from bot.clients.github import GitHub
+from bot.config import Config
+from bot.domain.events import AuditEvent
+from bot.domain.operations import BenchmarkOperation
+from bot.engine.lifecycle import Lifecycle, insist
+from bot.engine.run import Run, Step
+from bot.engine.task_refs import PUBLISH_REPORT
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, link, md, shown
+from bot.policy import may_request
+from bot.roles import RoleMembers
+from bot.slack import Slack, SlackRefused
+from bot.state.audit import AuditLog
+from bot.state.operations import Operations
+from bot.views.bench import measured
+from bot.workflows.benchmark import RESULT, table_key
+from manifests.tree import ChangeSet
+
+log = structlog.get_logger(__name__)
+
+_BASE, _PULL = Step("base of the report", str), Step("pull request of the report", str)
+
+
+@dataclass(frozen=True)
+class BenchmarkReports:
+    """Draws the results of benchmarks, and stores them."""
+
+    operations: Operations
+    audit: AuditLog
+    github: GitHub
+    repository: Repository
+    slack: Slack
+    roles: RoleMembers
+    lifecycle: Lifecycle
+    config: Config
+
+    async def draw(self, op_id: str) -> None:
+        """Draw the results of a benchmark below its card. Idempotent; if Slack refuses it, only the chart is missing."""
+        op = await self.operations.load(op_id, BenchmarkOperation)
+        result = await self.lifecycle.run(op).result(RESULT)
+        if result is None:
+            return
+        if op.message is None:
+            raise Unavailable("Slack", "the card is not shown yet")
+        png = await asyncio.to_thread(benchmark.picture, result)
+        name = f"benchmark-{op.request.model}-{op.id}.png"
+        title = f"Benchmark of {op.request.model}"
+        try:
+            await self.slack.attach(
+                f"{op.id}:picture",
+                op.message,
+                png,
+                name,
+                title=title,
+                alt=benchmark.in_words(result),
+                text=shown(benchmark.LEGEND),
+            )
+        except SlackRefused as refused:
+            log.warning("picture not shown", op=op.id, model=op.request.model, error=refused.message)
+
+    async def keep(self, op_id: str, actor: str) -> Mrkdwn:
+        """Start the task that puts a benchmark's report into a pull request; returns the answer."""
+        op = await self.operations.load(op_id, BenchmarkOperation)
+        run, verdict = self.lifecycle.run(op), may_request(actor, await self.roles.people(), self.config)
+        if not verdict.allowed:
+            await self.audit.note_refusal(op, actor, AuditEvent.REPORT_KEPT, verdict.reason, run.clock())
+        insist(verdict)
+        if url := await run.result(_PULL):
+            return md("The report is in {pull} already.", pull=link(url, "a pull request"))
+        await PUBLISH_REPORT.add(run.docket, key=f"{op_id}:report")(op_id)
+        await self.audit.note_decision(
+            op, actor, AuditEvent.REPORT_KEPT, f"benchmark of {op.request.model}", run.clock()
+        )
+        return md("⏳ The pull request is being opened; its link comes in place of the button.")
+
+    async def publish(self, op_id: str, *, last: bool) -> None:
+        """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
+
+        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the error.
+        """
+        op = await self.operations.load(op_id, BenchmarkOperation)
+        run = self.lifecycle.run(op)
+        result = await run.result(RESULT)
+        if result is None:
+            return  # unreachable: the button exists only below a result table
+        try:
+            after = measured(op.id, result, pull=await run.once(_PULL, lambda: self._open(run, result)))
+        except (BotError, Unavailable) as error:
+            if isinstance(error, Unavailable) and not last:
+                raise
+            after = measured(op.id, result, wrong=str(error))
+        await run.presentation.revise(table_key(op), after)
+
+    async def _open(self, run: Run[BenchmarkOperation], result: Benchmark) -> str:
+        op = run.op
+        model, at = op.request.model, result.context.at
+        layout, best = self.config.platform, result.best
+        base = await run.once(_BASE, self.repository.head)
+        text = benchmark.markdown(result, asked_by=op.request.actor, operation=op.id)
+        path = f"{layout.measurements(model)}/{at:%Y-%m-%d}-{op.id}.md"
+        title = f"docs(benchmarks): {model}, {best.tokens_per_second:.0f} tokens/s with {best.concurrency} requests at a time"
+        branch = f"stoker/bench-{model}-{op.id}"
+        message = f"{title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
+        await self.repository.push(
+            ChangeSet(files={path: text}), base=base, branch=branch, message=message, when=op.request.at
+        )
+        body = f"Adds {markdown.code(path)}, as asked in Slack. Nothing is rolled out by it.\n\n{text}\n<sub>Operation {op.id}</sub>\n"
+        pull = await self.github.open_pull(branch, layout.branch, title, body, self.config.github.labels)
+        return pull.url
