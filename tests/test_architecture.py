@@ -48,6 +48,32 @@ def test_every_module_in_the_architecture_document_exists(module: str) -> None:
     assert is_there(f"{path}.py") or is_there(path)
 
 
+WALKS = ("`/gpu up` in ten steps", "`/model swap` in ten steps")
+MOST_FILES = 12
+"""Files that a newcomer opens from a command to its end."""
+CALLED_FROM_OUTSIDE = {"commands/gpu.py", "commands/model.py", "commands/approval.py", "bot/tasks.py"}
+"""Slack calls the listeners, and docket the tasks; every other file of a walk is imported by an earlier one."""
+
+
+@pytest.mark.parametrize("title", WALKS)
+def test_a_walk_has_ten_steps_and_few_files(title: str) -> None:
+    """Each file of the walk is reached from an earlier one, so a reader can follow the calls."""
+    section = DOCUMENT.split(f"## {title}\n")[1].split("\n## ")[0]
+    assert re.findall(r"(?m)^(\d+)\. ", section) == [str(number) for number in range(1, 11)]
+    files = list(dict.fromkeys(re.findall(r"`((?:bot|commands|manifests)/[\w/]+\.py)`", section)))
+    assert len(files) <= MOST_FILES
+    known: set[str] = set()
+    for file in files:
+        module = file.removesuffix(".py").replace("/", ".")
+        assert file in CALLED_FROM_OUTSIDE or known & {module, module.rpartition(".")[0]}, f"nothing leads to {file}"
+        known |= imported(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The modules and packages that a module imports from."""
+    return {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+
+
 def test_the_document_names_many_files() -> None:
     """The patterns above still find what they look for."""
     assert len(PATHS) > 40
