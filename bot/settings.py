@@ -65,12 +65,12 @@ class Settings(ClusterSettings):
     )
     prometheus_url: AddressOrNone = Field(
         default="",
-        description="Where Prometheus answers, if the models' metrics are to be read there and not directly.",
+        description="The address of Prometheus, if Stoker should read the models' metrics from it instead of from each model.",
     )
     hf_endpoint: Address = Field(default="https://huggingface.co", description="Hugging Face Hub.")
     hf_file_hosts: Annotated[str, like(r"(https?://[^\s/]+\s*)*", "https://files.example.com")] = Field(
         default="",
-        description="Where else a mirror in HF_ENDPOINT may redirect to, separated by spaces, e.g. https://files.example.com;"
+        description="Other hosts to which a mirror in HF_ENDPOINT may redirect, separated by spaces, e.g. https://files.example.com;"
         " the Hub's own file hosts are known.",
     )
     hf_token: SecretStr | None = Field(default=None, description="For gated models.")
@@ -78,7 +78,7 @@ class Settings(ClusterSettings):
         default=None, description="Directory with one file a secret, named like its variable; a mounted Secret."
     )
     stoker_log: Literal["auto", "json", "text"] = Field(
-        default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, else JSON."
+        default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, otherwise JSON."
     )
     otel_exporter_otlp_endpoint: AddressOrNone = Field(
         default="", description="Collector for traces of operations (OTLP over HTTP); empty: none are made."

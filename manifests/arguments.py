@@ -1,8 +1,8 @@
 """Parse the arguments of an engine like the engine does: argparse over `command` and `args` together.
 
-They may stand in the lists of the container, in a shell command, in variables, or in a file of the engine's own. Each
+They may be in the lists of the container, in a shell command, in variables, or in a file of the engine's own. Each
 value has its `Site`, the place where it is written. vLLM takes `--flag=value`, `--flag value`, underscores for dashes,
-and several values after some flags; its model stands behind `--model`, or is the positional argument (`vllm serve
+and several values after some flags; its model follows `--model`, or is the positional argument (`vllm serve
 MODEL`; the image's entrypoint is that since v0.9).
 """
 
@@ -21,7 +21,7 @@ from manifests.sources import shell
 from manifests.sources.site import Site
 
 MODEL_FLAGS = tuple(dict.fromkeys(("--model", *(name for each in engines.engines() for name in each.model))))
-"""What names a model to some engine."""
+"""The flags that name the model, of all engines."""
 
 Variables = Mapping[str, Site]
 """The environment of a container: where the value of each variable is written."""
@@ -39,10 +39,10 @@ _MODEL_VARIABLES = ("MODEL", "MODEL_ID", "MODEL_NAME", "MODEL_PATH", "HF_MODEL",
 class Flag:
     """One flag of a command line, by its long name with dashes; `nodes` are its list items.
 
-    A positional model is the flag of the model with one node, which holds the bare value. `carrier` tells where the flag
-    itself stands: in a list, in a script (its words are at `words`), in a file of the engine's (`entry` is its key), or
-    nowhere, as a variable that stands for it. `sites` are where the values are written; None for a value that is put
-    together from several places.
+    A positional model is the flag of the model with one node, which holds the bare value. `carrier` is where the
+    flag is written: in a list, in a script (at `words`), in a file of the engine (`entry` is its key), or nowhere, if a
+    variable has its meaning. `sites` are the places of the values; None for a value that is put together from several
+    places.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Flag:
 
     @property
     def joined(self) -> bool:
-        """Whether the first value stands in the flag's own item, as in `--flag=value`."""
+        """Whether the first value is in the same item as the flag, as in `--flag=value`."""
         return self.positional or len(self.nodes) == len(self.values)
 
     @property
@@ -121,7 +121,7 @@ def read(
     files: Mapping[str, Document] | None = None,
     runtime: str = "",
 ) -> Command | None:
-    """The engine in a container; None where nothing names a model.
+    """The engine in a container; None if nothing names a model.
 
     `variables` is the container's environment, `files` are the files mounted into it, by path; `runtime` names the
     engine if a field beside the container gives it.
@@ -170,7 +170,7 @@ def listed(nodes: Sequence[ScalarNode], document: Document, engine: engines.Engi
 
 
 def own_variables(container: Node | None, document: Document | None) -> dict[str, Site]:
-    """The variables whose values stand in the container itself."""
+    """The variables whose values are in the container itself."""
     found = {}
     if document is None:
         return {}
@@ -196,7 +196,7 @@ def in_document(document: Document) -> tuple[MappingNode, Command] | None:
 
 
 def sequence(container: MappingNode, flags: tuple[Flag, ...]) -> tuple[ScalarNode, ...]:
-    """The items of the list that holds the engine's flags: `args`, or `command` where all of it stands there."""
+    """The items of the list that holds the engine's flags: `args`, or `command` if it has all of them."""
     held = {id(node) for flag in flags if flag.carrier == "list" for node in flag.nodes}
     inside = (_words(each) for mapping in mappings(container) for _, each in entries(mapping))
     lists = (*(_words(find(container, key)) for key in ("args", "command")), *inside)
@@ -238,7 +238,7 @@ def _read_script(
 
 
 def _inside(document: Document | None, node: ScalarNode, word: shell.Word) -> Site | None:
-    """A word of a script without its quotes; None where it is quoted in part."""
+    """A word of a script without its quotes; None if only a part of it is quoted."""
     raw = str(node.value)[word.first : word.last]
     if document is None or word.text not in raw:
         return None

@@ -25,12 +25,12 @@ from manifests.tree import Tree
 
 @remembered
 def locate(platform: Snapshot, name: str) -> Pieces | None:
-    """The pieces of the endpoint `name`, or None when it is outside the contract.
+    """The pieces of the endpoint `name`, or None if it is outside the contract.
 
-    Inside it is what has exactly one workload that runs an engine that is known and names its model.
+    The contract requires exactly one workload that runs a known engine and names its model.
     """
     place = place_of(platform, name)
-    if place is None or len(place.found) != 1:  # several engines that serve one model together are another shape
+    if place is None or len(place.found) != 1:  # several engines that serve one model together are not supported
         return None
     (candidate,) = place.found
     engine, model = candidate.command.engine, candidate.command.model
@@ -40,7 +40,7 @@ def locate(platform: Snapshot, name: str) -> Pieces | None:
 
 
 def outsider(platform: Snapshot, name: str) -> Pieces | None:
-    """The pieces of a workload outside the contract: which one it is, and its GPUs, but nothing of its model."""
+    """The pieces of a workload outside the contract: its object and its GPUs, without its model."""
     place = place_of(platform, name)
     if place is None or len(place.found) != 1:
         return None
@@ -49,7 +49,7 @@ def outsider(platform: Snapshot, name: str) -> Pieces | None:
 
 
 def outside(platform: Snapshot, name: str) -> str:
-    """Why something is outside the contract, "" for what holds no engine at all."""
+    """Why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
     found = place.found if place is not None else ()
     if len(found) > 1:
@@ -66,7 +66,7 @@ def outside(platform: Snapshot, name: str) -> str:
 
 
 def is_alone(tree: Tree, pieces: Pieces) -> bool:
-    """Whether its files declare nothing else that serves, so that what their comments say is about it."""
+    """Whether its files declare no other server, so that their comments are about this endpoint."""
     return pieces.fields is None and len([each for path in pieces.files for each in candidates(tree, path)]) == 1
 
 
@@ -157,7 +157,7 @@ def _claims(pod: Node | None) -> set[str]:
 
 
 def _shared_claim(tree: Tree, claimed: set[str], own: tuple[Located, ...]) -> Located | None:
-    """A claim of another directory that the pod mounts, where it is the only one that it mounts."""
+    """The claim that the pod mounts, if it is the only one and is in another directory."""
     if own or len(claimed) != 1:
         return None
     (name,) = claimed

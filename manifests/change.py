@@ -9,7 +9,7 @@ from manifests.tree import ChangeSet
 
 
 class Wanted(BaseModel, frozen=True):
-    """What an endpoint should serve. Fields that are None are derived, or keep their value.
+    """The requested content of an endpoint. Fields that are None are derived, or keep their value.
 
     `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" for
     no such argument; `memory` and `cpu` are Kubernetes quantities; prices are US dollars per token, as text, so that no

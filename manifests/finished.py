@@ -10,7 +10,7 @@ from manifests.tree import ManifestError
 
 
 def refuse_unfinished(before: Platform, after: Platform, pieces: Pieces, target: Target) -> None:
-    """ManifestError where the endpoint would not be what was asked for, or another one would change with it."""
+    """Raise ManifestError if the endpoint would not be as requested, or if another endpoint would change with it."""
     now = after.locate(pieces.name)
     found = ", ".join(_places(pieces))
     if (
@@ -19,7 +19,7 @@ def refuse_unfinished(before: Platform, after: Platform, pieces: Pieces, target:
         or target.served_name not in (*now.served_names, target.served_name if not now.served_names else "")
     ):
         raise ManifestError(
-            f"The model of {pieces.name} stands at places that could not all be found, so nothing is changed. "
+            f"The model of {pieces.name} is written in places that could not all be found, so nothing is changed. "
             f"Found: {found}. Change it by hand."
         )
     left = _left_over(now, pieces, target)
@@ -50,7 +50,7 @@ def _places(pieces: Pieces) -> list[str]:
 
 
 def _left_over(now: Pieces, pieces: Pieces, target: Target) -> list[str]:
-    """Where the old model is still named by its whole id, its path or its file."""
+    """The places that still name the old model by its whole id, its path or its file."""
     if pieces.fields is not None or pieces.model.value == target.model:
         return []
     names = {*target.renames, *(each.rpartition("/")[2] for each in target.renames if is_path(each))}

@@ -23,9 +23,9 @@ class Chosen(NamedTuple):
 
 
 def choose(facts: ModelFacts, wanted: str | None, machine: Machine, *, exact: bool) -> Chosen:
-    """The file of the wanted quantization; else, unless it has to be that one, the largest that fits the GPU.
+    """The file of the wanted quantization; otherwise, unless `exact`, the largest that fits the GPU.
 
-    ManifestError where there is none. Where nobody could look, the file's name is the one that its repository suggests.
+    Raises ManifestError if there is no such file. If the files are unknown, the name is derived from the repository's name.
     """
     kind = facts.model_copy(update={"unservable": "", "quantization": None})
     if not facts.gguf:

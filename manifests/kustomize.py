@@ -213,7 +213,7 @@ def patch_documents(tree: Tree, document: Document, each: Node) -> tuple[Documen
 
 
 def _counts(patch: Document, each: Node) -> Iterator[tuple[str, ScalarNode]]:
-    """Deployments and the replicas that a patch gives them; the name may stand in its target."""
+    """Deployments and the replicas that a patch gives them; the name may be in its target."""
     target = value(each, "target", "kind")
     for root in patch.roots:
         if target not in ("", "Deployment") or value(root, "kind") not in ("", "Deployment"):

@@ -143,7 +143,7 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
-    """How to name a model where another one is named now; `file` is its GGUF file. ManifestError where that is not told."""
+    """How to name a model in place of another one; `file` is its GGUF file. Raises ManifestError if that is unknown."""
     old, given, new = model_of(pieces), pieces.model.value, facts.hf_id
     if pieces.runtime.gguf:
         return _naming_of_file(pieces, old, new, file)

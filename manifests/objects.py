@@ -15,7 +15,7 @@ YAML = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Located:
-    """A node, or a whole object, with the document it stands in."""
+    """A node, or a whole object, with its document."""
 
     document: Document
     node: MappingNode
@@ -51,7 +51,7 @@ def of_kind(tree: Tree, kind: str) -> tuple[Located, ...]:
 
 
 def mappings(node: Node | None) -> Iterator[MappingNode]:
-    """Every mapping below a node, itself included, in the order of the file; what several aliases stand for, once."""
+    """The node and every mapping below it, in the order of the file; a mapping with several aliases is yielded once."""
     seen: set[int] = set()
     waiting = [node] if node is not None else []
     while waiting:

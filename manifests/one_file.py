@@ -1,4 +1,4 @@
-"""Copy and remove an endpoint that is one file: its name in the file's, its line in the kustomization beside it."""
+"""Copy and remove an endpoint that is one file; the file is named after it, and its kustomization has a line for it."""
 
 import posixpath
 

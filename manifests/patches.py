@@ -23,28 +23,28 @@ _RELEASE = frozenset(
     {"interval", "timeout", "install", "upgrade", "rollback", "uninstall", "maxHistory", "driftDetection", "test", "suspend"}
     | {"dependsOn", "serviceAccountName", "kubeConfig"}
 )  # fmt: skip
-"""What a HelmRelease says beside its chart and its values."""
+"""The fields of a HelmRelease other than its chart and its values."""
 _COMPONENT = frozenset(
     {"apiVersion", "kind", "metadata", "resources", "configMapGenerator", "secretGenerator", "generatorOptions"}
 )
-"""What a component has that changes no other object."""
+"""The fields of a component that change no other object."""
 
 Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a patch must leave alone: the endpoint's workload, as far as it is about its engine, and objects beside it."""
+    """The objects that a patch must not change: the endpoint's workload, as far as its engine is concerned, its ConfigMaps and its volume."""
 
     kind: str
     names: frozenset[str]
-    """The workload's name, as it is written and as it is in the cluster."""
+    """The workload's name in the file, and in the cluster."""
     own: dict[str, frozenset[str]]
     """The containers and volumes that belong to the engine, by their list in the pod."""
     index: int
     """The position of the engine's container."""
     beside: frozenset[tuple[str, str]]
-    """Kind and name of the objects beside it that a change edits: its ConfigMaps and its volume."""
+    """Kind and name of the other objects that a change edits: its ConfigMaps and its volume."""
 
 
 def subject(workload: Node, names: Iterable[str], pod: Node | None, container: Node, beside: Iterable[Node]) -> Subject:
@@ -87,7 +87,7 @@ def of_flux(tree: Tree, path: str, name: str, of: Subject) -> tuple[Opaque, ...]
 
 
 def refuse(name: str, opaque: tuple[Opaque, ...]) -> None:
-    """What kustomize changes may be the very fields that a change is about."""
+    """kustomize may change the same fields as the planned change."""
     if opaque:
         first = opaque[0]
         raise ManifestError(
@@ -148,7 +148,7 @@ def _component_concerns(tree: Tree, folder: str, of: Subject) -> bool:
 
 
 def _hits(kind: str, name: str, of: Subject) -> Iterator[bool]:
-    """Which objects of the subject a target selects: True for the workload, False for one beside it."""
+    """The objects of the subject that a target selects: True for the workload, False for another object."""
     if _fits(kind, of.kind) and any(_fits(name, each) for each in of.names):
         yield True
     if any(_fits(kind, other) and _fits(name, each) for other, each in of.beside):

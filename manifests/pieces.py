@@ -131,7 +131,7 @@ class Pieces:
 
     @property
     def service_port(self) -> int:
-        """The port at which it is reached in the cluster, 0 where nobody says."""
+        """The port at which it is reached in the cluster; 0 if it is unknown."""
         port = value(self.service.node, "spec", "ports", 0, "port") if self.service else ""
         if port.isdecimal():
             return int(port)

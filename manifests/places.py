@@ -17,11 +17,11 @@ from manifests.sources.forms import candidates, kinds
 from manifests.tree import Tree, within
 
 _GENERAL = ("--model", "MODEL", "InferenceService")
-"""Texts of which a file that declares an endpoint has one, besides those of its engine."""
+"""A file that declares an endpoint contains one of these texts, or one of its engine's."""
 
 
 class Place(NamedTuple):
-    """Where an endpoint may be: its name, its files, and what serves in them."""
+    """A possible endpoint: its name, its files, and the servers in them."""
 
     name: str
     home: str
@@ -44,7 +44,7 @@ def names(platform: Snapshot) -> tuple[str, ...]:
 
 @remembered
 def place_of(platform: Snapshot, name: str) -> Place | None:
-    """Where the endpoint `name` may be; its own directory below the serving directory is looked at alone."""
+    """The possible places of the endpoint `name`. If it has a directory below the serving directory, only that one is read."""
     layout = platform.layout
     if name in layout.endpoints:
         return _mapped(platform, name, layout.endpoints[name])
@@ -59,7 +59,7 @@ def place_of(platform: Snapshot, name: str) -> Place | None:
 
 @remembered
 def _places(platform: Snapshot) -> tuple[Place, ...]:
-    """Everything that serves, or looks like it: below the serving directory; anywhere, where nobody has named one."""
+    """Every server, or possible server: below the serving directory, or anywhere if that is not set and does not exist."""
     layout = platform.layout
     mapped = [_mapped(platform, name, fields) for name, fields in layout.endpoints.items()]
     said = "serving_dir" in layout.model_fields_set
@@ -73,7 +73,7 @@ def _places(platform: Snapshot) -> tuple[Place, ...]:
 
 
 def _site(place: Place) -> tuple[str, int] | None:
-    """Where the model of a place is written."""
+    """The file and line of a place's model."""
     model = place.found[0].command.model if place.found else None
     return (model.site.path, model.site.line) if model is not None and model.site is not None else None
 
@@ -107,7 +107,7 @@ def _found_below(platform: Snapshot, scope: str) -> list[Place]:
 
 
 def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """What serves; a server of somebody's own counts only where there is no other."""
+    """The servers; one of an unknown kind counts only if there is no other."""
     every = tuple(found)
     own = ("InferenceService", "HelmRelease", "Application")  # each is something of its own, never a sidecar
     kept = (each for each in every if each.command.engine is not None or each.command.flags or each.kind in own)
@@ -127,13 +127,13 @@ def _is_dedicated(tree: Tree, folder: str) -> bool:
 
 
 def _name(folder: str, candidate: Candidate) -> str:
-    """The directory's name, where the workload is named after it; else the workload's."""
+    """The directory's name if the workload is named after it, otherwise the workload's name."""
     base = posixpath.basename(folder)
     return base if re.match(rf"{re.escape(base)}(-|$)", candidate.name) else candidate.name
 
 
 def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
-    """The places, each with a name of its own; of those of several environments, the configured one's."""
+    """The places under different names; if several environments have one, that of the configured environment."""
     result = []
     for place in places:
         same = [each for each in places if each.name == place.name]

@@ -44,7 +44,7 @@ class Platform(Snapshot):
         return tuple(pieces for name in self.names() if (pieces := self.locate(name)) is not None)
 
     def unknown(self) -> tuple[Unknown, ...]:
-        """What serves and is outside the contract."""
+        """The servers that are outside the contract."""
         found = ((name, outside(self, name)) for name in self.names() if self.locate(name) is None)
         return tuple(Unknown(name, self._home(name), why) for name, why in found if why)
 

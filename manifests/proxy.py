@@ -1,4 +1,4 @@
-"""Where LiteLLM runs, as far as the repository says: its namespace, its Deployment, and the Secret of its master key."""
+"""LiteLLM's namespace, its Deployment, and the Secret of its master key, as far as the repository contains them."""
 
 import posixpath
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def _secret(container: Node) -> tuple[str, str]:
 
 
 def _namespace(platform: Snapshot, located: Located, name: str) -> str:
-    """The namespace of an object: its own, that of the kustomization beside it, or that of what deploys it."""
+    """The namespace of an object: from the object, from its kustomization, or from its deployer."""
     path = located.document.path
     listing = read(platform, posixpath.dirname(path))
     given = [value(root, "namespace") for root in listing.roots] if listing is not None else []

@@ -219,7 +219,7 @@ def _without_patterns(script: str) -> str:
 
 
 def _patterns(script: str) -> str | None:
-    """What the script downloads, None for the whole repository."""
+    """The patterns that the script downloads; None for the whole repository."""
     found = re.search(_LIST, script)
     return ", ".join(re.findall(r'"([^"]*)"', found[0])) if found else None
 

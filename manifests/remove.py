@@ -54,7 +54,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
 
 
 def _refuse_shared(platform: Platform, pieces: Pieces) -> None:
-    """What the endpoint does not own, and what other Applications deploy, is not deleted with it."""
+    """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
     home = pieces.home
     if others := foreign(platform, pieces):
         raise ManifestError(

@@ -13,7 +13,7 @@ from manifests.tree import ChangeSet, ManifestError, Tree
 
 
 def written(platform: Platform, name: str) -> int | None:
-    """The replicas that git says; None where it leaves them to the cluster, or there is no such endpoint."""
+    """The replicas in git; None if git does not set them, or if there is no such endpoint."""
     pieces = platform.locate(name)
     return of(platform, pieces) if pieces else None
 
@@ -25,9 +25,9 @@ def of(tree: Tree, pieces: Pieces) -> int | None:
 
 
 def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
-    """The change of that one number; empty where git says it already.
+    """The change of that one number; empty if git already has it.
 
-    ManifestError where no single place says it.
+    Raises ManifestError if there is not exactly one place that sets it.
     """
     pieces = platform.require(name)
     place = _place(platform, pieces)
@@ -49,7 +49,7 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
 
 
 def scaled_by(platform: Platform, name: str) -> str:
-    """What else starts and stops the endpoint, with where the repository says so; empty where nothing does."""
+    """The other system that starts and stops the endpoint, with its place in the repository; empty if there is no other system."""
     pieces = platform.locate(name)
     if pieces is None:
         return ""
@@ -59,7 +59,7 @@ def scaled_by(platform: Platform, name: str) -> str:
 def at_rest(platform: Platform, name: str) -> dict[str, str]:
     """git's id of the file that says the replicas, as it were with none: a switch by commit changes nothing else of it.
 
-    Empty where the endpoint is at rest, or its replicas are not git's.
+    Empty if the endpoint is at rest, or if git does not set its replicas.
     """
     try:
         if written(platform, name) != 1:
@@ -82,7 +82,7 @@ def _is_at(one: tuple[Document, ScalarNode] | None, other: tuple[Document, Scala
 
 
 def _place(tree: Tree, pieces: Pieces) -> tuple[Document, ScalarNode] | None:
-    """Where the number stands that counts: a kustomization's `replicas` or patch, which win, else the workload's own, or
+    """The place of the effective number: a kustomization's `replicas` or patch, which take precedence, the workload's own, or
     the field map's.
     """
     deployment = value(pieces.deployment.node, "metadata", "name")

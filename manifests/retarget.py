@@ -29,7 +29,7 @@ _PINNED_IN_SCRIPT = re.compile(r"\brevision ?= ?[\"']|--revision[ =]")
 
 
 class Target(BaseModel, frozen=True):
-    """What the engine should serve. None does not change an argument, an empty `quantization` removes it."""
+    """The requested model. None leaves an argument unchanged, an empty `quantization` removes it."""
 
     hf_id: str
     served_name: str
@@ -42,7 +42,7 @@ class Target(BaseModel, frozen=True):
     model: str = ""
     """The engine's value for the model: the id, a path, or a file."""
     renames: Mapping[str, str] = {}
-    """What the manifests call the old model, and what they call the new one."""
+    """The names of the old model in the manifests, and the corresponding names of the new one."""
 
 
 def refuse_bad_input(hf_id: str, served_name: str | None, quantization: str | None, args: tuple[str, ...]) -> None:
@@ -92,9 +92,9 @@ def words(
 
 
 def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = ()) -> dict[str, Document]:
-    """The files of an endpoint with its model in every place, and the arguments that go with it.
+    """The files of an endpoint with the new model in every place, and its arguments.
 
-    `also` are further edits, with the files that they are in. ManifestError where a place cannot be edited.
+    `also` are further edits, with their files. Raises ManifestError if a place cannot be edited.
     """
     edits: dict[str, list[Edit]] = defaultdict(list)
     for path, edit in also:
@@ -115,7 +115,9 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
     for name, setting in _settings(pieces, target).items():
         flag = pieces.flag(name)
         if flag is None:
-            derived = name == pieces.runtime.quantization and not pieces.runtime.derives  # the weights tell it
+            derived = (
+                name == pieces.runtime.quantization and not pieces.runtime.derives
+            )  # the weights determine the quantization
             wanted = bool(setting) and not derived
             additions += [(name, setting)] if wanted or name in {*bare, *given} else []
         elif changed := _changed(pieces, flag, setting, bare=name in bare):
@@ -144,7 +146,7 @@ def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
 
 
 def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
-    """The edits; ManifestError where two of them are about the same text."""
+    """The edits; raises ManifestError if two of them change the same text."""
     ordered = sorted(set(edits))
     for one, other in itertools.pairwise(ordered):
         if other.start < one.end and other.start != one.start:
@@ -162,7 +164,7 @@ def _path(pieces: Pieces) -> str:
 
 
 def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, int, int]]) -> Iterator[tuple[Site, str]]:
-    """Every place in what the endpoint owns that names its model, and what becomes of it; `named` are its served names."""
+    """Every place in the endpoint's own objects that names its model, with the new text; `named` are its served names."""
     site = pieces.model.site
     if pieces.model.value == target.model:
         return
@@ -184,7 +186,7 @@ def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, in
 
 
 def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
-    """Where the engine's names stand that change, and what becomes of them."""
+    """The places of the served names that change, with the new names."""
     flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
     for given, site in zip(flag.values, flag.sites, strict=True) if flag else ():
         whole = dict.fromkeys(names.get(each, each) for each in _listed(pieces, given))
@@ -200,12 +202,12 @@ def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]
 
 
 def _listed(pieces: Pieces, given: str) -> list[str]:
-    """llama.cpp takes several names in one value, with commas between them."""
+    """llama.cpp takes several names in one value, separated by commas."""
     return given.split(",") if pieces.runtime.gguf else [given]
 
 
 def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
-    """The items of the list of served names that would repeat another one, taken out."""
+    """The edits that remove duplicates from the list of served names."""
     flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
     found: list[Edit] = []
     if flag is None or pieces.runtime.gguf:
@@ -220,7 +222,7 @@ def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
 
 
 def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str, Edit] | None:
-    """One argument changed, or (with "" for one that takes a value) removed; None where it says the same already."""
+    """The edit that changes one argument, or removes it ("" for one that takes a value); None if nothing changes."""
     document = pieces.deployment.document
     if not given and not bare:
         match flag.carrier:
@@ -252,7 +254,7 @@ def _where(pieces: Pieces, flag: Flag) -> str:
 
 
 def _without_words(document: Document, flag: Flag) -> Edit:
-    """A script without the words of a flag, and without the line that they have to themselves."""
+    """A script without the words of a flag, and without the line if it contains only them."""
     start, end = Site(document, flag.node, *flag.words).span
     line_start = document.text.rfind("\n", 0, start) + 1
     rest = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
@@ -265,7 +267,7 @@ def _without_words(document: Document, flag: Flag) -> Edit:
 def arguments_added(
     pieces: Pieces, additions: Sequence[tuple[str, str]], asked: Collection[str]
 ) -> Iterator[tuple[str, Edit]]:
-    """The edits that give the engine further arguments; those that nobody `asked` for may be left to its defaults."""
+    """The edits that add arguments. Without a list of arguments, one that is not in `asked` is left out: the engine has a default."""
     document, model = pieces.deployment.document, pieces.model
     args = sequence(pieces.container, pieces.flags)
     texts: dict[tuple[str, int], str] = {}
@@ -291,7 +293,7 @@ def arguments_added(
 
 
 def pinned(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
-    """The arguments that pin files of the old model's repository: with another model they name what is not there."""
+    """The arguments that pin files of the old model's repository, which the new model does not have."""
     if pieces.model.value == target.model:
         return ()
     given = {each.partition("=")[0] for each in target.args}
@@ -304,13 +306,13 @@ def spoken(hf_id: str) -> tuple[str, str, str]:
 
 
 def main_name(pieces: Pieces) -> str:
-    """The name that LiteLLM uses, of those that the engine answers to."""
+    """The served name that LiteLLM uses."""
     asked = next((each.asked for each in pieces.entries if each.asked in pieces.served_names), None)
     return asked or next(iter(pieces.served_names), "")
 
 
 def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
-    """The new name for each name that the engine answers to. Names that people chose stay."""
+    """The new name for each served name. Names that people chose stay."""
     found = {}
     for each in pieces.served_names:
         found[each] = each
@@ -381,7 +383,7 @@ def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, nam
         for each in pieces.flags
         if each.name in ("--served-model-name", *MODEL_FLAGS) and id(each.nodes[-1]) in held
     ]
-    # Quantization goes beside the names, as people write it; anything else at the end.
+    # The quantization follows the names, as people write it; other arguments are appended.
     anchor = beside[-1] if name in ("--quantization", "--served-model-name") and beside else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {written(text, quoted=True)}")

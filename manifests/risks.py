@@ -34,7 +34,7 @@ DANGEROUS = {
     "--trust-remote-code": "it runs Python code from the model's repository",
     "--allowed-local-media-path": "everybody who calls the model can read the container's files below that path",
     "--allowed-media-domains": "it says from where the server fetches what callers name",
-    "--api-key": "the key stands in git and in the list of processes",
+    "--api-key": "the key is in git and in the list of processes",
     "--config": "it reads further arguments from a file",
     "--middleware": _RUNS_CODE,
     "--tool-parser-plugin": _RUNS_CODE,
@@ -75,7 +75,7 @@ DANGEROUS = {
     "--model-impl": _WEIGHTS,
     "--config-format": _WEIGHTS,
     "--hf-config-path": _WEIGHTS,
-    "--hf-token": "the token stands in git and in the list of processes",
+    "--hf-token": "the token is in git and in the list of processes",
     "--tokenizer": _WEIGHTS,
     "--revision": _WEIGHTS,
     "--code-revision": _WEIGHTS,
@@ -166,7 +166,7 @@ def refuse_argument(each: str) -> None:
     if _SECRET.search(name) or (len(name) > len("--a") and any(each.startswith(name) for each in _SECRETS)):
         # Omit the value: this sentence is posted.
         raise ManifestError(
-            f"{name} takes a secret, which must not stand in git: put it into a Secret and read it "
+            f"{name} takes a secret, which must not be in git: put it into a Secret and read it "
             "from the environment (by hand)."
         )
     if not ARGUMENT.fullmatch(each):

@@ -52,7 +52,7 @@ def strange_files(
 
 
 def _shown(before: Platform, after: Platform, name: str, planned: Collection[str], was: Pieces | None) -> set[str]:
-    """The files whose every field is in the card's rows, or is compared with what it was."""
+    """The files of which every field is in the card's rows, or is compared with its previous value."""
     layout = after.layout
     files = {path for path in planned if within(path, _home(layout, name, was))}
     files |= {path for path in planned if not is_large(after, path) and _applications(after, path)}
@@ -63,7 +63,7 @@ def _shown(before: Platform, after: Platform, name: str, planned: Collection[str
 
 
 def _home(layout: Layout, name: str, was: Pieces | None) -> str:
-    """Where the endpoint's manifests are; those of a new one come into its own directory."""
+    """The directory of the endpoint's manifests; a new endpoint gets its own."""
     return was.home if was is not None and was.name == name else layout.home(name)
 
 

@@ -445,7 +445,7 @@ def _lists(
 def _pages(
     platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target, rewording: Rewording
 ) -> dict[str, str]:
-    """Documents beside the catalog that name the model or its served name."""
+    """Documents other than the catalog that name the model or its served name."""
     renames = dict(zip(spoken(before.hf_id), spoken(target.hf_id), strict=True))
     renames |= {old: new for old, new in renamed(pieces, target).items() if old != new}
     changed = {old for old, new in renames.items() if old != new and not old.isalpha()}

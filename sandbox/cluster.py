@@ -105,7 +105,7 @@ class Cluster:
         self.store.update("Deployment", name, namespace, lambda live: live["spec"].update(replicas=replicas))
 
     def replicas(self, name: str) -> int | None:
-        """What the Deployment asks for now; None where there is none."""
+        """The current request of the Deployment; None if it does not exist."""
         found = self._deployment(name)
         return int(found["spec"].get("replicas", 1)) if found else None
 

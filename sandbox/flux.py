@@ -2,7 +2,7 @@
 
 As kustomize-controller and helm-controller do it (fluxcd.io/flux/components): a Kustomization is applied at its interval
 and when the annotation `reconcile.fluxcd.io/requestedAt` asks for it; server-side apply puts back every field that git
-has, `replicas` among them; the commit applied last stands in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
+has, `replicas` among them; the last applied commit is in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
 """
 
 import asyncio

@@ -44,6 +44,13 @@ IDIOMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bwhat\s(?:it|they|this|that)\s{_BE}\sabout\b".replace("{_BE}", _BE), "its subject"),
         (r"\b(?:[Ll]ights?|lit)\s(?:it|the\s(?:GPU|model|fire))\b", "bring up"),
         (r"\bbank(?:s|ed)?\s(?:it|the\s(?:GPU|model|fire))\b", "bring down"),
+        (r"\b(?:stands?|stood|lies)\s(?:in|on|at|below|above|beside|behind)\b", "is in, is at, comes before"),
+        (r"\bbut for\b(?!\s(?:a|the)\s\w+ing)", "except for"),
+        (r"(?:^|[.!?] )(?:Nor|And)\s(?!so on)", "a sentence with its own subject"),
+        (r"(?:\b(?:None|[Ee]mpty|False|nothing|zero|0|Error)|\bManifestError|\"\"),?\swhere\b", "if"),
+        (r"[,;]\selse\s(?:the|a|an|one|of|in|from)\b", "otherwise"),
+        (r"\bwhat\sbecomes\sof\b", "the result"),
+        (r"\bto be looked at\b", "to investigate"),
         (
             r"(?:^|[.!?] )Who\s(?:has|holds|is|was|asks|waits|comes|does|cannot|votes|runs|owns|uses)\b(?![^.]*\?)",
             "the person who",

@@ -273,7 +273,7 @@ def zone_of(node: KubeObject) -> str:
 
 
 def selected_zones(spec: KubeObject) -> tuple[str, ...]:
-    """The zones that a pod's node selector or required node affinity allows; empty where it names none."""
+    """The zones that a pod's node selector or required node affinity allows; empty if it names no zone."""
     selector = spec.get("nodeSelector") or {}
     if said := next((selector[key] for key in _ZONES if key in selector), ""):
         return (said,)

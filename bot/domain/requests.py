@@ -72,7 +72,7 @@ class _Change(_Request):
 class _NewModel(_Change):
     hf_id: str
     up: bool = False
-    """After the roll-out, bring the endpoint up under the same approval; down again when it has answered, but for `keep`."""
+    """After the roll-out, bring the endpoint up under the same approval; and down again after its smoke tests, unless `keep` is set."""
     keep: bool = False
     hold: Span | None = None
     """How long it is kept up."""

@@ -37,9 +37,9 @@ end
 """
 
 _CLAIM = """
--- Claims a slot for a model, or returns what stands in the way.
+-- Claims a slot for a model, or returns the lease or the queue that prevents it.
 -- Re-entrant: the operation that holds the model's lease gets it back as it is.
--- First come, first served: a free slot goes to the head of the queue; who is not in it stands behind everybody.
+-- First come, first served: a free slot goes to the head of the queue; a request outside the queue comes last.
 -- KEYS: leases, fence counter, queue.
 -- ARGV: model, op, slots, lease JSON with "fence":0, floor (the highest fence that the cluster knows).
 -- Answer: {'granted', fence} | {'held', lease that it has} | {'busy', lease of the holder} | {'queued', operation that is first}

@@ -1,4 +1,4 @@
-# Who is notified: the approvers of a request, the requester of what becomes of it, and nobody of what they did themselves.
+# Who is notified: the approvers of a request, the requester of its result, and nobody of their own actions.
 given speed 120
 given roles.approvers [S0APPROVERS]
 

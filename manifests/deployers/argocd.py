@@ -41,7 +41,7 @@ def source_paths(application: Located) -> tuple[str, ...]:
 
 
 def application(platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Located | None:
-    """The Application that says both name and path, else the one of this name, else one of this path.
+    """The Application with both this name and this path, otherwise the one with this name, otherwise one with this path.
 
     Last, one whose directory leads to this path through a kustomization, and one that deploys all of a directory above.
     """

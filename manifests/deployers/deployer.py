@@ -1,4 +1,4 @@
-"""The interface of what deploys a repository's files."""
+"""The interface of a deployer."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -29,7 +29,7 @@ class LoadingLog:
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine. Names of arguments are the long ones, with dashes; "" where an engine has no such argument."""
+    """One engine. Names of arguments are the long ones, with dashes; "" if the engine has no such argument."""
 
     name: str
     sign: re.Pattern[str]
@@ -47,7 +47,7 @@ class Engine:
     quantization: str = ""
     utilization: str = ""
     port: int = 0
-    """The port without a `--port` argument; 0 where it is not known."""
+    """The port without a `--port` argument; 0 if it is unknown."""
     image_port: int = 0
     """The port that its image sets, if that is another one."""
     positional: bool = False

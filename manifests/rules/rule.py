@@ -6,7 +6,7 @@ Severity = Literal["error", "warning", "note"]
 """An error breaks a boot, a call or a bill. A warning may be intended. A note names something that was not checked."""
 
 Component = Literal["repository", "source", "engine", "gateway", "argocd"]
-"""The part of a platform that a rule checks (`tables/`). A rule reports nothing where its component is not used."""
+"""The part of a platform that a rule checks (`tables/`). A rule reports nothing if its component is not used."""
 
 
 class Rule(NamedTuple):

@@ -17,7 +17,7 @@ class Scaler(Protocol):
         """Its name for people."""
 
     def place(self, platform: Platform, pieces: Pieces) -> str:
-        """Where the repository says that it scales this endpoint, as `FILE` or `FILE:LINE`; empty if it does not."""
+        """The place in the repository that makes it scale this endpoint, as `FILE` or `FILE:LINE`; empty if it does not."""
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Where endpoints are declared: each file of this package reads one form, and `forms` names them all."""
+"""The forms in which endpoints are declared: each file of this package reads one form, and `forms` names them all."""

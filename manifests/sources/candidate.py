@@ -1,4 +1,4 @@
-"""What a file says that something serves, before it is put together with its Service, its volume and its aliases."""
+"""A possible endpoint as one file declares it, before it is combined with its Service, its volume and its aliases."""
 
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ class Candidate:
     configs: tuple[Located, ...] = ()
     """The ConfigMaps that the container reads."""
     model: Site | None = None
-    """Where the model stands, when no argument names it: `spec.model.uri`, a field of a map."""
+    """The place of the model if no argument names it: `spec.model.uri`, a field of a map."""
     hosts: tuple[str, ...] = ()
-    """Names under which it can be reached, beside those of Services that select it."""
+    """Names under which it can be reached, besides those of the Services that select it."""
     replicas: Site | None = None
     deployment: str = ""
     """The name of the Deployment in the cluster, if an operator or a chart makes it."""

@@ -56,7 +56,7 @@ def files_of_release(tree: Tree, release: Located) -> tuple[str, ...]:
 
 
 def namespace(kind: str, located: Located) -> str:
-    """Where a release puts its objects, as far as it says."""
+    """The namespace of a release's objects, if the release sets it."""
     if kind == "Application":
         return value(located.node, "spec", "destination", "namespace")
     return value(located.node, "spec", "targetNamespace") or value(located.node, "metadata", "namespace")

@@ -1,4 +1,4 @@
-"""What a container gets from ConfigMaps: variables, and files that are mounted."""
+"""The variables and mounted files that a container gets from ConfigMaps."""
 
 import itertools
 import posixpath
@@ -103,7 +103,7 @@ def _config_names(volume: Node) -> Iterator[str]:
 
 
 def _mounted(volume: Node, mount: Node, key: str) -> str:
-    """Where a key of a ConfigMap is in the container; "" where it is not."""
+    """The path of a ConfigMap's key in the container; "" if it is not mounted."""
     chosen = items(find(volume, "configMap", "items"))
     file = key if not chosen else next((value(each, "path") for each in chosen if value(each, "key") == key), "")
     at, sub = value(mount, "mountPath"), value(mount, "subPath")

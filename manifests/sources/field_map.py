@@ -1,4 +1,4 @@
-"""The field map: where a chart's values, or a resource that nobody else knows, say what an endpoint serves.
+"""The field map: the fields of a chart's values, or of an unknown resource, that describe an endpoint.
 
 `.stoker.yaml` gives the place of each value as `FILE:PATH`, for example
 
@@ -64,7 +64,7 @@ class FieldMap(BaseModel, frozen=True, extra="forbid"):
 
 
 def candidate(tree: Tree, name: str, fields: FieldMap) -> Candidate:
-    """What the map says of an endpoint; ManifestError names a place that is not there."""
+    """The endpoint as the map describes it; raises ManifestError with a field that does not exist."""
     engine = engines.named(fields.engine)
     if engine is None:
         raise ManifestError(f"platform.endpoints.{name}.engine: {fields.engine} is not known.")

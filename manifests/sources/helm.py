@@ -141,7 +141,7 @@ def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _chart_of(tree: Tree, kind: str, located: Located) -> engines.Engine | None:
-    """An engine whose own chart this is, and which is listed and left as it is."""
+    """The engine whose own chart this is; it is listed and not changed."""
     named = [
         value(located.node, "spec", "chart", "spec", "chart"),
         value(located.node, "spec", "chartRef", "name"),

@@ -1,4 +1,4 @@
-"""A chart of the repository itself: its templates say what runs, and its values say which model.
+"""A chart in the repository: its templates contain the workload, and its values the model.
 
 `templates` renders them, so that an argument leads to the place in the values that people edit.
 """
@@ -20,7 +20,7 @@ from manifests.sources.templates import Place, Release, Rendered, rendered
 from manifests.tree import Tree
 
 _KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
-"""Arguments that describe the engine also if they stand in the template."""
+"""Arguments that describe the engine also if they are in the template."""
 
 
 def candidates(
@@ -91,7 +91,7 @@ def _release(
 def _engines(
     document: Document, made: Rendered, root: Node, shown: Node
 ) -> Iterator[tuple[Node, Rendered, Node, Node, Command]]:
-    """What a rendered workload runs, with its arguments at their places in the values."""
+    """The engine of a rendered workload, with its arguments at their places in the values."""
     containers = items(find(root, "spec", "template", "spec", "containers"))
     plain = items(find(shown, "spec", "template", "spec", "containers"))
     for container, same in zip(containers, plain, strict=False):

@@ -8,7 +8,7 @@ _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
 class Word(NamedTuple):
-    """A word as the program gets it, but for variables, and where it begins and ends in the script."""
+    """A word as the program gets it, except that variables are not replaced, and its position in the script."""
 
     text: str
     first: int

@@ -32,7 +32,7 @@ class Site:
 
     @property
     def line(self) -> int:
-        """Counted from 1; in a block of text, the line that the value stands on."""
+        """Counted from 1; in a block of text, the line of the value."""
         inside = str(self.node.value)[: self.first].count("\n")
         return int(self.node.start_mark.line) + inside + (2 if self.node.style in ("|", ">") else 1)
 
@@ -63,7 +63,7 @@ class Site:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Where the value stands in the file; ManifestError where the file writes it in another way (escapes)."""
+        """The position of the value in the file; raises ManifestError if the file has it in another form (escapes)."""
         node, value = self.node, self.value
         raw = self.document.text[node.start_mark.index : node.end_mark.index]
         if not value:

@@ -1,4 +1,4 @@
-"""Render the part of a chart's templates that says what a container runs, and keep track of where each value is written.
+"""Render the part of a chart's templates that describes a container, and record the place of each value.
 
 This is not Helm: it knows paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names, and
 `toYaml`. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
@@ -35,7 +35,7 @@ Reference = tuple[Place, ...]
 
 @dataclass(frozen=True)
 class Release:
-    """What a template may refer to: the values, and the names of the release and of its chart."""
+    """The context of a template: the values, and the names of the release and of its chart."""
 
     name: str
     namespace: str
@@ -64,7 +64,7 @@ class Rendered(NamedTuple):
         return self.sites[int(match[1])] if match else None
 
     def origin(self, node: Node) -> Site | None:
-        """The place of an item of a list that stands in the values."""
+        """The position of an item of a list in the values."""
         line = self.marked.splitlines()[node.start_mark.line]
         match = _ORIGIN.search(line)
         return self.sites[int(match[1])] if match else None
@@ -280,7 +280,7 @@ class _Writer:
 
 
 def _branches(tokens: list[_Token], at: int) -> tuple[int, list[tuple[str, int, int]]]:
-    """Where a block ends, and its branches: the condition of each, its first token, and the one after its last."""
+    """The end of a block, and its branches: the condition of each, its first token, and the one after its last."""
     depth, start, said = 0, at + 1, ""
     found: list[tuple[str, int, int]] = []
     for index in range(at + 1, len(tokens)):

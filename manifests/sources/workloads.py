@@ -37,7 +37,7 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
 
 
 def serving(tree: Tree, located: Located, pod: Node | None) -> tuple[MappingNode, Command, tuple[Located, ...]] | None:
-    """The first container of a pod that names a model, what it runs, and the ConfigMaps that it reads; else one that looks like it."""
+    """The first container of a pod that names a model, its command, and the ConfigMaps that it reads; otherwise one that may be a server."""
     second = None
     for container in items(find(pod, "containers")):
         if not isinstance(container, MappingNode):

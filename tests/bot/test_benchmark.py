@@ -68,7 +68,7 @@ def test_the_figures_of_the_picture_are_in_its_alternative_text() -> None:
 
 
 def test_the_report_keeps_what_it_takes_to_compare() -> None:
-    """And a pipe in an argument does not break its table."""
+    """A pipe in an argument does not break the report's table."""
     text = markdown(measured(), asked_by="U0DEV", operation="0a1b2c")
     for fact in (
         "c" * 40,

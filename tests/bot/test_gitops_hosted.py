@@ -133,7 +133,7 @@ async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, wo
 
 @pytest.mark.parametrize("wrong", ["ghs_wrong", None])
 async def test_a_wrong_token_is_told(tmp_path: Path, work: Path, wrong: str | None) -> None:
-    """And nothing asks for a name at a terminal."""
+    """git does not ask for a name at a terminal."""
     async with SandboxGitHub(tmp_path / "remote.git", set(), token=TOKEN) as host:
         with pytest.raises(BotError, match="token's rights"):
             await repository(tmp_path, host.git_url, wrong).head()

@@ -78,7 +78,7 @@ LATER = {"revision": 2, "ends": NOW + 3 * HOUR, "keeps": 1, "keep_until": NOW + 
     ids=str,
 )
 def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) -> None:
-    """The Deployment has a later state of the same lease: it is taken, but for where the messages are."""
+    """The Deployment has a later state of the same lease: it is used, except for the addresses of the messages."""
     elsewhere = {"message": Message(channel="CELSEWHERE", ts="1.2")}
     found = prolonged(LEASE, LEASE.model_copy(update=lost | elsewhere), 8 * HOUR)
     assert found == LEASE.model_copy(update=lost | {"revision": LEASE.revision})
@@ -106,5 +106,5 @@ def test_a_mark_adds_nothing_else_to_a_lease(change: dict[str, object]) -> None:
     ],
 )  # fmt: skip
 def test_a_fence_is_a_plain_number_of_this_age(text: str, fence: int) -> None:
-    """Anything else counts as none, so that it spoils no claim."""
+    """Other values are ignored, so that they do not prevent a claim."""
     assert fence_of({"metadata": {"annotations": {"stoker.dev/fence": text}}}) == fence

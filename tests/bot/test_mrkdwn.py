@@ -87,7 +87,7 @@ def test_a_plain_text_in_a_block_is_escaped_at_run_time_too() -> None:
 
 
 def test_a_terminal_shows_no_markup() -> None:
-    """Nor does a log."""
+    """A log line does not contain markup either."""
     assert str(BotError(md("`m` of {who}: <x> {text}", who=person("U1"), text="a & b"))) == "m of <@U1>: <x> a & b"
     assert unmarked("`plain` stays") == "`plain` stays"
 
@@ -115,7 +115,7 @@ def test_a_replacement_leaves_markup_markup() -> None:
 
 
 def test_a_diagnosis_names_flags_as_code_and_nothing_else_is_markup() -> None:
-    """What an engine logged may stand in the same sentence, and between backticks."""
+    """A sentence may contain an engine's log line, also between backticks."""
     said = with_code("`--max-model-len=8` would fit. *bold* <!channel> `<https://evil|Approve>`")
     assert said == "`--max-model-len=8` would fit. ∗bold∗ &lt;!channel&gt; `&lt;https://evil|Approve&gt;`"
 

@@ -174,7 +174,7 @@ async def test_a_view_is_converted_too(
 async def test_what_is_wrong_otherwise_stays_an_error(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]]
 ) -> None:
-    """And does not count as a refusal of newer blocks."""
+    """The answer does not count as a refusal of newer blocks."""
     (there, _), (client, called) = workspace, wire
     with pytest.raises(SlackApiError, match="invalid_blocks"):
         await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[STEPS, section(md("x")) | {"text": {}}])

@@ -169,7 +169,7 @@ async def test_each_state_notifies_whom_it_concerns(
     op: Operation,
     expected: dict[str, list[tuple[str, str]]],
 ) -> None:
-    """And nobody else, least of all the person who asked for it or did it; the same state shown again notifies nobody."""
+    """Nobody else is notified: not the requester, and not the person who clicked. Showing the same state again notifies nobody."""
     await operations.create(op)
     assert await settled(shown, workspace, op) == expected
     assert await settled(shown, workspace, op) == expected

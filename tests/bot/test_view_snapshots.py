@@ -1,4 +1,4 @@
-"""What people see, to be read by a reviewer: one file a view in `snapshots/`.
+"""The views that people see, for reviewers: one file per view in `snapshots/`.
 
 `UPDATE_SNAPSHOTS=1 pytest tests/bot/test_view_snapshots.py` writes them again; the diff is the review.
 """

@@ -120,7 +120,7 @@ def test_foreign_text_cannot_call_the_channel() -> None:
 
 
 def test_after_the_end_nothing_can_be_decided() -> None:
-    """A card of an ended operation has no buttons but for a next step; it says when it ended."""
+    """A card of an ended operation has no buttons except for a next step, and says when the operation ended."""
     for status in Status:
         shown = str(card(an_operation(status), NOW).blocks)
         if status.final:

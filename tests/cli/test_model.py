@@ -131,7 +131,7 @@ async def test_programs_read_json(terminal: Terminal) -> None:
 
 
 async def test_github_shows_annotations_at_the_files_of_the_run(terminal: Terminal) -> None:
-    """Also when the platform lies in a folder of the workspace; what would end the command is escaped."""
+    """Also if the platform is in a folder of the workspace; characters that would end the command are escaped."""
     terminal.plant(CHAT, "--quantization=awq_marlin", "--quantization=gptq_marlin")
     ended = await terminal.stoker("check", "platform", "--format", "github", cwd=terminal.checkout.parent)
     assert ended.code == 1
@@ -247,7 +247,7 @@ async def test_figures_do_where_hugging_face_does_not_answer(terminal: Terminal)
 
 
 async def test_what_does_not_fit_is_refused_with_the_numbers(terminal: Terminal, hub: str) -> None:
-    """And with a remedy."""
+    """The error contains a remedy."""
     big = "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ"
     ended = await terminal.stoker("swap", "coder-chat", big, env={"HF_ENDPOINT": hub})
     assert (ended.code, ended.out) == (2, "")

@@ -134,7 +134,7 @@ async def test_a_refresh_is_asked_for_on_the_application(wire: Wire, client: Dep
 
 
 async def test_its_end_is_waited_for(wire: Wire, client: Deployer, example: Example) -> None:
-    """And an application that stays is an error with its name."""
+    """An application that is not deleted is an error with its name."""
     made = example.made("coder-chat", reverts=True)
     wire.store.create(made)
     with pytest.raises(SyncFailed, match="coder-chat"):

@@ -273,7 +273,7 @@ async def test_a_merge_that_met_another_is_asked_for_again(remote: Remote, githu
 
 
 async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> None:
-    """Nor is a refusal by GitHub itself, with its own message."""
+    """A refusal by GitHub is an error with GitHub's message."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
     with pytest.raises(MergeRefused, match="head moved"):
         await github.merge(1, "b" * 40, "main")
@@ -291,7 +291,7 @@ async def test_another_head_that_somebody_merged_is_not_what_was_approved(remote
 
 
 async def test_a_branch_that_is_gone_is_deleted(remote: Remote, github: GitHub) -> None:
-    """And a comment is posted on request."""
+    """A comment is posted on request."""
     path = f"{REPO}/git/refs/heads/{BRANCH}"
     remote.wire.on("DELETE", path, status=204, text="")
     await github.delete_branch(BRANCH)

@@ -269,7 +269,7 @@ async def test_what_is_no_model_id_asks_nobody(hub: Wire, huggingface: HuggingFa
 
 
 async def test_a_hub_that_is_down_is_unavailable() -> None:
-    """And the error does not contain the token."""
+    """The error does not contain the token."""
     async with nobody() as url, client() as http:
         with pytest.raises(Unavailable, match="Hugging Face") as outage:
             await HuggingFace(http, url, lambda: SecretStr(TOKEN)).model(QWEN)

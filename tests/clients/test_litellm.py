@@ -103,7 +103,7 @@ async def test_two_keys_never_share_a_name(gateway: Gateway, litellm: LiteLLM) -
 
 
 async def test_the_key_is_deleted_when_the_test_fails(gateway: Gateway, litellm: LiteLLM) -> None:
-    """And people see the test's own failure."""
+    """People see the failure of the test itself."""
     with pytest.raises(ZeroDivisionError):
         async with litellm.virtual_key("coder-chat", budget=0.01, duration="5m", left=ignored):
             raise ZeroDivisionError

@@ -59,7 +59,7 @@ def test_a_volume_that_keeps_the_pod_from_a_node(message: str, kind: Kind, words
     ],
 )
 def test_clouds_say_in_their_own_words_that_there_is_no_machine(message: str, words: str) -> None:
-    """And so it stays while the autoscaler leaves the pool alone after it."""
+    """The cause stays the same while the autoscaler does not try the pool again."""
     events = [event(1, "FailedScaleUp", message)]
     for later in (
         [],

@@ -288,7 +288,7 @@ async def test_a_job_is_the_bots_own(
 
 
 def test_only_its_own_jobs_are_deleted(policy: Policy) -> None:
-    """And never all of a namespace at once, without a name."""
+    """The bot cannot delete all objects of a namespace with one request."""
     assert policy.denies(other("DELETE", "batch", "jobs", name="stoker-bench-1")) == []
     assert policy.denies(other("DELETE", "batch", "jobs", name="backup"))
     assert policy.denies(other("DELETE", "batch", "jobs", name=""))

@@ -230,7 +230,7 @@ async def test_a_refusal_names_the_right_to_add(server: ApiServer, bot: ApiClien
 
 @asynccontextmanager
 async def without(server: ApiServer, right: Right) -> AsyncIterator[None]:
-    """The release's roles but for one right, until the end of the block."""
+    """The release's roles without one right, until the end of the block."""
     whole = [role for role in _roles() if role["metadata"].get("namespace") == right.namespace]
     for role in whole:
         await server.replace(role | {"rules": list(_without(role["rules"], right))})

@@ -48,7 +48,7 @@ WAIT = "scripts/wait-profile.sh"
 LABEL = "app.kubernetes.io/name: coder-chat"
 
 
-# Rule, file, what stands there, what is planted instead.
+# The rule, the file, the text in it, and the text that replaces it.
 FAULTS = [
     ("cost-order", VALUES, "input_cost_per_token: 0.0000002", "input_cost_per_token: 0.000002"),
     (

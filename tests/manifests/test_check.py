@@ -78,7 +78,7 @@ def test_every_rule_has_a_planted_fault() -> None:
 
 
 def test_a_fault_is_named_where_the_third_place_contradicts(platform: Files, layout: Layout) -> None:
-    """Two of three places agree: the finding stands at the odd one, and is the only one."""
+    """Two of three places agree: there is one finding, at the place that differs."""
     tree = planted(platform, CHAT, f"labels:\n        {LABEL}", "labels:\n        app.kubernetes.io/name: chat")
     (finding,) = check(Platform(tree, layout))
     assert (tree.read(CHAT) or "").splitlines()[finding.line - 1].strip() == "app.kubernetes.io/name: chat"
@@ -156,7 +156,7 @@ def test_a_row_whose_alias_is_gone_is_named_where_it_stands(platform: Files, lay
 
 
 def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout) -> None:
-    """Nor need there be a catalog, a guide or a word list at all."""
+    """A repository needs no catalog, no guide and no word list."""
     row = next(line for line in (platform.read(CATALOG) or "").splitlines() if line.startswith("| `coder-fim`"))
     assert check(Platform(planted(platform, CATALOG, f"{row}\n", ""), layout)) == ()
     lists = {CATALOG, GUIDE, WAIT}

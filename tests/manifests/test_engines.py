@@ -111,7 +111,7 @@ def test_without_a_name_the_model_s_id_is_the_name(platform: Files, layout: Layo
     ],
 )
 def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: Machine, old: str, new: str) -> None:
-    """After `vllm serve`, or as the first argument of vLLM's own image; also where everything stands in `command`."""
+    """After `vllm serve`, or as the first argument of vLLM's own image; also if everything is in `command`."""
     tree = replaced(platform, old, new)
     assert check(Platform(tree, layout)) == ()
     after = swapped(tree, layout, machine)
@@ -168,7 +168,7 @@ EXTRA = (
 def test_what_an_endpoint_does_not_own_is_never_deleted(
     platform: Files, layout: Layout, machine: Machine, name: str, text: str
 ) -> None:
-    """A directory may hold a whole stack. Nor is it copied."""
+    """A directory may contain a whole stack; it is not copied."""
     tree = Files(contents(platform) | {f"serving/coder-chat/{name}": text})
     with pytest.raises(ManifestError, match=f"none of it is deleted: serving/coder-chat/{name}"):
         plan_remove(Platform(tree, layout), "coder-chat")
@@ -234,7 +234,7 @@ def test_patches_are_one_finding_and_a_refusal(platform: Files, layout: Layout, 
 
 
 def test_images_and_replicas_of_kustomize_count(platform: Files, layout: Layout) -> None:
-    """A digest may stand in the kustomization; so may the replicas, which win over the Deployment's."""
+    """A digest may be in the kustomization; so may the replicas, which take precedence over the Deployment's."""
     path, digest = (
         KUSTOMIZATION.format("coder-chat"),
         "4f0c1a5d9be27c3380d6f14e2a97b05c86d13fe7420b9a58c7e1d3f6402b8c95",

@@ -1,4 +1,4 @@
-"""A model that is named by its place on a volume, laid out as `OWNER/NAME`, and arguments that stand in `command`."""
+"""A model that is named by its path on a volume (`OWNER/NAME`), and arguments in `command`."""
 
 import pytest
 

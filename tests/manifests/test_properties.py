@@ -56,7 +56,7 @@ def contents(tree: Tree) -> dict[str, str | None]:
 def asked(
     tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool, apart: bool
 ) -> ChangeSet:
-    """One change to an endpoint of the test's own (`chat-0`, …); ManifestError where it cannot be.
+    """One change to an endpoint of the test's own (`chat-0`, …); raises ManifestError if it is impossible.
 
     `apart` adds it to a group that is off at first.
     """

@@ -187,7 +187,7 @@ def test_only_what_is_deployed_for_the_endpoint_is_bound(platform: Files, layout
     files = {path: text for path in platform.files("") if (text := platform.read(path)) is not None}
 
     def bound(files: dict[str, str]) -> Bound:
-        # The text stands for the id that git gives to it.
+        # The text takes the place of its id in git.
         return deployed(Platform(Files(files), layout), "coder-chat", content=files.__getitem__, gateway=True)
 
     def after(path: str, edit: Callable[[str], str]) -> tuple[str, ...]:

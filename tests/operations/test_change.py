@@ -238,7 +238,7 @@ async def test_a_change_that_is_closed_on_github_ends(platform: Platform) -> Non
 
 
 async def test_failing_checks_take_the_button_away(platform: Platform) -> None:
-    """And a late click on it is refused."""
+    """A late click on the card is refused."""
     await platform.say("dev", f"/model add coder-mini {MINI}")
     await platform.sees("Pull request #1")
     await platform.github.checks("failure")
@@ -406,7 +406,7 @@ async def test_up_after_a_roll_out_waits_for_a_gpu_that_is_taken(platform: Platf
 
 
 async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> None:
-    """And `show`, `check` and `smoke` say the rest, with links that lead somewhere."""
+    """`show`, `check` and `smoke` have the details, and their links exist."""
     await platform.say("dev", "/model smoke coder-chat")
     await platform.sees("coder-chat is down, so there is nothing to test")
     await lit(platform)

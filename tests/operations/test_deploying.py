@@ -122,7 +122,7 @@ def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: La
 
 
 def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
-    """Whatever its name is: the Application whose values have the list, else the one that deploys the list's file."""
+    """The Application whose values have the list, otherwise the one that deploys the list's file, under any name."""
     lists = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/a, api_base: 'http://a.llm:8000/v1'}\n"
     config_map = "kind: ConfigMap\ndata:\n  config.yaml: |\n" + textwrap.indent(lists, "    ")
     tree = Files({"infra/proxy/config.yaml": config_map})

@@ -1,4 +1,4 @@
-"""How a session ends when something stands in the way: somebody who left, a model that does not come back, a late click."""
+"""The end of a session with a complication: the holder has left, a model does not come back, a click is late."""
 
 from contextlib import nullcontext, suppress
 from dataclasses import replace

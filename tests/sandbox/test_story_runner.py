@@ -362,7 +362,7 @@ async def test_an_old_message_that_is_edited_satisfies_no_expectation() -> None:
 
 
 async def test_an_old_message_that_is_edited_is_not_held_against_a_story() -> None:
-    """Nor does an `expect not` fail by what was there before."""
+    """`expect not` ignores earlier messages."""
     stage = Stage()
     stage.hear(CARD, source="card")
     stage.answers["lead clicks Approve"] = lambda: stage.hear(CARD.replace("about ", ""), source="card")

@@ -12,7 +12,7 @@ from bot.clients.diagnosis.problems import Events, KubeObject, Problem, containe
 
 @dataclass(frozen=True)
 class Crash:
-    """A container that ended; `restarted` if it runs again, so that its previous log has to be read."""
+    """A container that ended; `restarted` if it runs again; then its previous log has the error."""
 
     container: str
     staging: bool
