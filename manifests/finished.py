@@ -54,7 +54,7 @@ def _left_over(now: Pieces, pieces: Pieces, target: Target) -> list[str]:
     if pieces.fields is not None or pieces.model.value == target.model:
         return []
     names = {*target.renames, *(each.rpartition("/")[2] for each in target.renames if is_path(each))}
-    names -= {*target.renames.values(), ""}
+    names -= {part for each in target.renames.values() for part in (each, each.rpartition("/")[2])} | {""}
     whole = re.compile("|".join(rf"(?<![\w-]){re.escape(each)}(?![\w-])" for each in names if len(each) > 4) or r"(?!)")
     served = {id(site.node) for flag in (now.served,) if flag for site in flag.sites if site is not None}
     return sorted(

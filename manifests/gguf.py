@@ -36,7 +36,8 @@ def choose(facts: ModelFacts, wanted: str | None, machine: Machine, *, exact: bo
         name = re.sub(r"(?i)[-_.]gguf$", "", facts.hf_id.rpartition("/")[2])
         return Chosen(f"{name}-{wanted or _USUAL}.gguf", _sized(kind, facts.weight_bytes))
     files = _whole(facts)
-    same = [name for name in files if _format(name) == (wanted or _USUAL).upper()]
+    mark = (wanted or _USUAL).upper()
+    same = [name for each in (mark, mark.removeprefix("UD-")) for name in files if _format(name) == each]
     if same:
         return Chosen(same[0], _sized(kind, files[same[0]]))
     there_are = ", ".join(sorted({_format(name) for name in files} - {""}))

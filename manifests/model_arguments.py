@@ -29,9 +29,15 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
     `given` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
     runs code from its repository without an explicit request: that argument is never derived.
     """
-    if not pieces.runtime.derives:
-        return ModelArguments(args=given)
     named = {each.partition("=")[0] for each in given}
+    if not pieces.runtime.derives:
+        pins = [each for each in pieces.flags if each.name in pieces.runtime.pins - named]
+        gone = pins if before.hf_id != facts.hf_id else []
+        return ModelArguments(
+            args=given,
+            removed=tuple(each.name for each in gone),
+            warnings=tuple(_removed(each.name, each.value, before) for each in gone),
+        )
     present = {each.name: each.value for each in pieces.flags}
     same = before.hf_id == facts.hf_id
     if needs_remote_code(facts) and _REMOTE_CODE not in named and not (same and _REMOTE_CODE in present):
@@ -53,12 +59,13 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
         and not (name == "--load-format" and present[name] in ("auto", "safetensors"))  # any model has it
         and (old != new or _cannot_stay(name, facts))
     ]
-    told = [
-        f"{name}{f'={present[name]}' if present[name] else ''} was chosen for {before.hf_id} and is removed"
-        f"{_what_is_lost(name)}."
-        for name in removed
-    ]
+    told = [_removed(name, present[name], before) for name in removed]
     return ModelArguments(args=(*derived, *given), removed=tuple(removed), warnings=(*told, *flags.warnings))
+
+
+def _removed(name: str, given: str, before: ModelEndpoint) -> str:
+    said = f"{name}={given}" if given else name
+    return f"{said} was chosen for {before.hf_id} and is removed{_what_is_lost(name)}."
 
 
 def _cannot_stay(name: str, facts: ModelFacts) -> bool:
@@ -73,5 +80,6 @@ def _what_is_lost(name: str) -> str:
         "--tool-call-parser": "; for tool calls, give the new model's with arg=--tool-call-parser=",
         "--reasoning-parser": "; for separate reasoning, give the new model's with arg=--reasoning-parser=",
         "--chat-template": "; the new model's own template is used",
+        "--mmproj": "; for images, give the new model's file with arg=--mmproj=",
     }
     return lost.get(name, "")

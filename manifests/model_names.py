@@ -43,6 +43,10 @@ _DOWNLOADED = re.compile(
 )
 
 
+_HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
+"""A model's directory in the cache of huggingface_hub."""
+
+
 class Naming(NamedTuple):
     """How an endpoint's manifests name a new model: the engine's value, and each old name with its new name."""
 
@@ -63,7 +67,8 @@ def model_of(pieces: Pieces) -> Model:
     given = pieces.model.value
     argument = pieces.said("quantization")
     if not pieces.runtime.gguf:
-        return Model(_id_of_path(pieces, given) or _folders(given) or given, argument.value if argument else None)
+        found = _id_of_path(pieces, given) or _cached(given) or _folders(given)
+        return Model(found or given, argument.value if argument else None)
     if pieces.model.name == "--hf-repo":
         repository, _, mark = given.partition(":")
         named = pieces.flag("--hf-file")
@@ -71,7 +76,7 @@ def model_of(pieces: Pieces) -> Model:
     file = posixpath.basename(given)
     folder = posixpath.dirname(given)
     return Model(
-        _source_of(pieces, file) or (_folders(folder) if _GGUF.search(folder) else "") or given,
+        _source_of(pieces, file) or _cached(folder) or (_folders(folder) if _GGUF.search(folder) else "") or given,
         _format(file) or None,
         file,
     )
@@ -85,7 +90,9 @@ def is_path(text: str) -> bool:
 def is_only_a_path(pieces: Pieces) -> bool:
     """Whether the model is a place in the container, and nothing in the manifests puts weights there."""
     given = pieces.model.value
-    file = posixpath.basename(given)
+    file, cached = posixpath.basename(given), _cached(given)
+    if cached and any(cached in str(node.value) for _, node in pieces.texts()):
+        return False
     return is_path(given) and not (_source_of(pieces, file) if pieces.runtime.gguf else _id_of_path(pieces, given))
 
 
@@ -107,6 +114,12 @@ def _id_of_path(pieces: Pieces, given: str) -> str:
         for match in re.finditer(rf"(?<![\w./-])[A-Za-z0-9][\w.-]*/{re.escape(last)}(?![\w./-])", str(node.value))
     }
     return found.pop() if len(found) == 1 and last else ""
+
+
+def _cached(path: str) -> str:
+    """The id of a model in huggingface_hub's cache."""
+    match = _HUB_CACHE.search(path)
+    return "/".join(match.groups()) if match else ""
 
 
 def _folders(path: str) -> str:
@@ -145,6 +158,8 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
 def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
     """How to name a model in place of another one; `file` is its GGUF file. Raises ManifestError if that is unknown."""
     old, given, new = model_of(pieces), pieces.model.value, facts.hf_id
+    if _cached(given):
+        return _naming_in_cache(pieces, old, facts, file)
     if pieces.runtime.gguf:
         return _naming_of_file(pieces, old, new, file)
     if not is_path(given):
@@ -165,6 +180,22 @@ def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
     path = f"{kept}{name}{'/' if given.endswith('/') else ''}"
     renames = {given: path, given.rstrip("/"): path.rstrip("/")}
     return Naming(path, renames if old.hf_id == given else {**renames, old.hf_id: new})
+
+
+def _naming_in_cache(pieces: Pieces, old: Model, facts: ModelFacts, file: str) -> Naming:
+    """The same place in huggingface_hub's cache, and the new model where its download names the old one."""
+    given, new = pieces.model.value, facts.hf_id
+    path = _HUB_CACHE.sub(f"models--{new.replace('/', '--')}", given)
+    if re.search(r"/snapshots/[0-9a-f]{40}(?=/|$)", path):
+        path = re.sub(r"(?<=/snapshots/)[0-9a-f]{40}", facts.revision or "main", path)
+    if file and re.search(r"\d", old.file):  # a name of its own, not `model.gguf`
+        path = posixpath.join(posixpath.dirname(path), posixpath.basename(file))
+    marks = {
+        match[0]: f"{new}:{_format(file)}"
+        for _, node in pieces.texts()
+        for match in re.finditer(rf"(?<![\w./-]){re.escape(old.hf_id)}:[\w-]+", str(node.value))
+    }
+    return Naming(path, {given: path, old.hf_id: new, **(marks if _format(file) else {})})
 
 
 def _naming_of_file(pieces: Pieces, old: Model, new: str, file: str) -> Naming:

@@ -134,7 +134,7 @@ def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
     engine = pieces.runtime
     wanted = {each.name: "" for each in pinned(pieces, target)}
     if engine.served and pieces.served is None and not engine.gguf and pieces.form != "InferenceService":
-        wanted[engine.served] = "" if target.served_name == target.hf_id else target.served_name
+        wanted[engine.served] = "" if target.served_name in (target.hf_id, target.model) else target.served_name
     settings = (
         (engine.quantization, target.quantization),
         (engine.context, None if target.context is None else str(target.context)),

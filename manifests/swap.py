@@ -39,6 +39,7 @@ from manifests.review import (
     refuse_unservable,
     unchecked,
 )
+from manifests.rules.norms import has_aliases
 from manifests.sizing import (
     POOLING_KINDS,
     Machine,
@@ -87,11 +88,13 @@ def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Cha
     request = request.model_copy(update={"facts": facts})
     sizing = _sizing(request, pieces, before, machine)
     own = model_arguments(pieces, before, request.facts, request.args)
-    gateway = bool(platform.model_lists()) or platform.read(platform.layout.litellm_values) is not None
+    others = [each for each in platform.endpoints() if each.name != pieces.name]
+    gateway = bool(pieces.entries) or has_aliases(platform, pieces, others)
     target = _target(request, pieces, before, sizing, own, file, gateway=gateway)
     named = named_elsewhere(platform, pieces, before) if target.served_name != before.served_name else ()
     _refuse_named_elsewhere(before, named)
-    _refuse_without_alias(platform, pieces, before, target)
+    if gateway:
+        _refuse_without_alias(platform, pieces, before, target)
     dropped = tuple(f"{each.name}={each.value}" for each in pinned(pieces, target))
     files = _pieces(platform, pieces, before, request, target, sizing)
     changed = {path: text for path, text in files.items() if text != platform.read(path)}
@@ -226,16 +229,13 @@ def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[Mention, ...]) -
 
 def _refuse_without_alias(platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target) -> None:
     """Refuse if the gateway would keep using the old name: every call would get a 404."""
-    layout = platform.layout
     if pieces.entries or target.served_name == before.served_name:
         return
-    lists = platform.model_lists()
-    if lists or platform.read(layout.litellm_values) is not None:
-        where = ", ".join(dict.fromkeys(each.document.path for each in lists)) or layout.litellm_values
-        raise ManifestError(
-            f"No alias in {where} leads to {before.name}, so the gateway would keep asking for {before.served_name}. "
-            f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
-        )
+    where = ", ".join(dict.fromkeys(each.document.path for each in platform.model_lists()))
+    raise ManifestError(
+        f"No alias in {where} leads to {before.name}, so the gateway would keep asking for {before.served_name}. "
+        f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
+    )
 
 
 def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine) -> Sizing:
@@ -368,7 +368,8 @@ def _pieces(
         text = files.get(path) or platform.read(path)
         if text is not None and path.endswith((".yaml", ".yml")):
             files[path] = rewording.document(Document(path, text)).text
-    for each in pieces.entries:
+    asking = [each for each in pieces.entries if each.asked in pieces.served_names]  # others fail before the swap, too
+    for each in asking or pieces.entries:
         files |= _entry(
             files, each, before, request, rewording, renamed(pieces, target).get(each.asked, target.served_name)
         )

@@ -23,7 +23,7 @@ _AMOUNT = re.compile(
 )
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
 _NEAR = 0.3  # people round: "~6GB" means 5.6
-_PARAMETERS = re.compile(r"~?\b\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
+_PARAMETERS = re.compile(r"(?<![\w.-])~?\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
 # Families of models that comments name, to tell a comment about some third model.
 _MODEL = re.compile(
     r"(?<![\w./-])(?:[\w.-]+/)?(?:qwen|llama|meta-llama|codellama|mistral|mixtral|codestral|devstral|gemma|codegemma|phi|"
@@ -44,7 +44,7 @@ _COMPLETES = re.compile(
 )
 _WIDTH = 128  # a comment line may have up to this length before it is split
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] ))"
+    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] |[A-Z][\w ()/-]{,30}: | {4,}\S))"
 )
 _WORDS = {
     "awq": r"AWQ|4[- ]?bits?|int4|Marlin|quanti[sz]ed",
@@ -95,7 +95,7 @@ class Words(BaseModel, frozen=True):
     @property
     def method(self) -> str:
         """The name of the quantization in comments."""
-        return self.quantization.upper() or "unquantized"
+        return self.quantization.upper() or ("GGUF" if "gguf" in self.hf_id.lower() else "unquantized")
 
 
 class Rewording:

@@ -85,6 +85,8 @@ class Engine:
     """How its log says what it measured; without it, the estimate of the memory is not improved by its boots."""
     reranks_as: str = "hosted_vllm"
     """LiteLLM's provider for its API of ranking."""
+    pins: frozenset[str] = frozenset()
+    """Arguments that name further files of one model, or what only its files have: another model must not inherit them."""
     changes: bool = True
     """Whether Stoker changes its arguments."""
 

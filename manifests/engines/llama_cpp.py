@@ -21,6 +21,10 @@ ENGINE = Engine(
         "-hfr": "--hf-repo",
         "-hff": "--hf-file",
         "-mu": "--model-url",
+        "-mm": "--mmproj",
+        "-mmu": "--mmproj-url",
+        "-md": "--model-draft",
+        "-hfd": "--hf-repo-draft",
         "-a": "--alias",
         "-c": "--ctx-size",
         "-ngl": "--n-gpu-layers",
@@ -37,6 +41,9 @@ ENGINE = Engine(
     key=("LLAMA_API_KEY", "--api-key"),
     probes=frozenset({"/health", "/v1/health", "/metrics", "/props", "/slots", "/"}),
     gguf=True,
+    pins=frozenset(
+        {"--mmproj", "--mmproj-url", "--model-draft", "--hf-repo-draft", "--spec-type", "--lora", "--chat-template"}
+    ),
     # It lists its models without a key (`public_endpoints` in tools/server/server-http.cpp).
     keyed="/slots",
     # with `--metrics`; `bot/clients/vllm.py` reads /slots without it

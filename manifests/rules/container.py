@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ruamel.yaml.nodes import Node, ScalarNode
 
+from manifests import accelerators
 from manifests.edit import entries, find, items, scalar, value
 from manifests.pieces import GPU, Located, Pieces, environment, labels, objects
 from manifests.platform import Platform
@@ -15,6 +16,9 @@ from manifests.rules.pod import tolerates, wrong_part
 from manifests.sizing import estimated_weights, quantity_bytes
 from manifests.tree import Tree
 
+_ALMOST = 0.85
+_OF_THE_VENDOR = re.compile(r"device-plugin|gpu-operator|dcgm-exporter|gpu-feature-discovery|node-feature-discovery")
+"""What the vendor's own daemons are called: they tolerate the taint whether nodes have it or not."""
 _LEAST_START = 120
 """Minimum seconds until a GPU model answers: engines load weights and capture graphs."""
 
@@ -144,11 +148,15 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
     tolerated = items(find(pod, "tolerations"))
     tainted = any(tolerates(find(each.deployment.node, "spec", "template", "spec"), GPU) for each in siblings)
     tainted = tainted or any(
-        path != root.document.path for path in platform.grep(f"key: {GPU}") if path.endswith((".yaml", ".yml"))
+        path != root.document.path and not _OF_THE_VENDOR.search(platform.read(path) or "")
+        for path in platform.grep(f"key: {GPU}")
+        if path.endswith((".yaml", ".yml"))
     )
     # GKE adds the taint to its GPU nodes automatically (its documentation, "About GPUs").
     tainted = tainted or re.search(r"(?i)\bgke\b", platform.read(layout.path(layout.config)) or "") is not None
-    if (tainted or tolerated) and not tolerates(pod, GPU):
+    other = any(not each.startswith("nvidia.com/") for each in _gpu_resources(pieces))  # another vendor's nodes
+    meant = [each for each in tolerated if difflib.get_close_matches(value(each, "key"), [GPU], 1, _ALMOST)]
+    if (tainted or meant) and not other and not tolerates(pod, GPU):
         where = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
         message = "the pod does not tolerate the taint of GPU nodes: it stays Pending"
         yield at("toleration", root, where, message, f"key: {GPU}, operator: Exists")
@@ -161,6 +169,11 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
                 f"the nodeSelector {key} is {own.get(key, 'missing')}, and that of the other GPU models is {usual}"
             )
             yield at("toleration", root, where, message, f"{key}: {usual}")
+
+
+def _gpu_resources(pieces: Pieces) -> list[str]:
+    limits = labels(find(pieces.container, "resources", "limits"))
+    return [each for each in limits if accelerators.is_gpu(each, pieces.gpu_resources)]
 
 
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:

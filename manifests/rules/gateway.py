@@ -11,11 +11,13 @@ from manifests.edit import find, items, line, scalar, value
 from manifests.gateway import Direction, Entry, includes, is_known, known_names, references
 from manifests.groups import is_partial
 from manifests.layout import Layout
+from manifests.model_names import HF_ID
 from manifests.objects import of_kind
 from manifests.pieces import Located, Pieces, kustomization, objects
 from manifests.platform import Platform
 from manifests.rules import entries as own
 from manifests.rules.finding import Finding, at
+from manifests.rules.norms import has_aliases, is_made_elsewhere
 from manifests.tree import Tree
 from manifests.wording import stem
 
@@ -33,12 +35,10 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     layout = platform.layout
     lists = platform.model_lists()
     if not pieces.entries:
-        expected = any(each.entries and each.namespace == pieces.namespace for each in siblings)
-        expected |= any(each.host[1:2] == [pieces.namespace] for found in lists for each in found.entries)
         if not lists and platform.read(layout.litellm_values) is None:
             return  # the repository has no gateway
-        if not expected:
-            return  # nothing in its namespace has one
+        if not has_aliases(platform, pieces, siblings):
+            return
         where = lists[0].document.path if lists else layout.litellm_values
         message = f"{where} has no alias for {pieces.name}: tenants cannot reach it"
         yield at("endpoint-without-alias", pieces.deployment, None, message, "add an entry to model_list")
@@ -78,6 +78,8 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
         return
     if asked in pieces.served_names:
         return
+    if HF_ID.fullmatch(asked) and any(other.asked in pieces.served_names for other in pieces.entries):
+        return  # an alias for another model, for the time when that one is swapped in
     wanted, served = pieces.served_names[0], pieces.served
     names = " and ".join(pieces.served_names)
     if served is not None and asked == own.lower() != wanted and served.carrier == "list":
@@ -174,7 +176,7 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
             # If the checkout is a part of a repository, assume that names in other files refer to missing files.
             if partial and _is_named_elsewhere(platform, each, host[0]):
                 continue
-            if _is_made_elsewhere(platform, host[0]):
+            if is_made_elsewhere(platform, host[0]):
                 continue
             where = layout.serving_dir if platform.files(layout.serving_dir) else "the repository"
             message = f"the alias {each.alias} leads to {host[0]}, and {where} has no such Service"
@@ -303,30 +305,6 @@ def _services(platform: Platform, endpoints: Collection[Pieces]) -> set[str]:
 def _is_named_elsewhere(tree: Tree, entry: Entry, name: str) -> bool:
     whole = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w-])")
     return any(path != entry.document.path and whole.search(tree.read(path) or "") for path in tree.grep(name))
-
-
-def _is_made_elsewhere(tree: Tree, name: str) -> bool:
-    """Whether something outside the serving directory has the name, like a gateway in the same namespace."""
-    if any(
-        kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
-        for path in tree.grep(name)
-        for kind, located in objects(tree, path)
-    ):
-        return True
-    charts = [value(each.node, "metadata", "name") for each in of_kind(tree, "HelmRelease")]
-    charts += [value(each.node, "metadata", "name") for each in of_kind(tree, "Application") if _is_chart(each)]
-    charts += [
-        value(each.node, "metadata", "name")
-        for kind in ("InferenceService", "LLMInferenceService")
-        for each in of_kind(tree, kind)
-    ]
-    return any(name == each or name.startswith(f"{each}-") for each in charts)
-
-
-def _is_chart(application: Located) -> bool:
-    """Whether what it deploys is made by a chart from elsewhere, Services included."""
-    sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
-    return any(value(each, "chart") for each in sources)
 
 
 def _port(url: str) -> str:

@@ -10,8 +10,10 @@ from ruamel.yaml.nodes import Node
 
 from manifests.deployers.argocd import source_paths
 from manifests.edit import find, items, value
-from manifests.pieces import Pieces, environment
+from manifests.objects import of_kind
+from manifests.pieces import Located, Pieces, environment, objects
 from manifests.platform import Platform
+from manifests.tree import Tree
 
 
 def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
@@ -44,6 +46,14 @@ def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
     layout = platform.layout
     others = any(owns_application(each) for each in siblings)
     return others or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
+
+
+def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
+    """Whether LiteLLM serves the models of its namespace: another one there has an alias, or one leads to no Service."""
+    if any(each.entries and each.namespace == pieces.namespace for each in siblings):
+        return True
+    there = (each.host for found in platform.model_lists() for each in found.entries)
+    return any(host[1:2] == [pieces.namespace] and not is_made_elsewhere(platform, host[0]) for host in there)
 
 
 def pins_images(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
@@ -91,3 +101,27 @@ def _signs(pieces: Pieces) -> int:
 
 def _node(pieces: Pieces) -> Node | None:
     return pieces.application.node if pieces.application else None
+
+
+def is_made_elsewhere(tree: Tree, name: str) -> bool:
+    """Whether something outside the serving directory has the name, like a gateway in the same namespace."""
+    if any(
+        kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
+        for path in tree.grep(name)
+        for kind, located in objects(tree, path)
+    ):
+        return True
+    charts = [value(each.node, "metadata", "name") for each in of_kind(tree, "HelmRelease")]
+    charts += [value(each.node, "metadata", "name") for each in of_kind(tree, "Application") if _is_chart(each)]
+    charts += [
+        value(each.node, "metadata", "name")
+        for kind in ("InferenceService", "LLMInferenceService")
+        for each in of_kind(tree, kind)
+    ]
+    return any(name == each or name.startswith(f"{each}-") for each in charts)
+
+
+def _is_chart(application: Located) -> bool:
+    """Whether what it deploys is made by a chart from elsewhere, Services included."""
+    sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
+    return any(value(each, "chart") for each in sources)
