@@ -188,7 +188,7 @@ def test_a_snapshot_in_the_cache_of_the_hub_follows_the_revision() -> None:
 
 
 def test_lines_with_labels_of_a_comment_are_corrected_one_by_one() -> None:
-    """A header of labels is no paragraph, and an example of a call keeps its line."""
+    """A header of labels is not a paragraph, and an example of a call keeps its line."""
     header = """\
     # Serving: gemma-3-27b-it (text only)
     # Model: google/gemma-3-27b-it, the gemma-3-27b-it model
