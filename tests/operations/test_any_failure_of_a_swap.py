@@ -7,21 +7,23 @@ what fails. Redis and the Kubernetes API come back after a while. A few of the c
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from bot.state.leases import Leases
 from sandbox.slack.workspace import NotThere
 from tests.operations.failing_systems import Weather, spoil
 from tests.operations.platform import Platform
-from tests.operations.steps import git, replicas, up
+from tests.operations.steps import git, held, replicas, up
 from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, living
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
-HOLD = 40
-"""Seconds of the lease: the swap is asked for, approved and rolled out in about ten of them."""
+LEFT = 12
+"""Seconds of the lease that are left when the failure begins, however long the machine took until then."""
 MOMENTS = ("asked", "shown", "approved", "merged", "synced")
 ARGOCD = (
     "argocd-outofsync",
@@ -77,10 +79,10 @@ async def ends_well(directory: Path, redis_url: str, system: str, how: str, mome
     async with living(directory, redis_url, wire) as it:
         before = git("rev-parse", "main", cwd=it.remote)
         if running:
-            await up(it, words=f"for {HOLD}s")
+            await up(it)
         await it.say("dev", f"/model swap coder-chat {BIG}")
         if moment == "asked":
-            await fails(it, wire, system, how)
+            await fails(it, wire, system, how, running=running)
             await within(STARTS, lambda: it.pulls)
         await it.until(lambda: it.pulls or moment == "asked")
         shown = it.pull().head_sha if it.pulls else ""
@@ -89,16 +91,16 @@ async def ends_well(directory: Path, redis_url: str, system: str, how: str, mome
         if moment != "asked":
             await it.sees("[Approve & roll out]")
         if moment == "shown":
-            await fails(it, wire, system, how)
+            await fails(it, wire, system, how, running=running)
         approved = await approve(it)
         if moment in ("merged", "synced"):
             await it.until(lambda: wire.merged)
         if moment == "synced":
             await it.until(lambda: any(before.encode() not in body for _, body in wire.synced))
         if moment not in ("asked", "shown"):
-            await fails(it, wire, system, how)
+            await fails(it, wire, system, how, running=running)
         await comes_back(it, wire, system)
-        it.patience = LIMIT + HOLD
+        it.patience = LIMIT + LEFT
         if not running:
             await asyncio.sleep(STARTS)  # what it may begin, it has begun
         await it.until(
@@ -142,7 +144,9 @@ async def within(seconds: float, holds: Callable[[], object]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def fails(it: Platform, wire: Weather, system: str, how: str) -> None:
+async def fails(it: Platform, wire: Weather, system: str, how: str, *, running: bool) -> None:
+    if running:
+        await ends_soon(it)
     match system:
         case "records":
             await spoil(it.redis, how)
@@ -152,6 +156,15 @@ async def fails(it: Platform, wire: Weather, system: str, how: str) -> None:
             await tell(it.redis, REDIS[how])
         case _:
             wire.strike(system, how)
+
+
+async def ends_soon(it: Platform) -> None:
+    """Little is left of the lease, in Redis and on the Deployment."""
+    (lease,) = await held(it)
+    ends = datetime.now(UTC) + timedelta(seconds=LEFT)
+    changed = await Leases(it.redis).change(lease, lambda held: held.model_copy(update={"ends": ends}))
+    assert changed
+    await it.until(lambda: changed.mark in str(it.object("Deployment", "coder-chat")))
 
 
 async def comes_back(it: Platform, wire: Weather, system: str) -> None:
