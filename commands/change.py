@@ -39,7 +39,7 @@ from bot.views.modals import (
     shows_problem,
     typed,
 )
-from commands.replies import answered, ephemeral_responder, open_filled
+from commands.replies import answered, elsewhere, ephemeral_responder, open_filled
 from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.platform import Platform
@@ -96,12 +96,12 @@ class Forms:
             del self._newest[view["id"]]
             about = json.loads(view["private_metadata"])
             options = tuple((key, value) for key, value in about["options"])
-            await self.show(view["id"], about["verb"], about["commit"], typed(view), options)
+            await self.show(view["id"], about, typed(view), options)
 
-    async def show(self, view_id: str, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> None:
+    async def show(self, view_id: str, about: Body, values: Mapping[str, str], options: Options) -> None:
         try:
-            form = await self._worked_out(verb, commit, values, options)
-            await self._slack.update_form(view_id, change_form(form))
+            form = await self._worked_out(about["verb"], about["commit"], values, options)
+            await self._slack.update_form(view_id, change_form(_with(form, asked_in=about.get("asked_in", ""))))
         except (BotError, Unavailable) as error:
             log.info("form not updated", error=str(error))  # usually because it has been submitted or closed
 
@@ -206,8 +206,11 @@ class Changes:
     change_checks: ChangeChecks
     config: Config
 
-    async def ask(self, wanted: ChangeRequest, delivery: str) -> Mrkdwn:
-        """Start a change; requests that cannot become a pull request are refused here first."""
+    async def ask(self, wanted: ChangeRequest, delivery: str, asked_in: str | None = None) -> Mrkdwn:
+        """Start a change; requests that cannot become a pull request are refused here first.
+
+        `asked_in` is the channel in which it was asked for, if that is known.
+        """
         await self.change_checks.check(wanted)
         if opened := await self.change_checks.already_open(wanted):
             other, pull = opened
@@ -217,11 +220,13 @@ class Changes:
                 actor=person(other.request.actor),
             )
         await self.lifecycle.request(wanted, delivery)
-        return md(
+        told = md(
             "Preparing a pull request that {does} {model} …", does=wanted.kind.spec.does, model=code(wanted.model)
         )
+        where = elsewhere(asked_in, self.config.slack.channel, md(" The card will be in")) if asked_in else None
+        return told + (where or md(""))
 
-    async def open_form(self, verb: Verb, name: str, trigger_id: str) -> None:
+    async def open_form(self, verb: Verb, name: str, trigger_id: str, asked_in: str = "") -> None:
         """Open the form immediately, then fill it from the main branch."""
 
         async def fill() -> Body:
@@ -231,7 +236,7 @@ class Changes:
                 raise BotError(md("There is no endpoint yet whose model could be swapped; `/model add` makes one."))
             known = name if verb == "add" or name in names else names[0]
             values = {"name": known} | ({"like": self.config.platform.template} if verb == "add" else {})
-            return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names))
+            return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names, asked_in=asked_in))
 
         await open_filled(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
 
@@ -285,7 +290,7 @@ class ChangeForms:
                 await ack(response_action="errors", errors=errors)
                 return
             await ack()
-            await forms.show(about["root"], about["verb"], about["commit"], about["values"], given)
+            await forms.show(about["root"], about, about["values"], given)
 
         @app.view(CHANGE_FORM)
         async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
@@ -304,9 +309,9 @@ class ChangeForms:
                 options=forms.said(about["verb"], values, options),
                 **self.lifecycle.asked(actor, values.get("reason", "")),
             )
-            await answered(
-                ephemeral_responder(self.slack, self.config.slack.channel, actor), self.changes.ask(wanted, view["id"])
-            )
+            asked_in = about.get("asked_in", "")
+            respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
+            await answered(respond, self.changes.ask(wanted, view["id"], asked_in))
 
 
 def _with(form: ChangeForm, **changes: Any) -> ChangeForm:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -40,7 +41,7 @@ from bot.views.next_steps import of_lease
 from commands.doctor import DoctorCommand
 from commands.guide import ExampleNames, guide, unknown
 from commands.parsing import Misunderstood, Words, is_question, names_with_hold, read
-from commands.replies import Answer, answered, requested
+from commands.replies import Answer, answered, elsewhere, requested
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class BringingDown:
     clock: Clock
 
     async def ask_down(
-        self, names: tuple[str, ...], actor: str, trigger: str, reason: str, *, form: bool = True
+        self, names: tuple[str, ...], reason: str, command: Mapping[str, Any], *, form: bool = True
     ) -> Mrkdwn | None:
         """Bring models down. A session of somebody else needs a confirmation, with a reason for its holder, but no
         approval.
@@ -69,6 +70,7 @@ class BringingDown:
         If no form can be shown, the reason is the confirmation. Without Redis there is no confirmation: stopping must
         always work.
         """
+        actor, trigger = command["user_id"], command["trigger_id"]
         try:
             held = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
         except Unavailable:
@@ -76,7 +78,8 @@ class BringingDown:
         theirs = [lease for lease in held if must_hear(lease.holder, actor)]
         if theirs and form:
             models = names or tuple(lease.model for lease in held)
-            ending = Ending(models=models, sessions={lease.model: lease.op for lease in theirs})
+            sessions = {lease.model: lease.op for lease in theirs}
+            ending = Ending(models=models, sessions=sessions, asked_in=command.get("channel_id") or "")
             try:
                 await self.slack.open_form(trigger, down_form(ending, theirs, reason))
             except (BotError, Unavailable) as error:
@@ -93,7 +96,8 @@ class BringingDown:
                     command=code(f"/gpu down {lease.model} because …"),
                 )
             )
-        return await self.down(names, actor, trigger, reason)
+        said = await self.down(names, actor, trigger, reason)
+        return said or requested(command.get("channel_id"), self.config.slack.channel)
 
     async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
         """Bring a model down; without a name, the one that holds the GPU. If Redis is down, it is done synchronously here."""
@@ -257,7 +261,7 @@ class GpuCommand:
                     model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], said.reason)
                 )
                 await self.lifecycle.request(up, command["trigger_id"])
-                return requested(command, self.config.slack.channel)
+                return requested(command.get("channel_id"), self.config.slack.channel)
             case "extend":
                 return await self._extend(said, command)
             case "queue":
@@ -269,18 +273,18 @@ class GpuCommand:
                 await self.lifecycle.request(
                     Release(model=name, **self.lifecycle.asked(command["user_id"], said.reason)), command["trigger_id"]
                 )
-                return requested(command, self.config.slack.channel)
+                return requested(command.get("channel_id"), self.config.slack.channel)
             case "doctor":
                 return await self.doctor.examine(command["user_id"])
             case "down":
                 form = "response_url" in command  # a mention or a direct message has no trigger for a form
-                return await self.bringing_down.ask_down(
-                    said.names, command["user_id"], command["trigger_id"], said.reason, form=form
-                )
+                return await self.bringing_down.ask_down(said.names, said.reason, command, form=form)
             case "report":
                 if not await self.deliveries.is_first(f"report:{command['trigger_id']}"):
                     return None  # posted, or being drawn, for an earlier delivery
-                return await self.usage_report.post(self.config.slack.channel)
+                channel = self.config.slack.channel
+                said_why = await self.usage_report.post(channel)
+                return said_why or elsewhere(command.get("channel_id"), channel, md("The report is in"))
             case _ if is_question(command["text"]):
                 return await self.gpu_status.read()
             case _:
@@ -316,7 +320,7 @@ class GpuCommand:
             Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], said.reason)),
             command["trigger_id"],
         )
-        return requested(command, self.config.slack.channel)
+        return requested(command.get("channel_id"), self.config.slack.channel)
 
     async def _ask_how_long(self, model: str, command: dict[str, Any]) -> None:
         """Open the form, where Slack gives a trigger for one."""

@@ -24,6 +24,7 @@ from bot.views import View
 from bot.views.endpoint_list import LIST_NEXT, LIST_PREVIOUS, Search, listing
 from bot.views.endpoints import details, disagreements
 from bot.views.fit import comparison
+from bot.views.modals import Verb
 from bot.workflows.benchmark import BenchmarkWorkflow
 from bot.workflows.smoke_test import SmokeTestWorkflow
 from bot.workflows.stage_weights import StagingWorkflow
@@ -149,40 +150,41 @@ class ModelCommand:
                 tune = TuneModel(
                     model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
                 )
-                return await self.changes.ask(tune, command["trigger_id"])
+                return await self.changes.ask(tune, command["trigger_id"], command.get("channel_id"))
             case "remove":
                 removal = RemoveModel(
                     model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
                 )
-                return await self.changes.ask(removal, command["trigger_id"])
+                return await self.changes.ask(removal, command["trigger_id"], command.get("channel_id"))
             case "smoke":
                 await self.smoke_test.refuse_untestable(_one(said))
                 await self.lifecycle.request(
                     SmokeTest(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
                     command["trigger_id"],
                 )
-                return requested(command, self.config.slack.channel)
+                return requested(command.get("channel_id"), self.config.slack.channel)
             case "stage":
                 await self.stage_weights.refuse_unstageable(command["user_id"], _one(said))
                 await self.lifecycle.request(
                     StageWeights(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
                     command["trigger_id"],
                 )
-                return requested(command, self.config.slack.channel)
+                return requested(command.get("channel_id"), self.config.slack.channel)
             case "bench":
                 await self.benchmark.refuse_unmeasurable(command["user_id"], _one(said))
                 await self.lifecycle.request(
                     RunBenchmark(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
                     command["trigger_id"],
                 )
-                return requested(command, self.config.slack.channel)
+                return requested(command.get("channel_id"), self.config.slack.channel)
             case _:
                 raise unknown("/model", command["text"])
 
     async def _change(self, said: Words, command: dict[str, Any]) -> Mrkdwn | None:
         if len(said.names) < 2:
+            verb: Verb = "add" if said.verb == "add" else "swap"
             await self.changes.open_form(
-                "add" if said.verb == "add" else "swap", "".join(said.names), command["trigger_id"]
+                verb, "".join(said.names), command["trigger_id"], command.get("channel_id") or ""
             )
             return None
         extra = {word.lower() for word in said.names[2:]}
@@ -206,7 +208,7 @@ class ModelCommand:
             )
         else:
             wanted = SwapModel(model=name, hf_id=hf_id, options=said.options, up=up, keep=keep, hold=hold, **who)
-        return await self.changes.ask(wanted, command["trigger_id"])
+        return await self.changes.ask(wanted, command["trigger_id"], command.get("channel_id"))
 
 
 def _opens_form(text: str) -> bool:

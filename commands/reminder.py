@@ -27,7 +27,7 @@ from bot.views.modals import DOWN_FORM, Ending, down_form, typed
 from bot.watch import Keeping
 from bot.workflows.restart import RestartRequests
 from commands.gpu import BringingDown
-from commands.replies import answered, ephemeral_responder
+from commands.replies import answered, ephemeral_responder, requested
 
 Body = dict[str, Any]
 
@@ -69,7 +69,8 @@ class ReminderButtons:
             await ack()
             ending, actor = Ending.model_validate_json(view["private_metadata"]), body["user"]["id"]
             work = self._end_theirs(ending, actor, typed(view).get("reason", ""), view["id"])
-            await answered(ephemeral_responder(self.slack, self.config.slack.channel, actor), work)
+            here = ending.asked_in or self.config.slack.channel
+            await answered(ephemeral_responder(self.slack, here, actor), work)
 
         @app.action(KEEP)
         async def kept(ack: AsyncAck, respond: AsyncRespond, body: Body, action: Body) -> None:
@@ -122,7 +123,7 @@ class ReminderButtons:
         said = await self.bringing_down.down(ending.models, actor, delivery, reason)
         for model, op_id in ending.sessions.items():
             await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
-        return said
+        return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]

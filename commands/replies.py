@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -145,13 +145,14 @@ async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[
     await slack.update_form(view_id, form)
 
 
-def requested(command: Mapping[str, Any], channel: str) -> Mrkdwn | None:
-    """The answer to a request: where its card is, if the command was typed elsewhere; in the channel the card is the
-    answer.
-    """
-    if command.get("channel_id") == channel:
-        return None
-    return md("Requested: the card is in <#{channel}>.", channel=channel)
+def requested(asked_in: str | None, channel: str) -> Mrkdwn | None:
+    """The answer to a request: where its card is, if it was made elsewhere; in the channel the card is the answer."""
+    return elsewhere(asked_in, channel, md("Requested: the card is in"))
+
+
+def elsewhere(asked_in: str | None, channel: str, told: Mrkdwn) -> Mrkdwn | None:
+    """The text with the channel, for a request that was made in another one."""
+    return None if asked_in == channel else md("{told} <#{channel}>.", told=told, channel=channel)
 
 
 def read_value(value: str) -> tuple[str, str]:

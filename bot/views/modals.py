@@ -145,6 +145,8 @@ class Ending(BaseModel, frozen=True):
 
     models: tuple[str, ...]
     sessions: dict[str, str]
+    asked_in: str = ""
+    """The channel in which the command was typed; empty for a button."""
 
 
 def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
@@ -222,7 +224,7 @@ class ChangeForm:
 
     `options` are those of the second page; `names` the endpoints to choose from; `summary`, `sizing` and `files` the
     change as it would be opened; `problem` the reason why there is none (plain text); `figures` the options to ask for
-    if Hugging Face did not answer, each with its label and an example.
+    if Hugging Face did not answer, each with its label and an example; `asked_in` the channel of the command.
     """
 
     verb: Verb
@@ -237,6 +239,7 @@ class ChangeForm:
     warnings: tuple[str, ...] = ()
     problem: str = ""
     figures: tuple[tuple[str, str, str], ...] = ()
+    asked_in: str = ""
 
     @property
     def name(self) -> str:
@@ -285,7 +288,8 @@ def change_form(form: ChangeForm) -> Block:
     blocks.append(actions(button("Advanced …", ADVANCED, form.verb), about="more options of the change"))
     blocks += [context(said)] if said else []
     blocks += [divider(), *_outlook(form)]
-    metadata = json.dumps({"verb": form.verb, "commit": form.commit, "options": form.options}, ensure_ascii=False)
+    about = {"verb": form.verb, "commit": form.commit, "options": form.options, "asked_in": form.asked_in}
+    metadata = json.dumps(about, ensure_ascii=False)
     return modal(CHANGE_FORM, form.name, fitted(blocks, VIEW_BLOCKS), submit="Open pull request", metadata=metadata)
 
 

@@ -22,10 +22,14 @@ async def pages() -> AsyncIterator[str]:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<!doctype html><title>Sign in</title>", content_type="text/html")
 
+    async def other(_: web.Request) -> web.Response:
+        return web.json_response({})
+
     app = web.Application()
     app.router.add_get("/argo/api/version", version)
     app.router.add_get("/login/api/version", page)
     app.router.add_get("/d/model", page)
+    app.router.add_get("/json/api/version", other)
     async with TestServer(app, host="127.0.0.1") as server:
         yield str(server.make_url("")).rstrip("/")
 
@@ -64,6 +68,7 @@ async def test_right_addresses_answer() -> None:
     ("argocd", "dashboard", "said"),
     [
         ("/other", "", "warning: argocd.url is not the address of Argo CD: "),
+        ("/json", "", "warning: argocd.url is not the address of Argo CD: "),
         ("/login", "", "warning: argocd.url could not be checked: argocd.url does not answer: it answers with the web page “Sign in”"),
         ("", "/d/{namespace}", "warning: links.dashboard answers 404 → Open http"),
     ],
