@@ -18,12 +18,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 from pydantic import SecretStr
 
+from bot import git_complaints
 from bot.errors import BotError, Unavailable
 from bot.git_process import Bounded, GitProcess, TooMuch
 from manifests.tree import ChangeSet
 
+log = structlog.get_logger(__name__)
 Key = TypeVar("Key")
 Kept = TypeVar("Kept")
 
@@ -35,14 +38,6 @@ BRANCH = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
 
 Changes = dict[str, tuple[str, str] | None]
 """Paths with their new mode and blob, None for a deleted one."""
-
-# Messages of a remote for which a retry would not help; any other error counts as an outage.
-PERMANENT = re.compile(
-    r"Authentication failed|could not read (Username|Password)|returned error: 40[134]|Permission denied"
-    r"|[Rr]epository '?.*'? ?(not found|does not exist)|does not appear to be a git repository"
-    r"|transport '.*' not allowed"
-    r"|\[(remote )?rejected\]|pre-receive hook declined"
-)
 
 
 _TEXT, _OUTPUT = 4 * 2**20, 64 * 2**20
@@ -57,16 +52,13 @@ MISSING = re.compile(r"couldn't find remote ref refs/heads/(\S+)")
 BROKEN = re.compile(r"\.lock': File exists|not a git repository:|object file .* is empty|loose object .* is corrupt")
 
 
+_MIRROR, _DAMAGED = "Stoker's copy of the repository", "it is damaged, and is fetched again"
+
+
 class MirrorBroken(Unavailable):
     """The mirror on disk is damaged. It is only a copy: the next fetch creates it again."""
 
     remedy = "Nothing: Stoker clones the mirror again from the remote."
-
-
-class PushRefused(BotError):
-    """The remote refused the commit: the branch contains other work, or a rule forbids it."""
-
-    remedy = "Read the remote's reason: a rule of the repository forbids the branch, or the token may not write."
 
 
 @dataclass(frozen=True)
@@ -345,7 +337,7 @@ class Mirror:
         lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
         try:
             self.remote("push", "--quiet", *lease, "origin", f"{commit}:{ref}")
-        except PushRefused:
+        except git_complaints.PushRefused:
             self.fetch()
             if not self.contains(ref, commit):
                 raise
@@ -364,16 +356,14 @@ class Mirror:
         status, output, complaint = self._git.execute(arguments, stdin, {}, seconds=_REMOTE_SECONDS)
         if status == 0:
             return output
-        reason = complaint or f"git ended with status {status}"
+        log.warning("git failed", command=arguments[0], status=status, complaint=complaint)
         if BROKEN.search(complaint):
-            raise MirrorBroken("the git mirror", reason)
+            raise MirrorBroken(_MIRROR, _DAMAGED)
         if missing := MISSING.search(complaint):
             raise BotError(f"The repository has no branch {missing[1]}: create it, or name another.")
-        if "rejected]" in complaint:
-            raise PushRefused(f"The git remote refused the push: {reason}.")
-        if PERMANENT.search(complaint):
-            raise BotError(f"The git remote refused: {reason}. Check GIT_REMOTE_URL and the token's rights.")
-        raise Unavailable("the git remote", reason)
+        if refused := git_complaints.refusal(complaint):
+            raise refused
+        raise Unavailable("the git remote", git_complaints.outage(complaint) or "Stoker's log has git's message")
 
     def run(
         self,
@@ -387,9 +377,13 @@ class Mirror:
         output = Bounded(size or _OUTPUT)
         status, _, complaint = self._git.execute(arguments, stdin, env or {}, output=output)
         if status not in (0, no_match_is):
+            log.warning("git failed", command=arguments[0], status=status, complaint=complaint)
             if BROKEN.search(complaint):
-                raise MirrorBroken("the git mirror", complaint)
-            raise BotError(f"git {arguments[0]} failed in the mirror: {complaint or f'status {status}'}.")
+                raise MirrorBroken(_MIRROR, _DAMAGED)
+            raise BotError(
+                f"git {arguments[0]} failed in Stoker's copy of the repository, which Stoker's log explains. Restart Stoker"
+                " with an empty STOKER_DATA_DIR if it happens again."
+            )
         return output.whole()
 
     def _has(self, commit: str) -> bool:

@@ -26,6 +26,7 @@ from bot.platform.pull_requests import ChangeChecks
 from bot.slack import Slack
 from bot.state.endpoint_history import EndpointHistory
 from bot.views import code
+from bot.views.form_terms import in_form
 from bot.views.modals import (
     ADVANCED,
     ADVANCED_FORM,
@@ -114,9 +115,9 @@ class Forms:
             tree = await self._repository.tree(commit)
             change = await self._change(tree, verb, values, options)
         except MissingFigures as missing:
-            return _with(form, problem=str(missing), figures=_figures({*values, *missing.options}))
+            return _with(form, problem=in_form(str(missing)), figures=_figures({*values, *missing.options}))
         except (BotError, ManifestError, Unavailable) as error:
-            return _with(form, problem=str(error), figures=_figures(values))
+            return _with(form, problem=in_form(str(error)), figures=_figures(values))
         files = await asyncio.to_thread(_changed, tree, change)
         sizing = change.sizing
         return _with(
@@ -125,7 +126,7 @@ class Forms:
             verdict=sizing.verdict if sizing else "",
             sizing=tuple((row.label, row.value, row.limit, row.ok) for row in sizing.numbers) if sizing else (),
             files=files,
-            warnings=change.warnings,
+            warnings=tuple(map(in_form, change.warnings)),
             figures=_figures(values),
         )
 
@@ -171,7 +172,7 @@ class Forms:
                 try:
                     await self._change(tree, verb, values, advanced)
                 except ManifestError as error:
-                    errors["arg"] = str(error)
+                    errors["arg"] = in_form(str(error))
         return errors
 
     async def problems(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> dict[str, str]:
@@ -185,11 +186,11 @@ class Forms:
                         platform = Platform(tree, self._config.platform)
                         await asyncio.to_thread(refuse_taken, platform, values["name"])
                     except ManifestError as error:
-                        errors["name"] = str(error)
+                        errors["name"] = in_form(str(error))
                 if not errors:
                     await self._change(tree, verb, values, options)
         except (BotError, ManifestError) as error:
-            errors["hf_id"] = str(error)
+            errors["hf_id"] = in_form(str(error))
         except (Unavailable, TimeoutError) as error:
             log.info("form not checked in time", error=str(error))
         return errors
@@ -347,5 +348,5 @@ def _misread(verb: Verb, options: Options) -> dict[str, str]:
         except (BotError, ManifestError) as error:
             said = str(error)
             hint = said.partition(" cannot be read: ")[2]  # a form has no `key=value`
-            errors[key] = hint[:1].upper() + hint[1:] if hint else said
+            errors[key] = hint[:1].upper() + hint[1:] if hint else in_form(said)
     return errors

@@ -488,9 +488,7 @@ def _lists(
 def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpoint) -> tuple[str, ...]:
     found = [f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them."]
     if request.price_in is None:
-        found.append(
-            f"The price is that of {template.name}: nobody has set one for this model (price-in=, price-out=)."
-        )
+        found.append(f"The price is that of {template.name}: nobody has set one for this model.")
     if request.facts.pools and does(template) not in POOLING_KINDS:
         found.append(f"{template.name} generates text: read the comments that were copied from it.")
     if not request.facts.revision:

@@ -491,7 +491,7 @@ def _warnings(
         and stem(before.hf_id).lower() in before.served_name.lower()
     ):
         found.append(
-            f"Clients ask for {before.served_name}, and no alias here leads to it, so it keeps that name. Another one is given with served=."
+            f"Clients ask for {before.served_name}, and no alias here leads to it, so it keeps that name. Ask again with another served name to change it."
         )
     if named:
         found.append(

@@ -23,8 +23,10 @@ def refusal(method: str, url: str, response: httpx.Response) -> BotError:
             return BotError(
                 f"{refused}. It is not there, or the token may not see it: check GITHUB_REPOSITORY and the token."
             )
+        case httpx.codes.FORBIDDEN:
+            return BotError(f"{refused}. Give the token that right, or change the repository's rule that forbids it.")
         case _:
-            return BotError(f"{refused}.")
+            return BotError(f"{refused}. Correct on GitHub what it names, then ask again.")
 
 
 def pause(response: httpx.Response) -> float:

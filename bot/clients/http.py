@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
 from pydantic import SecretStr
 
 from bot.errors import BotError, Unavailable, Unreachable
@@ -27,6 +28,7 @@ from bot.progress import going_to
 if TYPE_CHECKING:
     import aiohttp  # terminal commands start without it
 
+log = structlog.get_logger(__name__)
 MIB = 2**20
 _CHUNK = 64 * 1024
 _REDIRECTS = 5
@@ -284,8 +286,17 @@ def _page(headers: httpx.Headers, head: bytes) -> str:
 
 
 def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
-    """The error of a failed connection; httpx's own text is often empty for a timeout."""
-    return Unreachable(system, str(error) or type(error).__name__)
+    """The error of a failed connection: its meaning for the reader, and httpx's own text for the log."""
+    said = str(error)
+    log.info("no connection", system=system, error=f"{type(error).__name__}: {said}")
+    if isinstance(error, httpx.TimeoutException):
+        return Unreachable(system, "it took too long")
+    if re.search(r"[Nn]ame or service|name resolution|nodename|getaddrinfo", said):
+        return Unreachable(system, "its host name is unknown")
+    if re.search(r"certificate|SSL|TLS", said):
+        return Unreachable(system, "its certificate is not trusted")
+    connected = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
+    return Unreachable(system, "the connection broke off" if connected else "no connection to it is possible")
 
 
 def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None = None) -> None:

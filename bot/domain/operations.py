@@ -116,6 +116,8 @@ class Note(Value):
 
     title: str
     text: str
+    rows: tuple[tuple[str, ...], ...] = Field(default=(), repr=False)
+    """A table above the text, whose first row is its header. Then the text is a sentence, and not log lines."""
 
 
 class SmokeOutcome(Value):

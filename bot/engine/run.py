@@ -1,7 +1,7 @@
 """One operation in progress: moves it through its steps, shows each of them on its card, and ends it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, cast, overload
@@ -174,9 +174,9 @@ class Run(Generic[Op_co]):
         op = await self.operations.update(self.op.id, lambda op: op if op.status.final else change(op))
         self.presentation.show(op.id)
 
-    async def add_note(self, title: str, text: str) -> None:
+    async def add_note(self, title: str, text: str, rows: Sequence[tuple[str, ...]] = ()) -> None:
         """Post text in the operation's thread: log lines, a comparison, a diagnosis. Idempotent."""
-        note = Note(title=title, text=text)
+        note = Note(title=title, text=text, rows=tuple(rows))
 
         def noted(op: Operation) -> Operation:
             return op if note in op.notes else op.model_copy(update={"notes": (*op.notes, note)})

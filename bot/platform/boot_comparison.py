@@ -55,7 +55,8 @@ class BootComparison:
             return False
         node = machine(self.config.gpu)
         seen = _observation(report, endpoint, facts, node)
-        await run.add_note("What the engine measured", _told(report, endpoint, facts, node, learns=seen is not None))
+        rows, difference = _compared_rows(report, endpoint, facts, node)
+        await run.add_note("What the engine measured", _told(difference, learns=seen is not None), rows)
         if seen is not None:
             await self.endpoint_history.note_observation(seen)
         return True
@@ -78,30 +79,36 @@ def _observation(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, nod
     )
 
 
-def _told(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine, *, learns: bool) -> str:
-    """The parts of both figures, so that a person sees the difference."""
+def _compared_rows(
+    report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine
+) -> tuple[list[tuple[str, ...]], float]:
+    """The parts of both figures as a table, so that a person sees the difference, and how much more GiB there are for the
+    cache than estimated.
+    """
     taken = overhead_of(facts, node, endpoint.engine_version)
     weights = int(facts.gpu_bytes * taken.weights_factor)
     budget = _budget(endpoint, node)
     room = budget - weights - taken.bytes
     token = facts.kept.per_token
     measured = int(report.available_gib * GIB)
-    lines = [
-        f"            {'engine':>12}{'estimate':>12}",
-        f"GPU memory  {in_gib(budget):>12}{in_gib(budget):>12}",
-        f"weights     {report.model_gib:>8.1f} GiB{in_gib(weights):>12}",
-        f"overhead    {in_gib(budget - measured - int(report.model_gib * GIB)):>12}{in_gib(taken.bytes):>12}"
-        f"  ({taken.source})",
-        f"cache       {in_gib(measured):>12}{in_gib(room):>12}",
+    overhead = budget - measured - int(report.model_gib * GIB)
+    rows: list[tuple[str, ...]] = [
+        ("Part", "Engine", "Estimate"),
+        ("GPU memory", in_gib(budget), in_gib(budget)),
+        ("weights", f"{report.model_gib:.1f} GiB", in_gib(weights)),
+        ("overhead", in_gib(overhead), f"{in_gib(taken.bytes)} ({taken.source})"),
+        ("cache", in_gib(measured), in_gib(room)),
     ]
     if report.tokens and token:
-        lines.append(f"tokens      {report.tokens:>12,}{room // token:>12,}")
-    difference = (measured - room) / GIB
+        rows.append(("tokens in the cache", f"{report.tokens:,}", f"{room // token:,}"))
+    return rows, (measured - room) / GIB
+
+
+def _told(difference: float, *, learns: bool) -> str:
     way = "more" if difference >= 0 else "less"
-    lines.append(f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated.")
-    lines.append(
+    then = (
         "The next estimate for this engine and GPU uses what it measured."
         if learns
         else "These figures do not agree with the model's size, so the next estimate does not use them."
     )
-    return "\n".join(lines)
+    return f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated. {then}"

@@ -14,6 +14,7 @@ from bot.domain.operations import (
     BringUpOperation,
     ChangeOperation,
     Check,
+    Note,
     Operation,
     PhaseRecord,
     Status,
@@ -115,9 +116,17 @@ def thread(op: Operation) -> tuple[tuple[str, View], ...]:
         blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
         posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
     for note in op.notes[:20]:
-        blocks = [section(md("*{title}*", title=inline(note.title, 200))), preformatted(note.text)]
+        blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_noted(note)]
         posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
     return tuple(posts)
+
+
+def _noted(note: Note) -> Blocks:
+    """Log lines as they are, or a table with a sentence below it."""
+    if not note.rows:
+        return [preformatted(note.text)]
+    header, *rows = note.rows
+    return [table(header, rows, right=range(1, len(header))), section(inline(note.text, 1000))]
 
 
 def _digest(value: object) -> str:

@@ -30,6 +30,7 @@ from bot.views.blocks import (
     section,
 )
 from bot.views.card import title
+from bot.views.form_terms import LABELS
 from bot.views.newer import ALERT_ICONS, alert
 from bot.views.reminder import KEEP_UNTIL
 from bot.views.text import clock, code, inline, person, plain
@@ -268,10 +269,10 @@ def change_form(form: ChangeForm) -> Block:
     ]
     if form.verb == "add":
         blocks.append(
-            choice("like", "Made like", form.names, values.get("like", ""), hint="The template of its manifests")
+            choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The template of its manifests")
         )
-    for key, label, row in (("context", "Context", "Context"), ("served", "Served name", "Served name")):
-        told = form.derived(row)
+    for key, label in ((key, LABELS[key]) for key in ("context", "served")):
+        told = form.derived(label)
         blocks.append(
             text_input(
                 key,
@@ -284,7 +285,7 @@ def change_form(form: ChangeForm) -> Block:
             )
         )
     blocks.append(text_input("reason", "Because", initial=values.get("reason", ""), optional=True, longest=300))
-    said = md("  ").join(code(f"{key}={value}") for key, value in form.options)
+    said = md(" · ").join(md("{k}: {v}", k=LABELS.get(k, k), v=inline(v, 200)) for k, v in form.options)
     blocks.append(actions(button("Advanced …", ADVANCED, form.verb), about="more options of the change"))
     blocks += [context(said)] if said else []
     blocks += [divider(), *_outlook(form)]
@@ -361,25 +362,25 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
     given = dict(options)
     arguments = "\n".join(value for key, value in options if key == "arg")
     rows = [
-        ("quantization", "Quantization", "awq_marlin, or none"),
-        ("gpu-util", "GPU memory utilization", "0.9"),
-        ("storage", "Volume", "20Gi"),
-        ("memory", "Container's memory limit", "24Gi"),
-        ("cpu", "Container's CPU limit", "4"),
-        ("kind", "Kind", "chat, completion, embeddings or reranker"),
-        ("price-in", "Price per million input tokens, dollars", "0.50"),
-        ("price-out", "Price per million output tokens, dollars", "1.50"),
+        ("quantization", "awq_marlin, or none"),
+        ("gpu-util", "0.9"),
+        ("storage", "20Gi"),
+        ("memory", "24Gi"),
+        ("cpu", "4"),
+        ("kind", "chat, completion, embeddings or reranker"),
+        ("price-in", "0.50"),
+        ("price-out", "1.50"),
     ]
-    rows += [("group", "Group", "coding-assistant")] if verb == "add" else []
+    rows += [("group", "coding-assistant")] if verb == "add" else []
     blocks = [
-        text_input(key, label, initial=given.get(key, ""), placeholder=f"e.g. {example}", optional=True, longest=100)
-        for key, label, example in rows
+        text_input(
+            key, LABELS[key], initial=given.get(key, ""), placeholder=f"e.g. {example}", optional=True, longest=100
+        )
+        for key, example in rows
     ]
     hint = "One a line, e.g. --enable-prefix-caching"
     blocks.append(
-        text_input(
-            "arg", "Arguments of vLLM", initial=arguments, hint=hint, optional=True, multiline=True, longest=1000
-        )
+        text_input("arg", LABELS["arg"], initial=arguments, hint=hint, optional=True, multiline=True, longest=1000)
     )
     return modal(ADVANCED_FORM, "Advanced", blocks, submit="Use these", metadata=metadata)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bot.errors import BotError
+from bot.git_complaints import PushRefused
 from bot.gitops import Repository
-from bot.mirror import PushRefused
 from manifests.strays import EXECUTABLE, LINK, REGULAR, SUBMODULE, Touch
 from manifests.tree import ChangeSet
 from tests.bot.git_remote import BRANCH, WHEN, commit, git, repo, repository, work
@@ -291,7 +291,7 @@ async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, t
     """The push is refused, and the branch stays as it was."""
     base = await repo.head()
     first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, branch=BRANCH, message="one", when=WHEN)
-    with pytest.raises(PushRefused, match="rejected"):
+    with pytest.raises(PushRefused, match="somebody else has pushed"):
         await repo.push(ChangeSet(files={"a": "2\n"}), base=base, branch=BRANCH, message="two", when=WHEN)
     assert git("rev-parse", BRANCH, cwd=tmp_path / "remote.git") == first
 

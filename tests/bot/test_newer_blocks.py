@@ -1,14 +1,16 @@
 """Slack's newer blocks: as older blocks they say the same; a workspace without them still gets every message."""
 
+import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession, TraceConfig, TraceRequestStartParams
 from slack_sdk.errors import SlackApiError
 
+from bot.domain.operations import Note
 from bot.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
 from bot.slack import CleanWebClient
-from bot.views import View
+from bot.views import View, thread
 from bot.views.blocks import Block, section
 from bot.views.mentions import mentioned_in, notifying
 from bot.views.modals import ChangeForm, change_form, shows_problem
@@ -18,6 +20,7 @@ from bot.views.rich_text import as_mrkdwn, rich_text
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
 from sandbox.slack import blocks as kit
+from tests.bot.test_card_buttons import a_bring_up
 from tests.bot.view_examples import NOW
 
 CHANNEL = "C0GPUOPS"
@@ -190,3 +193,25 @@ def test_a_form_knows_the_problem_that_it_shows(problem: str) -> None:
     assert shows_problem(form, problem)
     assert shows_problem(form | {"blocks": older(form["blocks"])}, problem)
     assert not shows_problem(form, "another")
+
+
+def test_measurements_are_a_table_in_the_thread_and_logs_stay_as_they_are() -> None:
+    """Aligned by Slack and not by spaces, which wrap; an older workspace gets columns."""
+    rows = (("Part", "Engine", "Estimate"), ("weights", "5.2 GiB", "5.1 GiB"))
+    measured = Note(title="What the engine measured", text="The engine has 1.0 GiB more. <!channel>", rows=rows)
+    op = a_bring_up(notes=(measured, Note(title="The last log lines", text="ERROR  CUDA")))
+    (_, told), (_, logs) = thread(op)
+    kinds = [block["type"] for block in told.blocks]
+    assert kinds == ["section", "table", "section"]
+    assert [cell["text"] for cell in told.blocks[1]["rows"][1]] == ["weights", "5.2 GiB", "5.1 GiB"]
+    assert [column.get("align") for column in told.blocks[1]["column_settings"]] == [None, "right", "right"]
+    assert "&lt;!channel&gt;" in told.blocks[2]["text"]["text"]
+    assert "weights  5.2 GiB   5.1 GiB" in str(older(told.blocks))
+    assert [block["type"] for block in logs.blocks] == ["section", "rich_text"]
+
+
+def test_a_note_of_an_earlier_version_is_not_posted_again() -> None:
+    """Its key stays the same, whatever a note may have in addition."""
+    note = "Note(title='t', text='x')"
+    ((key, _),) = thread(a_bring_up(notes=(Note(title="t", text="x"),)))
+    assert key == f"note:{hashlib.sha256(note.encode()).hexdigest()[:12]}"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from bot.clients.http import only
+from bot.clients.http import only, unreachable
 from bot.clients.kube import Collection, Kube
 from bot.clients.rights import NODES
 from bot.errors import BotError
@@ -80,3 +80,18 @@ def _kubeconfig(server: str) -> dict[str, object]:
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "bot"}}],
         "current-context": "here",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (httpx.ConnectError("All connection attempts failed"), "no connection to it is possible"),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), "its host name is unknown"),
+        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"), "its certificate is not trusted"),
+        (httpx.ReadTimeout(""), "it took too long"),
+        (httpx.RemoteProtocolError("Server disconnected without sending a response."), "the connection broke off"),
+    ],
+)  # fmt: skip
+def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning: str) -> None:
+    """The library's own text is for the log."""
+    assert str(unreachable("LiteLLM", error)) == f"LiteLLM does not answer: {meaning}"

@@ -29,7 +29,7 @@ CARD = "Requested: the card is in #gpu-ops."
 async def test_an_answer_says_where_the_card_is(
     app: AsyncApp, svc: Services, workspace: Workspace, name: str, text: str, answer: str
 ) -> None:
-    """In the channel of the cards nothing needs to be said."""
+    """In the channel of the cards, the card is the answer."""
     await a_session(svc, 1)
     await deliver(app, command(name, text))
     assert answer not in workspace.now_visible("lead")

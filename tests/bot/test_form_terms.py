@@ -1,0 +1,33 @@
+"""What a form says of options, in the names of its fields."""
+
+import pytest
+
+from bot.views.form_terms import LABELS, in_form
+from bot.views.modals import ChangeForm, advanced_form, change_form
+from sandbox.slack import blocks as kit
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Ask for context=49216 or less.", "Ask for “Context” 49216 or less."),
+        ("Name another template with like=.", "Name another template with “Made like”."),
+        ("nothing there tells; ask for storage=20Gi", "nothing there tells; ask for “Volume” 20Gi"),
+        ("give the new model's with arg=--tool-call-parser=hermes.", "give the new model's with “Arguments of vLLM” --tool-call-parser=hermes."),
+        ("(price-in=, price-out=)", "(“Price per million input tokens, dollars”, “Price per million output tokens, dollars”)"),
+        ("--quantization=awq, and --served-model-name=x", "--quantization=awq, and --served-model-name=x"),
+        ("VLLM_CPU_KVCACHE_SPACE=4, my-memory=1", "VLLM_CPU_KVCACHE_SPACE=4, my-memory=1"),
+    ],
+)  # fmt: skip
+def test_options_are_named_as_fields(text: str, shown: str) -> None:
+    """Arguments of the engine and other words stay as they are."""
+    assert in_form(text) == shown
+
+
+def test_each_option_has_its_field() -> None:
+    """A text that names a field leads to it."""
+    options = tuple((key, "7") for key in LABELS if key not in ("like", "context", "served"))
+    pages = [change_form(ChangeForm(verb="add", names=("a",), options=options)), advanced_form("add", (), "{}")]
+    labels = {block["label"]["text"] for page in pages for block in page["blocks"] if "label" in block}
+    assert set(LABELS.values()) <= labels
+    assert "price-in" not in kit.seen(pages[0]["blocks"], lambda name: name)
