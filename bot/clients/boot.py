@@ -5,7 +5,7 @@ Other problems are shown as the detail of their phase.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import tail
 from bot.clients.diagnosis.problems import KubeObject, Problem, last_seen, said
 from bot.domain.phases import BOOT
+from bot.durations import show_duration
 from bot.errors import BotError
 from bot.mrkdwn import time_stamp, with_code
 
@@ -89,7 +90,7 @@ def gpu_taken(holder: str) -> Problem:
     )
 
 
-def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject], log: str = "") -> BootFailed:
+def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObject], log: str = "") -> BootFailed:
     """The error for a boot that reached its limit: its phase, the cluster's last complaint, and the engine's last log
     lines.
     """
@@ -101,7 +102,7 @@ def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject
     probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
     if phase and phase.name == "loading" and probes:
         return BootFailed(
-            f"The model was not ready after {seconds:.0f} s{stuck}: its probe never passed. {said(probes[-1]).rstrip('.')}.",
+            f"The model was not ready after {show_duration(waited)}{stuck}: its probe never passed. {said(probes[-1]).rstrip('.')}.",
             "If the log lines in the thread show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
             " otherwise correct what they complain about, or the probe's path and port.",
             seen,
@@ -110,7 +111,7 @@ def never_ready(seconds: float, phase: Phase | None, events: Iterable[KubeObject
         warnings = [e for e in warnings if (at := last_seen(e)) and _moment(at) >= phase.since]
     last = f" The last warning: {said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
-        f"The model was not ready after {seconds:.0f} s{stuck}.{last}",
+        f"The model was not ready after {show_duration(waited)}{stuck}.{last}",
         "Look at the pod's log and events; if it only needs longer, raise gpu.boot_limit.",
         seen,
     )

@@ -153,6 +153,7 @@ class Cluster(Models):
         timeout: float,
         progress: Callable[[tuple[Phase, ...]], Awaitable[None]],
         limit: float | None = None,
+        waits: timedelta | None = None,
     ) -> tuple[Phase, ...]:
         """The phases of the boot, returned when the pod is ready; `progress` receives all phases so far at each change.
 
@@ -160,6 +161,7 @@ class Cluster(Models):
 
         Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is the
         detail of its phase until it has lasted too long, relative to `limit`, the seconds of a whole boot.
+        `waits` is what the real `timeout` is on the bot's clock, for the message.
         """
         deployment = await self._deployment(name)
         pods, home = self._pods_of(deployment), Address(*named(deployment))
@@ -214,7 +216,7 @@ class Cluster(Models):
             pod = boot.newest(seen)
             reader = self._readers[home.namespace]
             log = await reader.tail(pod, engine_of(pod["spec"]).get("name", "")) if pod else ""
-            raise boot.never_ready(timeout, told[-1] if told else None, events, log) from e
+            raise boot.never_ready(waits or timedelta(seconds=timeout), told[-1] if told else None, events, log) from e
 
     async def engine_log(self, name: str) -> str:
         """The beginning of the log of a model's newest pod, in which its engine reports its measurements; or empty."""

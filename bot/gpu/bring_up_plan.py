@@ -85,7 +85,8 @@ class BringUpPlans:
             ("Lease", f"{show_duration(hold)} from when it is ready"),
             (
                 "Estimated cost",
-                f"{money(self._estimate(hold))} ({money(self.config.gpu.price())}/h, boot and drain included)",
+                f"{money(self._estimate(hold))}: {show_duration(hold)} and about {show_duration(self._before_and_after)} of"
+                f" boot and drain, at {money(self.config.gpu.price())}/h",
             ),
         ]
         if await self.switch.is_by_commit(model):
@@ -137,9 +138,13 @@ class BringUpPlans:
             model=code(endpoint.name),
         )
 
+    @property
+    def _before_and_after(self) -> timedelta:
+        """A typical cold start and the node's drain, which are billed as well."""
+        return COLD_START + self.config.gpu.drain
+
     def _estimate(self, hold: timedelta) -> float:
-        """The lease, a cold start and the node's drain."""
-        return cost(hold + COLD_START + self.config.gpu.drain, self.config.gpu.price())
+        return cost(hold + self._before_and_after, self.config.gpu.price())
 
     async def refuse_if_moved(self, model: str, plan: BringUpPlan) -> None:
         """Make sure that the approved content runs: the deployed content and the replaced lease are still the plan's."""

@@ -146,7 +146,10 @@ class Replacement:
             left = await run.first_reached("restore began") + self.config.gpu.boot_limit - self.clock()
             try:
                 await self.cluster.wait_ready(
-                    model, timeout=max(1.0, self.clock.patience(left)), progress=_without_a_word
+                    model,
+                    timeout=max(1.0, self.clock.patience(left)),
+                    progress=_without_a_word,
+                    waits=self.config.gpu.boot_limit,
                 )
             except BotError as error:
                 return error.message

@@ -98,6 +98,7 @@ class Starting:
                 timeout=max(1.0, run.clock.patience(left)),
                 progress=run.record_boot,
                 limit=run.clock.patience(limit),
+                waits=limit,
             )
             return run.clock()
 

@@ -271,7 +271,8 @@ class RollOut:
         async def restarted() -> None:
             await self.cluster.wait_rolled_out(model, timeout=limit, available=not endpoint.gpus)
             if endpoint.gpus:
-                await self.cluster.wait_ready(model, timeout=limit, progress=run.record_boot)
+                waits = self.config.gpu.boot_limit
+                await self.cluster.wait_ready(model, timeout=limit, progress=run.record_boot, waits=waits)
 
         async def tested() -> None:
             await self.smoke_tests.run(run, commit)

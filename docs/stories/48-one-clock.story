@@ -4,7 +4,7 @@ given idle.remind_after 3h
 given idle.down_after 4h
 
 @dev /gpu up coder-chat for 2h because demo
-expect "Estimated cost"
+expect "2 h and about 20 min of boot and drain, at $0.85/h"
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 expect not "Receipt" within 30s

@@ -57,7 +57,7 @@ UP = BringUpOperation(
             ("Serves", f"{HF_ID} as qwen2.5-coder-7b-instruct"),
             ("Commit", "6f5dab7870"),
             ("Lease", "2 h from when it is ready"),
-            ("Estimated cost", "$1.84 ($0.85/h, boot and drain included)"),
+            ("Estimated cost", "$1.98: 2 h and about 20 min of boot and drain, at $0.85/h"),
         ),
         estimate_usd=1.84,
     ),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from tests.clients.kube import (
 class Boot:
     """A running `wait_ready`, and its progress."""
 
-    def __init__(self, wire: Wire, cluster: Cluster, seconds: float = 30) -> None:
+    def __init__(self, wire: Wire, cluster: Cluster, seconds: float = 30, waits: timedelta | None = None) -> None:
         self.wire = wire
         self.told: list[Phase] = []
         """The newest phase at each call."""
         self.heard: tuple[Phase, ...] = ()
         """All phases of the last call."""
-        self.task = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=seconds, progress=self._hear))
+        self.task = asyncio.create_task(
+            cluster.wait_ready("coder-chat", timeout=seconds, progress=self._hear, waits=waits)
+        )
 
     async def _hear(self, phases: tuple[Phase, ...]) -> None:
         self.told.append(phases[-1])
@@ -235,12 +238,12 @@ async def test_a_model_scaled_away_meanwhile_ends_the_boot(boot: Boot) -> None:
 
 
 async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, cluster: Cluster) -> None:
-    """With the last warning, the best hint."""
+    """With the last warning, the best hint, and how long it took on the bot's clock."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=SCHEDULED))
     wire.store.create(event("FailedMount", "volume is busy"))
-    failure = await Boot(wire, cluster, seconds=0.4).failure()
-    assert "not ready after 0 s, stuck at “pulling the image”" in failure.reason
+    failure = await Boot(wire, cluster, seconds=0.4, waits=timedelta(minutes=20)).failure()
+    assert "not ready after 20 min, stuck at “pulling the image”" in failure.reason
     assert "volume is busy" in failure.reason
 
 
