@@ -25,7 +25,7 @@ expect "Give dollars per million tokens, like 0.50"
 expect "cannot be given as an argument"
 @dev fills "Arguments of vLLM" with "--enable-prefix-caching"
 @dev submits
-expect "storage=30Gi" within 30s
+expect "Volume: 30Gi" within 30s
 @dev submits
 expect "Add coder-mini" within 30s
 expect "Pull request #1" within 30s
