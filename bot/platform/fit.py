@@ -1,6 +1,7 @@
 """The requirements of models and whether they fit: the answer of `/model fit` and `stoker model fit`."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import structlog
 
@@ -11,6 +12,7 @@ from bot.platform.change_planning import Options, looked_up, machine, read_optio
 from manifests.contract import ModelEndpoint
 from manifests.review import refuse_unknown
 from manifests.sizing import FIGURES, GIB, Machine, ModelFacts, quantity_bytes
+from manifests.sizing.facts import Kind
 from manifests.sizing.flags import on_cpu
 from manifests.sizing.machine import cuda_bytes, usual_machine
 from manifests.sizing.observed import Observation
@@ -35,11 +37,12 @@ async def accounts(
     fields = read_options("fit", options)
     node = _machine(config, fields.pop("gpu", None), fields.pop("host_memory_bytes", None))
     wish = _wish(fields, template)
+    kind = cast("Kind | None", fields.get("kind"))
     answers: list[Account | BotError] = []
     for each in asked or config.fit.shortlist:
         try:
             facts = await looked_up(hub, model_id(each), observed)
-            answers.append(await _account(hub, facts, node, wish, options, fields.get("kind")))
+            answers.append(await _account(hub, facts, node, wish, options, kind))
         except BotError as error:
             answers.append(error)
         except ManifestError as error:
@@ -48,7 +51,7 @@ async def accounts(
 
 
 async def _account(
-    hub: HuggingFace, facts: ModelFacts, node: Machine, wish: Wish, options: Options, kind: object
+    hub: HuggingFace, facts: ModelFacts, node: Machine, wish: Wish, options: Options, kind: Kind | None
 ) -> Account:
     facts = facts.with_figures({key: text for key, text in options if key in FIGURES})
     if kind is not None:

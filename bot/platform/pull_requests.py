@@ -277,10 +277,8 @@ class PullRequests:
         pull = await self.open(op, change)
         await self.github.describe(pull.number, change.title, pull_request_body(op, change))
         fresh = await self.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
-        note, now = (
-            "⚠️ The main branch moved, so the change was made again on top of it; earlier approvals are void.",
-            self.clock(),
-        )
+        note = md("⚠️ The main branch moved, so the change was made again on top of it; earlier approvals are void.")
+        now = self.clock()
 
         def moved(op: Operation) -> Operation:
             if op.status is not Status.AWAITING:

@@ -45,9 +45,9 @@ _MAYBE_DRIFT = TypeAdapter[Mrkdwn | None](Mrkdwn | None)
 
 
 class Blocked(Exception):
-    """The roll-out is waiting for an external action, described in `by` (mrkdwn)."""
+    """The roll-out is waiting for an external action, described in `by`."""
 
-    def __init__(self, by: str) -> None:
+    def __init__(self, by: Mrkdwn) -> None:
         super().__init__(by)
         self.by = by
 
@@ -103,7 +103,7 @@ class Syncs:
             await self._refuse_if_blocked(run, endpoint)
             await run.enter(phases.SYNC_ENDPOINT, "waiting until its ApplicationSet has made the Application")
             await self.deployer.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
-        await set_blocked(run, "")
+        await set_blocked(run, Mrkdwn())
         return await self._endpoint_at(run, endpoint, endpoint.application, plan)
 
     async def _endpoint_at(
@@ -281,8 +281,8 @@ class RollOut:
         await run.step(phases.SMOKE_TESTS, tested)
 
 
-async def set_blocked(run: Run[ChangeOperation], by: str) -> None:
-    """Show what the operation waits for; "" if it no longer waits."""
+async def set_blocked(run: Run[ChangeOperation], by: Mrkdwn) -> None:
+    """Show the external action that the operation waits for; empty if it no longer waits."""
 
     def blocked(op: ChangeOperation) -> ChangeOperation:
         return op if op.blocked == by else op.model_copy(update={"blocked": by})

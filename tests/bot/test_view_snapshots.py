@@ -199,7 +199,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
             update={
                 "status": Status.DENIED,
                 "votes": (APPROVED.model_copy(update={"approve": False, "reason": "not tonight"}),),
-                "outcome": "Nothing was started.",
+                "outcome": md("Nothing was started."),
             }
         ),
         NOW,

@@ -267,7 +267,8 @@ def test_home_calls_the_gpu_free_only_if_that_is_known() -> None:
 
 def test_no_error_calls_the_whole_channel() -> None:
     """Errors are our own text with a quote from a system; a log line may contain anything."""
-    op = an_operation(Status.RUNNING).model_copy(update={"failure": "vLLM said: <!channel> <!subteam^S1|x> bye."})
+    said = md("vLLM said: {log}", log="<!channel> <!subteam^S1|x> bye.")
+    op = an_operation(Status.RUNNING).model_copy(update={"failure": said})
     shown = str(card(op, NOW))
     assert "<!channel>" not in shown
     assert "<!subteam" not in shown
@@ -315,7 +316,7 @@ def test_a_change_shows_what_was_and_what_will_be() -> None:
     rows = (("Model", "org/new"), ("Context", "32768"), ("Served name", "new"), ("Sizing", "fits"), ("Files", "3"))
     before = (("Model", "org/old"), ("Context", "32768"), ("Served name", "old"))
     op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
-    assert op.plan
+    assert isinstance(op.plan, ChangePlan)
     plan = op.plan.model_copy(update={"rows": rows, "before": before, "displaced": md("It is up.")})
     blocks = card(op.model_copy(update={"plan": plan}), NOW).blocks
     (shown,) = [block["fields"] for block in blocks if "fields" in block]

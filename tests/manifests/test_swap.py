@@ -86,7 +86,7 @@ def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout,
 
 def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
     """Added where people write it: after the served name, with a comment in the column of the others."""
-    facts = CODER_3B_AWQ.model_copy(update={"chat": False, "hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
+    facts = CODER_3B_AWQ.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
     change = plan_swap(
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
     )

@@ -6,6 +6,7 @@ import pytest
 
 from bot.domain.operations import Operation
 from bot.engine.lifecycle import task_key
+from bot.mrkdwn import md
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import STARTS, Start
@@ -14,7 +15,7 @@ from tests.operations.steps import held, replicas
 
 
 def died(op: Operation) -> Operation:
-    return op.model_copy(update={"failure": "The engine died."})
+    return op.model_copy(update={"failure": md("The engine died.")})
 
 
 @pytest.mark.parametrize("deaths", [1, 2])

@@ -90,6 +90,5 @@ def test_other_settings_of_the_same_model_are_no_swap() -> None:
 
 def test_a_volume_that_grows_is_in_the_table() -> None:
     """With the numbers that a reviewer would reckon."""
-    facts = CODER_14B_AWQ.model_copy(update={"chat": False})
-    text = pull_body(change("swap", "coder-fim", facts, (("kind", "completion"),)), asked="Asked by `U1`")
+    text = pull_body(change("swap", "coder-fim", CODER_14B_AWQ, (("kind", "completion"),)), asked="Asked by `U1`")
     assert "| Volume | coder-fim-model-cache, 15Gi | coder-fim-model-cache, 10Gi |\n" in text
