@@ -172,19 +172,19 @@ class OperationTasks:
 
     async def _report_set_aside(self) -> None:
         """Notify the admins once about unreadable records, which are already set aside."""
-        found = await self.records.unreported()
-        for each in found:
-            where = f"{each['key']} {each['field']}".strip()
+        unreadable = await self.records.unreported()
+        for record in unreadable:
+            where = f"{record['key']} {record['field']}".strip()
             text = md(
                 "🧹 A record in Redis could not be read and is set aside: {where}, {each}. Nothing waits for it. It "
                 "is kept in `{{stoker}}:set-aside`, with the reason.",
                 where=code(where),
-                each=each["why"],
+                each=record["why"],
             )
-            await self.audit.note_set_aside(where, each["why"], self.clock())
-            await self.presentation.tell_admins(f"set-aside:{each['at']}:{where}", lines(text))
-        if found:
-            await self.records.reported(len(found))
+            await self.audit.note_set_aside(where, record["why"], self.clock())
+            await self.presentation.tell_admins(f"set-aside:{record['at']}:{where}", lines(text))
+        if unreadable:
+            await self.records.reported(len(unreadable))
 
     @task_refs.SET_ASIDE
     async def set_aside(self, name: str, key: str, error: str) -> None:

@@ -72,12 +72,12 @@ class BringingDown:
         """
         actor, trigger = command["user_id"], command["trigger_id"]
         try:
-            held = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
+            leases = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
         except Unavailable:
-            held = []
-        theirs = [lease for lease in held if must_hear(lease.holder, actor)]
+            leases = []
+        theirs = [lease for lease in leases if must_hear(lease.holder, actor)]
         if theirs and form:
-            models = names or tuple(lease.model for lease in held)
+            models = names or tuple(lease.model for lease in leases)
             sessions = {lease.model: lease.op for lease in theirs}
             ending = Ending(models=models, sessions=sessions, asked_in=command.get("channel_id") or "")
             try:
@@ -106,15 +106,15 @@ class BringingDown:
                 names = tuple(lease.model for lease in await self.lease_marks.held())
                 if not names:
                     if up := await _up(self.cluster, self.config.platform.namespace):
-                        each = [
+                        commands = [
                             md("{model} ({command} ends it)", model=code(name), command=code(f"/gpu down {name}"))
                             for name in up
                         ]
-                        return md("Nobody holds the GPU, but it is used by {models}.", models=md(", ").join(each))
+                        return md("Nobody holds the GPU, but it is used by {models}.", models=md(", ").join(commands))
                     return md("Nothing is up: nobody holds the GPU.")
             for name in names:
-                wanted = down_request(name, actor, self.config.slack.channel, self.clock(), reason)
-                await self.lifecycle.request(wanted, f"{delivery}:{name}")
+                request = down_request(name, actor, self.config.slack.channel, self.clock(), reason)
+                await self.lifecycle.request(request, f"{delivery}:{name}")
             return None
         except Unavailable as error:
             if error.system != "Redis":
@@ -157,19 +157,21 @@ class GpuStatus:
         except Unavailable as error:
             if error.system != "Redis":
                 raise
-        said = ["⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."]
+        text_lines = [
+            "⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."
+        ]
         for user in users:
             lease = read_mark(user.mark, user.name)
-            said.append(
+            text_lines.append(
                 md("🔥 {busy_line}", busy_line=busy_line(lease, self.clock()))
                 if lease
                 else md("🔥 {user} uses the GPU.", user=code(str(user)))
             )
-        return lines(md("\n").join(said if users else [*said, "Nothing uses the GPU."]))
+        return lines(md("\n").join(text_lines if users else [*text_lines, "Nothing uses the GPU."]))
 
     async def _read(self, users: tuple[GpuUser, ...]) -> View:
         strangers = await self.lease_marks.rebuild(users)
-        now, said, buttons = self.clock(), list[Mrkdwn](), list[Block]()
+        now, text_lines, buttons = self.clock(), list[Mrkdwn](), list[Block]()
         leases = await self.leases.held()
         for lease in leases:
             line = md("🔥 {busy}", busy=busy_line(lease, now))
@@ -182,7 +184,7 @@ class GpuStatus:
                 line += md(" Last active {ago} ago, {requests} requests.", ago=ago, requests=f"{session.requests:.0f}")
             if health and health.trouble:
                 line += md("\n{trouble}", trouble=trouble_line(health.trouble))
-            said.append(line)
+            text_lines.append(line)
             buttons.append(actions(*of_lease(lease), about=lease.model))
             if pages := Links.of(self.config).about(lease.model, lease.claimed):
                 buttons.append(context(pages))
@@ -192,13 +194,13 @@ class GpuStatus:
                 if user.namespace == self.config.platform.namespace
                 else ""
             )
-            said.append(
+            text_lines.append(
                 md("⚠️ {user} uses the GPU without a lease (started with kubectl?).{end}", user=code(str(user)), end=end)
             )
         leased = {lease.model for lease in leases}
-        said = said or [free(draining(await self.bills.since(now - _DRAINS), now), now)]
+        text_lines = text_lines or [free(draining(await self.bills.since(now - _DRAINS), now), now)]
         waiting = [op for op in await self.operations.open(BringUpOperation) if op.request.model not in leased]
-        said += [
+        text_lines += [
             md(
                 "{model} asked for by {actor}: {status}.",
                 model=code(op.request.model),
@@ -207,7 +209,7 @@ class GpuStatus:
             )
             for op in waiting
         ]
-        view = lines(md("\n").join(said))
+        view = lines(md("\n").join(text_lines))
         return View(text=view.text, blocks=[*view.blocks[: MESSAGE_BLOCKS - len(buttons)], *buttons])
 
 
@@ -239,16 +241,16 @@ class GpuCommand:
 
     async def answer(self, command: dict[str, Any]) -> Answer:
         """Execute a command (`text`, `user_id`, `trigger_id`); returns the answer for its sender."""
-        said = read(command.get("text") or "")
-        match said.verb:
+        words = read(command.get("text") or "")
+        match words.verb:
             case "" | "status":
                 return await self.gpu_status.read()
             case "help":
-                return guide("/gpu", " ".join(said.names), await self.example_names.read())
+                return guide("/gpu", " ".join(words.names), await self.example_names.read())
             case "up":
-                keep = any(name.lower() == "keep" for name in said.names)
-                kept = tuple(name for name in said.names if name.lower() != "keep")
-                models, hold = names_with_hold(dataclasses.replace(said, names=kept))
+                keep = any(name.lower() == "keep" for name in words.names)
+                other_names = tuple(name for name in words.names if name.lower() != "keep")
+                models, hold = names_with_hold(dataclasses.replace(words, names=other_names))
                 if len(models) != 1:
                     example = (await self.example_names.read()).gpu
                     raise Misunderstood(
@@ -258,27 +260,27 @@ class GpuCommand:
                         )
                     )
                 up = BringUp(
-                    model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], said.reason)
+                    model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], words.reason)
                 )
                 await self.lifecycle.request(up, command["trigger_id"])
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "extend":
-                return await self._extend(said, command)
+                return await self._extend(words, command)
             case "queue":
                 return await self.queue.describe()
             case "leave":
                 return await self._leave(command["user_id"])
             case "release":
-                name = said.names[0] if said.names else await self._the_one_up()
+                name = words.names[0] if words.names else await self._the_one_up()
                 await self.lifecycle.request(
-                    Release(model=name, **self.lifecycle.asked(command["user_id"], said.reason)), command["trigger_id"]
+                    Release(model=name, **self.lifecycle.asked(command["user_id"], words.reason)), command["trigger_id"]
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "doctor":
                 return await self.doctor.examine(command["user_id"])
             case "down":
                 form = "response_url" in command  # a mention or a direct message has no trigger for a form
-                return await self.bringing_down.ask_down(said.names, said.reason, command, form=form)
+                return await self.bringing_down.ask_down(words.names, words.reason, command, form=form)
             case "report":
                 if not await self.deliveries.is_first(f"report:{command['trigger_id']}"):
                     return None  # posted, or being drawn, for an earlier delivery
@@ -303,21 +305,21 @@ class GpuCommand:
             )
         )
 
-    async def _extend(self, said: Words, command: dict[str, Any]) -> Mrkdwn | None:
+    async def _extend(self, words: Words, command: dict[str, Any]) -> Mrkdwn | None:
         """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`; without a time, a form asks for it."""
-        known = {lease.model for lease in await self.leases.held()}
-        model = next((name for name in said.names if name in known), None)
-        rest = " ".join(name for name in said.names if name != model)
-        if not rest and not said.hold:
+        leased = {lease.model for lease in await self.leases.held()}
+        model = next((name for name in words.names if name in leased), None)
+        rest = " ".join(name for name in words.names if name != model)
+        if not rest and not words.hold:
             await self._ask_how_long(model or await self._the_one_up(), command)
             return None
         try:
-            hold = said.hold or parse_duration(rest)
+            hold = words.hold or parse_duration(rest)
         except ValueError as error:
             raise Misunderstood(md("Say how much longer: `/gpu extend 1h`. {error}", error=str(error))) from error
         model = model or await self._the_one_up()
         await self.lifecycle.request(
-            Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], said.reason)),
+            Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], words.reason)),
             command["trigger_id"],
         )
         return requested(command.get("channel_id"), self.config.slack.channel)

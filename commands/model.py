@@ -58,7 +58,7 @@ class EndpointQuestions:
         tree = await self.repository.tree(commit)
         with plain_refusals():
             findings = await asyncio.to_thread(contract.check, Platform(tree, self.config.platform), name)
-        state = next(each for each in states if each.endpoint.name == name)
+        state = next(endpoint_state for endpoint_state in states if endpoint_state.endpoint.name == name)
         return details(state, commit, findings)
 
     async def check(self, name: str | None) -> Mrkdwn:
@@ -66,8 +66,8 @@ class EndpointQuestions:
         tree = await self.repository.tree(commit)
         with plain_refusals():
             findings, guessed = await asyncio.to_thread(_checked, Platform(tree, self.config.platform), name)
-        found = [(each, await self.github.file_url(commit, each.path, each.line)) for each in findings]
-        answer = disagreements(found, name or "", commit, guessed)
+        linked = [(finding, await self.github.file_url(commit, finding.path, finding.line)) for finding in findings]
+        answer = disagreements(linked, name or "", commit, guessed)
         return answer if name else md("\n").join([answer, *await self._runtime_aliases(commit)])
 
     async def _runtime_aliases(self, commit: str) -> list[Mrkdwn]:
@@ -75,12 +75,12 @@ class EndpointQuestions:
         tree = await self.repository.tree(commit)
         try:
             listed = await asyncio.to_thread(Platform(tree, self.config.platform).entries)
-            found = await self.gateway_aliases.strangers({each.alias for each in listed})
+            strangers = await self.gateway_aliases.strangers({entry.alias for entry in listed})
         except (BotError, Unavailable, ManifestError) as error:
             return [md("ℹ️ The aliases that LiteLLM has at run time are not compared: {error}", error=error)]
-        if not found:
+        if not strangers:
             return []
-        names = md(", ").join(map(code, found))
+        names = md(", ").join(map(code, strangers))
         return [
             md(
                 "⚠️ LiteLLM has aliases at run time that git does not have: {names}. Add them to git, or delete them in"
@@ -89,15 +89,15 @@ class EndpointQuestions:
             )
         ]
 
-    async def fit(self, said: Words) -> Mrkdwn:
+    async def fit(self, words: Words) -> Mrkdwn:
         """Uses the main branch, whose template determines the context and the limits of a new endpoint."""
         tree = await self.repository.tree(await self.repository.head())
         with plain_refusals():
             template = await asyncio.to_thread(contract.template_of, Platform(tree, self.config.platform))
             observed = await self.endpoint_history.observations()
-            answers = await accounts(self.hub, self.config, said.names, said.options, template, observed)
-        found = [each for each in answers if not isinstance(each, BotError)]
-        return comparison(found, [str(each) for each in answers if isinstance(each, BotError)])
+            answers = await accounts(self.hub, self.config, words.names, words.options, template, observed)
+        fits = [answer for answer in answers if not isinstance(answer, BotError)]
+        return comparison(fits, [str(answer) for answer in answers if isinstance(answer, BotError)])
 
 
 @dataclass(frozen=True)
@@ -132,83 +132,87 @@ class ModelCommand:
 
     async def answer(self, command: dict[str, Any]) -> Answer:
         """Execute a command (`text`, `user_id`, `trigger_id`); returns the answer for its sender."""
-        said = read(command.get("text") or "")
-        match said.verb:
+        words = read(command.get("text") or "")
+        match words.verb:
             case "" | "help":
-                return guide("/model", " ".join(said.names), await self.example_names.read())
+                return guide("/model", " ".join(words.names), await self.example_names.read())
             case "list":
-                return await self._list(Search.read(" ".join(said.names)))
+                return await self._list(Search.read(" ".join(words.names)))
             case "show":
-                return await self.endpoint_questions.show(_one(said))
+                return await self.endpoint_questions.show(_one(words))
             case "check":
-                return await self.endpoint_questions.check(_one(said) if said.names else None)
+                return await self.endpoint_questions.check(_one(words) if words.names else None)
             case "fit":
-                return await self.endpoint_questions.fit(said)
+                return await self.endpoint_questions.fit(words)
             case "add" | "swap":
-                return await self._change(said, command)
+                return await self._change(words, command)
             case "tune":
                 tune = TuneModel(
-                    model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
+                    model=_one(words), options=words.options, **self.lifecycle.asked(command["user_id"], words.reason)
                 )
                 return await self.changes.ask(tune, command["trigger_id"], command.get("channel_id"))
             case "remove":
                 removal = RemoveModel(
-                    model=_one(said), options=said.options, **self.lifecycle.asked(command["user_id"], said.reason)
+                    model=_one(words), options=words.options, **self.lifecycle.asked(command["user_id"], words.reason)
                 )
                 return await self.changes.ask(removal, command["trigger_id"], command.get("channel_id"))
             case "smoke":
-                await self.smoke_test.refuse_untestable(_one(said))
+                await self.smoke_test.refuse_untestable(_one(words))
                 await self.lifecycle.request(
-                    SmokeTest(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    SmokeTest(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "stage":
-                await self.stage_weights.refuse_unstageable(command["user_id"], _one(said))
+                await self.stage_weights.refuse_unstageable(command["user_id"], _one(words))
                 await self.lifecycle.request(
-                    StageWeights(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    StageWeights(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case "bench":
-                await self.benchmark.refuse_unmeasurable(command["user_id"], _one(said))
+                await self.benchmark.refuse_unmeasurable(command["user_id"], _one(words))
                 await self.lifecycle.request(
-                    RunBenchmark(model=_one(said), **self.lifecycle.asked(command["user_id"], said.reason)),
+                    RunBenchmark(model=_one(words), **self.lifecycle.asked(command["user_id"], words.reason)),
                     command["trigger_id"],
                 )
                 return requested(command.get("channel_id"), self.config.slack.channel)
             case _:
                 raise unknown("/model", command["text"])
 
-    async def _change(self, said: Words, command: dict[str, Any]) -> Mrkdwn | None:
-        if len(said.names) < 2:
-            verb: Verb = "add" if said.verb == "add" else "swap"
+    async def _change(self, words: Words, command: dict[str, Any]) -> Mrkdwn | None:
+        if len(words.names) < 2:
+            verb: Verb = "add" if words.verb == "add" else "swap"
             await self.changes.open_form(
-                verb, "".join(said.names), command["trigger_id"], command.get("channel_id") or ""
+                verb, "".join(words.names), command["trigger_id"], command.get("channel_id") or ""
             )
             return None
-        extra = {word.lower() for word in said.names[2:]}
+        extra = {word.lower() for word in words.names[2:]}
         now = "now" in extra
         extra -= {"now"}
-        if extra - {"up", "keep"} or (extra and "up" not in extra) or (said.hold and "up" not in extra):
+        if extra - {"up", "keep"} or (extra and "up" not in extra) or (words.hold and "up" not in extra):
             raise Misunderstood(
                 md(
                     "Say which endpoint and which model: `/model {verb} NAME HF_ID [options] [up [keep] [for 2h]]`.",
-                    verb=said.verb,
+                    verb=words.verb,
                 )
             )
-        if now and said.verb != "add":
+        if now and words.verb != "add":
             raise Misunderstood(md("`now` is for `/model add`: a swap has an alias already."))
-        who, name, hf_id = self.lifecycle.asked(command["user_id"], said.reason), said.names[0], model_id(said.names[1])
-        up, keep, hold = "up" in extra, "keep" in extra, said.hold
-        wanted: AddModel | SwapModel
-        if said.verb == "add":
-            wanted = AddModel(
-                model=name, hf_id=hf_id, options=said.options, up=up, keep=keep, hold=hold, now=now, **who
+        who, name, hf_id = (
+            self.lifecycle.asked(command["user_id"], words.reason),
+            words.names[0],
+            model_id(words.names[1]),
+        )
+        up, keep, hold = "up" in extra, "keep" in extra, words.hold
+        request: AddModel | SwapModel
+        if words.verb == "add":
+            request = AddModel(
+                model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, now=now, **who
             )
         else:
-            wanted = SwapModel(model=name, hf_id=hf_id, options=said.options, up=up, keep=keep, hold=hold, **who)
-        return await self.changes.ask(wanted, command["trigger_id"], command.get("channel_id"))
+            request = SwapModel(model=name, hf_id=hf_id, options=words.options, up=up, keep=keep, hold=hold, **who)
+        return await self.changes.ask(request, command["trigger_id"], command.get("channel_id"))
 
 
 def _opens_form(text: str) -> bool:
@@ -216,12 +220,12 @@ def _opens_form(text: str) -> bool:
     return bool(words) and words[0].lower() in ("add", "swap") and len(words) < 3
 
 
-def _one(said: Words) -> str:
-    if len(said.names) != 1:
+def _one(words: Words) -> str:
+    if len(words.names) != 1:
         raise Misunderstood(
-            md("Say which endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=said.verb)
+            md("Say which endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=words.verb)
         )
-    return said.names[0]
+    return words.names[0]
 
 
 def _checked(platform: Platform, name: str | None) -> tuple[tuple[contract.Finding, ...], dict[str, str]]:
@@ -233,5 +237,5 @@ def _checked(platform: Platform, name: str | None) -> tuple[tuple[contract.Findi
     findings = contract.check(platform, name, advice=True)
     if not findings and not contract.read_endpoints(platform):
         raise ManifestError(f"The main branch has no endpoint in {layout.serving_dir}/: set platform.serving_dir.")
-    given = layout.model_dump()
-    return findings, {key: value for key, value in fitting.model_dump().items() if value != given[key]}
+    configured = layout.model_dump()
+    return findings, {key: value for key, value in fitting.model_dump().items() if value != configured[key]}

@@ -91,16 +91,16 @@ class Decisions:
 
     async def carry_votes(self, op: Operation) -> None:
         """Apply the parent operation's votes to this one. A queued operation keeps its votes."""
-        given, now = op.votes, self.clock()
+        votes, now = op.votes, self.clock()
 
         def counted(op: Operation) -> Operation:
-            voted = op.model_copy(update={"votes": given, "updated": now})
+            voted = op.model_copy(update={"votes": votes, "updated": now})
             if op.status is not Status.AWAITING or not is_approved(voted, self.config):
                 return op
             return voted.moved(Status.APPROVED, now, outcome=md(""))
 
-        if given:
-            by = given[-1].by
+        if votes:
+            by = votes[-1].by
             await self._decided(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, who=by))
 
     async def as_shown(self, op_id: str, seen: str, *, against: bool = False) -> Operation:
@@ -151,8 +151,8 @@ class Decisions:
                         lacks=op.lacks,
                     )
                 )
-            said = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
-            op = op.model_copy(update={"votes": (*op.votes, said), "updated": now})
+            decision = Vote(by=actor, at=now, approve=approve, reason=reason, override=override)
+            op = op.model_copy(update={"votes": (*op.votes, decision), "updated": now})
             if not approve:
                 return op if op.open_pull else op.ended(Denied(undone=NothingStarted()), now)
             if op.status is Status.AWAITING and is_approved(op, self.config):
@@ -209,10 +209,10 @@ class Decisions:
 
     async def object_to(self, op_id: str, actor: str, reason: str) -> None:
         """Show the holder's objection on the card, and notify the approvers; they decide."""
-        said = objection(await self.may_object(op_id, actor), actor, reason)
+        text = objection(await self.may_object(op_id, actor), actor, reason)
 
         def objected(op: Operation) -> Operation:
-            return op.model_copy(update={"outcome": said})
+            return op.model_copy(update={"outcome": text})
 
         op = await self.operations.update(op_id, objected, event=AuditEvent.OBJECTED, who=actor, why=reason)
         await self.presentation.announcements.object(op, actor, reason)

@@ -87,11 +87,11 @@ class Lifecycle:
         """The common fields of a request that somebody makes now."""
         return Asked(actor=actor, channel=self.config.slack.channel, at=self.clock(), reason=reason)
 
-    async def request(self, wanted: AnyRequest, delivery: str) -> Operation:
+    async def request(self, request: AnyRequest, delivery: str) -> Operation:
         """Store a request and enqueue it. Idempotent per delivery."""
         new = new_operation(
             operation_id(delivery),
-            wanted,
+            request,
             self.clock(),
             deciders=who_decides(self.config),
             quorum=self.config.approvals.quorum,
@@ -188,19 +188,19 @@ class Lifecycle:
                 "operation lost", op=op_id, error=error.message
             )  # Redis lost the operation, so there is nowhere to record the failure
         except Unavailable as error:
-            asked = (await self.operations.load(op_id)).status is Status.REQUESTED
-            opening = asked and await self._is_opening(op_id)
-            attempts = _ATTEMPTS_ASKED if asked and not opening else retry.attempts
+            is_new = (await self.operations.load(op_id)).status is Status.REQUESTED
+            opening = is_new and await self._is_opening(op_id)
+            attempts = _ATTEMPTS_ASKED if is_new and not opening else retry.attempts
             if attempts is None or retry.attempt < attempts:
                 log.warning("will try again", op=op_id, attempt=retry.attempt, error=str(error))
-                if asked and retry.attempt == _SILENT_ATTEMPTS:
-                    await self._tell_waiting(op_id, error)
+                if is_new and retry.attempt == _SILENT_ATTEMPTS:
+                    await self._notify_of_wait(op_id, error)
                 raise
             if opening:
                 # A half-opened pull request is not abandoned: `sweep` resumes it, until it is opened or closed.
                 log.warning("pull request not opened yet", op=op_id, error=str(error))
                 why = md("{error}. Your pull request will be opened when it answers, or closed.", error=error)
-                await self._tell_asker(op_id, why)
+                await self._notify_requester(op_id, why)
                 return
             await self._fail(op_id, md("{error}. Tried {attempt} times.", error=error, attempt=retry.attempt))
         except BotError as error:
@@ -212,7 +212,7 @@ class Lifecycle:
                 op_id, md("Something unexpected went wrong. Search Stoker's log for `{error_id}`.", error_id=error_id)
             )
 
-    async def _tell_waiting(self, op_id: str, error: Unavailable) -> None:
+    async def _notify_of_wait(self, op_id: str, error: Unavailable) -> None:
         """Tell the requester once which system the request waits for, and for how long."""
         op = await self.operations.load(op_id)
         if op.request.actor:
@@ -223,7 +223,7 @@ class Lifecycle:
             )
             await self.presentation.post(f"waits:{op_id}", op.request.actor, lines(text))
 
-    async def _tell_asker(self, op_id: str, why: Mrkdwn) -> None:
+    async def _notify_requester(self, op_id: str, why: Mrkdwn) -> None:
         """Tell the requester once why there is no card yet."""
         op = await self.operations.load(op_id)
         await self.presentation.post(f"late:{op_id}", op.request.actor, lines(why))
@@ -245,18 +245,18 @@ class Lifecycle:
             await self.refuse(op, why)
         elif op.failure and not op.status.final:
             # The rollback failed too: `sweep` retries it, and the card shows why.
-            await self._tell_hindrance(op_id, str(unmarked(why)))
+            await self._show_hindrance(op_id, str(unmarked(why)))
         elif not op.status.final:
-            now, seen = self.clock(), (Note(title="What was seen", text=details),) if details else ()
+            now, evidence = self.clock(), (Note(title="What was seen", text=details),) if details else ()
 
             def failed(op: Operation) -> Operation:
-                noted = {"failure": why, "updated": now, "notes": (*op.notes, *seen)}
-                return op.with_phases_ended(now, failed=True).model_copy(update=noted)
+                changes = {"failure": why, "updated": now, "notes": (*op.notes, *evidence)}
+                return op.with_phases_ended(now, failed=True).model_copy(update=changes)
 
             op = await self.operations.update(op_id, failed)
             await self.enqueue(op)
 
-    async def _tell_hindrance(self, op_id: str, why: str) -> None:
+    async def _show_hindrance(self, op_id: str, why: str) -> None:
         now = self.clock()
 
         log.warning("not undone yet", op=op_id, error=why)

@@ -45,13 +45,13 @@ class BringUpPlans:
     switch: Switch
     config: Config
 
-    def hold(self, wanted: BringUp) -> timedelta:
+    def hold(self, request: BringUp) -> timedelta:
         """The length of the lease."""
-        return wanted.hold or self.config.lease.default
+        return request.hold or self.config.lease.default
 
-    async def of(self, wanted: BringUp, displaced: Lease | None) -> BringUpPlan:
+    async def of(self, request: BringUp, displaced: Lease | None) -> BringUpPlan:
         """The plan of a bring-up; refuses requests that cannot work. `displaced`: the lease that will be replaced, if any."""
-        model, hold = wanted.model, self.hold(wanted)
+        model, hold = request.model, self.hold(request)
         commit = await self.repository.head()
         endpoint = await self.endpoints.known(commit, model)
         if not endpoint.gpus:

@@ -44,7 +44,7 @@ class Starting:
         marked = await self.lease_marks.restorable(workload.lease, model) if workload and workload.replicas else None
         if marked and marked.op == op.id:
             await self.leases.restore(marked)
-        wanted = Lease(
+        lease = Lease(
             model=model,
             op=op.id,
             holder=op.request.actor,
@@ -58,9 +58,9 @@ class Starting:
         floor = await self.cluster.highest_fence()
         if plan.lease:
             return await self.leases.replace(
-                plan.lease, wanted.model_copy(update={"displaced": plan.lease}), floor=floor
+                plan.lease, lease.model_copy(update={"displaced": plan.lease}), floor=floor
             )
-        return await self.leases.claim(wanted, floor=floor)
+        return await self.leases.claim(lease, floor=floor)
 
     async def start(self, run: Run[BringUpOperation], plan: BringUpPlan, lease: Lease) -> Lease:
         """Make room, sync, scale to 1, and wait until the model is ready. Returns the lease, whose time begins now."""

@@ -167,10 +167,12 @@ async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
         return facts
     name = re.sub(r"(?i)[-_.](gguf|lora|adapter|eagle\d*|onnx|mlx|q\d\w*)\b.*", "", facts.hf_id.partition("/")[2])
     try:
-        found = await hub.search(name)
+        hf_ids = await hub.search(name)
     except (BotError, Unavailable):
         return facts
-    others = [each for each in found if each != facts.hf_id and not re.search(r"(?i)gguf|lora|eagle|onnx|mlx", each)]
+    others = [
+        hf_id for hf_id in hf_ids if hf_id != facts.hf_id and not re.search(r"(?i)gguf|lora|eagle|onnx|mlx", hf_id)
+    ]
     if not others:
         return facts
     return facts.model_copy(
@@ -214,13 +216,13 @@ def planned(
     if verb == "remove" or facts is None:
         return plan_remove(platform, name, portal=bool(fields.get("portal")))
     facts = facts.with_figures({key: text for key, text in options if key in FIGURES})
-    wanted = {"name": name, "facts": facts, **fields}
+    request = {"name": name, "facts": facts, **fields}
     if verb == "add":
-        change = plan_add(platform, AddRequest.model_validate(wanted), machine(config.gpu))
+        change = plan_add(platform, AddRequest.model_validate(request), machine(config.gpu))
     else:
         old = old or OldWeights()
         before = {"old_weight_bytes": old.weight_bytes or None, "old_repo_bytes": old.repo_bytes or None}
-        swap = SwapRequest.model_validate(wanted | before)
+        swap = SwapRequest.model_validate(request | before)
         change = plan_swap(platform, swap, machine(config.gpu))
     return _told_in_full(platform, name, change)
 
@@ -251,7 +253,7 @@ def refuse_bad_words(verb: Verb, hf_id: str, options: Options) -> None:
 
 def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, object]:
     """The options as fields of the plan's request; raises BotError with an example for a wrong one."""
-    known = _USES[verb]
+    allowed = _USES[verb]
     fields: dict[str, object] = {}
     for key, text in options:
         try:
@@ -260,15 +262,15 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
             raise BotError(str(error)) from error
         if (key == "arg" and verb in ("add", "swap")) or (key in FIGURES and verb not in ("remove", "tune")):
             continue
-        if key not in known:
+        if key not in allowed:
             more = {"remove": (), "tune": (), "fit": tuple(FIGURES)}.get(verb, ("arg", *FIGURES))
-            there_are = ", ".join(f"{each}=" for each in (*known, *more))
+            there_are = ", ".join(f"{option}=" for option in (*allowed, *more))
             raise BotError(f"{key}= is not an option of model {verb}; there are {there_are}.")
-        field, read = _OPTIONS[key]
+        field, parse = _OPTIONS[key]
         if field in fields:
             raise BotError(f"{key}= is given twice; say it once.")
         try:
-            fields[field] = read(text)
+            fields[field] = parse(text)
         except (ValueError, ManifestError) as error:
             raise BotError(f"{key}={text} cannot be read: {str(error).rstrip('.')}.") from error
     arguments = tuple(text for key, text in options if key == "arg")
@@ -312,7 +314,7 @@ def _contract(change: Change) -> str:
     before, after = dict(change.before), dict(change.summary)
     rows = [
         (label, after.get(label, ""), "" if before.get(label, "") == after.get(label, "") else before.get(label) or "–")
-        for label in (*after, *(each for each in before if each not in after))
+        for label in (*after, *(label_before for label_before in before if label_before not in after))
     ]
     table = "\n".join(f"| {markdown.text(label)} | {_cell(now)} | {_cell(was)} |" for label, now, was in rows)
     return f"| | | until now |\n| --- | --- | --- |\n{table}"

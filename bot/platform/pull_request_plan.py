@@ -110,14 +110,14 @@ class PullRequestPlans:
         live: tuple[Application, ...],
         read: str,
     ) -> ChangePlan:
-        wanted, pull, own = op.request, plan.pull, plan.own
+        request, pull, own = op.request, plan.pull, plan.own
         reading = await asyncio.to_thread(
             read_change,
             Platform(before, self.config.platform),
             Platform(tree, self.config.platform),
-            wanted.model,
-            template=own.template or wanted.model,
-            removes=own.removes or isinstance(wanted, RemoveModel),
+            request.model,
+            template=own.template or request.model,
+            removes=own.removes or isinstance(request, RemoveModel),
             touched=touched,
             planned=own.files,
         )
@@ -125,7 +125,7 @@ class PullRequestPlans:
         sizing, warnings, problems = own.sizing, own.warnings, reading.problems
         if not is_own:
             sizing, sized, misfit = await self._sized(reading)
-            warnings, problems = (*_told_of_others(wanted, reading), *sized), (*problems, *misfit)
+            warnings, problems = (*_told_of_others(request, reading), *sized), (*problems, *misfit)
         rows = own.rows or reading.rows
         if own.rows:
             rows = (*own.rows, *(row for row in reading.rows if row[0] not in dict(own.rows)))
@@ -133,15 +133,15 @@ class PullRequestPlans:
             *rows,
             *((("Sizing", sizing),) if sizing else ()),
             ("Files", str(len(touched))),
-            *self._then(wanted, reading.endpoint),
-            *_registered(wanted, reading.endpoint),
+            *self._then(request, reading.endpoint),
+            *_registered(request, reading.endpoint),
         )
         ahead = staged_swap.Forecast(False, ())
         if not pull.merge_commit and not problems:
             ahead = await self.staged_swap.forecast(op, pull.head)
         return plan.model_copy(
             update={
-                "bound": await self._bound(wanted, tree, live),
+                "bound": await self._bound(request, tree, live),
                 "rows": (*shown, *ahead.rows),
                 "before": () if own.rows else reading.before,
                 "stages": ahead.stages,
@@ -175,13 +175,13 @@ class PullRequestPlans:
 
     async def live_of(self, plan: ChangePlan) -> tuple[Application, ...]:
         """The current Applications in the cluster that the roll-out syncs: the endpoint's and the gateway's."""
-        found = await self.binding.applications_of(plan)
+        applications = await self.binding.applications_of(plan)
         gateway = await self.applications.of_gateway(plan.commit)
-        return found if gateway is None or gateway in found else (*found, gateway)
+        return applications if gateway is None or gateway in applications else (*applications, gateway)
 
-    async def _bound(self, wanted: ChangeRequest, tree: GitTree | MergedTree, live: tuple[Application, ...]) -> Bound:
+    async def _bound(self, request: ChangeRequest, tree: GitTree | MergedTree, live: tuple[Application, ...]) -> Bound:
         try:
-            return await self.binding.of(wanted.model, tree, live, gateway=True)
+            return await self.binding.of(request.model, tree, live, gateway=True)
         except Unreadable as unreadable:  # the error is one of the plan's problems, so it cannot be approved
             return (("what it deploys", digest(str(unreadable))),)
 
@@ -241,26 +241,26 @@ class PullRequestPlans:
             return md("What would be deployed changed: {differs}; earlier approvals are void.", differs=differs)
         return md("The plan changed; earlier approvals are void.")
 
-    def _then(self, wanted: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+    def _then(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
         """What the approval also covers: the GPU after the roll-out, and its cost."""
-        if not isinstance(wanted, AddModel | SwapModel) or not wanted.up or endpoint is None or not endpoint.gpus:
+        if not isinstance(request, AddModel | SwapModel) or not request.up or endpoint is None or not endpoint.gpus:
             return ()
-        hold = wanted.hold or self.config.lease.default
+        hold = request.hold or self.config.lease.default
         # A cold start and the node's drain are always billed.
-        billed = COLD_START + self.config.gpu.drain + (hold if wanted.keep else timedelta())
-        after = f"kept for {show_duration(hold)}" if wanted.keep else "back to zero"
+        billed = COLD_START + self.config.gpu.drain + (hold if request.keep else timedelta())
+        after = f"kept for {show_duration(hold)}" if request.keep else "back to zero"
         return (("Then", f"brought up, tested, {after}: about {money(cost(billed, self.config.gpu.price()))}"),)
 
-    async def displaced_by(self, wanted: ChangeRequest) -> tuple[Holder, Mrkdwn]:
+    async def displaced_by(self, request: ChangeRequest) -> tuple[Holder, Mrkdwn]:
         """The holder of the GPU for the endpoint that a roll-out would restart, and a warning about its traffic, for the
         card.
         """
-        model = wanted.model
+        model = request.model
         workload = await self.cluster.workload(model)
-        if isinstance(wanted, AddModel) or workload is None or not workload.replicas:
+        if isinstance(request, AddModel) or workload is None or not workload.replicas:
             return None, md("")
         if not workload.gpus:
-            if isinstance(wanted, RemoveModel):
+            if isinstance(request, RemoveModel):
                 return WITHOUT_LEASE, md(
                     "{model} is running: its callers get errors after the merge.", model=code(model)
                 )
@@ -284,15 +284,15 @@ class PullRequestPlans:
         )
 
 
-def _told_of_others(wanted: ChangeRequest, reading: Reading) -> tuple[str, ...]:
-    told = ["Somebody else has pushed to the branch: this is its current content."]
+def _told_of_others(request: ChangeRequest, reading: Reading) -> tuple[str, ...]:
+    warnings = ["Somebody else has pushed to the branch: this is its current content."]
     serves = reading.endpoint.hf_id if reading.endpoint else ""
-    if isinstance(wanted, AddModel | SwapModel) and serves and serves != wanted.hf_id:
-        told.insert(0, f"It now serves {serves}, not the requested {wanted.hf_id}.")
-    return tuple(told)
+    if isinstance(request, AddModel | SwapModel) and serves and serves != request.hf_id:
+        warnings.insert(0, f"It now serves {serves}, not the requested {request.hf_id}.")
+    return tuple(warnings)
 
 
-def _registered(wanted: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
-    if not isinstance(wanted, AddModel) or not wanted.now or endpoint is None:
+def _registered(request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
+    if not isinstance(request, AddModel) or not request.now or endpoint is None:
         return ()
     return (("Alias now", f"{endpoint.alias} answers already, until this is merged, denied or cancelled"),)

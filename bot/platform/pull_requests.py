@@ -69,24 +69,24 @@ class ChangeChecks:
     endpoints: Endpoints
     config: Config
 
-    async def check(self, wanted: ChangeRequest) -> None:
+    async def check(self, request: ChangeRequest) -> None:
         """Validate the request against its text and the repository, without side effects."""
         people = await self.roles.people()
-        insist(may_request(wanted.actor, people, self.config))
+        insist(may_request(request.actor, people, self.config))
         insist(can_be_approved(people))
-        if isinstance(wanted, RevertChange):
+        if isinstance(request, RevertChange):
             return
         with plain_refusals():
-            refuse_bad_words(_planner(wanted), _hf_id(wanted), wanted.options)
+            refuse_bad_words(_planner(request), _hf_id(request), request.options)
         commit = await self.repository.head()
-        if isinstance(wanted, AddModel):
+        if isinstance(request, AddModel):
             tree = await self.repository.tree(commit)
             with plain_refusals():
-                await asyncio.to_thread(refuse_taken, Platform(tree, self.config.platform), wanted.model)
+                await asyncio.to_thread(refuse_taken, Platform(tree, self.config.platform), request.model)
             return
-        await self.endpoints.known(commit, wanted.model)
-        if isinstance(wanted, RemoveModel):
-            await self.refuse_if_up(wanted.model)
+        await self.endpoints.known(commit, request.model)
+        if isinstance(request, RemoveModel):
+            await self.refuse_if_up(request.model)
 
     async def refuse_if_up(self, model: str) -> None:
         """Refuse to remove an endpoint that holds the GPU."""
@@ -102,22 +102,22 @@ class ChangeChecks:
                 )
             )
 
-    async def already_open(self, wanted: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
+    async def already_open(self, request: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
         """The operation whose pull request already does this, and that. Raises NotAllowed if another one changes the endpoint
         differently.
         """
-        for other in await self.operations.open(ChangeOperation, wanted.model):
+        for other in await self.operations.open(ChangeOperation, request.model):
             if other.plan is None:
                 continue
-            asked, pull = other.request, other.plan.pull
-            if _does(asked) == _does(wanted):
+            open_request, pull = other.request, other.plan.pull
+            if _does(open_request) == _does(request):
                 return other, pull
             raise NotAllowed(
                 md(
                     "{model} is already in pull request {pull}, asked by {actor}: decide or cancel that one first.",
-                    model=code(wanted.model),
+                    model=code(request.model),
                     pull=link(pull.url, f"#{pull.number}"),
-                    actor=person(asked.actor),
+                    actor=person(open_request.actor),
                 )
             )
         return None
@@ -150,26 +150,26 @@ class PullRequests:
 
     async def planned_change(self, op: ChangeOperation, commit: str) -> Change:
         """The change on top of a commit of the main branch."""
-        wanted = op.request
-        if isinstance(wanted, RevertChange):
-            return await self._reversal(wanted, commit)
+        request = op.request
+        if isinstance(request, RevertChange):
+            return await self._reversal(request, commit)
         tree = await self.repository.tree(commit)
-        facts, kept = None, None
-        if isinstance(wanted, AddModel | SwapModel):
-            hf_id, observed = wanted.hf_id, await self.endpoint_history.observations()
+        facts, old_weights = None, None
+        if isinstance(request, AddModel | SwapModel):
+            hf_id, observed = request.hf_id, await self.endpoint_history.observations()
             facts = await self.lifecycle.run(op).once(_FACTS, lambda: looked_up(self.hub, hf_id, observed))
-        if isinstance(wanted, SwapModel):
-            before = await self.endpoints.known(commit, wanted.model)
+        if isinstance(request, SwapModel):
+            before = await self.endpoints.known(commit, request.model)
             # Stored in the step ledger like the facts, so that a retry produces the same commit.
-            kept = await self.lifecycle.run(op).once(_OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
+            old_weights = await self.lifecycle.run(op).once(_OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
         with plain_refusals():
             # In a thread, because reading a git tree starts processes.
             return await asyncio.to_thread(
-                planned, tree, self.config, _planner(wanted), wanted.model, wanted.options, facts, kept
+                planned, tree, self.config, _planner(request), request.model, request.options, facts, old_weights
             )
 
-    async def _reversal(self, wanted: RevertChange, commit: str) -> Change:
-        reverted = await self.operations.load(wanted.reverts)
+    async def _reversal(self, request: RevertChange, commit: str) -> Change:
+        reverted = await self.operations.load(request.reverts)
         pull = reverted.plan.pull if isinstance(reverted, ChangeOperation) and reverted.plan else None
         if pull is None or not pull.merge_commit:
             raise NotAllowed("That change was never merged, so there is nothing to revert.")
@@ -177,18 +177,18 @@ class PullRequests:
         with plain_refusals():
             changes = await self.repository.reversal(pull.merge_commit, commit, series)
             tree = await self.repository.tree(commit)
-            changes, told = await asyncio.to_thread(unshrunk, tree, changes)
+            changes, warnings = await asyncio.to_thread(unshrunk, tree, changes)
         if not changes.files:
             raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> is reverted already.")
         return Change(
             changes=changes,
-            title=f"revert: {reverted.request.kind.spec.name} {wanted.model} (#{pull.number})",
+            title=f"revert: {reverted.request.kind.spec.name} {request.model} (#{pull.number})",
             intent=f"Reverts #{pull.number}. Later changes stay.",
             summary=(
-                ("Endpoint", wanted.model),
+                ("Endpoint", request.model),
                 ("Takes back", f"pull request #{pull.number}, {pull.merge_commit[:10]}"),
             ),
-            warnings=told,
+            warnings=warnings,
         )
 
     async def push(self, op: ChangeOperation, change: Change, base: str, replaces: str = "") -> str:
@@ -210,7 +210,7 @@ class PullRequests:
     async def first_plan(
         self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
     ) -> ChangePlan:
-        known = await self.endpoints.all(commit) if change.endpoint is None else (change.endpoint,)
+        endpoints = await self.endpoints.all(commit) if change.endpoint is None else (change.endpoint,)
         says = () if change.endpoint and not isinstance(op.request, RevertChange) else change.summary
         home = f"{self.config.platform.home(op.request.model)}/"
         files = [text for path, text in change.changes.files.items() if path.startswith(home)]
@@ -225,7 +225,7 @@ class PullRequests:
         plan = ChangePlan(
             commit=commit,
             pull=await self.pull_request_plans.as_read(None, pull),
-            applications=tuple(each.application for each in known if each.name == op.request.model),
+            applications=tuple(endpoint.application for endpoint in endpoints if endpoint.name == op.request.model),
             pushed=pushed,
             own=own,
         )
@@ -302,13 +302,13 @@ class PullRequests:
             await run.finish(Cancelled(by=op.cancelled_by, undone=closed))
 
 
-def _hf_id(wanted: AddModel | SwapModel | TuneModel | RemoveModel) -> str:
+def _hf_id(request: AddModel | SwapModel | TuneModel | RemoveModel) -> str:
     """The requested model; empty if the request has none."""
-    return wanted.hf_id if isinstance(wanted, AddModel | SwapModel) else ""
+    return request.hf_id if isinstance(request, AddModel | SwapModel) else ""
 
 
-def _planner(wanted: AddModel | SwapModel | TuneModel | RemoveModel) -> Verb:
-    match wanted:
+def _planner(request: AddModel | SwapModel | TuneModel | RemoveModel) -> Verb:
+    match request:
         case AddModel():
             return "add"
         case RemoveModel():

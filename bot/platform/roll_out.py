@@ -73,12 +73,12 @@ class Syncs:
         Returns the remaining differences from git, as mrkdwn.
         """
         gateway, limit = self.config.litellm, self.clock.patience(self.config.argocd.sync_limit)
-        found = await self.applications.of_gateway(plan.target)
-        if found is None:
+        application = await self.applications.of_gateway(plan.target)
+        if application is None:
             await run.enter(phases.SYNC_GATEWAY, f"nothing in {self.deployer.word} deploys LiteLLM: nothing to sync")
             return None
-        await self.binding.refuse_if_elsewhere(run.model, plan, found)
-        drift = await self._to_commit(run, found.name, plan.target, phases.SYNC_GATEWAY)
+        await self.binding.refuse_if_elsewhere(run.model, plan, application)
+        drift = await self._to_commit(run, application.name, plan.target, phases.SYNC_GATEWAY)
         await run.enter(phases.SYNC_GATEWAY, "waiting until its pods are rolled")
         if not await self.cluster.wait_rolled_out(gateway.deployment, namespace=gateway.namespace, timeout=limit):
             await run.enter(
@@ -93,11 +93,11 @@ class Syncs:
         """
         limit = self.clock.patience(self.config.argocd.sync_limit)
         if not endpoint.application:
-            found = await self.applications.of(endpoint, plan.target)
-            if found is None:
+            application = await self.applications.of(endpoint, plan.target)
+            if application is None:
                 await run.enter(phases.SYNC_ENDPOINT, f"nothing in {self.deployer.word} deploys it: nothing to sync")
                 return None
-            return await self._endpoint_at(run, endpoint, found.name, plan)
+            return await self._endpoint_at(run, endpoint, application.name, plan)
         await self._refresh_group(endpoint.group)
         if await self.deployer.get(endpoint.application) is None:
             await self._refuse_if_blocked(run, endpoint)
@@ -151,7 +151,7 @@ class Syncs:
         """The Application is deleted, and with it by its finalizer the Deployment, the Service and the volume."""
         model, limit = op.request.model, self.clock.patience(self.config.argocd.sync_limit)
         before = await self.endpoints.all(plan_of(op).commit)
-        for endpoint in (each for each in before if each.name == model and each.application):
+        for endpoint in (candidate for candidate in before if candidate.name == model and candidate.application):
             await self._refresh_group(endpoint.group)
             await self.deployer.wait_gone(endpoint.application, timeout=limit)
         if await self.cluster.workload(model):
@@ -211,7 +211,7 @@ class RollOut:
         up = await run.once(_WAS_UP, was_up)
         drifts = [await run.step(phases.SYNC_GATEWAY, lambda: self.syncs.gateway(run, plan), _MAYBE_DRIFT)]
         await self.gateway_aliases.remove(op.id)  # from here on the configuration contains it
-        endpoint = next((each for each in await self.endpoints.all(commit) if each.name == model), None)
+        endpoint = next((listed for listed in await self.endpoints.all(commit) if listed.name == model), None)
         if endpoint is None:
             await run.step(phases.REMOVE_ENDPOINT, lambda: self.syncs.removed(op))
             await run.finish(Removed())
@@ -219,21 +219,21 @@ class RollOut:
         drifts.append(
             await run.step(phases.SYNC_ENDPOINT, lambda: self.syncs.endpoint(run, endpoint, plan), _MAYBE_DRIFT)
         )
-        if endpoint.alias not in {each.alias for each in await self.endpoints.all(plan.commit)}:
+        if endpoint.alias not in {listed.alias for listed in await self.endpoints.all(plan.commit)}:
             await self.virtual_keys.offer(op, endpoint.alias)
         then: Literal["answers", "restarted", "being brought up", "at zero"] = "answers"
         downtime, stages = None, False
         if up:
-            await self._proven(run, endpoint, commit)
+            await self._smoke_test(run, endpoint, commit)
             then, downtime = "restarted", await run.once(_DOWNTIME, partial(self._elapsed, began))
         elif not endpoint.gpus:
-            await self._proven(run, endpoint, commit)
+            await self._smoke_test(run, endpoint, commit)
         else:
             stages = await run.once(_STAGING, partial(self.staging.stage_after, op, model))
-            wanted, then = op.request, "at zero"
-            if isinstance(wanted, AddModel | SwapModel) and wanted.up:
+            request, then = op.request, "at zero"
+            if isinstance(request, AddModel | SwapModel) and request.up:
                 then = "being brought up"
-                await run.once(_BROUGHT_UP, partial(self._light, op, wanted))
+                await run.once(_BROUGHT_UP, partial(self._request_bring_up, op, request))
         await run.finish(
             RolledOut(
                 serves=endpoint.hf_id,
@@ -247,9 +247,9 @@ class RollOut:
     async def _elapsed(self, began: datetime) -> timedelta:
         return self.clock() - began
 
-    async def _light(self, op: ChangeOperation, change: AddModel | SwapModel) -> None:
+    async def _request_bring_up(self, op: ChangeOperation, change: AddModel | SwapModel) -> None:
         """Request the GPU for the requester of the change; the approval covered it."""
-        wanted = BringUp(
+        bring_up = BringUp(
             model=change.model,
             actor=change.actor,
             channel=change.channel,
@@ -260,11 +260,11 @@ class RollOut:
             part_of=op.id,
         )
         made = new_operation(
-            operation_id(f"{op.id}:up"), wanted, self.clock(), deciders=op.deciders, votes=op.approvals
+            operation_id(f"{op.id}:up"), bring_up, self.clock(), deciders=op.deciders, votes=op.approvals
         )
         await self.lifecycle.enqueue(await self.operations.create(made))
 
-    async def _proven(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, commit: str) -> None:
+    async def _smoke_test(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, commit: str) -> None:
         """Wait until its new pods are up, and smoke-test them."""
         model, limit = run.model, self.clock.patience(self.config.gpu.boot_limit)
 

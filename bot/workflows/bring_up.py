@@ -57,36 +57,36 @@ class BringUpPlanning:
 
     async def plan(self, run: Run[BringUpOperation]) -> None:
         """Validate a request for the GPU and ask for its approval."""
-        op, wanted = run.op, run.op.request
+        op, request = run.op, run.op.request
         people = await self.roles.people()
         insist(may_request(op.request.actor, people, self.config))
         insist(can_be_approved(people))
-        hold = self.plans.hold(wanted)
+        hold = self.plans.hold(request)
         if hold > self.config.lease.longest:
             raise NotAllowed(
                 f"{show_duration(hold)} is longer than a lease may be ({show_duration(self.config.lease.longest)});"
                 " ask for less and extend it later."
             )
-        planned = await self.plans.of(wanted, None)
-        twin = [
+        plan = await self.plans.of(request, None)
+        same = [
             o
             for o in await run.operations.open(BringUpOperation, op.request.model)
             if o.id != op.id and o.status is not Status.REQUESTED
         ]
-        if twin:
+        if same:
             raise NotAllowed(
                 md(
                     "{model} was already asked for by {actor} at {at} and is {status}: {see}.",
-                    see=await self.slack.card_of(twin[0]),
+                    see=await self.slack.card_of(same[0]),
                     model=code(op.request.model),
-                    actor=person(twin[0].request.actor),
-                    at=clock(twin[0].request.at),
-                    status=twin[0].status,
+                    actor=person(same[0].request.actor),
+                    at=clock(same[0].request.at),
+                    status=same[0].status,
                 )
             )
-        if op.votes and not await self._is_covered(run, planned):
+        if op.votes and not await self._is_covered(run, plan):
             op = await run.update(lambda op: op.model_copy(update={"votes": ()}), AuditEvent.APPROVAL_VOID)
-        await self._ask_or_wait(op, planned)
+        await self._ask_or_wait(op, plan)
         await self.decisions.carry_votes(op)
 
     async def _is_covered(self, run: Run[BringUpOperation], plan: BringUpPlan) -> bool:
@@ -246,5 +246,5 @@ class BringUpWorkflow:
         op = await run.operations.load(run.op.id)
         if run.op.request.trial and op.status is Status.SUCCEEDED:
             why = "it was brought up to prove its roll-out, and answered"
-            wanted = down_request(op.request.model, op.request.actor, op.request.channel, run.clock(), why)
-            await self.lifecycle.request(wanted, delivery=f"{op.id}:trial")
+            request = down_request(op.request.model, op.request.actor, op.request.channel, run.clock(), why)
+            await self.lifecycle.request(request, delivery=f"{op.id}:trial")

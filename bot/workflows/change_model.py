@@ -63,12 +63,12 @@ class ChangePlanning:
         if refused := await run.result(NOT_OPENED):
             await self._take_back(run, refused)
         try:
-            opened = await self._open(run)
+            first_plan = await self._open(run)
         except BotError as error:
             if not await run.result(OPENING):
                 raise
             await self._take_back(run, error.shown)
-        await self.pull_requests.look_again(await self.lifecycle.await_approval(run.op, opened))
+        await self.pull_requests.look_again(await self.lifecycle.await_approval(run.op, first_plan))
 
     async def _open(self, run: Run[ChangeOperation]) -> ChangePlan:
         op = run.op
@@ -129,10 +129,10 @@ class ChangePlanning:
         before = plan_of(op)
         await run.forget(_CHECKED, _MATCHED, phases.SYNC_GATEWAY, phases.SYNC_ENDPOINT, phases.REMOVE_ENDPOINT)
         # After a failure read everything again: a volume may be unable to grow.
-        known = before.model_copy(update={"read": ""}) if op.failure else before
-        plan = await self.pull_request_plans.current(op, known, await self.github.pull(before.pull.number))
-        kept = votes if plan.mark == before.mark else ()
-        op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=kept)
+        previous = before.model_copy(update={"read": ""}) if op.failure else before
+        plan = await self.pull_request_plans.current(op, previous, await self.github.pull(before.pull.number))
+        valid_votes = votes if plan.mark == before.mark else ()
+        op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=valid_votes)
         await self.pull_requests.look_again(op)
 
 
@@ -181,8 +181,8 @@ class ApprovedMerge:
         """Raise PlanMoved if the plan is no longer the approved one, or may not be merged now."""
         if isinstance(op.request, RemoveModel):
             await self.change_checks.refuse_if_up(op.request.model)
-        found = await self.github.pull(plan.pull.number)
-        fresh = await self.pull_request_plans.current(op, plan, found)
+        pull = await self.github.pull(plan.pull.number)
+        fresh = await self.pull_request_plans.current(op, plan, pull)
         if fresh.holder is not None and fresh.holder != plan.holder:
             raise PlanMoved(
                 md(
@@ -196,12 +196,12 @@ class ApprovedMerge:
             raise PlanMoved(
                 md(
                     "Pull request #{number} can be merged when {lacks}. The approval is void.",
-                    number=found.number,
+                    number=pull.number,
                     lacks=fresh.lacks,
                 )
             )
         head = await self.repository.head()
-        if head != plan.commit and found.head_sha == plan.pushed and not found.merged:
+        if head != plan.commit and pull.head_sha == plan.pushed and not pull.merged:
             try:
                 await self.pull_requests.planned_change(op, head)
             except BotError as refused:
