@@ -1,8 +1,11 @@
 """The buttons below finished cards, as people press them."""
 
+from pathlib import Path
+
 from sandbox.slack.history import CHANNEL
 from sandbox.slack.workspace import _person
 from tests.operations.platform import Platform
+from tests.operations.platform import platform as opened
 from tests.operations.steps import card_of, held, up
 
 
@@ -36,21 +39,22 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
     await platform.until(lambda: "[Bring up]" not in card_of(platform, "Bring down coder-chat"))
 
 
-async def test_a_failed_request_is_repeated_once(platform: Platform) -> None:
+async def test_a_failed_request_is_repeated_once(tmp_path: Path, redis_url: str) -> None:
     """In the name of the person who presses, with another approval; a second press starts nothing more."""
-    platform.faults.add("no-stock")
-    await platform.say("dev", "/gpu up coder-chat for 3h because evaluation")
-    await platform.click("lead", "Approve")
-    await platform.sees("the GPU is free")
-    platform.faults.discard("no-stock")
-    await platform.until(lambda: "[Retry]" in card_of(platform, "Bring up coder-chat"))
-    pressed = [press for shown, press in platform.workspace._buttons(_person("admin")) if shown == "Retry"]
-    await pressed[0]()
-    await platform.sees("asked by @admin for 3 h because evaluation")
-    await platform.until(lambda: "[Approve]" in card_of(platform, "Bring up coder-chat"))
-    await pressed[0]()
-    await platform.sees("asked for this again already", "admin")
-    cards = [text for text in platform.workspace.posted(CHANNEL) if "Bring up coder-chat" in text]
-    assert len(cards) == 2
-    await platform.until(lambda: "[Retry]" not in str(platform.workspace.posted(CHANNEL)))
-    assert await held(platform) == []
+    async with opened(tmp_path, redis_url, settings={"gpu": {"boot_limit": "10s"}}) as platform:
+        platform.faults.add("no-stock")
+        await platform.say("dev", "/gpu up coder-chat for 3h because evaluation")
+        await platform.click("lead", "Approve")
+        await platform.sees("the GPU is free")
+        platform.faults.discard("no-stock")
+        await platform.until(lambda: "[Retry]" in card_of(platform, "Bring up coder-chat"))
+        pressed = [press for shown, press in platform.workspace._buttons(_person("admin")) if shown == "Retry"]
+        await pressed[0]()
+        await platform.sees("asked by @admin for 3 h because evaluation")
+        await platform.until(lambda: "[Approve]" in card_of(platform, "Bring up coder-chat"))
+        await pressed[0]()
+        await platform.sees("asked for this again already", "admin")
+        cards = [text for text in platform.workspace.posted(CHANNEL) if "Bring up coder-chat" in text]
+        assert len(cards) == 2
+        await platform.until(lambda: "[Retry]" not in str(platform.workspace.posted(CHANNEL)))
+        assert await held(platform) == []
