@@ -69,7 +69,7 @@ async def test_two_requests_and_a_bring_up_stage_the_weights_once(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second request refers to the first, and the GPU starts after the download."""
-    monkeypatch.setattr("sandbox.download.RATE", 62e3)  # too slow to finish
+    monkeypatch.setattr("sandbox.download.RATE", 1.0)  # too slow to finish
     await asyncio.gather(*(platform.say(user, "/model stage coder-chat") for user in ("dev", "lead")))
     await platform.sees("downloading the weights")
     told = "are being staged already"
@@ -92,7 +92,7 @@ async def test_a_removal_ends_the_download_and_deletes_the_volume(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The staging is cancelled, although its Job is gone before it notices that."""
-    monkeypatch.setattr("sandbox.download.RATE", 62e3)
+    monkeypatch.setattr("sandbox.download.RATE", 1.0)
     await platform.say("dev", "/model stage coder-fim")
     await platform.sees("downloading the weights")
     await platform.say("dev", "/model remove coder-fim")
