@@ -45,8 +45,8 @@ class Unavailable(StokerError):
 
     remedy = "Wait: Stoker retries automatically, and the message says if it gives up. `stoker doctor` shows which system does not answer."
 
-    def __init__(self, system: str, detail: str = "") -> None:
-        super().__init__(f"{system} does not answer" + (f": {detail.rstrip('. ')}" if detail else ""))
+    def __init__(self, system: str, detail: str = "", does: str = "does not answer") -> None:
+        super().__init__(f"{system} {does}" + (f": {detail.rstrip('. ')}" if detail else ""))
         self.system = system
         self.detail = detail
 

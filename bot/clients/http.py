@@ -34,6 +34,8 @@ _CHUNK = 64 * 1024
 _REDIRECTS = 5
 _HEAD = 4096
 _TITLE = re.compile(rb"<title[^>]*>([^<]*)", re.IGNORECASE)
+_LOG_ABOVE = re.compile(r" *See (?:the )?(?:stack trace|root cause)[^.]*\babove\b[^.]*(?:\.|$)")
+"""vLLM's hint to its log, which is not above the message where people read it."""
 _PORTS = {"http": "80", "https": "443"}
 
 _ITEMS = 1_000_000
@@ -302,7 +304,9 @@ def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
 def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None = None) -> None:
     """Raise Unavailable for temporary statuses (429, 5xx), with the server's retry time if it sends one."""
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-        raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}")
+        answered = response.status_code == httpx.codes.INTERNAL_SERVER_ERROR  # the others are those of an outage
+        does = "answers with an error" if answered else "does not answer"
+        raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}", does)
 
 
 def retry_hint(response: httpx.Response) -> str:
@@ -369,4 +373,5 @@ def error_message(response: httpx.Response, key: SecretStr | None = None) -> str
         page = _page(response.headers, response.content[:_HEAD])
         return f"status {response.status_code}" + (f" and {page}" if page else "")
     said = str(error) if key is None else str(error).replace(key.get_secret_value().strip(), "***")
+    said = _LOG_ABOVE.sub("", said) or said
     return f"{said[:500].rstrip('.')} ({response.status_code})"

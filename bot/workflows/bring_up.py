@@ -179,8 +179,9 @@ class BringUpExecution:
             if not run.op.request.keep:
                 raise SmokeFailed(
                     md(
-                        "{message} `/gpu up {model} keep` leaves it up, so that you can investigate.",
+                        "{message} {log}`/gpu up {model} keep` leaves it up, so that you can investigate.",
                         message=failed.message,
+                        log="The thread has the engine's log. " if failed.details else "",
                         model=run.model,
                     ),
                     details=failed.details,

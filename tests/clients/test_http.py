@@ -8,10 +8,10 @@ import httpx
 import pytest
 from aiohttp import web
 
-from bot.clients.http import only, unreachable
+from bot.clients.http import only, refuse_if_busy, unreachable
 from bot.clients.kube import Collection, Kube
 from bot.clients.rights import NODES
-from bot.errors import BotError
+from bot.errors import BotError, Unavailable
 from bot.services import open_kubernetes, open_slack
 from bot.settings import ClusterSettings, ToolSettings
 from tests.clients.wire import wire
@@ -95,3 +95,18 @@ def _kubeconfig(server: str) -> dict[str, object]:
 def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning: str) -> None:
     """The library's own text is for the log."""
     assert str(unreachable("LiteLLM", error)) == f"LiteLLM does not answer: {meaning}"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (500, "vLLM answers with an error: EngineCore encountered an issue (500)"),
+        (503, "vLLM does not answer: EngineCore encountered an issue (503)"),
+    ],
+)
+def test_an_answer_with_an_error_is_not_called_silence(status: int, told: str) -> None:
+    """The engine's hint to a log above is left out: there is nothing above a message in Slack."""
+    said = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    with pytest.raises(Unavailable) as failure:
+        refuse_if_busy("vLLM", httpx.Response(status, json={"error": {"message": said}}))
+    assert str(failure.value) == told
