@@ -45,8 +45,12 @@ class Unavailable(StokerError):
 
     remedy = "Wait: Stoker retries automatically, and the message says if it gives up. `stoker doctor` shows which system does not answer."
 
-    def __init__(self, system: str, detail: str = "", does: str = "does not answer") -> None:
-        super().__init__(f"{system} {does}" + (f": {detail.rstrip('. ')}" if detail else ""))
+    def __init__(self, system: str, detail: str = "", *, answered: bool = False) -> None:
+        why = f": {detail.rstrip('. ')}" if detail else ""
+        if answered:
+            super().__init__(f"{system} answers with an error{why}")
+        else:
+            super().__init__(f"{system} does not answer{why}")
         self.system = system
         self.detail = detail
 

@@ -305,8 +305,7 @@ def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None 
     """Raise Unavailable for temporary statuses (429, 5xx), with the server's retry time if it sends one."""
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         answered = response.status_code == httpx.codes.INTERNAL_SERVER_ERROR  # the others are those of an outage
-        does = "answers with an error" if answered else "does not answer"
-        raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}", does)
+        raise Unavailable(system, f"{error_message(response, key)}{retry_hint(response)}", answered=answered)
 
 
 def retry_hint(response: httpx.Response) -> str:

@@ -78,16 +78,16 @@ class BringUpPlans:
         bound = await self.binding.of(model, tree, (app,), gateway=False)
         sync = "in sync" if workload and await self._is_in_sync(app, model, bound) else "will be synced at this commit"
         rows = [
-            ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
-            ("Commit", commit[:10]),
-            (app.word, f"{app.name}, {sync}"),
-            ("Deploys", ", ".join(app.paths) or "a chart"),
-            ("Lease", f"{show_duration(hold)} from when it is ready"),
             (
                 "Estimated cost",
                 f"{money(self._estimate(hold))}: {show_duration(hold)} and about {show_duration(self._before_and_after)} of"
                 f" boot and drain, at {money(self.config.gpu.price())}/h",
             ),
+            ("Lease", f"{show_duration(hold)} from when it is ready"),
+            ("Serves", f"{endpoint.hf_id} as {endpoint.served_name}"),
+            ("Commit", commit[:10]),
+            (app.word, f"{app.name}, {sync}"),
+            ("Deploys", ", ".join(app.paths) or "a chart"),
         ]
         if await self.switch.is_by_commit(model):
             how = "pushes it" if self.config.switch.merge == "push" else "merges a pull request with it"

@@ -66,9 +66,30 @@ _ICON = {
     Status.CANCELLED: "↩️",
     Status.REFUSED: "🚫",
 }
-_FIRST = ("Downtime", "First", "Not staged before", "The volume grows", "Then", "Sizing", "Model", "Context")
+_FIRST = (
+    "Estimated cost",
+    "Lease",
+    "Before",
+    "Downtime",
+    "First",
+    "Not staged before",
+    "The volume grows",
+    "Then",
+    "Sizing",
+    "Model",
+    "Context",
+)
 """The rows of a change that an approver reads first."""
-_DETAILS = {"Endpoint", "Served name", "Tenant alias", "GPU memory utilization", "Application", "Files"}
+_DETAILS = {
+    "Endpoint",
+    "Served name",
+    "Tenant alias",
+    "GPU memory utilization",
+    "Application",
+    "Files",
+    "Commit",
+    "Deploys",
+}
 _ROWS, _PHASES, _VOTES, _WARNINGS = 30, 20, 5, 10
 """Maximum numbers on a card; the pull request and the thread have the rest."""
 
@@ -202,7 +223,7 @@ def _plan(op: Operation) -> Blocks:
     blocks = [section(text) for text in _whose(plan)]
     if isinstance(plan, ChangePlan) and plan.displaced:  # the outage first
         blocks.append(section(md("⚠️ {displaced}", displaced=cut(plan.displaced, 1000))))
-    blocks += _rows(plan) if isinstance(plan, ChangePlan) else _fields(rows)
+    blocks += _rows(plan) if isinstance(plan, ChangePlan | BringUpPlan) else _fields(rows)
     blocks += [section(text) for text in pull]
     if isinstance(plan, ChangePlan) and plan.problems:
         blocks.append(section(_refused(plan.problems)))
@@ -213,11 +234,11 @@ def _plan(op: Operation) -> Blocks:
     return blocks
 
 
-def _rows(plan: ChangePlan) -> Blocks:
-    """The rows of a change: the outage and the cost first, then before → after. Facts that decide nothing, and those that
-    stay as they are, are in a container that is closed.
+def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
+    """The outage and the cost first, then before → after. Facts that decide nothing, and those that stay as they are, are in
+    a container that is closed.
     """
-    before = dict(plan.before)
+    before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
     rows = [(inline(label, 60), _differs(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
     same = {inline(label, 60) for label, value in plan.rows if before.get(label) == value}
     less = [row for row in rows if (row[0] in _DETAILS and row[0] not in before) or row[0] in same]
@@ -471,7 +492,7 @@ def _footer(op: Operation, now: datetime) -> tuple[Mrkdwn, ...]:
     if op.status.final:
         lasted = show_duration(op.updated - op.request.at)
         return (
-            md("Ended at {updated}, {lasted} after it was asked", updated=clock(op.updated), lasted=lasted),
+            md("Ended at {updated}, {lasted} after the request", updated=clock(op.updated), lasted=lasted),
             md("Operation {id}", id=op.id),
         )
     if op.status is Status.AWAITING and op.expires:

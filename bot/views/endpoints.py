@@ -9,9 +9,9 @@ from bot.domain.leases import Lease
 from bot.domain.operations import SmokeOutcome
 from bot.domain.plans import Pull
 from bot.domain.sessions import Trouble
-from bot.mrkdwn import Mrkdwn, link, md
+from bot.mrkdwn import Mrkdwn, link, md, with_code
 from bot.views.health import in_short
-from bot.views.text import clock, code, inline, moment, person, unmarked
+from bot.views.text import clock, code, cut, inline, moment, person, plain, unmarked
 from manifests.contract import Finding, ModelEndpoint
 
 State = Literal["up", "not serving", "booting", "down", "not deployed"]
@@ -129,7 +129,7 @@ def _listed(found: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
             "• {place} {message}\n     → {fix}",
             place=link(url, inline(f"{finding.path}:{finding.line}", 200)),
             message=inline(finding.message, 300),
-            fix=inline(finding.fix, 300),
+            fix=cut(with_code(plain(finding.fix)), 300),
         )
         for finding, url in found[:_FINDINGS]
     ]
