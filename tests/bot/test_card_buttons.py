@@ -24,7 +24,7 @@ from bot.mrkdwn import md
 from bot.views import card, clock, offered, please_release
 from bot.views.home import Overview, home
 from bot.views.links import Links
-from bot.views.next_steps import BRING_UP, RETRY, REVERT
+from bot.views.next_steps import BRING_UP, RETRY, REVERT, of_lease, superseded
 from tests.bot.view_examples import NOW, a_lease, a_request
 
 
@@ -203,3 +203,23 @@ def test_home_links_to_the_log_of_a_session() -> None:
     """From the time when it claimed the GPU."""
     overview = Overview(leases=(a_lease("demo"),), links=PAGES)
     assert f"from={a_lease('demo').claimed.timestamp() * 1000:.0f}|Log>" in str(home(overview, "U1", NOW)["blocks"])
+
+
+def test_a_roll_out_without_a_merge_commit_has_nothing_to_revert() -> None:
+    """An operation of an earlier version may not know it."""
+    op = an_operation(Kind.MODEL_SWAP, Status.SUCCEEDED, result=RolledOut(serves="m", then="answers"), plan=a_plan())
+    assert "Revert" not in buttons(card(op, NOW).blocks)
+
+
+def test_a_newer_card_takes_the_buttons_of_older_ones() -> None:
+    """A model that is brought up is no longer to be brought up by the card of its roll-out, which can still be reverted."""
+    assert superseded(Kind.GPU_UP) == {"gpu": (BRING_UP, RETRY), "change": (BRING_UP,)}
+    assert superseded(Kind.MODEL_SWAP) == {"change": (BRING_UP, RETRY)}
+
+
+def test_the_lease_of_a_booting_model_cannot_be_extended() -> None:
+    """It has no end yet; it can be brought down, after a confirmation."""
+    ready, booting = a_lease("demo"), a_lease("demo").model_copy(update={"ends": None, "ready": None})
+    assert [each["text"]["text"] for each in of_lease(ready)] == ["Extend …", "Bring down"]
+    (down,) = of_lease(booting)
+    assert down["confirm"]["confirm"]["text"] == "Bring down"

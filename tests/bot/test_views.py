@@ -328,3 +328,14 @@ def test_a_change_shows_what_was_and_what_will_be() -> None:
     (more,) = [block for block in blocks if block["type"] == "container"]
     assert "32768" in str(more)
     assert str(blocks).index("It is up.") < str(blocks).index("org/old"), "the outage comes first"
+
+
+def test_a_bring_up_shows_first_what_it_costs() -> None:
+    """The commit and the application decide nothing, so they are behind a title that opens them."""
+    labels = ("Serves", "Commit", "Application", "Deploys", "Lease", "Before", "Estimated cost")
+    plan = BringUpPlan(commit="a" * 40, applications=("x",), estimate_usd=1, rows=tuple((each, "…") for each in labels))
+    blocks = card(an_operation().model_copy(update={"plan": plan}), NOW).blocks
+    (shown,) = [[text["text"].split("\n")[0] for text in block["fields"]] for block in blocks if "fields" in block]
+    assert shown == ["*Estimated cost*", "*Lease*", "*Before*", "*Serves*"]
+    (closed,) = [block for block in blocks if block["type"] == "container"]
+    assert closed["title"]["text"] == "Details: Commit, Application, Deploys"
