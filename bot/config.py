@@ -163,10 +163,10 @@ class Gpu(_Section):
     beside: tuple[Annotated[str, like(r"[\w.-]+/[\w.-]+", "ollama/ollama")], ...] = Field(
         default=(),
         description="Workloads (`namespace/name`) that may use the GPU beside the models, for example with time-slicing: they"
-        " are neither in a model's way nor reported.",
+        " do not prevent a bring-up, and are not reported.",
     )
-    name: str = Field(default="L4", description="What the GPU is called, in refusals and pull requests.")
-    machine: str = Field(default="g2-standard-4", description="What its machine is called.")
+    name: str = Field(default="L4", description="The name of the GPU in refusals and pull requests.")
+    machine: str = Field(default="g2-standard-4", description="The name of its machine.")
     vram_mib: int | None = Field(
         default=None,
         gt=0,
@@ -289,7 +289,7 @@ class Gateway(_Section):
     )
     master_key: SecretRef = Field(
         default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),
-        description="Where LiteLLM's master key is.",
+        description="The Secret with LiteLLM's master key.",
     )
     smoke_test: bool = Field(
         default=True, description="Whether a smoke test also calls the model by its alias through LiteLLM."
@@ -305,7 +305,7 @@ class Gateway(_Section):
 class Engine(_Section):
     api_key: SecretRef = Field(
         default=SecretRef(namespace="serving", name="vllm-api-key", field="api-key"),
-        description="Where vLLM's API key is.",
+        description="The Secret with vLLM's API key.",
     )
 
 

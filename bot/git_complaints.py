@@ -1,4 +1,4 @@
-"""What git's messages mean, in one sentence: the messages themselves are for Stoker's log."""
+"""The meaning of git's messages in one sentence each; the messages themselves are only in Stoker's log."""
 
 import re
 
@@ -39,7 +39,7 @@ def outage(complaint: str) -> str:
 
 
 def refusal(complaint: str) -> BotError | None:
-    """What the remote refused, with the remedy: a retry would not help. None for an outage, as any other message."""
+    """The remote's refusal, with the remedy: a retry would not help. None for an outage, or another message."""
     if _REJECTED.search(complaint):
         return _rejection(complaint)
     if "not allowed" in complaint and "transport" in complaint:

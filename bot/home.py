@@ -159,7 +159,7 @@ class AppHome:
                         log.warning("home not published", actor=user, error=str(error))
 
     async def _search(self, user: str) -> Search:
-        """What the user looks for at this moment."""
+        """The user's current search."""
         try:
             return Search.of_value(await self.home.search(user))
         except Unavailable:

@@ -90,7 +90,7 @@ def state(
         running.labels(kind).set(age)
     held = gauge("lease_held", "1 while a model holds the GPU.", "model")
     ends = gauge("lease_ends_timestamp_seconds", "When the lease ends.", "model")
-    spending = gauge("session_cost_usd", "What the session that runs has cost so far.", "model")
+    spending = gauge("session_cost_usd", "The cost of the running session so far.", "model")
     for lease in leases:
         held.labels(lease.model).set(1)
         if lease.ends:

@@ -262,7 +262,7 @@ class Mirror:
         present = self.listing(base).entries
         wanted = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
         if all(present.get(path) == entry for path, entry in wanted.items()):
-            raise BotError("There is nothing to change: the repository says so already.")
+            raise BotError("There is nothing to change: the repository already has this content.")
         who = f"{author[0]} <{author[1]}> {int(when.timestamp())} +0000"
         stream = [f"commit {BUILT}", "mark :1", f"author {who}", f"committer {who}", *_data(f"{message.rstrip()}\n")]
         stream.append(f"from {base}")

@@ -116,7 +116,7 @@ def who_decides(config: Config) -> Mrkdwn:
 
 
 def to_ask(op: Operation, members: Mapping[str, frozenset[str]], *, but: str = "") -> tuple[tuple[str, ...], str]:
-    """Whom to notify that an operation waits for a decision, and the only person if there is just one.
+    """The people to notify that an operation waits for a decision, and the only person if there is just one.
 
     `members` maps the users and user groups of `roles.approvers` to their members. The requester, the people who have
     approved it and `but` are not notified: a group that contains them is replaced by its other members.

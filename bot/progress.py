@@ -20,7 +20,7 @@ async def going_to(what: str) -> None:
 
 @asynccontextmanager
 async def beside_all_work(what: str) -> AsyncIterator[None]:
-    """Record a write that belongs to no particular work: a crash during it says nothing about the work."""
+    """Record a write that belongs to no particular work: a crash during it does not count against the work."""
     noted = tuple(at_work)
     await asyncio.gather(*(note(what) for note in noted))
     try:

@@ -70,7 +70,7 @@ Member = Annotated[str, AfterValidator(_member), WithJsonSchema({"type": "string
 
 
 PLACEHOLDERS = ("model", "namespace", "from")
-"""What a link's address may contain in braces."""
+"""The placeholders of a link's address."""
 
 _IN_LINK = r'[^\s<>|`{}"]'
 _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"

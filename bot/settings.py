@@ -61,7 +61,7 @@ class Settings(ClusterSettings):
     redis_password: SecretStr | None = Field(default=None, description="Its password, when it is not in the address.")
     litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
     vllm_url_template: Address = Field(
-        default="http://{service}.{namespace}.svc:{port}", description="Where a model's Service answers."
+        default="http://{service}.{namespace}.svc:{port}", description="The address of a model's Service."
     )
     prometheus_url: AddressOrNone = Field(
         default="",

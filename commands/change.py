@@ -57,7 +57,7 @@ _PAUSE, _SUBMIT = 0.25, 2.0
 """Seconds without another character before a form is evaluated, and for the final check before it is acknowledged."""
 
 _BELOW = "This cannot be opened: the reason is at the end of the form."
-"""Shown beside a field if the form already shows the details."""
+"""Shown below a field if the form already shows the details."""
 
 
 class Forms:

@@ -53,7 +53,7 @@ class Delivery:
     enterprise: str = ""
 
     def verdict(self, home: Home) -> Verdict | None:
-        """A refusal if it names another organisation; None if it says nothing against the person."""
+        """A refusal if it names another organisation; None if there is no reason to refuse."""
         ours = {home.team, home.enterprise} - {""}
         foreign = [team for team in self.teams if team not in ours]
         if foreign and not (home.enterprise and self.enterprise == home.enterprise):

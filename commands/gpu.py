@@ -126,7 +126,7 @@ class BringingDown:
         return md("\n").join(await asyncio.gather(*(self._down_without_redis(name) for name in names)))
 
     async def _down_without_redis(self, name: str) -> Mrkdwn:
-        """List models that cannot be brought down beside those that can."""
+        """The result for one model; an error does not hide the others."""
         try:
             return await self.stopping.bring_down_without_redis(name)
         except (BotError, Unavailable) as error:

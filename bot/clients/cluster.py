@@ -361,7 +361,7 @@ class Cluster(Models):
     async def _problem(
         self, home: Address, pod: KubeObject, everything: tuple[KubeObject, ...], events: tuple[KubeObject, ...]
     ) -> Problem | None:
-        """What keeps a pod from being ready, including a GPU that another model holds."""
+        """The reason why a pod is not ready, including a GPU that another model holds."""
         if not is_scheduled(pod) and diagnose.wants_gpu(events):
             others = [w for w in await self.gpu_workloads() if (w.namespace, w.name) != home]
             if others:

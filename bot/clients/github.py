@@ -85,7 +85,7 @@ class PullRequest(BaseModel, frozen=True):
 
 
 class Commit(NamedTuple):
-    """What a rebase keeps of a commit: its author's address, its time (Unix seconds), its message."""
+    """The parts of a commit that a rebase keeps: its author's address, its time (Unix seconds), its message."""
 
     by: str
     at: int

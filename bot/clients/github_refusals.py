@@ -12,7 +12,7 @@ _LONGEST_PAUSE = 3600.0
 
 
 def refusal(method: str, url: str, response: httpx.Response) -> BotError:
-    """What GitHub refused, with the fix if the status determines it."""
+    """GitHub's refusal, with the fix if the status determines it."""
     refused = f"GitHub refused {method} {url}: {said(response)}"
     match response.status_code:
         case httpx.codes.UNAUTHORIZED:

@@ -24,7 +24,7 @@ Rule = dict[str, list[str]]
 
 
 class Place(Enum):
-    """Where a right is needed. The value is the setting with the namespace; empty for the whole cluster."""
+    """The namespaces in which a right is needed. The value is the setting with the namespace; empty for the whole cluster."""
 
     SERVING = "platform.namespace"
     GATEWAY = "litellm.namespace"

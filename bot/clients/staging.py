@@ -107,7 +107,7 @@ class Stager:
         self._deployments = Collection(MODELS, namespace)
 
     async def weights(self, endpoint: str, hf_id: str = "", container: KubeObject | None = None) -> tuple[Weights, int]:
-        """What the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not possible.
+        """The weights that the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not possible.
 
         `hf_id` and `container` belong to an unmerged change; the rest of the pod is the cluster's.
         """
@@ -374,7 +374,7 @@ def _unplaced(pod: KubeObject) -> str:
 
 
 def _problem(weights: Weights, pod: KubeObject | None, events: View) -> Problem | None:
-    """What currently keeps the Job from running."""
+    """The reason why the Job does not run now."""
     if pod is None:
         return pods.refused(about(name_of(weights.claim), "Job", events.values()))
     return pods.not_started(pod, about(pod["metadata"]["name"], "Pod", events.values()))

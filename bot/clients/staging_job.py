@@ -40,7 +40,7 @@ snapshot_download({model!r})
 
 
 class Weights(BaseModel, frozen=True):
-    """What a Job stages, read from the endpoint's Deployment."""
+    """The weights that a Job stages, read from the endpoint's Deployment."""
 
     endpoint: str
     hf_id: str
@@ -61,7 +61,7 @@ def name_of(claim: str) -> str:
 
 
 def weights_of(deployment: KubeObject, hf_id: str = "", container: KubeObject | None = None) -> Weights:
-    """What a Deployment's pod stages, and how; raises CannotStage if no other pod could do it."""
+    """The weights that a Deployment's pod stages, and the container that does it; raises CannotStage if no other pod could do it."""
     name, spec = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
     if not gpus_of(deployment):
         raise CannotStage(f"{name} runs without a GPU, so its pod stages its own weights at no extra cost.")
@@ -160,7 +160,7 @@ def _pod(weights: Weights, place: Place, shape: Staging, keep: tuple[str, ...]) 
 
 
 def _kind_of(place: Place) -> str:
-    """`beside` the pod that uses the volume; `shared` if several nodes can mount it; otherwise `alone`."""
+    """`beside`: on the node of the pod that uses the volume; `shared` if several nodes can mount it; otherwise `alone`."""
     return "beside" if place.node else "shared" if place.shared else "alone"
 
 

@@ -56,7 +56,7 @@ _FIM = (
 )
 
 SIGNALS: dict[str, Signal] = {name: signal for each in engines() for name, signal in each.signals.items()}
-"""Which samples of /metrics determine which field, of every engine."""
+"""The samples of /metrics for each field, of every engine."""
 
 
 class Answer(BaseModel, frozen=True):

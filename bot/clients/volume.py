@@ -1,4 +1,4 @@
-"""Where a second pod can mount an endpoint's volume, and where an unbound volume may be bound.
+"""The nodes on which a second pod can mount an endpoint's volume, and the zones in which an unbound volume may be bound.
 
 Kubernetes enforces a bound volume's node affinity. It does not know that the GPU pod comes later: a volume that a CPU
 pod binds in another zone (or to its own node) can never be mounted with the GPU.
@@ -41,7 +41,7 @@ class CannotStage(BotError):
 
 
 class Place(BaseModel, frozen=True):
-    """Where the staging pod has to run. If both are empty, anywhere."""
+    """The node or the zones for the staging pod. If both are empty, it may run anywhere."""
 
     node: str = ""
     """The node that uses the volume."""
@@ -131,7 +131,7 @@ class Volumes:
         return "FileSystemResizePending" in _conditions(found) and not await self._users(growth.claim)
 
     async def place(self, claim: str, deployment: KubeObject, shape: Staging) -> Place:
-        """Where a pod can write to the claim now; raises CannotStage with the reason if there is no such place."""
+        """The place in which a pod can write to the claim now; raises CannotStage with the reason if there is no such place."""
         found = await self._kube.get(self._claims, claim)
         if found is None:
             raise CannotStage(f"The cluster has no volume claim {claim}: sync the endpoint's Application first.")
@@ -172,7 +172,7 @@ class Volumes:
         ]
 
     async def _zones(self, claim: str, found: KubeObject, deployment: KubeObject, shape: Staging) -> tuple[str, ...]:
-        """Where an unbound volume may be bound: in zones with a GPU."""
+        """The zones in which an unbound volume may be bound: those with a GPU."""
         storage = await self._class_of(claim, found["spec"].get("storageClassName"))
         if storage.get("volumeBindingMode", "Immediate") == "Immediate":
             return ()  # bound already, or about to be, independent of any pod

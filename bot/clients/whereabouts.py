@@ -1,4 +1,4 @@
-"""Where each model runs: which Deployment, in which namespace, belongs to which endpoint of the repository."""
+"""The Deployment, and its namespace, of each endpoint of the repository."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Address(NamedTuple):
 
 
 class Whereabouts:
-    """Which Deployment serves which endpoint, according to the repository when it was last read.
+    """The Deployment of each endpoint, according to the repository when it was last read.
 
     `namespaces` are those in which Stoker may start and stop models; the first one is the home namespace. A Deployment
     there has the name of its endpoint, unless the repository contains another one.

@@ -201,7 +201,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
 
 
 async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:
-    """What `/model bench` needs besides the rights on Jobs, when its image is set."""
+    """The requirements of `/model bench` other than the rights on Jobs, if its image is set."""
     if not config.bench.image:
         yield ok(KUBERNETES, "no benchmarks: bench.image names no image of GuideLLM")
         return

@@ -1,4 +1,4 @@
-"""What staging needs besides its rights: a node for the Job, and volumes that can hold two models."""
+"""The requirements of staging other than its rights: a node for the Job, and volumes that can hold two models."""
 
 from collections.abc import AsyncIterator, Sequence
 

@@ -89,7 +89,7 @@ class _Plan(Value):
     commit: str
     """The commit of the main branch for which the plan was made, 40 hex digits."""
     rows: tuple[tuple[str, str], ...] = ()
-    """What the card says about it: label and text."""
+    """The rows of the card: label and text."""
 
     @property
     def mark(self) -> str:

@@ -11,7 +11,7 @@ from bot.domain.values import Moment, Span, Value
 
 
 class Asked(TypedDict):
-    """The common fields of every request, beside the model."""
+    """The common fields of every request, except for the model."""
 
     actor: str
     channel: str
@@ -115,7 +115,7 @@ class StageWeights(_Request):
 
 
 ChangeRequest = AddModel | SwapModel | TuneModel | RemoveModel | RevertChange
-"""What becomes a pull request."""
+"""The requests that become a pull request."""
 
 AnyRequest = (
     BringUp | BringDown | Restart | Extend | Release | ChangeRequest | SmokeTest | RunBenchmark | StageWeights
@@ -125,7 +125,7 @@ Request = Annotated[AnyRequest, Field(discriminator="kind")]
 
 
 def hold_of(request: AnyRequest) -> timedelta | None:
-    """The time for which a request wants the GPU, if it says so."""
+    """The requested time on the GPU, if the request has one."""
     match request:
         case BringUp(hold=hold) | Extend(hold=hold) | AddModel(hold=hold) | SwapModel(hold=hold):
             return hold

@@ -58,5 +58,5 @@ class GpuAvailability:
         return [lease for lease in await self.leases.held() if lease.model != but]
 
     async def _unleased(self) -> tuple[GpuUser, ...]:
-        """What uses the GPU without a lease, after the leases that Redis has lost are restored."""
+        """The workloads that use the GPU without a lease, after the leases that Redis has lost are restored."""
         return await self.lease_marks.rebuild(await self.cluster.gpu_users())

@@ -62,7 +62,7 @@ class Reconciliation:
     clock: Clock
 
     async def run(self) -> None:
-        """One reconciliation. Safe at any time, beside running operations and in two bots at the same time."""
+        """One reconciliation. Safe at any time, also while operations run, and in two bots at the same time."""
         await self.endpoints.learn_places()
         survey = await self.cluster.survey()
         strangers = await self.lease_marks.rebuild(survey.users)

@@ -43,7 +43,7 @@ class Binding:
     async def of(
         self, model: str, tree: GitTree | MergedTree, live: tuple[Application, ...], *, gateway: bool
     ) -> Bound:
-        """What the endpoint deploys at this tree; `live` are the Applications to sync, as they are in the cluster.
+        """The content that the endpoint deploys at this tree; `live` are the current Applications in the cluster to sync.
 
         An Application that equals its declaration in git is bound only by that: it may not exist yet. `gateway`: the
         approval also changes LiteLLM's entries.

@@ -1,5 +1,5 @@
-"""What a pull request still needs before it can be approved: decided in one place, for the card, the click and the
-merge.
+"""The missing requirements of a pull request before it can be approved: decided in one place, for the card, the click
+and the merge.
 """
 
 from datetime import datetime, timedelta

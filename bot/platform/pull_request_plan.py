@@ -242,7 +242,7 @@ class PullRequestPlans:
         return md("The plan changed; earlier approvals are void.")
 
     def _then(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
-        """What the approval also covers: the GPU after the roll-out, and its cost."""
+        """The row about the GPU after the roll-out, and its cost: the approval covers it too."""
         if not isinstance(request, AddModel | SwapModel) or not request.up or endpoint is None or not endpoint.gpus:
             return ()
         hold = request.hold or self.config.lease.default

@@ -329,7 +329,7 @@ def plain_refusals() -> Iterator[None]:
 
 
 def _does(request: ChangeRequest) -> tuple[object, ...]:
-    """What a request does to its endpoint, apart from the requester and what follows the roll-out."""
+    """The change of a request, without its requester and without the steps after the roll-out."""
     match request:
         case AddModel() | SwapModel():
             return request.kind, request.hf_id, request.options

@@ -140,7 +140,7 @@ class _Tests:
         return "401"
 
     async def _answer(self, key: SecretStr | None) -> str:
-        """Asked twice: the first request after a start compiles kernels, and says nothing about the speed."""
+        """Asked twice: the first request after a start compiles kernels, so its time is not compared."""
         await self._ask(key)
         answer = self._measured = await self._ask(key)
         said = [f"{answer.prompt_tokens}+{answer.completion_tokens} tokens in {answer.seconds:.2f} s"]

@@ -46,7 +46,7 @@ _GROWTH, _GROWTH_FAILED = "growth", "growth failed"
 
 
 class Forecast(NamedTuple):
-    """What a roll-out of a running endpoint will do, for the card before the approval."""
+    """The course of a roll-out of a running endpoint, for the card before the approval."""
 
     stages: bool
     rows: tuple[tuple[str, str], ...]
@@ -146,7 +146,7 @@ class StagedSwap:
                 raise
 
     async def _weights(self, op: ChangeOperation, head: str) -> Weights | None:
-        """What the endpoint's pod will stage after the merge of `head`; None if that is the current model."""
+        """The weights that the endpoint's pod will stage after the merge of `head`; None if they are the current ones."""
         model = op.request.model
         endpoint = next((each for each in await self.endpoints.all(head) if each.name == model), None)
         if endpoint is None:

@@ -1,4 +1,4 @@
-"""Which virtual keys lack access to a new alias, and granting access."""
+"""The virtual keys that lack access to a new alias, and granting access."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which deliveries have been seen: Slack delivers an event again if the answer is late."""
+"""The deliveries that have been seen: Slack delivers an event again if the answer is late."""
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster

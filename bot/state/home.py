@@ -39,7 +39,7 @@ class HomeState:
             await self._redis.hset(_SEARCHES, user, search)
 
     async def search(self, user: str) -> str:
-        """What a user looks for; empty if nothing."""
+        """A user's search; empty if there is no search."""
         found = await self._records.typed(_SEARCHES, "hash", lambda: self._redis.hget(_SEARCHES, user))
         return name(found) if found else ""
 

@@ -1,4 +1,4 @@
-"""Where each message was posted, and which ones are being posted now, so that a retry posts none twice."""
+"""The address of each posted message, and the messages that are being posted, so that a retry posts nothing twice."""
 
 from datetime import datetime
 

@@ -37,7 +37,7 @@ _STATES: dict[str, Callable[[EndpointState], bool]] = {
 
 @dataclass(frozen=True)
 class Search:
-    """What somebody looks for: every word must match; and the page of the result, from 0."""
+    """A search: every word must match; and the page of the result, from 0."""
 
     words: tuple[str, ...] = ()
     page: int = 0

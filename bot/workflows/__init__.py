@@ -1,4 +1,4 @@
-"""What each kind of operation does: one module per kind, or per family of kinds, and the table that the tasks read."""
+"""The kinds of operation: one module per kind, or per family of kinds, and the table that the tasks read."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ Act = Callable[[Run[Op]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Workflow(Generic[Op]):
-    """What a kind of operation does. Each of these may be killed anywhere, and is then run again from its first line."""
+    """The parts of one kind of operation. Each may be killed anywhere, and is then run again from its first line."""
 
     execute: Act[Op]
     """Carry out what was approved, or asked for where no approval is needed. CancelAsked leads to `undo`."""
     undo: Act[Op]
-    """End the operation after a failure, a cancellation or a denial: take back what it did."""
+    """End the operation after a failure, a cancellation or a denial: roll back."""
     plan: Act[Op] | None = None
     """Check the request and ask for its approval."""
     follow_up: Act[Op] | None = None
-    """What follows once it has ended."""
+    """The work after its end."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Workflows:
     stage_weights: StagingWorkflow
 
     def table(self) -> Mapping[Kind, Workflow[Any]]:
-        """What each kind of operation does."""
+        """The workflow of each kind of operation."""
         up, down, restart = self.bring_up, self.bring_down, self.restart
         extend, release, change = self.extend_lease, self.release_lease, self.change_model
         smoke, bench, stage = self.smoke_test, self.benchmark, self.stage_weights

@@ -34,7 +34,7 @@ class StagingWorkflow:
     config: Config
 
     async def refuse_unstageable(self, actor: str, model: str) -> Weights:
-        """What `/model stage` would stage; refuses what cannot be staged now."""
+        """The weights for `/model stage`; refuses if they cannot be staged now."""
         insist(may_request(actor, await self.roles.people(), self.config))
         if not self.config.staging.enabled:
             raise NotAllowed(

@@ -1,4 +1,4 @@
-"""What keeps a pod from running, from its status and its events. Pure: Kubernetes' JSON in, a problem out."""
+"""The reason why a pod does not run, from its status and its events. Pure: Kubernetes' JSON in, a problem out."""
 
 import re
 from collections.abc import Iterable

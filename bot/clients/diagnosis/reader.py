@@ -30,7 +30,7 @@ class PodReader:
         self._read: dict[tuple[str, Crash], str] = {}
 
     async def problem(self, pod: KubeObject, events: Iterable[KubeObject], *, final: bool = False) -> Problem | None:
-        """What keeps the pod from being ready, except for the normal wait."""
+        """The reason why the pod is not ready; None for the normal wait."""
         everything = tuple(events)
         own = about(pod["metadata"]["name"], "Pod", everything)
         if not is_scheduled(pod) and not container_statuses(pod):

@@ -107,7 +107,7 @@ class ByCommit:
 
 
 async def reverting(deployer: Deployer, by: str, workload: Workload) -> Application | None:
-    """What deploys the workload, if it reverts the API; read from the cluster only, because git may be unavailable.
+    """The application that deploys the workload, if it reverts the API; read from the cluster only, because git may be unavailable.
 
     `by` is the setting `switch.by`.
     """
