@@ -93,18 +93,18 @@ class Presentation:
         self._config, self._clock = config, clock
         self.announcements = Announcements(slack, messages, ledger, config, self.post)
         self._cards: dict[str, _Card] = {}
-        self._closed = ClosedChannels()
+        self._closed, self._is_closed = ClosedChannels(), False
         self._told: dict[str, Status] = {}
         """The status in the direct messages about an operation, while its channel accepts no messages."""
         self._retries: dict[str, tuple[int, float]] = {}
         self._progress = asyncio.Semaphore(2)
         """Limit concurrent progress updates: bursts are rate-limited by Slack and delay replies."""
-        self._sending = asyncio.Semaphore(4)
-        self._wake = asyncio.Event()
+        self._sending, self._wake = asyncio.Semaphore(4), asyncio.Event()
         self._postman: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Stop writing; the next start shows the state at that time."""
+        self._is_closed = True
         tasks = {task for task in (self._postman, *(each.task for each in self._cards.values())) if task}
         for _ in range(_CUTS):  # a library below may swallow one cancellation
             for task in tasks:
@@ -123,13 +123,13 @@ class Presentation:
         if now:
             shown.urgent.set()
         shown.due.set()
-        if shown.task is None:
+        if shown.task is None and not self._is_closed:
             shown.task = asyncio.create_task(self._keep(op_id, shown))
 
     async def _keep(self, op_id: str, shown: _Card) -> None:
         failures = 0
         try:
-            while True:
+            while not self._is_closed:
                 async with asyncio.timeout(_FORGET_AFTER):
                     await shown.due.wait()
                 left = shown.at + self._config.slack.update_every.total_seconds() - time.monotonic()
@@ -373,11 +373,11 @@ class Presentation:
     def wake(self) -> None:
         """Process the outbox now, including letters of an earlier process."""
         self._wake.set()
-        if self._postman is None or self._postman.done():
+        if not self._is_closed and (self._postman is None or self._postman.done()):
             self._postman = asyncio.create_task(self._deliver())
 
     async def _deliver(self) -> None:
-        while True:
+        while not self._is_closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._next_look()):
                     await self._wake.wait()
