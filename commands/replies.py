@@ -1,7 +1,6 @@
 """How a listener answers: the reply, and the error messages."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -41,7 +40,7 @@ class AcksFirst:
 
     def arrived(self) -> None:
         """A request has arrived."""
-        self._arrived = time.monotonic()
+        self._arrived = asyncio.get_running_loop().time()
 
     @contextmanager
     def owing(self) -> Iterator[None]:
@@ -62,7 +61,7 @@ class AcksFirst:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         waited, pause = 0.0, self._quiet
-        while waited < self._longest and time.monotonic() < self._arrived + self._quiet:
+        while waited < self._longest and asyncio.get_running_loop().time() < self._arrived + self._quiet:
             await asyncio.sleep(pause)
             waited += pause
             pause *= 2  # exponential back-off, so that 200 waiters do not starve the event loop

@@ -30,6 +30,7 @@ from bot.state.step_ledger import StepLedger
 from bot.views import lines
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
+from tests.clients.kube import time_passes
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 CHANNEL = "C0GPUOPS"
@@ -102,7 +103,7 @@ async def ended(operations: Operations) -> Operation:
 
 
 async def until(seen: Callable[[], object]) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while not seen():
             await asyncio.sleep(0.05)
 
@@ -116,15 +117,17 @@ def direct(workspace: Workspace, user: str) -> list[str]:
 
 
 async def test_what_came_too_soon_is_shown_when_the_pause_is_over(
-    workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
+    workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
     """Three updates in a moment are one more write, and it is the last of them."""
+    shown = opened(pause=60)
     shown.show(op.id)
     await until(lambda: cards(workspace))
     for phase in ("syncing", "starting", "loading"):
         await entered(operations, phase)
         shown.show(op.id)
     assert "loading" not in cards(workspace)[0]
+    time_passes(60)
     await until(lambda: "loading …" in cards(workspace)[0])
     written = [revision for revision in workspace.transcript if "Bring up coder-chat" in revision.text]
     assert len(written) == 2
@@ -311,9 +314,24 @@ async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Prese
     """An account that is gone does not stay in the outbox."""
     workspace.deactivate("dev")
     await shown.post("k", "U0DEV", lines(md("hello")))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while await Outbox(redis).waiting():
             await asyncio.sleep(0.05)
+
+
+async def test_what_is_shown_after_the_end_is_left_to_the_next_process(
+    workspace: Workspace, opened: Opened, redis: Redis, op: Operation
+) -> None:
+    """Work that ends beside the bot shows something once more; a task for it would use Redis after its end."""
+    first = opened()
+    await first.close()
+    first.show(op.id)
+    await first.post("k", CHANNEL, lines(md("hello")))
+    assert first._cards[op.id].task is None
+    assert first._postman is None
+    second = opened()
+    second.wake()
+    await until(lambda: workspace.posted(CHANNEL) == ["hello"])
 
 
 async def test_a_note_below_a_deleted_card_is_in_the_channel(
@@ -363,7 +381,7 @@ async def test_no_answer_of_slack_reaches_who_shows_something(
     app.router.add_route("*", "/{tail:.*}", slack)
     async with TestServer(app) as server:
         there = opened(url=str(server.make_url("/api/")))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             await there.post("k", CHANNEL, lines(md("hello")), question=op.id)
             await ended(operations)
             there.show(op.id, now=True)

@@ -1,7 +1,7 @@
 """Argo CD's Applications are read, refreshed and synced once, even if connections fail."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.deployer import SyncFailed
 from bot.clients.kube import Forbidden
 from bot.errors import BotError, Unavailable
-from tests.clients.kube import Object, Wire, application, connected, now, wait_until
+from tests.clients.kube import Object, Wire, application, connected, hurry, now, time_passes, wait_until
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def stored(wire: Wire, name: str = "coder-chat") -> Object:
 
 def running(revision: str) -> Object:
     return {"operationState": {"phase": "Running", "operation": {"sync": {"revision": revision}}, "startedAt": now()}}
+
+
+async def at_its_limit(wire: Wire, waiting: Awaitable[object]) -> object:
+    """The end of a wait of 30 seconds that has seen the Application."""
+    watches = wire.asked("GET", "watch=true")
+    task = asyncio.ensure_future(waiting)
+    await wait_until(lambda: wire.asked("GET", "watch=true") > watches)
+    time_passes(30)
+    return await task
 
 
 async def asked(wire: Wire) -> None:
@@ -205,17 +214,17 @@ async def test_a_sync_that_failed_by_itself_is_not_waited_for(wire: Wire, argocd
 async def test_a_comparison_that_does_not_come_ends_at_the_deadline(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD has not polled the commit; the message contains the last observed state."""
     automated(wire, "OutOfSync", ["1.2.3", "old"], "Succeeded", ["1.2.3", "old"])
+    waiting = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
     with pytest.raises(SyncFailed, match=r"did not sync litellm automatically.*OutOfSync"):
-        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=0.3)
+        await at_its_limit(wire, waiting)
 
 
 async def test_a_sync_that_does_not_begin_by_itself_is_asked_for(wire: Wire, argocd: ArgoCD) -> None:
     """In a sync window Argo CD starts none, and only logs that; a requested sync reports the reason."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"])
-    waiting = asyncio.create_task(
-        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=4)
-    )
-    await wait_until(lambda: "operation" in stored(wire, "litellm"))
+    stalls = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
+    waiting = asyncio.create_task(stalls)
+    await hurry(lambda: "operation" in stored(wire, "litellm"))
     start(wire, "litellm")
     wire.store.update(
         "Application", "litellm", "argocd", lambda app: app["status"]["operationState"].update(message=BLOCKED)
@@ -232,7 +241,10 @@ DRIFTED: Object = {"resources": [{"kind": "Deployment", "name": "litellm", "stat
 async def test_an_application_that_never_is_in_sync_counts_after_its_sync(wire: Wire, argocd: ArgoCD) -> None:
     """An autoscaler or a webhook changes what was applied; the sync succeeded, and everything is healthy."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], "successfully synced", DRIFTED)
-    found = await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=2)
+    drifts = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
+    waiting = asyncio.create_task(drifts)
+    await hurry(waiting.done)
+    found = await waiting
     assert "reports OutOfSync (Deployment/litellm) after a successful sync" in found.drift
     assert not wire.asked("PATCH", "litellm")
 
@@ -241,8 +253,9 @@ async def test_an_application_that_is_unhealthy_and_out_of_sync_does_not_count(w
     """The sync succeeded, but what it applied does not run."""
     degraded = DRIFTED | {"health": {"status": "Degraded"}}
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], more=degraded)
-    with pytest.raises(SyncFailed, match=r"did not sync litellm automatically within 1 s \(OutOfSync, Degraded"):
-        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=1)
+    waiting = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
+    with pytest.raises(SyncFailed, match=r"did not sync litellm automatically within 30 s \(OutOfSync, Degraded"):
+        await at_its_limit(wire, waiting)
 
 
 UNCOMPARED: Object = {
@@ -253,8 +266,12 @@ UNCOMPARED: Object = {
 async def test_a_comparison_error_that_lasts_is_told(wire: Wire, argocd: ArgoCD) -> None:
     """Argo CD is asked to refresh first, because its status may be older than the fix."""
     automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
+    waiting = asyncio.create_task(
+        argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
+    )
+    await hurry(waiting.done)
     with pytest.raises(SyncFailed, match="cannot compare litellm with git: Failed to load target state: no such chart"):
-        await argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=2)
+        await waiting
     assert "argocd.argoproj.io/refresh" in stored(wire, "litellm")["metadata"]["annotations"]
 
 
@@ -288,16 +305,17 @@ async def test_a_gated_application_that_never_is_in_sync_is_synced_once(wire: Wi
 async def test_a_sync_whose_hook_hangs_is_terminated(wire: Wire, argocd: ArgoCD) -> None:
     """Otherwise it would continue after its approval is void, and block the next one."""
     wire.store.create(application())
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=1))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
     await asked(wire)
     start(wire)
     hook = "waiting for completion of hook batch/Job/migrate"
     wire.store.update(
         "Application", "coder-chat", "argocd", lambda app: app["status"]["operationState"].update(message=hook)
     )
+    time_passes(60)
     await wait_until(lambda: stored(wire)["status"]["operationState"]["phase"] == "Terminating")
     update(wire, "Failed", "Operation terminated")
-    with pytest.raises(SyncFailed, match=f"in 1 s .*{hook}.*Stoker terminated the sync"):
+    with pytest.raises(SyncFailed, match=f"in 60 s .*{hook}.*Stoker terminated the sync"):
         await syncing
 
 
@@ -305,7 +323,7 @@ async def test_a_sync_that_nobody_has_taken_up_is_withdrawn(wire: Wire, argocd: 
     """A controller that comes back later finds no operation with a void approval."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match="Stoker terminated the sync"):
-        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     assert stored(wire).get("operation") is None
 
 
@@ -315,7 +333,7 @@ async def test_the_message_says_how_to_end_somebody_elses_sync(wire: Wire, argoc
     other["operationState"]["operation"]["initiatedBy"] = {"username": "admin"}
     wire.store.create(application(**other))
     with pytest.raises(SyncFailed, match="A sync by admin is still running; `argocd app terminate-op coder-chat` ends"):
-        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
     assert stored(wire)["status"]["operationState"]["phase"] == "Running"
 
 
@@ -398,7 +416,7 @@ async def test_a_sync_that_nobody_takes_up_ends_at_the_deadline(wire: Wire, argo
     """Argo CD's controller may be down; the message contains the last observed state."""
     wire.store.create(application())
     with pytest.raises(SyncFailed, match=r"did not finish syncing coder-chat.*OutOfSync"):
-        await argocd.sync("coder-chat", "abc", actor="@dev", timeout=0.3)
+        await at_its_limit(wire, argocd.sync("coder-chat", "abc", actor="@dev", timeout=30))
 
 
 async def test_a_watch_survives_410_gone(wire: Wire, argocd: ArgoCD) -> None:
@@ -424,7 +442,7 @@ async def test_a_watch_survives_a_dropped_connection(wire: Wire, argocd: ArgoCD)
 async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoCD) -> None:
     """Control planes are upgraded; that must not end an operation."""
     wire.store.create(application(**running("abc")))
-    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=10))
+    syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="@dev", timeout=60))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
     wire.unwell = 2
     wire.cut()
@@ -464,7 +482,7 @@ async def test_an_application_is_waited_for_until_it_exists(wire: Wire, argocd: 
     wire.store.create(application())
     assert (await waiting).name == "coder-chat"
     with pytest.raises(SyncFailed, match="it does not exist"):
-        await argocd.wait_for("nobody", timeout=0.2, until=anything)
+        await at_its_limit(wire, argocd.wait_for("nobody", timeout=30, until=anything))
 
 
 async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:

@@ -18,7 +18,7 @@ from bot.clients.workload import Workload, workload_of
 from bot.errors import BotError
 from bot.platform.switches.commit import reverting
 from manifests.deployers import deployers
-from tests.clients.kube import Object, Wire, application, connected, deployment
+from tests.clients.kube import Object, Wire, application, connected, deployment, time_passes, wait_until
 
 COMMIT = "a" * 40
 
@@ -137,8 +137,11 @@ async def test_its_end_is_waited_for(wire: Wire, client: Deployer, example: Exam
     """An application that is not deleted is an error with its name."""
     made = example.made("coder-chat", reverts=True)
     wire.store.create(made)
+    staying = asyncio.create_task(client.wait_gone("coder-chat", timeout=30))
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
+    time_passes(30)
     with pytest.raises(SyncFailed, match="coder-chat"):
-        await client.wait_gone("coder-chat", timeout=0.2)
+        await staying
     waiting = asyncio.create_task(client.wait_gone("coder-chat", timeout=20))
     wire.store.delete(made["kind"], "coder-chat", made["metadata"]["namespace"])
     await waiting

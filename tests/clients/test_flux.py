@@ -9,7 +9,7 @@ import pytest
 from bot.clients.deployer import SyncFailed
 from bot.clients.flux import REQUESTED, Flux, application_of, commit_of
 from bot.clients.workload import workload_of
-from tests.clients.kube import Wire, connected, deployment
+from tests.clients.kube import Wire, connected, deployment, hurry, wait_until
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -67,10 +67,11 @@ async def test_a_commit_is_waited_for_until_flux_has_applied_it(wire: Wire, flux
 
 async def test_an_error_is_told_in_the_words_of_flux(wire: Wire, flux: Flux) -> None:
     wire.store.create(kustomization())
-    waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=2))
+    waiting = asyncio.create_task(flux.sync("apps", NEW, actor="dev", timeout=600))
     said = "kustomization path not found: stat /tmp/kustomization-1/apps: no such file or directory"
-    await asyncio.sleep(0.1)
+    await wait_until(lambda: wire.asked("GET", "watch=true"))
     applies(wire, NEW, status="False", reason="ArtifactFailed", message=said)
+    await hurry(waiting.done)
     with pytest.raises(SyncFailed, match="could not apply apps: ArtifactFailed: kustomization path not found"):
         await waiting
 
@@ -104,8 +105,10 @@ async def test_a_release_that_is_not_upgraded_yet_is_waited_for(wire: Wire, flux
     async def anything(_: str) -> bool:
         return True
 
+    waiting = asyncio.create_task(flux.wait_synced("apps", NEW, includes=anything, actor="dev", timeout=600))
+    await hurry(waiting.done)
     with pytest.raises(SyncFailed, match="UpgradeFailed: Helm upgrade failed: timed out"):
-        await flux.wait_synced("apps", NEW, includes=anything, actor="dev", timeout=1)
+        await waiting
 
 
 @pytest.mark.parametrize(

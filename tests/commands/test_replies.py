@@ -5,6 +5,7 @@ from typing import Any
 
 from bot.errors import BotError, Unavailable
 from commands.replies import AcksFirst, answered
+from tests.clients.kube import time_passes
 
 
 async def said_for(work: Any) -> list[str]:
@@ -19,7 +20,7 @@ async def said_for(work: Any) -> list[str]:
 
 async def test_work_waits_while_requests_come_in() -> None:
     """In a burst, work begins after the last request has been acknowledged."""
-    gate, order = AcksFirst(quiet=1, longest=60), list[str]()
+    gate, order = AcksFirst(quiet=60, longest=600), list[str]()
 
     async def work() -> None:
         async with gate.turn():
@@ -31,6 +32,7 @@ async def test_work_waits_while_requests_come_in() -> None:
         await asyncio.sleep(0.005)
         gate.arrived()
         order.append("request")
+    time_passes(60)
     await working
     assert order == ["request"] * 5 + ["work"]
 

@@ -1,16 +1,17 @@
 """The chart's admission policy: the bot's own changes are allowed, and all other changes by its account are denied."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from copy import deepcopy
 
 import pytest
 
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
+from bot.clients.deployer import SyncFailed
 from bot.clients.job import Jobs, Load
 from bot.config import Config
-from tests.clients.kube import Wire, application, caching, connected, deployment
+from tests.clients.kube import Wire, application, caching, connected, deployment, time_passes, wait_until
 from tests.clients.test_staging_job import made as staging_job
 from tests.helm.chart import BENCH, MEASURING, MINIMAL, Object, of_kind, render
 from tests.helm.policy import Policy, Review
@@ -65,8 +66,11 @@ async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
         await cluster.mark("coder-chat", "op-1/8", 8)
         await cluster.scale("coder-chat", 0, lease=None, fence=8)
         await argocd.refresh("coder-chat")
-        with suppress(Exception):
-            await argocd.sync("coder-chat", "b" * 40, actor="U0DEV", timeout=0.5)
+        syncing = asyncio.create_task(argocd.sync("coder-chat", "b" * 40, actor="U0DEV", timeout=30))
+        await wait_until(lambda: wire.asked("GET", "watch=true"))
+        time_passes(30)
+        with pytest.raises(SyncFailed):
+            await syncing
         load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
         await jobs.start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
         await jobs.delete("0123456789")

@@ -23,6 +23,7 @@ from sandbox.cluster import Cluster
 from sandbox.faults import Faults
 from sandbox.kubernetes import KubernetesAPI
 from sandbox.serving import Serving
+from tests.clients.kube import time_passes
 from tests.sandbox.platform_git import MemoryGit
 
 SPEED = 1500
@@ -42,12 +43,15 @@ class Platform:
     vllm: VLLM
     litellm: LiteLLM
 
-    async def boot(self, name: str, *, timeout: float = LONG) -> tuple[Phase, ...]:
-        async def progress(_: object) -> None:
-            pass
+    async def boot(self, name: str, *, stays: str = "") -> tuple[Phase, ...]:
+        """The phases of a boot; in the phase `stays` its whole time limit passes."""
+
+        async def progress(phases: tuple[Phase, ...]) -> None:
+            if phases[-1].name == stays:
+                time_passes(LONG)
 
         await self.cluster.scale(name, 1, lease="op-1")
-        return await self.cluster.wait_ready(name, timeout=timeout, progress=progress)
+        return await self.cluster.wait_ready(name, timeout=LONG, progress=progress)
 
     async def is_up(self, name: str) -> bool:
         found = await self.cluster.workload(name)
@@ -126,7 +130,7 @@ async def test_a_boot_that_never_gets_ready_ends_at_its_limit(platform: Platform
     """The startup probe fails forever; the bot's limit ends it and reports the phase."""
     platform.faults.add("never-ready")
     with pytest.raises(BootFailed, match="loading"):
-        await platform.boot("coder-chat", timeout=3)
+        await platform.boot("coder-chat", stays="loading")
 
 
 async def test_weights_in_the_cache_need_no_hub(platform: Platform) -> None:
