@@ -11,8 +11,6 @@ from bot.progress import beside_all_work, going_to
 from bot.state import task_starts
 from bot.state.task_starts import Start, TaskStarts
 
-SOON = 0.3
-
 
 class Mortal(Redis):
     """A connection that writes nothing after its process has died."""
@@ -58,16 +56,13 @@ class Process:
         await self._redis.aclose(close_connection_pool=True)
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_starts, "_SOON", SOON)
-
-
-async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", lives: float = 0) -> Start:
+async def deadly(redis_url: str, task: str, begun: str = "", doing: str = "", *, late: bool = False) -> Start:
     """The message of a process about work that does not end."""
     process = Process(redis_url)
     start = await process.begin(task, begun, doing)
-    await asyncio.sleep(lives)
+    async with Redis.from_url(redis_url) as redis:
+        while late and b'"late":true' not in (await redis.hget(task_starts.STARTS, task) or b""):
+            await asyncio.sleep(0.02)
     await process.die()
     return start
 
@@ -101,8 +96,11 @@ async def test_work_that_ended_is_forgotten(redis: Redis) -> None:
 
 
 @pytest.mark.usefixtures("redis")
-async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(redis_url: str) -> None:
+async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A boot and a swap wait beside a request that ends the process at each start: only that request is set aside."""
+    monkeypatch.setattr(task_starts, "_SOON", 1.0)  # each waits that long for the one before it
     hopeless: set[str] = set()
 
     async def work(process: Process, task: str) -> bool:
@@ -117,7 +115,7 @@ async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(
             asyncio.create_task(work(process, task)) for task in ("boot", "poison", "swap") if task not in hopeless
         ]
         died = False
-        for ended in asyncio.as_completed(works, timeout=30):
+        for ended in asyncio.as_completed(works):
             if died := await ended:
                 break
         await process.die()
@@ -153,10 +151,13 @@ async def test_work_that_is_delivered_twice_has_not_died(redis: Redis) -> None:
 class Deaf(Redis):
     """A connection that swallows a cancellation during a write, as some libraries do."""
 
-    deaf = False
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.deaf, self.writes = False, asyncio.Event()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if self.deaf and args[0] == "HSET":
+            self.writes.set()
             with suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
             return 0
@@ -164,18 +165,20 @@ class Deaf(Redis):
 
 
 @pytest.mark.usefixtures("redis")
-async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str) -> None:
+async def test_work_ends_although_a_cancellation_is_swallowed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the work would never end: its record would be renewed forever."""
+    monkeypatch.setattr(task_starts, "_SOON", 0.1)
     redis = Deaf(connection_pool=ConnectionPool.from_url(redis_url))
-    async with asyncio.timeout(20 * SOON):
+    async with asyncio.timeout(60):
         async with TaskStarts(redis).watched("op"):
             redis.deaf = True
-            await asyncio.sleep(2 * SOON)
+            await redis.writes.wait()
     await redis.aclose(close_connection_pool=True)
 
 
 @pytest.mark.usefixtures("redis")
-async def test_late_deaths_count_too(redis_url: str) -> None:
+async def test_late_deaths_count_too(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bot that waits for a long time may be killed repeatedly; but work without progress is given up eventually."""
-    started = [await deadly(redis_url, "op", "running 3", "waiting", lives=SOON * 1.5) for _ in range(9)]
+    monkeypatch.setattr(task_starts, "_SOON", 0.1)
+    started = [await deadly(redis_url, "op", "running 3", "waiting", late=True) for _ in range(9)]
     assert [start.hopeless for start in started] == [False] * 8 + [True]
