@@ -46,13 +46,14 @@ async def server(directory: Path, *options: str, sentinel: bool = False) -> Asyn
 
 @asynccontextmanager
 async def connected(url: str, password: Password | None = None) -> AsyncIterator[AnyRedis]:
-    async with opened(url, password) as redis, asyncio.timeout(60):
-        while True:
-            try:
-                await redis.ping()
-                break
-            except (RedisError, OSError):
-                await asyncio.sleep(0.1)
+    async with opened(url, password) as redis:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await redis.ping()
+                    break
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.1)
         yield redis
 
 
@@ -201,6 +202,7 @@ async def test_a_hundred_operations_at_work_leave_docket_connections(tmp_path: P
     url = f"redis://127.0.0.1:{port}/0"
     async with (
         server(tmp_path, "--port", str(port)),
+        connected(url),
         Docket(name="stoker", url=for_docket(url)) as docket,
     ):
         docket.register(nothing)
