@@ -4,6 +4,7 @@ import gc
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 NOT_COUNTED = tuple(Path(__file__).parent / room for room in ("journeys", "sandbox", "helm"))
@@ -14,7 +15,15 @@ FIRST_COUNTED = tuple(Path(__file__).parent / room for room in ("operations", "d
 processor time as the test itself (3.6 s without, 5.9 s with it for three tests), and the cases run the same code.
 """
 
-IN_REAL_TIME = tuple(Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor"))
+hypothesis.settings.register_profile(
+    "stoker", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("stoker")
+"""The same examples each time, and none is too slow: neither chance nor a machine that stalls makes a test fail."""
+
+IN_REAL_TIME = tuple(
+    Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor", "observability")
+)
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
 
 TIMER = pytest.StashKey[object]()
