@@ -30,7 +30,6 @@ from sandbox.slack.history import (
 )  # fmt: skip
 from sandbox.slack.manifest import Manifest, Shortcut
 
-TRIGGER_SECONDS = 3.0
 RESPONSE_URL_SECONDS = 1800.0
 RESPONSE_URL_USES = 5
 
@@ -51,8 +50,11 @@ class _ResponseURL:
 class Interactions:
     """The users' side of the app, as registered in its manifest."""
 
-    def __init__(self, history: History, delivery: Delivery, manifest: Manifest, faults: Faults) -> None:
-        self._history = history
+    def __init__(
+        self, history: History, delivery: Delivery, manifest: Manifest, faults: Faults, *, trigger_valid: float
+    ) -> None:
+        """`trigger_valid`: seconds for which a trigger can be used."""
+        self._history, self._trigger_valid = history, trigger_valid
         self._faults = faults
         self._delivery = delivery
         self._manifest = manifest
@@ -241,13 +243,13 @@ class Interactions:
     # ── what the app answers ────────────────────────────────────────────────────────────────────────────────────────
 
     def use_trigger(self, trigger_id: str) -> str:
-        """The user of this trigger; it can be used once, within 3 s."""
+        """The user of this trigger; it can be used once, and not for long."""
         if trigger_id not in self._triggers:
             raise UnusableTrigger("invalid_trigger_id")
         user, born = self._triggers[trigger_id]
         if not user:
             raise UnusableTrigger("exchanged_trigger_id")
-        if time.monotonic() - born > TRIGGER_SECONDS:
+        if time.monotonic() - born > self._trigger_valid:
             raise UnusableTrigger("expired_trigger_id")
         self._triggers[trigger_id] = ("", born)
         return user

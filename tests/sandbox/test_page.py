@@ -58,7 +58,7 @@ def world() -> World:
 @pytest.fixture
 async def workspace(world: World) -> AsyncIterator[Workspace]:
     outside = Outside(world.panel, {"kill the bot": world.kill}, world.set_speed, world.scale)
-    async with Workspace(world.faults, outside, manifest=MANIFEST, ack_within=10, patience=10) as workspace:
+    async with Workspace(world.faults, outside, manifest=MANIFEST) as workspace:
         yield workspace
 
 

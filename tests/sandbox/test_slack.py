@@ -63,7 +63,7 @@ async def workspace(faults: Faults, ack_within: float) -> AsyncIterator[Workspac
 
 
 async def wait_until(workspace: Workspace, user: str, text: str) -> None:
-    for _ in range(1000):
+    for _ in range(3000):
         if any(text in seen for seen in workspace.now_visible(user)):
             return
         await asyncio.sleep(0.02)

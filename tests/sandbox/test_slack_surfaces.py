@@ -40,14 +40,14 @@ def field(label: str, element: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
 async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults(), manifest=everything(shortcuts=(STATUS,)), ack_within=20, patience=20) as workspace:
+    async with Workspace(Faults(), manifest=everything(shortcuts=(STATUS,))) as workspace:
         yield workspace
 
 
@@ -245,7 +245,7 @@ async def test_an_overflow_menu_gives_the_chosen_option(workspace: Workspace, ap
 
 async def usable(client: AsyncWebClient, image: dict[str, Any]) -> None:
     """Publish the image on @dev's Home as soon as Slack has looked through its file."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             await client.views_publish(user_id="U0DEV", view={"type": "home", "blocks": [image]})
@@ -315,7 +315,7 @@ async def test_requests_come_signed_over_http() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/slack/events"
-    async with Workspace(Faults(), request_url=url, ack_within=20) as workspace:
+    async with Workspace(Faults(), request_url=url) as workspace:
         app.client.base_url = workspace.api_url
 
         @app.command("/gpu")
