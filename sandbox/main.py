@@ -37,6 +37,13 @@ PATIENT: Mapping[str, Any] = {
     "idle": {"remind_after": "30m", "down_after": "2h", "queue_remind_after": "30m", "queue_down_after": "2h"}
 }
 """A story about idle time sets it (`given idle.…`); otherwise a slow machine would bring models down unexpectedly."""
+UNHURRIED: Mapping[str, Any] = {
+    "gpu": {"boot_limit": "120s"},
+    "argocd": {"sync_limit": "120s"},
+    "litellm": {"wait": "15s"},
+    "lease": {"offer": "10m"},
+}
+"""Limits in real time for a story: the platform is fast, but the machine may stall for many seconds."""
 
 
 class UsageError(Exception):
@@ -52,14 +59,15 @@ async def run(
     config: Path | None,
     http: bool = False,
     open_browser: bool = False,
+    patience: float = 0,
 ) -> int:
-    """Start a sandbox, use it, and shut it down.
+    """Start a sandbox, use it, and shut it down. A story's steps wait at least `patience` seconds for what they expect.
 
     Returns the exit code: 0 success, 1 a story failed or the bot exited, 2 the start failed, 130 a story was
     interrupted. Ctrl-C on the page's sandbox is a success.
     """
     directory = Path(tempfile.mkdtemp(prefix="stoker-sandbox-"))
-    working = asyncio.create_task(_run(platform, speed, port, script, config, http, open_browser, directory))
+    working = asyncio.create_task(_run(platform, speed, port, script, config, http, open_browser, patience, directory))
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, working.cancel)
     try:
@@ -87,6 +95,7 @@ async def _run(
     config: Path | None,
     http: bool,
     open_browser: bool,
+    patience: float,
     directory: Path,
 ) -> int:
     story = _story(script) if script else None
@@ -94,7 +103,8 @@ async def _run(
     speed, one_clock = _clock(given, speed, demonstration=story is None)
     named = given.pop("platform", platform)
     platform = str(named) if named else None
-    settings = merged(merged(PATIENT if story else {}, _settings(config) if config else {}), nested(given))
+    patient = merged(PATIENT, {} if one_clock else UNHURRIED) if story else {}
+    settings = merged(merged(patient, _settings(config) if config else {}), nested(given))
     async with opened(
         platform=_platform(platform),
         speed=speed,
@@ -105,7 +115,9 @@ async def _run(
         directory=directory,
         http=http,
     ) as world:
-        return await _until_bot_ends(world, told(story, world) if story else _browse(world, speed, open_browser))
+        return await _until_bot_ends(
+            world, told(story, world, patience=patience) if story else _browse(world, speed, open_browser)
+        )
 
 
 async def _until_bot_ends(world: Sandbox, use: Coroutine[Any, Any, int]) -> int:
@@ -134,11 +146,11 @@ def _story(script: Path) -> Story:
     return parse(text, script, users=USERS, faults=frozenset(KNOWN))
 
 
-async def told(story: Story, world: Sandbox) -> int:
+async def told(story: Story, world: Sandbox, *, patience: float = 0) -> int:
     """Run a story and return its exit code. It also fails, immediately, if the bot needs a right that its Roles do not
     grant.
     """
-    telling = asyncio.create_task(tell(story, world, lambda line: print(line, flush=True)))
+    telling = asyncio.create_task(tell(story, world, lambda line: print(line, flush=True), patience=patience))
     refusal = asyncio.create_task(world.account.refusal())
     try:
         await asyncio.wait({telling, refusal}, return_when=asyncio.FIRST_COMPLETED)

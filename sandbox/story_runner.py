@@ -160,8 +160,8 @@ class StepError(Exception):
 class StoryRun:
     """One run of a story: the last actor, the time of the action, and what has been printed."""
 
-    def __init__(self, story: Story, world: World, say: Callable[[str], None]) -> None:
-        self.story = story
+    def __init__(self, story: Story, world: World, say: Callable[[str], None], patience: float) -> None:
+        self.story, self._patience = story, patience
         self._world = world
         self._say = say
         self._actor = ""
@@ -338,7 +338,7 @@ class StoryRun:
             try:
                 await act()
             except StepError:
-                if time.monotonic() > began + PATIENCE:
+                if time.monotonic() > began + max(PATIENCE, self._patience):
                     self._since = since  # so that a failure shows everything since then
                     raise
             else:
@@ -352,14 +352,14 @@ class StoryRun:
         return any(seen.shows(text) for seen in self._seen())
 
     async def _expect(self, text: str, within: float) -> None:
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + max(within, self._patience)
         while not self._sees(text):
             if time.monotonic() > deadline:
                 raise StepError(f"“{text}” was not seen within {within:g} s")
             await asyncio.sleep(LOOK_EVERY)
 
     async def _expect_replicas(self, name: str, wanted: int, within: float) -> None:
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + max(within, self._patience)
         while (found := self._world.replicas(name)) != wanted:
             if time.monotonic() > deadline:
                 has = "is not in the cluster" if found is None else f"has {found}"
@@ -377,7 +377,7 @@ class StoryRun:
         return [pushed for pushed in self._world.pushed(self._since) if pushed.user == user]
 
     async def _expect_notified(self, user: str, text: str, within: float) -> None:
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + max(within, self._patience)
         while not any(pushed.says(text) for pushed in self._pushed_to(user)):
             if time.monotonic() > deadline:
                 got = " · ".join(f"“{pushed.text}”" for pushed in self._pushed_to(user)) or "nothing"
@@ -393,7 +393,7 @@ class StoryRun:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _expect_merged(self, branch: str, within: float) -> None:
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + max(within, self._patience)
         while (merged_to := self._world.merged_to()) is None:
             if time.monotonic() > deadline:
                 raise StepError(f"the newest pull request was not merged within {within:g} s")
@@ -441,9 +441,12 @@ class StoryRun:
             self._say("    • " + "\n      ".join(filter(None, map(str.rstrip, text.splitlines()))))
 
 
-async def tell(story: Story, world: World, say: Callable[[str], None]) -> bool:
-    """Run a story on a world and print its transcript with `say`; returns whether every step succeeded."""
-    return await StoryRun(story, world, say).run()
+async def tell(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
+    """Run a story on a world and print its transcript with `say`; returns whether every step succeeded.
+
+    A step that waits for something waits at least `patience` seconds for it, whatever its `within` is.
+    """
+    return await StoryRun(story, world, say, patience).run()
 
 
 def _fold(text: str) -> str:

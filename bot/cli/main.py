@@ -55,12 +55,17 @@ def sandbox(
     script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
     http: Annotated[bool, typer.Option(help="Slack's requests come signed over HTTP, not over Socket Mode.")] = False,
+    patience: Annotated[float, typer.Option(help="Least seconds that a story waits for what it expects.")] = 0,
 ) -> None:
     """Run the bot against a whole platform on this machine, with a page to try it on."""
     from sandbox.main import run as run_sandbox
 
     raise typer.Exit(
-        asyncio.run(run_sandbox(platform=platform, speed=speed, port=port, script=script, config=config, http=http))
+        asyncio.run(
+            run_sandbox(
+                platform=platform, speed=speed, port=port, script=script, config=config, http=http, patience=patience
+            )
+        )
     )
 
 

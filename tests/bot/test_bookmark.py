@@ -16,9 +16,10 @@ from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.messages import Messages
 from sandbox.faults import Faults
+from sandbox.main import PATIENT, UNHURRIED
 from sandbox.slack import Workspace
 from sandbox.slack.manifest import everything
-from sandbox.world import opened
+from sandbox.world import merged, opened
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 ON = Config.model_validate({"slack": {"channel": "C0GPUOPS", "bookmark": True}})
@@ -76,15 +77,15 @@ async def test_a_slack_that_refuses_disturbs_nothing(workspace: tuple[Workspace,
         assert strict.bookmarks() == []
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 async def test_the_bot_keeps_it_up_to_date(tmp_path: Path) -> None:
     """The running bot, with the scopes of `stoker manifest --bookmark`."""
-    settings = {"slack": {"bookmark": True}}
+    settings = merged(merged(PATIENT, UNHURRIED), {"slack": {"bookmark": True}})
     async with opened(
         platform=None, speed=120, port=0, checks_pass_after=None, settings=settings, directory=tmp_path
     ) as world:
         await world.command("dev", "/gpu up coder-chat for 2h because demo")
-        await world.workspace.click("lead", "Approve", timeout=60)
-        async with asyncio.timeout(100):
+        await world.workspace.click("lead", "Approve", timeout=150)
+        async with asyncio.timeout(200):
             while not any("coder-chat, dev until" in title for title in world.workspace.bookmarks()):
                 await asyncio.sleep(0.2)

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.access import Account, Request
 from sandbox.faults import KNOWN
-from sandbox.main import PATIENT, USERS, told
+from sandbox.main import PATIENT, UNHURRIED, USERS, told
 from sandbox.story import parse
 from sandbox.world import merged, nested, opened
 from tests.helm.chart import MEASURING, of_kind, render
@@ -110,10 +110,10 @@ async def tell(name: str, directory: Path, *, without: Request | None = None) ->
     story = parse(path.read_text("utf-8"), path, users=USERS, faults=frozenset(KNOWN))
     given = dict(story.given)
     speed = float(given.pop("speed", 60))
-    settings = merged(PATIENT, nested(given))
+    settings = merged(merged(PATIENT, UNHURRIED), nested(given))
     async with opened(
         platform=None, speed=speed, port=0, checks_pass_after=None, settings=settings, directory=directory
     ) as world:
         if without:
             world.account.take(without)
-        return await told(story, world) == 0, world.account
+        return await told(story, world, patience=120) == 0, world.account

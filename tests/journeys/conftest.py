@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from sandbox.main import PATIENT, UNHURRIED
 from sandbox.slack.history import CHANNEL
 from sandbox.slack.workspace import NotThere
-from sandbox.world import Sandbox, opened
+from sandbox.world import Sandbox, merged, opened
 
 PATIENCE = 120.0
 """Seconds that something may take on a slow machine before it counts as missing."""
@@ -112,6 +113,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
         async def open_town(
             *, speed: float = 60, settings: dict[str, Any] | None = None, one_clock: bool = False
         ) -> Town:
+            patient = PATIENT if one_clock else merged(PATIENT, UNHURRIED)
             world = await stack.enter_async_context(
                 opened(
                     platform=None,
@@ -119,7 +121,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
                     one_clock=one_clock,
                     port=0,
                     checks_pass_after=None,
-                    settings=settings or {},
+                    settings=merged(patient, settings or {}),
                     directory=tmp_path,
                 )
             )

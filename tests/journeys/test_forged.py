@@ -11,11 +11,12 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from sandbox.main import UNHURRIED
 from sandbox.slack import history
-from sandbox.world import WEBHOOK_SECRET, opened
+from sandbox.world import WEBHOOK_SECRET, merged, opened
 from tests.journeys.conftest import Town
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Town]:
     """A sandbox whose Slack uses HTTP, so that anybody may send the bot a request."""
     async with opened(
         platform=None, speed=60, port=0, checks_pass_after=None, directory=tmp_path, http=True,
-        settings={"roles": {"approvers": ["S0APPROVERS"]}},
+        settings=merged(UNHURRIED, {"roles": {"approvers": ["S0APPROVERS"]}}),
     ) as world:  # fmt: skip
         yield Town(world)
 

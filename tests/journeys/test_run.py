@@ -10,7 +10,7 @@ import pytest
 from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 
 async def test_without_redis_url_the_bot_brings_its_own_and_keeps_what_it_knows(town: OpenTown) -> None:
@@ -48,7 +48,7 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> 
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bot", "run", env=environment, stderr=asyncio.subprocess.PIPE
         )
-        _, error = await asyncio.wait_for(process.communicate(), 60)
+        _, error = await process.communicate()
         lines = error.decode().strip().splitlines()
         assert process.returncode == 2, lines
         assert len(lines) == 1, lines
@@ -89,7 +89,7 @@ async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: 
 
 
 async def _ready(here: Town) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(200), httpx.AsyncClient(trust_env=False) as http:
         while True:
             try:
                 if (await http.get(f"{here.world.bot.url}/readyz")).is_success:

@@ -11,7 +11,7 @@ from tests.journeys.conftest import Town, eventually
 OpenTown = Callable[..., Awaitable[Town]]
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "moments",
     [
@@ -55,20 +55,20 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
     assert here.seen().count("held by") == 1
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 async def test_a_restarted_bot_goes_on_by_itself(town: OpenTown) -> None:
     """The card moves again although nobody does anything and the cluster is in the middle of a long phase.
 
     Killed or told to stop: Kubernetes gives a pod half a minute, and what this bot has not let go of, the next one cannot have.
     """
-    here = await town(speed=1)
+    here = await town(speed=1, settings={"gpu": {"boot_limit": "20m"}})
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
     await here.reaches("waiting for a node")
     await here.world.kill_bot()
     before = len(here.world.workspace.transcript)
     await eventually(lambda: len(here.world.workspace.transcript) > before)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         assert await here.world.bot.stop() == 0  # it exits although the boot takes minutes
     await here.world.bot.start()
     before = len(here.world.workspace.transcript)

@@ -15,17 +15,19 @@ import httpx
 import pytest
 from aiohttp import web
 
+from sandbox.main import UNHURRIED
 from sandbox.process import app_manifest, free_port
 from sandbox.slack import Workspace
 from sandbox.slack.http_mode import HttpMode
 from sandbox.slack.manifest import read_manifest
-from sandbox.world import Sandbox, opened
+from sandbox.world import Sandbox, merged, opened
 
 EMULATE = Path(__file__).parents[2] / ".venv" / "emulate" / "node_modules"
 NODE, SCRIPT = EMULATE / "node" / "bin" / "node", EMULATE / "emulate" / "dist" / "index.js"
 PEOPLE = ("dev", "lead", "admin")
 BOT_TOKEN, PEOPLES_TOKEN = "xoxb-stoker", "xoxb-people"
 PATIENCE = 120.0
+IDLE = {"remind_after": "10s", "remind_every": "1h", "down_after": "10m"}
 WITHOUT = {"usergroups.users.list"}
 """Methods that the emulator does not have; the story needs none of them."""
 
@@ -176,7 +178,7 @@ async def _answers(there: Elsewhere) -> bool:
         return False
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(600)
 async def test_somebody_elses_slack_accepts_every_call(elsewhere: Elsewhere, tmp_path: Path) -> None:
     """With the scopes of `stoker manifest` and no others: up, idle, down, a swap, a form, the Home, a mention."""
     roles = {"approvers": [elsewhere.users["lead"]], "admins": [elsewhere.users["admin"]]}
@@ -185,7 +187,7 @@ async def test_somebody_elses_slack_accepts_every_call(elsewhere: Elsewhere, tmp
         speed=120,
         port=0,
         checks_pass_after=1,
-        settings={"slack": {"channel": elsewhere.channel}, "roles": roles},
+        settings=merged(UNHURRIED, {"slack": {"channel": elsewhere.channel}, "roles": roles, "idle": IDLE}),
         directory=tmp_path,
         http=True,
         elsewhere={"SLACK_API_URL": f"{elsewhere.url}/api/", "SLACK_BOT_TOKEN": BOT_TOKEN},

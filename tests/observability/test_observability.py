@@ -17,8 +17,9 @@ from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sandbox.main import UNHURRIED
 from sandbox.process import Bot, free_port
-from sandbox.world import Sandbox, opened
+from sandbox.world import Sandbox, merged, opened
 from tests.helm.chart import CHART
 
 PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
@@ -26,7 +27,7 @@ PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.xdist_group("observability"),
 ]
 
@@ -68,7 +69,12 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
     async with (
         TestServer(app, host="127.0.0.1") as server,
         opened(
-            platform=None, speed=300, port=0, checks_pass_after=None, settings=PATIENT, directory=directory
+            platform=None,
+            speed=300,
+            port=0,
+            checks_pass_after=None,
+            settings=merged(UNHURRIED, PATIENT),
+            directory=directory,
         ) as world,
     ):
         await world.bot.__aexit__(None, None, None)  # another one in its place, with tracing
@@ -91,7 +97,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
 async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
     """One of the texts is on the user's screen."""
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(200):
             while not any(s.shows(text) for s in world.visible(user, since) for text in texts):
                 await asyncio.sleep(0.1)
     except TimeoutError:
@@ -130,7 +136,7 @@ async def test_the_metrics_tell_the_bring_up(seen: Seen) -> None:
 async def test_a_session_costs_what_its_machine_costs(seen: Seen) -> None:
     """Not what a machine without a price of its own would: that is less than a cent so far."""
     cost: float = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while cost < 1:  # until the watch has seen which machine it is
             cost = (await scraped(seen))["stoker_session_cost_usd", (("model", "coder-chat"),)]
             await asyncio.sleep(0.1)
@@ -162,7 +168,7 @@ async def test_every_log_line_is_json_about_something(seen: Seen) -> None:
 
 async def test_the_operation_has_a_trace(seen: Seen) -> None:
     """The task and each step are spans, with the operation's id."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while not any("stoker.op" in attributes for _, attributes in seen.collector.spans):
             await asyncio.sleep(0.2)
     operations = {attributes["stoker.op"] for _, attributes in seen.collector.spans if "stoker.op" in attributes}
