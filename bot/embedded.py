@@ -59,7 +59,7 @@ async def embedded_redis(directory: Path) -> AsyncIterator[str]:
             "--dir", str(directory), "--appendonly", "yes", "--appendfsync", "always", "--save", "",
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await _answers(url):
                 if process.returncode is not None:
                     raise SettingsError(

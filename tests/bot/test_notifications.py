@@ -87,7 +87,7 @@ def an_operation(status: Status, actor: str = "U0DEV", kind: Kind = Kind.GPU_UP,
 async def settled(shown: Presentation, workspace: Workspace, op: Operation) -> dict[str, list[tuple[str, str]]]:
     """The notifications once the operation is shown and nothing is left to be written."""
     shown.show(op.id, now=True)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not workspace.posted(CHANNEL):
             await asyncio.sleep(0.02)
         for _ in range(10):  # the card first, then what follows from it

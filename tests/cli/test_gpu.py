@@ -12,7 +12,7 @@ from bot.domain.leases import Lease
 from tests.bot.test_idle import a_lease
 from tests.clients.kube import Object, Wire, deployment, pod, wait_until
 
-PATIENCE = 60.0
+PATIENCE = 250.0
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ async def test_it_has_grown_when_the_volume_is_larger(wire: Wire, volumes: Volum
     await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") >= 3)
     assert not growing.done()
     tell(wire, capacity={"storage": "40Gi"})
-    await asyncio.wait_for(growing, 10)
+    await asyncio.wait_for(growing, 90)
 
 
 async def test_a_bot_that_was_killed_does_not_ask_again(wire: Wire, volumes: Volumes) -> None:
@@ -93,7 +93,7 @@ async def test_a_file_system_that_grows_with_the_next_pod_is_not_waited_for(wire
     await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") > seen + 1)
     assert not growing.done(), "its user's node makes the file system grow"
     wire.store.remove("Pod", "coder-chat-1", "serving")
-    await asyncio.wait_for(growing, 10)
+    await asyncio.wait_for(growing, 90)
 
 
 async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: Volumes) -> None:
@@ -101,7 +101,7 @@ async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: 
     await wait_until(lambda: requested(wire) == "40Gi")
     tell(wire, conditions=[FAILED])
     with pytest.raises(CannotStage, match="does not grow from 20Gi to 40Gi: quota of the project is exhausted"):
-        await asyncio.wait_for(growing, 10)
+        await asyncio.wait_for(growing, 90)
     with pytest.raises(CannotStage, match="was asked to grow from 20Gi to 40Gi before: quota of the project"):
         await volumes.refuse_growth(GROWTH)
 

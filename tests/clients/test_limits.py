@@ -180,11 +180,11 @@ def test_a_family_that_is_there_twice_counts_once() -> None:
 
 
 def test_metrics_of_many_megabytes_are_read_quickly() -> None:
-    """Parsing blocks the event loop: 4 MB of irrelevant lines take only a moment."""
+    """Parsing blocks the event loop: 4 MB of irrelevant lines take only a moment of processor time."""
     text = 'vllm:request_success_by_adapter_total{lora="x"} 1.0\n' * 80_000 + metrics("1")
-    start = time.perf_counter()
+    start = time.thread_time()
     assert signals(text).running == 1
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 3
 
 
 async def test_metrics_beyond_any_measure_are_unknown(server: Wire) -> None:

@@ -93,7 +93,7 @@ async def attempt(
     )
     await wait_until(lambda: job(wire) or running.done())
     happens()
-    return await asyncio.wait_for(running, 30)
+    return await asyncio.wait_for(running, 90)
 
 
 async def test_staged_weights_are_told_in_bytes(wire: Wire, api: ApiClient, weights: Weights) -> None:

@@ -41,7 +41,7 @@ async def test_a_button_of_an_earlier_session_leaves_the_present_one_alone(
 
 async def posted(svc: Services, *ops: str) -> None:
     """Wait until Slack has every question about these sessions."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not all([await svc.questions.of(op) for op in ops]) or await svc.presentation.waiting():
             await asyncio.sleep(0.02)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from playwright.async_api import Page, Request, async_playwright, expect
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 PATHS = ("chromium", "chromium-browser", "google-chrome")
 
 expect.set_options(timeout=PATIENCE_MS)

@@ -68,7 +68,7 @@ class Platform:
         await self.apps.patch_namespaced_deployment_scale(name, "serving", {"spec": {"replicas": replicas}})
 
 
-async def wait_until(seen: Callable[[], Any], seconds: float = 30) -> None:
+async def wait_until(seen: Callable[[], Any], seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
         while not await seen():
             await asyncio.sleep(0.01)

@@ -49,7 +49,7 @@ class Models:
         await self.ready(name)
 
     async def ready(self, name: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             labels = f"app.kubernetes.io/name={name}"
             while not any(is_ready(pod) for pod in self.cluster.store.find("Pod", "serving", labels=labels)):
                 await self.cluster.store.changed(self.cluster.store.version)
@@ -152,7 +152,7 @@ async def test_a_virtual_key_calls_its_alias_and_pays(models: Models) -> None:
     usage, cost = answer.json()["usage"], float(answer.headers["x-litellm-response-cost"])
     assert cost == pytest.approx(usage["prompt_tokens"] * 0.0000005 + usage["completion_tokens"] * 0.0000015)
     assert answer.json()["model"] == "coder-chat"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not (await models.gateway("/key/info", key=key)).json()["info"]["spend"]:
             await asyncio.sleep(0.05)
 
