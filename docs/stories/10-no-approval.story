@@ -1,5 +1,5 @@
 # A person approves every cost: a denied, cancelled or expired request starts nothing.
-given approvals.expire_after 6s
+given approvals.expire_after 30s
 
 @dev /gpu up coder-chat
 expect "Approve"
@@ -15,7 +15,7 @@ expect "cancelled"
 
 @dev /gpu up coder-chat
 expect "Approve"
-expect "expired" within 30s
+expect "expired" within 60s
 expect "Nobody decided in time"
 
 @dev /gpu status

@@ -14,7 +14,7 @@ expect replicas coder-chat 0 within 5s
 redis starts
 expect "is down and the GPU is free" within 60s
 
-@dev /gpu up coder-chat for 10s
+@dev /gpu up coder-chat for 25s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 redis stops
