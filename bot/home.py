@@ -68,7 +68,7 @@ class Overviews:
             except (BotError, Unavailable) as error:
                 lost = isinstance(error, Unavailable) and error.system == "Redis"
                 silent.append(
-                    md("{error}: nothing goes up until it does, and what was asked for is not shown", error=error)
+                    md("{error}: nothing goes up until it does, and requests are not shown", error=error)
                     if lost
                     else error.shown
                 )

@@ -202,7 +202,7 @@ class GpuStatus:
         waiting = [op for op in await self.operations.open(BringUpOperation) if op.request.model not in leased]
         text_lines += [
             md(
-                "{model} asked for by {actor}: {status}.",
+                "{model} requested by {actor}: {status}.",
                 model=code(op.request.model),
                 actor=person(op.request.actor),
                 status=op.status,

@@ -124,7 +124,7 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
         each = [
             md("{model} by {actor}", model=code(op.request.model), actor=person(op.request.actor)) for op in asked[:10]
         ]
-        blocks.append(context(md("Asked for, and not approved yet: {each}", each=md(", ").join(each))))
+        blocks.append(context(md("Requested, and not approved yet: {each}", each=md(", ").join(each))))
     queued = [
         (op.waiting.ahead, op)
         for op in ups

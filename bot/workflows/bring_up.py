@@ -76,7 +76,7 @@ class BringUpPlanning:
         if same:
             raise NotAllowed(
                 md(
-                    "{model} was already asked for by {actor} at {at} and is {status}: {see}.",
+                    "{model} was already requested by {actor} at {at} and is {status}: {see}.",
                     see=await self.slack.card_of(same[0]),
                     model=code(op.request.model),
                     actor=person(same[0].request.actor),

@@ -8,7 +8,7 @@ expect "Tell Stoker"
 expect "gpu status"
 @lead fills "Command" with "gpu status"
 @lead submits
-expect "coder-chat asked for by @dev: awaiting approval" within 30s
+expect "coder-chat requested by @dev: awaiting approval" within 30s
 
 @admin picks "Tell Stoker …" on "Bring up coder-chat"
 @admin fills "Command" with "gpu upp coder-fim"

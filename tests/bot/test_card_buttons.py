@@ -223,3 +223,9 @@ def test_the_lease_of_a_booting_model_cannot_be_extended() -> None:
     assert [each["text"]["text"] for each in of_lease(ready)] == ["Extend …", "Bring down"]
     (down,) = of_lease(booting)
     assert down["confirm"]["confirm"]["text"] == "Bring down"
+
+
+def test_a_session_that_was_kept_for_a_look_is_not_retried_when_it_is_over() -> None:
+    """It was up, and its card is about a session of the past."""
+    op = an_operation(Kind.GPU_UP, Status.FAILED, result=LEFT_UP, session_end=SessionEnd(until=NOW))
+    assert "Retry" not in buttons(card(op, NOW).blocks)

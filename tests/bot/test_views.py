@@ -339,3 +339,16 @@ def test_a_bring_up_shows_first_what_it_costs() -> None:
     assert shown == ["*Estimated cost*", "*Lease*", "*Before*", "*Serves*"]
     (closed,) = [block for block in blocks if block["type"] == "container"]
     assert closed["title"]["text"] == "Details: Commit, Application, Deploys"
+
+
+def test_what_stays_as_it_is_has_no_arrow() -> None:
+    """A single such fact is not worth a container."""
+    op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
+    assert op.plan
+    same = {
+        "rows": (("Model", "org/new"), ("Context", "32768")),
+        "before": (("Model", "org/old"), ("Context", "32768")),
+    }
+    blocks = card(op.model_copy(update={"plan": op.plan.model_copy(update=same)}), NOW).blocks
+    (shown,) = [[field["text"] for field in block["fields"]] for block in blocks if "fields" in block]
+    assert shown == ["*Model*\norg/old → org/new", "*Context*\n32768"]

@@ -58,6 +58,7 @@ def test_a_duration_needs_no_preposition(text: str, names: tuple[str, ...], minu
         ("what is running", True),
         ("can you stop coder-chat", True),
         ("is coder-chat up?", True),
+        ("coder-chat up?", True),
         ("up coder-chat", False),
         ("who", False),
         ("", False),

@@ -36,7 +36,7 @@ async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(plat
     await platform.say("dev", "/gpu up coder-chat 3h")
     await platform.sees("asked by @dev for 3 h")
     await platform.say("lead", "/gpu up coder-chat")
-    await platform.sees("was already asked for by @dev", "lead")
+    await platform.sees("was already requested by @dev", "lead")
     raw = str([message.blocks for message in platform.workspace._history.messages.values()])
     assert "archives/C0GPUOPS/p" in raw.partition("|see its card>")[0][-60:], "it links to that card"
     await platform.click("lead", "Approve")
