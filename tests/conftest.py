@@ -30,6 +30,8 @@ TIMER = pytest.StashKey[object]()
 """The time limit of the test, as pytest-timeout set it."""
 
 
+hypothesis.settings.register_profile("stoker", deadline=None)  # a busy machine needs 10 times as long for an example
+hypothesis.settings.load_profile("stoker")
 gc.disable()  # until every module is imported
 
 
