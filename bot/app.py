@@ -116,8 +116,9 @@ async def run(settings: Settings) -> None:
             await asyncio.wait({connecting}, timeout=_SLACK_FIRST)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.enable()  # see `bot.__main__`
-        gc.collect()
-        gc.freeze()  # freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s
+        # Freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. One before would
+        # find 2 000 of 214 000 objects, and take a seventh of the start.
+        gc.freeze()
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         guarding = asyncio.create_task(wiring.of(Guard).run())
         stack.callback(guarding.cancel)

@@ -66,13 +66,14 @@ class GitProcess:
         # Without git on PATH the import alone would raise; so the error is reported where git is needed, and by the
         # doctor.
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        import git  # 3 MiB, for the first request that needs files; a bot that only operates the GPU does not need it
+        from git.cmd import Git  # for the first request that needs files
+        from git.exc import GitCommandNotFound
 
         with tempfile.TemporaryFile() as typed:
             typed.write((stdin or "").encode())
             typed.seek(0)
             try:
-                status, written, complaint = git.Git(str(self._directory)).execute(
+                status, written, complaint = Git(str(self._directory)).execute(
                     ["git", f"--git-dir={self._directory}", *arguments],
                     istream=typed,
                     env={**self._environment, **env},
@@ -83,7 +84,7 @@ class GitProcess:
                     stdout_as_string=False,
                     strip_newline_in_stdout=False,
                 )
-            except git.GitCommandNotFound as error:
+            except GitCommandNotFound as error:
                 raise BotError("There is no git on PATH: install it; the image has it.") from error
         return status, _bytes(written), self._scrubbed(_bytes(complaint).decode(errors="replace"))
 

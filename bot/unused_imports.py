@@ -16,6 +16,9 @@ def prevent_unused_imports() -> None:
     # client with requests and oauthlib. Each of their modules can still be imported by its name.
     kubernetes = _without_init("kubernetes")
     _without_init("kubernetes.aio", parent=kubernetes)
+    # The bot uses only GitPython's class that runs a command; the package also loads indexes, remotes, object databases.
+    _without_init("git")
+    _without_init("gitdb")
     # docket's result store uses beartype to check the types of its arguments. Without this stub, beartype would be
     # loaded even if it is switched off.
     os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")

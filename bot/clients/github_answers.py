@@ -28,31 +28,31 @@ Flag = Annotated[bool, _none_is(False)]
 Number = Annotated[int, _none_is(0)]
 
 
-class User(BaseModel, frozen=True):
+class User(BaseModel, frozen=True, defer_build=True):
     login: Text = ""
 
 
-class AutoMerge(BaseModel, frozen=True):
+class AutoMerge(BaseModel, frozen=True, defer_build=True):
     enabled_by: User | None = None
 
 
-class Home(BaseModel, frozen=True):
+class Home(BaseModel, frozen=True, defer_build=True):
     """The repository that a branch is in."""
 
     full_name: Text = ""
 
 
-class Head(BaseModel, frozen=True):
+class Head(BaseModel, frozen=True, defer_build=True):
     sha: str
     ref: str
     repo: Home | None = None
 
 
-class Base(BaseModel, frozen=True):
+class Base(BaseModel, frozen=True, defer_build=True):
     ref: str
 
 
-class Pull(BaseModel, frozen=True):
+class Pull(BaseModel, frozen=True, defer_build=True):
     """`merge_commit_sha` of an unmerged pull request is GitHub's test merge."""
 
     number: int
@@ -71,12 +71,12 @@ class Pull(BaseModel, frozen=True):
     changed_files: Number = 0
 
 
-class Branching(BaseModel, frozen=True):
+class Branching(BaseModel, frozen=True, defer_build=True):
     ref: str
     repo: Home | None = None
 
 
-class Listed(BaseModel, frozen=True):
+class Listed(BaseModel, frozen=True, defer_build=True):
     """A pull request in the list for a branch."""
 
     number: int
@@ -84,49 +84,49 @@ class Listed(BaseModel, frozen=True):
     head: Branching
 
 
-class Commit(BaseModel, frozen=True):
+class Commit(BaseModel, frozen=True, defer_build=True):
     sha: str
 
 
-class Recent(BaseModel, frozen=True):
+class Recent(BaseModel, frozen=True, defer_build=True):
     """A pull request in the list of closed ones."""
 
     merged_at: Text = ""
     head: Commit
 
 
-class Merged(BaseModel, frozen=True):
+class Merged(BaseModel, frozen=True, defer_build=True):
     sha: str
 
 
-class Author(BaseModel, frozen=True):
+class Author(BaseModel, frozen=True, defer_build=True):
     email: Text = ""
     date: datetime
 
 
-class CommitText(BaseModel, frozen=True):
+class CommitText(BaseModel, frozen=True, defer_build=True):
     author: Author
     message: Text = ""
 
 
-class CommitAnswer(BaseModel, frozen=True):
+class CommitAnswer(BaseModel, frozen=True, defer_build=True):
     commit: CommitText
 
 
-class Review(BaseModel, frozen=True):
+class Review(BaseModel, frozen=True, defer_build=True):
     state: Text = ""
     user: User | None = None
 
 
-class Issue(BaseModel, frozen=True):
+class Issue(BaseModel, frozen=True, defer_build=True):
     closed_by: User | None = None
 
 
-class Permissions(BaseModel, frozen=True):
+class Permissions(BaseModel, frozen=True, defer_build=True):
     push: bool | None = None
 
 
-class RepositoryAnswer(BaseModel, frozen=True):
+class RepositoryAnswer(BaseModel, frozen=True, defer_build=True):
     """A merge method without a setting counts as allowed."""
 
     html_url: Text = ""
@@ -137,21 +137,21 @@ class RepositoryAnswer(BaseModel, frozen=True):
     allow_rebase_merge: bool | None = None
 
 
-class WorkflowRun(BaseModel, frozen=True):
+class WorkflowRun(BaseModel, frozen=True, defer_build=True):
     check_suite_id: int | str | None = None
     workflow_id: int | str | None = None
 
 
-class App(BaseModel, frozen=True):
+class App(BaseModel, frozen=True, defer_build=True):
     id: int | str | None = None
     slug: Text = ""
 
 
-class Suite(BaseModel, frozen=True):
+class Suite(BaseModel, frozen=True, defer_build=True):
     id: int | str | None = None
 
 
-class CheckRun(BaseModel, frozen=True):
+class CheckRun(BaseModel, frozen=True, defer_build=True):
     name: str
     status: Text = ""
     conclusion: Text = ""
@@ -162,45 +162,45 @@ class CheckRun(BaseModel, frozen=True):
     check_suite: Suite | None = None
 
 
-class CommitStatus(BaseModel, frozen=True):
+class CommitStatus(BaseModel, frozen=True, defer_build=True):
     context: str
     state: Text = ""
     id: Number = 0
     created_at: Text = ""
 
 
-class RequiredCheck(BaseModel, frozen=True):
+class RequiredCheck(BaseModel, frozen=True, defer_build=True):
     context: str
 
 
-class RequiredChecks(BaseModel, frozen=True):
+class RequiredChecks(BaseModel, frozen=True, defer_build=True):
     contexts: Annotated[tuple[str, ...], _none_is(())] = ()
     checks: Annotated[tuple[RequiredCheck, ...], _none_is(())] = ()
 
 
-class Protection(BaseModel, frozen=True):
+class Protection(BaseModel, frozen=True, defer_build=True):
     enabled: Flag = False
     required_status_checks: RequiredChecks | None = None
 
 
-class Branch(BaseModel, frozen=True):
+class Branch(BaseModel, frozen=True, defer_build=True):
     protected: Flag = False
     protection: Protection | None = None
 
 
-class Parameters(BaseModel, frozen=True):
+class Parameters(BaseModel, frozen=True, defer_build=True):
     required_status_checks: Annotated[tuple[RequiredCheck, ...], _none_is(())] = ()
     allowed_merge_methods: Annotated[tuple[str, ...], _none_is(())] = ()
 
 
-class Rule(BaseModel, frozen=True):
+class Rule(BaseModel, frozen=True, defer_build=True):
     """One rule of a ruleset; parameters differ by type, and the parsed ones belong to one type each."""
 
     type: str
     parameters: Parameters | None = None
 
 
-class InstallationToken(BaseModel, frozen=True):
+class InstallationToken(BaseModel, frozen=True, defer_build=True):
     token: SecretStr
     expires_at: datetime
     permissions: dict[str, str] | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from bot.domain import phases
 from bot.domain.kinds import CancelRule, Kind
@@ -383,7 +383,8 @@ OPERATION = TypeAdapter[Operation](
         Discriminator(
             _type_of, custom_error_type="unknown_kind", custom_error_message="an operation of an unknown kind"
         ),
-    ]
+    ],
+    config=ConfigDict(defer_build=True),
 )
 """Reads a record as the type of its kind."""
 

@@ -29,7 +29,9 @@ Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 
 class Value(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    """Its validator is built at its first use, since a bot that starts uses few of the records."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Message(Value):
