@@ -72,7 +72,7 @@ class Advancing:
     @task_refs.ADVANCE
     async def advance(self, op_id: str, key: str = TaskKey(), retry: Retry = _RETRY) -> None:
         """Advance an operation from its current state."""
-        async with self.lifecycle.settled(op_id, retry):
+        async with self.operations.turn(op_id), self.lifecycle.settled(op_id, retry):
             op = await self.operations.load(op_id)
             bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # each task has its own context
             run, workflow = self.lifecycle.run(op), self.workflows.table()[op.request.kind]

@@ -12,7 +12,7 @@ from docket import Docket, Retry
 from bot.clock import Clock
 from bot.config import Config
 from bot.domain.events import AuditEvent
-from bot.domain.operations import Note, Operation, Status, Vote, new_operation
+from bot.domain.operations import AlreadyDecided, Note, Operation, Status, Vote, new_operation
 from bot.domain.outcomes import Expired, Refused
 from bot.domain.plans import Plan
 from bot.domain.requests import AnyRequest, Asked, operation_id
@@ -203,6 +203,9 @@ class Lifecycle:
                 await self._notify_requester(op_id, why)
                 return
             await self._fail(op_id, md("{error}. Tried {attempt} times.", error=error, attempt=retry.attempt))
+        except AlreadyDecided as error:
+            # Another bot has taken the task over while this process was paused: it does the work.
+            log.warning("moved by another worker", op=op_id, error=error.message)
         except BotError as error:
             await self._fail(op_id, error.shown, error.details)
         except Exception:

@@ -1,8 +1,10 @@
 """The operations: each one is written with compare-and-set, together with its entry in the audit log."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar, cast, overload
+from weakref import WeakValueDictionary
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -68,6 +70,14 @@ class Operations:
         self._redis, self._audit_kept, self._observe = redis, audit_kept, observe
         self._records = Records(redis)
         self._save = redis.register_script(_SAVE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, op_id: str) -> asyncio.Lock:
+        """Held by the one task of this process that works on an operation.
+
+        docket delivers a task again that has not been heard of for seconds, also to the process in which it runs.
+        """
+        return self._turns.setdefault(op_id, asyncio.Lock())
 
     async def create(self, op: Op) -> Op:
         """Store a new operation, or return the one that an earlier delivery of the same request created."""

@@ -1,5 +1,6 @@
 """The end of a session with a complication: the holder has left, a model does not come back, a click is late."""
 
+import asyncio
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +25,7 @@ from bot.errors import BotError, Unavailable
 from bot.gpu.billing import Billing
 from bot.gpu.stopping import down_request, end_of_session
 from bot.services import Services
+from bot.tasks import Advancing
 from bot.views import card
 from bot.views.outcomes import outcome_text
 from bot.views.receipt import receipt
@@ -163,6 +165,23 @@ async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, a
         raise BotError("`coder-chat` is scaled down, but its pod is still there.")
     shown = card(await svc.operations.load(at_work.id), svc.clock())
     assert "its pod is still there" in str(shown.blocks)
+
+
+async def test_a_task_that_is_delivered_again_waits_for_its_first_run(svc: Services, at_work: BringUpOperation) -> None:
+    """docket does that after the process has stalled for seconds: two runs at the same time would fail each other."""
+    async with svc.operations.turn(at_work.id):
+        again = asyncio.create_task(Wiring(svc).of(Advancing).advance(at_work.id, key="an earlier task"))
+        await asyncio.wait({again}, timeout=0.3)
+        assert not again.done()
+    await again
+
+
+async def test_work_that_another_bot_has_taken_over_does_not_fail(svc: Services, at_work: BringUpOperation) -> None:
+    """This process was paused, and still has the operation as it was before."""
+    async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
+        at_work.moved(Status.RUNNING, svc.clock())
+    op = await svc.operations.load(at_work.id)
+    assert (op.status, op.failure) == (Status.RUNNING, "")
 
 
 @pytest.mark.parametrize(("status", "again"), [(Status.REQUESTED, False), (Status.RUNNING, True)])
