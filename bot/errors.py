@@ -47,10 +47,11 @@ class Unavailable(StokerError):
 
     def __init__(self, system: str, detail: str = "", *, answered: bool = False) -> None:
         why = f": {detail.rstrip('. ')}" if detail else ""
+        name = f"T{system[1:]}" if system.startswith("the ") else system  # it begins the sentence
         if answered:
-            super().__init__(f"{system} answers with an error{why}")
+            super().__init__(f"{name} answers with an error{why}")
         else:
-            super().__init__(f"{system} does not answer{why}")
+            super().__init__(f"{name} does not answer{why}")
         self.system = system
         self.detail = detail
 

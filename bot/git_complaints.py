@@ -13,7 +13,7 @@ class PushRefused(BotError):
 
 _OUTAGES = (
     (r"Could not resolve|[Nn]ame or service not known|name resolution", "its host name is unknown"),
-    (r"returned error: (?P<status>\d{3})", "it answers with status {status}"),
+    (r"returned error: (?P<status>\d{3})", "status {status}"),
     (r"certificate|SSL|TLS", "its certificate is not trusted"),
     (r"[Tt]imeout|timed out|too slow|less than \d+ bytes", "it took too long"),
     (r"[Ff]ailed to connect|[Cc]ould ?n[o']t connect|refused|unreachable|No route", "no connection to it is possible"),

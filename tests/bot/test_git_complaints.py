@@ -10,7 +10,7 @@ UNREACHED = "fatal: unable to access 'http://git.example.com/acme/platform.git/'
 @pytest.mark.parametrize(
     ("complaint", "meaning"),
     [
-        (UNREACHED + "The requested URL returned error: 503", "it answers with status 503"),
+        (UNREACHED + "The requested URL returned error: 503", "status 503"),
         (UNREACHED + "Could not resolve host: git.example.com", "its host name is unknown"),
         ("ssh: Could not resolve hostname git: Name or service not known fatal: Could not read from remote repository", "its host name is unknown"),
         (UNREACHED + "Failed to connect to git.example.com port 443 after 2 ms: Couldn't connect to server", "no connection to it is possible"),

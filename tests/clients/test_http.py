@@ -110,3 +110,9 @@ def test_an_answer_with_an_error_is_not_called_silence(status: int, told: str) -
     with pytest.raises(Unavailable) as failure:
         refuse_if_busy("vLLM", httpx.Response(status, json={"error": {"message": said}}))
     assert str(failure.value) == told
+
+
+def test_an_error_begins_like_a_sentence() -> None:
+    """A proper name stays as it is written."""
+    assert str(Unavailable("the git remote", "status 503")) == "The git remote does not answer: status 503"
+    assert str(Unavailable("vLLM")) == "vLLM does not answer"
