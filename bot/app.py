@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 import structlog
@@ -18,26 +18,32 @@ from slack_bolt.logger.messages import warning_client_prioritized_and_token_skip
 from bot import logs
 from bot.clients.cluster import Cluster
 from bot.clients.rights import rights
-from bot.config import Config
+from bot.config import Config, SettingsError
 from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
 from bot.guard import Guard
+from bot.own_settings import layered
 from bot.roles import RoleMembers
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings import Settings, load_settings
 from bot.state.records import redis_errors
+from bot.state.setup import SetupState
 from bot.tasks import all_tasks
 from bot.tracing import traced
 from bot.web import HttpPort
 from bot.wiring import Wiring
 from commands import listeners
 from commands.replies import acks_first
+from commands.setup import SettingsInUse
 
 log = structlog.get_logger(__name__)
 
 _REDELIVERY = timedelta(seconds=4)
 """Time after which the tasks of a killed bot are taken over. A live worker renews its hold four times within it."""
+
+_SETTINGS_EVERY = 2.0
+"""Seconds between two looks at the settings in use."""
 
 _LET_FINISH = 3.0
 """Grace period for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period this bot
@@ -67,13 +73,20 @@ def start() -> int:
 
 async def run(settings: Settings) -> None:
     """Run the bot until it is stopped."""
+    while await _serve(settings):
+        log.info("the settings of the repository have changed: starting again with them")
+        gc.unfreeze()
+
+
+async def _serve(settings: Settings) -> bool:
+    """Run the bot until it is stopped, or until it has to start again with other settings; returns whether it has."""
     async with AsyncExitStack() as stack:
         stack.enter_context(traced(settings.otel_exporter_otlp_endpoint))
         redis_url = settings.redis_url or await stack.enter_async_context(
             embedded_redis(settings.stoker_data_dir / "redis")
         )
         svc = await stack.enter_async_context(open_services(settings, redis_url))
-        await _check_rights(svc.cluster, svc.config)
+        await _check_rights(svc.cluster, svc.config, must_start=svc.config != svc.installed.config)
         await learn_secrets(svc.cluster, svc.config)
         checking = asyncio.create_task(_check_roles(svc.roles))
         stack.callback(checking.cancel)
@@ -122,9 +135,13 @@ async def run(settings: Settings) -> None:
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         guarding = asyncio.create_task(wiring.of(Guard).run())
         stack.callback(guarding.cancel)
+        announcing = asyncio.create_task(wiring.of(SettingsInUse).announce())
+        stack.callback(announcing.cancel)
         work = asyncio.create_task(worker.run_forever())
         try:
-            await _until_told(work, asyncio.create_task(insist_on_work(svc.docket, worker.name)))
+            insisting = asyncio.create_task(insist_on_work(svc.docket, worker.name))
+            changing = asyncio.create_task(_settings_changed(svc.setup, svc.installed.config, svc.config))
+            return await _until_told(work, insisting, changing)
         finally:
             await ways_in.aclose()
             await _wind_up(work, working)
@@ -147,10 +164,11 @@ def _is_needed(record: logging.LogRecord) -> bool:
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
-async def _check_rights(cluster: Cluster, config: Config) -> None:
+async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -> None:
     """Stop the start if the bot's account lacks a right that it cannot work without, and name each.
 
-    If the cluster does not answer, the bot starts anyway: each request then shows what is missing.
+    If the cluster does not answer, the bot starts anyway: each request then shows what is missing. The same applies with
+    settings of the repository (`must_start`): a merge must not stop the bot.
     """
     try:
         lacking = await cluster.lacking(rights(config))
@@ -159,7 +177,8 @@ async def _check_rights(cluster: Cluster, config: Config) -> None:
         return
     for right in lacking:
         log.warning("right missing", right=str(right), without=right.without or "Stoker cannot work")
-    if needed := "; ".join(str(right) for right in lacking if not right.without):
+    needed = "; ".join(str(right) for right in lacking if not right.without)
+    if needed and not must_start:
         raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
 
 
@@ -191,21 +210,35 @@ async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) ->
     raise BotError("Redis answers, but this bot receives no tasks any more. A restart helps.")
 
 
-async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
-    """Wait for SIGTERM or SIGINT; raises if the worker exits, or takes no more tasks."""
+async def _settings_changed(setup: SetupState, installed: Config, config: Config) -> None:
+    """Wait until the settings in use are others than this bot's."""
+    while True:
+        await asyncio.sleep(_SETTINGS_EVERY)
+        with suppress(Unavailable, SettingsError):
+            used = await setup.in_use()
+            if used and layered(installed, used.text) != config:
+                return
+
+
+async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None], changing: asyncio.Task[None]) -> bool:
+    """Wait for SIGTERM or SIGINT, or for other settings; returns whether it was those. Raises if the worker exits, or
+    takes no more tasks.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
     waiting = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({work, waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, watching):
+        await asyncio.wait({work, waiting, watching, changing}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, watching, changing):
             if task.done():
                 task.result()
+        return changing.done() and not stop.is_set()
     finally:
         waiting.cancel()
         watching.cancel()
+        changing.cancel()
 
 
 async def _wind_up(work: asyncio.Task[None], working: AsyncExitStack) -> None:

@@ -19,6 +19,7 @@ from bot.gpu.billing import draining, running_total
 from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import EndpointStates
+from bot.platform.setup import PlatformSetup
 from bot.policy import People
 from bot.report import daily
 from bot.roles import RoleMembers
@@ -52,6 +53,7 @@ class Overviews:
     repository: Repository
     roles: RoleMembers
     endpoint_states: EndpointStates
+    setup: PlatformSetup
     config: Config
     clock: Clock
 
@@ -110,6 +112,7 @@ class Overviews:
             week=daily(bills, now),
             approvers=people.approvers,
             links=Links.of(self.config, await asked(self.slack.address(), "")),
+            setup=await asked(self.setup.needed(), None),
             silent=tuple(sorted(set(silent))),
         )
 

@@ -265,3 +265,11 @@ def may_examine(actor: str, people: People) -> Verdict:
     return refuse(
         md("Only admins (`roles.admins`) can examine the installation: the answer names systems and settings.")
     )
+
+
+def may_set_up(actor: str, people: People) -> Verdict:
+    """Whether somebody may propose the settings with which Stoker operates the repository."""
+    if actor in people.admins:
+        return ALLOW
+    names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")
+    return refuse(md("Only admins can set Stoker up: {names}.", names=names))

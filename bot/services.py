@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import stamina
+import structlog
 from aiohttp import ClientSession, ClientTimeout
 from docket import Docket
 from kubernetes.aio import client as k8s
@@ -40,9 +41,10 @@ from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.gitops import Repository
 from bot.metrics import Metrics
+from bot.own_settings import Installed
 from bot.presentation import Presentation
 from bot.roles import RoleMembers
-from bot.settings import ClusterSettings, Settings
+from bot.settings import ClusterSettings, Settings, store_own, with_own
 from bot.slack import CleanWebClient, Patience, Slack
 from bot.state.alerts import Alerts
 from bot.state.aliases import RuntimeAliases
@@ -59,8 +61,11 @@ from bot.state.outbox import Outbox
 from bot.state.questions import Questions
 from bot.state.records import Records
 from bot.state.sessions import Sessions
+from bot.state.setup import SetupState
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import TaskStarts
+
+log = structlog.get_logger(__name__)
 
 _REDIS_WITHIN = 45.0
 """Seconds that Redis may take at the start; the chart's startup probe waits for 60."""
@@ -76,6 +81,7 @@ def now() -> datetime:
 class Services:
     settings: Settings
     config: Config
+    installed: Installed
     clock: Clock
     docket: Docket
     metrics: Metrics
@@ -91,6 +97,7 @@ class Services:
     aliases: RuntimeAliases
     endpoint_history: EndpointHistory
     home: HomeState
+    setup: SetupState
     messages: Messages
     deliveries: Deliveries
     records: Records
@@ -120,13 +127,15 @@ async def learn_secrets(cluster: Cluster, config: Config) -> None:
 
 @asynccontextmanager
 async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
-    """Open every client; only Redis is contacted."""
-    config, clock = settings.config, settings.clock
+    """Open every client; only Redis is contacted. The settings of `.stoker.yaml` that are in use are below the given ones."""
+    installed, clock = settings.config, settings.clock
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
         metrics = Metrics()
-        records = Records(redis)
+        records, setup = Records(redis), SetupState(redis)
         await _answering(records)
+        settings = await _with_own(settings, setup)
+        config = settings.config
         docket = await stack.enter_async_context(
             DataDocket(
                 clock,
@@ -160,6 +169,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
         yield Services(
             settings=settings,
             config=config,
+            installed=Installed(installed),
             clock=clock,
             docket=docket,
             metrics=metrics,
@@ -175,6 +185,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             aliases=RuntimeAliases(redis),
             endpoint_history=EndpointHistory(redis),
             home=HomeState(redis),
+            setup=setup,
             messages=messages,
             deliveries=Deliveries(redis),
             records=records,
@@ -193,6 +204,21 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
             github=GitHub(hosted, settings.github_repository, token),
             repository=git,
         )
+
+
+async def _with_own(settings: Settings, setup: SetupState) -> Settings:
+    """A file in git must not keep the bot from starting: without it, the bot can still stop what costs money.
+
+    A copy in the data directory is for `stoker doctor`, `rights` and `gpu` beside the bot.
+    """
+    used = await setup.in_use()
+    text = used.text if used else ""
+    try:
+        store_own(settings.stoker_data_dir, text)
+        return with_own(settings, text)
+    except SettingsError as error:
+        log.error("settings of the repository not used", error=str(error))
+        return settings
 
 
 def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:

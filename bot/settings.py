@@ -5,6 +5,7 @@ it (`SettingsError`).
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bot.clock import Clock
 from bot.config import Config, SettingsError, first_problem, load_config
 from bot.logs import conceal
+from bot.own_settings import OWN_CONFIG, layered
 from bot.setting_types import like
 from bot.settings_hints import PREFIXED, refuse_other_tokens
 
@@ -25,6 +27,9 @@ RedisAddress = Annotated[
     str,
     like(r"((redis|rediss|(redis|rediss)\+(sentinel|cluster)|unix)://.+)?", "redis://redis.stoker.svc:6379/0"),
 ]
+
+
+AnySettings = TypeVar("AnySettings", bound="ClusterSettings")
 
 
 class ClusterSettings(BaseSettings):
@@ -183,6 +188,26 @@ def load_settings() -> Settings:
     return settings.model_copy(update={"config": config})
 
 
+def stored_own(directory: Path) -> str:
+    """The text of the repository's `.stoker.yaml` that the bot with this data directory uses; empty if it uses none."""
+    try:
+        return (directory / OWN_CONFIG).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def store_own(directory: Path, text: str) -> None:
+    """Where the data directory cannot be written, the copy is missing."""
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / OWN_CONFIG).write_text(text, encoding="utf-8")
+
+
+def with_own(settings: AnySettings, text: str) -> AnySettings:
+    """The settings with those of the repository's `.stoker.yaml` below them; raises SettingsError."""
+    return settings.model_copy(update={"config": layered(settings.config, text)})
+
+
 def load_cluster_settings() -> ClusterSettings:
     """The settings for the cluster; nothing for Slack, Redis or GitHub is required.
 
@@ -195,7 +220,8 @@ def load_cluster_settings() -> ClusterSettings:
     config = load_config(settings.stoker_config) if settings.stoker_config else Config()
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     kubeconfig = settings.kubeconfig or ("" if in_cluster else str(Path.home() / ".kube" / "config"))
-    return settings.model_copy(update={"config": config, "kubeconfig": kubeconfig})
+    settings = settings.model_copy(update={"config": config, "kubeconfig": kubeconfig})
+    return with_own(settings, stored_own(Path(os.environ.get("STOKER_DATA_DIR") or ".stoker")))
 
 
 def load_tool_settings(config: Path | None = None) -> ToolSettings:
@@ -203,9 +229,6 @@ def load_tool_settings(config: Path | None = None) -> ToolSettings:
     settings = _from_environment(ToolSettings)
     path = config or settings.stoker_config
     return settings.model_copy(update={"config": load_config(path) if path else Config()})
-
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def _from_environment(kind: type[AnySettings]) -> AnySettings:

@@ -29,6 +29,7 @@ from bot.home import AppHome
 from bot.mrkdwn import md
 from bot.platform.pull_requests import PullRequests
 from bot.platform.runtime_aliases import GatewayAliases
+from bot.platform.setup import PlatformSetup
 from bot.platform.smoke_tests import SmokeTests
 from bot.presentation import Presentation
 from bot.services import learn_secrets as read_secrets
@@ -301,6 +302,26 @@ class HomeTasks:
 
 
 @dataclass(frozen=True)
+class SetupTasks:
+    """The task that uses the settings of the repository's `.stoker.yaml`."""
+
+    deaths: Deaths
+    setup: PlatformSetup
+    config: Config
+    clock: Clock
+
+    async def watch_settings(
+        self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)
+    ) -> None:
+        """Follow an open set-up, and read the settings of a new commit; errors are left to the next run."""
+        perpetual.after(self.clock.period(self.config.github.poll_every))
+        try:
+            await self.deaths.attempt_this_hour("watch_settings", self.setup.watch)
+        except (BotError, Unavailable) as error:
+            log.warning("settings not read", error=str(error))
+
+
+@dataclass(frozen=True)
 class BenchmarkTasks:
     """The tasks that follow a benchmark."""
 
@@ -364,4 +385,5 @@ def all_tasks(wiring: Wiring) -> list[Callable[..., Awaitable[None]]]:
         secrets.delete_key,
         homes.refresh_homes,
         homes.watch_homes,
+        wiring.of(SetupTasks).watch_settings,
     ]

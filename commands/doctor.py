@@ -23,14 +23,16 @@ class DoctorCommand:
         return diagnosis(await examine(self.settings))
 
 
-def diagnosis(findings: Sequence[Finding]) -> Mrkdwn:
-    """Problems first, then the warnings; successful checks are counted."""
+def diagnosis(findings: Sequence[Finding], most: int | None = None) -> Mrkdwn:
+    """Problems first, then the warnings, at most so many; successful checks are counted."""
     said = []
     for verdict, mark in (("wrong", "🔴"), ("warning", "🟡")):
         for found in findings:
             if found.verdict == verdict:
-                said.append(md("{mark} *{system}*: {said}", mark=mark, system=found.system, said=found.said))
-                if found.mend:
-                    said.append(md("      {mend}", mend=found.mend))
+                line = md("{mark} *{system}*: {said}", mark=mark, system=found.system, said=found.said)
+                said.append(md("{line}\n      {mend}", line=line, mend=found.mend) if found.mend else line)
     well = sum(found.verdict == "ok" for found in findings)
-    return md("\n").join([f"🩺 {well} of {len(findings)} checks passed.", *said])
+    more = [md("… and {count} more: `/gpu doctor`", count=len(said) - most)] if most and len(said) > most else []
+    return md("\n").join(
+        [md("🩺 {well} of {count} checks passed.", well=well, count=len(findings)), *said[:most], *more]
+    )

@@ -27,6 +27,7 @@ from commands.queue_buttons import QueueButtons
 from commands.reminder import ReminderButtons
 from commands.replies import Respond, acks_first, dm_responder, with_older_blocks
 from commands.rollout import RollOutButtons
+from commands.setup import SetupForms
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ LISTENERS: tuple[type[Listeners], ...] = (
     Conversations,
     RollOutButtons,
     NextStepButtons,
+    SetupForms,
 )
 """The classes that register commands, buttons and forms."""
 
@@ -56,6 +58,7 @@ def register(app: AsyncApp, wiring: Wiring) -> None:
     """Register every Slack listener."""
     app.middleware(wiring.of(Responders).listen)
     app.middleware(wiring.of(Gate).listen)
+    app.middleware(wiring.of(SetupForms).listen)
     app.error(answer_unexpected)
     for listeners in LISTENERS:
         wiring.of(listeners).register(app)
@@ -79,6 +82,7 @@ class Responders:
         if context.response_url is None and context.user_id:
             context["respond"] = dm_responder(self.slack, context.user_id)
         if context.respond and (delivery := body.get("trigger_id")):
+            context["offer"] = _once(self.deliveries, f"setup:{delivery}", with_older_blocks(context.respond))
             context["respond"] = _once(self.deliveries, delivery, with_older_blocks(context.respond))
         with about(actor=context.user_id or ""):
             await next()

@@ -93,6 +93,11 @@ def survey(platform: Platform) -> Survey:
     )
 
 
+def flux_deploys(platform: Platform) -> bool:
+    """Whether the repository has Kustomizations of Flux and nothing of Argo CD; cheap where there is none."""
+    return bool(platform.grep(_FLUX)) and survey(platform).deployer == "Flux"
+
+
 def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
     """A route leads to an endpoint if it has the name of its Service, of it, or a name that its engine answers to."""
     pieces = [platform.require(each.name) for each in endpoints]

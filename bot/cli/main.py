@@ -10,7 +10,7 @@ import typer
 from bot import logs
 from bot.cli import gpu, init, model
 from bot.errors import BotError, Unavailable
-from bot.settings import load_cluster_settings, load_settings
+from bot.settings import load_cluster_settings, load_settings, stored_own, with_own
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +82,7 @@ def doctor(
 
     try:
         settings = load_settings()
+        settings = with_own(settings, stored_own(settings.stoker_data_dir))
         logs.configure(settings.stoker_log, settings.secrets)
         findings = asyncio.run(examine(settings))
     except BotError as error:

@@ -29,6 +29,7 @@ from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace, model_id
 from bot.errors import BotError, StokerError
 from bot.markdown import code
+from bot.own_settings import OWN_CONFIG
 from bot.platform.change_planning import (
     Options,
     Verb,
@@ -53,10 +54,6 @@ if TYPE_CHECKING:
     from bot.gitops import Repository
 
 Result = TypeVar("Result")
-
-OWN_CONFIG = ".stoker.yaml"
-"""A platform repository may contain its layout in this file, so that CI and people check it in the same way."""
-
 
 cli = typer.Typer(no_args_is_help=True)
 

@@ -24,6 +24,7 @@ from manifests.tree import ManifestError, Tree
 
 GITHUB, GIT, CONTRACT = "GitHub", "git", "contract"
 KUBERNETES, ARGOCD, GATEWAY, HUB = "Kubernetes", "Argo CD", "LiteLLM", "Hugging Face"
+ADD_RIGHT = "Add that right to its Role; the chart grants all of them."
 _SHOWN = 10
 """Maximum contract violations in the list; the rest are counted."""
 
@@ -176,9 +177,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
             continue
         made = warning if right.without else wrong
         lost = f": {right.without}" if right.without else ""
-        yield made(
-            KUBERNETES, f"the bot may not {right}{lost}", "Add that right to its Role; the chart grants all of them."
-        )
+        yield made(KUBERNETES, f"the bot may not {right}{lost}", ADD_RIGHT)
     if lacking == ():
         yield ok(KUBERNETES, f"the bot has each of the {len(wanted)} rights in use")
     for access, ref, use, key in (
@@ -206,7 +205,7 @@ async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndp
         yield ok(KUBERNETES, "no benchmarks: bench.image names no image of GuideLLM")
         return
     key, home = config.vllm.api_key, config.platform.namespace
-    if key.namespace != home:
+    if key.namespace not in ("", home):
         yield wrong(
             KUBERNETES,
             f"a benchmark runs in namespace {home} and cannot use vLLM's key from {key.namespace}",

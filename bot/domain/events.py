@@ -38,6 +38,7 @@ class AuditEvent(StrEnum):
     REPORT_KEPT = "report kept"
     ALIAS_REGISTERED = "alias registered"
     KEY_LET_IN = "key let in"
+    SET_UP = "set up"
     NOT_SHOWN = "not shown"
     SET_ASIDE = "set aside"
     STEP = "step"

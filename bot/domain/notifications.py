@@ -101,6 +101,12 @@ TABLE: Mapping[str, Rule] = {
     ),
     "alert": Rule("something uses the GPU without a lease", "the approvers", (MENTION,), "once, as long as it lasts"),
     "set-aside": Rule("a record or a task is set aside", "the admins", (DIRECT,), "once"),
+    "setup": Rule(
+        "the settings of the repository's `.stoker.yaml` are in use, or cannot be used",
+        "the admins",
+        (DIRECT,),
+        "once for each text, and for each reason",
+    ),
     "cut short": Rule("an undoing is cut short", "the admins", (DIRECT,), "once"),
     "": Rule(
         "an answer to a click in Home, or where Slack shows no private answer; without Redis, the end of a lease",

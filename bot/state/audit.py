@@ -104,6 +104,11 @@ class AuditLog:
         entry = {"at": at.isoformat(), "event": trouble.state, "op": lease.op, "what": "lease", "model": lease.model}
         await self._add(entry | {"who": "stoker", "status": "", "why": trouble.reason, "commit": lease.commit})
 
+    async def note_setup(self, who: str, pull: str, commit: str, at: datetime) -> None:
+        """An admin opened the pull request with the settings."""
+        entry = {"at": at.isoformat(), "event": AuditEvent.SET_UP, "op": "", "what": "set-up", "model": ""}
+        await self._add(entry | {"who": who, "status": "", "why": pull, "commit": commit})
+
     async def note_set_aside(self, what: str, why: str, at: datetime) -> None:
         """Something in Redis could not be read and is not used."""
         entry = {"at": at.isoformat(), "event": AuditEvent.SET_ASIDE, "op": "", "what": what, "model": ""}

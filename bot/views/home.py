@@ -33,6 +33,7 @@ from bot.views.links import NO_LINKS, Links, permalink
 from bot.views.modals import choice, modal, text_input
 from bot.views.newer import chart
 from bot.views.next_steps import of_lease
+from bot.views.setup import SetupNeeded, setup_needed
 from bot.views.text import clock, code, inline, money, person
 
 HOME_UP, HOME_ADD, UP_FORM = "home_up", "home_add", "gpu_up"
@@ -63,11 +64,14 @@ class Overview:
     approvers: frozenset[str] = frozenset()
     links: Links = NO_LINKS
     silent: tuple[str, ...] = ()
+    setup: SetupNeeded | None = None
+    """The content of the repository, if the settings do not describe it."""
 
 
 def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTHING) -> Block:
     """Home for this user, with the endpoints that they look for."""
-    blocks: Blocks = [header("The GPU"), *_gpu(overview, user, now)]
+    blocks: Blocks = [*setup_needed(overview.setup, user).blocks, divider()] if overview.setup else []
+    blocks += [header("The GPU"), *_gpu(overview, user, now)]
     blocks += (
         [context(*(md("⚠️ {each}", each=inline(each, 300)) for each in overview.silent[:5]))] if overview.silent else []
     )

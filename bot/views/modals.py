@@ -391,7 +391,7 @@ def typed(view: Block) -> dict[str, str]:
     for block, states in view["state"]["values"].items():
         for state in states.values():
             value = state.get("value") or (state.get("selected_option") or {}).get("value")
-            value = value or state.get("selected_date_time") or ""
+            value = value or state.get("selected_date_time") or " ".join(state.get("selected_users") or ())
             # A lone surrogate cannot be stored: JSON may contain one, UTF-8 may not.
             if told := str(value).encode(errors="replace").decode().strip():
                 values[block] = told

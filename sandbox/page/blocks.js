@@ -312,6 +312,11 @@ function element(block, part, surface) {
       return el("select", { "data-key": key, onchange: (event) => set({ selected_user: event.target.value || null }) },
         el("option", { value: "" }, placeholder),
         Object.entries(surface.people).map(([id, user]) => el("option", { value: id, selected: id === state.selected_user }, "@" + user.name)));
+    case "multi_users_select": {
+      const chosen = state.selected_users ?? [];
+      return el("select", { multiple: true, "data-key": key, onchange: (event) => set({ selected_users: [...event.target.selectedOptions].map((one) => one.value) }) },
+        Object.entries(surface.people).map(([id, user]) => el("option", { value: id, selected: chosen.includes(id) }, "@" + user.name)));
+    }
     case "datepicker":
       return el("input", { type: "date", "data-key": key, value: state.selected_date ?? "", onchange: (e) => set({ selected_date: e.target.value || null }) });
     case "timepicker":

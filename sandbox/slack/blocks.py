@@ -215,6 +215,7 @@ _STATE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "multi_static_select": (("initial_options", "selected_options"),),
     "multi_external_select": (("initial_options", "selected_options"),),
     "users_select": (("initial_user", "selected_user"),),
+    "multi_users_select": (("initial_users", "selected_users"),),
     "conversations_select": (("initial_conversation", "selected_conversation"),),
     "channels_select": (("initial_channel", "selected_channel"),),
     "datepicker": (("initial_date", "selected_date"),),

@@ -316,6 +316,9 @@ class Workspace:
             return {"type": kind, "value": value or None}
         if kind == "users_select":
             return {"type": kind, "selected_user": _person(value.removeprefix("@")).id}
+        if kind == "multi_users_select":
+            names = [part.strip().removeprefix("@") for part in value.split(",") if part.strip()]
+            return {"type": kind, "selected_users": [_person(name).id for name in names]}
         if kind in ("datepicker", "timepicker"):
             return {"type": kind, "selected_" + kind.removesuffix("picker"): value}
         if kind == "datetimepicker":

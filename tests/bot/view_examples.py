@@ -34,6 +34,7 @@ from bot.views.links import Links
 from bot.views.modals import ChangeForm, advanced_form, change_form, extend_form, loading, model_options, stopped
 from bot.views.older import newer_in, older
 from bot.views.rollout import Tenant, keys_form, keys_offer
+from bot.views.setup import SetupNeeded, setup_form, setup_needed, to_copy
 from manifests.contract import ModelEndpoint
 from manifests.rules import RULES, Finding
 from sandbox.slack import blocks as kit
@@ -48,6 +49,17 @@ def a_request(kind: Kind, text: str) -> AnyRequest:
     """With the fields of every kind; each type takes its own."""
     fields = {"model": text, "actor": "U1", "channel": "C1", "at": NOW, "hold": timedelta(hours=2), "reason": text}
     return REQUEST.validate_python(fields | {"kind": kind, "hf_id": text, "reverts": "abc123"})
+
+
+def a_setup(text: str, many: int) -> SetupNeeded:
+    report = (
+        "Endpoints: 1",
+        f"  {text}: {text}",
+        f"    started and stopped {text}",
+        f"Gateway: {text}",
+        *[f"  {text}"] * many,
+    )
+    return SetupNeeded(report, True, frozenset({"U1"}), text if many > 3 else "")
 
 
 def an_operation(
@@ -161,6 +173,9 @@ def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list
         listing((an_endpoint(text),) * many, "a" * 40, Search((text[:60].lower(),), 1)),
         listing((an_endpoint(text),) * many, "a" * 40, Search(("missing",))),
         lines(details(an_endpoint(text), "a" * 40, ())),
+        setup_needed(a_setup(text, many), "U1"),
+        setup_needed(a_setup(text, many), "U2"),
+        to_copy(text, [text] * many),
         lines(disagreements([(a_finding(text), "https://example.com/7")] * many, text, "a" * 40)),
     ]
     return shown
@@ -181,6 +196,9 @@ def forms(text: str, many: int) -> list[dict[str, Any]]:
         advanced_form("add", (("arg", text), ("storage", text)), "{}"),
         up_form((text,) * many or ("x",), "2 h", "8 h"),
         home(an_overview(text, many), "U2", NOW),
+        home(Overview(setup=a_setup(text, many)), "U1", NOW),
+        home(Overview(setup=a_setup(text, many)), "U2", NOW),
+        setup_form(a_setup(text, many).report, [("gpu.name", "Which GPU", "L4", text[:200])]),
         home(an_overview(text, many), "U1", NOW),
         home(an_overview(text, many), "U1", NOW, Search(("up",), 1)),
     ]

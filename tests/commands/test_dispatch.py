@@ -24,6 +24,7 @@ from bot.views.modals import ADVANCED, ADVANCED_FORM, CHANGE_FORM, DOWN_FORM, EX
 from bot.views.news import OBJECT
 from bot.views.next_steps import BRING_UP, EXTEND, RETRY, REVERT
 from bot.views.rollout import LET_IN, LET_IN_FORM
+from bot.views.setup import SET_UP, SETUP_FORM
 from commands.queue_buttons import CHOICES
 from sandbox.slack import Workspace
 
@@ -90,6 +91,8 @@ PAYLOADS: dict[str, Payload] = {
     HOME_UP: click(HOME_UP),
     **{action: click(action) for action in (BRING_UP, EXTEND, RETRY, REVERT, LIST_NEXT, HOME_NEXT, HOME_SEARCH)},
     "the button of virtual keys": click(LET_IN),
+    "the button of the set-up": click(SET_UP),
+    SETUP_FORM: submission(SETUP_FORM),
     KEEP_REPORT: click(KEEP_REPORT),
     LET_IN_FORM: submission(LET_IN_FORM, "nothing")
     | {"view": submission(LET_IN_FORM, "nothing")["view"] | {"state": {"values": {"keys": {"value": {"selected_options": []}}}}}},

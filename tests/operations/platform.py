@@ -223,11 +223,12 @@ async def platform(
     redis_url: str,
     *,
     settings: Mapping[str, Any] | None = None,
+    sample: Path = SAMPLE,
     speed: float = SPEED,
     started: bool = True,
     wired: Callable[[dict[str, str]], Any] | None = None,
 ) -> AsyncIterator[Platform]:
-    """Everything but the bot's own process; with `started` the bot runs in this one.
+    """Everything but the bot's own process; with `started` the bot runs in this one. `sample` is the repository.
 
     `wired` is an async context manager that may put something of its own between the bot and an address.
     """
@@ -237,7 +238,7 @@ async def platform(
         stack.push_async_callback(redis.aclose)
         await redis.flushall()
         bare = directory / "platform.git"
-        await seed(SAMPLE, bare)
+        await seed(sample, bare)
         github = await stack.enter_async_context(GitHub(bare, faults, repository=REPOSITORY))
         github.webhook(f"http://127.0.0.1:{port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))

@@ -1,0 +1,191 @@
+"""Settings for a repository: what a survey of it says, and the questions that are left.
+
+`stoker init` and the form in Slack both use this module.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from bot.config import Config, SecretRef, SettingsError
+from bot.own_settings import merged, parsed
+from manifests.contract import read_endpoints
+from manifests.fitting import fitted
+from manifests.layout import Layout
+from manifests.platform import Platform
+from manifests.proxy import Proxy
+from manifests.survey import Survey, flux_deploys, survey
+from manifests.tree import ManifestError, Tree
+
+_SHOWN = 12
+"""Maximum number of listed unreadable items; the rest are counted."""
+
+
+class Question(NamedTuple):
+    """A setting that no repository contains."""
+
+    section: str
+    key: str
+    label: str
+    hint: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+
+QUESTIONS = (
+    Question("slack", "channel", "Slack channel for operations", "its id (C…)"),
+    Question("roles", "approvers", "Who may approve", "ids of users or user groups (U…, S…), separated by spaces"),
+    Question("gpu", "name", "Which GPU", "L4, A10, RTX 4090 …"),
+    Question("gpu", "price_per_hour", "US dollars for one hour of it", "e.g. 0.85"),
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What was found in a repository, and the settings that follow from it."""
+
+    found: Survey
+    settings: Mapping[str, Any]
+
+
+def propose(tree: Tree, known: Mapping[str, Any], usual: Layout | None = None) -> Proposal:
+    """Read a repository. `known` are its settings so far: they stay, unless no endpoint is found with them. `usual` is
+    the layout without them.
+    """
+    given = known.get("platform")
+    platform = Platform(tree, Layout.model_validate(given) if given else usual or Layout())
+    layout = platform.layout if given else fitted(platform)
+    found = survey(platform.with_layout(layout))
+    if given and not found.endpoints:  # its paths are wrong, or the files have moved
+        kept = {key: value for key, value in given.items() if key in ("branch", "endpoints", "environment")}
+        layout = fitted(Platform(tree, Layout.model_validate(kept)))
+        found = survey(platform.with_layout(layout))
+        known = {key: value for key, value in known.items() if key != "platform"}
+    return Proposal(found, merged(derived(found, layout), known))
+
+
+def is_understood(tree: Tree, config: Config) -> bool:
+    """Whether the bot can operate a repository with its settings. False if it finds no endpoint; and, where nobody has set
+    it, if an endpoint is in a namespace that it does not watch, or if Flux deploys instead of Argo CD.
+    """
+    platform = Platform(tree, config.platform)
+    try:
+        endpoints = read_endpoints(platform)
+    except ManifestError:
+        return True  # every answer names the broken file
+    if not endpoints:
+        return False
+    layout = config.platform
+    if not layout.model_fields_set & {"namespace", "namespaces"}:
+        watched = {"", layout.namespace, *layout.namespaces}
+        if any(each.namespace not in watched for each in endpoints):
+            return False
+    return bool(config.model_fields_set & {"flux", "argocd"}) or not flux_deploys(platform)
+
+
+def open_questions(settings: Mapping[str, Any]) -> tuple[Question, ...]:
+    """The questions that the settings do not answer."""
+    return tuple(each for each in QUESTIONS if not (settings.get(each.section) or {}).get(each.key))
+
+
+def answer(question: Question, said: str) -> dict[str, Any]:
+    """The setting that an answer makes; raises SettingsError if it is not valid."""
+    value: Any = said.split() if question.key == "approvers" else said
+    try:
+        read = Config.model_validate({question.section: {question.key: value}})
+    except ValueError as error:
+        raise SettingsError(str(error).splitlines()[2].strip()) from None
+    return read.model_dump(mode="json", exclude_unset=True)
+
+
+def report(found: Survey, most: int | None = None) -> tuple[str, ...]:
+    """The survey as lines of text, with at most that many endpoints."""
+    lines = [f"Endpoints: {len(found.endpoints) or 'none'}"]
+    for each in found.endpoints[:most]:
+        gpu = f"{each.gpus} GPU" if each.gpus else "CPU"
+        lines.append(f"  {each.name}: {each.hf_id or 'a model'} on {gpu}, Deployment {each.namespace}/{each.workload}")
+        lines.append(f"    started and stopped {found.starts[each.name]}")
+    lines += _more(found.endpoints, most)
+    spaces = f" in namespace {found.deployer_namespace}" if found.deployer_namespace else ""
+    lines.append(f"Deployer: {found.deployer + spaces if found.deployer else 'none that Stoker knows (Argo CD, Flux)'}")
+    lines += [f"  {one.kind} {one.name} deploys {one.path or 'a chart'}" for one in found.deployments[:most]]
+    lines += _more(found.deployments, most)
+    if found.beside:
+        lines.append(f"On the GPU beside the models: {', '.join(found.beside)}")
+    lines.append(f"Gateway: {_gateway_in_words(found)}")
+    lines += [
+        f"  {name} routes to {route.target} in {route.path}:{route.line}; Stoker does not change it"
+        for name, route in found.routes[:most]
+    ]
+    lines += _more(found.routes, most)
+    lines.append(f"Not understood: {len(found.unread) or 'nothing'}")
+    lines += [f"  {where}: {why}" for where, why in found.unread[: most or _SHOWN]]
+    lines += _more(found.unread, most or _SHOWN)
+    return tuple(lines)
+
+
+def _more(listed: tuple[object, ...], most: int | None) -> list[str]:
+    return [f"  and {len(listed) - most} more"] if most and len(listed) > most else []
+
+
+def _gateway_in_words(found: Survey) -> str:
+    if found.gateways:
+        return f"LiteLLM, in {', '.join(found.gateways)}"
+    if found.proxy and found.proxy.deployment:
+        return "LiteLLM, without a list of models in git: its aliases are not used"
+    return "none"
+
+
+def derived(found: Survey, layout: Layout) -> dict[str, Any]:
+    """The settings derived from the survey, without those that equal the defaults."""
+    spaces, default = found.namespaces, Config()
+    platform = {
+        key: value
+        for key, value in layout.model_dump(mode="json", exclude_defaults=True).items()
+        if value != getattr(default.platform, key) and value not in ([], {})
+    }
+    if spaces:
+        platform |= {"namespace": spaces[0]} if spaces[0] != default.platform.namespace else {}
+        platform |= {"namespaces": list(spaces[1:])} if spaces[1:] else {}
+    settings: dict[str, Any] = {"platform": platform}
+    if found.deployer == "Flux":
+        settings["flux"] = {"namespace": found.deployer_namespace}
+    elif found.deployer_namespace not in ("", default.argocd.namespace):
+        settings["argocd"] = {"namespace": found.deployer_namespace}
+    if not found.gateways:
+        settings["litellm"] = {"namespace": "", "master_key": {"namespace": ""}, "smoke_test": False}
+    elif found.proxy is not None and (gateway := _gateway(found.proxy, default)):
+        settings["litellm"] = gateway
+    if not any(each.has_key for each in found.endpoints):
+        settings["vllm"] = {"api_key": {"namespace": ""}}
+    if found.beside:
+        settings["gpu"] = {"beside": list(found.beside)}
+    return {key: value for key, value in settings.items() if value}
+
+
+def _gateway(proxy: Proxy, default: Config) -> dict[str, Any]:
+    """LiteLLM's settings that differ from the defaults."""
+    key = default.litellm.master_key
+    spaces, field = proxy.namespace or key.namespace, proxy.field or key.field
+    found = SecretRef(namespace=spaces, name=proxy.secret, field=field) if proxy.secret else key
+    settings: dict[str, Any] = {
+        each: text
+        for each, text in (("namespace", proxy.namespace), ("deployment", proxy.deployment))
+        if text and text != getattr(default.litellm, each)
+    }
+    return settings | ({"master_key": found.model_dump()} if found != key else {})
+
+
+def written(settings: Mapping[str, Any]) -> str:
+    """The text of the file; raises SettingsError if the settings are not valid."""
+    stream, yaml = StringIO(), YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(dict(settings), stream)
+    text = "# Written by Stoker's set-up. Every key is in docs/configuration.md.\n" + stream.getvalue()
+    parsed(text)
+    return text

@@ -1,0 +1,81 @@
+"""The settings of the repository's `.stoker.yaml` that are in use, and the open set-up."""
+
+from pydantic import BaseModel, TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+
+from bot.domain.values import Moment
+from bot.state.records import PREFIX, Records, redis_errors
+
+_CHANGE = """
+-- Changes or deletes the record of a set-up, unless another one has taken its place.
+-- KEYS: the record. ARGV: the id of the set-up, its new record ('' to delete it).
+local value = redis.call('GET', KEYS[1])
+if not value or cjson.decode(value).id ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
+return 1
+"""
+
+_IN_USE, _OPEN = f"{PREFIX}:settings:in-use", f"{PREFIX}:setup"
+
+
+class InUse(BaseModel, frozen=True):
+    """The text of `.stoker.yaml` that every bot of this installation works with."""
+
+    commit: str
+    text: str
+    announced: bool
+    """Whether the admins know, or need not know because it changes nothing."""
+
+
+class Setup(BaseModel, frozen=True):
+    """A request to set Stoker up. Its commit and its branch follow from these fields, so a retry makes the same ones."""
+
+    id: str
+    actor: str
+    text: str
+    base: str
+    at: Moment
+    url: str = ""
+    """The pull request; empty before it is open."""
+
+    @property
+    def branch(self) -> str:
+        return f"stoker/setup-{self.id}"
+
+
+_USED, _SETUP = TypeAdapter(InUse), TypeAdapter(Setup)
+
+
+class SetupState:
+    def __init__(self, redis: Redis | RedisCluster) -> None:
+        self._redis, self._records = redis, Records(redis)
+        self._change = redis.register_script(_CHANGE)
+
+    async def in_use(self) -> InUse | None:
+        return await self._records.value(_IN_USE, _USED)
+
+    async def use(self, settings: InUse) -> None:
+        with redis_errors():
+            await self._redis.set(_IN_USE, settings.model_dump_json())
+
+    async def open(self) -> Setup | None:
+        """The set-up whose pull request is open, or about to be."""
+        return await self._records.value(_OPEN, _SETUP)
+
+    async def claim(self, setup: Setup) -> Setup:
+        """Start a set-up, unless there is one: returns the one that there is."""
+        with redis_errors():
+            claimed = await self._redis.set(_OPEN, setup.model_dump_json(), nx=True)
+        return setup if claimed else await self.open() or setup
+
+    async def note_pull(self, setup: Setup, url: str) -> None:
+        if setup.url != url:
+            with redis_errors():
+                text = setup.model_copy(update={"url": url}).model_dump_json()
+                await self._change(keys=[_OPEN], args=[setup.id, text])
+
+    async def close(self, setup: Setup) -> None:
+        """Its pull request is merged or closed, or cannot be opened."""
+        with redis_errors():
+            await self._change(keys=[_OPEN], args=[setup.id, ""])

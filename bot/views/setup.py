@@ -1,0 +1,136 @@
+"""Setting Stoker up: what it found in the repository, the form, and the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.mrkdwn import Mrkdwn, link, md, person
+from bot.views.blocks import Block, Blocks, View, actions, button, context, plain_text, preformatted, section, sections
+from bot.views.modals import TYPED, modal, text_input
+from bot.views.text import code, inline
+
+SET_UP, SETUP_FORM = "set_up", "set_up"
+"""The button, and the form that it opens."""
+
+
+@dataclass(frozen=True)
+class SetupNeeded:
+    """A repository that the settings do not describe."""
+
+    report: tuple[str, ...]
+    readable: bool
+    """Whether it has an endpoint that Stoker can read."""
+    admins: frozenset[str]
+    pull: str = ""
+    """The open pull request with the settings."""
+    waits: bool = False
+    """Whether its `.stoker.yaml` is not in use."""
+
+
+def setup_needed(needed: SetupNeeded, user: str) -> View:
+    """For admins what was found, and what to do; for others who can do it."""
+    title = md("🧭 *Stoker is not set up for this repository yet*: its settings do not describe what is in it.")
+    if user not in needed.admins:
+        who = md(", ").join(person(admin) for admin in sorted(needed.admins))
+        can = md("Admins can set it up, in Stoker's Home: {who}.", who=who) if who else _NOBODY
+        return View(text=title, blocks=[section(md("{title} {can}", title=title, can=can))])
+    blocks: Blocks = [section(title), *sections(report_lines(needed.report))]
+    if needed.waits:
+        told = "Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why."
+        blocks.append(section(md(told)))
+    if needed.pull:
+        pull = link(needed.pull, "The pull request with its settings")
+        blocks.append(section(md("{pull} is open: merge it, and Stoker uses them without a restart.", pull=pull)))
+    elif needed.readable:
+        blocks.append(actions(button("Set up …", SET_UP, "set up", "primary"), about="opens a form"))
+    else:
+        blocks.append(section(_UNREADABLE))
+    return View(text=title, blocks=blocks)
+
+
+_NOBODY = md("`roles.admins` is empty: name admins there, in Stoker's settings, or run `stoker init` in a checkout.")
+_UNREADABLE = md(
+    "It has no endpoint that Stoker can read. docs/platforms.md lists the forms that Stoker knows, and docs/contract.md "
+    "says how `platform.endpoints` describes another one."
+)
+
+
+def report_lines(report: Sequence[str]) -> list[Mrkdwn]:
+    """The report's lines: its headings in bold, the rest below them as lists."""
+    shown = []
+    for line in report:
+        text = line.lstrip()
+        depth = (len(line) - len(text)) // 2
+        label, colon, rest = text.partition(": ")
+        if depth == 0 and colon:
+            shown.append(md("*{label}*: {rest}", label=inline(label, 60), rest=inline(rest, 300)))
+        else:
+            indent = "      " if depth > 1 else ""
+            shown.append(md("{indent}• {text}", indent=indent, text=inline(text, 300)))
+    return shown
+
+
+def setup_form(report: Sequence[str], questions: Sequence[tuple[str, str, str, str]]) -> Block:
+    """The report, and a field for each question: its name, its label, its hint and its value so far."""
+    blocks = [*sections(report_lines(report))]
+    for name, label, hint, value in questions:
+        if name == "roles.approvers":
+            blocks.append(_people(name, label))
+        else:
+            blocks.append(text_input(name, label, hint=hint, initial=value, optional=True))
+    told = md("The form opens a pull request with `.stoker.yaml`. Stoker uses its settings after the merge.")
+    return modal(SETUP_FORM, "Set up Stoker", [*blocks, context(told)], submit="Open pull request")
+
+
+def _people(name: str, label: str) -> Block:
+    hint = "A user group can be added in the pull request, by its id (S…)."
+    return {
+        "type": "input",
+        "block_id": name,
+        "label": plain_text(label, 75),
+        "element": {"type": "multi_users_select", "action_id": f"{TYPED}:{name}"},
+        "optional": True,
+        "hint": plain_text(hint, 150),
+    }
+
+
+def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
+    """The pull request with the settings."""
+    pull = link(url, f"pull request #{number}")
+    if merged:
+        return md("{pull} is merged already: Stoker uses its settings within a minute, or says why not.", pull=pull)
+    if is_new:
+        return md("Opened {pull} with `.stoker.yaml`. Merge it, and Stoker uses it without a restart.", pull=pull)
+    return md(
+        "{pull} with `.stoker.yaml` is open already, and nothing was added to it. Merge it, change it there, or close it "
+        "and set Stoker up again.",
+        pull=pull,
+    )
+
+
+def to_copy(text: str, overruled: Sequence[str]) -> View:
+    """The settings, if those of the installation take precedence over the repository's."""
+    names = md(", ").join(code(name) for name in overruled)
+    told = md(
+        "The file named by STOKER_CONFIG sets {names}, which take precedence over `.stoker.yaml`, and Stoker cannot write "
+        "that file. Write this there instead (in the chart: below `config` in the values), and start Stoker again:",
+        names=names,
+    )
+    return View(text=told, blocks=[section(told), preformatted(text)])
+
+
+def in_use(commit: str, endpoints: int) -> Mrkdwn:
+    return md(
+        "🧭 Stoker uses the settings of `.stoker.yaml` at {commit}; it finds {count} endpoint{s}.",
+        commit=code(commit[:10]),
+        count=endpoints,
+        s="" if endpoints == 1 else "s",
+    )
+
+
+def not_used(commit: str, reason: str) -> Mrkdwn:
+    return md(
+        "🧭 Stoker does not use the settings of `.stoker.yaml` at {commit} yet: {reason}. It goes on with its current "
+        "settings, and tries again every minute.",
+        commit=code(commit[:10]),
+        reason=reason,
+    )

@@ -1,0 +1,151 @@
+"""Setting Stoker up: the offer at an admin's first contact, the form, and the result with the doctor's findings."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from slack_bolt.context.async_context import AsyncBoltContext
+
+from bot.config import Config, SettingsError
+from bot.doctor import examine
+from bot.doctor.findings import wrong
+from bot.doctor.platform import ADD_RIGHT, KUBERNETES
+from bot.errors import BotError, Unavailable
+from bot.gitops import Repository
+from bot.mrkdwn import Mrkdwn, md
+from bot.own_settings import merged
+from bot.platform.endpoints import Endpoints
+from bot.platform.proposal import QUESTIONS, answer
+from bot.platform.setup import PlatformSetup, Proposed
+from bot.presentation import Presentation
+from bot.settings import Settings
+from bot.slack import Slack
+from bot.state.deliveries import Deliveries
+from bot.state.setup import SetupState
+from bot.views import View, lines
+from bot.views.modals import typed
+from bot.views.setup import SET_UP, SETUP_FORM, in_use, proposed, setup_form, setup_needed, to_copy
+from commands.doctor import diagnosis
+from commands.replies import Answer, Respond, answered, dm_responder, open_filled
+
+Body = dict[str, Any]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SetupForms:
+    """The offer to set Stoker up, and its form."""
+
+    slack: Slack
+    deliveries: Deliveries
+    setup: PlatformSetup
+    settings: Settings
+    _offers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+
+    def register(self, app: AsyncApp) -> None:
+        @app.action(SET_UP)
+        async def pressed(ack: AsyncAck, respond: AsyncRespond, body: Body) -> None:
+            await ack()
+            await answered(respond, self._open(body["user"]["id"], body["trigger_id"]), urgent=True)
+
+        @app.view(SETUP_FORM)
+        async def submitted(ack: AsyncAck, body: Body, view: Body) -> None:
+            values, answers, errors = typed(view), dict[str, Any](), dict[str, str]()
+            for question in QUESTIONS:
+                if said := values.get(question.name):
+                    try:
+                        answers = merged(answers, answer(question, said))
+                    except SettingsError as error:
+                        errors[question.name] = str(error)
+            if errors:
+                await ack(response_action="errors", errors=errors)
+                return
+            await ack()
+            actor = body["user"]["id"]
+            respond = dm_responder(self.slack, actor)
+            await answered(respond, self._propose(actor, answers, view["id"], respond))
+
+    async def listen(
+        self,
+        context: AsyncBoltContext,
+        body: Body,
+        next: Callable[[], Awaitable[None]],  # noqa: A002
+    ) -> None:
+        """A person who types a command learns, once in an hour, that Stoker is not set up yet. Nothing waits for it."""
+        await next()
+        if "command" in body and "offer" in context:
+            task = asyncio.create_task(self._offer(body["user_id"], context["offer"]))
+            self._offers.add(task)
+            task.add_done_callback(self._offers.discard)
+
+    async def _offer(self, user: str, respond: Respond) -> None:
+        try:
+            needed = await self.setup.needed()
+            if needed and await self.deliveries.is_first(f"setup:{user}"):
+                view = setup_needed(needed, user)
+                await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
+        except (BotError, Unavailable) as error:
+            log.info("set-up not offered", actor=user, error=str(error))  # the command's own answer says it
+
+    async def _open(self, actor: str, trigger_id: str) -> None:
+        async def fill() -> Body:
+            found, questions = await self.setup.ask(actor)
+            return setup_form(found.report, [(each.name, each.label, each.hint, value) for each, value in questions])
+
+        await open_filled(self.slack, trigger_id, "Set up Stoker", fill)
+
+    async def _propose(self, actor: str, answers: Body, delivery: str, respond: Respond) -> Answer:
+        result = await self.setup.propose(actor, answers, delivery)
+        view = _told(result)
+        await respond(text=view.text, blocks=view.blocks)  # the findings take longer
+        return await _findings(self.settings, result.config)
+
+
+@dataclass(frozen=True)
+class SettingsInUse:
+    """Notifies the admins of the settings that the bot has started with."""
+
+    presentation: Presentation
+    repository: Repository
+    state: SetupState
+    endpoints: Endpoints
+    settings: Settings
+
+    async def announce(self) -> None:
+        """Once for each text of `.stoker.yaml`."""
+        try:
+            used = await self.state.in_use()
+            if used is None or used.announced:
+                return
+            count = len(await self.endpoints.all(used.commit))
+            found = await _findings(self.settings, self.settings.config)
+            said = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=found))
+            await self.presentation.tell_admins(f"setup:{used.commit}", said)
+            await self.state.use(used.model_copy(update={"announced": True}))
+        except (BotError, Unavailable) as error:
+            log.warning("settings not announced", error=str(error))  # the next start announces them
+
+
+def _told(result: Proposed) -> View:
+    if result.pull is None:
+        return to_copy(result.text, result.overruled)
+    pull = result.pull
+    return lines(proposed(pull.url, pull.number, merged=pull.merged, is_new=result.is_new))
+
+
+async def _findings(settings: Settings, config: Config) -> Mrkdwn:
+    """The doctor's findings with these settings; many missing rights are one finding."""
+    found = await examine(settings.model_copy(update={"config": config}))
+    rights = [each for each in found if each.mend == ADD_RIGHT]
+    if len(rights) > 1:
+        more = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
+        found = (
+            *(each for each in found if each.mend != ADD_RIGHT),
+            wrong(
+                KUBERNETES, more, "Write these settings below `config` in the chart's values too, which grants them."
+            ),
+        )
+    return md("*With these settings:*\n{found}", found=diagnosis(found, most=8))

@@ -1,0 +1,167 @@
+"""The requests of a set-up, against git and GitHub: who may, how often, and after a crash."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bot.config import Config
+from bot.domain.leases import Lease
+from bot.embedded import embedded_redis
+from bot.engine.lifecycle import NotAllowed
+from bot.errors import BotError, Unavailable
+from bot.platform.setup import PlatformSetup
+from bot.services import Services, open_services
+from bot.settings import Settings
+from bot.wiring import Wiring
+from manifests.tree import ChangeSet
+from sandbox.faults import Faults
+from sandbox.git import seed
+from sandbox.github import GitHub
+from sandbox.github_pulls import Refused
+from sandbox.slack import Workspace
+from sandbox.world import REPOSITORY
+from tests.commands.conftest import KUBECONFIG, NOWHERE, hf_endpoint, manifest, workspace
+
+__all__ = ["hf_endpoint", "manifest", "workspace"]
+
+SAMPLE = Path(__file__).parents[2] / "sandbox" / "platforms" / "model-directories"
+ROLES = {"slack": {"channel": "C0GPUOPS"}, "roles": {"approvers": ["U0LEAD"], "admins": ["U0ADMIN"]}}
+
+
+@pytest.fixture
+async def github(tmp_path: Path) -> AsyncIterator[GitHub]:
+    await seed(SAMPLE, tmp_path / "platform.git")
+    async with GitHub(tmp_path / "platform.git", Faults(), repository=REPOSITORY) as github:
+        yield github
+
+
+@pytest.fixture
+def policy() -> dict[str, Any]:
+    return ROLES
+
+
+@pytest.fixture
+def settings(workspace: Workspace, github: GitHub, tmp_path: Path, policy: dict[str, Any]) -> Settings:
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    return Settings(
+        slack_bot_token=SecretStr(workspace.bot_token),
+        slack_app_token=SecretStr(workspace.app_token),
+        slack_api_url=workspace.api_url,
+        github_repository=REPOSITORY,
+        github_api_url=github.api_url,
+        github_token=SecretStr(github.token),
+        git_remote_url=github.git_url,
+        hf_endpoint=NOWHERE,
+        litellm_url=NOWHERE,
+        kubeconfig=str(tmp_path / "kubeconfig"),
+        stoker_data_dir=tmp_path / "data",
+        config=Config.model_validate(policy),
+    )
+
+
+@pytest.fixture
+async def svc(settings: Settings, tmp_path: Path) -> AsyncIterator[Services]:
+    async with AsyncExitStack() as stack:
+        redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
+        yield await stack.enter_async_context(open_services(settings, redis_url))
+
+
+@pytest.fixture
+def setup(svc: Services) -> PlatformSetup:
+    return Wiring(svc).of(PlatformSetup)
+
+
+def pulls(github: GitHub) -> list[str]:
+    return [pull.state for pull in github._pulls.values()]
+
+
+async def test_only_an_admin_may(setup: PlatformSetup, svc: Services, github: GitHub) -> None:
+    """At the click and at the submission; the refusal names the admins, and is in the audit log."""
+    with pytest.raises(NotAllowed, match="<@U0ADMIN>"):
+        await setup.ask("U0DEV")
+    with pytest.raises(NotAllowed):
+        await setup.propose("U0DEV", {}, "V1")
+    assert [entry["who"] async for entry in svc.audit.entries() if entry["event"] == "refused"] == ["U0DEV", "U0DEV"]
+    assert pulls(github) == []
+
+
+async def test_a_form_asks_only_what_nobody_has_set(setup: PlatformSetup) -> None:
+    """With the values so far."""
+    _, questions = await setup.ask("U0ADMIN")
+    assert [(each.name, value) for each, value in questions] == [("gpu.name", "L4"), ("gpu.price_per_hour", "0.85")]
+
+
+async def test_what_was_cut_short_is_finished_once(setup: PlatformSetup, github: GitHub) -> None:
+    """The branch is pushed, the pull request is not opened: the watch opens it, and the same form opens no second one."""
+    github.refuses["POST /pulls"] = Refused(503, "Service Unavailable")
+    with pytest.raises(Unavailable):
+        await setup.propose("U0ADMIN", {"gpu": {"name": "L40S"}}, "V1")
+    github.refuses.clear()
+    await setup.watch()
+    assert pulls(github) == ["open"]
+    again = await setup.propose("U0ADMIN", {"gpu": {"name": "A10"}}, "V1")
+    assert "L40S" in again.text
+    other = await setup.propose("U0ADMIN", {}, "V2")
+    assert other.pull
+    assert (other.pull.number, other.is_new) == (1, False)
+    assert pulls(github) == ["open"]
+
+
+async def test_one_that_github_refuses_does_not_block_the_next(setup: PlatformSetup, github: GitHub) -> None:
+    github.refuses["POST /pulls"] = Refused(403, "Forbidden")
+    with pytest.raises(BotError):
+        await setup.propose("U0ADMIN", {}, "V1")
+    github.refuses.clear()
+    assert await setup.state.open() is None
+    result = await setup.propose("U0ADMIN", {}, "V2")
+    assert result.is_new
+    assert pulls(github) == ["open"]
+
+
+async def test_after_a_rejection_another_one_can_be_opened(setup: PlatformSetup, github: GitHub) -> None:
+    await setup.propose("U0ADMIN", {}, "V1")
+    await github.close()
+    result = await setup.propose("U0ADMIN", {}, "V2")
+    assert result.pull
+    assert (result.pull.number, result.is_new, pulls(github)) == (2, True, ["closed", "open"])
+    await github.close()
+    await setup.watch()
+    assert await setup.state.open() is None
+
+
+@pytest.mark.parametrize("policy", [ROLES | {"platform": {"serving_dir": "elsewhere", "namespace": "llm"}}])
+async def test_settings_that_the_installation_overrules_are_shown_to_copy(setup: PlatformSetup) -> None:
+    """The bot cannot write the installation's file, and that one takes precedence."""
+    result = await setup.propose("U0ADMIN", {}, "V1")
+    assert result.pull is None
+    assert sorted(result.overruled) == ["platform.namespace", "platform.serving_dir"]
+    assert "namespace: qwen-coder" in result.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("plattform: {}\n", "there is no such setting"), ("platform: {namespace: llm}\n", "holds the GPU")],
+)
+async def test_settings_that_cannot_be_used_are_reported_once(
+    setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub, text: str, said: str
+) -> None:
+    """Invalid ones, and any while a model is up; the bot goes on with its own."""
+    now = svc.clock()
+    await svc.leases.claim(
+        Lease(model="m", op="1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=now, ends=now)
+    )
+    base = await setup.repository.head()
+    await setup.repository.switch(ChangeSet(files={".stoker.yaml": text}), base=base, message="x", when=now)
+    await setup.watch()
+    await setup.watch()
+    async with asyncio.timeout(60):
+        while await svc.presentation.waiting():
+            await asyncio.sleep(0.05)
+    assert len([message for message in workspace.now_visible("admin") if said in message]) == 1
+    assert await setup.state.in_use() is None
