@@ -174,7 +174,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         # The runtime would give a GPU to an image made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
-    secret = {"secretKeyRef": {"name": key.name, "key": key.field}}
+    secret = {"valueFrom": {"secretKeyRef": {"name": key.name, "key": key.field}}}
     measures = {
         "name": MEASURES,
         "image": shape.image,
@@ -182,7 +182,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "workingDir": "/tmp",  # noqa: S108
         "env": [
             *({"name": name, "value": value} for name, value in said.items() if value),
-            {"name": "GUIDELLM__SPEC__BACKEND__API_KEY", "valueFrom": secret},
+            *([{"name": "GUIDELLM__SPEC__BACKEND__API_KEY", **secret}] if key.name else []),
         ],
         "securityContext": restricted,
         "volumeMounts": [mount, results, scratch],

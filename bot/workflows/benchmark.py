@@ -77,7 +77,7 @@ class BenchmarkWorkflow:
                     "GuideLLM 0.8 that is pinned by its digest (`NAME@sha256:…`)."
                 )
             )
-        if config.vllm.api_key.namespace != config.platform.namespace:
+        if config.vllm.api_key.namespace not in ("", config.platform.namespace):
             raise NotAllowed(
                 md(
                     "A Job in namespace {namespace} cannot use a Secret of another one: `vllm.api_key` names "
@@ -206,7 +206,8 @@ class BenchmarkWorkflow:
         try:
             yield
         except (BenchFailed, benchmark.Unreadable, benchmark.Unanswered) as error:
-            key = (await self.cluster.secret(ENGINE_KEY, self.config.vllm.api_key)).get_secret_value()
+            ref = self.config.vllm.api_key
+            key = (await self.cluster.secret(ENGINE_KEY, ref)).get_secret_value() if ref.namespace else ""
             message, details = (text.replace(key, "…") if key else text for text in (error.message, error.details))
             raise type(error)(escape(message), details) from error
 

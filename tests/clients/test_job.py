@@ -38,6 +38,12 @@ def test_the_command_is_a_list_of_arguments() -> None:
     assert key["valueFrom"] == {"secretKeyRef": {"name": "vllm-api-key", "key": "api-key"}}
 
 
+def test_an_engine_without_a_key_needs_no_secret() -> None:
+    job = manifest(OP, LOAD, SHAPE, SecretRef(), caching(deployment()))
+    environment = job["spec"]["template"]["spec"]["initContainers"][0]["env"]
+    assert all("valueFrom" not in each for each in environment)
+
+
 def test_the_pod_reads_the_weights_beside_the_model() -> None:
     """On its node, as its user, without a GPU; and no Service or Deployment selects it."""
     job = made()
