@@ -4,12 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.mrkdwn import Mrkdwn, link, md, person
-from bot.views.blocks import Block, Blocks, View, actions, button, context, plain_text, preformatted, section, sections
+from bot.views.blocks import (
+    SECTION,
+    Block,
+    Blocks,
+    View,
+    actions,
+    button,
+    context,
+    plain_text,
+    preformatted,
+    section,
+    sections,
+)
 from bot.views.modals import TYPED, modal, text_input
 from bot.views.text import code, inline
 
 SET_UP, SETUP_FORM = "set_up", "set_up"
 """The button, and the form that it opens."""
+_CHARACTERS, _NAMED, _PARTS = 6000, 10, 3
+"""Maximum characters of a report, overruled settings, and parts of a text to copy: a message has about 13 000 characters."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ _UNREADABLE = md(
 
 
 def report_lines(report: Sequence[str]) -> list[Mrkdwn]:
-    """The report's lines: its headings in bold, the rest below them as lists."""
-    shown = []
+    """The report's lines: its headings in bold, the rest below them as lists; as many as fit into a message."""
+    shown = list[Mrkdwn]()
     for line in report:
         text = line.lstrip()
         depth = (len(line) - len(text)) // 2
@@ -66,7 +80,9 @@ def report_lines(report: Sequence[str]) -> list[Mrkdwn]:
         else:
             indent = "      " if depth > 1 else ""
             shown.append(md("{indent}• {text}", indent=indent, text=inline(text, 300)))
-    return shown
+    kept = [line for n, line in enumerate(shown) if sum(map(len, shown[: n + 1])) <= _CHARACTERS]
+    more = [md("… and {count} more lines", count=len(shown) - len(kept))] if len(kept) < len(shown) else []
+    return [*kept, *more]
 
 
 def setup_form(report: Sequence[str], questions: Sequence[tuple[str, str, str, str]]) -> Block:
@@ -109,13 +125,18 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
 
 def to_copy(text: str, overruled: Sequence[str]) -> View:
     """The settings, if those of the installation take precedence over the repository's."""
-    names = md(", ").join(code(name) for name in overruled)
+    names = md(", ").join(code(name) for name in overruled[:_NAMED])
     told = md(
         "The file named by STOKER_CONFIG sets {names}, which take precedence over `.stoker.yaml`, and Stoker cannot write "
         "that file. Write this there instead (in the chart: below `config` in the values), and start Stoker again:",
         names=names,
     )
-    return View(text=told, blocks=[section(told), preformatted(text)])
+    parts = [""]
+    for line in text.splitlines(keepends=True):
+        if len(parts[-1]) + len(line) > SECTION:
+            parts.append("")
+        parts[-1] += line
+    return View(text=told, blocks=[section(told), *(preformatted(part) for part in parts[:_PARTS])])
 
 
 def in_use(commit: str, endpoints: int) -> Mrkdwn:
