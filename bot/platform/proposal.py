@@ -47,7 +47,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Proposal:
-    """What was found in a repository, and the settings that follow from it."""
+    """The survey of a repository, and the settings that follow from it."""
 
     found: Survey
     settings: Mapping[str, Any]
