@@ -2,7 +2,7 @@
 
 - text.py: escaped text from people and APIs; formats of money and times
 - blocks.py: Block Kit's elements within Slack's limits
-- card.py: the message of an operation, and its thread
+- card.py: the message of an operation; thread.py: the messages below it
 - decisions.py: the buttons of approvers
 - reminder.py: messages to the holder of the GPU
 - bench.py: benchmark results
@@ -32,13 +32,13 @@ from bot.views.card import (
     REPLACE,
     card,
     plan_in_words,
-    thread,
 )
 from bot.views.decisions import APPROVE, DENY, ROLL_OUT
 from bot.views.gpu import ADOPT, END_USE, NOT_NOW, PASS_ON, TAKE, offered, please_release, unmanaged
 from bot.views.modals import BECAUSE_FORM, KeepUntil, because_form, keep_form
 from bot.views.reminder import BRING_DOWN, KEEP, KEEP_UNTIL, blind, busy_line, reminder, settled_reminder
 from bot.views.text import clock, code, escape, inline, moment, money, person, unmarked
+from bot.views.thread import thread
 
 __all__ = [
     "ADOPT",

@@ -1,10 +1,9 @@
-"""The operation card, the same for every kind, and the content of its thread.
+"""The operation card, the same for every kind.
 
 From top to bottom: title; state, requester and reason; result; the plan with its cost; the phases with their times;
 votes; buttons; notes about the buttons.
 """
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -14,7 +13,6 @@ from bot.domain.operations import (
     BringUpOperation,
     ChangeOperation,
     Check,
-    Note,
     Operation,
     PhaseRecord,
     Status,
@@ -38,13 +36,12 @@ from bot.views.blocks import (
     fitted,
     header,
     overflow,
-    preformatted,
     section,
 )
 from bot.views.decisions import APPROVE, DENY, ROLL_OUT, approve, deletes, deny
 from bot.views.gpu import TAKE
 from bot.views.links import NO_LINKS, Links
-from bot.views.newer import Task, container, steps, table
+from bot.views.newer import Task, container, steps
 from bot.views.next_steps import next_steps
 from bot.views.outcomes import outcome_text
 from bot.views.text import clock, code, cut, inline, moment, person, plain
@@ -126,32 +123,6 @@ def _log_of(op: Operation, links: Links) -> Mrkdwn:
     if not op.phases or not isinstance(op, TestedOperation | BenchmarkOperation):
         return md("")
     return links.about(op.request.model, op.phases[0].began)
-
-
-def thread(op: Operation) -> tuple[tuple[str, View], ...]:
-    """The messages of the thread, each posted once, by a key that changes with the content: evidence, logs, diagnosis."""
-    posts = []
-    if isinstance(op, TestedOperation) and op.checks:
-        passed = all(check.passed for check in op.checks)
-        blocks = [section(md("*Smoke tests: all passed*") if passed else md("*Smoke tests: not all passed*"))]
-        blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
-        posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
-    for note in op.notes[:20]:
-        blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_noted(note)]
-        posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
-    return tuple(posts)
-
-
-def _noted(note: Note) -> Blocks:
-    """Log lines as they are, or a table with a sentence below it."""
-    if not note.rows:
-        return [preformatted(note.text)]
-    header, *rows = note.rows
-    return [table(header, rows, right=range(1, len(header))), section(inline(note.text, 1000))]
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def _headline(op: Operation) -> Mrkdwn:
@@ -405,12 +376,6 @@ def _check(check: Check) -> Mrkdwn:
     return md(
         "{icon} {name} — {evidence}", icon=icon, name=inline(check.name, 80), evidence=inline(check.evidence, 500)
     )
-
-
-def _result(check: Check) -> tuple[Mrkdwn, Mrkdwn, Mrkdwn]:
-    """A row of the table of smoke tests."""
-    result = md("❌ failed") if not check.passed else md("⚠️ passed") if check.warning else md("✅ passed")
-    return inline(check.name, 80), result, inline(check.evidence, 500)
 
 
 def _vote(vote: Vote) -> Mrkdwn:

@@ -1,0 +1,41 @@
+"""The thread below a card: the evidence of smoke tests, log lines, comparisons, diagnoses."""
+
+import hashlib
+
+from bot.domain.operations import Check, Note, Operation, TestedOperation
+from bot.mrkdwn import Mrkdwn, md
+from bot.views.blocks import Blocks, View, fitted, preformatted, section
+from bot.views.newer import table
+from bot.views.text import inline
+
+
+def thread(op: Operation) -> tuple[tuple[str, View], ...]:
+    """The messages of the thread, each posted once, by a key that changes with the content: evidence, logs, diagnosis."""
+    posts = []
+    if isinstance(op, TestedOperation) and op.checks:
+        passed = all(check.passed for check in op.checks)
+        blocks = [section(md("*Smoke tests: all passed*") if passed else md("*Smoke tests: not all passed*"))]
+        blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
+        posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
+    for note in op.notes[:20]:
+        blocks = [section(md("*{title}*", title=inline(note.title, 200))), *_noted(note)]
+        posts.append((f"note:{_digest(note)}", View(text=inline(note.title, 200), blocks=fitted(blocks))))
+    return tuple(posts)
+
+
+def _noted(note: Note) -> Blocks:
+    """Log lines as they are, or a table with a sentence below it."""
+    if not note.rows:
+        return [preformatted(note.text)]
+    header, *rows = note.rows
+    return [table(header, rows, right=range(1, len(header))), section(inline(note.text, 1000))]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def _result(check: Check) -> tuple[Mrkdwn, Mrkdwn, Mrkdwn]:
+    """A row of the table of smoke tests."""
+    result = md("❌ failed") if not check.passed else md("⚠️ passed") if check.warning else md("✅ passed")
+    return inline(check.name, 80), result, inline(check.evidence, 500)
