@@ -342,6 +342,7 @@ async def opened(
                 port=port,
                 manifest=read_manifest(manifest),
                 request_url=f"http://127.0.0.1:{bot_port}/slack/events" if http else "",
+                patience=120,  # a killed bot takes long to start again on a busy machine
             )
         )
         mode = {"SLACK_SIGNING_SECRET": workspace.signing_secret} if http else {"SLACK_APP_TOKEN": workspace.app_token}

@@ -65,7 +65,7 @@ class Workspace:
         manifest: Manifest | None = None,
         request_url: str = "",
         ack_within: float = 20.0,
-        patience: float = 120.0,
+        patience: float = 15.0,
         clock: Clock | None = None,
     ) -> None:
         manifest = manifest or everything()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession, TraceConfig, web
@@ -24,7 +25,7 @@ from bot.state.audit import AuditLog
 from bot.state.cards import Cards
 from bot.state.messages import Messages
 from bot.state.operations import Operations
-from bot.state.outbox import Outbox
+from bot.state.outbox import Letter, Outbox
 from bot.state.questions import Questions
 from bot.state.step_ledger import StepLedger
 from bot.views import lines
@@ -39,7 +40,7 @@ Opened = Callable[..., Presentation]
 
 @pytest.fixture
 async def workspace() -> AsyncIterator[Workspace]:
-    async with Workspace(Faults()) as workspace:
+    async with Workspace(Faults(), patience=0) as workspace:  # no app is connected
         yield workspace
 
 
@@ -308,6 +309,28 @@ async def test_a_letter_outlives_its_process(workspace: Workspace, opened: Opene
     second.wake()
     await until(lambda: workspace.posted(CHANNEL))
     assert workspace.posted(CHANNEL) == ["hello again"]
+
+
+async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer one would never be written otherwise."""
+    outbox, read = Outbox(redis), redis.hget
+    old = Letter(key="k", what="post", text=md("old"), blocks=(), written=NOW, until=NOW)
+    newer = old.model_copy(update={"text": md("newer")})
+    await outbox.put(old)
+
+    async def replaced_after_the_read(*arguments: Any) -> Any:
+        text = await cast("Any", read(*arguments))
+        await outbox.put(newer)
+        return text
+
+    monkeypatch.setattr(redis, "hget", replaced_after_the_read)
+    await outbox.written(old)
+    assert await outbox.waiting() == (newer,)
+    monkeypatch.undo()
+    await outbox.written(newer)
+    assert await outbox.waiting() == ()
 
 
 async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Presentation, redis: Redis) -> None:
