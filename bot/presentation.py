@@ -431,8 +431,7 @@ class Presentation:
             except SlackRefused as refused:
                 if refused.code not in GONE:
                     raise  # a message that somebody deleted needs no update
-        if await self._outbox.get(letter.name) == letter:  # otherwise it was replaced by a newer one
-            await self._outbox.drop(letter.name)
+        await self._outbox.written(letter)
 
     async def _send_post(self, letter: Letter, attempts: int) -> None:
         self._closed.require_open(letter.place)
@@ -460,7 +459,8 @@ class Presentation:
             if letter.question and not now.question:  # answered in the meantime
                 await self._questions.forget(letter.question, letter.key)
             await self.edit(message, now.view)
-        await self._outbox.drop(letter.name)
+        if now:
+            await self._outbox.written(now)
         if (about := letter.question or letter.card) in self._told and not letter.place.startswith(("U", "W")):
             with suppress(OperationNotFound):
                 await self._take_back(await self._operations.load(about))

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter
 from redis.asyncio import Redis
@@ -15,6 +15,12 @@ from bot.views import View
 
 _AT_WORK = timedelta(seconds=12)
 """How long a message belongs to the bot that is writing it; an attempt takes at most ten seconds."""
+
+
+_DROP_IF = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
 
 
 class Letter(BaseModel, frozen=True):
@@ -62,7 +68,7 @@ class Outbox:
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
-        self._key = f"{PREFIX}:outbox"
+        self._key, self._drop_if = f"{PREFIX}:outbox", redis.register_script(_DROP_IF)
 
     async def put(self, letter: Letter) -> None:
         text = letter.model_dump_json()
@@ -80,6 +86,13 @@ class Outbox:
         """Returns whether it still existed: a letter may be withdrawn while it is being written."""
         with redis_errors():
             return bool(await self._redis.hdel(self._key, name))
+
+    async def written(self, letter: Letter) -> None:
+        """Drop a letter that was written. One that replaces it at the same moment stays, to be written next."""
+        with redis_errors():
+            stored: Any = await cast("Any", self._redis.hget(self._key, letter.name))
+            if stored and _LETTER.validate_json(stored) == letter:
+                await self._drop_if(keys=[self._key], args=[letter.name, stored])
 
     async def take(self, name: str) -> bool:
         """Whether this bot may write it now; other bots skip it in the meantime."""
