@@ -5,22 +5,30 @@ adds the Application, LiteLLM's entry, the catalog row and, for a cost-gated end
 manual applications.
 """
 
-import re
-
 from manifests import catalog, groups, staging
+from manifests.bundle import bundle_of
 from manifests.change import Change, Wanted, of_kind
 from manifests.contract import ModelEndpoint, chats, does, read_endpoint, read_endpoints
-from manifests.deployers.argocd import source_paths
-from manifests.edit import Document, find, scalar, scalars, value
+from manifests.copying import (
+    Uncopyable,
+    at_rest,
+    generated_again,
+    listed_again,
+    names_of_copy,
+    needs,
+    refuse_undeployed,
+    renamed,
+)
+from manifests.edit import Document, value
 from manifests.gateway_entry import with_entry
 from manifests.gguf import choose
+from manifests.items import copied, is_item
 from manifests.layout import Layout
 from manifests.model_arguments import ModelArguments, model_arguments
 from manifests.model_names import naming
-from manifests.objects import mappings
-from manifests.one_file import at_rest, file_of_copy, is_one_file, listed_beside
-from manifests.ownership import foreign, is_deployed_apart
-from manifests.pieces import Pieces, objects
+from manifests.one_file import is_one_file
+from manifests.ownership import is_deployed_apart
+from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
@@ -53,7 +61,7 @@ from manifests.sizing import (
 )
 from manifests.sizing.flags import on_cpu
 from manifests.sizing.licence import terms
-from manifests.tree import ChangeSet, ManifestError, Tree, within
+from manifests.tree import ChangeSet, ManifestError
 from manifests.wording import Rewording
 
 
@@ -85,7 +93,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     request = request.model_copy(update={"facts": of_kind(request.facts, request.kind)})
     template = _template(platform, request)
     pieces = platform.require(template.name)
-    _explain_by_hand(platform.layout, pieces, request)
+    _explain_by_hand(pieces, request)
     _refuse_uncopyable(platform, pieces, request)
     file = ""
     if pieces.runtime.gguf:
@@ -121,6 +129,7 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
             *told_of_script,
             *told,
             *_warnings(request, template, endpoint),
+            *needs(platform, pieces, request.name),
             *doubts,
         ),
         endpoint=endpoint,
@@ -178,13 +187,13 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     return next((each for each in alike if each.name == platform.layout.template), alike[0])
 
 
-def _explain_by_hand(layout: Layout, pieces: Pieces, request: AddRequest) -> None:
-    """Raise ManifestError with the file to add, and its content, for an endpoint that is not a directory of manifests."""
-    if (pieces.home == layout.home(pieces.name) and pieces.is_plain) or is_one_file(pieces):
-        return
-    raise ManifestError(
-        f"Stoker does not copy an endpoint of this form ({pieces.form} in {pieces.home}). {_by_hand(pieces, request)}"
-    )
+def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
+    """Raise ManifestError with the file to add, and its content, for an endpoint that has no files of its own."""
+    is_shared = pieces.home.endswith((".yaml", ".yml")) and not is_one_file(pieces)
+    if pieces.form == "field map" or (is_shared and not is_item(pieces)):
+        raise ManifestError(
+            f"Stoker does not copy an endpoint of this form ({pieces.form} in {pieces.home}). {_by_hand(pieces, request)}"
+        )
 
 
 def _by_hand(pieces: Pieces, request: AddRequest) -> str:
@@ -198,7 +207,7 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
             f"add {request.name} to platform.endpoints in .stoker.yaml",
         ]
     elif pieces.home.endswith((".yaml", ".yml")) and not pieces.files[1:] and pieces.name not in base:
-        kind = pieces.deployment.node
+        kind = pieces.candidate.subject
         steps = [
             f"copy what {pieces.home}:{kind.start_mark.line + 1} says of {pieces.name}",
             f"name it {request.name}, with the model {request.facts.hf_id} and its own volume and Service",
@@ -214,17 +223,11 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
     return f"To add {request.name} by hand: {'; '.join(steps)}."
 
 
-class Uncopyable(ManifestError):
-    """An endpoint with a part that a copy would share with it."""
-
-    remedy = "Name another endpoint to copy from with `like=`, or add the files that the message names by hand."
-
-
 def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) -> None:
     """Refuse a template whose copy, or whose later removal, would be incomplete."""
     why = ""
-    if pieces.rendering.opaque:
-        first = pieces.rendering.opaque[0]
+    if pieces.opaque:
+        first = pieces.opaque[0]
         why = f"kustomize changes it in a way that is not computed here ({first.path}:{first.line}: {first.key})"
     elif is_deployed_apart(platform, pieces):
         why = "its Application deploys another directory, which leads to it"
@@ -275,20 +278,24 @@ def _target(
     request: AddRequest, pieces: Pieces, template: ModelEndpoint, sizing: Sizing, own: ModelArguments, file: str
 ) -> Target:
     called = naming(pieces, request.facts, file)
+    names_itself = pieces.served is None and template.served_name == pieces.model.value
     return Target(
         hf_id=request.facts.hf_id,
         model=called.model,
         renames=called.renames,
-        served_name=request.served_name or derived_served_name(request.facts),
+        served_name=request.served_name or (called.model if names_itself else derived_served_name(request.facts)),
         quantization=derived_quantization(request.facts, request.quantization),
-        context=sizing.context or None if request.facts.pools else _context(template, sizing),
+        context=sizing.context or None if request.facts.pools else _context(request, template, sizing),
         gpu_utilization=request.gpu_utilization,
         args=own.args,
+        alone=True,
         removed=(*own.removed, *(("--max-model-len",) if request.facts.pools and not sizing.context else ())),
     )
 
 
-def _context(template: ModelEndpoint, sizing: Sizing) -> int | None:
+def _context(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> int | None:
+    if not template.context and not request.context and sizing.context == request.facts.max_context:
+        return None  # the engine takes it from the model, as the template's does
     return sizing.context if template.gpus and sizing.context else template.context
 
 
@@ -301,43 +308,75 @@ def _copies(
     sizing: Sizing,
 ) -> dict[str, str]:
     """The new endpoint's own files, and LiteLLM's values with its entry."""
-    layout = platform.layout
+    layout, new = platform.layout, request.name
     rewording = _rewording(template, request, target)
-    renames = _own_names(platform, pieces, template, request.name)
+    if is_item(pieces):
+        return _item(platform, pieces, template, request, target, sizing)
+    bundle = bundle_of(platform, pieces)
+    names = names_of_copy(platform, pieces, template, bundle, new)
+    refuse_undeployed(platform, pieces, template, bundle, new)
     made: dict[str, str] = {}
     edited = {
         path: staging.with_patterns(each, request.facts)
         for path, each in retarget(pieces, target, resource_edits(pieces, template, request, sizing)).items()
     }
-    for path in pieces.files:
+    if outside := sorted(set(edited) - {*bundle.files, bundle.apart}):
+        raise Uncopyable(f"{template.name} cannot be copied: its model is also written in {', '.join(outside)}.")
+    for path in filter(None, (*bundle.files, bundle.apart)):
         text = platform.read(path)
         if text is None:
             continue
-        new_path = file_of_copy(pieces, request.name) or layout.home(request.name) + path[len(pieces.home) :]
+        place = bundle.moved(path, new)
+        if platform.read(place) is not None:
+            raise ManifestError(f"The name {new} is taken: {place} exists. Choose another.")
         if path in edited:
             document = edited[path]
         elif path.endswith((".yaml", ".yml")):
             document = Document(path, text)
         else:
-            made[new_path] = rewording.text(text)
+            made[place] = rewording.text(text)
             continue
-        document = at_rest(_renamed(document, layout, template, request, sizing, renames), pieces)
-        made[new_path] = rewording.document(document).text
-    if listing := listed_beside(platform, pieces, request.name):
-        made |= listing
-    if pieces.application is not None and template.name in template.application:
-        document = _renamed(pieces.application.document, layout, template, request, sizing, renames)
+        document = at_rest(renamed(document, names, sizing.storage), platform, pieces, bundle)
+        made[place] = rewording.document(document).text
+    made |= listed_again(bundle, new) | generated_again(names)
+    apart = pieces.application is not None and pieces.application.document.path not in bundle.files
+    if pieces.application is not None and apart and template.name in template.application:
+        exact = {**names.exact, template.application: template.application.replace(template.name, new)}
+        document = renamed(pieces.application.document, names._replace(exact=exact), sizing.storage)
         path = _application_path(layout, template, request)
         if platform.read(path) is not None:
             raise ManifestError(f"The name {request.name} is taken: {path} exists. Choose another.")
         made[path] = rewording.document(document).text
     if pieces.entry is not None:
-        host = renames.get(_service_name(pieces), request.name)
+        host = names.exact.get(_service_name(pieces), new)
         if pieces.service is None:  # KServe derives it from the name
             host = pieces.host.replace(template.name, request.name)
-        hosts = {pieces.host: pieces.rendering.name(host)}
+        hosts = {old: bundle.name(old, new) or old for old in pieces.candidate.hosts}
+        hosts[pieces.host] = pieces.rendering.name(host)
+        if pieces.entry.host[0] != pieces.host:  # another gateway, which has the names in its path
+            hosts |= {f"/{old}": new for old in bundle.stems}
+        elif names.moves_namespace and pieces.namespace in names.exact:
+            hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
         entry = pieces.entry
         made[entry.document.path] = with_entry(entry, hosts, request, target, rewording)
+    return made
+
+
+def _item(
+    platform: Platform,
+    pieces: Pieces,
+    template: ModelEndpoint,
+    request: AddRequest,
+    target: Target,
+    sizing: Sizing,
+) -> dict[str, str]:
+    """The list with another item, and LiteLLM's values with its entry."""
+    rewording, path = _rewording(template, request, target), pieces.deployment.document.path
+    edited = retarget(pieces, target, resource_edits(pieces, template, request, sizing))
+    made = {path: copied(pieces, edited[path], request.name, rewording, rests=pieces.gpu)}
+    if pieces.entry is not None:
+        hosts = {old: old.replace(template.name, request.name) for old in pieces.candidate.hosts}
+        made[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording)
     return made
 
 
@@ -355,102 +394,6 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
     guess = estimated_weights(template.hf_id) or 0
     was = words(template.name, old, weight_bytes=guess, chat=chats(template))
     return Rewording(was, words(request.name, target, request.facts))
-
-
-def _own_names(tree: Tree, pieces: Pieces, template: ModelEndpoint, name: str) -> dict[str, str]:
-    """The names of the template's objects, mapped to their names in the copy.
-
-    Raises Uncopyable for an object that does not belong to the model: two Applications would both manage it.
-    """
-    found = {template.name: name}
-    for path in pieces.files:
-        for kind, each in objects(tree, path):
-            old = value(each.node, "metadata", "name")
-            if kind == "Kustomization" or not old or old in (template.name, template.pvc_name):
-                continue
-            if template.name not in old:
-                raise Uncopyable(
-                    f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
-                    "Name another template with like=."
-                )
-            found[old] = old.replace(template.name, name)
-    if others := foreign(tree, pieces):
-        raise Uncopyable(
-            f"{template.name} cannot be copied: its directory holds more than an endpoint ({', '.join(others[:8])}). "
-            "Name another template with like=."
-        )
-    if template.application_file and len(objects(tree, template.application_file)) > 1:
-        raise Uncopyable(
-            f"{template.name} cannot be copied: {template.application_file} holds more than its Application. "
-            "Name another template with like=."
-        )
-    if is_one_file(pieces) or _is_picked_up(pieces):
-        return found
-    if template.name not in template.application:
-        why = (
-            f"its Application is named {template.application}" if template.application else "no Application deploys it"
-        )
-        raise Uncopyable(f"{template.name} cannot be copied: {why}. Name another template with like=.")
-    found[pieces.workload] = pieces.rendering.name(found.get(_deployment_name(pieces), name))
-    return found | {template.application: template.application.replace(template.name, name)}
-
-
-def _is_picked_up(pieces: Pieces) -> bool:
-    """Whether an Application deploys everything below a directory, so that a new one in it needs no other file."""
-    paths = source_paths(pieces.application) if pieces.application else ()
-    return any(path != pieces.home and within(pieces.home, path) for path in paths)
-
-
-def _deployment_name(pieces: Pieces) -> str:
-    return value(pieces.deployment.node, "metadata", "name")
-
-
-def _renamed(
-    document: Document,
-    layout: Layout,
-    template: ModelEndpoint,
-    request: AddRequest,
-    sizing: Sizing,
-    renames: dict[str, str],
-) -> Document:
-    """Replace every field that contains the template's name, claim, path or size."""
-    exact = {
-        **renames,
-        **{
-            f"{lead}{layout.home(template.name)}{end}": f"{lead}{layout.home(request.name)}{end}"
-            for lead in ("", "./", "/")
-            for end in ("", "/")
-        },
-    }
-    if template.pvc_name:
-        exact[template.pvc_name] = claim_name(template, request.name)
-    words = {
-        id(node)
-        for root in document.roots
-        for each in mappings(root)
-        for key in ("command", "args", "image")
-        if (below := find(each, key)) is not None
-        for node in scalars([below])
-    }
-    host = re.compile(rf"{re.escape(template.name)}((?:\.[\w-]+)+)")
-    edits = []
-    for node in scalars(document.roots):
-        if id(node) in words:
-            continue  # the program may have the endpoint's name
-        if node.value in exact:
-            edits.append(document.set_value(node, exact[node.value]))
-        elif match := host.fullmatch(str(node.value)):
-            edits.append(document.set_value(node, f"{request.name}{match[1]}"))
-    storages = (scalar(root, "spec", "resources", "requests", "storage") for root in document.roots)
-    edits += [document.set_value(node, sizing.storage) for node in storages if node and node.value != sizing.storage]
-    return document.apply(edits)
-
-
-def claim_name(template: ModelEndpoint, name: str) -> str:
-    """The claim of a new endpoint, following the naming of the template's claim."""
-    if template.name in template.pvc_name:
-        return template.pvc_name.replace(template.name, name)
-    return f"{name}-model-cache"
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
@@ -486,8 +429,10 @@ def _lists(
 
 
 def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpoint) -> tuple[str, ...]:
-    found = [f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them."]
-    if request.price_in is None:
+    found = []
+    if endpoint.alias:
+        found.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
+    if endpoint.alias and request.price_in is None:
         found.append(f"The price is that of {template.name}: nobody has set one for this model.")
     if request.facts.pools and does(template) not in POOLING_KINDS:
         found.append(f"{template.name} generates text: read the comments that were copied from it.")

@@ -87,9 +87,22 @@ def _renamed_entry(document: Document, entry: Entry, hosts: dict[str, str], name
         )
     if base is not None:
         # The host's first label is the Service, whose name may differ from the endpoint's.
-        host = re.sub(r"(?<=://)[\w-]+", lambda service: hosts.get(service[0], service[0]), entry.api_base)
-        edits.append(document.set_value(base, host))
+        edits.append(document.set_value(base, _moved(entry.api_base, hosts)))
     return document.apply(edits)
+
+
+def _moved(address: str, hosts: dict[str, str]) -> str:
+    """An address at the copy's Service, in its namespace; a gateway has both in its path."""
+
+    def label(match: re.Match[str]) -> str:
+        service, space = match[1], match[2] or ""
+        return hosts.get(service, service) + hosts.get(space, space)
+
+    moved = re.sub(r"(?<=://)([\w-]+)(\.[\w-]+)?", label, address)
+    scheme, _, rest = moved.partition("://")
+    host, slash, path = rest.partition("/")
+    parts = (hosts.get(f"/{each}", each) for each in path.split("/"))
+    return f"{scheme}://{host}{slash}{'/'.join(parts)}" if rest else moved
 
 
 def _own_comments(document: Document, entry: Entry, rewording: Rewording) -> str:

@@ -5,14 +5,16 @@ its kustomization generates ConfigMaps.
 """
 
 import posixpath
-import re
 
+from manifests.bundle import Bundle
 from manifests.deployers.argocd import source_paths
 from manifests.edit import find, items, scalars, value
 from manifests.kustomize import FILES, leads_to
-from manifests.pieces import Pieces, objects
+from manifests.objects import Located, objects
+from manifests.pieces import Pieces
 from manifests.platform import Platform
-from manifests.tree import Tree
+from manifests.sources.forms import candidates
+from manifests.tree import Tree, within
 
 # Kinds that run something or store data: an additional object of these kinds is not owned, even if it has the
 # endpoint's name.
@@ -34,9 +36,12 @@ _OF_THEIR_OWN = frozenset(
 )
 
 
-def foreign(tree: Tree, pieces: Pieces) -> tuple[str, ...]:
+def foreign(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]:
     """The files in the endpoint's directory that it does not own."""
-    return tuple(path for path in pieces.files if not _is_own(tree, pieces, path))
+    serving = [each for path in bundle.files for each in candidates(tree, path)]
+    if len(serving) > 1 and pieces.form == "HelmRelease":  # one release serves several models
+        return (pieces.deployment.document.path,)
+    return tuple(path for path in bundle.files if not _is_own(tree, pieces, bundle, path))
 
 
 def is_deployed_apart(platform: Platform, pieces: Pieces) -> bool:
@@ -45,38 +50,34 @@ def is_deployed_apart(platform: Platform, pieces: Pieces) -> bool:
     return any(leads_to(platform, path, pieces.home) for path in paths)
 
 
-def _is_own(tree: Tree, pieces: Pieces, path: str) -> bool:
-    if posixpath.basename(path) in FILES and posixpath.dirname(path) == _home(pieces):
+def _is_own(tree: Tree, pieces: Pieces, bundle: Bundle, path: str) -> bool:
+    if posixpath.basename(path) in FILES and within(posixpath.dirname(path), bundle.home):
         return True
-    if path in _generated_from(tree, pieces):
+    if path in _generated_from(tree, pieces) or path in pieces.candidate.files:
         return True
     found = objects(tree, path)
-    return bool(found) and all(
-        _is_own_object(pieces, kind, value(each.node, "metadata", "name")) for kind, each in found
-    )
+    return bool(found) and all(_is_own_object(pieces, bundle, kind, each) for kind, each in found)
 
 
-def _is_own_object(pieces: Pieces, kind: str, name: str) -> bool:
-    if kind == "Deployment":
+def _is_own_object(pieces: Pieces, bundle: Bundle, kind: str, located: Located) -> bool:
+    name = value(located.node, "metadata", "name")
+    has_name = bool(bundle.name(name, "x"))
+    if kind == "Deployment" or (kind == pieces.form and pieces.candidate.application is None):
         return name == value(pieces.deployment.node, "metadata", "name")
     if kind == "PersistentVolumeClaim":
         claims = {value(each.node, "metadata", "name") for each in pieces.claims}
-        return name in claims and (
-            pieces.pvc is None or name == value(pieces.pvc.node, "metadata", "name") or _has_name(pieces, name)
-        )
+        return name in claims and (pieces.pvc is None or name == value(pieces.pvc.node, "metadata", "name") or has_name)
     if kind == "Service":
-        return pieces.service is not None and (
-            name == value(pieces.service.node, "metadata", "name") or _has_name(pieces, name)
-        )
-    return kind not in _OF_THEIR_OWN and _has_name(pieces, name)
-
-
-def _has_name(pieces: Pieces, name: str) -> bool:
-    return re.search(rf"(^|-){re.escape(pieces.name)}(-|$)", name) is not None
-
-
-def _home(pieces: Pieces) -> str:
-    return posixpath.commonpath([posixpath.dirname(path) for path in pieces.files])
+        own = pieces.service is not None and name == value(pieces.service.node, "metadata", "name")
+        return own or (has_name and (pieces.service is not None or not pieces.is_plain))
+    if kind in ("Application", "Kustomization"):
+        if pieces.candidate.application is not None and has_name:
+            return True
+        paths = source_paths(located) or (value(located.node, "spec", "path").lstrip("./"),)
+        return all(within(path, bundle.home) for path in paths)
+    if kind == "Namespace":
+        return has_name and name == pieces.namespace
+    return kind not in _OF_THEIR_OWN and has_name
 
 
 def _generated_from(tree: Tree, pieces: Pieces) -> set[str]:

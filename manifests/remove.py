@@ -3,12 +3,13 @@
 import re
 
 from manifests import catalog, groups
+from manifests.bundle import Bundle, bundle_of
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.edit import line, scalars
+from manifests.copying import unlisted
+from manifests.edit import line
 from manifests.gateway import Entry, entries_of, references
-from manifests.kustomize import FILES, directories, read
-from manifests.one_file import is_one_file, unlisted_beside
+from manifests.items import is_item, without
 from manifests.ownership import foreign, is_deployed_apart
 from manifests.pieces import Pieces, objects
 from manifests.platform import Platform
@@ -24,10 +25,14 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     """
     pieces = platform.require(name)
     endpoint = describe(pieces, platform.layout)
-    _refuse_shared(platform, pieces)
+    if is_item(pieces):
+        document = pieces.deployment.document
+        files: dict[str, str | None] = {document.path: without(document, pieces.candidate.subject).text}
+    else:
+        bundle = bundle_of(platform, pieces)
+        _refuse_shared(platform, pieces, bundle)
+        files = {**dict.fromkeys(filter(None, (*bundle.files, bundle.apart))), **unlisted(bundle)}
     said = _refuse_needed(platform, pieces, endpoint)
-    files: dict[str, str | None] = dict.fromkeys(pieces.files)
-    files |= unlisted_beside(platform, pieces)
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:
             raise ManifestError(
@@ -53,10 +58,10 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     )
 
 
-def _refuse_shared(platform: Platform, pieces: Pieces) -> None:
+def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
-    home = pieces.home
-    if others := foreign(platform, pieces):
+    home = bundle.home
+    if others := foreign(platform, pieces, bundle):
         raise ManifestError(
             f"{home} holds more than the endpoint {pieces.name}, and none of it is deleted: {', '.join(others)}. "
             "Move these files to another directory, then try again."
@@ -66,15 +71,6 @@ def _refuse_shared(platform: Platform, pieces: Pieces) -> None:
             f"Argo CD deploys {pieces.name} through another directory, whose kustomization leads to {home}: "
             "remove it by hand."
         )
-    listing = {path: platform.read(path) for path in platform.grep(pieces.name) if path.rpartition("/")[2] in FILES}
-    for path in listing:
-        document = read(platform, path.rpartition("/")[0])
-        if document is not None and home in directories(document):
-            raise ManifestError(f"{path} lists the directory {home}: take it out there first.")
-    is_file = platform.read(home) is not None and not is_one_file(pieces)
-    beside = read(platform, home.rpartition("/")[0]) if is_file else None
-    if beside is not None and home.rpartition("/")[2] in (str(each.value) for each in scalars(beside.roots)):
-        raise ManifestError(f"{beside.path} lists {home}: take it out there first.")
 
 
 def _without_entries(pieces: Pieces) -> dict[str, str]:
@@ -154,7 +150,8 @@ def _warnings(after: Platform, endpoint: ModelEndpoint, said: tuple[Mention, ...
     found = [f"Argo CD deletes what it made: {claim}."] if endpoint.pvc_name else []
     if catalog.in_portal(after, endpoint.alias):
         found.append(f"{layout.key_portal} still offers {endpoint.alias} for new keys; portal=yes takes it out.")
-    found.append(f"Virtual keys that list {endpoint.alias} keep a name that nothing answers to.")
+    if endpoint.alias:
+        found.append(f"Virtual keys that list {endpoint.alias} keep a name that nothing answers to.")
     # An ordinary word as a name occurs in every file; the model's own name does not.
     terms = [endpoint.hf_id.rsplit("/", 1)[-1], *([] if endpoint.name.isalpha() else [endpoint.name])]
     whole = re.compile("|".join(rf"(?<![\w.-]){re.escape(each)}(?![\w-])" for each in terms))

@@ -37,6 +37,8 @@ class Target(BaseModel, frozen=True):
     context: int | None = None
     gpu_utilization: float | None = None
     args: tuple[str, ...] = ()
+    alone: bool = False
+    """Whether the engine has no other name for it, as in a copy: further names are the template's."""
     removed: tuple[str, ...] = ()
     """Names of arguments that the model must not have."""
     model: str = ""
@@ -218,6 +220,13 @@ def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
         if names[given] in kept and flag.carrier == "list" and not (flag.joined and node is flag.node):
             found.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
         kept.add(names[given])
+    if flag.carrier == "shell":
+        told: set[str] = set()
+        for given, site in zip(flag.values, flag.sites, strict=True):
+            if names[given] in told and site is not None:
+                start, end = site.span
+                found.append(Edit(len(site.document.text[:start].rstrip(" ")), end, ""))
+            told.add(names[given])
     return found
 
 
@@ -316,7 +325,7 @@ def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
     found = {}
     for each in pieces.served_names:
         found[each] = each
-        if each == main_name(pieces):
+        if target.alone or each == main_name(pieces):
             found[each] = target.served_name
         elif model_of(pieces).hf_id != target.hf_id:
             pairs = zip(spoken(model_of(pieces).hf_id), spoken(target.hf_id), strict=True)
