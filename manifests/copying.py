@@ -15,9 +15,9 @@ from manifests.edit import Document, Edit, entries, find, items, scalar, value
 from manifests.items import inserted, is_item, without
 from manifests.objects import mappings, objects
 from manifests.one_file import is_one_file
+from manifests.ownership import foreign
 from manifests.pieces import Pieces
 from manifests.platform import Platform
-from manifests.sources.forms import candidates
 from manifests.tree import ManifestError, within
 
 _PROGRAM = frozenset({"command", "args", "image"})
@@ -40,12 +40,13 @@ class Uncopyable(ManifestError):
 
 
 class Names(NamedTuple):
-    """The template's names and the copy's. `kept` are names that a copy shares with the template."""
+    """The template's names with the copy's, and what else decides whether a name is the template's own."""
 
     new: str
     exact: Mapping[str, str]
     bundle: Bundle
-    objects: frozenset[str]
+    claims: frozenset[str]
+    charts: frozenset[str]
     moves_namespace: bool
     makes_claims: bool
 
@@ -63,19 +64,25 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
             own.add((kind, old))
             if old in bundle.stems or old == template.pvc_name:
                 continue
-            found[old] = bundle.name(old, new)
+            found[old] = bundle.name(old, new) or (new if kind == "LocalModelCache" else "")
             if not found[old]:
                 raise Uncopyable(
                     f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
                     "Name another template with like=."
                 )
-    serving = [each for path in bundle.files for each in candidates(platform, path)]
-    if len(serving) > 1:
-        others = ", ".join(each.name for each in serving if each.name != pieces.candidate.name)
+    if others := foreign(platform, pieces, bundle):
         raise Uncopyable(
-            f"{template.name} cannot be copied: its directory holds more than an endpoint ({others or bundle.home}). "
+            f"{template.name} cannot be copied: its directory holds more than an endpoint ({', '.join(others[:8])}). "
             "Name another template with like=."
         )
+    if template.application_file and len(objects(platform, template.application_file)) > 1:
+        raise Uncopyable(
+            f"{template.name} cannot be copied: {template.application_file} holds more than its Application. "
+            "Name another template with like=."
+        )
+    if template.name in template.application:
+        deployed = found.get(value(pieces.deployment.node, "metadata", "name"), new)
+        found[pieces.workload] = pieces.rendering.name(deployed)
     count = pieces.candidate.replicas
     elsewhere = pieces.form == "Application" and count is not None and count.path not in bundle.files
     if elsewhere and pieces.gpu and _is_automatic(platform, pieces, bundle):
@@ -95,9 +102,10 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
         new,
         found,
         bundle,
-        frozenset(name for _, name in own),
+        frozenset(name for kind, name in own if kind == "PersistentVolumeClaim"),
+        frozenset(name for kind, name in own if kind.endswith("Repository") or kind == "HelmChart"),
         by_argo or any(kind == "Namespace" for kind, _ in own),
-        substitutes or pieces.form not in ("HelmRelease",),
+        substitutes,
     )
 
 
@@ -148,9 +156,9 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
         return None  # the program may have the endpoint's name; files keep theirs
     if last in ("namespace", "targetNamespace") and not names.moves_namespace:
         return None
-    if _CHART & set(keys) and old not in names.objects:
+    if _CHART & set(keys) and old not in names.charts:
         return None
-    if last in _CLAIMS and old not in names.objects and not names.makes_claims:
+    if last in _CLAIMS and old not in names.claims and not names.makes_claims:
         return None
     if old in names.exact:
         return names.exact[old]

@@ -75,6 +75,8 @@ def _is_own_object(pieces: Pieces, bundle: Bundle, kind: str, located: Located) 
             return True
         paths = source_paths(located) or (value(located.node, "spec", "path").lstrip("./"),)
         return all(within(path, bundle.home) for path in paths)
+    if kind == "LocalModelCache" and pieces.model.value in value(located.node, "spec", "sourceModelUri"):
+        return True  # KServe's, which is named after the model
     if kind == "Namespace":
         return has_name and name == pieces.namespace
     return kind not in _OF_THEIR_OWN and has_name

@@ -63,6 +63,7 @@ def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
     assert model.hf_id.partition("/")[2].removesuffix("-GGUF") in found["scribe"].hf_id
     assert found["scribe"].namespace in (found[like].namespace, "scribe")
     assert check(after, advice=True) == ()
+    own_files = {path for path in files if "scribe" in path}
     own = [text or "" for path, text in change.changes.files.items() if "scribe" in path]
     assert not any(re.search(rf"(?<![\w-]){like}(?![\w-])", text) for text in own if sample == "flat-files")
     assert not any(word in text for text in own for word in ("nodePort", "coder", '"chat"', "- chat"))
@@ -72,7 +73,12 @@ def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
     assert set(swap.files) <= files
     gone = [line for line in swap.diff(after).splitlines() if line.startswith("-") and not line.startswith("---")]
     assert gone
-    assert all("qwen3-4b" in line.lower() or "modelSize" in line for line in gone)
+    assert all(
+        "qwen3-4b" in line.lower() or line == "-  name: scribe" for line in gone
+    )  # the cache has the model's name
+    assert {
+        path for path in plan_remove(after.with_changes(swap), "scribe").changes.files if "scribe" in path
+    } == own_files
     undone = plan_remove(after, "scribe").changes.files
     assert {path: text for path, text in undone.items() if text != before.read(path)} == {}
     assert set(undone) == files

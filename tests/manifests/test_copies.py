@@ -1,0 +1,395 @@
+"""What `add` copies in the layouts of public repositories; `remove` undoes each copy to the byte."""
+
+import textwrap
+
+import pytest
+
+from manifests.add import AddRequest, plan_add
+from manifests.contract import check, read_endpoint
+from manifests.fitting import fitted
+from manifests.layout import Layout
+from manifests.platform import Platform
+from manifests.remove import plan_remove
+from manifests.sizing import Machine
+from manifests.tree import Files, ManifestError
+from tests.manifests.test_platforms import facts
+
+MODEL = facts("Qwen/Qwen3-4B")
+
+
+def opened(files: dict[str, str]) -> Platform:
+    tree = Files({path: textwrap.dedent(text) for path, text in files.items()})
+    return Platform(tree, fitted(Platform(tree, Layout())))
+
+
+def copied(before: Platform, like: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The files of a copy and its warnings; it has no finding, and removing it leaves what was there."""
+    change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like=like), Machine())
+    after = before.with_changes(change.changes)
+    assert check(after, advice=True) == check(before, advice=True)
+    assert read_endpoint(after, "scribe").hf_id == MODEL.hf_id
+    back = plan_remove(after, "scribe").changes.files
+    assert {path: text for path, text in back.items() if text != before.read(path)} == {}
+    assert set(back) == set(change.changes.files)
+    return {path: text or "" for path, text in change.changes.files.items()}, change.warnings
+
+
+WORKLOAD = """\
+    apiVersion: apps/v1
+    kind: Deployment
+    metadata:
+      name: coder
+      namespace: NAMESPACE
+      annotations:
+        stoker.dev/lease: '{"holder": "U1"}'
+        team: ide
+    spec:
+      selector: {matchLabels: {app: coder}}
+      template:
+        metadata: {labels: {app: coder}}
+        spec:
+          containers:
+            - name: vllm
+              image: vllm/vllm-openai:v0.11.0
+              command: ["/bin/sh", "-c"]
+              args:
+                - |
+                  vllm serve Qwen/Qwen2.5-3B-Instruct \\
+                    --served-model-name qwen2.5-3b-instruct chat \\
+                    --max-model-len 8192
+              env:
+                - name: HF_TOKEN
+                  valueFrom: {secretKeyRef: {name: hf-token, key: token}}
+              resources: {limits: {nvidia.com/gpu: 1}}
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata: {name: coder-svc, namespace: NAMESPACE}
+    spec:
+      type: NodePort
+      clusterIP: 10.0.0.7
+      selector: {app: coder}
+      ports:
+        - nodePort: 30800
+          port: 8000
+"""
+SHARED, ALONE = WORKLOAD.replace("NAMESPACE", "llm"), WORKLOAD.replace("NAMESPACE", "coder")
+
+
+def test_a_directory_of_an_application_set_needs_no_other_file() -> None:
+    """The second served name, the lease, the port of the node and the address are the template's own."""
+    generated = """\
+        apiVersion: argoproj.io/v1alpha1
+        kind: ApplicationSet
+        metadata: {name: models, namespace: argocd}
+        spec:
+          generators:
+            - git: {directories: [{path: "models/*"}, {path: models/old, exclude: true}]}
+          template:
+            metadata: {name: "{{path.basename}}"}
+            spec: {source: {path: "{{path}}"}, syncPolicy: {automated: {selfHeal: true}}}
+    """
+    namespace = "    apiVersion: v1\n    kind: Namespace\n    metadata: {name: coder}\n    ---\n"
+    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": namespace + ALONE})
+    files, warnings = copied(before, "coder")
+    assert set(files) == {"models/scribe/all.yaml"}
+    made = files["models/scribe/all.yaml"]
+    assert "--served-model-name qwen3-4b \\\n" in made
+    assert "  replicas: 0\n" in made
+    assert "annotations:\n    team: ide\n" in made
+    assert "  type: NodePort\n  selector: {app: scribe}\n  ports:\n    - port: 8000\n" in made
+    assert made.count("namespace: scribe") == 2
+    assert not [word for word in ("coder", "chat", "stoker.dev", "30800", "10.0.0.7") if word in made]
+    assert "Create in the namespace scribe the Secrets that the copy reads: hf-token." in warnings
+
+
+def test_a_directory_that_an_application_set_leaves_out_is_deployed_by_nothing() -> None:
+    generated = """\
+        apiVersion: argoproj.io/v1alpha1
+        kind: ApplicationSet
+        metadata: {name: models, namespace: argocd}
+        spec:
+          generators:
+            - git: {directories: [{path: "models/*"}, {path: models/scribe, exclude: true}]}
+    """
+    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": ALONE})
+    with pytest.raises(ManifestError, match="no Application deploys it"):
+        copied(before, "coder")
+
+
+def test_an_item_of_an_application_sets_list_is_copied() -> None:
+    generated = """\
+        apiVersion: argoproj.io/v1alpha1
+        kind: ApplicationSet
+        metadata: {name: models, namespace: argocd}
+        spec:
+          generators:
+            - list:
+                elements:
+                  - name: coder
+                    path: models/coder
+                  # of another team
+                  - name: whisper
+                    path: models/whisper
+    """
+    before = opened({"argocd/models.yaml": generated, "models/coder/all.yaml": SHARED})
+    files, _ = copied(before, "coder")
+    assert set(files) == {"argocd/models.yaml", "models/scribe/all.yaml"}
+    assert (
+        "          - name: coder\n            path: models/coder\n"
+        "          - name: scribe\n            path: models/scribe\n          # of another team\n"
+    ) in files["argocd/models.yaml"]
+
+
+RELEASE = """\
+    apiVersion: helm.toolkit.fluxcd.io/v2
+    kind: HelmRelease
+    metadata:
+      name: &app vllm
+    spec:
+      chartRef: {kind: OCIRepository, name: app-template}
+      values:
+        controllers:
+          vllm:
+            strategy: Recreate
+            containers:
+              app:
+                image: {repository: vllm/vllm-openai, tag: v0.11.0}
+                args:
+                  - --model=Qwen/Qwen2.5-3B-Instruct
+                  - --max-model-len=8192
+                env:
+                  HF_TOKEN: {valueFrom: {secretKeyRef: {name: vllm-secret, key: token}}}
+                resources: {limits: {nvidia.com/gpu: 1}}
+        service:
+          app:
+            controller: vllm
+            ports: {http: {port: 8000}}
+        route:
+          app: {hostnames: ["vllm.${DOMAIN}"]}
+        persistence:
+          cache: {existingClaim: vllm, globalMounts: [{path: /root/.cache/huggingface}]}
+"""
+HOME_OPS = {
+    "kubernetes/apps/ai/kustomization.yaml": """\
+        kind: Kustomization
+        resources:
+          - ./namespace.yaml
+          - ./vllm/ks.yaml # the GPU
+          - ./whisper/ks.yaml
+    """,
+    "kubernetes/apps/ai/vllm/ks.yaml": """\
+        apiVersion: kustomize.toolkit.fluxcd.io/v1
+        kind: Kustomization
+        metadata: {name: vllm, namespace: ai}
+        spec: {path: ./kubernetes/apps/ai/vllm/app, targetNamespace: ai}
+    """,
+    "kubernetes/apps/ai/vllm/app/kustomization.yaml": "kind: Kustomization\nresources:\n  - ./helmrelease.yaml\n",
+    "kubernetes/apps/ai/vllm/app/helmrelease.yaml": RELEASE,
+}
+
+
+def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
+    """Keys of the values refer to each other and stay; a volume and a Secret from elsewhere are shared."""
+    before = opened(HOME_OPS)
+    files, warnings = copied(before, "vllm")
+    app = "kubernetes/apps/ai/scribe/app"
+    assert set(files) == {
+        "kubernetes/apps/ai/kustomization.yaml", "kubernetes/apps/ai/scribe/ks.yaml", f"{app}/kustomization.yaml",
+        f"{app}/helmrelease.yaml",
+    }  # fmt: skip
+    listing = files["kubernetes/apps/ai/kustomization.yaml"]
+    assert "  - ./vllm/ks.yaml # the GPU\n  - ./scribe/ks.yaml\n  - ./whisper/ks.yaml\n" in listing
+    assert "metadata: {name: scribe, namespace: ai}" in files["kubernetes/apps/ai/scribe/ks.yaml"]
+    assert "path: ./kubernetes/apps/ai/scribe/app," in files["kubernetes/apps/ai/scribe/ks.yaml"]
+    made = files[f"{app}/helmrelease.yaml"]
+    assert "      vllm:\n        replicas: 0\n        strategy" in made
+    assert "  name: &app scribe\n" in made
+    assert "controller: vllm" in made
+    assert "name: app-template" in made
+    assert "name: vllm-secret" in made
+    assert '["scribe.${DOMAIN}"]' in made
+    assert "existingClaim: vllm" in made
+    assert "The copy mounts volumes that its files do not make: vllm." in warnings
+
+
+def test_a_component_makes_the_volume_of_the_copy() -> None:
+    """The Kustomization's variables make a claim that is named after the app."""
+    files = dict(HOME_OPS)
+    files["kubernetes/apps/ai/vllm/ks.yaml"] = files["kubernetes/apps/ai/vllm/ks.yaml"].replace(
+        "targetNamespace: ai}",
+        "targetNamespace: ai, components: [../../../components/volsync], postBuild: {substitute: {APP: vllm}}}",
+    )
+    made, _ = copied(opened(files), "vllm")
+    assert "{substitute: {APP: scribe}}" in made["kubernetes/apps/ai/scribe/ks.yaml"]
+    assert "existingClaim: scribe" in made["kubernetes/apps/ai/scribe/app/helmrelease.yaml"]
+
+
+def test_a_pod_with_a_second_engine_is_not_copied() -> None:
+    second = """\
+              small:
+                image: {repository: ghcr.io/ggml-org/llama.cpp, tag: server}
+                args: [--model, /models/small.gguf, --port, "8081"]
+"""
+    files = HOME_OPS | {
+        "kubernetes/apps/ai/vllm/app/helmrelease.yaml": RELEASE.replace(
+            "        service:\n", f"{second}        service:\n", 1
+        )
+    }
+    with pytest.raises(ManifestError, match="its pod runs another engine"):
+        copied(opened(files), "vllm")
+
+
+def test_a_file_with_its_companions_and_their_lines_is_copied() -> None:
+    service = """\
+        # Model: Qwen/Qwen2.5-3B-Instruct
+        apiVersion: serving.kserve.io/v1beta1
+        kind: InferenceService
+        metadata: {name: coder, namespace: ai}
+        spec:
+          predictor:
+            minReplicas: 1
+            containers:
+              - name: vllm
+                image: vllm/vllm-openai:v0.11.0
+                args: [--model=/models/Qwen/Qwen2.5-3B-Instruct, --max-model-len=8192]
+                resources: {limits: {nvidia.com/gpu: 1}}
+    """
+    policy = """\
+        apiVersion: networking.k8s.io/v1
+        kind: NetworkPolicy
+        metadata: {name: coder, namespace: ai}
+        spec: {podSelector: {matchLabels: {serving.kserve.io/inferenceservice: coder}}}
+    """
+    listing = """\
+        kind: Kustomization
+        resources:
+          - ./coder-inferenceservice.yaml  # the first
+          - ./coder-networkpolicy.yaml
+        patches:
+          - target: {kind: Deployment, name: kserve-controller-manager}
+            patch: |-
+              - op: remove
+                path: /spec/paused
+    """
+    lists = """\
+        model_list:
+          - model_name: coder
+            litellm_params: {model: openai//models/Qwen/Qwen2.5-3B-Instruct, api_base: "http://coder-predictor.ai.svc/v1"}
+    """
+    files = {
+        "apps/kserve/coder-inferenceservice.yaml": service,
+        "apps/kserve/coder-networkpolicy.yaml": policy,
+        "apps/kserve/fim.yaml": service.replace("coder", "fim"),
+        "apps/kserve/kustomization.yaml": listing,
+        "apps/litellm.yaml": lists,
+    }
+    before = opened(files)
+    change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like="coder"), Machine())
+    after = before.with_changes(change.changes)
+    made = change.changes.files
+    assert set(made) == {path.replace("coder", "scribe") for path in files} - {"apps/kserve/fim.yaml"}
+    assert "inferenceservice: scribe" in (made["apps/kserve/scribe-networkpolicy.yaml"] or "")
+    assert "minReplicas: 0" in (made["apps/kserve/scribe-inferenceservice.yaml"] or "")
+    assert '{model: openai//models/Qwen/Qwen3-4B, api_base: "http://scribe-predictor.ai.svc/v1"}' in (
+        made["apps/litellm.yaml"] or ""
+    )
+    assert check(after, advice=True) == check(before, advice=True)
+    assert {
+        path: text for path, text in plan_remove(after, "scribe").changes.files.items() if text != before.read(path)
+    } == {}
+
+
+def test_an_application_with_a_file_of_values_is_copied() -> None:
+    template = """\
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata:
+          name: {{ .Release.Name }}
+        spec:
+          replicas: {{ .Values.replicas }}
+          template:
+            spec:
+              containers:
+                - name: vllm
+                  image: vllm/vllm-openai:v0.11.0
+                  args:
+                    - --model={{ .Values.model }}
+                  resources: {limits: {nvidia.com/gpu: 1}}
+    """
+    application = """\
+        apiVersion: argoproj.io/v1alpha1
+        kind: Application
+        metadata: {name: coder, namespace: argocd}
+        spec:
+          source:
+            path: charts/llm
+            helm: {valueFiles: [../../values/coder.yaml]}
+          destination: {namespace: llm}
+          syncPolicy: {automated: {selfHeal: true}}
+    """
+    chart = {
+        "charts/llm/Chart.yaml": "apiVersion: v2\nname: llm\nversion: 0.1.0\n",
+        "charts/llm/values.yaml": "replicas: 1\n",
+        "charts/llm/templates/deployment.yaml": template,
+        "apps/coder.yaml": application,
+    }
+    before = opened(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\nreplicas: 1\n"})
+    files, _ = copied(before, "coder")
+    assert set(files) == {"apps/scribe.yaml", "values/scribe.yaml"}
+    assert "valueFiles: [../../values/scribe.yaml]" in files["apps/scribe.yaml"]
+    assert files["values/scribe.yaml"] == "model: Qwen/Qwen3-4B\nreplicas: 0\n"
+    before = opened(chart | {"values/coder.yaml": "model: Qwen/Qwen2.5-3B-Instruct\n"})
+    with pytest.raises(ManifestError, match="a copy would start"):
+        copied(before, "coder")
+
+
+def test_a_model_of_the_chart_of_vllm_is_another_item_of_its_list() -> None:
+    release = """\
+        apiVersion: helm.toolkit.fluxcd.io/v2
+        kind: HelmRelease
+        metadata: {name: vllm, namespace: ai}
+        spec:
+          chart: {spec: {chart: vllm-stack}}
+          values:
+            servingEngineSpec:
+              modelSpec:
+                # the only one so far
+                - name: coder
+                  modelURL: Qwen/Qwen2.5-3B-Instruct # 3B
+                  replicaCount: 1
+                  requestGPU: 1
+
+                  vllmConfig:
+                    maxModelLen: 8192
+                    extraArgs: ["--max-num-seqs", "32"]
+            routerSpec: {replicaCount: 1}
+    """
+    kustomization = """\
+        apiVersion: kustomize.toolkit.fluxcd.io/v1
+        kind: Kustomization
+        metadata: {name: apps, namespace: flux-system}
+        spec: {path: ./apps}
+    """
+    before = opened({"apps/vllm/helmrelease.yaml": release, "clusters/apps.yaml": kustomization})
+    files, _ = copied(before, "coder")
+    assert (
+        files["apps/vllm/helmrelease.yaml"].partition('["--max-num-seqs", "32"]\n')[2]
+        == textwrap.indent(
+            textwrap.dedent("""\
+            - name: scribe
+              modelURL: Qwen/Qwen3-4B # 4B
+              replicaCount: 0
+              requestGPU: 1
+
+              vllmConfig:
+                maxModelLen: 8192
+                extraArgs: ["--max-num-seqs", "32"]
+        """),
+            " " * 8,
+            lambda line: bool(line.strip()),
+        )
+        + "    routerSpec: {replicaCount: 1}\n"
+    )
+    with pytest.raises(ManifestError, match="is all that its list has"):
+        plan_remove(before, "coder")
