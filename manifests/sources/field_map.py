@@ -86,7 +86,6 @@ def candidate(tree: Tree, name: str, fields: FieldMap) -> Candidate:
         subject=root,
         container=root,
         command=Command(engine, tuple(flags)),
-        model=model,
         hosts=tuple(filter(None, (fields.service, workload))),
         deployment=workload,
         replicas=place(tree, name, "replicas", fields.replicas) if fields.replicas else None,

@@ -57,7 +57,6 @@ def candidates(
             subject=values,
             container=_with_resources(values, given),
             command=command,
-            model=model.site,
             hosts=tuple(dict.fromkeys((name, *(services if len(found) == 1 else ()), release))),
             replicas=made.site(value(root, "spec", "replicas")),
             deployment=name,

@@ -40,7 +40,6 @@ def models(kind: str, release: str, document: Document, values: MappingNode, loc
                 subject=spec,
                 container=spec,
                 command=Command(vllm, (_given(document, vllm.model[0], model), *_flags(document, spec, vllm))),
-                model=Site.whole(document, model),
                 hosts=(
                     f"{release}-{name}-engine-service",
                     f"{release}-engine-service",

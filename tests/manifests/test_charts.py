@@ -128,6 +128,10 @@ def test_a_chart_of_the_repository_is_read_without_a_field_map() -> None:
     }
     platform = opened(OWN_CHART)
     assert check(platform, advice=True) == ()
+    in_template = TEMPLATE.replace("{{- toYaml .Values.resources | nindent 12 }}", "limits: {nvidia.com/gpu: 2}")
+    files = {**OWN_CHART, "charts/model/templates/deployment.yaml": in_template}
+    files["charts/model/values.yaml"] = VALUES.partition("resources:")[0]
+    assert [each[3] for each in listed(files).values()] == [2, 2]
 
 
 def test_a_swap_of_a_chart_changes_its_values_and_no_template() -> None:
@@ -239,6 +243,8 @@ def test_two_engines_in_one_pod_are_one_endpoint() -> None:
     found = listed(release("app-template", two))
     assert {name: each[4] for name, each in found.items()} == {"vllm": "llm/vllm"}
     assert found["vllm"][0] == "/models/one-Q4_K_M.gguf"
+    first = listed(release("app-template", two.replace("[--model, /models/one-Q4_K_M.gguf]", "[--port, 8081]")))
+    assert first["vllm"][0] == "/models/two-Q4_K_M.gguf"
 
 
 def test_a_gpu_by_a_claim_or_by_an_unknown_plugin_is_a_gpu() -> None:
