@@ -22,8 +22,6 @@ class Candidate:
     pod: Node | None = None
     configs: tuple[Located, ...] = ()
     """The ConfigMaps that the container reads."""
-    model: Site | None = None
-    """The place of the model if no argument names it: `spec.model.uri`, a field of a map."""
     hosts: tuple[str, ...] = ()
     """Names under which it can be reached, besides those of the Services that select it."""
     replicas: Site | None = None
