@@ -218,7 +218,7 @@ def _last(node: Node) -> int:
 
 
 def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bundle) -> Document:
-    """A copy that starts nothing, where its deployer applies a merge at once: it has no replicas."""
+    """A copy that does not start: it has no replicas if its deployer applies a merge at once."""
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
         return document

@@ -147,7 +147,7 @@ RELEASE = """\
     metadata:
       name: &app vllm
     spec:
-      chartRef: {kind: OCIRepository, name: app-template}
+      chartRef: {kind: OCIRepository, name: vllm}
       values:
         controllers:
           vllm:
@@ -166,7 +166,7 @@ RELEASE = """\
             controller: vllm
             ports: {http: {port: 8000}}
         route:
-          app: {hostnames: ["vllm.${DOMAIN}"]}
+          app: {hostnames: ["vllm-api.${DOMAIN}"]}
         persistence:
           cache: {existingClaim: vllm, globalMounts: [{path: /root/.cache/huggingface}]}
 """
@@ -206,9 +206,9 @@ def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
     assert "      vllm:\n        replicas: 0\n        strategy" in made
     assert "  name: &app scribe\n" in made
     assert "controller: vllm" in made
-    assert "name: app-template" in made
+    assert "{kind: OCIRepository, name: vllm}" in made
     assert "name: vllm-secret" in made
-    assert '["scribe.${DOMAIN}"]' in made
+    assert '["scribe-api.${DOMAIN}"]' in made
     assert "existingClaim: vllm" in made
     assert "The copy mounts volumes that its files do not make: vllm." in warnings
 
