@@ -96,7 +96,19 @@ class Pieces:
     def wants_key(self) -> bool:
         """Whether the engine refuses requests without a key: it does when it was given one."""
         variable, flag = self.runtime.key
+        if self.candidate.key is not None or all(self.key_secret):
+            return True
         return variable in environment(self.container) or (bool(flag) and self.flag(flag) is not None)
+
+    @property
+    def key_secret(self) -> tuple[str, str]:
+        """The Secret and its key with the engine's API key; empty if the manifests do not say."""
+        if self.candidate.key is not None:
+            return self.candidate.key
+        variable = self.runtime.key[0]
+        listed = next((each for each in items(find(self.container, "env")) if value(each, "name") == variable), None)
+        reference = find(listed or find(self.container, "env", variable), "valueFrom", "secretKeyRef")
+        return value(reference, "name"), value(reference, "key")
 
     @property
     def workload(self) -> str:

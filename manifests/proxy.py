@@ -1,15 +1,13 @@
 """LiteLLM's namespace, its Deployment, and the Secret of its master key, as far as the repository contains them."""
 
-import posixpath
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node
 
-from manifests.deployers import deployment
 from manifests.edit import find, items, value
-from manifests.kustomize import read
-from manifests.objects import Located, mappings, of_kind
+from manifests.gpu_workloads import namespace_of
+from manifests.objects import mappings, of_kind
 from manifests.snapshot import Snapshot
 from manifests.sources import charts
 
@@ -37,7 +35,7 @@ def _workloads(platform: Snapshot) -> Iterator[Proxy]:
             if "litellm" in value(container, "image").lower():
                 secret, field = _secret(container)
                 name = value(each.node, "metadata", "name")
-                yield Proxy(_namespace(platform, each, name), name, secret, field)
+                yield Proxy(namespace_of(platform, each, name), name, secret, field)
 
 
 def _releases(platform: Snapshot) -> Iterator[Proxy]:
@@ -54,7 +52,7 @@ def _releases(platform: Snapshot) -> Iterator[Proxy]:
             )
             found = found if found[0] else next((one for one in map(_secret, values) if one[0]), ("", ""))
             name = value(each.node, "metadata", "name")
-            namespace = charts.namespace(kind, each) or _namespace(platform, each, name)
+            namespace = charts.namespace(kind, each) or namespace_of(platform, each, name)
             yield Proxy(namespace, "", *found)
 
 
@@ -73,13 +71,3 @@ def _secret(container: Node) -> tuple[str, str]:
         if reference is not None:
             return value(reference, "name"), value(reference, "key")
     return "", ""
-
-
-def _namespace(platform: Snapshot, located: Located, name: str) -> str:
-    """The namespace of an object: from the object, from its kustomization, or from its deployer."""
-    path = located.document.path
-    listing = read(platform, posixpath.dirname(path))
-    given = [value(root, "namespace") for root in listing.roots] if listing is not None else []
-    _, found = deployment(platform, name, posixpath.dirname(path) or path, None)
-    own = value(located.node, "metadata", "namespace")
-    return next(filter(None, (*given, own, found.namespace if found is not None else "")), "")

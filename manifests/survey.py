@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from ruamel.yaml.nodes import Node
 
-from manifests import accelerators, replicas
+from manifests import replicas
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.deployed import reachable
 from manifests.edit import Document, InvalidYaml, find, items, value
 from manifests.gateways import Route, gateways
-from manifests.pieces import labels
+from manifests.gpu_workloads import others
 from manifests.platform import Platform
 from manifests.proxy import Proxy, proxy
 from manifests.tree import ManifestError, Tree
@@ -31,6 +31,8 @@ class Deployment(NamedTuple):
     path: str
     heals: bool
     """Whether it reverts replicas that somebody else sets."""
+    source: str = ""
+    """The namespace of Flux's source, if the object names another one than its own."""
 
 
 class Survey(NamedTuple):
@@ -51,6 +53,11 @@ class Survey(NamedTuple):
     proxy: Proxy | None = None
     """Where LiteLLM runs."""
 
+    together: int = 0
+    """How many models git keeps on a GPU at the same time."""
+    key: tuple[str, str, str] = ("", "", "")
+    """Namespace, name and key of the Secret with the engines' key, as far as the manifests say it."""
+
     @property
     def deployer(self) -> str:
         """Flux, Argo CD, or unknown."""
@@ -60,8 +67,15 @@ class Survey(NamedTuple):
     @property
     def deployer_namespace(self) -> str:
         wanted = "Kustomization" if self.deployer == "Flux" else "Application"
-        spaces = Counter(each.namespace for each in self.deployments if each.kind.startswith(wanted) and each.namespace)
+        candidates = [each for each in self.deployments if each.kind.startswith(wanted) and each.namespace]
+        own = [each for each in candidates if any(_is_below(file, each.path) for file in self._files)]
+        # A Kustomization may be beside its models; Stoker looks for it there, and in the namespace of its source.
+        spaces = Counter(each.source or each.namespace for each in own or candidates)
         return spaces.most_common(1)[0][0] if spaces else ""
+
+    @property
+    def _files(self) -> frozenset[str]:
+        return frozenset(file for each in self.endpoints for file in each.files)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -89,13 +103,38 @@ def survey(platform: Platform) -> Survey:
     starts = {each.name: _start(platform, each, deployments) for each in endpoints}
     routes = tuple(_routes(platform, endpoints))
     return Survey(
-        endpoints, deployments, lists, tuple(unread), starts, routes, _beside(platform, endpoints), proxy(platform)
+        endpoints,
+        deployments,
+        lists,
+        tuple(unread),
+        starts,
+        routes,
+        _beside(platform, endpoints),
+        proxy(platform),
+        sum(_is_running(platform, each) for each in endpoints),
+        _key(platform, endpoints),
     )
 
 
 def flux_deploys(platform: Platform) -> bool:
     """Whether the repository has Kustomizations of Flux and nothing of Argo CD; cheap where there is none."""
     return bool(platform.grep(_FLUX)) and survey(platform).deployer == "Flux"
+
+
+def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
+    """Whether git keeps a model on a GPU. Without replicas in its values, a chart starts one; a manifest leaves them to
+    the cluster.
+    """
+    pieces = platform.require(endpoint.name)
+    said = replicas.of(platform, pieces)
+    from_chart = pieces.form in ("HelmRelease", "Application") and pieces.fields is None
+    return bool(endpoint.gpus) and (said > 0 if said is not None else from_chart)
+
+
+def _key(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, str, str]:
+    """The one Secret that the engines read their key from; empty if the manifests name none, or several."""
+    keys = {(each.namespace, *secret) for each in endpoints if all(secret := platform.require(each.name).key_secret)}
+    return keys.pop() if len(keys) == 1 else ("", "", "")
 
 
 def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
@@ -109,16 +148,21 @@ def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterato
 
 
 def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
-    """If git has an endpoint and another workload on a GPU at the same time, they are meant to share it."""
-    if not any(each.gpus and replicas.written(platform, each.name) for each in endpoints):
+    """If git has an endpoint and another workload on a GPU at the same time, they are meant to share it, or have one
+    each.
+    """
+    if not any(_is_running(platform, each) for each in endpoints):
         return ()
-    others = (platform.outsider(each.name) for each in platform.unknown()) if endpoints else ()
-    return tuple(
-        f"{each.namespace}/{each.workload}"
-        for each in others
-        if each is not None and each.is_plain and replicas.of(platform, each) != 0
-        if accelerators.gpus(labels(find(each.container, "resources", "limits")), platform.layout.gpu_resources)
-    )
+    own = {(each.namespace, each.workload) for each in endpoints}
+    own |= {(file, name) for each in endpoints for file in each.files for name in _names(platform, each.name)}
+    found = dict.fromkeys(each[1:] for each in others(platform) if each[1] and not {each[1:], each[::2]} & own)
+    return tuple(f"{namespace}/{name}" for namespace, name in found)
+
+
+def _names(platform: Platform, endpoint: str) -> tuple[str, ...]:
+    """The names of an endpoint's workload in its manifest, before kustomize renames it, and in the cluster."""
+    pieces = platform.require(endpoint)
+    return value(pieces.deployment.node, "metadata", "name"), pieces.workload
 
 
 def _deployments(tree: Tree, unread: list[tuple[str, str]]) -> Iterator[Deployment]:
@@ -140,7 +184,8 @@ def _deployment(root: Node) -> Iterator[Deployment]:
     name, namespace = value(root, "metadata", "name"), value(root, "metadata", "namespace")
     if kind == "Kustomization" and api.startswith(_FLUX):
         path = value(root, "spec", "path").removeprefix("./").strip("/")
-        yield Deployment(kind, name, namespace or "flux-system", path, heals=True)
+        source = value(root, "spec", "sourceRef", "namespace")
+        yield Deployment(kind, name, namespace or "flux-system", path, heals=True, source=source)
     elif kind in ("Application", "ApplicationSet") and api.startswith(_ARGO):
         inner = ("spec", "template", "spec") if kind == "ApplicationSet" else ("spec",)
         heals = value(root, *inner, "syncPolicy", "automated", "selfHeal") == "true"
@@ -166,8 +211,12 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
     owners = owners or [each for each in deployments if each.path and own & reachable(platform, each.path)]
     named = [each for each in deployments if each.name == endpoint.application]
     owner = max(named or owners, key=lambda each: len(each.path), default=None)
+    if endpoint.form == "LLMInferenceService":
+        return "by a commit of its replicas, since KServe's controller reverts what the API sets"
     if owner is None or not owner.heals:
         return "by the API"
+    if endpoint.form == "InferenceService" and replicas.written(platform, endpoint.name) is None:
+        return "by the API: KServe's controller ignores the replicas of its Deployment"
     if endpoint.form == "HelmRelease" and not _detects_drift(platform, endpoint.name):
         return "by the API: helm-controller puts nothing back without drift detection"
     if replicas.written(platform, endpoint.name) is None:

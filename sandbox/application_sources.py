@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from sandbox.charts import is_chart, own_chart
+from sandbox.known_charts import known_chart
 from sandbox.objects import BY_KIND, Object, copied, merge_patch
 from sandbox.rendering import directory, known, load
 
@@ -30,8 +31,8 @@ def render(app: Object, files: dict[str, str]) -> list[Object]:
         elif "path" in source:
             recurse = bool((source.get("directory") or {}).get("recurse"))
             manifests += directory("" if path == "." else path, files, recurse=recurse)
-        elif helm := source.get("helm"):
-            manifests += _chart(source, helm, files)
+        elif (helm := source.get("helm")) and source.get("chart"):
+            manifests += _chart(app, source, helm, files)
     name, namespace = app["metadata"]["name"], app["spec"]["destination"].get("namespace", "default")
     found = [manifest for manifest in manifests if known(manifest)]
     for manifest in found:
@@ -48,11 +49,19 @@ def values_path(source: Object, named: str) -> str:
     return posixpath.normpath(posixpath.join(source.get("path", ""), named))
 
 
-def _chart(source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """The chart of a proxy: its config as a ConfigMap, and a Deployment that restarts when the config changes."""
-    release = helm.get("releaseName") or source["chart"]
+def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
+    """A chart from elsewhere: one that the sandbox knows, otherwise a proxy's, if there is anything of it.
+
+    The proxy's config becomes a ConfigMap, and its Deployment restarts when the config changes.
+    """
     values = _values(source, helm, files)
-    config = json.dumps(_proxy_config(values), indent=1)
+    if (made := known_chart(helm.get("releaseName") or app["metadata"]["name"], values)) is not None:
+        return made
+    release = helm.get("releaseName") or source["chart"]
+    proxy = _proxy_config(values)
+    if not proxy and "litellm" not in str(source.get("chart")):
+        return []
+    config = json.dumps(proxy, indent=1)
     labels = {"app.kubernetes.io/name": release}
     template = {
         "metadata": {

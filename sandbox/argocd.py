@@ -7,7 +7,7 @@ becomes a Deployment and a ConfigMap with the values' `proxy_config`, from which
 
 import asyncio
 import posixpath
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from sandbox.application_sets import made_by
 from sandbox.application_sources import render, sources_of, values_path
 from sandbox.clock import Clock
 from sandbox.objects import ApiError, Object, ObjectStore, copied
-from sandbox.rendering import RenderError, documents, load, read_by
+from sandbox.rendering import UNUSUAL, RenderError, documents, load, read_by, told
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"
@@ -65,8 +65,15 @@ class ArgoCD:
         commit = await self._git.main_commit()
         await self._discover(commit)
         for app in self._store.find("Application", NAMESPACE):
-            await self._apply(app, commit, _options(app))
-            self._succeed(app, commit)
+            try:
+                await self._apply(app, commit, _options(app))
+            except (
+                SyncError,
+                *UNUSUAL,
+            ) as error:  # of a repository that the sandbox does not know: only this one fails
+                self._fail(app, commit, {"sync": {"revision": commit}}, told(error))
+            else:
+                self._succeed(app, commit)
             await self._compare(app["metadata"]["name"], commit)
         self._looked_at = commit
 
@@ -163,7 +170,7 @@ class ArgoCD:
         for path, text in sorted(files.items()):
             if not path.endswith((".yaml", ".yml")) or "argoproj.io" not in text:
                 continue
-            with suppress(RenderError):  # a chart's template is not a manifest
+            with suppress(*UNUSUAL):  # a chart's template is not a manifest
                 for each in documents(text):
                     if each.get("kind") == "ApplicationSet":
                         found += made_by(each, files)
@@ -253,11 +260,12 @@ class ArgoCD:
             if "sync-fails" in self._faults:
                 raise SyncError(DENIED)
             # As measured: only Argo CD's API server copies the Application's options into an operation.
-            await self._apply(app, commit, tuple((operation.get("sync") or {}).get("syncOptions") or ()))
+            sync = operation.get("sync") or {}
+            await self._apply(app, commit, tuple(sync.get("syncOptions") or ()), sync.get("resources") or ())
         except (SyncError, ApiError) as e:
             self._fail(app, commit, operation, str(e))
         else:
-            self._succeed(app, commit, operation)
+            self._succeed(app, commit, operation, partly=bool(sync.get("resources")))
         await self._compare(name, await self._git.main_commit())
         self._store.wake()
 
@@ -282,7 +290,7 @@ class ArgoCD:
                     async with asyncio.timeout(LEAST):
                         await self._store.changed(seen)
 
-    async def _apply(self, app: Object, commit: str, options: tuple[str, ...]) -> None:
+    async def _apply(self, app: Object, commit: str, options: tuple[str, ...], only: Sequence[Object] = ()) -> None:
         try:
             files = await self._sources(app, commit)
         except Exception as e:
@@ -292,10 +300,13 @@ class ArgoCD:
             raise SyncError(f"ComparisonError: {path}: app path does not exist")
         try:
             manifests = render(app, files)
-        except RenderError as e:
-            raise SyncError(f"ComparisonError: {e}") from e
-        for manifest in manifests:
-            self._apply_one(app, manifest, options)
+            for manifest in manifests:
+                if not only or _identity(manifest) in [(r.get("group", ""), r["kind"], r["name"]) for r in only]:
+                    self._apply_one(app, manifest, options)
+        except ApiError:
+            raise
+        except UNUSUAL as e:
+            raise SyncError(f"ComparisonError: {told(e)}") from e
 
     def _apply_one(self, app: Object, manifest: Object, options: tuple[str, ...]) -> None:
         kind, meta = manifest["kind"], manifest["metadata"]
@@ -324,7 +335,8 @@ class ArgoCD:
 
         self._store.update(kind, meta["name"], meta.get("namespace", ""), change)
 
-    def _succeed(self, app: Object, commit: str, operation: Object | None = None) -> None:
+    def _succeed(self, app: Object, commit: str, operation: Object | None = None, *, partly: bool = False) -> None:
+        """Record a sync. One of some resources only is not in the history (docs: Selective Sync)."""
         name, revisions = app["metadata"]["name"], _revisions(app, commit)
         live = self._store.get("Application", name, NAMESPACE) or app
         history = live["status"].get("history") or []
@@ -336,7 +348,7 @@ class ArgoCD:
             "deployedBy": {"commit": commit},
         }
         state = self._finished(live, operation, "Succeeded", "successfully synced (all tasks run)", revisions)
-        self._status(name, history=[*history, entry][-10:], operationState=state)
+        self._status(name, history=history if partly else [*history, entry][-10:], operationState=state)
 
     def _fail(self, app: Object, commit: str, operation: Object, message: str) -> None:
         live = self._store.get("Application", app["metadata"]["name"], NAMESPACE) or app
@@ -364,7 +376,7 @@ class ArgoCD:
 
     def _judge_health(self) -> None:
         for app in self._store.find("Application", NAMESPACE):
-            namespace, name = app["spec"]["destination"]["namespace"], app["metadata"]["name"]
+            namespace, name = app["spec"]["destination"].get("namespace", ""), app["metadata"]["name"]
             mine = [d for d in self._store.find("Deployment", namespace) if _tracked(d) == name]
             states = {_health(deployment) for deployment in mine}
             worst = next((s for s in ("Degraded", "Progressing", "Healthy") if s in states), "")
@@ -383,7 +395,7 @@ class ArgoCD:
             if not automated.get("selfHeal") or not history or app["metadata"]["name"] in self._syncing:
                 continue
             commit = history[-1]["deployedBy"]["commit"]
-            with suppress(RenderError):
+            with suppress(*UNUSUAL):
                 for manifest in render(app, await self._sources(app, commit)):
                     self._put_back(app, manifest)
 
@@ -405,6 +417,10 @@ class ArgoCD:
 
     def _status(self, name: str, **fields: Any) -> None:
         self._update(name, lambda live: live["status"].update(fields))
+
+
+def _identity(manifest: Object) -> tuple[str, str, str]:
+    return manifest["apiVersion"].rpartition("/")[0], manifest["kind"], manifest["metadata"]["name"]
 
 
 def _asked(state: Object) -> list[str]:

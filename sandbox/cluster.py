@@ -11,7 +11,7 @@ import json
 import random
 import secrets
 import string
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -22,6 +22,7 @@ from sandbox.download import Downloads
 from sandbox.flux import Flux
 from sandbox.gpu_pods import GpuPods
 from sandbox.jobs import JobController
+from sandbox.kserve import KServe
 from sandbox.kubelet import Address, Kubelet
 from sandbox.kubernetes import KubernetesAPI
 from sandbox.node import GPU_NODE_PRICE, GpuNode, is_gpu, node
@@ -49,6 +50,7 @@ class Cluster:
         environment: str = "ai-dev",
         hub: str = "",
         gpu_shares: int = 1,
+        keys: Mapping[str, Object] | None = None,
     ) -> None:
         self.api, self.store, self._faults = api, api.store, faults
         self.clock = clock if isinstance(clock, Clock) else Clock(clock)
@@ -57,10 +59,12 @@ class Cluster:
         self._lives: dict[Address, asyncio.Task[None]] = {}
         self._kubelet = Kubelet(api.store)
         self.volumes = Volumes(api.store, self._kubelet)
+        self._kserve = KServe(api.store)
         self._gpu = GpuNode(api.store, self.clock, gpu_shares)
         self._pods = GpuPods(api.store, self._kubelet, self._gpu, self.clock, faults, self.volumes)
         downloads = Downloads(self.volumes, self.clock, faults, hub)
         self._jobs = JobController(api.store, self._kubelet, self._pods.pull, self.volumes, downloads)
+        self._keys = dict(keys or {})
         self._endings: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
@@ -74,8 +78,8 @@ class Cluster:
             )
         for namespace in ("default", "argocd", "serving", "litellm"):
             self.store.create({"kind": "Namespace", "metadata": {"name": namespace}, "status": {"phase": "Active"}})
-        self._secret("serving", "vllm-api-key", "api-key")
-        self._secret("litellm", "litellm-secrets", "PROXY_MASTER_KEY")
+        self._secret("serving", "vllm-api-key", "api-key", self._keys.get("engine") or {})
+        self._secret("litellm", "litellm-secrets", "PROXY_MASTER_KEY", self._keys.get("master") or {})
         self.api.logs, self.api.previous_logs = self._kubelet.read_log, self._kubelet.read_previous_log
         await self._argocd.start()
         await self._flux.start()
@@ -181,6 +185,7 @@ class Cluster:
 
     def _control(self) -> None:
         """One reconciliation: start and stop pods, and update the status of each Deployment."""
+        self._kserve.control()
         for pod in self.store.find("Pod"):
             address = _address(pod)
             if "deletionTimestamp" in pod["metadata"] and address in self._lives:
@@ -285,10 +290,16 @@ class Cluster:
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    def _secret(self, namespace: str, name: str, field: str) -> None:
+    def _secret(self, namespace: str, name: str, field: str, also: Object) -> None:
+        """A key, in the sample's Secret, and in the one of the settings, which somebody has created there."""
         value = base64.b64encode(f"sk-{secrets.token_urlsafe(18)}".encode()).decode()
-        meta = {"name": name, "namespace": namespace}
-        self.store.create({"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {field: value}})
+        usual = {"namespace": namespace, "name": name, "field": field}
+        for where in (usual, usual | also) if also.get("namespace") and usual | also != usual else (usual,):
+            meta = {"name": where["name"], "namespace": where["namespace"]}
+            if self.store.get("Secret", meta["name"], meta["namespace"]) is None:
+                self.store.create(
+                    {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {where["field"]: value}}
+                )
 
     async def _sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)

@@ -45,7 +45,7 @@ class CommandLine:
 
     def values(self, *flags: str) -> list[str]:
         """The values of a flag, by any of its names: after `=`, or the following words."""
-        for position, word in enumerate(self.words):
+        for position, word in reversed(list(enumerate(self.words))):  # the last one counts, as in argparse
             name, equals, value = word.partition("=")
             if name.replace("_", "-") in flags:
                 following = takewhile(lambda each: not re.match(r"-{1,2}[a-zA-Z]", each), self.words[position + 1 :])

@@ -56,7 +56,8 @@ class Engine:
         """Which server it is, from the container's command."""
         signs = (("llama.cpp", r"llama[-_.]?(cpp|server)"), ("SGLang", "sglang"), ("TEI", "text-embeddings"))
         by_program = (name for name, sign in signs if re.search(sign, self.command.program, re.IGNORECASE))
-        return next(by_program, "TEI" if self.command.values("--model-id") else "vLLM")
+        is_kserve = "huggingfaceserver" in self.command.program  # it runs vLLM
+        return next(by_program, "TEI" if self.command.values("--model-id") and not is_kserve else "vLLM")
 
     @property
     def is_tei(self) -> bool:
@@ -64,13 +65,13 @@ class Engine:
 
     @property
     def model(self) -> str:
-        flags = ("--model", "--model-id", "--model-path", "-m", "-hf", "--hf-repo")
+        flags = ("--model", "--model-id", "--model-path", "--model-dir", "-m", "-hf", "--hf-repo")
         return self.command.value(*flags) or self.command.positional() or "unknown"
 
     @property
     def served_names(self) -> list[str]:
         """vLLM answers to each name, and lists each in /v1/models; the first is the one in its answers and metrics."""
-        return self.command.values("--served-model-name", "--alias", "-a") or [self.model]
+        return self.command.values("--served-model-name", "--model-name", "--alias", "-a") or [self.model]
 
     @property
     def served_name(self) -> str:
@@ -116,11 +117,13 @@ class Engines:
         router.add_get(root + "/props", self._props)
         router.add_get(root + "/slots", self._slots)
         router.add_get(root + "/metrics", self._metrics)
-        router.add_get(root + "/v1/models", self._models)
-        router.add_post(root + "/v1/chat/completions", self._chat)
-        router.add_post(root + "/v1/completions", self._complete)
-        router.add_post(root + "/v1/embeddings", self._embed)
-        router.add_post(root + "/v1/rerank", self._rank)
+        router.add_get(root + "/v2/health/ready", self._health)
+        for prefix in ("", "/openai"):
+            router.add_get(f"{root}{prefix}/v1/models", self._models)
+            router.add_post(f"{root}{prefix}/v1/chat/completions", self._chat)
+            router.add_post(f"{root}{prefix}/v1/completions", self._complete)
+            router.add_post(f"{root}{prefix}/v1/embeddings", self._embed)
+            router.add_post(f"{root}{prefix}/v1/rerank", self._rank)
 
     def _engine(self, request: web.Request) -> Engine:
         namespace, name = request.match_info["namespace"], request.match_info["service"].split(".")[0]
@@ -128,12 +131,14 @@ class Engines:
         selector = (service or {"spec": {}})["spec"].get("selector") or {}
         for pod in self._store.find("Pod", namespace) if selector else ():
             if is_ready(pod) and selector.items() <= (pod["metadata"].get("labels") or {}).items():
-                return Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
+                found = Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
+                _refuse_other_paths(request, found)
+                return found
         raise web.HTTPServiceUnavailable(text=f"connection refused: {name}.{namespace} has no ready pod\n")
 
     def _keyed(self, request: web.Request, engine: Engine) -> None:
-        """vLLM checks its key before anything else."""
-        secret = self._store.get("Secret", "vllm-api-key", request.match_info["namespace"])
+        """vLLM checks its key before anything else. All engines have the same one."""
+        secret = self._store.get("Secret", "vllm-api-key", "serving")
         key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
         if engine.has_key and request.headers.get("Authorization") != f"Bearer {key}":
             raise web.HTTPUnauthorized(text=json.dumps({"error": "Unauthorized"}), content_type="application/json")
@@ -401,3 +406,10 @@ _METRICS = {
     "llama.cpp": other_engines.llama_metrics,
     "SGLang": other_engines.sglang_metrics,
 }
+
+
+def _refuse_other_paths(request: web.Request, engine: Engine) -> None:
+    """KServe's server has OpenAI's API below `/openai`, and V2's health; the others have neither."""
+    path = request.path.removeprefix(f"/vllm/{request.match_info['namespace']}/{request.match_info['service']}")
+    if path != "/metrics" and path.startswith(("/openai", "/v2")) != ("huggingfaceserver" in engine.command.program):
+        raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")

@@ -13,8 +13,10 @@ from typing import Any
 from sandbox.argocd import Git
 from sandbox.charts import is_chart, own_chart
 from sandbox.clock import Clock
-from sandbox.objects import Object, ObjectStore, copied
-from sandbox.rendering import RenderError, app_template, directory, documents, known
+from sandbox.known_charts import known_chart
+from sandbox.objects import BY_KIND, Object, ObjectStore, copied
+from sandbox.rendering import UNUSUAL, RenderError, documents, generated, known, placed, told
+from sandbox.substitution import substituted
 
 GROUP = "kustomize.toolkit.fluxcd.io"
 REQUESTED = "reconcile.fluxcd.io/requestedAt"
@@ -71,7 +73,9 @@ class Flux:
     async def _discover(self, commit: str) -> None:
         """Flux's own Kustomizations, anywhere in the repository: somebody has bootstrapped the topmost one."""
         declared: dict[tuple[str, str], Object] = {}
-        for path, text in (await self._git.files_at(commit, "")).items():
+        files = await self._git.files_at(commit, "")
+        spaces = placed(files)
+        for path, text in files.items():
             if path.endswith((".yaml", ".yml")) and GROUP in text:
                 try:
                     found = documents(text)
@@ -79,7 +83,9 @@ class Flux:
                     continue
                 for each in found:
                     if each.get("kind") == "Kustomization" and str(each.get("apiVersion", "")).startswith(GROUP):
-                        each["metadata"].setdefault("namespace", "flux-system")
+                        each["metadata"]["namespace"] = (
+                            spaces.get(path) or each["metadata"].get("namespace") or "flux-system"
+                        )
                         declared[each["metadata"]["namespace"], each["metadata"]["name"]] = each
         for (namespace, name), manifest in declared.items():
             if self._store.get("Kustomization", name, namespace) is None:
@@ -107,8 +113,8 @@ class Flux:
                 if "flux-fails" in self._faults:
                     raise RenderError(DENIED.format(name=each["metadata"]["name"]))
                 self._apply(each, files)
-            except RenderError as e:
-                self._tell(each, status, "ReconciliationFailed", str(e), ready=False)
+            except UNUSUAL as e:
+                self._tell(each, status, "ReconciliationFailed", told(e), ready=False)
             else:
                 status |= {"lastAppliedRevision": revision}
                 self._tell(each, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
@@ -121,8 +127,9 @@ class Flux:
             raise RenderError(
                 f"kustomization path not found: stat /tmp/kustomization-1/{below}: no such file or directory"
             )
-        for manifest in directory(below, files):
-            if not known(manifest):
+        components = [posixpath.normpath(posixpath.join(below, str(each))) for each in spec.get("components") or ()]
+        for manifest in substituted(kustomization, generated(below, files, components), files):
+            if not known(manifest) or manifest["kind"] == "Kustomization":  # those are discovered
                 continue
             labels = {f"{GROUP}/name": meta["name"], f"{GROUP}/namespace": meta["namespace"]}
             target = spec.get("targetNamespace") or manifest["metadata"].get("namespace") or "default"
@@ -142,7 +149,8 @@ class Flux:
         if (live.get("status") or {}).get("observedGeneration") != live["metadata"].get("generation"):
             chart = posixpath.normpath(str(((release["spec"].get("chart") or {}).get("spec") or {}).get("chart") or ""))
             of_repository = own_chart(chart, files, values, name, namespace) if is_chart(chart, files) else None
-            for manifest in app_template(name, values) if of_repository is None else of_repository:
+            made = known_chart(name, values) if of_repository is None else of_repository
+            for manifest in made or ():
                 if manifest["kind"] == "Deployment":
                     self._keep_replicas(manifest, namespace)
                 self._put(manifest, namespace, labels)
@@ -158,7 +166,11 @@ class Flux:
     def _put(self, manifest: Object, namespace: str, labels: dict[str, str]) -> None:
         """Server-side apply: exactly the fields in the manifest."""
         kind, meta = manifest["kind"], manifest["metadata"]
-        meta["namespace"] = namespace
+        if not BY_KIND[kind].namespaced:
+            namespace = ""
+            meta.pop("namespace", None)
+        else:
+            meta["namespace"] = namespace
         meta["labels"] = (meta.get("labels") or {}) | labels
         if self._store.get(kind, meta["name"], namespace) is None:
             self._store.create(copied(manifest))

@@ -347,7 +347,12 @@ class Gateway:
         """The sandbox's address of the api_base's Service: `http://NAME.NAMESPACE.svc…/v1`. A name without a namespace
         is looked up in LiteLLM's own.
         """
-        name, _, rest = (urlsplit(route.api_base).hostname or "").partition(".")
+        address = urlsplit(route.api_base)
+        name, _, rest = (address.hostname or "").partition(".")
+        below = address.path.strip("/").split("/")
+        if len(below) > 2 and self._store.get("LLMInferenceService", below[1], below[0]):
+            # KServe's route of the inference gateway: /NAMESPACE/NAME
+            return f"{self.engines_url}/{below[0]}/{below[1]}-kserve-workload-svc"
         return f"{self.engines_url}/{rest.partition('.')[0] or route.namespace}/{name}"
 
 

@@ -5,6 +5,7 @@ Two modes: a page for manual use, until Ctrl-C, and a story without a browser, w
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -176,11 +177,11 @@ WELCOME = """
 
       {url}
 
-  Try, as @dev:   /gpu up coder-chat for 2h because demo
+  Try, as @dev:   /gpu up {model} for 2h because demo
   then as @lead:  Approve, and watch the model come up and answer
   and then:       leave it idle for a while · /gpu status · /gpu down
                   /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
-                  /model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
+                  /model swap {model} Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
 
   Everything has one clock, {speed:g} times faster than real time: two hours pass in {two:g} s.
   Ctrl-C ends it.
@@ -189,7 +190,11 @@ WELCOME = """
 
 async def _browse(world: Sandbox, speed: float, open_browser: bool) -> int:
     url = world.workspace.url
-    print(_boxed(WELCOME.format(url=url, speed=speed, two=7200 / speed)), flush=True)
+    first = re.search(r"^Endpoints: \d+\n  (\S+):", world.report, re.MULTILINE)
+    model = first[1] if first else "coder-chat"
+    if world.report:
+        print(world.report, flush=True)
+    print(_boxed(WELCOME.format(url=url, speed=speed, two=7200 / speed, model=model)), flush=True)
     if open_browser:
         await asyncio.to_thread(webbrowser.open, url)
     await asyncio.Event().wait()  # until the task is cancelled, by Ctrl-C

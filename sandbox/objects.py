@@ -54,6 +54,8 @@ RESOURCES = (
     Resource("apps", "v1", "deployments", "Deployment", short_names=("deploy",), subresources=("scale", "status")),
     Resource("batch", "v1", "jobs", "Job", subresources=("status",)),
     Resource("argoproj.io", "v1alpha1", "applications", "Application", short_names=("app",)),
+    Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService", short_names=("isvc",)),
+    Resource("serving.kserve.io", "v1alpha1", "llminferenceservices", "LLMInferenceService"),
     Resource("kustomize.toolkit.fluxcd.io", "v1", "kustomizations", "Kustomization", short_names=("ks",)),
     Resource("source.toolkit.fluxcd.io", "v1", "gitrepositories", "GitRepository", short_names=("gitrepo",)),
     Resource("helm.toolkit.fluxcd.io", "v2", "helmreleases", "HelmRelease", short_names=("hr",)),

@@ -245,8 +245,8 @@ async def needed_roles(directory: Path, config: Path) -> list[dict[str, Any]]:
     return list(YAML(typ="safe").load_all(await _printed("rights", directory, {"STOKER_CONFIG": str(config)})))
 
 
-async def own_settings(directory: Path, checkout: Path) -> dict[str, Any]:
-    """The result of `stoker init --yes` for a platform repository; empty if it cannot be read."""
+async def own_settings(directory: Path, checkout: Path) -> tuple[dict[str, Any], str]:
+    """The result of `stoker init --yes` for a platform repository, and its report; no settings if it found no endpoint."""
     command = (sys.executable, "-m", "bot", "init", str(checkout), "--yes", "--print")
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -254,10 +254,11 @@ async def own_settings(directory: Path, checkout: Path) -> dict[str, Any]:
         cwd=directory,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-    printed, _ = await process.communicate()
-    return dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
+    printed, said = await process.communicate()
+    found = dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
+    return found, said.decode(errors="replace").strip()
 
 
 async def _printed(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:

@@ -23,6 +23,7 @@ from sandbox.github import GitHub
 from sandbox.github_pulls import Refused as GitHubRefused
 from sandbox.huggingface import Hub
 from sandbox.kubernetes import KubernetesAPI
+from sandbox.limits import unsimulated
 from sandbox.process import Bot, Redis, app_manifest, free_port, needed_roles, own_settings
 from sandbox.serving import Serving
 from sandbox.slack import Outside, Workspace
@@ -137,6 +138,8 @@ class Sandbox:
     faults: Faults
     account: Account
     """The bot's account in the cluster, with exactly the Roles that the chart renders."""
+    report: str = ""
+    """What `stoker init` says about another team's platform, and what of it the sandbox does not simulate."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -305,12 +308,25 @@ async def opened(
         github.webhook(f"http://127.0.0.1:{bot_port}/github/webhook", WEBHOOK_SECRET)
         hub = await stack.enter_async_context(Hub(faults))
         api = await stack.enter_async_context(KubernetesAPI(faults, clock.date))
+        report = ""
         if platform:
-            settings = merged(await _found(github, directory), settings)
+            files = await github.files_at(await github.main_commit(), "")
+            found, report = await _found(files, directory)
+            settings = merged(found, settings)
+            report = "\n".join(filter(None, (report, unsimulated(files))))
         environment = await environment_of(github, settings)
         settings = merged({"platform": {"environment": environment}}, settings)
         cluster = await stack.enter_async_context(
-            Cluster(api, github, clock, faults, environment=environment, hub=hub.url, gpu_shares=gpu_shares(settings))
+            Cluster(
+                api,
+                github,
+                clock,
+                faults,
+                environment=environment,
+                hub=hub.url,
+                gpu_shares=gpu_shares(settings),
+                keys=keys(settings),
+            )
         )
         serving = await stack.enter_async_context(Serving(cluster, faults))
 
@@ -367,19 +383,21 @@ async def opened(
         }
         variables |= clock.for_the_bot() | dict(elsewhere or {})
         bot = await stack.enter_async_context(Bot(variables, port=bot_port, directory=directory))
-        yield Sandbox(workspace, github, cluster, serving, redis, bot, faults, account)
+        yield Sandbox(workspace, github, cluster, serving, redis, bot, faults, account, report)
 
 
-async def _found(git: GitHub, directory: Path) -> dict[str, Any]:
-    """The settings for a custom platform: those of its .stoker.yaml, combined with the results of `stoker init`.
+async def _found(files: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
+    """The settings for a custom platform: those of its .stoker.yaml, combined with the results of `stoker init`, and the
+    report of that.
 
     Only vLLM's volumes contain weights that Stoker can stage, and the sandbox's other platforms have no volumes.
     """
     checkout = directory / "checkout"
-    for path, text in (await git.files_at(await git.main_commit(), "")).items():
+    for path, text in files.items():
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / path).write_text(text, encoding="utf-8")
-    return merged({"staging": {"mode": "off"}}, await own_settings(directory, checkout))
+    settings, report = await own_settings(directory, checkout)
+    return merged({"staging": {"mode": "off"}}, settings), report
 
 
 async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
@@ -397,6 +415,14 @@ def gpu_shares(settings: Mapping[str, Any]) -> int:
     """
     gpu = settings.get("gpu") or {}
     return int(gpu.get("slots") or 1) + len(gpu.get("beside") or ())
+
+
+def keys(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Where the settings say that the engines' key and LiteLLM's master key are."""
+    return {
+        "engine": dict((settings.get("vllm") or {}).get("api_key") or {}),
+        "master": dict((settings.get("litellm") or {}).get("master_key") or {}),
+    }
 
 
 def _written(settings: Mapping[str, Any], path: Path) -> Path:

@@ -27,7 +27,7 @@ from bot.clients.application import (
     state_of,
     under_way,
 )
-from bot.clients.deployer import SyncFailed, Tell, nobody
+from bot.clients.deployer import ObjectName, SyncFailed, Tell, nobody
 from bot.clients.kube import Collection, Conflict, Forbidden, Kube, KubeObject, Selection, View
 from bot.clients.rights import APPLICATIONS
 from bot.clients.workload import Workload
@@ -112,8 +112,11 @@ class ArgoCD:
         actor: str,
         timeout: float,
         tell: Tell = nobody,
+        only: tuple[ObjectName, ...] = (),
     ) -> Application:
-        """Sync the Application to `revision`. Idempotent.
+        """Sync the Application to `revision`, or `only` some of its objects. Idempotent.
+
+        Argo CD does not record the sync of some objects in its history, and the Application may stay out of sync.
 
         If it is already synced, it returns. If the same sync is running, it waits for it; for another sync, it waits
         and then starts its own. `tell` receives Argo CD's messages. An Application that differs from git although the
@@ -139,10 +142,12 @@ class ArgoCD:
                     if asked is None:
                         before = state_of(found)
                         try:
-                            await self._ask(found, revision, actor)
+                            await self._ask(found, revision, actor, only)
                         except Conflict:
                             continue
                     ended = await self._ended(name, before, tell)
+                    if only and ended.operation_revision == revision:
+                        return _succeeded(ended, revision).model_copy(update={"sync": "Synced", "out_of_sync": ()})
                     if ended.operation_revision in (revision, None):
                         return await self._settled(_succeeded(ended, revision))
         except _Blocked as e:
@@ -310,7 +315,7 @@ class ArgoCD:
                 f"Delete it in Argo CD, with its resources."
             ) from e
 
-    async def _ask(self, found: KubeObject, revision: str, actor: str) -> None:
+    async def _ask(self, found: KubeObject, revision: str, actor: str, only: tuple[ObjectName, ...]) -> None:
         spec = found["spec"]
         sync: dict[str, Any] = {
             "revision": revision,
@@ -318,6 +323,8 @@ class ArgoCD:
             # RespectIgnoreDifferences=true a sync would reset the replicas of a GPU Deployment to zero.
             "syncOptions": (spec.get("syncPolicy") or {}).get("syncOptions") or [],
         }
+        if only:
+            sync["resources"] = [each._asdict() for each in only]
         if sources := spec.get("sources"):
             revisions = revisions_at(sources, self._repository, revision)
             if revisions is None:

@@ -5,7 +5,7 @@ Flux. Operations refer to it by name.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bot.clients.application import Application
 from bot.clients.workload import Workload
@@ -17,6 +17,14 @@ Tell = Callable[[str], Awaitable[None]]
 
 async def nobody(_: str) -> None:
     """No-op callback."""
+
+
+class ObjectName(NamedTuple):
+    """An object in the manifests of an application, in any namespace."""
+
+    group: str
+    kind: str
+    name: str
 
 
 class SyncFailed(BotError):
@@ -42,8 +50,19 @@ class Deployer(Protocol):
     async def refresh(self, name: str) -> None:
         """Make it poll git now instead of at its next interval."""
 
-    async def sync(self, name: str, revision: str, *, actor: str, timeout: float, tell: Tell = nobody) -> Application:
-        """Deploy a commit on behalf of `actor`, and wait until it is deployed."""
+    async def sync(
+        self,
+        name: str,
+        revision: str,
+        *,
+        actor: str,
+        timeout: float,
+        tell: Tell = nobody,
+        only: tuple[ObjectName, ...] = (),
+    ) -> Application:
+        """Deploy a commit on behalf of `actor`, and wait until it is deployed: everything, or `only` these objects, if
+        the deployer can do that.
+        """
 
     async def wait_synced(
         self,

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.application import Application
-from bot.clients.deployer import SyncFailed, Tell, nobody
+from bot.clients.deployer import ObjectName, SyncFailed, Tell, nobody
 from bot.clients.kube import Collection, Kube, KubeObject, Selection, View
-from bot.clients.rights import GIT_REPOSITORIES, HELM_RELEASES, KUSTOMIZATIONS
+from bot.clients.rights import GIT_REPOSITORIES, HELM_RELEASES, KUSTOMIZATIONS, KUSTOMIZATIONS_BESIDE
 from bot.clients.workload import Workload
 from bot.errors import BotError
 from manifests.deployed import source_text
@@ -34,23 +34,32 @@ Includes = Callable[[str, str], Awaitable[bool]]
 
 
 class Flux:
-    """The Kustomizations in Flux's namespace, and the HelmReleases in the models' namespaces."""
+    """The Kustomizations in Flux's namespace and in those of the models, and the HelmReleases in the latter."""
 
     word = "Flux"
 
     def __init__(self, api: ApiClient, namespace: str, serving: tuple[str, ...], includes: Includes) -> None:
         self._kube = Kube(api)
-        self._kustomizations = Collection(KUSTOMIZATIONS, namespace)
+        beside = (Collection(KUSTOMIZATIONS_BESIDE, each) for each in serving if each != namespace)
+        self._kustomizations = (Collection(KUSTOMIZATIONS, namespace), *beside)
         self._sources = Collection(GIT_REPOSITORIES, namespace)
         self._releases = tuple(Collection(HELM_RELEASES, each) for each in serving)
         self._includes = includes
 
     async def get(self, name: str) -> Application | None:
-        found = await self._kube.get(self._kustomizations, name) if name else None
+        _, found = await self._find(name)
         return application_of(found) if found else None
 
     async def list(self) -> tuple[Application, ...]:
-        return tuple(application_of(found) for found in await self._kube.list(Selection(self._kustomizations)))
+        listed = [await self._kube.list(Selection(each)) for each in self._kustomizations]
+        return tuple(application_of(found) for each in listed for found in each)
+
+    async def _find(self, name: str) -> tuple[Collection, KubeObject | None]:
+        """The Kustomization of this name and where it is; Flux's namespace if there is none."""
+        for each in self._kustomizations if name else ():
+            if found := await self._kube.get(each, name):
+                return each, found
+        return self._kustomizations[0], None
 
     async def of(self, workload: Workload) -> Application | None:
         """The Kustomization of a Deployment, or of the HelmRelease that installs it.
@@ -70,16 +79,26 @@ class Flux:
 
     async def refresh(self, name: str) -> None:
         """Make Flux fetch its source and then apply it, like `flux reconcile kustomization --with-source`."""
-        found = await self._kube.get(self._kustomizations, name)
+        where, found = await self._find(name)
         if found is None:
             raise self._missing(name)
         asked = {"metadata": {"annotations": {REQUESTED: datetime.now(UTC).isoformat()}}}
         source = found["spec"].get("sourceRef") or {}
-        if source.get("kind") == "GitRepository" and source.get("namespace") in (None, self._sources.namespace):
+        of = source.get("namespace") or where.namespace
+        if source.get("kind") == "GitRepository" and of == self._sources.namespace:
             await self._kube.patch(self._sources, str(source.get("name")), asked)
-        await self._kube.patch(self._kustomizations, name, asked)
+        await self._kube.patch(where, name, asked)
 
-    async def sync(self, name: str, revision: str, *, actor: str, timeout: float, tell: Tell = nobody) -> Application:
+    async def sync(
+        self,
+        name: str,
+        revision: str,
+        *,
+        actor: str,
+        timeout: float,
+        tell: Tell = nobody,
+        only: tuple[ObjectName, ...] = (),
+    ) -> Application:
         """Flux only applies the newest commit of its branch: wait until that has `revision` in its history."""
 
         async def includes(applied: str) -> bool:
@@ -136,7 +155,7 @@ class Flux:
             async with asyncio.timeout(timeout):
                 releases = (Selection(each) for each in self._releases)
                 return await self._kube.follow(
-                    self._only(name), *releases, look=look, again=lambda: min(1.0, timeout / 8)
+                    await self._only(name), *releases, look=look, again=lambda: min(1.0, timeout / 8)
                 )
         except TimeoutError as e:
             state = describe(last) if last else "it does not exist"
@@ -156,7 +175,7 @@ class Flux:
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(self._only(name), look=look)
+                return await self._kube.follow(await self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Kustomization {name} is not there after {timeout:.0f} s. Look at the one that makes it, then try again."
@@ -168,19 +187,20 @@ class Flux:
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(self._only(name), look=look)
+                await self._kube.follow(await self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Kustomization {name} is still there after {timeout:.0f} s. Does the one above it prune?"
             ) from e
 
-    def _only(self, name: str) -> Selection:
-        return Selection(self._kustomizations, fields=f"metadata.name={name}")
+    async def _only(self, name: str) -> Selection:
+        where, _ = await self._find(name)
+        return Selection(where, fields=f"metadata.name={name}")
 
     def _missing(self, name: str) -> BotError:
         return BotError(
-            f"Flux has no Kustomization {name} in namespace {self._kustomizations.namespace}: check the name and"
-            " flux.namespace."
+            f"Flux has no Kustomization {name} in namespace {self._sources.namespace}, nor in those of the models: check"
+            " the name and flux.namespace."
         )
 
 

@@ -90,7 +90,11 @@ class Models:
             if namespace not in services:
                 ours = namespace in self.whereabouts.namespaces
                 services[namespace] = await self._kube.list(in_namespace(SERVICES, namespace)) if ours else ()
-            told.append(workload_of(each, services[namespace], self._model_of(each), more_gpus=self._more_gpus))
+            model = self._model_of(each)
+            workload = workload_of(each, services[namespace], model, more_gpus=self._more_gpus)
+            if workload.kept_by_owner and (deployer := self.whereabouts.deployer_of(model)):
+                workload = workload.model_copy(update={"deployed_by": deployer})
+            told.append(workload)
         return tuple(told)
 
     async def _models(self) -> list[KubeObject]:

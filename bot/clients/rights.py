@@ -185,6 +185,17 @@ APPLICATIONS = _declare(
 KUSTOMIZATIONS = _declare(
     Place.FLUX, "kustomize.toolkit.fluxcd.io/v1", "kustomizations", "get", "list", "watch", "patch", when="flux.namespace"
 )  # fmt: skip
+# Many repositories give a Kustomization the namespace of what it deploys.
+KUSTOMIZATIONS_BESIDE = _declare(
+    Place.SERVING,
+    "kustomize.toolkit.fluxcd.io/v1",
+    "kustomizations",
+    "get",
+    "list",
+    "watch",
+    "patch",
+    when="flux.namespace",
+)
 GIT_REPOSITORIES = _declare(
     Place.FLUX, "source.toolkit.fluxcd.io/v1", "gitrepositories", "patch", when="flux.namespace"
 )  # fmt: skip

@@ -25,6 +25,7 @@ class Whereabouts:
         self.namespaces = tuple(dict.fromkeys(namespaces))
         self._places: dict[str, Address] = {}
         self._models: dict[Address, str] = {}
+        self._deployers: dict[str, str] = {}
 
     @property
     def home(self) -> str:
@@ -35,12 +36,17 @@ class Whereabouts:
         """Whether the repository has been read."""
         return bool(self._places)
 
-    def learn(self, places: Mapping[str, Address]) -> None:
+    def learn(self, places: Mapping[str, Address], deployers: Mapping[str, str] | None = None) -> None:
         """Use the repository's current content. An endpoint that was removed from it may still be up: its place is
         kept.
         """
         self._places |= places
         self._models = {place: model for model, place in self._places.items()}
+        self._deployers |= {model: name for model, name in (deployers or {}).items() if name}
+
+    def deployer_of(self, model: str) -> str:
+        """What deploys a model, by the repository: a Deployment that an operator makes has no mark of it."""
+        return self._deployers.get(model, "")
 
     def of(self, model: str) -> Address | None:
         """The Deployment of a model; None if the repository does not contain it."""

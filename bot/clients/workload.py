@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from bot.clients.kube import KubeObject
 from manifests import accelerators
-from manifests.engines import engines, running, usual
+from manifests.engines import Engine, engines, running, usual
 from manifests.sizing.quantities import whole
 
 LEASE = "stoker.dev/lease"
@@ -74,6 +74,8 @@ class Workload(BaseModel, frozen=True):
     """Whether the arguments set the served names, so that they are not the model's id."""
     deployed_by: str = ""
     """Its deployer, from the mark that Argo CD or Flux leaves on it."""
+    kept_by_owner: bool | None = None
+    """For a Deployment of KServe's: whether its controller puts replicas back that somebody else sets. None for others."""
     release: tuple[str, str] = ("", "")
     """Namespace and name of the HelmRelease of Flux that installs it, from helm-controller's labels."""
 
@@ -132,11 +134,27 @@ def workload_of(
         arguments=tuple(_public(map(str, engine.get("args") or ()))),
         keyed=_asks_for_key(engine),
         endpoint=endpoint,
-        engine=_which(engine),
+        engine=_running(engine).name,
         names_said=bool(names),
         deployed_by=_deployed_by(deployment),
+        kept_by_owner=_is_kept_by_owner(deployment),
         release=_release(deployment),
     )
+
+
+def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
+    """Whether KServe puts the replicas back: always those of an LLMInferenceService, and those of an InferenceService
+    without its autoscaler.
+
+    With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores them ("for HPA scaling, we
+    should ignore Replicas of Deployment", deployment_reconciler.go; pkg/controller/…/llmisvc/workload_single_node.go).
+    """
+    owners = deployment["metadata"].get("ownerReferences") or ()
+    kind = next((str(each.get("kind")) for each in owners if each.get("controller")), "")
+    if kind == "LLMInferenceService":
+        return True
+    scaler = annotations_of(deployment).get("serving.kserve.io/autoscalerClass", "")
+    return scaler in ("external", "none") if kind == "InferenceService" else None
 
 
 def _deployed_by(deployment: KubeObject) -> str:
@@ -193,7 +211,10 @@ def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
     ranks = re.search(r"(?i)re-?rank", f"{_argument(engine, '--model')} {_argument(engine, '--model-id')}")
     if _argument(engine, "--runner") == "pooling" or _argument(engine, "--task") in ("embed", "score"):
         return "rerank" if ranks or "ForSequenceClassification" in overrides else "embedding"
-    if _argument(engine, "--model-id"):
+    server = _running(engine)
+    if server.pools or (
+        server.is_usual and _argument(engine, "--model-id")
+    ):  # KServe's own server has `--model_id`, too
         return "embedding"
     if _argument(engine, "--tool-call-parser") or _argument(engine, "--reasoning-parser"):
         return "chat"
@@ -201,8 +222,8 @@ def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
     return "chat" if {"instruct", "chat", "it"} & set(words) else "completion"
 
 
-def _which(container: KubeObject) -> str:
-    return running(" ".join([str(container.get("image", "")), *_words(container)])).name
+def _running(container: KubeObject) -> Engine:
+    return running(" ".join([str(container.get("image", "")), *_words(container)]))
 
 
 def _engine(deployment: KubeObject) -> KubeObject:
@@ -242,7 +263,7 @@ def _argument(container: KubeObject, flag: str) -> str | None:
 
 def _values(words: Sequence[str], flag: str) -> tuple[str, ...]:
     """All values of a flag that takes several: `--flag a b`, up to the next word with a dash."""
-    for position, word in enumerate(words):
+    for position, word in reversed(list(enumerate(words))):  # the last one counts, as in argparse
         name, equals, given = word.partition("=")
         if name.replace("_", "-") == flag:
             following = takewhile(lambda each: not each.startswith("-"), words[position + 1 :])
@@ -251,7 +272,7 @@ def _values(words: Sequence[str], flag: str) -> tuple[str, ...]:
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
-    for word, following in zip(words, [*words, ""][1:], strict=True):
+    for word, following in reversed(list(zip(words, [*words, ""][1:], strict=True))):
         name, equals, given = word.partition("=")
         if name.replace("_", "-") == flag:
             return (given if equals else following) or None

@@ -70,7 +70,7 @@ class Starting:
             await self.plans.refuse_if_changed(model, plan)
             if not await self.plans.is_deployed(model, plan):
                 await self.applications.bring_to(
-                    plan.applications[0], plan.commit, actor=run.op.request.actor, tell=nobody
+                    plan.applications[0], plan.commit, actor=run.op.request.actor, tell=nobody, model=model
                 )
 
         async def scale() -> None:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.clients.application import Application, repository_of
-from bot.clients.deployer import Deployer, Tell
+from bot.clients.deployer import Deployer, ObjectName, Tell
 from bot.clock import Clock
 from bot.config import Config
 from bot.gitops import Repository
-from manifests.contract import ModelEndpoint
+from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.deployed import reachable
 from manifests.edit import value
 from manifests.objects import objects
 from manifests.platform import Platform
-from manifests.tree import Tree
+from manifests.tree import ManifestError, Tree
 
 _NOT_AT_ALL = (0, 0)
 
@@ -53,8 +53,12 @@ class Applications:
             deploys_gateway, found, Platform(tree, self.config.platform), self.repository.name
         )
 
-    async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell) -> Application:
-        """Deploy the commit: an automated application is refreshed and waited for, another is synced."""
+    async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell, model: str = "") -> Application:
+        """Deploy the commit: an automated application is refreshed and waited for, another is synced.
+
+        Of an application that deploys other models, too, only the objects of `model` are synced: git may say that the
+        others run.
+        """
         limit = self.clock.patience(self.config.argocd.sync_limit)
 
         async def includes(revision: str) -> bool:
@@ -62,11 +66,41 @@ class Applications:
 
         found = await self.deployer.get(application)
         if found is None or not found.automated:
-            return await self.deployer.sync(application, commit, actor=actor, timeout=limit, tell=tell)
+            only = await self._own_objects(application, model, commit) if model and found is not None else ()
+            return await self.deployer.sync(application, commit, actor=actor, timeout=limit, tell=tell, only=only)
         await self.deployer.refresh(application)
         return await self.deployer.wait_synced(
             application, commit, includes=includes, actor=actor, timeout=limit, tell=tell
         )
+
+    async def _own_objects(self, application: str, model: str, commit: str) -> tuple[ObjectName, ...]:
+        tree, listed = await self.repository.tree(commit), await self.deployer.list()
+        platform = Platform(tree, self.config.platform)
+        return await asyncio.to_thread(own_objects, platform, listed, application, model, self.repository.name)
+
+
+def own_objects(
+    platform: Platform, applications: Sequence[Application], application: str, model: str, repository: str = ""
+) -> tuple[ObjectName, ...]:
+    """The objects of a model, if its application deploys other models, too; otherwise empty."""
+    try:
+        every = read_endpoints(platform)
+    except ManifestError:
+        return ()
+    own = next((each for each in every if each.name == model), None)
+    others = (each for each in every if each.gpus and each.name != model)
+    deployed = (deploys(applications, each, platform, repository) for each in others)
+    if own is None or not any(app is not None and app.name == application for app in deployed):
+        return ()
+    rename = platform.require(model).rendering.name
+    found = (
+        ObjectName(
+            value(each.node, "apiVersion").rpartition("/")[0], kind, rename(value(each.node, "metadata", "name"))
+        )
+        for path in own.files
+        for kind, each in objects(platform, path)
+    )
+    return tuple(dict.fromkeys(each for each in found if each.name and each.kind != "Kustomization"))
 
 
 def deploys(

@@ -59,7 +59,10 @@ class Endpoints:
         except ManifestError as error:
             raise BotError(str(error)) from error
         if commit == self.repository.newest:
-            self.cluster.whereabouts.learn({each.name: Address(each.namespace, each.workload) for each in found})
+            self.cluster.whereabouts.learn(
+                {each.name: Address(each.namespace, each.workload) for each in found},
+                {each.name: each.application or each.deployed_by for each in found},
+            )
         return found
 
     async def learn_places(self) -> None:

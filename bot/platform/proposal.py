@@ -20,6 +20,7 @@ from manifests.proxy import Proxy
 from manifests.survey import Survey, flux_deploys, survey
 from manifests.tree import ManifestError, Tree
 
+_SECRET = ("namespace", "name", "field")
 _SHOWN = 12
 """Maximum number of listed unreadable items; the rest are counted."""
 
@@ -115,6 +116,8 @@ def report(found: Survey, most: int | None = None) -> tuple[str, ...]:
     lines.append(f"Deployer: {found.deployer + spaces if found.deployer else 'none that Stoker knows (Argo CD, Flux)'}")
     lines += [f"  {one.kind} {one.name} deploys {one.path or 'a chart'}" for one in found.deployments[:most]]
     lines += _more(found.deployments, most)
+    if found.together > 1:
+        lines.append(f"On a GPU at the same time: {found.together} models (gpu.slots)")
     if found.beside:
         lines.append(f"On the GPU beside the models: {', '.join(found.beside)}")
     lines.append(f"Gateway: {_gateway_in_words(found)}")
@@ -163,8 +166,11 @@ def derived(found: Survey, layout: Layout) -> dict[str, Any]:
         settings["litellm"] = gateway
     if not any(each.has_key for each in found.endpoints):
         settings["vllm"] = {"api_key": {"namespace": ""}}
-    if found.beside:
-        settings["gpu"] = {"beside": list(found.beside)}
+    elif all(found.key) and (key := SecretRef(**dict(zip(_SECRET, found.key, strict=True)))) != default.vllm.api_key:
+        settings["vllm"] = {"api_key": key.model_dump()}
+    settings["gpu"] = ({"slots": found.together} if found.together > 1 else {}) | (
+        {"beside": list(found.beside)} if found.beside else {}
+    )
     return {key: value for key, value in settings.items() if value}
 
 

@@ -112,7 +112,7 @@ class Syncs:
         """Deploy the merge commit with the endpoint's Application or Kustomization."""
         if found := await self.deployer.get(name):
             await self.binding.refuse_if_elsewhere(run.model, plan, found)
-        differs = await self._to_commit(run, name, plan.target, phases.SYNC_ENDPOINT)
+        differs = await self._to_commit(run, name, plan.target, phases.SYNC_ENDPOINT, model=endpoint.name)
         if lease := await self.leases.of(endpoint.name):
             await self.sessions.forget_template(lease)  # the currently deployed content was approved with this plan
         return differs
@@ -171,13 +171,15 @@ class Syncs:
         if await self.deployer.get(name):
             await self.deployer.refresh(name)
 
-    async def _to_commit(self, run: Run[ChangeOperation], application: str, commit: str, phase: Phase) -> Mrkdwn | None:
+    async def _to_commit(
+        self, run: Run[ChangeOperation], application: str, commit: str, phase: Phase, model: str = ""
+    ) -> Mrkdwn | None:
         """Sync an Application to the commit: an automated one is refreshed and waited for, another is synced.
 
         Returns the remaining differences from git after a successful sync, as mrkdwn.
         """
         synced = await self.applications.bring_to(
-            application, commit, actor=run.op.request.actor, tell=partial(run.enter, phase)
+            application, commit, actor=run.op.request.actor, tell=partial(run.enter, phase), model=model
         )
         return md("{application}: {drift}", application=code(application), drift=synced.drift) if synced.drift else None
 

@@ -94,6 +94,7 @@ class _Tests:
         self._name, self._alias, self._costs = endpoint.name, endpoint.alias, costs
         self._url = vllm.url(workload.service, workload.namespace, workload.port)
         self._engine = named(workload.engine) or usual()
+        self._api = f"{self._url}{self._engine.api}"
         self._measured: Answer | None = None
         self._kind = kind_of(workload, endpoint)
         # If the arguments do not contain the names (a shell, a variable, a file), the manifests do.
@@ -124,7 +125,7 @@ class _Tests:
         return "200"
 
     async def _models(self, key: SecretStr | None) -> str:
-        names, wanted = await self._vllm.models(self._url, key), self._served_names
+        names, wanted = await self._vllm.models(self._api, key), self._served_names
         if not wanted and names:  # llama.cpp without --alias returns its file
             wanted = self._served_names = names
         if set(names) != set(wanted):
@@ -158,7 +159,7 @@ class _Tests:
 
     async def _ask(self, key: SecretStr | None, prompt: str | None = None) -> Answer:
         served = self._served_names[0] if self._served_names else self._workload.served_name
-        answer = await self._vllm.ask(self._url, key, served, self._kind, prompt=prompt)
+        answer = await self._vllm.ask(self._api, key, served, self._kind, prompt=prompt)
         self._asked.append(Own(requests=1, tokens=answer.prompt_tokens + answer.completion_tokens))
         return answer
 

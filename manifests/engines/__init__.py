@@ -77,6 +77,8 @@ class Engine:
     """Whether `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
     health: str = "/health"
     """The path that answers 200 if it can serve."""
+    api: str = ""
+    """The path before the `/v1` of its OpenAI API."""
     keyed: str = "/v1/models"
     """A path that it refuses without its key."""
     signals: Mapping[str, Signal] = field(default_factory=dict)

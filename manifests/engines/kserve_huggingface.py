@@ -1,6 +1,7 @@
 """KServe's own server of Hugging Face models, which runs vLLM where it can. It takes vLLM's arguments beside its own.
 
-Source: KServe's documentation of the Hugging Face runtime (`--model_id`, `--model_name`), kserve.github.io.
+Source: KServe's documentation of the Hugging Face runtime (`--model_id`, `--model_name`; its OpenAI API is below
+`/openai`), kserve.github.io.
 """
 
 import re
@@ -17,6 +18,9 @@ ENGINE = Engine(
     quantization="--quantization",
     utilization="--gpu-memory-utilization",
     port=8080,
+    health="/v2/health/ready",
+    api="/openai",
+    keyed="/openai/v1/models",
     short={"--max-length": "--max-model-len"},
     probes=frozenset({"/", "/v2/health/ready", "/v2/health/live", "/metrics", "/health"}),
 )

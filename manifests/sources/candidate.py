@@ -35,3 +35,5 @@ class Candidate:
     """The Application whose values declare it."""
     namespace: str = ""
     """The namespace that the release gives."""
+    key: tuple[str, str] | None = None
+    """The Secret and its key with the engine's API key, if a chart gives it in words of its own."""

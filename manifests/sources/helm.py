@@ -67,8 +67,7 @@ def _containers(
             seen[owner] = (node, command, around.configs)
     for owner, (node, command, configs) in seen.items():
         subject = find(values, *owner) if owner else values
-        suffixed = f"{release}-{owner[-1]}" if owner else release
-        name = suffixed if many or len(seen) > 1 else release
+        name = named(release, owner[-1]) if owner and (many or len(seen) > 1) else release
         replicas = next((scalar(subject, key) for key in ("replicas", "replicaCount") if scalar(subject, key)), None)
         yield Candidate(
             kind=kind,
@@ -78,7 +77,7 @@ def _containers(
             container=node,
             command=command,
             configs=configs,
-            hosts=tuple(dict.fromkeys((name, suffixed))),
+            hosts=tuple(dict.fromkeys((*_services(values, release, owner), name, *_suffixed(release, owner)))),
             replicas=Site.whole(document, replicas) if replicas is not None else None,
             files=(document.path,),
             application=located if kind == "Application" else None,
@@ -98,6 +97,28 @@ def _has_many_controllers(values: MappingNode) -> bool:
         if isinstance(controllers := find(node, "controllers"), MappingNode)
     ]
     return max(counts, default=0) > 1
+
+
+def named(release: str, key: str) -> str:
+    """The name of one of several objects of app-template's (`determineResourceNameFromValues` in its library)."""
+    return release if key == release or release.endswith(f"-{key}") else f"{release}-{key}"
+
+
+def _suffixed(release: str, owner: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"{release}-{owner[-1]}",) if owner else ()
+
+
+def _services(values: MappingNode, release: str, owner: tuple[str, ...]) -> Iterator[str]:
+    """The Services that the generic chart makes for a controller."""
+    for node in mappings(values) if owner else ():
+        services = [
+            (str(key.value), value(each, "controller"))
+            for key, each in entries(find(node, "service"))
+            if value(each, "enabled") != "false" and find(node, "controllers", owner[-1]) is not None
+        ]
+        for key, controller in services:
+            if controller == owner[-1] or (not controller and len(services) == 1):
+                yield release if len(services) == 1 else named(release, key)
 
 
 def _release(kind: str, located: Located) -> str:

@@ -58,7 +58,9 @@ def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
         return
     if site is not None:
         command = _with_model(command, site)
-    replicas = scalar(predictor, "minReplicas")
+    # With its autoscaler, KServe runs at least one, also with `minReplicas: 0` (kserve/kserve#3514).
+    scaler = value(located.node, "metadata", "annotations", "serving.kserve.io/autoscalerClass")
+    replicas = scalar(predictor, "minReplicas") if scaler in ("external", "none") else None
     yield Candidate(
         kind="InferenceService",
         name=name,

@@ -32,6 +32,7 @@ def models(kind: str, release: str, document: Document, values: MappingNode, loc
             if not isinstance(spec, MappingNode) or model is None or vllm is None:
                 continue
             name, replicas = value(spec, "name"), scalar(spec, "replicaCount")
+            key = find(spec, "vllmAPIKey") or find(chart, "servingEngineSpec", "vllmApiKey")
             count = value(spec, "requestGPU")
             yield Candidate(
                 kind=kind,
@@ -52,6 +53,7 @@ def models(kind: str, release: str, document: Document, values: MappingNode, loc
                 application=located if kind == "Application" else None,
                 namespace=charts.namespace(kind, located),
                 gpus=int(count) if count.isdecimal() else 0,
+                key=(value(key, "secretName"), value(key, "secretKey")) if key is not None else None,
             )
 
 

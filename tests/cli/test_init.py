@@ -118,3 +118,75 @@ def test_a_file_that_cannot_be_read_is_not_overwritten(checkout: Path, text: str
     assert done.exit_code == 2
     assert said in done.output
     assert (checkout / ".stoker.yaml").read_text() == text
+
+
+HOME = {
+    "apps/ai/vllm/ks.yaml": """\
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: vllm, namespace: ai}
+spec:
+  path: ./apps/ai/vllm/app
+  targetNamespace: ai
+  sourceRef: {kind: GitRepository, name: flux-system, namespace: flux-system}
+""",
+    "apps/ai/vllm/app/helmrelease.yaml": """\
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: vllm}
+spec:
+  chartRef: {kind: OCIRepository, name: app-template}
+  values:
+    controllers:
+      vllm:
+        containers:
+          app:
+            image: {repository: vllm/vllm-openai, tag: v0.11.0}
+            args: [--model=Qwen/Qwen3-4B]
+            env: {VLLM_API_KEY: {valueFrom: {secretKeyRef: {name: keys, key: vllm}}}}
+            resources: {limits: {nvidia.com/gpu: 1}}
+      embed:
+        containers:
+          app:
+            image: {repository: vllm/vllm-openai, tag: v0.11.0}
+            args: [--model=BAAI/bge-m3, --runner=pooling]
+            resources: {limits: {nvidia.com/gpu: 1}}
+    service:
+      app: {controller: vllm, ports: {http: {port: 8000}}}
+      embed: {controller: embed, ports: {http: {port: 8000}}}
+""",
+    **{
+        f"apps/media/{name}/{file}": text.replace("NAME", name)
+        for name in ("plex", "sonarr")
+        for file, text in (
+            (
+                "ks.yaml",
+                "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: NAME, namespace: media}\n"
+                "spec: {path: ./apps/media/NAME/app, targetNamespace: media, sourceRef: {kind: GitRepository, name: a}}\n",
+            ),
+            (
+                "app/release.yaml",
+                "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: NAME}\nspec:\n  values:\n"
+                "    controllers:\n      NAME:\n        containers:\n          app:\n            image: {repository: plex}\n"
+                "            resources: {limits: {gpu.intel.com/i915: 1}}\n",
+            ),
+        )
+    },
+}
+"""Two models of one HelmRelease, and other applications with a GPU, each with a Kustomization in its own namespace."""
+
+
+def test_everything_that_shares_the_gpu_is_found(tmp_path: Path) -> None:
+    """The Kustomizations are beside what they deploy, and their source is in Flux's namespace."""
+    for path, text in HOME.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text.replace("NAME", path.split("/")[2]))
+    done = CliRunner().invoke(cli, ["init", str(tmp_path), "--yes"])
+    assert done.exit_code == 0, done.output
+    assert "vllm: Qwen/Qwen3-4B on 1 GPU, Deployment ai/vllm\n" in done.output
+    assert "Deployment ai/vllm-embed" in done.output
+    config = load_config(tmp_path / ".stoker.yaml")
+    assert config.flux.namespace == "flux-system"
+    assert (config.gpu.slots, set(config.gpu.beside)) == (2, {"media/plex", "media/sonarr"})
+    key = config.vllm.api_key
+    assert (key.namespace, key.name, key.field) == ("ai", "keys", "vllm")

@@ -9,6 +9,7 @@ import pytest
 from bot.clients.deployer import SyncFailed
 from bot.clients.flux import REQUESTED, Flux, application_of, commit_of
 from bot.clients.workload import workload_of
+from bot.platform.switches.commit import reverting
 from tests.clients.kube import Wire, connected, deployment, hurry, wait_until
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -161,3 +162,37 @@ async def test_a_release_reverts_replicas_only_with_drift_detection(
     found = await flux.of(workload_of(installed, ()))
     assert found is not None
     assert (found.name, found.reverts_replicas) == ("apps", reverts)
+
+
+async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux) -> None:
+    """Many repositories give it the namespace of what it deploys; its source stays in Flux's."""
+    meta = {"name": "flux-system", "namespace": "flux-system"}
+    wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
+    spec = {"path": "./apps/vllm", "sourceRef": {"kind": "GitRepository", **meta}}
+    wire.store.create(kustomization("vllm", metadata={"name": "vllm", "namespace": "llm"}, spec=spec))
+    assert [each.name for each in await flux.list()] == ["vllm"]
+    await flux.refresh("vllm")
+    for kind, name, namespace in (("Kustomization", "vllm", "llm"), ("GitRepository", "flux-system", "flux-system")):
+        found = wire.store.get(kind, name, namespace)
+        assert found
+        assert REQUESTED in found["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scaler", "by_commit"),
+    [("InferenceService", "", False), ("InferenceService", "none", True), ("LLMInferenceService", "", True)],
+)
+async def test_kserve_decides_who_reverts_its_replicas(
+    wire: Wire, flux: Flux, kind: str, scaler: str, by_commit: bool
+) -> None:
+    """KServe gives its Deployments the labels of a service, also Flux's, which never puts these replicas back."""
+    wire.store.create(kustomization())
+    found = deployment("chat-predictor")
+    found["metadata"] |= {
+        "labels": {"kustomize.toolkit.fluxcd.io/name": "apps"},
+        "annotations": {"serving.kserve.io/autoscalerClass": scaler},
+        "ownerReferences": [{"kind": kind, "name": "chat", "controller": True}],
+    }
+    application = await reverting(flux, "auto", workload_of(found, ()))
+    assert (application is not None) == by_commit
+    assert await reverting(flux, "api", workload_of(found, ())) is None

@@ -137,6 +137,7 @@ ALLOWED = {
     "replicas": of_deployment(lambda o: o["spec"].update(replicas=1)),
     "refresh": of_application(lambda o: o["metadata"]["annotations"].update({"argocd.argoproj.io/refresh": "normal"})),
     "a sync": of_application(sync(revisions=["b"], syncOptions=["RespectIgnoreDifferences=true"])),
+    "a sync of one object": of_application(sync(resources=[{"group": "apps", "kind": "Deployment", "name": "chat"}])),
     "terminate": of_application(lambda o: o["status"]["operationState"].update(phase="Terminating")),
 }
 

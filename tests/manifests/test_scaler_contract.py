@@ -19,8 +19,9 @@ EXAMPLES = {
     "Knative": {
         "apps/chat.yaml": DEPLOYMENT.replace("apps/v1", "serving.knative.dev/v1"),
     },
-    "KServe's controller": {
-        "apps/chat.yaml": "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: chat}\n"
+    "KServe's autoscaler": {
+        "apps/chat.yaml": "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata:\n  name: chat\n"
+        "  annotations: {serving.kserve.io/deploymentMode: Serverless}\n"
         f"spec: {{predictor: {POD}}}\n",
     },
 }

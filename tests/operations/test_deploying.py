@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bot.clients.application import Application, application_of
+from bot.clients.deployer import ObjectName
 from bot.clients.flux import application_of as kustomization_of
-from bot.platform.deploying import deploys, deploys_gateway
+from bot.platform.deploying import deploys, deploys_gateway, own_objects
 from manifests import replicas
 from manifests.contract import read_endpoint
 from manifests.layout import Layout
@@ -156,3 +157,24 @@ def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
 def test_self_healing_reverts_the_api(policy: object, ignored: object, reverts: bool) -> None:
     spec = {"source": {}, "syncPolicy": policy, "ignoreDifferences": ignored}
     assert application_of({"metadata": {"name": "a"}, "spec": spec}).reverts_replicas is reverts
+
+
+def of_sample(name: str, application: str, paths: tuple[str, ...]) -> tuple[Platform, tuple[Application, ...]]:
+    """A sample platform, and an Application with these directories."""
+    checkout = Checkout(SAMPLE.parent / "platforms" / name)
+    tree = Files({path: text for path in checkout.files("") if (text := checkout.read(path)) is not None})
+    sources = [{"repoURL": "https://github.com/example/x.git", "path": path} for path in paths]
+    found = application_of({"metadata": {"name": application}, "spec": {"sources": sources}})
+    return Platform(tree, Layout(serving_dir="serving")), (found,)
+
+
+def test_of_an_application_with_several_models_only_the_objects_of_one_are_synced() -> None:
+    """git may say that the others run, and a sync of everything would start them."""
+    platform, applications = of_sample("one-application", "models", ("serving",))
+    text = (platform.read("serving/chat/deployment.yaml") or "").replace("name: chat", "name: summary")
+    both = Files({path: platform.read(path) or "" for path in platform.files("")} | {"serving/summary.yaml": text})
+    assert own_objects(platform, applications, "models", "chat") == ()  # the other one has an unknown engine
+    found = own_objects(Platform(both, platform.layout), applications, "models", "chat")
+    assert {ObjectName("apps", "Deployment", "chat"), ObjectName("", "Service", "chat")} <= set(found)
+    assert not any(each.name in ("summary", "voice") for each in found)
+    assert own_objects(Platform(both, platform.layout), applications, "elsewhere", "chat") == ()

@@ -1,4 +1,4 @@
-"""By a commit: where the deployer reverts what the API sets, the replicas are changed in git."""
+"""By a commit: where the deployer, or KServe, reverts what the API sets, the replicas are changed in git."""
 
 import asyncio
 from dataclasses import dataclass
@@ -111,9 +111,8 @@ async def reverting(deployer: Deployer, by: str, workload: Workload) -> Applicat
 
     `by` is the setting `switch.by`.
     """
-    if by == "api":
+    if by == "api" or workload.kept_by_owner is False:
         return None
     application = await deployer.of(workload)
-    if application is None or (by == "auto" and not application.reverts_replicas):
-        return None
-    return application
+    reverts = workload.kept_by_owner or (application is not None and application.reverts_replicas)
+    return application if by == "commit" or reverts else None

@@ -1,0 +1,63 @@
+"""The workloads of a repository that use a GPU, whatever they are: what else is on the GPU when a model starts."""
+
+import posixpath
+from collections.abc import Iterator
+
+from ruamel.yaml.nodes import MappingNode, Node
+
+from manifests.accelerators import gpus
+from manifests.deployers import deployment
+from manifests.edit import entries, find, items, value
+from manifests.kustomize import read
+from manifests.objects import Located, mappings, of_kind
+from manifests.pieces import labels
+from manifests.snapshot import Snapshot
+from manifests.sources import charts, helm
+
+_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+
+
+def others(platform: Snapshot) -> Iterator[tuple[str, str, str]]:
+    """File, namespace and name of every workload that git keeps on a GPU: one with replicas, of its manifest or of a
+    chart. The namespace is empty if the repository does not say it.
+    """
+    more = platform.layout.gpu_resources
+    for kind in _WORKLOADS:
+        for each in of_kind(platform, kind):
+            name, pod = value(each.node, "metadata", "name"), find(each.node, "spec", "template", "spec")
+            containers = items(find(pod, "containers"))
+            if value(each.node, "spec", "replicas") != "0" and any(_uses_gpu(one, more) for one in containers):
+                yield each.document.path, namespace_of(platform, each, name), name
+    for each in of_kind(platform, "HelmRelease"):
+        values = find(each.node, "spec", "values")
+        release = value(each.node, "spec", "releaseName") or value(each.node, "metadata", "name")
+        for controller in _controllers(values, release):
+            name, node = controller
+            if value(node, "replicas") != "0" and any(_uses_gpu(one, more) for one in mappings(node)):
+                namespace = charts.namespace("HelmRelease", each) or namespace_of(platform, each, release)
+                yield each.document.path, namespace, name
+
+
+def _controllers(values: Node | None, release: str) -> Iterator[tuple[str, Node]]:
+    """The workloads of a chart: those of the generic chart by their names, otherwise one with the release's name."""
+    if not isinstance(values, MappingNode):
+        return
+    found = [each for each in entries(find(values, "controllers")) if value(each[1], "enabled") != "false"]
+    for key, node in found:
+        yield helm.named(release, str(key.value)) if len(found) > 1 else release, node
+    if not found:
+        yield release, values
+
+
+def _uses_gpu(container: Node, more: tuple[str, ...]) -> bool:
+    return bool(gpus(labels(find(container, "resources", "limits")), more))
+
+
+def namespace_of(platform: Snapshot, located: Located, name: str) -> str:
+    """The namespace of an object: its own, that of the kustomization beside it, or that of what deploys it."""
+    path = located.document.path
+    listing = read(platform, posixpath.dirname(path))
+    given = [value(root, "namespace") for root in listing.roots] if listing is not None else []
+    _, found = deployment(platform, name, posixpath.dirname(path) or path, None)
+    own = value(located.node, "metadata", "namespace")
+    return next(filter(None, (*given, own, found.namespace if found is not None else "")), "")

@@ -1,0 +1,77 @@
+"""Flux's `postBuild`: variables in the manifests, replaced after kustomize (fluxcd.io/flux/components/kustomize).
+
+`${VAR}`, `${VAR:-default}` and `${VAR:=default}`; `$${VAR}` stays `${VAR}`. A variable that nothing sets becomes empty.
+The values of a Secret are not in git, so that its variables stay as they are written.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox.objects import Object
+from sandbox.rendering import RenderError, documents
+
+_VARIABLE = re.compile(r"\$?\$\{([A-Za-z_]\w*)(?::?[-=]((?:[^${}]|\$\{[^{}]*\})*))?\}")
+_DISABLED = "kustomize.toolkit.fluxcd.io/substitute"
+
+
+def substituted(kustomization: Object, manifests: list[Object], files: Mapping[str, str]) -> list[Object]:
+    """The manifests with the values of a Kustomization's variables."""
+    post = kustomization["spec"].get("postBuild")
+    if not post:
+        return manifests
+    values: dict[str, str] = {}
+    from_secrets = False
+    for source in post.get("substituteFrom") or ():
+        if source.get("kind") == "ConfigMap":
+            values |= _config_map(str(source.get("name")), files)
+        else:
+            from_secrets = True
+    values |= {key: str(value) for key, value in (post.get("substitute") or {}).items()}
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [filled(each) for each in value]
+        return _typed(_filled(value, values, from_secrets), value) if isinstance(value, str) else value
+
+    return [each if _is_disabled(each) else filled(each) for each in manifests]
+
+
+def _filled(text: str, values: Mapping[str, str], keep: bool) -> str:
+    def value(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        if name in values:
+            return values[name]
+        return _filled(default, values, keep) if default is not None else match[0] if keep else ""
+
+    return _VARIABLE.sub(value, text)
+
+
+def _typed(text: str, written: str) -> Any:
+    """A plain scalar that is one variable becomes what its value is in YAML: `replicas: ${REPLICAS}` is a number."""
+    if text == written or not re.fullmatch(r"-?\d+|true|false", text):
+        return text
+    return json.loads(text) if _VARIABLE.fullmatch(written) else text
+
+
+def _is_disabled(manifest: Object) -> bool:
+    meta = manifest.get("metadata") or {}
+    return "disabled" in ((meta.get(key) or {}).get(_DISABLED) for key in ("labels", "annotations"))
+
+
+def _config_map(name: str, files: Mapping[str, str]) -> dict[str, str]:
+    for path, text in files.items():
+        if path.endswith((".yaml", ".yml")) and "ConfigMap" in text and name in text:
+            try:
+                found = documents(text)
+            except RenderError:
+                continue
+            for each in found:
+                if each.get("kind") == "ConfigMap" and (each.get("metadata") or {}).get("name") == name:
+                    return {key: str(value) for key, value in (each.get("data") or {}).items()}
+    return {}

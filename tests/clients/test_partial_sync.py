@@ -1,0 +1,28 @@
+"""Of an Application that deploys several models, the objects of one are synced."""
+
+import asyncio
+
+from bot.clients.argocd import ArgoCD
+from bot.clients.deployer import ObjectName
+from tests.clients.kube import Object, Wire, application, connected
+from tests.clients.test_argocd import asked, end, start, stored
+
+
+async def test_some_objects_are_synced_without_the_others(wire: Wire) -> None:
+    """The Application stays out of sync, because the others differ: not a drift."""
+    wire.store.create(application())
+    only = (ObjectName("apps", "Deployment", "coder-chat"),)
+    async with connected(wire) as client:
+        argocd = ArgoCD(client, "argocd", "acme/platform")
+        syncing = asyncio.create_task(argocd.sync("coder-chat", "abc", actor="dev", timeout=20, only=only))
+        await asked(wire)
+        wanted = [{"group": "apps", "kind": "Deployment", "name": "coder-chat"}]
+        assert stored(wire)["operation"]["sync"]["resources"] == wanted
+        start(wire)
+
+        def partly(app: Object) -> None:
+            end(app)
+            app["status"]["sync"]["status"] = "OutOfSync"
+
+        wire.store.update("Application", "coder-chat", "argocd", partly)
+        assert (await syncing).drift == ""

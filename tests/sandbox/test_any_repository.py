@@ -1,0 +1,192 @@
+"""What the sandbox makes of repositories that it does not know: kustomize, Flux's variables, charts, KServe."""
+
+from typing import Any
+
+import pytest
+
+from sandbox.argocd import ArgoCD
+from sandbox.clock import Clock
+from sandbox.flux import Flux
+from sandbox.known_charts import known_chart
+from sandbox.kserve import KServe
+from sandbox.limits import unsimulated
+from sandbox.objects import Object, ObjectStore
+from sandbox.rendering import generated, kustomize, placed
+from sandbox.substitution import substituted
+
+KUSTOMIZE = "kind: Kustomization\n"
+DEPLOYMENT = (
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: chat}\nspec:\n  template:\n    spec:\n"
+    "      containers:\n        - {name: engine, image: a, args: [x], env: [{name: A, value: '1'}]}\n        - {name: proxy, image: b}\n"
+)
+
+
+class Git:
+    """A remote with one commit."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+
+    async def main_commit(self) -> str:
+        return "a" * 40
+
+    async def files_at(self, commit: str, prefix: str) -> dict[str, str]:
+        return {path: text for path, text in self.files.items() if path.startswith(prefix)}
+
+
+def test_flux_looks_into_no_directory_below_one_with_a_kustomization() -> None:
+    """`apps/kustomization.yaml` does not exist, so that Flux makes one; what `ai` leaves out is not applied."""
+    files = {
+        "apps/ai/kustomization.yaml": f"{KUSTOMIZE}namespace: ai\nresources: [chat.yaml]\n",
+        "apps/ai/chat.yaml": DEPLOYMENT,
+        "apps/ai/below/left-out.yaml": DEPLOYMENT.replace("chat", "out"),
+        "apps/plain.yaml": DEPLOYMENT.replace("chat", "plain"),
+    }
+    made = [(each["metadata"].get("namespace"), each["metadata"]["name"]) for each in generated("apps", files)]
+    assert sorted(made, key=str) == [("ai", "chat"), (None, "plain")]
+    assert placed(files)["apps/ai/chat.yaml"] == "ai"
+
+
+def test_a_patch_of_a_container_changes_only_that_container() -> None:
+    """Of a list of containers, a strategic merge patch changes the one with its name; a target's name is a pattern."""
+    patch = (
+        "kind: Deployment\nmetadata: {name: _}\nspec: {template: {spec: {containers: [{name: engine, args: [y]}]}}}\n"
+    )
+    files = {
+        "base/kustomization.yaml": f"{KUSTOMIZE}resources: [chat.yaml]\n",
+        "base/chat.yaml": DEPLOYMENT,
+        "shared/kustomization.yaml": "kind: Component\npatches:\n  - path: p.yaml\n    target: {kind: Deployment, name: ch.*}\n",
+        "shared/p.yaml": patch,
+        "over/kustomization.yaml": f"{KUSTOMIZE}resources: [../base]\ncomponents: [../shared]\n",
+    }
+    (made,) = kustomize("over", files)
+    engine, proxy = made["spec"]["template"]["spec"]["containers"]
+    assert (engine["args"], engine["image"], proxy["image"]) == (["y"], "a", "b")
+    assert made["metadata"]["name"] == "chat"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${A}-x", "1-x"),
+        ("${A}", 1),
+        ("${B:-two}", "two"),
+        ("${B:=${A}}", 1),
+        ("$${A}", "${A}"),
+        ("$A $(A)", "$A $(A)"),
+        ("${B}", ""),
+    ],
+)
+def test_variables_of_flux(text: str, expected: object) -> None:
+    found = substituted({"spec": {"postBuild": {"substitute": {"A": 1}}}}, [{"kind": "X", "v": text}], {})
+    assert found == [{"kind": "X", "v": expected}]
+
+
+def test_variables_from_a_config_map_and_from_a_secret() -> None:
+    """A Secret is encrypted: its variables stay as they are written."""
+    files = {"vars.yaml": "kind: ConfigMap\nmetadata: {name: settings}\ndata: {A: one}\n"}
+    sources = [{"kind": "ConfigMap", "name": "settings"}, {"kind": "Secret", "name": "keys"}]
+    post = {"spec": {"postBuild": {"substituteFrom": sources}}}
+    assert substituted(post, [{"kind": "X", "v": "${A} ${DOMAIN}"}], files) == [{"kind": "X", "v": "one ${DOMAIN}"}]
+
+
+def test_the_names_of_the_generic_chart() -> None:
+    """A controller with the release's name has only that; the others have both."""
+    container = {"containers": {"app": {"image": {"repository": "a"}}}}
+    values = {"controllers": {"vllm": container, "embed": container}, "service": {"app": {"controller": "embed"}}}
+    names = [(each["kind"], each["metadata"]["name"]) for each in known_chart("vllm", values) or ()]
+    assert names == [("Deployment", "vllm"), ("Deployment", "vllm-embed"), ("Service", "vllm")]
+    assert known_chart("x", {"grafana": {"enabled": True}}) is None
+
+
+ISVC: Object = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "chat", "namespace": "llm"},
+    "spec": {
+        "predictor": {"minReplicas": 0, "model": {"modelFormat": {"name": "huggingface"}, "args": ["--model_id=a/b"]}}
+    },
+}
+
+
+@pytest.fixture
+def store() -> ObjectStore:
+    return ObjectStore()
+
+
+def replicas(store: ObjectStore, name: str = "chat-predictor") -> int:
+    return int((store.get("Deployment", name, "llm") or {})["spec"]["replicas"])
+
+
+def scale(store: ObjectStore, count: int, name: str = "chat-predictor") -> None:
+    store.update("Deployment", name, "llm", lambda live: live["spec"].update(replicas=count))
+
+
+def test_kserve_runs_at_least_one_replica_until_somebody_scales_it_to_zero(store: ObjectStore) -> None:
+    """kserve/kserve#3514: `minReplicas: 0` is one replica. Its autoscaler does nothing at zero."""
+    store.create(ISVC)
+    kserve = KServe(store)
+    kserve.control()
+    assert replicas(store) == 1
+    scale(store, 0)
+    kserve.control()
+    assert replicas(store) == 0
+    store.update(
+        "InferenceService",
+        "chat",
+        "llm",
+        lambda live: live["metadata"].update(annotations={"serving.kserve.io/stop": "true"}),
+    )
+    kserve.control()
+    assert store.get("Deployment", "chat-predictor", "llm") is None
+
+
+@pytest.mark.parametrize("kind", ["InferenceService", "LLMInferenceService"])
+def test_kserve_puts_back_replicas_that_it_takes_from_git(store: ObjectStore, kind: str) -> None:
+    """Those of an LLMInferenceService, with which it loses its annotations, and those without an autoscaler."""
+    meta: Any = {"name": "chat", "namespace": "llm", "annotations": {"serving.kserve.io/autoscalerClass": "none"}}
+    model = {"replicas": 0, "model": {"uri": "hf://a/b"}}
+    store.create(ISVC | {"kind": kind, "metadata": meta} | ({"spec": model} if kind[0] == "L" else {}))
+    kserve, name = KServe(store), "chat-kserve" if kind[0] == "L" else "chat-predictor"
+    kserve.control()
+    assert replicas(store, name) == 0
+    scale(store, 1, name)
+    kserve.control()
+    assert replicas(store, name) == 0
+
+
+async def test_one_object_that_cannot_be_rendered_stops_no_other() -> None:
+    """The sandbox starts with whatever a repository contains."""
+    flux = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: {0}}}\nspec: {{path: ./{0}}}\n"
+    argo = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {{name: {0}}}\nspec: {{source: {{path: {0}}}, destination: {{}}}}\n"
+    files = {
+        **{
+            f"{name}.yaml": form.format(name)
+            for name, form in (("good", flux), ("bad", flux), ("fine", argo), ("worse", argo))
+        },
+        **{f"{name}/chat.yaml": DEPLOYMENT.replace("chat", name) for name in ("good", "fine")},
+        **{f"{name}/kustomization.yaml": "resources: [missing.yaml]\n" for name in ("bad", "worse")},
+    }
+    store, clock = ObjectStore(), Clock(1000)
+    await Flux(store, Git(files), clock, set()).start()
+    await ArgoCD(store, Git(files), clock, set(), "none").start()
+    assert {each["metadata"]["name"] for each in store.find("Deployment")} == {"good", "fine"}
+    bad = store.get("Kustomization", "bad", "flux-system") or {}
+    assert "no such file or directory" in bad["status"]["conditions"][0]["message"]
+    worse = store.get("Application", "worse", "argocd") or {}
+    assert worse["status"]["operationState"]["phase"] == "Failed"
+
+
+def test_what_is_not_simulated_is_said_in_one_sentence() -> None:
+    release = "kind: HelmRelease\nmetadata: {name: x}\nspec: {chart: {spec: {chart: kubeai}}}\n"
+    files = {
+        "a.yaml": release,
+        "b.yaml": "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s}\n",
+        "c.txt": "kind: no",
+    }
+    said = unsimulated(files)
+    assert (
+        said
+        == "The sandbox does not simulate the chart kubeai, StatefulSet s: what they would start does not exist here."
+    )
+    assert unsimulated({"d.yaml": DEPLOYMENT}) == ""
