@@ -261,7 +261,21 @@ async def own_settings(directory: Path, checkout: Path) -> tuple[dict[str, Any],
     return found, said.decode(errors="replace").strip()
 
 
+_PRINTED: dict[tuple[str, ...], str] = {}
+"""The output of each command by its options and the text of its settings. The next sandbox of this process reuses it: the
+bot's source stays the same, and starting a process costs as much as the rest of a short story's preparation.
+"""
+
+
 async def _printed(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
+    config = environment.get("STOKER_CONFIG")
+    key = (command, *options, await asyncio.to_thread(Path(config).read_text, "utf-8") if config else "")
+    if key not in _PRINTED:
+        _PRINTED[key] = await _run(command, directory, environment, *options)
+    return _PRINTED[key]
+
+
+async def _run(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot", command, *options),
         env=_clean(os.environ) | dict(environment),
