@@ -215,3 +215,13 @@ def test_a_note_of_an_earlier_version_is_not_posted_again() -> None:
     note = "Note(title='t', text='x')"
     ((key, _),) = thread(a_bring_up(notes=(Note(title="t", text="x"),)))
     assert key == f"note:{hashlib.sha256(note.encode()).hexdigest()[:12]}"
+
+
+def test_a_long_notice_is_a_section_with_its_icon() -> None:
+    """Slack refuses alerts of more than 200 characters; their level is their colour."""
+    short, long = alert(md("{text}", text="x" * 200), "warning"), alert(md("{text}", text="x" * 201), "warning")
+    assert (short["type"], short["level"]) == ("alert", "warning")
+    assert long["type"] == "section"
+    assert long["text"]["text"].startswith("⚠️ ")
+    view = change_form(ChangeForm(verb="add", summary=(("Model", "m"),), warnings=("The licence forbids it.",)))
+    assert [block["level"] for block in view["blocks"] if block["type"] == "alert"] == ["warning"]
