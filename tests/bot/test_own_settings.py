@@ -75,6 +75,14 @@ def test_what_somebody_has_set_is_not_offered_again() -> None:
     assert is_understood(tree, Config.model_validate({"platform": {"namespace": "vllm"}}))
 
 
+def test_the_deployer_has_to_be_known() -> None:
+    """Otherwise the bot would look for Argo CD's Applications."""
+    tree = Undescribed(SANDBOX / "platforms" / "helm-release")
+    config = Config.model_validate({"platform": {"namespace": "ai"}})
+    assert not is_understood(tree, config)
+    assert is_understood(tree, layered(config, "flux: {namespace: flux-system}"))
+
+
 def test_settings_with_which_no_endpoint_is_found_are_replaced() -> None:
     tree = Undescribed(SANDBOX / "platforms" / "own-chart")
     known = {"platform": {"endpoints": {}, "serving_dir": "nowhere"}, "gpu": {"name": "A10"}}
