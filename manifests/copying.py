@@ -89,7 +89,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
         raise Uncopyable(
             f"{template.name} cannot be copied: a copy would start, since the number of its replicas is in the chart."
         )
-    if _second_engine(pieces):
+    if runs_another(pieces):
         raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
     if ("PersistentVolumeClaim", template.pvc_name) in own:
         found[template.pvc_name] = claim_name(template, new)
@@ -109,7 +109,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
     )
 
 
-def _second_engine(pieces: Pieces) -> bool:
+def runs_another(pieces: Pieces) -> bool:
     """Whether another container of the same pod serves a model."""
     for each in mappings(pieces.candidate.subject):
         if each is not pieces.container and (find(each, "args") or find(each, "command")) is not None:

@@ -6,10 +6,11 @@ from manifests import catalog, groups
 from manifests.bundle import Bundle, bundle_of
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.copying import unlisted
+from manifests.copying import runs_another, unlisted
 from manifests.edit import line
 from manifests.gateway import Entry, entries_of, references
 from manifests.items import is_item, without
+from manifests.one_file import is_one_file
 from manifests.ownership import foreign, is_deployed_apart
 from manifests.pieces import Pieces, objects
 from manifests.platform import Platform
@@ -61,6 +62,11 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
 def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
     home = bundle.home
+    if runs_another(pieces):
+        raise ManifestError(f"The pod of {pieces.name} runs another engine, which would go with it: remove it by hand.")
+    if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
+        document, number, _ = bundle.listed[0]
+        raise ManifestError(f"{document.path}:{number + 1} lists {home}: take it out there first.")
     if others := foreign(platform, pieces, bundle):
         raise ManifestError(
             f"{home} holds more than the endpoint {pieces.name}, and none of it is deleted: {', '.join(others)}. "

@@ -238,6 +238,19 @@ def test_a_pod_with_a_second_engine_is_not_copied() -> None:
     }
     with pytest.raises(ManifestError, match="its pod runs another engine"):
         copied(opened(files), "vllm")
+    with pytest.raises(ManifestError, match="another engine, which would go with it"):
+        plan_remove(opened(files), "vllm")
+
+
+def test_a_file_that_a_kustomization_lists_under_another_name_is_not_removed() -> None:
+    """An overlay may lead to it, so that its line is not the only place."""
+    listing = "kind: Kustomization\nresources:\n  - deployment.yaml\n"
+    before = opened(
+        {"apps/x/deployment.yaml": SHARED, "apps/x/kustomization.yaml": listing, "apps/x/y/other.yaml": ALONE}
+    )
+    name = next(each for each in before.names() if before.require(each).home == "apps/x/deployment.yaml")
+    with pytest.raises(ManifestError, match=r"apps/x/kustomization\.yaml:3 lists apps/x/deployment\.yaml"):
+        plan_remove(before, name)
 
 
 def test_a_file_with_its_companions_and_their_lines_is_copied() -> None:
