@@ -49,8 +49,8 @@ def setup_needed(needed: SetupNeeded, user: str) -> View:
         return View(text=title, blocks=[section(md("{title} {can}", title=title, can=can))])
     blocks: Blocks = [section(title), *sections(report_lines(needed.report))]
     if needed.waits:
-        told = "Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why."
-        blocks.append(section(md(told)))
+        told = md("Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why.")
+        blocks.append(section(told))
     if needed.pull:
         pull = link(needed.pull, "The pull request with its settings")
         blocks.append(section(md("{pull} is open: merge it, and Stoker uses them without a restart.", pull=pull)))
