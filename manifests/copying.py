@@ -27,6 +27,30 @@ _FILES_OF_KUSTOMIZE = frozenset({"resources", "components", "bases", "configurat
 _CHART = frozenset({"chart", "chartRef", "sourceRef"})
 _HOSTS = frozenset({"host", "hostname", "hosts", "hostnames", "secretName", "commonName", "dnsNames"})
 _DEPLOYERS = ("argoproj.io/", "kustomize.toolkit.fluxcd.io/")
+_OUTSIDE = frozenset(
+    {
+        "className", "gatewayClassName", "ingressClassName", "key", "modelFormat", "nodeAffinity", "nodeSelector", "port",
+        "portName", "ports", "priorityClassName", "project", "runtimeClassName", "schedulerName", "storageClassName",
+        "targetPort", "targetRevision", "tolerations",
+    }
+)  # fmt: skip
+"""Keys below which no name is the endpoint's: they name what others manage, or a part of an object."""
+_REFERENCES = {
+    "configMap": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "configMapRef": "ConfigMap",
+    "imagePullSecrets": "Secret",
+    "issuerRef": "Issuer",
+    "parentRefs": "Gateway",
+    "secret": "Secret",
+    "secretKeyRef": "Secret",
+    "secretRef": "Secret",
+    "secretStoreRef": "SecretStore",
+    "serviceAccount": "ServiceAccount",
+    "serviceAccountName": "ServiceAccount",
+}
+"""Keys below which an object names another one, with a part of the kind of what makes that."""
+_CONTAINERS_OF_KSERVE = frozenset({"main", "kserve-container", "storage-initializer", "worker-container"})
 _COUNTS = ("replicas", "minReplicas", "replicaCount")
 _CLAIMS = frozenset({"existingClaim", "claimName"})
 _UNIQUE = frozenset({"nodePort", "clusterIP", "clusterIPs", "loadBalancerIP", "healthCheckNodePort"})
@@ -47,6 +71,8 @@ class Names(NamedTuple):
     bundle: Bundle
     claims: frozenset[str]
     charts: frozenset[str]
+    made: frozenset[tuple[str, str]]
+    """The kinds and names of the objects that are copied with it."""
     moves_namespace: bool
     makes_claims: bool
 
@@ -97,16 +123,38 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
     substitutes = any(
         find(each.located.node, "spec", key) is not None for each in flux for key in ("components", "postBuild")
     )
-    by_argo = pieces.deployer != "Flux"
     return Names(
         new,
         found,
         bundle,
         frozenset(name for kind, name in own if kind == "PersistentVolumeClaim"),
         frozenset(name for kind, name in own if kind.endswith("Repository") or kind == "HelmChart"),
-        by_argo or any(kind == "Namespace" for kind, _ in own),
+        frozenset(own | _generated(platform, bundle)),
+        _moves_namespace(platform, pieces, bundle),
         substitutes,
     )
+
+
+def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
+    """Whether a copy gets a namespace of its own, like the template's; one with another endpoint in it stays."""
+    if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
+        return True
+    own = pieces.application.node if pieces.application else None
+    apart = [each.node for each in platform.applications() if each.node is not own]
+    used = {each.namespace for each in platform.endpoints() if each.name != pieces.name}
+    used |= {value(each, "spec", "destination", "namespace") for each in apart}
+    return pieces.deployer != "Flux" and pieces.namespace not in used
+
+
+def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
+    """What the bundle's kustomizations generate, and the Secrets that its ExternalSecrets make under another name."""
+    found = set[tuple[str, str]]()
+    for path in bundle.files:
+        for kind, each in objects(platform, path):
+            for key in ("configMapGenerator", "secretGenerator"):
+                found |= {(key, value(one, "name")) for one in items(find(each.node, key))}
+            found.add((kind, value(each.node, "spec", "target", "name")))
+    return found
 
 
 def runs_another(pieces: Pieces) -> bool:
@@ -154,6 +202,10 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
     last = keys[-1] if keys else ""
     if _PROGRAM & set(keys) or last in _INSIDE or (keys and keys[0] in _FILES_OF_KUSTOMIZE):
         return None  # the program may have the endpoint's name; files keep theirs
+    if keys[-2:] == ("containers", "name") and old in _CONTAINERS_OF_KSERVE:
+        return None
+    if _OUTSIDE & set(keys) or _names_another(keys, old, names):
+        return None
     if last in ("namespace", "targetNamespace") and not names.moves_namespace:
         return None
     if _CHART & set(keys) and old not in names.charts:
@@ -173,6 +225,14 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
     if _HOSTS & set(keys) and (new := names.bundle.name(head, names.new)):
         return f"{new}{dot}{rest}"
     return None
+
+
+def _names_another(keys: tuple[str, ...], old: str, names: Names) -> bool:
+    """Whether this names an object that is not copied with the endpoint; what a chart's values mean is unknown."""
+    kind = next((_REFERENCES[key] for key in reversed(keys) if key in _REFERENCES), "")
+    if not kind or {"values", "valuesObject"} & set(keys):
+        return False
+    return not any(kind.lower() in each.lower() and name == old for each, name in names.made)
 
 
 def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], ScalarNode]]:
@@ -326,7 +386,7 @@ def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
 
     parts = [each for _, located in every for each in mappings(located.node)]
     told = []
-    if pieces.deployer != "Flux" and pieces.namespace in bundle.stems:
+    if pieces.namespace in bundle.stems and _moves_namespace(platform, pieces, bundle):
         secrets = {value(each, key, "name") for each in parts for key in ("secretKeyRef", "secretRef")} - made("Secret")
         if secrets:
             told.append(f"Create in the namespace {new} the Secrets that the copy reads: {', '.join(sorted(secrets))}.")

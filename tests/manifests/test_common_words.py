@@ -1,0 +1,84 @@
+"""A template whose name is an ordinary word: its copy changes its own names, and nothing that is only called the same."""
+
+from tests.manifests.test_copies import copied, opened
+
+POD = """\
+    apiVersion: apps/v1
+    kind: Deployment
+    metadata: {name: llm, namespace: llm}
+    spec:
+      selector: {matchLabels: {app: llm}}
+      template:
+        metadata: {labels: {app: llm}}
+        spec:
+          serviceAccountName: llm
+          priorityClassName: llm
+          nodeSelector: {pool: llm}
+          tolerations: [{key: dedicated, value: llm, effect: NoSchedule}]
+          containers:
+            - name: llm
+              image: vllm/vllm-openai:v0.11.0
+              args: [--model=Qwen/Qwen2.5-3B-Instruct]
+              env:
+                - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: llm, key: llm}}}
+                - {name: MODE, valueFrom: {configMapKeyRef: {name: llm, key: mode}}}
+              ports: [{name: llm, containerPort: 8000}]
+              resources: {limits: {nvidia.com/gpu: 1}}
+    ---
+    apiVersion: v1
+    kind: Service
+    metadata: {name: llm, namespace: llm}
+    spec: {selector: {app: llm}, ports: [{name: llm, port: 8000, targetPort: llm}]}
+    ---
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: llm, namespace: llm}
+    data: {mode: fast}
+"""
+APPLICATION = """\
+    apiVersion: argoproj.io/v1alpha1
+    kind: Application
+    metadata: {name: llm, namespace: argocd}
+    spec:
+      project: llm
+      source: {repoURL: https://git.example/x.git, path: models/llm, targetRevision: main}
+      destination: {namespace: llm}
+"""
+NEIGHBOUR = APPLICATION.replace("{name: llm,", "{name: gateway,").replace("models/llm", "models/gateway")
+
+
+def test_what_others_manage_keeps_its_name() -> None:
+    """Nodes, classes, a project, and a Secret and an account that are not copied; the ConfigMap is."""
+    files, _ = copied(opened({"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": POD}), "llm")
+    made = files["models/scribe/all.yaml"]
+    for kept in (
+        "serviceAccountName: llm", "priorityClassName: llm", "nodeSelector: {pool: llm}", "value: llm, effect",
+        "secretKeyRef: {name: llm, key: llm}", "ports: [{name: llm, containerPort", "ports: [{name: llm, port: 8000, targetPort: llm}]",
+    ):  # fmt: skip
+        assert kept in made
+    assert "configMapKeyRef: {name: scribe, key: mode}" in made
+    assert made.count("metadata: {name: scribe, namespace: scribe}") == 3
+    assert "project: llm" in files["argocd/scribe.yaml"]
+
+
+def test_a_namespace_with_others_in_it_stays() -> None:
+    sources = {"argocd/llm.yaml": APPLICATION, "argocd/gateway.yaml": NEIGHBOUR, "models/llm/all.yaml": POD}
+    files, _ = copied(opened(sources), "llm")
+    assert "destination: {namespace: llm}" in files["argocd/scribe.yaml"]
+    assert files["models/scribe/all.yaml"].count("metadata: {name: scribe, namespace: llm}") == 3
+
+
+def test_a_branch_and_a_container_that_kserve_knows_keep_their_names() -> None:
+    service = """\
+        apiVersion: serving.kserve.io/v1alpha1
+        kind: LLMInferenceService
+        metadata: {name: main, namespace: llm}
+        spec:
+          replicas: 0
+          model: {uri: hf://Qwen/Qwen2.5-3B-Instruct, name: qwen}
+          template: {containers: [{name: main, resources: {limits: {nvidia.com/gpu: 1}}}]}
+    """
+    application = APPLICATION.replace("name: llm", "name: main").replace("models/llm", "models/main")
+    files, _ = copied(opened({"argocd/main.yaml": application, "models/main/service.yaml": service}), "main")
+    assert "containers: [{name: main," in files["models/scribe/service.yaml"]
+    assert "targetRevision: main" in files["argocd/scribe.yaml"]
