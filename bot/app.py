@@ -73,15 +73,16 @@ def start() -> int:
 
 async def run(settings: Settings) -> None:
     """Run the bot until it is stopped."""
-    while await _serve(settings):
-        log.info("the settings of the repository have changed: starting again with them")
-        gc.unfreeze()
+    stop = asyncio.Event()
+    with traced(settings.otel_exporter_otlp_endpoint):
+        while await _serve(settings, stop):
+            log.info("the settings of the repository have changed: starting again with them")
+            gc.unfreeze()
 
 
-async def _serve(settings: Settings) -> bool:
+async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
     """Run the bot until it is stopped, or until it has to start again with other settings; returns whether it has."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(traced(settings.otel_exporter_otlp_endpoint))
         redis_url = settings.redis_url or await stack.enter_async_context(
             embedded_redis(settings.stoker_data_dir / "redis")
         )
@@ -141,10 +142,11 @@ async def _serve(settings: Settings) -> bool:
         try:
             insisting = asyncio.create_task(insist_on_work(svc.docket, worker.name))
             changing = asyncio.create_task(_settings_changed(svc.setup, svc.installed.config, svc.config))
-            return await _until_told(work, insisting, changing)
+            changed = await until_told(work, insisting, changing, stop)
         finally:
             await ways_in.aclose()
             await _wind_up(work, working)
+    return changed and not stop.is_set()
 
 
 async def _connected(socket: AsyncSocketModeHandler) -> None:
@@ -220,11 +222,12 @@ async def _settings_changed(setup: SetupState, installed: Config, config: Config
                 return
 
 
-async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None], changing: asyncio.Task[None]) -> bool:
-    """Wait for SIGTERM or SIGINT, or for other settings; returns whether it was those. Raises if the worker exits, or
-    takes no more tasks.
+async def until_told(
+    work: asyncio.Task[None], watching: asyncio.Task[None], changing: asyncio.Task[None], stop: asyncio.Event
+) -> bool:
+    """Wait for SIGTERM or SIGINT, which set `stop`, or for other settings; returns whether these have changed. Raises if
+    the worker exits, or takes no more tasks. A signal also counts after the return: the bot may be starting again then.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
@@ -234,7 +237,7 @@ async def _until_told(work: asyncio.Task[None], watching: asyncio.Task[None], ch
         for task in (work, watching, changing):
             if task.done():
                 task.result()
-        return changing.done() and not stop.is_set()
+        return changing.done()
     finally:
         waiting.cancel()
         watching.cancel()

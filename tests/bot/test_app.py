@@ -1,13 +1,15 @@
 """A bot that can no longer work exits, so that Kubernetes restarts it; other bots keep running."""
 
 import asyncio
+import os
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from docket import Docket, Worker
 
-from bot.app import insist_on_work
+from bot.app import insist_on_work, until_told
 from bot.embedded import embedded_redis
 from bot.errors import BotError
 
@@ -34,6 +36,27 @@ async def test_a_bot_that_works_or_has_no_redis_goes_on(tmp_path: Path) -> None:
         assert not await _goes_on(docket, worker.name, within=30), "it unregisters when it stops"
         await server.__aexit__(None, None, None)
         assert await _goes_on(docket, worker.name)
+
+
+async def test_a_signal_during_the_start_with_other_settings_stops_the_bot() -> None:
+    stop = asyncio.Event()
+    try:
+        await _told(stop, changed=True)
+        assert not stop.is_set(), "the bot starts again"
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await _told(stop, changed=False)
+        assert stop.is_set()
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(name)
+
+
+async def _told(stop: asyncio.Event, *, changed: bool) -> None:
+    """A bot that works until its settings change, or until it is stopped."""
+    work, watching, changing = (asyncio.create_task(asyncio.sleep(long)) for long in (600, 600, 0 if changed else 600))
+    await until_told(work, watching, changing, stop)
+    work.cancel()
 
 
 async def _goes_on(docket: Docket, worker: str, within: float = 1) -> bool:
