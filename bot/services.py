@@ -213,12 +213,14 @@ async def _with_own(settings: Settings, setup: SetupState) -> Settings:
     """
     used = await setup.in_use()
     text = used.text if used else ""
+    installed = settings
     try:
-        store_own(settings.stoker_data_dir, text)
-        return with_own(settings, text)
+        settings = with_own(installed, text)
     except SettingsError as error:
         log.error("settings of the repository not used", error=str(error))
-        return settings
+        text = ""
+    store_own(installed.stoker_data_dir, text)
+    return settings
 
 
 def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:

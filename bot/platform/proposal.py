@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from bot.config import Config, SecretRef, SettingsError
+from bot.config import Config, SecretRef, SettingsError, first_problem
 from bot.own_settings import merged, parsed
 from manifests.contract import read_endpoints
 from manifests.fitting import fitted
@@ -99,8 +100,8 @@ def answer(question: Question, said: str) -> dict[str, Any]:
     value: Any = said.split() if question.key == "approvers" else said
     try:
         read = Config.model_validate({question.section: {question.key: value}})
-    except ValueError as error:
-        raise SettingsError(str(error).splitlines()[2].strip()) from None
+    except ValidationError as error:
+        raise SettingsError(first_problem(error, env=False).partition(": ")[2]) from None
     return read.model_dump(mode="json", exclude_unset=True)
 
 

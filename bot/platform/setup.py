@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,7 +179,8 @@ class PlatformSetup:
         except BotError:
             if not setup.url:
                 await self.state.close(setup)
-                await self.github.withdraw(setup.branch)
+                with suppress(BotError, Unavailable):  # the first error says what is wrong
+                    await self.github.withdraw(setup.branch)
             raise
 
     async def _opened(self, setup: Setup) -> PullRequest:
@@ -202,12 +204,11 @@ class PlatformSetup:
         commit = self.repository.newest
         if (pull and pull.merged) or time.monotonic() - self._fetched > _FETCH_EVERY:
             commit, self._fetched = await self.repository.head(), time.monotonic()
-        if commit == self._seen:
-            return
-        tree = await self.repository.tree(commit)
-        text = await asyncio.to_thread(tree.read, OWN_CONFIG) or ""
-        if await self._is_used(commit, text):
-            self._seen = commit
+        if commit != self._seen:
+            tree = await self.repository.tree(commit)
+            text = await asyncio.to_thread(tree.read, OWN_CONFIG) or ""
+            if await self._is_used(commit, text):
+                self._seen = commit
         if setup and pull and pull.merged:
             await self.state.close(setup)
 

@@ -96,5 +96,5 @@ def test_only_open_questions_are_asked() -> None:
     assert names == ["slack.channel", "roles.approvers", "gpu.price_per_hour"]
     price = open_questions({})[-1]
     assert answer(price, "1.5") == {"gpu": {"price_per_hour": 1.5}}
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError, match=r"^Input should be a valid number, unable to parse string as a number$"):
         answer(price, "much")

@@ -17,7 +17,8 @@ from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
 from bot.platform.setup import PlatformSetup
 from bot.services import Services, open_services
-from bot.settings import Settings
+from bot.settings import Settings, load_cluster_settings
+from bot.state.setup import InUse
 from bot.wiring import Wiring
 from manifests.tree import ChangeSet
 from sandbox.faults import Faults
@@ -114,8 +115,10 @@ async def test_what_was_cut_short_is_finished_once(setup: PlatformSetup, github:
 
 
 async def test_one_that_github_refuses_does_not_block_the_next(setup: PlatformSetup, github: GitHub) -> None:
-    github.refuses["POST /pulls"] = Refused(403, "Forbidden")
-    with pytest.raises(BotError):
+    """The answer is that refusal, even if the branch cannot be deleted either."""
+    github.refuses["POST /pulls"] = Refused(403, "Pull requests are disabled")
+    github.refuses["DELETE /git/refs"] = Refused(403, "Resource not accessible")
+    with pytest.raises(BotError, match="Pull requests are disabled"):
         await setup.propose("U0ADMIN", {}, "V1")
     github.refuses.clear()
     assert await setup.state.open() is None
@@ -131,6 +134,19 @@ async def test_after_a_rejection_another_one_can_be_opened(setup: PlatformSetup,
     assert result.pull
     assert (result.pull.number, result.is_new, pulls(github)) == (2, True, ["closed", "open"])
     await github.close()
+    await setup.watch()
+    assert await setup.state.open() is None
+
+
+async def test_a_merged_one_that_could_not_be_closed_is_closed_next_time(setup: PlatformSetup, github: GitHub) -> None:
+    """Redis was unavailable for a moment; the settings of the commit are in use already."""
+    await setup.propose("U0ADMIN", {}, "V1")
+    opened = await setup.state.open()
+    await github.merge()
+    assert opened
+    await setup.state.use(InUse(commit=opened.base, text=opened.text, announced=True))
+    await setup.watch()
+    await setup.state.claim(opened)
     await setup.watch()
     assert await setup.state.open() is None
 
@@ -165,3 +181,17 @@ async def test_settings_that_cannot_be_used_are_reported_once(
             await asyncio.sleep(0.05)
     assert len([message for message in workspace.now_visible("admin") if said in message]) == 1
     assert await setup.state.in_use() is None
+
+
+async def test_a_file_that_the_bot_no_longer_understands_is_not_given_to_the_terminal(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an update of Stoker: like the bot, `stoker gpu` stops costs without the file."""
+    async with AsyncExitStack() as stack:
+        redis_url = await stack.enter_async_context(embedded_redis(tmp_path / "redis"))
+        async with open_services(settings, redis_url) as svc:
+            await svc.setup.use(InUse(commit="c", text="gpu: {renamed: 1}\n", announced=True))
+        async with open_services(settings, redis_url) as svc:
+            assert svc.config == settings.config
+    monkeypatch.setenv("STOKER_DATA_DIR", str(settings.stoker_data_dir))
+    assert load_cluster_settings().config == Config()
