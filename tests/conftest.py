@@ -29,9 +29,6 @@ IN_REAL_TIME = tuple(
 TIMER = pytest.StashKey[object]()
 """The time limit of the test, as pytest-timeout set it."""
 
-
-hypothesis.settings.register_profile("stoker", deadline=None)  # a busy machine needs 10 times as long for an example
-hypothesis.settings.load_profile("stoker")
 gc.disable()  # until every module is imported
 
 
@@ -51,12 +48,12 @@ def _leaks_belong_to_their_test() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After shuffling, possibly long tests first, so that none of them starts last.
+    """Spread the tests that wait for a platform over the others, which compute, so that the processors are always busy.
 
     A test that fails runs again: twice if it runs a whole platform in real time, otherwise once. It counts as failed
     only if each run fails. The report at the end lists each rerun (`RERUN`): a test that appears there often has a race.
     """
-    items.sort(key=_seconds_allowed, reverse=True)
+    items[:] = _spread(items)
     first = _first_cases(items)
     for item in items:
         if not _is_counted(item, first):
@@ -77,6 +74,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if getattr(item, "execution_count", 1) > 1 and TIMER in item.stash:
         item.ihook.pytest_timeout_cancel_timer(item=item)
         item.ihook.pytest_timeout_set_timer(item=item, settings=item.stash[TIMER])
+
+
+def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The possibly long tests at equal distances, longest first, over the first nine tenths: none of them starts last."""
+    long = sorted(filter(_seconds_allowed, items), key=_seconds_allowed, reverse=True)
+    short = [item for item in items if not _seconds_allowed(item)]
+    distance = max(1.0, 0.9 * len(items) / max(1, len(long)))
+    places = [(place * distance, item) for place, item in enumerate(long)]
+    step = len(items) / max(1, len(short))
+    places += [(place * step, item) for place, item in enumerate(short)]
+    return [item for _, item in sorted(places, key=lambda each: each[0])]
 
 
 def _first_cases(items: list[pytest.Item]) -> set[str]:
