@@ -249,7 +249,7 @@ def parse(text: str, path: Path, *, users: frozenset[str], faults: frozenset[str
         try:
             if line.split()[0] == "given":
                 if lines:
-                    raise StoryError("“given …” comes before the first step")
+                    raise StoryError("“given …” must come before the first step")
                 given |= _setting(line)
             else:
                 lines.append(Line(number, line, _step(line, users, faults)))

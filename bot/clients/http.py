@@ -297,6 +297,8 @@ def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
         return Unreachable(system, "its host name is unknown")
     if re.search(r"certificate|SSL|TLS", said):
         return Unreachable(system, "its certificate is not trusted")
+    if "location header" in said:
+        return Unreachable(system, "it redirects to an invalid address")
     connected = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
     return Unreachable(system, "the connection broke off" if connected else "no connection to it is possible")
 

@@ -90,6 +90,7 @@ def _kubeconfig(server: str) -> dict[str, object]:
         (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"), "its certificate is not trusted"),
         (httpx.ReadTimeout(""), "it took too long"),
         (httpx.RemoteProtocolError("Server disconnected without sending a response."), "the connection broke off"),
+        (httpx.RemoteProtocolError("Invalid URL in location header: Invalid port: 'bad'."), "it redirects to an invalid address"),
     ],
 )  # fmt: skip
 def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning: str) -> None:

@@ -149,7 +149,7 @@ def test_given_lines_set_what_the_bot_is_told() -> None:
         ("sing a song", ["tale.story:1", "redis stops", "wait 2s"]),
         ("@boss /gpu", ["tale.story:1", "@boss", "@admin · @dev · @lead"]),
         ("# hello\nbreak the-ice", ["tale.story:2", "the-ice", "hf-429 · no-stock"]),
-        ("@dev /gpu\ngiven speed 2", ["tale.story:2", "above the first step"]),
+        ("@dev /gpu\ngiven speed 2", ["tale.story:2", "before the first step"]),
         ("given speed\n@dev /gpu", ["tale.story:1", "given KEY VALUE"]),
         ("given a [1\n@dev /gpu", ["tale.story:1", "not YAML"]),
         ("# nothing", ["tale.story:1", "at least one step"]),
