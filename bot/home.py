@@ -111,7 +111,7 @@ class Overviews:
             endpoints=await asked(self._endpoints(), ()),
             week=daily(bills, now),
             approvers=people.approvers,
-            links=Links.of(self.config, await asked(self.slack.address(), "")),
+            links=Links.of(self.config, await asked(self.slack.address(), ""), self.cluster.whereabouts.of),
             setup=await asked(self.setup.needed(), None),
             silent=tuple(sorted(set(silent))),
         )

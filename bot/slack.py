@@ -26,7 +26,7 @@ from bot.mrkdwn import Mrkdwn
 from bot.progress import beside_all_work
 from bot.state.messages import Messages
 from bot.views import View, lines
-from bot.views.links import NO_LINKS, Links
+from bot.views.links import NO_LINKS, Links, Place, unknown_place
 from bot.views.mentions import mentioned_in, notifying
 
 log = structlog.get_logger(__name__)
@@ -178,8 +178,10 @@ def _refusal(error: Exception) -> str:
 class Slack:
     """Slack for operations."""
 
-    def __init__(self, client: AsyncWebClient, messages: Messages, clock: Clock = REAL_TIME) -> None:
-        self._client, self._messages, self._clock = client, messages, clock
+    def __init__(
+        self, client: AsyncWebClient, messages: Messages, clock: Clock = REAL_TIME, place: Place = unknown_place
+    ) -> None:
+        self._client, self._messages, self._clock, self._place = client, messages, clock, place
         self._address = ""
         self._names: dict[str, str] = {}
 
@@ -328,7 +330,7 @@ class Slack:
 
     async def links(self, config: Config | None = None) -> Links:
         """The links of messages; without those to other messages if Slack does not answer."""
-        links = Links.of(config) if config else NO_LINKS
+        links = Links.of(config, place=self._place) if config else NO_LINKS
         with suppress(BotError, Unavailable):
             return dataclasses.replace(links, workspace=await self.address())
         return links

@@ -186,7 +186,7 @@ class GpuStatus:
                 line += md("\n{trouble}", trouble=trouble_line(health.trouble))
             text_lines.append(line)
             buttons.append(actions(*of_lease(lease), about=lease.model))
-            if pages := Links.of(self.config).about(lease.model, lease.claimed):
+            if pages := Links.of(self.config, place=self.cluster.whereabouts.of).about(lease.model, lease.claimed):
                 buttons.append(context(pages))
         for user in strangers:
             end = (

@@ -1,6 +1,7 @@
 """Links from messages to other messages and to the systems that they are about."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
@@ -18,6 +19,14 @@ def permalink(workspace: str, message: Message | None) -> str:
     return f"{workspace}archives/{message.channel}/p{message.ts.replace('.', '')}"
 
 
+Place = Callable[[str], tuple[str, str] | None]
+"""The namespace and the name of a model's Deployment; None if they are unknown."""
+
+
+def unknown_place(_: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Links:
     """The addresses that the views need; empty ones give the label without a link."""
@@ -31,10 +40,11 @@ class Links:
     """The address of a model's log, with placeholders; and of its dashboard."""
     dashboard: str = ""
     namespace: str = ""
-    """The models' namespace."""
+    """The namespace of a model, and its name that of its Deployment, unless `place` says otherwise."""
+    place: Place = unknown_place
 
     @classmethod
-    def of(cls, config: Config, workspace: str = "") -> "Links":
+    def of(cls, config: Config, workspace: str = "", place: Place = unknown_place) -> "Links":
         return cls(
             workspace=workspace,
             argocd=config.argocd.url,
@@ -42,6 +52,7 @@ class Links:
             logs=config.links.logs,
             dashboard=config.links.dashboard,
             namespace=config.platform.namespace,
+            place=place,
         )
 
     def message(self, message: Message | None, label: str) -> Mrkdwn:
@@ -61,7 +72,8 @@ class Links:
 
     def pages(self, model: str, since: datetime) -> dict[str, str]:
         """The addresses of those that have one, by the name of their setting."""
-        values = {"model": model, "namespace": self.namespace, "from": str(int(since.timestamp() * 1000))}
+        namespace, name = self.place(model) or (self.namespace, model)
+        values = {"model": name, "namespace": namespace, "from": str(int(since.timestamp() * 1000))}
         settings = {"logs": self.logs, "dashboard": self.dashboard}
         return {page: _filled(address, values) for page, address in settings.items() if address}
 

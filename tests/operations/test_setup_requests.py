@@ -15,6 +15,7 @@ from bot.domain.leases import Lease
 from bot.embedded import embedded_redis
 from bot.engine.lifecycle import NotAllowed
 from bot.errors import BotError, Unavailable
+from bot.home import Overviews
 from bot.platform.setup import PlatformSetup
 from bot.services import Services, open_services
 from bot.settings import Settings, load_cluster_settings
@@ -181,6 +182,15 @@ async def test_settings_that_cannot_be_used_are_reported_once(
             await asyncio.sleep(0.05)
     assert len([message for message in workspace.now_visible("admin") if said in message]) == 1
     assert await setup.state.in_use() is None
+
+
+@pytest.mark.parametrize("policy", [ROLES | {"links": {"logs": "https://logs.example.com/{namespace}/{model}"}}])
+async def test_a_link_names_the_deployment_of_a_model_in_another_namespace(svc: Services) -> None:
+    """On cards and in Home; of a model that the repository does not contain, the usual ones."""
+    seen = await Wiring(svc).of(Overviews).read()
+    for links in (seen.links, await svc.slack.links(svc.config)):
+        pages = [links.pages(model, svc.clock())["logs"] for model in ("qwen-coder", "other")]
+        assert pages == ["https://logs.example.com/qwen-coder/qwen-coder", "https://logs.example.com/serving/other"]
 
 
 async def test_a_file_that_the_bot_no_longer_understands_is_not_given_to_the_terminal(
