@@ -215,10 +215,10 @@ class PlatformSetup:
     async def _is_used(self, commit: str, text: str) -> bool:
         """Use the text of `.stoker.yaml` if it is new and possible; otherwise notify the admins once of the reason."""
         used = await self.state.in_use()
-        if text == (used.text if used else ""):
-            return True
         try:
             config = layered(self.installed.config, text)
+            if text == (used.text if used else ""):
+                return True
             reason = "" if config == self.config else await self._obstacle(config)
         except SettingsError as error:
             reason = error.shown

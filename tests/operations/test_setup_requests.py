@@ -173,15 +173,34 @@ async def test_settings_that_cannot_be_used_are_reported_once(
     await svc.leases.claim(
         Lease(model="m", op="1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=now, ends=now)
     )
+    await merge(setup, text)
+    await setup.watch()
+    await setup.watch()
+    assert len([message for message in await told_the_admin(svc, workspace) if said in message]) == 1
+    assert await setup.state.in_use() is None
+
+
+async def test_settings_that_an_update_of_stoker_no_longer_knows_are_reported(
+    setup: PlatformSetup, svc: Services, workspace: Workspace
+) -> None:
+    """They were in use; the bot has started without them."""
+    text = "gpu: {renamed: 1}\n"
+    await setup.state.use(InUse(commit="c", text=text, announced=True))
+    await merge(setup, text)
+    await setup.watch()
+    assert "there is no such setting" in str(await told_the_admin(svc, workspace))
+
+
+async def merge(setup: PlatformSetup, text: str) -> None:
     base = await setup.repository.head()
-    await setup.repository.switch(ChangeSet(files={".stoker.yaml": text}), base=base, message="x", when=now)
-    await setup.watch()
-    await setup.watch()
+    await setup.repository.switch(ChangeSet(files={".stoker.yaml": text}), base=base, message="x", when=setup.clock())
+
+
+async def told_the_admin(svc: Services, workspace: Workspace) -> list[str]:
     async with asyncio.timeout(60):
         while await svc.presentation.waiting():
             await asyncio.sleep(0.05)
-    assert len([message for message in workspace.now_visible("admin") if said in message]) == 1
-    assert await setup.state.in_use() is None
+    return list(workspace.now_visible("admin"))
 
 
 @pytest.mark.parametrize("policy", [ROLES | {"links": {"logs": "https://logs.example.com/{namespace}/{model}"}}])
