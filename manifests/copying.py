@@ -282,12 +282,11 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
         return document
+    counts = [scalar(each, key) for root in document.roots for each in mappings(root) for key in _COUNTS]
     edits = [
         document.set_value(node, "0")
-        for root in document.roots
-        for each in mappings(root)
-        for key in _COUNTS
-        if (node := scalar(each, key)) is not None and node.value.isdecimal() and node.value != "0"
+        for node in counts
+        if node is not None and node.value != "0" and (node.value.isdecimal() or "${" in node.value)
     ]
     document = document.apply(edits)
     for root in document.roots:

@@ -41,6 +41,16 @@ class InvalidYaml(ManifestError):
         self.problem = problem
 
 
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
+
+
+def refuse_variables(where: str, old: str, new: str) -> None:
+    """Refuse to write over a variable, like those of Flux (`postBuild`): its value is set at another place."""
+    lost = next((each for each in _VARIABLE.findall(old) if each not in new), "")
+    if lost:
+        raise ManifestError(f"{where} has the variable {lost}, which another place sets: change it there by hand.")
+
+
 class Edit(NamedTuple):
     """Replace the characters from `start` to `end` with `text`."""
 
@@ -127,6 +137,8 @@ class Document:
 
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
         """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of a trailing comment."""
+        if part is None:
+            refuse_variables(f"{self.path}:{node.start_mark.line + 1}", str(node.value), value)
         start, end = node.start_mark.index, node.end_mark.index
         if start == end:  # a key without a value
             start = end = self.text.index(":", start) + 1

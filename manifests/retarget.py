@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ruamel.yaml.nodes import ScalarNode
 
 from manifests.arguments import MODEL_FLAGS, Flag, sequence
-from manifests.edit import Document, Edit, decimal, scalar, written
+from manifests.edit import Document, Edit, decimal, refuse_variables, scalar, written
 from manifests.gateway import Direction, Entry
 from manifests.model_names import HF_ID, model_of, name_pattern
 from manifests.pieces import Pieces
@@ -254,6 +254,8 @@ def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str
     if flag.site is None and flag.carrier == "list" and not flag.values:
         return document.path, document.set_value(flag.node, f"{flag.spelt}={given}")
     if flag.site is None:
+        for node in flag.nodes:
+            refuse_variables(f"{document.path}:{node.start_mark.line + 1}", str(node.value), given)
         raise ManifestError(f"{_where(pieces, flag)} puts the value of {flag.name} together: change it by hand.")
     return flag.site.path, flag.site.write(given)
 

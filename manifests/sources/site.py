@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ruamel.yaml.nodes import ScalarNode
 
-from manifests.edit import Document, Edit, written
+from manifests.edit import Document, Edit, refuse_variables, written
 from manifests.tree import ManifestError
 
 
@@ -43,6 +43,7 @@ class Site:
 
     def write(self, text: str) -> Edit:
         """The edit that puts another text here and changes nothing else; the column of a comment behind it stays."""
+        refuse_variables(f"{self.path}:{self.line}", self.value, text)
         start, end = self.span
         if self.first or self.last < len(self.node.value) or self.node.style in ("|", ">"):
             if self.last == len(self.node.value) and self.node.style not in ("|", ">"):
