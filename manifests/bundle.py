@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from manifests.deployers import flux
 from manifests.deployers.argocd import source_paths
 from manifests.edit import Document, find, items, scalars, value
 from manifests.kustomize import FILES
-from manifests.objects import Located, mappings, objects, of_kind
+from manifests.objects import mappings, objects, of_kind
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.sources.forms import candidates
@@ -155,14 +155,15 @@ def _listed(platform: Platform, bundle: Bundle) -> list[tuple[Document, int, str
     for path in sorted({each for word in (posixpath.basename(bundle.home),) for each in platform.grep(word)}):
         if posixpath.basename(path) not in FILES or path in bundle.files:
             continue
-        for _, each in objects(platform, path):
-            found += [(each.document, node.start_mark.line, str(node.value)) for node in _leading(each, bundle)]
+        document = Document(path, platform.read(path) or "")  # kustomize needs no `kind` in it
+        for root in document.roots:
+            found += [(document, node.start_mark.line, str(node.value)) for node in _leading(path, root, bundle)]
     return found
 
 
-def _leading(kustomization: Located, bundle: Bundle) -> list[ScalarNode]:
-    folder = posixpath.dirname(kustomization.document.path)
-    lists = [find(kustomization.node, key) for key in ("resources", "components", "bases")]
+def _leading(path: str, kustomization: Node, bundle: Bundle) -> list[ScalarNode]:
+    folder = posixpath.dirname(path)
+    lists = [find(kustomization, key) for key in ("resources", "components", "bases")]
     every = [node for each in lists for node in scalars(items(each))]
     targets = {*bundle.files, bundle.apart, bundle.home} - {""}
     found = []

@@ -11,8 +11,9 @@ from manifests.layout import Layout
 from manifests.platform import Platform
 from manifests.remove import plan_remove
 from manifests.sizing import Machine
-from manifests.tree import Files, ManifestError
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.test_platforms import facts
+from tests.manifests.test_platforms import opened as platform_of
 
 MODEL = facts("Qwen/Qwen3-4B")
 
@@ -406,3 +407,15 @@ def test_a_model_of_the_chart_of_vllm_is_another_item_of_its_list() -> None:
     )
     with pytest.raises(ManifestError, match="is all that its list has"):
         plan_remove(before, "coder")
+
+
+@pytest.mark.parametrize("head", ["apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", ""])
+def test_a_kustomization_lists_a_copy_also_without_its_kind(head: str) -> None:
+    """kustomize needs neither `kind` nor `apiVersion`; a line that is left would break everything that it lists."""
+    tree, layout = platform_of("kserve-flux")
+    path, text = "models/kustomization.yaml", f"{head}resources:\n  - ./qwen.yaml\n  - phi.yaml\n"
+    before = Platform(Overlay(tree, ChangeSet(files={path: text})), layout)
+    files, _ = copied(before, "qwen")
+    assert files[path] == f"{head}resources:\n  - ./qwen.yaml\n  - ./scribe.yaml\n  - phi.yaml\n"
+    removed = plan_remove(before, "phi").changes.files
+    assert removed == {path: f"{head}resources:\n  - ./qwen.yaml\n", "models/phi.yaml": None}
