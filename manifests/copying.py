@@ -13,6 +13,7 @@ from manifests.contract import ModelEndpoint
 from manifests.deployers.flux import reconcilers
 from manifests.edit import Document, Edit, entries, find, items, scalar, value
 from manifests.items import inserted, is_item, without
+from manifests.kustomize import FILES
 from manifests.objects import mappings, objects
 from manifests.one_file import is_one_file
 from manifests.ownership import foreign
@@ -150,10 +151,11 @@ def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
     """What the bundle's kustomizations generate, and the Secrets that its ExternalSecrets make under another name."""
     found = set[tuple[str, str]]()
     for path in bundle.files:
-        for kind, each in objects(platform, path):
-            for key in ("configMapGenerator", "secretGenerator"):
-                found |= {(key, value(one, "name")) for one in items(find(each.node, key))}
-            found.add((kind, value(each.node, "spec", "target", "name")))
+        if posixpath.basename(path) in FILES:  # kustomize needs no `kind` in it
+            for root in Document(path, platform.read(path) or "").roots:
+                for key in ("configMapGenerator", "secretGenerator"):
+                    found |= {(key, value(each, "name")) for each in items(find(root, key))}
+        found |= {(kind, value(each.node, "spec", "target", "name")) for kind, each in objects(platform, path)}
     return found
 
 

@@ -1,5 +1,7 @@
 """A template whose name is an ordinary word: its copy changes its own names, and nothing that is only called the same."""
 
+import pytest
+
 from tests.manifests.test_copies import copied, opened
 
 POD = """\
@@ -82,3 +84,13 @@ def test_a_branch_and_a_container_that_kserve_knows_keep_their_names() -> None:
     files, _ = copied(opened({"argocd/main.yaml": application, "models/main/service.yaml": service}), "main")
     assert "containers: [{name: main," in files["models/scribe/service.yaml"]
     assert "targetRevision: main" in files["argocd/scribe.yaml"]
+
+
+@pytest.mark.parametrize("head", ["apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", ""])
+def test_a_generated_config_map_is_the_copy_s_own(head: str) -> None:
+    listing = f"{head}resources: [all.yaml]\nconfigMapGenerator: [{{name: llm, literals: [mode=fast]}}]\n"
+    pod = POD.rpartition("    ---\n")[0]
+    sources = {"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": pod, "models/llm/kustomization.yaml": listing}
+    files, _ = copied(opened(sources), "llm")
+    assert "configMapKeyRef: {name: scribe, key: mode}" in files["models/scribe/all.yaml"]
+    assert "configMapGenerator: [{name: scribe," in files["models/scribe/kustomization.yaml"]
