@@ -33,7 +33,7 @@ from bot.state.operations import Operations
 from bot.state.sessions import Sessions
 from bot.views import View, actions, busy_line, code, lines, money
 from bot.views.blocks import MESSAGE_BLOCKS, Block, context
-from bot.views.gpu import free
+from bot.views.gpu import free, requested_line
 from bot.views.health import trouble_line
 from bot.views.links import Links
 from bot.views.modals import Ending, down_form, extend_form
@@ -200,15 +200,7 @@ class GpuStatus:
         leased = {lease.model for lease in leases}
         text_lines = text_lines or [free(draining(await self.bills.since(now - _DRAINS), now), now)]
         waiting = [op for op in await self.operations.open(BringUpOperation) if op.request.model not in leased]
-        text_lines += [
-            md(
-                "{model} requested by {actor}: {status}.",
-                model=code(op.request.model),
-                actor=person(op.request.actor),
-                status=op.status,
-            )
-            for op in waiting
-        ]
+        text_lines += [requested_line(op) for op in waiting]
         view = lines(md("\n").join(text_lines))
         return View(text=view.text, blocks=[*view.blocks[: MESSAGE_BLOCKS - len(buttons)], *buttons])
 

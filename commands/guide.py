@@ -65,9 +65,10 @@ def guide(command: str, wanted: str, examples: Names) -> Mrkdwn:
 def unknown(command: str, text: str) -> Misunderstood:
     """The error for an unknown verb: suggests the closest match or lists all commands. Without a command, of both."""
     verb, _, rest = text.strip().partition(" ")
-    sentence = not command and is_question(text)
     said = md("I don't know {said}.", said=code(f"{command} {verb[:80]}".strip()))
-    if not sentence and (meant := _meant(command, verb.lower())):
+    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # as the cards say it
+        verb, _, rest = rest.partition(" ")
+    if not _is_sentence(command, f"{verb} {rest}") and (meant := _meant(command, verb.lower())):
         if not command:  # where slash commands do not work
             meant = meant.removeprefix("/")
         return Misunderstood(
@@ -85,6 +86,14 @@ def unknown(command: str, text: str) -> Misunderstood:
 def noun_of(verb: str) -> str:
     """The command of a verb that is used alone; empty if there is none."""
     return next((name for name, each in COMMANDS.items() if any(topic.verb == verb for topic in each.topics)), "")
+
+
+def _is_sentence(command: str, text: str) -> bool:
+    """Whether text is not a mistyped command: no verb is guessed from a sentence, because most of them change something."""
+    words = text.lower().partition(" because ")[0].partition(" for ")[0].split()
+    bare = [word for word in words if "=" not in word and not word[0].isdigit()]
+    asks = not command and is_question(text)
+    return asks or "please" in bare or len(bare) > 3 or any(noun_of(word) for word in bare[1:])
 
 
 def _meant(command: str, verb: str) -> str:

@@ -32,7 +32,7 @@ class Phase(BaseModel, frozen=True):
 class BootFailed(BotError):
     """The model will not become ready, with the reason and the remedy."""
 
-    remedy = "Do what the message says last; the log lines are in the thread. The model is back at zero."
+    remedy = "Do what the message says last; the log lines are in the thread. The model is down again."
 
     def __init__(self, reason: str, remedy: str, log: str = "", kind: Kind = Kind.UNKNOWN) -> None:
         super().__init__(with_code(f"{reason.rstrip('. ')}. {remedy}"), log)

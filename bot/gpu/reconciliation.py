@@ -99,9 +99,9 @@ class Reconciliation:
             if spec.stops_model and not spec.uses_pull_request and op.status is not Status.AWAITING:
                 return
         why = (
-            "it is at zero already: its lease is closed"
+            "it was down already, so its lease is closed"
             if now
-            else f"there is no Deployment {lease.model} any more: its lease is closed"
+            else f"there is no Deployment {lease.model} any more, so its lease is closed"
         )
         attempt = int(self.clock().timestamp()) // _TRY_AGAIN
         await self.lifecycle.request(

@@ -56,9 +56,7 @@ _NOTICEABLE = 0.25
 class SmokeFailed(BotError):
     """The model runs but its answers are wrong."""
 
-    remedy = (
-        "Read the failed test's evidence in the thread. The model is at zero again, unless the request said `keep`."
-    )
+    remedy = "Read the failed test's evidence in the thread. The model is down again, unless the request said `keep`."
 
 
 class _Failed(Exception):

@@ -159,7 +159,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
         told.append(md("The GPU is taken: {whose}.", whose=whose))
     if waiting.offer:
         return md(
-            "{actor}, *it is your turn*: the GPU is offered to this request until {offer}.",
+            "{actor}, *it is your turn*: press *Take it* by {offer}.",
             actor=person(actor),
             offer=clock(waiting.offer),
         )
@@ -472,10 +472,11 @@ def _footer(op: Operation, now: datetime) -> tuple[Mrkdwn, ...]:
 def _no_return(op: Operation, op_id: str) -> Mrkdwn:
     """Until when `Cancel` works, or what can be done while it waits."""
     if op.status is Status.WAITING:
-        queued = isinstance(op, BringUpOperation) and op.waiting and op.waiting.ahead is not None
+        waiting = op.waiting if isinstance(op, BringUpOperation) else None
+        queued = waiting and waiting.ahead is not None
         until = "An approver can decide now; it then starts at its turn" if queued else ""
         if queued and op.is_approved:
-            until = "It is approved, and starts at its turn"
+            until = "It is approved, and starts " + ("when it is taken" if waiting and waiting.offer else "at its turn")
     elif _blocked(op):
         until = "Cancel stops waiting; the change stays merged"
     else:

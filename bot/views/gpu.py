@@ -38,6 +38,16 @@ def in_line(op: BringUpOperation) -> Mrkdwn:
     return md("{actor} with {model}{when}", actor=person(op.request.actor), model=code(op.request.model), when=when)
 
 
+def requested_line(op: BringUpOperation) -> Mrkdwn:
+    """A bring-up that has not started, in the status of the GPU."""
+    offer = op.waiting.offer if op.waiting else None
+    state = (
+        md("the GPU is offered to it until {offer}", offer=clock(offer)) if offer else md("{status}", status=op.status)
+    )
+    model, actor = code(op.request.model), person(op.request.actor)
+    return md("{model} requested by {actor}: {state}.", model=model, actor=actor, state=state)
+
+
 def offered(op: BringUpOperation, approved: bool) -> View:
     """The direct message that offers the free GPU to the next in the queue."""
     until = md(" by {offer}", offer=clock(op.waiting.offer)) if op.waiting and op.waiting.offer else ""

@@ -240,7 +240,7 @@ def _rolled_out(outcome: RolledOut, name: str) -> Mrkdwn:
                 " Its weights are being staged without the GPU, with a card of their own." if outcome.staging else ""
             )
             return md(
-                "{model} is rolled out, serving {served}, and is at zero. `/gpu up {name}` brings it up.{staging}",
+                "{model} is rolled out, serving {served}, and is down. `/gpu up {name}` brings it up.{staging}",
                 model=model,
                 served=served,
                 name=name,
@@ -262,12 +262,12 @@ def _undone(undone: Undone, op: Operation) -> Mrkdwn:
             return md("Nothing was running.")
         case BackAtZero(bill=bill, replaced=replaced):
             free = "" if replaced else " and the GPU is free"
-            rows = [md("{model} is back at zero{free}.", model=model, free=free)]
+            rows = [md("{model} is down again{free}.", model=model, free=free)]
             rows += [receipt(bill)] if bill else []
             rows += [replaced_text(replaced)] if replaced else []
             return md("\n").join(rows)
         case SessionOver(bill=bill):
-            return md("{model} is at zero and the GPU is free.\n{receipt}", model=model, receipt=receipt(bill))
+            return md("{model} is down and the GPU is free.\n{receipt}", model=model, receipt=receipt(bill))
         case JobDeleted(existed=existed):
             return md("Its Job is deleted.") if existed else md("No Job is left of it.")
         case DownloadKept():

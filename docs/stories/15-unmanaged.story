@@ -27,7 +27,7 @@ expect "The GPU is free"
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 kubectl scale coder-chat 0
-expect "it is at zero already" within 30s
+expect "it was down already" within 30s
 expect "Receipt" within 30s
 @dev /gpu status
 expect "The GPU is free"

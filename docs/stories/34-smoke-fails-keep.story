@@ -7,7 +7,7 @@ break smoke-fails
 expect "failed: direct: chat" within 60s
 expect "What was seen" within 30s              # the engine's last lines, read before its pod is gone
 expect "Application startup complete"
-expect "is back at zero and the GPU is free" within 60s
+expect "is down again and the GPU is free" within 60s
 expect "Receipt"
 
 @dev /gpu up coder-chat keep because look into it

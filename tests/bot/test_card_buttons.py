@@ -22,6 +22,7 @@ from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.values import Message
 from bot.mrkdwn import md
 from bot.views import card, clock, offered, please_release
+from bot.views.gpu import requested_line
 from bot.views.home import Overview, home
 from bot.views.links import Links
 from bot.views.next_steps import BRING_UP, RETRY, REVERT, of_lease, superseded
@@ -90,6 +91,12 @@ def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
     assert "Approve" not in buttons(view.blocks)
     assert "Deny" in buttons(view.blocks)
     assert "It is approved, and starts at its turn" in str(view.blocks)
+    offer = NOW + timedelta(minutes=5)
+    op = op.model_copy(update={"waiting": waiting.model_copy(update={"offer": offer})})
+    assert f"the GPU is offered to it until {clock(offer)}" in requested_line(op)
+    view = card(op, NOW)
+    assert f"press *Take it* by {clock(offer)}" in str(view.blocks)
+    assert "It is approved, and starts when it is taken" in str(view.blocks)
 
 
 def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:

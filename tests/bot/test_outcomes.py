@@ -101,7 +101,7 @@ WHY = md("Smoke test failed.")
         ),
         (
             Failed(reason=WHY, undone=BackAtZero(replaced=Restored(model="coder-fim", holder="U2"))),
-            "Smoke test failed. `coder-chat` is back at zero.\n`coder-fim` is restored: <@U2> holds the GPU again.",
+            "Smoke test failed. `coder-chat` is down again.\n`coder-fim` is restored: <@U2> holds the GPU again.",
         ),
         (
             LeftUp(reason=WHY, holder="U1"),
@@ -133,7 +133,7 @@ WHY = md("Smoke test failed.")
         ),
         (
             RolledOut(serves="a/b", then="at zero"),
-            "`coder-chat` is rolled out, serving `a/b`, and is at zero. `/gpu up coder-chat` brings it up.",
+            "`coder-chat` is rolled out, serving `a/b`, and is down. `/gpu up coder-chat` brings it up.",
         ),
         (
             WeightsStaged(hf_id="a/b", bytes=2_100_000_000),

@@ -101,7 +101,7 @@ FAILED = PULLING.model_copy(
             phase("loading", 125, 300).model_copy(update={"failed": True, "detail": "CUDA out of memory"}),
         ),
         "checks": (CHECKS[0], Check(name="gateway: coder-chat", passed=False, evidence="the call costs $0")),
-        "outcome": md("Failed: CUDA ran out of memory. `coder-chat` is back at zero and the GPU is free."),
+        "outcome": md("Failed: CUDA ran out of memory. `coder-chat` is down again and the GPU is free."),
         "notes": (Note(title="The last log lines", text="INFO loading weights\nERROR CUDA out of memory <unk>"),),
     }
 )

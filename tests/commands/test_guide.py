@@ -43,6 +43,10 @@ def test_examples_name_endpoints_of_this_platform() -> None:
         ("/model", "up coder-chat", "/gpu up coder-chat"),
         ("/model", "delete coder-mini", "/model remove coder-mini"),
         ("", "stop", "gpu down"),
+        ("", "upp coder-chat for 2h because of a demo", "gpu up coder-chat for 2h because of a demo"),
+        ("/model", "swpa coder-chat org/model context=8192", "/model swap coder-chat org/model context=8192"),
+        ("/gpu", "bring up coder-chat", "/gpu up coder-chat"),
+        ("", "Bring down", "gpu down"),
     ],
 )
 def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:
@@ -57,6 +61,15 @@ def test_what_is_like_nothing_gets_the_list() -> None:
     assert "Did you mean" not in unknown("/gpu", "zzz").message
     assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
     assert "`/model list [WORD …]`" in unknown("", "zzz").message
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["please bring coder-chat down", "please help", "pease check the logs", "adding one more model there", "is it up?"],
+)
+def test_no_verb_is_guessed_from_a_sentence(sentence: str) -> None:
+    """`please` is spelt like `release`, which ends the session of somebody else."""
+    assert "Did you mean" not in unknown("", sentence).message
 
 
 def test_what_was_typed_is_shown_as_text() -> None:

@@ -74,7 +74,7 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     assert "\nRequested-by: U0DEV\n" in merged
     assert platform.object("Deployment", "coder-mini")
     assert len(platform.pulls) == 1
-    assert "is at zero" in card
+    assert ", and is down." in card
 
 
 async def set_group(it: Platform, *, flag: str, listed: str) -> None:

@@ -34,7 +34,7 @@ async def test_an_undoing_that_ends_the_process_leaves_no_gpu_on(tmp_path: Path,
         await it.start()
 
         short = deaths == 2
-        await it.sees("scaled to zero without a receipt" if short else "coder-chat is back at zero")
+        await it.sees("scaled to zero without a receipt" if short else "coder-chat is down again")
         assert replicas(it, "coder-chat") == 0
         assert not await held(it)
         if short:

@@ -161,7 +161,7 @@ async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrect
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("is down and the GPU is free")
     await platform.redis.hset(LEASES, "coder-chat", lease.model_dump_json())
-    await platform.sees("it is at zero already")
+    await platform.sees("it was down already")
     async with asyncio.timeout(platform.patience):
         while await held(platform):
             await asyncio.sleep(0.05)

@@ -267,7 +267,7 @@ async def test_the_bot_ends_the_session_that_it_meant_and_no_other(svc: Services
     ended = await svc.leases.claim(wanted)
     await svc.leases.release(ended)
     await svc.leases.claim(wanted.model_copy(update={"op": "next"}))
-    request = end_of_session(ended, "it is at zero already", svc.config.slack.channel, now)
+    request = end_of_session(ended, "it was down already", svc.config.slack.channel, now)
     for status in (Status.REQUESTED, Status.RUNNING):
         op = await svc.operations.create(BringDownOperation(id=status, request=request, status=status, updated=now))
         with pytest.raises(BotError, match="is over, so nothing was done"):

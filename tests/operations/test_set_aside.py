@@ -71,7 +71,7 @@ async def test_a_running_operation_that_ends_the_process_twice_is_undone(tmp_pat
             await it.click("lead", "Approve")
             await it.sees("the request is set aside", "dev")
             await it.until(lambda: replicas(it, "coder-chat") == 0)
-            await it.sees("is back at zero", "dev")
+            await it.sees("is down again", "dev")
             assert deaths == 2
             assert not await held(it)
 
