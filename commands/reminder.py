@@ -121,20 +121,22 @@ class ReminderButtons:
                     )
                 )
         said = await self.bringing_down.down(ending.models, actor, delivery, reason)
-        for model, op_id in ending.sessions.items():
-            await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
+        with suppress(Unavailable):  # the end is requested; only the questions about it stay as they are
+            for model, op_id in ending.sessions.items():
+                await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
         return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]
         said = await self.bringing_down.down((model,), actor, body["trigger_id"])
-        if _is_settled_here(body) and not await self._is_card(op_id, _message(body)):
-            await self.presentation.edit(_message(body), settled_reminder(_on_its_way(actor, model)))
+        with suppress(Unavailable):  # without Redis the message stays, and the answer is what happened to the model
+            if _is_settled_here(body) and not await self._is_card(op_id, _message(body)):
+                await self.presentation.edit(_message(body), settled_reminder(_on_its_way(actor, model)))
         return said
 
     async def _is_card(self, op_id: str, message: Message) -> bool:
         """Whether it is the card of an operation, which follows the operation."""
-        with suppress(BotError, Unavailable):
+        with suppress(BotError):
             return bool(op_id) and (await self.operations.load(op_id)).message == message
         return False
 

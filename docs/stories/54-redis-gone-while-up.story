@@ -23,3 +23,13 @@ expect replicas coder-chat 0 within 60s
 expect "Nothing uses the GPU" within 30s
 redis starts
 expect "is down and the GPU is free" within 60s
+
+@dev /gpu up coder-chat for 1h
+@lead clicks "Approve"
+expect "all smoke tests passed" within 60s
+redis stops
+@dev clicks "Bring down"                     # the answer is what happened, not that nothing was changed
+expect "coder-chat is down. Redis does not answer" within 60s
+expect replicas coder-chat 0 within 5s
+redis starts
+expect "is down and the GPU is free" within 60s
