@@ -249,12 +249,49 @@ HOSTS = [
     ("KeyError: 'model.layers.0.self_attn.qkv_proj.weight_scale'", "weights-mismatch"),
     ("ValueError: GGUF model with architecture coder9 is not supported yet.", "architecture"),
     ("RuntimeError: Data processing error: CAS service error: HTTP status server error (503)", "connection"),
+    (
+        "AssertionError: Error in memory profiling. Initial free memory 20.1 GiB, current free memory 20.9 GiB. It happens when "
+        "other processes release memory.",
+        "gpu-memory-shared",
+    ),
+    ("RuntimeError: CUDA driver error: device busy", "cuda-error"),
+    (
+        "NotImplementedError: No compiled scaled_mm for a compute capability less than CUDA device capability: 75",
+        "gpu-not-supported",
+    ),
+    ("RuntimeError: Failed to initialize NVML: Driver/library version mismatch", "driver-replaced"),
+    ("KeyError: 'blk.0.attn_q.bias'", "weights-mismatch"),
+    ("AssertionError: param_data.shape == loaded_weight.shape", "weights-mismatch"),
+    ("OSError: It seems that the config file at '/models/x/config.json' is not a valid JSON file.", "weights-corrupt"),
+    ("ModuleNotFoundError: No module named 'bitsandbytes'", "package-missing"),
+    ("ImportError: Please install bitsandbytes>=0.46.1 via `pip install bitsandbytes>=0.46.1`.", "package-missing"),
+    (
+        "OSError: PermissionError at /root/.cache/huggingface when downloading acme/coder. Check it.",
+        "cache-not-writable",
+    ),
+    ("TimeoutError: Timed out waiting for engine core processes to start. Waited 600s for it.", "start-timeout"),
+    (
+        "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'name' or 'org/name': '/models/x'. Use `repo_type`.",
+        "weights-missing",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("error", "name"), HOSTS)
 def test_what_is_wrong_with_image_limits_and_files_is_told_by_kind(error: str, name: str) -> None:
     assert diagnosed(BANNER, *engine(error), *server()).name == name
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("RepositoryNotFoundError: 404 Client Error. (Request ID: Root=1)", "token (404): there is no such model"),
+        ("RepositoryNotFoundError: 401 Client Error. (Request ID: Root=1)", "token (401): there is no such model"),
+    ],
+)
+def test_a_repository_that_is_not_found_has_the_hubs_own_status(error: str, words: str) -> None:
+    """A valid token gets 404, another one 401."""
+    assert words in diagnosed(BANNER, *engine(f"huggingface_hub.errors.{error}"), *server()).headline
 
 
 def test_an_argument_that_the_engine_does_not_know_is_named() -> None:

@@ -104,6 +104,14 @@ CAUSES: tuple[Cause, ...] = (
         _share,
     ),
     Cause(
+        "gpu-memory-shared",
+        Kind.MEMORY,
+        (r"Error in memory profiling\. Initial free memory (?P<before>[\d.]+) GiB,? current free memory (?P<after>[\d.]+) GiB",),
+        "Another process used the same GPU while the engine measured its memory: {before} GiB were free, then {after} GiB.",
+        "Bring it up again. If it comes again, find out what else uses the GPU.",
+        crashes=2,
+    ),
+    Cause(
         "cuda-out-of-memory",
         Kind.MEMORY,
         (
@@ -138,6 +146,7 @@ CAUSES: tuple[Cause, ...] = (
             r"Minimum capability: (?P<need>\d+)\.? Current capability: (?P<have>\d+)",
             r"no kernel image is available for execution|is not compatible with the current PyTorch installation",
             r"FlashAttention only supports|requires .{0,40}compute capability|not supported (?:on|for) (?:the |this )?current GPU",
+            r"for a compute capability less than CUDA device capability|\w+_sm\d+ is not implemented",
         ),
         "The engine or the weights' format does not support this GPU.",
         "Use an image built for this GPU, another format (for an older GPU `--dtype=half`, AWQ or GPTQ), or another GPU.",
@@ -147,7 +156,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.GPU,
         (
             r"No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver|Failed to infer device type",
-            r"libcuda\.so(?:\.1)?: cannot open|nvml error: driver not loaded|Driver/library version mismatch",
+            r"libcuda\.so(?:\.1)?: cannot open|nvml error: driver not loaded",
             r"nvidia-container-cli: (?:initialization|device|detection) error|unknown device|CUDA unknown error",
             r"uncorrectable ECC|GPU is lost|has fallen off the bus|no healthy devices present|unhealthy devices",
         ),
@@ -157,7 +166,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "cuda-error",
         Kind.GPU,
-        (r"CUDA error: (?P<why>[^\n]+)", r"(?P<why>cudaErr\w+|CUBLAS_STATUS_\w+|NCCL error[^\n]*|Xid \d+)"),
+        (r"CUDA (?:driver )?error: (?P<why>[^\n]+)", r"(?P<why>cudaErr\w+|CUBLAS_STATUS_\w+|NCCL error[^\n]*|Xid \d+)"),
         "A CUDA error ended the engine: {why}.",
         "Restart it. If it comes again, try another engine image, or another node: its GPU may be broken.",
         lambda groups: {"why": (groups.get("why") or "").rstrip(". ")},
@@ -242,11 +251,14 @@ CAUSES: tuple[Cause, ...] = (
         "repository-not-found",
         Kind.NOT_FOUND,
         (
+            r"RepositoryNotFoundError: (?P<code>\d{3})",
             r"RepositoryNotFoundError|Repository Not Found|invalid username or password|invalid user token",
-            r"\b401 Client Error|is not a valid model identifier listed on|Invalid credentials in Authorization header",
+            r"\b(?P<code>401) Client Error|is not a valid model identifier listed on|Invalid credentials in Authorization header",
         ),
-        "Hugging Face refused the download of the weights: without a valid token there is no such model (401).",
+        "Hugging Face does not show this model to the pod's token {code}: there is no such model, it is private, or the token"
+        " is missing or invalid.",
         "Check the model's name, and put a valid token into the Secret that the pod reads.",
+        lambda groups: {"code": f"({groups['code']})" if groups.get("code") else ""},
     ),
     Cause(
         "revision-not-found",
@@ -308,7 +320,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.PERMISSION,
         (
             r"(?:Permission denied|Errno 13|EACCES|Read-only file system|Errno 30|EROFS)(?:[^\n]{0,80}?'(?P<path>/[^']+)')?",
-            r"is not writable|not writeable|Operation not permitted",
+            r"is not writable|not writeable|Operation not permitted|PermissionError at (?P<path>/\S+)",
         ),
         "The container may not write {path}: permission denied.",
         "Set `fsGroup` (and `runAsUser`) in the pod's securityContext to the volume's group, or mount the path writable.",
@@ -322,8 +334,9 @@ CAUSES: tuple[Cause, ...] = (
             r"(?P<why>Error while deserializing header[^\n]*)",
             r"PytorchStreamReader failed|failed finding central directory|Ran out of input|Consistency check failed",
             r"invalid magic|data is not within the file bounds|corrupted or incomplete|unexpected end of file",
+            r"(?P<why>config file at '[^']+' is not a valid JSON file)",
         ),
-        "A weight file is incomplete or corrupt {why}.",
+        "A file of the model is incomplete or corrupt {why}.",
         "Delete the model's directory on the volume, so that it is staged again.",
         lambda groups: {"why": f"({groups['why']})" if groups.get("why") else ""},
     ),
@@ -344,6 +357,7 @@ CAUSES: tuple[Cause, ...] = (
         (
             r"Cannot find any model weights|weights were not initialized from checkpoint|failed to open GGUF file",
             r"does not appear to have a file named (?P<what>\S+)|Invalid repository ID or local directory",
+            r"Repo id must be in the form [^\n]*?: '(?P<what>/[^']+)'",
             r"No such file or directory:? ?'?(?P<what>[^'\n]*(?:safetensors|\.bin|\.gguf|config\.json|snapshots|models--)[^'\n]*)",
         ),
         "The weights are not where the engine looks for them {what}.",
@@ -408,10 +422,18 @@ CAUSES: tuple[Cause, ...] = (
         "Use an image for the node's architecture (amd64 or arm64).",
     ),
     Cause(
+        "package-missing",
+        Kind.IMAGE,
+        (r"No module named '(?P<what>[\w.]+)'", r"ImportError: Please install `?(?P<what>[\w.-]+)"),
+        "The image lacks the Python package {what}.",
+        "Use an engine image that has it, or weights and arguments that do not need it.",
+        vague=True,
+    ),
+    Cause(
         "command-not-found",
         Kind.IMAGE,
-        (r"executable file not found|no such file or directory: unknown|command not found|ModuleNotFoundError: (?P<what>[^\n]+)",),
-        "The image does not have what the container starts {what}.",
+        (r"executable file not found|no such file or directory: unknown|command not found",),
+        "The image does not have what the container starts.",
         "Check `command` and `args` in the Deployment, and whether the image is the one that is meant.",
         vague=True,
     ),
@@ -424,6 +446,18 @@ CAUSES: tuple[Cause, ...] = (
         "A host name cannot be resolved (DNS).",
         _NETWORK,
         crashes=3,
+        vague=True,
+    ),
+    Cause(
+        "start-timeout",
+        Kind.CONFIGURATION,
+        (
+            r"Timed out waiting for engine (?:core )?process(?:es)? to start(?:[^\n]*?Waited (?P<waited>\d+) ?s)?",
+            r"Did not receive response from front-end process within (?P<waited>\d+)",
+        ),
+        "The engine gave up on its own start {waited}: loading takes longer than it allows.",
+        "Raise `VLLM_ENGINE_READY_TIMEOUT_S` in the Deployment, or stage the weights on a faster volume.",
+        lambda groups: {"waited": f"after {groups['waited']} s" if groups.get("waited") else ""},
         vague=True,
     ),
     Cause(

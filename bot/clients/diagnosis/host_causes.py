@@ -27,6 +27,13 @@ HOST_CAUSES: tuple[Cause, ...] = (
         "Remove the CUDA compatibility libraries from `LD_LIBRARY_PATH`, or use an image for the driver's CUDA version.",
     ),
     Cause(
+        "driver-replaced",
+        Kind.DRIVER,
+        (r"driver/library version mismatch",),
+        "The node's NVIDIA driver was replaced while it runs: its kernel module and its libraries have different versions.",
+        "Drain and replace the node (deleting it lets the autoscaler add another one).",
+    ),
+    Cause(
         "gpu-not-initialized",
         Kind.GPU,
         (r"Error 802|system not yet initialized|CUDA driver initialization failed",),
@@ -124,10 +131,11 @@ HOST_CAUSES: tuple[Cause, ...] = (
         "weights-mismatch",
         Kind.WEIGHTS,
         (
-            r"KeyError: '(?P<what>(?:model|layers|transformer|lm_head)\.[\w.]+)'",
+            r"KeyError: '(?P<what>(?:model|layers|transformer|lm_head|blk|language_model|visual)\.[\w.]+)'",
             r"There is no module or parameter named '(?P<what>[\w.]+)'",
             r"(?P<what>size of tensor a \(\d+\) must match the size of tensor b \(\d+\))",
             r"(?P<what>size mismatch for [\w.]+)",
+            r"AssertionError: (?P<what>[^\n]*loaded_weight\.(?:shape|size)[^\n]*)",
         ),
         "The weights do not match the model as this engine knows it: {what}.",
         "Check the quantization of the weights and that they are a complete model; otherwise use a newer engine image.",

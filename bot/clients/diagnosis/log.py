@@ -160,8 +160,8 @@ def _complaints(lines: list[_Line]) -> list[_Complaint]:
             chained[line.process] = True
         elif stripped.startswith("Traceback (most recent call last)"):
             chain += 0 if chained.pop(line.process, False) else 1
-        elif _is_noise(line):
-            continue
+        elif _is_noise(line) or (found and line.number <= found[-1].last):
+            continue  # the latter belongs to the message of the exception above
         elif _EXCEPTION.match(stripped):
             text, last = _message(lines, position)
             found.append(_Complaint(line.number, last, text, chain, exception=True))
