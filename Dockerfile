@@ -1,4 +1,4 @@
-# The bot in an image: the locked packages, git, and nothing to build or install with.
+# The bot's image: the locked packages and git, without build tools.
 #
 #   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" --tag stoker .
 #   docker run --read-only --tmpfs /tmp --volume stoker:/var/lib/stoker --env-file .env stoker
@@ -6,7 +6,7 @@
 FROM python:3.13-slim-trixie@sha256:8d9d0b8bcf6506481eae4907c18f5e3e7902e629f5f6d684f9e7c32e85e3ddf0 AS base
 
 
-# Everything that the lock names, the development tools among it: hatchling builds the wheel, uv installs it.
+# All locked packages, including the development tools: hatchling builds the wheel, uv installs it.
 FROM base AS build
 WORKDIR /src
 COPY requirements.lock ./
@@ -17,8 +17,8 @@ COPY bot ./bot
 COPY commands ./commands
 COPY manifests ./manifests
 COPY sandbox ./sandbox
-# What runs: only what pyproject.toml depends on, at the lock's versions and hashes. A read-only root cannot cache
-# bytecode later, so it is compiled here.
+# The final packages: only the dependencies in pyproject.toml, at the locked versions and hashes. Bytecode is compiled here, because the
+# root file system is read-only at run time.
 RUN python -m venv --without-pip /opt/stoker \
  && /tools/bin/hatchling build --target wheel --directory /dist \
  && /tools/bin/uv pip install --no-cache --python /opt/stoker --require-hashes --no-build --compile-bytecode \
@@ -37,7 +37,7 @@ LABEL org.opencontainers.image.title="Stoker" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
-# Debian keeps one version of git per release, so a pinned one would be gone at the next security update.
+# Debian keeps one version of git per release, so a pinned version would disappear with the next security update.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates git \

@@ -1,14 +1,14 @@
-# The two commands: `make sandbox` runs the main job, `make check` runs every test.
+# The two main commands: `make sandbox` runs the bot on this machine, `make check` runs every test.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# The lock file is complete, so nothing is resolved: a resolver would ask for releases newer than the lock, which have no hash there.
+# The lock file is complete, so dependencies are not resolved: a resolver would select newer releases, which have no hash in the lock file.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes
 
-# Some images set this variable. Then each of the hundreds of processes that the tests start would compile every module again (1 s each).
+# Some images set this variable. Each of the hundreds of processes that the tests start would then compile every module again (1 s each).
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help install sandbox tour emulator check lint test soak docs lock audit sbom clean
@@ -16,22 +16,22 @@ export PYTHONDONTWRITEBYTECODE =
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## make .venv with the command `stoker` in it
+install: $(VENV)/.installed  ## create .venv with the command `stoker`
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Stoker needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Stoker needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ {on = 1} on && /^ *#/ {exit} on' requirements.lock > $(VENV)/uv.lock
 	@if $(PIP) --only-binary :all: --requirement $(VENV)/uv.lock && $(UV) --requirement requirements.lock; then :; else \
-	  echo "uv could not install the lock file here, so pip does it, which takes about a minute." >&2; \
+	  echo "uv could not install the lock file, so pip installs it. This takes about a minute." >&2; \
 	  $(PIP) --requirement requirements.lock; fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-sandbox: install  ## run the bot against a whole platform on this machine, with a page to try it on
+sandbox: install  ## run the bot against a simulated platform on this machine, with a page like Slack
 	$(BIN)/stoker sandbox $(ARGS)
 
-check: lint test  ## everything that CI runs
+check: lint test  ## run everything that CI runs
 
 lint: install
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ tour: install  ## take the pictures of docs/tour.md and of the README again, in 
 emulator:  ## install a third-party Slack emulator for the test that uses one (needs npm)
 	npm install --silent --no-save --no-audit --no-fund --prefix $(VENV)/emulate emulate@0.12.2 node@24
 
-soak: install  ## the tests that kill the bot at every single write, which take minutes each
+soak: install  ## run the tests that kill the bot at every single write (several minutes each)
 	$(BIN)/pytest -m soak $(ARGS)
 
 docs: install  ## write the generated parts of docs/ and of the chart
@@ -70,10 +70,10 @@ lock:  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra dev --extra otel --output-file requirements.lock pyproject.toml
 
-audit: install  ## ask the advisory database about every locked package (needs the network; fails where one cannot be asked about)
+audit: install  ## check every locked package against the advisory database (needs the network; fails if a package cannot be checked)
 	$(BIN)/uv tool run --quiet pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 
-sbom: build/production  ## write build/sbom.json: what the image installs and what depends on what, as CycloneDX
+sbom: build/production  ## write build/sbom.json: the image's packages and their dependencies, as CycloneDX
 	$(BIN)/uv tool run --quiet --from cyclonedx-bom cyclonedx-py environment --validate --pyproject pyproject.toml \
 	  --output-file build/sbom.json build/production/bin/python
 
@@ -83,5 +83,5 @@ build/production: requirements.lock pyproject.toml | install  # the packages of 
 	$(BIN)/uv pip install --quiet --python $@ --require-hashes --no-build --compile-bytecode \
 	  --constraint requirements.lock --requirements pyproject.toml --extra otel
 
-clean:  ## remove what `make install` and the tests made
+clean:  ## remove everything that `make install` and the tests created
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage build dist
