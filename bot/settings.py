@@ -178,9 +178,14 @@ class ToolSettings(Settings):
         return self
 
 
-def load_settings() -> Settings:
-    """Read the environment and its settings file; raises SettingsError with a one-line message."""
+def load_settings(default_config: Path | None = None) -> Settings:
+    """Read the environment and its settings file; raises SettingsError with a one-line message.
+
+    `default_config` is the settings file if the environment has no STOKER_CONFIG.
+    """
     settings = _from_environment(Settings)
+    if default_config and not settings.stoker_config:
+        settings = settings.model_copy(update={"stoker_config": default_config})
     config = load_config(settings.stoker_config) if settings.stoker_config else Config()
     if not config.slack.channel:
         where = settings.stoker_config or "the file named by STOKER_CONFIG (not set)"

@@ -1,6 +1,7 @@
-"""The order of the tests, which of them measure coverage, and which get a second run."""
+"""The order of the tests, what each must leave as it was, which measure coverage, and which get a second run."""
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ IN_REAL_TIME = tuple(
 )
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
 
+SET_BY_IMPORTS = {"PYTEST_CURRENT_TEST", "GIT_PYTHON_REFRESH", "PY_KEY_VALUE_DISABLE_BEARTYPE"}
+"""Environment variables that pytest sets, or that a module sets when it is first imported."""
+
 TIMER = pytest.StashKey[object]()
 """The time limit of the test, as pytest-timeout set it."""
 
@@ -44,6 +48,26 @@ def _leaks_belong_to_their_test() -> Iterator[None]:
     """Collect what a test leaked now: later, the garbage collector would fail another test for it."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _process_stays_as_it_was() -> Iterator[None]:
+    """A variable or a working directory that a test leaves behind would change the tests after it."""
+    variables, directory = dict(os.environ), Path.cwd()
+    yield
+    changed = {
+        name
+        for name in variables.keys() | os.environ.keys()
+        if variables.get(name) != os.environ.get(name) and name not in SET_BY_IMPORTS
+    }
+    for name in changed:
+        os.environ.pop(name, None)
+        if name in variables:
+            os.environ[name] = variables[name]
+    moved = Path.cwd() != directory
+    os.chdir(directory)
+    assert not changed, f"the test left these environment variables changed: {', '.join(sorted(changed))}"
+    assert not moved, "the test left another working directory"
 
 
 @pytest.hookimpl(trylast=True)

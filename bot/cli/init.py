@@ -1,7 +1,6 @@
 """`stoker init`: reads a platform repository, describes it, asks for missing settings, and writes `.stoker.yaml`."""
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,10 +83,9 @@ def _doctor(file: Path) -> None:
     from bot.doctor import examine
 
     try:
-        if os.environ.setdefault("STOKER_CONFIG", str(file)) == str(file):
-            settings = load_settings()
-        else:
-            settings = with_own(load_settings(), file.read_text(encoding="utf-8"))
+        settings = load_settings(default_config=file)
+        if settings.stoker_config != file:
+            settings = with_own(settings, file.read_text(encoding="utf-8"))
     except BotError as error:
         typer.echo(f"Next: {error}. Then run `STOKER_CONFIG={file} stoker doctor`, which checks every system.")
         return
