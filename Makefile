@@ -43,8 +43,11 @@ lint: install
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --quiet --offline --no-progress .github
 
+# A test that fails among six busy processes, and passes alone, depends on the other tests or on the machine's speed.
 test: install
-	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest --cov --cov-report= --cov-fail-under=0 $(ARGS) \
+	  || { echo "The failed tests run again, alone:" && $(BIN)/pytest -n 0 --no-cov --last-failed --last-failed-no-failures none --maxfail 1 $(ARGS); }
+	$(BIN)/coverage report
 
 tour: install  ## take the pictures of docs/tour.md and of the README again, in Chromium
 	$(BIN)/python docs/tour/tour.py
