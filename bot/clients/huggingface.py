@@ -103,6 +103,7 @@ class HuggingFace:
         config = await read("config.json")
         if config is None and _describes_layers(about.get("config")):
             config = about["config"]
+        tokenizer = await read("tokenizer_config.json")
         found = Repository(
             hf_id=hf_id,
             revision=str(about.get("sha") or ""),
@@ -110,7 +111,8 @@ class HuggingFace:
             config=config,
             params=await read("params.json") if config is None else None,
             quant=await read("hf_quant_config.json"),
-            template=_shows_template(about.get("config")) or _holds_template(await read("tokenizer_config.json")),
+            template=_shows_template(about.get("config")) or _holds_template(tokenizer),
+            tokenizer_code="AutoTokenizer" in _part(tokenizer, "auto_map"),
             pipeline_tag=plain(about.get("pipeline_tag")),
             library=plain(about.get("library_name")),
             tags=tuple(_tags(about)),
@@ -318,6 +320,11 @@ def _shows_template(config: object) -> bool:
     if not isinstance(config, dict):
         return False
     return bool(config.get("chat_template_jinja")) or _holds_template(config.get("tokenizer_config"))
+
+
+def _part(content: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    found = (content or {}).get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _holds_template(tokenizer: object) -> bool:

@@ -158,7 +158,7 @@ def layer_kinds(config: Configuration) -> tuple[Layer, ...]:
 def read_context(config: Configuration) -> int:
     """The longest context of the model in tokens; 0 if the configuration does not limit it."""
     longest = config.number("max_position_embeddings")
-    if "roberta" in config.model_type or config.model_type == "camembert":
+    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
         return longest - 2  # the first two positions are padding (RoBERTa's `create_position_ids_from_input_ids`)
     return longest
 

@@ -21,7 +21,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "decoder_attention_heads"),
     "num_key_value_heads": ("num_kv_heads", "n_head_kv", "n_kv_heads", "num_query_groups"),
     "head_dim": ("kv_channels", "attention_head_dim", "head_size", "d_kv"),
-    "hidden_size": ("n_embd", "d_model", "dim", "model_dim"),
+    "hidden_size": ("n_embd", "n_embed", "d_model", "dim", "model_dim"),
     "max_position_embeddings": (
         "n_positions",
         "seq_length",

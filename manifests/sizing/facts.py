@@ -77,7 +77,7 @@ class ModelFacts(BaseModel, frozen=True):
     hears_only: bool = False
     """Whether it accepts sound but no images."""
     remote_code: bool = False
-    """Whether its class is only in the repository and in no library."""
+    """Whether its class or its only tokenizer is in the repository and in no library."""
     mistral_format: bool = False
     gated: bool | str = False
     licence: str | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from manifests.sizing.facts import ModelFacts
+from manifests.sizing.flags import outdated
 from manifests.sizing.machine import HOST_COMFORT, Machine, larger_machine
 from manifests.sizing.observed import learned
 from manifests.sizing.quantities import GIB, in_gb, in_gib, quantity_bytes
@@ -167,7 +168,7 @@ def size(
 
     `context` None selects the largest that fits, at most `longest_wanted`; `storage` None computes a suggestion;
     `kept_weight_bytes` are older weights that stay on the same volume. `memory_limit_bytes` is the container's current
-    limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed overhead on this GPU.
+    limit, which may be raised; `memory_bytes` is a requested limit. `overhead` is the observed overhead on this GPU, `engine` the version of vLLM.
     """
     taken = overhead or overhead_of(facts, machine, engine)
     cap = longest_wanted or USUAL_CONTEXT
@@ -175,7 +176,8 @@ def size(
     served = _served(facts, context, longest_wanted, largest, cap, gpu=gpu)
     volume = storage or storage_for(facts.staged, kept_weight_bytes)
     numbers = [_host_row(facts, machine)]
-    reasons = [facts.unservable] if facts.unservable else []
+    unserved = facts.unservable or outdated(facts, engine)
+    reasons = [unserved] if unserved else []
     if not numbers[0].ok and not facts.unservable:
         reasons.append(_host_reason(facts, machine))
     memory = memory_bytes or memory_for(facts, machine, memory_limit_bytes)

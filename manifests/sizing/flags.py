@@ -62,7 +62,7 @@ class _Family:
     """A chat template from vLLM's examples that the parser needs to find tool calls; the image may not contain it."""
 
 
-_QWEN3 = ("qwen3", "qwen3_moe", "qwen3_next")
+_QWEN3 = ("qwen3", "qwen3_moe", "qwen3_next", "qwen3_vl_text", "qwen3_vl_moe_text")
 _LLAMA = ("llama", "mllama_text_model", "mllama")
 _MISTRAL = ("mistral", "ministral3", "ministral", "mixtral")
 
@@ -73,18 +73,20 @@ FAMILIES: Sequence[_Family] = (
     _Family(_QWEN3, r"instruct", tools="hermes"),
     _Family(("qwen3", "qwen3_moe"), r"^qwen3-\d", tools="hermes", reasoning="qwen3", since=(0, 9)),
     _Family(("qwen3_5_text", "qwen3_5_moe_text"), r"", tools="qwen3_coder", reasoning="qwen3", since=(0, 17)),
-    _Family((*_LLAMA, "qwen2", "qwen3"), r"deepseek-r1-.*distill", reasoning="deepseek_r1"),
+    _Family((*_LLAMA, "qwen2", "qwen3"), r"deepseek-r1-", reasoning="deepseek_r1"),
     _Family(("qwen2",), r"^qwq-", tools="hermes", reasoning="deepseek_r1"),
     _Family(("qwen2",), r"^qwen2\.5-\d.*instruct", tools="hermes"),
     _Family((*_LLAMA, "mistral"), r"^(nous-)?hermes-[234]", tools="hermes"),
     _Family(_LLAMA, r"llama-3\.[123].*instruct", tools="llama3_json"),
     _Family(("llama4_text",), r"", tools="llama4_pythonic"),
-    _Family(_MISTRAL, r"magistral", tools="mistral", reasoning="mistral", since=(0, 12)),
+    _Family(_MISTRAL, r"magistral|ministral.*reasoning", tools="mistral", reasoning="mistral", since=(0, 12)),
     _Family(
         _MISTRAL, r"mistral-7b-instruct-v0\.3|mistral-(nemo|small|medium|large)|ministral|devstral", tools="mistral"
     ),
     _Family(("gpt_oss",), r"", tools="openai", reasoning="openai_gptoss", since=(0, 11)),
+    _Family(("nemotron_h",), r"nemotron-3-", tools="qwen3_coder", reasoning="nemotron_v3", since=(0, 18)),
     _Family(("granitemoehybrid", "granite", "granitemoe"), r"granite-4", tools="granite4", since=(0, 20)),
+    _Family(("granite",), r"granite-3\.2.*instruct", tools="granite", reasoning="granite"),
     _Family(("granite", "granitemoe"), r"granite-3\.[0-3].*instruct", tools="granite"),
     _Family(("jamba",), r"jamba-(1\.5|large|mini)", tools="jamba"),
     _Family(("glm4_moe_lite",), r"", tools="glm47", reasoning="glm45", since=(0, 14)),
@@ -95,7 +97,14 @@ FAMILIES: Sequence[_Family] = (
     _Family(("deepseek_v3",), r"v3-0324", tools="deepseek_v3"),
     _Family(("kimi_k2",), r"instruct", tools="kimi_k2", since=(0, 10)),
     _Family(("internlm2",), r"internlm2_5", tools="internlm"),
+    _Family(("olmo3",), r"think", tools="olmo3", reasoning="olmo3", since=(0, 12)),
     _Family(("olmo3",), r"", tools="olmo3", since=(0, 12)),
+    _Family(("ernie4_5_moe",), r"thinking", tools="ernie45", reasoning="ernie45", since=(0, 12)),
+    _Family(("ernie4_5_vl_moe_text",), r"", reasoning="ernie45", since=(0, 12)),
+    _Family(("seed_oss",), r"", tools="seed_oss", reasoning="seed_oss", since=(0, 11)),
+    _Family(("minimax_m2",), r"", tools="minimax_m2", reasoning="minimax_m2_append_think", since=(0, 12)),
+    _Family(("exaone4",), r"", tools="hermes"),
+    _Family(("smollm3",), r"", tools="hermes"),
     _Family(("hunyuan_v1_moe",), r"a13b", tools="hunyuan_a13b", reasoning="hunyuan_a13b", since=(0, 10)),
     _Family(("phi3",), r"^phi-4-mini-instruct", tools="phi4_mini_json", template="tool_chat_template_phi4_mini.jinja"),
     _Family(("gemma4_text",), r"", tools="gemma4", reasoning="gemma4", since=(0, 19)),
@@ -104,7 +113,12 @@ FAMILIES: Sequence[_Family] = (
 
 _RERANKERS = (
     (
-        re.compile(r"(?i)qwen3-(vl-)?reranker"),
+        re.compile(r"(?i)qwen3-vl-reranker"),
+        '{"architectures":["Qwen3VLForSequenceClassification"],"classifier_from_token":["no","yes"],'
+        '"is_original_qwen3_reranker":true}',
+    ),
+    (
+        re.compile(r"(?i)qwen3-reranker"),
         '{"architectures":["Qwen3ForSequenceClassification"],"classifier_from_token":["no","yes"],'
         '"is_original_qwen3_reranker":true}',
     ),
@@ -119,6 +133,35 @@ _RERANKERS = (
     ),
 )
 """Rerankers that are published as generating models. Source: POOLING, section on scoring; each model's card."""
+
+_REMOVED: dict[Version, tuple[str, ...]] = {
+    (0, 9): ("Phi3SmallForCausalLM",),
+    (0, 10): (
+        "BartForConditionalGeneration",
+        "DonutForConditionalGeneration",
+        "Florence2ForConditionalGeneration",
+        "MBartForConditionalGeneration",
+        "MllamaForConditionalGeneration",
+        "MotifForCausalLM",
+        "Phi4FlashForCausalLM",
+    ),
+    (0, 12): ("Phi4MultimodalForCausalLM",),
+    (0, 22): ("JAISLMHeadModel",),
+    (0, 23): (
+        "BaiChuanForCausalLM",
+        "BaichuanForCausalLM",
+        "BambaForCausalLM",
+        "Dots1ForCausalLM",
+        "InternLMForCausalLM",
+        "QWenLMHeadModel",
+        "QwenVLForConditionalGeneration",
+        "XverseForCausalLM",
+    ),
+    (0, 24): ("AquilaForCausalLM", "AyaVisionForConditionalGeneration", "Grok1ForCausalLM"),
+    (0, 25): ("FuyuForCausalLM", "PersimmonForCausalLM", "TeleChatForCausalLM"),
+    (0, 26): ("OuroForCausalLM", "Plamo2ForCausalLM"),
+}
+"""Architectures by the last version of vLLM that serves them (`_PREVIOUSLY_SUPPORTED_MODELS` in its registry)."""
 
 # vLLM selects slower kernels for these formats by default; it reads the other formats from the weights' configuration.
 KERNELS = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
@@ -162,6 +205,14 @@ def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
     if facts.multimodal and not facts.hears_only:
         wanted.append('--limit-mm-per-prompt={"image":4}')
     return Flags(needed=tuple(needed), wanted=tuple(wanted), warnings=(*warnings, *doubts))
+
+
+def outdated(facts: ModelFacts, version: Version | None = None) -> str:
+    """Why this version of vLLM does not serve the model's architecture any more; "" if it may. GGUF files are not vLLM's."""
+    for last, architectures in _REMOVED.items():
+        if facts.architecture in architectures and not facts.gguf and (version is None or version > last):
+            return f"vLLM {last[0]}.{last[1]} was the last version that serves its architecture ({facts.architecture})"
+    return ""
 
 
 def needs_remote_code(facts: ModelFacts) -> bool:

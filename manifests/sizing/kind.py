@@ -18,6 +18,7 @@ _PIPELINES: dict[str, Kind] = {
     "text-ranking": "reranker",
     "sentence-similarity": "embeddings",
     "feature-extraction": "embeddings",
+    "visual-document-retrieval": "embeddings",
     "automatic-speech-recognition": "transcription",
     "text-to-speech": "speech",
     "text-to-audio": "speech",
@@ -129,7 +130,7 @@ def _kind(seen: Evidence, config: Configuration | None, name: str) -> Kind:
         each == "modules.json" or each.startswith("1_Pooling/") for each in seen.files
     ):
         return "embeddings"
-    if (_EMBEDS.search(name) and not _chats(seen, name)) or (config and is_encoder(config)):
+    if _EMBEDS.search(name) or (config and is_encoder(config)):
         return "embeddings"
     return (
         "chat"

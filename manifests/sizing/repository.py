@@ -37,7 +37,7 @@ class Repository(BaseModel, frozen=True):
 
     `files` are paths and bytes. `config`, `params` (Mistral's) and `quant` (`hf_quant_config.json`) are None if there
     is no such file; `base_config` is the configuration of the base model, for formats without their own. `template` is
-    true if `tokenizer_config.json` contains a chat template.
+    true if `tokenizer_config.json` contains a chat template, `tokenizer_code` if it names a class of the repository.
     """
 
     hf_id: str
@@ -49,6 +49,7 @@ class Repository(BaseModel, frozen=True):
     quant: Mapping[str, Any] | None = None
     base_config: Mapping[str, Any] | None = None
     template: bool = False
+    tokenizer_code: bool = False
     pipeline_tag: str = ""
     library: str = ""
     tags: tuple[str, ...] = ()
@@ -94,9 +95,8 @@ class Repository(BaseModel, frozen=True):
             multimodal=judged.kind == "chat"
             and (self.pipeline_tag in _SEES_OR_HEARS or (config is not None and config.sees_or_hears)),
             hears_only=config.hears_only if config else False,
-            remote_code=bool(config and config.whole.get("auto_map"))
-            and not known_to_transformers(str(config.whole.get("model_type") if config else "")),
-            mistral_format=in_mistral_format(self.files),
+            remote_code=self._runs_code(config),
+            mistral_format=self.mistral_format,
             gated=self.gated,
             licence=self.licence,
             architecture=plain(config.architecture if config else ""),
@@ -106,6 +106,21 @@ class Repository(BaseModel, frozen=True):
             unservable=unservable,
             withheld=self.withheld,
         )
+
+    def _runs_code(self, config: Configuration | None) -> bool:
+        """Whether the engine has to run Python code of the repository, for the model or for its only tokenizer."""
+        if config is None:
+            return False
+        own_model = config.whole.get("auto_map") and not known_to_transformers(
+            str(config.whole.get("model_type") or "")
+        )
+        return bool(own_model) or (
+            self.tokenizer_code and "tokenizer.json" not in self.files and not self.mistral_format
+        )
+
+    @property
+    def mistral_format(self) -> bool:
+        return in_mistral_format(self.files)
 
     def _configuration(self) -> Configuration | None:
         if self.config is not None:
@@ -165,7 +180,7 @@ class Repository(BaseModel, frozen=True):
 
 def _foreign(config: Configuration) -> str:
     """Why the weights are in a format that vLLM does not load; "" if they are not."""
-    if config.model_type.startswith(("rwkv", "xlstm")):
+    if config.model_type.startswith(("rwkv", "xlstm", "recurrent_gemma")):
         return f"its architecture ({plain(config.model_type)}) is one that vLLM does not serve"
     if not _method(config) and isinstance(mlx := config.whole.get("quantization"), Mapping) and "bits" in mlx:
         return "its weights are quantized for MLX, which only Apple's processors run: take an AWQ, GPTQ or FP8 form"

@@ -124,6 +124,15 @@ async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: Hugging
     assert (await huggingface.model("acme/plain-7B")).kind == "chat"
 
 
+async def test_a_tokenizer_that_is_python_code_is_seen(hub: Wire, huggingface: HuggingFace) -> None:
+    """Such a model asks for --trust-remote-code even if vLLM has its architecture."""
+    tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}}
+    publish(hub, {"model.safetensors": 1, "own.tiktoken": 1}, tokenizer=tokenizer)
+    assert (await huggingface.model(QWEN)).remote_code
+    publish(hub, {"model.safetensors": 1, "tokenizer.json": 1}, tokenizer=tokenizer)
+    assert not (await huggingface.model(QWEN)).remote_code
+
+
 async def test_weights_in_two_formats_count_once(hub: Wire, huggingface: HuggingFace) -> None:
     """vLLM loads one of them."""
     publish(hub, {"consolidated.safetensors": 70, "model.safetensors": 7, "pytorch_model.bin": 700})

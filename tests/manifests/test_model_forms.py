@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from manifests.sizing import kv_bytes_per_token
+from manifests.sizing import Machine, kv_bytes_per_token, size
 from manifests.sizing.flags import flags_for
 from manifests.sizing.repository import Repository
 
@@ -105,6 +105,12 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
             },
             28672,
         ),
+        # Bloom's width has a name of its own.
+        (
+            "bigscience/bloomz-3b",
+            {"model_type": "bloom", "n_embed": 2560, "n_layer": 30, "num_attention_heads": 32},
+            30 * 2 * 2560 * 2,
+        ),
     ],
 )
 def test_the_cache_of_a_token_is_what_the_layers_keep(hf_id: str, config: Json, per_token: int) -> None:
@@ -126,6 +132,13 @@ def test_layers_with_attention_and_a_state_keep_both() -> None:
         (repository("google/gemma-3-4b-pt", llama("gemma3_text")), "completion", ""),
         (repository("deepseek-ai/DeepSeek-OCR", llama("deepseek_vl_v2"), BASE), "chat", ""),
         (repository("colbert-ir/colbertv2.0", llama("bert"), BASE), "embeddings", ""),
+        (repository("acme/Qwen3-Embedding-mini", llama("qwen3")), "embeddings", ""),
+        (
+            repository("jinaai/jina-colqwen", llama("qwen2_5_vl"), pipeline_tag="visual-document-retrieval"),
+            "embeddings",
+            "",
+        ),
+        (repository("google/recurrentgemma-2b-it", llama("recurrent_gemma")), "chat", "one that vLLM does not serve"),
         (
             repository("nvidia/Eagle2.5-8B", {**llama("eagle_2_5_vl"), "vision_config": {"hidden_size": 1152}}),
             "chat",
@@ -170,6 +183,49 @@ def test_the_weights_of_a_head_are_counted_although_nothing_serves_it() -> None:
     files = {"medusa_lm_head.pt": 1484000000, "config.json": 200}
     facts = repository("FasterDecoding/medusa-vicuna-7b-v1.3", {"medusa_num_heads": 5}, files).facts()
     assert (facts.kind, facts.weight_bytes) == ("draft", 1484000000)
+
+
+@pytest.mark.parametrize(
+    ("hf_id", "model_type", "wanted"),
+    [
+        ("Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl_text", "--enable-auto-tool-choice --tool-call-parser=hermes"),
+        ("Qwen/Qwen3-VL-4B-Thinking", "qwen3_vl_text", "--reasoning-parser=qwen3"),
+        ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", "qwen3", "--reasoning-parser=deepseek_r1"),
+        ("mistralai/Ministral-3-8B-Reasoning-2512", "ministral3", "--reasoning-parser=mistral"),
+        ("ibm-granite/granite-3.2-8b-instruct", "granite", "--reasoning-parser=granite"),
+        ("ibm-granite/granite-3.3-8b-instruct", "granite", "--enable-auto-tool-choice --tool-call-parser=granite"),
+        ("allenai/Olmo-3-7B-Think", "olmo3", "--reasoning-parser=olmo3"),
+        ("HuggingFaceTB/SmolLM3-3B", "smollm3", "--enable-auto-tool-choice --tool-call-parser=hermes"),
+        ("LGAI-EXAONE/EXAONE-4.0-1.2B", "exaone4", "--enable-auto-tool-choice --tool-call-parser=hermes"),
+        ("ByteDance-Seed/Seed-OSS-36B-Instruct", "seed_oss", "--reasoning-parser=seed_oss"),
+        ("baidu/ERNIE-4.5-21B-A3B-Thinking", "ernie4_5_moe", "--reasoning-parser=ernie45"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron_h", "--reasoning-parser=nemotron_v3"),
+    ],
+)
+def test_the_parsers_are_those_of_the_series(hf_id: str, model_type: str, wanted: str) -> None:
+    """As vLLM's pages and the models' cards name them."""
+    assert wanted in " ".join(flags_for(repository(hf_id, llama(model_type)).facts()).all)
+
+
+def test_a_reranker_that_sees_is_loaded_with_its_own_class() -> None:
+    facts = repository("Qwen/Qwen3-VL-Reranker-2B", llama("qwen3_vl_text"), pipeline_tag="text-ranking").facts()
+    assert '"Qwen3VLForSequenceClassification"' in " ".join(flags_for(facts).needed)
+
+
+@pytest.mark.parametrize(("engine", "served"), [((0, 10), True), ((0, 11), False), (None, False)])
+def test_an_architecture_that_vllm_removed_is_refused(engine: tuple[int, int] | None, served: bool) -> None:
+    """The class of Llama 3.2 Vision is in vLLM up to 0.10."""
+    config = {**llama(), "architectures": ["MllamaForConditionalGeneration"]}
+    sizing = size(repository("acme/llama-vision-mini", config).facts(), Machine(), engine=engine)
+    assert (sizing.verdict != "does not fit") is served
+    assert served or "vLLM 0.10 was the last version that serves its architecture" in sizing.reasons[0]
+
+
+@pytest.mark.parametrize(("files", "asks"), [(BASE, False), ({"tiktoken.model": 1, "model.safetensors": 8}, True)])
+def test_a_tokenizer_in_python_needs_remote_code_if_there_is_no_other(files: dict[str, int], asks: bool) -> None:
+    """Moonlight: its architecture is DeepSeek's, and its only tokenizer is a file of Python."""
+    found = repository("moonshotai/Moonlight-16B-A3B-Instruct", llama("deepseek_v3"), files, tokenizer_code=True)
+    assert ("--trust-remote-code" in flags_for(found.facts()).needed) is asks
 
 
 def test_a_parser_that_needs_a_template_of_vllm_is_a_warning() -> None:
