@@ -330,7 +330,7 @@ def _copies(
         if platform.read(place) is not None:
             raise ManifestError(f"The name {new} is taken: {place} exists. Choose another.")
         if path in edited:
-            document = edited[path]
+            document = Document(path, edited[path].text)
         elif path.endswith((".yaml", ".yml")):
             document = Document(path, text)
         else:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -44,11 +44,37 @@ class InvalidYaml(ManifestError):
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
-def refuse_variables(where: str, old: str, new: str) -> None:
+def refuse_variables(where: str, old: str, new: str, place: str = "another place") -> None:
     """Refuse to write over a variable, like those of Flux (`postBuild`): its value is set at another place."""
     lost = next((each for each in _VARIABLE.findall(old) if each not in new), "")
     if lost:
-        raise ManifestError(f"{where} has the variable {lost}, which another place sets: change it there by hand.")
+        raise ManifestError(f"{where} has the variable {lost}, which {place} sets: change it there by hand.")
+
+
+class Substituted(ScalarNode):
+    """A scalar with the values of its variables; `raw` is what the file has, `parts` are the variables' places."""
+
+    __slots__ = ("parts", "raw")
+    raw: ScalarNode
+    parts: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, raw: ScalarNode, text: str, parts: tuple[Any, ...]) -> Self:
+        made = cls(raw.tag, text, raw.start_mark, raw.end_mark, style=raw.style, anchor=raw.anchor)
+        made.raw, made.parts = raw, parts
+        return made
+
+    @property
+    def set_at(self) -> str:
+        """The places that set its variables, as people read them."""
+        found = (each.definition.place for each in self.parts if each.definition is not None)
+        return " and ".join(dict.fromkeys(found)) or "another place"
+
+
+class Resolver(Protocol):
+    """Puts the values of variables into the nodes of a document."""
+
+    def resolved(self, document: "Document", roots: tuple[Node, ...]) -> tuple[Node, ...]: ...
 
 
 class Edit(NamedTuple):
@@ -72,19 +98,23 @@ class Document:
     """One YAML file: its text, and its nodes with their positions.
 
     `window` (two offsets) makes it a document inside a file, such as the text of a ConfigMap: only that part is parsed,
-    while positions and edits refer to the whole file.
+    while positions and edits refer to the whole file. `variables` are those that the deployer replaces in it.
     """
 
-    def __init__(self, path: str, text: str, window: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, path: str, text: str, window: tuple[int, int] | None = None, variables: Resolver | None = None
+    ) -> None:
         self.path = path
         self.text = text
         self.window = window
+        self.variables = variables
         self.lines = text.splitlines(keepends=True)
 
     @cached_property
     def roots(self) -> tuple[Node, ...]:
         """The root node of each YAML document in the file; raises InvalidYaml if it does not parse."""
-        return _compose(self.path, self._visible)
+        roots = _compose(self.path, self._visible)
+        return self.variables.resolved(self, roots) if self.variables and "${" in self._visible else roots
 
     @cached_property
     def _visible(self) -> str:
@@ -102,7 +132,7 @@ class Document:
 
     def inside(self, block: ScalarNode) -> "Document":
         """The document in a literal block (`key: |`)."""
-        return Document(self.path, self.text, self._block(block))
+        return Document(self.path, self.text, self._block(block), self.variables)
 
     def _block(self, node: ScalarNode) -> tuple[int, int]:
         """The offsets of the first and last line of a literal block."""
@@ -138,7 +168,8 @@ class Document:
     def set_value(self, node: ScalarNode, value: str, part: str | None = None) -> Edit:
         """Write a scalar (or only `part` of it, literally), keeping its quotes and the column of a trailing comment."""
         if part is None:
-            refuse_variables(f"{self.path}:{node.start_mark.line + 1}", str(node.value), value)
+            raw, place = (node.raw, node.set_at) if isinstance(node, Substituted) else (node, "another place")
+            refuse_variables(f"{self.path}:{node.start_mark.line + 1}", str(raw.value), value, place)
         start, end = node.start_mark.index, node.end_mark.index
         if start == end:  # a key without a value
             start = end = self.text.index(":", start) + 1

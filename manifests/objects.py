@@ -9,6 +9,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from manifests.edit import Document, InvalidYaml, entries, items, value
 from manifests.memory import remembered
 from manifests.tree import Tree
+from manifests.variables import variables_of
 
 YAML = (".yaml", ".yml")
 
@@ -27,7 +28,7 @@ def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
     text = tree.read(path) if path.endswith(YAML) else None
     if text is None or not re.search(r"^\ufeff?kind:", text, re.MULTILINE):
         return ()
-    document = Document(path, text)
+    document = Document(path, text, variables=variables_of(tree, path) if "${" in text else None)
     try:
         roots = document.roots
     except InvalidYaml:

@@ -2,13 +2,12 @@
 
 import hashlib
 
-from ruamel.yaml.nodes import ScalarNode
-
-from manifests.edit import Document, line, scalars, value
+from manifests.edit import line, scalars, value
 from manifests.kustomize import document_at
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.scalers import scalers
+from manifests.sources.site import Site, refuse_shared
 from manifests.tree import ChangeSet, ManifestError, Tree
 
 
@@ -21,7 +20,7 @@ def written(platform: Platform, name: str) -> int | None:
 def of(tree: Tree, pieces: Pieces) -> int | None:
     """The same of a workload that is already located."""
     place = _place(tree, pieces)
-    return int(place[1].value) if place and str(place[1].value).isdecimal() else None
+    return int(place.value) if place and place.value.isdecimal() else None
 
 
 def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
@@ -36,16 +35,16 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
             f"{pieces.deployment.document.path} says no replicas for {name}: write `replicas: 0` below its spec, so that"
             " Stoker can start and stop it by a commit."
         )
-    document, node = place
     others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(platform, each), place)]
     if others:
         raise ManifestError(
-            f"{document.path}:{line(node)} gives the replicas of {name} and of {', '.join(others)}: write them for each "
+            f"{place.path}:{place.line} gives the replicas of {name} and of {', '.join(others)}: write them for each "
             "release on its own, so that Stoker can start one without the other."
         )
-    if str(node.value) == str(replicas):
+    refuse_shared(name, pieces.files, [place])
+    if place.value == str(replicas):
         return ChangeSet(files={})
-    return ChangeSet(files={document.path: document.apply([document.set_value(node, str(replicas))]).text})
+    return ChangeSet(files={place.path: place.origin.document.apply([place.write(str(replicas))]).text})
 
 
 def scaled_by(platform: Platform, name: str) -> str:
@@ -76,12 +75,12 @@ def blob(text: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _is_at(one: tuple[Document, ScalarNode] | None, other: tuple[Document, ScalarNode]) -> bool:
+def _is_at(one: Site | None, other: Site) -> bool:
     """Whether two numbers are the same one in the same file."""
-    return one is not None and (one[0].path, line(one[1])) == (other[0].path, line(other[1]))
+    return one is not None and (one.path, one.line) == (other.path, other.line)
 
 
-def _place(tree: Tree, pieces: Pieces) -> tuple[Document, ScalarNode] | None:
+def _place(tree: Tree, pieces: Pieces) -> Site | None:
     """The place of the effective number: a kustomization's `replicas` or patch, which take precedence, the workload's own, or
     the field map's.
     """
@@ -92,6 +91,5 @@ def _place(tree: Tree, pieces: Pieces) -> tuple[Document, ScalarNode] | None:
         inside = (document, *document.inner) if place.key == "patches" else (document,)
         for each in (node for view in inside for node in scalars(view.roots)):
             if line(each) == place.line and str(each.value) == str(count):
-                return document, each
-    site = pieces.candidate.replicas
-    return (site.document, site.node) if site is not None else None
+                return Site.whole(document, each)
+    return pieces.candidate.replicas

@@ -16,7 +16,7 @@ from manifests.pieces import Pieces
 from manifests.risks import refuse_argument
 from manifests.sizing import ModelFacts, tokens
 from manifests.sizing.flags import KERNELS
-from manifests.sources.site import Site
+from manifests.sources.site import Site, refuse_shared
 from manifests.tree import ManifestError
 from manifests.wording import Words, stem
 
@@ -107,11 +107,11 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
             "take it out by hand, then try again."
         )
     names = [(site, text) for site, text in _renamed_sites(pieces, target)]
-    named = {(each.path, *each.span) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
-    for site, text in names:
+    named = {_spot(each) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
+    sites = [*names, *_model_sites(pieces, target, named)]
+    for site, text in sites:
         edits[site.path].append(site.write(text))
-    for site, text in _model_sites(pieces, target, named):
-        edits[site.path].append(site.write(text))
+    changing = [site for site, _ in sites]
     additions: list[tuple[str, str]] = []
     bare, given = {each for each in target.args if "=" not in each}, {each.partition("=")[0] for each in target.args}
     for name, setting in _settings(pieces, target).items():
@@ -124,11 +124,18 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
             additions += [(name, setting)] if wanted or name in {*bare, *given} else []
         elif changed := _changed(pieces, flag, setting, bare=name in bare):
             edits[changed[0]].append(changed[1])
+            changing += [flag.site] if flag.site is not None and setting else []
+    refuse_shared(pieces.name, pieces.files, changing)
     edits[_path(pieces)] += _dropped_names(pieces, target)
     for path, edit in arguments_added(pieces, additions, given):
         edits[path].append(edit)
     documents = {each.path: Document(each.path, each.text) for each in _documents(pieces)}
     return {path: documents[path].apply(_disjoint(path, found)) for path, found in edits.items()}
+
+
+def _spot(site: Site) -> tuple[str, int, int]:
+    """The characters that a change of this value replaces."""
+    return (site.path, *site.origin.span)
 
 
 def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
@@ -158,7 +165,10 @@ def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
 
 def _documents(pieces: Pieces) -> list[Document]:
     sites = [site for flag in pieces.flags for site in flag.sites if site is not None]
-    return [*(each.document for each in (pieces.deployment, *pieces.related)), *(each.document for each in sites)]
+    return [
+        *(each.document for each in (pieces.deployment, *pieces.related)),
+        *(each.origin.document for each in sites),
+    ]
 
 
 def _path(pieces: Pieces) -> str:
@@ -181,9 +191,8 @@ def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, in
     for located, node in pieces.texts():
         for match in whole.finditer(str(node.value)):
             found = Site(located.document, node, match.start(), match.end())
-            if not any(
-                path == found.path and start < found.span[1] and found.span[0] < end for path, start, end in named
-            ):
+            own, first, last = _spot(found)
+            if not any(path == own and start < last and first < end for path, start, end in named):
                 yield found, target.renames[match[0]]
 
 

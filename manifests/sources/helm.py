@@ -18,6 +18,7 @@ from manifests.sources.configmaps import surroundings
 from manifests.sources.site import Site
 from manifests.sources.source import EndpointSource
 from manifests.tree import Tree
+from manifests.variables import variables_of
 
 
 def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
@@ -131,7 +132,7 @@ def _release(kind: str, located: Located) -> str:
 def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document, MappingNode]]:
     if kind == "HelmRelease":
         for path in charts.files_of_release(tree, located):
-            document = Document(path, tree.read(path) or "")
+            document = Document(path, tree.read(path) or "", variables=variables_of(tree, path))
             yield from ((document, root) for root in document.roots if isinstance(root, MappingNode))
         node = find(located.node, "spec", "values")
         if isinstance(node, MappingNode):

@@ -1,9 +1,11 @@
-"""A value with a variable of Flux (`postBuild.substitute`) is never written over: the variable's place has to change."""
+"""A value with a variable of Flux (`postBuild`) is never written over: the variable's definition is changed, or named."""
 
 import pytest
 
 from manifests.add import AddRequest, plan_add
+from manifests.contract import check, read_endpoints
 from manifests.platform import Platform
+from manifests.replicas import with_replicas, written
 from manifests.sizing import Machine
 from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, ManifestError, Overlay
@@ -32,3 +34,172 @@ def test_a_copy_whose_replicas_are_a_variable_would_start() -> None:
     platform = with_variable("replicas: 0", "replicas: ${COUNT:=1}")
     with pytest.raises(ManifestError, match=r"has the variable \$\{COUNT:=1\}"):
         plan_add(platform, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm"), Machine())
+
+
+KS = "clusters/main/vllm.yaml"
+SETTINGS = "clusters/main/settings.yaml"
+CONFIG_MAP = """apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: settings
+  namespace: flux-system
+data:
+  MODEL: Qwen/Qwen3-4B
+  OTHER: x
+"""
+SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys, namespace: flux-system}\nstringData: {LEN: ENC}\n"
+
+
+def substituting(post: str, *changes: tuple[str, str], more: dict[str, str] | None = None) -> Platform:
+    """The sample with variables: `post` is the Kustomization's `postBuild` in flow style."""
+    tree, layout = opened("helm-release")
+    text, kustomization = tree.read(RELEASE) or "", tree.read(KS) or ""
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    files = {RELEASE: text, KS: f"{kustomization.rstrip()}\n  postBuild:\n{post}", **(more or {})}
+    return Platform(Overlay(tree, ChangeSet(files=files)), layout)
+
+
+def swapped(platform: Platform, **more: object) -> dict[str, str | None]:
+    request = SwapRequest(name="vllm", facts=facts("Qwen/Qwen3-1.7B"), **more)
+    return dict(plan_swap(platform, request, Machine()).changes.files)
+
+
+def changed_lines(platform: Platform, changes: dict[str, str | None]) -> set[str]:
+    lines = ChangeSet(files=changes).diff(platform).splitlines()
+    return {each for each in lines if each[:1] in "+-" and not each.startswith(("+++", "---"))}
+
+
+def test_a_variable_of_the_kustomization_is_read_and_changed_where_it_is_defined() -> None:
+    platform = substituting(
+        "    substitute:\n      MODEL: Qwen/Qwen3-4B # the model\n      LEN: '8192'\n      COUNT: '0'\n      NAME: vllm\n",
+        ("- Qwen/Qwen3-4B", "- ${MODEL}"),
+        ("len=8192", "len=${LEN}"),
+        ("replicas: 0", "replicas: ${COUNT}"),
+        ("name: vllm", "name: ${NAME}"),
+    )
+    (endpoint,) = (each for each in read_endpoints(platform) if each.name == "vllm")
+    assert (endpoint.hf_id, endpoint.context, written(platform, "vllm")) == ("Qwen/Qwen3-4B", 8192, 0)
+    assert check(platform) == check(substituting("    substitute: {}\n"))
+    changes = swapped(platform, context=4096)
+    assert changed_lines(platform, changes) == {
+        "-      MODEL: Qwen/Qwen3-4B # the model",
+        "+      MODEL: Qwen/Qwen3-1.7B # the model",
+        "-      LEN: '8192'",
+        "+      LEN: '4096'",
+    }
+    started = dict(with_replicas(platform, "vllm", 1).files)
+    assert changed_lines(platform, started) == {"-      COUNT: '0'", "+      COUNT: '1'"}
+
+
+def test_a_variable_of_a_config_map_is_changed_there() -> None:
+    platform = substituting(
+        "    substituteFrom: [{kind: ConfigMap, name: settings}]\n",
+        ("- Qwen/Qwen3-4B", "- ${MODEL}"),
+        more={SETTINGS: CONFIG_MAP},
+    )
+    assert changed_lines(platform, swapped(platform, served_name="qwen3-4b")) == {
+        "-  MODEL: Qwen/Qwen3-4B",
+        "+  MODEL: Qwen/Qwen3-1.7B",
+    }
+
+
+def test_a_default_that_nothing_overrides_is_changed_in_the_manifest() -> None:
+    platform = substituting(
+        "    substitute: {OTHER: x}\n    substituteFrom: [{kind: Secret, name: keys}]\n",
+        ("- Qwen/Qwen3-4B", "- ${MODEL:=Qwen/Qwen3-4B}"),
+        more={"clusters/main/keys.yaml": SECRET},
+    )
+    assert changed_lines(platform, swapped(platform, served_name="qwen3-4b")) == {
+        "-              - ${MODEL:=Qwen/Qwen3-4B}",
+        "+              - ${MODEL:=Qwen/Qwen3-1.7B}",
+    }
+
+
+@pytest.mark.parametrize("more", [{"clusters/main/keys.yaml": SECRET}, {}], ids=["a name of it", "not in git"])
+def test_a_default_that_a_secret_may_override_is_not_read(more: dict[str, str]) -> None:
+    platform = substituting(
+        "    substituteFrom: [{kind: Secret, name: keys}]\n", ("len=8192", "len=${LEN:=8192}"), more=more
+    )
+    with pytest.raises(ManifestError, match=r"has the variable \$\{LEN:=8192\}, which another place sets"):
+        swapped(platform, context=4096)
+
+
+def test_a_variable_that_another_workload_uses_is_not_changed() -> None:
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: page}\ndata: {model: '${MODEL}'}\n"
+    page = "kubernetes/apps/llama-cpp/page.yaml"
+    kustomization = "clusters/main/llama-cpp.yaml"
+    source = "  postBuild: {substituteFrom: [{kind: ConfigMap, name: settings}]}\n"
+    tree, _ = opened("helm-release")
+    platform = substituting(
+        "    substituteFrom: [{kind: ConfigMap, name: settings}]\n",
+        ("- Qwen/Qwen3-4B", "- ${MODEL}"),
+        more={
+            SETTINGS: CONFIG_MAP,
+            page: other,
+            kustomization: f"{(tree.read(kustomization) or '').rstrip()}\n{source}",
+        },
+    )
+    with pytest.raises(ManifestError) as refused:
+        swapped(platform)
+    assert str(refused.value) == (
+        f"{SETTINGS}:7 sets the variable ${{MODEL}} of vllm, which is used at {page}:4 as well: change it by hand."
+    )
+
+
+def test_a_variable_with_another_meaning_in_the_same_files_is_not_changed() -> None:
+    platform = substituting(
+        "    substitute: {SIZE: '8192'}\n",
+        ("len=8192", "len=${SIZE}"),
+        ("repository: intel/vllm", "repository: a/${SIZE}"),
+    )
+    with pytest.raises(ManifestError, match=rf"^{KS}:\d+ sets the variable \$\{{SIZE\}} of vllm, which is used at "):
+        swapped(platform, context=4096)
+
+
+def test_a_value_that_is_only_partly_a_variable_names_its_place() -> None:
+    platform = substituting("    substitute:\n      ORG: Qwen\n", ("- Qwen/Qwen3-4B", "- ${ORG}/Qwen3-4B"))
+    assert next(each.hf_id for each in read_endpoints(platform) if each.name == "vllm") == "Qwen/Qwen3-4B"
+    with pytest.raises(ManifestError, match=rf"{RELEASE}:\d+ has the variable \$\{{ORG\}}, which {KS}:\d+ sets"):
+        swapped(platform)
+
+
+def test_a_file_of_two_kustomizations_keeps_its_variables() -> None:
+    """Each gives the variable another value, so that neither is the endpoint's."""
+    platform = substituting("    substitute: {MODEL: Qwen/Qwen3-4B}\n", ("- Qwen/Qwen3-4B", "- ${MODEL}"))
+    second = (platform.read(KS) or "").replace("name: vllm", "name: vllm-two").replace("Qwen3-4B", "Qwen3-8B")
+    both = platform.with_changes({"clusters/main/two.yaml": second})
+    assert "vllm" in {each.name for each in platform.endpoints()}
+    assert "vllm" not in {each.name for each in both.endpoints()}
+
+
+def test_a_copy_changes_its_own_variables() -> None:
+    """The Kustomization is copied with the endpoint, so the copy's model is in the copy's variables."""
+    app = "kubernetes/apps/vllm/app"
+    tree, layout = opened("helm-release")
+    release = (tree.read(RELEASE) or "").replace("- Qwen/Qwen3-4B", "- ${MODEL}").replace("name: vllm", "name: ${APP}")
+    ks = (tree.read(KS) or "").replace("kubernetes/apps/vllm", app).rstrip()
+    platform = Platform(
+        Overlay(
+            tree,
+            ChangeSet(
+                files={
+                    RELEASE: None,
+                    KS: None,
+                    "kubernetes/apps/vllm/kustomization.yaml": None,
+                    f"{app}/kustomization.yaml": tree.read("kubernetes/apps/vllm/kustomization.yaml"),
+                    f"{app}/helmrelease.yaml": release,
+                    "kubernetes/apps/vllm/ks.yaml": f"{ks}\n  postBuild:\n    substitute:\n      APP: vllm\n      MODEL: Qwen/Qwen3-4B\n",
+                    "kubernetes/apps/kustomization.yaml": "kind: Kustomization\nresources:\n  - ./vllm/ks.yaml\n",
+                }
+            ),
+        ),
+        layout,
+    )
+    change = plan_add(platform, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm"), Machine())
+    made = dict(change.changes.files)
+    assert "      APP: scribe\n      MODEL: Qwen/Qwen3-1.7B\n" in (made["kubernetes/apps/scribe/ks.yaml"] or "")
+    assert "name: ${APP}" in (made["kubernetes/apps/scribe/app/helmrelease.yaml"] or "")
+    after = platform.with_changes(made)
+    assert {each.name: each.hf_id for each in read_endpoints(after)}["scribe"] == "Qwen/Qwen3-1.7B"
