@@ -1,6 +1,7 @@
 """The two processes of a sandbox: the unchanged bot, started like users start it, and a Redis that can be stopped."""
 
 import asyncio
+import atexit
 import os
 import secrets
 import shutil
@@ -42,6 +43,12 @@ PORTS = range(20_000, 32_000)
 """Below those that Linux (32768 and above) and macOS (49152 and above) give to connections and to servers without a port."""
 
 _kept: deque[socket.socket] = deque()
+
+
+@atexit.register
+def _release_ports() -> None:
+    for claim in _kept:
+        claim.close()
 
 
 def free_port() -> int:
