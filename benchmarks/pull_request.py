@@ -33,7 +33,7 @@ from pydantic import SecretStr
 
 from bot.clients.github import GitHub as Client
 from bot.config import Config
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.platform.change_planning import planned, pull_body
 from manifests.change import Change
 from manifests.sizing import ModelFacts

@@ -14,7 +14,7 @@ from bot.clients.cluster import Cluster
 from bot.config import Config
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.gpu.billing import draining, running_total
 from bot.marks import read_mark
 from bot.mrkdwn import md

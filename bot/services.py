@@ -39,7 +39,7 @@ from bot.config import Config, SettingsError
 from bot.directory import Directory
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.metrics import Metrics
 from bot.own_settings import Installed
 from bot.presentation import Presentation

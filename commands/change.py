@@ -18,7 +18,7 @@ from bot.config import Config
 from bot.domain.requests import AddModel, ChangeRequest, SwapModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, link, md, person
 from bot.platform.change_planning import Options, looked_up, planned, read_options
 from bot.platform.endpoints import Endpoints

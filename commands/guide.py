@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from bot.config import Config
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.views import code

@@ -14,7 +14,7 @@ from bot.domain.requests import BringUp, Extend
 from bot.durations import parse_duration, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.home import AppHome
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints

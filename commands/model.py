@@ -13,7 +13,7 @@ from bot.config import Config
 from bot.domain.requests import AddModel, RemoveModel, RunBenchmark, SmokeTest, StageWeights, SwapModel, TuneModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, code, md
 from bot.platform.endpoints import Endpoints, EndpointStates
 from bot.platform.fit import accounts

@@ -14,7 +14,7 @@ from bot.doctor import examine
 from bot.doctor.findings import wrong
 from bot.doctor.platform import ADD_RIGHT, KUBERNETES
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
 from bot.own_settings import merged
 from bot.platform.endpoints import Endpoints

@@ -51,7 +51,7 @@ from manifests.sizing.report import Account
 from manifests.tree import Checkout, ManifestError, Tree
 
 if TYPE_CHECKING:
-    from bot.gitops import Repository
+    from bot.git.repository import Repository
 
 Result = TypeVar("Result")
 

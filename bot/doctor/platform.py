@@ -14,7 +14,7 @@ from bot.clients.rights import ENGINE_KEY, MASTER_KEY, Right, rights
 from bot.config import Config
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.errors import BotError
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.platform.deploying import deploys, deploys_gateway
 from bot.services import Token
 from bot.settings import Settings

@@ -17,8 +17,8 @@ from bot.domain.sessions import COLD_START, cost
 from bot.durations import show_duration
 from bot.engine.lifecycle import NotAllowed, PlanMoved
 from bot.errors import BotError
-from bot.gitops import Repository
-from bot.mirror import COMMIT, GitTree
+from bot.git.mirror import COMMIT, GitTree
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.binding import Binding, Unreadable, what_changed
 from bot.platform.deploying import Applications, closeness

@@ -21,7 +21,7 @@ from bot.durations import Clock
 from bot.engine.deaths import Deaths
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.stopping import end_of_session
 from bot.marks import prolonged, read_mark

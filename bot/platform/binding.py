@@ -11,9 +11,9 @@ from bot.config import Config
 from bot.domain.plans import BringUpPlan, ChangePlan
 from bot.engine.lifecycle import PlanMoved
 from bot.errors import BotError
-from bot.gitops import Repository
-from bot.merging import MergedTree
-from bot.mirror import GitTree
+from bot.git.merging import MergedTree
+from bot.git.mirror import GitTree
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
 from bot.views import code
 from manifests.deployed import Bound, changed, declared_source, deployed, digest

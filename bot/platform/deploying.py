@@ -9,7 +9,7 @@ from bot.clients.application import Application, repository_of
 from bot.clients.deployer import Deployer, ObjectName, Tell
 from bot.clock import Clock
 from bot.config import Config
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.deployed import reachable
 from manifests.edit import value

@@ -15,7 +15,7 @@ from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.operations import ChangeOperation
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.deploying import deploys

@@ -17,9 +17,9 @@ from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, SwapModel
 from bot.domain.sessions import COLD_START, cost
 from bot.durations import Clock, show_duration
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
-from bot.merging import MergedTree
-from bot.mirror import GitTree
+from bot.git.merging import MergedTree
+from bot.git.mirror import GitTree
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform import staged_swap
 from bot.platform.binding import Binding, Unreadable, what_changed

@@ -28,8 +28,8 @@ from bot.engine.lifecycle import (
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import FOLLOW
 from bot.errors import BotError
-from bot.git_complaints import PushRefused
-from bot.gitops import Repository
+from bot.git.complaints import PushRefused
+from bot.git.repository import Repository
 from bot.mrkdwn import link, md, person
 from bot.platform.change_planning import OldWeights, Verb, looked_up, planned, pull_body, refuse_bad_words, weights_of
 from bot.platform.endpoints import Endpoints

@@ -21,7 +21,7 @@ from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.binding import Binding
 from bot.platform.deploying import Applications

@@ -23,7 +23,7 @@ from bot.config import Config, SettingsError
 from bot.durations import Clock
 from bot.engine.lifecycle import insist
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import md, person
 from bot.own_settings import OWN_CONFIG, Installed, layered, merged, overruled, parsed
 from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written

@@ -29,7 +29,7 @@ from bot.domain.outcomes import VolumeGrew
 from bot.domain.requests import RevertChange, SwapModel
 from bot.durations import show_duration
 from bot.engine.run import Run
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
 from bot.state.step_ledger import StepLedger

@@ -10,7 +10,7 @@ from bot.clients.cluster import Cluster
 from bot.config import Config
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import md
 from bot.platform.switches import Method
 from bot.platform.switches.api import ByApi

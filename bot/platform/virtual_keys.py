@@ -10,7 +10,7 @@ from bot.domain.operations import Operation
 from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed, insist
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_let_in

@@ -29,7 +29,7 @@ from bot.engine.lifecycle import NotAllowed, insist
 from bot.engine.run import NOTHING, Run, Step
 from bot.engine.task_refs import SHOW_PICTURE
 from bot.errors import BotError
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import md, person, time_stamp
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_bench, may_request

@@ -15,7 +15,7 @@ from bot.engine.lifecycle import Lifecycle, insist
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import PUBLISH_REPORT
 from bot.errors import BotError, Unavailable
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, link, md, shown
 from bot.policy import may_request
 from bot.roles import RoleMembers

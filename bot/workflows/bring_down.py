@@ -9,7 +9,7 @@ from bot.domain.operations import BringDownOperation, Operation, RestartOperatio
 from bot.domain.outcomes import BroughtDown, TryAgain
 from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved
 from bot.engine.run import Run
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.gpu.billing import Billing
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler

@@ -22,8 +22,8 @@ from bot.engine.lifecycle import (
 )
 from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError
-from bot.git_complaints import PushRefused
-from bot.gitops import Repository
+from bot.git.complaints import PushRefused
+from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.binding import Binding, in_git, what_changed
 from bot.platform.pull_request_plan import PullRequestPlans

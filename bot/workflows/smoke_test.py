@@ -9,7 +9,7 @@ from bot.domain.operations import SmokeTestOperation, Status
 from bot.domain.outcomes import Failed, SmokeTested
 from bot.engine.lifecycle import NotAllowed, insist
 from bot.engine.run import Run
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.platform.smoke_tests import SmokeTests

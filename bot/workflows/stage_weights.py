@@ -9,7 +9,7 @@ from bot.domain.outcomes import DownloadKept, WeightsStaged
 from bot.domain.plans import JobPlan
 from bot.engine.lifecycle import NotAllowed, insist
 from bot.engine.run import Run
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from bot.mrkdwn import md, person
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from bot.gitops import Repository
+from bot.git.repository import Repository
 
 TOKEN = "ghs_theSecretTokenOfThisTest"
 

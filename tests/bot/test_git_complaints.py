@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.git_complaints import PushRefused, outage, refusal
+from bot.git.complaints import PushRefused, outage, refusal
 
 UNREACHED = "fatal: unable to access 'http://git.example.com/acme/platform.git/': "
 

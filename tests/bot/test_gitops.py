@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bot.errors import BotError
-from bot.git_complaints import PushRefused
-from bot.gitops import Repository
+from bot.git.complaints import PushRefused
+from bot.git.repository import Repository
 from manifests.strays import EXECUTABLE, LINK, REGULAR, SUBMODULE, Touch
 from manifests.tree import ChangeSet
 from tests.bot.git_remote import BRANCH, WHEN, commit, git, repo, repository, work
@@ -42,7 +42,7 @@ async def test_a_file_that_is_too_large_is_not_read(
     repo: Repository, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody's 300 MB get into the bot's memory; a file just below the limit is read."""
-    monkeypatch.setattr("bot.mirror._TEXT", 100_000)
+    monkeypatch.setattr("bot.git.mirror._TEXT", 100_000)
     for name, length in (("largest.yaml", 100_000), ("larger.yaml", 100_001)):
         (work / "serving" / name).write_text("a" * length)
     head = commit(work, "large files")
@@ -57,7 +57,7 @@ async def test_more_files_than_can_be_read_are_refused(
 ) -> None:
     """In one sentence, and the repository is read again as soon as they are gone."""
     head = await repo.head()
-    monkeypatch.setattr("bot.mirror._OUTPUT", 4_000)
+    monkeypatch.setattr("bot.git.mirror._OUTPUT", 4_000)
     for number in range(100):
         (work / f"file-{number:03}.txt").write_text(str(number))
     many = commit(work, "a hundred files")

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from bot.clients.github import GitHub, MergeRefused
 from bot.errors import BotError, Unavailable
-from bot.git_complaints import PushRefused
+from bot.git.complaints import PushRefused
 from bot.logs import conceal
 from manifests.tree import ChangeSet
 from sandbox.github import GitHub as SandboxGitHub

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.gitops import Repository
+from bot.git.repository import Repository
 from manifests.platform import Platform
 from manifests.swap import SwapRequest, plan_swap, unshrunk
 from manifests.tree import ChangeSet, Files, ManifestError

@@ -14,8 +14,8 @@ from bot.config import Config
 from bot.domain.leases import Lease
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.git_complaints import PushRefused
-from bot.gitops import Repository
+from bot.git.complaints import PushRefused
+from bot.git.repository import Repository
 from bot.mrkdwn import md
 from bot.platform.deploying import Applications
 from bot.views import code

@@ -1,6 +1,6 @@
 """The GitOps repository: reads a commit, changes it by pushing one commit to a separate branch.
 
-git runs in a worker thread, one command sequence at a time, on the mirror of `bot.mirror`.
+git runs in a worker thread, one command sequence at a time, on the mirror of `bot.git.mirror`.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from bot.clients.github import Commit
 from bot.errors import BotError
-from bot.merging import MergedTree, after_merge, reversal
-from bot.mirror import COMMIT, GitTree, Memory, Mirror
+from bot.git.merging import MergedTree, after_merge, reversal
+from bot.git.mirror import COMMIT, GitTree, Memory, Mirror
 from bot.progress import going_to
 from manifests.strays import Touch
 from manifests.tree import ChangeSet

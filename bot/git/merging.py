@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bot.clients.github import Commit
 from bot.errors import BotError
-from bot.mirror import GitTree, Memory, Mirror
+from bot.git.mirror import GitTree, Memory, Mirror
 from manifests.tree import ChangeSet, within
 
 

@@ -1,7 +1,7 @@
 """The local mirror of the GitOps repository: bare, updated by `git fetch`, without a work tree or an index.
 
 Commits are created deterministically from their inputs, so a retry after a crash pushes nothing new. All methods block,
-and `bot.gitops` calls them from a thread.
+and `bot.git.repository` calls them from a thread.
 
 git gets the token only in environment variables (GIT_CONFIG_*): never in a URL, an argument or a log line.
 """
@@ -21,9 +21,9 @@ from typing import TypeVar
 import structlog
 from pydantic import SecretStr
 
-from bot import git_complaints
 from bot.errors import BotError, Unavailable
-from bot.git_process import Bounded, GitProcess, TooMuch
+from bot.git import complaints
+from bot.git.process import Bounded, GitProcess, TooMuch
 from manifests.tree import ChangeSet
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ _TEXT, _OUTPUT = 4 * 2**20, 64 * 2**20
 """Maximum bytes of one file, and of any other output of git: a listing has about a hundred bytes per file."""
 
 _REMOTE_SECONDS = 600.0
-"""Timeout of a fetch or push: a stalled transfer ends sooner (see `bot.git_process`), a slow one ends here."""
+"""Timeout of a fetch or push: a stalled transfer ends sooner (see `bot.git.process`), a slow one ends here."""
 
 MISSING = re.compile(r"couldn't find remote ref refs/heads/(\S+)")
 
@@ -337,7 +337,7 @@ class Mirror:
         lease = [f"--force-with-lease={ref}:{replaces}"] if replaces else []
         try:
             self.remote("push", "--quiet", *lease, "origin", f"{commit}:{ref}")
-        except git_complaints.PushRefused:
+        except complaints.PushRefused:
             self.fetch()
             if not self.contains(ref, commit):
                 raise
@@ -361,9 +361,9 @@ class Mirror:
             raise MirrorBroken(_MIRROR, _DAMAGED)
         if missing := MISSING.search(complaint):
             raise BotError(f"The repository has no branch {missing[1]}: create it, or name another.")
-        if refused := git_complaints.refusal(complaint):
+        if refused := complaints.refusal(complaint):
             raise refused
-        raise Unavailable("the git remote", git_complaints.outage(complaint) or "Stoker's log has git's message")
+        raise Unavailable("the git remote", complaints.outage(complaint) or "Stoker's log has git's message")
 
     def run(
         self,
