@@ -32,9 +32,9 @@ import httpx
 from pydantic import SecretStr
 
 from bot.clients.github import GitHub as Client
-from bot.config import Config
 from bot.git.repository import Repository
 from bot.platform.change_planning import planned, pull_body
+from bot.settings.config import Config
 from manifests.change import Change
 from manifests.sizing import ModelFacts
 from sandbox.faults import Faults

@@ -7,12 +7,12 @@ derived again at each check and posted under a key that the outbox posts once.
 from contextlib import suppress
 from typing import Protocol
 
-from bot.config import Config
 from bot.domain.operations import BringUpOperation, Operation, Status, lease_to_end
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import to_ask
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.messages import Messages
 from bot.state.step_ledger import StepLedger

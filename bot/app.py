@@ -18,15 +18,15 @@ from slack_bolt.logger.messages import warning_client_prioritized_and_token_skip
 from bot import logs
 from bot.clients.cluster import Cluster
 from bot.clients.rights import rights
-from bot.config import Config, SettingsError
 from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
 from bot.guard import Guard
-from bot.own_settings import layered
 from bot.roles import RoleMembers
 from bot.services import learn_secrets, open_services, open_slack
-from bot.settings import Settings, load_settings
+from bot.settings.config import Config, SettingsError
+from bot.settings.environment import Settings, load_settings
+from bot.settings.of_repository import layered
 from bot.state.records import redis_errors
 from bot.state.setup import SetupState
 from bot.tasks import all_tasks

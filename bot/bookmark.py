@@ -2,9 +2,9 @@
 
 import structlog
 
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.errors import BotError, Unavailable
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 

@@ -13,7 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bot.config import SettingsError
+from bot.settings.config import SettingsError
 
 log = structlog.get_logger(__name__)
 

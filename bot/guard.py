@@ -13,7 +13,6 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.sessions import Session
 from bot.durations import Clock
@@ -23,6 +22,7 @@ from bot.gpu.stopping import Stopping
 from bot.idle import BringDown, Decision, Remind, WarnEnd, decide, noted
 from bot.marks import bounded, read_mark
 from bot.mrkdwn import Mrkdwn, clock, code, md
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.sessions import Sessions

@@ -11,7 +11,6 @@ from typing import TypeVar
 import structlog
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
@@ -23,6 +22,7 @@ from bot.platform.setup import PlatformSetup
 from bot.policy import People
 from bot.report import daily
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.bills import Bills
 from bot.state.home import VIEWERS_KEPT, HomeState

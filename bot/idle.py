@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from bot.config import Idle, LeaseLimits
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Own, Session
 from bot.durations import show_duration
+from bot.settings.config import Idle, LeaseLimits
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bot.config import Config
 from bot.domain.operations import Operation, Status, Vote
 from bot.mrkdwn import Mrkdwn, md, person
+from bot.settings.config import Config
 
 
 @dataclass(frozen=True)

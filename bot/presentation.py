@@ -19,7 +19,6 @@ import structlog
 
 from bot.announcements import Announcements
 from bot.closed_channels import LONGEST_PAUSE, ChannelClosed, ClosedChannels
-from bot.config import Config
 from bot.domain.leases import Question
 from bot.domain.operations import Operation, Status
 from bot.domain.requests import BringDown
@@ -28,6 +27,7 @@ from bot.errors import BotError, Unavailable
 from bot.mrkdwn import md
 from bot.newest_cards import NewestCards
 from bot.readable import readable
+from bot.settings.config import Config
 from bot.slack import CONTENT, GONE, NO_THREAD, Slack, SlackBusy, SlackRefused
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards

@@ -3,10 +3,10 @@
 import asyncio
 from dataclasses import dataclass
 
-from bot.config import Config
 from bot.directory import Directory
 from bot.errors import BotError
 from bot.policy import People, may_use
+from bot.settings.config import Config
 from bot.slack import Slack
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.sessions import COLD_START, Activity, cost
 from bot.errors import BotError
 from bot.idle import BringDown, WarnEnd, decide, noted, sampled
+from bot.settings.config import Config
 
 NEVER = timedelta(days=36_500)
 ZERO = timedelta()

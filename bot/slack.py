@@ -17,13 +17,13 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.block_support import BlockSupport
 from bot.clock import REAL_TIME, Clock
-from bot.config import Config
 from bot.domain.operations import Operation
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
 from bot.logs import cleaned_texts
 from bot.mrkdwn import Mrkdwn
 from bot.progress import beside_all_work
+from bot.settings.config import Config
 from bot.state.messages import Messages
 from bot.views import View, lines
 from bot.views.links import NO_LINKS, Links, Place, unknown_place

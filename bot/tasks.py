@@ -13,7 +13,6 @@ from structlog.contextvars import bind_contextvars
 from bot.bookmark import HolderBookmark
 from bot.clients.cluster import Cluster
 from bot.clock import Clock
-from bot.config import Config
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.engine import task_refs
 from bot.engine.deaths import Deaths
@@ -33,6 +32,7 @@ from bot.platform.setup import PlatformSetup
 from bot.platform.smoke_tests import SmokeTests
 from bot.presentation import Presentation
 from bot.services import learn_secrets as read_secrets
+from bot.settings.config import Config
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
 from bot.state.home import VIEWERS_KEPT

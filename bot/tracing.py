@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bot.config import SettingsError
 from bot.logs import cleaned
+from bot.settings.config import SettingsError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -9,7 +9,6 @@ import structlog
 from docket import Perpetual
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
@@ -27,6 +26,7 @@ from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decid
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import may_keep
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.messages import Messages

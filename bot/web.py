@@ -11,14 +11,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 
-from bot.config import Config
 from bot.domain.operations import ChangeOperation
 from bot.durations import Clock
 from bot.engine.task_refs import FOLLOW
 from bot.errors import Unavailable
 from bot.gpu.billing import running_total
 from bot.metrics import Metrics, state, unreachable
-from bot.settings import Settings
+from bot.settings.config import Config
+from bot.settings.environment import Settings
 from bot.state.alerts import Alerts
 from bot.state.bills import Bills
 from bot.state.leases import Leases

@@ -14,7 +14,6 @@ import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.huggingface import HuggingFace, model_id
-from bot.config import Config
 from bot.domain.requests import AddModel, ChangeRequest, SwapModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
@@ -23,6 +22,7 @@ from bot.mrkdwn import Mrkdwn, link, md, person
 from bot.platform.change_planning import Options, looked_up, planned, read_options
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_requests import ChangeChecks
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.endpoint_history import EndpointHistory
 from bot.views import code

@@ -8,7 +8,7 @@ from bot.engine.lifecycle import insist
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import may_examine
 from bot.roles import RoleMembers
-from bot.settings import Settings
+from bot.settings.environment import Settings
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import structlog
 from slack_bolt.context.async_context import AsyncBoltContext
 from slack_bolt.response import BoltResponse
 
-from bot.config import Config
 from bot.directory import Directory
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.logs import about
 from bot.mrkdwn import Mrkdwn, md, shown
 from bot.policy import Home, Verdict, may_use, refuse
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries

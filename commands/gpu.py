@@ -12,7 +12,6 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.config import Config
 from bot.domain.operations import BringUpOperation, Status
 from bot.domain.requests import BringUp, Extend, Release
 from bot.durations import Clock, parse_duration, show_duration
@@ -25,6 +24,7 @@ from bot.gpu.stopping import Stopping, down_request
 from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.bills import Bills
 from bot.state.deliveries import Deliveries

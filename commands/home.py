@@ -8,7 +8,6 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp, Extend
 from bot.durations import parse_duration, show_duration
@@ -18,6 +17,7 @@ from bot.git.repository import Repository
 from bot.home import AppHome
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.views.endpoint_list import HOME_NEXT, HOME_PREVIOUS, HOME_SEARCH, Search

@@ -9,7 +9,6 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.github import GitHub
 from bot.clients.huggingface import HuggingFace, model_id
-from bot.config import Config
 from bot.domain.requests import AddModel, RemoveModel, RunBenchmark, SmokeTest, StageWeights, SwapModel, TuneModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
@@ -19,6 +18,7 @@ from bot.platform.endpoints import Endpoints, EndpointStates
 from bot.platform.fit import accounts
 from bot.platform.pull_requests import plain_refusals
 from bot.platform.runtime_aliases import GatewayAliases
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.views import View
 from bot.views.endpoint_list import LIST_NEXT, LIST_PREVIOUS, Search, listing

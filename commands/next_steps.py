@@ -5,13 +5,13 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.config import Config
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.domain.requests import AnyRequest, BringUp, ChangeRequest, RevertChange, operation_id
 from bot.durations import Clock, show_duration
 from bot.engine.lifecycle import Lifecycle, NotAllowed
 from bot.errors import BotError
 from bot.mrkdwn import Mrkdwn, md, person
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations

@@ -7,12 +7,12 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.config import Config
 from bot.domain.requests import BringUp
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle
 from bot.gpu.queue import Queue
 from bot.mrkdwn import Mrkdwn
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.views import ADOPT, ASK_HOLDER, LEAVE, NOT_NOW, PASS_ON, QUEUE, REPLACE, TAKE
 from bot.views.modals import OBJECT_FORM, object_form, typed

@@ -8,7 +8,6 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain.values import Message
 from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed
@@ -18,6 +17,7 @@ from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations

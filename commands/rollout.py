@@ -5,8 +5,8 @@ from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
-from bot.config import Config
 from bot.platform.virtual_keys import VirtualKeys
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.views.bench import KEEP_REPORT
 from bot.views.rollout import LET_IN, LET_IN_FORM, keys_form

@@ -9,19 +9,19 @@ import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from slack_bolt.context.async_context import AsyncBoltContext
 
-from bot.config import Config, SettingsError
 from bot.doctor import examine
 from bot.doctor.findings import wrong
 from bot.doctor.platform import ADD_RIGHT, KUBERNETES
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
-from bot.own_settings import merged
 from bot.platform.endpoints import Endpoints
 from bot.platform.proposal import QUESTIONS, answer
 from bot.platform.setup import PlatformSetup, Proposed
 from bot.presentation import Presentation
-from bot.settings import Settings
+from bot.settings.config import Config, SettingsError
+from bot.settings.environment import Settings
+from bot.settings.of_repository import merged
 from bot.slack import Slack
 from bot.state.deliveries import Deliveries
 from bot.state.setup import SetupState

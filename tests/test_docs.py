@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from bot.cli.main import cli
-from bot.settings import Settings
+from bot.settings.environment import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "helm").rglob("*.md")])

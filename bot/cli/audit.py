@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from bot.durations import parse_duration
 from bot.errors import BotError
 from bot.services import now, open_redis
-from bot.settings import Settings
+from bot.settings.environment import Settings
 from bot.state.audit import AuditLog
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bot.config import Config
 from bot.domain.sessions import Node, cost
 from bot.durations import show_duration
 from bot.errors import BotError, Unavailable
 from bot.marks import read_mark
-from bot.settings import ClusterSettings, load_cluster_settings
+from bot.settings.config import Config
+from bot.settings.environment import ClusterSettings, load_cluster_settings
 
 if TYPE_CHECKING:  # importing the clients takes two seconds, which `stoker --help` does not need
     from bot.clients.cluster import Cluster

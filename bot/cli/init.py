@@ -10,11 +10,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bot import logs
-from bot.config import SettingsError, load_config
 from bot.errors import BotError
-from bot.own_settings import OWN_CONFIG, merged
 from bot.platform.proposal import answer, open_questions, propose, report, written
-from bot.settings import load_settings, with_own
+from bot.settings.config import SettingsError, load_config
+from bot.settings.environment import load_settings, with_own
+from bot.settings.of_repository import OWN_CONFIG, merged
 from manifests.tree import Checkout
 
 

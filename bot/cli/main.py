@@ -10,7 +10,7 @@ import typer
 from bot import logs
 from bot.cli import gpu, init, model
 from bot.errors import BotError, Unavailable
-from bot.settings import load_cluster_settings, load_settings, stored_own, with_own
+from bot.settings.environment import load_cluster_settings, load_settings, stored_own, with_own
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -29,7 +29,6 @@ from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace, model_id
 from bot.errors import BotError, StokerError
 from bot.markdown import code
-from bot.own_settings import OWN_CONFIG
 from bot.platform.change_planning import (
     Options,
     Verb,
@@ -41,7 +40,8 @@ from bot.platform.change_planning import (
     weights_of,
 )
 from bot.platform.fit import accounts
-from bot.settings import ToolSettings, load_tool_settings
+from bot.settings.environment import ToolSettings, load_tool_settings
+from bot.settings.of_repository import OWN_CONFIG
 from manifests.change import Change
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoint, read_endpoints, template_of
 from manifests.fitting import fitted

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bot.config import Config, Idle, load_config
 from bot.durations import parse_duration, show_duration
 from bot.errors import BotError
+from bot.settings.config import Config, Idle, load_config
 from bot.simulate import (
     World,
     always_on,

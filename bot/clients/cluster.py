@@ -43,10 +43,10 @@ from bot.clients.workload import (
     replicas_of,
     told_within,
 )
-from bot.config import SecretRef
 from bot.domain.sessions import Node
 from bot.errors import BotError, Unavailable
 from bot.logs import conceal
+from bot.settings.config import SecretRef
 
 __all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
 

@@ -20,9 +20,9 @@ from bot.clients.diagnosis.problems import Patience
 from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
 from bot.clients.rights import BENCHMARKS, MODELS, PODS
 from bot.clients.workload import engine_of, environment_of
-from bot.config import Bench, SecretRef
 from bot.errors import BotError
 from bot.mrkdwn import with_code
+from bot.settings.config import Bench, SecretRef
 
 MODEL, OPERATION = "stoker.dev/model", "stoker.dev/operation"
 NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed-by": "stoker"}

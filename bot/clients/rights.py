@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from bot.config import Config
+from bot.settings.config import Config
 
 Verb = Literal["get", "list", "watch", "create", "patch", "delete"]
 """The verbs of Kubernetes' RBAC that the bot's requests need."""

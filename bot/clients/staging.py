@@ -33,8 +33,8 @@ from bot.clients.staging_job import (
 from bot.clients.volume import CannotStage, Place, Volumes
 from bot.clients.workload import engine_of, replicas_of
 from bot.clock import REAL_TIME
-from bot.config import Staging
 from bot.errors import BotError, Unavailable
+from bot.settings.config import Staging
 
 __all__ = ["Attempt", "CannotStage", "Progress", "Stager", "StagingFailed", "Weights"]
 

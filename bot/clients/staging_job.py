@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from bot.clients.kube import KubeObject
 from bot.clients.volume import CannotStage, Place
 from bot.clients.workload import engine_of, environment_of, gpus_of
-from bot.config import Staging
+from bot.settings.config import Staging
 
 NAME = {"app.kubernetes.io/name": "stoker-staging", "app.kubernetes.io/managed-by": "stoker"}
 MODEL, OPERATION, ATTEMPT = "stoker.dev/model", "stoker.dev/operation", "stoker.dev/attempt"

@@ -13,8 +13,8 @@ from bot.clients import boot
 from bot.clients.kube import Collection, Kube, KubeObject, Selection
 from bot.clients.rights import CLAIMS, MODELS, NODES, PODS, STORAGE_CLASSES, VOLUMES
 from bot.clients.workload import gpus_of, owner_of
-from bot.config import Staging
 from bot.errors import BotError
+from bot.settings.config import Staging
 from manifests.sizing import quantity_bytes
 
 ZONE = "topology.kubernetes.io/zone"

@@ -35,7 +35,7 @@ from bot.services import (
     platform_http,
     repository,
 )
-from bot.settings import Settings
+from bot.settings.environment import Settings
 
 REDIS, MACHINE = "Redis", "machine"
 OLDEST = (6, 2)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from bot.clients.http import body, only, send, status
-from bot.config import Config
 from bot.doctor.findings import Finding, ok, unchecked, warning
 from bot.errors import BotError, Unavailable
+from bot.settings.config import Config
 from bot.views.links import Links
 from manifests.contract import ModelEndpoint
 

@@ -6,14 +6,14 @@ from email.utils import parsedate_to_datetime
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.config import Roles
 from bot.directory import Directory
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.mrkdwn import unmarked
 from bot.policy import may_use
 from bot.scopes import scopes
 from bot.services import now
-from bot.settings import Settings
+from bot.settings.config import Roles
+from bot.settings.environment import Settings
 from bot.slack import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"

@@ -11,13 +11,13 @@ from bot.clients.huggingface import HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
 from bot.clients.rights import ENGINE_KEY, MASTER_KEY, Right, rights
-from bot.config import Config
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.errors import BotError
 from bot.git.repository import Repository
 from bot.platform.deploying import deploys, deploys_gateway
 from bot.services import Token
-from bot.settings import Settings
+from bot.settings.config import Config
+from bot.settings.environment import Settings
 from manifests.contract import Layout, ModelEndpoint, check, read_endpoints
 from manifests.platform import Platform
 from manifests.tree import ManifestError, Tree

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from bot.clients.kube import Forbidden
 from bot.clients.staging import Stager
-from bot.config import Config
 from bot.doctor.findings import Finding, ok, warning
 from bot.doctor.platform import KUBERNETES
+from bot.settings.config import Config
 from manifests.contract import ModelEndpoint
 from manifests.sizing import estimated_weights, quantity_bytes, storage_for
 

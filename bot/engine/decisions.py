@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.clock import Clock
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.kinds import CancelRule
 from bot.domain.operations import AlreadyDecided, BringUpOperation, Operation, Status, Vote, lease_in_plan
@@ -31,6 +30,7 @@ from bot.policy import (
 )
 from bot.presentation import Presentation
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
 from bot.views import code, inline, lines, plan_in_words

@@ -10,7 +10,6 @@ import structlog
 from docket import Docket, Retry
 
 from bot.clock import Clock
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.operations import AlreadyDecided, Note, Operation, Status, Vote, new_operation
 from bot.domain.outcomes import Expired, Refused
@@ -22,6 +21,7 @@ from bot.errors import BotError, Unavailable
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import Verdict, time_to_decide, who_decides
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import TaskStarts

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import code, md
+from bot.settings.config import Config
 from bot.state.leases import GpuBusy, Leases
 
 

@@ -9,7 +9,6 @@ from pydantic import TypeAdapter
 
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
-from bot.config import Config, Gpu
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.outcomes import with_bill
@@ -24,6 +23,7 @@ from bot.gpu.holder_prompts import HolderPrompts
 from bot.mrkdwn import Mrkdwn, md
 from bot.presentation import Presentation
 from bot.report import weekly
+from bot.settings.config import Config, Gpu
 from bot.slack import Slack
 from bot.state.bills import Bills
 from bot.state.endpoint_history import EndpointHistory

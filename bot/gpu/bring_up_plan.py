@@ -9,7 +9,6 @@ import structlog
 
 from bot.clients.application import Application
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import BringUp
@@ -24,6 +23,7 @@ from bot.platform.binding import Binding, Unreadable, what_changed
 from bot.platform.deploying import Applications, closeness
 from bot.platform.endpoints import Endpoints
 from bot.platform.switch import Switch
+from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.views import clock, code, money
 from manifests.contract import ModelEndpoint

@@ -13,7 +13,6 @@ from docket import Perpetual
 
 from bot.clients.cluster import Cluster
 from bot.clients.condition import Condition
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation, Status
@@ -25,6 +24,7 @@ from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.stopping import end_of_session
 from bot.mrkdwn import clock, code, inline, md
+from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations

@@ -8,7 +8,6 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp
 from bot.durations import Clock
@@ -16,6 +15,7 @@ from bot.errors import BotError, Unavailable
 from bot.marks import bounded, read_mark
 from bot.mrkdwn import md, person
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.state.bills import Bills
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 import structlog
 from docket import Docket
 
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import BringUpOperation, Status
@@ -27,6 +26,7 @@ from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import approval_stands, may_cancel, may_keep
 from bot.presentation import Presentation
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations

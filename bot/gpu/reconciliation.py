@@ -13,7 +13,6 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Status
@@ -28,6 +27,7 @@ from bot.marks import prolonged, read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
 from bot.clients.vllm import VLLM
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.outcomes import NotRestored, NotTakenBack, Replaced, ReplacedWhileBooting, Restored
@@ -25,6 +24,7 @@ from bot.gpu.stopping import Stopping
 from bot.mrkdwn import escape, md, person
 from bot.platform.switch import Switch
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.state.leases import LeaseMoved, Leases
 from bot.state.operations import Operations
 from bot.views import code, inline, lines

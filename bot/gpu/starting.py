@@ -5,7 +5,6 @@ from datetime import datetime
 
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import nobody
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation
@@ -19,6 +18,7 @@ from bot.gpu.replacement import Replacement
 from bot.platform.deploying import Applications
 from bot.platform.smoke_tests import READY
 from bot.platform.switch import Switch
+from bot.settings.config import Config
 from bot.state.leases import Leases
 
 

@@ -9,7 +9,6 @@ from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.job import Jobs
 from bot.clients.staging import Stager
 from bot.clients.workload import Workload
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.leases import MAYBE_LEASE, Lease
 from bot.domain.operations import BringUpOperation, Operation
@@ -23,6 +22,7 @@ from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.switch import Switch
 from bot.presentation import Presentation
+from bot.settings.config import Config
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bot.clients.application import Application
 from bot.clients.deployer import Deployer
-from bot.config import Config
 from bot.domain.plans import BringUpPlan, ChangePlan
 from bot.engine.lifecycle import PlanMoved
 from bot.errors import BotError
@@ -15,6 +14,7 @@ from bot.git.merging import MergedTree
 from bot.git.mirror import GitTree
 from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
+from bot.settings.config import Config
 from bot.views import code
 from manifests.deployed import Bound, changed, declared_source, deployed, digest
 from manifests.platform import Platform

@@ -7,11 +7,11 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.huggingface import HuggingFace
-from bot.config import Config
 from bot.engine.run import Run, Step
 from bot.errors import StokerError
 from bot.platform.change_planning import looked_up, machine
 from bot.platform.endpoints import Endpoints
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from manifests.contract import ModelEndpoint
 from manifests.sizing import Machine, ModelFacts, overhead_of

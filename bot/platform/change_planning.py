@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from bot import markdown
 from bot.clients.huggingface import HuggingFace
-from bot.config import Config, Gpu
 from bot.errors import BotError, StokerError, Unavailable
+from bot.settings.config import Config, Gpu
 from manifests.add import AddRequest, plan_add
 from manifests.change import Change
 from manifests.contract import ModelEndpoint

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from bot.clients.application import Application, repository_of
 from bot.clients.deployer import Deployer, ObjectName, Tell
 from bot.clock import Clock
-from bot.config import Config
 from bot.git.repository import Repository
+from bot.settings.config import Config
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.deployed import reachable
 from manifests.edit import value

@@ -11,7 +11,6 @@ from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer
 from bot.clients.whereabouts import Address
 from bot.clients.workload import Workload
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.domain.operations import ChangeOperation
 from bot.errors import BotError, Unavailable
@@ -19,6 +18,7 @@ from bot.git.repository import Repository
 from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.deploying import deploys
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations

@@ -6,9 +6,9 @@ from typing import cast
 import structlog
 
 from bot.clients.huggingface import HuggingFace, model_id
-from bot.config import Config
 from bot.errors import BotError, Unavailable
 from bot.platform.change_planning import Options, looked_up, machine, read_options
+from bot.settings.config import Config
 from manifests.contract import ModelEndpoint
 from manifests.review import refuse_unknown
 from manifests.sizing import FIGURES, GIB, Machine, ModelFacts, quantity_bytes

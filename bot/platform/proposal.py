@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from bot.config import Config, SecretRef, SettingsError, first_problem
-from bot.own_settings import merged, parsed
+from bot.settings.config import Config, SecretRef, SettingsError, first_problem
+from bot.settings.of_repository import merged, parsed
 from manifests.contract import read_endpoints
 from manifests.fitting import fitted
 from manifests.layout import Layout

@@ -10,7 +10,6 @@ from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
 from bot.clients.vllm import VLLM
-from bot.config import Config
 from bot.domain.operations import ChangeOperation
 from bot.domain.plans import WITHOUT_LEASE, ChangePlan, Holder, Pull, stored_holder
 from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, SwapModel
@@ -27,6 +26,7 @@ from bot.platform.change_planning import looked_up, machine
 from bot.platform.deploying import Applications
 from bot.platform.merge_requirements import changed_at, lacking
 from bot.platform.staged_swap import StagedSwap
+from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.views import code, money
 from manifests.contract import ModelEndpoint

@@ -12,7 +12,6 @@ from bot import markdown
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation, Operation, Status, plan_of
 from bot.domain.outcomes import Cancelled, ClosedOnGitHub, Denied, MergedElsewhere, PullClosed
@@ -37,6 +36,7 @@ from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.staged_swap import StagedSwap
 from bot.policy import can_be_approved, may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.operations import ChangeOperation, new_operation, plan_of
 from bot.domain.outcomes import Removed, RolledOut
@@ -30,6 +29,7 @@ from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.smoke_tests import SmokeTests
 from bot.platform.staging import Staging
 from bot.platform.virtual_keys import VirtualKeys
+from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions

@@ -19,17 +19,17 @@ from bot import markdown
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.rights import rights
-from bot.config import Config, SettingsError
 from bot.durations import Clock
 from bot.engine.lifecycle import insist
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import md, person
-from bot.own_settings import OWN_CONFIG, Installed, layered, merged, overruled, parsed
 from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written
 from bot.policy import may_set_up
 from bot.presentation import Presentation
 from bot.roles import RoleMembers
+from bot.settings.config import Config, SettingsError
+from bot.settings.of_repository import OWN_CONFIG, Installed, layered, merged, overruled, parsed
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.setup import InUse, Setup, SetupState

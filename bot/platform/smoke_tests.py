@@ -20,7 +20,6 @@ from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM, Answer, fim_prompt
 from bot.clients.workload import Kind as EndpointKind
 from bot.clients.workload import Workload
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import GATEWAY_CHECK, Check, SmokeOutcome, SmokeRun
@@ -31,6 +30,7 @@ from bot.engine.task_refs import DELETE_KEY
 from bot.errors import BotError, Unavailable, Unreachable
 from bot.mrkdwn import md, stamp
 from bot.platform.endpoints import Endpoints
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
 from bot.state.records import redis_errors

@@ -22,7 +22,6 @@ from bot.clients.kube import KubeObject
 from bot.clients.staging import CannotStage, Stager, Weights
 from bot.clients.staging_job import staging_container
 from bot.clients.volume import Growth
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.operations import ChangeOperation
 from bot.domain.outcomes import VolumeGrew
@@ -32,6 +31,7 @@ from bot.engine.run import Run
 from bot.git.repository import Repository
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
+from bot.settings.config import Config
 from bot.state.step_ledger import StepLedger
 from bot.views import escape
 from manifests.platform import Platform

@@ -16,7 +16,6 @@ import structlog
 from pydantic import BaseModel
 
 from bot.clients.staging import Attempt, CannotStage, Progress, Stager, StagingFailed, StagingTaken, Weights
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation, StageOperation, Status, new_operation
@@ -28,6 +27,7 @@ from bot.durations import Clock, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import Run, Step
 from bot.mrkdwn import md, time_stamp
+from bot.settings.config import Config
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.operations import Operations
 from bot.views.text import size

@@ -7,7 +7,6 @@ import asyncio
 from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.git.repository import Repository
@@ -15,6 +14,7 @@ from bot.mrkdwn import md
 from bot.platform.switches import Method
 from bot.platform.switches.api import ByApi
 from bot.platform.switches.commit import ByCommit
+from bot.settings.config import Config
 from bot.views import code
 from manifests import replicas as in_git
 from manifests.platform import Platform

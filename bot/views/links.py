@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
-from bot.config import Config
 from bot.domain.values import Message
 from bot.mrkdwn import Mrkdwn, link, md
+from bot.settings.config import Config
 from bot.views.text import inline
 
 

@@ -18,7 +18,6 @@ from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM
 from bot.clients.workload import Workload
 from bot.clock import Clock
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status, plan_of
@@ -34,6 +33,7 @@ from bot.mrkdwn import md, person, time_stamp
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_bench, may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.views import clock, code, escape

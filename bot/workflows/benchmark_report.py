@@ -8,7 +8,6 @@ import structlog
 from bot import benchmark, markdown
 from bot.benchmark import Benchmark
 from bot.clients.github import GitHub
-from bot.config import Config
 from bot.domain.events import AuditEvent
 from bot.domain.operations import BenchmarkOperation
 from bot.engine.lifecycle import Lifecycle, insist
@@ -19,6 +18,7 @@ from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, link, md, shown
 from bot.policy import may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.slack import Slack, SlackRefused
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations

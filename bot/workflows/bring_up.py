@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from bot.clients.deployer import Deployer
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.leases import MAYBE_LEASE, Lease
@@ -28,6 +27,7 @@ from bot.platform.smoke_tests import SmokeFailed, SmokeTests
 from bot.platform.staging import Staging
 from bot.policy import can_be_approved, may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 from bot.state.operations import OperationNotFound

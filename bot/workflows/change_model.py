@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from bot.clients.github import BaseMoved, GitHub, MergeRefused
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation, Status, Vote, plan_of
@@ -36,6 +35,7 @@ from bot.platform.roll_out import Blocked, RollOut, set_blocked
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.staged_swap import StagedSwap
 from bot.platform.staging import Staging
+from bot.settings.config import Config
 from bot.views import code
 
 _CHECKED, _MATCHED = Step("checked", NOTHING), Step("matched", NOTHING)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from bot.clock import Clock
-from bot.config import Config
 from bot.domain.operations import ExtendOperation, Status, plan_of
 from bot.domain.outcomes import Extended, LeaseUnchanged
 from bot.domain.plans import ExtendPlan
@@ -17,6 +16,7 @@ from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import md, time_stamp
 from bot.policy import can_be_approved, may_keep
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.state.leases import Leases
 from bot.views import code, money
 

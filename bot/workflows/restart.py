@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation, RestartOperation, Status
@@ -27,6 +26,7 @@ from bot.platform.switch import Switch
 from bot.policy import may_request, must_hear
 from bot.presentation import Presentation
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations

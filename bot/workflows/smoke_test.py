@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
-from bot.config import Config
 from bot.domain import phases
 from bot.domain.operations import SmokeTestOperation, Status
 from bot.domain.outcomes import Failed, SmokeTested
@@ -15,6 +14,7 @@ from bot.platform.endpoints import Endpoints
 from bot.platform.smoke_tests import SmokeTests
 from bot.policy import may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.views import code
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from bot.clients.staging import CannotStage, Stager, Weights
-from bot.config import Config
 from bot.domain.operations import StageOperation, Status
 from bot.domain.outcomes import DownloadKept, WeightsStaged
 from bot.domain.plans import JobPlan
@@ -15,6 +14,7 @@ from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
 from bot.policy import may_request
 from bot.roles import RoleMembers
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.operations import Operations
 from bot.views import code, escape

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.bookmark import HolderBookmark
-from bot.config import Config
 from bot.domain.leases import Lease
+from bot.settings.config import Config
 from bot.slack import Slack
 from bot.state.leases import Leases
 from bot.state.messages import Messages

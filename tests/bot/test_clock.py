@@ -6,9 +6,9 @@ import pytest
 
 from bot.clients.payloads import DataDocket
 from bot.clock import REAL_TIME, Clock
-from bot.config import SettingsError
 from bot.engine.task_refs import EXPIRE
-from bot.settings import load_settings
+from bot.settings.config import SettingsError
+from bot.settings.environment import load_settings
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 

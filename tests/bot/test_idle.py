@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.config import Idle, LeaseLimits
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Own, Session
 from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, is_quiet, noted, sampled
+from bot.settings.config import Idle, LeaseLimits
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)  # a Monday
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)

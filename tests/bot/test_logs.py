@@ -10,7 +10,7 @@ import structlog
 from pydantic import SecretStr
 
 from bot import logs
-from bot.settings import ToolSettings
+from bot.settings.environment import ToolSettings
 
 TOKEN = "plain-looking-secret"
 

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.config import Config, Roles, SlackSection
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
 from bot.domain.notifications import TABLE, rule_of, with_reference
@@ -21,6 +20,7 @@ from bot.domain.requests import AnyRequest, BringDown, Request
 from bot.mrkdwn import md
 from bot.policy import to_ask
 from bot.presentation import Presentation
+from bot.settings.config import Config, Roles, SlackSection
 from bot.slack import Slack
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards

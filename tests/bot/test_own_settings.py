@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.config import Config, SettingsError
-from bot.own_settings import layered, overruled, parsed
 from bot.platform.proposal import answer, is_understood, open_questions, propose, written
+from bot.settings.config import Config, SettingsError
+from bot.settings.of_repository import layered, overruled, parsed
 from manifests.tree import Checkout
 
 SANDBOX = Path(__file__).parents[2] / "sandbox"

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bot.config import Approvals, Config, Roles
 from bot.domain.operations import BringUpOperation, Operation, Status, Vote
 from bot.domain.requests import BringUp
 from bot.policy import (
@@ -19,6 +18,7 @@ from bot.policy import (
     may_vote,
     must_hear,
 )
+from bot.settings.config import Approvals, Config, Roles
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 PEOPLE = People(requesters=frozenset(), approvers=frozenset({"LEAD", "ADMIN"}), admins=frozenset({"ADMIN"}))

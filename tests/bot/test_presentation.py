@@ -12,7 +12,6 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.config import Config, Roles, SlackSection
 from bot.domain import phases
 from bot.domain.operations import BringUpOperation, Check, Note, Operation, Status
 from bot.domain.phases import Phase
@@ -20,6 +19,7 @@ from bot.domain.requests import BringUp
 from bot.domain.values import Message
 from bot.mrkdwn import md
 from bot.presentation import Presentation
+from bot.settings.config import Config, Roles, SlackSection
 from bot.slack import Patience, Slack
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards

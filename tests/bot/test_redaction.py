@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from bot.clients.github import GitHub
 from bot.logs import cleaned, cleaned_texts, conceal
 from bot.services import open_slack
-from bot.settings import ToolSettings
+from bot.settings.environment import ToolSettings
 from tests.clients.wire import client, wire
 
 KEY = "vllm+key/of=this-test-0123456789"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bot.cli.settings import reference
-from bot.config import SettingsError, load_config
-from bot.settings import load_settings
+from bot.settings.config import SettingsError, load_config
+from bot.settings.environment import load_settings
 
 NEEDED = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1", "GITHUB_REPOSITORY": "acme/llm-platform"}
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bot.cli.simulate import compare, sample
-from bot.config import Config
 from bot.errors import BotError
+from bot.settings.config import Config
 from bot.simulate import (
     Arrival,
     World,

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from bot.cli.main import cli
-from bot.config import load_config
+from bot.settings.config import load_config
 
 SAMPLES = Path(__file__).parents[2] / "sandbox" / "platforms"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from bot.clients.rights import roles
-from bot.config import Config
+from bot.settings.config import Config
 
 CONFIG = {"platform": {"namespace": "models"}, "litellm": {"namespace": "gateway"}}
 

@@ -11,7 +11,7 @@ import pytest
 
 from bot.clients.cluster import BootFailed, Cluster, Phase
 from bot.services import open_kubernetes
-from bot.settings import ClusterSettings
+from bot.settings.environment import ClusterSettings
 from tests.clients.kube import (
     REFUSED,
     Object,

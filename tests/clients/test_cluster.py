@@ -9,8 +9,8 @@ import pytest
 from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.kube import Forbidden
 from bot.clients.rights import ENGINE_KEY, MASTER_KEY, rights
-from bot.config import Config, SecretRef
 from bot.errors import BotError
+from bot.settings.config import Config, SecretRef
 from tests.clients.kube import (
     REFUSED,
     Object,

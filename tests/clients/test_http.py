@@ -13,7 +13,7 @@ from bot.clients.kube import Collection, Kube
 from bot.clients.rights import NODES
 from bot.errors import BotError, Unavailable
 from bot.services import open_kubernetes, open_slack
-from bot.settings import ClusterSettings, ToolSettings
+from bot.settings.environment import ClusterSettings, ToolSettings
 from tests.clients.wire import wire
 
 

@@ -8,7 +8,7 @@ import pytest
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.job import BenchFailed, Jobs, Load, manifest, name_of
-from bot.config import Bench, SecretRef
+from bot.settings.config import Bench, SecretRef
 from tests.clients.kube import Wire, caching, connected, deployment
 
 IMAGE = f"registry.example/guidellm@sha256:{'5a' * 32}"

@@ -8,7 +8,7 @@ from kubernetes.aio.client import ApiClient
 
 from bot.clients.kube import Collection, Kube, Selection
 from bot.clients.rights import ENGINE_KEY, GATEWAY_DEPLOYMENTS, PODS, Right, UndeclaredRight, chart, rights, roles
-from bot.config import Config
+from bot.settings.config import Config
 from tests.clients.kube import Wire, connected
 
 ROOT = Path(__file__).parents[2]

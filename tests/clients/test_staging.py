@@ -11,7 +11,7 @@ from kubernetes.aio.client import ApiClient
 
 from bot.clients.staging import Attempt, Progress, Stager, StagingFailed, StagingTaken, Weights
 from bot.clients.staging_job import name_of
-from bot.config import Staging
+from bot.settings.config import Staging
 from tests.clients.kube import Wire, connected, event, now, wait_until
 from tests.clients.test_staging_job import CLAIM, claim, model, user
 

@@ -9,7 +9,7 @@ from kubernetes.aio.client import ApiClient
 from bot.clients.kube import Kube
 from bot.clients.staging_job import manifest, name_of, weights_of
 from bot.clients.volume import CannotStage, Place, Volumes
-from bot.config import Staging
+from bot.settings.config import Staging
 from tests.clients.kube import Wire, connected, deployment
 
 SHAPE = Staging(mode="on")

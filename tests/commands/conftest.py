@@ -9,10 +9,10 @@ from pydantic import SecretStr
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.config import Config, SlackSection
 from bot.embedded import embedded_redis
 from bot.services import Services, open_services
-from bot.settings import Settings
+from bot.settings.config import Config, SlackSection
+from bot.settings.environment import Settings
 from bot.tasks import all_tasks
 from bot.wiring import Wiring
 from commands import listeners

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from bot.config import Config, PeopleSection
 from bot.policy import Home, Profile, may_use
+from bot.settings.config import Config, PeopleSection
 from commands.gate import read
 
 HOME = Home(team="T1", enterprise="", bot="UBOT")

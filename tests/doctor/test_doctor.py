@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bot.clients.cluster import Cluster
 from bot.clients.redis import opened as redis_at
-from bot.config import Config
 from bot.doctor import platform
+from bot.settings.config import Config
 from sandbox.world import Sandbox, opened
 from tests.clients.kube import Wire, connected
 from tests.doctor.altered import Change, altered

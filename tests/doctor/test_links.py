@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from bot.config import Config
 from bot.doctor.links import links
+from bot.settings.config import Config
 
 
 @asynccontextmanager

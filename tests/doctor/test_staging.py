@@ -7,9 +7,9 @@ import pytest
 
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
-from bot.config import Config
 from bot.doctor import Finding, platform
 from bot.doctor.staging import staging
+from bot.settings.config import Config
 from manifests.contract import ModelEndpoint
 from tests.clients.kube import Object, Wire, connected
 from tests.clients.test_staging_job import claim, model, storage_class

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from bot.doctor import Finding, examine
-from bot.settings import load_settings
+from bot.settings.environment import load_settings
 from sandbox.world import Sandbox
 
 

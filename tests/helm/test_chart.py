@@ -14,9 +14,9 @@ from redis.exceptions import AuthenticationError, RedisError
 from ruamel.yaml import YAML
 
 from bot.clients.rights import Right, rights
-from bot.config import Config
 from bot.embedded import _binary
-from bot.settings import Settings
+from bot.settings.config import Config
+from bot.settings.environment import Settings
 from tests.helm.chart import BENCH, CHART, FULL, MINIMAL, ROOT, Object, of_kind, pods, render
 
 helm = pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")

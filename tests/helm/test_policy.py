@@ -10,7 +10,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import SyncFailed
 from bot.clients.job import Jobs, Load
-from bot.config import Config
+from bot.settings.config import Config
 from tests.clients.kube import Wire, application, caching, connected, deployment, time_passes, wait_until
 from tests.clients.test_staging_job import made as staging_job
 from tests.helm.chart import BENCH, MEASURING, MINIMAL, Object, of_kind, render

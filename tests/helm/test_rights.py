@@ -16,8 +16,8 @@ from bot.clients.cluster import Cluster
 from bot.clients.job import Jobs, Load
 from bot.clients.kube import Collection, Forbidden, Kube
 from bot.clients.rights import APPLICATIONS, MASTER_KEY, MODELS, Right, rights
-from bot.config import Config
 from bot.errors import BotError
+from bot.settings.config import Config
 from tests.clients.kube import application, caching, condition, deployment, now, pod, service
 from tests.helm.api_server import ApiServer, api_server, assets
 from tests.helm.chart import FULL, MEASURING, MINIMAL, Object, of_kind, render

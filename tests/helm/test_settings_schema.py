@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from pydantic import BaseModel
 
 from bot.cli.settings import into_chart
-from bot.config import Config, SettingsError, load_config
+from bot.settings.config import Config, SettingsError, load_config
 from tests.helm.chart import CHART, MINIMAL, Object, render
 
 helm = pytest.importorskip("helm_python", reason="Helm's library has no wheel for this machine")

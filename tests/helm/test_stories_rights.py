@@ -25,7 +25,7 @@ def test_the_sandbox_grants_what_the_chart_grants() -> None:
     """`stoker rights`, which the sandbox enforces, equals the rendered Roles."""
     pytest.importorskip("helm_python", reason="Helm's library has wheels for Linux on x86-64 alone")
     from bot.clients.rights import roles
-    from bot.config import Config
+    from bot.settings.config import Config
 
     for values in (MEASURING, MEASURING | {"config": MEASURING["config"] | {"litellm": {"namespace": "gateway"}}}):
         objects = render(values)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.config import Config
 from bot.platform.change_planning import planned
+from bot.settings.config import Config
 from manifests.arguments import MODEL_FLAGS
 from manifests.deployed import Bound, changed, deployed
 from manifests.layout import Layout

@@ -16,9 +16,9 @@ from ruamel.yaml import YAML
 
 from bot.app import run
 from bot.clients.rights import roles
-from bot.config import load_config
 from bot.domain.notifications import rule_of
-from bot.settings import Settings
+from bot.settings.config import load_config
+from bot.settings.environment import Settings
 from sandbox.access import Account
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from docket import ExponentialRetry
 
-from bot.config import Config, Roles
 from bot.domain import phases
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
@@ -25,6 +24,7 @@ from bot.errors import BotError, Unavailable
 from bot.gpu.billing import Billing
 from bot.gpu.stopping import down_request, end_of_session
 from bot.services import Services
+from bot.settings.config import Config, Roles
 from bot.tasks import Advancing
 from bot.views import card
 from bot.views.outcomes import outcome_text

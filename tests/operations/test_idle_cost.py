@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from docket import Perpetual
 
-from bot.config import load_config
 from bot.services import Services, open_services
-from bot.settings import Settings
+from bot.settings.config import load_config
+from bot.settings.environment import Settings
 from bot.tasks import all_tasks
 from bot.wiring import Wiring
 from tests.operations.platform import Platform, platform

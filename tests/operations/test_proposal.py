@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.config import Config
 from bot.platform.change_planning import Options, Verb, planned, pull_body
+from bot.settings.config import Config
 from manifests.change import Change
 from manifests.sizing import ModelFacts
 from manifests.tree import Checkout

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bot.clients.rights import roles
-from bot.config import load_config
-from bot.own_settings import layered
+from bot.settings.config import load_config
+from bot.settings.of_repository import layered
 from tests.operations.platform import Platform, platform
 
 pytestmark = pytest.mark.timeout(400)

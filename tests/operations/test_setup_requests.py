@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.embedded import embedded_redis
 from bot.engine.lifecycle import NotAllowed
@@ -18,7 +17,8 @@ from bot.errors import BotError, Unavailable
 from bot.home import Overviews
 from bot.platform.setup import PlatformSetup
 from bot.services import Services, open_services
-from bot.settings import Settings, load_cluster_settings
+from bot.settings.config import Config
+from bot.settings.environment import Settings, load_cluster_settings
 from bot.state.setup import InUse
 from bot.wiring import Wiring
 from manifests.tree import ChangeSet

@@ -17,8 +17,8 @@ from bot.clients.deployer import SyncFailed
 from bot.clients.litellm import LiteLLM
 from bot.clients.rights import ENGINE_KEY, MASTER_KEY
 from bot.clients.vllm import VLLM
-from bot.config import Config
 from bot.errors import BotError
+from bot.settings.config import Config
 from sandbox.cluster import Cluster
 from sandbox.faults import Faults
 from sandbox.kubernetes import KubernetesAPI

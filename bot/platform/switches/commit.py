@@ -10,7 +10,6 @@ from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer, nobody
 from bot.clients.github import GitHub
 from bot.clients.workload import Workload
-from bot.config import Config
 from bot.domain.leases import Lease
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
@@ -18,6 +17,7 @@ from bot.git.complaints import PushRefused
 from bot.git.repository import Repository
 from bot.mrkdwn import md
 from bot.platform.deploying import Applications
+from bot.settings.config import Config
 from bot.views import code
 from manifests import replicas as in_git
 from manifests.platform import Platform

@@ -14,11 +14,11 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.clock import Clock
-from bot.config import Config, SettingsError, first_problem, load_config
 from bot.logs import conceal
-from bot.own_settings import OWN_CONFIG, layered
-from bot.setting_types import like
-from bot.settings_hints import PREFIXED, refuse_other_tokens
+from bot.settings.config import Config, SettingsError, first_problem, load_config
+from bot.settings.hints import PREFIXED, refuse_other_tokens
+from bot.settings.of_repository import OWN_CONFIG, layered
+from bot.settings.types import like
 
 Address = Annotated[str, like(r"https?://[^\s/]+\S*", "https://host.example.com:8080")]
 AddressOrNone = Annotated[str, like(r"(https?://[^\s/]+\S*)?", "https://host.example.com:8080")]

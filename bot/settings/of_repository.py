@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bot.config import Config, SettingsError, first_problem
+from bot.settings.config import Config, SettingsError, first_problem
 
 OWN_CONFIG = ".stoker.yaml"
 SECTIONS = ("platform", "argocd", "flux", "switch", "litellm", "vllm", "gpu")

@@ -23,8 +23,8 @@ from ruamel.yaml.error import YAMLError
 
 from bot.durations import Duration, parse_duration
 from bot.errors import BotError
-from bot.setting_types import PINNED, Channel, Hours, LinkTemplate, Member, like
-from bot.settings_hints import similar
+from bot.settings.hints import similar
+from bot.settings.types import PINNED, Channel, Hours, LinkTemplate, Member, like
 from manifests.contract import Layout
 
 
