@@ -22,11 +22,11 @@ from bot.embedded import embedded_redis
 from bot.engine.task_refs import RECONCILE
 from bot.errors import BotError, Unavailable
 from bot.guard import Guard
-from bot.roles import RoleMembers
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import Settings, load_settings
 from bot.settings.of_repository import layered
+from bot.slack.roles import RoleMembers
 from bot.state.records import redis_errors
 from bot.state.setup import SetupState
 from bot.tasks import all_tasks

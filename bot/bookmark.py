@@ -5,7 +5,7 @@ import structlog
 from bot.domain.leases import Lease
 from bot.errors import BotError, Unavailable
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 
 log = structlog.get_logger(__name__)

@@ -23,7 +23,7 @@ from bot.idle import BringDown, Decision, Remind, WarnEnd, decide, noted
 from bot.marks import bounded, read_mark
 from bot.mrkdwn import Mrkdwn, clock, code, md
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.sessions import Sessions
 

@@ -21,9 +21,9 @@ from bot.platform.endpoints import EndpointStates
 from bot.platform.setup import PlatformSetup
 from bot.policy import People
 from bot.report import daily
-from bot.roles import RoleMembers
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import Slack
 from bot.state.bills import Bills
 from bot.state.home import VIEWERS_KEPT, HomeState
 from bot.state.leases import Leases

@@ -35,17 +35,17 @@ from bot.clients.redis import AnyRedis, Password, for_docket, opened
 from bot.clients.rights import ENGINE_KEY, MASTER_KEY
 from bot.clients.staging import Stager
 from bot.clients.vllm import VLLM
-from bot.directory import Directory
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.metrics import Metrics
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import ClusterSettings, Settings, store_own, with_own
 from bot.settings.of_repository import Installed
-from bot.slack import CleanWebClient, Patience, Slack
+from bot.slack.directory import Directory
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import CleanWebClient, Patience, Slack
 from bot.state.alerts import Alerts
 from bot.state.aliases import RuntimeAliases
 from bot.state.audit import AuditLog

@@ -30,9 +30,9 @@ from bot.platform.pull_requests import PullRequests
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.setup import PlatformSetup
 from bot.platform.smoke_tests import SmokeTests
-from bot.presentation import Presentation
 from bot.services import learn_secrets as read_secrets
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
 from bot.state.home import VIEWERS_KEPT

@@ -25,8 +25,8 @@ from bot.gpu.stopping import end_of_session
 from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted, sampled
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import may_keep
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.messages import Messages

@@ -8,7 +8,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from bot.engine.decisions import Decisions
 from bot.policy import costs_money, must_hear
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.operations import Operations
 from bot.views import (
     APPROVE,

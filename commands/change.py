@@ -23,7 +23,7 @@ from bot.platform.change_planning import Options, looked_up, planned, read_optio
 from bot.platform.endpoints import Endpoints
 from bot.platform.pull_requests import ChangeChecks
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.endpoint_history import EndpointHistory
 from bot.views import code
 from bot.views.form_terms import in_form

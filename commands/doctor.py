@@ -7,8 +7,8 @@ from bot.doctor import Finding, examine
 from bot.engine.lifecycle import insist
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import may_examine
-from bot.roles import RoleMembers
 from bot.settings.environment import Settings
+from bot.slack.roles import RoleMembers
 
 
 @dataclass(frozen=True)

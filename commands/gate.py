@@ -15,14 +15,14 @@ import structlog
 from slack_bolt.context.async_context import AsyncBoltContext
 from slack_bolt.response import BoltResponse
 
-from bot.directory import Directory
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.logs import about
 from bot.mrkdwn import Mrkdwn, md, shown
 from bot.policy import Home, Verdict, may_use, refuse
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.directory import Directory
+from bot.slack.web_api import Slack
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
 from bot.views import BRING_DOWN, CANCEL, END_USE, lines

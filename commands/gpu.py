@@ -25,7 +25,7 @@ from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.bills import Bills
 from bot.state.deliveries import Deliveries
 from bot.state.leases import Leases

@@ -18,7 +18,7 @@ from bot.home import AppHome
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.views.endpoint_list import HOME_NEXT, HOME_PREVIOUS, HOME_SEARCH, Search
 from bot.views.home import HOME_ADD, HOME_UP, UP_FORM, up_form

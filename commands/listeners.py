@@ -12,7 +12,7 @@ from slack_bolt.context.async_context import AsyncBoltContext
 from bot.errors import Unavailable
 from bot.logs import about, cleaned_texts
 from bot.mrkdwn import md
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.deliveries import Deliveries
 from bot.wiring import Wiring
 from commands.approval import ApprovalButtons

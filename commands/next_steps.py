@@ -12,7 +12,7 @@ from bot.engine.lifecycle import Lifecycle, NotAllowed
 from bot.errors import BotError
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
 from bot.views import code

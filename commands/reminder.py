@@ -16,9 +16,9 @@ from bot.gpu.holder_prompts import HolderPrompts
 from bot.marks import read_mark
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import must_hear
-from bot.presentation import Presentation
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.views import BRING_DOWN, END_USE, KEEP, KEEP_UNTIL, KeepUntil, code, keep_form, settled_reminder

@@ -10,7 +10,7 @@ import structlog
 
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import Mrkdwn, md
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.views import View, lines
 from bot.views.blocks import Block, Blocks
 from bot.views.modals import loading, stopped

@@ -7,7 +7,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.platform.virtual_keys import VirtualKeys
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.views.bench import KEEP_REPORT
 from bot.views.rollout import LET_IN, LET_IN_FORM, keys_form
 from bot.workflows.benchmark_report import BenchmarkReports

@@ -18,11 +18,11 @@ from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.platform.proposal import QUESTIONS, answer
 from bot.platform.setup import PlatformSetup, Proposed
-from bot.presentation import Presentation
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import Settings
 from bot.settings.of_repository import merged
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Slack
 from bot.state.deliveries import Deliveries
 from bot.state.setup import SetupState
 from bot.views import View, lines

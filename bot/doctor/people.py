@@ -6,7 +6,6 @@ from email.utils import parsedate_to_datetime
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.directory import Directory
 from bot.doctor.findings import Finding, ok, unchecked, warning, wrong
 from bot.mrkdwn import unmarked
 from bot.policy import may_use
@@ -14,7 +13,8 @@ from bot.scopes import scopes
 from bot.services import now
 from bot.settings.config import Roles
 from bot.settings.environment import Settings
-from bot.slack import SlackRefused, slack_errors
+from bot.slack.directory import Directory
+from bot.slack.web_api import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
 SKEW = 60.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bot.clock import Clock
 from bot.mrkdwn import md
-from bot.presentation import Presentation
+from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
 from bot.state.task_starts import TaskStarts

@@ -28,9 +28,9 @@ from bot.policy import (
     must_hear,
     standing,
 )
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
 from bot.views import code, inline, lines, plan_in_words

@@ -20,8 +20,8 @@ from bot.engine.task_refs import ADVANCE, ESCALATE, EXPIRE, HAND_OVER, REMIND
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import Verdict, time_to_decide, who_decides
-from bot.presentation import Presentation
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.step_ledger import StepLedger
 from bot.state.task_starts import TaskStarts

@@ -21,7 +21,7 @@ from bot.domain.phases import Phase
 from bot.engine.task_refs import REFRESH_HOMES
 from bot.errors import BotError
 from bot.mrkdwn import md, person
-from bot.presentation import Presentation
+from bot.slack.presentation import Presentation
 from bot.state.operations import Operations
 from bot.state.step_ledger import StepLedger
 

@@ -21,10 +21,10 @@ from bot.errors import BotError, Unavailable
 from bot.gpu import session_cards
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.mrkdwn import Mrkdwn, md
-from bot.presentation import Presentation
 from bot.report import weekly
 from bot.settings.config import Config, Gpu
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Slack
 from bot.state.bills import Bills
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases

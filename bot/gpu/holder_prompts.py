@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bot.domain.leases import Lease, Question
 from bot.mrkdwn import Mrkdwn
-from bot.presentation import Presentation
+from bot.slack.presentation import Presentation
 from bot.state.messages import Messages
 from bot.state.questions import Questions
 from bot.views import View, settled_reminder, without_buttons

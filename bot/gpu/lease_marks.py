@@ -14,8 +14,8 @@ from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.marks import bounded, read_mark
 from bot.mrkdwn import md, person
-from bot.presentation import Presentation
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.bills import Bills
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations

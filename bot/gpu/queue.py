@@ -24,9 +24,9 @@ from bot.gpu.availability import GpuAvailability
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import approval_stands, may_cancel, may_keep
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations

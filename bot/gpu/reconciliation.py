@@ -26,8 +26,8 @@ from bot.gpu.stopping import end_of_session
 from bot.marks import prolonged, read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
-from bot.presentation import Presentation
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases

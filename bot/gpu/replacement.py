@@ -23,8 +23,8 @@ from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
 from bot.mrkdwn import escape, md, person
 from bot.platform.switch import Switch
-from bot.presentation import Presentation
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.leases import LeaseMoved, Leases
 from bot.state.operations import Operations
 from bot.views import code, inline, lines

@@ -7,7 +7,7 @@ import structlog
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, SessionEnd
 from bot.errors import BotError
-from bot.presentation import Presentation
+from bot.slack.presentation import Presentation
 from bot.state.operations import OperationNotFound, Operations
 
 log = structlog.get_logger(__name__)

@@ -21,8 +21,8 @@ from bot.gpu import session_cards
 from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.switch import Switch
-from bot.presentation import Presentation
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations

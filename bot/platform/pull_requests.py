@@ -35,8 +35,8 @@ from bot.platform.endpoints import Endpoints
 from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.staged_swap import StagedSwap
 from bot.policy import can_be_approved, may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.roles import RoleMembers
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
 from bot.state.operations import Operations

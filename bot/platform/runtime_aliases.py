@@ -19,7 +19,7 @@ from bot.engine.lifecycle import NotAllowed, insist
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import code, md
 from bot.policy import may_register
-from bot.roles import RoleMembers
+from bot.slack.roles import RoleMembers
 from bot.state.aliases import RuntimeAliases
 from bot.state.audit import AuditLog
 from bot.state.operations import OperationNotFound, Operations

@@ -26,10 +26,10 @@ from bot.git.repository import Repository
 from bot.mrkdwn import md, person
 from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written
 from bot.policy import may_set_up
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
 from bot.settings.config import Config, SettingsError
 from bot.settings.of_repository import OWN_CONFIG, Installed, layered, merged, overruled, parsed
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.setup import InUse, Setup, SetupState

@@ -14,8 +14,8 @@ from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_let_in
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
 from bot.views import code, lines

@@ -1,7 +1,7 @@
 """Slack's newer blocks: tables, plans, containers, alerts and charts.
 
 Limits: docs.slack.dev/reference/block-kit/blocks. A workspace may not have these blocks yet; `bot.views.older` converts
-them, and `bot.block_support` decides.
+them, and `bot.slack.block_support` decides.
 """
 
 from collections import Counter

@@ -32,8 +32,8 @@ from bot.git.repository import Repository
 from bot.mrkdwn import md, person, time_stamp
 from bot.platform.endpoints import Endpoints
 from bot.policy import may_bench, may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.views import clock, code, escape

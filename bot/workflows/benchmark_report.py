@@ -17,9 +17,9 @@ from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, link, md, shown
 from bot.policy import may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
-from bot.slack import Slack, SlackRefused
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import Slack, SlackRefused
 from bot.state.audit import AuditLog
 from bot.state.operations import Operations
 from bot.views.bench import measured

@@ -17,8 +17,8 @@ from bot.gpu.stopping import GONE_WITHIN, LEASE, Stopping
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.policy import must_hear
-from bot.presentation import Presentation
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.views import code, inline, lines, person

@@ -26,9 +26,9 @@ from bot.platform.boot_comparison import BootComparison
 from bot.platform.smoke_tests import SmokeFailed, SmokeTests
 from bot.platform.staging import Staging
 from bot.policy import can_be_approved, may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import Slack
 from bot.state.leases import GpuBusy, GpuQueued, LeaseMoved, Leases
 from bot.state.operations import OperationNotFound
 from bot.views import clock, code

@@ -15,8 +15,8 @@ from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import md, time_stamp
 from bot.policy import can_be_approved, may_keep
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.views import code, money
 

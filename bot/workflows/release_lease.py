@@ -12,8 +12,8 @@ from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.stopping import Stopping
 from bot.mrkdwn import md, person
 from bot.policy import can_be_approved, may_release
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
 from bot.state.operations import OperationNotFound, Operations
 from bot.views import code, inline, lines

@@ -24,10 +24,10 @@ from bot.mrkdwn import Mrkdwn, code, md, person
 from bot.platform.smoke_tests import SmokeTests
 from bot.platform.switch import Switch
 from bot.policy import may_request, must_hear
-from bot.presentation import Presentation
-from bot.roles import RoleMembers
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.operations import Operations
 from bot.state.sessions import Sessions

@@ -13,8 +13,8 @@ from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.platform.smoke_tests import SmokeTests
 from bot.policy import may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
+from bot.slack.roles import RoleMembers
 from bot.views import code
 
 

@@ -13,9 +13,9 @@ from bot.mrkdwn import md, person
 from bot.platform.endpoints import Endpoints
 from bot.platform.staging import Staging
 from bot.policy import may_request
-from bot.roles import RoleMembers
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.roles import RoleMembers
+from bot.slack.web_api import Slack
 from bot.state.operations import Operations
 from bot.views import code, escape
 

@@ -12,7 +12,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bot.bookmark import HolderBookmark
 from bot.domain.leases import Lease
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.leases import Leases
 from bot.state.messages import Messages
 from sandbox.faults import Faults

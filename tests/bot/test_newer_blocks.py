@@ -9,7 +9,7 @@ from slack_sdk.errors import SlackApiError
 
 from bot.domain.operations import Note
 from bot.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
-from bot.slack import CleanWebClient
+from bot.slack.web_api import CleanWebClient
 from bot.views import View, thread
 from bot.views.blocks import Block, section
 from bot.views.mentions import mentioned_in, notifying

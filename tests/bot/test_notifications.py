@@ -19,9 +19,9 @@ from bot.domain.plans import BringUpPlan
 from bot.domain.requests import AnyRequest, BringDown, Request
 from bot.mrkdwn import md
 from bot.policy import to_ask
-from bot.presentation import Presentation
 from bot.settings.config import Config, Roles, SlackSection
-from bot.slack import Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Slack
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards
 from bot.state.messages import Messages

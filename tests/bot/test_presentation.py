@@ -18,9 +18,9 @@ from bot.domain.phases import Phase
 from bot.domain.requests import BringUp
 from bot.domain.values import Message
 from bot.mrkdwn import md
-from bot.presentation import Presentation
 from bot.settings.config import Config, Roles, SlackSection
-from bot.slack import Patience, Slack
+from bot.slack.presentation import Presentation
+from bot.slack.web_api import Patience, Slack
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards
 from bot.state.messages import Messages
@@ -268,7 +268,7 @@ async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited
     workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an hour without the channel the pause between two attempts is long."""
-    monkeypatch.setattr("bot.presentation._delay", lambda attempts, error: 3600.0)
+    monkeypatch.setattr("bot.slack.presentation._delay", lambda attempts, error: 3600.0)
     shown.show(op.id)
     await until(lambda: cards(workspace))
     await workspace.remove_bot()

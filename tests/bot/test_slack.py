@@ -10,7 +10,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import Unavailable
 from bot.mrkdwn import md
-from bot.slack import Slack, SlackRefused
+from bot.slack.web_api import Slack, SlackRefused
 from bot.state.messages import Messages
 from bot.state.records import PREFIX
 from bot.views import lines

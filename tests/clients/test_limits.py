@@ -25,7 +25,7 @@ from bot.clients.vllm import VLLM, signals
 from bot.errors import BotError, Unavailable
 from bot.services import hub_http, open_kubernetes, open_slack
 from bot.settings.environment import ClusterSettings, Settings, ToolSettings
-from bot.slack import slack_errors
+from bot.slack.web_api import slack_errors
 from tests.clients.test_http import _kubeconfig
 from tests.clients.wire import Wire, client, wire
 

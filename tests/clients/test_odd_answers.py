@@ -4,7 +4,7 @@ import pytest
 
 from bot.clients.huggingface import _base_model, _licence
 from bot.clients.litellm import _tenant_key
-from bot.directory import _profile
+from bot.slack.directory import _profile
 
 ODD: list[object] = [None, 7, "x", [], [None, 7], {}, {"x": None}, True]
 

@@ -1,8 +1,8 @@
 """People in the settings who have no effect: an unknown id, a guest, a person of another organisation."""
 
-from bot.roles import RoleMembers
 from bot.services import Services
 from bot.settings.config import Roles
+from bot.slack.roles import RoleMembers
 from tests.commands.conftest import hf_endpoint, manifest, svc, workspace
 
 __all__ = ["hf_endpoint", "manifest", "svc", "workspace"]

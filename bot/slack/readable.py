@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from bot.slack import CONTENT, SlackRefused
+from bot.slack.web_api import CONTENT, SlackRefused
 from bot.views import View, plain_view
 
 T = TypeVar("T")

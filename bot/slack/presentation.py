@@ -17,18 +17,18 @@ from typing import Any, Literal
 
 import structlog
 
-from bot.announcements import Announcements
-from bot.closed_channels import LONGEST_PAUSE, ChannelClosed, ClosedChannels
 from bot.domain.leases import Question
 from bot.domain.operations import Operation, Status
 from bot.domain.requests import BringDown
 from bot.domain.values import Message
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import md
-from bot.newest_cards import NewestCards
-from bot.readable import readable
 from bot.settings.config import Config
-from bot.slack import CONTENT, GONE, NO_THREAD, Slack, SlackBusy, SlackRefused
+from bot.slack.announcements import Announcements
+from bot.slack.closed_channels import LONGEST_PAUSE, ChannelClosed, ClosedChannels
+from bot.slack.newest_cards import NewestCards
+from bot.slack.readable import readable
+from bot.slack.web_api import CONTENT, GONE, NO_THREAD, Slack, SlackBusy, SlackRefused
 from bot.state.audit import AuditLog
 from bot.state.cards import Cards
 from bot.state.messages import Messages

@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 
-from bot.directory import Directory
 from bot.errors import BotError
 from bot.policy import People, may_use
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.directory import Directory
+from bot.slack.web_api import Slack
 
 
 @dataclass(frozen=True)

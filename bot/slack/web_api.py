@@ -15,7 +15,6 @@ from slack_sdk.http_retry.response import HttpResponse
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bot.block_support import BlockSupport
 from bot.clock import REAL_TIME, Clock
 from bot.domain.operations import Operation
 from bot.domain.values import Message
@@ -24,6 +23,7 @@ from bot.logs import cleaned_texts
 from bot.mrkdwn import Mrkdwn
 from bot.progress import beside_all_work
 from bot.settings.config import Config
+from bot.slack.block_support import BlockSupport
 from bot.state.messages import Messages
 from bot.views import View, lines
 from bot.views.links import NO_LINKS, Links, Place, unknown_place

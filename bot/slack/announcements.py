@@ -13,7 +13,7 @@ from bot.errors import BotError, Unavailable
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import to_ask
 from bot.settings.config import Config
-from bot.slack import Slack
+from bot.slack.web_api import Slack
 from bot.state.messages import Messages
 from bot.state.step_ledger import StepLedger
 from bot.views import View, lines

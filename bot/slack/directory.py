@@ -8,7 +8,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import Unavailable
 from bot.policy import Home, Profile
-from bot.slack import SlackRefused, slack_errors
+from bot.slack.web_api import SlackRefused, slack_errors
 
 _FRESH = 300.0
 """Seconds for which an answer is current: afterwards, a changed account is detected."""
