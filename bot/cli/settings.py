@@ -33,7 +33,7 @@ def reference() -> str:
         "",
         "## The file named by `STOKER_CONFIG`: policy and layout",
         "",
-        "The bot takes the description of the platform from `.stoker.yaml` in the repository too; this file takes precedence"
+        "The bot also reads the description of the platform from `.stoker.yaml` in the repository; this file takes precedence"
         " ([platforms](platforms.md)).",
         "",
         "| key | default | |",

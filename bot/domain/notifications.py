@@ -13,7 +13,7 @@ MENTION, DIRECT = "mention", "direct message"
 
 @dataclass(frozen=True)
 class Rule:
-    """One row: an event, whom Slack notifies of it, how, and how often."""
+    """One row: an event, the people whom Slack notifies of it, how, and how often."""
 
     event: str
     who: str
@@ -29,38 +29,38 @@ TABLE: Mapping[str, Rule] = {
         "once, in the card's first text",
     ),
     "asked": Rule(
-        "the same, where only one person may decide, or where the card is older: after a void approval, or at one's turn",
+        "the same, if only one person may decide, or if the card is older: after a void approval, or when the request's turn comes",
         "the approvers who have not decided",
         (MENTION, DIRECT),
         "once for each round: by a reply below the card, or to the only one by direct message",
     ),
     "half": Rule(
-        "half of the time for the decision is over",
+        "half of the time for the decision has passed",
         "the approvers who have not decided",
         (MENTION, DIRECT),
         "once for each round, as above",
     ),
     "escalated": Rule(
-        "three quarters of it are over",
+        "three quarters of this time have passed",
         "the admins, who can override; not the requester",
         (DIRECT,),
         "once for each round",
     ),
     "ready": Rule("a model is ready", "the requester", (DIRECT,), "once"),
     "done": Rule(
-        "any other request has succeeded (a bring-down and a smoke test, which are over in a moment, only change their card)",
+        "any other request has succeeded (a bring-down and a smoke test, which take only moments, just change their card)",
         "the requester",
         (DIRECT,),
         "once",
     ),
     "failed": Rule("a request has failed", "the requester", (DIRECT,), "once"),
     "denied": Rule("a request is denied", "the requester", (DIRECT,), "once"),
-    "expired": Rule("nobody decided, or took an offer, in time", "the requester", (DIRECT,), "once"),
+    "expired": Rule("nobody decided, or accepted an offer, in time", "the requester", (DIRECT,), "once"),
     "cancelled": Rule("somebody else cancels a request", "the requester", (DIRECT,), "once"),
     "waits": Rule("a system does not answer, so a request waits for it", "the requester", (DIRECT,), "once"),
     "late": Rule("a pull request cannot be opened yet", "the requester", (DIRECT,), "once"),
     "replace": Rule(
-        "somebody asks to replace a session, or to break its lease",
+        "somebody requests to replace a session, or to break its lease",
         "the holder, with *Object* and *Bring it down*",
         (DIRECT,),
         "once for each round of approval",
@@ -73,7 +73,7 @@ TABLE: Mapping[str, Rule] = {
     "ended": Rule("somebody else stops a session, with a reason", "the holder", (DIRECT,), "once"),
     "warn": Rule("a lease ends soon", "the holder", (DIRECT,), "once for each end of the lease"),
     "stopped": Rule(
-        "Stoker stops a session: its lease has ended, quiet hours, it did not come back",
+        "Stoker stops a session: its lease has ended, quiet hours have begun, or the model did not serve again",
         "the holder",
         (DIRECT,),
         "once",
@@ -82,24 +82,24 @@ TABLE: Mapping[str, Rule] = {
         "a model is idle",
         "the holder",
         (DIRECT,),
-        "at the session's first reminder and at each that announces the bring-down; others change these messages,"
+        "for the session's first reminder and for each announcement of the bring-down; other reminders update these messages,"
         " until the model is down",
     ),
-    "blind": Rule("the metrics cannot be read", "the holder", (DIRECT,), "once for each time"),
-    "trouble": Rule("a model that was up does not serve any more", "the holder", (DIRECT,), "once for each time"),
+    "blind": Rule("the metrics cannot be read", "the holder", (DIRECT,), "once for each outage"),
+    "trouble": Rule("a model that was up no longer serves", "the holder", (DIRECT,), "once for each outage"),
     "ask": Rule(
-        "somebody asks for the GPU; the holder's *Not now*",
+        "somebody asks the holder for the GPU; the holder answers *Not now*",
         "the holder; the person who waits",
         (DIRECT,),
         "once for each request and session",
     ),
     "offer": Rule(
-        "the free GPU is offered to the next in the queue, or the offer is over unapproved",
+        "the free GPU is offered to the next in the queue, or the offer ends without an approval",
         "the requester",
         (DIRECT,),
         "once for each offer",
     ),
-    "alert": Rule("something uses the GPU without a lease", "the approvers", (MENTION,), "once, as long as it lasts"),
+    "alert": Rule("something uses the GPU without a lease", "the approvers", (MENTION,), "once for each workload"),
     "set-aside": Rule("a record or a task is set aside", "the admins", (DIRECT,), "once"),
     "setup": Rule(
         "the settings of the repository's `.stoker.yaml` are in use, or cannot be used",
@@ -107,16 +107,16 @@ TABLE: Mapping[str, Rule] = {
         (DIRECT,),
         "once for each text, and for each reason",
     ),
-    "cut short": Rule("an undoing is cut short", "the admins", (DIRECT,), "once"),
+    "cut short": Rule("a rollback is given up", "the admins", (DIRECT,), "once"),
     "": Rule(
-        "an answer to a click in Home, or where Slack shows no private answer; without Redis, the end of a lease",
+        "an answer to a click in Home, or in a place where Slack shows no private answers; without Redis, the end of a lease",
         "the person who clicked; the holder",
         (DIRECT,),
         "once",
     ),
     "mention": Rule("an answer to a command by direct message", "its sender", (DIRECT,), "once"),
     "unshown": Rule(
-        "a channel takes no messages", "the requester, the holder and the admins", (DIRECT,), "once for each request"
+        "a channel accepts no messages", "the requester, the holder and the admins", (DIRECT,), "once for each request"
     ),
 }
 """By the first part of the message's key, up to the colon. Other messages notify nobody."""

@@ -45,54 +45,58 @@ class SlackSection(_Section):
     )
     bookmark: bool = Field(
         default=False,
-        description="Whether a bookmark at the top of the channel says who has the GPU. It needs the scopes that `stoker"
+        description="Show who has the GPU in a bookmark at the top of the channel. This needs the scopes that `stoker"
         " manifest --bookmark` adds.",
     )
 
 
 class Roles(_Section):
     requesters: tuple[Member, ...] = Field(
-        default=(), description="Users (U…) and user groups (S…) who may ask; empty means everybody in the workspace."
+        default=(),
+        description="Users (U…) and user groups (S…) who may make requests. If empty, everybody in the workspace may.",
     )
     approvers: tuple[Member, ...] = Field(
-        default=(), description="Users and user groups who may approve; empty means that nothing cost-gated runs."
+        default=(), description="Users and user groups who may approve. If empty, nothing that costs money runs."
     )
     admins: tuple[Member, ...] = Field(
-        default=(), description="Users and user groups who may cancel what others asked."
+        default=(),
+        description="Users and user groups who may cancel other people's requests, override approvals and break leases.",
     )
 
 
 class PeopleSection(_Section):
-    guests: bool = Field(default=False, description="Obey guests of the workspace, as far as the roles allow it.")
-    bots: bool = Field(default=False, description="Obey apps and workflows that mention the bot.")
+    guests: bool = Field(
+        default=False, description="Accept requests from guests of the workspace, if their roles allow it."
+    )
+    bots: bool = Field(default=False, description="Accept requests from apps and workflows that mention the bot.")
 
 
 class Approvals(_Section):
     quorum: int = Field(default=1, ge=1, description="How many different people must approve.")
     expire_after: Duration = Field(
-        default=parse_duration("1h"), description="After this time without a decision the request expires."
+        default=parse_duration("1h"), description="Time without a decision after which a request expires."
     )
     pull_expire_after: Duration = Field(
         default=parse_duration("7d"), description="The same for the roll-out of a pull request."
     )
-    self_approval: bool = Field(default=False, description="Whether one may approve one's own request.")
+    self_approval: bool = Field(default=False, description="Allow people to approve their own requests.")
     checks: Literal["expected", "none"] = Field(
         default="expected",
-        description="Whether a pull request must have checks before it can be approved. `none` is for a repository without"
-        " CI: nothing is waited for then, and a check that fails still counts.",
+        description="`expected`: a pull request must have checks before it can be approved. `none`, for a repository without CI:"
+        " Stoker does not wait for checks, but a failed check still blocks the approval.",
     )
     checks_grace: Duration = Field(
         default=parse_duration("5m"),
-        description="For this long after a pull request got its head or another check, further checks are waited for,"
-        " unless those that are required and those that recent pull requests had are there.",
+        description="How long Stoker waits for further checks after a new commit or a new check, unless all required checks and"
+        " those of recent pull requests have appeared.",
     )
 
 
 class LeaseLimits(_Section):
     default: Duration = Field(default=parse_duration("2h"), description="Length of a lease without `for`.")
-    longest: Duration = Field(default=parse_duration("8h"), description="The longest lease that can be asked for.")
+    longest: Duration = Field(default=parse_duration("8h"), description="Longest lease that can be requested.")
     warn_before: Duration = Field(
-        default=parse_duration("15m"), description="How long before its end the holder is warned."
+        default=parse_duration("15m"), description="How long before the end of a lease its holder is warned."
     )
     reconcile_every: Duration = Field(
         default=parse_duration("1m"), description="How often leases, Deployments and pods are compared."
@@ -102,7 +106,7 @@ class LeaseLimits(_Section):
     )
     finish_within: Duration = Field(
         default=parse_duration("2m"),
-        description="How long a model that is being replaced may go on with the requests that it is answering.",
+        description="How long a model that is being replaced may continue to answer running requests.",
     )
 
 
@@ -113,7 +117,7 @@ class Idle(_Section):
         default=parse_duration("60m"), description="Idle time after which the model is brought down."
     )
     announce_before: Duration = Field(
-        default=parse_duration("5m"), description="How long before that the bring-down is announced, at least."
+        default=parse_duration("5m"), description="Minimum time between the announcement and the bring-down."
     )
     queue_remind_after: Duration = Field(
         default=parse_duration("5m"), description="`remind_after` while somebody waits for the GPU."
@@ -123,15 +127,15 @@ class Idle(_Section):
     )
     quiet_hours: Hours | None = Field(
         default=None,
-        description="Hours, e.g. `20:00-07:00`, in which a model idle for `remind_after` goes down without asking.",
+        description="Hours, e.g. `20:00-07:00`, in which a model that is idle for `remind_after` is brought down without a reminder.",
     )
     quiet_days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
         default=(), description="The same for whole days, e.g. `[sat, sun]`."
     )
-    timezone: str = Field(default="UTC", description="Whose clock the quiet hours and days go by, e.g. Europe/Berlin.")
+    timezone: str = Field(default="UTC", description="Time zone of the quiet hours and days, e.g. Europe/Berlin.")
     sample_every: Duration = Field(default=parse_duration("30s"), description="How often the metrics are read.")
-    keep: Duration = Field(default=parse_duration("1h"), description="What *Keep* buys.")
-    keeps: int = Field(default=3, ge=0, description="How many times one session can be kept.")
+    keep: Duration = Field(default=parse_duration("1h"), description="How long *Keep* keeps an idle model up.")
+    keeps: int = Field(default=3, ge=0, description="How many times *Keep* can be used in one session.")
 
     @field_validator("timezone")
     @classmethod
@@ -155,28 +159,31 @@ class Gpu(_Section):
     slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
     price_per_hour: float = Field(default=0.85, gt=0, description="US dollars for one GPU node and hour.")
     prices: dict[str, float] = Field(
-        default={}, description="The same by machine type, for those that cost something else: `g2-standard-8: 1.06`."
+        default={},
+        description="The price by machine type, for machine types with another price: `g2-standard-8: 1.06`.",
     )
     history: Duration = Field(
         default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
     )
     beside: tuple[Annotated[str, like(r"[\w.-]+/[\w.-]+", "ollama/ollama")], ...] = Field(
         default=(),
-        description="Workloads (`namespace/name`) that may use the GPU beside the models, for example with time-slicing: they"
+        description="Workloads (`namespace/name`) that may use the GPU together with the models, for example with time-slicing: they"
         " do not prevent a bring-up, and are not reported.",
     )
-    name: str = Field(default="L4", description="The name of the GPU in refusals and pull requests.")
-    machine: str = Field(default="g2-standard-4", description="The name of its machine.")
+    name: str = Field(default="L4", description="The name of the GPU, as shown in messages and pull requests.")
+    machine: str = Field(default="g2-standard-4", description="The type of the GPU's machine.")
     vram_mib: int | None = Field(
         default=None,
         gt=0,
-        description="Memory of the GPU as CUDA reports it, MiB. Not needed for GPUs that Stoker knows (`gpu.name`: T4, L4, "
+        description="Memory of the GPU as CUDA reports it, MiB. Not needed for GPUs in Stoker's table (`gpu.name`: T4, L4, "
         "A10, L40S, A100-80, H100, RTX 4090 …).",
     )
     host_memory_gib: float = Field(default=16, gt=0, description="Memory of the GPU's machine, GiB.")
-    boot_limit: Duration = Field(default=parse_duration("1200s"), description="Longest cold start that is waited for.")
+    boot_limit: Duration = Field(
+        default=parse_duration("1200s"), description="Longest cold start before Stoker gives up."
+    )
     drain: Duration = Field(
-        default=parse_duration("10m"), description="How long the node bills after the last GPU pod has gone."
+        default=parse_duration("10m"), description="How long the node is billed after the last GPU pod is gone."
     )
 
     def price(self, machine: str = "") -> float:
@@ -200,17 +207,19 @@ class Fit(_Section):
             "BAAI/bge-m3",
         ),
         max_length=20,
-        description="The models that `/model fit` compares when none is named.",
+        description="The models that `/model fit` compares if none is named.",
     )
 
 
 class GitHubSection(_Section):
     poll_every: Duration = Field(
-        default=parse_duration("30s"), description="How often open pull requests are looked at without a webhook."
+        default=parse_duration("30s"), description="How often open pull requests are polled without a webhook."
     )
     labels: tuple[str, ...] = Field(default=("stoker",), description="Labels of the pull requests.")
     author_name: str = Field(default="Stoker", description="Author of the commits.")
-    author_email: str = Field(default="stoker@users.noreply.github.com", description="Author's address.")
+    author_email: str = Field(
+        default="stoker@users.noreply.github.com", description="Email address of the commits' author."
+    )
 
 
 class ArgoSection(_Section):
@@ -220,20 +229,20 @@ class ArgoSection(_Section):
         pattern=r"^(https?://[^\s<>|]+)?$",
         description="Argo CD's web UI, e.g. https://argocd.example.com: cards then link to their Applications.",
     )
-    sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync that is waited for.")
+    sync_limit: Duration = Field(default=parse_duration("5m"), description="Longest sync before Stoker gives up.")
     group_application: str = Field(
         default="group-{group}",
-        description="Name of the Application that makes and prunes those of a group; refreshed where there is one.",
+        description="Name of the Application that creates and prunes the Applications of a group. It is refreshed if it exists.",
     )
 
 
 class LinksSection(_Section):
     logs: LinkTemplate = Field(
         default="",
-        description="Where a model's log is, e.g. `https://grafana.example.com/d/logs?var-app={model}&from={from}`: cards,"
-        " `/gpu status` and Home then link to it. `{model}` and `{namespace}` are those of the Deployment, `{from}` is the time"
-        " when the operation or the session began, in milliseconds since 1970; another brace is written as %7B. A pod's name is"
-        " that of the model with an ending, which each restart changes.",
+        description="Link to a model's log, e.g. `https://grafana.example.com/d/logs?var-app={model}&from={from}`, for cards,"
+        " `/gpu status` and Home. `{model}` and `{namespace}` are the Deployment's, `{from}` is the time"
+        " when the operation or the session began, in milliseconds since 1970; write other braces as %7B and %7D. A pod's name"
+        " begins with the model's name and has a suffix that changes with each restart.",
     )
     dashboard: LinkTemplate = Field(default="", description="The same for the dashboard of a model's metrics.")
 
@@ -241,8 +250,8 @@ class LinksSection(_Section):
 class FluxSection(_Section):
     namespace: str = Field(
         default="",
-        description="Namespace of Flux's Kustomizations, usually flux-system, where Flux deploys the endpoints instead of"
-        " Argo CD.",
+        description="Namespace of Flux's GitRepository and Kustomizations, usually flux-system, if Flux deploys the endpoints"
+        " instead of Argo CD.",
     )
 
 
@@ -250,12 +259,12 @@ class SwitchSection(_Section):
     by: Literal["auto", "api", "commit"] = Field(
         default="auto",
         description="How a model is started and stopped: `api` scales its Deployment; `commit` changes `replicas` in git;"
-        " `auto` does that only where Argo CD's selfHeal or Flux would revert the API.",
+        " `auto` uses commits only if Argo CD's selfHeal or Flux would revert changes through the API.",
     )
     merge: Literal["push", "pull"] = Field(
         default="push",
-        description="How the commit gets to the branch: `push`ed by Stoker's account, or by a `pull` request that Stoker"
-        " merges at once.",
+        description="How the commit gets to the branch: `push` by Stoker's account, or `pull` request, which Stoker merges"
+        " immediately.",
     )
 
 
@@ -285,19 +294,19 @@ class Gateway(_Section):
     namespace: str = Field(default="litellm", description="Namespace of LiteLLM's Deployment.")
     deployment: str = Field(
         default="litellm",
-        description="LiteLLM's Deployment, whose pods a roll-out waits for; none of that name: it does not.",
+        description="LiteLLM's Deployment. A roll-out waits for its pods, if it exists.",
     )
     master_key: SecretRef = Field(
         default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),
         description="The Secret with LiteLLM's master key.",
     )
     smoke_test: bool = Field(
-        default=True, description="Whether a smoke test also calls the model by its alias through LiteLLM."
+        default=True, description="Also call the model by its alias through LiteLLM in smoke tests."
     )
     wait: Duration = Field(
         default=parse_duration("2m"),
         description="How long a smoke test waits for a LiteLLM that does not answer, for example while it restarts. After"
-        " that the test ends with a warning: what cannot be reached has not failed.",
+        " that the test ends with a warning instead of a failure.",
     )
     smoke_budget: float = Field(default=0.01, gt=0, description="Budget of a smoke test's virtual key, US dollars.")
 
@@ -313,18 +322,21 @@ class Bench(_Section):
     image: str = Field(
         default="",
         json_schema_extra={"pattern": f"^({PINNED})?$"},
-        description="GuideLLM's image (0.8), pinned by its digest, e.g. `ghcr.io/vllm-project/guidellm@sha256:…`; with"
-        " it there is `/model bench`, and the bot's Role needs the rights on Jobs that the chart then grants.",
+        description="GuideLLM's image (0.8), pinned by its digest, e.g. `ghcr.io/vllm-project/guidellm@sha256:…`. It enables"
+        " `/model bench`, for which the bot's Role needs rights on Jobs; the chart grants them if this is set.",
     )
     concurrency: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(
-        default=(1, 4, 16), min_length=1, max_length=8, description="How many requests at a time, one measurement each."
+        default=(1, 4, 16),
+        min_length=1,
+        max_length=8,
+        description="Numbers of concurrent requests, with one measurement each.",
     )
-    each: Duration = Field(default=parse_duration("30s"), description="How long each of them is kept up.")
-    prompt_tokens: int = Field(default=256, ge=1, description="Length of the prompts, which are made up.")
+    each: Duration = Field(default=parse_duration("30s"), description="Duration of each measurement.")
+    prompt_tokens: int = Field(default=256, ge=1, description="Length of the generated prompts.")
     output_tokens: int = Field(default=128, ge=1, description="Length of the answers.")
     limit: Duration = Field(
         default=parse_duration("20m"),
-        description="After this Kubernetes ends the Job, whose first start on a node pulls the image.",
+        description="Time after which Kubernetes ends the Job, including the image pull at the first start on a node.",
     )
 
     @field_validator("image")
@@ -358,32 +370,33 @@ class Toleration(_Section):
 class Staging(_Section):
     mode: Annotated[Literal["off", "on", "auto"], WithJsonSchema({"enum": ["off", "on", "auto", True, False]})] = Field(
         default="off",
-        description="`on`: `/model stage` puts weights on a volume without the GPU, and a swap of a running endpoint does so"
-        " before its cut-over; `auto`: every roll-out does so as well. Both need the rights on Jobs and volumes that the chart"
-        " then grants.",
+        description="`on`: `/model stage` puts weights on a volume without the GPU, and so does a swap of a running endpoint"
+        " before its cut-over; `auto`: also after every roll-out. Both need rights on Jobs and volumes, which the chart"
+        " grants if this is set.",
     )
     image: str = Field(
         default="",
-        description="Image of the staging Job, with Python and `huggingface_hub`; empty: the one that the endpoint itself"
-        " stages with.",
+        description="Image of the staging Job, with Python and `huggingface_hub`. If empty, the image of the endpoint's own staging"
+        " container.",
     )
     zones: tuple[str, ...] = Field(
         default=(),
-        description="Zones in which the GPU can be: an unbound volume is bound in one of them. Empty: read from the pod's"
-        " node selector, the nodes and the volumes of other GPU models.",
+        description="Zones in which the GPU can be: an unbound volume is bound in one of them. If empty, Stoker derives them from"
+        " the pod's node selector, the nodes, and the volumes of other GPU models.",
     )
     node_selector: dict[str, str] = Field(default={}, description="Labels of the nodes that staging Jobs run on.")
     tolerations: tuple[Toleration, ...] = Field(
         default=(), description="Taints that staging Jobs tolerate, as in a pod."
     )
-    cpu: str = Field(default="2", description="CPU limit, where the endpoint's own staging container has none.")
-    memory: str = Field(default="4Gi", description="Memory limit, where the endpoint's own staging container has none.")
+    cpu: str = Field(default="2", description="CPU limit, if the endpoint's own staging container has none.")
+    memory: str = Field(default="4Gi", description="Memory limit, if the endpoint's own staging container has none.")
     limit: Duration = Field(
-        default=parse_duration("24h"), description="Staging gives up after this, with the waits for Hugging Face."
+        default=parse_duration("24h"),
+        description="Time after which staging gives up, including the waits for Hugging Face.",
     )
     retry_after: Duration = Field(
         default=parse_duration("1m"),
-        description="First wait after a 429 that names no time; it doubles with each, up to `staging.longest_wait`.",
+        description="First wait after a 429 without `Retry-After`. It doubles with each attempt, up to `staging.longest_wait`.",
     )
     longest_wait: Duration = Field(default=parse_duration("30m"), description="Longest wait between two attempts.")
     place_within: Duration = Field(

@@ -37,7 +37,9 @@ class ClusterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True)
 
-    kubeconfig: str = Field(default="", description="Path of a kubeconfig; empty means in-cluster.")
+    kubeconfig: str = Field(
+        default="", description="Path of a kubeconfig. If empty, the bot uses its in-cluster service account."
+    )
     stoker_config: Path | None = Field(default=None, description="The YAML file with policy and layout.")
     config: Config = Field(default=Config(), exclude=True)
 
@@ -48,23 +50,28 @@ class Settings(ClusterSettings):
     slack_bot_token: SecretStr = Field(description="Bot token, xoxb-….")
     slack_app_token: SecretStr | None = Field(default=None, description="App-level token, xapp-…, for Socket Mode.")
     slack_signing_secret: SecretStr | None = Field(
-        default=None, description="When set, Slack's requests come over HTTP, signed, at /slack/events."
+        default=None,
+        description="If set, Slack sends signed HTTP requests to /slack/events instead of using Socket Mode.",
     )
     slack_api_url: Address = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
     github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
     github_app_id: str = Field(default="", description="Id of a GitHub App, instead of GITHUB_TOKEN.")
-    github_app_private_key: SecretStr | None = Field(default=None, description="Its private key, PEM.")
-    github_app_installation_id: str = Field(default="", description="Its installation in the platform repo.")
+    github_app_private_key: SecretStr | None = Field(default=None, description="The App's private key, PEM.")
+    github_app_installation_id: str = Field(
+        default="", description="The id of the App's installation in the platform repo."
+    )
     github_api_url: Address = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
     github_repository: RepositoryName = Field(description="The platform repo as owner/name.")
     github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
     git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")
     redis_url: RedisAddress = Field(
         default="",
-        description="redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster://; empty starts an embedded server.",
+        description="redis://, rediss:// (TLS), redis+sentinel:// or redis+cluster://. If empty, the bot starts an embedded server.",
     )
-    redis_password: SecretStr | None = Field(default=None, description="Its password, when it is not in the address.")
-    litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="Where LiteLLM answers.")
+    redis_password: SecretStr | None = Field(
+        default=None, description="The password of Redis, if it is not in the address."
+    )
+    litellm_url: Address = Field(default="http://litellm.litellm.svc:4000", description="The address of LiteLLM.")
     vllm_url_template: Address = Field(
         default="http://{service}.{namespace}.svc:{port}", description="The address of a model's Service."
     )
@@ -78,19 +85,20 @@ class Settings(ClusterSettings):
         description="Other hosts to which a mirror in HF_ENDPOINT may redirect, separated by spaces, e.g. https://files.example.com;"
         " the Hub's own file hosts are known.",
     )
-    hf_token: SecretStr | None = Field(default=None, description="For gated models.")
+    hf_token: SecretStr | None = Field(default=None, description="Token of Hugging Face, for gated models.")
     stoker_secrets_dir: Path | None = Field(
-        default=None, description="Directory with one file a secret, named like its variable; a mounted Secret."
+        default=None,
+        description="Directory with one file per secret, named like its variable, for example a mounted Secret.",
     )
     stoker_log: Literal["auto", "json", "text"] = Field(
         default="auto", description="`json` lines, `text` for people, or `auto`: text on a terminal, otherwise JSON."
     )
     otel_exporter_otlp_endpoint: AddressOrNone = Field(
-        default="", description="Collector for traces of operations (OTLP over HTTP); empty: none are made."
+        default="", description="Collector for traces of operations (OTLP over HTTP). If empty, there are no traces."
     )
     stoker_data_dir: Path = Field(default=Path(".stoker"), description="Git mirror and the embedded server's data.")
     stoker_port: int = Field(default=8080, ge=1, le=65535, description="Port of /healthz, /readyz and the webhooks.")
-    stoker_host: str = Field(default="0.0.0.0", description="Address that the port is bound to.")  # noqa: S104
+    stoker_host: str = Field(default="0.0.0.0", description="Address on which the bot listens.")  # noqa: S104
 
     stoker_clock: str = Field(
         default="",

@@ -117,7 +117,7 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
     root = pieces.deployment
     replicas, strategy = scalar(root.node, "spec", "replicas"), scalar(root.node, "spec", "strategy", "type")
     spec = find(root.node, "spec")
-    message = "a GPU model must rest at zero replicas, or every sync starts the bill"
+    message = "a GPU model must have zero replicas in git, or every sync starts the GPU and its cost"
     given = _replaced_replicas(pieces)
     yield from check_replicas(pieces, siblings)
     gated = pieces.gpu and norms.is_gated(pieces, siblings)
@@ -165,7 +165,7 @@ def check_replicas(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Findi
     """Whether a kustomization leaves a GPU model above zero replicas."""
     given = _replaced_replicas(pieces)
     if pieces.gpu and norms.is_gated(pieces, siblings) and given is not None and given[0]:
-        message = "a GPU model must rest at zero replicas, or every sync starts the bill"
+        message = "a GPU model must have zero replicas in git, or every sync starts the GPU and its cost"
         where = given[1]
         yield Finding(rule="replicas", path=where.path, line=where.line, message=message, fix="write 0")
 

@@ -153,7 +153,7 @@ def test_a_later_pull_gets_the_time_that_an_image_takes() -> None:
         (
             "CreateContainerError",
             'exec: "vllm-serve": executable file not found in $PATH',
-            "does not have what",
+            "does not contain",
             "command",
         ),
     ],

@@ -124,7 +124,7 @@ CASES = [
         "MetadataIncompleteBuffer",
     ),
     ("EOFError: Ran out of input", "weights-corrupt", "incomplete or corrupt"),
-    ("RuntimeError: Cannot find any model weights with `/models/acme`", "weights-missing", "not where"),
+    ("RuntimeError: Cannot find any model weights with `/models/acme`", "weights-missing", "does not find the weights"),
     (
         "ValueError: Unknown quantization method: awqq. Must be one of ['awq', 'gptq'].",
         "quantization",

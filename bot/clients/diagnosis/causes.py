@@ -54,9 +54,7 @@ _LOWER_MEMORY = (
     "Lower `--max-model-len`, `--max-num-seqs` or `--gpu-memory-utilization`, or serve a smaller or quantized model."
 )
 _ARGUMENTS = "Correct the engine's arguments in git (`/model swap` writes them), then bring it up again."
-_NETWORK = (
-    "Check the pod's way out: network policy, proxy variables and DNS. Or stage the weights into the volume in advance."
-)
+_NETWORK = "Check the pod's network access: network policy, proxy variables and DNS. Or stage the weights on the volume in advance."
 
 CAUSES: tuple[Cause, ...] = (
     *HOST_CAUSES,
@@ -67,7 +65,7 @@ CAUSES: tuple[Cause, ...] = (
             r"max_model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \((?:\w+=)?(?P<limit>\d+)",
             r"max_model_len \((?P<asked>\d+)\) .{0,60}(?:greater|larger|longer|exceeds?) .{0,90}?(?P<limit>\d{3,})",
         ),
-        "The context is larger than the model's: `--max-model-len={asked}` asks for more than its {limit} tokens."
+        "The context is larger than the model's: `--max-model-len={asked}` is more than its {limit} tokens."
         " `--max-model-len={limit}` would fit.",
         _ARGUMENTS,
     ),
@@ -99,7 +97,7 @@ CAUSES: tuple[Cause, ...] = (
             r"Free memory on device(?: \S+)? \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired GPU "
             r"memory utilization \((?P<asked>[\d.]+), (?P<wanted>[\d.]+) GiB\)",
         ),
-        "Only {free} of the GPU's {total} GiB are free, and `--gpu-memory-utilization={asked}` asks for {wanted} GiB: {fits}.",
+        "Only {free} of the GPU's {total} GiB are free, and `--gpu-memory-utilization={asked}` needs {wanted} GiB: {fits}.",
         "Find out what else uses the GPU, or set that value in git.",
         _share,
     ),
@@ -108,7 +106,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.MEMORY,
         (r"Error in memory profiling\. Initial free memory (?P<before>[\d.]+) GiB,? current free memory (?P<after>[\d.]+) GiB",),
         "Another process used the same GPU while the engine measured its memory: {before} GiB were free, then {after} GiB.",
-        "Bring it up again. If it comes again, find out what else uses the GPU.",
+        "Bring the model up again. If the error comes back, find out what else uses the GPU.",
         crashes=2,
     ),
     Cause(
@@ -160,7 +158,7 @@ CAUSES: tuple[Cause, ...] = (
             r"nvidia-container-cli: (?:initialization|device|detection) error|unknown device|CUDA unknown error",
             r"uncorrectable ECC|GPU is lost|has fallen off the bus|no healthy devices present|unhealthy devices",
         ),
-        "The container sees no working GPU.",
+        "The container has no working GPU.",
         "Check the GPU limit in the Deployment, and the node's driver and device plugin; drain the node if its GPU is broken.",
     ),
     Cause(
@@ -168,7 +166,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.GPU,
         (r"CUDA (?:driver )?error: (?P<why>[^\n]+)", r"(?P<why>cudaErr\w+|CUBLAS_STATUS_\w+|NCCL error[^\n]*|Xid \d+)"),
         "A CUDA error ended the engine: {why}.",
-        "Restart it. If it comes again, try another engine image, or another node: its GPU may be broken.",
+        "Restart the model. If the error comes back, try another engine image, or another node: the GPU may be broken.",
         lambda groups: {"why": (groups.get("why") or "").rstrip(". ")},
     ),
     Cause(
@@ -190,8 +188,8 @@ CAUSES: tuple[Cause, ...] = (
             r"contains custom code which must be executed|requires you to execute the \w+ file",
             r"(?:pass|set) the (?:argument|option) [`'\"]?-{0,2}trust[_-]remote[_-]code",
         ),
-        "The model brings its own code, which runs only with `--trust-remote-code`.",
-        "Read that code in its repository. If you trust it, add `arg=--trust-remote-code`; otherwise choose another model.",
+        "The model contains its own code, which runs only with `--trust-remote-code`.",
+        "Read the code in the model's repository. If you trust it, add `arg=--trust-remote-code`; otherwise choose another model.",
     ),
     Cause(
         "architecture",
@@ -205,7 +203,7 @@ CAUSES: tuple[Cause, ...] = (
             r"unknown variant `(?P<what>[\w.-]+)`",
             r"Transformers does not recognize this architecture",
         ),
-        "This engine does not know the model's architecture {what}.",
+        "This engine does not support the model's architecture {what}.",
         "Use a newer engine image that supports it, or another model.",
     ),
     Cause(
@@ -235,7 +233,7 @@ CAUSES: tuple[Cause, ...] = (
         Kind.GATED,
         (r"fine-grained token settings|enable access to public gated repositories",),
         "Hugging Face refused the download of the weights: the token lacks the permission to read gated repositories.",
-        "Switch that permission on in the token's settings on Hugging Face.",
+        "Enable this permission in the token's settings on Hugging Face.",
     ),
     Cause(
         "rate-limit",
@@ -244,8 +242,8 @@ CAUSES: tuple[Cause, ...] = (
             r"\b429 Client Error|HTTP(?:/\d\S*)?(?: status(?: code)?)? ?:? ?429|\b429\b.{0,40}too many|too many requests",
             r"toomanyrequests|rate limit (?:reached|exceeded)",
         ),
-        "Hugging Face turned the download of the weights away as too many requests (429).",
-        "Stage the weights by hand into the model's volume (kubectl cp), or try again later.",
+        "Hugging Face refused the download of the weights: too many requests (429).",
+        "Try again later, or copy the weights to the model's volume by hand (kubectl cp).",
     ),
     Cause(
         "repository-not-found",
@@ -276,7 +274,7 @@ CAUSES: tuple[Cause, ...] = (
             r"(?P<code>407) Proxy Authentication Required",
             r"connect to proxy|ProxyError",
         ),
-        "The proxy refused the connection {code}: the cluster does not let this download out.",
+        "The proxy refused the connection {code}: the cluster does not allow this download.",
         "Allow the host (huggingface.co and *.hf.co) in the proxy, or correct HTTPS_PROXY and NO_PROXY of the container.",
         lambda groups: {"code": f"({groups['code']})" if groups.get("code") else ""},
     ),
@@ -284,8 +282,8 @@ CAUSES: tuple[Cause, ...] = (
         "egress-refused",
         Kind.NETWORK,
         (r"\b403 (?:Client Error|Forbidden)[^\n]*(?:\n[^\n]*){0,2}?https?://(?P<host>[\w.-]+)", r"\b403 (?:Client Error|Forbidden)"),
-        "The download of the weights was refused (403) {host}, although the model is not marked as gated: something on the"
-        " way out refuses it.",
+        "The download of the weights was refused (403) {host}, although the model is not marked as gated: a proxy or a"
+        " network policy may block it.",
         "Allow huggingface.co and *.hf.co (the hosts of the files) in the egress policy or proxy. If the model is gated"
         " or private, check the token.",
         lambda groups: {"host": f"by {groups['host']}" if groups.get("host") else ""},
@@ -294,7 +292,7 @@ CAUSES: tuple[Cause, ...] = (
         "tls",
         Kind.NETWORK,
         (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|SSLCertVerificationError|unable to get local issuer",),
-        "The TLS certificate of the other side is not trusted: a proxy that opens TLS, or a missing CA.",
+        "The TLS certificate of the server is not trusted: a proxy intercepts TLS, or a CA is missing.",
         "Mount the CA of the proxy and set SSL_CERT_FILE and REQUESTS_CA_BUNDLE in the container.",
     ),
     Cause(
@@ -312,7 +310,7 @@ CAUSES: tuple[Cause, ...] = (
             r"Disk quota exceeded|Errno 122|Not enough free disk space|no space left",
         ),
         "The disk is full (no space left on device) {path}.",
-        "Make the volume (PVC) bigger, or remove what is no longer served from it.",
+        "Enlarge the volume (PVC), or remove models from it that are no longer served.",
         lambda groups: {"path": f"at {groups['path']}" if groups.get("path") else ""},
     ),
     Cause(
@@ -360,8 +358,8 @@ CAUSES: tuple[Cause, ...] = (
             r"Repo id must be in the form [^\n]*?: '(?P<what>/[^']+)'",
             r"No such file or directory:? ?'?(?P<what>[^'\n]*(?:safetensors|\.bin|\.gguf|config\.json|snapshots|models--)[^'\n]*)",
         ),
-        "The weights are not where the engine looks for them {what}.",
-        "Check `--model`, the mount path of the volume, and what the staging container put there.",
+        "The engine does not find the weights {what}.",
+        "Check `--model`, the mount path of the volume, and the files that the staging container put there.",
         _what,
     ),
     Cause(
@@ -384,7 +382,7 @@ CAUSES: tuple[Cause, ...] = (
             r"unexpected argument '(?P<what>[^']+)' found",
             r"(?:(?:unknown|invalid) argument|no such option):? (?P<what>-[^\n]+)",
         ),
-        "This engine does not know the argument `{what}`.",
+        "This engine does not support the argument `{what}`.",
         _ARGUMENTS,
     ),
     Cause(
@@ -433,8 +431,8 @@ CAUSES: tuple[Cause, ...] = (
         "command-not-found",
         Kind.IMAGE,
         (r"executable file not found|no such file or directory: unknown|command not found",),
-        "The image does not have what the container starts.",
-        "Check `command` and `args` in the Deployment, and whether the image is the one that is meant.",
+        "The image does not contain the program that the container starts.",
+        "Check `command`, `args` and the image in the Deployment.",
         vague=True,
     ),
     Cause(
@@ -455,7 +453,7 @@ CAUSES: tuple[Cause, ...] = (
             r"Timed out waiting for engine (?:core )?process(?:es)? to start(?:[^\n]*?Waited (?P<waited>\d+) ?s)?",
             r"Did not receive response from front-end process within (?P<waited>\d+)",
         ),
-        "The engine gave up on its own start {waited}: loading takes longer than it allows.",
+        "The engine's start timed out {waited}: loading takes longer than the engine allows.",
         "Raise `VLLM_ENGINE_READY_TIMEOUT_S` in the Deployment, or stage the weights on a faster volume.",
         lambda groups: {"waited": f"after {groups['waited']} s" if groups.get("waited") else ""},
         vague=True,

@@ -30,7 +30,7 @@ HOST_CAUSES: tuple[Cause, ...] = (
         "driver-replaced",
         Kind.DRIVER,
         (r"driver/library version mismatch",),
-        "The node's NVIDIA driver was replaced while it runs: its kernel module and its libraries have different versions.",
+        "The node's NVIDIA driver was replaced at run time: its kernel module and its libraries have different versions.",
         "Drain and replace the node (deleting it lets the autoscaler add another one).",
     ),
     Cause(
@@ -79,7 +79,7 @@ HOST_CAUSES: tuple[Cause, ...] = (
             r"No such file or directory: '(?P<what>ninja|gcc|cc|nvcc)'",
         ),
         "The engine compiles a kernel when it starts, and the image has no {what}.",
-        "Use the complete image of the engine instead of a reduced one, or switch off the feature that compiles.",
+        "Use the complete image of the engine instead of a reduced one, or disable the feature that compiles.",
         lambda groups: {"what": groups.get("what") or "compiler"},
     ),
     Cause(
@@ -137,7 +137,7 @@ HOST_CAUSES: tuple[Cause, ...] = (
             r"(?P<what>size mismatch for [\w.]+)",
             r"AssertionError: (?P<what>[^\n]*loaded_weight\.(?:shape|size)[^\n]*)",
         ),
-        "The weights do not match the model as this engine knows it: {what}.",
+        "The weights do not match the model as this engine implements it: {what}.",
         "Check the quantization of the weights and that they are a complete model; otherwise use a newer engine image.",
     ),
 )  # fmt: skip

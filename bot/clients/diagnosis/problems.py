@@ -27,11 +27,11 @@ NONE = Grace("a permanent problem", 0, "a missing image, an invalid argument, a 
 SCALE_UP = Grace(
     "no machine in stock, or no quota",
     90,
-    "the cluster autoscaler tries the next zone within its scan interval (10 s) after a zone has failed; a zone that failed is"
-    " left alone for 5 minutes (`initial-node-group-backoff-duration`)",
+    "the cluster autoscaler tries the next zone within its scan interval (10 s) after a zone has failed, and does not retry a"
+    " failed zone for 5 minutes (`initial-node-group-backoff-duration`)",
 )
 NOT_SCALED = Grace(
-    "no node group fits", 180, "the autoscaler looks again every 10 s, and after a change of the node groups"
+    "no node group fits", 180, "the autoscaler tries again every 10 s, and after a change of the node groups"
 )
 CLAIM = Grace("a volume claim that is missing or not bound", 120, "provisioning a disk takes up to a minute")
 ATTACH = Grace(
@@ -51,7 +51,7 @@ PULL = Grace(
 WHILE_PULLING = 900.0
 """Seconds since the first failed pull for which a later one may run: an engine's image has 10 GB, and the kubelet leaves the
 container's status as the failed attempt set it until the image is there."""
-PULL_LIMIT = Grace("a registry that turns away too many pulls", 600, "the limits of registries are per hour, with gaps")
+PULL_LIMIT = Grace("a registry that limits the rate of pulls", 600, "the limits of registries are per hour, with gaps")
 PULL_DENIED = Grace("a registry that denies access", 60, "a new node's credential helper answers after some seconds")
 NODE_DISK = Grace("a node whose disk is full", 300, "the kubelet removes unused images at 85 % of the disk")
 CREATE = Grace(
@@ -59,7 +59,7 @@ CREATE = Grace(
 )
 SANDBOX = Grace("a pod network that is not ready", 300, "the network plugin of a new node starts after the kubelet")
 WEBHOOK = Grace("an admission webhook that does not answer", 120, "its pods may be moving to another node")
-QUOTA = Grace("a resource quota that is used up", 60, "a pod that ends gives its share back within its grace period")
+QUOTA = Grace("a resource quota that is used up", 60, "a pod that ends releases its share within its grace period")
 
 GRACES: tuple[Grace, ...] = (
     NONE, SCALE_UP, NOT_SCALED, CLAIM, ATTACH, SECRET_SYNC, SECRET_MISSING, PULL, PULL_LIMIT, PULL_DENIED, NODE_DISK,

@@ -1,1 +1,1 @@
-"""The rules of each component of a platform, one file for each."""
+"""The rules of the model contract, one file per component of a platform."""

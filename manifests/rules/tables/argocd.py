@@ -1,11 +1,11 @@
-"""The rules of Argo CD. They say nothing about an endpoint that Flux deploys."""
+"""The rules of Argo CD. They do not apply to an endpoint that Flux deploys."""
 
 from manifests.rules.rule import Rule
 
 RULES = {
     "deployment-name": Rule(
-        "the Deployment is named as its directory and its Application say",
-        "scaling finds nothing",
+        "the Deployment has the name of its directory and its Application",
+        "scaling does not find it",
         "give it the endpoint's name",
     ),
     "application-missing": Rule(
@@ -15,7 +15,7 @@ RULES = {
     ),
     "application-name": Rule(
         "the Application is named like the endpoint",
-        "scripts and people who sync by name miss it",
+        "scripts and people who sync by name do not find it",
         "give it the endpoint's name",
     ),
     "application-path": Rule(
@@ -34,13 +34,13 @@ RULES = {
         "write the same `repoURL`",
     ),
     "application-path-shared": Rule(
-        "one Application deploys a directory",
-        "two of them undo each other's changes",
+        "each directory is deployed by one Application",
+        "two Applications undo each other's changes",
         "delete one of them",
     ),
     "application-destination": Rule(
         "an Application deploys to the namespace of its objects",
-        "objects without a namespace arrive elsewhere",
+        "objects without a namespace are created in another namespace",
         "write the same namespace",
     ),
     "application-project": Rule(
@@ -49,13 +49,13 @@ RULES = {
         "name a project of the repository",
     ),
     "application-namespace": Rule(
-        "an Application is in the namespace in which all others are",
+        "an Application is in the same namespace as all others",
         "Argo CD does not see it",
         "write that namespace",
     ),
     "application-finalizer": Rule(
-        "an Application has a finalizer where all others have one",
-        "what it deployed outlives it",
+        "an Application has a finalizer if all others have one",
+        "its objects remain after it is deleted",
         "add the finalizer",
     ),
     "ignore-differences": Rule(
@@ -74,13 +74,13 @@ RULES = {
         "remove `automated`",
     ),
     "group-disabled": Rule(
-        "the group of an endpoint that tenants can call is switched on",
-        "its Application does not exist and the alias answers nothing",
+        "the group of an endpoint that tenants can call is enabled",
+        "its Application does not exist, and calls to the alias fail",
         "set the group's flag in the environment's config.yaml and run the generator",
     ),
     "group-stale": Rule(
-        "the generated list of groups says what config.yaml says",
-        "the ApplicationSet acts on the old list",
+        "the generated list of groups matches config.yaml",
+        "the ApplicationSet uses the old list",
         "run the generator that writes the list",
     ),
     "group-path": Rule(
@@ -91,6 +91,6 @@ RULES = {
     "group-unknown": Rule(
         "the generated list has the group of each endpoint's Application",
         "nothing applies the Application",
-        "move the file to a group that is there",
+        "move the file to a group that exists",
     ),
 }

@@ -4,13 +4,13 @@ from manifests.rules.rule import Rule
 
 RULES = {
     "served-name": Rule(
-        "LiteLLM asks for the name that the engine answers to (`openai/<served name>`)",
+        "LiteLLM requests the engine's served name (`openai/<served name>`)",
         "every call through the gateway is a 404",
         "write the engine's `--served-model-name`",
     ),
     "api-base-host": Rule(
-        "LiteLLM's `api_base` leads to the endpoint's Service",
-        "tenants reach nothing, or another model",
+        "LiteLLM's `api_base` is the address of the endpoint's Service",
+        "tenants reach no model, or another one",
         "write the Service's address",
     ),
     "api-base-port": Rule(
@@ -20,7 +20,7 @@ RULES = {
     ),
     "api-base-scheme": Rule(
         "`api_base` of a Service in the cluster begins with `http://`",
-        "the handshake fails, since the engine does not speak TLS",
+        "the handshake fails, because the engine does not use TLS",
         "write http://",
     ),
     "api-base-path": Rule(
@@ -29,44 +29,44 @@ RULES = {
         "end it in /v1",
     ),
     "api-key-missing": Rule(
-        "LiteLLM has an `api_key` for an engine that asks for one",
+        "LiteLLM has an `api_key` for an engine that requires one",
         "every call is refused",
         "add the engine's key",
     ),
     "cost-missing": Rule(
-        "each model in LiteLLM has `input_cost_per_token`, and `output_cost_per_token` where it writes text",
-        "calls cost $0 and budgets never bind",
+        "each model in LiteLLM has `input_cost_per_token`, and `output_cost_per_token` if it generates text",
+        "calls cost $0, and budgets have no effect",
         "add the price in dollars per token",
     ),
     "cost-not-a-number": Rule(
-        "prices are numbers to every YAML reader (YAML 1.1 takes `5e-07` for a string)",
-        "LiteLLM fails, or counts nothing",
-        "write it out, like 0.0000005",
+        "prices are numbers to every YAML parser (in YAML 1.1, `5e-07` is a string)",
+        "LiteLLM fails, or does not count the cost",
+        "write the decimal form, like 0.0000005",
     ),
     "cost-zero": Rule(
-        "one of two prices is not zero beside another that is above it (two zeros are a decision)",
-        "budgets never bind",
-        "write a price, if a small one",
+        "if one of the two prices is above zero, the other is as well (two zeros are accepted)",
+        "budgets have no effect",
+        "write a price, even a small one",
         "warning",
     ),
     "cost-order": Rule(
         "an input token does not cost more than an output token",
-        "long prompts use budgets up",
+        "long prompts use up budgets",
         "exchange the prices",
         severity="warning",
     ),
     "mode": Rule(
-        "`mode` in LiteLLM's `model_info` is what the engine does",
-        "LiteLLM's health check calls it unhealthy",
+        "`mode` in LiteLLM's `model_info` matches the kind of the endpoint",
+        "LiteLLM's health check reports it as unhealthy",
         "write embedding, rerank, completion or chat",
     ),
     "cost-implausible": Rule(
         "a price per token is below $0.001",
-        "a price for a million tokens was written, and budgets are used up at once",
+        "the number is probably a price per million tokens, and budgets are used up immediately",
         "divide it by a million",
     ),
     "alias-duplicate": Rule(
-        "several entries of one alias serve the same model, or say `order` or `weight`",
+        "several entries of one alias serve the same model, or have `order` or `weight`",
         "LiteLLM spreads the calls over different models",
         "keep one of the entries",
     ),
@@ -76,9 +76,9 @@ RULES = {
         "write an alias of `model_list`",
     ),
     "alias-without-endpoint": Rule(
-        "each alias that leads to the serving namespace has a Service there",
+        "each alias that points to the serving namespace has a Service there",
         "calls to the alias fail",
-        "name a Service that is there, or remove the alias",
+        "name a Service that exists, or remove the alias",
     ),
     "endpoint-without-alias": Rule(
         "each endpoint has an alias in LiteLLM",
