@@ -1,4 +1,4 @@
-"""How fast a lease is claimed and released, and that no claim of many is ever granted twice.
+"""Measure the rate of claims and releases of a lease, and check that no slot is granted twice under contention.
 
     python benchmarks/lease.py                      # 20 000 contended claims, a few seconds
     python benchmarks/lease.py --claims 1000000     # a million

@@ -47,11 +47,11 @@ class Clock:
         return moment if self.speed == 1 else self.since + (moment - self.since) / self.speed
 
     def real(self, duration: timedelta) -> timedelta:
-        """How long this clock's `duration` takes in real time."""
+        """Return how long this clock's `duration` takes in real time."""
         return duration / self.speed
 
     def passed_in(self, real: timedelta) -> timedelta:
-        """How much this clock shows to have passed after `real` time: for what people and Slack do."""
+        """Return the time that passes on this clock during `real` time, for actions of people and of Slack."""
         return real * self.speed
 
     def period(self, every: timedelta) -> timedelta:

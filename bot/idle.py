@@ -28,7 +28,7 @@ class Remind:
     idle: timedelta
     down_at: datetime
     last: bool
-    """Whether this announces the bring-down: it is the last reminder before it."""
+    """True if this announces the bring-down: it is the last reminder before it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def times(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
 
 
 def is_quiet(now: datetime, policy: Idle) -> bool:
-    """Whether it is a quiet night or day, by the clock of `idle.timezone`."""
+    """Return whether it is a quiet night or day, by the clock of `idle.timezone`."""
     local = now.astimezone(ZoneInfo(policy.timezone))
     if f"{local:%a}".lower() in policy.quiet_days:
         return True

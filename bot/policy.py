@@ -1,4 +1,4 @@
-"""Who may request, approve, cancel and bring down. Pure: values in, a decision with its reason out.
+"""The rights to request, approve, cancel and bring down. Pure: values in, a decision with its reason out.
 
 Evaluated again at every click, because a person's role may have changed since the button was shown.
 """
@@ -50,7 +50,7 @@ class Profile:
 
 
 def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
-    """Who may use the bot: people of its own workspace or organisation; guests and apps by setting."""
+    """Return who may use the bot: people of its own workspace or organisation; guests and apps by setting."""
     if profile is None or profile.deleted:
         return refuse("Slack has no active account for you, so Stoker refuses the request.")
     ours = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
@@ -145,12 +145,12 @@ def is_approved(op: Operation, config: Config) -> bool:
 
 
 def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
-    """Whether an approval that was given while waiting is still valid at the turn."""
+    """Return whether an approval that was given while waiting is still valid at the turn."""
     return is_approved(op, config) and all(now - vote.at < config.approvals.expire_after for vote in op.approvals)
 
 
 def time_to_decide(op: Operation, config: Config) -> timedelta:
-    """How long an operation waits for its decision, and how long an approval is valid."""
+    """Return how long an operation waits for its decision, and how long an approval is valid."""
     approvals = config.approvals
     return approvals.pull_expire_after if op.request.kind.spec.uses_pull_request else approvals.expire_after
 
@@ -204,7 +204,7 @@ def may_deny(op: Operation, actor: str, people: People) -> Verdict:
 
 
 def costs_money(op: Operation) -> bool:
-    """Whether an operation is bringing a model up: ending it stops costs."""
+    """Return whether an operation is bringing a model up: ending it stops costs."""
     return op.request.kind.spec.starts_model and op.status in (Status.APPROVED, Status.RUNNING)
 
 
@@ -226,14 +226,14 @@ def may_cancel(op: Operation, actor: str, people: People) -> Verdict:
 
 
 def may_let_in(actor: str, people: People) -> Verdict:
-    """Whether somebody may change which aliases the tenants' keys can call."""
+    """Return whether somebody may change which aliases the tenants' keys can call."""
     if actor in people.approvers | people.admins:
         return ALLOW
     return refuse("Only approvers and admins can let virtual keys call another alias.")
 
 
 def may_register(actor: str, people: People) -> Verdict:
-    """Whether somebody may give tenants access to an alias before its pull request is approved."""
+    """Return whether somebody may give tenants access to an alias before its pull request is approved."""
     if actor in people.approvers | people.admins:
         return ALLOW
     return refuse(
@@ -268,7 +268,7 @@ def may_examine(actor: str, people: People) -> Verdict:
 
 
 def may_set_up(actor: str, people: People) -> Verdict:
-    """Whether somebody may propose the settings with which Stoker operates the repository."""
+    """Return whether somebody may propose the settings with which Stoker operates the repository."""
     if actor in people.admins:
         return ALLOW
     names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")

@@ -261,7 +261,7 @@ async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClien
 
 
 def redis_password(settings: Settings) -> Password | None:
-    """How connections read the password, if it is not in the URL."""
+    """Return how connections read the password, if it is not in the URL."""
     return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
 
 

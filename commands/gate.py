@@ -1,4 +1,4 @@
-"""Who may use the bot: one check before every command, click, form, event and shortcut. It fails closed.
+"""The right to use the bot: one check before every command, click, form, event and shortcut. It fails closed.
 
 Slack Connect brings people of other organisations into a channel, and guests and apps are in it too. Deliveries
 identify the person's workspace in different fields (docs.slack.dev/apis/slack-connect): a command in `team_id`, a click
@@ -192,7 +192,7 @@ def _json(**said: Any) -> BoltResponse:
 
 
 def _only_stops(body: Body) -> bool:
-    """Whether a delivery can only stop something that costs money."""
+    """Return whether a delivery can only stop something that costs money."""
     if body.get("command") == "/gpu":
         return next(iter(str(body.get("text") or "").lower().split()), "") in _DOWN
     actions = body.get("actions") or ()

@@ -89,7 +89,7 @@ def noun_of(verb: str) -> str:
 
 
 def _is_sentence(command: str, text: str) -> bool:
-    """Whether text is not a mistyped command: no verb is guessed from a sentence, because most of them change something."""
+    """Return whether text is not a mistyped command: Stoker does not guess a verb from a sentence, because most verbs change something."""
     words = text.lower().partition(" because ")[0].partition(" for ")[0].split()
     bare = [word for word in words if "=" not in word and not word[0].isdigit()]
     asks = not command and is_question(text)

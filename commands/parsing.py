@@ -52,7 +52,7 @@ _ASKS = frozenset(
 
 
 def is_question(text: str) -> bool:
-    """Whether a sentence asks something: its answer is never a command that changes something."""
+    """Return whether a sentence asks something: its answer is never a command that changes something."""
     words = text.lower().split()
     return bool(words) and (words[-1].endswith("?") or (len(words) > 1 and words[0] in _ASKS))
 

@@ -135,7 +135,7 @@ class ReminderButtons:
         return said
 
     async def _is_card(self, op_id: str, message: Message) -> bool:
-        """Whether it is the card of an operation, which follows the operation."""
+        """Return whether it is the card of an operation, which follows the operation."""
         with suppress(BotError):
             return bool(op_id) and (await self.operations.load(op_id)).message == message
         return False
@@ -171,7 +171,7 @@ class ReminderButtons:
 
 
 def _is_settled_here(body: Body) -> bool:
-    """Whether the click's message becomes its answer: Home and the answer to a command do not."""
+    """Return whether the click's message becomes its answer: Home and the answer to a command do not."""
     container = body["container"]
     return bool(container["type"] == "message" and not container.get("is_ephemeral"))
 

@@ -1,4 +1,4 @@
-"""How a listener answers: the reply, and the error messages."""
+"""The answers of listeners: replies and error messages."""
 
 import asyncio
 import uuid

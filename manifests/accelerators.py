@@ -1,4 +1,4 @@
-"""Which resource of a container is a GPU, or a part of one.
+"""Recognise the resources of a container that are GPUs or parts of GPUs.
 
 A device plugin chooses the name. Sources: NVIDIA's k8s-device-plugin (`nvidia.com/gpu`, `.shared` with time-slicing and
 `renameByDefault`, `nvidia.com/mig-1g.10gb` with the mixed MIG strategy), AMD's (`amd.com/gpu`, and partitions such as
@@ -25,7 +25,7 @@ KNOWN = (
 
 
 def is_gpu(resource: str, more: Iterable[str] = ()) -> bool:
-    """Whether a resource is a GPU. `more` are names of the platform's own device plugin; `*` is a wildcard."""
+    """Return whether a resource is a GPU. `more` are names of the platform's own device plugin; `*` is a wildcard."""
     # A plugin that shares devices adds `.shared` to the name.
     name = resource.removesuffix(".shared")
     return any(fnmatchcase(each, pattern) for pattern in (*KNOWN, *more) for each in (resource, name))

@@ -197,7 +197,7 @@ def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
 
 
 def _by_hand(pieces: Pieces, request: AddRequest) -> str:
-    """Which file to add by hand, and what to write into it."""
+    """Return which file to add by hand, and what to write into it."""
     folder, _, base = pieces.home.rpartition("/")
     place = f"{folder}/{base.replace(pieces.name, request.name) if pieces.name in base else request.name}".lstrip("/")
     if pieces.fields is not None:

@@ -69,7 +69,7 @@ class Flag:
 
     @property
     def joined(self) -> bool:
-        """Whether the first value is in the same item as the flag, as in `--flag=value`."""
+        """True if the first value is in the same item as the flag, as in `--flag=value`."""
         return self.positional or len(self.nodes) == len(self.values)
 
     @property
@@ -83,7 +83,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Command:
-    """What a container runs: the engine, and its arguments."""
+    """The engine that a container runs, and its arguments."""
 
     engine: engines.Engine | None
     flags: tuple[Flag, ...]

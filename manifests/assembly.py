@@ -49,7 +49,7 @@ def outsider(platform: Snapshot, name: str) -> Pieces | None:
 
 
 def outside(platform: Snapshot, name: str) -> str:
-    """Why an object is outside the contract; "" if it has no engine."""
+    """Return why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
     found = place.found if place is not None else ()
     if len(found) > 1:
@@ -66,7 +66,7 @@ def outside(platform: Snapshot, name: str) -> str:
 
 
 def is_alone(tree: Tree, pieces: Pieces) -> bool:
-    """Whether its files declare no other server, so that their comments are about this endpoint."""
+    """Return whether its files declare no other server, so that their comments are about this endpoint."""
     return pieces.fields is None and len([each for path in pieces.files for each in candidates(tree, path)]) == 1
 
 

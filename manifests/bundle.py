@@ -34,14 +34,14 @@ class Bundle:
     """The lines of kustomizations elsewhere that lead to it: the document, the line, the path in it."""
 
     def name(self, old: str, new: str) -> str:
-        """What an object of this name is called in a copy; "" for a name that is not the endpoint's."""
+        """Return the name in a copy of an object with this name; "" if the name is not the endpoint's."""
         for stem in self.stems:
             if re.search(rf"(^|-){re.escape(stem)}(-|$)", old):
                 return re.sub(rf"(?<![^-]){re.escape(stem)}(?![^-])", new, old, count=1)
         return ""
 
     def moved(self, path: str, new: str) -> str:
-        """Where a file, or a directory, of the bundle is in a copy."""
+        """Return where a file, or a directory, of the bundle is in a copy."""
         if (path in self.files and path != self.home and not within(path, self.home)) or path == self.apart:
             folder, base = posixpath.split(path)
             return posixpath.join(folder, self.base(base, new))
@@ -49,13 +49,13 @@ class Bundle:
         return posixpath.join(folder, self.base(base, new)) + path[len(self.home) :]
 
     def base(self, base: str, new: str) -> str:
-        """What a file of this name is called in a copy."""
+        """Return the name in a copy of a file with this name."""
         stem, dot, end = base.partition(".")
         return f"{self.name(stem, new) or new}{dot}{end}"
 
 
 def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
-    """What belongs to an endpoint that is a directory, or a file, of its own."""
+    """Return everything that belongs to an endpoint with its own directory or file."""
     home = _home(platform, pieces)
     is_file = platform.read(home) is not None
     named = posixpath.basename(home).partition(".")[0]
@@ -81,7 +81,7 @@ def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
 
 
 def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -> bool:
-    """Whether a copy is deployed without a further file: by what deploys a directory above it, or a line in a list."""
+    """Return whether a copy is deployed without another file: by the deployer of a directory above it, or by a line in a list."""
     place = bundle.moved(bundle.home, new)
     above = source_paths(pieces.application) if pieces.application else ()
     if any(path != bundle.home and within(bundle.home, path) for path in above) or is_generated(platform, place):
@@ -97,12 +97,12 @@ def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -
 
 
 def _is_plain(platform: Platform, folder: str) -> bool:
-    """Whether Flux takes everything in a directory, since no kustomization in it lists what belongs to it."""
+    """Return whether Flux applies everything in a directory, because it contains no kustomization with a list."""
     return all(platform.read(posixpath.join(folder, each)) is None for each in FILES)
 
 
 def is_generated(platform: Platform, place: str) -> bool:
-    """Whether an ApplicationSet makes an Application for every directory at such a place."""
+    """Return whether an ApplicationSet makes an Application for every directory at such a place."""
     for each in of_kind(platform, "ApplicationSet"):
         for generator in mappings(find(each.node, "spec", "generators")):
             found = items(find(generator, "git", "directories")) or items(find(generator, "directories"))
@@ -142,7 +142,7 @@ def _elements(platform: Platform, bundle: Bundle) -> Iterator[tuple[Document, Ma
 
 
 def _is_companion(platform: Platform, bundle: Bundle, path: str) -> bool:
-    """Whether a file beside an endpoint's is only about it: it has its name, and so has every object in it."""
+    """Return whether a file next to an endpoint's belongs only to it: the file and all its objects have the endpoint's name."""
     if not any(re.match(rf"{re.escape(stem)}[-._]", posixpath.basename(path)) for stem in bundle.stems):
         return False
     found = objects(platform, path)

@@ -217,7 +217,7 @@ def remove_from_portal(platform: Platform, alias: str) -> dict[str, str]:
 
 
 def in_portal(platform: Platform, alias: str) -> bool:
-    """Whether people may pick `alias` for their own keys."""
+    """Return whether people may pick `alias` for their own keys."""
     return platform.read(platform.layout.key_portal) is not None and any(
         each.value == alias for each in _portal(platform, alias)[1]
     )
@@ -390,7 +390,7 @@ def _untested(rows: tuple[Row, ...]) -> str:
 
 
 def is_note_on(block: list[str], alias: str) -> bool:
-    """Whether a block of prose begins with `alias`, after the mark of an item, a heading or a footnote."""
+    """Return whether a block of prose begins with `alias`, after the mark of an item, a heading or a footnote."""
     first = re.sub(r"^(\s*([-*+]|\d+\.|>)\s+|\s*#+\s+|\[\^?)", "", block[0])
     return re.match(rf"[`*_]*{re.escape(alias)}(?![\w-])", first) is not None
 

@@ -31,7 +31,7 @@ _COMPLETES = re.compile(
 
 
 class ModelEndpoint(BaseModel, frozen=True):
-    """What one endpoint serves and how tenants reach it, according to the manifests.
+    """The model that one endpoint serves, and how tenants reach it, according to the manifests.
 
     `alias` is what tenants call (LiteLLM's `model_name`), `aliases` are all that lead to it. `served_name` is the name that
     LiteLLM asks for, of those that the engine answers to (`served_names`; TEI has none). `has_key` tells whether the engine
@@ -74,7 +74,7 @@ class ModelEndpoint(BaseModel, frozen=True):
 
     @property
     def is_free(self) -> bool:
-        """Whether the manifests explicitly set every price to zero."""
+        """True if the manifests explicitly set every price to zero."""
         prices = [price for price in (self.price_in, self.price_out) if price]
         return bool(prices) and all(_decimal(price) == 0 for price in prices)
 
@@ -183,7 +183,7 @@ def _embeds(gpus: int) -> Kind:
 
 
 def _ranks(pieces: Pieces) -> bool:
-    """Whether a pooling model scores pairs of texts: from LiteLLM's mode, vLLM's overrides, or the model's name."""
+    """Return whether a pooling model scores pairs of texts: from LiteLLM's mode, vLLM's overrides, or the model's name."""
     mode = value(pieces.entry.node, "model_info", "mode") if pieces.entry else ""
     overrides = pieces.flag("--hf-overrides")
     scores = overrides is not None and "ForSequenceClassification" in overrides.value
@@ -191,7 +191,7 @@ def _ranks(pieces: Pieces) -> bool:
 
 
 def is_base_model(hf_id: str) -> bool:
-    """Whether the name marks a completion model without chat, by the convention of its family.
+    """Return whether the name marks a completion model without chat, by the convention of its family.
 
     The families below publish their chat models with a suffix (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
     In other families the name does not tell (`Qwen3-8B` chats).

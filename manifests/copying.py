@@ -137,7 +137,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
 
 
 def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Whether a copy gets a namespace of its own, like the template's; one with another endpoint in it stays."""
+    """Return whether a copy gets a namespace of its own, like the template's; one with another endpoint in it stays."""
     if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
         return True
     own = pieces.application.node if pieces.application else None
@@ -148,7 +148,7 @@ def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool
 
 
 def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
-    """What the bundle's kustomizations generate, and the Secrets that its ExternalSecrets make under another name."""
+    """Return the objects that the bundle's kustomizations generate, and the Secrets that its ExternalSecrets create under another name."""
     found = set[tuple[str, str]]()
     for path in bundle.files:
         if posixpath.basename(path) in FILES:  # kustomize needs no `kind` in it
@@ -160,7 +160,7 @@ def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
 
 
 def runs_another(pieces: Pieces) -> bool:
-    """Whether another container of the same pod serves a model."""
+    """Return whether another container of the same pod serves a model."""
     for each in mappings(pieces.candidate.subject):
         if each is not pieces.container and (find(each, "args") or find(each, "command")) is not None:
             command = read(each, pieces.deployment.document, {}, {})
@@ -230,7 +230,7 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
 
 
 def _names_another(keys: tuple[str, ...], old: str, names: Names) -> bool:
-    """Whether this names an object that is not copied with the endpoint; what a chart's values mean is unknown."""
+    """Return whether this names an object that is not copied with the endpoint; what a chart's values mean is unknown."""
     kind = next((_REFERENCES[key] for key in reversed(keys) if key in _REFERENCES), "")
     if not kind or {"values", "valuesObject"} & set(keys):
         return False
@@ -315,7 +315,7 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
 
 
 def _is_automatic(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Whether the deployer applies a merge at once, so that a copy of a running model would start on the same GPU."""
+    """Return whether the deployer applies a merge immediately, so that a copy of a running model would start on the same GPU."""
     application = pieces.application
     if application is None:
         return bool(pieces.deployed_by or bundle.elements) or is_generated(platform, pieces.home)

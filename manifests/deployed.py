@@ -60,7 +60,7 @@ def changed(before: Bound, after: Bound) -> tuple[str, ...]:
 
 
 def source_of(spec: Mapping[str, Any]) -> str:
-    """Where an Application takes its manifests from and deploys them, as text: equal texts mean equal sources.
+    """Return where an Application takes its manifests from and deploys them, as text: equal texts mean equal sources.
 
     Kubernetes stores the written fields, so an Application in the cluster and its manifest in git give the same text.
     """

@@ -348,7 +348,7 @@ def written(text: str, *, quoted: bool = False) -> str:
 
 
 def _plain(text: str) -> bool:
-    """Whether a value can be written without quotes: YAML 1.1 reads `on`, `n` and `null` as other types."""
+    """Return whether a value can be written without quotes: YAML 1.1 reads `on`, `n` and `null` as other types."""
     if re.fullmatch(r"(?i)y|n|yes|no|on|off|true|false|null", text):
         return False
     return bool(re.fullmatch(r"[A-Za-z0-9_./-][^\s:#,\[\]{}'\"]*(:[^\s#,\[\]{}'\"]+)*", text)) and text.strip("-") != ""

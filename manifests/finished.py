@@ -1,4 +1,4 @@
-"""Whether a change has reached every place: what was planned is read back from the files as they will be."""
+"""Check that a change has reached every place, by reading the planned values back from the new files."""
 
 import re
 

@@ -64,7 +64,7 @@ class Entry:
     first: int
     last: int
     is_spread: bool = False
-    """Whether its parts are separate `helm.parameters`, so that it is changed only where it has a value."""
+    """True if its parts are separate `helm.parameters`, so that it is changed only where it has a value."""
 
     @property
     def alias(self) -> str:
@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def is_unresolved(self) -> bool:
-        """Whether the address is a variable that the same file does not set."""
+        """True if the address is a variable that the same file does not set."""
         return self.api_base.startswith(ENVIRON)
 
     def _param(self, key: str) -> str:
@@ -126,21 +126,21 @@ class Entry:
 
     @property
     def spreads(self) -> bool:
-        """Whether the entry configures how it shares its alias with other entries."""
+        """True if the entry configures how it shares its alias with other entries."""
         keys = {key.value for part in ("litellm_params", "model_info") for key, _ in entries(find(self.node, part))}
         return bool(keys & {"order", "weight", "rpm", "tpm", "id"})
 
     def owns(self, node: Node) -> bool:
-        """Whether a node is in the entry's own lines, and not at an anchor elsewhere."""
+        """Return whether a node is in the entry's own lines, and not at an anchor elsewhere."""
         return self.first <= int(node.start_mark.line) <= self.last
 
     def through_gateway(self, endpoint: str, namespace: str) -> bool:
-        """Whether the entry points to another gateway that routes by served name, instead of to a Service of models."""
+        """Return whether the entry points to another gateway that routes by served name, instead of to a Service of models."""
         labels = self.host
         return self.alias != endpoint and labels[0] != endpoint and labels[1:2] not in ([], [namespace])
 
     def reaches(self, service: str, *namespaces: str) -> bool:
-        """Whether the entry's host is this Service, by its short or full name."""
+        """Return whether the entry's host is this Service, by its short or full name."""
         labels = self.host
         return labels[0] == service and (labels[1:2] == [] or labels[1] in namespaces)
 
@@ -228,7 +228,7 @@ def known_names(lists: Iterable[ModelList]) -> set[str]:
 
 
 def is_known(name: str, known: Iterable[str]) -> bool:
-    """Whether a name is in `known`, or matches an alias with a wildcard such as `openai/*`."""
+    """Return whether a name is in `known`, or matches an alias with a wildcard such as `openai/*`."""
     return any(name == each or ("*" in each and each != "*" and fnmatch(name, each)) for each in known)
 
 

@@ -1,4 +1,4 @@
-"""Which of a repository's GGUF files llama.cpp is to load: one quantization out of many, and small enough for the GPU."""
+"""Select the GGUF file of a repository for llama.cpp: one of its quantizations, small enough for the GPU."""
 
 import re
 from typing import NamedTuple

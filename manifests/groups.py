@@ -16,7 +16,7 @@ from manifests.tree import ManifestError, Tree, within
 
 @dataclass(frozen=True)
 class Switch(Located):
-    """Whether a group of Applications is enabled according to one file; `path` is its catalog directory, if given."""
+    """The flag of a group of Applications in one file; `path` is its catalog directory, if given."""
 
     value: ScalarNode
     name: str
@@ -113,13 +113,13 @@ def switched_off(platform: Platform, group: str, leaving: str) -> tuple[dict[str
 
 
 def is_awaiting_generator(platform: Platform, group: str) -> bool:
-    """Whether the generated list does not have the group enabled yet: until then Argo CD creates no Application in it."""
+    """Return whether the generated list does not have the group enabled yet: until then Argo CD creates no Application in it."""
     listed = groups(platform)
     return bool(listed) and not any(each.on for each in listed if each.name == group)
 
 
 def is_partial(platform: Platform) -> bool:
-    """Whether the directory of an enabled group is missing: then the checkout is only a part of a repository."""
+    """Return whether the directory of an enabled group is missing: then the checkout is only a part of a repository."""
     layout = platform.layout
     catalog = layout.path(layout.catalog_dir)
     return any(
@@ -129,7 +129,7 @@ def is_partial(platform: Platform) -> bool:
 
 
 def _is_called(platform: Platform, names: tuple[str, ...]) -> bool:
-    """Whether LiteLLM has an alias for one of these Applications."""
+    """Return whether LiteLLM has an alias for one of these Applications."""
     return any(
         each.alias == name or each.reaches(name, platform.layout.namespace)
         for each in platform.entries()

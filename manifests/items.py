@@ -12,7 +12,7 @@ from manifests.wording import Rewording
 
 
 def is_item(pieces: Pieces) -> bool:
-    """Whether an endpoint is one item of a list in the values of a release."""
+    """Return whether an endpoint is one item of a list in the values of a release."""
     if pieces.fields is not None or pieces.deployment.node is not pieces.candidate.subject:
         return False
     document = pieces.deployment.document

@@ -1,4 +1,4 @@
-"""What kustomize changes in an endpoint's objects: names, namespace, labels and images in the cluster.
+"""kustomize's changes of an endpoint's objects: names, namespace, labels and images in the cluster.
 
 Read from the endpoint's own kustomization, and from the ones between it and the path that Argo CD deploys. Source:
 kustomize's reference of kustomization.yaml (kubectl.docs.kubernetes.io/references/kustomize/kustomization).
@@ -41,7 +41,7 @@ class Opaque:
 
 @dataclass(frozen=True)
 class Image:
-    """How a kustomization changes an image: another name, tag or digest, with file and line."""
+    """A kustomization's change of an image: another name, tag or digest, with file and line."""
 
     name: str = ""
     tag: str = ""
@@ -52,7 +52,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How kustomize renames the objects of an endpoint."""
+    """kustomize's renaming of the objects of an endpoint."""
 
     prefix: str = ""
     suffix: str = ""
@@ -77,13 +77,13 @@ class Rendering:
         return f"{found.name or name}{f':{tag}' if tag else ''}{f'@{digest}' if digest else ''}"
 
     def replaced(self, written: str) -> Image | None:
-        """How a kustomization changes an image, or None."""
+        """Return how a kustomization changes an image, or None."""
         return self.images.get(_image_parts(written)[0])
 
 
 @remembered
 def rendering(tree: Tree, home: str, deployed: str) -> Rendering:
-    """How the objects in `home` change when Argo CD deploys the directory `deployed`."""
+    """Return how the objects in `home` change when Argo CD deploys the directory `deployed`."""
     result = Rendering()
     for document in reversed(chain(tree, deployed, home)):
         root = document.roots[0]
@@ -117,7 +117,7 @@ def chain(tree: Tree, start: str, home: str) -> tuple[Document, ...]:
 
 @remembered
 def leads_to(tree: Tree, start: str, home: str) -> bool:
-    """Whether a directory's kustomization includes another directory, directly or indirectly."""
+    """Return whether a directory's kustomization includes another directory, directly or indirectly."""
     return start != home and bool(chain(tree, start, home))
 
 
@@ -181,7 +181,7 @@ def _patched_replicas(tree: Tree, document: Document, root: Node) -> dict[str, t
 
 
 def _only_replicas(tree: Tree, document: Document, each: Node) -> bool:
-    """Whether a patch changes the number of replicas and nothing else, so that all of it is understood."""
+    """Return whether a patch changes the number of replicas and nothing else, so that all of it is understood."""
     patches = patch_documents(tree, document, each)
     return bool(patches) and all(
         all(

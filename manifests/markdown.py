@@ -29,7 +29,7 @@ class Row(NamedTuple):
         return re.sub(r"[`*\s]|\[|\].*", "", self.cells[0]) if self.cells else ""
 
     def names(self, name: str) -> bool:
-        """Whether the row describes this alias or application."""
+        """Return whether the row describes this alias or application."""
         return self.subject == name
 
     def listing(self, name: str) -> int | None:

@@ -24,7 +24,7 @@ class ModelArguments(BaseModel, frozen=True):
 
 
 def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, given: tuple[str, ...]) -> ModelArguments:
-    """How the arguments change when an endpoint, or a copy of it, serves this model.
+    """Return how the arguments change when an endpoint, or a copy of it, serves this model.
 
     `given` are the arguments of the request; they take precedence and come last. Raises ManifestError for a model that
     runs code from its repository without an explicit request: that argument is never derived.
@@ -69,7 +69,7 @@ def _removed(name: str, given: str, before: ModelEndpoint) -> str:
 
 
 def _cannot_stay(name: str, facts: ModelFacts) -> bool:
-    """Whether the argument is also wrong for another model of the same family."""
+    """Return whether the argument is also wrong for another model of the same family."""
     if name == _REMOTE_CODE:
         return not needs_remote_code(facts)
     return name in _ONLY_WITH_IMAGES and not facts.multimodal

@@ -48,7 +48,7 @@ _HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
 
 
 class Naming(NamedTuple):
-    """How an endpoint's manifests name a new model: the engine's value, and each old name with its new name."""
+    """The names of a new model in an endpoint's manifests: the engine's value, and each old name with its new name."""
 
     model: str
     renames: dict[str, str]
@@ -83,12 +83,12 @@ def model_of(pieces: Pieces) -> Model:
 
 
 def is_path(text: str) -> bool:
-    """Whether a model is named by its place in the container."""
+    """Return whether a model is named by its place in the container."""
     return text.startswith(("/", "./", "../")) or "://" in text or text.count("/") > 1
 
 
 def is_only_a_path(pieces: Pieces) -> bool:
-    """Whether the model is a place in the container, and nothing in the manifests puts weights there."""
+    """Return whether the model is a place in the container, and nothing in the manifests puts weights there."""
     given = pieces.model.value
     file, cached = posixpath.basename(given), _cached(given)
     if cached and any(cached in str(node.value) for _, node in pieces.texts()):
@@ -156,7 +156,7 @@ def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
 
 
 def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
-    """How to name a model in place of another one; `file` is its GGUF file. Raises ManifestError if that is unknown."""
+    """Return how to name a model in place of another one; `file` is its GGUF file. Raises ManifestError if that is unknown."""
     old, given, new = model_of(pieces), pieces.model.value, facts.hf_id
     if _cached(given):
         return _naming_in_cache(pieces, old, facts, file)

@@ -1,4 +1,4 @@
-"""Which files an endpoint owns: the files that the contract names, and no other file in its directory.
+"""The files that an endpoint owns: those that the contract names, and no other file in its directory.
 
 These are its Deployment, its Service, its claims, its kustomization, objects with its name, and the files from which
 its kustomization generates ConfigMaps.
@@ -45,7 +45,7 @@ def foreign(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]:
 
 
 def is_deployed_apart(platform: Platform, pieces: Pieces) -> bool:
-    """Whether Argo CD deploys another directory, whose kustomization includes the endpoint's."""
+    """Return whether Argo CD deploys another directory, whose kustomization includes the endpoint's."""
     paths = source_paths(pieces.application) if pieces.application else ()
     return any(leads_to(platform, path, pieces.home) for path in paths)
 

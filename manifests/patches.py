@@ -1,4 +1,4 @@
-"""Which patches may change what an endpoint runs.
+"""Find the patches that may change what an endpoint runs.
 
 A patch names its objects by its target, whose kind and name are regular expressions for the whole value, or by its own
 kind and name. Sources: kustomize's reference (kubectl.docs.kubernetes.io/references/kustomize/kustomization/patches and
@@ -190,7 +190,7 @@ def _leaves(node: Node, at: Path) -> Iterator[Path]:
 
 
 def _is_harmless(path: Path, of: Subject, *, workload: bool) -> bool:
-    """Whether a place of an object has no part in what the engine runs."""
+    """Return whether a place of an object has no part in what the engine runs."""
     if any(step.startswith("$") for step in path):  # `$patch: replace` and the like
         return False
     if path[0] == "metadata":
@@ -207,7 +207,7 @@ def _is_harmless(path: Path, of: Subject, *, workload: bool) -> bool:
 
 
 def _is_another_item(listed: str, rest: Path, of: Subject) -> bool:
-    """Whether an item of a list of the pod belongs to something else: by its name, or by its position."""
+    """Return whether an item of a list of the pod belongs to something else: by its name, or by its position."""
     if not rest:
         return False
     if rest[0].startswith("="):

@@ -56,7 +56,7 @@ class Pieces:
     fields: field_map.FieldMap | None = None
     gpu_resources: tuple[str, ...] = ()
     opaque: tuple[Opaque, ...] = ()
-    """What kustomizations change in it in a way that is not computed here."""
+    """Changes by kustomizations that are not computed here."""
 
     @property
     def entry(self) -> Entry | None:
@@ -69,7 +69,7 @@ class Pieces:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a workload whose pod is written out: what a chart or an operator makes is not known here."""
+        """True if it is a workload with a pod template: objects that a chart or an operator creates are not known here."""
         return self.candidate.pod is not None and self.form not in ("InferenceService", "LLMInferenceService")
 
     @property
@@ -94,7 +94,7 @@ class Pieces:
 
     @property
     def wants_key(self) -> bool:
-        """Whether the engine refuses requests without a key: it does when it was given one."""
+        """True if the engine has a key, and so refuses requests without it."""
         variable, flag = self.runtime.key
         if self.candidate.key is not None or all(self.key_secret):
             return True

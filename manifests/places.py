@@ -1,4 +1,4 @@
-"""Where endpoints may be: directories, files and field maps in which something serves a model."""
+"""Find the places of endpoints: directories, files and field maps with a model server."""
 
 import posixpath
 import re
@@ -115,13 +115,13 @@ def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _is_one_model(found: tuple[Candidate, ...]) -> bool:
-    """Whether several workloads serve one model together."""
+    """Return whether several workloads serve one model together."""
     models = [each.command.model for each in found]
     return len(found) > 1 and len({each.value for each in models if each is not None}) == 1 and None not in models
 
 
 def _is_dedicated(tree: Tree, folder: str) -> bool:
-    """Whether a directory holds one workload and what belongs to it."""
+    """Return whether a directory contains one workload and only objects that belong to it."""
     serving = kinds() - {"Application"}  # which deploys what is beside it
     return sum(kind in serving for path in tree.files(folder) for kind, _ in objects(tree, path)) == 1
 
@@ -157,7 +157,7 @@ def _yaml_files(tree: Tree, scope: str) -> list[str]:
 
 
 def _installs(tree: Tree, path: str, signs: set[str]) -> bool:
-    """Whether a file installs a chart of the repository in which an engine is named."""
+    """Return whether a file installs a chart of the repository in which an engine is named."""
     named = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
     folders = {posixpath.normpath(each) for each in named}
     return any(is_chart(tree, each) and any(within(sign, each) for sign in signs) for each in folders)

@@ -1,4 +1,4 @@
-"""How many replicas git gives an endpoint, and where: what a switch by commit changes, and nothing else."""
+"""The number of an endpoint's replicas in git, and its place: a switch by commit changes nothing else."""
 
 import hashlib
 
@@ -76,7 +76,7 @@ def blob(text: str) -> str:
 
 
 def _is_at(one: Site | None, other: Site) -> bool:
-    """Whether two numbers are the same one in the same file."""
+    """Return whether two numbers are the same one in the same file."""
     return one is not None and (one.path, one.line) == (other.path, other.line)
 
 

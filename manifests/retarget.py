@@ -38,7 +38,7 @@ class Target(BaseModel, frozen=True):
     gpu_utilization: float | None = None
     args: tuple[str, ...] = ()
     alone: bool = False
-    """Whether the engine has no other name for it, as in a copy: further names are the template's."""
+    """True if the engine gets no other served name, as in a copy: the template's other names are not copied."""
     removed: tuple[str, ...] = ()
     """Names of arguments that the model must not have."""
     model: str = ""

@@ -51,7 +51,7 @@ def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
 
 
 def _withheld(facts: ModelFacts) -> str:
-    """Why the files of a gated model could not be read, and which facts are known anyway; empty for other models."""
+    """Return why the files of a gated model could not be read, and which facts are known anyway; empty for other models."""
     if not facts.withheld:
         return ""
     licence = f", licence {facts.licence}" if facts.licence else ""
@@ -142,7 +142,7 @@ _CALLS = re.compile(
 
 
 def _is_call(tree: Tree, mention: Mention) -> bool:
-    """Whether a line configures a client to call an alias: `model: NAME`, an environment variable `…_MODEL`."""
+    """Return whether a line configures a client to call an alias: `model: NAME`, an environment variable `…_MODEL`."""
     if mention.is_prose:
         return False
     lines = (tree.read(mention.path) or "").splitlines()
@@ -201,5 +201,5 @@ def _without_comments(path: str, text: str) -> str:
 
 
 def is_prose(path: str) -> bool:
-    """Whether the file is a document for people: a stale name in it is a warning, not an outage."""
+    """Return whether the file is a document for people: a stale name in it is a warning, not an outage."""
     return path.endswith((".md", ".mdx", ".rst", ".txt", ".adoc"))

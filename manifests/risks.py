@@ -127,7 +127,7 @@ VARIABLES = {
 
 
 def danger_of(name: str) -> str:
-    """Why an argument is dangerous; empty for any other argument."""
+    """Return why an argument is dangerous; empty for any other argument."""
     name = dashed(name)
     if name in DANGEROUS or name in OWNED or name in _WHOLE:
         return DANGEROUS.get(name, "")

@@ -135,7 +135,7 @@ def _saves(facts: ModelFacts) -> bool:
 
 
 def _is_kept(script: Script, facts: ModelFacts) -> bool:
-    """Whether the patterns in a script are custom, and select what the model needs."""
+    """Return whether the patterns in a script are custom, and select what the model needs."""
     return set(script.patterns) != set(facts.allow_patterns) and _covers(script.patterns, facts.allow_patterns)
 
 
@@ -162,7 +162,7 @@ def _written(patterns: tuple[str, ...]) -> str:
 
 
 def _covers(present: tuple[str, ...], needed: tuple[str, ...]) -> bool:
-    """Whether the patterns select the same weights and configuration as the needed ones."""
+    """Return whether the patterns select the same weights and configuration as the needed ones."""
     weights = [each for each in needed if not each.startswith("*")]
     examples = [*(each.replace("-*-", "-00001-") for each in weights), "config.json"]
     return all(any(fnmatchcase(example, pattern) for pattern in present) for example in examples)

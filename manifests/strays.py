@@ -21,16 +21,16 @@ _LARGE = 2**20
 
 
 class Touch(NamedTuple):
-    """How a branch changes a file: git's mode of it before and after (empty if it does not exist)."""
+    """A branch's change of a file: git's mode before and after (empty if it does not exist)."""
 
     before: str
     after: str
     foreign: bool = True
-    """Whether somebody other than the bot made the change."""
+    """True if somebody other than the bot made the change."""
 
 
 def is_large(tree: Tree, path: str) -> bool:
-    """Whether a file is larger than any file of an endpoint."""
+    """Return whether a file is larger than any file of an endpoint."""
     return len(tree.read(path) or "") > _LARGE
 
 

@@ -30,7 +30,7 @@ class Deployment(NamedTuple):
     namespace: str
     path: str
     heals: bool
-    """Whether it reverts replicas that somebody else sets."""
+    """True if it reverts replicas that somebody else sets."""
     source: str = ""
     """The namespace of Flux's source, if the object names another one than its own."""
 
@@ -51,10 +51,10 @@ class Survey(NamedTuple):
     """Workloads outside the contract that git keeps on a GPU together with an endpoint, as `namespace/name`."""
 
     proxy: Proxy | None = None
-    """Where LiteLLM runs."""
+    """The place of LiteLLM in the cluster."""
 
     together: int = 0
-    """How many models git keeps on a GPU at the same time."""
+    """The number of models that git keeps on a GPU at the same time."""
     key: tuple[str, str, str] = ("", "", "")
     """Namespace, name and key of the Secret with the engines' key, as far as the manifests say it."""
 
@@ -117,12 +117,12 @@ def survey(platform: Platform) -> Survey:
 
 
 def flux_deploys(platform: Platform) -> bool:
-    """Whether the repository has Kustomizations of Flux and nothing of Argo CD; cheap where there is none."""
+    """Return whether the repository has Kustomizations of Flux and nothing of Argo CD; cheap where there is none."""
     return bool(platform.grep(_FLUX)) and survey(platform).deployer == "Flux"
 
 
 def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
-    """Whether git keeps a model on a GPU. Without replicas in its values, a chart starts one; a manifest leaves them to
+    """Return whether git keeps a model on a GPU. Without replicas in its values, a chart starts one; a manifest leaves them to
     the cluster.
     """
     pieces = platform.require(endpoint.name)
@@ -225,7 +225,7 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
 
 
 def _detects_drift(platform: Platform, name: str) -> bool:
-    """Whether helm-controller corrects replicas that somebody else sets."""
+    """Return whether helm-controller corrects replicas that somebody else sets."""
     pieces = platform.locate(name)
     detection = find(pieces.deployment.node, "spec", "driftDetection") if pieces else None
     ignored = (value(each) for rule in items(find(detection, "ignore")) for each in items(find(rule, "paths")))

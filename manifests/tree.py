@@ -166,6 +166,6 @@ def without(tree: Tree, paths: Collection[str]) -> Tree:
 
 
 def within(path: str, prefix: str) -> bool:
-    """Whether `path` is `prefix` or below it ("serving/ab" is not within "serving/a")."""
+    """Return whether `path` is `prefix` or below it ("serving/ab" is not within "serving/a")."""
     folder = prefix.rstrip("/")
     return not folder or path == folder or path.startswith(f"{folder}/")

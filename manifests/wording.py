@@ -179,7 +179,7 @@ class Rewording:
         return [Edit(start, start + comment.column + len(comment.text), kept)]
 
     def _about_another(self, text: str) -> bool:
-        """Whether a sentence already describes the new model, or (in a copy) a third one."""
+        """Return whether a sentence already describes the new model, or (in a copy) a third one."""
         if self._old.stem == self._new.stem or self._old.stem in text:
             return False
         outside = re.sub(r"\([^()]*\)", "", text)
@@ -316,14 +316,14 @@ class Rewording:
         )
 
     def _is_ours(self, parameters: str) -> bool:
-        """Whether a number of parameters like "14B" is the new model's, by its name or by the size of its weights."""
+        """Return whether a number of parameters like "14B" is the new model's, by its name or by the size of its weights."""
         number, unit = re.findall(r"[\d.]+|[BM]", parameters.upper())[:2]
         count = float(number) * (10**9 if unit == "B" else 10**6)
         near = any(_is_near(count * width, self._new.weight_bytes) for width in (4, 2, 1, 0.7))
         return near or f"{number}{unit}" == self._new.size
 
     def _of_the_unquantized(self, text: str, amount: re.Match[str]) -> bool:
-        """Whether an amount is the size of the unquantized new model."""
+        """Return whether an amount is the size of the unquantized new model."""
         size = self._new.size
         number = float(amount["number"]) * _UNITS[amount["unit"].lower()]
         return bool(size and _UNQUANTIZED.search(text) and _is_near(number, float(size[:-1]) * 2 * 10**9))
@@ -380,7 +380,7 @@ def _is_near(number: float, wanted: float) -> bool:
 
 
 def _is_word(name: str) -> bool:
-    """Whether a name is an ordinary word, like "embeddings", which prose uses in another meaning."""
+    """Return whether a name is an ordinary word, like "embeddings", which prose uses in another meaning."""
     return name.isalpha()
 
 

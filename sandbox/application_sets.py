@@ -1,4 +1,4 @@
-"""What an ApplicationSet of Argo CD makes: one Application for each directory, file or element of its generators.
+"""The Applications that an ApplicationSet of Argo CD generates: one for each directory, file or element of its generators.
 
 Sources: argo-cd.readthedocs.io/en/stable/operator-manual/applicationset (git directory and file generators, list, Go
 templates, templatePatch). Of Go templates there is what sets over git directories use: paths, and `if` over `eq`.

@@ -47,7 +47,7 @@ class Git(Protocol):
 
 
 class SyncError(Exception):
-    """Why an operation failed, with Argo CD's message."""
+    """The failure of an operation, with Argo CD's message."""
 
 
 class ArgoCD:

@@ -313,7 +313,7 @@ async def _ended(task: "asyncio.Task[None]") -> None:
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a Service sends requests to the pod."""
+    """Return whether a Service sends requests to the pod."""
     if "deletionTimestamp" in pod["metadata"]:
         return False
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])

@@ -37,7 +37,7 @@ class Script:
     model: str
     patterns: tuple[str, ...]
     tells: bool
-    """Whether the container's program prints its progress for Stoker."""
+    """True if the container's program prints its progress for Stoker."""
     kept: tuple[str, ...]
     offline: bool
 
@@ -66,7 +66,7 @@ class Downloads:
         self._volumes, self._clock, self._faults, self._hub = volumes, clock, faults, hub
 
     async def run(self, script: Script, claim: Claim, log: Callable[..., None]) -> bool:
-        """Whether the volume has all files of the script at the end; `log` receives the container's lines."""
+        """Return whether the volume has all files of the script at the end; `log` receives the container's lines."""
         try:
             await self._fetch(script, claim, log)
         except Refused as refused:

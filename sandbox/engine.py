@@ -53,7 +53,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """Which server it is, from the container's command."""
+        """The server's type, from the container's command."""
         signs = (("llama.cpp", r"llama[-_.]?(cpp|server)"), ("SGLang", "sglang"), ("TEI", "text-embeddings"))
         by_program = (name for name, sign in signs if re.search(sign, self.command.program, re.IGNORECASE))
         is_kserve = "huggingfaceserver" in self.command.program  # it runs vLLM

@@ -138,7 +138,7 @@ class Flux:
                 self._release(manifest, target, files)
 
     def _release(self, release: Object, namespace: str, files: dict[str, str]) -> None:
-        """What helm-controller installs, and its status; without drift detection it reverts nothing.
+        """Simulate helm-controller: install the objects and set the status. Without drift detection it reverts nothing.
 
         An upgrade is a three-way merge: it changes the replicas only if they differ from those of the last release.
         """

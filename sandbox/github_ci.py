@@ -54,7 +54,7 @@ class CI:
     address: str = ""
     """The URL of the repository's page, for links."""
     appears: bool = True
-    """Whether the head of a pull request gets a check run."""
+    """True if the head of a pull request gets a check run."""
     date: Callable[[], datetime] = real_date
     _runs: dict[str, list[CheckRun]] = field(default_factory=dict)
     _statuses: dict[str, list[CommitStatus]] = field(default_factory=dict)

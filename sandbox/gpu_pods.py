@@ -50,7 +50,7 @@ ILLEGAL_ACCESS = "torch.AcceleratorError: CUDA error: an illegal memory access w
 
 @dataclass(frozen=True)
 class Death:
-    """How a container dies: exit code, the kubelet's reason, its last log line, the runtime's message."""
+    """The end of a container: exit code, the kubelet's reason, its last log line, the runtime's message."""
 
     code: int = 1
     reason: str = "Error"

@@ -100,7 +100,7 @@ class JobController:
         self._tell(job, failed=1, conditions=[failed | {"lastTransitionTime": self._store.timestamp()}])
 
     async def _run(self, address: Address, spec: Object) -> bool:
-        """Whether each container succeeded."""
+        """Return whether each container succeeded."""
         node = await self._place(address, spec)
         self._kubelet.bound(address, node)
         await self._volumes.attached(address, spec, node)
@@ -178,7 +178,7 @@ class JobController:
         return values
 
     def _has_cache(self, namespace: str, home: str, container: Object, spec: Object) -> bool:
-        """Whether HF_HOME is on an existing claim: the engine has stored the tokenizer there."""
+        """Return whether HF_HOME is on an existing claim: the engine has stored the tokenizer there."""
         claims = {
             volume["name"]: volume["persistentVolumeClaim"]["claimName"]
             for volume in spec.get("volumes") or ()

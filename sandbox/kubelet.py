@@ -1,4 +1,4 @@
-"""What the sandbox's kubelet and scheduler write: a pod's conditions, its containers' states, events and logs."""
+"""The output of the sandbox's kubelet and scheduler: a pod's conditions, its containers' states, events and logs."""
 
 import re
 from collections import defaultdict

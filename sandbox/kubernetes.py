@@ -53,7 +53,7 @@ class KubernetesAPI:
         self.logs: Callable[[str, str, str], list[str] | None] = lambda _namespace, _pod, _container: None
         self.previous_logs: Callable[[str, str, str], list[str] | None] = lambda *which: self.logs(*which)
         self.call_counts = Counter[str]()
-        """How often each resource was asked for, refused requests included: `GET pods`, `PATCH deployments`."""
+        """The number of requests for each resource, including refused requests: `GET pods`, `PATCH deployments`."""
         self._closing = False
         self._stack = AsyncExitStack()
 
@@ -403,7 +403,7 @@ def _event(change: Change, wanted: Selection) -> tuple[str, Object] | None:
 
 
 def _writer(method: str, body: Any, resource: Resource, *, status: bool) -> Callable[[Object], None]:
-    """How a PUT or PATCH changes an object; if the status is a subresource, the status does not change."""
+    """Return how a PUT or PATCH changes an object; if the status is a subresource, the status does not change."""
 
     def write(obj: Object) -> None:
         kept = obj.get("status")

@@ -1,4 +1,4 @@
-"""What of a repository the sandbox does not simulate, in one sentence."""
+"""One sentence that lists the parts of a repository that the sandbox does not simulate."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

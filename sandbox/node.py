@@ -28,7 +28,7 @@ class GpuNode:
         self._billed_before = 0.0
         self._drain: asyncio.Task[None] | None = None
         self.scarce = False
-        """Whether the next machine is out of stock: one was just reclaimed."""
+        """True if the next machine is out of stock: one was just reclaimed."""
 
     @property
     def billed(self) -> float:
@@ -94,7 +94,7 @@ class GpuNode:
 
 
 def is_gpu(resource: str) -> bool:
-    """Whether a container that asks for this resource gets the GPU: the names of NVIDIA's, AMD's and Intel's device plugins."""
+    """Return whether a container that asks for this resource gets the GPU: the names of NVIDIA's, AMD's and Intel's device plugins."""
     return _GPUS.fullmatch(resource) is not None
 
 

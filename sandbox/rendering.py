@@ -1,4 +1,4 @@
-"""What the files of a repository come to in the cluster, as kustomize and the deployers render them.
+"""The objects that kustomize and the deployers render from the files of a repository.
 
 As much of kustomize as platforms use: resources and bases, namespace, prefix and suffix, replicas, patches, generated
 ConfigMaps (kubectl.docs.kubernetes.io/references/kustomize/kustomization). Charts of the repository are in `charts`.
@@ -21,11 +21,11 @@ _DEEPEST = 20
 
 
 class RenderError(Exception):
-    """Why the files cannot be rendered, with the tool's message."""
+    """The files cannot be rendered; has the tool's message."""
 
 
 UNUSUAL = (RenderError, ApiError, LookupError, TypeError, ValueError, AttributeError)
-"""What a repository with unexpected content can raise: it belongs to one object of a deployer, and stops no other."""
+"""Errors of a repository with unexpected content: they affect one object of a deployer, and no others."""
 
 
 def told(error: Exception) -> str:
@@ -250,7 +250,7 @@ def _strategic(target: Object, patch: Object) -> None:
 
 
 def known(manifest: Object) -> bool:
-    """Whether the sandbox's API serves objects of this kind: kustomize's own files have the same kind name as Flux's."""
+    """Return whether the sandbox's API serves objects of this kind: kustomize's own files have the same kind name as Flux's."""
     resource = BY_KIND.get(manifest.get("kind", ""))
     group = str(manifest.get("apiVersion", "")).rpartition("/")[0]
     return resource is not None and group in (resource.group, "")

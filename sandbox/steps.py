@@ -279,15 +279,15 @@ class Wait:
 
 
 Gesture = Command | Say | Write | Pick | OpenHome | Click | Fill | Submit
-"""What a person does in Slack."""
+"""An action of a person in Slack."""
 Expectation = Expect | ExpectNot | ExpectNotified | ExpectNotNotified | ExpectReplicas | ExpectMerged | ExpectNotMerged
-"""What must be seen, or must not."""
+"""A text that must appear, or must not."""
 SlackEvent = SlackDeletes | SlackArchives | SlackMembership
 RepositoryEvent = Checks | ChecksAppear | ChecksNone | PushToPull | Retarget | ChangeMain | Merge | Close
-"""What happens in the GitOps repository and to its pull requests."""
+"""An event in the GitOps repository or its pull requests."""
 ClusterEvent = (
     Traffic | Scale | RedisStops | RedisStarts | RedisFlushed | BotKilled | NodeReclaimed | EngineCrashes | EngineSays
     | Break | Mend
 )  # fmt: skip
-"""What happens to the cluster, the bot and what it depends on."""
+"""An event in the cluster, in the bot, or in a system that the bot depends on."""
 Step = Gesture | Expectation | SlackEvent | RepositoryEvent | ClusterEvent | Wait

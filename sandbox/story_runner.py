@@ -88,7 +88,7 @@ class Seen:
     before: str = ""
 
     def shows(self, words: str) -> bool:
-        """Whether the text (case and line breaks are ignored) is new in this revision, or in a line that changed.
+        """Return whether the text (case and line breaks are ignored) is new in this revision, or in a line that changed.
 
         Older content does not count, nor does a line in which only a duration changed.
         """

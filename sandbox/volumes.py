@@ -31,7 +31,7 @@ Claim = tuple[str, str]
 
 
 class Volumes:
-    """Where each volume is bound, which node has it attached, and which weights it contains."""
+    """The volumes: where each is bound, the node to which it is attached, and the weights that it contains."""
 
     def __init__(self, store: ObjectStore, kubelet: Kubelet) -> None:
         self._store, self._kubelet = store, kubelet
@@ -85,7 +85,7 @@ class Volumes:
         return (quantity(_requested(found)) if found else 0) - sum(self.downloaded[claim].values())
 
     def compile_cache(self, namespace: str, container: Object, spec: Object) -> tuple[Claim, str] | None:
-        """Where the engine stores compiled kernels; None if that is lost with the pod."""
+        """Return where the engine stores compiled kernels; None if that is lost with the pod."""
         environment = {each["name"]: each.get("value") or "" for each in container.get("env") or ()}
         path = environment.get("VLLM_CACHE_ROOT") or environment.get("XDG_CACHE_HOME") or ""
         claims = {

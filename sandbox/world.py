@@ -139,7 +139,7 @@ class Sandbox:
     account: Account
     """The bot's account in the cluster, with exactly the Roles that the chart renders."""
     report: str = ""
-    """What `stoker init` says about another team's platform, and what of it the sandbox does not simulate."""
+    """Return the report of `stoker init` about another team's platform, and the parts that the sandbox does not simulate."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -410,7 +410,7 @@ async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
 
 
 def gpu_shares(settings: Mapping[str, Any]) -> int:
-    """How many pods share the GPU, as NVIDIA's device plugin advertises it with time-slicing: the models that may run
+    """Return how many pods share the GPU, as NVIDIA's device plugin advertises it with time-slicing: the models that may run
     at a time, and the workloads beside them.
     """
     gpu = settings.get("gpu") or {}
@@ -418,7 +418,7 @@ def gpu_shares(settings: Mapping[str, Any]) -> int:
 
 
 def keys(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Where the settings say that the engines' key and LiteLLM's master key are."""
+    """Return where the settings say that the engines' key and LiteLLM's master key are."""
     return {
         "engine": dict((settings.get("vllm") or {}).get("api_key") or {}),
         "master": dict((settings.get("litellm") or {}).get("master_key") or {}),

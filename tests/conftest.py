@@ -127,7 +127,7 @@ def _first_cases(items: list[pytest.Item]) -> set[str]:
 
 
 def _is_counted(item: pytest.Item, first: set[str]) -> bool:
-    """Whether the test measures coverage. Hypothesis repeats one test with a hundred examples, most of which add nothing."""
+    """Return whether the test measures coverage. Hypothesis repeats one test with a hundred examples, most of which add nothing."""
     if any(map(item.path.is_relative_to, NOT_COUNTED)) or getattr(
         getattr(item, "obj", None), "is_hypothesis_test", False
     ):

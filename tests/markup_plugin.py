@@ -35,7 +35,7 @@ _PLAIN_RESULT = frozenset(
         "upper",
     }
 )
-"""What makes a plain text of markup, since half of it may be left."""
+"""Methods that turn markup into a plain string, because the result may contain half of the markup."""
 
 _PLAIN = (
     "tests/",
@@ -46,7 +46,7 @@ _PLAIN = (
     "bot/views/text.py",
     "bot/views/blocks.py",
 )
-"""Where it is meant: tests compare what was shown, a terminal has no markup, and what makes markup takes it apart."""
+"""Files in which it is intended: tests that compare texts, the terminal without markup, and the code that creates markup."""
 
 
 def _taken_out(context: MethodContext) -> Type:

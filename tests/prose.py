@@ -61,7 +61,7 @@ IDIOMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
     )
 )
-"""What docs/style.md rules out, and what to write instead."""
+"""The idioms that docs/style.md rules out, each with a better wording."""
 
 
 class Finding(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the architecture document says about the code is true, and no file is too long."""
+"""The architecture document matches the code, and no file is too long."""
 
 import ast
 import re

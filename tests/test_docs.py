@@ -49,7 +49,7 @@ def test_every_command_and_setting_of_a_guide_exists(name: str) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_option_of_a_command_exists(path: Path) -> None:
-    """What follows `stoker …` in a code block or in backquotes can be typed as it stands."""
+    """Every `stoker …` command in a code block or in backquotes is valid."""
     text = path.read_text(encoding="utf-8")
     typed = re.findall(r"`([^`\n]+)`", text) + [line for line in text.splitlines() if line.startswith("    ")]
     unknown = []

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("install")]
 
 
 def run(*command: str | Path, **environment: str) -> str:
-    """What a command prints; fails with everything that it said."""
+    """Return the output of a command; fail with its complete output if it fails."""
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
@@ -42,7 +42,7 @@ def test_pip_alone_installs_the_lock_file(pip: str, tmp_path: Path) -> None:
 
 
 def test_the_lock_file_is_complete(tmp_path: Path) -> None:
-    """What it installs without dependencies lacks no dependency, and the command starts."""
+    """The packages that it installs without resolving are complete, and the command starts."""
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", ROOT, clone)
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # as they are here, committed or not
@@ -53,7 +53,7 @@ def test_the_lock_file_is_complete(tmp_path: Path) -> None:
 
 
 BUILD = ("editables", "hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers")
-"""What the Makefile needs to install Stoker itself."""
+"""The files that the Makefile needs to install Stoker."""
 
 
 def pins(lock: str) -> dict[str, str]:

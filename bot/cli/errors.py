@@ -77,7 +77,7 @@ def _entry(each: type[Exception], said: Mapping[tuple[str, str], set[str]]) -> I
 
 
 def _is(each: type[Exception], module: str, name: str) -> bool:
-    """Whether `name` means this class in that module."""
+    """Return whether `name` means this class in that module."""
     return getattr(importlib.import_module(module), name, None) is each
 
 

@@ -272,7 +272,7 @@ async def _fits(settings: ToolSettings, path: Path, asked: list[str], options: O
 
 
 def _is_platform(path: Path) -> bool:
-    """Whether a directory looks like a platform's checkout. A quick check: `fit` runs anywhere, and reads nothing else."""
+    """Return whether a directory looks like a platform's checkout. A quick check: `fit` runs anywhere, and reads nothing else."""
     return (path / OWN_CONFIG).is_file() or any((path / each).is_dir() for each in (Layout().serving_dir, "clusters"))
 
 

@@ -48,13 +48,13 @@ class Application(BaseModel, frozen=True):
     word: str = "Application"
 
     def synced_at(self, revision: str) -> bool:
-        """Whether the cluster matches `revision`: compared with it, or with a later commit that changes nothing."""
+        """Return whether the cluster matches `revision`: compared with it, or with a later commit that changes nothing."""
         applied = self.operation_revision if self.phase == "Succeeded" else None
         return self.sync == "Synced" and revision in (*self.revisions, applied)
 
     @property
     def blocked(self) -> bool:
-        """Whether a sync window blocks the operation, which would start when the window opens."""
+        """True if a sync window blocks the operation, which would start when the window opens."""
         return self.phase == "Running" and _WINDOW in self.message
 
     @property
@@ -165,7 +165,7 @@ def _heals(spec: KubeObject) -> bool:
 
 
 def _ignores_replicas(spec: KubeObject) -> bool:
-    """Whether differences in a Deployment's replicas are ignored: then self-healing does not change them."""
+    """Return whether differences in a Deployment's replicas are ignored: then self-healing does not change them."""
     for each in spec.get("ignoreDifferences") or ():
         pointers, queries = each.get("jsonPointers") or (), each.get("jqPathExpressions") or ()
         if each.get("kind") in ("Deployment", "*") and ("/spec/replicas" in pointers or ".spec.replicas" in queries):

@@ -132,7 +132,7 @@ def _condition(pod: KubeObject, kind: str) -> KubeObject | None:
 
 
 def _started(statuses: list[KubeObject] | None) -> str | None:
-    """When the first container started, in its current or previous run."""
+    """Return when the first container started, in its current or previous run."""
     for status in statuses or ():
         state = status.get("state") or {}
         lives = (state.get("running"), state.get("terminated"), (status.get("lastState") or {}).get("terminated"))

@@ -84,7 +84,7 @@ def counted(
 
 
 def has_namesakes(runs: Iterable[Json]) -> bool:
-    """Whether different check suites have checks of the same name, so that their workflows matter."""
+    """Return whether different check suites have checks of the same name, so that their workflows matter."""
     suites: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         suites.setdefault((_app(run), str(run["name"])), set()).add(_suite(run))

@@ -334,7 +334,7 @@ class Cluster(Models):
         return seen.model_copy(update={"node": _node_of(node) if node else None})
 
     async def wait_node_gone(self, name: str, *, timeout: float) -> bool:
-        """Whether the node was removed within `timeout` seconds; its billing ends then."""
+        """Return whether the node was removed within `timeout` seconds; its billing ends then."""
 
         async def look(nodes: View) -> bool | None:
             return None if nodes else True
@@ -389,7 +389,7 @@ def _answers(node: KubeObject) -> bool:
 
 
 def _rolled_out(deployment: KubeObject, available: bool) -> bool:
-    """Whether the controller has seen the newest template, and no pod of an older one remains."""
+    """Return whether the controller has seen the newest template, and no pod of an older one remains."""
     status, wanted = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False

@@ -30,10 +30,10 @@ class Condition(BaseModel, frozen=True):
     remedy: str = ""
     log: str = ""
     since: datetime | None = None
-    """When the pod stopped being ready, by the cluster's clock, if known."""
+    """The time when the pod stopped being ready, by the cluster's clock, if known."""
     node: Node | None = None
     node_known: bool = True
-    """Whether the node was read, so that None means that there is none."""
+    """True if the node was read, so that None means that there is none."""
     template: str = ""
     """A digest of the Deployment's pod template: if it changes after the model was ready, somebody changed it."""
     image: str = ""
@@ -117,7 +117,7 @@ def _told(
 
 
 def _before(found: tuple[KubeObject, ...]) -> Problem | None:
-    """Why the newest finished or terminating pod ended, if the Deployment did not cause it."""
+    """Return why the newest finished or terminating pod ended, if the Deployment did not cause it."""
     over = [p for p in found if boot.is_over(p) or p["metadata"].get("deletionTimestamp")]
     over.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
     return next((problem for pod in over if (problem := ends.ended(pod))), None)
@@ -139,7 +139,7 @@ def silent(seen: Condition, node: str) -> Condition:
 
 
 def _was_ready(pod: KubeObject) -> bool:
-    """Whether the engine started and only lost its readiness: `started` is set once the startup probe has passed."""
+    """Return whether the engine started and only lost its readiness: `started` is set once the startup probe has passed."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(status.get("started") and "running" in (status.get("state") or {}) for status in statuses)
 

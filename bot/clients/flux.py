@@ -30,7 +30,7 @@ _PERSISTS = 20.0
 """Seconds that an error must persist after a refresh: it may belong to an earlier commit."""
 
 Includes = Callable[[str, str], Awaitable[bool]]
-"""Whether the first commit is the second, or has it in its history."""
+"""True if the first commit is the second, or has it in its history."""
 
 
 class Flux:
@@ -249,7 +249,7 @@ def _condition(found: KubeObject) -> KubeObject:
 
 
 def _is_seen(found: KubeObject) -> bool:
-    """Whether the controller has processed the newest spec and the last request."""
+    """Return whether the controller has processed the newest spec and the last request."""
     status, meta = found.get("status") or {}, found["metadata"]
     asked = (meta.get("annotations") or {}).get(REQUESTED)
     handled = status.get("lastHandledReconcileAt")
@@ -271,7 +271,7 @@ def _is_done(release: KubeObject) -> bool:
 
 
 def _corrects_replicas(release: KubeObject) -> bool:
-    """Whether drift detection corrects the replicas of Deployments (`spec.driftDetection`)."""
+    """Return whether drift detection corrects the replicas of Deployments (`spec.driftDetection`)."""
     detection = release["spec"].get("driftDetection") or {}
     ignored = any(
         "/spec/replicas" in (rule.get("paths") or ()) and (rule.get("target") or {}).get("kind") in (None, "Deployment")
@@ -281,7 +281,7 @@ def _corrects_replicas(release: KubeObject) -> bool:
 
 
 def _is_part_of(release: KubeObject, kustomization: KubeObject) -> bool:
-    """Whether a Kustomization applied this HelmRelease: kustomize-controller labels the objects that it applies."""
+    """Return whether a Kustomization applied this HelmRelease: kustomize-controller labels the objects that it applies."""
     labels, meta = release["metadata"].get("labels") or {}, kustomization["metadata"]
     applied_by = (labels.get(f"{_KUSTOMIZE}/namespace"), labels.get(f"{_KUSTOMIZE}/name"))
     return applied_by == (meta.get("namespace"), meta["name"])

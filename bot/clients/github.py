@@ -297,7 +297,7 @@ class GitHub:
         )
 
     async def protected(self, branch: str) -> bool | None:
-        """Whether a rule protects the branch; None if the branch does not exist."""
+        """Return whether a rule protects the branch; None if the branch does not exist."""
         response = await self._ask("GET", f"/branches/{quote(branch, safe='')}", tolerate=(404,))
         if response.status_code == httpx.codes.NOT_FOUND:
             return None

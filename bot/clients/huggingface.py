@@ -159,7 +159,7 @@ class HuggingFace:
         return str(body(response).get("name") or "")
 
     async def _unknown(self, hf_id: str) -> str:
-        """Why the model was not found. The Hub answers 401 for a missing name too, and does not reveal private ones."""
+        """Return why the model was not found. The Hub answers 401 for a missing name too, and does not reveal private ones."""
         hint = await self._hint(hf_id)
         return f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.{hint}"
 
@@ -258,7 +258,7 @@ def model_id(text: str) -> str:
 
 
 def _is_id(hf_id: str) -> bool:
-    """Whether it is `org/name`, without path traversal in either part."""
+    """Return whether it is `org/name`, without path traversal in either part."""
     return bool(HF_ID.fullmatch(hf_id)) and all(part.strip(".") for part in hf_id.split("/"))
 
 
@@ -316,7 +316,7 @@ def _describes_layers(config: object) -> bool:
 
 
 def _shows_template(config: object) -> bool:
-    """Whether the Hub's extract of the tokenizer has a chat template."""
+    """Return whether the Hub's extract of the tokenizer has a chat template."""
     if not isinstance(config, dict):
         return False
     return bool(config.get("chat_template_jinja")) or _holds_template(config.get("tokenizer_config"))

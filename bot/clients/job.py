@@ -75,7 +75,7 @@ class Jobs:
             return  # our own Job: its name contains the operation
 
     async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
-        """Why a model in the cluster cannot be measured; empty if it can."""
+        """Return why a model in the cluster cannot be measured; empty if it can."""
         deployment = await self._kube.get(self._deployments, model)
         load = Load(model=model, target="", served_name="", tokenizer="", chat=False)
         try:

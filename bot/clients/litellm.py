@@ -68,7 +68,7 @@ class TenantKey(BaseModel, frozen=True):
     models: tuple[str, ...]
 
     def reaches(self, alias: str) -> bool:
-        """Whether the key may call the alias. Without a list, or with a group of models, the key has no narrow list of
+        """Return whether the key may call the alias. Without a list, or with a group of models, the key has no narrow list of
         its own.
         """
         return not self.models or alias in self.models or any(model in _EVERYTHING for model in self.models)
@@ -154,7 +154,7 @@ class LiteLLM:
         return model_ids(body(response))
 
     async def has_database(self) -> bool | None:
-        """Whether virtual keys can work; None if the gateway does not report it. Needs no key."""
+        """Return whether virtual keys can work; None if the gateway does not report it. Needs no key."""
         response = await send(self._http, SYSTEM, "GET", f"{self._base_url}/health/readiness")
         refuse_if_busy(SYSTEM, response)
         said = body(response).get("db")
@@ -273,7 +273,7 @@ class LiteLLM:
 
 
 def _never_arrived(error: BaseException) -> bool:
-    """Whether LiteLLM cannot have received the request that ended with this error."""
+    """Return whether LiteLLM cannot have received the request that ended with this error."""
     refused = error.__cause__ is None or isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
     return isinstance(error, Unreachable) and refused
 

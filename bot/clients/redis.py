@@ -57,7 +57,7 @@ class Password(CredentialProvider):
 
 
 class Durability(BaseModel, frozen=True):
-    """Whether the server keeps its data. None if unknown (some managed servers hide it)."""
+    """The persistence settings of the server. None if unknown (some managed servers hide them)."""
 
     version: str
     appends: bool | None

@@ -117,7 +117,7 @@ class Stager:
         return weights_of(deployment, hf_id, container), replicas_of(deployment)
 
     async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
-        """Why the endpoint's weights cannot be staged, or its volume not grow to `size`, each with what to do about it.
+        """Return why the endpoint's weights cannot be staged, or its volume not grow to `size`, each with what to do about it.
 
         Empty for an endpoint that is not deployed.
         """
@@ -366,7 +366,7 @@ def _seconds(ended: KubeObject) -> float:
 
 
 def _unplaced(pod: KubeObject) -> str:
-    """Why no node accepts the pod."""
+    """Return why no node accepts the pod."""
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason") or "no node takes its pod")

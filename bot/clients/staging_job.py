@@ -176,7 +176,7 @@ def _nodes(place: Place) -> KubeObject:
 
 
 def takes(node: KubeObject, pod: KubeObject) -> bool:
-    """Whether a node takes the pod of a staging Job, by its labels and taints; its free capacity is not considered."""
+    """Return whether a node takes the pod of a staging Job, by its labels and taints; its free capacity is not considered."""
     labels = node["metadata"].get("labels") or {}
     terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     rules = [rule for term in terms for rule in term.get("matchExpressions") or ()]

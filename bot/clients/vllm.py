@@ -88,7 +88,7 @@ class VLLM:
         return self._url_template.format(service=service, namespace=namespace, port=port).rstrip("/")
 
     async def health(self, url: str, path: str = "/health") -> bool:
-        """Whether it answers 200; an unreachable server is not healthy."""
+        """Return whether it answers 200; an unreachable server is not healthy."""
         try:
             return (await send(self._http, SYSTEM, "GET", f"{url}{path}")).status_code == httpx.codes.OK
         except Unavailable:
@@ -101,7 +101,7 @@ class VLLM:
         return model_ids(body(response))
 
     async def refuses_keyless(self, url: str, path: str = "/v1/models") -> bool:
-        """Whether a request without a key is turned away."""
+        """Return whether a request without a key is turned away."""
         response = await send(self._http, SYSTEM, "GET", f"{url}{path}")
         refuse_if_busy(SYSTEM, response)
         return response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)

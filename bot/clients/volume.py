@@ -48,7 +48,7 @@ class Place(BaseModel, frozen=True):
     zones: tuple[str, ...] = ()
     """Zones in which an unbound volume may be bound."""
     shared: bool = False
-    """Whether pods on other nodes can mount it at the same time."""
+    """True if pods on other nodes can mount it at the same time."""
 
 
 class Growth(BaseModel, frozen=True):
@@ -248,7 +248,7 @@ def _conditions(claim: KubeObject) -> dict[str, str]:
 
 
 def _resize_error(claim: KubeObject) -> str:
-    """Why a claim does not grow, reported by Kubernetes since 1.31; empty if no problem is known."""
+    """Return why a claim does not grow, reported by Kubernetes since 1.31; empty if no problem is known."""
     conditions = _conditions(claim)
     for kind in ("ControllerResizeError", "NodeResizeError"):
         if kind in conditions:

@@ -33,7 +33,7 @@ class Whereabouts:
 
     @property
     def is_taught(self) -> bool:
-        """Whether the repository has been read."""
+        """True if the repository has been read."""
         return bool(self._places)
 
     def learn(self, places: Mapping[str, Address], deployers: Mapping[str, str] | None = None) -> None:
@@ -45,7 +45,7 @@ class Whereabouts:
         self._deployers |= {model: name for model, name in (deployers or {}).items() if name}
 
     def deployer_of(self, model: str) -> str:
-        """What deploys a model, by the repository: a Deployment that an operator makes has no mark of it."""
+        """The application that deploys a model, according to the repository: a Deployment that an operator creates has no label for it."""
         return self._deployers.get(model, "")
 
     def of(self, model: str) -> Address | None:

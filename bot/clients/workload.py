@@ -61,17 +61,17 @@ class Workload(BaseModel, frozen=True):
     """The model: an id on the Hub, or a path."""
     kind: Kind
     kind_is_said: bool = False
-    """Whether the kind comes from a label or an annotation."""
+    """True if the kind comes from a label or an annotation."""
     arguments: tuple[str, ...] = ()
     """The engine's arguments, without secret values."""
     keyed: bool = True
-    """Whether the engine requires an API key."""
+    """True if the engine requires an API key."""
     endpoint: str = ""
     """The endpoint that it serves; empty for a Deployment of somebody else."""
     engine: str = usual().name
     """From its image and its command; an unknown one counts as the usual one, because most have its API."""
     names_said: bool = False
-    """Whether the arguments set the served names, so that they are not the model's id."""
+    """True if the arguments set the served names, so that they are not the model's id."""
     deployed_by: str = ""
     """Its deployer, from the mark that Argo CD or Flux leaves on it."""
     kept_by_owner: bool | None = None
@@ -143,7 +143,7 @@ def workload_of(
 
 
 def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
-    """Whether KServe puts the replicas back: always those of an LLMInferenceService, and those of an InferenceService
+    """Return whether KServe puts the replicas back: always those of an LLMInferenceService, and those of an InferenceService
     without its autoscaler.
 
     With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores them ("for HPA scaling, we
@@ -237,7 +237,7 @@ def engine_of(spec: KubeObject) -> KubeObject:
 
 
 def _asks_for_key(container: KubeObject) -> bool:
-    """Whether the engine has a key: from `--api-key` or the engine's variable."""
+    """Return whether the engine has a key: from `--api-key` or the engine's variable."""
     variables = {str(each["name"]) for each in container.get("env") or ()}
     return bool(_argument(container, "--api-key") or variables & _KEYS)
 
@@ -252,7 +252,7 @@ def _words(container: KubeObject) -> list[str]:
 
 
 def _is_known(word: str) -> bool:
-    """Whether it is not a variable from somewhere else, such as a ConfigMap."""
+    """Return whether it is not a variable from somewhere else, such as a ConfigMap."""
     return "$(" not in word
 
 
@@ -343,7 +343,7 @@ def fence_of(deployment: KubeObject) -> int:
 
 
 def told_within(deployment: KubeObject, what: str, now: datetime, within: timedelta) -> bool:
-    """Whether this message was recorded on a Deployment within that time; an invalid time is ignored."""
+    """Return whether this message was recorded on a Deployment within that time; an invalid time is ignored."""
     said, _, at = annotations_of(deployment).get(TOLD, "").rpartition(" ")
     return said == what and is_fence(at) and abs(int(at) - now.timestamp()) <= within.total_seconds()
 

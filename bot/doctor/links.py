@@ -17,7 +17,7 @@ _TIMEOUT = httpx.Timeout(10, connect=5)
 
 
 async def links(config: Config, endpoints: tuple[ModelEndpoint, ...]) -> AsyncIterator[Finding]:
-    """Whether each address is set, and answers. Nothing is sent but a GET without credentials."""
+    """Return whether each address is set, and answers. Nothing is sent but a GET without credentials."""
     if not config.flux.namespace:
         yield await _argocd(config.argocd.url)
     model = next((each.name for each in endpoints if each.gpus), "model")

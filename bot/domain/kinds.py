@@ -46,7 +46,7 @@ class KindSpec:
     phases: tuple[Phase, ...] = ()
     """The usual phases: a card shows the pending ones."""
     needs_approval: bool = False
-    """Whether it may need an approval before it runs."""
+    """True if it may need an approval before it runs."""
     uses_pull_request: bool = False
     cancel: CancelRule = CancelRule.BEFORE_START
     cancel_hint: Mrkdwn = Mrkdwn()

@@ -50,7 +50,7 @@ class Lease(Value):
 
 
 class Waiting(Value):
-    """Why a request cannot have the GPU yet, as of the last check."""
+    """The reason why a request cannot have the GPU yet, as of the last check."""
 
     model: str = ""
     holder: str = ""

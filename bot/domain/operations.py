@@ -47,7 +47,7 @@ class Vote(Value):
 
 
 class PhaseRecord(Value):
-    """When an operation was in a phase."""
+    """The time during which an operation was in a phase."""
 
     name: str
     """The key of the phase."""
@@ -105,7 +105,7 @@ class SessionEnd(Value):
     """The end of the session that an operation began."""
 
     since: Moment | None = None
-    """When the model was ready; None if it never was."""
+    """The time when the model was ready; None if it never was."""
     until: Moment
     receipt: Message | None = None
     """The card with its receipt."""
@@ -142,7 +142,7 @@ class Operation(Value):
     phases: tuple[PhaseRecord, ...] = ()
     notes: tuple[Note, ...] = ()
     result: Outcome | None = None
-    """How it ended."""
+    """The outcome."""
     outcome: Mrkdwn = Mrkdwn()
     """An event while it waits, in mrkdwn. Earlier versions of Stoker also wrote here how it ended."""
     failure: Mrkdwn = Mrkdwn()
@@ -203,7 +203,7 @@ class Operation(Value):
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether *Cancel* works now: until the operation starts, and while it runs as long as its kind allows it."""
+        """True if *Cancel* works now: until the operation starts, and while it runs as long as its kind allows it."""
         if self.status is not Status.RUNNING:
             return not self.status.final
         match self.request.kind.spec.cancel:
@@ -216,7 +216,7 @@ class Operation(Value):
 
     @property
     def waits_before_merge(self) -> bool:
-        """Whether it is at a point before the merge, or waits for somebody, where it can still be cancelled."""
+        """True if it is at a point before the merge, or waits for somebody, where it can still be cancelled."""
         return False
 
     @property
@@ -235,7 +235,7 @@ class Operation(Value):
 
     @property
     def is_approved(self) -> bool:
-        """Whether it has enough approvals as of its request; the policy counts them again when it starts."""
+        """True if it has enough approvals as of its request; the policy counts them again when it starts."""
         given = self.approvals
         return any(vote.override for vote in given) or 0 < self.quorum <= len(given)
 
@@ -257,7 +257,7 @@ class BringUpOperation(TestedOperation):
     request: BringUp
     plan: BringUpPlan | None = None
     waiting: Waiting | None = None
-    """Why it cannot have the GPU yet; None if it need not wait."""
+    """The reason why it cannot have the GPU yet; None if it need not wait."""
     session_end: SessionEnd | None = None
     """Set when the session that it began is over."""
 
@@ -302,7 +302,7 @@ class ChangeOperation(TestedOperation):
 
     @property
     def stages_before_merge(self) -> bool:
-        """Whether it is still staging weights, before the merge, which cannot be cancelled."""
+        """True if it is still staging weights, before the merge, which cannot be cancelled."""
         unmerged = self.plan and self.plan.stages and not self.plan.pull.merge_commit
         return bool(unmerged) and not any(phase.name == phases.MERGE.key for phase in self.phases)
 

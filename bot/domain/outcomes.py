@@ -305,7 +305,7 @@ class RolledOut(Value):
     downtime: Span | None = None
     """The time from the merge until it answered, if it was up before."""
     staging: bool = False
-    """Whether a separate operation is staging its weights."""
+    """True if a separate operation is staging its weights."""
     drifts: tuple[Mrkdwn, ...] = ()
     """Remaining differences from git."""
 

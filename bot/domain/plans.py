@@ -32,16 +32,16 @@ class Pull(Value):
     unread: tuple[str, ...] = ()
     """The kinds of CI results that the token may not read."""
     since: datetime | None = None
-    """When its head or its checks last changed."""
+    """The time when its head or its checks last changed."""
     lacks: Mrkdwn = Mrkdwn()
     """The missing conditions for an approval, in words that follow "when"; empty if nothing is missing."""
     looked: bool = False
-    """Whether `lacks` was determined; it is not in records of an earlier version of Stoker."""
+    """True if `lacks` was determined; it is not in records of an earlier version of Stoker."""
     auto_merge_by: str = ""
     """The user who enabled auto-merge on GitHub."""
     mergeable: bool | None = None
     blocked: bool = False
-    """Whether a GitHub rule (e.g. a required review) blocks the merge."""
+    """True if a GitHub rule (e.g. a required review) blocks the merge."""
     approved_by: tuple[str, ...] = ()
     rejected_by: tuple[str, ...] = ()
     """GitHub logins of people whose last review approved, or requested changes."""
@@ -60,7 +60,7 @@ class OwnChange(Value):
     warnings: tuple[str, ...] = ()
     sizing: str = ""
     removes: bool = False
-    """Whether it removes the endpoint: a removal, or the revert of an addition."""
+    """True if it removes the endpoint: a removal, or the revert of an addition."""
 
 
 class WithoutLease(Enum):
@@ -164,7 +164,7 @@ class ChangePlan(_Plan):
     displaced: Mrkdwn = Mrkdwn()
     """A warning about the traffic that the roll-out interrupts, for the card; empty if the endpoint is down."""
     stages: bool = False
-    """Whether the new weights are staged before the merge, so that the cut-over needs no download."""
+    """True if the new weights are staged before the merge, so that the cut-over needs no download."""
 
     @property
     def lacks(self) -> Mrkdwn:

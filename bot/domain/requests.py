@@ -57,7 +57,7 @@ class Restart(_Request):
 class Extend(_Request):
     kind: Literal[Kind.GPU_EXTEND] = Kind.GPU_EXTEND
     hold: Span
-    """How much longer."""
+    """The additional time."""
 
 
 class Release(_Request):

@@ -50,7 +50,7 @@ class Session(Value):
     fence: Fence
     sampled: Moment
     active: Moment
-    """When the model last worked, according to the samples."""
+    """The time when the model last worked, according to the samples."""
     requests: StoredAmount = 0
     tokens: StoredAmount = 0
     requests_seen: Annotated[float | None, Field(allow_inf_nan=False)] = 0
@@ -104,14 +104,14 @@ class NodeSpan(Value):
 
 
 class Trouble(Value):
-    """Why a session that was ready does not serve."""
+    """The reason why a session that was ready does not serve."""
 
     state: str
     since: Moment
     reason: str
     remedy: str = ""
     told: bool = False
-    """Whether the holder has been notified."""
+    """True if the holder has been notified."""
 
 
 class Health(Value):
@@ -149,12 +149,12 @@ class Bill(Value):
     claimed: Moment
     ready: Moment | None = None
     down: Moment
-    """When the last pod was gone and the GPU free."""
+    """The time when the last pod was gone and the GPU free."""
     node: Node | None = None
     earlier: tuple[NodeSpan, ...] = ()
     """The nodes that were removed before the session ended."""
     gone: Moment | None = None
-    """When the node was removed, or taken over by the next session."""
+    """The time when the node was removed, or taken over by the next session."""
     drain: Span
     """The assumed time from `down` to `gone` until `gone` is known."""
     price_per_hour: float
@@ -181,7 +181,7 @@ class Bill(Value):
 
     @property
     def without_node(self) -> bool:
-        """Whether the last node was removed before the model went down: nothing drains, and nothing is estimated."""
+        """True if the last node was removed before the model went down: nothing drains, and nothing is estimated."""
         return self.node is None and bool(self.earlier)
 
     @property

@@ -41,11 +41,11 @@ _ENDS_BY_ITSELF = {
     " When that is over, revert it to undo.",
     CancelRule.BEFORE_START: "This is already running and will end; there is nothing to undo.",
 }
-"""Why a running operation cannot be cancelled."""
+"""The reason why a running operation cannot be cancelled."""
 
 
 class VotesShort(BotError):
-    """When the work was about to start, too few approvals were still valid; `votes` are the valid ones."""
+    """Too few approvals were still valid when the work was about to start; `votes` are the valid ones."""
 
     remedy = "Have another approver decide: the message says whose approval no longer counts, and why."
 
@@ -79,7 +79,7 @@ class Decisions:
             raise VotesShort(lacking, votes)
 
     async def still_approved(self, op: Operation) -> bool:
-        """Whether the approvals are still sufficient at the start; if not, the same card asks for another."""
+        """Return whether the approvals are still sufficient at the start; if not, the same card asks for another."""
         try:
             await self.count_votes(op)
         except VotesShort as short:

@@ -232,7 +232,7 @@ class Lifecycle:
         await self.presentation.post(f"late:{op_id}", op.request.actor, lines(why))
 
     async def _is_opening(self, op_id: str) -> bool:
-        """Whether there may be a branch or a pull request of an operation that has no card yet."""
+        """Return whether there may be a branch or a pull request of an operation that has no card yet."""
         opening = await self.steps.result(op_id, OPENING.key, bool)
         return bool(opening) and not await self.steps.result(op_id, TAKEN_BACK.key, bool)
 
@@ -294,5 +294,5 @@ def task_key(op: Operation) -> str:
 
 
 def is_closing(op: Operation) -> bool:
-    """Whether an operation that waits for approval was cancelled or denied and only needs cleaning up."""
+    """Return whether an operation that waits for approval was cancelled or denied and only needs cleaning up."""
     return bool(op.cancelled_by) or any(not vote.approve for vote in op.votes)

@@ -92,7 +92,7 @@ class Run(Generic[Op_co]):
             await self.ledger.forget(self.op.id, step.key)
 
     async def first_reached(self, key: str) -> datetime:
-        """When the operation first reached this point, persisted across restarts. Deadlines count from it."""
+        """Return when the operation first reached this point, persisted across restarts. Deadlines count from it."""
 
         async def now() -> datetime:
             return self.clock()

@@ -31,7 +31,7 @@ _OTHER_WORK = ("stale info", "fetch first", "non-fast-forward")
 
 
 def outage(complaint: str) -> str:
-    """Why the remote did not answer; empty if the message is unknown."""
+    """Return why the remote did not answer; empty if the message is unknown."""
     for pattern, meaning in _OUTAGES:
         if found := re.search(pattern, complaint):
             return meaning.format_map(found.groupdict())

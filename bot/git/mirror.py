@@ -348,7 +348,7 @@ class Mirror:
             self.remote("push", "--quiet", "origin", f":{ref}")
 
     def contains(self, ref: str, commit: str) -> bool:
-        """Whether the commit is in the history of the ref (a branch or a commit)."""
+        """Return whether the commit is in the history of the ref (a branch or a commit)."""
         return self._git.execute(("merge-base", "--is-ancestor", commit, ref), None, {})[0] == 0
 
     def remote(self, *arguments: str, stdin: str | None = None) -> bytes:

@@ -60,7 +60,7 @@ class Repository:
         return await self._exclusively(lambda mirror: GitTree(mirror.offline(), mirror.listing(commit), self._memory))
 
     async def includes(self, later: str, earlier: str) -> bool:
-        """Whether the commit `earlier` is `later` or in its history; False for other text (a chart's version)."""
+        """Return whether the commit `earlier` is `later` or in its history; False for other text (a chart's version)."""
 
         def look(mirror: Mirror) -> bool:
             mirror.need(earlier)
@@ -76,7 +76,7 @@ class Repository:
         return await self._exclusively(lambda mirror: after_merge(mirror, self._memory, head, onto))
 
     async def changed_by(self, head: str, onto: str, pushed: str = "") -> dict[str, Touch]:
-        """How a branch changes each file since it left the branch that contains `onto`.
+        """Return how a branch changes each file since it left the branch that contains `onto`.
 
         `pushed` is the bot's own commit on it: differences from it are somebody else's.
         """

@@ -1,4 +1,4 @@
-"""Whether the GPU is free: which of its slots a lease holds, which something without a lease uses, and which are left.
+"""The availability of the GPU: the slots that leases hold, those in use without a lease, and the free ones.
 
 The claim itself is one atomic step in Redis (`bot.state.leases`); this is the answer before it, from Redis and the
 cluster.
@@ -46,7 +46,7 @@ class GpuAvailability:
             )
 
     async def is_left_after(self, ahead: int) -> bool:
-        """Whether a slot without a lease is left once each of the requests ahead has one."""
+        """Return whether a slot without a lease is left once each of the requests ahead has one."""
         return len(await self._leases()) + ahead < self.config.gpu.slots
 
     async def free_slots(self) -> int:

@@ -180,7 +180,7 @@ class Billing:
             await self.presentation.revise(displaced_key(bill), told)
 
     async def _taken_over(self, bill: Bill) -> datetime | None:
-        """When the next session took over the draining node; later cost is billed to that session."""
+        """Return when the next session took over the draining node; later cost is billed to that session."""
         # With one slot a later session can only be the next, and a replacement was claimed before this one was down.
         since = bill.claimed if self.config.gpu.slots == 1 else bill.down
         later = [(past.claimed, past.fence, past.node) for past in await self.bills.since(since)]

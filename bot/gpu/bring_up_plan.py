@@ -116,7 +116,7 @@ class BringUpPlans:
         )
 
     def _not_deployed(self, endpoint: ModelEndpoint) -> Mrkdwn:
-        """Why nothing can deploy the endpoint to the cluster."""
+        """Return why nothing can deploy the endpoint to the cluster."""
         if endpoint.application:
             return md(
                 "There is no Argo CD Application `{application}` for {model}: is its pull request merged and its "
@@ -180,14 +180,14 @@ class BringUpPlans:
             )
 
     async def is_deployed(self, model: str, plan: BringUpPlan) -> bool:
-        """Whether the cluster already has the content of the plan."""
+        """Return whether the cluster already has the content of the plan."""
         live = await self.binding.applications_of(plan)
         if not live or await self.cluster.workload(model) is None:
             return False
         return await self._is_in_sync(live[0], model, plan.bound)
 
     async def _is_in_sync(self, app: Application, model: str, bound: Bound) -> bool:
-        """Whether the cluster has the endpoint's files as `bound`.
+        """Return whether the cluster has the endpoint's files as `bound`.
 
         Argo CD polls git every three minutes and reports the last comparison as Synced until then.
         """

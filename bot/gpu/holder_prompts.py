@@ -16,7 +16,7 @@ def idle(lease: Lease) -> str:
 
 
 def is_idle_dm(key: str) -> bool:
-    """Whether it is the key of a reminder by direct message."""
+    """Return whether it is the key of a reminder by direct message."""
     return key.startswith("idle:") and (key.endswith(":dm") or ":last:" in key)
 
 

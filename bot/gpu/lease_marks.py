@@ -101,7 +101,7 @@ class LeaseMarks:
         return changed
 
     async def _rebuilt(self, user: GpuUser) -> bool:
-        """Whether the model has a lease now, or is no longer up: the data may be outdated."""
+        """Return whether the model has a lease now, or is no longer up: the data may be outdated."""
         now = await self.cluster.workload(user.endpoint)
         if now is None or now.replicas == 0 or await self.leases.of(user.endpoint):
             return True

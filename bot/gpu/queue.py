@@ -53,7 +53,7 @@ class Queue:
     clock: Clock
 
     async def obstacle(self, op: BringUpOperation) -> Waiting | None:
-        """Why a request cannot have the GPU yet: a lease, or requests ahead of it."""
+        """Return why a request cannot have the GPU yet: a lease, or requests ahead of it."""
         try:
             await self.availability.refuse_if_taken(op.request.model)
         except GpuBusy:
@@ -66,7 +66,7 @@ class Queue:
         return await self._outlook(op)
 
     async def _outlook(self, op: BringUpOperation) -> Waiting:
-        """Who blocks it, how many are ahead, and the latest time of its turn."""
+        """Return who blocks it, how many are ahead, and the latest time of its turn."""
         leases, queue = await self.leases.held(), await self.leases.queue()
         ahead = queue.index(op.id) if op.id in queue else None
         before = [await self._held_for(waiting) for waiting in queue[: len(queue) if ahead is None else ahead]]

@@ -139,7 +139,7 @@ def _closest(applications: Sequence[Application], files: set[str], tree: Tree, r
 
 
 def closeness(application: Application, endpoint: ModelEndpoint, tree: Tree) -> tuple[int, int]:
-    """How closely an application matches an endpoint's files; (0, 0) if it does not."""
+    """Return how closely an application matches an endpoint's files; (0, 0) if it does not."""
     return _closeness(application, _own_files(endpoint), tree)
 
 

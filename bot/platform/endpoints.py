@@ -168,7 +168,7 @@ def _state(workload: Workload | None, lease: Lease | None) -> State:
 
 
 def _drift(endpoint: ModelEndpoint, app: Application | None, workload: Workload | None) -> str:
-    """How the cluster differs from the main branch; empty if it does not."""
+    """Return how the cluster differs from the main branch; empty if it does not."""
     if workload and workload.names_said and endpoint.served_name and endpoint.served_name not in workload.served_names:
         return f"the cluster has {workload.served_name}"
     return "not synced with the main branch" if app and workload and app.sync == "OutOfSync" else ""

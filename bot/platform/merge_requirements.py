@@ -65,7 +65,7 @@ def _named(names: list[str]) -> Mrkdwn:
 
 
 def changed_at(head: str, names: tuple[str, ...], pull: PullRequest, since: datetime | None, now: datetime) -> datetime:
-    """When the pull request got its head, or another check, as far as observed; `head` and `names` are the previous
+    """Return when the pull request got its head, or another check, as far as observed; `head` and `names` are the previous
     ones.
     """
     same = (head, names) == (pull.head_sha, pull.ci.names)

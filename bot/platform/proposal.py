@@ -72,7 +72,7 @@ def propose(tree: Tree, known: Mapping[str, Any], usual: Layout | None = None) -
 
 
 def is_understood(tree: Tree, config: Config) -> bool:
-    """Whether the bot can operate a repository with its settings. False if it finds no endpoint; and, where nobody has set
+    """Return whether the bot can operate a repository with its settings. False if it finds no endpoint; and, where nobody has set
     it, if an endpoint is in a namespace that it does not watch, or if Flux deploys instead of Argo CD.
     """
     platform = Platform(tree, config.platform)

@@ -152,7 +152,7 @@ class PullRequestPlans:
         )
 
     async def _sized(self, reading: Reading) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-        """Whether the pushed content fits: the verdict, warnings, and the reasons against it."""
+        """Return whether the pushed content fits: the verdict, warnings, and the reasons against it."""
         endpoint = reading.endpoint
         if endpoint is None:
             return "", (), ()
@@ -219,7 +219,7 @@ class PullRequestPlans:
         return self.repository.name.lower()
 
     def what_moved(self, before: ChangePlan, after: ChangePlan) -> Mrkdwn:
-        """Why approvals of one plan are not valid for the other; empty if they are."""
+        """Return why approvals of one plan are not valid for the other; empty if they are."""
         if before.mark == after.mark:
             return md("")
         was, now = before.pull, after.pull

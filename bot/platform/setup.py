@@ -53,7 +53,7 @@ class Found:
     report: tuple[str, ...]
     settings: Mapping[str, Any]
     readable: bool
-    """Whether it has an endpoint that Stoker can read."""
+    """True if it has an endpoint that Stoker can read."""
     own: str
     """The text of its `.stoker.yaml`."""
 
@@ -67,7 +67,7 @@ class Proposed:
     """The settings that result from it."""
     pull: PullRequest | None = None
     is_new: bool = True
-    """Whether this request opened it."""
+    """True if this request opened it."""
     overruled: tuple[str, ...] = ()
     """The settings of the installation that would take precedence."""
 
@@ -95,7 +95,7 @@ class PlatformSetup:
     _fetched: float = field(default=float("-inf"), init=False)
 
     async def found(self) -> Found | None:
-        """What the repository has, if the settings do not describe it; None if they do."""
+        """Return the contents of the repository if the settings do not describe them; None if they do."""
         if self._understood:
             return None
         commit = await self.repository.head()
@@ -106,7 +106,7 @@ class PlatformSetup:
         return self._found
 
     async def needed(self) -> SetupNeeded | None:
-        """What to show; None if Stoker is set up."""
+        """Return the view to show; None if Stoker is set up."""
         if (found := await self.found()) is None:
             return None
         people, setup, used = await self.roles.people(), await self.state.open(), await self.state.in_use()
@@ -233,7 +233,7 @@ class PlatformSetup:
         return False
 
     async def _obstacle(self, config: Config) -> str:
-        """Why these settings cannot be used now; empty if they can."""
+        """Return why these settings cannot be used now; empty if they can."""
         if held := await self.leases.held():
             who = md("{holder} holds the GPU", holder=person(held[0].holder))
             return md("{who}, and settings change only while no model is up", who=who)

@@ -42,7 +42,7 @@ from manifests.engines import named, usual
 log = structlog.get_logger(__name__)
 
 READY = Step("ready", datetime)
-"""When the booted model of an operation was ready for its tests."""
+"""The time when the booted model of an operation was ready for its tests."""
 _KEY_LIFE = "10m"
 _LATER = timedelta(minutes=1)
 """After this time a virtual key is deleted that LiteLLM did not delete immediately; it expires after `_KEY_LIFE`
@@ -338,7 +338,7 @@ def compare(run: SmokeRun, last: SmokeRun) -> Check | None:
 
 
 def is_slower(run: SmokeRun, last: SmokeRun) -> bool:
-    """Whether a run took more than twice as long: to the first token, between tokens, or in total."""
+    """Return whether a run took more than twice as long: to the first token, between tokens, or in total."""
     if last.model != run.model:
         return False
     each, was = run.tokens_per_second, last.tokens_per_second

@@ -65,7 +65,7 @@ class StagedSwap:
     config: Config
 
     async def forecast(self, op: ChangeOperation, head: str) -> Forecast:
-        """Whether the weights at a commit can be staged before the cut-over, and the downtime in both cases; no rows for an
+        """Return whether the weights at a commit can be staged before the cut-over, and the downtime in both cases; no rows for an
         endpoint at zero.
         """
         if not isinstance(op.request, SwapModel | RevertChange):

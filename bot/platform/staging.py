@@ -43,7 +43,7 @@ class _Tried(BaseModel, frozen=True):
 
     ended: Attempt
     resume: datetime
-    """When the next one may start."""
+    """The time when the next one may start."""
 
 
 @dataclass(frozen=True)

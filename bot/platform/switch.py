@@ -42,12 +42,12 @@ class Switch:
         return await method.set(model, replicas, lease=lease, fence=fence, session=session)
 
     async def method(self, model: str) -> Method:
-        """How a model is started and stopped: by a commit if the deployer would revert the API."""
+        """Return how a model is started and stopped: by a commit if the deployer would revert the API."""
         workload = await self.cluster.workload(model)
         return self.by_commit if await self.by_commit.applies(workload) else self.by_api
 
     async def is_by_commit(self, model: str) -> bool:
-        """Whether the deployer would revert the API, so that replicas are changed in git."""
+        """Return whether the deployer would revert the API, so that replicas are changed in git."""
         return await self.method(model) is self.by_commit
 
     async def refuse_if_foreign(self, model: str, commit: str) -> None:

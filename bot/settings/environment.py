@@ -210,7 +210,7 @@ def stored_own(directory: Path) -> str:
 
 
 def store_own(directory: Path, text: str) -> None:
-    """Where the data directory cannot be written, the copy is missing."""
+    """If the data directory is not writable, there is no copy."""
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / OWN_CONFIG).write_text(text, encoding="utf-8")

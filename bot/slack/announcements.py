@@ -127,7 +127,7 @@ class Announcements:
 
 
 def _waits(op: Operation) -> bool:
-    """Whether it is waiting for a decision."""
+    """Return whether it is waiting for a decision."""
     return op.status is Status.AWAITING and not op.cancelled_by and all(vote.approve for vote in op.votes)
 
 

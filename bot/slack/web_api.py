@@ -120,7 +120,7 @@ def slack_errors(method: str) -> Iterator[None]:
 
 
 def _is_personal(channel: str) -> bool:
-    """Whether it is a direct message, which notifies its reader independent of mentions."""
+    """Return whether it is a direct message, which notifies its reader independent of mentions."""
     return channel.startswith(("U", "W", "D"))
 
 

@@ -14,6 +14,6 @@ class Deliveries:
         self._redis = redis
 
     async def is_first(self, key: str) -> bool:
-        """Whether this is the first call with this key within an hour."""
+        """Return whether this is the first call with this key within an hour."""
         with redis_errors():
             return bool(await self._redis.set(f"{PREFIX}:first:{key}", "1", nx=True, ex=_KEPT_SECONDS))

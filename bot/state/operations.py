@@ -103,7 +103,7 @@ class Operations:
         return op
 
     async def is_open(self, op_id: str) -> bool:
-        """Whether the operation exists and has not ended."""
+        """Return whether the operation exists and has not ended."""
         try:
             return not (await self.load(op_id)).status.final
         except OperationNotFound:

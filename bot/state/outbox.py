@@ -95,7 +95,7 @@ class Outbox:
                 await self._drop_if(keys=[self._key], args=[letter.name, stored])
 
     async def take(self, name: str) -> bool:
-        """Whether this bot may write it now; other bots skip it in the meantime."""
+        """Return whether this bot may write it now; other bots skip it in the meantime."""
         with redis_errors():
             return bool(await self._redis.set(self._lock(name), "1", nx=True, ex=int(_AT_WORK.total_seconds())))
 

@@ -171,7 +171,7 @@ class Records:
             await self._redis.ping()
 
     async def kept(self) -> int:
-        """How many values are set aside, for a person to check."""
+        """Return how many values are set aside, for a person to check."""
         with redis_errors():
             return int(await self._redis.hlen(SET_ASIDE)) // 2
 

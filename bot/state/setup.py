@@ -25,7 +25,7 @@ class InUse(BaseModel, frozen=True):
     commit: str
     text: str
     announced: bool
-    """Whether the admins know, or need not know because it changes nothing."""
+    """True if the admins were notified, or if this is not necessary because it changes nothing."""
 
 
 class Setup(BaseModel, frozen=True):

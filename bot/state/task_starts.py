@@ -45,7 +45,7 @@ class Start(BaseModel, frozen=True):
     """The step or write at the previous crash."""
     deaths: int = 0
     late: bool = False
-    """Whether it has been doing this for longer than `_SOON`."""
+    """True if it has been doing this for longer than `_SOON`."""
     late_deaths: int = 0
 
     def again(self, begun: str, process: str) -> "Start":

@@ -25,7 +25,7 @@ def deny(op: Operation) -> Block:
 
 
 def deletes(op: Operation) -> bool:
-    """Whether its roll-out deletes an endpoint with its volume: a removal, or the revert of an addition."""
+    """Return whether its roll-out deletes an endpoint with its volume: a removal, or the revert of an addition."""
     reverts_addition = isinstance(op.plan, ChangePlan) and op.plan.own.removes
     return isinstance(op.request, RemoveModel) or reverts_addition
 

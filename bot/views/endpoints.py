@@ -32,9 +32,9 @@ class EndpointState:
     pull: Pull | None = None
     smoke: SmokeOutcome | None = None
     remembered: bool = True
-    """Whether Redis answered: without it, pull requests and smoke tests are unknown."""
+    """True if Redis answered: without it, pull requests and smoke tests are unknown."""
     trouble: Trouble | None = None
-    """Why a session that was ready does not serve."""
+    """The reason why a session that was ready does not serve."""
 
 
 FORGOTTEN = md("⚠️ Redis does not answer, so open pull requests and smoke tests are not shown.")

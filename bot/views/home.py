@@ -52,10 +52,10 @@ class Overview:
     spent: dict[str, float] = field(default_factory=dict)
     """US dollars since the claim of the lease in steps of ten cents, by model."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
-    """Why a session that was ready does not serve, by model."""
+    """The reason why a session that was ready does not serve, by model."""
     strangers: tuple[str, ...] = ()
     known: bool = True
-    """Whether both Redis and the cluster answered who uses the GPU."""
+    """True if both Redis and the cluster answered who uses the GPU."""
     drains: datetime | None = None
     """Estimated end of billing for a node without a model."""
     open: tuple[Operation, ...] = ()
@@ -230,7 +230,7 @@ def _hours(hours: float) -> str:
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:
-    """Which model to bring up, for how long and why."""
+    """Return which model to bring up, for how long and why."""
     blocks = [
         choice("model", "Model", names, names[0] if len(names) == 1 else ""),
         text_input("hold", "For", placeholder=hold, hint=f"At most {longest}, e.g. 45m, 2h, 1h30m", optional=True),

@@ -181,7 +181,7 @@ def object_form(op: Operation) -> Block:
 
 
 def extend_form(lease: Lease, longest: str) -> Block:
-    """How much longer a session stays up; `longest` is the maximum lease without an approval."""
+    """Return how much longer a session stays up; `longest` is the maximum lease without an approval."""
     now = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     by = text_input("hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in all an approver decides")
     why = text_input("reason", "Because", optional=True, longest=500)
@@ -343,7 +343,7 @@ def _outlook(form: ChangeForm) -> Blocks:
 
 
 def shows_problem(view: Block, problem: str) -> bool:
-    """Whether a submitted form already shows this problem."""
+    """Return whether a submitted form already shows this problem."""
     shown = "".join(block["text"]["text"] for block in view["blocks"] if block.get("block_id") == _PROBLEM)
     return bool(shown) and _without_icon(shown) == _without_icon(_problem(problem)["text"]["text"])
 

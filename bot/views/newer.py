@@ -89,7 +89,7 @@ def data_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell
 
 
 def characters(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
-    """How much of a message's `TABLE_CHARACTERS` these rows need."""
+    """Return how much of a message's `TABLE_CHARACTERS` these rows need."""
     return _size(_made(header, rows, limit=500))
 
 

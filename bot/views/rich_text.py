@@ -25,7 +25,7 @@ def rich_text(text: Mrkdwn) -> Part:
 
 
 def is_plain(text: Mrkdwn) -> bool:
-    """Whether it has no markup."""
+    """Return whether it has no markup."""
     return not _TOKEN.search(text)
 
 

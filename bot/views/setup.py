@@ -32,12 +32,12 @@ class SetupNeeded:
 
     report: tuple[str, ...]
     readable: bool
-    """Whether it has an endpoint that Stoker can read."""
+    """True if it has an endpoint that Stoker can read."""
     admins: frozenset[str]
     pull: str = ""
     """The open pull request with the settings."""
     waits: bool = False
-    """Whether its `.stoker.yaml` is not in use."""
+    """True if its `.stoker.yaml` is not in use."""
 
 
 def setup_needed(needed: SetupNeeded, user: str) -> View:

@@ -90,7 +90,7 @@ class BringUpPlanning:
         await self.decisions.carry_votes(op)
 
     async def _is_covered(self, run: Run[BringUpOperation], plan: BringUpPlan) -> bool:
-        """Whether the approval of the parent roll-out covers the content that starts now."""
+        """Return whether the approval of the parent roll-out covers the content that starts now."""
         try:
             whole = await run.operations.load(run.op.request.part_of)
         except OperationNotFound:

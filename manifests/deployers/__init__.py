@@ -1,4 +1,4 @@
-"""What deploys a repository's files. Each file is one deployer, in the constant `DEPLOYER`: nothing else lists them."""
+"""The deployers of a repository's files. Each file defines one in the constant `DEPLOYER`; there is no other list of them."""
 
 import importlib
 import pkgutil
@@ -22,7 +22,7 @@ def deployers() -> tuple[Deployer, ...]:
 def deployment(
     platform: Snapshot, name: str, home: str, fields: FieldMap | None
 ) -> tuple[Deployer, Deployment] | tuple[None, None]:
-    """What deploys an endpoint: the first deployer that says so."""
+    """Return the application of an endpoint, from the first deployer that has one."""
     for each in deployers():
         if found := each.deployment(platform, name, home, fields):
             return each, found

@@ -32,7 +32,7 @@ class Deployer(Protocol):
         """Its name for people."""
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        """What deploys the endpoint `name`, whose manifests are the directory or the file `home`; None if this deployer
+        """Return the application of the endpoint `name`, whose manifests are the directory or the file `home`; None if this deployer
         does not. `fields` is its field map.
         """
 

@@ -12,12 +12,12 @@ from functools import cache
 from typing import Literal
 
 Signal = Literal["running", "waiting", "requests", "prompt_tokens", "generation_tokens"]
-"""What a measurement of use says; `running` and `waiting` are numbers at this moment, the others only increase."""
+"""The quantities of a usage measurement; `running` and `waiting` are current numbers, the others only increase."""
 
 
 @dataclass(frozen=True)
 class LoadingLog:
-    """How an engine logs its measurements while it loads a model: GiB of the model and left for the cache, the tokens
+    """The log lines with an engine's measurements while it loads a model: GiB of the model and left for the cache, the tokens
     that fit there, and its own version. Each pattern has the figure in its first group.
     """
 
@@ -33,11 +33,11 @@ class Engine:
 
     name: str
     sign: re.Pattern[str]
-    """What gives it away in an image's name or in the words before the first argument."""
+    """The pattern that identifies the engine in an image's name or in the words before the first argument."""
     words: tuple[str, ...] = ()
     """Texts of which each manifest that runs it contains one, so that only those files are parsed."""
     is_usual: bool = False
-    """Whether it is assumed where nothing gives another engine away."""
+    """True if this engine is assumed when nothing identifies another one."""
     implied_by: str = ""
     """The argument that gives it away if image and program do not."""
     model: tuple[str, ...] = ("--model",)
@@ -51,7 +51,7 @@ class Engine:
     image_port: int = 0
     """The port that its image sets, if that is another one."""
     positional: bool = False
-    """Whether the model may be the first word after `serve`, or the first argument of the image."""
+    """True if the model may be the first word after `serve`, or the first argument of the image."""
     config: str = ""
     """The argument that names a YAML file of further arguments."""
     lists: frozenset[str] = frozenset()
@@ -70,11 +70,11 @@ class Engine:
     only: frozenset[str] = frozenset()
     """Arguments that no other engine has."""
     gguf: bool = False
-    """Whether it loads GGUF files."""
+    """True if it loads GGUF files."""
     pools: bool = False
-    """Whether it only embeds and ranks."""
+    """True if it only embeds and ranks."""
     derives: bool = False
-    """Whether `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
+    """True if `manifests.sizing.flags` derives arguments from the model: parsers, quantization."""
     health: str = "/health"
     """The path that answers 200 if it can serve."""
     api: str = ""
@@ -84,16 +84,16 @@ class Engine:
     signals: Mapping[str, Signal] = field(default_factory=dict)
     """The samples of its /metrics that say how much it is used; without any, a model of it is never idle."""
     loading: LoadingLog | None = None
-    """How its log says what it measured; without it, the estimate of the memory is not improved by its boots."""
+    """Patterns of its measurements in the log; without them, its boots do not improve the estimate of the memory."""
     reranks_as: str = "hosted_vllm"
     """LiteLLM's provider for its API of ranking."""
     pins: frozenset[str] = frozenset()
     """Arguments that name further files of one model, or what only its files have: another model must not inherit them."""
     changes: bool = True
-    """Whether Stoker changes its arguments."""
+    """True if Stoker changes its arguments."""
 
     def is_named_in(self, text: str) -> bool:
-        """Whether people mean this engine in a text such as a cell of a table."""
+        """Return whether people mean this engine in a text such as a cell of a table."""
         return bool(self.sign.search(text) or re.search(rf"\b{re.escape(self.name)}\b", text, re.IGNORECASE))
 
     def spellings(self, *long: str) -> tuple[str, ...]:

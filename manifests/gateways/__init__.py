@@ -32,7 +32,7 @@ class Gateway(Protocol):
 
     @property
     def changes(self) -> bool:
-        """Whether Stoker adds, changes and removes its routes."""
+        """True if Stoker adds, changes and removes its routes."""
 
     def routes(self, platform: Snapshot) -> tuple[Route, ...]:
         """Every route, in file order."""

@@ -103,7 +103,7 @@ def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> It
 
 
 def _in_list(pieces: Pieces) -> bool:
-    """Whether the arguments are items of a list, which a finding can point at."""
+    """Return whether the arguments are items of a list, which a finding can point at."""
     return all(flag.carrier == "list" for flag in pieces.flags)
 
 

@@ -90,7 +90,7 @@ def lost(pieces: Pieces) -> list[Lost]:
 
 
 def _is_kept(path: str, mounts: list[str], digest: str) -> bool:
-    """Whether a path is on a volume, and not in the directory of another image."""
+    """Return whether a path is on a volume, and not in the directory of another image."""
     if not any(PurePosixPath(path).is_relative_to(mount) for mount in mounts):
         return False
     return DIRECTORY not in path or not digest or digest in path

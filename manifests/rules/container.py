@@ -18,7 +18,7 @@ from manifests.tree import Tree
 
 _ALMOST = 0.85
 _OF_THE_VENDOR = re.compile(r"device-plugin|gpu-operator|dcgm-exporter|gpu-feature-discovery|node-feature-discovery")
-"""What the vendor's own daemons are called: they tolerate the taint whether nodes have it or not."""
+"""Names of the vendor's own daemons: they tolerate the taint whether nodes have it or not."""
 _LEAST_START = 120
 """Minimum seconds until a GPU model answers: engines load weights and capture graphs."""
 

@@ -218,7 +218,7 @@ def _is_branch(revision: str, layout: Layout) -> bool:
 
 
 def _is_of(layout: Layout, path: str) -> bool:
-    """Whether a path belongs to this environment and is not a pattern: other environments may be in other repositories."""
+    """Return whether a path belongs to this environment and is not a pattern: other environments may be in other repositories."""
     return layout.environment in path.split("/") and not re.search(r"[*?\[{]", path)
 
 

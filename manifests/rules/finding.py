@@ -32,7 +32,7 @@ class Finding(BaseModel, frozen=True):
 
     @property
     def is_advice(self) -> bool:
-        """Whether it works but could be faster."""
+        """True if it works but could be faster."""
         return RULES[self.rule].advice
 
     @field_validator("rule")

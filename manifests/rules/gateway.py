@@ -278,7 +278,7 @@ def _secret(entry: Entry) -> Iterator[Finding]:
 
 
 def is_secret(text: str) -> bool:
-    """Whether a text looks like a key of a well-known vendor."""
+    """Return whether a text looks like a key of a well-known vendor."""
     return (
         re.match(
             r"(sk-(?!none|no-key|fake|dummy|xxx|1234$)|hf_(?!token|secret|key)|xox[abp]-|gh[pousr]_|AKIA|glpat-|AIza)[\w-]{4,}",

@@ -78,14 +78,14 @@ def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
 
 
 def _is_routed(tree: Tree, word: str) -> bool:
-    """Whether a LiteLLM file has the word as a key or value: an alias of an alias, a list in another file."""
+    """Return whether a LiteLLM file has the word as a key or value: an alias of an alias, a list in another file."""
     whole = re.compile(rf"(?m)^[ -]*([\w-]+: *)?[\"']?{re.escape(word)}[\"']?:?( .*)?$")
     files = (path for path in tree.grep(word) if "litellm" in path and path.endswith((".yaml", ".yml")))
     return any(whole.search(tree.read(path) or "") for path in files)
 
 
 def _is_named(platform: Platform, word: str) -> bool:
-    """Whether any manifest contains the word: a template may create an Application."""
+    """Return whether any manifest contains the word: a template may create an Application."""
     whole = re.compile(rf"(?<![\w.-]){re.escape(word)}(?![\w-])")
     manifests = (path for path in platform.grep(word) if path.endswith((".yaml", ".yml", ".tpl", ".json")))
     return any(path != platform.layout.wait_script and whole.search(platform.read(path) or "") for path in manifests)

@@ -1,4 +1,4 @@
-"""What a platform expects of its endpoints: not every platform wants what the contract's first one did.
+"""The conventions of a platform: a rule applies only if the platform follows it.
 
 What the siblings and the repository do is the norm. A rule that nothing in the repository follows is not a rule there.
 """
@@ -17,7 +17,7 @@ from manifests.tree import Tree
 
 
 def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Whether GPU models are started outside of git here: an Application of their own that leaves `replicas` alone.
+    """Return whether GPU models are started outside of git here: they have their own Application, which ignores `replicas`.
 
     Of three signs (no automated sync, ignored differences, respected when it syncs) two are enough: one may be forgotten.
     """
@@ -25,7 +25,7 @@ def is_gated(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
 
 
 def owns_application(pieces: Pieces) -> bool:
-    """Whether an Application was made for this endpoint alone."""
+    """Return whether an Application was made for this endpoint alone."""
     app = pieces.application
     if app is None:
         return False
@@ -33,7 +33,7 @@ def owns_application(pieces: Pieces) -> bool:
 
 
 def names_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
-    """Whether an Application is named like its endpoint here."""
+    """Return whether an Application is named like its endpoint here."""
     layout = platform.layout
     has_catalog = bool(platform.files(layout.path(layout.catalog_dir)))
     others = [each for each in siblings if owns_application(each)]
@@ -42,14 +42,14 @@ def names_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
 
 
 def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
-    """Whether each endpoint has an Application here."""
+    """Return whether each endpoint has an Application here."""
     layout = platform.layout
     others = any(owns_application(each) for each in siblings)
     return others or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
 
 
 def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Whether LiteLLM serves the models of its namespace: another one there has an alias, or one leads to no Service."""
+    """Return whether LiteLLM serves the models of its namespace: another model there has an alias, or an alias has no Service."""
     if any(each.entries and each.namespace == pieces.namespace for each in siblings):
         return True
     there = (each.host for found in platform.model_lists() for each in found.entries)
@@ -57,7 +57,7 @@ def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
 
 
 def pins_images(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Whether images of engines are pinned by their digest here."""
+    """Return whether images of engines are pinned by their digest here."""
     return any(
         "@sha256:" in written
         for each in (pieces, *siblings)
@@ -67,7 +67,7 @@ def pins_images(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
 
 
 def runs_offline(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
-    """Whether weights are staged, so that the engine has no business on Hugging Face."""
+    """Return whether weights are staged, so that the engine needs no access to Hugging Face."""
     variables = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
     staged = any(pieces.model.value in str(node.value) for node in pieces.staging)
     told = any(variables & environment(each.container).keys() for each in (pieces, *siblings))
@@ -104,7 +104,7 @@ def _node(pieces: Pieces) -> Node | None:
 
 
 def is_made_elsewhere(tree: Tree, name: str) -> bool:
-    """Whether something outside the serving directory has the name, like a gateway in the same namespace."""
+    """Return whether something outside the serving directory has the name, like a gateway in the same namespace."""
     if any(
         kind in ("Service", "Gateway", "InferenceService") and value(located.node, "metadata", "name") == name
         for path in tree.grep(name)
@@ -122,6 +122,6 @@ def is_made_elsewhere(tree: Tree, name: str) -> bool:
 
 
 def _is_chart(application: Located) -> bool:
-    """Whether what it deploys is made by a chart from elsewhere, Services included."""
+    """Return whether an external chart creates the objects that it deploys, including Services."""
     sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
     return any(value(each, "chart") for each in sources)

@@ -140,7 +140,7 @@ def _kept(pieces: Pieces) -> set[str]:
 
 
 def tolerates(pod: Node | None, taint: str) -> bool:
-    """Whether a pod may run on nodes with the taint `KEY=present:NoSchedule`, as set by GKE and the GPU operator."""
+    """Return whether a pod may run on nodes with the taint `KEY=present:NoSchedule`, as set by GKE and the GPU operator."""
     return any(_matches(each, taint) for each in items(find(pod, "tolerations")))
 
 

@@ -17,6 +17,6 @@ class Rule(NamedTuple):
     fix: str
     severity: Severity = "error"
     advice: bool = False
-    """Whether everything works without it, only slower: reported only on request."""
+    """True if everything works without it, only slower: reported only on request."""
     component: Component = "repository"
     """Given by the table that has the rule."""

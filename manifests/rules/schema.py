@@ -167,7 +167,7 @@ def _version(found: Located, kind: str, *, certain: bool) -> Iterator[Finding]:
 
 
 def _is_another_api(version: str, wanted: str) -> bool:
-    """Whether it is a kind of the same name from another API, like Knative's Service or Flux's Kustomization."""
+    """Return whether it is a kind of the same name from another API, like Knative's Service or Flux's Kustomization."""
     group = version.rpartition("/")[0]
     near = difflib.get_close_matches(version, [wanted], 1, 0.85)
     return "." in group and group != wanted.rpartition("/")[0] and not near

@@ -200,7 +200,7 @@ def _size(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _binding(pieces: Pieces, claim: Located) -> Iterator[Finding]:
-    """Whether Kubernetes can give the claim a volume that can be written to."""
+    """Return whether Kubernetes can give the claim a volume that can be written to."""
     modes = items(find(claim.node, "spec", "accessModes"))
     if modes and all(value(each) == "ReadOnlyMany" for each in modes):
         message = "the volume is for reading only, so the weights cannot be staged"

@@ -162,7 +162,7 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
 
 
 def check_replicas(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """Whether a kustomization leaves a GPU model above zero replicas."""
+    """Return whether a kustomization leaves a GPU model above zero replicas."""
     given = _replaced_replicas(pieces)
     if pieces.gpu and norms.is_gated(pieces, siblings) and given is not None and given[0]:
         message = "a GPU model must have zero replicas in git, or every sync starts the GPU and its cost"
@@ -177,7 +177,7 @@ def _replaced_replicas(pieces: Pieces) -> tuple[int, Opaque] | None:
 
 
 def _is_scaled(tree: Tree, pieces: Pieces) -> bool:
-    """Whether an autoscaler targets the Deployment."""
+    """Return whether an autoscaler targets the Deployment."""
     kinds = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
     return any(
         kind in kinds and value(each.node, "spec", "scaleTargetRef", "name") == pieces.workload

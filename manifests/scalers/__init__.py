@@ -1,4 +1,4 @@
-"""Who else starts and stops an endpoint. Each file is one, in the constant `SCALER`: nothing else lists them."""
+"""Autoscalers that start and stop an endpoint. Each file defines one in the constant `SCALER`; there is no other list of them."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What a model stores on the GPU per token and per request, and the longest context that it supports.
+"""The memory that a model needs on the GPU per token and per request, and the longest context that it supports.
 
 Only layers with full attention store keys and values for each token. A layer with a window stores its window, a linear
 layer (Mamba, gated delta net) one state per request, and a layer that shares its keys and values with another one
@@ -57,7 +57,7 @@ class Layers(BaseModel, frozen=True):
 
 
 class Cache(BaseModel, frozen=True):
-    """What one request needs: `layers` per token, `state_bytes` independent of its length."""
+    """The memory of one request: `layers` per token, `state_bytes` independent of its length."""
 
     layers: tuple[Layers, ...] = ()
     state_bytes: int = 0
@@ -138,12 +138,12 @@ def read_cache(config: Configuration, *, bytes_each: int = 2) -> Cache | None:
 
 
 def is_encoder(config: Configuration) -> bool:
-    """Whether the model reads a text at once and generates none, so nothing is stored between tokens."""
+    """Return whether the model reads a whole text and generates none, so nothing is stored between tokens."""
     return bool(_ENCODERS.search(config.model_type.lower().replace("_", "-")))
 
 
 def layer_kinds(config: Configuration) -> tuple[Layer, ...]:
-    """What each layer with its own cache stores, in order; empty if the number of layers is unknown."""
+    """Return the cache of each layer that has one, in order; empty if the number of layers is unknown."""
     count = config.number("num_hidden_layers")
     pattern = config.said("hybrid_override_pattern")
     if isinstance(pattern, str) and pattern:
@@ -214,7 +214,7 @@ def _window(config: Configuration) -> int:
 
 
 def _token_bytes(config: Configuration, kind: str, bytes_each: int) -> int:
-    """What one layer stores per token: 2 (key and value) × KV heads × head size × bytes.
+    """Return the bytes that one layer stores per token: 2 (key and value) × KV heads × head size × bytes.
 
     Source: the PagedAttention paper (Kwon et al. 2023, section 3) with grouped-query attention. Latent attention stores
     one compressed vector and the rotary part of the key (DeepSeek-V2, arXiv 2405.04434, section 2.1).

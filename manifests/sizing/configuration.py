@@ -50,7 +50,7 @@ def _library() -> dict[str, dict[str, Any]]:
 
 
 def known_to_transformers(model_type: str) -> bool:
-    """Whether Transformers has a configuration class of this type."""
+    """Return whether Transformers has a configuration class of this type."""
     return model_type in _library()
 
 
@@ -103,7 +103,7 @@ class Configuration:
 
     @property
     def layer_pattern(self) -> Sequence[str]:
-        """How the layers alternate if the file does not say."""
+        """Return the pattern of alternating layers if the file does not define it."""
         return self._defaults.get("layer_types") or ()
 
     @property
@@ -124,7 +124,7 @@ class Configuration:
 
     @property
     def sees_or_hears(self) -> bool:
-        """Whether it has a part for images or sound, which takes additional memory."""
+        """True if it has a part for images or sound, which takes additional memory."""
         parts = (
             "vision_config",
             "audio_config",
@@ -141,7 +141,7 @@ class Configuration:
 
     @property
     def hears_only(self) -> bool:
-        """Whether its only part besides text is for sound, as in Voxtral and Qwen2-Audio."""
+        """True if its only part besides text is for sound, as in Voxtral and Qwen2-Audio."""
         seeing = ("vision_config", "vision_encoder", "visual", "vit_config", "embd_layer", "thinker_config")
         return bool(self.whole.get("audio_config")) and not any(self.whole.get(part) for part in seeing)
 

@@ -14,7 +14,7 @@ from manifests.tree import ManifestError
 Kind = Literal[
     "chat", "completion", "embeddings", "reranker", "draft", "transcription", "speech", "seq2seq", "image", "classifier"
 ]
-"""What a model does. The first four can be served."""
+"""The task of a model. Only the first four can be served."""
 
 SERVED_KINDS: tuple[Kind, ...] = ("chat", "completion", "embeddings", "reranker")
 POOLING_KINDS: tuple[Kind, ...] = ("embeddings", "reranker")
@@ -72,12 +72,12 @@ class ModelFacts(BaseModel, frozen=True):
     quantization: str | None = None
     max_context: int = 0
     unlimited: bool = False
-    """Whether the model does not limit its context: a state-space model."""
+    """True if the model does not limit its context: a state-space model."""
     multimodal: bool = False
     hears_only: bool = False
-    """Whether it accepts sound but no images."""
+    """True if it accepts sound but no images."""
     remote_code: bool = False
-    """Whether its class or its only tokenizer is in the repository and in no library."""
+    """True if its class or its only tokenizer is in the repository and in no library."""
     mistral_format: bool = False
     gated: bool | str = False
     licence: str | None = None
@@ -87,7 +87,7 @@ class ModelFacts(BaseModel, frozen=True):
     base_model: str = ""
     unservable: str = ""
     withheld: bool = False
-    """Whether its files could not be read because its owner has not granted access."""
+    """True if its files could not be read because its owner has not granted access."""
     observed: tuple[Observation, ...] = ()
     """Measurements of boots on the platform's GPU, for models of every class."""
 
@@ -111,7 +111,7 @@ class ModelFacts(BaseModel, frozen=True):
 
     @property
     def pools(self) -> bool:
-        """Whether it returns vectors or scores instead of text."""
+        """True if it returns vectors or scores instead of text."""
         return self.kind in POOLING_KINDS
 
     @property
@@ -135,7 +135,7 @@ class ModelFacts(BaseModel, frozen=True):
 
     @property
     def kept(self) -> Cache:
-        """What the model stores on the GPU per request."""
+        """The memory that the model needs on the GPU per request."""
         if self.cache is not None:
             return self.cache
         token = 2 * self.kv_heads * self.head_size * 2

@@ -1,4 +1,4 @@
-"""Whether a model can run on the machine: compares weights, cache and memory with the limits.
+"""Check whether a model can run on the machine: compare weights, cache and memory with the limits.
 
 Four checks, each with its own limit (a model may pass three of them and still never boot): weights against the host's
 memory, against the container's memory limit, against the GPU together with the cache, and against the volume.
@@ -57,7 +57,7 @@ class Number(BaseModel, frozen=True):
 
 
 class Overhead(BaseModel, frozen=True):
-    """What the engine uses besides weights and cache in bytes, and the source of the figure.
+    """The bytes that the engine uses besides weights and cache, and the source of the figure.
 
     `weights_factor` is the size of the weights on the GPU relative to their files.
     """
@@ -86,7 +86,7 @@ class Sizing(BaseModel, frozen=True):
 
 
 def overhead_of(facts: ModelFacts, machine: Machine, engine: Version | None = None) -> Overhead:
-    """What vLLM uses besides weights and cache: observed at boots of this engine on this GPU, otherwise estimated."""
+    """Return the memory that vLLM uses besides weights and cache: observed at boots of this engine on this GPU, otherwise estimated."""
     amount = VISION_OVERHEAD if facts.multimodal else TEXT_OVERHEAD
     if machine.vram_bytes >= LARGE_GPU:
         amount *= LARGE_GPU_FACTOR

@@ -175,7 +175,7 @@ TEI_ON_CPU_BYTES = 25 * 10**8
 
 
 def on_cpu(facts: ModelFacts) -> bool:
-    """Whether text-embeddings-inference serves the model on a CPU. Its API for rerankers differs, so they use vLLM.
+    """Return whether text-embeddings-inference serves the model on a CPU. Its API for rerankers differs, so they use vLLM.
 
     Source: "Supported models" of its documentation (Qwen3 since 1.7.2, Gemma 3 since 1.8).
     """
@@ -208,7 +208,7 @@ def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:
 
 
 def outdated(facts: ModelFacts, version: Version | None = None) -> str:
-    """Why this version of vLLM does not serve the model's architecture any more; "" if it may. GGUF files are not vLLM's."""
+    """Return why this version of vLLM does not serve the model's architecture any more; "" if it may. GGUF files are not vLLM's."""
     for last, architectures in _REMOVED.items():
         if facts.architecture in architectures and not facts.gguf and (version is None or version > last):
             return f"vLLM {last[0]}.{last[1]} was the last version that serves its architecture ({facts.architecture})"
@@ -216,7 +216,7 @@ def outdated(facts: ModelFacts, version: Version | None = None) -> str:
 
 
 def needs_remote_code(facts: ModelFacts) -> bool:
-    """Whether the engine has to run Python code from the repository: its class is in no library."""
+    """Return whether the engine has to run Python code from the repository: its class is in no library."""
     return facts.remote_code and not facts.unservable
 
 

@@ -167,7 +167,7 @@ def _by_pipeline(seen: Evidence, config: Configuration | None) -> Kind | None:
 
 
 def _is_draft(seen: Evidence, config: Configuration | None, name: str) -> bool:
-    """Whether it is a speculative draft: its architecture is the target's; its own fields, its single layer and its
+    """Return whether it is a speculative draft: its architecture is the target's; its own fields, its single layer and its
     name identify it.
     """
     if config:
@@ -184,7 +184,7 @@ def _is_draft(seen: Evidence, config: Configuration | None, name: str) -> bool:
 
 
 def _chats(seen: Evidence, name: str) -> bool:
-    """Whether it was trained to chat. A template is not sufficient: base models of some families have one too."""
+    """Return whether it was trained to chat. A template is not sufficient: base models of some families have one too."""
     if _BASE.search(name):
         return False
     if _CHATS.search(name):
@@ -210,7 +210,7 @@ def _base(seen: Evidence) -> str:
 
 
 def has_template(files: Collection[str]) -> bool:
-    """Whether the files contain a chat template; otherwise it may be inside `tokenizer_config.json`."""
+    """Return whether the files contain a chat template; otherwise it may be inside `tokenizer_config.json`."""
     return any(each in files for each in ("chat_template.jinja", "chat_template.json")) or any(
         each.startswith("additional_chat_templates/") for each in files
     )

@@ -25,7 +25,7 @@ _CONDITIONS = {
 
 
 def commercial_use(licence: str | None) -> bool:
-    """Whether the licence allows commercial use, according to its id."""
+    """Return whether the licence allows commercial use, according to its id."""
     return not _forbids(licence)
 
 

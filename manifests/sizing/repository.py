@@ -60,7 +60,7 @@ class Repository(BaseModel, frozen=True):
 
     @property
     def needs_index(self) -> bool:
-        """Whether only the index determines which of several sets of weights is loaded."""
+        """True if only the index determines which of several sets of weights is loaded."""
         if "model.safetensors.index.json" not in self.files:
             return False
         root = [name for name in self.files if "/" not in name and name.endswith(".safetensors")]
@@ -108,7 +108,7 @@ class Repository(BaseModel, frozen=True):
         )
 
     def _runs_code(self, config: Configuration | None) -> bool:
-        """Whether the engine has to run Python code of the repository, for the model or for its only tokenizer."""
+        """Return whether the engine has to run Python code of the repository, for the model or for its only tokenizer."""
         if config is None:
             return False
         own_model = config.whole.get("auto_map") and not known_to_transformers(
@@ -148,7 +148,7 @@ class Repository(BaseModel, frozen=True):
         return read_cache(config, bytes_each=1 if self._caches_in_fp8(config) else 2)
 
     def _caches_in_fp8(self, config: Configuration) -> bool:
-        """Whether vLLM stores the cache in 8 bits by default.
+        """Return whether vLLM stores the cache in 8 bits by default.
 
         It reads `kv_cache_quant_algo` of ModelOpt's `hf_quant_config.json`, or the scheme in `config.json` that
         ModelOpt and compressed-tensors write (`get_kv_cache_quant_algo_string` in vLLM's `torch_utils.py`).
@@ -179,7 +179,7 @@ class Repository(BaseModel, frozen=True):
 
 
 def _foreign(config: Configuration) -> str:
-    """Why the weights are in a format that vLLM does not load; "" if they are not."""
+    """Return why the weights are in a format that vLLM does not load; "" if they are not."""
     if config.model_type.startswith(("rwkv", "xlstm", "recurrent_gemma")):
         return f"its architecture ({plain(config.model_type)}) is one that vLLM does not serve"
     if not _method(config) and isinstance(mlx := config.whole.get("quantization"), Mapping) and "bits" in mlx:

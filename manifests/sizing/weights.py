@@ -1,4 +1,4 @@
-"""Which files of a repository the engine loads, and which of them a volume must hold.
+"""Select the files of a repository that the engine loads, and those that a volume must hold.
 
 A repository often contains its weights several times: in the publisher's own format (`original/`, `consolidated*`), as
 PyTorch pickles, for ONNX, in another precision. vLLM loads one of these sets. Staging downloads only that set and the
@@ -55,7 +55,7 @@ def loaded_files(files: Files, index: Collection[str] = ()) -> tuple[str, ...]:
 
 
 def in_mistral_format(files: Collection[str]) -> bool:
-    """Whether vLLM has to read the repository in Mistral's own format (`params.json`, `consolidated*.safetensors`).
+    """Return whether vLLM has to read the repository in Mistral's own format (`params.json`, `consolidated*.safetensors`).
 
     If a repository has both formats, the one of Transformers is staged if its tokenizer exists too: every version of
     the engine loads it without further arguments.
@@ -66,7 +66,7 @@ def in_mistral_format(files: Collection[str]) -> bool:
 
 
 def is_gguf(files: Collection[str]) -> bool:
-    """Whether the repository contains only llama.cpp's files."""
+    """Return whether the repository contains only llama.cpp's files."""
     return any(name.endswith(".gguf") for name in files) and not any(
         name.endswith((".safetensors", ".bin", ".pt")) for name in files
     )

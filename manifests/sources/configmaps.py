@@ -75,7 +75,7 @@ def config_maps(tree: Tree, name: str, near: str) -> tuple[Located, ...]:
 
 
 def _shared_folders(one: str, other: str) -> int:
-    """How many directories two paths have in common from the root on."""
+    """Return how many directories two paths have in common from the root on."""
     pairs = zip(one.split("/")[:-1], other.split("/")[:-1], strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 

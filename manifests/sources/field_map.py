@@ -43,7 +43,7 @@ class FieldMap(BaseModel, frozen=True, extra="forbid"):
     service: str = ""
     """Its Service, where that has another name."""
     application: str = ""
-    """What deploys it: the name of an Argo CD Application, or of a Flux Kustomization or HelmRelease."""
+    """The name of the Argo CD Application, Flux Kustomization or HelmRelease that deploys the endpoint."""
     port: int = 8000
     gpus: int = 1
 

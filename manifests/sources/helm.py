@@ -91,7 +91,7 @@ def _names_its_model(found: tuple[MappingNode, Command, tuple[Located, ...]] | N
 
 
 def _has_many_controllers(values: MappingNode) -> bool:
-    """Whether the generic chart makes several workloads, which it names after the release and the controller."""
+    """Return whether the generic chart makes several workloads, which it names after the release and the controller."""
     counts = [
         sum(value(each, "enabled") != "false" for _, each in entries(controllers))
         for node in mappings(values)

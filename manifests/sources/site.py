@@ -127,7 +127,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Definition:
-    """Where a variable gets its value. `uses` are the files and lines that have the variable with this definition."""
+    """The definition of a variable. `uses` are the files and lines that use the variable with this definition."""
 
     name: str
     site: Site

@@ -163,7 +163,7 @@ class _Writer:
                 return
 
     def truth(self, text: str, scope: _Scope, dot: Reference | None) -> bool:
-        """Whether a condition holds; one that is not understood does."""
+        """Return whether a condition holds; one that is not understood does."""
         words = _WORD.findall(text)
         match words[0] if len(words) > 1 else "":
             case "not":

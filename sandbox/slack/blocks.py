@@ -225,7 +225,7 @@ _STATE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 
 def empty(state: Json) -> bool:
-    """Whether the element has no choice and no text."""
+    """Return whether the element has no choice and no text."""
     return not any(value for key, value in state.items() if key != "type")
 
 
@@ -264,7 +264,7 @@ def _short_id() -> str:
 
 
 def complaints(blocks: object, limit: int = MESSAGE_BLOCKS, surface: str = "message") -> list[str]:
-    """Why Slack would answer `invalid_blocks`; empty if it would accept them. Limits:
+    """Return why Slack would answer `invalid_blocks`; empty if it would accept them. Limits:
     docs.slack.dev/reference/block-kit. The surface is a `message`, a `modal` or the `home` tab.
     """
     if not isinstance(blocks, list):
@@ -346,7 +346,7 @@ def _confirm_complaints(confirm: Json) -> Iterator[str]:
 
 
 def view_complaints(view: object) -> list[str]:
-    """Why Slack would answer `invalid_arguments` to a view."""
+    """Return why Slack would answer `invalid_arguments` to a view."""
     if not isinstance(view, dict) or view.get("type") not in ("modal", "home"):
         return ["view must be an object of type modal or home"]
     found = complaints(view.get("blocks", []), VIEW_BLOCKS, view["type"])

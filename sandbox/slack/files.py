@@ -67,7 +67,7 @@ class Files:
         self._history.touch()
 
     def not_to_be_shown(self, blocks: Iterable[Json]) -> list[str]:
-        """Why Slack would refuse these blocks because of their files."""
+        """Return why Slack would refuse these blocks because of their files."""
         return [
             f"invalid slack file: {file_id}" for file_id in kit.slack_files(list(blocks)) if not self._usable(file_id)
         ]

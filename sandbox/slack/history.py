@@ -137,9 +137,9 @@ class History:
         self.at_home: set[str] = set()
         """Users who look at the app's Home instead of a conversation."""
         self.archived = False
-        """Whether the channel is archived: nobody can write or click there."""
+        """True if the channel is archived: nobody can write or click there."""
         self.has_bot = True
-        """Whether the app is a member of the channel."""
+        """True if the app is a member of the channel."""
         self.revisions: list[Revision] = []
         self.notifications: list[Notification] = []
         self._shown: dict[str, str] = {}
@@ -318,7 +318,7 @@ class History:
         return [r for r in self.revisions if r.at >= since and r.reader in (None, user)]
 
     def now_visible(self, user: str) -> list[str]:
-        """What this user can read now."""
+        """Return the messages that this user can read now."""
         texts = [self.text_of(message) for message in self.messages.values() if message.readable_by(user)]
         modal = self.modal(user)
         return [*texts, *([self.text_of_view(modal)] if modal else [])]

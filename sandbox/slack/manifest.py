@@ -78,7 +78,7 @@ class Manifest:
     shortcuts: tuple[Shortcut, ...] = ()
     home: bool = True
     messages: bool = True
-    """Whether people may write to the app in its Messages tab."""
+    """True if people may write to the app in its Messages tab."""
 
     def shortcut(self, name: str, kind: str) -> Shortcut | None:
         """The shortcut with this name (any case) or callback id."""

@@ -82,7 +82,7 @@ def of_a_place(blocks: Sequence[Json], surface: str) -> Iterator[str]:
 
 
 def unknown_to_old_workspaces(blocks: Sequence[Json]) -> list[str]:
-    """What a workspace without the newer blocks says to each of them."""
+    """The error of a workspace without the newer blocks, for each of them."""
     return [
         f"unsupported type: {block['type']} [json-pointer:/blocks/{index}/type]"
         for index, block in enumerate(blocks)

@@ -1,4 +1,4 @@
-"""Which users Slack notifies of a new message, and the text of the notification.
+"""Slack's notifications of a new message: the users, and the text.
 
 Source: docs.slack.dev and Slack's help centre ("Configure your Slack notifications"). With the default preferences
 people are notified of direct messages, of mentions of themselves or of one of their user groups, and of @channel, @here

@@ -1,4 +1,4 @@
-"""What GuideLLM really printed is read, and shown: the files beside this one are its own, of runs against the sandbox's engine."""
+"""Reading and showing GuideLLM's output: the CSV files in this directory are from real runs against the sandbox's engine."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

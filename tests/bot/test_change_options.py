@@ -1,4 +1,4 @@
-"""What people type as options of a change, and what the plan gets."""
+"""Options of a change as people type them, and as the plan receives them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How times are written and shown."""
+"""Formats of times and durations."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What a form says of options, in the names of its fields."""
+"""A form reports errors in options under the names of its fields."""
 
 import pytest
 

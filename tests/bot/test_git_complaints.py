@@ -1,4 +1,4 @@
-"""What people read when git fails: one sentence, and nothing of git's own message but the reason of a rule."""
+"""When git fails, people read one sentence, without git's own message except for the reason of a rule."""
 
 import pytest
 

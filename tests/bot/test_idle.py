@@ -1,4 +1,4 @@
-"""When a model counts as idle, and what follows."""
+"""The decision that a model is idle, and its consequences."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -225,7 +225,7 @@ class Holding(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self) -> None:
-        """What the minute does: leases are rebuilt from marks, and those without a model or an operation are closed."""
+        """Simulate the reconciliation: rebuild leases from annotations, and close those without a model or an operation."""
 
         async def look() -> None:
             await self._rebuild()
@@ -345,7 +345,7 @@ class Holding(RuleBasedStateMachine):
         return list(members)
 
     async def _remember(self) -> None:
-        """What a replica knows that misses the write which comes now."""
+        """Return the data of a replica that misses the next write."""
         keys: Any = await self.redis.keys("*")
         self.before = {key: dumped for key in keys if (dumped := await self.redis.dump(key))}
 

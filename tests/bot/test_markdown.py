@@ -33,7 +33,7 @@ HOSTILE = (
     "\\@ada \\#1 \\[x](y)",
 )
 _LIVE = re.compile(r"(?<!\w)@\w|#\d|\bGH-\d|https?://|www\.", re.IGNORECASE)
-"""What GitHub looks for in the text that the Markdown has become, code left out."""
+"""Return the rendered text in which GitHub searches for references, without code."""
 
 
 def _tokens(markdown: str) -> list[tuple[str, str]]:

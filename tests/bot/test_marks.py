@@ -1,4 +1,4 @@
-"""What a Deployment carries can be written by anybody with kubectl: read with suspicion, restored within policy."""
+"""Anybody with kubectl can write a Deployment's annotations: they are validated, and restored only within policy."""
 
 import json
 from datetime import UTC, datetime, timedelta

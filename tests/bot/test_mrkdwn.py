@@ -82,7 +82,7 @@ def test_what_is_stored_is_what_was_shown() -> None:
 
 
 def test_a_plain_text_in_a_block_is_escaped_at_run_time_too() -> None:
-    """Where mypy was not asked."""
+    """The type is also enforced at run time, for code that mypy does not check."""
     assert "<!channel>" not in str(lines(EVIL))  # type: ignore[arg-type]
 
 

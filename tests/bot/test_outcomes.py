@@ -1,4 +1,4 @@
-"""How an operation ended is stored as a value, and worded when it is shown."""
+"""The outcome of an operation is stored as a value, and becomes text when it is shown."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,7 @@ def operation(**changes: object) -> Operation:
 
 
 def written(kind: str, status: str) -> str:
-    """How an earlier version worded an end, in its own record."""
+    """Return how an earlier version worded an end, in its own record."""
     records = (each["record"] for each in WRITTEN["records"])
     return str(
         next(r["outcome"] for r in records if (r["request"]["kind"], r["status"]) == (kind, status) and r["outcome"])

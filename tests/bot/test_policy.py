@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""The rights of requesters, approvers and admins."""
 
 from datetime import UTC, datetime, timedelta
 

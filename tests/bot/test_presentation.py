@@ -1,4 +1,4 @@
-"""What people see, over the wire to the stand-in workspace: never too often, the last state arrives, whatever Slack says."""
+"""Messages as people see them in the stand-in workspace: limited in rate, and the last state arrives even if Slack fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What every view can be asked to show, and what Slack would say to it."""
+"""Examples of the contents of every view, and Slack's validation of them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -205,7 +205,7 @@ def forms(text: str, many: int) -> list[dict[str, Any]]:
 
 
 def complaints(view: View) -> list[str]:
-    """What Slack would refuse about a message, by slack_sdk's models and by the stand-in's reading of the reference."""
+    """Return Slack's objections to a message, according to slack_sdk's models and the stand-in's rules from the reference."""
     found = kit.complaints(view.blocks) + _by_the_models(view.blocks) + _unnamed(view.blocks)
     found += kit.complaints(older(view.blocks)) + [f"older: {kind}" for kind in newer_in(older(view.blocks))]
     if kit.characters(view.blocks) > kit.MESSAGE_CHARACTERS:

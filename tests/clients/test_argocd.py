@@ -64,7 +64,7 @@ async def asked(wire: Wire) -> None:
 
 
 async def test_an_application_is_read_with_its_cost_gate_and_its_revisions(wire: Wire, argocd: ArgoCD) -> None:
-    """Whether it is automated, and its commits, come from the Application itself."""
+    """Its sync policy and its commits are read from the Application itself."""
     wire.store.create(application())
     several = application("litellm", sync={"status": "Synced", "revisions": ["1.2.3", "abc"]})
     several["spec"] |= {

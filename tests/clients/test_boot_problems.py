@@ -197,7 +197,7 @@ async def test_another_zone_is_tried_after_one_has_failed(boot: Booting) -> None
 
 
 async def test_no_zone_that_has_a_machine_ends_the_boot(boot: Booting) -> None:
-    """When no other zone is tried."""
+    """If no other zone is tried."""
     boot.happens("FailedScaleUp", "Node scale up in zone a failed: GCE out of resources")
     assert "no GPU machine in stock" in (await boot.fails()).reason
 

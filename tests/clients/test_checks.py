@@ -29,7 +29,7 @@ def status(context: str, state: str, at: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_name_that_is_red_in_one_workflow_and_green_in_another_is_red(known: bool) -> None:
-    """Whether or not the token may read the workflow of a suite."""
+    """The result is the same whether or not the token may read the workflow of a suite."""
     runs = [run("build", "success", at=2, suite=2), run("build", "failure", at=1, suite=1)]
     assert has_namesakes(runs)
     ci = counted(runs, [], {"1": "lint", "2": "test"} if known else {})

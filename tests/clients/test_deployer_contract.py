@@ -54,7 +54,7 @@ class Example:
     made: Callable[..., Object]
     marks: dict[str, dict[str, str]]
     always_reverts: bool = False
-    """Whether it reverts replicas whatever its object says."""
+    """True if it reverts replicas independent of its object."""
 
 
 EXAMPLES = {

@@ -1,4 +1,4 @@
-"""What Kubernetes and the clouds say about a pod, in their own words, and the kind of problem that it is."""
+"""Messages of Kubernetes and cloud providers about a pod, and the kind of problem that each of them means."""
 
 from typing import Any
 

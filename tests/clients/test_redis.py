@@ -180,7 +180,7 @@ async def test_cluster(tmp_path: Path) -> None:
 
 
 async def test_what_a_server_says_of_itself(tmp_path: Path) -> None:
-    """Whether it writes to a file, and its eviction policy."""
+    """The persistence and the eviction policy of the server are read."""
     port = free_port()
     options = ["--port", str(port), "--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "50mb"]
     async with server(tmp_path, *options), connected(f"redis://127.0.0.1:{port}") as redis:

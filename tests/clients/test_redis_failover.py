@@ -58,7 +58,7 @@ async def watched(directory: Path) -> AsyncIterator[Pair]:
 
 
 async def until(sentinel: AnyRedis, what: str, expected: str) -> None:
-    """Whether the Sentinel knows that many others, or replicas."""
+    """Return whether the Sentinel has this number of other Sentinels, or replicas."""
     async with asyncio.timeout(60):
         while True:
             told = await sentinel.execute_command("SENTINEL", "MASTER", "stoker")

@@ -33,7 +33,7 @@ users: [{name: nobody, user: {}}]
 
 @pytest.fixture
 def hf_endpoint() -> str:
-    """Where the bot finds Hugging Face."""
+    """Return where the bot finds Hugging Face."""
     return NOWHERE
 
 

@@ -1,4 +1,4 @@
-"""Who may use the bot, through every entry point."""
+"""The right to use the bot, through every entry point."""
 
 from typing import Any
 

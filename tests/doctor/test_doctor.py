@@ -121,7 +121,7 @@ SLACK: list[tuple[str, str, Change, str]] = [
 
 @pytest.mark.parametrize(("method", "change", "said"), [row[1:] for row in SLACK], ids=[row[0] for row in SLACK])
 async def test_slacks_side_is_examined(told: Told, method: str, change: Change, said: str) -> None:
-    """What Slack says of the app and the channel."""
+    """Slack's answers about the app and the channel."""
     base = told.environment["SLACK_API_URL"]
     async with altered(base.removesuffix("/api/"), f"/{method}", change) as url:
         told.environment["SLACK_API_URL"] = f"{url}/api/"

@@ -1,4 +1,4 @@
-"""What the doctor says of staging: a node for the Job, volumes that can grow, and rights."""
+"""The doctor's checks of staging: a node for the Job, volumes that can grow, and rights."""
 
 from collections.abc import AsyncIterator
 from typing import Any

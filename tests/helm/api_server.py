@@ -69,7 +69,7 @@ class ApiServer:
         await self._ask("POST", path, manifest)
 
     async def serves(self, version: str) -> bool:
-        """Whether it serves this `apiVersion`."""
+        """Return whether it serves this `apiVersion`."""
         path = f"apis/{version}" if "/" in version else f"api/{version}"
         headers = {"Authorization": f"Bearer {self._admin}"}
         return (await self._http.get(f"{self.url}/{path}", headers=headers)).is_success

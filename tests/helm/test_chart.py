@@ -229,7 +229,7 @@ def test_what_is_named_is_open() -> None:
 
 
 def reaches(objects: list[Object], address: str, port: int) -> bool:
-    """Whether a rule of the bot's own policy allows this address; selectors of pods and namespaces are not addresses."""
+    """Return whether a rule of the bot's own policy allows this address; selectors of pods and namespaces are not addresses."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(objects, "NetworkPolicy")}
     wanted = ip_address(address)
 
@@ -312,7 +312,7 @@ def test_wrong_values_are_refused_by_name(wrong: Object, said: str) -> None:
 
 
 def test_any_password_of_redis_gets_into_its_configuration(tmp_path: Path) -> None:
-    """What the container runs before the server writes a line that the server reads as the Secret has it."""
+    """The command before the server starts writes the password so that the server reads the value of the Secret."""
     password = "a\"b\\c $(d) 'e' %s"
     (tmp_path / "REDIS_PASSWORD").write_text(f"{password}\n", encoding="utf-8")
     (redis,) = (pod for pod in pods(render(FULL)) if "/etc/redis" in str(pod))

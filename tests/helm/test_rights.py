@@ -181,7 +181,7 @@ async def test_nothing_is_lacking(bot: ApiClient) -> None:
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
 async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> None:
-    """What the server itself lists as the account's rights is what the bot uses, and what everybody may."""
+    """The server's own list of the account's rights contains those that the bot uses, and those that everybody has."""
     asked = await bot.param_serialize(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",

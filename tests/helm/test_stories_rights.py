@@ -104,7 +104,7 @@ async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> 
 
 
 async def tell(name: str, directory: Path, *, without: Request | None = None) -> tuple[bool, Account]:
-    """Whether `stoker sandbox --script` would end with exit code 0, and which rights the bot used."""
+    """Return whether `stoker sandbox --script` would end with exit code 0, and which rights the bot used."""
     directory.mkdir(exist_ok=True)
     path = STORIES / f"{name}.story"
     story = parse(path.read_text("utf-8"), path, users=USERS, faults=frozenset(KNOWN))

@@ -51,7 +51,7 @@ class Town:
         return "\n---\n".join(seen.text for seen in self.world.visible(user, self._since))
 
     def has_seen(self, text: str, user: str = "dev") -> bool:
-        """Whether the text appeared since the last action; an old message that is edited elsewhere does not count."""
+        """Return whether the text appeared since the last action; an old message that is edited elsewhere does not count."""
         return any(seen.shows(text) for seen in self.world.visible(user, self._since))
 
     async def sees(self, text: str, user: str = "dev") -> None:
@@ -83,11 +83,11 @@ class Town:
         return bool((self._deployment(name).get("status") or {}).get("readyReplicas"))
 
     def changes_of(self, name: str) -> int:
-        """How often the spec of a model's Deployment changed: by a sync with a difference, or a scale."""
+        """Return how often the spec of a model's Deployment changed: by a sync with a difference, or a scale."""
         return int(self._deployment(name)["metadata"]["generation"]) - 1
 
     def syncs_of(self, application: str) -> int:
-        """How many syncs of an Application have ended."""
+        """Return how many syncs of an Application have ended."""
         found = self.world.cluster.store.get("Application", application, "argocd")
         assert found
         return len(found["status"].get("history") or [])

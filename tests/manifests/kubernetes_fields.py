@@ -11,7 +11,7 @@ from kubernetes.aio.client import models
 
 ROOTS = ("V1Deployment", "V1Service", "V1PersistentVolumeClaim")
 NOT_WRITTEN = frozenset({"status", "managedFields", "ephemeralContainers"})
-"""What the API server fills in."""
+"""Fields that the API server sets."""
 QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor"})
 """Numbers or texts, which the models call texts."""
 

@@ -215,7 +215,7 @@ def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, m
 def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """What a platform does not have is not made up."""
+    """`add` does not invent parts that a platform does not have."""
     lean = Files(
         {
             path: platform.read(path) or ""

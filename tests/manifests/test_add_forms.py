@@ -1,4 +1,4 @@
-"""What `add` does on each sample platform: a copy that starts nothing, or what to write by hand."""
+"""`add` on each sample platform: a copy that starts nothing, or instructions for the changes by hand."""
 
 import re
 from pathlib import Path

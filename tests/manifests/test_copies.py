@@ -1,4 +1,4 @@
-"""What `add` copies in the layouts of public repositories; `remove` undoes each copy to the byte."""
+"""Copies by `add` in the layouts of public repositories; `remove` undoes each copy to the byte."""
 
 import textwrap
 

@@ -1,4 +1,4 @@
-"""What kustomize changes on the way to the cluster: understood, or one finding and a refusal that name the file."""
+"""kustomize's changes of objects: Stoker applies them, or reports one finding and a refusal that name the file."""
 
 import pytest
 

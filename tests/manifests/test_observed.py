@@ -1,4 +1,4 @@
-"""What a boot teaches the next estimate, and what it must not."""
+"""The influence of a boot on the next estimate, and its limits."""
 
 import pytest
 
@@ -79,6 +79,6 @@ def test_other_boots_do_not_lower_the_estimate(facts: object, observed: Observat
 
 
 def test_a_small_model_that_took_much_raises_the_estimate_for_a_large_one() -> None:
-    """What one boot took, a larger model will take too."""
+    """The measured memory of one boot also counts for a larger model."""
     facts = CODER_7B.model_copy(update={"observed": (taught(4.0, weights=CODER_3B_AWQ.weight_bytes),)})
     assert overhead_of(facts, L4, (0, 23)).bytes > 4 * GIB

@@ -1,4 +1,4 @@
-"""What people read beside the catalog: pages that name a model, grouped rows, cells in a platform's own words."""
+"""Documents besides the catalog: pages that name a model, grouped rows, cells with a platform's own wording."""
 
 import pytest
 

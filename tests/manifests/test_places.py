@@ -108,7 +108,7 @@ def test_a_group_loses_its_flag_with_its_last_application(given: Changed, layout
 
 
 def test_the_key_portal_is_asked_for(given: Changed, layout: Layout, machine: Machine) -> None:
-    """Which models people may pick is a decision; asked for, the alias comes beside its like, and goes again."""
+    """The list of models in the key portal changes only on request: the alias is added next to the template's, and removed again."""
     silent = plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert PORTAL not in silent.changes.files
     added = plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, portal=True), machine)
@@ -421,6 +421,6 @@ def test_who_calls_an_endpoint_by_its_address_keeps_it(given: Changed, layout: L
 def test_a_base_model_is_told_by_its_own_name_where_nothing_else_tells(
     given: Changed, layout: Layout, hf_id: str, kind: str
 ) -> None:
-    """Where the family marks its chat models."""
+    """Names of families that mark their chat models."""
     bare = given(CHAT, "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", hf_id)
     assert read_endpoint(Platform(bare.tree, layout), "coder-chat").kind == kind

@@ -31,7 +31,7 @@ CHART = {
         application="chat",
     ),
 }
-"""What the sample's `.stoker.yaml` says."""
+"""Return the settings in the sample's `.stoker.yaml`."""
 
 
 def opened(name: str) -> tuple[Tree, Layout]:
@@ -300,7 +300,7 @@ def test_a_served_name_that_is_asked_for_is_changed_without_a_gateway() -> None:
 
 
 def test_a_platform_is_read_from_disk_as_well() -> None:
-    """What a person runs in a checkout."""
+    """The commands that a person runs in a checkout."""
     platform = Platform(Checkout(PLATFORMS / "flat-files"), Layout())
     found = read_endpoints(platform.with_layout(fitted(platform)))
     assert [each.name for each in found] == ["granite", "mistral", "qwen3"]

@@ -127,7 +127,7 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
 @given(kind=st.sampled_from(("chat", "fim")), there=st.integers(0, 7), style=st.sampled_from(sorted(STYLES)))
 @settings(UNHURRIED, max_examples=15)
 def test_a_swap_there_and_back_gives_the_same_endpoint(kind: str, there: int, style: str) -> None:
-    """What the fields say; only a volume that grew stays large, and the evaluation stays to be done."""
+    """Return the values of the fields; a volume that grew stays large, and the evaluation remains a task."""
     tree: Tree = Files(styled(FIRST, style))
     name, kept = LIKE[kind], "completion" if kind == "fim" else None
     before = read_endpoint(Platform(tree, LAYOUT), name)

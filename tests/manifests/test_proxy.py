@@ -1,4 +1,4 @@
-"""Where LiteLLM runs: `stoker init` writes its namespace and the Secret of its master key."""
+"""The place of LiteLLM in the cluster: `stoker init` writes its namespace and the Secret of its master key."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a branch says of an endpoint: every difference that its card must show, and what is refused."""
+"""Reading an endpoint from a branch: the differences that its card must show, and the refusals."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def swapped(
     touches: dict[str, Touch] | None = None,
     facts: ModelFacts = CODER_14B_AWQ,
 ) -> Reading:
-    """What coder-chat's card shows when the bot swaps it, and somebody edits files on its branch."""
+    """Return the rows of coder-chat's card after the bot swaps it and somebody edits files on its branch."""
     config = Config()
     change = planned(tree, config, "swap", "coder-chat", options, facts)
     after = Overlay(tree, change.changes)

@@ -1,4 +1,4 @@
-"""What each boot compiles again, and the pull request that keeps it on the volume."""
+"""The caches that each boot compiles again, and the pull request that keeps them on the volume."""
 
 import re
 

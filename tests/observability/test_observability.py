@@ -1,4 +1,4 @@
-"""What an operator sees of one bring-up: metrics, log lines, spans and the audit log of the bot as it runs."""
+"""The observability of one bring-up: metrics, log lines, spans and the audit log of a running bot."""
 
 import asyncio
 import gzip

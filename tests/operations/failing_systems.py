@@ -40,7 +40,7 @@ class Weather:
     synced: list[tuple[str, bytes]] = field(default_factory=list)
     merged: list[tuple[str, bytes]] = field(default_factory=list)
     refused: int = 0
-    """How many requests have met the failure."""
+    """The number of requests that have failed."""
 
     def strike(self, system: str, how: str) -> None:
         self.struck = (system, how)

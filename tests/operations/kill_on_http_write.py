@@ -98,7 +98,7 @@ def _origin(url: str) -> str:
 
 
 def _write(request: web.Request, body: bytes) -> str:
-    """What kind of write a request is; empty for one that changes nothing."""
+    """Return the kind of write of a request; empty if it changes nothing."""
     # Without the prefix under which the sandbox's API server knows the bot's account.
     path = re.sub(r"^/as/[^/]+", "", re.sub(r"/\d+\b", "/N", request.path))
     if path.startswith("/api/"):

@@ -23,7 +23,7 @@ _WRITES = (
 
 
 def written(command: bytes) -> str:
-    """What kind of write the bytes of a command are; empty for anything else."""
+    """Return the kind of write of a command's bytes; empty for anything else."""
     if b"HGET" in command[:32]:
         return ""
     for pattern, kind in _WRITES:

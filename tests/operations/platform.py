@@ -54,12 +54,12 @@ CALM = {
 """Nothing is brought down and nothing expires, however slow the machine is; messages are written at once."""
 
 _UNDER_WAY = re.compile(r"\b(Failed; rolling back|Being cancelled by)\b")
-"""What the card of an operation says that is being rolled back."""
+"""The text on the card of an operation that is being rolled back."""
 
 
 @dataclass
 class Platform:
-    """What a test acts on and looks at."""
+    """The platform that a test acts on and inspects."""
 
     workspace: Workspace
     github: GitHub
@@ -73,7 +73,7 @@ class Platform:
     running: asyncio.Task[None] | None = None
     patience: float = PATIENCE
     since: float = 0.0
-    """When somebody last acted (time.monotonic)."""
+    """The time when somebody last acted (time.monotonic)."""
 
     @property
     def webhook_url(self) -> str:

@@ -1,4 +1,4 @@
-"""What people do on a platform, again and again."""
+"""Actions of people on a platform that many tests use."""
 
 import asyncio
 import subprocess

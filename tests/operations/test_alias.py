@@ -54,7 +54,7 @@ async def test_the_configuration_takes_over_at_the_merge(platform: Platform) -> 
 
 
 async def test_an_alias_without_its_operation_is_removed_and_a_stranger_s_is_reported(platform: Platform) -> None:
-    """What a bot left that was killed, and Redis forgot; nobody else's model is touched."""
+    """The alias of a killed bot, which Redis has lost, is removed; other models are not touched."""
     info = {"id": "stoker-0123456789", "stoker_operation": "0123456789"}
     params = {"model": "openai/x", "api_base": "http://coder-chat.serving.svc.cluster.local:8000/v1"}
     for alias, about in (("left", info), ("theirs", {})):

@@ -38,7 +38,7 @@ REDIS: dict[str, list[tuple[str, ...]]] = {
     "full": [("CONFIG", "SET", "maxmemory", "1")],
     "read-only": [("REPLICAOF", "127.0.0.1", "1")],
 }
-"""How a Redis fails that is there: it does not answer, takes no password, has no memory left, or was made a replica."""
+"""Failures of a running Redis: it does not answer, refuses the password, has no memory left, or became a replica."""
 CALM_REDIS: list[tuple[str, ...]] = [
     ("CONFIG", "SET", "requirepass", ""),
     ("CONFIG", "SET", "maxmemory", "0"),
@@ -129,7 +129,7 @@ def assert_shown(it: Platform, wire: Weather, before: str, shown: str, *, approv
 
 
 async def approve(it: Platform) -> bool:
-    """Whether the button was there to be pressed; a card that Slack did not take has none."""
+    """Return whether the button existed; a card that Slack did not accept has none."""
     try:
         await it.workspace.click("lead", "Approve & roll out", timeout=STARTS / 2)
     except NotThere:

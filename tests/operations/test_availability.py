@@ -1,4 +1,4 @@
-"""Whether the GPU is free. Redis alone answers while leases hold every slot: here, there is no cluster."""
+"""The availability of the GPU. While leases hold every slot, Redis is sufficient: there is no cluster in these tests."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -29,7 +29,7 @@ def pods(it: Platform) -> list[Object]:
 
 
 def running(it: Platform) -> bool:
-    """Whether the benchmark's requests are under way."""
+    """Return whether the benchmark is sending requests."""
     return any("running" in s["state"] for pod in pods(it) for s in pod["status"].get("initContainerStatuses") or ())
 
 

@@ -78,7 +78,7 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
 
 
 async def set_group(it: Platform, *, flag: str, listed: str) -> None:
-    """What config.yaml and the generated list say of the sample's group that nobody is in."""
+    """Return the flags in config.yaml and in the generated list of the sample's group without members."""
     config, groups = "environments/ai-dev/config.yaml", "clusters/ai-dev/groups.generated.yaml"
     said = await it.github.files_at(await it.github.main_commit(), config)
     if f"egress: {flag}" not in said[config]:

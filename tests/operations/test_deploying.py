@@ -1,4 +1,4 @@
-"""What deploys an endpoint, and the number of replicas in git: one number changes, and nothing else."""
+"""The application of an endpoint, and its replicas in git: one number changes, and nothing else."""
 
 import textwrap
 from pathlib import Path

@@ -81,7 +81,7 @@ UNHURRIED = {
     "bench": {"concurrency": [1, 2]},
     "staging": {"limit": "10m"},
 }
-"""How often a holder is reminded depends on how long the deaths take, and how long a staging takes too."""
+"""The number of reminders depends on the duration of the kills, and so does the duration of a staging."""
 
 ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 
@@ -158,7 +158,7 @@ def messages(it: Platform) -> list[str]:
 
 
 def difference(it: Platform, expected: list[str]) -> str:
-    """Which messages are missing, and which are too many."""
+    """Return which messages are missing, and which are too many."""
     seen, wanted = Counter(messages(it)), Counter(expected)
     return f"missing: {sorted((wanted - seen).elements())}; too many: {sorted((seen - wanted).elements())}"
 

@@ -33,7 +33,7 @@ def troubles(it: Platform, user: str = "dev") -> list[str]:
 
 
 async def node_is_recorded(it: Platform) -> bool:
-    """Whether the watch has seen the node: it bills only what it has seen."""
+    """Return whether the watch has seen the node: it bills only nodes that it has seen."""
     (lease,) = await held(it)
     health = await Sessions(it.redis).health(lease)
     return health is not None and health.node is not None
@@ -172,7 +172,7 @@ async def test_a_deployment_that_is_deleted_is_said_to_be_gone(it: Platform) -> 
 
 
 async def test_a_deployment_that_is_changed_from_outside_is_told(it: Platform) -> None:
-    """What serves now is not what was approved."""
+    """The running model is not the approved one."""
     await up(it)
     await it.until_true(lambda: _is_known(it))
 
@@ -204,7 +204,7 @@ async def test_a_restart_starts_only_what_was_approved(it: Platform) -> None:
 
 
 async def _is_known(it: Platform) -> bool:
-    """Whether what serves has been looked at."""
+    """Return whether the running model has been checked."""
     text = await it.redis.hget("{stoker}:health", "coder-chat")
     return bool(text and json.loads(text)["template"])
 

@@ -1,4 +1,4 @@
-"""What the bot costs others while nothing happens."""
+"""The load that an idle bot puts on other systems."""
 
 import inspect
 from collections.abc import AsyncIterator

@@ -108,7 +108,7 @@ async def test_a_forged_strike_is_not_executed(platform: Platform, tmp_path: Pat
 
 
 async def test_the_tasks_in_redis_are_text(platform: Platform) -> None:
-    """What the bot itself schedules, now and for later."""
+    """Arguments of tasks that the bot schedules, for now and for later."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Approve")
     written = [
@@ -137,7 +137,7 @@ def test_docket_reads_pickles_nowhere_else() -> None:
 
 
 def test_every_task_takes_text_and_numbers(svc: Services) -> None:
-    """What JSON keeps as it is; anything else would come back as something else, or not at all."""
+    """Types that JSON preserves; all others would be read as another type, or not at all."""
     for task in all_tasks(Wiring(svc)):
         given = [
             each for each in inspect.signature(task).parameters.values() if each.default is inspect.Parameter.empty

@@ -19,7 +19,7 @@ def change(verb: Verb, name: str, facts: ModelFacts | None = None, options: Opti
 
 
 def test_a_swap_says_what_it_replaces() -> None:
-    """What and why first, then the contract with what held until now, the sizes, the tests, the warnings, what follows."""
+    """The change and its reason come first, then the contract with its previous values, the sizes, tests, warnings and next steps."""
     text = pull_body(change("swap", "coder-chat", CODER_3B), asked="Asked by `U1`", reason="cheaper", operation="op1")
     assert text.startswith(
         "Swaps coder-chat from Qwen/Qwen2.5-Coder-7B-Instruct-AWQ to Qwen/Qwen2.5-Coder-3B-Instruct.\n\n"

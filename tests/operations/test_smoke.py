@@ -1,4 +1,4 @@
-"""What the smoke tests expect of an engine and its gateway, as the manifests say."""
+"""The smoke tests' expectations of an engine and its gateway, according to the manifests."""
 
 from tests.operations.platform import Platform
 from tests.operations.steps import pushes, replicas, up

@@ -1,4 +1,4 @@
-"""What others wrote into Redis or onto a Deployment: it is reported once, and stops neither the bot nor a bring-down."""
+"""Invalid data in Redis or on a Deployment is reported once, and stops neither the bot nor a bring-down."""
 
 import json
 from pathlib import Path

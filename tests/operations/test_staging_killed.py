@@ -11,7 +11,7 @@ JOB = "POST /apis/batch/v1/namespaces/serving/jobs"
 MERGE = "PUT /repos/acme/llm-platform/pulls/N/merge"
 SYNC = "sync coder-chat"
 STAGED, SWAPPED = "✅ Stage the weights of coder-chat\nSucceeded", f"✅ Swap coder-chat to {NEW}\nSucceeded"
-"""How the cards begin at the end; the requester's direct messages have the same news."""
+"""The beginnings of the final cards; the requester's direct messages have the same news."""
 
 
 async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str) -> None:

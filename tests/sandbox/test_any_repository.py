@@ -1,4 +1,4 @@
-"""What the sandbox makes of repositories that it does not know: kustomize, Flux's variables, charts, KServe."""
+"""The sandbox with unknown repositories: kustomize, Flux's variables, charts, KServe."""
 
 from typing import Any
 

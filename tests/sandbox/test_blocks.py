@@ -1,4 +1,4 @@
-"""What a reader sees of Block Kit, as stories and transcripts have it."""
+"""Block Kit as text, for stories and transcripts."""
 
 from typing import Any
 

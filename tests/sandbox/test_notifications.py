@@ -1,4 +1,4 @@
-"""Whom the sandbox's Slack notifies: as Slack does with the preferences that everybody begins with."""
+"""The sandbox's Slack notifies the same people as Slack with its default preferences."""
 
 from collections.abc import AsyncIterator
 from typing import Any

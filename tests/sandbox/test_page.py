@@ -24,7 +24,7 @@ CHANNEL = "C0GPUOPS"
 
 
 class World:
-    """What the panel acts on, and what was done to it."""
+    """The world that the panel changes, and the record of the changes."""
 
     def __init__(self) -> None:
         self.faults = Faults()

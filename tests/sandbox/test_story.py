@@ -124,7 +124,7 @@ def test_each_form_of_line_is_one_step(line: str, step: Step) -> None:
     ],
 )
 def test_comments_end_a_line_but_not_a_quotation(line: str, step: Step) -> None:
-    """What follows a blank and a # is for the reader, unless it is quoted or somebody's issue number."""
+    """Text after a blank and a # is a comment, unless it is quoted or an issue number."""
     assert only(line) == step
 
 
@@ -168,7 +168,7 @@ SANDBOX = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding
 
 
 def test_the_docs_name_every_form_and_every_fault() -> None:
-    """What docs/sandbox.md says is what a story may say, and the other way round."""
+    """docs/sandbox.md lists exactly the lines that a story may contain."""
     lines = [
         line for cell in re.findall(r"^\| (`.*?) \|", SANDBOX, re.MULTILINE) for line in re.findall(r"`([^`]+)`", cell)
     ]

@@ -1,4 +1,4 @@
-"""What the sandbox tells the bot."""
+"""The environment that the sandbox gives to the bot."""
 
 from pathlib import Path
 

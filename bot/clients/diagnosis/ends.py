@@ -1,4 +1,4 @@
-"""Why a container or a pod ended: its exit code, the runtime's message, its log, its events. Pure."""
+"""The reasons why containers and pods end, from exit codes, the runtime's messages, logs and events. Pure."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
 
 
 def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = False) -> Problem | None:
-    """Why the container ended; None if a restart may succeed. `final`: it is not restarted (a Job's pod)."""
+    """Return why the container ended; None if a restart may succeed. `final`: it is not restarted (a Job's pod)."""
     loops = " keeps crashing" if crashed.looping else ""
     where = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
     if crashed.out_of_memory:
@@ -179,7 +179,7 @@ def repeated(over: Sequence[Problem]) -> Problem | None:
 
 
 def ended(pod: KubeObject) -> Problem | None:
-    """Why a pod ended or terminates although its Deployment did not cause it: evicted, preempted, node gone."""
+    """Return why a pod ended or terminates although its Deployment did not cause it: evicted, preempted, node gone."""
     status = pod.get("status") or {}
     reason, why = str(status.get("reason") or ""), str(status.get("message") or "")
     target = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)

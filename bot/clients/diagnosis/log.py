@@ -48,7 +48,7 @@ _SIGNALS = {"9": "SIGKILL", "11": "SIGSEGV", "6": "SIGABRT", "4": "SIGILL", "7":
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a container ended, according to its log."""
+    """The reason why a container ended, according to its log."""
 
     kind: Kind
     headline: str

@@ -35,7 +35,7 @@ from bot.clients.diagnosis.problems import (
 
 
 def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObject] = ()) -> Problem | None:
-    """Why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume claims."""
+    """Return why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume claims."""
     scaling = [e for e in events if e.get("reason") in ("FailedScaleUp", "TriggeredScaleUp", "NotTriggerScaleUp")]
     last = scaling[-1].get("reason") if scaling else ""
     failed_scale_ups = [e for e in scaling if e.get("reason") == "FailedScaleUp"]
@@ -138,14 +138,14 @@ def _no_machine(why: str) -> Problem:
 
 
 def wants_gpu(events: Events) -> bool:
-    """Whether the scheduler found no free GPU, and no new node with one is being created."""
+    """Return whether the scheduler found no free GPU, and no new node with one is being created."""
     reasons = {e.get("reason") for e in events}
     lacking = any(e.get("reason") == "FailedScheduling" and "nvidia.com/gpu" in said(e) for e in events)
     return lacking and "TriggeredScaleUp" not in reasons
 
 
 def refused(events: Events) -> Problem | None:
-    """Why no pod could be created, from the newest event of the ReplicaSet (or the Job)."""
+    """Return why no pod could be created, from the newest event of the ReplicaSet (or the Job)."""
     made = [e for e in events if e.get("reason") in ("FailedCreate", "SuccessfulCreate")]
     if not made or made[-1].get("reason") != "FailedCreate":
         return None
@@ -176,7 +176,7 @@ _MOUNTED = ("SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started")
 
 
 def not_started(pod: KubeObject, events: Events) -> Problem | None:
-    """Why a pod with a node has no running container yet: its volumes, its network, its images, its configuration."""
+    """Return why a pod with a node has no running container yet: its volumes, its network, its images, its configuration."""
     return _volume(pod, events) or _sandbox(events) or _waiting(pod, events)
 
 

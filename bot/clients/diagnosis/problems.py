@@ -103,7 +103,7 @@ class Patience:
         self._since = self._until = 0.0
 
     def is_over(self, problem: Problem | None) -> bool:
-        """Whether the problem has lasted too long."""
+        """Return whether the problem has lasted too long."""
         if problem is None:
             self._problem = None
             return False
@@ -150,7 +150,7 @@ def moment_of(event: KubeObject) -> tuple[str, int]:
 
 
 def last_seen(event: KubeObject) -> str:
-    """When an event was last seen, or empty."""
+    """Return when an event was last seen, or empty."""
     series = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),

@@ -45,7 +45,7 @@ class PodReader:
         return problem
 
     async def last_end(self, pod: KubeObject, events: Iterable[KubeObject]) -> Problem | None:
-        """Why a container of a pod that was ready ended, even if it runs again; None if none ended."""
+        """Return why a container of a pod that was ready ended, even if it runs again; None if none ended."""
         if (crashed := ends.last(pod)) is None:
             return None
         log = "" if crashed.not_started else await self._log_of(pod, crashed)
