@@ -25,8 +25,10 @@ def others(platform: Snapshot) -> Iterator[tuple[str, str, str]]:
     for kind in _WORKLOADS:
         for each in of_kind(platform, kind):
             name, pod = value(each.node, "metadata", "name"), find(each.node, "spec", "template", "spec")
-            containers = items(find(pod, "containers"))
-            if value(each.node, "spec", "replicas") != "0" and any(_uses_gpu(one, more) for one in containers):
+            uses = bool(items(find(pod, "resourceClaims"))) or any(
+                _uses_gpu(one, more) for one in items(find(pod, "containers"))
+            )
+            if value(each.node, "spec", "replicas") != "0" and uses:
                 yield each.document.path, namespace_of(platform, each, name), name
     for each in of_kind(platform, "HelmRelease"):
         values = find(each.node, "spec", "values")
@@ -50,7 +52,8 @@ def _controllers(values: Node | None, release: str) -> Iterator[tuple[str, Node]
 
 
 def _uses_gpu(container: Node, more: tuple[str, ...]) -> bool:
-    return bool(gpus(labels(find(container, "resources", "limits")), more))
+    claims = items(find(container, "resources", "claims"))
+    return bool(claims or gpus(labels(find(container, "resources", "limits")), more))
 
 
 def namespace_of(platform: Snapshot, located: Located, name: str) -> str:

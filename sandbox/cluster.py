@@ -344,4 +344,5 @@ def _deployment_of(pod: Object) -> str:
 
 def _gpus(spec: Object) -> int:
     limits = [(c.get("resources") or {}).get("limits") or {} for c in spec["containers"]]
-    return sum(int(count) for limit in limits for name, count in limit.items() if is_gpu(name))
+    claims = len(spec.get("resourceClaims") or ())  # dynamic resource allocation
+    return claims + sum(int(count) for limit in limits for name, count in limit.items() if is_gpu(name))

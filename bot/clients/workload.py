@@ -292,11 +292,15 @@ def gpus_of(deployment: KubeObject, more_gpus: Iterable[str] = ()) -> int:
 def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
     """The GPUs that a pod of this spec uses: the devices that its containers request, or those of its runtime class.
 
+    Every claim of dynamic resource allocation counts as one (`gpu.beside` is for those of other devices): its class is in
+    an object of its own, which Stoker would need a right to read. The scheduler allocates a claim that no container names, too.
     NVIDIA's runtime gives a container all GPUs of its node without a device, if its variables request that (NVIDIA
     Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one.
     """
     patterns = tuple(more_gpus)
-    asked = sum(gpu_limit(container, patterns) for container in spec["containers"])
+    asked = sum(gpu_limit(container, patterns) for container in spec["containers"]) + len(
+        spec.get("resourceClaims") or ()
+    )
     if asked or not str(spec.get("runtimeClassName", "")).startswith("nvidia"):
         return asked
     seen = (environment_of(each).get("NVIDIA_VISIBLE_DEVICES", "") for each in spec["containers"])

@@ -99,6 +99,31 @@ def test_a_runtime_class_gives_gpus_without_a_device() -> None:
     assert gpus_in({"containers": [asks]}) == 0
 
 
+def test_a_claim_of_dynamic_resource_allocation_is_a_gpu() -> None:
+    """The scheduler allocates the device for the pod, whether a container names the claim or not."""
+    claim = {"name": "gpu", "resourceClaimTemplateName": "single-gpu"}
+    engine = {"name": "engine", "resources": {"claims": [{"name": "gpu"}]}}
+    assert gpus_in({"containers": [engine], "resourceClaims": [claim]}) == 1
+    assert gpus_in({"containers": [{"name": "engine"}], "resourceClaims": [claim, claim | {"name": "other"}]}) == 2
+
+
+async def test_what_claims_a_gpu_uses_it(wire: Wire) -> None:
+    """The model's own Deployment, and a pod of somebody else."""
+    spec = {"containers": [{"name": "a"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": "card"}]}
+    model = placed("serving", "coder-chat", replicas=1)
+    model["spec"]["template"]["spec"]["resourceClaims"] = spec["resourceClaims"]
+    for container in model["spec"]["template"]["spec"]["containers"]:
+        container.pop("resources", None)
+    wire.store.create(model)
+    wire.store.create({"kind": "Pod", "metadata": {"namespace": "lab", "name": "train"}, "spec": spec, "status": {}})
+    async with connected(wire) as client:
+        cluster = Cluster(client, "serving")
+        assert {str(user) for user in await cluster.gpu_users()} == {"Deployment serving/coder-chat", "Pod lab/train"}
+        found = await cluster.workload("coder-chat")
+        assert found
+        assert found.gpus == 1
+
+
 def test_a_name_from_a_config_map_is_not_the_name_that_is_served() -> None:
     """The kubelet replaces `$(NAME)`; only a literal value is known here, and otherwise the manifests say it."""
     args = ("$(MODEL)", "--served-model-name", "$(NAME)")
