@@ -64,10 +64,9 @@ async def _opened() -> "AsyncIterator[tuple[Cluster, Deployer, Jobs, Stager, Con
     settings: ClusterSettings = load_cluster_settings()
     async with AsyncExitStack() as stack:
         api = await open_kubernetes(settings, stack)
-        namespace = settings.config.platform.namespace
         config = settings.config
-        deployer = deployer_of(api, config, "", _no_history)
-        yield cluster_of(api, config), deployer, Jobs(api, namespace), Stager(api, namespace), config
+        deployer, cluster = deployer_of(api, config, "", _no_history), cluster_of(api, config)
+        yield cluster, deployer, Jobs(api, cluster.whereabouts), Stager(api, cluster.whereabouts), config
 
 
 async def _no_history(_later: str, _earlier: str) -> bool:

@@ -19,7 +19,8 @@ from bot.clients.diagnosis import pods as diagnose
 from bot.clients.diagnosis.problems import Patience
 from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, View
 from bot.clients.rights import BENCHMARKS, MODELS, PODS
-from bot.clients.workload import engine_of, environment_of
+from bot.clients.whereabouts import Whereabouts
+from bot.clients.workload import engine_of, environment_of, named
 from bot.errors import BotError
 from bot.mrkdwn import with_code
 from bot.settings.config import Bench, SecretRef
@@ -54,29 +55,28 @@ class BenchFailed(BotError):
 
 
 class Jobs:
-    """The Jobs in the models' namespace."""
+    """The Jobs, each in the namespace of its model, whose volume it reads."""
 
-    def __init__(self, api: ApiClient, namespace: str) -> None:
-        self._kube = Kube(api)
-        self._jobs = Collection(BENCHMARKS, namespace)
-        self._pods = Collection(PODS, namespace)
-        self._deployments = Collection(MODELS, namespace)
+    def __init__(self, api: ApiClient, whereabouts: Whereabouts) -> None:
+        self._kube, self._whereabouts = Kube(api), whereabouts
 
     async def start(self, operation: str, load: Load, shape: Bench, key: SecretRef) -> None:
         """Create the operation's Job, unless it exists."""
-        deployment = await self._kube.get(self._deployments, load.model)
+        deployment = await self._deployment(load.model)
         if deployment is None:
             raise BenchFailed(f"The Deployment of {load.model} has disappeared.")
-        if await self._kube.list(self._of(operation)):
+        namespace = self._whereabouts.require(load.model).namespace
+        if await self._kube.list(_of(operation, namespace)):
             return
         try:
-            await self._kube.create(self._jobs, manifest(operation, load, shape, key, deployment))
+            jobs = Collection(BENCHMARKS, namespace)
+            await self._kube.create(jobs, manifest(operation, load, shape, key, deployment))
         except Conflict:
             return  # our own Job: its name contains the operation
 
     async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
         """Return why a model in the cluster cannot be measured; empty if it can."""
-        deployment = await self._kube.get(self._deployments, model)
+        deployment = await self._deployment(model)
         load = Load(model=model, target="", served_name="", tokenizer="", chat=False)
         try:
             if deployment:
@@ -85,12 +85,15 @@ class Jobs:
             return error.message
         return ""
 
-    async def result(self, operation: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]) -> str:
+    async def result(
+        self, operation: str, model: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]
+    ) -> str:
         """The output of the benchmark when it has finished; `progress` receives whether it starts or measures.
 
         Raises BenchFailed with the reason and the last log lines.
         """
         last: KubeObject | None = None
+        namespace = self._whereabouts.require(model).namespace
         patience = Patience(limit.total_seconds(), asyncio.get_running_loop().time)
 
         async def look(jobs: View, pods: View) -> str | None:
@@ -110,7 +113,7 @@ class Jobs:
         try:
             async with asyncio.timeout(limit.total_seconds() + _LATE):
                 ended = await self._kube.follow(
-                    self._of(operation), self._pods_of(operation), look=look, again=patience.left
+                    _of(operation, namespace), _pods_of(operation, namespace), look=look, again=patience.left
                 )
         except TimeoutError as error:
             raise BenchFailed("The benchmark's Job did not end in time, and Kubernetes did not end it.") from error
@@ -124,25 +127,36 @@ class Jobs:
 
     async def delete(self, operation: str) -> bool:
         """Delete the operation's Job with its pod; returns whether it existed."""
-        found = await self._kube.list(self._of(operation))
-        for job in found:
-            await self._kube.delete(self._jobs, job["metadata"]["name"])
-        return bool(found)
+        deleted = False
+        for namespace in self._whereabouts.namespaces:
+            for job in await self._kube.list(_of(operation, namespace)):
+                await self._kube.delete(Collection(BENCHMARKS, namespace), job["metadata"]["name"])
+                deleted = True
+        return deleted
 
     async def delete_all(self, model: str) -> None:
         """Delete every benchmark of a model: its pod would keep the billed node."""
-        for job in await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {MODEL: model}))):
-            await self._kube.delete(self._jobs, job["metadata"]["name"])
+        for namespace in self._whereabouts.namespaces:
+            jobs = Collection(BENCHMARKS, namespace)
+            for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {MODEL: model}))):
+                await self._kube.delete(jobs, job["metadata"]["name"])
+
+    async def _deployment(self, model: str) -> KubeObject | None:
+        place = self._whereabouts.require(model)
+        return await self._kube.get(Collection(MODELS, place.namespace), place.name)
 
     async def _log(self, pod: KubeObject, container: str) -> str:
-        name = pod["metadata"]["name"]
-        return await self._kube.log(self._pods, name, container=container, lines=_LINES, previous=False)
+        namespace, name = named(pod)
+        pods = Collection(PODS, namespace)
+        return await self._kube.log(pods, name, container=container, lines=_LINES, previous=False)
 
-    def _of(self, operation: str) -> Selection:
-        return Selection(self._jobs, fields=f"metadata.name={name_of(operation)}")
 
-    def _pods_of(self, operation: str) -> Selection:
-        return Selection(self._pods, labels=_selector(NAME | {OPERATION: operation}))
+def _of(operation: str, namespace: str) -> Selection:
+    return Selection(Collection(BENCHMARKS, namespace), fields=f"metadata.name={name_of(operation)}")
+
+
+def _pods_of(operation: str, namespace: str) -> Selection:
+    return Selection(Collection(PODS, namespace), labels=_selector(NAME | {OPERATION: operation}))
 
 
 def name_of(operation: str) -> str:

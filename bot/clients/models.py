@@ -174,15 +174,9 @@ class Models:
 
     async def _find(self, model: str) -> KubeObject | None:
         """The Deployment of a model, even if the repository does not contain it (any more)."""
-        if place := self.whereabouts.of(model):
-            if place.namespace not in self.whereabouts.namespaces:
-                raise BotError(
-                    f"{model} runs in namespace {place.namespace}, where Stoker may do nothing: add the namespace to"
-                    " platform.namespaces, and give the bot its Role there (the chart does; `stoker rights` prints it)."
-                )
-            return await self._kube.get(Collection(MODELS, place.namespace), place.name)
-        found = await self._kube.get(Collection(MODELS, self.whereabouts.home), model)
-        if found is None:
+        place = self.whereabouts.require(model)
+        found = await self._kube.get(Collection(MODELS, place.namespace), place.name)
+        if found is None and self.whereabouts.of(model) is None:
             everywhere = await self._models()
             marked = [each for each in everywhere if annotations_of(each).get(MODEL) == model]
             same_name = [each for each in everywhere if named(each)[1] == model]

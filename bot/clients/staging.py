@@ -31,7 +31,8 @@ from bot.clients.staging_job import (
     weights_of,
 )
 from bot.clients.volume import CannotStage, Place, Volumes
-from bot.clients.workload import engine_of, replicas_of
+from bot.clients.whereabouts import Whereabouts
+from bot.clients.workload import engine_of, named, replicas_of
 from bot.clock import REAL_TIME
 from bot.errors import BotError, Unavailable
 from bot.settings.config import Staging
@@ -96,42 +97,44 @@ class Attempt(BaseModel, frozen=True):
 
 
 class Stager:
-    """The staging Jobs in the models' namespace."""
+    """The staging Jobs, each in the namespace of its model, whose volume it fills."""
 
-    def __init__(self, api: ApiClient, namespace: str, clock: Callable[[], datetime] = REAL_TIME) -> None:
-        self._kube, self._clock = Kube(api), clock
-        self.volumes = Volumes(self._kube, namespace)
-        self._jobs = Collection(STAGING_JOBS, namespace)
-        self._pods = Collection(PODS, namespace)
-        self._events = Collection(EVENTS, namespace)
-        self._deployments = Collection(MODELS, namespace)
+    def __init__(self, api: ApiClient, whereabouts: Whereabouts, clock: Callable[[], datetime] = REAL_TIME) -> None:
+        self._kube, self._clock, self._whereabouts = Kube(api), clock, whereabouts
+
+    def volumes(self, model: str) -> Volumes:
+        """The claims in the namespace of a model."""
+        return Volumes(self._kube, self._whereabouts.require(model).namespace)
 
     async def weights(self, endpoint: str, hf_id: str = "", container: KubeObject | None = None) -> tuple[Weights, int]:
         """The weights that the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not possible.
 
         `hf_id` and `container` belong to an unmerged change; the rest of the pod is the cluster's.
         """
-        deployment = await self._kube.get(self._deployments, endpoint)
+        place = self._whereabouts.require(endpoint)
+        deployment = await self._kube.get(Collection(MODELS, place.namespace), place.name)
         if deployment is None:
-            raise CannotStage(f"The cluster has no Deployment {endpoint}: is its Application synced?")
-        return weights_of(deployment, hf_id, container), replicas_of(deployment)
+            raise CannotStage(f"The cluster has no Deployment {place.name}: is its Application synced?")
+        return weights_of(deployment, hf_id, container, endpoint=endpoint), replicas_of(deployment)
 
     async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
         """Return why the endpoint's weights cannot be staged, or its volume not grow to `size`, each with what to do about it.
 
         Empty for an endpoint that is not deployed.
         """
-        deployment = await self._kube.get(self._deployments, endpoint)
+        place = self._whereabouts.require(endpoint)
+        deployment = await self._kube.get(Collection(MODELS, place.namespace), place.name)
         if deployment is None:
             return ()
         try:
-            weights = weights_of(deployment)
+            weights = weights_of(deployment, endpoint=endpoint)
             found = await self._without_node(weights, shape, running=replicas_of(deployment) > 0)
         except CannotStage as error:
             return (f"{error.message.rstrip('. ')}. {error.remedy}",)
         try:
-            if growth := await self.volumes.growth(weights.claim, size):
-                await self.volumes.refuse_growth(growth)
+            volumes = self.volumes(endpoint)
+            if growth := await volumes.growth(weights.claim, size):
+                await volumes.refuse_growth(growth)
         except CannotStage as error:
             more = "Otherwise a swap that needs both models on it downloads during its downtime."
             found.append(
@@ -141,8 +144,9 @@ class Stager:
 
     async def _without_node(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
         """The sentence about a Job that no existing node takes, unless it runs beside the model."""
-        place = Place() if running else await self.volumes.place(weights.claim, weights.deployment, shape)
-        place = Place(zones=place.zones or await self.volumes.zones_of(weights.claim))
+        volumes = self.volumes(weights.endpoint)
+        place = Place() if running else await volumes.place(weights.claim, weights.deployment, shape)
+        place = Place(zones=place.zones or await volumes.zones_of(weights.claim))
         pod = manifest("", 1, weights, place, shape, (), shape.limit)["spec"]["template"]["spec"]
         if any(takes(node, pod) for node in await self._kube.list(Selection(Collection(NODES)))):
             return []
@@ -154,10 +158,12 @@ class Stager:
             " of CPU nodes. If an autoscaler adds such a node when it is needed, nothing is wrong."
         ]
 
-    async def claims(self, operation: str) -> tuple[str, ...]:
-        """The volumes that Jobs of the operation fill."""
-        jobs = await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {OPERATION: operation})))
-        return tuple(job["metadata"]["annotations"][CLAIM] for job in jobs)
+    async def delete_of(self, operation: str) -> None:
+        """Delete the Jobs of the operation with their pods, and wait for both to be gone."""
+        for namespace in self._whereabouts.namespaces:
+            jobs = Collection(STAGING_JOBS, namespace)
+            for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {OPERATION: operation}))):
+                await self._delete(namespace, job["metadata"]["annotations"][CLAIM])
 
     async def attempt(
         self,
@@ -214,61 +220,59 @@ class Stager:
 
         polling = asyncio.create_task(poll())
         try:
-            only = Selection(self._deployments, fields=f"metadata.name={weights.endpoint}")
+            namespace, name = named(weights.deployment)
+            only = Selection(Collection(MODELS, namespace), fields=f"metadata.name={name}")
             job = await self._kube.follow(
-                self._of(weights.claim),
-                self._pods_of(weights.claim),
-                Selection(self._events),
+                _of(weights.claim, namespace),
+                _pods_of(weights.claim, namespace),
+                Selection(Collection(EVENTS, namespace)),
                 only,
                 look=look,
                 again=patience.left,
             )
         except _Moved as moved:
-            await self.delete(weights.claim)
+            await self._delete(weights.namespace, weights.claim)
             return Attempt(outcome="moved", why=str(moved))
         finally:
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
         return await self._outcome(job, weights)
 
-    async def delete(self, claim: str, *, operation: str = "") -> bool:
-        """Delete the volume's Job with its pod if it belongs to this operation; returns whether it existed. Waits for
-        both to be gone.
-        """
-        job = await self._job(claim)
-        if job is None or (operation and _labels(job).get(OPERATION) != operation):
-            return False
-        await self._kube.delete(self._jobs, name_of(claim))
+    async def _delete(self, namespace: str, claim: str) -> None:
+        """Delete the volume's Job with its pod, and wait for both to be gone."""
+        await self._kube.delete(Collection(STAGING_JOBS, namespace), name_of(claim))
 
         async def look(jobs: View, pods: View) -> bool | None:
             return None if jobs or any(not boot.is_over(pod) for pod in pods.values()) else True
 
         try:
             async with asyncio.timeout(_DELETED_WITHIN):
-                await self._kube.follow(self._of(claim), self._pods_of(claim), look=look)
+                await self._kube.follow(_of(claim, namespace), _pods_of(claim, namespace), look=look)
         except TimeoutError as error:
             raise Unavailable("Kubernetes", f"the staging Job {name_of(claim)} does not go away") from error
-        return True
 
     async def delete_all(self, model: str) -> None:
         """Delete every staging Job of a model, without waiting for its pod."""
-        for job in await self._kube.list(Selection(self._jobs, labels=_selector(NAME | {MODEL: model}))):
-            await self._kube.delete(self._jobs, job["metadata"]["name"])
+        for namespace in self._whereabouts.namespaces:
+            jobs = Collection(STAGING_JOBS, namespace)
+            for job in await self._kube.list(Selection(jobs, labels=_selector(NAME | {MODEL: model}))):
+                await self._kube.delete(jobs, job["metadata"]["name"])
 
     async def _made(self, operation: str, number: int, weights: Weights, shape: Staging, limit: timedelta) -> None:
         """Make sure that the volume's Job is this operation's attempt."""
         mine = {OPERATION: operation, ATTEMPT: str(number)}
-        job = await self._job(weights.claim)
+        job = next(iter(await self._kube.list(_of(weights.claim, weights.namespace))), None)
         if job and mine.items() <= _labels(job).items():
             return
         if job and not _ended(job) and _labels(job).get(OPERATION) != operation:
             raise StagingTaken(f"The volume {weights.claim} is being filled for {_labels(job).get(MODEL)} already.")
         if job:
-            await self.delete(weights.claim)
-        place = await self.volumes.place(weights.claim, weights.deployment, shape)
+            await self._delete(weights.namespace, weights.claim)
+        place = await self.volumes(weights.endpoint).place(weights.claim, weights.deployment, shape)
         keep = await self._kept(weights)
         try:
-            await self._kube.create(self._jobs, manifest(operation, number, weights, place, shape, keep, limit))
+            jobs = Collection(STAGING_JOBS, weights.namespace)
+            await self._kube.create(jobs, manifest(operation, number, weights, place, shape, keep, limit))
         except Conflict as error:
             raise Unavailable(
                 "Kubernetes", f"another staging Job was made for {weights.claim} at the same time"
@@ -276,8 +280,8 @@ class Stager:
 
     async def _kept(self, weights: Weights) -> tuple[str, ...]:
         """The models that the volume must keep; empty if it is shared, so that nothing is removed from it."""
-        sharing = await self.volumes.shared_with(weights.claim)
-        if {each["metadata"]["name"] for each in sharing} - {weights.endpoint}:
+        sharing = await self.volumes(weights.endpoint).shared_with(weights.claim)
+        if {named(each) for each in sharing} - {named(weights.deployment)}:
             return ()
         served = model_of(engine_of(weights.template))
         return tuple(dict.fromkeys(each for each in (served, weights.hf_id) if each))
@@ -286,7 +290,7 @@ class Stager:
         """The result of a Job, from its condition, its pod and its log."""
         condition = _ended(job) or {}
         # Read now: of two watches, the Job's may be ahead of the pods'.
-        pod = next(iter(await self._kube.list(self._pods_of(weights.claim))), None)
+        pod = next(iter(await self._kube.list(_pods_of(weights.claim, weights.namespace))), None)
         if pod is None:
             return Attempt(outcome="interrupted", why="its pod is gone")
         log = await self._log(pod, weights, lines=_LINES)
@@ -312,16 +316,16 @@ class Stager:
 
     async def _log(self, pod: KubeObject, weights: Weights, *, lines: int) -> str:
         name, container = pod["metadata"]["name"], weights.container["name"]
-        return await self._kube.log(self._pods, name, container=container, lines=lines, previous=False)
+        pods = Collection(PODS, weights.namespace)
+        return await self._kube.log(pods, name, container=container, lines=lines, previous=False)
 
-    async def _job(self, claim: str) -> KubeObject | None:
-        return next(iter(await self._kube.list(self._of(claim))), None)
 
-    def _of(self, claim: str) -> Selection:
-        return Selection(self._jobs, fields=f"metadata.name={name_of(claim)}")
+def _of(claim: str, namespace: str) -> Selection:
+    return Selection(Collection(STAGING_JOBS, namespace), fields=f"metadata.name={name_of(claim)}")
 
-    def _pods_of(self, claim: str) -> Selection:
-        return Selection(self._pods, labels=f"batch.kubernetes.io/job-name={name_of(claim)}")
+
+def _pods_of(claim: str, namespace: str) -> Selection:
+    return Selection(Collection(PODS, namespace), labels=f"batch.kubernetes.io/job-name={name_of(claim)}")
 
 
 def _refuse_if_moved(job: KubeObject, deployment: KubeObject | None) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bot.clients.kube import KubeObject
 from bot.clients.volume import CannotStage, Place
-from bot.clients.workload import engine_of, environment_of, gpus_of
+from bot.clients.workload import engine_of, environment_of, gpus_of, named
 from bot.settings.config import Staging
 
 NAME = {"app.kubernetes.io/name": "stoker-staging", "app.kubernetes.io/managed-by": "stoker"}
@@ -43,11 +43,16 @@ class Weights(BaseModel, frozen=True):
     """The weights that a Job stages, read from the endpoint's Deployment."""
 
     endpoint: str
+    """The model, whose Deployment may have another name."""
     hf_id: str
     claim: str
     container: KubeObject
     """The staging container from the manifest."""
     deployment: KubeObject
+
+    @property
+    def namespace(self) -> str:
+        return named(self.deployment)[0]
 
     @property
     def template(self) -> KubeObject:
@@ -60,7 +65,9 @@ def name_of(claim: str) -> str:
     return f"stoker-stage-{claim[:32].rstrip('-.')}-{hashlib.sha256(claim.encode()).hexdigest()[:8]}"
 
 
-def weights_of(deployment: KubeObject, hf_id: str = "", container: KubeObject | None = None) -> Weights:
+def weights_of(
+    deployment: KubeObject, hf_id: str = "", container: KubeObject | None = None, *, endpoint: str = ""
+) -> Weights:
     """The weights that a Deployment's pod stages, and the container that does it; raises CannotStage if no other pod could do it."""
     name, spec = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
     if not gpus_of(deployment):
@@ -84,7 +91,7 @@ def weights_of(deployment: KubeObject, hf_id: str = "", container: KubeObject | 
             f"{name} keeps its weights on no volume claim that its staging container mounts at HF_HOME, so another pod cannot"
             " put them there."
         )
-    return Weights(endpoint=name, hf_id=model, claim=claim, container=found or {}, deployment=deployment)
+    return Weights(endpoint=endpoint or name, hf_id=model, claim=claim, container=found or {}, deployment=deployment)
 
 
 def staging_container(spec: KubeObject, model: str) -> KubeObject | None:

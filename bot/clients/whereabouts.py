@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from bot.errors import BotError
+
 
 class Address(NamedTuple):
     """A Deployment."""
@@ -51,6 +53,19 @@ class Whereabouts:
     def of(self, model: str) -> Address | None:
         """The Deployment of a model; None if the repository does not contain it."""
         return self._places.get(model)
+
+    def require(self, model: str) -> Address:
+        """The Deployment of a model, which has the model's name in the home namespace unless the repository says otherwise.
+
+        Raises BotError if Stoker may do nothing in its namespace.
+        """
+        place = self.of(model) or Address(self.home, model)
+        if place.namespace not in self.namespaces:
+            raise BotError(
+                f"{model} runs in namespace {place.namespace}, where Stoker may do nothing: add the namespace to"
+                " platform.namespaces, and give the bot its Role there (the chart does; `stoker rights` prints it)."
+            )
+        return place
 
     def model_at(self, address: Address, marked: str = "") -> str:
         """The endpoint that a Deployment serves, or empty. `marked` is the Deployment's own annotation."""

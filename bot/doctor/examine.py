@@ -19,6 +19,7 @@ from bot.clients.litellm import LiteLLM
 from bot.clients.redis import durability
 from bot.clients.rights import MASTER_KEY
 from bot.clients.staging import Stager
+from bot.clients.whereabouts import Address
 from bot.doctor import people, platform
 from bot.doctor.findings import Finding, gathered, ok, warning, wrong
 from bot.doctor.links import LINKS, links
@@ -97,10 +98,11 @@ async def _cluster(
         LiteLLM(http, settings.litellm_url, master_key),
     )
     deployed = platform.applications(config, deployer, contract.endpoints, contract.tree, settings.github_repository)
-    home, endpoints = config.platform.namespace, contract.endpoints
+    endpoints, places = contract.endpoints, cluster.whereabouts
+    places.learn({each.name: Address(each.namespace, each.workload) for each in endpoints})
     for system, checks, setting in (
-        (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, home), endpoints), "KUBECONFIG"),
-        (platform.KUBERNETES, staging(config, Stager(api, home), endpoints), "KUBECONFIG"),
+        (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, places), endpoints), "KUBECONFIG"),
+        (platform.KUBERNETES, staging(config, Stager(api, places), endpoints), "KUBECONFIG"),
         (deployer.word, deployed, "KUBECONFIG"),
         (platform.GATEWAY, platform.gateway(config, litellm, endpoints), "LITELLM_URL"),
     ):

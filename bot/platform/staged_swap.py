@@ -81,7 +81,7 @@ class StagedSwap:
             if weights is None:
                 return Forecast(False, ((_DOWNTIME, f"about {show_duration(LOAD)}: the weights stay as they are"),))
             grows = await self._grows(op, weights, head)
-            await self.stager.volumes.place(weights.claim, weights.deployment, self.config.staging)
+            await self.stager.volumes(weights.endpoint).place(weights.claim, weights.deployment, self.config.staging)
         except CannotStage as error:
             return Forecast(False, ((_DOWNTIME, slow), (_NOT_STAGED, error.message)))
         return Forecast(
@@ -103,7 +103,7 @@ class StagedSwap:
             return dict(op.plan.rows).get(_GROWS, "")  # the approval is valid: it was given for this text
         if growth is None:
             return ""
-        await self.stager.volumes.refuse_growth(growth)
+        await self.stager.volumes(weights.endpoint).refuse_growth(growth)
         return (
             f"from {growth.held} to {growth.wanted}, before the merge and for good: Argo CD shows the claim as OutOfSync until"
             " then"
@@ -112,14 +112,16 @@ class StagedSwap:
     async def _growth(self, weights: Weights, head: str) -> Growth | None:
         """The necessary growth of the volume for both models: to the size of the claim at a commit."""
         wanted = next((e.pvc_size for e in await self.endpoints.all(head) if e.name == weights.endpoint), "")
-        return await self.stager.volumes.growth(weights.claim, wanted)
+        return await self.stager.volumes(weights.endpoint).growth(weights.claim, wanted)
 
     async def growth_left(self, op: ChangeOperation) -> VolumeGrew | None:
         """A note about a change that ends without its merge but left a larger claim than in git, which Argo CD cannot sync."""
         if await self.steps.result(op.id, _GROWTH, datetime) is None:
             return None
         for endpoint in await self.endpoints.all(await self.repository.head()):
-            size = await self.stager.volumes.requested(endpoint.pvc_name) if endpoint.name == op.request.model else ""
+            if endpoint.name != op.request.model:
+                continue
+            size = await self.stager.volumes(endpoint.name).requested(endpoint.pvc_name)
             if size and endpoint.pvc_size and quantity_bytes(size) > quantity_bytes(endpoint.pvc_size):
                 return VolumeGrew(claim=endpoint.pvc_name, before=endpoint.pvc_size, size=size)
         return None
@@ -140,7 +142,7 @@ class StagedSwap:
             await run.first_reached(_GROWTH)  # first: after a crash the next bot knows that it has begun
             await run.enter(phases.GROW_VOLUME, f"from {growth.held} to {growth.wanted}")
             try:
-                await run.cancellable(self.stager.volumes.grow(growth))
+                await run.cancellable(self.stager.volumes(weights.endpoint).grow(growth))
             except CannotStage:
                 await run.first_reached(_GROWTH_FAILED)
                 raise

@@ -135,8 +135,7 @@ class Staging:
 
     async def delete_job(self, op: Operation) -> None:
         """Delete the operation's staging Job, if it exists."""
-        for claim in await self.stager.claims(op.id):
-            await self.stager.delete(claim, operation=op.id)
+        await self.stager.delete_of(op.id)
 
     async def stage_after(self, op: Operation, model: str) -> bool:
         """After a roll-out: stage the endpoint's weights in a separate operation; returns whether it was started."""

@@ -77,17 +77,18 @@ class BenchmarkWorkflow:
                     "GuideLLM 0.8 that is pinned by its digest (`NAME@sha256:…`)."
                 )
             )
-        if config.vllm.api_key.namespace not in ("", config.platform.namespace):
+        await self.endpoints.known(await self.repository.head(), model)
+        workload, lease = await self.cluster.workload(model), await self.leases.of(model)
+        namespace = workload.namespace if workload else config.platform.namespace
+        if config.vllm.api_key.namespace not in ("", namespace):
             raise NotAllowed(
                 md(
                     "A Job in namespace {namespace} cannot use a Secret of another one: `vllm.api_key` names "
                     "{api_key_namespace}.",
-                    namespace=code(config.platform.namespace),
+                    namespace=code(namespace),
                     api_key_namespace=code(config.vllm.api_key.namespace),
                 )
             )
-        await self.endpoints.known(await self.repository.head(), model)
-        workload, lease = await self.cluster.workload(model), await self.leases.of(model)
         if workload and (not workload.gpus or workload.kind in ("embedding", "rerank")):
             raise NotAllowed(
                 md("{model} generates nothing on a GPU, and that is what the benchmark measures.", model=code(model))
@@ -187,7 +188,7 @@ class BenchmarkWorkflow:
                 await run.enter(phases.MEASURE if doing == "measuring" else phases.START_BENCHMARK)
 
             try:
-                text = await self.jobs.result(op.id, limit=shape.limit, progress=told)
+                text = await self.jobs.result(op.id, model, limit=shape.limit, progress=told)
             finally:  # re-check the lease: a result measured without the model is meaningless
                 await still()
             return Benchmark(endpoint=model, context=known, levels=benchmark.levels(text))

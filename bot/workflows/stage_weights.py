@@ -55,7 +55,7 @@ class StagingWorkflow:
                         actor=person(other.request.actor),
                     )
                 )
-            await self.stager.volumes.place(weights.claim, weights.deployment, self.config.staging)
+            await self.stager.volumes(model).place(weights.claim, weights.deployment, self.config.staging)
         except CannotStage as error:
             raise CannotStage(escape(error.message)) from error
         return weights

@@ -8,6 +8,8 @@ import pytest
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.job import BenchFailed, Jobs, Load, manifest, name_of
+from bot.clients.whereabouts import Address, Whereabouts
+from bot.errors import BotError
 from bot.settings.config import Bench, SecretRef
 from tests.clients.kube import Wire, caching, connected, deployment
 
@@ -84,13 +86,38 @@ async def told(_: str) -> None:
 async def test_it_is_made_once_and_deleted_with_its_pod(wire: Wire, api: ApiClient) -> None:
     """A second creation changes nothing; a second deletion is ignored; a Job's pods are not orphaned."""
     wire.store.create(caching(deployment()))
-    jobs = Jobs(api, "serving")
+    jobs = Jobs(api, Whereabouts("serving"))
     for _ in range(2):
         await jobs.start(OP, LOAD, SHAPE, KEY)
     assert wire.asked("POST", "/jobs") == 1
     assert await jobs.delete(OP)
     assert not await jobs.delete(OP)
     assert wire.asked("DELETE", f"/jobs/{name_of(OP)}?propagationPolicy=Background") == 1
+
+
+async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
+    """Where the volume is that it reads; its Deployment may have another name."""
+    engine = caching(deployment())
+    engine["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
+    wire.store.create(engine)
+    where = Whereabouts("serving", "chat")
+    where.learn({LOAD.model: Address("chat", "vllm-server")})
+    jobs = Jobs(api, where)
+    assert await jobs.obstacle(LOAD.model, SHAPE, KEY) == ""
+    await jobs.start(OP, LOAD, SHAPE, KEY)
+    assert wire.store.get("Job", name_of(OP), "chat")
+    assert await jobs.delete(OP)
+    await jobs.start(OP, LOAD, SHAPE, KEY)
+    restarted = Jobs(api, Whereabouts("serving", "chat"))
+    await restarted.delete_all(LOAD.model)  # without the repository
+    assert wire.store.get("Job", name_of(OP), "chat") is None
+
+
+async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) -> None:
+    where = Whereabouts("serving")
+    where.learn({LOAD.model: Address("chat", "vllm-server")})
+    with pytest.raises(BotError, match=r"runs in namespace chat.*platform\.namespaces"):
+        await Jobs(api, where).start(OP, LOAD, SHAPE, KEY)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +161,9 @@ async def test_why_there_is_no_result_is_said(
         }
     )
     with pytest.raises(BenchFailed, match=complaint):
-        await Jobs(api, "serving").result(OP, limit=timedelta(seconds=20), progress=told)
+        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=told)
 
 
 async def test_a_job_that_is_gone_is_not_waited_for(wire: Wire, api: ApiClient) -> None:
     with pytest.raises(BenchFailed, match="Job is gone"):
-        await Jobs(api, "serving").result(OP, limit=timedelta(seconds=20), progress=told)
+        await Jobs(api, Whereabouts("serving")).result(OP, LOAD.model, limit=timedelta(seconds=20), progress=told)

@@ -11,6 +11,7 @@ from kubernetes.aio.client import ApiClient
 
 from bot.clients.staging import Attempt, Progress, Stager, StagingFailed, StagingTaken, Weights
 from bot.clients.staging_job import name_of
+from bot.clients.whereabouts import Address, Whereabouts
 from bot.settings.config import Staging
 from tests.clients.kube import Wire, connected, event, now, wait_until
 from tests.clients.test_staging_job import CLAIM, claim, model, user
@@ -38,7 +39,7 @@ async def api(wire: Wire) -> Any:
 
 @pytest.fixture
 async def weights(api: ApiClient) -> Weights:
-    found, _ = await Stager(api, "serving").weights("coder-chat")
+    found, _ = await Stager(api, Whereabouts("serving")).weights("coder-chat")
     return found
 
 
@@ -89,7 +90,9 @@ async def attempt(
         """Listens."""
 
     running = asyncio.create_task(
-        Stager(api, "serving").attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=progress or nobody)
+        Stager(api, Whereabouts("serving")).attempt(
+            OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=progress or nobody
+        )
     )
     await wait_until(lambda: job(wire) or running.done())
     happens()
@@ -189,7 +192,7 @@ async def test_a_job_without_a_node_is_given_up(wire: Wire, api: ApiClient, weig
 
 
 async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weights) -> None:
-    stager = Stager(api, "serving")
+    stager = Stager(api, Whereabouts("serving"))
 
     async def nobody(_: Progress) -> None:
         """Listens."""
@@ -205,11 +208,35 @@ async def test_one_volume_has_one_job(wire: Wire, api: ApiClient, weights: Weigh
     assert wire.asked("POST", "/jobs") == 1
 
 
+async def test_it_fills_the_volume_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
+    """The volume of the same name in the home namespace is another one."""
+    deployed, volume = model(), claim(bound=True)
+    deployed["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
+    volume["metadata"]["namespace"] = "chat"
+    wire.store.create(deployed)
+    wire.store.create(volume)
+    where = Whereabouts("serving", "chat")
+    where.learn({"coder": Address("chat", "vllm-server")})
+    stager = Stager(api, where)
+    weights, _ = await stager.weights("coder")
+
+    async def nobody(_: Progress) -> None:
+        """Listens."""
+
+    running = asyncio.create_task(stager.attempt(OP, 1, weights, SHAPE, limit=timedelta(hours=1), progress=nobody))
+    await wait_until(lambda: wire.store.get("Job", name_of(CLAIM), "chat"))
+    assert job(wire) is None
+    await stager.delete_of(OP)
+    with pytest.raises(StagingFailed, match="somebody has deleted it"):
+        await running
+    assert wire.store.get("Job", name_of(CLAIM), "chat") is None
+
+
 async def test_the_job_leaves_the_node_of_a_model_that_goes_down(wire: Wire, api: ApiClient) -> None:
     """Otherwise the GPU node would stay, and be billed, for the download."""
     wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
     wire.store.create(user(ready=True))
-    weights, _ = await Stager(api, "serving").weights("coder-chat")
+    weights, _ = await Stager(api, Whereabouts("serving")).weights("coder-chat")
 
     def happens() -> None:
         required = (job(wire) or {})["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]

@@ -7,6 +7,7 @@ import pytest
 
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
+from bot.clients.whereabouts import Whereabouts
 from bot.doctor import Finding, platform
 from bot.doctor.staging import staging
 from bot.settings.config import Config
@@ -77,7 +78,7 @@ async def wire() -> AsyncIterator[Wire]:
 async def found(wire: Wire, shape: dict[str, Any], *endpoints: ModelEndpoint) -> list[Finding]:
     config = Config.model_validate({"staging": {"mode": "on"} | shape})
     async with connected(wire) as api:
-        return [each async for each in staging(config, Stager(api, "serving"), endpoints or (ENDPOINT,))]
+        return [each async for each in staging(config, Stager(api, Whereabouts("serving")), endpoints or (ENDPOINT,))]
 
 
 @pytest.mark.parametrize(("objects", "shape", "said"), [row[1:] for row in FINDINGS], ids=[row[0] for row in FINDINGS])
@@ -126,7 +127,7 @@ async def test_a_right_that_staging_lacks_is_named_with_its_setting(
     config = Config.model_validate({"staging": {"mode": "auto"}})
     async with connected(wire) as api:
         checked = [each async for each in platform.cluster(config, Cluster(api, "serving"))]
-        checked += [each async for each in staging(config, Stager(api, "serving"), (ENDPOINT,))]
+        checked += [each async for each in staging(config, Stager(api, Whereabouts("serving")), (ENDPOINT,))]
     (finding,) = [each for each in checked if "staging" in each.said]
     assert finding.verdict == "wrong"
     assert finding.said == f"the bot may not {right}, which staging needs (staging.mode is auto)"

@@ -10,6 +10,7 @@ from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import SyncFailed
 from bot.clients.job import Jobs, Load
+from bot.clients.whereabouts import Whereabouts
 from bot.settings.config import Config
 from tests.clients.kube import Wire, application, caching, connected, deployment, time_passes, wait_until
 from tests.clients.test_staging_job import made as staging_job
@@ -60,7 +61,7 @@ async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
         cluster, argocd, jobs = (
             Cluster(api, "serving"),
             ArgoCD(api, "argocd", "acme/llm-platform"),
-            Jobs(api, "serving"),
+            Jobs(api, Whereabouts("serving")),
         )
         await cluster.scale("coder-chat", 1, lease="op-1/7", fence=7)
         await cluster.mark("coder-chat", "op-1/8", 8)
@@ -247,7 +248,7 @@ async def job(wire: Wire) -> Object:
     """The Job that the bot creates for a benchmark."""
     async with connected(wire) as api:
         load = Load(model="coder-chat", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
-        await Jobs(api, "serving").start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
+        await Jobs(api, Whereabouts("serving")).start("0123456789", load, CONFIG.bench, CONFIG.vllm.api_key)
     (found,) = wire.store.find("Job", "serving")
     return found
 

@@ -16,6 +16,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.job import Jobs, Load
 from bot.clients.kube import Collection, Forbidden, Kube
 from bot.clients.rights import APPLICATIONS, MASTER_KEY, MODELS, Right, rights
+from bot.clients.whereabouts import Whereabouts
 from bot.errors import BotError
 from bot.settings.config import Config
 from tests.clients.kube import application, caching, condition, deployment, now, pod, service
@@ -85,7 +86,7 @@ async def test_the_bot_can_do_its_work(bot: ApiClient) -> None:
 
 async def test_a_benchmarks_job_is_one_that_the_server_takes(server: ApiServer, bot: ApiClient) -> None:
     """Created once, read, and deleted: its whole manifest passes the server's validation."""
-    jobs = Jobs(bot, "serving")
+    jobs = Jobs(bot, Whereabouts("serving"))
     await server.create({"apiVersion": "apps/v1"} | caching(_complete(deployment("measured"))))
     load = Load(model="measured", target="http://m:8000", served_name="m", tokenizer="acme/m", chat=True)
     for _ in range(2):
