@@ -25,7 +25,7 @@ from bot.guard import Guard
 from bot.services import learn_secrets, open_services, open_slack
 from bot.settings.config import Config, SettingsError
 from bot.settings.environment import Settings, load_settings
-from bot.settings.of_repository import layered
+from bot.settings.of_repository import layered, same
 from bot.slack.roles import RoleMembers
 from bot.state.records import redis_errors
 from bot.state.setup import SetupState
@@ -218,7 +218,7 @@ async def _settings_changed(setup: SetupState, installed: Config, config: Config
         await asyncio.sleep(_SETTINGS_EVERY)
         with suppress(Unavailable, SettingsError):
             used = await setup.in_use()
-            if used and layered(installed, used.text) != config:
+            if used and not same(layered(installed, used.text), config):
                 return
 
 

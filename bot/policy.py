@@ -47,6 +47,8 @@ class Profile:
     guest: bool = False
     bot: bool = False
     deleted: bool = False
+    name: str = ""
+    """As the person wrote it: text from outside."""
 
 
 def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:

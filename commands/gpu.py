@@ -40,7 +40,7 @@ from bot.views.modals import Ending, down_form, extend_form
 from bot.views.next_steps import of_lease
 from commands.doctor import DoctorCommand
 from commands.guide import ExampleNames, guide, unknown
-from commands.parsing import Misunderstood, Words, is_question, names_with_hold, read
+from commands.parsing import Misunderstood, Words, is_question, is_time, names_with_hold, read
 from commands.replies import Answer, answered, elsewhere, requested
 
 log = structlog.get_logger(__name__)
@@ -71,6 +71,14 @@ class BringingDown:
         always work.
         """
         actor, trigger = command["user_id"], command["trigger_id"]
+        if times := [name for name in names[1:] if is_time(name)]:
+            raise Misunderstood(
+                md(
+                    "{said} is not a model, and a bring-down takes effect at once: {command}. A lease ends at its own time.",
+                    said=code(" ".join(times)),
+                    command=code(" ".join(["/gpu down", *(name for name in names if name not in times)])),
+                )
+            )
         try:
             leases = [lease for lease in await self.lease_marks.held() if not names or lease.model in names]
         except Unavailable:
@@ -244,13 +252,7 @@ class GpuCommand:
                 other_names = tuple(name for name in words.names if name.lower() != "keep")
                 models, hold = names_with_hold(dataclasses.replace(words, names=other_names))
                 if len(models) != 1:
-                    example = (await self.example_names.read()).gpu
-                    raise Misunderstood(
-                        md(
-                            "Say which model, and only one: {value}.",
-                            value=code(md("/gpu up {example} for 2h because …", example=example)),
-                        )
-                    )
+                    raise _not_one_model(models, (await self.example_names.read()).gpu)
                 up = BringUp(
                     model=models[0], hold=hold, keep=keep, **self.lifecycle.asked(command["user_id"], words.reason)
                 )
@@ -338,6 +340,18 @@ class GpuCommand:
             if mine
             else md("You are not waiting for the GPU.")
         )
+
+
+def _not_one_model(said: tuple[str, ...], example: str) -> Misunderstood:
+    if not said:
+        return Misunderstood(md("Say which model: {value}.", value=code(f"/gpu up {example} for 2h because …")))
+    return Misunderstood(
+        md(
+            "Say one model, and then the time as 45m, 2h or 1h30m: {value}. {rest} is neither.",
+            value=code(f"/gpu up {said[0]} for 2h"),
+            rest=code(" ".join(said[1:])[:100]),
+        )
+    )
 
 
 async def _up(cluster: Cluster, namespace: str) -> tuple[str, ...]:

@@ -69,6 +69,15 @@ def names_with_hold(said: Words) -> tuple[tuple[str, ...], timedelta | None]:
     return said.names, None
 
 
+def is_time(word: str) -> bool:
+    """Whether a word is a number or a duration, and so not meant as a name: `5`, `2h`."""
+    try:
+        parse_duration(word)
+    except ValueError:
+        return word.replace(".", "", 1).isdecimal()
+    return True
+
+
 def read(text: str) -> Words:
     """Parse a command; raises Misunderstood for an unclosed quote or an invalid duration."""
     # A lone surrogate cannot be encoded as UTF-8: JSON may contain one.

@@ -29,7 +29,7 @@ from bot.views import View, lines
 from bot.views.modals import typed
 from bot.views.setup import SET_UP, SETUP_FORM, in_use, proposed, setup_form, setup_needed, to_copy
 from commands.doctor import diagnosis
-from commands.replies import Answer, Respond, answered, dm_responder, open_filled
+from commands.replies import Answer, Respond, acks_first, answered, dm_responder, open_filled
 
 Body = dict[str, Any]
 log = structlog.get_logger(__name__)
@@ -83,10 +83,11 @@ class SetupForms:
 
     async def _offer(self, user: str, respond: Respond) -> None:
         try:
-            needed = await self.setup.needed()
-            if needed and await self.deliveries.is_first(f"setup:{user}"):
-                view = setup_needed(needed, user)
-                await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
+            with acks_first.owing():  # a restart waits for it
+                needed = await self.setup.needed()
+                if needed and await self.deliveries.is_first(f"setup:{user}"):
+                    view = setup_needed(needed, user)
+                    await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
         except (BotError, Unavailable) as error:
             log.info("set-up not offered", actor=user, error=str(error))  # the command's own answer says it
 
@@ -114,19 +115,26 @@ class SettingsInUse:
     endpoints: Endpoints
     settings: Settings
 
-    async def announce(self) -> None:
-        """Once for each text of `.stoker.yaml`."""
-        try:
-            used = await self.state.in_use()
-            if used is None or used.announced:
+    async def announce(self, *, every: float = 60.0) -> None:
+        """Once for each text of `.stoker.yaml`; again after `every` seconds while a system does not answer."""
+        while True:
+            try:
+                await self._announce()
+            except (BotError, Unavailable) as error:
+                log.warning("settings not announced", error=str(error))
+                await asyncio.sleep(every)
+            else:
                 return
-            count = len(await self.endpoints.all(used.commit))
-            found = await _findings(self.settings, self.settings.config)
-            said = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=found))
-            await self.presentation.tell_admins(f"setup:{used.commit}", said)
-            await self.state.use(used.model_copy(update={"announced": True}))
-        except (BotError, Unavailable) as error:
-            log.warning("settings not announced", error=str(error))  # the next start announces them
+
+    async def _announce(self) -> None:
+        used = await self.state.in_use()
+        if used is None or used.announced:
+            return
+        count = len(await self.endpoints.all(used.commit))
+        found = await _findings(self.settings, self.settings.config)
+        said = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=found))
+        await self.presentation.tell_admins(f"setup:{used.commit}", said)
+        await self.state.use(used.model_copy(update={"announced": True}))
 
 
 def _told(result: Proposed) -> View:

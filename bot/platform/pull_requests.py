@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 from docket import Docket
 
-from bot import markdown
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
@@ -36,6 +35,7 @@ from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.staged_swap import StagedSwap
 from bot.policy import can_be_approved, may_request
 from bot.settings.config import Config
+from bot.slack.directory import Directory
 from bot.slack.roles import RoleMembers
 from bot.state.endpoint_history import EndpointHistory
 from bot.state.leases import Leases
@@ -137,6 +137,7 @@ class PullRequests:
     lifecycle: Lifecycle
     pull_request_plans: PullRequestPlans
     staged_swap: StagedSwap
+    directory: Directory
     config: Config
     clock: Clock
 
@@ -203,9 +204,13 @@ class PullRequests:
             branch_of(op),
             self.config.platform.branch,
             change.title,
-            pull_request_body(op, change),
+            await self._body(op, change),
             self.config.github.labels,
         )
+
+    async def _body(self, op: ChangeOperation, change: Change) -> str:
+        asked = f"Asked in Slack by {await self.directory.signature(op.request.actor)}"
+        return pull_body(change, asked=asked, reason=op.request.reason, operation=op.id)
 
     async def first_plan(
         self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
@@ -275,7 +280,7 @@ class PullRequests:
             log.warning("not rebased", op=op.id, model=op.request.model, why=refused.message)
             return False
         pull = await self.open(op, change)
-        await self.github.describe(pull.number, change.title, pull_request_body(op, change))
+        await self.github.describe(pull.number, change.title, await self._body(op, change))
         fresh = await self.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
         note = md("⚠️ The main branch moved, so the change was made again on top of it; earlier approvals are void.")
         now = self.clock()
@@ -337,8 +342,3 @@ def _does(request: ChangeRequest) -> tuple[object, ...]:
             return request.kind, request.options
         case RevertChange():
             return (request.kind,)
-
-
-def pull_request_body(op: ChangeOperation, change: Change) -> str:
-    asked = f"Asked in Slack by {markdown.code(op.request.actor)}"
-    return pull_body(change, asked=asked, reason=op.request.reason, operation=op.id)

@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from bot import markdown
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.rights import rights
@@ -27,7 +26,7 @@ from bot.mrkdwn import md, person
 from bot.platform.proposal import Question, is_understood, open_questions, propose, report, written
 from bot.policy import may_set_up
 from bot.settings.config import Config, SettingsError
-from bot.settings.of_repository import OWN_CONFIG, Installed, layered, merged, overruled, parsed
+from bot.settings.of_repository import OWN_CONFIG, Installed, layered, merged, overruled, parsed, same
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.audit import AuditLog
@@ -191,7 +190,8 @@ class PlatformSetup:
             changes = ChangeSet(files={OWN_CONFIG: setup.text})
             await self.repository.push(changes, base=setup.base, branch=setup.branch, message=message, when=setup.at)
             branch, labels = self.config.platform.branch, self.config.github.labels
-            pull = await self.github.open_pull(setup.branch, branch, title, _body(setup), labels)
+            who = await self.roles.directory.signature(setup.actor)
+            pull = await self.github.open_pull(setup.branch, branch, title, _body(setup, who), labels)
         await self.state.note_pull(setup, pull.url)
         return pull
 
@@ -219,14 +219,14 @@ class PlatformSetup:
             config = layered(self.installed.config, text)
             if text == (used.text if used else ""):
                 return True
-            reason = "" if config == self.config else await self._obstacle(config)
+            reason = "" if same(config, self.config) else await self._obstacle(config)
         except SettingsError as error:
             reason = error.shown
         except Unavailable as error:
             log.info("settings not checked", error=str(error))
             return False
         if not reason:
-            await self.state.use(InUse(commit=commit, text=text, announced=config == self.config))
+            await self.state.use(InUse(commit=commit, text=text, announced=same(config, self.config)))
             return True
         known = hashlib.sha256(f"{text}\0{reason}".encode()).hexdigest()[:10]
         await self.presentation.tell_admins(f"setup:{known}", lines(not_used(commit, reason)))
@@ -269,8 +269,8 @@ def _text(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _body(setup: Setup) -> str:
+def _body(setup: Setup, who: str) -> str:
     return (
-        f"Asked in Slack by {markdown.code(setup.actor)}. Stoker uses these settings once this is merged; nothing is rolled "
+        f"Asked in Slack by {who}. Stoker uses these settings once this is merged; nothing is rolled "
         f"out by it. A setting of the installation itself takes precedence.\n\n<sub>Operation {setup.id}</sub>\n"
     )

@@ -53,6 +53,11 @@ def layered(installed: Config, text: str) -> Config:
     return config
 
 
+def same(one: Config, other: Config) -> bool:
+    """Whether both have the same values, and name the same settings: a default that is written down counts as chosen."""
+    return one == other and one.model_dump(exclude_unset=True) == other.model_dump(exclude_unset=True)
+
+
 def overruled(wanted: Tree, config: Config) -> tuple[str, ...]:
     """The settings in `wanted` that have another value in `config`, by their names."""
     have, want = config.model_dump(mode="json"), _validated(wanted).model_dump(mode="json")

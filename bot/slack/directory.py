@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.errors import Unavailable
+from bot import markdown
+from bot.errors import BotError, Unavailable
 from bot.policy import Home, Profile
 from bot.slack.web_api import SlackRefused, slack_errors
 
@@ -14,6 +16,8 @@ _FRESH = 300.0
 """Seconds for which an answer is current: afterwards, a changed account is detected."""
 _STALE = 86400.0
 """Seconds for which an older answer is used while Slack does not answer."""
+_NAME = 80
+"""Maximum characters of a name; Slack allows as many for a display name."""
 _NOBODY = ("user_not_found", "user_not_visible", "users_not_found")
 
 
@@ -54,6 +58,14 @@ class Directory:
                 return known
             raise
 
+    async def signature(self, user: str) -> str:
+        """The user for a text outside Slack, in Markdown: the name, if Slack says it, and the id."""
+        profile = None
+        with suppress(BotError, Unavailable):  # a name is not worth a failure
+            profile = await self.profile(user)
+        name = f"{markdown.code(profile.name)} " if profile and profile.name else ""
+        return f"{name}({markdown.code(user)})" if name else markdown.code(user)
+
     async def _ask(self, user: str) -> Profile | None:
         found: Profile | None = None
         try:
@@ -88,4 +100,13 @@ def _profile(said: dict[str, Any]) -> Profile:
         guest=bool(said.get("is_restricted") or said.get("is_ultra_restricted")),
         bot=bool(said.get("is_bot") or said.get("is_workflow_bot") or said.get("id") == "USLACKBOT"),
         deleted=bool(said.get("deleted")),
+        name=_name(said),
     )
+
+
+def _name(said: dict[str, Any]) -> str:
+    """The display name, which may be empty; otherwise the real name, otherwise the handle."""
+    found = said.get("profile")
+    profile = found if isinstance(found, dict) else {}
+    names = (profile.get("display_name"), profile.get("real_name"), said.get("real_name"), said.get("name"))
+    return str(next(filter(None, names), ""))[:_NAME]

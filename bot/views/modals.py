@@ -323,7 +323,7 @@ def _outlook(form: ChangeForm) -> Blocks:
                 "{value} {label}: {value2} of {limit}",
                 value="✔️" if ok else "✖️",
                 label=inline(label, 80),
-                value2=inline(value, 120),
+                value2=inline(value, 300),
                 limit=inline(limit, 60),
             )
             for label, value, limit, ok in form.sizing

@@ -127,8 +127,9 @@ def to_copy(text: str, overruled: Sequence[str]) -> View:
     """The settings, if those of the installation take precedence over the repository's."""
     names = md(", ").join(code(name) for name in overruled[:_NAMED])
     told = md(
-        "The file named by STOKER_CONFIG sets {names}, which take precedence over `.stoker.yaml`, and Stoker cannot write "
-        "that file. Write this there instead (in the chart: below `config` in the values), and start Stoker again:",
+        "For {names} the installation decides: Stoker takes them from the file named by STOKER_CONFIG (or their defaults), "
+        "not from `.stoker.yaml`, and cannot write that file. Write this there instead (in the chart: below `config` in the "
+        "values), and start Stoker again:",
         names=names,
     )
     parts = [""]

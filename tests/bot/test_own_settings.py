@@ -6,7 +6,7 @@ import pytest
 
 from bot.platform.proposal import answer, is_understood, open_questions, propose, written
 from bot.settings.config import Config, SettingsError
-from bot.settings.of_repository import layered, overruled, parsed
+from bot.settings.of_repository import layered, overruled, parsed, same
 from manifests.tree import Checkout
 
 SANDBOX = Path(__file__).parents[2] / "sandbox"
@@ -98,3 +98,11 @@ def test_only_open_questions_are_asked() -> None:
     assert answer(price, "1.5") == {"gpu": {"price_per_hour": 1.5}}
     with pytest.raises(SettingsError, match=r"^Input should be a valid number, unable to parse string as a number$"):
         answer(price, "much")
+
+
+def test_a_default_that_is_written_down_is_a_setting() -> None:
+    """The same value, but somebody has chosen it."""
+    chosen = Config.model_validate({"platform": {"namespace": Config().platform.namespace}})
+    assert chosen == Config()
+    assert not same(chosen, Config())
+    assert same(Config(), Config())

@@ -37,6 +37,7 @@ from bot.views import (
 )
 from bot.views.gpu import free
 from bot.views.home import Overview, home
+from bot.views.modals import ChangeForm, change_form
 from tests.bot import view_examples
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -352,3 +353,13 @@ def test_what_stays_as_it_is_has_no_arrow() -> None:
     blocks = card(op.model_copy(update={"plan": op.plan.model_copy(update=same)}), NOW).blocks
     (shown,) = [[field["text"] for field in block["fields"]] for block in blocks if "fields" in block]
     assert shown == ["*Model*\norg/old → org/new", "*Context*\n32768"]
+
+
+def test_a_sizing_row_of_a_form_is_not_cut_before_its_limit() -> None:
+    """The GPU's row names weights, cache and the boots that its figures come from."""
+    value = (
+        "18.2 GiB (weights 9.3 GiB, cache for 16384 tokens 3.0 GiB at 196608 bytes, overhead 1.4 GiB, observed at 12 boots of "
+        "vLLM 0.32.0)"
+    )
+    form = ChangeForm(verb="add", summary=(("Model", "m"),), verdict="fits", sizing=(("GPU", value, "19.8 GiB", True),))
+    assert f"GPU: {value} of 19.8 GiB" in str(change_form(form))

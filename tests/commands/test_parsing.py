@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from commands.parsing import Misunderstood, is_question, names_with_hold, read
+from commands.parsing import Misunderstood, is_question, is_time, names_with_hold, read
 
 
 def test_a_whole_sentence() -> None:
@@ -49,6 +49,15 @@ def test_a_duration_needs_no_preposition(text: str, names: tuple[str, ...], minu
     """The last words may be one; the first is always the name."""
     hold = None if minutes is None else timedelta(minutes=minutes)
     assert names_with_hold(read(text)) == (names, hold)
+
+
+@pytest.mark.parametrize(
+    ("word", "time"),
+    [("5", True), ("1.5", True), ("2h", True), ("30min", True), ("coder-5", False), ("7b", False), ("two", False)],
+)
+def test_a_number_or_a_duration_is_no_name(word: str, time: bool) -> None:
+    """`down coder-fim 5` does not mean a model `5`."""
+    assert is_time(word) is time
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,13 @@ async def test_what_went_wrong_is_said_in_words() -> None:
     async def away() -> None:
         raise Unavailable("GitHub", "503")
 
+    async def stalled() -> None:
+        raise Unavailable("Redis", "")
+
     async def broken() -> None:
         raise ZeroDivisionError
 
     assert await said_for(refused()) == ["Say which."]
     assert "Nothing was changed" in (await said_for(away()))[0]
+    assert "It may have stored your request nevertheless: look for a card" in (await said_for(stalled()))[0]
     assert "Search Stoker's log for" in (await said_for(broken()))[0]

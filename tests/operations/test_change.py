@@ -72,6 +72,7 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     merged = await platform.github.repo.message(platform.pull().merge_commit or "")
     assert merged.startswith("feat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ) (#1)\n")
     assert "\nRequested-by: U0DEV\n" in merged
+    assert "Asked in Slack by `dev` (`U0DEV`)" in platform.pull().body
     assert platform.object("Deployment", "coder-mini")
     assert len(platform.pulls) == 1
     assert ", and is down." in card

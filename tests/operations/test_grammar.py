@@ -24,6 +24,16 @@ async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> N
     assert not [text for text in platform.visible("lead") if "Requested: the card" in text]
 
 
+async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Platform) -> None:
+    """Not with a question for the model, and a bring-down takes none."""
+    await platform.say("dev", "/gpu up coder-chat two hours")
+    told = await platform.sees("Say one model, and then the time as 45m, 2h or 1h30m: /gpu up coder-chat for 2h")
+    assert "two hours is neither" in told
+    await platform.workspace.say("dev", "down coder-chat 5", direct=True)
+    await platform.sees("5 is not a model, and a bring-down takes effect at once: /gpu down coder-chat")
+    assert not [text for text in platform.visible("dev") if "Requested" in text]
+
+
 async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
     """Within seconds, and not only after the last attempt."""
     platform.github.refuses["/pulls"] = Refused(502, "Bad Gateway")

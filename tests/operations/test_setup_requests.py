@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from bot.domain.leases import Lease
@@ -21,6 +22,7 @@ from bot.settings.config import Config
 from bot.settings.environment import Settings, load_cluster_settings
 from bot.state.setup import InUse
 from bot.wiring import Wiring
+from commands.setup import SettingsInUse
 from manifests.tree import ChangeSet
 from sandbox.faults import Faults
 from sandbox.git import seed
@@ -159,6 +161,31 @@ async def test_settings_that_the_installation_overrules_are_shown_to_copy(setup:
     assert result.pull is None
     assert sorted(result.overruled) == ["platform.namespace", "platform.serving_dir"]
     assert "namespace: qwen-coder" in result.text
+
+
+async def test_a_default_that_the_repository_writes_down_counts_as_a_setting(
+    setup: PlatformSetup, svc: Services
+) -> None:
+    """Otherwise Stoker goes on to say that nobody has set the namespace. The cluster, which is asked first, is away here."""
+    await merge(setup, f"platform: {{namespace: {svc.config.platform.namespace}}}\n")
+    await setup.watch()
+    assert await setup.state.in_use() is None
+
+
+async def test_settings_in_use_are_announced_once_a_system_answers_again(
+    setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub
+) -> None:
+    """The bot started while the git remote was away, and nobody restarts it to hear of the settings."""
+    await setup.state.use(InUse(commit=await github.main_commit(), text="x", announced=False))
+    github._faults.add("github-down")
+    with structlog.testing.capture_logs() as logs:
+        announcing = asyncio.create_task(Wiring(svc).of(SettingsInUse).announce(every=0.05))
+        async with asyncio.timeout(120):
+            while not any(entry["event"] == "settings not announced" for entry in logs):
+                await asyncio.sleep(0.05)
+            github._faults.clear()
+            await announcing
+    assert "Stoker uses the settings of .stoker.yaml" in str(await told_the_admin(svc, workspace))
 
 
 @pytest.mark.parametrize(
