@@ -65,6 +65,16 @@ class Engine:
     """Paths that are answered without a key."""
     arguments: frozenset[str] = frozenset()
     """The long names of all its arguments, for the check of their spelling; empty if they are not known."""
+    switches: frozenset[str] = frozenset()
+    """Arguments without a value."""
+    counts: frozenset[str] = frozenset()
+    """Arguments whose value is a whole number above 0."""
+    structured: frozenset[str] = frozenset()
+    """Arguments whose value is JSON."""
+    choices: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The values of arguments, for the check of their spelling; newer versions may know more."""
+    closed: frozenset[str] = frozenset()
+    """Arguments whose `choices` are all of them."""
     rules: frozenset[str] = frozenset()
     """The rules of the check that are about this engine's own arguments and variables."""
     only: frozenset[str] = frozenset()

@@ -49,6 +49,40 @@ _ARGUMENTS = """
     disable-async-output-proc device moe-backend renderer-num-workers
 """
 
+_SWITCHES = """
+    enforce-eager trust-remote-code enable-auto-tool-choice enable-prefix-caching enable-chunked-prefill enable-lora
+    enable-expert-parallel enable-sleep-mode disable-log-requests enable-log-requests disable-log-stats
+    disable-custom-all-reduce calculate-kv-scales language-model-only async-scheduling disable-uvicorn-access-log
+    enable-prompt-tokens-details skip-mm-profiling enable-eplb headless
+"""
+_COUNTS = """
+    port tensor-parallel-size pipeline-parallel-size data-parallel-size max-num-seqs max-num-batched-tokens block-size
+    max-loras max-lora-rank api-server-count max-logprobs
+"""
+_STRUCTURED = """
+    hf-overrides speculative-config kv-transfer-config override-generation-config mm-processor-kwargs pooler-config
+    default-chat-template-kwargs compilation-config limit-mm-per-prompt structured-outputs-config rope-scaling
+"""
+_CHOICES = {
+    "dtype": "auto half float16 bfloat16 float float32",
+    "runner": "auto generate pooling draft",
+    "quantization": """
+        awq awq_marlin gptq gptq_marlin fp8 fbgemm_fp8 modelopt modelopt_fp4 bitsandbytes compressed-tensors gguf mxfp4
+        auto-round torchao quark experts_int8 moe_wna16 petit_nvfp4 none marlin gptq_marlin_24 gptq_bitblas bitblas hqq
+        inc ipex ptpc_fp8 deepspeedfp tpu_int8 cpu_awq cpu_gptq rtn qqq modelopt_mixed modelopt_mxfp8
+    """,
+    "tool-call-parser": """
+        apertus cohere_command3 deepseek_v3 deepseek_v31 deepseek_v32 ernie45 functiongemma gemma4 gigachat3 glm45 glm47
+        granite granite-20b-fc granite4 hermes hunyuan_a13b internlm jamba kimi_k2 lfm2 llama3_json llama4_json
+        llama4_pythonic longcat mimo minimax minimax_m2 mistral olmo3 openai phi4_mini_json pythonic qwen3_coder qwen3_xml
+        seed_oss step3 step3p5 xlam
+    """,
+    "reasoning-parser": """
+        cohere_command3 deepseek_r1 deepseek_v3 ernie45 gemma4 glm45 glm47 granite holo2 hunyuan_a13b kimi_k2 mimo
+        minimax_m2 minimax_m2_append_think mistral nemotron_v3 olmo3 openai_gptoss qwen3 seed_oss step3 step3p5
+    """,
+}
+
 ENGINE = Engine(
     name="vLLM",
     sign=re.compile(r"vllm", re.IGNORECASE),
@@ -70,6 +104,11 @@ ENGINE = Engine(
     key=("VLLM_API_KEY", "--api-key"),
     probes=frozenset({"/health", "/ping", "/version", "/load", "/metrics"}),
     arguments=frozenset(f"--{name}" for name in _ARGUMENTS.split()),
+    switches=frozenset(f"--{name}" for name in _SWITCHES.split()),
+    counts=frozenset(f"--{name}" for name in _COUNTS.split()),
+    structured=frozenset(f"--{name}" for name in _STRUCTURED.split()),
+    choices={f"--{name}": frozenset(words.split()) for name, words in _CHOICES.items()},
+    closed=frozenset({"--dtype", "--runner"}),
     rules=frozenset({"argument", "quantization", "offline", "cold-start"}),
     derives=True,
     signals={

@@ -11,6 +11,7 @@ from manifests.kustomize import Opaque
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.rules import (
+    admission,
     argo,
     arguments,
     cold_start,
@@ -66,6 +67,7 @@ def _check(platform: Platform, name: str | None) -> list[Finding]:
         found += lists.check_names(platform, awaited)
         found += argo.check_catalog(platform, asked)
         found += delivery.check(platform, asked)
+        found += arguments.check_lost(platform, asked)
     found += schema.check(platform, asked, alone=name is not None)
     found += repository.check(platform, asked[0] if name else None, awaited)
     return _distinct(found + gateway.check_aliases(platform, endpoints, asked if name else None))
@@ -93,6 +95,7 @@ def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> It
         yield from workload.check(platform, pieces, siblings)
         yield from pod.check(pieces, siblings)
         yield from container.check(platform, pieces, siblings)
+        yield from admission.check(pieces, siblings)
         yield from storage.check(platform.layout, pieces, siblings)
         yield from cold_start.check(pieces)
     if pieces.is_plain and "argument" in pieces.runtime.rules and _in_list(pieces):

@@ -1,5 +1,6 @@
 """The rules of Argo CD: the Application, the cost gate, the group."""
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,6 +16,17 @@ from manifests.platform import Platform
 from manifests.rules import norms
 from manifests.rules.finding import Finding, at
 from manifests.tree import Tree, within
+
+# "Sync Options" and "App Deletion" of Argo CD's documentation.
+_OPTIONS = (
+    "ApplyOutOfSyncOnly", "ClientSideApplyMigration", "CreateNamespace", "Delete", "FailOnSharedResource", "Force", "Prune",
+    "PruneLast", "PrunePropagationPolicy", "Replace", "ServerSideApply", "SkipDryRunOnMissingResource", "Validate",
+)  # fmt: skip
+_FINALIZERS = (
+    "resources-finalizer.argocd.argoproj.io",
+    "post-delete-finalizer.argocd.argoproj.io",
+    "pre-delete-finalizer.argocd.argoproj.io",
+)
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
@@ -37,6 +49,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     yield from _identity(platform, pieces, app, siblings)
     yield from _source(platform, pieces, app, every)
     yield from _like_the_others(app, every)
+    yield from _spelling(app)
     if pieces.gpu and pieces.is_plain and norms.is_gated(pieces, siblings):
         yield from _cost_gate(pieces, app)
     yield from _group(platform, pieces, app)
@@ -127,6 +140,20 @@ def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Findi
         message = "the finalizer is missing that the other Applications have: what it deployed would outlive it"
         where = find(app.node, "metadata")
         yield at("application-finalizer", app, where, message, "resources-finalizer.argocd.argoproj.io")
+
+
+def _spelling(app: Located) -> Iterator[Finding]:
+    """Argo CD ignores options that it does not know, and waits forever for a finalizer that nobody handles."""
+    for each in items(find(app.node, "spec", "syncPolicy", "syncOptions")):
+        name = value(each).partition("=")[0]
+        near = difflib.get_close_matches(name, _OPTIONS, 1, 0.85)
+        if near and name not in (*_OPTIONS, "RespectIgnoreDifferences"):
+            yield at("sync-option", app, each, f"Argo CD has no option {name}", f"write {near[0]}=true")
+    for each in items(find(app.node, "metadata", "finalizers")):
+        near = difflib.get_close_matches(value(each).partition("/")[0], _FINALIZERS, 1, 0.9)
+        if near and value(each).partition("/")[0] not in _FINALIZERS:
+            message = f"nothing handles the finalizer {value(each)}: the Application cannot be deleted"
+            yield at("application-finalizer", app, each, message, f"write {near[0]}")
 
 
 def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:

@@ -5,17 +5,26 @@ reported.
 """
 
 import difflib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from manifests.pieces import Pieces
+from ruamel.yaml.nodes import Node
+
+from manifests.edit import entries, find, items, line, value
+from manifests.engines import Engine, engines
+from manifests.pieces import Located, Pieces, objects
+from manifests.platform import Platform
 from manifests.rules.finding import Finding, at
+from manifests.rules.repository import is_named_secret
 from manifests.sizing import tokens
+from manifests.sources.workloads import KINDS
 
 _ALMOST = 0.86
 _SHORT = 10
 """Length up to which one exchanged pair of letters lowers the similarity below the limit."""
+_BOOLEANS = ("true", "false", "1", "0")
 _ONLY_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -24,6 +33,7 @@ def check(pieces: Pieces) -> Iterator[Finding]:
     root = pieces.deployment
     named = pieces.flag("--served-model-name")
     yield from _spelling(pieces)
+    yield from _values(pieces)
     yield from _reach(pieces)
     yield from _revision(pieces)
     for text, node in zip(named.values, named.value_nodes, strict=True) if named else ():
@@ -85,6 +95,82 @@ def _spelling(pieces: Pieces) -> Iterator[Finding]:
             continue
         if near := difflib.get_close_matches(plain, known, 1, _ALMOST if len(plain) > _SHORT else 0.8):
             yield at("argument", root, flag.node, f"{pieces.engine} has no argument {spelt}", f"write {near[0]}")
+
+
+def _values(pieces: Pieces) -> Iterator[Finding]:
+    """A value that argparse refuses, or that is close to a known one."""
+    root, engine = pieces.deployment, pieces.runtime
+    for flag in pieces.flags:
+        if flag.carrier != "list" or "$" in flag.value:
+            continue
+        if flag.name in engine.switches and flag.value.lower() in _BOOLEANS:
+            message = f"{flag.name} takes no value, and is given {flag.value}"
+            fix = flag.name if flag.value.lower() in ("true", "1") else f"--no-{flag.name.removeprefix('--')}"
+            yield at("argument", root, flag.node, message, f"write {fix}")
+        elif flag.name in engine.counts and flag.value and not tokens(flag.value):
+            message = f"{flag.name}={flag.value} is not a whole number above 0"
+            yield at("argument", root, flag.value_node, message, "give a number like 8")
+        elif flag.name in engine.structured and flag.value.startswith("{") and not _is_json(flag.value):
+            yield at("argument", root, flag.value_node, f"the value of {flag.name} is not JSON", 'write {"key": value}')
+        elif (known := engine.choices.get(flag.name)) and flag.value and flag.value not in known:
+            near = difflib.get_close_matches(flag.value, sorted(known), 1, 0.6 if flag.name in engine.closed else 0.85)
+            newer = bool(near) and re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", flag.value)
+            if (near and not newer) or flag.name in engine.closed:
+                message = f"{pieces.engine} knows no {flag.value} for {flag.name}"
+                yield at("argument", root, flag.value_node, message, f"{flag.name}={(near or sorted(known))[0]}")
+    command = find(pieces.container, "command")
+    if command is not None and value(next(iter(items(command)), None)).startswith("--"):
+        where = next(key for key, _ in entries(pieces.container) if key.value == "command")
+        message = "the command begins with an argument, so the container runs no program"
+        yield at("argument", root, where, message, "write args instead of command")
+    if re.match(r"https?://", pieces.model.value):
+        message = f"{pieces.model.value} is the address of a page, and no model"
+        fix = f"{pieces.model.name}={pieces.model.value.partition('huggingface.co/')[2] or 'OWNER/NAME'}"
+        yield at("argument", root, pieces.model.value_node, message, fix)
+    key = pieces.flag(engine.key[1]) if engine.key[1] else None
+    if key is not None and is_named_secret("api_key", key.value):
+        message = "the engine's key is written out: everybody who can read the repository has it"
+        yield at("secret-in-git", root, key.value_node, message, f"{engine.key[0]}, from a Secret; revoke this key")
+    automatic = pieces.flag("--enable-auto-tool-choice")
+    if automatic is not None and pieces.flag("--tool-call-parser") is None and automatic.name in engine.arguments:
+        message = "the engine does not start with --enable-auto-tool-choice and no --tool-call-parser"
+        yield at("argument", root, automatic.node, message, "add --tool-call-parser, or remove this")
+
+
+def check_lost(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Finding]:
+    """Workloads of an engine without a model, because its argument is misspelled or has no value."""
+    known = {_place(each.deployment) for each in endpoints}
+    for path in platform.files(platform.layout.serving_dir):
+        for kind, each in objects(platform, path) if path.endswith((".yaml", ".yml")) else ():
+            if kind not in KINDS or _place(each) in known:
+                continue
+            for container in items(find(each.node, "spec", "template", "spec", "containers")):
+                engine = next((one for one in engines() if one.sign.search(value(container, "image"))), None)
+                if engine is not None and "argument" in engine.rules:
+                    yield from _model_argument(each, container, engine)
+
+
+def _model_argument(where: Located, container: Node, engine: Engine) -> Iterator[Finding]:
+    wanted = engine.model[0]
+    for node in items(find(container, "args")):
+        name, _, given = value(node).partition("=")
+        if name == wanted and not given and "=" in value(node):
+            yield at("argument", where, node, f"{wanted} names no model", f"{wanted}=OWNER/NAME")
+        elif name not in engine.arguments | {"--mode"} and difflib.get_close_matches(name, [wanted], 1, 0.8):
+            message = f"{engine.name} has no argument {name}, so it serves no model"
+            yield at("argument", where, node, message, f"write {wanted}")
+
+
+def _place(located: Located) -> tuple[str, int]:
+    return located.document.path, line(located.node)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _reach(pieces: Pieces) -> Iterator[Finding]:

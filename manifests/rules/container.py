@@ -31,6 +31,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     yield from _scheduling(platform, pieces, [each for each in siblings if each.gpu])
     yield from _images(pieces, siblings)
     yield from _secrets(platform, pieces, siblings)
+    yield from _misread(pieces, siblings)
 
 
 def _gpu(pieces: Pieces) -> Iterator[Finding]:
@@ -116,9 +117,18 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
         ):
             message = f"{kind} asks {path.value}, which {pieces.engine} does not answer without a key"
             yield at("probe", root, path, message, "path: /health")
+        for word in items(find(probe, "exec", "command")):
+            asked = re.search(r"(?:localhost|127\.0\.0\.1):(\d+)", value(word))
+            if asked is not None and known and asked[1] not in known:
+                message = f"{kind} asks port {asked[1]}, and the container has {', '.join(sorted(known))}"
+                yield at("probe", root, word, message, f"port {min(known)}")
         scheme = scalar(call, "scheme")
         if scheme is not None and scheme.value == "HTTPS" and pieces.flag("--ssl-certfile") is None:
             yield at("probe", root, scheme, f"{kind} asks for TLS, which the engine does not speak", "scheme: HTTP")
+    deadline = scalar(root.node, "spec", "progressDeadlineSeconds")
+    if pieces.gpu and deadline is not None and deadline.value.isdecimal() and int(deadline.value) < _LEAST_START:
+        message = f"the Deployment counts as failed after {deadline.value} s, before the engine can have loaded"
+        yield at("probe", root, deadline, message, "progressDeadlineSeconds: 1200")
     startup, liveness = find(engine, "startupProbe"), find(engine, "livenessProbe")
     if pieces.gpu and liveness is not None and startup is None and _patience(liveness) < _LEAST_START:
         message = "nothing waits for the engine to load: the liveness probe kills it before"
@@ -160,6 +170,10 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
         where = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
         message = "the pod does not tolerate the taint of GPU nodes: it stays Pending"
         yield at("toleration", root, where, message, f"key: {GPU}, operator: Exists")
+    bound = scalar(pod, "nodeName")
+    if bound is not None and siblings and not any(value(each.pod, "nodeName") for each in siblings if each.gpu):
+        message = f"the pod is bound to the node {bound.value}, and no other model is: it starts nowhere else"
+        yield at("toleration", root, bound, message, "remove nodeName")
     chosen = [labels(find(each.deployment.node, "spec", "template", "spec", "nodeSelector")) for each in siblings]
     own = labels(find(pod, "nodeSelector"))
     for key, usual in (chosen[0] if chosen else {}).items():
@@ -179,6 +193,12 @@ def _gpu_resources(pieces: Pieces) -> list[str]:
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """A tag has one digest: if two places disagree, one of them is outdated."""
     every = [image for each in (pieces, *siblings) for image in _pinned(each)]
+    names = Counter(name for _, name, _, _ in every)
+    for node, repository, tag, digest in _pinned(pieces):
+        common = [each for each in names if names[each] > names[repository] == 1]
+        if near := difflib.get_close_matches(repository, common, 1, 0.93):
+            message = f"the image {repository} is named nowhere else, and {near[0]} is"
+            yield at("image-tag", pieces.deployment, node, message, f"{near[0]}:{tag}@{digest}")
     for node, repository, tag, digest in _pinned(pieces):
         same = Counter(other for _, name, other, pin in every if (name, pin) == (repository, digest))
         usual, most = same.most_common(1)[0]
@@ -228,6 +248,17 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
         elif not known and agreed is not None and agreed[0] == name.value and agreed[1] != key.value:
             message = f"{variable} is read from the key {key.value}, and elsewhere from {agreed[1]}"
             yield at("secret-missing", pieces.deployment, key, message, f"key: {agreed[1]}")
+
+
+def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """A ConfigMap with the name of a Secret."""
+    secrets = {name.value for each in siblings for _, name, _ in _references(each)}
+    for node in environment(pieces.container).values():
+        reference = find(node, "valueFrom", "configMapKeyRef")
+        if value(reference, "name") in secrets:
+            message = f"{value(reference, 'name')} is a Secret, and is read here as a ConfigMap"
+            where = next(key for key, _ in entries(find(node, "valueFrom")) if key.value == "configMapKeyRef")
+            yield at("secret-missing", pieces.deployment, where, message, "secretKeyRef:")
 
 
 def _words(pieces: Pieces) -> set[str]:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, Node
 
 from manifests.edit import entries, find, items, line, scalar, value
 from manifests.gateway import ENVIRON, Direction, Entry, ModelList
@@ -26,9 +26,11 @@ _FOREIGN = frozenset(
     {
         "ollama", "ollama_chat", "azure", "azure_ai", "anthropic", "bedrock", "vertex_ai", "gemini", "groq", "mistral",
         "cohere", "cohere_chat", "deepseek", "together_ai", "openrouter", "replicate", "sagemaker", "watsonx", "xai",
-        "fireworks_ai", "perplexity", "llamafile", "lm_studio", "triton", "petals",
+        "fireworks_ai", "perplexity", "llamafile", "lm_studio", "triton", "petals", "vllm",
     }
 )  # fmt: skip
+
+_NUMBERS = ("rpm", "tpm", "max_parallel_requests", "timeout", "stream_timeout", "max_retries", "weight", "order")
 
 # Providers with a handler in `litellm.rerank` and a configurable address; it refuses `openai/` ("Unsupported provider",
 # litellm/rerank_api/main.py).
@@ -36,6 +38,13 @@ RERANKS = ("hosted_vllm", "huggingface", "infinity", "jina_ai", "cohere", "litel
 
 # `mode` in `model_info`, which LiteLLM's health check uses (docs.litellm.ai/docs/proxy/health).
 _POOLING_MODES = ("embedding", "rerank")
+_MODES = (*_POOLING_MODES, "chat", "completion", "responses", "batch", "image_generation", "audio_transcription")
+
+# The parts of LiteLLM's configuration (docs.litellm.ai/docs/proxy/config_settings).
+_PARTS = (
+    "model_list", "litellm_settings", "general_settings", "router_settings", "environment_variables", "include",
+    "credential_list", "guardrails", "mcp_servers", "callback_settings", "vector_store_registry", "search_tools",
+)  # fmt: skip
 _ROUTES = "api-base-host"
 
 
@@ -53,6 +62,13 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
         message = f"LiteLLM does not rerank through {provider}/: every call of {entry.alias} is refused"
         yield at("served-name", entry, node, message, f"model: {right}/{entry.asked}")
     mode = scalar(entry.node, "model_info", "mode")
+    if (
+        mode is not None
+        and mode.value not in _MODES
+        and (near := difflib.get_close_matches(mode.value, _MODES, 1, 0.8))
+    ):
+        yield at("mode", entry, mode, f"LiteLLM has no mode {mode.value}", f"mode: {near[0]}")
+        return
     pooling = pieces.runtime.pools or ((flag := pieces.flag("--runner")) is not None and flag.value == "pooling")
     if mode is not None and pooling != (mode.value in _POOLING_MODES):
         wanted = ("rerank" if ranks else "embedding") if pooling else "chat"
@@ -71,6 +87,7 @@ def check_list(layout: Layout, listed: ModelList, mine: Collection[str] | None) 
         yield from _domain(layout, entry, listed.entries)
         yield from _key(entry, variables)
         yield from _order(entry)
+        yield from _numbers(entry)
     for node in items(find(listed.config, "model_list")) if mine is None else ():
         if isinstance(node, MappingNode) and find(node, "model_name") is None:
             near = (key for key, _ in entries(node) if difflib.get_close_matches(key.value, ["model_name"], 1, 0.8))
@@ -87,7 +104,8 @@ def _keys(entry: Entry, node: object, keys: Collection[str]) -> Iterator[Finding
         return
     present = {str(key.value) for key, _ in entries(node)}
     for key, _ in entries(node):
-        near = difflib.get_close_matches(key.value, [each for each in keys if each not in present], 1, _ALMOST)
+        almost = _ALMOST if len(key.value) > len("model") else 0.8
+        near = difflib.get_close_matches(key.value, [each for each in keys if each not in present], 1, almost)
         if near and key.value not in keys:
             yield at("schema", entry, key, f"LiteLLM reads no {key.value}", f"{near[0]}:")
 
@@ -135,7 +153,38 @@ def _order(entry: Entry) -> Iterator[Finding]:
         yield at("cost-order", entry, prices[0].node, message, "exchange them, or accept it with a comment")
 
 
+def _numbers(entry: Entry) -> Iterator[Finding]:
+    for key in _NUMBERS:
+        node = scalar(entry.node, "litellm_params", key)
+        if (
+            node is not None
+            and not re.fullmatch(r"\d*\.?\d+|null|~|", node.value)
+            and not node.value.startswith(ENVIRON)
+        ):
+            yield at("schema", entry, node, f"{key} has to be a number, and is {node.value}", f"{key}: 60")
+
+
 def _settings(listed: ModelList) -> Iterator[Finding]:
+    def told(rule: str, node: Node, message: str, fix: str) -> Finding:
+        return Finding(rule=rule, path=listed.document.path, line=line(node), message=message, fix=fix)
+
+    for key, _ in entries(listed.config):
+        near = difflib.get_close_matches(str(key.value), _PARTS, 1, _ALMOST)
+        if near and key.value not in _PARTS:
+            yield told("schema", key, f"LiteLLM reads no {key.value}", f"{near[0]}:")
+    for part in ("router_settings", "litellm_settings"):
+        for setting in ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks"):
+            node = find(listed.config, part, setting)
+            if isinstance(node, MappingNode):
+                message = f"{setting} is a list of mappings for LiteLLM, which does not start with a mapping"
+                yield told("schema", node, message, "begin each item with -")
+    words = Counter(re.findall(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+", listed.document.text))
+    for name in ("master_key", "database_url"):
+        node = scalar(listed.config, "general_settings", name)
+        variable = node.value.removeprefix(ENVIRON) if node is not None and node.value.startswith(ENVIRON) else ""
+        near = difflib.get_close_matches(variable, [each for each in words if each != variable], 1, 0.93)
+        if node is not None and near and words[variable] < 2:
+            yield told("variable", node, f"nothing else here speaks of {variable}", f"{name}: {ENVIRON}{near[0]}")
     for name in ("master_key", "salt_key"):
         node = scalar(listed.config, "general_settings", name)
         if node is not None and node.value and not re.match(r"os\.environ/|\$|\{\{", node.value):

@@ -103,7 +103,7 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
     while waiting:
         node = waiting.pop()
         name, given_value = scalar(node, "name"), scalar(node, "value")
-        if name is not None and given_value is not None and _is_named_secret(name.value, given_value.value):
+        if name is not None and given_value is not None and is_named_secret(name.value, given_value.value):
             message = f"{name.value} is written out: everybody who can read the repository has it"
             yield Finding(rule="secret-in-git", path=path, line=line(given_value), message=message, fix=fix)
         waiting += [inside for _, inside in entries(node)] + list(items(node))
@@ -117,7 +117,8 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
                 yield Finding(rule="secret-in-git", path=path, line=line(node), message=message, fix=fix)
 
 
-def _is_named_secret(name: str, text: str) -> bool:
+def is_named_secret(name: str, text: str) -> bool:
+    """Whether a setting of this name is a key, and the text is one that is written out."""
     return bool(_NAMED_SECRET.search(name)) and len(text) >= 8 and not _PLACEHOLDER.search(text) and not is_secret(text)
 
 

@@ -109,6 +109,9 @@ _WORDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("PodSpec", "restartPolicy"): ("Always",),  # the only value for a Deployment's pods
     ("SeccompProfile", "type"): ("RuntimeDefault", "Localhost", "Unconfined"),
     ("ServicePort", "protocol"): ("TCP", "UDP", "SCTP"),
+    ("ServiceSpec", "externalTrafficPolicy"): ("Cluster", "Local"),
+    ("ServiceSpec", "internalTrafficPolicy"): ("Cluster", "Local"),
+    ("ServiceSpec", "sessionAffinity"): ("None", "ClientIP"),
     ("ServiceSpec", "type"): ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"),
     ("Toleration", "effect"): ("NoSchedule", "NoExecute", "PreferNoSchedule"),
     ("Toleration", "operator"): ("Exists", "Equal", "Lt", "Gt"),
@@ -226,6 +229,8 @@ def _value(where: Located, node: Node, kind: str, named: str) -> Iterator[Findin
         shown = f" ({node.value})" if isinstance(node, ScalarNode) else ""
         message = f"{field} has to be {_NAMES[kind]}, and{shown} is {_said(node)}"
         yield at("schema", where, node, message, fix)
+    elif kind == "int" and node.value.startswith("-") and field not in ("priority", "value"):
+        yield at("schema", where, node, f"{field} is never negative", f"{field}: {node.value.removeprefix('-')}")
     elif (words := _WORDS.get((name, field))) and node.value not in words:
         near = difflib.get_close_matches(node.value, words, 1, 0.6)
         yield at("schema", where, node, f"{field} is never {node.value}", f"{field}: {(near or words)[0]}")

@@ -69,7 +69,16 @@ def _weights_path(pieces: Pieces) -> Iterator[Finding]:
             continue
         mount = next((each for each in mounts if within(home.value, each.value)), None)
         if mount is not None:
-            places.append((home, posixpath.relpath(home.value, mount.value)))
+            below = next(
+                (
+                    part
+                    for each in items(find(container, "volumeMounts"))
+                    if value(each, "mountPath") == mount.value and (part := scalar(each, "subPath"))
+                ),
+                None,
+            )
+            place = posixpath.join(value(below), posixpath.relpath(home.value, mount.value))
+            places.append((below or home, posixpath.normpath(place)))
             continue
         if any(within(each.value, home.value) for each in mounts):
             continue
@@ -147,10 +156,24 @@ def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
         message = f"no PersistentVolumeClaim in {home} is named {claim.value}"
         fix = f"claimName: {value(unused[0].node, 'metadata', 'name')}" if unused else "name the claim of pvc.yaml"
         yield at("claim", root, claim, message, fix)
+    if unused and not claimed:
+        yield from _not_kept(pieces, unused[0])
     for each in unused if missing else ():
         name = find(each.node, "metadata", "name")
         message = f"the Deployment claims {missing[0].value}, and this one is used by nobody"
         yield at("claim", each, name, message, f"name: {missing[0].value}")
+
+
+def _not_kept(pieces: Pieces, claim: Located) -> Iterator[Finding]:
+    """Weights on an emptyDir beside a claim that nothing mounts."""
+    home = value(environment(pieces.container).get("HF_HOME"), "value")
+    mounts = {value(each, "name"): value(each, "mountPath") for each in items(find(pieces.container, "volumeMounts"))}
+    for volume in items(find(_pod(pieces), "volumes")):
+        node, path = find(volume, "emptyDir"), mounts.get(value(volume, "name"), "")
+        if node is not None and path and within(home, path):
+            name = value(claim.node, "metadata", "name")
+            message = f"the weights are lost with the pod, and the claim {name} is used by nobody"
+            yield at("claim", pieces.deployment, node, message, f"persistentVolumeClaim: claimName: {name}")
 
 
 def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from manifests.contract import Layout, check
 from manifests.platform import Platform
 from manifests.rules import RULES
 from manifests.tree import Files, ManifestError
+from tests.manifests import faults_of_deployments
 from tests.manifests.faults import (
     APPLICATION,
     CATALOG,
@@ -41,7 +42,7 @@ def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> No
     assert check(Platform(platform, layout)) == ()
 
 
-@pytest.mark.parametrize(("rule", "path", "old", "new"), FAULTS)
+@pytest.mark.parametrize(("rule", "path", "old", "new"), [*FAULTS, *faults_of_deployments.FAULTS])
 def test_a_planted_fault_is_named_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
@@ -72,7 +73,10 @@ def test_a_group_that_nothing_generates_is_named_at_its_application(platform: Fi
 
 def test_every_rule_has_a_planted_fault() -> None:
     """A rule that nothing shows to work is a promise."""
-    shown = {rule for rule, *_ in (*FAULTS, *GONE)} | {"endpoint-without-alias", "group-unknown"}
+    shown = {rule for rule, *_ in (*FAULTS, *faults_of_deployments.FAULTS, *GONE)} | {
+        "endpoint-without-alias",
+        "group-unknown",
+    }
     assert shown == {name for name, rule in RULES.items() if not rule.advice}, "advice is in test_tune.py"
     assert len(FAULTS) >= 150
 

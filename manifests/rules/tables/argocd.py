@@ -53,6 +53,11 @@ RULES = {
         "Argo CD does not see it",
         "write that namespace",
     ),
+    "sync-option": Rule(
+        "`syncOptions` of an Application are spelled as in Argo CD's documentation",
+        "the option has no effect",
+        "correct the spelling",
+    ),
     "application-finalizer": Rule(
         "an Application has a finalizer if all others have one",
         "its objects remain after it is deleted",

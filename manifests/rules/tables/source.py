@@ -39,7 +39,7 @@ RULES = {
         "mount the claim there",
     ),
     "resources": Rule(
-        "requests are not above their limits, and the memory limit is enough for the weights",
+        "requests are valid quantities and not above their limits, and the memory limit is enough for the weights",
         "Kubernetes refuses the pod, or kills it while it loads",
         "raise the limit",
     ),
@@ -128,6 +128,29 @@ RULES = {
         "`api_base` contains the namespace of the Service",
         "tenants cannot reach the model",
         "write the same namespace in both places",
+    ),
+    "admission": Rule(
+        "no name, path or port of a pod appears twice, and its settings do not exclude each other",
+        "Kubernetes refuses the object",
+        "keep one of the two",
+    ),
+    "shared-memory": Rule(
+        "an engine with tensor parallelism has a volume in memory at `/dev/shm`",
+        "its processes fail while they load, or wait for each other forever",
+        "mount an emptyDir with `medium: Memory` there",
+        "warning",
+    ),
+    "host-access": Rule(
+        "a pod that does not run as root uses no namespace of its node (`hostIPC`, `hostNetwork`, `hostPID`)",
+        "the engine has access to the node's processes and ports",
+        "remove the field",
+        "warning",
+    ),
+    "grace-period": Rule(
+        "an engine has time to finish its requests (`terminationGracePeriodSeconds`)",
+        "running requests fail, and the next pod waits for the volume",
+        "write 30, or remove the field",
+        "warning",
     ),
     "image-pull-policy": Rule(
         "an image that is pinned by its digest is not pulled again (`imagePullPolicy: Always`)",

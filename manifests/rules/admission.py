@@ -1,0 +1,189 @@
+"""The rule for objects that Kubernetes refuses although each field is valid: duplicates, excluding settings, quantities.
+
+Source: the validation of Kubernetes' API server (`pkg/apis/core/validation`, `pkg/apis/apps/validation`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ruamel.yaml.nodes import Node, ScalarNode
+
+from manifests.edit import entries, find, items, scalar, value
+from manifests.pieces import GPU, Located, Pieces
+from manifests.rules.finding import Finding, at
+from manifests.sizing import quantity_bytes
+
+_QUANTITY = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_PORT = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+_LEAST_MEMORY, _MOST_CPUS = 2**20, 1024
+_HOST = ("hostIPC", "hostNetwork", "hostPID")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+
+
+def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """Problems of the Deployment, the Service and the claims of one endpoint."""
+    root = pieces.deployment
+    containers = _containers(pieces.pod)
+    yield from _twice(root, items(find(pieces.pod, "volumes")), "name")
+    yield from _twice(root, containers, "name")
+    for each in items(find(pieces.pod, "volumes")):
+        yield from _volume(root, each)
+    for each in containers:
+        yield from _container(root, pieces.pod, each)
+    yield from _deployment(root)
+    yield from _host(pieces, siblings)
+    yield from _shared_memory(pieces)
+    if pieces.service is not None:
+        yield from _service(pieces.service)
+    for claim in pieces.claims:
+        yield from _quantities(claim, find(claim.node, "spec", "resources"))
+        yield from _claim(claim)
+
+
+def _containers(pod: Node | None) -> tuple[Node, ...]:
+    return (*items(find(pod, "initContainers")), *items(find(pod, "containers")))
+
+
+def _twice(where: Located, listed: Sequence[Node], key: str) -> Iterator[Finding]:
+    seen = set[str]()
+    for each in listed:
+        name = scalar(each, key)
+        if name is not None and name.value in seen:
+            message = f"{key} {name.value} stands twice: Kubernetes refuses the object"
+            yield at("admission", where, name, message, "remove one of them, or name it differently")
+        seen.add(name.value if name is not None else "")
+
+
+def _volume(root: Located, volume: Node) -> Iterator[Finding]:
+    sources = [key for key, _ in entries(volume) if key.value not in ("name", "<<")]
+    if len(sources) > 1:
+        message = f"the volume {value(volume, 'name')} is {sources[0].value} and {sources[1].value} at once"
+        yield at("admission", root, sources[1], message, "keep one of them")
+    medium, limit = scalar(volume, "emptyDir", "medium"), scalar(volume, "emptyDir", "sizeLimit")
+    if medium is not None and medium.value not in ("", "Memory") and not medium.value.startswith("HugePages"):
+        yield at("admission", root, medium, f"medium is never {medium.value}", "medium: Memory")
+    if limit is not None and not _QUANTITY.fullmatch(limit.value):
+        yield at("admission", root, limit, f"{limit.value} is not a quantity that Kubernetes reads", "sizeLimit: 8Gi")
+
+
+def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Finding]:
+    yield from _twice(root, items(find(container, "volumeMounts")), "mountPath")
+    yield from _twice(root, items(find(container, "ports")), "name")
+    yield from _quantities(root, find(container, "resources"))
+    name = scalar(container, "name")
+    if name is not None and not _LABEL.fullmatch(name.value):
+        message = f"{name.value} is not a valid name of a container: use lower-case letters, digits and dashes"
+        yield at("admission", root, name, message, f"name: {re.sub('[^a-z0-9]+', '-', name.value.lower()).strip('-')}")
+    for port in items(find(container, "ports")):
+        name = scalar(port, "name")
+        if name is not None and not _PORT.fullmatch(name.value):
+            message = (
+                f"{name.value} is not a valid name of a port: use at most 15 lower-case letters, digits and dashes"
+            )
+            yield at("admission", root, name, message, "name: http")
+    for each in items(find(container, "env")):
+        given = scalar(each, "value")
+        if given is not None and given.value and find(each, "valueFrom") is not None:
+            message = f"{value(each, 'name')} has a value and a valueFrom"
+            yield at("admission", root, given, message, "keep one of them")
+    for kind in ("startupProbe", "livenessProbe"):
+        successes = scalar(container, kind, "successThreshold")
+        if successes is not None and successes.value != "1":
+            yield at("admission", root, successes, f"the {kind} needs one success", "successThreshold: 1")
+    yield from _security(root, pod, container)
+
+
+def _security(root: Located, pod: Node | None, container: Node) -> Iterator[Finding]:
+    own, whole = find(container, "securityContext"), find(pod, "securityContext")
+    privileged = scalar(own, "privileged")
+    if privileged is not None and privileged.value == "true" and value(own, "allowPrivilegeEscalation") == "false":
+        message = "a privileged container may escalate its privileges, and allowPrivilegeEscalation is false"
+        yield at("admission", root, privileged, message, "remove privileged")
+    user = scalar(own, "runAsUser") or scalar(whole, "runAsUser")
+    wanted = scalar(own, "runAsNonRoot") or scalar(whole, "runAsNonRoot")
+    if user is not None and user.value == "0" and wanted is not None and wanted.value == "true":
+        message = "the user is root, and runAsNonRoot is true: the container is not started"
+        yield at("admission", root, user, message, "runAsUser: 65532")
+
+
+def _quantities(where: Located, resources: Node | None) -> Iterator[Finding]:
+    for part in ("requests", "limits"):
+        for key, node in entries(find(resources, part)):
+            if not isinstance(node, ScalarNode) or key.value == GPU or "{{" in node.value or "$" in node.value:
+                continue
+            rule = "volume-size" if key.value == "storage" else "resources"
+            if not _QUANTITY.fullmatch(node.value):
+                usual = {"cpu": '"4"', "memory": "16Gi"}.get(str(key.value), "20Gi")
+                message = f"{key.value}: {node.value} is not a quantity that Kubernetes reads"
+                yield at(rule, where, node, message, f"{key.value}: {usual}")
+            elif key.value == "memory" and re.fullmatch(r"\d+", node.value) and 0 < int(node.value) < _LEAST_MEMORY:
+                message = f"memory: {node.value} is {node.value} bytes"
+                yield at("resources", where, node, message, f"memory: {node.value}Gi")
+            elif key.value == "cpu" and re.fullmatch(r"\d+", node.value) and int(node.value) > _MOST_CPUS:
+                yield at("resources", where, node, f"cpu: {node.value} is {node.value} cores", f"cpu: {node.value}m")
+
+
+def _service(service: Located) -> Iterator[Finding]:
+    ports = items(find(service.node, "spec", "ports"))
+    yield from _twice(service, ports, "name")
+    for port in ports:
+        target, node = scalar(port, "targetPort"), scalar(port, "nodePort")
+        if target is not None and target.style and target.value.isdecimal():
+            message = f'"{target.value}" is a name to Kubernetes, and a name has a letter'
+            yield at("target-port", service, target, message, f"targetPort: {target.value}")
+        if node is not None and value(service.node, "spec", "type") in ("", "ClusterIP"):
+            message = "only a Service of the type NodePort or LoadBalancer has a nodePort"
+            yield at("admission", service, node, message, "remove nodePort")
+        if len(ports) > 1 and find(port, "name") is None:
+            message = "each port has a name if a Service has several"
+            yield at("admission", service, port, message, "name: http")
+
+
+def _claim(claim: Located) -> Iterator[Finding]:
+    sizes = [scalar(claim.node, "spec", "resources", part, "storage") for part in ("requests", "limits")]
+    try:
+        asked, most = (quantity_bytes(each.value) if each is not None else 0 for each in sizes)
+    except ValueError:
+        return
+    if most and asked > most:
+        message = f"the claim requests more than its limit {value(sizes[1])}"
+        yield at("volume-size", claim, sizes[1], message, "remove the limit")
+    mode = scalar(claim.node, "spec", "volumeMode")
+    if mode is not None and mode.value == "Block":
+        message = "a volume of the mode Block has no file system to mount"
+        yield at("claim", claim, mode, message, "volumeMode: Filesystem")
+
+
+def _deployment(root: Located) -> Iterator[Finding]:
+    rolling = find(root.node, "spec", "strategy", "rollingUpdate")
+    if value(root.node, "spec", "strategy", "type") == "Recreate" and entries(rolling):
+        message = "Recreate has no rollingUpdate: Kubernetes refuses the Deployment"
+        yield at("strategy", root, rolling, message, "remove rollingUpdate")
+
+
+def _host(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
+    """A pod that is otherwise hardened, on a platform where no other endpoint uses the node's namespaces."""
+    hardened = value(pieces.pod, "securityContext", "runAsNonRoot") == "true"
+    for field in _HOST if hardened and siblings else ():
+        given = scalar(pieces.pod, field)
+        if given is None or given.value != "true" or any(value(each.pod, field) == "true" for each in siblings):
+            continue
+        message = f"{field} opens the node to the engine, and no other endpoint has it"
+        yield at("host-access", pieces.deployment, given, message, "remove it; for shared memory mount an emptyDir")
+    grace = scalar(pieces.pod, "terminationGracePeriodSeconds")
+    if grace is not None and grace.value == "0":
+        message = "the engine is killed at once: running requests fail, and the volume may still be attached"
+        yield at("grace-period", pieces.deployment, grace, message, "terminationGracePeriodSeconds: 30")
+
+
+def _shared_memory(pieces: Pieces) -> Iterator[Finding]:
+    """The processes of tensor parallelism exchange data in /dev/shm, which has 64 MiB in a container."""
+    flag = pieces.flag("--tensor-parallel-size")
+    if flag is None or not flag.value.isdecimal() or int(flag.value) < 2 or value(pieces.pod, "hostIPC") == "true":
+        return
+    if _SHARED_MEMORY in {value(each, "mountPath") for each in items(find(pieces.container, "volumeMounts"))}:
+        return
+    message = f"{flag.value} processes share memory, and /dev/shm has 64 MiB without a volume of its own"
+    fix = f"mount an emptyDir with medium: Memory at {_SHARED_MEMORY}"
+    yield at("shared-memory", pieces.deployment, flag.value_node, message, fix)
