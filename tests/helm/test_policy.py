@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from bot.clients.argocd import ArgoCD
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import SyncFailed
+from bot.clients.flux import Flux
 from bot.clients.job import Jobs, Load
 from bot.clients.whereabouts import Whereabouts
 from bot.settings.config import Config
@@ -24,7 +26,9 @@ CONFIG = Config.model_validate(MEASURING["config"])
 GROUPS = {
     "Deployment": ("apps", "deployments"),
     "Application": ("argoproj.io", "applications"),
+    "GitRepository": ("source.toolkit.fluxcd.io", "gitrepositories"),
     "Job": ("batch", "jobs"),
+    "Kustomization": ("kustomize.toolkit.fluxcd.io", "kustomizations"),
 }
 
 
@@ -85,6 +89,36 @@ async def test_what_the_bot_does_is_allowed(wire: Wire, policy: Policy) -> None:
     }
     assert any("operation" in (review.new or {}) for review in made)
     assert [policy.denies(review) for review in made if policy.denies(review)] == []
+
+
+async def _all_include(later: str, earlier: str) -> bool:
+    return True
+
+
+WITH_FLUX = MEASURING | {"config": MEASURING["config"] | {"flux": {"namespace": "flux-system"}}}
+
+
+async def test_a_reconciliation_of_flux_is_allowed(wire: Wire, policy: Policy) -> None:
+    """The annotation that asks for it, and nothing else; without `flux.namespace` not even that."""
+    wire.store.create({"kind": "GitRepository", "metadata": {"name": "ops", "namespace": "flux-system"}, "spec": {}})
+    source = {"kind": "GitRepository", "name": "ops"}
+    applied = {"name": "apps", "namespace": "flux-system"}
+    wire.store.create({"kind": "Kustomization", "metadata": applied, "spec": {"path": "./apps", "sourceRef": source}})
+    began = wire.store.version
+    async with connected(wire) as api:
+        await Flux(api, "flux-system", ("serving",), _all_include).refresh("apps")
+    made = changes(wire, began)
+    with_flux = Policy(WITH_FLUX)
+    assert {review.resource for review in made} == {"gitrepositories", "kustomizations"}
+    for review in made:
+        assert with_flux.denies(review) == []
+        assert any("and nothing else" in each for each in policy.denies(review))
+        changed = deepcopy(review.new) or {}
+        changed["spec"]["suspend"] = True
+        assert any("requestedAt and nothing else" in each for each in with_flux.denies(replace(review, new=changed)))
+        named = deepcopy(review.new) or {}
+        named["metadata"]["annotations"]["team"] = "b"
+        assert any("requestedAt and nothing else" in each for each in with_flux.denies(replace(review, new=named)))
 
 
 def scale(replicas: int) -> Review:
