@@ -9,12 +9,10 @@ import hypothesis
 import pytest
 
 NOT_COUNTED = tuple(Path(__file__).parent / room for room in ("journeys", "sandbox", "helm"))
-"""Tests that run the bot in a subprocess (or not at all): coverage is not measured."""
+"""Tests that run the bot in a subprocess (or not at all): nothing of them can be measured."""
 
 FIRST_COUNTED = tuple(Path(__file__).parent / room for room in ("operations", "doctor"))
-"""Tests that run the bot in this process: coverage is measured in the first case of each, since measuring takes as much
-processor time as the test itself (3.6 s without, 5.9 s with it for three tests), and the cases run the same code.
-"""
+"""Tests that run the bot in this process: coverage is measured in the first case of each, since the cases run the same code."""
 
 hypothesis.settings.register_profile(
     "stoker", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -77,17 +75,16 @@ def _process_stays_as_it_was() -> Iterator[None]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Spread the tests that wait for a platform over the others, which compute, so that the processors are always busy.
 
     A test that fails runs again: twice if it runs a whole platform in real time, otherwise once. It counts as failed
     only if each run fails. The report at the end lists each rerun (`RERUN`): a test that appears there often has a race.
     """
+    if config.getoption("cov_source") and not config.getoption("no_cov"):
+        _keep_counted(config, items)
     items[:] = _spread(items)
-    first = _first_cases(items)
     for item in items:
-        if not _is_counted(item, first):
-            item.add_marker(pytest.mark.no_cover)
         in_real_time = any(map(item.path.is_relative_to, IN_REAL_TIME))
         item.add_marker(pytest.mark.flaky(reruns=2 if in_real_time else 1))
 
@@ -117,6 +114,13 @@ def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     return [item for _, item in sorted(places, key=lambda each: each[0])]
 
 
+def _keep_counted(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--cov`, run only the tests that add to the coverage: `make check` runs all of them, without it."""
+    first = _first_cases(items)
+    config.hook.pytest_deselected(items=[item for item in items if not _is_counted(item, first)])
+    items[:] = [item for item in items if _is_counted(item, first)]
+
+
 def _first_cases(items: list[pytest.Item]) -> set[str]:
     """The case of each test that comes first in the alphabet: in each worker, and in each order, the same."""
     cases: dict[str, str] = {}
@@ -127,7 +131,7 @@ def _first_cases(items: list[pytest.Item]) -> set[str]:
 
 
 def _is_counted(item: pytest.Item, first: set[str]) -> bool:
-    """Return whether the test measures coverage. Hypothesis repeats one test with a hundred examples, most of which add nothing."""
+    """Return whether coverage is measured in the test. Hypothesis repeats one test with a hundred examples, most of which add nothing."""
     if any(map(item.path.is_relative_to, NOT_COUNTED)) or getattr(
         getattr(item, "obj", None), "is_hypothesis_test", False
     ):
