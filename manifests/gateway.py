@@ -78,17 +78,41 @@ class Entry:
     @property
     def asked(self) -> str:
         """The model name in LiteLLM's requests to the engine."""
-        return self.model.partition("/")[2]
+        return self.model.removeprefix(f"{self.provider}/") if self.provider else ""
+
+    @property
+    def provider(self) -> str:
+        """LiteLLM's provider: `custom_llm_provider`, otherwise the prefix of the model; "" if there is none."""
+        own = value(self.node, "litellm_params", "custom_llm_provider")
+        return own or (self.model.partition("/")[0] if "/" in self.model else "")
 
     @property
     def api_base(self) -> str:
-        """The address, with a variable resolved if the same file sets it."""
-        return self._param("api_base")
+        """The address, with a variable or a credential resolved if the same file has it."""
+        return self._param("api_base") or self._param("base_url") or self._credential("api_base")
 
     @property
     def is_unresolved(self) -> bool:
-        """True if the address is a variable that the same file does not set."""
-        return self.api_base.startswith(ENVIRON)
+        """True if the address is in a variable or a credential that the same file does not have."""
+        credential = value(self.node, "litellm_params", "litellm_credential_name")
+        return self.api_base.startswith(ENVIRON) or bool(credential and not self.api_base)
+
+    @property
+    def base_node(self) -> ScalarNode | None:
+        """The node of its own address; None if it has none, or a credential gives it."""
+        return scalar(self.node, "litellm_params", "api_base") or scalar(self.node, "litellm_params", "base_url")
+
+    def _credential(self, key: str) -> str:
+        """A value of the credential that the entry names (docs.litellm.ai/docs/proxy/ui_credentials)."""
+        name = value(self.node, "litellm_params", "litellm_credential_name")
+        listed = (
+            each
+            for root in (self.document.roots if name else ())
+            for config in mappings(root)
+            for each in items(find(config, "credential_list"))
+        )
+        given = next((each for each in listed if value(each, "credential_name") == name), None)
+        return value(given, "credential_values", key)
 
     def _param(self, key: str) -> str:
         given = value(self.node, "litellm_params", key)
@@ -384,15 +408,10 @@ def _last_line(document: Document, node: MappingNode) -> int:
     Comment lines indented at most as deep as the item's dash belong to what follows; deeper ones continue the item.
     Aliased content is elsewhere.
     """
+    keys = (key for mapping in mappings(node) for key, _ in mapping.value)  # the value of the last one may be an alias
     last: int = max(
-        (
-            each.end_mark.line
-            if each.style in ("|", ">")
-            else each.end_mark.line
-            if each.style in ("'", '"')
-            else each.start_mark.line
-        )
-        for each in scalars([node])
+        each.end_mark.line if each.style in ("|", ">", "'", '"') else each.start_mark.line
+        for each in (*scalars([node]), *keys)
         if node.start_mark.index <= each.start_mark.index <= node.end_mark.index
     )
     if node.flow_style:

@@ -73,17 +73,18 @@ def _with_mode(entry: Entry, mode: str) -> Edit:
 
 def _renamed_entry(document: Document, entry: Entry, hosts: dict[str, str], name: str) -> Document:
     edits = []
-    alias, base = scalar(entry.node, "model_name"), scalar(entry.node, "litellm_params", "api_base")
+    alias, base = scalar(entry.node, "model_name"), entry.base_node
     identity = scalar(entry.node, "model_info", "id")
     if alias is not None:
         edits.append(document.set_value(alias, name))
     if identity is not None:
         own = str(identity.value)
         edits.append(document.set_value(identity, own.replace(entry.alias, name) if entry.alias in own else name))
-    if base is not None and not entry.owns(base):
+    if (base is not None and not entry.owns(base)) or (base is None and entry.api_base):
+        where = "an anchor that other entries share" if base is not None else "a credential"
         raise ManifestError(
-            f"The entry {entry.alias} in {document.path} cannot be copied: its address comes from an anchor that other "
-            "entries share. Name another template with like=."
+            f"The entry {entry.alias} in {document.path} cannot be copied: its address comes from {where}. "
+            "Name another template with like=."
         )
     if base is not None:
         # The host's first label is the Service, whose name may differ from the endpoint's.

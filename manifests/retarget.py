@@ -10,7 +10,7 @@ from ruamel.yaml.nodes import ScalarNode
 
 from manifests.arguments import MODEL_FLAGS, Flag, sequence
 from manifests.edit import Document, Edit, decimal, refuse_variables, scalar, written
-from manifests.gateway import Direction, Entry
+from manifests.gateway import ENVIRON, Direction, Entry
 from manifests.model_names import HF_ID, model_of, name_pattern
 from manifests.pieces import Pieces
 from manifests.risks import refuse_argument
@@ -357,15 +357,16 @@ def reprice(
     node = scalar(entry.node, "litellm_params", "model")
     if node is None:
         raise ManifestError(f"{document.path} has no model for {entry.alias}: add it by hand, then try again.")
-    provider = provider or (entry.model.partition("/")[0] if "/" in entry.model else "openai")
+    bare = provider is None and bool(entry.provider) and not entry.model.startswith(f"{entry.provider}/")
+    wanted = model if bare else f"{provider or entry.provider or 'openai'}/{model}"
     edits: list[Edit] = []
-    if entry.model != f"{provider}/{model}":
-        if not entry.owns(node) or node.value != entry.model:
+    if entry.model != wanted:
+        if not entry.owns(node) or node.value != entry.model or entry.model.startswith(ENVIRON):
             raise ManifestError(
                 f"{document.path}:{node.start_mark.line + 1} names the model of {entry.alias} for other entries, too "
                 "(an anchor or a variable): change it by hand."
             )
-        edits.append(document.set_value(node, f"{provider}/{model}"))
+        edits.append(document.set_value(node, wanted))
     directions: tuple[tuple[Direction, str | None], ...] = (("input", price_in), ("output", price_out))
     for direction, price in directions:
         if price is not None:

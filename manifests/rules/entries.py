@@ -119,7 +119,7 @@ def _domain(layout: Layout, entry: Entry, every: Collection[Entry]) -> Iterator[
     if labels[2] != "svc" or (labels[3:] and ".".join(labels[3:]) not in domains):
         message = f"the host {'.'.join(labels)} is not the name of a Service"
         fix = f"{labels[0]}.{labels[1]}.svc.cluster.local"
-        yield at(_ROUTES, entry, find(entry.node, "litellm_params", "api_base"), message, fix)
+        yield at(_ROUTES, entry, entry.base_node, message, fix)
 
 
 def _key(entry: Entry, given: Counter[str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from ruamel.yaml.nodes import ScalarNode
 
 from manifests.edit import find, items, line, scalar, value
-from manifests.gateway import Direction, Entry, includes, is_known, known_names, references
+from manifests.gateway import ENVIRON, Direction, Entry, includes, is_known, known_names, references
 from manifests.groups import is_partial
 from manifests.layout import Layout
 from manifests.model_names import HF_ID
@@ -47,10 +47,9 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
         yield from own.check(pieces, entry)
         yield from _served_name(pieces, entry)
         if entry.is_unresolved:
-            base = find(entry.node, "litellm_params", "api_base")
-            message = (
-                f"{entry.api_base} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
-            )
+            base = entry.base_node or find(entry.node, "litellm_params", "litellm_credential_name")
+            given = entry.api_base or f"the credential {value(base)}"
+            message = f"{given} is not set in {entry.document.path}, so the address of {entry.alias} is not checked"
             yield at("not-checked", entry, base, message, "compare it with the Service by hand")
         # Another host may be a gateway that routes by served name: its address is not the Service's.
         elif pieces.service is not None and not entry.through_gateway(pieces.name, pieces.namespace):
@@ -61,6 +60,12 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     asked, node = entry.asked, find(entry.node, "litellm_params", "model")
+    if entry.model.startswith(ENVIRON):
+        message = (
+            f"{entry.model} is not set in {entry.document.path}, so the served name of {entry.alias} is not checked"
+        )
+        yield at("not-checked", entry, node, message, "compare it with the engine's by hand")
+        return
     own = stem(pieces.model.value)
     if not pieces.served_names:
         # TEI answers to any name, but the name of another model of the same family misleads readers.
@@ -91,7 +96,7 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
 
 
 def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
-    base, host = find(entry.node, "litellm_params", "api_base"), pieces.host
+    base, host = entry.base_node, pieces.host
     namespace = pieces.namespace
     nodes = [node for each in items(find(service.node, "spec", "ports")) if (node := scalar(each, "port"))]
     ports = {str(node.value) for node in nodes}
@@ -180,8 +185,7 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
                 continue
             where = layout.serving_dir if platform.files(layout.serving_dir) else "the repository"
             message = f"the alias {each.alias} leads to {host[0]}, and {where} has no such Service"
-            base = find(each.node, "litellm_params", "api_base")
-            found.append(at("alias-without-endpoint", each, base, message, _ONE_OF))
+            found.append(at("alias-without-endpoint", each, each.base_node, message, _ONE_OF))
     return found if only is not None else [*found, *_settings(platform)]
 
 

@@ -275,3 +275,72 @@ def test_an_entry_with_an_anchor_for_others_is_not_deleted(platform: Files, layo
     tree = replaced(tree, "input_cost_per_token: 0.0000001 ", "input_cost_per_token: *price ")
     with pytest.raises(ManifestError, match="defines the anchor &price"):
         plan_remove(Platform(tree, layout), "coder-fim")
+
+
+KEYED = "api_key: os.environ/UPSTREAM_API_KEY             # the engine's key, not a tenant's"
+CREDENTIAL = f"""\
+  credential_list:
+    - credential_name: engine
+      credential_values:
+        api_base: {CHAT_BASE}
+        api_key: os.environ/UPSTREAM_API_KEY
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "asks"),
+    [
+        ("model: openai/", "custom_llm_provider: openai\n        model: ", "model: qwen2.5-coder-3b-instruct "),
+        (f"api_base: {CHAT_BASE}", f"base_url: {CHAT_BASE}", "model: openai/qwen2.5-coder-3b-instruct "),
+    ],
+    ids=["provider in a key of its own", "base_url"],
+)
+def test_other_keys_for_the_same_are_read_and_kept(
+    platform: Files, layout: Layout, machine: Machine, old: str, new: str, asks: str
+) -> None:
+    """Nothing is reported, a swap changes the name alone, and a copy leads to the copy's Service."""
+    tree = replaced(platform, old, new)
+    assert check(Platform(tree, layout)) == ()
+    change = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+    written = Overlay(tree, change.changes).read(VALUES) or ""
+    assert new.partition("\n")[0] in written
+    assert asks in written
+    added = plan_add(Platform(tree, layout), AddRequest(name="mini", like="coder-chat", facts=CODER_3B_AWQ), machine)
+    grown = Overlay(tree, added.changes)
+    assert f"{'base_url' if 'base_url' in new else 'api_base'}: http://mini.serving" in (grown.read(VALUES) or "")
+    removed = plan_remove(Platform(grown, layout), "mini")
+    assert contents(Overlay(grown, removed.changes)) == contents(tree)
+
+
+def test_a_credential_of_the_same_file_gives_the_address(platform: Files, layout: Layout, machine: Machine) -> None:
+    """Without its definition that is a note. The address is shared, so such an entry is not copied."""
+    tree = replaced(platform, f"api_base: {CHAT_BASE}\n        {KEYED}", "litellm_credential_name: engine")
+    (finding,) = check(Platform(tree, layout))
+    assert (finding.rule, finding.severity) == ("not-checked", "note")
+    told = replaced(tree, "  general_settings:\n", f"{CREDENTIAL}  general_settings:\n")
+    assert check(Platform(told, layout)) == ()
+    with pytest.raises(ManifestError, match="its address comes from a credential"):
+        plan_add(Platform(told, layout), AddRequest(name="mini", like="coder-chat", facts=CODER_3B_AWQ), machine)
+
+
+def test_a_model_in_a_variable_is_not_overwritten(platform: Files, layout: Layout, machine: Machine) -> None:
+    """The name of the variable is not the name of the model."""
+    tree = replaced(platform, "model: openai/qwen2.5-coder-7b-instruct", "model: os.environ/CHAT_MODEL")
+    (finding,) = check(Platform(tree, layout))
+    assert (finding.rule, finding.severity) == ("not-checked", "note")
+    with pytest.raises(ManifestError, match="an anchor or a variable"):
+        plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
+
+
+def test_an_entry_that_ends_in_a_merge_key_is_removed_with_it(platform: Files, layout: Layout) -> None:
+    """The content of the key is elsewhere, and its line belongs to the entry."""
+    prices = "        input_cost_per_token: 0.0000002\n        output_cost_per_token: 0.0000004\n"
+    tree = replaced(platform, prices, "        <<: *cost\n")
+    given = f"x-cost: &cost\n{prices.replace('        ', '  ')}\nproxy_config:\n"
+    tree = replaced(tree, "proxy_config:\n", given)
+    assert check(Platform(tree, layout)) == ()
+    removed = plan_remove(Platform(tree, layout), "coder-fim")
+    text = Overlay(tree, removed.changes).read(VALUES) or ""
+    assert "coder-fim" not in text
+    assert "*cost" not in text
+    assert "&cost" in text
