@@ -13,6 +13,7 @@ import secrets
 import string
 from collections.abc import Mapping, Set
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -296,13 +297,20 @@ class Cluster:
         usual = {"namespace": namespace, "name": name, "field": field}
         for where in (usual, usual | also) if also.get("namespace") and usual | also != usual else (usual,):
             meta = {"name": where["name"], "namespace": where["namespace"]}
-            if self.store.get("Secret", meta["name"], meta["namespace"]) is None:
-                self.store.create(
-                    {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {where["field"]: value}}
-                )
+            held = self.store.get("Secret", meta["name"], meta["namespace"])
+            if held is None:
+                made = {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": {where["field"]: value}}
+                self.store.create(made)
+            elif where["field"] not in held["data"]:
+                data = held["data"] | {where["field"]: value}
+                self.store.update("Secret", meta["name"], meta["namespace"], partial(_with_data, data))
 
     async def _sleep(self, seconds: float) -> None:
         await self.clock.sleep(seconds)
+
+
+def _with_data(data: Object, secret: Object) -> None:
+    secret["data"] = data
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

@@ -21,6 +21,10 @@ from sandbox.cluster import is_ready
 from sandbox.command_line import CommandLine
 from sandbox.objects import Object, ObjectStore
 
+_BASE = re.compile(
+    r"(?i)-base\b|^$|(^|/)(qwen2|(meta-)?llama-[23]|codellama|starcoder|codegemma|granite-3|gemma-[23]?-?\d+b)[^/]*$"
+)
+"""Base models by their names: the chat models of these families have a suffix, those of others need none."""
 ANSWER = "Hello there, this is the model speaking ."
 FINISHED = ("stop", "length", "abort", "error", "repetition")
 DIMENSIONS = 768
@@ -96,7 +100,7 @@ class Engine:
     def chats(self) -> bool:
         """A base model has no chat template. In llama.cpp every model has one, because it falls back to ChatML."""
         words = f"{self.model} {self.served_name}".lower()
-        is_tuned = any(word in words for word in ("instruct", "chat", "-it", "qwen3-", "phi-4"))
+        is_tuned = any(word in words for word in ("instruct", "chat", "-it", "-omni")) or not _BASE.search(self.model)
         return self.name == "llama.cpp" or is_tuned or self.says("--tool-call-parser", "--enable-auto-tool-choice")
 
     def says(self, *flags: str) -> bool:

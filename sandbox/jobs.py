@@ -42,8 +42,12 @@ class JobController:
         """One reconciliation: create a pod for each new Job, and stop the deleted ones."""
         jobs = {job["metadata"]["uid"]: job for job in self._store.find("Job")}
         for job in jobs.values():
-            if not job.get("status"):
+            if job.get("status"):
+                continue
+            if "activeDeadlineSeconds" in job["spec"]:
                 self._start(job)
+            elif not job["spec"].get("suspend"):
+                self._completed(job)  # one of the platform's own: what it runs is not known here
         for pod in self._store.find("Pod"):
             owner = owner_of(pod)
             address = Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
@@ -89,11 +93,14 @@ class JobController:
             return
         if succeeded:
             self._kubelet.update(address, lambda pod: pod["status"].update(phase="Succeeded"))
-            condition = {"type": "Complete", "status": "True", "lastTransitionTime": self._store.timestamp()}
-            self._tell(job, succeeded=1, completionTime=self._store.timestamp(), conditions=[condition])
+            self._completed(job)
         else:
             self._kubelet.update(address, lambda pod: pod["status"].update(phase="Failed"))
             self._over(job, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+    def _completed(self, job: Object) -> None:
+        condition = {"type": "Complete", "status": "True", "lastTransitionTime": self._store.timestamp()}
+        self._tell(job, succeeded=1, completionTime=self._store.timestamp(), conditions=[condition])
 
     def _over(self, job: Object, reason: str, message: str) -> None:
         failed = {"type": "Failed", "status": "True", "reason": reason, "message": message}

@@ -156,7 +156,8 @@ def _llm(service: Object) -> tuple[Object, Object]:
     pod["containers"] = [{**usual, **own, "args": own.get("args") or served}, *containers[1:]]
     pod["initContainers"] = [*(pod.get("initContainers") or ()), _initializer(str(model["uri"]))]
     labels = {"app.kubernetes.io/name": meta["name"], "app.kubernetes.io/part-of": "llminferenceservice"}
-    deployment = _deployment(name, labels, labels, pod, int(spec.get("replicas", 1)), {})
+    idle = ((spec.get("scaling") or {}).get("keda") or {}).get("idleReplicaCount")  # nobody asks for it here
+    deployment = _deployment(name, labels, labels, pod, int(spec.get("replicas", 1) if idle is None else idle), {})
     return deployment, _service(f"{name}-workload-svc", labels, 8000, 8000)
 
 

@@ -397,6 +397,7 @@ async def _found(files: Mapping[str, str], directory: Path) -> tuple[dict[str, A
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / path).write_text(text, encoding="utf-8")
     settings, report = await own_settings(directory, checkout)
+    (settings.get("platform") or {}).pop("branch", None)  # the sandbox's copy has one branch, main
     return merged({"staging": {"mode": "off"}}, settings), report
 
 

@@ -190,3 +190,11 @@ def test_what_is_not_simulated_is_said_in_one_sentence() -> None:
         == "The sandbox does not simulate the chart kubeai, StatefulSet s: what they would start does not exist here."
     )
     assert unsimulated({"d.yaml": DEPLOYMENT}) == ""
+
+
+def test_a_model_that_keda_starts_on_demand_is_down_without_demand(store: ObjectStore) -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 1, "keda": {"idleReplicaCount": 0}}
+    spec = {"model": {"uri": "hf://a/b"}, "scaling": scaling}
+    store.create(ISVC | {"kind": "LLMInferenceService", "spec": spec})
+    KServe(store).control()
+    assert replicas(store, "chat-kserve") == 0

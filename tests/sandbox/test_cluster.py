@@ -307,3 +307,27 @@ async def test_a_claim_never_shrinks(platform: Platform) -> None:
     await wait_until(failed)
     message = (await platform.application("coder-chat"))["status"]["operationState"]["message"]
     assert "can not be less than status.capacity" in message
+
+
+async def test_a_key_of_the_settings_is_in_the_secret_that_the_sample_has_too() -> None:
+    """Another field of a Secret with the usual name: LiteLLM's documentation names both."""
+    keys = {"master": {"namespace": "litellm", "name": "litellm-secrets", "field": "LITELLM_MASTER_KEY"}}
+    async with KubernetesAPI() as api, Cluster(api, MemoryGit(), SPEED, Faults(), keys=keys) as cluster:
+        data = (cluster.store.get("Secret", "litellm-secrets", "litellm") or {})["data"]
+    assert data["LITELLM_MASTER_KEY"] == data["PROXY_MASTER_KEY"]
+
+
+async def test_a_job_of_the_platform_completes_unless_it_is_suspended(platform: Platform) -> None:
+    """Its template needs no metadata and no deadline."""
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "train", "image": "acme/train"}]}}
+    for name, suspend in (("train", False), ("later", True)):
+        meta = {"name": name, "namespace": "serving"}
+        platform.cluster.store.create(
+            {"kind": "Job", "metadata": meta, "spec": {"suspend": suspend, "template": template}}
+        )
+
+    async def completed() -> bool:
+        return bool((platform.cluster.store.get("Job", "train", "serving") or {}).get("status", {}).get("succeeded"))
+
+    await wait_until(completed)
+    assert not (platform.cluster.store.get("Job", "later", "serving") or {}).get("status")

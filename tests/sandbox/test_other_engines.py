@@ -95,3 +95,21 @@ async def test_llama_cpp_without_metrics_is_read_by_its_slots() -> None:
         server.on("GET", "/slots", llama_slots(llama))
         used = await VLLM(http, "http://llama").activity(server.url)
     assert (used.running, used.requests) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("model", "chats"),
+    [
+        ("Qwen/Qwen2.5-Coder-1.5B", False),
+        ("meta-llama/Llama-3.1-8B", False),
+        ("acme/some-model-base", False),
+        ("Qwen/Qwen2.5-Coder-1.5B-Instruct-AWQ", True),
+        ("google/gemma-3-27b-it", True),
+        ("openai/gpt-oss-20b", True),
+        ("acme/Dolphin3.0-Llama3.1-8B", True),
+        ("/models/whatever", True),
+    ],
+)
+def test_only_base_models_refuse_to_chat(model: str, chats: bool) -> None:
+    """A smoke test must not fail because the name of a chat model does not say so."""
+    assert engine({"args": ["--model", model]}).chats is chats
