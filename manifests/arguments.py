@@ -265,7 +265,8 @@ def _recognised(
     if other is not None:
         return Command(other, flags)
     usual = engines.usual()
-    if implied := next((each for each in engines.engines() if not each.is_usual and each.implied_by in names), None):
+    implied = next((each for each in engines.engines() if not each.is_usual and each.implied_by in names), None)
+    if implied is not None and not (own and words and not words[0].text.startswith("-")):
         return Command(implied, flags)
     model = next((flag for flag in flags if flag.name == usual.implied_by), None)
     if model is None:

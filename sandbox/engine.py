@@ -22,7 +22,7 @@ from sandbox.command_line import CommandLine
 from sandbox.objects import Object, ObjectStore
 
 _BASE = re.compile(
-    r"(?i)-base\b|^$|(^|/)(qwen2|(meta-)?llama-[23]|codellama|starcoder|codegemma|granite-3|gemma-[23]?-?\d+b)[^/]*$"
+    r"(?i)-base\b|(^|/)(qwen2|(meta-)?llama-[23]|codellama|starcoder|codegemma|granite-3|gemma-[23]?-?\d+b)[^/]*$"
 )
 """Base models by their names: the chat models of these families have a suffix, those of others need none."""
 ANSWER = "Hello there, this is the model speaking ."

@@ -4,10 +4,16 @@ Otherwise Stoker switches a service: KServe ignores the replicas of a Deployment
 takes those of an LLMInferenceService from git.
 """
 
+import re
+
 from manifests.edit import find, line, value
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 
+_IN_KNATIVE = re.compile(
+    r"""^[^#]*(?:defaultDeploymentMode["']?|^\s*deploymentMode)\s*:\s*["']?(?:Serverless|Knative)\b"""
+)
+"""In the ConfigMap `inferenceservice-config`, or in the values of KServe's chart."""
 _PREFIX = "serving.kserve.io/"
 _BY_OTHERS = (("deploymentMode", ("Serverless", "Knative", "ModelMesh")), ("autoscalerClass", ("keda", "kpa")))
 
@@ -23,7 +29,17 @@ class KServe:
             place = find(node, "metadata", "annotations", f"{_PREFIX}{key}")
             if value(node, "metadata", "annotations", f"{_PREFIX}{key}") in values and place is not None:
                 return f"{path}:{line(place)}"
-        return ""
+        is_own = value(node, "metadata", "annotations", f"{_PREFIX}deploymentMode")
+        return _default(platform) if pieces.form == "InferenceService" and not is_own else ""
+
+
+def _default(platform: Platform) -> str:
+    """Where KServe's own configuration says that Knative runs all services that do not say otherwise."""
+    for path in sorted(platform.grep("eploymentMode")):
+        for number, text in enumerate((platform.read(path) or "").splitlines(), 1):
+            if _IN_KNATIVE.search(text):
+                return f"{path}:{number}"
+    return ""
 
 
 SCALER = KServe()

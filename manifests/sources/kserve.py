@@ -98,6 +98,8 @@ def _llm_inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
     if uri is None:
         return
     found = serving(tree, located, template)
+    if found is None and find(template, "containers", 0, "command") is not None:
+        found = _of_image(template)
     vllm = engines.named("vLLM")
     container = find(template, "containers", 0) or located.node
     command, configs = Command(vllm, ()), tuple[Located, ...]()
@@ -141,7 +143,14 @@ def _from_hub(located: Located, uri: ScalarNode) -> Site | None:
 def _with_model(command: Command, site: Site) -> Command:
     """The command with its model at the place that KServe mounts it from."""
     names = command.engine.model if command.engine is not None else ("--model",)
-    kept = tuple(flag for flag in command.flags if flag.name not in names or not flag.value.startswith((_MOUNTED, "$")))
+    of_volume = site.value.startswith("pvc://")  # an argument says which of its directories
+    kept = tuple(
+        flag
+        for flag in command.flags
+        if flag.name not in names
+        or not flag.value.startswith((_MOUNTED, "$"))
+        or (of_volume and flag.value.startswith(f"{_MOUNTED}/"))
+    )
     if any(flag.name in names for flag in kept):
         return Command(command.engine, kept, command.said)
     flag = Flag(names[0], (site.value,), (site.node,), True, (site,), "variable")
