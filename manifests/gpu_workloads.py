@@ -8,7 +8,7 @@ from ruamel.yaml.nodes import MappingNode, Node
 from manifests.accelerators import gpus
 from manifests.deployers import deployment
 from manifests.edit import entries, find, items, value
-from manifests.kustomize import read
+from manifests.kustomize import leads_to, rendering
 from manifests.objects import Located, mappings, of_kind
 from manifests.pieces import labels
 from manifests.snapshot import Snapshot
@@ -57,10 +57,12 @@ def _uses_gpu(container: Node, more: tuple[str, ...]) -> bool:
 
 
 def namespace_of(platform: Snapshot, located: Located, name: str) -> str:
-    """The namespace of an object: its own, that of the kustomization beside it, or that of what deploys it."""
+    """The namespace of an object: its own, that of the kustomizations that include it, or that of what deploys it."""
     path = located.document.path
-    listing = read(platform, posixpath.dirname(path))
-    given = [value(root, "namespace") for root in listing.roots] if listing is not None else []
-    _, found = deployment(platform, name, posixpath.dirname(path) or path, None)
+    folder = posixpath.dirname(path)
+    _, found = deployment(platform, name, folder or path, None)
+    paths = found.paths if found is not None else ()
+    deployed = next((each for each in paths if leads_to(platform, each, folder)), folder)
+    given = rendering(platform, folder, deployed).namespace
     own = value(located.node, "metadata", "namespace")
-    return next(filter(None, (*given, own, found.namespace if found is not None else "")), "")
+    return given or own or (found.namespace if found is not None else "")

@@ -74,3 +74,22 @@ KUSTOMIZATION = (
 def test_the_gateway_is_found_in_the_cluster(files: dict[str, str], found: Proxy | None) -> None:
     """A Deployment, LiteLLM's chart, or a generic chart; two of them are not guessed between."""
     assert proxy(Platform(Files(files), Layout())) == found
+
+
+def test_the_namespace_of_a_base_is_that_of_the_overlay_that_includes_it() -> None:
+    """The kustomization beside the Deployment has none, and Flux deploys a directory above the overlay."""
+    flux = """apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: apps, namespace: flux-system}
+spec: {path: ./cluster, sourceRef: {kind: GitRepository, name: flux-system}}
+"""
+    files = {
+        "flux.yaml": flux,
+        "cluster/kustomization.yaml": "resources: [../apps/litellm/overlays/home]\n",
+        "apps/litellm/overlays/home/kustomization.yaml": "namespace: llm\nresources: [../../base]\n",
+        "apps/litellm/base/kustomization.yaml": "resources: [deployment.yaml]\n",
+        "apps/litellm/base/deployment.yaml": WORKLOAD,
+    }
+    found = proxy(Platform(Files(files), Layout()))
+    assert found is not None
+    assert (found.namespace, found.secret, found.field) == ("llm", "gateway-key", "master")
