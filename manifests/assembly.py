@@ -2,13 +2,14 @@
 
 import posixpath
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from ruamel.yaml.nodes import Node
 
 from manifests import patches
 from manifests.deployers import argocd, deployment
-from manifests.edit import find, items, value
+from manifests.edit import Comment, Document, find, items, scalars, value
 from manifests.engines import Engine
 from manifests.gateway import Entry, model_list
 from manifests.kustomize import Rendering, leads_to, rendering
@@ -70,17 +71,32 @@ def is_alone(tree: Tree, pieces: Pieces) -> bool:
     return pieces.fields is None and len([each for path in pieces.files for each in candidates(tree, path)]) == 1
 
 
+def own_comments(tree: Tree, pieces: Pieces, after: Document) -> Callable[[Comment], bool]:
+    """Which comments of an edited file are about this endpoint: if it has others, those in its own part and above that."""
+    before, subject = pieces.deployment.document, pieces.candidate.subject
+    if after.path != before.path or is_alone(tree, pieces):
+        return lambda _: True
+    first = int(subject.start_mark.line)
+    last = max(int(each.end_mark.line) for each in scalars([subject])) + len(after.lines) - len(before.lines)
+    has_key = before.lines[first].lstrip().startswith("-")
+    while first > 0 and (text := before.lines[first - 1].strip()) and text != "---":
+        if not text.startswith("#"):
+            if has_key or not text.endswith(":"):
+                break
+            has_key = True
+        first -= 1
+    return lambda comment: first <= comment.line <= last
+
+
 def _assembled(platform: Snapshot, place: Place, candidate: Candidate, engine: Engine) -> Pieces:
     layout = platform.layout
     name, workload = place.name, candidate.workload
     found = [each for path in place.files for each in objects(platform, path)]
-    claimed = _claims(candidate.pod)
+    claimed = _served_from(candidate) or _claims(candidate.pod)
     claims = tuple(each for kind, each in found if kind == "PersistentVolumeClaim")
     services = [each for kind, each in found if kind == "Service"]
     is_alone = sum(kind in workloads.KINDS for kind, _ in found) == 1
-    service = next(
-        (each for each in services if candidate.pod is not None and _selects(each.node, workload.node)), None
-    )
+    service = next((each for each in services if candidate.pod is not None and selects(each.node, workload.node)), None)
     if service is None and is_alone:
         service = next(iter(services), None)
     fields = layout.endpoints.get(name)
@@ -156,6 +172,13 @@ def _claims(pod: Node | None) -> set[str]:
     return {claim for volume in volumes if (claim := value(volume, "persistentVolumeClaim", "claimName"))}
 
 
+def _served_from(candidate: Candidate) -> set[str]:
+    """The volume that KServe serves from; others of the pod have caches."""
+    spec = find(candidate.workload.node, "spec")
+    uris = (value(spec, "model", "uri"), value(spec, "predictor", "model", "storageUri"))
+    return {match[1] for each in uris if (match := re.match(r"pvc://([^/]+)", each))}
+
+
 def _shared_claim(tree: Tree, claimed: set[str], own: tuple[Located, ...]) -> Located | None:
     """The claim that the pod mounts, if it is the only one and is in another directory."""
     if own or len(claimed) != 1:
@@ -165,7 +188,7 @@ def _shared_claim(tree: Tree, claimed: set[str], own: tuple[Located, ...]) -> Lo
     return found[0] if len(found) == 1 else None
 
 
-def _selects(service: Node, deployment: Node) -> bool:
+def selects(service: Node, deployment: Node) -> bool:
     selector = labels(find(service, "spec", "selector"))
     return (
         bool(selector)

@@ -199,7 +199,7 @@ def is_base_model(hf_id: str) -> bool:
     name = hf_id.rsplit("/", 1)[-1]
     if re.search(r"(?i)[-_]base\b", name):
         return True
-    marked = re.search(r"(?i)[-_](instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning)\b", name)
+    marked = re.search(r"(?i)[-_](instruct|chat|it|sft|dpo|rlhf|distill|thinking|reasoning|omni)\b", name)
     return not marked and bool(re.match(r"(?i)(qwen2|(meta-)?llama-3|codellama|starcoder|codegemma|granite-3)", name))
 
 

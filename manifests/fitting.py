@@ -2,9 +2,10 @@
 
 import posixpath
 import re
+from collections import Counter
 
 from manifests.contract import read_endpoints
-from manifests.edit import InvalidYaml, entries, find, value
+from manifests.edit import InvalidYaml, entries, find, items, value
 from manifests.layout import Layout
 from manifests.pieces import objects
 from manifests.platform import Platform
@@ -33,6 +34,9 @@ def _fitted(platform: Platform) -> Layout:
     ):
         if len(options) == 1 and getattr(layout, key) not in options:
             (found[key],) = options
+    branches = _branches(platform)
+    if len(branches) == 1 and layout.branch not in branches:
+        (found["branch"],) = branches
     fitting = layout.model_copy(update=found)
     namespaces = _namespaces(platform.with_layout(fitting))
     if len(namespaces) == 1:
@@ -44,6 +48,20 @@ def _fitted(platform: Platform) -> Layout:
     if chats and layout.template not in (each.name for each in endpoints):
         fitting = fitting.model_copy(update={"template": chats[0]})
     return fitting
+
+
+def _branches(platform: Platform) -> set[str]:
+    """What the Applications follow that deploy directories of this repository; empty if one follows its default branch."""
+    sources = [
+        each
+        for app in platform.applications()
+        for each in (find(app.node, "spec", "source"), *items(find(app.node, "spec", "sources")))
+        if value(each, "path")
+    ]
+    repositories = Counter(value(each, "repoURL") for each in sources)
+    usual = repositories.most_common(1)[0][0] if repositories else ""
+    followed = {value(each, "targetRevision") or "HEAD" for each in sources if value(each, "repoURL") == usual}
+    return set() if any(each == "HEAD" or "{{" in each for each in followed) else followed
 
 
 def _environments(platform: Platform) -> set[str]:

@@ -1,15 +1,20 @@
 """Arguments of the engine that depend on the model: the ones that the new model needs, and the old model's to remove."""
 
+import re
+
 from pydantic import BaseModel
 
 from manifests.contract import ModelEndpoint
 from manifests.pieces import Pieces
-from manifests.sizing import ModelFacts
+from manifests.sizing import POOLING_KINDS, ModelFacts
 from manifests.sizing.flags import OF_THE_MODEL, flags_for, needs_remote_code
 from manifests.tree import ManifestError
 from manifests.wording import Words
 
+_DRAFTS = "--speculative-config"
 _REMOTE_CODE = "--trust-remote-code"
+_POOLING = {"--runner": "pooling", "--convert": "embed"}
+"""What any embedding model may have; vLLM ignores it for one whose architecture says so itself."""
 _ONLY_WITH_IMAGES = ("--limit-mm-per-prompt", "--mm-processor-kwargs")
 
 
@@ -57,6 +62,8 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
         if name in OF_THE_MODEL
         and name not in kept
         and not (name == "--load-format" and present[name] in ("auto", "safetensors"))  # any model has it
+        and not (name == _DRAFTS and re.search(r"\b(ngram|suffix)\b", present[name]))  # needs no weights
+        and not (facts.kind in POOLING_KINDS and present[name] == _POOLING.get(name))
         and (old != new or _cannot_stay(name, facts))
     ]
     told = [_removed(name, present[name], before) for name in removed]
@@ -72,7 +79,7 @@ def _cannot_stay(name: str, facts: ModelFacts) -> bool:
     """Return whether the argument is also wrong for another model of the same family."""
     if name == _REMOTE_CODE:
         return not needs_remote_code(facts)
-    return name in _ONLY_WITH_IMAGES and not facts.multimodal
+    return name == _DRAFTS or (name in _ONLY_WITH_IMAGES and not facts.multimodal)
 
 
 def _what_is_lost(name: str) -> str:

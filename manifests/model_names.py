@@ -5,7 +5,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from manifests.edit import find, items, scalars
+from ruamel.yaml.nodes import ScalarNode
+
+from manifests.arguments import own_variables
+from manifests.edit import entries, find, items, scalars
 from manifests.objects import mappings
 from manifests.pieces import Pieces
 from manifests.sizing import ModelFacts
@@ -43,6 +46,9 @@ _DOWNLOADED = re.compile(
 )
 
 
+_FETCHES = re.compile(r"snapshot_download|(?:\bhf|huggingface-cli) download")
+_USED = re.compile(r"""environ(?:\.get\(|\[)["'](\w+)|getenv\(["'](\w+)|\$[({]?(\w+)""")
+"""A variable that a script of the shell or of Python reads."""
 _HUB_CACHE = re.compile(r"(?<=/)models--([\w.-]+?)--([\w.-]+)(?=/|$)")
 """A model's directory in the cache of huggingface_hub."""
 
@@ -113,7 +119,26 @@ def _id_of_path(pieces: Pieces, given: str) -> str:
         if id(node) not in paths
         for match in re.finditer(rf"(?<![\w./-])[A-Za-z0-9][\w.-]*/{re.escape(last)}(?![\w./-])", str(node.value))
     }
-    return found.pop() if len(found) == 1 and last else ""
+    return found.pop() if len(found) == 1 and last else _fetched_to(pieces, given)
+
+
+def _fetched_to(pieces: Pieces, path: str) -> str:
+    """The id that an initContainer downloads to a path, where variables have both."""
+    configured = {
+        str(key.value): str(node.value)
+        for each in pieces.related
+        for key, node in entries(find(each.node, "data"))
+        if isinstance(node, ScalarNode)
+    }
+    found = set()
+    for init in items(find(pieces.pod, "initContainers")):
+        script = " ".join(str(each.value) for key in ("command", "args") for each in scalars(items(find(init, key))))
+        own = {name: site.value for name, site in own_variables(init, pieces.deployment.document).items()}
+        used = {name for match in _USED.finditer(script) for name in match.groups() if name}
+        values = {known[name].rstrip("/") for known in (configured | own,) for name in used & known.keys()}
+        if _FETCHES.search(script) and path.rstrip("/") in values:
+            found |= {each for each in values if HF_ID.fullmatch(each)}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _cached(path: str) -> str:

@@ -13,6 +13,7 @@ from manifests.tree import ManifestError, Tree, within
 
 def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
     """The contract for reviewers, as label and value."""
+    sync = "manual" if endpoint.manual_sync else "automated"
     rows = (
         ("Endpoint", f"{endpoint.name} ({endpoint.kind})"),
         ("Model", endpoint.hf_id),
@@ -21,12 +22,12 @@ def contract_rows(endpoint: ModelEndpoint) -> tuple[tuple[str, str], ...]:
         ("Context", str(endpoint.context or "")),
         ("Quantization", endpoint.quantization or ("none" if endpoint.gpus else "")),
         ("GPU memory utilization", f"{endpoint.gpu_utilization:g}" if endpoint.gpu_utilization else ""),
-        ("Volume", f"{endpoint.pvc_name}, {endpoint.pvc_size}"),
+        ("Volume", ", ".join(filter(None, (endpoint.pvc_name, endpoint.pvc_size)))),
         (
             "Price per million tokens, in / out",
             f"{_per_million(endpoint.price_in)} / {_per_million(endpoint.price_out)}",
         ),
-        ("Application", f"{endpoint.application} ({'manual' if endpoint.manual_sync else 'automated'} sync)"),
+        ("Application", f"{endpoint.application} ({sync} sync)" if endpoint.application else ""),
     )
     return tuple((label, value) for label, value in rows if value)
 

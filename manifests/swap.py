@@ -1,7 +1,7 @@
 """Change the model of an existing endpoint: its name, alias, Service and volume stay."""
 
 from manifests import catalog, patches, staging
-from manifests.assembly import is_alone
+from manifests.assembly import is_alone, own_comments
 from manifests.change import Change, Wanted, of_kind
 from manifests.contract import ModelEndpoint, chats, describe, does, read_endpoint, read_endpoints
 from manifests.edit import Comment, Document, scalar, value
@@ -363,11 +363,11 @@ def _pieces(
         path = pieces.pvc.document.path
         document = Document(path, files.get(path) or pieces.pvc.document.text)
         files[path] = _grown(document, before.pvc_name, sizing.storage).text
-    own = pieces.files if is_alone(platform, pieces) else tuple(files)
-    for path in (*own, before.application_file if own == pieces.files else ""):
+    for path in (*pieces.files, before.application_file) if is_alone(platform, pieces) else tuple(files):
         text = files.get(path) or platform.read(path)
         if text is not None and path.endswith((".yaml", ".yml")):
-            files[path] = rewording.document(Document(path, text)).text
+            about = own_comments(platform, pieces, it := Document(path, text))
+            files[path] = rewording.document(it, concerns=about).text
     asking = [each for each in pieces.entries if each.asked in pieces.served_names]  # others fail before the swap, too
     for each in asking or pieces.entries:
         files |= _entry(

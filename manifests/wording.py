@@ -126,6 +126,8 @@ class Rewording:
         """One corrected sentence; "" if nothing in it remains correct."""
         if self._about_another(text):
             return ""
+        if self._of_another_format(text):
+            return text
         renamed = self._renamed(self._without_claims(text))
         if renamed != text and renamed.strip(" .") in (self._new.hf_id, self._new.model, self._new.stem):
             return ""
@@ -187,6 +189,15 @@ class Rewording:
             return True
         copied = self._old.endpoint != self._new.endpoint
         return copied and _MODEL.search(outside) is not None and not self._names_any(outside, self._own_names)
+
+    def _of_another_format(self, text: str) -> bool:
+        """Whether a sentence names the old model in a format that the endpoint does not serve: why another was taken."""
+        names = "|".join(re.escape(each) for each in self._own_names)
+        match = re.search(rf"(?<![\w./-])(?:{names})[ -](AWQ|GPTQ|GGUF|FP8|NVFP4)\b", text)
+        if match is None or self._old.stem == self._new.stem:
+            return False
+        served = f"{self._old.quantization} {self._old.hf_id}".lower()
+        return match[1].lower() not in served
 
     def _without_claims(self, text: str) -> str:
         """The sentence without text in brackets right after the old model's name, or about a third model.

@@ -177,7 +177,10 @@ def _not_kept(pieces: Pieces, claim: Located) -> Iterator[Finding]:
 
 
 def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A ReadWriteOnce volume is on one node, and two models in one cache fill it."""
+    """A ReadWriteOnce volume is on one node, and two models in one cache fill it.
+
+    One that has no claim of its own shares the volume on purpose: on one GPU, one of them runs at a time.
+    """
     if (
         pieces.pvc is None
         or pieces.pvc not in pieces.claims
@@ -185,7 +188,7 @@ def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     ):
         return
     name = value(pieces.pvc.node, "metadata", "name")
-    for found in siblings:
+    for found in (each for each in siblings if each.claims):
         for volume in items(find(_pod(found), "volumes")):
             claim = scalar(volume, "persistentVolumeClaim", "claimName")
             if claim is not None and claim.value == name:

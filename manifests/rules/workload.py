@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from ruamel.yaml.nodes import Node
 
+from manifests.assembly import selects
 from manifests.edit import find, items, line, scalar, scalars, value
 from manifests.kustomize import Opaque
 from manifests.layout import Layout
-from manifests.model_names import model_of
+from manifests.model_names import is_path, model_of
 from manifests.pieces import GPU, Pieces, environment, kustomization, labels, objects
 from manifests.platform import Platform
 from manifests.rules import norms
@@ -22,6 +23,8 @@ from manifests.tree import Tree
 from manifests.wording import stem
 
 _FORMATS = ("awq", "gptq", "fp8")
+_SEVERAL = ("compressed-tensors", "moe_wna16", "auto-round", "inc", "modelopt", "quark", "torchao")
+"""Methods of vLLM that load weights of several formats."""
 
 # The scanner's rule against secrets in environment variables; vLLM can read its key only from one.
 _SECRET_IN_ENVIRONMENT = "CKV_K8S_35"  # noqa: S105
@@ -35,7 +38,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     yield from _staging(pieces)
     yield from _engine(pieces, siblings)
     yield from _port(pieces)
-    yield from _service(pieces)
+    yield from _service(pieces, siblings)
     yield from _skips(platform.layout, pieces, siblings)
 
 
@@ -216,14 +219,16 @@ def _staging(pieces: Pieces) -> Iterator[Finding]:
 
 def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """The engine's own arguments and environment, if it has them."""
-    root, model = pieces.deployment, pieces.model
+    root = pieces.deployment
     if not {"quantization", "offline"} <= pieces.runtime.rules:
         return
     quantization = pieces.flag("--quantization")
-    named = next((each for each in _FORMATS if each in model.value.lower()), None)
+    known = model_of(pieces).hf_id
+    named = next((each for each in _FORMATS if each in known.lower()), None)
     given = next((each for each in _FORMATS if quantization and each in quantization.value), None)
-    if quantization and named != given and (named or given in ("awq", "gptq")):
-        message = f"--quantization={quantization.value}, and {model.value} is {named or 'not quantized'}"
+    told = bool(named) or (given in ("awq", "gptq") and not is_path(known))  # a directory may have any name
+    if quantization and named != given and told and quantization.value not in _SEVERAL:
+        message = f"--quantization={quantization.value}, and {known} is {named or 'not quantized'}"
         fix = f"name {named}" if named else "remove the argument"
         yield at("quantization", root, quantization.node, message, fix)
     env = environment(pieces.container)
@@ -250,9 +255,11 @@ def _port(pieces: Pieces) -> Iterator[Finding]:
         yield at("container-port", root, given.node if given else ports[0], message, f"containerPort: {port}")
 
 
-def _service(pieces: Pieces) -> Iterator[Finding]:
+def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     root, service = pieces.deployment, pieces.service
     if service is None:
+        if any(each.service is not None and selects(each.service.node, root.node) for each in siblings):
+            return  # the Service of another model that takes turns with it
         yield at("service-missing", root, None, f"{pieces.name} has no Service", "add service.yaml")
         return
     ports = [each for container in items(find(pieces.pod, "containers")) for each in items(find(container, "ports"))]

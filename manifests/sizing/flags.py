@@ -33,6 +33,7 @@ OF_THE_MODEL = (
     "--chat-template",
     "--rope-scaling",
     "--trust-remote-code",
+    "--speculative-config",
 )
 """Arguments that belong to one model or its family; other models must not inherit them."""
 
