@@ -27,7 +27,7 @@ from bot.state.audit import AuditLog
 from bot.state.deliveries import Deliveries
 from bot.views import BRING_DOWN, CANCEL, END_USE, lines
 from bot.views.home import refusal
-from bot.views.modals import stopped
+from bot.views.modals import DOWN_FORM, stopped
 from bot.views.older import older
 from commands.help_topics import COMMANDS
 
@@ -195,5 +195,7 @@ def _only_stops(body: Body) -> bool:
     """Return whether a delivery can only stop something that costs money."""
     if body.get("command") == "/gpu":
         return next(iter(str(body.get("text") or "").lower().split()), "") in _DOWN
+    if body.get("type") == "view_submission":  # the confirmation that `/gpu down` has opened
+        return (body.get("view") or {}).get("callback_id") == DOWN_FORM
     actions = body.get("actions") or ()
     return bool(actions) and all(action.get("action_id") in _STOPS for action in actions)

@@ -13,6 +13,8 @@ from bot.views import code
 from commands.help_topics import COMMANDS, Topic
 from commands.parsing import Misunderstood, is_question
 
+_DECISIONS = frozenset({"approve", "approved", "deny", "denied", "reject", "yes", "no", "ok", "lgtm", "override"})
+"""Words by which people mean a card; the nearest verb of a command would be another one."""
 _PATIENCE = 2.5
 """Seconds that help waits for git; without an answer the examples name the template."""
 
@@ -66,6 +68,13 @@ def unknown(command: str, text: str) -> Misunderstood:
     """The error for an unknown verb: suggests the closest match or lists all commands. Without a command, of both."""
     verb, _, rest = text.strip().partition(" ")
     said = md("I don't know {said}.", said=code(f"{command} {verb[:80]}".strip()))
+    if verb.lower().strip(".!") in _DECISIONS:
+        return Misunderstood(
+            md(
+                "{said} Decide with the buttons on the request's card, or in Stoker's Home: a message decides nothing.",
+                said=said,
+            )
+        )
     if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # as the cards say it
         verb, _, rest = rest.partition(" ")
     if not _is_sentence(command, f"{verb} {rest}") and (meant := _meant(command, verb.lower())):

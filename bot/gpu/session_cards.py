@@ -1,4 +1,4 @@
-"""The card of the bring-up that began a session says when the session is over."""
+"""The card of the bring-up that began a session says until when it lasts, and when it is over."""
 
 from datetime import datetime
 
@@ -6,6 +6,7 @@ import structlog
 
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, SessionEnd
+from bot.domain.outcomes import LeftUp, Started
 from bot.errors import BotError
 from bot.slack.presentation import Presentation
 from bot.state.operations import OperationNotFound, Operations
@@ -23,17 +24,29 @@ async def end(
             message = (await operations.load(receipt)).message
         except OperationNotFound:
             message = None
-    await _put(operations, presentation, lease.op, SessionEnd(since=lease.ready, until=until, receipt=message))
+    await _put(
+        operations, presentation, lease.op, session_end=SessionEnd(since=lease.ready, until=until, receipt=message)
+    )
 
 
 async def go_on(operations: Operations, presentation: Presentation, op_id: str) -> None:
     """A replacement failed, and the session goes on."""
-    await _put(operations, presentation, op_id, None)
+    await _put(operations, presentation, op_id, session_end=None)
 
 
-async def _put(operations: Operations, presentation: Presentation, op_id: str, end: SessionEnd | None) -> None:
+async def extended(operations: Operations, presentation: Presentation, lease: Lease) -> None:
+    """The lease has another end. Idempotent."""
+    await _put(operations, presentation, lease.op, ends=lease.ends)
+
+
+async def _put(operations: Operations, presentation: Presentation, op_id: str, **changes: object) -> None:
     def put(op: Operation) -> Operation:
-        return op.model_copy(update={"session_end": end}) if isinstance(op, BringUpOperation) else op
+        if not isinstance(op, BringUpOperation):
+            return op
+        if "ends" in changes:
+            lasts = isinstance(op.result, Started | LeftUp)
+            return op.model_copy(update={"result": op.result.model_copy(update=changes)} if op.result and lasts else {})
+        return op.model_copy(update=changes)
 
     try:
         await operations.update(op_id, put)

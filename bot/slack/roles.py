@@ -7,7 +7,7 @@ from bot.errors import BotError
 from bot.policy import People, may_use
 from bot.settings.config import Config
 from bot.slack.directory import Directory
-from bot.slack.web_api import Slack
+from bot.slack.web_api import Slack, SlackRefused
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,17 @@ class RoleMembers:
                         )
         return tuple(found)
 
+    async def _users(self, member: str) -> frozenset[str]:
+        """A user, or the people of a user group; nobody if the group was deleted, which must not stop the others."""
+        try:
+            return await self.slack.members((member,))
+        except SlackRefused as refused:
+            if refused.code != "no_such_subteam":
+                raise
+            return frozenset()
+
     async def _members(self, ids: tuple[str, ...]) -> frozenset[str]:
-        home, members = await self.directory.home(), sorted(await self.slack.members(ids))
+        home, members = await self.directory.home(), sorted(frozenset().union(*[await self._users(i) for i in ids]))
         profiles = await asyncio.gather(*(self.directory.profile(user) for user in members))
         found = zip(members, profiles, strict=True)
         return frozenset(user for user, profile in found if may_use(profile, home, self.config).allowed)

@@ -38,7 +38,12 @@ _PATIENCE = 10.0
 """Maximum seconds that a call waits if Slack is rate-limiting."""
 
 # The codes are those of docs.slack.dev/reference/methods/chat.update and chat.postMessage.
-_TRANSIENT = {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "update_failed"}
+_TRANSIENT = {
+    "internal_error", "fatal_error", "service_unavailable", "request_timeout", "update_failed", "team_added_to_org",
+    "external_channel_migrating", "message_limit_exceeded",
+}  # fmt: skip
+_LIMITED = {"ratelimited", "rate_limited", "accesslimited"}
+"""The code of chat.postMessage differs from that of the other methods."""
 GONE = {"message_not_found", "cant_update_message", "edit_window_closed", "block_mismatch"}
 """A message that cannot be changed any more: somebody deleted it, or a rule of the workspace forbids it."""
 NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts", "cannot_reply_to_message"}
@@ -97,7 +102,7 @@ def slack_errors(method: str) -> Iterator[None]:
         yield
     except SlackApiError as error:
         status, code = getattr(error.response, "status_code", 0), _code_of(error.response)
-        if status == 429 or code == "ratelimited":
+        if status == 429 or code in _LIMITED:
             raise SlackBusy(method, _after(getattr(error.response, "headers", {}))) from error
         if code in _TRANSIENT or status >= 500 or not code:
             raise Unavailable("Slack", f"{method}: {code or f'status {status}'}") from error

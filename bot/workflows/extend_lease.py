@@ -11,13 +11,16 @@ from bot.durations import show_duration
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, insist
 from bot.engine.run import Run
+from bot.gpu import session_cards
 from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import md, time_stamp
 from bot.policy import can_be_approved, may_keep
 from bot.settings.config import Config
+from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
+from bot.state.operations import Operations
 from bot.views import code, money
 
 
@@ -30,6 +33,8 @@ class ExtendLeaseWorkflow:
     lease_marks: LeaseMarks
     decisions: Decisions
     lifecycle: Lifecycle
+    operations: Operations
+    presentation: Presentation
     config: Config
     clock: Clock
 
@@ -78,6 +83,7 @@ class ExtendLeaseWorkflow:
         )
         if held is None:
             raise PlanMoved(md("The session of {model} ended meanwhile.", model=code(lease.model)))
+        await session_cards.extended(self.operations, self.presentation, held)
         await run.finish(Extended(holder=lease.holder, ends=held.ends))
 
     async def undo(self, run: Run[ExtendOperation]) -> None:

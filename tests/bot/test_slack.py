@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 import aiohttp
 import pytest
 from redis.asyncio import Redis
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.errors import Unavailable
 from bot.mrkdwn import md
-from bot.slack.web_api import Slack, SlackRefused
+from bot.slack.web_api import Slack, SlackRefused, slack_errors
 from bot.state.messages import Messages
 from bot.state.records import PREFIX
 from bot.views import lines
@@ -92,3 +94,13 @@ async def test_a_picture_has_an_alternative_text(workspace: tuple[Workspace, Fau
             (file,) = (await answer.json())["messages"][-1]["files"]
     assert file["alt_txt"].startswith("506 tokens per second")
     assert len(file["alt_txt"]) == 1000
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "ratelimited", "accesslimited", "team_added_to_org"])
+def test_a_refusal_that_passes_is_not_a_refusal(code: str) -> None:
+    """Slack has several codes for it, some with status 200; the message is sent later."""
+    response = SlackResponse(
+        client=None, http_verb="POST", api_url="", req_args={}, data={"error": code}, headers={}, status_code=200
+    )
+    with pytest.raises(Unavailable), slack_errors("chat.postMessage"):
+        raise SlackApiError("x", response)  # type: ignore[no-untyped-call]

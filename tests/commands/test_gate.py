@@ -6,7 +6,8 @@ import pytest
 
 from bot.policy import Home, Profile, may_use
 from bot.settings.config import Config, PeopleSection
-from commands.gate import read
+from bot.views.modals import BECAUSE_FORM, DOWN_FORM
+from commands.gate import _only_stops, read
 
 HOME = Home(team="T1", enterprise="", bot="UBOT")
 GRID = Home(team="T1", enterprise="E1", bot="UBOT")
@@ -100,3 +101,9 @@ def test_events_that_ask_nothing_are_nobodys() -> None:
         {"type": "member_joined_channel", "user": "UBOT"},
     ):
         assert read({"event": event}) is None
+
+
+def test_a_bring_down_can_be_confirmed_while_slack_does_not_say_who_somebody_is() -> None:
+    """Its form was opened by `/gpu down`, which works then too. A form that decides does not."""
+    for form, stops in ((DOWN_FORM, True), (BECAUSE_FORM, False)):
+        assert _only_stops({"type": "view_submission", "view": {"callback_id": form}, "user": {"id": "U1"}}) is stops

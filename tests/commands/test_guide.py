@@ -72,6 +72,14 @@ def test_no_verb_is_guessed_from_a_sentence(sentence: str) -> None:
     assert "Did you mean" not in unknown("", sentence).message
 
 
+@pytest.mark.parametrize("word", ["approve", "Approved!", "deny", "LGTM"])
+def test_a_decision_that_is_typed_leads_to_the_card(word: str) -> None:
+    """`approve` is spelt like `remove`."""
+    said = unknown("", word).message
+    assert "Did you mean" not in said
+    assert "Decide with the buttons on the request's card" in said
+
+
 def test_what_was_typed_is_shown_as_text() -> None:
     """Also if it is a mention or would end a code span."""
     said = unknown("/gpu", "`<!channel>` *x*").message

@@ -23,3 +23,12 @@ async def test_only_those_count_whom_the_bot_obeys(svc: Services) -> None:
         ["roles.approvers:", "U0GUEST"],
         ["roles.approvers:", "U0STRANGER"],
     ]
+
+
+async def test_a_group_that_was_deleted_takes_nobody_elses_role(svc: Services) -> None:
+    """It has no members, and is reported; the other approvers can still decide."""
+    roles = RoleMembers(
+        svc.slack, svc.directory, svc.config.model_copy(update={"roles": Roles(approvers=("S0GONE", "U0LEAD"))})
+    )
+    assert (await roles.people()).approvers == {"U0LEAD"}
+    assert ["S0GONE" in problem for problem in await roles.unknown()] == [True]

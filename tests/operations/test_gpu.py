@@ -119,6 +119,8 @@ async def test_a_lease_is_prolonged_within_the_limit_and_asked_for_above(platfor
     assert before.ends
     assert after.ends
     assert (after.ends - before.ends).total_seconds() == 3600
+    said = f"is up and answers; all smoke tests passed. @dev holds the GPU until {after.ends:%H:%M} UTC"
+    await platform.until(lambda: any(said in text for text in platform.visible()))
     await platform.say("dev", "/gpu extend 9h")
     await platform.sees("the limit is 8 h")
     await platform.click("lead", "Approve")
