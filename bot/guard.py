@@ -13,6 +13,7 @@ import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.sessions import Session
 from bot.durations import Clock
@@ -39,7 +40,7 @@ class _Known:
     session: Session | None = None
 
 
-@dataclass(frozen=True)
+@component
 class Guard:
     """Enforces the limits while Redis is unavailable."""
 

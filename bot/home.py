@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import structlog
 
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 _WEEK = timedelta(days=7)
 
 
-@dataclass(frozen=True)
+@component
 class Overviews:
     """Reads what Home shows."""
 
@@ -120,7 +120,7 @@ class Overviews:
         return await self.endpoint_states.at(await self.repository.head())
 
 
-@dataclass(frozen=True)
+@component
 class AppHome:
     """Publishes Home."""
 

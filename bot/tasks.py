@@ -1,7 +1,6 @@
 """The docket tasks. Their only argument is an operation's id, and they may run again from their first line."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from structlog.contextvars import bind_contextvars
 from bot.bookmark import HolderBookmark
 from bot.clients.cluster import Cluster
 from bot.clock import Clock
+from bot.component import component
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.engine import task_refs
 from bot.engine.deaths import Deaths
@@ -61,7 +61,7 @@ _TELLING = timedelta(seconds=20)
 """Grace period before `sweep` retries posting a final state."""
 
 
-@dataclass(frozen=True)
+@component
 class Advancing:
     """Advances operations through their workflows."""
 
@@ -125,7 +125,7 @@ async def _follow_up(run: Run, workflow: Workflow[Any]) -> None:
         await workflow.follow_up(run)
 
 
-@dataclass(frozen=True)
+@component
 class OperationTasks:
     """The tasks of operations."""
 
@@ -195,7 +195,7 @@ class OperationTasks:
         )
 
 
-@dataclass(frozen=True)
+@component
 class PullRequestTasks:
     """The tasks that follow pull requests."""
 
@@ -229,7 +229,7 @@ class PullRequestTasks:
             log.warning("pull request not followed", op=op.id, model=op.request.model, error=str(error))
 
 
-@dataclass(frozen=True)
+@component
 class GpuTasks:
     """The tasks of the GPU: the queue, the reconciliation, the bills."""
 
@@ -271,7 +271,7 @@ class GpuTasks:
         await self.deaths.attempt(f"settle_bill:{fence}", lambda: self.billing.settle_bill(fence))
 
 
-@dataclass(frozen=True)
+@component
 class HomeTasks:
     """The tasks that keep Home up to date."""
 
@@ -301,7 +301,7 @@ class HomeTasks:
         await self.bookmark.refresh()
 
 
-@dataclass(frozen=True)
+@component
 class SetupTasks:
     """The task that uses the settings of the repository's `.stoker.yaml`."""
 
@@ -321,7 +321,7 @@ class SetupTasks:
             log.warning("settings not read", error=str(error))
 
 
-@dataclass(frozen=True)
+@component
 class BenchmarkTasks:
     """The tasks that follow a benchmark."""
 
@@ -340,7 +340,7 @@ class BenchmarkTasks:
         await self.deaths.attempt(f"show_picture:{op_id}", lambda: self.reports.draw(op_id))
 
 
-@dataclass(frozen=True)
+@component
 class SecretTasks:
     """The tasks about secrets: those of the cluster, and the keys of smoke tests."""
 

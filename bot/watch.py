@@ -1,7 +1,6 @@
 """The idle watch: samples every model that holds the GPU, lets `bot.idle` decide, and acts on the decision."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -9,6 +8,7 @@ import structlog
 from docket import Perpetual
 
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
@@ -50,7 +50,7 @@ _ASK_AGAIN = timedelta(minutes=5)
 """A failed bring-down is retried after this time, not at every sample."""
 
 
-@dataclass(frozen=True)
+@component
 class IdleWatch:
     """Samples the models that hold the GPU, and acts when one is idle."""
 
@@ -165,7 +165,7 @@ class IdleWatch:
             await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle(lease)}:dm", lease.holder, view)
 
 
-@dataclass(frozen=True)
+@component
 class Keeping:
     """Answers the reminders: keeps a model up."""
 

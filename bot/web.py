@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from datetime import timedelta
 
 from aiohttp import web
@@ -11,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
 from slack_bolt.async_app import AsyncApp
 
+from bot.component import component
 from bot.domain.operations import ChangeOperation
 from bot.durations import Clock
 from bot.engine.task_refs import FOLLOW
@@ -29,7 +29,7 @@ from bot.state.sessions import Sessions
 _BILLS_SHOWN = timedelta(days=30)
 
 
-@dataclass(frozen=True)
+@component
 class HttpPort:
     """The HTTP port of the bot."""
 

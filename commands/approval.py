@@ -1,10 +1,10 @@
 """The buttons of a card: approve, deny, cancel. Every click gets an answer."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.engine.decisions import Decisions
 from bot.policy import costs_money, must_hear
 from bot.settings.config import Config
@@ -25,7 +25,7 @@ from commands.replies import answered, ephemeral_responder, read_value
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@component
 class ApprovalButtons:
     """The buttons of a card."""
 

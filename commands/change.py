@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.huggingface import HuggingFace, model_id
+from bot.component import component
 from bot.domain.requests import AddModel, ChangeRequest, SwapModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
@@ -196,7 +196,7 @@ class Forms:
         return errors
 
 
-@dataclass(frozen=True)
+@component
 class Changes:
     """Starts changes, and opens their form."""
 
@@ -242,7 +242,7 @@ class Changes:
         await open_filled(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
 
 
-@dataclass(frozen=True)
+@component
 class ChangeForms:
     """Listens to the forms for a change."""
 

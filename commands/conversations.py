@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.domain.values import Message
 from bot.mrkdwn import Mrkdwn, md
 from bot.settings.config import Config
@@ -26,7 +26,7 @@ Body = dict[str, Any]
 _MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
 
 
-@dataclass(frozen=True)
+@component
 class Conversations:
     """Mentions, direct messages and the message shortcut."""
 

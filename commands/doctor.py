@@ -1,8 +1,8 @@
 """`/gpu doctor`: the diagnosis of the installation, for admins."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from bot.component import component
 from bot.doctor import Finding, examine
 from bot.engine.lifecycle import insist
 from bot.mrkdwn import Mrkdwn, md
@@ -11,7 +11,7 @@ from bot.settings.environment import Settings
 from bot.slack.roles import RoleMembers
 
 
-@dataclass(frozen=True)
+@component
 class DoctorCommand:
     """`/gpu doctor`."""
 

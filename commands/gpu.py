@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.component import component
 from bot.domain.operations import BringUpOperation, Status
 from bot.domain.requests import BringUp, Extend, Release
 from bot.durations import Clock, parse_duration, show_duration
@@ -49,7 +49,7 @@ _DRAINS = timedelta(days=2)
 """Sessions older than this cannot still have a draining node."""
 
 
-@dataclass(frozen=True)
+@component
 class BringingDown:
     """`/gpu down`, also from a button or a form."""
 
@@ -141,7 +141,7 @@ class BringingDown:
             return md("❌ {model}: {error}", model=code(name), error=error)
 
 
-@dataclass(frozen=True)
+@component
 class GpuStatus:
     """`/gpu status`."""
 
@@ -213,7 +213,7 @@ class GpuStatus:
         return View(text=view.text, blocks=[*view.blocks[: MESSAGE_BLOCKS - len(buttons)], *buttons])
 
 
-@dataclass(frozen=True)
+@component
 class GpuCommand:
     """`/gpu`."""
 

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from bot.component import component
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
@@ -27,7 +28,7 @@ class Names:
     any: str
 
 
-@dataclass(frozen=True)
+@component
 class ExampleNames:
     """Finds endpoints for the examples in the help."""
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp, Extend
 from bot.durations import parse_duration, show_duration
@@ -30,7 +30,7 @@ from commands.replies import answered, dm_responder, open_filled
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@component
 class HomeButtons:
     """App Home, and the forms that its buttons open."""
 

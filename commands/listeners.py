@@ -2,13 +2,13 @@
 
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.context.async_context import AsyncBoltContext
 
+from bot.component import component
 from bot.errors import Unavailable
 from bot.logs import about, cleaned_texts
 from bot.mrkdwn import md
@@ -64,7 +64,7 @@ def register(app: AsyncApp, wiring: Wiring) -> None:
         wiring.of(listeners).register(app)
 
 
-@dataclass(frozen=True)
+@component
 class Responders:
     """Gives every click and command a way to be answered, once per delivery."""
 

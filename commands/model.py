@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.github import GitHub
 from bot.clients.huggingface import HuggingFace, model_id
+from bot.component import component
 from bot.domain.requests import AddModel, RemoveModel, RunBenchmark, SmokeTest, StageWeights, SwapModel, TuneModel
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
@@ -38,7 +38,7 @@ from manifests.platform import Platform
 from manifests.tree import ManifestError
 
 
-@dataclass(frozen=True)
+@component
 class EndpointQuestions:
     """The verbs of `/model` that only read."""
 
@@ -100,7 +100,7 @@ class EndpointQuestions:
         return comparison(fits, [str(answer) for answer in answers if isinstance(answer, BotError)])
 
 
-@dataclass(frozen=True)
+@component
 class ModelCommand:
     """`/model`."""
 

@@ -1,10 +1,10 @@
 """The buttons below a card that has ended: bring up, retry, revert. *Extend* and *Bring down* are those of Home and reminders."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.domain.requests import AnyRequest, BringUp, ChangeRequest, RevertChange, operation_id
 from bot.durations import Clock, show_duration
@@ -27,7 +27,7 @@ _REFUSALS = 100
 """After this many refused attempts the first one is named; each costs one read of Redis."""
 
 
-@dataclass(frozen=True)
+@component
 class NextStepButtons:
     """The buttons below a card that has ended."""
 

@@ -1,12 +1,12 @@
 """Buttons for queued requests, for the offer to the next in line, and for the question to the holder."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.domain.requests import BringUp
 from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle
@@ -31,7 +31,7 @@ _ANY_PLAN = (LEAVE, PASS_ON, NOT_NOW)
 """Leaving the queue and declining start nothing: they are valid for any plan on the card."""
 
 
-@dataclass(frozen=True)
+@component
 class QueueButtons:
     """The buttons of a request that waits for the GPU."""
 

@@ -1,13 +1,13 @@
 """The answers to a reminder: bring down, keep for a while, keep until a time. Every click gets an answer."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain.values import Message
 from bot.durations import Clock
 from bot.engine.lifecycle import NotAllowed
@@ -32,7 +32,7 @@ from commands.replies import answered, ephemeral_responder, requested
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@component
 class ReminderButtons:
     """The buttons of a reminder."""
 

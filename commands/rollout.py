@@ -1,10 +1,10 @@
 """The buttons below a card: grant tenants' keys access to a new alias, store a benchmark's report."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 
+from bot.component import component
 from bot.platform.virtual_keys import VirtualKeys
 from bot.settings.config import Config
 from bot.slack.web_api import Slack
@@ -16,7 +16,7 @@ from commands.replies import answered, ephemeral_responder, open_filled
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@component
 class RollOutButtons:
     """The buttons below the card of a roll-out or a benchmark."""
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import structlog
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
 from slack_bolt.context.async_context import AsyncBoltContext
 
+from bot.component import component
 from bot.doctor import examine
 from bot.doctor.findings import wrong
 from bot.doctor.platform import ADD_RIGHT, KUBERNETES
@@ -35,7 +36,7 @@ Body = dict[str, Any]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class SetupForms:
     """The offer to set Stoker up, and its form."""
 
@@ -105,7 +106,7 @@ class SetupForms:
         return await _findings(self.settings, result.config)
 
 
-@dataclass(frozen=True)
+@component
 class SettingsInUse:
     """Notifies the admins of the settings that the bot has started with."""
 

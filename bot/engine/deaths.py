@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from bot.clock import Clock
+from bot.component import component
 from bot.mrkdwn import md
 from bot.slack.presentation import Presentation
 from bot.state.audit import AuditLog
@@ -13,7 +13,7 @@ from bot.state.task_starts import TaskStarts
 from bot.views import code, lines
 
 
-@dataclass(frozen=True)
+@component
 class Deaths:
     """Knows which work has ended the process."""
 

@@ -1,9 +1,9 @@
 """Decisions about an operation: votes, counted at the click and again at the start, and cancelling."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bot.clock import Clock
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.kinds import CancelRule
 from bot.domain.operations import AlreadyDecided, BringUpOperation, Operation, Status, Vote, lease_in_plan
@@ -60,7 +60,7 @@ class PlanChanged(BotError):
     remedy = "Look at the plan as its card shows it now, and decide about that one."
 
 
-@dataclass(frozen=True)
+@component
 class Decisions:
     """Decides about operations."""
 

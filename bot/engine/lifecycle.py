@@ -3,13 +3,13 @@
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 from docket import Docket, Retry
 
 from bot.clock import Clock
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import AlreadyDecided, Note, Operation, Status, Vote, new_operation
 from bot.domain.outcomes import Expired, Refused
@@ -67,7 +67,7 @@ def insist(verdict: Verdict) -> None:
         raise NotAllowed(verdict.reason)
 
 
-@dataclass(frozen=True)
+@component
 class Lifecycle:
     """The life cycle of operations: their request, approval, expiry, failure, and card."""
 

@@ -4,10 +4,9 @@ The claim itself is one atomic step in Redis (`bot.state.leases`); this is the a
 cluster.
 """
 
-from dataclasses import dataclass
-
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.gpu.lease_marks import LeaseMarks
@@ -16,7 +15,7 @@ from bot.settings.config import Config
 from bot.state.leases import GpuBusy, Leases
 
 
-@dataclass(frozen=True)
+@component
 class GpuAvailability:
     """The single place that decides whether the GPU is free."""
 

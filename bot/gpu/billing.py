@@ -1,7 +1,6 @@
 """The cost of sessions: the running total, the receipt at the end, the bill once the node is gone, the report."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from docket import Docket
@@ -9,6 +8,7 @@ from pydantic import TypeAdapter
 
 from bot.clients.cluster import Cluster
 from bot.clients.staging import Stager
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.outcomes import with_bill
@@ -56,7 +56,7 @@ def running_total(
     return spent + cost(now - began, price), node is None
 
 
-@dataclass(frozen=True)
+@component
 class Billing:
     """The bills of sessions."""
 
@@ -193,7 +193,7 @@ class Billing:
         return min((at for at, fence, node in later if fence > bill.fence and node and node.name == name), default=None)
 
 
-@dataclass(frozen=True)
+@component
 class UsageReport:
     """`/gpu report`: the use of the GPU, week by week."""
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import posixpath
-from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
 from bot.clients.application import Application
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import BringUp
@@ -32,7 +32,7 @@ from manifests.deployed import Bound
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class BringUpPlans:
     """Makes the plans of bring-ups, and compares a plan with the current content."""
 

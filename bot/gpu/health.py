@@ -5,7 +5,6 @@ not serve again within the boot limit is ended, so that it costs no money and bl
 """
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,6 +12,7 @@ from docket import Perpetual
 
 from bot.clients.cluster import Cluster
 from bot.clients.condition import Condition
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation, Status
@@ -48,7 +48,7 @@ _SERVING = ("scaled", "changed")
 """Problems of a model that still serves."""
 
 
-@dataclass(frozen=True)
+@component
 class HealthWatch:
     """Watches ready sessions."""
 

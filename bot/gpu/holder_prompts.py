@@ -1,7 +1,6 @@
 """Questions posted to the GPU holder; their buttons are removed once answered or obsolete."""
 
-from dataclasses import dataclass
-
+from bot.component import component
 from bot.domain.leases import Lease, Question
 from bot.mrkdwn import Mrkdwn
 from bot.slack.presentation import Presentation
@@ -20,7 +19,7 @@ def is_idle_dm(key: str) -> bool:
     return key.startswith("idle:") and (key.endswith(":dm") or ":last:" in key)
 
 
-@dataclass(frozen=True)
+@component
 class HolderPrompts:
     """Posts questions to the holder, and removes their buttons."""
 

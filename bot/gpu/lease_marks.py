@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp
 from bot.durations import Clock
@@ -24,7 +24,7 @@ from bot.views import clock, code, lines
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class LeaseMarks:
     """Keeps the leases in Redis and their annotations on the Deployments the same."""
 

@@ -5,12 +5,12 @@ expires offers.
 """
 
 import heapq
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from docket import Docket
 
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease, Waiting
 from bot.domain.operations import BringUpOperation, Status
@@ -36,7 +36,7 @@ from bot.views.gpu import in_line
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class Queue:
     """The queue for the GPU."""
 

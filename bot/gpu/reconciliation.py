@@ -7,12 +7,12 @@ reads all state again.
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass
 
 import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Status
@@ -43,7 +43,7 @@ _TRY_AGAIN = 600
 """Seconds after which a failed closing of a lease is retried."""
 
 
-@dataclass(frozen=True)
+@component
 class Reconciliation:
     """Compares Redis, Deployments and pods, and makes them consistent."""
 

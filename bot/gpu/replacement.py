@@ -5,10 +5,10 @@ one until the new model answers. So exactly one operation owns the GPU at any ti
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
 from bot.clients.vllm import VLLM
+from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.outcomes import NotRestored, NotTakenBack, Replaced, ReplacedWhileBooting, Restored
@@ -38,7 +38,7 @@ _LOOK_EVERY = 1.0
 """Seconds between two checks of the requests that a model is still answering."""
 
 
-@dataclass(frozen=True)
+@component
 class Replacement:
     """Replaces the model that holds the GPU."""
 

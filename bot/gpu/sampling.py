@@ -1,7 +1,6 @@
 """Sample the usage of a model, and add it to its session's record."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -10,6 +9,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.prometheus import Prometheus
 from bot.clients.vllm import VLLM
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Session
 from bot.durations import Clock
@@ -25,7 +25,7 @@ _LAST = 3.0
 """Timeout for the final sample, so that it never delays shutdown."""
 
 
-@dataclass(frozen=True)
+@component
 class Sampler:
     """Samples the usage of models."""
 

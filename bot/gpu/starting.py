@@ -1,10 +1,10 @@
 """Starting a model on the GPU: the claim of its lease, the sync of its files, the scale to 1, the wait until it is ready."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import nobody
+from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation
@@ -22,7 +22,7 @@ from bot.settings.config import Config
 from bot.state.leases import Leases
 
 
-@dataclass(frozen=True)
+@component
 class Starting:
     """Starts models on the GPU."""
 

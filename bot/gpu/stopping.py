@@ -1,6 +1,5 @@
 """Taking a model off the GPU: which lease it is under, scaling it to zero under that lease's fence, ending its boot."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -9,6 +8,7 @@ from bot.clients.cluster import Cluster, StaleFence
 from bot.clients.job import Jobs
 from bot.clients.staging import Stager
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.leases import MAYBE_LEASE, Lease
 from bot.domain.operations import BringUpOperation, Operation
@@ -54,7 +54,7 @@ def end_of_session(lease: Lease, reason: str, channel: str, at: datetime, *, ann
     )
 
 
-@dataclass(frozen=True)
+@component
 class Stopping:
     """Takes models off the GPU."""
 
@@ -115,7 +115,7 @@ class Stopping:
         )
 
 
-@dataclass(frozen=True)
+@component
 class SettingAside:
     """Ends operations that have ended the process."""
 

@@ -3,10 +3,10 @@ effect.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from bot.clients.application import Application
 from bot.clients.deployer import Deployer
+from bot.component import component
 from bot.domain.plans import BringUpPlan, ChangePlan
 from bot.engine.lifecycle import PlanMoved
 from bot.errors import BotError
@@ -32,7 +32,7 @@ class Unreadable(BotError):
     remedy = "Correct on the main branch what the message names, then ask again."
 
 
-@dataclass(frozen=True)
+@component
 class Binding:
     """Reads what an approval is bound to."""
 

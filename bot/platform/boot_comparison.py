@@ -1,12 +1,12 @@
 """After a boot: compare the engine's measurements with the estimate, and store them for the next one."""
 
 import asyncio
-from dataclasses import dataclass
 
 import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.huggingface import HuggingFace
+from bot.component import component
 from bot.engine.run import Run, Step
 from bot.errors import StokerError
 from bot.platform.change_planning import looked_up, machine
@@ -26,7 +26,7 @@ _LIMIT = 20.0
 """Timeout in seconds: the model is up, and the requester is waiting."""
 
 
-@dataclass(frozen=True)
+@component
 class BootComparison:
     """Compares a boot with its estimate."""
 

@@ -3,11 +3,11 @@
 import asyncio
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bot.clients.application import Application, repository_of
 from bot.clients.deployer import Deployer, ObjectName, Tell
 from bot.clock import Clock
+from bot.component import component
 from bot.git.repository import Repository
 from bot.settings.config import Config
 from manifests.contract import ModelEndpoint, read_endpoints
@@ -20,7 +20,7 @@ from manifests.tree import ManifestError, Tree
 _NOT_AT_ALL = (0, 0)
 
 
-@dataclass(frozen=True)
+@component
 class Applications:
     """The applications of Argo CD or Flux: which one deploys an endpoint, and deploying a commit with it."""
 

@@ -1,7 +1,6 @@
 """The endpoints in the platform repository, and their state in the cluster."""
 
 import asyncio
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 import structlog
@@ -11,6 +10,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer
 from bot.clients.whereabouts import Address
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.domain.operations import ChangeOperation
 from bot.errors import BotError, Unavailable
@@ -42,7 +42,7 @@ class UnknownModel(BotError):
     remedy = "Take the name that is suggested, or one of `/model list`."
 
 
-@dataclass(frozen=True)
+@component
 class Endpoints:
     """The endpoints in the platform repository."""
 
@@ -102,7 +102,7 @@ class Endpoints:
         raise UnknownModel(md("Unknown model {model}. {hint}", model=code(model[:80]), hint=hint))
 
 
-@dataclass(frozen=True)
+@component
 class EndpointStates:
     """The endpoints, combined with their state in the cluster."""
 

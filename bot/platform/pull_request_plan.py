@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.clients.application import Application
@@ -10,6 +9,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
 from bot.clients.vllm import VLLM
+from bot.component import component
 from bot.domain.operations import ChangeOperation
 from bot.domain.plans import WITHOUT_LEASE, ChangePlan, Holder, Pull, stored_holder
 from bot.domain.requests import AddModel, ChangeRequest, RemoveModel, SwapModel
@@ -41,7 +41,7 @@ _FILES = 1000
 """Maximum changed files of a pull request: an endpoint has about ten, and git receives the paths as arguments."""
 
 
-@dataclass(frozen=True)
+@component
 class PullRequestPlans:
     """Reads the current plan of a pull request."""
 

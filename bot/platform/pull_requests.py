@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 from docket import Docket
@@ -11,6 +10,7 @@ from docket import Docket
 from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.huggingface import HuggingFace
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation, Operation, Status, plan_of
 from bot.domain.outcomes import Cancelled, ClosedOnGitHub, Denied, MergedElsewhere, PullClosed
@@ -57,7 +57,7 @@ def branch_of(op: ChangeOperation) -> str:
     return f"stoker/{op.request.kind.spec.name}-{op.request.model}-{op.id}"
 
 
-@dataclass(frozen=True)
+@component
 class ChangeChecks:
     """Refuses the changes that cannot become a pull request."""
 
@@ -123,7 +123,7 @@ class ChangeChecks:
         return None
 
 
-@dataclass(frozen=True)
+@component
 class PullRequests:
     """Opens, follows and closes the pull requests of changes."""
 

@@ -1,7 +1,6 @@
 """Roll out an approved pull request: merge, sync the gateway and the endpoint, smoke-test."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal
@@ -10,6 +9,7 @@ from pydantic import TypeAdapter
 
 from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer
+from bot.component import component
 from bot.domain import phases
 from bot.domain.operations import ChangeOperation, new_operation, plan_of
 from bot.domain.outcomes import Removed, RolledOut
@@ -52,7 +52,7 @@ class Blocked(Exception):
         self.by = by
 
 
-@dataclass(frozen=True)
+@component
 class Syncs:
     """Deploys what a pull request has merged: syncs the gateway and the endpoint, or waits until it is removed."""
 
@@ -184,7 +184,7 @@ class Syncs:
         return md("{application}: {drift}", application=code(application), drift=synced.drift) if synced.drift else None
 
 
-@dataclass(frozen=True)
+@component
 class RollOut:
     """Rolls out merged pull requests."""
 

@@ -4,13 +4,12 @@ It points to an engine that already serves the model. The operation is recorded 
 alias contains the operation's id, so that it is removed however the operation ends (a merge, a refusal, a crash).
 """
 
-from dataclasses import dataclass
-
 import structlog
 
 from bot.clients.cluster import Cluster
 from bot.clients.litellm import LiteLLM, Registration
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation
 from bot.domain.requests import AddModel
@@ -29,7 +28,7 @@ from manifests.contract import litellm_mode
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class GatewayAliases:
     """The aliases that exist in LiteLLM until a pull request with them is merged."""
 

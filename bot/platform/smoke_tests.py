@@ -6,7 +6,6 @@ They are the last step of a bring-up and of a roll-out, and a separate operation
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import stamina
@@ -20,6 +19,7 @@ from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM, Answer, fim_prompt
 from bot.clients.workload import Kind as EndpointKind
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import GATEWAY_CHECK, Check, SmokeOutcome, SmokeRun
@@ -216,7 +216,7 @@ class _Tests:
         return compare(run, last) if last else None
 
 
-@dataclass(frozen=True)
+@component
 class SmokeTests:
     """Tests a running model."""
 

@@ -10,7 +10,6 @@ OutOfSync until the merge; it cannot revert the growth, because a claim cannot s
 """
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from bot.clients.kube import KubeObject
 from bot.clients.staging import CannotStage, Stager, Weights
 from bot.clients.staging_job import staging_container
 from bot.clients.volume import Growth
+from bot.component import component
 from bot.domain import phases
 from bot.domain.operations import ChangeOperation
 from bot.domain.outcomes import VolumeGrew
@@ -52,7 +52,7 @@ class Forecast(NamedTuple):
     rows: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@component
 class StagedSwap:
     """Stages the weights of a swap before the cut-over."""
 

@@ -7,7 +7,6 @@ and the volume is free.
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import assert_never
@@ -16,6 +15,7 @@ import structlog
 from pydantic import BaseModel
 
 from bot.clients.staging import Attempt, CannotStage, Progress, Stager, StagingFailed, StagingTaken, Weights
+from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation, StageOperation, Status, new_operation
@@ -46,7 +46,7 @@ class _Tried(BaseModel, frozen=True):
     """The time when the next one may start."""
 
 
-@dataclass(frozen=True)
+@component
 class Staging:
     """Stages weights on the volumes."""
 

@@ -4,9 +4,9 @@ Operations change a model's replicas only with `turn`.
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.engine.lifecycle import NotAllowed
 from bot.git.repository import Repository
@@ -20,7 +20,7 @@ from manifests import replicas as in_git
 from manifests.platform import Platform
 
 
-@dataclass(frozen=True)
+@component
 class Switch:
     """Starts and stops models."""
 

@@ -1,10 +1,9 @@
 """The virtual keys that lack access to a new alias, and granting access."""
 
-from dataclasses import dataclass
-
 import structlog
 
 from bot.clients.litellm import LiteLLM, TenantKey
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation
 from bot.durations import Clock
@@ -24,7 +23,7 @@ from bot.views.rollout import Tenant, keys_offer
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@component
 class VirtualKeys:
     """The virtual keys of tenants that cannot call a new alias yet."""
 

@@ -1,8 +1,8 @@
 """The members of each role in the settings, read from Slack."""
 
 import asyncio
-from dataclasses import dataclass
 
+from bot.component import component
 from bot.errors import BotError
 from bot.policy import People, may_use
 from bot.settings.config import Config
@@ -10,7 +10,7 @@ from bot.slack.directory import Directory
 from bot.slack.web_api import Slack, SlackRefused
 
 
-@dataclass(frozen=True)
+@component
 class RoleMembers:
     """The people who have a role now, and the people and groups in the settings that have none."""
 

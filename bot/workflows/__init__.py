@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from bot.component import component
 from bot.domain.kinds import Kind
 from bot.domain.operations import (
     BenchmarkOperation,
@@ -46,7 +47,7 @@ class Workflow(Generic[Op]):
     """The work after its end."""
 
 
-@dataclass(frozen=True)
+@component
 class Workflows:
     """Every workflow of the bot."""
 

@@ -7,7 +7,6 @@ the lease ends.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 from bot import benchmark
@@ -18,6 +17,7 @@ from bot.clients.rights import ENGINE_KEY
 from bot.clients.vllm import VLLM
 from bot.clients.workload import Workload
 from bot.clock import Clock
+from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status, plan_of
@@ -51,7 +51,7 @@ class LeaseOver(BotError):
     remedy = "Bring the model up again, and request the benchmark again."
 
 
-@dataclass(frozen=True)
+@component
 class BenchmarkWorkflow:
     """Measures a model that is up."""
 

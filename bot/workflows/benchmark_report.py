@@ -1,13 +1,13 @@
 """The report of a benchmark: a chart below its card, and a pull request that stores the results in the repository."""
 
 import asyncio
-from dataclasses import dataclass
 
 import structlog
 
 from bot import benchmark, markdown
 from bot.benchmark import Benchmark
 from bot.clients.github import GitHub
+from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import BenchmarkOperation
 from bot.engine.lifecycle import Lifecycle, insist
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 _BASE, _PULL = Step("base of the report", str), Step("pull request of the report", str)
 
 
-@dataclass(frozen=True)
+@component
 class BenchmarkReports:
     """Draws the results of benchmarks, and stores them."""
 

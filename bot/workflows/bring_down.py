@@ -1,8 +1,7 @@
 """Bring a model down: to zero, until its pod is gone, the lease released, with a receipt."""
 
-from dataclasses import dataclass
-
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation, Operation, RestartOperation, Status
@@ -24,7 +23,7 @@ from bot.state.operations import Operations
 from bot.views import code, inline, lines, person
 
 
-@dataclass(frozen=True)
+@component
 class BringDownWorkflow:
     """Brings a model down."""
 

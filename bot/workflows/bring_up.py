@@ -1,8 +1,7 @@
 """Bring a model up on the GPU: plan, execute, undo."""
 
-from dataclasses import dataclass
-
 from bot.clients.deployer import Deployer
+from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.leases import MAYBE_LEASE, Lease
@@ -42,7 +41,7 @@ class Unusable(BotError):
     remedy = "Correct on the main branch what the message names, then ask again."
 
 
-@dataclass(frozen=True)
+@component
 class BringUpPlanning:
     """Validates a request for the GPU and asks for its approval."""
 
@@ -128,7 +127,7 @@ class BringUpPlanning:
         await self._ask_or_wait(op, fresh, note=md("⚠️ {moved} Please approve the new plan.", moved=moved.shown))
 
 
-@dataclass(frozen=True)
+@component
 class BringUpExecution:
     """Starts what was approved, and smoke-tests it."""
 
@@ -193,7 +192,7 @@ class BringUpExecution:
         await self.lease_marks.renew(lease, Lease.settled)
 
 
-@dataclass(frozen=True)
+@component
 class BringUpRollback:
     """Takes back what a failed or cancelled bring-up has begun."""
 
@@ -233,7 +232,7 @@ class BringUpRollback:
         await run.finish_undone(undone)
 
 
-@dataclass(frozen=True)
+@component
 class BringUpWorkflow:
     """The three parts of a bring-up, and the end of a trial."""
 

@@ -1,9 +1,9 @@
 """Add, swap, tune, remove or revert an endpoint: propose a pull request, then merge exactly what was approved and roll it out."""
 
-from dataclasses import dataclass
 from typing import NoReturn
 
 from bot.clients.github import BaseMoved, GitHub, MergeRefused
+from bot.component import component
 from bot.domain import phases
 from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation, Status, Vote, plan_of
@@ -42,7 +42,7 @@ _CHECKED, _MATCHED = Step("checked", NOTHING), Step("matched", NOTHING)
 _BASE = Step("base", str)
 
 
-@dataclass(frozen=True)
+@component
 class ChangePlanning:
     """Proposes a pull request, and asks for the approval of its roll-out."""
 
@@ -136,7 +136,7 @@ class ChangePlanning:
         await self.pull_requests.look_again(op)
 
 
-@dataclass(frozen=True)
+@component
 class ApprovedMerge:
     """Merges exactly what was approved."""
 
@@ -229,7 +229,7 @@ class ApprovedMerge:
             )
 
 
-@dataclass(frozen=True)
+@component
 class ChangeModelWorkflow:
     """Proposes a pull request, merges it and rolls it out."""
 

@@ -1,8 +1,7 @@
 """Extend a lease: immediately up to the limit, with an approval beyond it."""
 
-from dataclasses import dataclass
-
 from bot.clock import Clock
+from bot.component import component
 from bot.domain.operations import ExtendOperation, Status, plan_of
 from bot.domain.outcomes import Extended, LeaseUnchanged
 from bot.domain.plans import ExtendPlan
@@ -24,7 +23,7 @@ from bot.state.operations import Operations
 from bot.views import code, money
 
 
-@dataclass(frozen=True)
+@component
 class ExtendLeaseWorkflow:
     """Extends a lease."""
 

@@ -1,7 +1,6 @@
 """Break somebody's lease: an admin asks, another approver agrees, and the model goes down."""
 
-from dataclasses import dataclass
-
+from bot.component import component
 from bot.domain.operations import ReleaseOperation, Status, plan_of
 from bot.domain.outcomes import BootCancelled, LeaseUnchanged, LeaseUnclear
 from bot.domain.plans import ReleasePlan
@@ -20,7 +19,7 @@ from bot.views import code, inline, lines
 from bot.workflows.bring_down import BringDownWorkflow
 
 
-@dataclass(frozen=True)
+@component
 class ReleaseLeaseWorkflow:
     """Breaks somebody's lease."""
 

@@ -3,10 +3,10 @@
 It works like a boot: the same phases, diagnosis and smoke tests. If it fails, the session ends like a failed bring-up.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain import phases
 from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation, RestartOperation, Status
@@ -34,7 +34,7 @@ from bot.state.sessions import Sessions
 from bot.views import lines
 
 
-@dataclass(frozen=True)
+@component
 class RestartRequests:
     """Turns a click on *Restart* into a request."""
 
@@ -97,7 +97,7 @@ class RestartRequests:
         return said
 
 
-@dataclass(frozen=True)
+@component
 class RestartWorkflow:
     """Restarts a session that does not serve any more."""
 

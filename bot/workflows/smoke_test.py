@@ -1,8 +1,7 @@
 """Smoke-test a running endpoint."""
 
-from dataclasses import dataclass
-
 from bot.clients.cluster import Cluster
+from bot.component import component
 from bot.domain import phases
 from bot.domain.operations import SmokeTestOperation, Status
 from bot.domain.outcomes import Failed, SmokeTested
@@ -18,7 +17,7 @@ from bot.slack.roles import RoleMembers
 from bot.views import code
 
 
-@dataclass(frozen=True)
+@component
 class SmokeTestWorkflow:
     """Smoke-tests an endpoint that runs."""
 

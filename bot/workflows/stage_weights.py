@@ -1,8 +1,7 @@
 """Stage the weights of an endpoint on its volume, without the GPU, because somebody asked."""
 
-from dataclasses import dataclass
-
 from bot.clients.staging import CannotStage, Stager, Weights
+from bot.component import component
 from bot.domain.operations import StageOperation, Status
 from bot.domain.outcomes import DownloadKept, WeightsStaged
 from bot.domain.plans import JobPlan
@@ -20,7 +19,7 @@ from bot.state.operations import Operations
 from bot.views import code, escape
 
 
-@dataclass(frozen=True)
+@component
 class StagingWorkflow:
     """Stages the weights of an endpoint."""
 

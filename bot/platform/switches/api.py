@@ -1,13 +1,12 @@
 """By the API: the Deployment is scaled."""
 
-from dataclasses import dataclass
-
 from bot.clients.cluster import Cluster
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.leases import Lease
 
 
-@dataclass(frozen=True)
+@component
 class ByApi:
     """For every model whose deployer does not revert it."""
 

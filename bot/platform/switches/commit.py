@@ -1,7 +1,6 @@
 """By a commit: where the deployer, or KServe, reverts what the API sets, the replicas are changed in git."""
 
 import asyncio
-from dataclasses import dataclass
 
 import structlog
 
@@ -10,6 +9,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.deployer import Deployer, nobody
 from bot.clients.github import GitHub
 from bot.clients.workload import Workload
+from bot.component import component
 from bot.domain.leases import Lease
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
@@ -29,7 +29,7 @@ _ROUNDS = 5
 """Maximum attempts to push to a branch that keeps changing."""
 
 
-@dataclass(frozen=True)
+@component
 class ByCommit:
     """For the models of Flux, and of Argo CD with `selfHeal`; for all models with `switch.by: commit`."""
 
