@@ -57,6 +57,12 @@ TABLE: Mapping[str, Rule] = {
     "denied": Rule("a request is denied", "the requester", (DIRECT,), "once"),
     "expired": Rule("nobody decided, or accepted an offer, in time", "the requester", (DIRECT,), "once"),
     "cancelled": Rule("somebody else cancels a request", "the requester", (DIRECT,), "once"),
+    "closed": Rule(
+        "the pull request of a request is closed on GitHub, or merged into another branch",
+        "the requester",
+        (DIRECT,),
+        "once",
+    ),
     "waits": Rule("a system does not answer, so a request waits for it", "the requester", (DIRECT,), "once"),
     "late": Rule("a pull request cannot be opened yet", "the requester", (DIRECT,), "once"),
     "replace": Rule(

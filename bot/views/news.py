@@ -4,7 +4,7 @@ from datetime import datetime
 
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, Status, estimate, lease_in_plan
-from bot.domain.outcomes import ServesAgain, Started
+from bot.domain.outcomes import ClosedOnGitHub, MergedElsewhere, ServesAgain, Started
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import BringDown, BringUp, Restart, SmokeTest, hold_of
 from bot.durations import show_duration
@@ -113,9 +113,11 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
         case Status.CANCELLED if op.cancelled_by not in ("", request.actor):
             event, icon = "cancelled", "↩️"
             text = md("{by} has cancelled “{name}”", by=person(op.cancelled_by), name=name)
+        case Status.CANCELLED if isinstance(op.result, ClosedOnGitHub | MergedElsewhere):  # by whom, Slack cannot say
+            event, icon, text = "closed", "↩️", md("{name}: {why}", name=name, why=_first_line(told))
         case _:
             return None
-    more = [] if event in ("failed", "expired") else [section(cut(told, 1500))] if told.strip() else []
+    more = [] if event in ("failed", "expired", "closed") else [section(cut(told, 1500))] if told.strip() else []
     line = section(md("{icon} {text}. {see}", icon=icon, text=text.strip("."), see=link_to(url)))
     buttons = _next(op, event)
     return (

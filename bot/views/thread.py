@@ -1,6 +1,7 @@
 """The thread below a card: the evidence of smoke tests, log lines, comparisons, diagnoses."""
 
 import hashlib
+from collections.abc import Sequence
 
 from bot.domain.operations import Check, Note, Operation, TestedOperation
 from bot.mrkdwn import Mrkdwn, md
@@ -13,8 +14,7 @@ def thread(op: Operation) -> tuple[tuple[str, View], ...]:
     """The messages of the thread, each posted once, by a key that changes with the content: evidence, logs, diagnosis."""
     posts = []
     if isinstance(op, TestedOperation) and op.checks:
-        passed = all(check.passed for check in op.checks)
-        blocks = [section(md("*Smoke tests: all passed*") if passed else md("*Smoke tests: not all passed*"))]
+        blocks = [section(md("*Smoke tests: {said}*", said=_in_all(op.checks)))]
         blocks.append(table(("Test", "Result", "Evidence"), [_result(check) for check in op.checks[:40]]))
         posts.append((f"smoke:{_digest(op.checks)}", View(text=md("Smoke tests"), blocks=fitted(blocks))))
     for note in op.notes[:20]:
@@ -35,7 +35,15 @@ def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "replace")).hexdigest()[:12]
 
 
+def _in_all(checks: Sequence[Check]) -> str:
+    """A warning may mean that the result is not known, so it is not counted as passed."""
+    warned = sum(check.passed and check.warning for check in checks)
+    if not all(check.passed for check in checks):
+        return "not all passed"
+    return f"{len(checks) - warned} of {len(checks)} passed, {warned} with a warning" if warned else "all passed"
+
+
 def _result(check: Check) -> tuple[Mrkdwn, Mrkdwn, Mrkdwn]:
     """A row of the table of smoke tests."""
-    result = md("❌ failed") if not check.passed else md("⚠️ passed") if check.warning else md("✅ passed")
+    result = md("❌ failed") if not check.passed else md("⚠️ warning") if check.warning else md("✅ passed")
     return inline(check.name, 80), result, inline(check.evidence, 500)

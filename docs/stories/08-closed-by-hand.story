@@ -8,6 +8,7 @@ expect "checks failed" within 30s
 expect not "Approve & roll out" within 1s
 github closes
 expect "was closed on GitHub" within 30s
+expect notified @dev "was closed on GitHub" within 30s
 expect "Nothing was rolled out"
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ     # again, merged by hand

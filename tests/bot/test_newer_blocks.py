@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession, TraceConfig, TraceRequestStartParams
 from slack_sdk.errors import SlackApiError
 
-from bot.domain.operations import Note
+from bot.domain.operations import Check, Note
 from bot.mrkdwn import Mrkdwn, clock, code, escape, link, md, person
 from bot.slack.web_api import CleanWebClient
 from bot.views import View, thread
@@ -208,6 +208,17 @@ def test_measurements_are_a_table_in_the_thread_and_logs_stay_as_they_are() -> N
     assert "&lt;!channel&gt;" in told.blocks[2]["text"]["text"]
     assert "weights  5.2 GiB   5.1 GiB" in str(older(told.blocks))
     assert [block["type"] for block in logs.blocks] == ["section", "rich_text"]
+
+
+def test_a_smoke_test_with_a_warning_is_not_called_passed() -> None:
+    """LiteLLM may not have answered at all."""
+    known = Check(name="direct: /health", passed=True, evidence="200")
+    doubt = Check(name="gateway: chat", passed=True, warning=True, evidence="LiteLLM could not be reached.")
+    ((_, told),) = thread(a_bring_up(checks=(known, doubt)))
+    assert "1 of 2 passed, 1 with a warning" in str(told.blocks[0])
+    assert "⚠️ warning" in str(told.blocks[1])
+    ((_, told),) = thread(a_bring_up(checks=(known,)))
+    assert "all passed" in str(told.blocks[0])
 
 
 def test_a_note_of_an_earlier_version_is_not_posted_again() -> None:

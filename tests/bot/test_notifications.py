@@ -14,7 +14,7 @@ from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
 from bot.domain.notifications import TABLE, rule_of, with_reference
 from bot.domain.operations import OPERATIONS, BringDownOperation, Operation, Status, Vote
-from bot.domain.outcomes import Started
+from bot.domain.outcomes import ClosedOnGitHub, Started
 from bot.domain.plans import BringUpPlan
 from bot.domain.requests import AnyRequest, BringDown, Request
 from bot.mrkdwn import md
@@ -151,6 +151,19 @@ REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
         (
             an_operation(Status.CANCELLED, cancelled_by="U0LEAD"),
             {"dev": [("cancelled", "@lead has cancelled “Bring up coder-chat”")]},
+        ),
+        (
+            an_operation(
+                Status.CANCELLED, kind=Kind.MODEL_REMOVE, result=ClosedOnGitHub(number=7, by="octocat"), outcome=md("")
+            ),
+            {
+                "dev": [
+                    (
+                        "closed",
+                        "Remove coder-chat: Pull request #7 was closed on GitHub by octocat. Nothing was rolled out.",
+                    )
+                ]
+            },
         ),
         (an_operation(Status.SUCCEEDED, kind=Kind.GPU_DOWN), {}),
         (an_operation(Status.SUCCEEDED, kind=Kind.MODEL_SMOKE), {}),
