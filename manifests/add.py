@@ -59,7 +59,7 @@ from manifests.sizing import (
     size,
     storage_for,
 )
-from manifests.sizing.flags import on_cpu
+from manifests.sizing.flags import on_cpu, tei_serves
 from manifests.sizing.licence import terms
 from manifests.tree import ChangeSet, ManifestError
 from manifests.wording import Rewording
@@ -178,6 +178,8 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     kind = _kind(request.facts)
     usable = [each for each in endpoints if each.application_file and each.alias] or list(endpoints)
     alike = [each for each in usable if each.kind == kind]
+    if request.facts.kind == "reranker" and tei_serves(request.facts):
+        alike = [each for each in usable if each.kind == "cpu-reranker"] or alike
     if not alike and request.facts.pools and kind.startswith("gpu-"):
         alike = [each for each in usable if each.kind == "gpu-chat"]
     if not alike:
@@ -243,6 +245,12 @@ def _refuse_other_kind(template: ModelEndpoint, facts: ModelFacts) -> None:
         return
     if facts.pools and template.gpus and not on_cpu(facts):
         return  # the same engine with another runner
+    if facts.pools and not template.gpus and facts.revision and not tei_serves(facts):
+        raise ManifestError(
+            f"{template.engine} on {template.name} does not serve {facts.hf_id}: name a template with a GPU with like=."
+        )
+    if does(template) == "reranker" and facts.kind == "embeddings" and not template.gpus:
+        raise ManifestError(f"{template.name} ranks texts: name another template for {facts.hf_id} with like=.")
     if facts.pools != (does(template) in POOLING_KINDS):
         raise ManifestError(
             f"{facts.hf_id} {_DOES[facts.kind]}, and {template.name} {_DOES[does(template)]}: "
@@ -358,7 +366,7 @@ def _copies(
         elif names.moves_namespace and pieces.namespace in names.exact:
             hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
         entry = pieces.entry
-        made[entry.document.path] = with_entry(entry, hosts, request, target, rewording)
+        made[entry.document.path] = with_entry(entry, hosts, request, target, rewording, pieces.runtime)
     return made
 
 
@@ -376,7 +384,7 @@ def _item(
     made = {path: copied(pieces, edited[path], request.name, rewording, rests=pieces.gpu)}
     if pieces.entry is not None:
         hosts = {old: old.replace(template.name, request.name) for old in pieces.candidate.hosts}
-        made[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording)
+        made[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording, pieces.runtime)
     return made
 
 
@@ -392,7 +400,7 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
         context=template.context,
     )
     guess = estimated_weights(template.hf_id) or 0
-    was = words(template.name, old, weight_bytes=guess, chat=chats(template))
+    was = words(template.name, old, weight_bytes=guess, chat=chats(template), task=does(template))
     return Rewording(was, words(request.name, target, request.facts))
 
 

@@ -7,6 +7,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from manifests.change import Wanted
 from manifests.edit import Comment, Document, Edit, find, scalar
+from manifests.engines import Engine
 from manifests.gateway import Entry, entries_of
 from manifests.retarget import Target, reprice
 from manifests.tree import ManifestError
@@ -16,12 +17,14 @@ _MODES = {"embeddings": "embedding", "reranker": "rerank", "completion": "comple
 """`mode` in LiteLLM's `model_info` (docs.litellm.ai/docs/proxy/health) for models that do not chat."""
 
 
-def _provider(request: Wanted) -> str | None:
-    """The provider for a reranker: LiteLLM ranks through `hosted_vllm/`, not `openai/` (its page "/rerank")."""
-    return "hosted_vllm" if request.facts.kind == "reranker" else None
+def _provider(request: Wanted, engine: Engine) -> str | None:
+    """The provider for a reranker: LiteLLM does not rank through `openai/` (its page "/rerank")."""
+    return engine.reranks_as if request.facts.kind == "reranker" else None
 
 
-def with_entry(entry: Entry, hosts: dict[str, str], request: Wanted, target: Target, rewording: Rewording) -> str:
+def with_entry(
+    entry: Entry, hosts: dict[str, str], request: Wanted, target: Target, rewording: Rewording, engine: Engine
+) -> str:
     """The file of LiteLLM's list with the new entry after the last one of the template's group."""
     if entry.is_spread:
         raise ManifestError(
@@ -38,10 +41,11 @@ def with_entry(entry: Entry, hosts: dict[str, str], request: Wanted, target: Tar
         model=target.served_name,
         price_in=request.price_in,
         price_out=request.price_out,
-        provider=_provider(request),
+        provider=_provider(request, engine),
     )
     copied = next(each for each in entries_of(document) if each.first == entry.first)
-    document = _renamed_entry(document, copied, hosts, request.name)
+    below = request.facts.kind == "reranker" and not engine.reranks_at.startswith("/v1")
+    document = _renamed_entry(document, copied, hosts, request.name, at_root=below)
     copied = next(each for each in entries_of(document) if each.first == entry.first)
     if mode := _MODES.get(request.facts.kind or ""):
         document = document.apply([_with_mode(copied, mode)])
@@ -71,7 +75,8 @@ def _with_mode(entry: Entry, mode: str) -> Edit:
     return document.insert_lines(entry.last + 1, f"{lead}model_info:\n{lead}  mode: {mode}\n")
 
 
-def _renamed_entry(document: Document, entry: Entry, hosts: dict[str, str], name: str) -> Document:
+def _renamed_entry(document: Document, entry: Entry, hosts: dict[str, str], name: str, *, at_root: bool) -> Document:
+    """The entry with the copy's name and address. `at_root`: the engine's API is not below `/v1`."""
     edits = []
     alias, base = scalar(entry.node, "model_name"), entry.base_node
     identity = scalar(entry.node, "model_info", "id")
@@ -88,7 +93,8 @@ def _renamed_entry(document: Document, entry: Entry, hosts: dict[str, str], name
         )
     if base is not None:
         # The host's first label is the Service, whose name may differ from the endpoint's.
-        edits.append(document.set_value(base, _moved(entry.api_base, hosts)))
+        moved = _moved(entry.api_base, hosts)
+        edits.append(document.set_value(base, moved.removesuffix("/").removesuffix("/v1") if at_root else moved))
     return document.apply(edits)
 
 

@@ -14,7 +14,7 @@ from manifests.gateway import ENVIRON, Direction, Entry
 from manifests.model_names import HF_ID, model_of, name_pattern
 from manifests.pieces import Pieces
 from manifests.risks import refuse_argument
-from manifests.sizing import ModelFacts, tokens
+from manifests.sizing import POOLING_KINDS, ModelFacts, tokens
 from manifests.sizing.flags import KERNELS
 from manifests.sources.site import Site, refuse_shared
 from manifests.tree import ManifestError
@@ -78,9 +78,14 @@ def family(quantization: str | None, hf_id: str = "") -> str:
 
 
 def words(
-    endpoint: str, target: Target, facts: ModelFacts | None = None, weight_bytes: int = 0, chat: bool | None = None
+    endpoint: str,
+    target: Target,
+    facts: ModelFacts | None = None,
+    weight_bytes: int = 0,
+    chat: bool | None = None,
+    task: str = "",
 ) -> Words:
-    """The facts about an endpoint that comments may mention; `weight_bytes` and `chat` replace facts that are unknown."""
+    """The facts about an endpoint that comments may mention; `weight_bytes`, `chat` and `task` replace unknown facts."""
     return Words(
         endpoint=endpoint,
         hf_id=target.hf_id,
@@ -90,6 +95,7 @@ def words(
         weight_bytes=facts.weight_bytes if facts else weight_bytes,
         # An embedding model or a reranker does not chat: text about chat describes only the old model.
         chat=(False if facts.pools else facts.chat) if facts else chat,
+        pools=next((each for each in POOLING_KINDS if each == (facts.kind if facts else task)), ""),
     )
 
 

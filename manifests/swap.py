@@ -52,7 +52,7 @@ from manifests.sizing import (
     volume_need,
 )
 from manifests.sizing.facts import Kind
-from manifests.sizing.flags import on_cpu
+from manifests.sizing.flags import tei_serves
 from manifests.sizing.licence import terms
 from manifests.tree import ChangeSet, Files, ManifestError, Tree
 from manifests.wording import Rewording, stem
@@ -201,7 +201,7 @@ def _settled(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
             f"{facts.hf_id} {_IS[wanted]}, and tenants of {before.name} use it for {_USE[now]}. "
             f"Take a model of that kind, or give kind={now} to keep the endpoint's kind or kind={wanted} to change it."
         )
-    if before.kind.startswith("cpu-") and facts.revision and not on_cpu(facts):
+    if before.kind.startswith("cpu-") and facts.revision and not tei_serves(facts):
         raise ManifestError(
             f"{facts.hf_id} needs a GPU, and {before.name} runs on a CPU: add an endpoint for it instead."
         )

@@ -42,6 +42,10 @@ _COMPLETES = re.compile(
     r"(?<![\w/-])(base( model)?|fill-in-the-middle|FIM|(auto)?complet(es?|ions?)|/v1/completions)(?![\w/-])",
     re.IGNORECASE,
 )
+_POOLS = {
+    "embeddings": re.compile(r"(?<![\w/-])(?<!text )(embed(s|dings?)?|vectors?)(?![\w/-])", re.IGNORECASE),
+    "reranker": re.compile(r"(?<![\w/-])(re-?)?rank(s|ing|ers?)?(?![\w/-])", re.IGNORECASE),
+}
 _WIDTH = 128  # a comment line may have up to this length before it is split
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)[)\"']?(\s+)(?=[A-Z(`\"—]|[a-z][\w.]*-[\w.-]*\w)|(\n\s*\n|\n(?=\s*[-*] |[A-Z][\w ()/-]{,30}: | {4,}\S))"
@@ -69,6 +73,8 @@ class Words(BaseModel, frozen=True):
     context: int | None = None
     weight_bytes: int = 0
     chat: bool | None = None
+    pools: str = ""
+    """What a pooling model does: "embeddings" or "reranker"."""
 
     @property
     def model(self) -> str:
@@ -383,6 +389,8 @@ class Rewording:
             patterns.append(re.compile(rf"(?<![a-zA-Z-])({words})(?![a-z])", re.IGNORECASE))
         if old.chat is not None and new.chat is not None and old.chat != new.chat:
             patterns.append(_CHATS if old.chat else _COMPLETES)
+        if old.pools and new.pools and old.pools != new.pools:
+            patterns.append(_POOLS[old.pools])
         return tuple(patterns)
 
 

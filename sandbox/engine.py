@@ -128,6 +128,7 @@ class Engines:
             router.add_post(f"{root}{prefix}/v1/completions", self._complete)
             router.add_post(f"{root}{prefix}/v1/embeddings", self._embed)
             router.add_post(f"{root}{prefix}/v1/rerank", self._rank)
+        router.add_post(f"{root}/rerank", self._rank_texts)
 
     def _engine(self, request: web.Request) -> Engine:
         namespace, name = request.match_info["namespace"], request.match_info["service"].split(".")[0]
@@ -219,6 +220,8 @@ class Engines:
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         engine, asked = await self._asked(request)
+        if engine.is_tei and "rerank" in engine.model.lower():
+            raise web.HTTPFailedDependency(text=json.dumps({"error": "model is not an embedding model"}))
         if not engine.is_tei and "embed" not in engine.model.lower():
             raise _bad(400, "BadRequestError", "The model does not support Embeddings API")
         inputs = asked.get("input")
@@ -234,7 +237,7 @@ class Engines:
     async def _rank(self, request: web.Request) -> web.StreamResponse:
         """The API of a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
         engine, asked = await self._asked(request)
-        if "rerank" not in engine.model.lower():
+        if "rerank" not in engine.model.lower() or engine.is_tei:
             raise web.HTTPNotFound(text=json.dumps({"detail": "Not Found"}), content_type="application/json")
         documents = asked.get("documents")
         texts = [str(text) for text in documents] if isinstance(documents, list) else []
@@ -247,6 +250,16 @@ class Engines:
         return web.json_response(
             {"id": "score-1", "model": engine.served_name, "usage": {"total_tokens": tokens}, "results": results}
         )
+
+    async def _rank_texts(self, request: web.Request) -> web.StreamResponse:
+        """TEI's own API for rerankers; vLLM ranks below `/v1`."""
+        engine, asked = self._engine(request), await request.json()
+        if not engine.is_tei or "rerank" not in engine.model.lower():
+            raise web.HTTPFailedDependency(text=json.dumps({"error": "model is not a re-ranker model"}))
+        texts = [str(text) for text in asked["texts"]]
+        engine.counters.requests += 1
+        engine.counters.prompt_tokens += sum(_tokens(f"{asked['query']} {text}") for text in texts)
+        return web.json_response([{"index": n, "score": 1 / (n + 2)} for n in range(len(texts))])
 
     async def _asked(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
         engine = self._engine(request)

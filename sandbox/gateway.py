@@ -277,6 +277,11 @@ class Gateway:
             raise Refused(500, "None", message)
         upstream = f"{self._engine_of(route)}{request.path.removeprefix('/litellm')}"
         body = asked | {"model": route.served_name}
+        ranks_texts = route.provider == "huggingface" and request.path.endswith("/v1/rerank")
+        if ranks_texts:  # TEI's own API, at the address itself (litellm/llms/huggingface/rerank)
+            below = urlsplit(route.api_base).path.rstrip("/").removesuffix("/rerank")
+            upstream = f"{self._engine_of(route)}{below}/rerank"
+            body = {"query": asked["query"], "texts": asked["documents"]}
         if asked.get("stream"):
             body["stream_options"] = {"include_usage": True}
         secret = self._store.get("Secret", "vllm-api-key", "serving")
@@ -287,7 +292,8 @@ class Gateway:
             raise Refused(500, "internal_server_error", "litellm.InternalServerError: Connection error.") from e
         if answer.is_error:
             raise _upstream_failed(route, answer)
-        usage = _usage(answer)
+        content = _ranked(answer, asked) if ranks_texts else answer.content
+        usage = json.loads(content)["usage"] if ranks_texts else _usage(answer)
         cost = usage.get("prompt_tokens", 0) * route.price_in + usage.get("completion_tokens", 0) * route.price_out
         if key:
             self._spend(key, cost)
@@ -300,7 +306,7 @@ class Gateway:
             "x-litellm-key-spend": str(key.spend if key else 0.0),
             "Content-Type": answer.headers["content-type"],
         }
-        return web.Response(body=answer.content.replace(*_renamed(route)), headers=headers)
+        return web.Response(body=content.replace(*_renamed(route)), headers=headers)
 
     def _allowed(self, key: VirtualKey | None, alias: str) -> Route:
         if key and key.models and alias not in key.models:
@@ -376,6 +382,13 @@ def _upstream_failed(route: Route, answer: httpx.Response) -> Refused:
     status = 500 if answer.status_code == web.HTTPServiceUnavailable.status_code else answer.status_code
     message = f"litellm.{kind}: OpenAIException - {said}. Received Model Group={route.alias}"
     return Refused(status, kind, message)
+
+
+def _ranked(answer: httpx.Response, asked: Object) -> bytes:
+    """TEI's list of scores in the form of LiteLLM, which counts the tokens itself."""
+    results = [{"index": each["index"], "relevance_score": each["score"]} for each in answer.json()]
+    tokens = sum(len(f"{asked['query']} {text}".split()) for text in asked["documents"])
+    return json.dumps({"results": results, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}).encode()
 
 
 def _usage(answer: httpx.Response) -> Object:

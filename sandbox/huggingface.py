@@ -145,10 +145,10 @@ def _qwen_coder(size: str, shape: QwenShape) -> Iterable[Model]:
     )
 
 
-def _bge(name: str, hidden: int, parameters: int, weight_bytes: int) -> Model:
+def _bge(name: str, hidden: int, parameters: int, weight_bytes: int, *, ranks: bool = False) -> Model:
     config = {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
+        "architectures": ["XLMRobertaForSequenceClassification" if ranks else "BertModel"],
+        "model_type": "xlm-roberta" if ranks else "bert",
         "hidden_size": hidden,
         "intermediate_size": 4 * hidden,
         "num_hidden_layers": 12,
@@ -163,7 +163,7 @@ def _bge(name: str, hidden: int, parameters: int, weight_bytes: int) -> Model:
         {"F32": parameters},
         config,
         "mit",
-        pipeline_tag="feature-extraction",
+        pipeline_tag="text-ranking" if ranks else "feature-extraction",
         chat_template=None,
     )
 
@@ -200,6 +200,7 @@ def _published() -> dict[str, Model]:
         *(model for size, shape in QWEN_CODER.items() for model in _qwen_coder(size, shape)),
         _bge("bge-base-en-v1.5", 768, 109_482_240, 437_955_512),
         _bge("bge-small-en-v1.5", 384, 33_360_000, 133_466_304),
+        _bge("bge-reranker-base", 768, 278_044_417, 1_112_205_008, ranks=True),
         _llama(),
     ]
     return {model.id: model for model in models}

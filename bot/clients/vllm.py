@@ -19,6 +19,7 @@ from bot.clients.http import (
     bearer,
     body,
     count,
+    decoded,
     error_message,
     parse_json,
     refuse_if_busy,
@@ -32,6 +33,9 @@ from manifests.engines import Signal, engines
 
 SYSTEM = "vLLM"
 Kind = Literal["chat", "completion", "embedding", "rerank"]
+
+RERANK = "/v1/rerank"
+"""The path for rerankers of vLLM and of LiteLLM."""
 
 # The first request after a start may compile kernels; later ones answer within a second or two.
 ANSWER_TIMEOUT = httpx.Timeout(10.0, read=120.0)
@@ -107,13 +111,22 @@ class VLLM:
         return response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
     async def ask(
-        self, url: str, key: SecretStr | None, model: str, kind: Kind, *, prompt: str | None = None
+        self,
+        url: str,
+        key: SecretStr | None,
+        model: str,
+        kind: Kind,
+        *,
+        prompt: str | None = None,
+        reranks_at: str = RERANK,
     ) -> Answer:
         """One small request of the endpoint's kind; chat and completion are streamed, to time the first token.
 
-        `prompt` replaces the fixed text to complete.
+        `prompt` replaces the fixed text to complete; `reranks_at` is the engine's path for rerankers.
         """
         path, question = trial_request(kind, model)
+        if kind == "rerank" and reranks_at != RERANK:  # the API of text-embeddings-inference
+            path, question = reranks_at, {"query": question["query"], "texts": question["documents"]}
         if prompt is not None:
             question |= {"prompt": prompt}
         if kind in ("embedding", "rerank"):
@@ -156,7 +169,7 @@ class VLLM:
             limit=ANSWER_LIMIT,
         )
         _refuse(response)
-        answer = body(response)
+        answer = _rankings(response)
         return Answer(
             text=pooled(answer),
             prompt_tokens=_tokens(answer, "prompt_tokens") or _tokens(answer, "total_tokens"),
@@ -218,7 +231,7 @@ def trial_request(kind: Kind, model: str) -> tuple[str, dict[str, Any]]:
             return "/v1/embeddings", {"model": model, "input": "hello"}
         case "rerank":
             documents = ["A GPU multiplies matrices.", "Bread is baked in an oven."]
-            return "/v1/rerank", {"model": model, "query": "What does a GPU do?", "documents": documents}
+            return RERANK, {"model": model, "query": "What does a GPU do?", "documents": documents}
 
 
 def fim_prompt(model: str) -> str | None:
@@ -291,6 +304,12 @@ def _event(line: str) -> dict[str, Any] | None:
 def _tokens(answer: dict[str, Any], which: str) -> int:
     usage = answer.get("usage")
     return count(usage.get(which)) if isinstance(usage, dict) else 0
+
+
+def _rankings(response: httpx.Response) -> dict[str, Any]:
+    """An answer of the usual API, or the list of text-embeddings-inference (`[{"index": 0, "score": 0.9}]`)."""
+    listed = decoded(SYSTEM, response)
+    return {"results": listed} if isinstance(listed, list) else body(response)
 
 
 def pooled(answer: dict[str, Any]) -> str:

@@ -215,7 +215,7 @@ def _kind(deployment: KubeObject, engine: KubeObject, served_name: str) -> Kind:
     if server.pools or (
         server.is_usual and _argument(engine, "--model-id")
     ):  # KServe's own server has `--model_id`, too
-        return "embedding"
+        return "rerank" if ranks else "embedding"
     if _argument(engine, "--tool-call-parser") or _argument(engine, "--reasoning-parser"):
         return "chat"
     words = re.split(r"[^a-z]+", f"{_argument(engine, '--model')} {served_name}".lower())

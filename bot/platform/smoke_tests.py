@@ -157,7 +157,8 @@ class _Tests:
 
     async def _ask(self, key: SecretStr | None, prompt: str | None = None) -> Answer:
         served = self._served_names[0] if self._served_names else self._workload.served_name
-        answer = await self._vllm.ask(self._api, key, served, self._kind, prompt=prompt)
+        path = self._engine.reranks_at
+        answer = await self._vllm.ask(self._api, key, served, self._kind, prompt=prompt, reranks_at=path)
         self._asked.append(Own(requests=1, tokens=answer.prompt_tokens + answer.completion_tokens))
         return answer
 
@@ -299,6 +300,8 @@ class SmokeTests:
 
 def kind_of(workload: Workload, endpoint: ModelEndpoint) -> EndpointKind:
     """The kind of request. The manifests distinguish chat and completion, which a model's name often does not."""
+    if workload.kind == "embedding" and endpoint.kind.endswith("-reranker") and not workload.kind_is_said:
+        return "rerank"  # its name does not say what LiteLLM's entry does
     if workload.kind_is_said or workload.kind in ("embedding", "rerank"):
         return workload.kind
     said: dict[str, EndpointKind] = {"gpu-chat": "chat", "gpu-completion": "completion"}

@@ -1,4 +1,5 @@
-# An embeddings endpoint runs on the CPU, syncs automatically and holds no GPU: it answers right after its pull request.
+# Embeddings, and a reranker like them, run on the CPU, sync automatically and hold no GPU: they answer right after their
+# pull request.
 given speed 60
 @dev /model add vectors BAAI/bge-small-en-v1.5 like=embeddings
 expect "Pull request #1" within 60s
@@ -10,4 +11,13 @@ expect "vectors"
 @dev /model smoke vectors
 expect "passed" within 60s
 @dev /model check
+expect "No problems found" within 30s
+@dev /model add ranker BAAI/bge-reranker-base like=embeddings
+expect "Pull request #2" within 60s
+github checks pass
+@lead clicks "Approve & roll out"
+expect "ranker is rolled out" within 120s
+@dev /model smoke ranker
+expect "passed" within 60s
+@dev /model check ranker
 expect "No problems found" within 30s

@@ -97,6 +97,8 @@ class Engine:
     """Patterns of its measurements in the log; without them, its boots do not improve the estimate of the memory."""
     reranks_as: str = "hosted_vllm"
     """LiteLLM's provider for its API of ranking."""
+    reranks_at: str = "/v1/rerank"
+    """The path of its API of ranking. TEI's own has other fields than the usual one."""
     pins: frozenset[str] = frozenset()
     """Arguments that name further files of one model, or what only its files have: another model must not inherit them."""
     changes: bool = True

@@ -20,6 +20,7 @@ ENGINE = Engine(
     image_port=80,
     pools=True,
     reranks_as="huggingface",
+    reranks_at="/rerank",
     arguments=frozenset(f"--{name}" for name in _ARGUMENTS.split()),
     rules=frozenset({"argument"}),
     signals={"te_request_count": "requests", "te_request_count_total": "requests", "te_queue_size": "waiting"},

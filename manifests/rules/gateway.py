@@ -126,6 +126,10 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
     if parts.scheme == "https":
         message = f"api_base {entry.api_base} asks for TLS, which the engine does not speak"
         yield at("api-base-scheme", entry, base, message, right)
+    below = parts.path.rstrip("/")
+    if entry.provider == "huggingface" and pieces.runtime.reranks_as == "huggingface" and below not in ("", "/rerank"):
+        message = f"api_base ends in {parts.path}, and {pieces.engine} ranks at {pieces.runtime.reranks_at}"
+        yield at("api-base-path", entry, base, message, right.removesuffix("/v1"))
     if (
         entry.model.startswith(("openai/", "hosted_vllm/", "text-completion-openai/"))
         and parts.path.rstrip("/") != "/v1"

@@ -171,17 +171,32 @@ _TEI_TYPES = (
     "bert", "camembert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "nomic_bert", "new", "qwen3",
     "gemma3_text",
 )  # fmt: skip
+_TEI_RERANKER_TYPES = ("bert", "camembert", "roberta", "xlm-roberta", "modernbert", "new")
 TEI_ON_CPU_BYTES = 25 * 10**8
 """Embedding models that are fast enough without a GPU: up to half a billion parameters in float32."""
 
 
 def on_cpu(facts: ModelFacts) -> bool:
-    """Return whether text-embeddings-inference serves the model on a CPU. Its API for rerankers differs, so they use vLLM.
+    """Return whether the model is added on a CPU unless a request says otherwise: small embedding models.
 
-    Source: "Supported models" of its documentation (Qwen3 since 1.7.2, Gemma 3 since 1.8).
+    A reranker reads every candidate text for each question, which takes seconds on a CPU, so there it is a decision
+    (`like=`).
     """
-    small = 0 < facts.weight_bytes <= TEI_ON_CPU_BYTES
-    return facts.kind == "embeddings" and small and not facts.unservable and facts.model_type in _TEI_TYPES
+    return facts.kind == "embeddings" and tei_serves(facts)
+
+
+def tei_serves(facts: ModelFacts) -> bool:
+    """Return whether text-embeddings-inference serves the model on a CPU.
+
+    Source: "Supported models" of its documentation (Qwen3 since 1.7.2, Gemma 3 since 1.8; rerankers are the classes for
+    sequence classification of some encoders).
+    """
+    if facts.unservable or not 0 < facts.weight_bytes <= TEI_ON_CPU_BYTES:
+        return False
+    if facts.kind == "reranker":
+        scores = facts.architecture.endswith("ForSequenceClassification")
+        return scores and facts.model_type in _TEI_RERANKER_TYPES and not facts.remote_code
+    return facts.kind == "embeddings" and facts.model_type in _TEI_TYPES
 
 
 def flags_for(facts: ModelFacts, version: Version | None = None) -> Flags:

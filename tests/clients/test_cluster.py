@@ -43,12 +43,13 @@ async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cl
         (("--model=google/gemma-3-4b-it",), "chat"),
         (("--model=meta/Base", "--served-model-name=my-chat"), "chat"),
         (("--model-id=BAAI/bge-base-en-v1.5", "--port=8080"), "embedding"),
+        (("--model-id=BAAI/bge-reranker-base", "--port=8080"), "rerank"),
     ],
 )
 async def test_the_kind_follows_from_the_arguments(
     wire: Wire, cluster: Cluster, args: tuple[str, ...], kind: str
 ) -> None:
-    """A base model gets completions, TEI embeddings, and a model with a matching name chats."""
+    """A base model gets completions, TEI embeddings or rankings, and a model with a matching name chats."""
     wire.store.create(deployment(args=args))
     found = await cluster.workload("coder-chat")
     assert found

@@ -140,6 +140,17 @@ async def test_an_embedding_is_counted_in_dimensions(server: Wire, vllm: VLLM) -
     assert "Authorization" not in server.asked[0].headers
 
 
+async def test_a_reranker_of_tei_is_asked_at_its_own_path(server: Wire, vllm: VLLM) -> None:
+    """Its answer is a list, with its own field names for the request."""
+    server.on("POST", "/rerank", [{"index": 0, "score": 0.99}, {"index": 1, "score": 0.01}])
+    answer = await vllm.ask(server.url, None, "bge", "rerank", reranks_at="/rerank")
+    assert answer.text == "2 texts ranked"
+    assert server.asked[0].json.keys() == {"query", "texts"}
+    server.on("POST", "/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.9}], "usage": {"total_tokens": 5}})
+    answer = await vllm.ask(server.url, KEY, "bge", "rerank")
+    assert (answer.text, answer.prompt_tokens) == ("1 texts ranked", 5)
+
+
 async def test_what_the_model_says_about_an_error_is_told(server: Wire, vllm: VLLM) -> None:
     """Before the stream and after its beginning; and never with the key."""
     error = {"message": "The model `nope` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}

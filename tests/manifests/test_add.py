@@ -9,9 +9,9 @@ from manifests.add import AddRequest, plan_add
 from manifests.contract import Layout, check, read_endpoint
 from manifests.platform import Platform
 from manifests.remove import plan_remove
-from manifests.sizing import Machine, ModelFacts
+from manifests.sizing import Cache, Machine, ModelFacts
 from manifests.swap import SwapRequest, plan_swap
-from manifests.tree import Files, ManifestError, Overlay
+from manifests.tree import ChangeSet, Files, ManifestError, Overlay
 from tests.manifests.models import CODER_1_5B, CODER_3B, CODER_3B_AWQ, CODER_32B_AWQ
 
 MINI = AddRequest(name="coder-mini", facts=CODER_3B_AWQ)
@@ -365,6 +365,55 @@ def test_a_reranker_is_made_like_a_chat_model_with_another_runner(
     assert "model: hosted_vllm/qwen3-reranker-0.6b" in (change.changes.files[layout.litellm_values] or "")
     assert "| `ranker` | Qwen/Qwen3-Reranker-0.6B | vLLM | 1 × L4 | 40960 |" in change.changes.diff(platform)
     assert check(Platform(tree, layout)) == ()
+
+
+SMALL_RANKER = RANKER.model_copy(
+    update={
+        "hf_id": "BAAI/bge-reranker-base",
+        "weight_bytes": 1_112_205_008,
+        "max_context": 512,
+        "model_type": "xlm-roberta",
+        "architecture": "XLMRobertaForSequenceClassification",
+        "cache": Cache(),
+    }
+)
+
+
+def test_a_small_reranker_is_made_like_the_embeddings_on_the_cpu(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """TEI ranks below no `/v1`, LiteLLM calls it as `huggingface`, and no comment says that it embeds."""
+    request = AddRequest(name="ranker", like="embeddings", facts=SMALL_RANKER)
+    change = plan_add(Platform(platform, layout), request, machine)
+    tree = Overlay(platform, change.changes)
+    endpoint = read_endpoint(Platform(tree, layout), "ranker")
+    assert (endpoint.kind, endpoint.manual_sync) == ("cpu-reranker", False)
+    values = tree.read(layout.litellm_values) or ""
+    assert "model: huggingface/bge-reranker-base\n        api_base: http://ranker.serving.svc.cluster.local\n" in values
+    own = [part or "" for path, part in change.changes.files.items() if "/ranker" in path]
+    assert not any(re.search(r"(?i)vector|embed", re.sub(r"text-embeddings-inference", "", part)) for part in own)
+    assert check(Platform(tree, layout)) == ()
+    wrong = values.replace("//ranker.serving.svc.cluster.local\n", "//ranker.serving.svc.cluster.local/v1\n")
+    found = check(Platform(Overlay(tree, ChangeSet(files={layout.litellm_values: wrong})), layout))
+    assert [each.rule for each in found] == ["api-base-path"]
+    # The next one is made like it.
+    second = AddRequest(name="second", facts=SMALL_RANKER)
+    assert "ghcr.io/huggingface/text-embeddings-inference" in (
+        plan_add(Platform(tree, layout), second, machine).changes.files["serving/second/deployment.yaml"] or ""
+    )
+    back = Overlay(tree, plan_remove(Platform(tree, layout), "ranker").changes)
+    assert {path: back.read(path) for path in back.files("")} == {
+        path: platform.read(path) for path in platform.files("")
+    }
+
+
+def test_a_reranker_that_the_cpu_engine_does_not_serve_is_refused_there(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
+    """It generates text, which Text Embeddings Inference does not."""
+    request = AddRequest(name="ranker", like="embeddings", facts=RANKER)
+    with pytest.raises(ManifestError, match="TEI on embeddings does not serve Qwen"):
+        plan_add(Platform(platform, layout), request, machine)
 
 
 def test_an_embedding_model_whose_own_context_does_not_fit_asks_for_a_shorter_one(
