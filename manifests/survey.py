@@ -11,6 +11,7 @@ from ruamel.yaml.nodes import Node
 from manifests import replicas
 from manifests.contract import ModelEndpoint, read_endpoints
 from manifests.deployed import reachable
+from manifests.deployers.flux import namespace_of
 from manifests.edit import Document, InvalidYaml, find, items, value
 from manifests.gateways import Route, gateways
 from manifests.gpu_workloads import others
@@ -176,16 +177,17 @@ def _deployments(tree: Tree, unread: list[tuple[str, str]]) -> Iterator[Deployme
                 unread.append((path, str(error)))
             continue
         for root in roots:
-            yield from _deployment(root)
+            yield from _deployment(tree, path, root)
 
 
-def _deployment(root: Node) -> Iterator[Deployment]:
+def _deployment(tree: Tree, file: str, root: Node) -> Iterator[Deployment]:
     kind, api = value(root, "kind"), value(root, "apiVersion")
     name, namespace = value(root, "metadata", "name"), value(root, "metadata", "namespace")
     if kind == "Kustomization" and api.startswith(_FLUX):
         path = value(root, "spec", "path").removeprefix("./").strip("/")
         source = value(root, "spec", "sourceRef", "namespace")
-        yield Deployment(kind, name, namespace or "flux-system", path, heals=True, source=source)
+        namespace = namespace_of(tree, file, root) or "flux-system"
+        yield Deployment(kind, name, namespace, path, heals=True, source=source)
     elif kind in ("Application", "ApplicationSet") and api.startswith(_ARGO):
         inner = ("spec", "template", "spec") if kind == "ApplicationSet" else ("spec",)
         heals = value(root, *inner, "syncPolicy", "automated", "selfHeal") == "true"

@@ -8,7 +8,8 @@ source, then on the Kustomization. A revision is written `main@sha1:COMMIT` (RFC
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from kubernetes.aio.client import ApiClient
@@ -48,18 +49,39 @@ class Flux:
 
     async def get(self, name: str) -> Application | None:
         _, found = await self._find(name)
-        return application_of(found) if found else None
+        return application_of(found).model_copy(update={"name": name}) if found else None
 
     async def list(self) -> tuple[Application, ...]:
-        listed = [await self._kube.list(Selection(each)) for each in self._kustomizations]
-        return tuple(application_of(found) for each in listed for found in each)
+        listed = [found for each in self._kustomizations for found in await self._kube.list(Selection(each))]
+        names = Counter(found["metadata"]["name"] for found in listed)
+        return tuple(_named(found, among=names[found["metadata"]["name"]]) for found in listed)
 
     async def _find(self, name: str) -> tuple[Collection, KubeObject | None]:
-        """The Kustomization of this name and where it is; Flux's namespace if there is none."""
-        for each in self._kustomizations if name else ():
-            if found := await self._kube.get(each, name):
-                return each, found
-        return self._kustomizations[0], None
+        """Return the Kustomization of this name and where it is; otherwise where it would be.
+
+        `NAMESPACE/NAME` is the one in that namespace. Raises BotError if several namespaces have one of this name.
+        """
+        namespace, _, bare = name.rpartition("/")
+        found = [each for each in await self._every(bare) if namespace in ("", each[0].namespace)]
+        if len(found) > 1:
+            places = " and ".join(str(each.namespace) for each, _ in found)
+            raise BotError(
+                f"Flux has a Kustomization {bare} in each of the namespaces {places}: name one as NAMESPACE/{bare}."
+            )
+        home = next((each for each in self._kustomizations if each.namespace == namespace), self._kustomizations[0])
+        return found[0] if found else (home, None)
+
+    async def _every(self, name: str) -> Sequence[tuple[Collection, KubeObject]]:
+        """Return the Kustomizations of this name, in any namespace."""
+        found = [(each, await self._kube.get(each, name)) for each in self._kustomizations if name]
+        return [(where, each) for where, each in found if each is not None]
+
+    async def _marked(self, name: str) -> Application | None:
+        """Return the Kustomization that a label names, as short as possible."""
+        namespace, _, bare = name.rpartition("/")
+        every = await self._every(bare)
+        own = next((found for where, found in every if namespace in ("", where.namespace)), None)
+        return _named(own, among=len(every)) if own is not None else None
 
     async def of(self, workload: Workload) -> Application | None:
         """The Kustomization of a Deployment, or of the HelmRelease that installs it.
@@ -68,8 +90,10 @@ class Flux:
         """
         release = await self._release(*workload.release)
         if release is None:
-            return await self.get(workload.deployed_by)
-        found = await self.get((release["metadata"].get("labels") or {}).get(f"{_KUSTOMIZE}/name", ""))
+            return await self._marked(workload.deployed_by)
+        labels = release["metadata"].get("labels") or {}
+        parts = (labels.get(f"{_KUSTOMIZE}/namespace"), labels.get(f"{_KUSTOMIZE}/name"))
+        found = await self._marked("/".join(filter(None, parts)) if parts[1] else "")
         return found.model_copy(update={"reverts_replicas": _corrects_replicas(release)}) if found else None
 
     async def _release(self, namespace: str, name: str) -> KubeObject | None:
@@ -87,7 +111,7 @@ class Flux:
         of = source.get("namespace") or where.namespace
         if source.get("kind") == "GitRepository" and of == self._sources.namespace:
             await self._kube.patch(self._sources, str(source.get("name")), asked)
-        await self._kube.patch(where, name, asked)
+        await self._kube.patch(where, name.rpartition("/")[2], asked)
 
     async def sync(
         self,
@@ -195,7 +219,7 @@ class Flux:
 
     async def _only(self, name: str) -> Selection:
         where, _ = await self._find(name)
-        return Selection(where, fields=f"metadata.name={name}")
+        return Selection(where, fields=f"metadata.name={name.rpartition('/')[2]}")
 
     def _missing(self, name: str) -> BotError:
         return BotError(
@@ -230,6 +254,13 @@ def application_of(found: KubeObject) -> Application:
         reverts_replicas=True,
         word="Kustomization",
     )
+
+
+def _named(found: KubeObject, *, among: int) -> Application:
+    """Return a Kustomization, with its namespace in its name if it is one of several with that name."""
+    namespace = found["metadata"].get("namespace", "")
+    application = application_of(found)
+    return application.model_copy(update={"name": f"{namespace}/{application.name}"}) if among > 1 else application
 
 
 def commit_of(revision: str) -> str:

@@ -158,7 +158,7 @@ def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
 
 
 def _deployed_by(deployment: KubeObject) -> str:
-    """The Kustomization, or the Application.
+    """The Kustomization, with its namespace if the label says it, or the Application.
 
     kustomize-controller labels the objects that it applies; Argo CD writes `APPLICATION:GROUP/KIND:NAMESPACE/NAME` to
     an annotation (the default since 3.0), or the name to a label, which charts write too.
@@ -167,7 +167,8 @@ def _deployed_by(deployment: KubeObject) -> str:
     tracked = annotations_of(deployment).get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
     # In a chart that helm-controller installs, the label is the release's name.
     instance = "" if any(_release(deployment)) else labels.get("app.kubernetes.io/instance", "")
-    return labels.get("kustomize.toolkit.fluxcd.io/name") or tracked or instance
+    parts = (labels.get("kustomize.toolkit.fluxcd.io/namespace"), labels.get("kustomize.toolkit.fluxcd.io/name"))
+    return "/".join(filter(None, parts)) if parts[1] else tracked or instance
 
 
 def _release(deployment: KubeObject) -> tuple[str, str]:

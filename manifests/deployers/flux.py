@@ -2,10 +2,12 @@
 
 import posixpath
 
+from ruamel.yaml.nodes import Node
+
 from manifests import patches
 from manifests.deployers.deployer import Deployment
-from manifests.edit import value
-from manifests.kustomize import Opaque, leads_to
+from manifests.edit import find, items, value
+from manifests.kustomize import Opaque, leads_to, read
 from manifests.memory import remembered
 from manifests.objects import of_kind
 from manifests.snapshot import Snapshot
@@ -30,6 +32,41 @@ def reconcilers(tree: Tree) -> tuple[Deployment, ...]:
         for each in of_kind(tree, "Kustomization")
         if value(each.node, "apiVersion").startswith(_GROUP)
     )
+
+
+def namespace_of(tree: Tree, path: str, node: Node, below: tuple[str, ...] = ()) -> str:
+    """Return the namespace of a Kustomization of Flux in the cluster, as Flux and kustomize decide it; "" if nothing says it.
+
+    `targetNamespace` of the Kustomization that applies it comes first, then the outermost kustomization that includes its
+    file, then its own, then the namespace of the one that applies it. `below` are those that were followed already.
+    """
+    name = value(node, "metadata", "name")
+    others = [each for each in reconcilers(tree) if each.name not in (name, *below)]
+    parent = max(
+        (each for each in others if each.paths == (".",) or within(path, each.paths[0])),
+        key=lambda each: len(each.paths[0]),
+        default=None,
+    )
+    target = parent.namespace if parent else ""
+    said = target or _given(tree, path, parent.paths[0] if parent else ".") or value(node, "metadata", "namespace")
+    if said or parent is None:
+        return said
+    return namespace_of(tree, parent.located.document.path, parent.located.node, (name, *below))
+
+
+def _given(tree: Tree, path: str, top: str) -> str:
+    """Return the `namespace` of the outermost kustomization that includes a file, up to the directory that Flux applies."""
+    given, listing, folder = "", "", posixpath.dirname(path)
+    while True:
+        found = read(tree, folder)
+        listed = items(find(found.roots[0], "resources")) if found is not None else ()
+        if any(posixpath.normpath(posixpath.join(folder, value(each))) == path for each in listed):
+            listing = folder
+        if found is not None and listing and (listing == folder or leads_to(tree, folder, listing)):
+            given = value(found.roots[0], "namespace") or given
+        if folder in ("", top):
+            return given
+        folder = posixpath.dirname(folder)
 
 
 class Flux:

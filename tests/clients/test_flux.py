@@ -9,6 +9,7 @@ import pytest
 from bot.clients.deployer import SyncFailed
 from bot.clients.flux import REQUESTED, Flux, application_of, commit_of
 from bot.clients.workload import workload_of
+from bot.errors import BotError
 from bot.platform.switches.commit import reverting
 from tests.clients.kube import Wire, connected, deployment, hurry, wait_until
 
@@ -176,6 +177,35 @@ async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux
         found = wire.store.get(kind, name, namespace)
         assert found
         assert REQUESTED in found["metadata"]["annotations"]
+
+
+async def test_one_name_in_two_namespaces_is_two_kustomizations(wire: Wire, flux: Flux) -> None:
+    """The label on the Deployment says which of them deploys it; a name alone is refused."""
+    meta = {"name": "flux-system", "namespace": "flux-system"}
+    wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
+    wire.store.create(kustomization())
+    wire.store.create(kustomization(metadata={"name": "apps", "namespace": "llm"}))
+    assert {each.name for each in await flux.list()} == {"flux-system/apps", "llm/apps"}
+    found = deployment("vllm")
+    own = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "llm"}
+    found["metadata"]["labels"] = own
+    application = await flux.of(workload_of(found, ()))
+    assert application
+    assert application.name == "llm/apps"
+    await flux.refresh(application.name)
+    asked = [(wire.store.get("Kustomization", "apps", each) or {})["metadata"] for each in ("flux-system", "llm")]
+    assert [REQUESTED in (each.get("annotations") or {}) for each in asked] == [False, True]
+    waiting = asyncio.create_task(flux.wait_gone("llm/apps", timeout=600))
+    wire.store.delete("Kustomization", "apps", "llm")
+    await waiting
+    assert (await flux.get("apps") or application).name == "apps"
+
+
+async def test_an_ambiguous_name_is_refused(wire: Wire, flux: Flux) -> None:
+    wire.store.create(kustomization())
+    wire.store.create(kustomization(metadata={"name": "apps", "namespace": "llm"}))
+    with pytest.raises(BotError, match="each of the namespaces flux-system and llm: name one as NAMESPACE/apps"):
+        await flux.refresh("apps")
 
 
 @pytest.mark.parametrize(
