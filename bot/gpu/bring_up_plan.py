@@ -76,7 +76,8 @@ class BringUpPlans:
                 )
         tree = await self.repository.tree(commit)
         bound = await self.binding.of(model, tree, (app,), gateway=False)
-        sync = "in sync" if workload and await self._is_in_sync(app, model, bound) else "will be synced at this commit"
+        in_sync = workload is not None and await self._is_in_sync(app, model, bound)
+        sync = "in sync" if in_sync else "will be synced at this commit"
         rows = [
             (
                 "Estimated cost",
@@ -110,7 +111,7 @@ class BringUpPlans:
             commit=commit,
             bound=bound,
             rows=tuple(rows),
-            warnings=await _elsewhere(endpoint, app, tree),
+            warnings=(*await _elsewhere(endpoint, app, tree), *(() if in_sync else _errors(app))),
             applications=(app.name,),
             estimate_usd=self._estimate(hold),
         )
@@ -205,6 +206,13 @@ class BringUpPlans:
         """The errors in the endpoint's files since the plan was made; empty if there are no errors."""
         problems = await self.endpoints.problems_since(model, plan.commit)
         return md(" ").join([md("{problem}", problem=problem) for problem in problems])
+
+
+def _errors(app: Application) -> tuple[str, ...]:
+    """A warning if the sync would fail for a reason that is known before the approval."""
+    if not app.errors:
+        return ()
+    return (f"{app.word} {app.name} has an error now, and its sync fails until that is fixed: {app.errors[0][:300]}",)
 
 
 async def _elsewhere(endpoint: ModelEndpoint, app: Application, tree: GitTree) -> tuple[str, ...]:
