@@ -1,0 +1,203 @@
+"""Every way to start and stop a model fulfils the same contract; a new one needs one example here."""
+
+import asyncio
+import json
+import pkgutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from kubernetes.aio.client import ApiClient
+from pydantic import SecretStr
+from ruamel.yaml import YAML
+
+from bot.clients.cluster import Cluster, StaleFence
+from bot.clients.deployer import Deployer
+from bot.clients.flux import REQUESTED, Flux
+from bot.clients.github import GitHub
+from bot.clients.workload import LEASE
+from bot.clock import Clock
+from bot.domain.leases import Lease
+from bot.git.repository import Repository
+from bot.platform import switches
+from bot.platform.deploying import Applications
+from bot.platform.switches import Method
+from bot.platform.switches.api import ByApi
+from bot.platform.switches.commit import ByCommit
+from bot.settings.config import Config
+from tests.bot.git_remote import WHEN, commit, git, repository, work
+from tests.clients.kube import Object, Wire, connected, deployment
+
+__all__ = ["work"]
+
+MODEL, FILE = "coder-chat", "serving/coder-chat/deployment.yaml"
+LABELS = {"kustomize.toolkit.fluxcd.io/name": "serving", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
+
+
+@dataclass
+class Stage:
+    """A cluster and a repository with one model, which nobody uses."""
+
+    wire: Wire
+    api: ApiClient
+    http: httpx.AsyncClient
+    repository: Repository
+    work: Path
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(self.api, "serving")
+
+    @property
+    def deployer(self) -> Deployer:
+        return Flux(self.api, "flux-system", ("serving",), self.repository.includes)
+
+    @property
+    def live(self) -> Object:
+        found = self.wire.store.get("Deployment", MODEL, "serving")
+        assert found
+        return found
+
+    def state(self) -> tuple[int, int | None]:
+        """The replicas, and the fence of the lease on the Deployment."""
+        mark = (self.live["metadata"].get("annotations") or {}).get(LEASE)
+        return self.live["spec"]["replicas"], json.loads(mark)["fence"] if mark else None
+
+    def pulled(self) -> str:
+        """The head of the branch, in the person's clone."""
+        git("pull", "--quiet", "origin", "main", cwd=self.work)
+        return git("rev-parse", "HEAD", cwd=self.work)
+
+    def apply(self) -> None:
+        """What kustomize-controller does when it is asked, or at its next interval."""
+        head = self.pulled()
+        replicas = YAML(typ="safe").load((self.work / FILE).read_text())["spec"]["replicas"]
+        self.wire.store.update("Deployment", MODEL, "serving", lambda live: live["spec"].update(replicas=replicas))
+
+        def applied(live: Object) -> None:
+            asked = (live["metadata"].get("annotations") or {}).get(REQUESTED)
+            revision = f"main@sha1:{head}"
+            live["status"] |= {"lastAppliedRevision": revision, "lastAttemptedRevision": revision}
+            live["status"] |= {"lastHandledReconcileAt": asked}
+
+        self.wire.store.update("Kustomization", "serving", "flux-system", applied)
+
+
+def by_commit(stage: Stage) -> Method:
+    async def token() -> SecretStr:
+        return SecretStr("")
+
+    config = Config.model_validate({"flux": {"namespace": "flux-system"}})
+    deployer, clock = stage.deployer, Clock()
+    applications = Applications(deployer, stage.repository, config, clock)
+    github = GitHub(stage.http, "acme/platform", token)
+    return ByCommit(deployer, stage.cluster, github, stage.repository, applications, config, clock)
+
+
+@dataclass(frozen=True)
+class Example:
+    made: Callable[[Stage], Method]
+    deployed_by_flux: bool
+    """Whether the deployer puts back what somebody sets through the API."""
+
+
+EXAMPLES = {
+    "api": Example(lambda stage: ByApi(stage.cluster), deployed_by_flux=False),
+    "commit": Example(by_commit, deployed_by_flux=True),
+}
+
+
+@pytest.fixture(params=[each.name for each in pkgutil.iter_modules(switches.__path__)])
+def example(request: pytest.FixtureRequest) -> Example:
+    assert request.param in EXAMPLES, f"add a method of {request.param} to EXAMPLES"
+    return EXAMPLES[request.param]
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, work: Path, example: Example) -> AsyncIterator[Stage]:
+    found = deployment(MODEL)
+    with (work / FILE).open("w") as stream:
+        YAML().dump({"apiVersion": "apps/v1"} | found, stream)
+    commit(work, "a model")
+    async with Wire() as wire, connected(wire) as api, httpx.AsyncClient() as http:
+        live = deployment(MODEL)
+        live["metadata"]["labels"] = live["metadata"]["labels"] | (LABELS if example.deployed_by_flux else {})
+        wire.store.create(live)
+        made = {"path": "./serving", "sourceRef": {"kind": "GitRepository", "name": "ops"}}
+        ready = {"type": "Ready", "status": "True", "reason": "ReconciliationSucceeded", "message": ""}
+        status = {"observedGeneration": 1, "conditions": [ready]}
+        wire.store.create(
+            {"kind": "GitRepository", "metadata": {"name": "ops", "namespace": "flux-system"}, "spec": {}}
+        )
+        place = {"name": "serving", "namespace": "flux-system"}
+        wire.store.create({"kind": "Kustomization", "metadata": place, "spec": made, "status": status})
+        stage = Stage(wire, api, http, repository(tmp_path, str(tmp_path / "remote.git")), work)
+        controller = asyncio.create_task(_applies_when_asked(stage))
+        yield stage
+        controller.cancel()
+        with suppress(asyncio.CancelledError):
+            await controller
+
+
+async def _applies_when_asked(stage: Stage) -> None:
+    while True:
+        found = stage.wire.store.get("Kustomization", "serving", "flux-system") or {}
+        asked = (found["metadata"].get("annotations") or {}).get(REQUESTED)
+        if asked and asked != found["status"].get("lastHandledReconcileAt"):
+            stage.apply()
+        await asyncio.sleep(0.01)
+
+
+def lease(fence: int) -> Lease:
+    return Lease(model=MODEL, op=f"op-{fence}", holder="U0DEV", fence=fence, hold=timedelta(hours=1), claimed=WHEN)
+
+
+async def test_it_applies_to_its_own_workload(stage: Stage, example: Example) -> None:
+    assert await example.made(stage).applies(await stage.cluster.workload(MODEL))
+
+
+async def test_a_model_is_started_and_stopped_once(stage: Stage, example: Example) -> None:
+    """With the lease on its Deployment while it is up. The same call again changes nothing, in the cluster or in git."""
+    method = example.made(stage)
+    assert await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
+    assert stage.state() == (1, 7)
+    head, version = stage.pulled(), stage.live["metadata"]["resourceVersion"]
+    assert not await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
+    assert (stage.pulled(), stage.live["metadata"]["resourceVersion"]) == (head, version)
+    assert await method.set(MODEL, 0, lease=None, fence=7, session=lease(7))
+    assert stage.state() == (0, None)
+    assert not await method.set(MODEL, 0, lease=None, fence=7, session=lease(7))
+
+
+async def test_what_it_sets_stays(stage: Stage, example: Example) -> None:
+    """The deployer applies git again, as at each interval; only the replicas differ from before."""
+    method, before = example.made(stage), (stage.work / FILE).read_text()
+    for replicas, own in ((1, lease(7)), (0, None)):
+        await method.set(MODEL, replicas, lease=own, fence=7, session=lease(7))
+        if example.deployed_by_flux:
+            stage.apply()
+        assert stage.state()[0] == replicas
+    stage.pulled()
+    assert (stage.work / FILE).read_text() == before
+
+
+async def test_an_older_lease_changes_nothing(stage: Stage, example: Example) -> None:
+    method = example.made(stage)
+    await method.set(MODEL, 1, lease=lease(8), fence=8, session=None)
+    head = stage.pulled()
+    for replicas, own in ((1, lease(7)), (0, None)):
+        with pytest.raises(StaleFence):
+            await method.set(MODEL, replicas, lease=own, fence=7, session=lease(7))
+    assert (stage.state(), stage.pulled()) == ((1, 8), head)
+
+
+async def test_it_stops_a_model_without_a_lease(stage: Stage, example: Example) -> None:
+    """One that somebody else has started: nobody has a fence for it."""
+    method = example.made(stage)
+    await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
+    await method.set(MODEL, 0, lease=None, fence=None, session=None)
+    assert stage.state() == (0, None)
