@@ -126,3 +126,22 @@ def test_a_node_that_refuses_the_pod(reason: str) -> None:
     problem = ends.ended(pod(reason=reason, message="it does not fit"))
     assert problem
     assert f"The node refused the pod ({reason}): it does not fit" in problem.reason
+
+
+def test_an_engine_that_ends_without_an_error_does_not_crash() -> None:
+    """Its command is not a server: `--help`, for example."""
+    crashed = ends.crash(pod(container(restarts=3, exit_code=0, looping=True)))
+    assert crashed
+    problem = ends.explain(crashed, "usage: vllm serve")
+    assert problem
+    assert "ends again and again without an error (exit code 0)" in problem.reason
+    assert "a server that stays" in problem.remedy
+
+
+def test_a_secret_that_a_volume_lacks_is_said_to_be_a_mount() -> None:
+    """CreateContainerConfigError is the reason of a container's variables."""
+    waiting = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    message = 'MountVolume.SetUp failed for volume "token" : secret "hf-token" not found'
+    problem = pods.not_started(pod(waiting), [event(1, "FailedMount", message)])
+    assert problem
+    assert "is missing (FailedMount)" in problem.reason

@@ -87,7 +87,7 @@ def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = Fals
     if crashed.not_started:
         text = crashed.message or tail(log)
         headline, remedy, kind = (
-            f"it cannot be started ({crashed.reason}): {text}",
+            f"it cannot be started ({crashed.reason}){f': {text}' if text else ''}",
             "Correct what the message names.",
             Kind.IMAGE,
         )
@@ -142,7 +142,13 @@ def _unexplained(crashed: Crash, found: Finding | None, log: str) -> Problem:
         Kind.UNKNOWN,
         "Correct the arguments, the model or the image that the log lines in the thread complain about, in git.",
     )
-    if found is None:
+    if found is None and crashed.exit_code == 0 and not crashed.staging:
+        what, why = f"{'ends again and again' if crashed.looping else 'ended'} without an error", ""
+        kind, remedy = (
+            Kind.CONFIGURATION,
+            "Check `command` and `args` in the Deployment: they must start a server that stays.",
+        )
+    elif found is None:
         kind, remedy = _EXIT_REMEDIES.get(crashed.exit_code, (kind, remedy))
     return Problem(
         found.kind if found else kind,

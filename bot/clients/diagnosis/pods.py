@@ -195,7 +195,7 @@ def _volume(pod: KubeObject, events: Events) -> Problem | None:
     if re.search(r"failed to sync (?:secret|configmap) cache", why):
         return _unsynced(why)
     if re.search(r'(?:secret|configmap) "[^"]+" not found|references non-existent (?:secret|config) key', why):
-        return _missing(why, "a volume")
+        return _missing(why, "a volume", "FailedMount")
     names = claims_of(pod)
     claim = next((name for name in names if name in why), names[0] if names else "")
     if attach and _ATTACHED_ELSEWHERE.search(why):
@@ -342,10 +342,10 @@ def _unsynced(why: str) -> Problem:
     )
 
 
-def _missing(why: str, where: str) -> Problem:
+def _missing(why: str, where: str, reason: str = "CreateContainerConfigError") -> Problem:
     return Problem(
         Kind.CONFIGURATION,
-        f"What {where} needs is missing (CreateContainerConfigError): {why}",
+        f"What {where} needs is missing ({reason}): {why}",
         "Create the Secret or ConfigMap (or its key) that the message names, or correct its name in the Deployment.",
         SECRET_MISSING,
         why,
