@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from manifests.deployers import argocd
 from manifests.edit import InvalidYaml
+from manifests.groups import is_partial
 from manifests.kustomize import Opaque
 from manifests.pieces import Pieces
 from manifests.platform import Platform
@@ -68,6 +69,7 @@ def _check(platform: Platform, name: str | None) -> list[Finding]:
         found += argo.check_catalog(platform, asked)
         found += delivery.check(platform, asked)
         found += arguments.check_lost(platform, asked)
+        found += () if is_partial(platform) else workload.check_around(platform, asked)
     found += schema.check(platform, asked, alone=name is not None)
     found += repository.check(platform, asked[0] if name else None, awaited)
     return _distinct(found + gateway.check_aliases(platform, endpoints, asked if name else None))
@@ -98,6 +100,8 @@ def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> It
         yield from admission.check(pieces, siblings)
         yield from storage.check(platform.layout, pieces, siblings)
         yield from cold_start.check(pieces)
+    else:
+        yield from admission.check_resources(pieces)
     if pieces.is_plain and "argument" in pieces.runtime.rules and _in_list(pieces):
         yield from arguments.check(pieces)
     yield from gateway.check(platform, pieces, siblings)

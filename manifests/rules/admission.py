@@ -41,6 +41,11 @@ def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
         yield from _claim(claim)
 
 
+def check_resources(pieces: Pieces) -> Iterator[Finding]:
+    """Check the quantities of a container in a chart's values or in an object of an operator."""
+    yield from _quantities(pieces.deployment, find(pieces.container, "resources"))
+
+
 def _containers(pod: Node | None) -> tuple[Node, ...]:
     return (*items(find(pod, "initContainers")), *items(find(pod, "containers")))
 

@@ -1,5 +1,6 @@
 """The rules of LiteLLM's entries: served name, address, prices, aliases."""
 
+import difflib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -181,7 +182,10 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
         found += _secret(each)
         found += _duplicate(layout, groups[each.alias], each)
         host = each.host
-        if host[1:2] == [layout.namespace] and host[0] not in services:
+        if near := _misspelled(each, endpoints):
+            message = f"the alias {each.alias} leads to {host[0]}, and there is no Service of this name"
+            found.append(at("alias-without-endpoint", each, each.base_node, message, f"the Service {near}"))
+        elif host[1:2] == [layout.namespace] and host[0] not in services:
             # If the checkout is a part of a repository, assume that names in other files refer to missing files.
             if partial and _is_named_elsewhere(platform, each, host[0]):
                 continue
@@ -191,6 +195,14 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
             message = f"the alias {each.alias} leads to {host[0]}, and {where} has no such Service"
             found.append(at("alias-without-endpoint", each, each.base_node, message, _ONE_OF))
     return found if only is not None else [*found, *_settings(platform)]
+
+
+def _misspelled(entry: Entry, endpoints: Collection[Pieces]) -> str:
+    """Return the Service of an endpoint whose name is almost that of the entry's address, in the same namespace; or ""."""
+    if any(entry.reaches(host, each.namespace) for each in endpoints for host in (each.host, *each.candidate.hosts)):
+        return ""
+    there = [each.host for each in endpoints if entry.host[1:2] in ([], [each.namespace]) and not each.entries]
+    return next(iter(difflib.get_close_matches(entry.host[0], there, 1, 0.85)), "")
 
 
 def _settings(platform: Platform) -> Iterator[Finding]:

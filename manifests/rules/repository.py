@@ -43,12 +43,13 @@ def check(platform: Platform, only: Pieces | None, awaited: Collection[str] = ()
 
 def _paths(platform: Platform, only: Pieces | None) -> tuple[str, ...]:
     layout = platform.layout
-    if only is not None:
-        own = {*only.files, *(each.document.path for each in only.entries)}
-        if only.application is not None:
-            own.add(only.application.document.path)
-    else:
-        own = {
+    own: set[str] = set()
+    for pieces in (only,) if only is not None else platform.endpoints():
+        own |= {*pieces.files, *(each.document.path for each in pieces.entries)}
+        if pieces.application is not None:
+            own.add(pieces.application.document.path)
+    if only is None:
+        own |= {
             *platform.files(layout.serving_dir),
             *platform.files(layout.path(layout.catalog_dir)),
             *(each.document.path for each in platform.model_lists()),

@@ -6,16 +6,17 @@ If two places disagree, the fault is reported at the place that a third one cont
 import difflib
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from ruamel.yaml.nodes import Node
+from ruamel.yaml.nodes import MappingNode, Node
 
+from manifests import kustomize
 from manifests.assembly import selects
 from manifests.edit import find, items, line, scalar, scalars, value
 from manifests.kustomize import Opaque
 from manifests.layout import Layout
 from manifests.model_names import is_path, model_of
-from manifests.pieces import GPU, Pieces, environment, kustomization, labels, objects
+from manifests.pieces import GPU, Located, Pieces, environment, kustomization, labels, objects
 from manifests.platform import Platform
 from manifests.rules import norms
 from manifests.rules.finding import Finding, at
@@ -54,8 +55,29 @@ def _kustomization(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
         name = path.removeprefix(f"{pieces.home}/")
         if "/" not in name and name not in listed:
             yield at("kustomization", listing, resources, f"{name} is not listed, so it is not deployed", f"- {name}")
+    yield from check_resources(platform, listing)
+    space = scalar(listing.node, "namespace")
+    for part in parts:
+        own = scalar(part.node, "metadata", "namespace")
+        if space is not None and own is not None and own.value != space.value:
+            message = f"the object says {own.value}, and its kustomization puts it into {space.value}"
+            yield at("namespace", part, own, message, f"namespace: {space.value}")
+
+
+def check_around(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
+    """Check the kustomizations of the directories around the endpoints, of which one may include the other."""
+    files = {path for each in endpoints for path in each.files}
+    folders = {path.rsplit("/", count)[0] for path in files for count in range(1, path.count("/") + 1)} | {""}
+    for folder in sorted(folders):
+        document = kustomize.read(platform, folder)
+        if document is not None and isinstance(document.roots[0], MappingNode):
+            yield from check_resources(platform, Located(document, document.roots[0]))
+
+
+def check_resources(platform: Platform, listing: Located) -> Iterator[Finding]:
+    """Check the files that a kustomization lists: kustomize refuses one that is missing, or listed twice."""
     folder, seen = posixpath.dirname(listing.document.path), set[str]()
-    for node in items(resources):
+    for node in items(find(listing.node, "resources")):
         named = value(node)
         path = posixpath.normpath(posixpath.join(folder, named))
         if named and "://" not in named and "?ref=" not in named and not named.startswith("github.com"):
@@ -76,12 +98,6 @@ def _kustomization(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
                     "remove one of them",
                 )
         seen.add(path)
-    space = scalar(listing.node, "namespace")
-    for part in parts:
-        own = scalar(part.node, "metadata", "namespace")
-        if space is not None and own is not None and own.value != space.value:
-            message = f"the object says {own.value}, and its kustomization puts it into {space.value}"
-            yield at("namespace", part, own, message, f"namespace: {space.value}")
 
 
 def _labels(pieces: Pieces) -> Iterator[Finding]:
@@ -252,7 +268,15 @@ def _port(pieces: Pieces) -> Iterator[Finding]:
     port = given.value if given else str(pieces.runtime.port or "")
     if ports and port.isdecimal() and port not in {node.value for node in ports}:
         message = f"the engine listens on {port}, and the container has {', '.join(node.value for node in ports)}"
-        yield at("container-port", root, given.node if given else ports[0], message, f"containerPort: {port}")
+        agreed = {value(each, "targetPort") or value(each, "port") for each in _service_ports(pieces)} | {
+            value(find(pieces.container, kind), "httpGet", "port") for kind in ("startupProbe", "readinessProbe")
+        }
+        where = given.node if given and port not in agreed else ports[0]
+        yield at("container-port", root, where, message, f"containerPort: {port}")
+
+
+def _service_ports(pieces: Pieces) -> tuple[Node, ...]:
+    return tuple(items(find(pieces.service.node, "spec", "ports"))) if pieces.service is not None else ()
 
 
 def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:

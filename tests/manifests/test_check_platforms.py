@@ -1,0 +1,35 @@
+"""Planted faults in the sample platforms of other forms: each is named at its line."""
+
+import pytest
+
+from manifests.contract import check
+from manifests.platform import Platform
+from manifests.tree import Files, Tree
+from tests.manifests.faults import named_at_its_line
+from tests.manifests.test_platforms import opened
+
+FAULTS = [
+    ("app-files", "duplicate-key", "apps/coder.yaml", "  replicas: 1\n", "  replicas: 1\n  replicas: 2\n"),
+    ("app-files", "container-port", "apps/coder.yaml", "containerPort: 8000", "containerPort: 8001"),
+    ("app-files", "secret-in-git", "apps/coder.yaml", "value: qwen2.5-coder", "value: hf_kQzTgPdVbNxWmLrJ # qwen2.5-coder"),
+    ("config-map", "alias-without-endpoint", "apps/litellm/litellm.yaml", "http://vllm:8000", "http://vllmm:8000"),
+    ("kserve-flux", "kustomization", "models/kustomization.yaml", "- qwen.yaml", "- qwenn.yaml"),
+]  # fmt: skip
+
+
+def contents(tree: Tree) -> Files:
+    return Files({path: text for path in tree.files("") if (text := tree.read(path)) is not None})
+
+
+@pytest.mark.parametrize(("name", "rule", "path", "old", "new"), FAULTS)
+def test_a_fault_of_another_platform_is_named_at_its_line(name: str, rule: str, path: str, old: str, new: str) -> None:
+    tree, layout = opened(name)
+    assert check(Platform(tree, layout)) == ()
+    named_at_its_line(contents(tree), layout, rule, path, old, new)
+
+
+def test_a_quantity_in_the_values_of_a_release_is_read() -> None:
+    """A chart passes it on to the pod."""
+    tree, layout = opened("helm-release")
+    path = next(each for each in tree.files("") if "memory: " in (tree.read(each) or ""))
+    named_at_its_line(contents(tree), layout, "resources", path, "Gi", "GB")
