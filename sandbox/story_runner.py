@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, assert_never
 
 from sandbox.steps import (
@@ -93,9 +94,8 @@ class Seen:
         Older content does not count, nor does a line in which only a duration changed.
         """
         wanted = _fold(words)
-        known = {_TIME.sub("", line) for line in self.before.splitlines()}
-        changed = [line for line in self.text.splitlines() if _TIME.sub("", line) not in known]
-        return wanted in _fold("\n".join(changed)) or _fold(self.text).count(wanted) > _fold(self.before).count(wanted)
+        changed = _changed_lines(self.before, self.text)
+        return wanted in changed or _fold(self.text).count(wanted) > _fold(self.before).count(wanted)
 
 
 @dataclass(frozen=True)
@@ -449,6 +449,14 @@ async def tell(story: Story, world: World, say: Callable[[str], None], *, patien
     return await StoryRun(story, world, say, patience).run()
 
 
+@lru_cache(maxsize=1000)  # a story looks at the same texts ten times a second
+def _changed_lines(before: str, text: str) -> str:
+    """The folded lines of `text` that are not in `before`, apart from durations."""
+    known = {_TIME.sub("", line) for line in before.splitlines()}
+    return _fold("\n".join(line for line in text.splitlines() if _TIME.sub("", line) not in known))
+
+
+@lru_cache(maxsize=1000)
 def _fold(text: str) -> str:
     """Ignore case and line breaks."""
     return " ".join(text.casefold().split())
