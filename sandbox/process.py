@@ -172,15 +172,9 @@ class Bot:
 
     async def start(self) -> None:
         """Start the process; it may need a moment before it answers."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bot", "run",
-            env=self.environment,
-            cwd=self._directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=self._log_file,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the sandbox, which then stops the bot
-        )  # fmt: skip
+        self._process = await start_stoker(
+            "run", environment=self.environment, directory=self._directory, log=self._log_file
+        )
 
     async def kill(self) -> None:
         """Send SIGKILL, like the kernel when memory is short, and start a new process."""
@@ -242,6 +236,21 @@ class Bot:
         raise ProcessError(f"The bot was not ready within {START_LIMIT:g} s: {last}.\n{self.tail()}")
 
 
+async def start_stoker(
+    *arguments: str, environment: Mapping[str, str], directory: Path, log: BinaryIO | None = None
+) -> asyncio.subprocess.Process:
+    """Start `stoker` with these arguments; its output goes to the log, or else can be read from the process."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", *arguments),
+        env=environment,
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log or asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT if log else asyncio.subprocess.PIPE,
+        start_new_session=log is not None,  # Ctrl-C is for the sandbox, which then stops the bot
+    )
+
+
 async def app_manifest(directory: Path, *options: str) -> str:
     """The output of `stoker manifest`: the manifest for Slack."""
     return await _printed("manifest", directory, {}, *options)
@@ -254,15 +263,8 @@ async def needed_roles(directory: Path, config: Path) -> list[dict[str, Any]]:
 
 async def own_settings(directory: Path, checkout: Path) -> tuple[dict[str, Any], str]:
     """The result of `stoker init --yes` for a platform repository, and its report; no settings if it found no endpoint."""
-    command = (sys.executable, "-m", "bot", "init", str(checkout), "--yes", "--print")
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=_clean(os.environ),
-        cwd=directory,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    command = "init", str(checkout), "--yes", "--print"
+    process = await start_stoker(*command, environment=_clean(os.environ), directory=directory)
     printed, said = await process.communicate()
     found = dict(YAML(typ="safe").load(printed.decode()) or {}) if process.returncode == 0 else {}
     return found, said.decode(errors="replace").strip()
@@ -283,14 +285,8 @@ async def _printed(command: str, directory: Path, environment: Mapping[str, str]
 
 
 async def _run(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bot", command, *options),
-        env=_clean(os.environ) | dict(environment),
-        cwd=directory,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    variables = _clean(os.environ) | dict(environment)
+    process = await start_stoker(command, *options, environment=variables, directory=directory)
     printed, said = await process.communicate()
     if process.returncode:
         raise ProcessError(f"`stoker {command}` failed with exit code {process.returncode}: {said.decode().strip()}")

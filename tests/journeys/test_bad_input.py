@@ -11,7 +11,7 @@ from sandbox.story_runner import StepError
 from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 AWQ = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 REFUSED = [

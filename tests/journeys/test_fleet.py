@@ -11,6 +11,7 @@ from sandbox.process import Bot, free_port
 from tests.journeys.conftest import PATIENCE, Town
 
 OpenTown = Callable[..., Awaitable[Town]]
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from sandbox.slack import history
 from sandbox.world import WEBHOOK_SECRET, merged, opened
 from tests.journeys.conftest import Town
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
 @pytest.fixture

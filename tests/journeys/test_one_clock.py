@@ -10,6 +10,7 @@ import pytest
 from tests.journeys.conftest import PATIENCE, Town, eventually
 
 TIMES = 120
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.mark.timeout(600)

@@ -7,7 +7,7 @@ import pytest
 from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
 async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTown) -> None:

@@ -1,6 +1,7 @@
-"""Every story in docs/stories succeeds: a whole platform in this process, and the bot in its own.
+"""Every story in docs/stories succeeds: a whole platform in this process, and the bot in its own, which is a fork.
 
-A process for each sandbox would import the same modules and parse the same files again: a third of a story's processor time.
+Another process for each sandbox would import the same modules and parse the same files again, and so would each bot: more
+than half of a story's processor time. `test_the_command_runs_a_story_over_http` starts both as people do.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
     assert process.returncode == 0, transcript.decode()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
 async def test_the_story_holds(story: Path) -> None:
