@@ -1,11 +1,10 @@
 """Composition root of the operations: opens every client, and closes them together."""
 
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +24,7 @@ from bot.clients.deployer import Deployer
 from bot.clients.flux import Flux, Includes
 from bot.clients.github import GitHub
 from bot.clients.github_app import AppToken
-from bot.clients.http import guarded_session, only
+from bot.clients.http import OpenedAtFirstRequest, Trusted, guarded_session, only
 from bot.clients.huggingface import FILE_HOSTS, HuggingFace
 from bot.clients.job import Jobs
 from bot.clients.litellm import LiteLLM
@@ -145,7 +144,7 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
                 credential_provider=redis_password(settings),
             )
         )
-        trusted = httpx.create_ssl_context()  # shared: each has every certificate authority, almost a MiB
+        trusted = cache(httpx.create_ssl_context)  # shared: each has every certificate authority, almost a MiB
         http = await stack.enter_async_context(platform_http(settings, trusted))
         hub = await stack.enter_async_context(hub_http(settings, trusted))
         api = await open_kubernetes(settings, stack)
@@ -224,27 +223,36 @@ async def _with_own(settings: Settings, setup: SetupState) -> Settings:
     return settings
 
 
-def platform_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
     """For the gateway, the models and Prometheus, and no other host."""
     hosts = [settings.litellm_url, settings.vllm_url_template]
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
+        timeout=httpx.Timeout(30, connect=5),
+        event_hooks={"request": [only(*hosts)]},
+        transport=OpenedAtFirstRequest(trusted),
     )
 
 
-def hub_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
     """For the Hub and its file hosts. A separate client: a redirect must not reach the cluster."""
     hosts = [settings.hf_endpoint, *FILE_HOSTS, *settings.hf_file_hosts.split()]
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(30, connect=5), event_hooks={"request": [only(*hosts)]}, verify=trusted
+        timeout=httpx.Timeout(30, connect=5),
+        event_hooks={"request": [only(*hosts)]},
+        transport=OpenedAtFirstRequest(trusted),
     )
 
 
-def github_http(settings: Settings, trusted: ssl.SSLContext | bool = True) -> httpx.AsyncClient:
+def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
     """For GitHub's API, and no other host."""
     address = settings.github_api_url
-    return httpx.AsyncClient(base_url=address, timeout=30, event_hooks={"request": [only(address)]}, verify=trusted)
+    return httpx.AsyncClient(
+        base_url=address,
+        timeout=30,
+        event_hooks={"request": [only(address)]},
+        transport=OpenedAtFirstRequest(trusted),
+    )
 
 
 async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClient:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import re
+import ssl
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -54,6 +55,9 @@ class Limit:
 
 LIMIT = Limit()
 
+Trusted = Callable[[], ssl.SSLContext]
+"""Returns the certificate authorities that a client trusts."""
+
 
 class TooLarge(BotError):
     """A response exceeds its limit; it was not read completely."""
@@ -63,6 +67,32 @@ class TooLarge(BotError):
     def __init__(self, what: str, size: int) -> None:
         shown = f"{size // MIB} MB" if size >= MIB else f"{size // 1024} KB"
         super().__init__(f"{what} is larger than {shown}, which is more than Stoker reads. Nothing was changed.")
+
+
+class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
+    """Sends through a client that is opened at the first request.
+
+    To open it loads httpcore and every certificate authority: 7 % of the instructions until the bot is ready, and it sends nothing
+    before (benchmarks/start.py). It is a client and not a transport because only a client reads HTTPS_PROXY and NO_PROXY.
+    """
+
+    def __init__(self, trusted: Trusted) -> None:
+        self._trusted = trusted
+        self._client: httpx.AsyncClient | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._client is None:
+            try:
+                self._client = httpx.AsyncClient(verify=self._trusted())
+            except (OSError, ValueError, httpx.InvalidURL) as error:
+                raise BotError(
+                    f"Stoker can open no connection ({error}): check SSL_CERT_FILE, HTTPS_PROXY and HTTP_PROXY in its environment."
+                ) from error
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
 
 
 def only(*addresses: str) -> Callable[[httpx.Request], Awaitable[None]]:

@@ -216,15 +216,37 @@ async def test_usage_of_any_shape_is_a_count(server: Wire, usage: str) -> None:
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("hi", 0, 0)
 
 
-async def hub_of(server: Wire, stack: AsyncExitStack, **more: Any) -> HuggingFace:
-    settings = Settings(
+def settings_of(endpoint: str, **more: Any) -> Settings:
+    return Settings(
         slack_bot_token=SecretStr("xoxb-x"),
         slack_app_token=SecretStr("xapp-x"),
         github_repository="a/b",
-        hf_endpoint=server.url,
+        hf_endpoint=endpoint,
         **more,
     )
-    return HuggingFace(await stack.enter_async_context(hub_http(settings)), server.url, lambda: None)
+
+
+async def hub_of(server: Wire, stack: AsyncExitStack, **more: Any) -> HuggingFace:
+    client = await stack.enter_async_context(hub_http(settings_of(server.url, **more)))
+    return HuggingFace(client, server.url, lambda: None)
+
+
+async def test_requests_go_through_the_proxy_of_the_environment(server: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client behind the host check reads the environment as httpx does."""
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    server.on("GET", "/api/models/m", {"id": "m"})
+    async with hub_http(settings_of("http://hub.invalid")) as http:
+        for _ in range(2):
+            assert body(await send(http, "The Hub", "GET", "http://hub.invalid/api/models/m")) == {"id": "m"}
+
+
+async def test_a_missing_file_of_authorities_is_named(server: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    async with hub_http(settings_of(server.url)) as http:
+        with pytest.raises(BotError, match="check SSL_CERT_FILE"):
+            await send(http, "The Hub", "GET", f"{server.url}/api/models/m")
 
 
 ABOUT = {"sha": "a" * 40, "siblings": [{"rfilename": "model.safetensors", "size": 5_000_000}]}
