@@ -51,13 +51,61 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Count:
+    """Replicas that a kustomization sets: of which objects, and the number in its document.
+
+    `kind` and `name` are regular expressions for the whole value; an empty one fits all. `labels` is a label selector.
+    """
+
+    kind: str
+    name: str
+    labels: str
+    document: Document
+    node: ScalarNode
+    key: str
+
+    @property
+    def replicas(self) -> int:
+        return int(self.node.value)
+
+    @property
+    def place(self) -> Opaque:
+        return Opaque(self.document.path, line(self.node), self.key)
+
+    def selects(self, workload: Node) -> bool:
+        """Return whether it is about a workload."""
+        own = find(workload, "metadata", "labels")
+        return (
+            _fits(self.kind, value(workload, "kind"))
+            and _fits(self.name, value(workload, "metadata", "name"))
+            and all(_has(own, each.strip()) for each in self.labels.split(",") if each.strip())
+        )
+
+
+def _fits(pattern: str, text: str) -> bool:
+    try:
+        return not pattern or re.fullmatch(pattern, text) is not None
+    except re.error:
+        return False
+
+
+def _has(labels: Node | None, term: str) -> bool:
+    """Return whether labels fulfil a term of a selector: `key=value`, `key!=value` or `key`; no other form selects anything."""
+    key, sign, wanted = (each.strip() for each in re.split(r"(==?|!=|$)", term, maxsplit=1))
+    if sign == "!=":
+        return value(labels, key) != wanted
+    return find(labels, key) is not None and (not sign or value(labels, key) == wanted)
+
+
+@dataclass(frozen=True)
 class Rendering:
     """kustomize's renaming of the objects of an endpoint."""
 
     prefix: str = ""
     suffix: str = ""
     namespace: str = ""
-    replicas: dict[str, tuple[int, Opaque]] = field(default_factory=dict)
+    replicas: tuple[Count, ...] = ()
+    """In the order of kustomize: the last one that selects a workload counts."""
     images: dict[str, Image] = field(default_factory=dict)
     """By the name in the manifests."""
     opaque: tuple[Opaque, ...] = ()
@@ -65,6 +113,10 @@ class Rendering:
     def name(self, written: str) -> str:
         """The name of an object in the cluster."""
         return f"{self.prefix}{written}{self.suffix}" if written else ""
+
+    def count(self, workload: Node) -> Count | None:
+        """Return what sets the replicas of a workload, instead of its own manifest."""
+        return next((each for each in reversed(self.replicas) if each.selects(workload)), None)
 
     def image(self, written: str) -> str:
         """An image as in the pod. A new tag removes the digest, like in kustomize."""
@@ -91,7 +143,7 @@ def rendering(tree: Tree, home: str, deployed: str) -> Rendering:
             prefix=value(root, "namePrefix") + result.prefix,
             suffix=result.suffix + value(root, "nameSuffix"),
             namespace=value(root, "namespace") or result.namespace,
-            replicas={**result.replicas, **_replicas(document, root), **_patched_replicas(tree, document, root)},
+            replicas=(*result.replicas, *_patched_replicas(tree, document, root), *_replicas(document, root)),
             images={**result.images, **_images(document, root)},
             opaque=(*result.opaque, *_opaque(tree, document, root)),
         )
@@ -168,16 +220,17 @@ def _opaque(tree: Tree, document: Document, root: Node) -> Iterator[Opaque]:
         yield Opaque(document.path, line(key), str(key.value))
 
 
-def _patched_replicas(tree: Tree, document: Document, root: Node) -> dict[str, tuple[int, Opaque]]:
-    """The replicas that patches set for Deployments: a GPU model above zero in git costs money."""
-    found = {}
+def _patched_replicas(tree: Tree, document: Document, root: Node) -> Iterator[Count]:
+    """The replicas that patches set: a GPU model above zero in git costs money."""
     for key in ("patches", "patchesStrategicMerge", "patchesJson6902"):
         for each in items(find(root, key)):
             for patch in patch_documents(tree, document, each):
-                for name, node in _counts(patch, each):
+                for of, node in _counts(patch):
                     if node.value.isdecimal():
-                        found[name] = (int(node.value), Opaque(patch.path, line(node), key))
-    return found
+                        target = find(each, "target")
+                        own = (re.escape(value(of, "kind")), re.escape(value(of, "metadata", "name")))
+                        kind, name = own if target is None else (value(target, "kind"), value(target, "name"))
+                        yield Count(kind, name, value(target, "labelSelector"), patch, node, key)
 
 
 def _only_replicas(tree: Tree, document: Document, each: Node) -> bool:
@@ -212,29 +265,24 @@ def patch_documents(tree: Tree, document: Document, each: Node) -> tuple[Documen
         return ()
 
 
-def _counts(patch: Document, each: Node) -> Iterator[tuple[str, ScalarNode]]:
-    """Deployments and the replicas that a patch gives them; the name may be in its target."""
-    target = value(each, "target", "kind")
+def _counts(patch: Document) -> Iterator[tuple[Node, ScalarNode]]:
+    """The objects in a patch with the replicas that they set."""
     for root in patch.roots:
-        if target not in ("", "Deployment") or value(root, "kind") not in ("", "Deployment"):
-            continue
-        name = value(each, "target", "name") or value(root, "metadata", "name")
         replicas = scalar(root, "spec", "replicas")
         if replicas is not None:
-            yield name, replicas
+            yield root, replicas
         for operation in items(root):
             if value(operation, "path") == "/spec/replicas" and (count := scalar(operation, "value")) is not None:
-                yield name, count
+                yield root, count
 
 
-def _replicas(document: Document, root: Node) -> dict[str, tuple[int, Opaque]]:
-    """The replicas that a kustomization sets for a Deployment, with the position."""
-    found = {}
+def _replicas(document: Document, root: Node) -> Iterator[Count]:
+    """The replicas that a kustomization sets by name."""
     for each in items(find(root, "replicas")):
-        count = value(each, "count")
-        if count.isdecimal():
-            found[value(each, "name")] = (int(count), Opaque(document.path, line(find(each, "count")), "replicas"))
-    return found
+        count = scalar(each, "count")
+        if count is not None and count.value.isdecimal():
+            name = re.escape(value(each, "name"))
+            yield Count("Deployment|StatefulSet|ReplicaSet", name, "", document, count, "replicas")
 
 
 def _images(document: Document, root: Node) -> dict[str, Image]:

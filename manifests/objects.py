@@ -1,5 +1,6 @@
 """The Kubernetes objects in the files of a repository."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from manifests.edit import Document, InvalidYaml, entries, items, value
+from manifests.kustomize import FILES
 from manifests.memory import remembered
 from manifests.tree import Tree
 from manifests.variables import variables_of
@@ -26,7 +28,8 @@ class Located:
 def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
     """Every object of a YAML file, with its kind; none for any other file, a template of Helm's included."""
     text = tree.read(path) if path.endswith(YAML) else None
-    if text is None or not re.search(r"^\ufeff?kind:", text, re.MULTILINE):
+    is_kustomization = posixpath.basename(path) in FILES
+    if text is None or not (is_kustomization or re.search(r"^\ufeff?kind:", text, re.MULTILINE)):
         return ()
     document = Document(path, text, variables=variables_of(tree, path) if "${" in text else None)
     try:
@@ -35,14 +38,20 @@ def objects(tree: Tree, path: str) -> tuple[tuple[str, Located], ...]:
         if "{{" in text:
             return ()
         raise
-    return tuple((value(root, "kind"), Located(document, root)) for root in roots if isinstance(root, MappingNode))
+    usual = "Kustomization" if is_kustomization else ""  # kustomize needs no `kind` in it
+    return tuple(
+        (value(root, "kind") or usual, Located(document, root)) for root in roots if isinstance(root, MappingNode)
+    )
 
 
 @remembered
 def of_kind(tree: Tree, kind: str) -> tuple[Located, ...]:
     """Every object of this kind in the repository; files that are not valid YAML are skipped."""
     result: list[Located] = []
-    for path in tree.grep(f"kind: {kind}"):
+    paths = set(tree.grep(f"kind: {kind}"))
+    if kind == "Kustomization":
+        paths |= {path for path in tree.files("") if posixpath.basename(path) in FILES}
+    for path in sorted(paths):
         try:
             found = objects(tree, path)
         except InvalidYaml:

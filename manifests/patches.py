@@ -65,7 +65,7 @@ def subject(workload: Node, names: Iterable[str], pod: Node | None, container: N
 
 
 def _edited(node: Node) -> Iterator[tuple[str, str]]:
-    kind = value(node, "kind")
+    kind = value(node, "kind") or "Kustomization"  # kustomize needs no `kind` in it
     if kind in ("ConfigMap", "PersistentVolumeClaim", "LocalModelCache"):
         yield kind, value(node, "metadata", "name")
     for each in items(find(node, "configMapGenerator")) if kind == "Kustomization" else ():

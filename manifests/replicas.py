@@ -1,25 +1,28 @@
 """The number of an endpoint's replicas in git, and its place: a switch by commit changes nothing else."""
 
 import hashlib
+import posixpath
+from collections.abc import Iterator
 
-from manifests.edit import line, scalars, value
-from manifests.kustomize import document_at
+from manifests.edit import scalars, value
+from manifests.kustomize import leads_to
+from manifests.objects import of_kind
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.scalers import scalers
 from manifests.sources.site import Site, refuse_shared
-from manifests.tree import ChangeSet, ManifestError, Tree
+from manifests.tree import ChangeSet, ManifestError, Tree, within
 
 
 def written(platform: Platform, name: str) -> int | None:
     """The replicas in git; None if git does not set them, or if there is no such endpoint."""
     pieces = platform.locate(name)
-    return of(platform, pieces) if pieces else None
+    return of(pieces) if pieces else None
 
 
-def of(tree: Tree, pieces: Pieces) -> int | None:
+def of(pieces: Pieces) -> int | None:
     """The same of a workload that is already located."""
-    place = _place(tree, pieces)
+    place = _place(pieces)
     return int(place.value) if place and place.value.isdecimal() else None
 
 
@@ -29,17 +32,28 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
     Raises ManifestError if there is not exactly one place that sets it.
     """
     pieces = platform.require(name)
-    place = _place(platform, pieces)
+    place = _place(pieces)
     if place is None:
         raise ManifestError(
             f"{pieces.deployment.document.path} says no replicas for {name}: write `replicas: 0` below its spec, so that"
             " Stoker can start and stop it by a commit."
         )
-    others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(platform, each), place)]
+    others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(each), place)]
     if others:
         raise ManifestError(
             f"{place.path}:{place.line} gives the replicas of {name} and of {', '.join(others)}: write them for each "
             "release on its own, so that Stoker can start one without the other."
+        )
+    if sum(each is place.origin.node for each in scalars(place.origin.document.roots)) > 1:
+        raise ManifestError(
+            f"{place.path}:{place.line} gives the replicas of {name} with an anchor that another value uses as well: write "
+            "the number itself there."
+        )
+    others = list(_selected_too(platform, pieces))
+    if others:
+        raise ManifestError(
+            f"{place.path}:{place.line} gives the replicas of {name} and of {', '.join(others)}: name {name} in it, so that "
+            "Stoker can start one without the other."
         )
     refuse_shared(name, pieces.files, [place])
     if place.value == str(replicas):
@@ -75,21 +89,28 @@ def blob(text: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
+def _selected_too(tree: Tree, pieces: Pieces) -> Iterator[str]:
+    """The other workloads below the same kustomization whose replicas it sets with the endpoint's."""
+    count, own = pieces.rendering.count(pieces.deployment.node), pieces.deployment
+    folder = posixpath.dirname(count.place.path) if count is not None else ""
+    for kind in ("Deployment", "StatefulSet") if count is not None else ():
+        for each in of_kind(tree, kind):
+            path = posixpath.dirname(each.document.path)
+            is_below = within(path, folder) or leads_to(tree, folder, path)
+            is_own = (each.document.path, each.node.start_mark.index) == (own.document.path, own.node.start_mark.index)
+            if count is not None and is_below and not is_own and count.selects(each.node):
+                yield f"{kind} {value(each.node, 'metadata', 'name')}"
+
+
 def _is_at(one: Site | None, other: Site) -> bool:
     """Return whether two numbers are the same one in the same file."""
     return one is not None and (one.path, one.line) == (other.path, other.line)
 
 
-def _place(tree: Tree, pieces: Pieces) -> Site | None:
+def _place(pieces: Pieces) -> Site | None:
     """The place of the effective number: a kustomization's `replicas` or patch, which take precedence, the workload's own, or
     the field map's.
     """
-    deployment = value(pieces.deployment.node, "metadata", "name")
-    if (override := pieces.rendering.replicas.get(deployment)) is not None:
-        count, place = override
-        document = document_at(tree, place.path)
-        inside = (document, *document.inner) if place.key == "patches" else (document,)
-        for each in (node for view in inside for node in scalars(view.roots)):
-            if line(each) == place.line and str(each.value) == str(count):
-                return Site.whole(document, each)
+    if (override := pieces.rendering.count(pieces.deployment.node)) is not None:
+        return Site.whole(override.document, override.node)
     return pieces.candidate.replicas

@@ -127,7 +127,7 @@ def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
     the cluster.
     """
     pieces = platform.require(endpoint.name)
-    said = replicas.of(platform, pieces)
+    said = replicas.of(pieces)
     from_chart = pieces.form in ("HelmRelease", "Application") and pieces.fields is None
     return bool(endpoint.gpus) and (said > 0 if said is not None else from_chart)
 

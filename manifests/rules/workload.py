@@ -190,9 +190,9 @@ def check_replicas(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Findi
 
 
 def _replaced_replicas(pieces: Pieces) -> tuple[int, Opaque] | None:
-    """The replicas in a kustomization: by the Deployment's name, or of a patch without a name."""
-    by_name = pieces.rendering.replicas
-    return by_name.get(value(pieces.deployment.node, "metadata", "name")) or by_name.get("")
+    """The replicas in a kustomization, with their position."""
+    found = pieces.rendering.count(pieces.deployment.node)
+    return (found.replicas, found.place) if found is not None else None
 
 
 def _is_scaled(tree: Tree, pieces: Pieces) -> bool:

@@ -1,12 +1,18 @@
 """kustomize's changes of objects: Stoker applies them, or reports one finding and a refusal that name the file."""
 
-import pytest
+import re
 
-from manifests.contract import Layout, check, read_endpoint
+import pytest
+from ruamel.yaml import YAML
+
+from manifests.contract import Layout, check, read_endpoint, read_endpoints
+from manifests.fitting import fitted
 from manifests.platform import Platform
+from manifests.replicas import with_replicas
 from manifests.tree import Files, ManifestError
 from manifests.tune import plan_tune
 from tests.manifests.faults import CHAT, KUSTOMIZATION
+from tests.manifests.test_platforms import PLATFORMS, opened
 
 DIGEST = "a" * 64
 PATCH = "serving/coder-chat/patch.yaml"
@@ -93,3 +99,93 @@ def test_a_patch_of_anything_else_is_named_and_nothing_is_changed(platform: File
     assert {each.rule for each in check(Platform(tree, layout))} == {"not-checked", "replicas"}
     with pytest.raises(ManifestError, match=rf"{KUSTOMIZATION}:\d+: patches"):
         plan_tune(Platform(tree, layout), "coder-chat")
+
+
+INLINE = "    patch: |-\n      - op: replace\n        path: /spec/replicas\n        value: 0\n"
+SECOND = "kind: Deployment\nmetadata:\n  name: cache\n  labels: {tier: cache}\nspec:\n  replicas: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "old", "new"),
+    [
+        ("replicas:\n  - name: coder-chat\n    count: 0\n", "    count: 0", "    count: 1"),
+        (f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", "        value: 0", "        value: 1"),
+        (f"patches:\n  - target: {{name: coder-.*}}\n{INLINE}", "        value: 0", "        value: 1"),
+        (
+            f"patches:\n  - target: {{labelSelector: app.kubernetes.io/name=coder-chat}}\n{INLINE}",
+            "        value: 0",
+            "        value: 1",
+        ),
+        (
+            f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}replicas:\n  - {{name: coder-chat, count: 0}}\n",
+            "  - {name: coder-chat, count: 0}",
+            "  - {name: coder-chat, count: 1}",
+        ),
+    ],
+    ids=["the field", "a kind", "an expression", "a label", "the field after a patch"],
+)
+def test_a_switch_by_commit_changes_the_number_that_counts(
+    platform: Files, layout: Layout, more: str, old: str, new: str
+) -> None:
+    tree = changed(platform, more)
+    diff = with_replicas(Platform(tree, layout), "coder-chat", 1).diff(tree).splitlines()
+    assert [each for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")] == [f"-{old}", f"+{new}"]
+
+
+def test_a_patch_of_several_workloads_is_not_switched(platform: Files, layout: Layout) -> None:
+    """The other one would start and stop with the model."""
+    tree = changed(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
+    with pytest.raises(
+        ManifestError, match="gives the replicas of coder-chat and of Deployment cache: name coder-chat"
+    ):
+        with_replicas(Platform(tree, layout), "coder-chat", 1)
+    alone = changed(platform, f"patches:\n  - target: {{labelSelector: 'tier!=cache'}}\n{INLINE}", SECOND)
+    assert set(with_replicas(Platform(alone, layout), "coder-chat", 1).files) == {KUSTOMIZATION}
+
+
+def test_a_patch_of_another_label_is_not_the_place(platform: Files, layout: Layout) -> None:
+    tree = changed(platform, f"patches:\n  - target: {{labelSelector: tier=cache}}\n{INLINE}")
+    assert set(with_replicas(Platform(tree, layout), "coder-chat", 1).files) == {CHAT}
+
+
+def test_an_anchor_of_another_value_is_not_switched(platform: Files, layout: Layout) -> None:
+    """Both would change."""
+    files = {path: platform.read(path) or "" for path in platform.files("")}
+    files[CHAT] = files[CHAT].replace("  replicas: 0", "  minReadySeconds: &none 0\n  replicas: *none")
+    with pytest.raises(ManifestError, match="with an anchor that another value uses as well"):
+        with_replicas(Platform(Files(files), layout), "coder-chat", 1)
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in PLATFORMS.iterdir() if each.is_dir()))
+def test_a_kustomization_needs_no_kind(name: str) -> None:
+    """Everything is read as with it: what is generated, the namespace, what is checked."""
+    tree, layout = opened(name)
+    files = {path: tree.read(path) or "" for path in tree.files("")}
+    bare = {
+        path: re.sub(r"(?m)^(kind: Kustomization|apiVersion: kustomize\.config.*)\n", "", text)
+        if path.endswith("kustomization.yaml")
+        else text
+        for path, text in files.items()
+    }
+    said, short = Platform(tree, layout), Platform(Files(bare), layout)
+    assert fitted(short) == fitted(said)
+    assert read_endpoints(short) == read_endpoints(said)
+    assert [each.rule for each in check(short)] == [each.rule for each in check(said)]
+
+
+def test_what_a_kustomization_without_a_kind_generates_is_read() -> None:
+    tree, layout = opened("config-map")
+    files = {path: tree.read(path) or "" for path in tree.files("")}
+    (path,) = (each for each, text in files.items() if "kind: ConfigMap" in text and "Qwen" in text)
+    for kind in ("kind: Kustomization\n", ""):
+        found = Platform(Files(generating(files, path, kind)), layout)
+        assert {each.name: each.hf_id for each in read_endpoints(found)}["vllm"] == "Qwen/Qwen2.5-7B-Instruct-AWQ"
+
+
+def generating(files: dict[str, str], path: str, kind: str) -> dict[str, str]:
+    """The files with a ConfigMap as a generator's literals."""
+    (found,) = YAML(typ="safe").load_all(files[path])
+    literals = "".join(f"      - {key}={value}\n" for key, value in found["data"].items())
+    made = f"{kind}configMapGenerator:\n  - name: {found['metadata']['name']}\n    literals:\n{literals}"
+    kustomization = f"{path.rpartition('/')[0]}/kustomization.yaml"
+    return {each: text for each, text in files.items() if each != path} | {kustomization: made}
