@@ -15,7 +15,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NoAnswer
 
@@ -72,8 +72,8 @@ def redis_errors() -> Iterator[None]:
         if "WRONGTYPE" in str(error):
             raise WrongType("Redis", str(error)) from error
         # For an unavailable server, the address and errno tell a person in Slack nothing.
-        away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError)
-        raise Unavailable("Redis", "" if away else str(error)) from error
+        away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
+        raise Unavailable("Redis", "" if away else str(error), answered=not away) from error
 
 
 class Records:

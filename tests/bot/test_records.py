@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError
+from redis.exceptions import ConnectionError as ConnectionLost
 
 from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import BringUpOperation, Operation, Status
 from bot.domain.requests import BringUp
 from bot.domain.sessions import Session
+from bot.errors import Unavailable
 from bot.state.alerts import Alerts
 from bot.state.audit import AuditLog
 from bot.state.bills import Bills
@@ -20,7 +23,7 @@ from bot.state.messages import Messages
 from bot.state.operations import OperationNotFound, Operations
 from bot.state.outbox import Outbox
 from bot.state.questions import Questions
-from bot.state.records import Records
+from bot.state.records import Records, redis_errors
 from bot.state.sessions import Sessions
 from bot.state.step_ledger import StepLedger
 
@@ -214,3 +217,20 @@ async def test_a_message_that_cannot_be_read_is_looked_for(redis: Redis) -> None
     assert await messages.posted("k") is None
     await redis.set("{stoker}:message:k", '{"channel": 1}')
     assert await messages.intend("k", NOW) == NOW
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ReadOnlyError("You can't write against a read only replica."), "Redis answers with an error: You can't write"),
+        (AuthenticationError("NOAUTH Authentication required."), "Redis answers with an error: NOAUTH"),
+        (BusyLoadingError("Redis is loading the dataset in memory"), "Redis answers with an error: Redis is loading"),
+        (ConnectionLost("Error 111 connecting to 10.0.0.1:6379"), "Redis does not answer"),
+    ],
+)
+def test_a_redis_that_answers_with_an_error_is_not_said_to_be_silent(error: Exception, said: str) -> None:
+    """A person then looks at its password or its memory, and not at the network. An address tells nobody in Slack anything."""
+    with pytest.raises(Unavailable) as found, redis_errors():
+        raise error
+    assert str(found.value).startswith(said)
+    assert "10.0.0.1" not in str(found.value)
