@@ -104,6 +104,8 @@ def _check_one(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> It
         yield from admission.check_resources(pieces)
     if pieces.is_plain and "argument" in pieces.runtime.rules and _in_list(pieces):
         yield from arguments.check(pieces)
+    if "argument" in pieces.runtime.rules:
+        yield from arguments.check_values(pieces)
     yield from gateway.check(platform, pieces, siblings)
     yield from argo.check(platform, pieces, siblings)
     yield from lists.check(platform, pieces)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 
 from ruamel.yaml.nodes import Node
 
+from manifests.arguments import Flag
 from manifests.edit import entries, find, items, line, value
 from manifests.engines import Engine, engines
 from manifests.pieces import Located, Pieces, objects
@@ -40,13 +41,6 @@ def check(pieces: Pieces) -> Iterator[Finding]:
         if re.search(r"[\s,;]", text) or not text:
             message = f"the served name {text!r} holds what no client sends"
             yield at("argument", root, node, message, "use letters, digits, dots and dashes")
-    utilization, context = pieces.flag("--gpu-memory-utilization"), pieces.flag("--max-model-len")
-    if utilization is not None and not _is_share(utilization.value):
-        message = f"--gpu-memory-utilization={utilization.value} is not a share of the GPU's memory"
-        yield at("argument", root, utilization.value_node, message, "give a number above 0 and up to 1, like 0.9")
-    if context is not None and context.value not in ("auto", "-1") and not tokens(context.value):
-        message = f"--max-model-len={context.value} is not a number of tokens"
-        yield at("argument", root, context.value_node, message, "give a number like 16384")
     counted = Counter(each.name for each in pieces.flags if each.name.startswith("--"))
     for flag in pieces.flags:
         if counted[flag.name] > 1 and flag.name in (
@@ -97,27 +91,44 @@ def _spelling(pieces: Pieces) -> Iterator[Finding]:
             yield at("argument", root, flag.node, f"{pieces.engine} has no argument {spelt}", f"write {near[0]}")
 
 
+def check_values(pieces: Pieces) -> Iterator[Finding]:
+    """Check values that the engine refuses, or that are close to a known one, wherever they are written."""
+    engine = pieces.runtime
+    for flag in pieces.flags:
+        if flag.site is not None and flag.value and "$" not in flag.value and (problem := _problem(engine, flag)):
+            message, fix = problem
+            yield Finding(rule="argument", path=flag.site.path, line=flag.site.line, message=message, fix=fix)
+
+
+def _problem(engine: Engine, flag: Flag) -> tuple[str, str] | None:
+    """Return what is wrong with a value, and the fix."""
+    name, given = flag.name, flag.value
+    if name == engine.utilization and not _is_share(given):
+        return f"{name}={given} is not a share of the GPU's memory", "give a number above 0 and up to 1, like 0.9"
+    if name == "--max-model-len" == engine.context and given not in ("auto", "-1") and not tokens(given):
+        return f"{name}={given} is not a number of tokens", "give a number like 16384"
+    if name in engine.counts and not tokens(given):
+        return f"{name}={given} is not a whole number above 0", "give a number like 8"
+    if name in engine.structured and given.startswith("{") and not _is_json(given):
+        return f"the value of {name} is not JSON", 'write {"key": value}'
+    known = engine.choices.get(name, frozenset())
+    if not known or given in known:
+        return None
+    near = difflib.get_close_matches(given, sorted(known), 1, 0.6 if name in engine.closed else 0.85)
+    newer = bool(near) and re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", given)
+    if (near and not newer) or name in engine.closed:
+        return f"{engine.name} knows no {given} for {name}", f"{name}={(near or sorted(known))[0]}"
+    return None
+
+
 def _values(pieces: Pieces) -> Iterator[Finding]:
-    """A value that argparse refuses, or that is close to a known one."""
+    """Check what the engine takes from its arguments as a whole."""
     root, engine = pieces.deployment, pieces.runtime
     for flag in pieces.flags:
-        if flag.carrier != "list" or "$" in flag.value:
-            continue
         if flag.name in engine.switches and flag.value.lower() in _BOOLEANS:
             message = f"{flag.name} takes no value, and is given {flag.value}"
             fix = flag.name if flag.value.lower() in ("true", "1") else f"--no-{flag.name.removeprefix('--')}"
             yield at("argument", root, flag.node, message, f"write {fix}")
-        elif flag.name in engine.counts and flag.value and not tokens(flag.value):
-            message = f"{flag.name}={flag.value} is not a whole number above 0"
-            yield at("argument", root, flag.value_node, message, "give a number like 8")
-        elif flag.name in engine.structured and flag.value.startswith("{") and not _is_json(flag.value):
-            yield at("argument", root, flag.value_node, f"the value of {flag.name} is not JSON", 'write {"key": value}')
-        elif (known := engine.choices.get(flag.name)) and flag.value and flag.value not in known:
-            near = difflib.get_close_matches(flag.value, sorted(known), 1, 0.6 if flag.name in engine.closed else 0.85)
-            newer = bool(near) and re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", flag.value)
-            if (near and not newer) or flag.name in engine.closed:
-                message = f"{pieces.engine} knows no {flag.value} for {flag.name}"
-                yield at("argument", root, flag.value_node, message, f"{flag.name}={(near or sorted(known))[0]}")
     command = find(pieces.container, "command")
     if command is not None and value(next(iter(items(command)), None)).startswith("--"):
         where = next(key for key, _ in entries(pieces.container) if key.value == "command")

@@ -8,6 +8,7 @@ reported.
 
 import difflib
 import json
+import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
@@ -145,7 +146,8 @@ def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> 
     own |= {each.application.document.path for each in endpoints if each.application is not None}
     pieces = (part for each in endpoints for part in (each.deployment, each.service, each.application, *each.claims))
     whole = {part.document.path for part in pieces if part is not None}  # and no patches of kustomize
-    beside = () if alone else (*platform.files(layout.serving_dir), *platform.files(layout.path(layout.catalog_dir)))
+    folders = {layout.serving_dir, layout.path(layout.catalog_dir), *(posixpath.dirname(path) for path in own)} - {""}
+    beside = () if alone else (path for folder in sorted(folders) for path in platform.files(folder))
     for path in sorted({*own, *beside}):
         for kind, each in objects(platform, path):
             yield from _version(each, kind, certain=path in whole)

@@ -13,6 +13,8 @@ FAULTS = [
     ("app-files", "container-port", "apps/coder.yaml", "containerPort: 8000", "containerPort: 8001"),
     ("app-files", "secret-in-git", "apps/coder.yaml", "value: qwen2.5-coder", "value: hf_kQzTgPdVbNxWmLrJ # qwen2.5-coder"),
     ("config-map", "alias-without-endpoint", "apps/litellm/litellm.yaml", "http://vllm:8000", "http://vllmm:8000"),
+    ("app-files", "argument", "apps/coder.yaml", "--max-model-len 16384", "--max-model-len 16384tokens"),
+    ("flat-files", "schema", "apps/mistral.yaml", "kind: Deployment", "kind: Deploymnet"),
     ("kserve-flux", "kustomization", "models/kustomization.yaml", "- qwen.yaml", "- qwenn.yaml"),
 ]  # fmt: skip
 
