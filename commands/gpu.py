@@ -303,6 +303,13 @@ class GpuCommand:
         """`extend 1h`, `extend NAME 1h`, `extend NAME for 1h`; without a time, a form asks for it."""
         leased = {lease.model for lease in await self.leases.held()}
         model = next((name for name in words.names if name in leased), None)
+        if model is None and words.names and not words.names[0][0].isdigit():
+            raise Misunderstood(
+                md(
+                    "Nobody holds a lease on {said}, and it is not a time such as 45m, 2h or 1h30m. `/gpu status` shows what is up.",
+                    said=code(words.names[0][:100]),
+                )
+            )
         rest = " ".join(name for name in words.names if name != model)
         if not rest and not words.hold:
             await self._ask_how_long(model or await self._the_one_up(), command)

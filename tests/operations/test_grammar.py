@@ -34,6 +34,12 @@ async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Pl
     assert not [text for text in platform.visible("dev") if "Requested" in text]
 
 
+async def test_only_a_lease_can_be_extended(platform: Platform) -> None:
+    """The name of a model that is down is not taken for a time."""
+    await platform.say("dev", "/gpu extend coder-chat 2h")
+    await platform.sees("Nobody holds a lease on coder-chat")
+
+
 async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
     """Within seconds, and not only after the last attempt."""
     platform.github.refuses["/pulls"] = Refused(502, "Bad Gateway")
