@@ -149,8 +149,8 @@ def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
 
 def _yaml_files(tree: Tree, scope: str) -> list[str]:
     words = {*_GENERAL, *(word for each in engines() for word in each.words)}
-    signs = {path for word in words for path in tree.grep(word)}
-    releases = {path for kind in ("Application", "HelmRelease") for path in tree.grep(f"kind: {kind}")}
+    signs = set(tree.grep(*sorted(words)))
+    releases = set(tree.grep("kind: Application", "kind: HelmRelease"))
     signs |= {path for path in releases - signs if _installs(tree, path, signs)}
     kept = (path for path in signs if path.endswith(YAML) and within(path, scope))
     return sorted(path for path in kept if not _is_template(tree, path))

@@ -162,7 +162,7 @@ def _warnings(after: Platform, endpoint: ModelEndpoint, said: tuple[Mention, ...
     terms = [endpoint.hf_id.rsplit("/", 1)[-1], *([] if endpoint.name.isalpha() else [endpoint.name])]
     whole = re.compile("|".join(rf"(?<![\w.-]){re.escape(each)}(?![\w-])" for each in terms))
     places = {each.path: f"{each.path}:{each.line}" for each in reversed(said)}
-    for path in sorted({path for term in terms for path in after.grep(term)}):
+    for path in after.grep(*terms):
         match = whole.search(after.read(path) or "")
         if match and path not in places:
             places[path] = f"{path}:{(after.read(path) or '')[: match.start()].count(chr(10)) + 1}"

@@ -30,8 +30,8 @@ class Snapshot:
         return self.tree.files(prefix)
 
     @remembered
-    def grep(self, text: str) -> tuple[str, ...]:
-        return self.tree.grep(text)
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        return self.tree.grep(*texts)
 
     def with_changes(self, changes: ChangeSet | Mapping[str, str | None]) -> Self:
         """The repository after these changes."""

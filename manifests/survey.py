@@ -167,7 +167,7 @@ def _names(platform: Platform, endpoint: str) -> tuple[str, ...]:
 
 
 def _deployments(tree: Tree, unread: list[tuple[str, str]]) -> Iterator[Deployment]:
-    for path in sorted({path for group in (_FLUX, _ARGO) for path in tree.grep(group)}):
+    for path in tree.grep(_FLUX, _ARGO):
         if not path.endswith((".yaml", ".yml")):
             continue
         try:

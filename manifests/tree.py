@@ -32,8 +32,8 @@ class Tree(Protocol):
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        """The paths of the files that contain `text` literally, sorted."""
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        """The paths of the files that contain at least one of the texts literally, sorted."""
 
 
 class ChangeSet(BaseModel, frozen=True):
@@ -97,12 +97,13 @@ class Checkout:
             )
         )
 
-    def grep(self, text: str) -> tuple[str, ...]:
+    def grep(self, *texts: str) -> tuple[str, ...]:
         # git searches all files much faster than reading them would take.
-        found = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", "-e", text, none_is=1)
+        patterns = [word for text in texts for word in ("-e", text)]
+        found = self._git("grep", "--untracked", "--no-color", "-l", "-I", "-F", "-z", *patterns, none_is=1)
         if found is not None:
             return found
-        return tuple(path for path in self.files("") if text in (self.read(path) or ""))
+        return tuple(path for path in self.files("") if contains(self.read(path), texts))
 
     def _git_files(self, prefix: str) -> tuple[str, ...] | None:
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", prefix or ".")
@@ -135,8 +136,8 @@ class Files:
     def files(self, prefix: str) -> tuple[str, ...]:
         return tuple(sorted(path for path in self._files if within(path, prefix)))
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        return tuple(sorted(path for path, content in self._files.items() if text in content))
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        return tuple(sorted(path for path, content in self._files.items() if contains(content, texts)))
 
 
 class Overlay:
@@ -154,15 +155,20 @@ class Overlay:
         new = {path for path, text in self._changes.items() if text is not None and within(path, prefix)}
         return tuple(sorted(kept | new))
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        kept = {path for path in self._tree.grep(text) if path not in self._changes}
-        new = {path for path, content in self._changes.items() if content is not None and text in content}
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        kept = {path for path in self._tree.grep(*texts) if path not in self._changes}
+        new = {path for path, content in self._changes.items() if contains(content, texts)}
         return tuple(sorted(kept | new))
 
 
 def without(tree: Tree, paths: Collection[str]) -> Tree:
     """The tree without these files."""
     return Overlay(tree, ChangeSet(files=dict.fromkeys(paths))) if paths else tree
+
+
+def contains(content: str | None, texts: Collection[str]) -> bool:
+    """Return whether a file has at least one of the texts; `content` is None if it is not a text file."""
+    return content is not None and any(text in content for text in texts)
 
 
 def within(path: str, prefix: str) -> bool:

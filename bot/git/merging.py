@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from bot.clients.github import Commit
 from bot.errors import BotError
 from bot.git.mirror import GitTree, Memory, Mirror
-from manifests.tree import ChangeSet, within
+from manifests.tree import ChangeSet, contains, within
 
 
 class MergedTree:
@@ -25,9 +25,9 @@ class MergedTree:
         kept = {path for path in self._onto.files(prefix) if path not in self._blobs}
         return tuple(sorted(kept | {path for path, blob in self._blobs.items() if blob and within(path, prefix)}))
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        kept = {path for path in self._onto.grep(text) if path not in self._blobs}
-        return tuple(sorted(kept | {path for path, said in self._texts.items() if said and text in said}))
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        kept = {path for path in self._onto.grep(*texts) if path not in self._blobs}
+        return tuple(sorted(kept | {path for path, content in self._texts.items() if contains(content, texts)}))
 
     def content(self, path: str) -> str:
         return self._blobs[path] if path in self._blobs else self._onto.content(path)

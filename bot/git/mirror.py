@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import structlog
@@ -24,7 +25,7 @@ from pydantic import SecretStr
 from bot.errors import BotError, Unavailable
 from bot.git import complaints
 from bot.git.process import Bounded, GitProcess, TooMuch
-from manifests.tree import ChangeSet
+from manifests.tree import ChangeSet, contains
 
 log = structlog.get_logger(__name__)
 Key = TypeVar("Key")
@@ -83,7 +84,8 @@ class Memory:
         self.listing: Listing | None = None
         self.texts: dict[str, str | None] = {}  # the commit and the paths, by search text
         self.changes: dict[tuple[str, str], Changes] = {}  # by the two compared commits
-        self.found: dict[str, tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search text
+        self.found: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search texts
+        self.reading, self.searching = Lock(), Lock()  # at the start several tasks need the same files: git runs once
 
     def forget(self) -> None:
         """The mirror was lost, and with it the blobs that the listing refers to."""
@@ -94,8 +96,8 @@ class Memory:
         _bounded(self.texts, 4096)[blob] = text
         return text
 
-    def keep_found(self, text: str, commit: str, paths: frozenset[str]) -> tuple[str, ...]:
-        _bounded(self.found, 64)[text] = (commit, paths)
+    def keep_found(self, texts: tuple[str, ...], commit: str, paths: frozenset[str]) -> tuple[str, ...]:
+        _bounded(self.found, 64)[texts] = (commit, paths)
         return tuple(sorted(paths))
 
 
@@ -113,9 +115,10 @@ class GitTree:
         mode, blob = self._listing.entries.get(path, ("", ""))
         if mode not in (REGULAR, EXECUTABLE):
             return None
-        if blob in self._memory.texts:
-            return self._memory.texts[blob]
-        return self._memory.keep_text(blob, self._mirror.blob_text(blob))
+        with self._memory.reading:
+            if blob in self._memory.texts:
+                return self._memory.texts[blob]
+            return self._memory.keep_text(blob, self._mirror.blob_text(blob))
 
     def files(self, prefix: str) -> tuple[str, ...]:
         """The paths of all files below `prefix` ("" for the whole repository), sorted."""
@@ -125,17 +128,20 @@ class GitTree:
         """git's id of a file's content, also for a binary file; empty if it does not exist."""
         return self._listing.entries.get(path, ("", ""))[1]
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        """The paths of the files that contain the text. For a later commit, only changed files are searched again."""
-        commit, known = self._memory.found.get(text, ("", frozenset()))
-        changed = self._mirror.changed(commit, self.commit) if commit else None
-        if changed is None or len(changed) > 1000:
-            return self._memory.keep_found(text, self.commit, self._search(text))
-        searched = self._search(text, *changed) if changed else frozenset()
-        return self._memory.keep_found(text, self.commit, (known - changed.keys()) | searched)
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        """The paths of the files that contain one of the texts. For a later commit, only changed files are searched."""
+        with self._memory.searching:
+            commit, known = self._memory.found.get(texts, ("", frozenset()))
+            changed = self._mirror.changed(commit, self.commit) if commit else None
+            if changed is None or len(changed) > 100:
+                return self._memory.keep_found(texts, self.commit, self._search(texts))
+            # Reading these files, which happens anyway, takes less than a process of git for each search.
+            searched = {path for path in changed if contains(self.read(path), texts)}
+            return self._memory.keep_found(texts, self.commit, (known - changed.keys()) | searched)
 
-    def _search(self, text: str, *paths: str) -> frozenset[str]:
-        words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", "-e", text, self.commit, "--", *paths)
+    def _search(self, texts: tuple[str, ...]) -> frozenset[str]:
+        patterns = [word for text in texts for word in ("-e", text)]
+        words = ("--literal-pathspecs", "grep", "-l", "-z", "-I", "-F", *patterns, self.commit, "--")
         found = self._mirror.run(*words, no_match_is=1)
         return frozenset(name.partition(":")[2] for name in os.fsdecode(found).split("\0") if name)
 

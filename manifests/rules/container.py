@@ -283,8 +283,7 @@ def _references(pieces: Pieces) -> list[tuple[str, ScalarNode, ScalarNode]]:
 def _made(tree: Tree) -> dict[str, set[str]]:
     """The Secrets that the repository creates, with their keys; no keys if they are not written in the file."""
     found: dict[str, set[str]] = {}
-    paths = {path for word in ("Secret\n", "secretGenerator:") for path in tree.grep(word.strip("\n"))}
-    for path in paths:
+    for path in tree.grep("Secret", "secretGenerator:"):
         for kind, each in objects(tree, path):
             found |= _secret(kind, each)
     return found

@@ -13,7 +13,7 @@ class Keda:
 
     def place(self, platform: Platform, pieces: Pieces) -> str:
         names = {value(pieces.deployment.node, "metadata", "name"), pieces.workload} - {""}
-        for path in sorted({path for kind in _KINDS for path in platform.grep(f"kind: {kind}")}):
+        for path in platform.grep(*(f"kind: {kind}" for kind in _KINDS)):
             for kind, each in objects(platform, path):
                 if kind in _KINDS and value(each.node, "spec", "scaleTargetRef", "name") in names:
                     return f"{path}:{line(find(each.node, 'spec', 'scaleTargetRef', 'name'))}"

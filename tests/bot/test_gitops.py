@@ -137,6 +137,22 @@ async def test_a_tree_is_read_at_its_commit(repo: Repository) -> None:
     assert "logo.png" in tree.files("")
     assert tree.grep("name: ") == ("serving/coder-chat-two/pvc.yaml", "serving/coder-chat/pvc.yaml")
     assert tree.grep("--output=x") == ()
+    assert tree.grep("wörter", "--output=x", "read me") == ("README.md", "docs/ümlaut.md")
+
+
+async def test_a_later_commit_is_searched_where_it_differs(repo: Repository, work: Path) -> None:
+    """A new file, a changed one and a deleted one are found as by a search of the whole commit."""
+    texts = ("name: ", "wörter")
+    first = await repo.tree(await repo.head())
+    assert first.grep(*texts) == ("docs/ümlaut.md", "serving/coder-chat-two/pvc.yaml", "serving/coder-chat/pvc.yaml")
+    (work / "docs/ümlaut.md").write_text("words\n", encoding="utf-8")
+    (work / "docs/new.md").write_text("name: new\n", encoding="utf-8")
+    (work / "docs/other.md").write_text("other\n", encoding="utf-8")
+    (work / "serving/coder-chat-two/pvc.yaml").unlink()
+    commit(work, "second")
+    later = await repo.tree(await repo.head())
+    assert later.grep(*texts) == ("docs/new.md", "serving/coder-chat/pvc.yaml")
+    assert first.grep(*texts) == ("docs/ümlaut.md", "serving/coder-chat-two/pvc.yaml", "serving/coder-chat/pvc.yaml")
 
 
 async def test_a_tree_may_hold_anything_that_git_can(repo: Repository, work: Path) -> None:

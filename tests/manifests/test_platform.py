@@ -14,7 +14,7 @@ class Counting:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.asked: Counter[tuple[str, str]] = Counter()
+        self.asked: Counter[tuple[str, ...]] = Counter()
 
     def read(self, path: str) -> str | None:
         self.asked["read", path] += 1
@@ -24,9 +24,9 @@ class Counting:
         self.asked["files", prefix] += 1
         return self._tree.files(prefix)
 
-    def grep(self, text: str) -> tuple[str, ...]:
-        self.asked["grep", text] += 1
-        return self._tree.grep(text)
+    def grep(self, *texts: str) -> tuple[str, ...]:
+        self.asked["grep", *texts] += 1
+        return self._tree.grep(*texts)
 
 
 def test_a_repository_is_asked_each_question_once(platform: Files, layout: Layout) -> None:

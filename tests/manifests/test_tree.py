@@ -48,6 +48,7 @@ def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> N
     assert found - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
     assert ("build/out.yaml" in found) == (not (checkout.root / ".git").exists())
     assert checkout.grep("name: nobody") == ()
+    assert set(checkout.grep("name: nobody", "name: chat")) == found
 
 
 @pytest.mark.parametrize("name", ["ch?t", "c*", "chat/", "../serving/chat", ".", ":(top)serving"])
