@@ -7,6 +7,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 NOT_COUNTED = tuple(Path(__file__).parent / room for room in ("journeys", "sandbox", "helm"))
 """Tests that run the bot in a subprocess (or not at all): nothing of them can be measured."""
@@ -24,6 +26,17 @@ IN_REAL_TIME = tuple(
     Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor", "observability")
 )
 """Tests that run a whole platform in real time: a machine that stalls for seconds can make such a test fail."""
+
+IN_ONE_PROCESS = {
+    "tests/doctor/test_doctor.py",
+    "tests/helm/test_policy.py",
+    "tests/helm/test_rights.py",
+    "tests/observability/test_observability.py",
+    "tests/test_install.py",
+}
+"""Modules whose tests share what takes seconds to set up, such as a running bot. In several processes, between tests of
+other modules, it would be set up again for each test. (`xdist_group` does nothing with pytest 9.2: pytest-xdist#1386.)
+"""
 
 SET_BY_IMPORTS = {"PYTEST_CURRENT_TEST", "GIT_PYTHON_REFRESH", "PY_KEY_VALUE_DISABLE_BEARTYPE"}
 """Environment variables that pytest sets, or that a module sets when it is first imported."""
@@ -87,6 +100,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         in_real_time = any(map(item.path.is_relative_to, IN_REAL_TIME))
         item.add_marker(pytest.mark.flaky(reruns=2 if in_real_time else 1))
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Each test goes to the next free process, except those of the modules that stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if module in IN_ONE_PROCESS else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return _Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

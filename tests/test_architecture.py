@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import IN_ONE_PROCESS
+
 ROOT = Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PACKAGES = ("bot", "commands", "manifests", "sandbox", "tests", "docs", "benchmarks")
@@ -116,3 +118,11 @@ def test_only_the_wiring_takes_all_services() -> None:
         if names := set(takes_everything(ast.parse(file.read_text(encoding="utf-8")))):
             found[file.relative_to(ROOT).as_posix()] = names
     assert found == WIRING
+
+
+def test_tests_that_share_a_fixture_run_in_one_process() -> None:
+    """Otherwise each process would set it up, once for each test: between two of them it runs tests of other modules."""
+    tests = [file for file in (ROOT / "tests").rglob("test_*.py") if file != Path(__file__)]
+    sharing = {file for file in tests if 'scope="module")\nasync def ' in file.read_text(encoding="utf-8")}
+    assert sharing
+    assert {file.relative_to(ROOT).as_posix() for file in sharing} <= IN_ONE_PROCESS

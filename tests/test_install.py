@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 UV = Path(sys.executable).with_name("uv")
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("install")]
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(*command: str | Path, **environment: str) -> str:

@@ -24,7 +24,7 @@ from tests.clients.kube import Wire, connected
 from tests.doctor.altered import Change, altered
 from tests.doctor.told import Told, faults
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600), pytest.mark.xdist_group("doctor")]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -28,7 +28,6 @@ PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("observability"),
 ]
 
 
