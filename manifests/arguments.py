@@ -185,16 +185,6 @@ def own_variables(container: Node | None, document: Document | None) -> dict[str
     return found
 
 
-def in_document(document: Document) -> tuple[MappingNode, Command] | None:
-    """The container of a Deployment that names a model, and its engine."""
-    for root in document.roots:
-        for container in items(find(root, "spec", "template", "spec", "containers")):
-            engine = read(container, document)
-            if engine is not None and engine.model is not None and isinstance(container, MappingNode):
-                return container, engine
-    return None
-
-
 def sequence(container: MappingNode, flags: tuple[Flag, ...]) -> tuple[ScalarNode, ...]:
     """The items of the list that holds the engine's flags: `args`, or `command` if it has all of them."""
     held = {id(node) for flag in flags if flag.carrier == "list" for node in flag.nodes}

@@ -95,15 +95,7 @@ class Cluster(Models):
 
     async def claim(self, name: str, lease: str | None, fence: int | None) -> None:
         """Put a lease on a Deployment that somebody else is about to scale up; raises StaleFence like `scale`."""
-        for _ in range(_ROUNDS):
-            found = await self._deployment(name)
-            _refuse_if_stale(name, found, fence, up=True)
-            try:
-                await self._annotate(found, name, lease, fence)
-            except Conflict:
-                continue
-            return
-        raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
+        await self._put(name, lease, fence, up=True)
 
     async def tell_once(self, name: str, what: str, now: datetime, within: timedelta) -> bool:
         """Record on a Deployment that a message is sent now; returns False if it was recorded within that time.
@@ -124,9 +116,12 @@ class Cluster(Models):
 
     async def mark(self, name: str, lease: str, fence: int) -> None:
         """Update the lease annotation of a running Deployment; raises StaleFence like `scale`."""
+        await self._put(name, lease, fence, up=False)
+
+    async def _put(self, name: str, lease: str | None, fence: int | None, *, up: bool) -> None:
         for _ in range(_ROUNDS):
             found = await self._deployment(name)
-            _refuse_if_stale(name, found, fence, up=False)
+            _refuse_if_stale(name, found, fence, up=up)
             try:
                 await self._annotate(found, name, lease, fence)
             except Conflict:
