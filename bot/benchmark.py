@@ -40,7 +40,7 @@ class Unanswered(BotError):
     remedy = "Smoke-test the model (`/model smoke`) and read its log; the benchmark's own log is in the thread."
 
 
-class Level(BaseModel, frozen=True):
+class Level(BaseModel, frozen=True, defer_build=True):
     """The results for one concurrency; latencies are for answered requests, median and 95th percentile."""
 
     concurrency: int
@@ -57,7 +57,7 @@ class Level(BaseModel, frozen=True):
     seconds_p95: float
 
 
-class Context(BaseModel, frozen=True):
+class Context(BaseModel, frozen=True, defer_build=True):
     """The conditions of a measurement, for comparisons."""
 
     at: datetime
@@ -79,7 +79,7 @@ class Context(BaseModel, frozen=True):
     each: timedelta
 
 
-class Benchmark(BaseModel, frozen=True):
+class Benchmark(BaseModel, frozen=True, defer_build=True):
     endpoint: str
     context: Context
     levels: tuple[Level, ...]

@@ -8,7 +8,7 @@ from manifests.sizing.facts import Kind
 from manifests.tree import ChangeSet
 
 
-class Wanted(BaseModel, frozen=True):
+class Wanted(BaseModel, frozen=True, defer_build=True):
     """The requested content of an endpoint. Fields that are None are derived, or keep their value.
 
     `context` is in tokens, `gpu_utilization` a share of the GPU's memory; `quantization` is vLLM's name, or "none" for
@@ -31,7 +31,7 @@ class Wanted(BaseModel, frozen=True):
     args: tuple[str, ...] = ()
 
 
-class Change(BaseModel, frozen=True):
+class Change(BaseModel, frozen=True, defer_build=True):
     """A planned pull request: commit subject, contract as rows of label and value, and warnings.
 
     `intent` is a sentence that describes the change; `before` are the rows whose values differed before; `endpoint` is

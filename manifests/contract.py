@@ -30,7 +30,7 @@ _COMPLETES = re.compile(
 )
 
 
-class ModelEndpoint(BaseModel, frozen=True):
+class ModelEndpoint(BaseModel, frozen=True, defer_build=True):
     """The model that one endpoint serves, and how tenants reach it, according to the manifests.
 
     `alias` is what tenants call (LiteLLM's `model_name`), `aliases` are all that lead to it. `served_name` is the name that

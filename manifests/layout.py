@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from manifests.sources.field_map import FieldMap
 
 
-class Layout(BaseModel, frozen=True, extra="forbid"):
+class Layout(BaseModel, frozen=True, defer_build=True, extra="forbid"):
     """The paths of a platform repository. Each platform can change them; these are the defaults."""
 
     environment: str = Field(default="ai-dev", description="Name that replaces `{environment}` in the paths below.")

@@ -18,7 +18,7 @@ _POOLING = {"--runner": "pooling", "--convert": "embed"}
 _ONLY_WITH_IMAGES = ("--limit-mm-per-prompt", "--mm-processor-kwargs")
 
 
-class ModelArguments(BaseModel, frozen=True):
+class ModelArguments(BaseModel, frozen=True, defer_build=True):
     """Arguments to write (`--flag=value`, or a bare `--flag`), names of arguments to remove, and warnings for a
     reviewer.
     """

@@ -49,7 +49,7 @@ _POWERS = (
 """Fields of a pod that grant more than serving a model needs."""
 
 
-class Reading(BaseModel, frozen=True):
+class Reading(BaseModel, frozen=True, defer_build=True):
     """The content of the files: the contract with every further difference, warnings, and problems that prevent an
     approval.
     """

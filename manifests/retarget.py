@@ -28,7 +28,7 @@ _PINS = ("--revision", "--code-revision", "--tokenizer-revision", "--tokenizer")
 _PINNED_IN_SCRIPT = re.compile(r"\brevision ?= ?[\"']|--revision[ =]")
 
 
-class Target(BaseModel, frozen=True):
+class Target(BaseModel, frozen=True, defer_build=True):
     """The requested model. None leaves an argument unchanged, an empty `quantization` removes it."""
 
     hf_id: str

@@ -21,7 +21,7 @@ _SPARE = 1.02
 """If the repository is at most this much larger than what the engine loads, patterns would save nothing."""
 
 
-class Script(BaseModel, frozen=True, arbitrary_types_allowed=True):
+class Script(BaseModel, frozen=True, defer_build=True, arbitrary_types_allowed=True):
     """A staging script whose downloads can be analysed."""
 
     node: ScalarNode

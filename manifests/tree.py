@@ -36,7 +36,7 @@ class Tree(Protocol):
         """The paths of the files that contain at least one of the texts literally, sorted."""
 
 
-class ChangeSet(BaseModel, frozen=True):
+class ChangeSet(BaseModel, frozen=True, defer_build=True):
     """New texts for some paths; None deletes the file."""
 
     files: Mapping[str, str | None]

@@ -63,7 +63,7 @@ def stem(hf_id: str) -> str:
     return _SUFFIX.sub("", hf_id.rsplit("/", 1)[-1])
 
 
-class Words(BaseModel, frozen=True):
+class Words(BaseModel, frozen=True, defer_build=True):
     """Facts about an endpoint that comments may mention: names, quantization ("" for none), context, size, chat."""
 
     endpoint: str

@@ -16,7 +16,7 @@ _WINDOW = "blocked by sync window"
 """
 
 
-class Application(BaseModel, frozen=True):
+class Application(BaseModel, frozen=True, defer_build=True):
     """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` says which.
 
     `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was

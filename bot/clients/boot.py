@@ -21,7 +21,7 @@ from bot.mrkdwn import time_stamp, with_code
 PhaseName = Literal["waiting for a node", "pulling the image", "staging weights", "loading", "ready"]
 
 
-class Phase(BaseModel, frozen=True):
+class Phase(BaseModel, frozen=True, defer_build=True):
     """A phase of a boot and its start, by the cluster's clock."""
 
     name: PhaseName

@@ -23,7 +23,7 @@ Verdict = Literal["none", "pending", "success", "failure"]
 _Key = tuple[str, str, str]
 
 
-class CI(BaseModel, frozen=True):
+class CI(BaseModel, frozen=True, defer_build=True):
     """The checks of a commit. `names` are all existing ones, `unread` the kinds that the token may not read."""
 
     verdict: Verdict
@@ -32,7 +32,7 @@ class CI(BaseModel, frozen=True):
     unread: tuple[str, ...] = ()
 
 
-class Expected(BaseModel, frozen=True):
+class Expected(BaseModel, frozen=True, defer_build=True):
     """The checks that a pull request should have: required by rules, or present on all recent pull requests."""
 
     required: tuple[str, ...] = ()

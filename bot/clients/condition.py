@@ -21,7 +21,7 @@ from bot.domain.sessions import Node
 State = Literal["serving", "at zero", "no Deployment", "no pod", "no node", "crash-looping", "not ready", "booting"]
 
 
-class Condition(BaseModel, frozen=True):
+class Condition(BaseModel, frozen=True, defer_build=True):
     """The state of a model and, if it is not serving, why, since when, and the remedy."""
 
     state: State

@@ -57,7 +57,7 @@ class BaseMoved(Unavailable):
     remedy = "Nothing: Stoker checks the change against the main branch again and retries the merge."
 
 
-class PullRequest(BaseModel, frozen=True):
+class PullRequest(BaseModel, frozen=True, defer_build=True):
     """The current state of one pull request. `merge_commit` is set only after the merge; `closed_by` only without a
     merge.
     """
@@ -92,7 +92,7 @@ class Commit(NamedTuple):
     message: str
 
 
-class Access(BaseModel, frozen=True):
+class Access(BaseModel, frozen=True, defer_build=True):
     """The token's rights on the repository. `scopes` is None for tokens without scopes (fine-grained, Apps)."""
 
     push: bool | None

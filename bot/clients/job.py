@@ -37,7 +37,7 @@ _LATE = 60.0
 """Seconds after its own deadline in which Kubernetes should have ended a Job."""
 
 
-class Load(BaseModel, frozen=True):
+class Load(BaseModel, frozen=True, defer_build=True):
     """The target and the load of the benchmark."""
 
     model: str

@@ -48,7 +48,7 @@ _PAGE, _PAGES = 100, 100
 log = structlog.get_logger(__name__)
 
 
-class GatewayAnswer(BaseModel, frozen=True):
+class GatewayAnswer(BaseModel, frozen=True, defer_build=True):
     """An answer by alias. `cost` is in dollars as reported by the gateway; None if it sent none."""
 
     text: str
@@ -59,7 +59,7 @@ class GatewayAnswer(BaseModel, frozen=True):
     """Tokens of prompt and answer together."""
 
 
-class TenantKey(BaseModel, frozen=True):
+class TenantKey(BaseModel, frozen=True, defer_build=True):
     """A tenant's virtual key: its hash, which identifies it for LiteLLM, and the models that it may call."""
 
     hash: str
@@ -74,7 +74,7 @@ class TenantKey(BaseModel, frozen=True):
         return not self.models or alias in self.models or any(model in _EVERYTHING for model in self.models)
 
 
-class RuntimeModel(BaseModel, frozen=True):
+class RuntimeModel(BaseModel, frozen=True, defer_build=True):
     """A model in LiteLLM's database, in addition to its configuration.
 
     `operation` is the id of the bot's operation that registered it, "" if somebody else did.
@@ -87,7 +87,7 @@ class RuntimeModel(BaseModel, frozen=True):
     operation: str = ""
 
 
-class Registration(BaseModel, frozen=True):
+class Registration(BaseModel, frozen=True, defer_build=True):
     """An alias to register at run time; prices are dollars per token."""
 
     alias: str

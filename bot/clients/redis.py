@@ -56,7 +56,7 @@ class Password(CredentialProvider):
         return self.get_credentials()
 
 
-class Durability(BaseModel, frozen=True):
+class Durability(BaseModel, frozen=True, defer_build=True):
     """The persistence settings of the server. None if unknown (some managed servers hide them)."""
 
     version: str

@@ -69,7 +69,7 @@ class StagingTaken(BotError):
     remedy = "Wait for it: its own message shows the progress."
 
 
-class Progress(BaseModel, frozen=True):
+class Progress(BaseModel, frozen=True, defer_build=True):
     """The progress of a Job. Without figures the container has printed none (yet)."""
 
     doing: Literal["starting", "downloading"]
@@ -78,7 +78,7 @@ class Progress(BaseModel, frozen=True):
     detail: str = ""
 
 
-class Attempt(BaseModel, frozen=True):
+class Attempt(BaseModel, frozen=True, defer_build=True):
     """The result of one Job, unless it failed permanently.
 
     `turned away`: Hugging Face answered 429. `interrupted`: its pod or a connection was interrupted. `moved`: the node

@@ -39,7 +39,7 @@ snapshot_download({model!r})
 """
 
 
-class Weights(BaseModel, frozen=True):
+class Weights(BaseModel, frozen=True, defer_build=True):
     """The weights that a Job stages, read from the endpoint's Deployment."""
 
     endpoint: str

@@ -63,7 +63,7 @@ SIGNALS: dict[str, Signal] = {name: signal for each in engines() for name, signa
 """The samples of /metrics for each field, of every engine."""
 
 
-class Answer(BaseModel, frozen=True):
+class Answer(BaseModel, frozen=True, defer_build=True):
     """The model's answer to the trial request. `first_token_seconds` is unknown for embeddings."""
 
     text: str

@@ -40,7 +40,7 @@ class CannotStage(BotError):
     remedy = "Do what the message says, or bring the endpoint up: its own pod stages the weights too."
 
 
-class Place(BaseModel, frozen=True):
+class Place(BaseModel, frozen=True, defer_build=True):
     """The node or the zones for the staging pod. If both are empty, it may run anywhere."""
 
     node: str = ""
@@ -51,7 +51,7 @@ class Place(BaseModel, frozen=True):
     """True if pods on other nodes can mount it at the same time."""
 
 
-class Growth(BaseModel, frozen=True):
+class Growth(BaseModel, frozen=True, defer_build=True):
     """A volume that is too small for the staged files."""
 
     claim: str

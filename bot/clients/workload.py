@@ -37,7 +37,7 @@ _MODELS = tuple(dict.fromkeys(name for each in engines() for name in each.spelli
 _KEYS = {variable for each in engines() if (variable := each.key[0])}
 
 
-class Workload(BaseModel, frozen=True):
+class Workload(BaseModel, frozen=True, defer_build=True):
     """A Deployment that serves a model, with its Service.
 
     `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise it is `embedding` for TEI
@@ -91,7 +91,7 @@ class Workload(BaseModel, frozen=True):
         return int(found) if found.isdecimal() else None
 
 
-class GpuUser(BaseModel, frozen=True):
+class GpuUser(BaseModel, frozen=True, defer_build=True):
     """A workload that uses or requests a GPU: a Deployment with replicas, or a pod without one."""
 
     kind: str

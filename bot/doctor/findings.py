@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 Verdict = Literal["ok", "warning", "wrong"]
 
 
-class Finding(BaseModel, frozen=True):
+class Finding(BaseModel, frozen=True, defer_build=True):
     """The result of a check. `mend` is the fix, empty if none is needed; `wrong` stops work, a warning does not."""
 
     system: str

@@ -180,7 +180,7 @@ async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
     )
 
 
-class OldWeights(BaseModel, frozen=True):
+class OldWeights(BaseModel, frozen=True, defer_build=True):
     """Sizes in bytes of the model that an endpoint serves before a swap; 0 if unknown."""
 
     weight_bytes: int = 0

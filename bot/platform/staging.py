@@ -38,7 +38,7 @@ _INTERRUPTIONS = 5
 """How often a Job may be interrupted (an evicted pod, a broken connection) before that counts as a failure."""
 
 
-class _Tried(BaseModel, frozen=True):
+class _Tried(BaseModel, frozen=True, defer_build=True):
     """One attempt, as stored in the operation's ledger."""
 
     ended: Attempt

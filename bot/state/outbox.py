@@ -23,7 +23,7 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
 
-class Letter(BaseModel, frozen=True):
+class Letter(BaseModel, frozen=True, defer_build=True):
     """One message to post or to change."""
 
     key: str

@@ -19,7 +19,7 @@ return 1
 _IN_USE, _OPEN = f"{PREFIX}:settings:in-use", f"{PREFIX}:setup"
 
 
-class InUse(BaseModel, frozen=True):
+class InUse(BaseModel, frozen=True, defer_build=True):
     """The text of `.stoker.yaml` that every bot of this installation works with."""
 
     commit: str
@@ -28,7 +28,7 @@ class InUse(BaseModel, frozen=True):
     """True if the admins were notified, or if this is not necessary because it changes nothing."""
 
 
-class Setup(BaseModel, frozen=True):
+class Setup(BaseModel, frozen=True, defer_build=True):
     """A request to set Stoker up. Its commit and its branch follow from these fields, so a retry makes the same ones."""
 
     id: str

@@ -30,7 +30,7 @@ _SOON = 15.0
 """Seconds after which a crash is late. A `config.json` of 400 MB ended the process after about five."""
 
 
-class Start(BaseModel, frozen=True):
+class Start(BaseModel, frozen=True, defer_build=True):
     """The record of a start whose work has not ended."""
 
     process: str = ""

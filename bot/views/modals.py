@@ -141,7 +141,7 @@ def because_form(op: Operation, verb: str, value: str) -> Block:
     return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{value}"[:METADATA])
 
 
-class Ending(BaseModel, frozen=True):
+class Ending(BaseModel, frozen=True, defer_build=True):
     """The subject of the form that ends somebody else's session: the models, and for each the operation of its session."""
 
     models: tuple[str, ...]
@@ -189,7 +189,7 @@ def extend_form(lease: Lease, longest: str) -> Block:
     return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=lease.op)
 
 
-class KeepUntil(BaseModel, frozen=True):
+class KeepUntil(BaseModel, frozen=True, defer_build=True):
     """The subject of the form *Keep until …*: an operation's session, and the reminder that it answers."""
 
     op: str

@@ -16,7 +16,7 @@ _COMPONENTS: dict[Component, str] = {
 }
 
 
-class Finding(BaseModel, frozen=True):
+class Finding(BaseModel, frozen=True, defer_build=True):
     """One contradiction: its rule, its position (lines are counted from 1), the problem, and the fix."""
 
     rule: str

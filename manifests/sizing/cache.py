@@ -48,7 +48,7 @@ _STATE_BESIDE_ATTENTION = ("falcon_h1",)
 _WITHOUT_ATTENTION = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
 
 
-class Layers(BaseModel, frozen=True):
+class Layers(BaseModel, frozen=True, defer_build=True):
     """Identical layers: their number, the bytes that one stores per token, and for how many tokens (None: for all)."""
 
     count: int
@@ -56,7 +56,7 @@ class Layers(BaseModel, frozen=True):
     window: int | None = None
 
 
-class Cache(BaseModel, frozen=True):
+class Cache(BaseModel, frozen=True, defer_build=True):
     """The memory of one request: `layers` per token, `state_bytes` independent of its length."""
 
     layers: tuple[Layers, ...] = ()

@@ -45,7 +45,7 @@ class MissingFigures(ManifestError):
         self.options = options
 
 
-class ModelFacts(BaseModel, frozen=True):
+class ModelFacts(BaseModel, frozen=True, defer_build=True):
     """Known facts about a model. Zeros and None mean unknown.
 
     `weight_bytes` are the files that the engine loads, `staged_bytes` what is downloaded for it, `repo_bytes` the whole

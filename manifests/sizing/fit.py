@@ -47,7 +47,7 @@ Verdict = Literal["fits", "tight", "does not fit"]
 Version = tuple[int, int]
 
 
-class Number(BaseModel, frozen=True):
+class Number(BaseModel, frozen=True, defer_build=True):
     """One row of the verdict: required against available."""
 
     label: str
@@ -56,7 +56,7 @@ class Number(BaseModel, frozen=True):
     ok: bool
 
 
-class Overhead(BaseModel, frozen=True):
+class Overhead(BaseModel, frozen=True, defer_build=True):
     """The bytes that the engine uses besides weights and cache, and the source of the figure.
 
     `weights_factor` is the size of the weights on the GPU relative to their files.
@@ -67,7 +67,7 @@ class Overhead(BaseModel, frozen=True):
     weights_factor: float = 1.0
 
 
-class Sizing(BaseModel, frozen=True):
+class Sizing(BaseModel, frozen=True, defer_build=True):
     """The verdict with its numbers. `context` is the context that will be served, `largest_context` the largest that
     fits.
 

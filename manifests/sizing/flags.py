@@ -38,7 +38,7 @@ OF_THE_MODEL = (
 """Arguments that belong to one model or its family; other models must not inherit them."""
 
 
-class Flags(BaseModel, frozen=True):
+class Flags(BaseModel, frozen=True, defer_build=True):
     """Arguments to write, and open questions as warnings."""
 
     needed: tuple[str, ...] = ()

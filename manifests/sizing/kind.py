@@ -63,7 +63,7 @@ _BARE_IS_BASE = re.compile(
 )
 
 
-class Evidence(BaseModel, frozen=True):
+class Evidence(BaseModel, frozen=True, defer_build=True):
     """The content of a repository. `template` is a chat template in any place, `files` are its paths."""
 
     hf_id: str
@@ -75,7 +75,7 @@ class Evidence(BaseModel, frozen=True):
     base_model: str = ""
 
 
-class Judgement(BaseModel, frozen=True):
+class Judgement(BaseModel, frozen=True, defer_build=True):
     """The kind of a model; `unservable` is a clause that says what it is if it cannot be served."""
 
     kind: Kind

@@ -63,7 +63,7 @@ _FAMILY = {name: name.split("-")[0] for name in _MACHINES}
 HOST_COMFORT = 0.83
 
 
-class Machine(BaseModel, frozen=True):
+class Machine(BaseModel, frozen=True, defer_build=True):
     """The GPU node. The default is Google's g2-standard-4: 16 GB of memory and one L4.
 
     `vram_bytes` is the GPU's memory as CUDA reports it.

@@ -23,7 +23,7 @@ _ALIKE = 1.5
 _WEIGHTS_FACTOR = (0.9, 1.35)
 
 
-class Report(BaseModel, frozen=True):
+class Report(BaseModel, frozen=True, defer_build=True):
     """Figures in GiB that one engine logged; `tokens` is 0 if it logged none."""
 
     model_gib: float
@@ -32,7 +32,7 @@ class Report(BaseModel, frozen=True):
     version: str = ""
 
 
-class Observation(BaseModel, frozen=True):
+class Observation(BaseModel, frozen=True, defer_build=True):
     """Result of one boot: the engine's overhead besides weights and cache, and the weights relative to their files."""
 
     hf_id: str = Field(max_length=200)
@@ -49,7 +49,7 @@ class Observation(BaseModel, frozen=True):
         return f"{self.engine}|{self.gpu}|{self.model_class}"
 
 
-class Learned(BaseModel, frozen=True):
+class Learned(BaseModel, frozen=True, defer_build=True):
     """The result of several comparable boots: the maximum.
 
     `comparable` is true if they include a model of this size or larger: activations grow with the model, so the

@@ -12,7 +12,7 @@ from manifests.sizing.machine import Machine
 from manifests.sizing.quantities import quantity_bytes
 
 
-class Wish(BaseModel, frozen=True):
+class Wish(BaseModel, frozen=True, defer_build=True):
     """The request for a report. Fields that are None are derived, or taken from the template.
 
     Without a `template_context`, the context is 16384 tokens, enough for chat and code. `template_context` and
@@ -30,7 +30,7 @@ class Wish(BaseModel, frozen=True):
     engine: Version | None = None
 
 
-class Fit(BaseModel, frozen=True):
+class Fit(BaseModel, frozen=True, defer_build=True):
     """The result of `fit`, in bytes and tokens.
 
     `context` is what Stoker would write as `--max-model-len`; 0 means that it writes none, and the model's own context
@@ -55,7 +55,7 @@ class Fit(BaseModel, frozen=True):
     warnings: tuple[str, ...]
 
 
-class Account(BaseModel, frozen=True):
+class Account(BaseModel, frozen=True, defer_build=True):
     """A fit with the numbers behind it."""
 
     fit: Fit

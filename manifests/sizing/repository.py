@@ -32,7 +32,7 @@ _FOREIGN_METHODS = ("exl2", "exl3", "quanto", "eetq", "spqr", "vptq", "higgs")
 """Quantizations that ExLlama or Transformers load and vLLM does not (its list is `QUANTIZATION_METHODS`)."""
 
 
-class Repository(BaseModel, frozen=True):
+class Repository(BaseModel, frozen=True, defer_build=True):
     """One revision on the Hub.
 
     `files` are paths and bytes. `config`, `params` (Mistral's) and `quant` (`hf_quant_config.json`) are None if there

@@ -29,7 +29,7 @@ _STEP = re.compile(r"""\.?(?:"([^"]+)"|'([^']+)'|\[(\d+)\]|([^.\["']+))""")
 _PLACE = re.compile(r"[^:]+:[^:].*")
 
 
-class FieldMap(BaseModel, frozen=True, extra="forbid"):
+class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
     """One endpoint, by the places of its values: each is `FILE:PATH`, like `values/coder.yaml:model.id`."""
 
     engine: str = "vLLM"
