@@ -442,6 +442,10 @@ def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpo
         found.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
     if endpoint.alias and request.price_in is None:
         found.append(f"The price is that of {template.name}: nobody has set one for this model.")
+    if endpoint.alias and request.facts.kind == "reranker":
+        found.append(
+            "LiteLLM does not count the cost of rankings by vLLM and TEI (BerriAI/litellm#13797): budgets do not limit them."
+        )
     if request.facts.pools and does(template) not in POOLING_KINDS:
         found.append(f"{template.name} generates text: read the comments that were copied from it.")
     if not request.facts.revision:

@@ -294,7 +294,9 @@ class Gateway:
             raise _upstream_failed(route, answer)
         content = _ranked(answer, asked) if ranks_texts else answer.content
         usage = json.loads(content)["usage"] if ranks_texts else _usage(answer)
+        # LiteLLM bills rankings of these providers by `search_units`, which they do not report (BerriAI/litellm#13797).
         cost = usage.get("prompt_tokens", 0) * route.price_in + usage.get("completion_tokens", 0) * route.price_out
+        cost = 0.0 if request.path.endswith("/v1/rerank") else cost
         if key:
             self._spend(key, cost)
         headers = {

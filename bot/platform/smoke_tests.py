@@ -192,6 +192,11 @@ class _Tests:
         async with litellm.virtual_key(self._alias, budget=budget, duration=_KEY_LIFE, left=delete_later) as key:
             answer = await litellm.ask(key, self._alias, self._kind)
         self._asked.append(Own(requests=1, tokens=answer.tokens))
+        if self._costs and self._kind == "rerank" and not answer.cost:
+            raise _Doubtful(
+                f"answered by alias in {answer.seconds:.2f} s, cost $0: LiteLLM does not count the cost of rankings by these "
+                "engines (BerriAI/litellm#13797), so budgets do not limit them."
+            )
         if self._costs and (not answer.cost or answer.cost <= 0):
             raise _Failed(
                 "the call costs $0: are input_cost_per_token and output_cost_per_token set? Budgets never bind"

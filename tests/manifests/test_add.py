@@ -388,6 +388,7 @@ def test_a_small_reranker_is_made_like_the_embeddings_on_the_cpu(
     tree = Overlay(platform, change.changes)
     endpoint = read_endpoint(Platform(tree, layout), "ranker")
     assert (endpoint.kind, endpoint.manual_sync) == ("cpu-reranker", False)
+    assert any("does not count the cost of rankings" in each for each in change.warnings)
     values = tree.read(layout.litellm_values) or ""
     assert "model: huggingface/bge-reranker-base\n        api_base: http://ranker.serving.svc.cluster.local\n" in values
     own = [part or "" for path, part in change.changes.files.items() if "/ranker" in path]
