@@ -25,6 +25,12 @@ def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing
         limits["cpu"] = wanted.cpu
     document, container = pieces.deployment.document, pieces.container
     edits: list[Edit] = []
+    if limits and pieces.candidate.resources:
+        written = ", ".join(f"resources.limits.{resource}={limit}" for resource, limit in limits.items())
+        raise ManifestError(
+            f"{pieces.name} needs {written}, and {pieces.candidate.resources} has the limits of every release of the chart: "
+            f"write them for this one in {document.path}, then try again."
+        )
     for resource, limit in limits.items():
         node = scalar(container, "resources", "limits", resource)
         if node is None:

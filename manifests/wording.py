@@ -21,6 +21,10 @@ _AMOUNT = re.compile(
     r"(?(tilde)|(?=(?: of)?(?: [\w.-]+){0,4} (?:weights|model|download)))",
     re.IGNORECASE,
 )
+_SAVED = re.compile(r"\b(?:save|free|reserve)s? $", re.IGNORECASE)
+"""What stands before an amount that says what an option does, whatever the model is."""
+_ITEM = re.compile(r"\s*[-*] +[\w.-]+/[\w.-]+(?=\s|$)")
+"""An item of a list of models, which describes the model that it begins with."""
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}
 _NEAR = 0.3  # people round: "~6GB" means 5.6
 _PARAMETERS = re.compile(r"(?<![\w.-])~?\d+(?:\.\d+)?[BM](?=[- ](?:model|param))", re.IGNORECASE)
@@ -132,7 +136,7 @@ class Rewording:
         """One corrected sentence; "" if nothing in it remains correct."""
         if self._about_another(text):
             return ""
-        if self._of_another_format(text):
+        if self._of_another_format(text) or _ITEM.match(text):
             return text
         renamed = self._renamed(self._without_claims(text))
         if renamed != text and renamed.strip(" .") in (self._new.hf_id, self._new.model, self._new.stem):
@@ -326,7 +330,9 @@ class Rewording:
             and any(
                 not _is_near(float(each["number"]) * _UNITS[each["unit"].lower()], self._new.weight_bytes)
                 for each in _AMOUNT.finditer(text)
-                if not (each["tilde"] or "").strip().isalpha() and not self._of_the_unquantized(text, each)
+                if not (each["tilde"] or "").strip().isalpha()
+                and not self._of_the_unquantized(text, each)
+                and not _SAVED.search(text[: each.start()])
             )
         ) or (
             self._old.stem != self._new.stem and any(not self._is_ours(each[0]) for each in _PARAMETERS.finditer(text))

@@ -30,7 +30,8 @@ class KServe:
             if value(node, "metadata", "annotations", f"{_PREFIX}{key}") in values and place is not None:
                 return f"{path}:{line(place)}"
         is_own = value(node, "metadata", "annotations", f"{_PREFIX}deploymentMode")
-        return _default(platform) if pieces.form == "InferenceService" and not is_own else ""
+        is_service = "InferenceService" in (pieces.form, pieces.candidate.made)
+        return _default(platform) if is_service and not is_own else ""
 
 
 def _default(platform: Platform) -> str:

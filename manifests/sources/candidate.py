@@ -27,6 +27,10 @@ class Candidate:
     replicas: Site | None = None
     deployment: str = ""
     """The name of the Deployment in the cluster, if an operator or a chart makes it."""
+    made: str = ""
+    """The kind of the object that a chart makes, if an operator makes the Deployment."""
+    resources: str = ""
+    """The file with the container's resources, if it is another one than the workload's."""
     files: tuple[str, ...] = ()
     """Further files that belong to it: a chart's values."""
     gpus: int | None = None

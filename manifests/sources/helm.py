@@ -35,7 +35,7 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
         for each in own_chart.candidates(tree, kind, located, release, every, folder):
             found = True
             yield each
-    if not found and (engine := _chart_of(tree, kind, located)) is not None:
+    if not found and (command := _not_changed(tree, kind, located)) is not None:
         given = find(located.node, "spec", "values")
         values = given if isinstance(given, MappingNode) else located.node
         yield Candidate(
@@ -44,7 +44,7 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
             workload=located,
             subject=values,
             container=values,
-            command=Command(engine, ()),
+            command=command,
             hosts=(release,),
         )
 
@@ -162,8 +162,8 @@ def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def _chart_of(tree: Tree, kind: str, located: Located) -> engines.Engine | None:
-    """The engine whose own chart this is; it is listed and not changed."""
+def _not_changed(tree: Tree, kind: str, located: Located) -> Command | None:
+    """The engine whose own chart this is, or a chart that serves in a way that is not read; it is listed and not changed."""
     named = [
         value(located.node, "spec", "chart", "spec", "chart"),
         value(located.node, "spec", "chartRef", "name"),
@@ -172,7 +172,11 @@ def _chart_of(tree: Tree, kind: str, located: Located) -> engines.Engine | None:
     if kind == "Application":
         for source in charts.sources(located):
             named += charts.dependencies(tree, value(source, "path"))
-    return next((each for each in engines.engines() if not each.changes and each.sign.search(" ".join(named))), None)
+    for each in engines.engines():
+        if not each.changes and each.sign.search(" ".join(named)):
+            return Command(each, ())
+    serving = (each for each in charts.folders(tree, kind, located) if own_chart.serves(tree, each))
+    return next((Command(None, (), f"in the templates of {each}") for each in serving), None)
 
 
 SOURCE = EndpointSource("helm", frozenset({"HelmRelease", "Application"}), candidates)

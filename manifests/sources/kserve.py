@@ -46,9 +46,9 @@ def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
         container, configs = model, around.configs
         command = read(model, located.document, around.variables, around.files, hint)
         if command is None and site is not None:
-            command = _of_runtime(hint, runtime)
+            command = of_runtime(hint, runtime)
         elif command is None and uri is not None and re.search(r"vllm|huggingface", hint, re.IGNORECASE):
-            command, site = _of_runtime(hint, runtime), Site.whole(located.document, uri)
+            command, site = of_runtime(hint, runtime), Site.whole(located.document, uri)
     else:
         found = serving(tree, located, predictor) or _of_image(predictor)
         if found is None:
@@ -57,7 +57,7 @@ def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
     if command is None or container is None:
         return
     if site is not None:
-        command = _with_model(command, site)
+        command = with_model(command, site)
     # With its autoscaler, KServe runs at least one, also with `minReplicas: 0` (kserve/kserve#3514).
     scaler = value(located.node, "metadata", "annotations", "serving.kserve.io/autoscalerClass")
     replicas = scalar(predictor, "minReplicas") if scaler in ("external", "none") else None
@@ -76,7 +76,7 @@ def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
     )
 
 
-def _of_runtime(hint: str, runtime: str) -> Command:
+def of_runtime(hint: str, runtime: str) -> Command:
     """The engine of a ServingRuntime, as far as its name says."""
     if "huggingface" in hint.lower():
         return Command(engines.named("KServe Hugging Face"), ())
@@ -116,7 +116,7 @@ def _llm_inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
         place = Site.whole(located.document, named)
         flags = (*flags, Flag("--served-model-name", (place.value,), (named,), True, (place,), "variable"))
     command = Command(command.engine or (vllm if found is None else None), flags, command.said)
-    command = _with_model(command, site or Site.whole(located.document, uri))
+    command = with_model(command, site or Site.whole(located.document, uri))
     if not isinstance(container, MappingNode):
         return
     replicas = scalar(located.node, "spec", "replicas")
@@ -140,7 +140,7 @@ def _from_hub(located: Located, uri: ScalarNode) -> Site | None:
     return site.part(site.value.removeprefix(_HUB)) if site.value.startswith(_HUB) else None
 
 
-def _with_model(command: Command, site: Site) -> Command:
+def with_model(command: Command, site: Site) -> Command:
     """The command with its model at the place that KServe mounts it from."""
     names = command.engine.model if command.engine is not None else ("--model",)
     of_volume = site.value.startswith("pvc://")  # an argument says which of its directories

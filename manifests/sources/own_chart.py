@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
@@ -14,13 +15,38 @@ from manifests import accelerators
 from manifests.arguments import Command, Flag, own_variables, read
 from manifests.edit import Document, InvalidYaml, entries, find, items, scalar, value
 from manifests.objects import Located
-from manifests.sources import charts
+from manifests.sources import charts, kserve
 from manifests.sources.candidate import Candidate
-from manifests.sources.templates import Place, Release, Rendered, rendered
+from manifests.sources.site import Site
+from manifests.sources.templates import Place, Release, Rendered, defined, rendered
 from manifests.tree import Tree
 
 _KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
 """Arguments that describe the engine also if they are in the template."""
+_TEMPLATES = {"InferenceService": ("spec", "predictor"), "LLMInferenceService": ("spec", "template")}
+"""Where a service of KServe has its pod."""
+_OPERATED = {"InferenceService": "-predictor", "LLMInferenceService": "-kserve-workload-svc"}
+"""What KServe adds to a name for the Service that it makes."""
+
+
+class _Object(NamedTuple):
+    """An object of a rendered template, with marks and with values."""
+
+    made: Rendered
+    document: Document
+    root: Node
+    shown: Node
+
+    def named(self) -> str:
+        return value(self.shown, "metadata", "name")
+
+
+class _Engine(NamedTuple):
+    """The workload, its containers with values, and the arguments at their places in the values."""
+
+    of: _Object
+    containers: tuple[Node, ...]
+    command: Command
 
 
 def candidates(
@@ -29,42 +55,55 @@ def candidates(
     """The engines that a chart makes of these values, those that take precedence last."""
     if not charts.is_chart(tree, folder):
         return
-    known = _release(tree, located, release, given, folder)
-    found, services = list[tuple[Node, Rendered, Node, Node, Command]](), list[str]()
-    for path in tree.files(f"{folder}/templates"):
-        if not path.endswith((".yaml", ".yml")):
-            continue
-        made = rendered(tree.read(path) or "", known)
-        try:
-            marked, plain = Document(path, made.marked).roots, Document(path, made.plain).roots
-        except InvalidYaml:
-            continue
-        for root, shown in zip(marked, plain, strict=False):
-            if value(shown, "kind") == "Service":
-                services.append(value(shown, "metadata", "name"))
-            found += _engines(Document(path, made.marked), made, root, shown)
-    for root, made, shown, container, command in found:
+    objects = tuple(_objects(tree, _release(tree, located, release, given, folder), folder))
+    services = [each.named() for each in objects if value(each.shown, "kind") == "Service"]
+    found = [engine for each in objects if (engine := _engine(each, objects)) is not None]
+    for (made, _, root, shown), containers, command in found:
         model = command.model
         if model is None or model.site is None or not isinstance(model.site.document, Document):
             continue
         document = model.site.document
         values = next(each for each in document.roots if isinstance(each, MappingNode))
-        name = value(shown, "metadata", "name")
+        limited = _with_resources(values, given)
+        name, operated = value(shown, "metadata", "name"), _OPERATED.get(value(shown, "kind"), "")
         yield Candidate(
             kind=kind,
             name=release if len(found) == 1 else name,
             workload=Located(document, values),
             subject=values,
-            container=_with_resources(values, given),
-            command=command,
-            hosts=tuple(dict.fromkeys((name, *(services if len(found) == 1 else ()), release))),
-            replicas=made.site(value(root, "spec", "replicas")),
-            deployment=name,
+            container=limited,
+            resources=next((each.path for each, node in given if node is limited and node is not values), ""),
+            command=_with_fixed_name(command, made.site(value(root, "metadata", "name"))),
+            hosts=tuple(dict.fromkeys((name + operated, name, *(services if len(found) == 1 else ()), release))),
+            replicas=None if operated == "-predictor" else made.site(value(root, "spec", "replicas")),
+            deployment=name + operated.removesuffix("-workload-svc"),
+            made=value(shown, "kind") if operated else "",
             files=(document.path,),
             application=located if kind == "Application" else None,
             namespace=charts.namespace(kind, located),
-            gpus=_gpus(shown, container),
+            gpus=max(_gpus(shown, each) for each in containers),
         )
+
+
+def serves(tree: Tree, folder: str) -> bool:
+    """Return whether a chart's templates have a service of KServe."""
+    texts = (tree.read(path) or "" for path in tree.files(f"{folder}/templates"))
+    return any(re.search(r"^kind: (LLM)?InferenceService\b", text, re.MULTILINE) for text in texts)
+
+
+def _objects(tree: Tree, known: Release, folder: str) -> Iterator[_Object]:
+    for path in tree.files(f"{folder}/templates"):
+        if not path.endswith((".yaml", ".yml")):
+            continue
+        for release in (known, replace(known, parts={})):  # a part may contain what is not rendered
+            made = rendered(tree.read(path) or "", release)
+            document = Document(path, made.marked)
+            try:
+                marked, plain = document.roots, Document(path, made.plain).roots
+            except InvalidYaml:
+                continue
+            yield from (_Object(made, document, *each) for each in zip(marked, plain, strict=False))
+            break
 
 
 def _release(
@@ -84,32 +123,85 @@ def _release(
         chart=next((value(root, "name") for root in chart.roots), "") or posixpath.basename(folder),
         values=tuple(Place(document, root) for document, root in reversed(given)),
         parameters=parameters,
+        parts={
+            name: text
+            for path in tree.files(f"{folder}/templates")
+            for name, text in defined(tree.read(path) or "").items()
+        },
     )
 
 
-def _engines(
-    document: Document, made: Rendered, root: Node, shown: Node
-) -> Iterator[tuple[Node, Rendered, Node, Node, Command]]:
-    """The engine of a rendered workload, with its arguments at their places in the values."""
-    containers = items(find(root, "spec", "template", "spec", "containers"))
-    plain = items(find(shown, "spec", "template", "spec", "containers"))
-    for container, same in zip(containers, plain, strict=False):
-        own = {
-            name: made.site(str(site.node.value)) or site for name, site in own_variables(container, document).items()
-        }
-        command = read(container, document, {**own, **made.variables()}, {}, value(same, "image"))
-        if command is None:
-            continue
-        flags = [each for flag in command.flags if (each := _in_the_values(flag, document, made)) is not None]
-        found = Command(command.engine, tuple(flags), command.said)
-        model = found.model
-        if model is not None and model.site is not None:
-            # A served name that defaults to the model is not a value of its own.
-            flags = [
-                each for each in flags if each is model or each.site is None or each.site.node is not model.site.node
-            ]
-        yield root, made, shown, same, Command(command.engine, tuple(flags), command.said)
-        return
+def _engine(of: _Object, objects: tuple[_Object, ...]) -> _Engine | None:
+    """The engine of a rendered workload or service of KServe."""
+    template = _TEMPLATES.get(value(of.shown, "kind"), ("spec", "template", "spec"))
+    model = find(of.root, "spec", "predictor", "model")
+    if model is not None:
+        return _of_kserve(of, model, objects)
+    if value(of.shown, "kind") == "ServingRuntime":
+        return None
+    pods = find(of.root, *template), find(of.shown, *template)
+    for container, same in zip(*(items(find(each, "containers")) for each in pods), strict=False):
+        command = _command(of, container, value(same, "image"))
+        uri = value(of.root, "spec", "model", "uri")
+        if command is not None:
+            return _Engine(of, (same,), _with_weights(of.made, uri, command))
+    return None
+
+
+def _of_kserve(of: _Object, model: Node, objects: tuple[_Object, ...]) -> _Engine | None:
+    """An InferenceService: the arguments of its runtime, if the chart has it, and its own."""
+    shown = find(of.shown, "spec", "predictor", "model")
+    runtime, form = value(shown, "runtime"), value(shown, "modelFormat", "name")
+    parts, containers, hint = list[Command](), [shown or model], form if form == "huggingface" else f"{form} {runtime}"
+    for each in objects:
+        container, same = find(each.root, "spec", "containers", 0), find(each.shown, "spec", "containers", 0)
+        if value(each.shown, "kind") == "ServingRuntime" and each.named() == runtime and container and same:
+            hint = value(same, "image")
+            containers.append(same)
+            parts += [found] if (found := _command(each, container, hint)) is not None else []
+    parts += [found] if (found := _command(of, model, hint)) is not None else []
+    whole = kserve.of_runtime(hint, form) if not parts else parts[0]
+    command = Command(whole.engine, tuple(flag for each in parts for flag in each.flags), whole.said)
+    command = _with_weights(of.made, value(model, "storageUri"), command)
+    return _Engine(of, tuple(containers), command) if command.engine is not None else None
+
+
+def _with_weights(made: Rendered, uri: str, command: Command) -> Command:
+    """The command with the model that KServe downloads."""
+    site = made.site(uri.removeprefix("hf://"))
+    if site is None:
+        return command
+    return kserve.with_model(command, site.part(site.value[5:]) if site.value.startswith("hf://") else site)
+
+
+def _with_fixed_name(command: Command, name: Site | None) -> Command:
+    """The command, in which a served name is not changed if the same value names the object."""
+    flags = tuple(
+        replace(flag, sites=tuple(None if _is_at(site, name) else site for site in flag.sites))
+        if flag.name == "--served-model-name"
+        else flag
+        for flag in command.flags
+    )
+    return Command(command.engine, flags, command.said)
+
+
+def _is_at(site: Site | None, other: Site | None) -> bool:
+    return site is not None and other is not None and site.node is other.node
+
+
+def _command(of: _Object, container: Node, image: str) -> Command | None:
+    """The arguments of a container at their places in the values."""
+    made, document = of.made, of.document
+    own = {name: made.site(str(site.node.value)) or site for name, site in own_variables(container, document).items()}
+    command = read(container, document, {**own, **made.variables()}, {}, image)
+    if command is None:
+        return None
+    flags = [each for flag in command.flags if (each := _in_the_values(flag, document, made)) is not None]
+    model = Command(command.engine, tuple(flags), command.said).model
+    if model is not None and model.site is not None:
+        # A served name that defaults to the model is not a value of its own.
+        flags = [each for each in flags if each is model or each.site is None or each.site.node is not model.site.node]
+    return Command(command.engine, tuple(flags), command.said)
 
 
 def _in_the_values(flag: Flag, document: Document, made: Rendered) -> Flag | None:

@@ -1,13 +1,14 @@
 """Render the part of a chart's templates that describes a container, and record the place of each value.
 
-This is not Helm: it knows paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names, and
-`toYaml`. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
+This is not Helm: it knows paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names and of
+the chart's own parts, and `toYaml`. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from textwrap import indent
 from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -42,6 +43,8 @@ class Release:
     chart: str
     values: Reference
     parameters: Mapping[str, Place] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The templates that the chart defines, by name."""
 
 
 class Rendered(NamedTuple):
@@ -68,6 +71,18 @@ class Rendered(NamedTuple):
         line = self.marked.splitlines()[node.start_mark.line]
         match = _ORIGIN.search(line)
         return self.sites[int(match[1])] if match else None
+
+
+def defined(text: str) -> dict[str, str]:
+    """The templates that a file defines, by name."""
+    tokens, found = list(_tokens(text)), dict[str, str]()
+    for at, token in enumerate(tokens):
+        if token.is_action and (match := re.match(r'define\s+"([^"]+)"', token.text)):
+            _, start, end = _branches(tokens, at)[1][0]
+            found[match[1]] = "".join(
+                f"{{{{{each.text}}}}}" if each.is_action else each.text for each in tokens[start:end]
+            )
+    return found
 
 
 def rendered(text: str, release: Release) -> Rendered:
@@ -234,7 +249,15 @@ class _Writer:
         if name.endswith("fullname"):
             whole = self.release.name if own in self.release.name else f"{self.release.name}-{own}"
             return _text(_below(self.release.values, ["fullnameOverride"])) or whole
-        return own if name.endswith(".name") else ""
+        if name.endswith(".name"):
+            return own
+        part = _Writer(
+            replace(self.release, parts={each: text for each, text in self.release.parts.items() if each != name})
+        )
+        part.sites = self.sites
+        tokens = list(_tokens(self.release.parts.get(name, "")))
+        part.block(tokens, 0, len(tokens), {}, given[1] if len(given) > 1 and isinstance(given[1], tuple) else None)
+        return "".join(part.out).strip()
 
     def _printf(self, given: list[Reference | str]) -> str:
         texts = iter([self._mark(each) if isinstance(each, tuple) else each for each in given[1:]])
@@ -243,9 +266,11 @@ class _Writer:
     def _write(self, text: str, scope: _Scope, dot: Reference | None) -> None:
         found = self.value(text, scope, dot)
         if "toYaml" in text and isinstance(found, tuple):
-            indent = next((int(each) for each in re.findall(r"n?indent (\d+)", text)), 0)
+            width = next((int(each) for each in re.findall(r"n?indent (\d+)", text)), 0)
             lead = "\n" if "nindent" in text else ""
-            self.out.append(lead + self._yaml(found, indent))
+            self.out.append(lead + self._yaml(found, width))
+        elif isinstance(found, str) and (match := re.search(r"(n?)indent (\d+)", text)):
+            self.out.append(("\n" if match[1] and found else "") + indent(found, " " * int(match[2])))
         else:
             self.out.append(self._mark(found) if isinstance(found, tuple) else found)
 
