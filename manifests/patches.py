@@ -60,11 +60,12 @@ def subject(workload: Node, names: Iterable[str], pod: Node | None, container: N
             "volumes": frozenset(mounted),
         },
         index=next((number for number, each in enumerate(containers) if each is container), 0),
-        beside=frozenset(named for each in beside for named in _edited(each)),
+        beside=frozenset(named for each in beside for named in edited(each)),
     )
 
 
-def _edited(node: Node) -> Iterator[tuple[str, str]]:
+def edited(node: Node) -> Iterator[tuple[str, str]]:
+    """Kind and name of what a change of an endpoint edits in an object: itself, or what a kustomization generates."""
     kind = value(node, "kind") or "Kustomization"  # kustomize needs no `kind` in it
     if kind in ("ConfigMap", "PersistentVolumeClaim", "LocalModelCache"):
         yield kind, value(node, "metadata", "name")

@@ -22,7 +22,7 @@ _AMOUNT = re.compile(
     re.IGNORECASE,
 )
 _SAVED = re.compile(r"\b(?:save|free|reserve)s? $", re.IGNORECASE)
-"""What stands before an amount that says what an option does, whatever the model is."""
+"""The words before an amount that describes an option, not the model."""
 _ITEM = re.compile(r"\s*[-*] +[\w.-]+/[\w.-]+(?=\s|$)")
 """An item of a list of models, which describes the model that it begins with."""
 _UNITS = {"gb": 10**9, "mb": 10**6, "gib": 2**30, "mib": 2**20}

@@ -9,6 +9,7 @@ from ruamel.yaml.nodes import Node, ScalarNode
 
 from manifests import accelerators
 from manifests.edit import entries, find, items, scalar, value
+from manifests.patches import edited
 from manifests.pieces import GPU, Located, Pieces, environment, labels, objects
 from manifests.platform import Platform
 from manifests.rules.finding import Finding, at
@@ -251,8 +252,9 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
 
 
 def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A ConfigMap with the name of a Secret."""
-    secrets = {name.value for each in siblings for _, name, _ in _references(each)}
+    """A ConfigMap with the name of a Secret, if the repository makes no ConfigMap of that name."""
+    made = {name for each in pieces.candidate.configs for _, name in edited(each.node)}
+    secrets = {name.value for each in siblings for _, name, _ in _references(each)} - made
     for node in environment(pieces.container).values():
         reference = find(node, "valueFrom", "configMapKeyRef")
         if value(reference, "name") in secrets:
