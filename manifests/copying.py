@@ -306,7 +306,7 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
                 or first is None
                 or each.flow_style
                 or scalar(each, "replicas") is not None
-                or kind == "InferenceService"
+                or kind in ("InferenceService", "Model")
             ):
                 continue
             lead = " " * first.start_mark.column

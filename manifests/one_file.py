@@ -4,7 +4,7 @@ import posixpath
 
 from manifests.pieces import Pieces
 
-_KINDS = ("Deployment", "StatefulSet", "InferenceService", "LLMInferenceService", "HelmRelease", "Application")
+_KINDS = ("Deployment", "StatefulSet", "InferenceService", "LLMInferenceService", "Model", "HelmRelease", "Application")
 
 
 def is_one_file(pieces: Pieces) -> bool:

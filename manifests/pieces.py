@@ -88,9 +88,15 @@ class Pieces:
         named = self.served
         if named is not None and named.values:
             return tuple(name for each in named.values for name in (each.split(",") if self.runtime.gguf else [each]))
-        if self.container is find(self.deployment.node, "spec", "predictor", "model"):
-            return (self.name,)  # KServe's runtimes name the model after the InferenceService
+        if self.is_named_by_object:
+            return (value(self.deployment.node, "metadata", "name"),)
         return (self.model.value,) if not self.runtime.gguf else ()
+
+    @property
+    def is_named_by_object(self) -> bool:
+        """Return whether the operator names the model to clients after its object: KServe's runtimes, and KubeAI."""
+        predictor = find(self.deployment.node, "spec", "predictor", "model")
+        return self.served is None and (self.form == "Model" or self.container is predictor)
 
     @property
     def wants_key(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from manifests.engines import engines
+from manifests.kustomize import FILES
 from manifests.layout import Layout
 from manifests.memory import remembered
 from manifests.objects import YAML, objects
@@ -16,7 +17,7 @@ from manifests.sources.charts import is_chart
 from manifests.sources.forms import candidates, kinds
 from manifests.tree import Tree, within
 
-_GENERAL = ("--model", "MODEL", "InferenceService")
+_GENERAL = ("--model", "MODEL", "InferenceService", "kubeai.org/")
 """A file that declares an endpoint contains one of these texts, or one of its engine's."""
 
 
@@ -97,7 +98,7 @@ def _found_below(platform: Snapshot, scope: str) -> list[Place]:
     places = []
     for folder, inside in sorted(folders.items()):
         kept = _serving(candidate for _, candidate in inside)
-        dedicated = bool(scope) or _is_dedicated(platform, folder)
+        dedicated = bool(scope) or (_is_dedicated(platform, folder) and not _is_last_of_several(platform, inside))
         if (len(kept) == 1 or _is_one_model(kept)) and dedicated and folder and platform.read(folder) is None:
             name = posixpath.basename(folder) if scope else _name(folder, kept[0])
             places.append(Place(name, folder, platform.files(folder), kept))
@@ -124,6 +125,15 @@ def _is_dedicated(tree: Tree, folder: str) -> bool:
     """Return whether a directory contains one workload and only objects that belong to it."""
     serving = kinds() - {"Application"}  # which deploys what is beside it
     return sum(kind in serving for path in tree.files(folder) for kind, _ in objects(tree, path)) == 1
+
+
+def _is_last_of_several(tree: Tree, inside: list[tuple[str, Candidate]]) -> bool:
+    """Return whether a directory is one of files that are named after endpoints, of which only one is left."""
+    path, candidate = inside[0]
+    folder, _, base = path.rpartition("/")
+    others = {each for each in tree.files(folder) if each != path and posixpath.basename(each) not in FILES}
+    is_named = base.rpartition(".")[0] == candidate.name != posixpath.basename(folder)
+    return len(inside) == 1 and is_named and not others
 
 
 def _name(folder: str, candidate: Candidate) -> str:

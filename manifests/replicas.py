@@ -4,13 +4,14 @@ import hashlib
 import posixpath
 from collections.abc import Iterator
 
-from manifests.edit import scalars, value
+from manifests.edit import line, scalars, value
 from manifests.kustomize import leads_to
 from manifests.objects import of_kind
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.scalers import scalers
 from manifests.sources.site import Site, refuse_shared
+from manifests.sources.workloads import KINDS
 from manifests.tree import ChangeSet, ManifestError, Tree, within
 
 
@@ -67,6 +68,14 @@ def scaled_by(platform: Platform, name: str) -> str:
     if pieces is None:
         return ""
     return next((f"{each.name} ({place})" for each in scalers() if (place := each.place(platform, pieces))), "")
+
+
+def switched_by_hand(platform: Platform, name: str) -> str:
+    """Return the kind of the endpoint's workload and its place, if Stoker cannot start and stop it; otherwise empty."""
+    pieces = platform.locate(name)
+    if pieces is None or pieces.form == "Deployment" or pieces.form not in KINDS:
+        return ""
+    return f"a {pieces.form} ({pieces.deployment.document.path}:{line(pieces.deployment.node)})"
 
 
 def at_rest(platform: Platform, name: str) -> dict[str, str]:

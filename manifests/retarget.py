@@ -148,7 +148,7 @@ def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
     """The arguments to set, "" for one that the engine must not have."""
     engine = pieces.runtime
     wanted = {each.name: "" for each in pinned(pieces, target)}
-    if engine.served and pieces.served is None and not engine.gguf and pieces.form != "InferenceService":
+    if engine.served and pieces.served is None and not engine.gguf and pieces.form not in ("InferenceService", "Model"):
         wanted[engine.served] = "" if target.served_name in (target.hf_id, target.model) else target.served_name
     settings = (
         (engine.quantization, target.quantization),

@@ -208,6 +208,8 @@ def _deployment(tree: Tree, file: str, root: Node) -> Iterator[Deployment]:
 def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deployment, ...]) -> str:
     if other := replicas.scaled_by(platform, endpoint.name):
         return f"by {other}, not by Stoker"
+    if kind := replicas.switched_by_hand(platform, endpoint.name):
+        return f"by hand: it is {kind}, and Stoker starts and stops Deployments"
     own = set(endpoint.files)
     owners = [each for each in deployments if any(_is_below(file, each.path) for file in own)]
     owners = owners or [each for each in deployments if each.path and own & reachable(platform, each.path)]

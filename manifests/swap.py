@@ -328,7 +328,7 @@ def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *,
     """
     if pieces.served is None and before.served_name == pieces.model.value:
         return naming(pieces, request.facts, "").model  # the engine names itself after the model
-    if not gateway and pieces.served is not None:
+    if pieces.is_named_by_object or (not gateway and pieces.served is not None):
         return before.served_name
     if before.served_name == before.hf_id:
         return request.facts.hf_id

@@ -51,9 +51,17 @@ class Switch:
         return await self.method(model) is self.by_commit
 
     async def refuse_if_foreign(self, model: str, commit: str) -> None:
-        """Raise NotAllowed if something else starts and stops the model."""
-        tree = await self.repository.tree(commit)
-        if other := await asyncio.to_thread(in_git.scaled_by, Platform(tree, self.config.platform), model):
+        """Raise NotAllowed if something else starts and stops the model, or if only people can."""
+        platform = Platform(await self.repository.tree(commit), self.config.platform)
+        if kind := await asyncio.to_thread(in_git.switched_by_hand, platform, model):
+            raise NotAllowed(
+                md(
+                    "{model} is {kind}. Stoker starts and stops Deployments: change its replicas by hand.",
+                    model=code(model),
+                    kind=kind,
+                )
+            )
+        if other := await asyncio.to_thread(in_git.scaled_by, platform, model):
             raise NotAllowed(
                 md(
                     "{model} is started and stopped by {other}, not by Stoker: what Stoker sets would be changed back.",

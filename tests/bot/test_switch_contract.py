@@ -22,9 +22,11 @@ from bot.clients.github import GitHub
 from bot.clients.workload import LEASE
 from bot.clock import Clock
 from bot.domain.leases import Lease
+from bot.engine.lifecycle import NotAllowed
 from bot.git.repository import Repository
 from bot.platform import switches
 from bot.platform.deploying import Applications
+from bot.platform.switch import Switch
 from bot.platform.switches import Method
 from bot.platform.switches.api import ByApi
 from bot.platform.switches.commit import ByCommit
@@ -201,3 +203,16 @@ async def test_it_stops_a_model_without_a_lease(stage: Stage, example: Example) 
     await method.set(MODEL, 1, lease=lease(7), fence=7, session=None)
     await method.set(MODEL, 0, lease=None, fence=None, session=None)
     assert stage.state() == (0, None)
+
+
+async def test_a_model_that_is_no_deployment_is_started_by_hand(stage: Stage) -> None:
+    """Stoker has no right to scale a StatefulSet: the refusal names its file."""
+    text = (stage.work / FILE).read_text()
+    (stage.work / FILE).write_text(text.replace("kind: Deployment", "kind: StatefulSet"))
+    head = commit(stage.work, "a StatefulSet")
+    method = by_commit(stage)
+    assert isinstance(method, ByCommit)
+    switch = Switch(method, ByApi(stage.cluster), stage.cluster, stage.repository, method.config)
+    with pytest.raises(NotAllowed) as refused:
+        await switch.refuse_if_foreign(MODEL, head)
+    assert f"is a StatefulSet ({FILE}:1). Stoker starts and stops Deployments" in refused.value.message

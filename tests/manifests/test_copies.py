@@ -184,6 +184,13 @@ HOME_OPS = {
           - ./vllm/ks.yaml # the GPU
           - ./whisper/ks.yaml
     """,
+    "kubernetes/apps/ai/namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: ai}\n",
+    "kubernetes/apps/ai/whisper/ks.yaml": """\
+        apiVersion: kustomize.toolkit.fluxcd.io/v1
+        kind: Kustomization
+        metadata: {name: whisper, namespace: ai}
+        spec: {path: ./kubernetes/apps/ai/whisper/app, targetNamespace: ai}
+    """,
     "kubernetes/apps/ai/vllm/ks.yaml": """\
         apiVersion: kustomize.toolkit.fluxcd.io/v1
         kind: Kustomization

@@ -78,6 +78,18 @@ spec:
         args: [--max-model-len=4096]
 """,
     "helm": VALUES,
+    "operators": f"""\
+apiVersion: kubeai.org/v1
+kind: Model
+metadata: {{name: model}}
+spec:
+  features: [TextGeneration]
+  engine: VLLM
+  url: hf://{OLD}
+  args: [--max-model-len=4096]
+  resourceProfile: nvidia-gpu-l4:1
+  minReplicas: 0
+""",
 }
 """An object of each form that serves the same model under the same name."""
 
@@ -137,6 +149,7 @@ def test_a_form_is_read_and_changed_in_its_own_values(form: str) -> None:
     assert form in FORM_EXAMPLES, f"add an object of the form {form} to FORM_EXAMPLES"
     tree, layout = Files({"apps/model.yaml": FORM_EXAMPLES[form]}), Layout()
     endpoint = read_endpoint(Platform(tree, layout), "model")
-    assert (endpoint.hf_id, endpoint.served_names, endpoint.context) == (OLD, ("chat",), 4096)
+    served = "model" if form == "operators" else "chat"  # KubeAI names it after its object
+    assert (endpoint.hf_id, endpoint.served_names, endpoint.context) == (OLD, (served,), 4096)
     ((was, now),) = differences(tree, layout, "vLLM")
     assert now == was.replace(OLD, NEW)

@@ -16,6 +16,10 @@ EXAMPLES = {
         "apps/scaler.yaml": "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: chat}\n"
         "spec: {scaleTargetRef: {name: chat}}\n",
     },
+    "KubeAI": {
+        "apps/chat.yaml": "apiVersion: kubeai.org/v1\nkind: Model\nmetadata: {name: chat}\n"
+        "spec: {engine: VLLM, url: 'hf://someone/Chat-3B', resourceProfile: 'nvidia-gpu-l4:1', minReplicas: 1}\n",
+    },
     "Knative": {
         "apps/chat.yaml": DEPLOYMENT.replace("apps/v1", "serving.knative.dev/v1"),
     },
