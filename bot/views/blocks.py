@@ -86,15 +86,15 @@ def button(label: str, action: str, value: str, style: str | None = None) -> Blo
 
 
 def confirmed(pressed: Block, title: str, text: Mrkdwn, yes: str) -> Block:
-    """The same button with a confirmation dialog."""
-    return pressed | {
-        "confirm": {
-            "title": plain_text(title, 100),
-            "text": mrkdwn(text, 300),
-            "confirm": plain_text(yes, 30),
-            "deny": plain_text("Back", 30),
-        }
+    """The same button with a confirmation dialog, whose button has the same colour."""
+    dialog = {
+        "title": plain_text(title, 100),
+        "text": mrkdwn(text, 300),
+        "confirm": plain_text(yes, 30),
+        "deny": plain_text("Back", 30),
     }
+    style = {"style": pressed["style"]} if "style" in pressed else {}
+    return pressed | {"confirm": dialog | style}
 
 
 def option(label: str, value: str) -> Block:

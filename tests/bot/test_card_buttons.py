@@ -67,7 +67,7 @@ def test_a_deletion_is_red_named_and_confirmed(kind: Kind, removes: bool) -> Non
         told = shown["Approve deletion"]["confirm"]
         assert "coder-fim-model-cache, 50Gi with the weights" in told["text"]["text"]
         assert "not the weights" in told["text"]["text"]
-        assert told["confirm"]["text"] == "Delete"
+        assert (told["confirm"]["text"], told["style"]) == ("Delete", "danger")
 
 
 def test_another_roll_out_is_green_and_not_confirmed() -> None:
