@@ -14,7 +14,6 @@ from bot.doctor import examine
 from bot.doctor.findings import wrong
 from bot.doctor.platform import ADD_RIGHT, KUBERNETES
 from bot.errors import BotError, Unavailable
-from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md
 from bot.platform.endpoints import Endpoints
 from bot.platform.proposal import QUESTIONS, answer
@@ -111,7 +110,6 @@ class SettingsInUse:
     """Notifies the admins of the settings that the bot has started with."""
 
     presentation: Presentation
-    repository: Repository
     state: SetupState
     endpoints: Endpoints
     settings: Settings

@@ -126,3 +126,19 @@ def test_tests_that_share_a_fixture_run_in_one_process() -> None:
     sharing = {file for file in tests if 'scope="module")\nasync def ' in file.read_text(encoding="utf-8")}
     assert sharing
     assert {file.relative_to(ROOT).as_posix() for file in sharing} <= IN_ONE_PROCESS
+
+
+def unused_fields(tree: ast.Module) -> Iterator[str]:
+    """The dependencies that a component names and does not use."""
+    for node in (each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)):
+        if "component" in map(ast.unparse, node.decorator_list):
+            fields = {ast.unparse(each.target) for each in node.body if isinstance(each, ast.AnnAssign)}
+            used = {ast.unparse(each) for each in ast.walk(node) if isinstance(each, ast.Attribute)}
+            yield from (f"{node.name}.{field}" for field in fields if f"self.{field}" not in used)
+
+
+def test_a_component_uses_each_of_its_dependencies() -> None:
+    files = [file for package in ("bot", "commands") for file in (ROOT / package).rglob("*.py")]
+    found = {name for file in files for name in unused_fields(ast.parse(file.read_text(encoding="utf-8")))}
+    parts = {"BringUpWorkflow.planning", "BringUpWorkflow.execution", "BringUpWorkflow.rollback"}
+    assert found == parts  # `bot/workflows/__init__.py` uses these
