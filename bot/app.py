@@ -109,8 +109,6 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
                 concurrency=200,
                 redelivery_timeout=_REDELIVERY,
                 reconnection_delay=timedelta(seconds=1),
-                minimum_check_interval=timedelta(milliseconds=100),
-                scheduling_resolution=timedelta(milliseconds=100),
             )
         )
         await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # at the start, and then every minute
