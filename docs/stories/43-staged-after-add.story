@@ -1,6 +1,7 @@
 # After the roll-out of a new endpoint its weights are staged automatically, even if Hugging Face rejects requests during
 # the download and the bot is killed. `/gpu up` waits for it: one download, and no pod that waits for a volume.
 given speed 20
+given approvals.checks_grace 1s
 given idle.down_after 120s
 given idle.remind_after 110s
 

@@ -3,10 +3,13 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
+from sandbox.process import start_stoker
+from tests import forked
 from tests.journeys.conftest import Town, eventually
 
 OpenTown = Callable[..., Awaitable[Town]]
@@ -38,16 +41,15 @@ WRONG: list[tuple[str, str | None]] = [
 ]
 
 
-async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown) -> None:
+async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown, tmp_path: Path) -> None:
     """The line names the setting, on the error output, with an exit code; there is no traceback."""
     here = await town(speed=60)
-    for name, value in WRONG:
+    for number, (name, value) in enumerate(WRONG):
         environment = dict(here.world.bot.environment)
         environment.pop(name)
         environment |= {name: value} if value else {}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bot", "run", env=environment, stderr=asyncio.subprocess.PIPE
-        )
+        start = forked.start_stoker if number else start_stoker  # the others import Stoker only once
+        process = await start("run", environment=environment, directory=tmp_path)
         _, error = await process.communicate()
         lines = error.decode().strip().splitlines()
         assert process.returncode == 2, lines
