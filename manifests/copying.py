@@ -97,6 +97,10 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
                     f"{template.name} cannot be copied: {path} holds the {kind} {old}, which is not the model's own. "
                     "Name another template with like=."
                 )
+    generated = _generated(platform, bundle)
+    for kind, old in generated:
+        if kind.endswith("Generator") and (renamed_to := bundle.name(old, new)):
+            found.setdefault(old, renamed_to)
     if others := foreign(platform, pieces, bundle):
         raise Uncopyable(
             f"{template.name} cannot be copied: its directory holds more than an endpoint ({', '.join(others[:8])}). "
@@ -130,7 +134,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
         bundle,
         frozenset(name for kind, name in own if kind == "PersistentVolumeClaim"),
         frozenset(name for kind, name in own if kind.endswith("Repository") or kind == "HelmChart"),
-        frozenset(own | _generated(platform, bundle)),
+        frozenset(own | generated),
         _moves_namespace(platform, pieces, bundle),
         substitutes,
     )

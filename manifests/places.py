@@ -167,7 +167,9 @@ def _yaml_files(tree: Tree, scope: str) -> list[str]:
 
 
 def _installs(tree: Tree, path: str, signs: set[str]) -> bool:
-    """Return whether a file installs a chart of the repository in which an engine is named."""
+    """Return whether a file installs a chart of the repository in which an engine is named, or has its values elsewhere."""
+    if "valuesFrom:" in (tree.read(path) or ""):
+        return True
     named = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
     folders = {posixpath.normpath(each) for each in named}
     return any(is_chart(tree, each) and any(within(sign, each) for sign in signs) for each in folders)

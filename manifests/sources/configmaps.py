@@ -74,6 +74,16 @@ def config_maps(tree: Tree, name: str, near: str) -> tuple[Located, ...]:
     return tuple(found) if len(found) == 1 else ()
 
 
+def generated_from(source: Located, name: str, key: str) -> str:
+    """The file that a kustomization puts under a key of the ConfigMap that it generates; "" if there is none."""
+    for made in items(find(source.node, "configMapGenerator")):
+        for each in items(find(made, "files")) if value(made, "name") == name else ():
+            named, sign, path = value(each).rpartition("=")
+            if (named if sign else posixpath.basename(path)) == key:
+                return posixpath.normpath(posixpath.join(posixpath.dirname(source.document.path), path))
+    return ""
+
+
 def _shared_folders(one: str, other: str) -> int:
     """Return how many directories two paths have in common from the root on."""
     pairs = zip(one.split("/")[:-1], other.split("/")[:-1], strict=False)

@@ -10,11 +10,11 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from manifests import engines
 from manifests.arguments import Command, read
-from manifests.edit import Document, entries, find, scalar, value
+from manifests.edit import Document, entries, find, items, scalar, value
 from manifests.objects import Located, mappings, parent_keys
 from manifests.sources import charts, own_chart, stack
 from manifests.sources.candidate import Candidate
-from manifests.sources.configmaps import surroundings
+from manifests.sources.configmaps import config_maps, generated_from, surroundings
 from manifests.sources.site import Site
 from manifests.sources.source import EndpointSource
 from manifests.tree import Tree
@@ -134,6 +134,7 @@ def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document,
         for path in charts.files_of_release(tree, located):
             document = Document(path, tree.read(path) or "", variables=variables_of(tree, path))
             yield from ((document, root) for root in document.roots if isinstance(root, MappingNode))
+        yield from _values_from(tree, located)
         node = find(located.node, "spec", "values")
         if isinstance(node, MappingNode):
             yield located.document, node
@@ -152,6 +153,20 @@ def _values(tree: Tree, kind: str, located: Located) -> Iterator[tuple[Document,
                     inside = text.start_mark.index <= root.start_mark.index <= text.end_mark.index
                     if inside and isinstance(root, MappingNode):
                         yield inner, root
+
+
+def _values_from(tree: Tree, release: Located) -> Iterator[tuple[Document, MappingNode]]:
+    """The values in ConfigMaps of the repository: their text, or the file from which a kustomization generates them."""
+    for source in items(find(release.node, "spec", "valuesFrom")):
+        name, key = value(source, "name"), value(source, "valuesKey") or "values.yaml"
+        if value(source, "kind") != "ConfigMap" or value(source, "targetPath"):
+            continue
+        for found in config_maps(tree, name, release.document.path):
+            text, path = scalar(found.node, "data", key), generated_from(found, name, key)
+            made = [found.document.inside(text)] if text is not None and text.style == "|" else []
+            if path and (content := tree.read(path)) is not None:
+                made.append(Document(path, content, variables=variables_of(tree, path)))
+            yield from ((each, root) for each in made for root in each.roots if isinstance(root, MappingNode))
 
 
 def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
