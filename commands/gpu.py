@@ -14,6 +14,7 @@ from bot.clients.workload import GpuUser
 from bot.component import component
 from bot.domain.operations import BringUpOperation, Status
 from bot.domain.requests import BringUp, Extend, Release
+from bot.domain.sessions import cost
 from bot.durations import Clock, parse_duration, show_duration
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
@@ -168,12 +169,18 @@ class GpuStatus:
         text_lines = [
             "⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."
         ]
+        price, now = self.config.gpu.price(), self.clock()
         for user in users:
             lease = read_mark(user.mark, user.name)
             text_lines.append(
-                md("🔥 {busy_line}", busy_line=busy_line(lease, self.clock()))
+                md(
+                    "🔥 {busy}\nCost so far about {usd}. `/gpu down {name}` ends it.",
+                    busy=busy_line(lease, now),
+                    usd=money(cost(now - lease.claimed, price)),
+                    name=user.name,
+                )
                 if lease
-                else md("🔥 {user} uses the GPU.", user=code(str(user)))
+                else md("🔥 {user} uses the GPU, which costs {price}/h.", user=code(str(user)), price=money(price))
             )
         return lines(md("\n").join(text_lines if users else [*text_lines, "Nothing uses the GPU."]))
 
@@ -203,7 +210,12 @@ class GpuStatus:
                 else ""
             )
             text_lines.append(
-                md("⚠️ {user} uses the GPU without a lease (started with kubectl?).{end}", user=code(str(user)), end=end)
+                md(
+                    "⚠️ {user} uses the GPU without a lease (started with kubectl?), which costs {price}/h.{end}",
+                    user=code(str(user)),
+                    price=money(self.config.gpu.price()),
+                    end=end,
+                )
             )
         leased = {lease.model for lease in leases}
         text_lines = text_lines or [free(draining(await self.bills.since(now - _DRAINS), now), now)]

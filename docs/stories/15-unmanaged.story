@@ -3,6 +3,8 @@ given speed 120
 
 kubectl scale coder-fim 1
 expect "coder-fim uses the GPU, and nobody holds a lease for it" within 30s
+@lead /gpu status
+expect "without a lease (started with kubectl?), which costs $0.85/h" within 30s
 @dev /gpu up coder-chat                      # nobody else gets the GPU
 expect "nobody holds a lease" within 30s
 @dev clicks "Adopt"

@@ -8,6 +8,8 @@ given lease.warn_before 2s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 redis stops
+@dev /gpu status
+expect "Cost so far about $" within 30s
 @dev /gpu down
 expect "coder-chat is down" within 60s
 expect replicas coder-chat 0 within 5s
