@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from manifests.arguments import read
 from manifests.bundle import Bundle, bundle_of, is_generated, is_picked_up
 from manifests.contract import ModelEndpoint
 from manifests.deployers.flux import reconcilers
@@ -120,7 +119,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
         raise Uncopyable(
             f"{template.name} cannot be copied: a copy would start, since the number of its replicas is in the chart."
         )
-    if runs_another(pieces):
+    if pieces.second_engine:
         raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
     if ("PersistentVolumeClaim", template.pvc_name) in own:
         found[template.pvc_name] = claim_name(template, new)
@@ -161,16 +160,6 @@ def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
                     found |= {(key, value(each, "name")) for each in items(find(root, key))}
         found |= {(kind, value(each.node, "spec", "target", "name")) for kind, each in objects(platform, path)}
     return found
-
-
-def runs_another(pieces: Pieces) -> bool:
-    """Return whether another container of the same pod serves a model."""
-    for each in mappings(pieces.candidate.subject):
-        if each is not pieces.container and (find(each, "args") or find(each, "command")) is not None:
-            command = read(each, pieces.deployment.document, {}, {})
-            if command is not None and command.engine is not None and command.model is not None:
-                return True
-    return False
 
 
 def claim_name(template: ModelEndpoint, name: str) -> str:

@@ -10,12 +10,12 @@ from typing import Literal
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from manifests import accelerators
-from manifests.arguments import MODEL_FLAGS, Flag
+from manifests.arguments import MODEL_FLAGS, Flag, read
 from manifests.edit import entries, find, items, scalars, value
 from manifests.engines import Engine
 from manifests.gateway import Entry
 from manifests.kustomize import Opaque, Rendering
-from manifests.objects import Located, objects
+from manifests.objects import Located, mappings, objects, parent_keys
 from manifests.sources import field_map
 from manifests.sources.candidate import Candidate
 from manifests.tree import Tree
@@ -97,6 +97,16 @@ class Pieces:
         """Return whether the operator names the model to clients after its object: KServe's runtimes, and KubeAI."""
         predictor = find(self.deployment.node, "spec", "predictor", "model")
         return self.served is None and (self.form == "Model" or self.container is predictor)
+
+    @property
+    def second_engine(self) -> str:
+        """The name of another container of the same pod that serves a model; "" if there is none."""
+        for each in mappings(self.candidate.subject):
+            if each is not self.container and (find(each, "args") or find(each, "command")) is not None:
+                command = read(each, self.deployment.document, {}, {})
+                if command is not None and command.engine is not None and command.model is not None:
+                    return value(each, "name") or parent_keys(self.candidate.subject, each)[-1]
+        return ""
 
     @property
     def wants_key(self) -> bool:

@@ -45,8 +45,17 @@ class Platform(Snapshot):
 
     def unknown(self) -> tuple[Unknown, ...]:
         """The servers that are outside the contract."""
-        found = ((name, outside(self, name)) for name in self.names() if self.locate(name) is None)
-        return tuple(Unknown(name, self._home(name), why) for name, why in found if why)
+        found = [(name, outside(self, name)) for name in self.names() if self.locate(name) is None]
+        others = [
+            Unknown(
+                f"{each.name}/{each.second_engine}",
+                each.home,
+                f"{each.second_engine} is a second engine in the pod of {each.name}",
+            )
+            for each in self.endpoints()
+            if each.second_engine
+        ]
+        return (*(Unknown(name, self._home(name), why) for name, why in found if why), *others)
 
     def require(self, name: str) -> Pieces:
         """The pieces of an endpoint; raises ManifestError with the reason if there are none."""

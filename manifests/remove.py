@@ -6,7 +6,7 @@ from manifests import catalog, groups
 from manifests.bundle import Bundle, bundle_of
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.copying import runs_another, unlisted
+from manifests.copying import unlisted
 from manifests.edit import line
 from manifests.gateway import Entry, entries_of, references
 from manifests.items import is_item, without
@@ -62,7 +62,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
 def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
     home = bundle.home
-    if runs_another(pieces):
+    if pieces.second_engine:
         raise ManifestError(f"The pod of {pieces.name} runs another engine, which would go with it: remove it by hand.")
     if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
         document, number, _ = bundle.listed[0]

@@ -6,7 +6,7 @@ from manifests.add import AddRequest, plan_add
 from manifests.contract import check, read_endpoint, read_endpoints
 from manifests.layout import Layout
 from manifests.platform import Platform
-from manifests.replicas import scaled_by, switched_by_hand
+from manifests.replicas import scaled_by, switched_by_hand, with_replicas, written
 from manifests.sizing import Machine
 from manifests.survey import survey
 from manifests.swap import SwapRequest, plan_swap
@@ -156,3 +156,65 @@ def test_a_file_with_others_beside_it_is_a_directory() -> None:
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: chat}\nspec: {ports: [{port: 8000}]}\n"
     tree = platform(chat=STATEFUL.replace("StatefulSet", "Deployment"), service=service)
     assert tree.require("chat").home == "models"
+
+
+TWO = """\
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: llm, namespace: ai}
+spec:
+  chartRef: {kind: OCIRepository, name: app-template}
+  values:
+    controllers:
+      chat:
+        replicas: 0
+        containers:
+          app:
+            image: {repository: vllm/vllm-openai, tag: v0.11.0}
+            args: [--model=Qwen/Qwen3-4B, --served-model-name=chat]
+            resources: {limits: {nvidia.com/gpu: 1}}
+      code:
+        replicas: 0
+        containers:
+          app:
+            image: {repository: vllm/vllm-openai, tag: v0.11.0}
+            args: [--model=Qwen/Qwen3-8B, --served-model-name=code]
+            resources: {limits: {nvidia.com/gpu: 1}}
+          small:
+            image: {repository: ghcr.io/ggml-org/llama.cpp, tag: server}
+            args: [--model, /models/small.gguf, --port, "8081"]
+"""
+
+
+def changed(tree: Platform, changes: ChangeSet) -> list[str]:
+    diff = changes.diff(tree).splitlines()
+    return [each.strip("+- ") for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")]
+
+
+@pytest.mark.parametrize(("name", "line", "model"), [("llm-chat", 11, "Qwen3-4B"), ("llm-code", 18, "Qwen3-8B")])
+def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model: str) -> None:
+    """A swap and a start change the lines of one of them; a new one is written by hand, like that one."""
+    tree = platform(llm=TWO)
+    assert {each.name: each.workload for each in read_endpoints(tree)} == {
+        "llm-chat": "llm-chat",
+        "llm-code": "llm-code",
+    }
+    change = plan_swap(tree, SwapRequest(name=name, facts=facts("Qwen/Qwen3-1.7B")), Machine())
+    served = name.removeprefix("llm-")
+    assert changed(tree, change.changes) == [
+        f"args: [--model=Qwen/{each}, --served-model-name={served}]" for each in (model, "Qwen3-1.7B")
+    ]
+    started = with_replicas(tree, name, 1)
+    after = tree.with_changes(started)
+    assert changed(tree, started) == ["replicas: 0", "replicas: 1"]
+    assert {each: written(after, each) for each in ("llm-chat", "llm-code")}[name] == 1
+    with pytest.raises(ManifestError, match=f"copy what models/llm.yaml:{line - 2} says of {name}"):
+        plan_add(tree, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like=name), Machine())
+
+
+def test_a_second_engine_in_a_pod_is_listed_as_unknown() -> None:
+    """It starts and stops with the first one."""
+    tree = platform(llm=TWO)
+    assert [(each.name, each.home, each.why) for each in tree.unknown()] == [
+        ("llm-code/small", "models/llm.yaml", "small is a second engine in the pod of llm-code")
+    ]
