@@ -1,6 +1,7 @@
 """The rules of Argo CD: the Application, the cost gate, the group."""
 
 import difflib
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -72,7 +73,9 @@ def check_catalog(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[F
 
 
 def _identity(platform: Platform, pieces: Pieces, app: Located, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    home, paths = pieces.home, source_paths(app)
+    paths = source_paths(app)
+    is_file = platform.read(pieces.home) is not None
+    home = posixpath.dirname(pieces.home) if is_file and pieces.home not in paths else pieces.home
     if value(app.node, "metadata", "name") != pieces.name and norms.names_applications(siblings, platform):
         name, message = find(app.node, "metadata", "name"), "the Application has another name"
         yield at("application-name", app, name, message, f"name: {pieces.name}")
