@@ -99,7 +99,7 @@ async def stoker(repository: Repository, github: Client, number: int) -> Change:
     change = await asyncio.to_thread(planned, tree, Config(), "swap", "coder-chat", options, FACTS)
     message = f"{change.title}\n\nRequested-by: U1\nOperation: 1\n"
     await repository.push(change.changes, base=commit, branch=branch, message=message, when=datetime.now(UTC))
-    body = pull_body(change, asked="Asked in Slack by `U1`", operation="1")
+    body = pull_body(change, asked="Requested in Slack by `U1`", operation="1")
     await github.open_pull(branch, "main", change.title, body)
     return change
 

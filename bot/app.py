@@ -43,7 +43,7 @@ _REDELIVERY = timedelta(seconds=4)
 """Time after which the tasks of a killed bot are taken over. A live worker renews its hold four times within it."""
 
 _SETTINGS_EVERY = 2.0
-"""Seconds between two looks at the settings in use."""
+"""Seconds between two checks of the settings in use."""
 
 _LET_FINISH = 3.0
 """Grace period for running tasks after SIGTERM. docket stops renewing its hold then, so with a longer period this bot
@@ -129,7 +129,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.enable()  # see `bot.__main__`
         # Freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. One before would
-        # find 2 000 of 214 000 objects, and take a seventh of the start.
+        # find only 2 000 of 214 000 objects, and take a seventh of the start's time.
         gc.freeze()
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         guarding = asyncio.create_task(wiring.of(Guard).run())
@@ -207,11 +207,11 @@ async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) ->
             missed = 0
         else:
             missed = 0 if worker in working else missed + 1
-    raise BotError("Redis answers, but this bot receives no tasks any more. A restart helps.")
+    raise BotError("Redis answers, but this bot no longer receives tasks. Restart it.")
 
 
 async def _settings_changed(setup: SetupState, installed: Config, config: Config) -> None:
-    """Wait until the settings in use are others than this bot's."""
+    """Wait until the settings in use differ from this bot's."""
     while True:
         await asyncio.sleep(_SETTINGS_EVERY)
         with suppress(Unavailable, SettingsError):

@@ -175,7 +175,7 @@ def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
     context = measured.context
     facts = (
         ("Model", code(context.model)),
-        ("Measured", f"{context.at:%Y-%m-%d %H:%M} UTC, asked by {code(asked_by)}, operation {code(operation)}"),
+        ("Measured", f"{context.at:%Y-%m-%d %H:%M} UTC, requested by {code(asked_by)}, operation {code(operation)}"),
         ("Commit", code(context.commit)),
         ("GPU", text(context.gpu)),
         ("Machine", text(context.machine)),

@@ -1,4 +1,4 @@
-"""The channel's bookmark that says who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for it."""
+"""The channel's bookmark that shows who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for it."""
 
 import structlog
 
@@ -22,7 +22,7 @@ class HolderBookmark:
         self._shown = ""
 
     async def refresh(self) -> None:
-        """Show the holders, if they have changed since this process last did. Raises nothing."""
+        """Update the bookmark if the holders have changed since this process last updated it. Never raises."""
         if not self._config.slack.bookmark:
             return
         try:

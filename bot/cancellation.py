@@ -1,8 +1,8 @@
-"""A task that is cancelled ends, also in Python 3.11.
+"""Makes sure that a cancelled task ends, also in Python 3.11.
 
 There `asyncio.wait_for` ignores a cancellation that arrives when what it waits for has just ended, and redis-py sends
-each command with it: on a busy machine a cancelled task then works on, and whatever waits for its end waits forever
-(python/cpython#86296). Importing this module replaces it by what it is in Python 3.12.
+each command with it: on a busy machine a cancelled task then continues, and code that waits for its end waits forever
+(python/cpython#86296). Importing this module replaces it with the implementation of Python 3.12.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ _SHORTEST = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Clock:
-    """`speed` of its seconds pass in one real second; it showed the real time at `since`."""
+    """A clock on which `speed` seconds pass in one real second, and which equals the real time at `since`."""
 
     speed: float = 1.0
     since: datetime = datetime(1970, 1, 1, tzinfo=UTC)

@@ -56,7 +56,7 @@ def _coerce(value: object) -> object:
 
 
 def _schema() -> dict[str, Any]:
-    """The JSON schema of what a settings file may write. Its patterns are those that JavaScript and Go know, too."""
+    """The JSON schema of what a settings file may write. Its patterns are also valid in JavaScript and Go."""
     units = "".join(f"[{each}{each.upper()}]" if each.isalpha() else each for each in _UNITS)
     text = {"type": "string", "pattern": rf"^( *[0-9]+(\.[0-9]+)? *({units}))+ *$", "not": {"pattern": "^[^1-9]*$"}}
     return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": _LONGEST}]}

@@ -1,7 +1,7 @@
 """The errors, in two families by their reader.
 
     StokerError
-    ├── BotError       tell the user: what is wrong, where, how to fix it; a retry would not help
+    ├── BotError       for the user: the problem, its place and its fix; a retry would not help
     │   └── …          each adapter and operation adds its own, e.g. GpuBusy, SyncFailed, BootFailed
     └── Unavailable    a system did not answer; the operation is retried
         └── Unreachable   there was no connection to it, so nothing is known about the system itself
@@ -32,7 +32,7 @@ class BotError(StokerError):
     `details` are for the thread: log lines or events, unchanged.
     """
 
-    remedy = "Do what the message says."
+    remedy = "Follow the instructions in the message."
 
     def __init__(self, message: str | Mrkdwn, details: str = "") -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class BotError(StokerError):
 class Unavailable(StokerError):
     """A system did not answer, or is temporarily unable to; a retry may help."""
 
-    remedy = "Wait: Stoker retries automatically, and the message says if it gives up. `stoker doctor` shows which system does not answer."
+    remedy = "Wait: Stoker retries automatically, and reports it if it gives up. `stoker doctor` shows which system does not answer."
 
     def __init__(self, system: str, detail: str = "", *, answered: bool = False) -> None:
         why = f": {detail.rstrip('. ')}" if detail else ""
@@ -59,4 +59,4 @@ class Unavailable(StokerError):
 class Unreachable(Unavailable):
     """No connection to a system, or a proxy in front of it reports an outage."""
 
-    remedy = "Wait a moment: Stoker tries again. If it lasts, check that the system runs, its address in the settings, and the network policy between it and Stoker."
+    remedy = "Wait a moment: Stoker tries again. If this continues, check that the system runs, its address in the settings, and the network policy between it and Stoker."

@@ -1,6 +1,6 @@
 """Cost control while Redis is unavailable: enforces the lease's end and the idle limit with only the cluster.
 
-docket's tasks are stored in Redis, so this runs outside docket, in each process. It knows the leases that Redis had when
+docket's tasks are stored in Redis, so this runs outside docket, in each process. It uses the leases that Redis had when
 it last answered, and those on the Deployments. Sessions that it stops are closed with a receipt when Redis is back.
 """
 

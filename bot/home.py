@@ -139,7 +139,7 @@ class AppHome:
             await self._show(await self.overviews.read(), user, await self._search(user))
 
     async def look_for(self, user: str, search: Search) -> None:
-        """Show the endpoints that somebody looks for in Home."""
+        """Show the endpoints that a user searches for in Home."""
         await self.home.note_search(user, search.value)
         async with self.home.turn(user):
             await self._show(await self.overviews.read(), user, await self._search(user))

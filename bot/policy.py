@@ -58,15 +58,19 @@ def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
     ours = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
     if profile.stranger or not ours:
         return refuse(
-            "Stoker obeys people of its own workspace only, and your account belongs to another organisation."
+            "Stoker accepts requests only from people of its own workspace, and your account belongs to another organisation."
         )
     if profile.bot and not config.people.bots:
         return refuse(
-            md("Stoker does not obey apps and workflows here: a person must ask (the setting `people.bots`).")
+            md(
+                "Stoker does not accept requests from apps and workflows: a person must make the request (the setting `people.bots`)."
+            )
         )
     if profile.guest and not config.people.guests:
         return refuse(
-            md("Stoker does not obey guests here: ask a member of the workspace (the setting `people.guests`).")
+            md(
+                "Stoker does not accept requests from guests: ask a member of the workspace (the setting `people.guests`)."
+            )
         )
     return ALLOW
 
@@ -83,7 +87,7 @@ class People:
 def may_request(actor: str, people: People, config: Config) -> Verdict:
     if not config.roles.requesters or actor in people.requesters | people.approvers | people.admins:
         return ALLOW
-    return refuse(md("You are not on the list of people who may ask for the GPU (`roles.requesters`); ask an admin."))
+    return refuse(md("You are not on the list of people who may request the GPU (`roles.requesters`); ask an admin."))
 
 
 def can_be_approved(people: People) -> Verdict:
@@ -93,7 +97,7 @@ def can_be_approved(people: People) -> Verdict:
     return refuse(
         md(
             "Nobody is configured to approve (`roles.approvers` is empty), so nothing that costs money can "
-            "run. An admin must name approvers in Stoker's configuration."
+            "run. An admin must add approvers in Stoker's settings."
         )
     )
 
@@ -103,7 +107,7 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
         names = md(", ").join(person(user) for user in sorted(people.approvers - {op.request.actor})) or "nobody"
         return refuse(md("Only approvers can decide this: {names}.", names=names))
     if actor == op.request.actor and not config.approvals.self_approval:
-        return refuse("You asked for this yourself, so a teammate must approve it.")
+        return refuse("You requested this yourself, so a teammate must approve it.")
     if any(vote.by == actor for vote in op.votes):
         then = "it starts at its turn." if is_approved(op, config) else "another approver is needed as well."
         return refuse(f"You have already approved this; {then}")
@@ -137,7 +141,7 @@ def may_override(actor: str, reason: str, people: People) -> Verdict:
         names = md(", ").join(person(user) for user in sorted(people.admins)) or md("nobody (`roles.admins` is empty)")
         return refuse(md("Only an admin may override an approval, in an emergency: {names}.", names=names))
     if not reason:
-        return refuse("Say why: an override needs its reason, which the channel and the audit log show.")
+        return refuse("Give a reason for the override: the channel and the audit log show it.")
     return ALLOW
 
 
@@ -170,7 +174,7 @@ def standing(op: Operation, people: People, config: Config, now: datetime) -> tu
             verb = "override" if vote.override else "approve"
             gone.append(md("{who} may not {verb} any more. ", who=who, verb=verb))
         elif not vote.override and vote.by == op.request.actor and not config.approvals.self_approval:
-            gone.append(md("{who} asked for it. ", who=who))
+            gone.append(md("{who} requested it. ", who=who))
         elif now - vote.at >= limit:
             gone.append(md("The approval of {who} has expired. ", who=who))
         else:
@@ -178,7 +182,7 @@ def standing(op: Operation, people: People, config: Config, now: datetime) -> tu
     if is_approved(op.model_copy(update={"votes": tuple(kept)}), config):
         return tuple(kept), md("")
     left = md(
-        "{why}{kept} of {quorum} approvals are left, so it needs another.",
+        "{why}{kept} of {quorum} approvals are still valid, so another one is needed.",
         why=md("").join(gone),
         kept=len(kept),
         quorum=config.approvals.quorum,
@@ -195,7 +199,7 @@ def may_release(actor: str, reason: str, people: People) -> Verdict:
                 names=names,
             )
         )
-    return ALLOW if reason else refuse(md("Say why: `/gpu release because …`. Everybody sees the reason."))
+    return ALLOW if reason else refuse(md("Give a reason: `/gpu release because …`. Everybody sees it."))
 
 
 def may_deny(op: Operation, actor: str, people: People) -> Verdict:
@@ -231,7 +235,7 @@ def may_let_in(actor: str, people: People) -> Verdict:
     """Return whether somebody may change which aliases the tenants' keys can call."""
     if actor in people.approvers | people.admins:
         return ALLOW
-    return refuse("Only approvers and admins can let virtual keys call another alias.")
+    return refuse("Only approvers and admins can grant virtual keys access to another alias.")
 
 
 def may_register(actor: str, people: People) -> Verdict:

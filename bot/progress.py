@@ -9,7 +9,7 @@ Note = Callable[[str], Awaitable[None]]
 
 noting: ContextVar[Note | None] = ContextVar("noting", default=None)
 at_work: set[Note] = set()
-"""For each work of this process, how to record what the process does beside it."""
+"""For each work of this process, a function that records the process's other activity."""
 
 
 async def going_to(what: str) -> None:

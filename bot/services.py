@@ -290,7 +290,7 @@ async def _answering(records: Records) -> None:
                 await records.ping()
     except Unavailable as error:
         raise SettingsError(
-            f"REDIS_URL: {error}. Check that it runs there, and that the network lets the bot out."
+            f"REDIS_URL: {error}. Check that it runs there, and that the network policy allows the connection."
         ) from error
 
 
@@ -347,7 +347,7 @@ def repository(settings: Settings, token: Token) -> Repository:
 async def _kubernetes(settings: ClusterSettings) -> k8s.Configuration:
     configuration = k8s.Configuration(connection_pool_maxsize=0)  # unlimited: each operation has its own watches
     if settings.kubeconfig and not Path(settings.kubeconfig).is_file():  # noqa: ASYNC240  # once, before all else
-        raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, and there is no such file.")
+        raise SettingsError(f"KUBECONFIG names {settings.kubeconfig}, which does not exist.")
     try:
         if settings.kubeconfig:
             await k8s_config.load_kube_config(config_file=settings.kubeconfig, client_configuration=configuration)

@@ -161,10 +161,10 @@ def on_traffic(arrivals: list[Arrival], config: Config, world: World) -> Outcome
 
 
 def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
-    """Knows when the next request comes: is up just before it, and goes down immediately if that is cheaper than
+    """A policy that knows the next request: the model is up just before it, and goes down immediately if that is cheaper than
     waiting.
 
-    This is the cheapest way in which nobody waits; a policy that lets people wait can be cheaper.
+    This is the lowest cost at which nobody waits; a policy that lets people wait can be cheaper.
     """
     outcome = Outcome("clairvoyant", cold_starts=1)
     begins = arrivals[0].at
@@ -217,7 +217,7 @@ def table(outcomes: Iterable[Outcome], world: World) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- the traces
+# -------------------------------------------------------------------------------------------------------------- traces
 
 
 def read_trace(path: Path) -> list[Arrival]:
@@ -238,7 +238,7 @@ def read_trace(path: Path) -> list[Arrival]:
     except (OSError, UnicodeDecodeError) as error:
         raise BotError(f"{path} cannot be read: {error}") from error
     if not arrivals:
-        raise BotError(f"{path} has no requests in it.")
+        raise BotError(f"{path} contains no requests.")
     return sorted(arrivals)
 
 

@@ -90,7 +90,7 @@ class Advancing:
                 await self._work_carefully(run, workflow)
 
     async def _work_carefully(self, run: Run, workflow: Workflow[Any]) -> None:
-        """The next stretch, unless it has repeatedly ended the process."""
+        """The next stage, unless it has repeatedly ended the process."""
         op = run.op
         try:
             async with self.lifecycle.surviving(op):
@@ -106,7 +106,7 @@ class Advancing:
 
 
 async def _work(run: Run, workflow: Workflow[Any]) -> None:
-    """The next stretch of an operation: plan it, execute it, or undo it."""
+    """The next stage of an operation: plan it, execute it, or undo it."""
     if run.op.failure or run.op.cancelled_by:
         await workflow.undo(run)
     elif run.op.status is Status.REQUESTED and workflow.plan:
@@ -152,7 +152,7 @@ class OperationTasks:
 
     @task_refs.ESCALATE
     async def escalate(self, op_id: str, until: str, retry: Retry = _RETRY) -> None:
-        """Notify the admins that nobody decides; scheduled for the last quarter of the time."""
+        """Notify the admins that nobody has decided; scheduled for the last quarter of the time."""
         op = await self.operations.load(op_id)
         if op.expires and op.expires.isoformat() == until:
             await self.presentation.announcements.escalate(op)

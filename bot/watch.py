@@ -184,7 +184,7 @@ class Keeping:
         """
         lease = await self.leases.of_operation(op_id)
         if lease is None or lease.ends is None:
-            raise NotAllowed("That session is over; there is nothing to keep.")
+            raise NotAllowed("That session has ended, so there is nothing to keep.")
         model = lease.model
         insist(may_keep(lease.holder, actor, await self.roles.people()))
         limit, now = self.config.idle.keeps, self.clock()
@@ -201,7 +201,7 @@ class Keeping:
                 )
             )
         if until and until <= now:
-            raise NotAllowed("That time is over; choose a later one.")
+            raise NotAllowed("That time has passed; choose a later one.")
         if until and until > lease.ends:
             raise NotAllowed(
                 md(
@@ -216,7 +216,7 @@ class Keeping:
             lease, lambda held: held.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until})
         )
         if kept is None:
-            raise NotAllowed(md("That session of {model} is over; there is nothing to keep.", model=code(model)))
+            raise NotAllowed(md("That session of {model} has ended, so there is nothing to keep.", model=code(model)))
         await self.audit.note_lease(kept, AuditEvent.KEPT, actor, f"until {until.isoformat()}", now)
         said = md(
             "👍 {model} is kept until {until} by {actor} ({keeps} of {limit}).",

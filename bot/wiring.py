@@ -1,4 +1,4 @@
-"""Constructs the objects of the bot, each with what its constructor names: clients, records, and other objects."""
+"""Constructs the objects of the bot, each with the dependencies in its constructor: clients, records, and other objects."""
 
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -12,7 +12,7 @@ _PACKAGES = ("bot.", "commands.")
 class Wiring:
     """The objects of one running bot: one of each class, constructed when it is first asked for.
 
-    The types in a class's constructor say what it gets: a field of `Services`, or another class of the bot. Nothing is
+    The types in a class's constructor determine its arguments: a field of `Services`, or another class of the bot. Nothing is
     configured here, so a class that needs something else only names it.
     """
 

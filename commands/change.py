@@ -210,13 +210,13 @@ class Changes:
     async def ask(self, wanted: ChangeRequest, delivery: str, asked_in: str | None = None) -> Mrkdwn:
         """Start a change; requests that cannot become a pull request are refused here first.
 
-        `asked_in` is the channel in which it was asked for, if that is known.
+        `asked_in` is the channel of the request, if that is known.
         """
         await self.change_checks.check(wanted)
         if opened := await self.change_checks.already_open(wanted):
             other, pull = opened
             return md(
-                "That is open already: {pull}, asked by {actor}.",
+                "This is already open: {pull}, requested by {actor}.",
                 pull=link(pull.url, f"pull request #{pull.number}"),
                 actor=person(other.request.actor),
             )

@@ -71,7 +71,7 @@ class Conversations:
             await ack()
             message = shortcut["message"]
             place = {"channel": shortcut["channel"]["id"], "thread": message.get("thread_ts") or message["ts"]}
-            hint = "What would follow the slash: gpu status, gpu up NAME for 2h, model list"
+            hint = "A command without the slash: gpu status, gpu up NAME for 2h, model list"
             field = text_input("said", "Command", placeholder="gpu status", hint=hint, longest=1000)
             form = modal(SHORTCUT, "Tell Stoker", [field], submit="Say it", metadata=json.dumps(place))
             await answered(respond, _opened(self.slack, shortcut["trigger_id"], form), urgent=True)
@@ -104,7 +104,7 @@ class Conversations:
                 if verb.lower() in ("add", "swap") and len(said.split()) < 2:
                     raise Misunderstood(
                         md(
-                            "Say the endpoint and the model, or let a form ask: {strip} in the channel.",
+                            "Name the endpoint and the model, or use the form: {strip} in the channel.",
                             strip=code(md("/model {verb} {said}", verb=verb, said=said).strip()[:100]),
                         )
                     )
@@ -113,7 +113,7 @@ class Conversations:
                 raise unknown("", words)
 
     async def _status(self) -> Answer:
-        """A question gets the state, and never starts or suggests anything."""
+        """A question is answered with the status, and never starts or suggests anything."""
         view = await self.gpu.answer({"text": "status"})
         hint = context(md("This is the status of the GPU. `gpu help` and `model help` list what I can do."))
         return View(text=view.text, blocks=[*view.blocks, hint]) if isinstance(view, View) else view

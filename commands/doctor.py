@@ -24,7 +24,7 @@ class DoctorCommand:
 
 
 def diagnosis(findings: Sequence[Finding], most: int | None = None) -> Mrkdwn:
-    """Problems first, then the warnings, at most so many; successful checks are counted."""
+    """Problems first, then the warnings, up to a maximum; successful checks are counted."""
     said = []
     for verdict, mark in (("wrong", "🔴"), ("warning", "🟡")):
         for found in findings:

@@ -58,7 +58,7 @@ class Delivery:
         foreign = [team for team in self.teams if team not in ours]
         if foreign and not (home.enterprise and self.enterprise == home.enterprise):
             return refuse(
-                "Stoker obeys people of its own workspace only, and your account belongs to another organisation."
+                "Stoker accepts requests only from people of its own workspace, and your account belongs to another organisation."
             )
         return None
 
@@ -132,13 +132,13 @@ class Gate:
         except BotError as error:
             log.warning("person not looked up", actor=delivery.user, error=str(error))
             return Verdict(True) if _only_stops(body) else refuse(
-                md("Slack does not tell Stoker who you are, so nothing was done: {error}.", error=error)
+                md("Slack does not return who you are, so nothing was done: {error}.", error=error)
             )  # fmt: skip
         except (Unavailable, TimeoutError) as error:
             log.warning("person not looked up", actor=delivery.user, error=str(error))
             # Stopping costs must work even if Slack fails.
             return Verdict(True) if _only_stops(body) else refuse(
-                "Slack does not say who you are at the moment, so nothing was done: try again in a moment."
+                "Slack does not return who you are at the moment, so nothing was done. Try again in a moment."
             )  # fmt: skip
 
     async def _refused(self, delivery: Delivery, reason: Mrkdwn, context: AsyncBoltContext, body: Body) -> None:

@@ -75,7 +75,7 @@ class BringingDown:
         if times := [name for name in names[1:] if is_time(name)]:
             raise Misunderstood(
                 md(
-                    "{said} is not a model, and a bring-down takes effect at once: {command}. A lease ends at its own time.",
+                    "{said} is not a model, and a bring-down takes effect immediately: {command}. A lease ends at its own time.",
                     said=code(" ".join(times)),
                     command=code(" ".join(["/gpu down", *(name for name in names if name not in times)])),
                 )
@@ -99,7 +99,7 @@ class BringingDown:
             lease = theirs[0]
             raise Misunderstood(
                 md(
-                    "{model} is held by {holder}. Say why to bring it down: {command}.",
+                    "{model} is held by {holder}. To bring it down, give a reason: {command}.",
                     model=code(lease.model),
                     holder=person(lease.holder),
                     command=code(f"/gpu down {lease.model} because …"),
@@ -119,7 +119,7 @@ class BringingDown:
                             md("{model} ({command} ends it)", model=code(name), command=code(f"/gpu down {name}"))
                             for name in up
                         ]
-                        return md("Nobody holds the GPU, but it is used by {models}.", models=md(", ").join(commands))
+                        return md("Nobody holds the GPU, but it is in use by {models}.", models=md(", ").join(commands))
                     return md("Nothing is up: nobody holds the GPU.")
             for name in names:
                 request = down_request(name, actor, self.config.slack.channel, self.clock(), reason)
@@ -167,7 +167,7 @@ class GpuStatus:
             if error.system != "Redis":
                 raise
         text_lines = [
-            "⚠️ Redis does not answer: nothing can be brought up until it does. This is what the cluster says."
+            "⚠️ Redis does not answer: nothing can be brought up until it does. This is the state of the cluster:"
         ]
         price, now = self.config.gpu.price(), self.clock()
         for user in users:
@@ -306,7 +306,7 @@ class GpuCommand:
             raise Misunderstood("Nobody holds the GPU.")
         raise Misunderstood(
             md(
-                "Several models are up: say which of {leases}.",
+                "Several models are up: name one of {leases}.",
                 leases=md(", ").join(code(lease.model) for lease in leases),
             )
         )
@@ -329,7 +329,7 @@ class GpuCommand:
         try:
             hold = words.hold or parse_duration(rest)
         except ValueError as error:
-            raise Misunderstood(md("Say how much longer: `/gpu extend 1h`. {error}", error=str(error))) from error
+            raise Misunderstood(md("Give the additional time: `/gpu extend 1h`. {error}", error=str(error))) from error
         model = model or await self._the_one_up()
         await self.lifecycle.request(
             Extend(model=model, hold=hold, **self.lifecycle.asked(command["user_id"], words.reason)),
@@ -338,10 +338,12 @@ class GpuCommand:
         return requested(command.get("channel_id"), self.config.slack.channel)
 
     async def _ask_how_long(self, model: str, command: dict[str, Any]) -> None:
-        """Open the form, where Slack gives a trigger for one."""
+        """Open the form, if Slack gives a trigger for one."""
         lease = await self.leases.of(model)
         if lease is None or "response_url" not in command:
-            raise Misunderstood(md("Say how much longer, for example {said}.", said=code(f"/gpu extend {model} 1h")))
+            raise Misunderstood(
+                md("Give the additional time, for example {said}.", said=code(f"/gpu extend {model} 1h"))
+            )
         longest = show_duration(self.config.lease.longest)
         await self.slack.open_form(command["trigger_id"], extend_form(lease, longest))
 
@@ -363,10 +365,10 @@ class GpuCommand:
 
 def _not_one_model(said: tuple[str, ...], example: str) -> Misunderstood:
     if not said:
-        return Misunderstood(md("Say which model: {value}.", value=code(f"/gpu up {example} for 2h because …")))
+        return Misunderstood(md("Name the model: {value}.", value=code(f"/gpu up {example} for 2h because …")))
     return Misunderstood(
         md(
-            "Say one model, and then the time as 45m, 2h or 1h30m: {value}. {rest} is neither.",
+            "Name one model, and then the time as 45m, 2h or 1h30m: {value}. {rest} is neither.",
             value=code(f"/gpu up {said[0]} for 2h"),
             rest=code(" ".join(said[1:])[:100]),
         )

@@ -53,7 +53,7 @@ def guide(command: str, wanted: str, examples: Names) -> Mrkdwn:
     about, topics = COMMANDS[command].about, COMMANDS[command].topics
     if not wanted:
         more = md(
-            "`{command} help VERB` says more, e.g. `{command} help {verb}`.", command=command, verb=topics[0].verb
+            "`{command} help VERB` shows details, e.g. `{command} help {verb}`.", command=command, verb=topics[0].verb
         )
         return md("\n").join([md("*{command}* — {about}", command=command, about=about), *_list(command), more])
     topic = next((topic for topic in topics if topic.verb == wanted), None)
@@ -68,15 +68,15 @@ def guide(command: str, wanted: str, examples: Names) -> Mrkdwn:
 def unknown(command: str, text: str) -> Misunderstood:
     """The error for an unknown verb: suggests the closest match or lists all commands. Without a command, of both."""
     verb, _, rest = text.strip().partition(" ")
-    said = md("I don't know {said}.", said=code(f"{command} {verb[:80]}".strip()))
+    said = md("Unknown command: {said}.", said=code(f"{command} {verb[:80]}".strip()))
     if verb.lower().strip(".!") in _DECISIONS:
         return Misunderstood(
             md(
-                "{said} Decide with the buttons on the request's card, or in Stoker's Home: a message decides nothing.",
+                "{said} Decide with the buttons on the request's card, or in Stoker's Home: a message is not a decision.",
                 said=said,
             )
         )
-    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # as the cards say it
+    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # the wording of the cards
         verb, _, rest = rest.partition(" ")
     if not _is_sentence(command, f"{verb} {rest}") and (meant := _meant(command, verb.lower())):
         if not command:  # where slash commands do not work

@@ -31,7 +31,7 @@ class Command:
 _OPTIONS = (
     "Options: `like=TEMPLATE` (add), `served=NAME`, `context=16384`, `quantization=awq_marlin|none`, `gpu-util=0.9`,"
     " `kind=chat|completion|embeddings|reranker`, `memory=24Gi`, `cpu=4`, `storage=20Gi`, `price-in=0.50`, `price-out=1.50` (dollars per million tokens), `group=`, `arg=--flag=value` (repeatable). Other values are derived"
-    " from the model on Hugging Face and shown before anything is opened. With `up` behind them the endpoint is brought up"
+    " from the model on Hugging Face and shown before anything is opened. With `up` after them, the endpoint is brought up"
     " after the roll-out, under the same approval, and down again when it has answered; with `up keep for 2h` it stays."
 )
 
@@ -59,9 +59,9 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "down",
                 "[NAME]",
-                "bring it down, with a receipt; needs no approval",
+                "bring a model down, with a receipt; needs no approval",
                 example="{gpu}",
-                more="Without a name, whatever holds the GPU goes down. It works without Redis too, if you say the name.",
+                more="Without a name, the model that holds the GPU goes down. With a name, this also works without Redis.",
                 also=("stop", "off", "kill", "free", "unlock", "unload"),
             ),
             Topic(
@@ -69,7 +69,7 @@ COMMANDS: Mapping[str, Command] = {
                 "1h [NAME]",
                 "extend your lease",
                 example="1h",
-                more="Within the limit at once; over it, an approver decides.",
+                more="Up to the limit, the change is immediate; beyond it, an approver decides.",
                 also=("prolong", "keep", "renew"),
             ),
             Topic(
@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "release",
                 "[NAME] because …",
-                "admins: break somebody's lease, in public",
+                "admins: break another person's lease; the reason is public",
                 example="because the demo is over and nobody answers",
                 more="Another approver agrees first. The holder and the channel see the reason.",
                 also=("break", "force"),
@@ -90,12 +90,12 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "report",
                 "",
-                "the last weeks as a picture: hours by model and person, idle share, cost",
-                more="It is posted in the channel of operations. Sessions count where they began, with the hours that nodes billed.",
+                "the last weeks as charts: hours by model and person, idle share, cost",
+                more="It is posted in the channel of operations. Sessions count in the week in which they began, with the billed hours of the node.",
                 also=("cost", "costs", "week"),
             ),
-            Topic("doctor", "", "admins: checks the installation and says how to fix each problem"),
-            Topic("help", "[VERB]", "this, or all about one of them", example="up"),
+            Topic("doctor", "", "admins: check the installation, with a fix for each problem"),
+            Topic("help", "[VERB]", "this list, or the details of one verb", example="up"),
         ),
     ),
     "/model": Command(
@@ -134,7 +134,7 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "swap",
                 "NAME [HF_ID] [options]",
-                "a pull request that changes what an endpoint serves",
+                "open a pull request that changes the model of an endpoint",
                 example="{gpu} Qwen/Qwen2.5-Coder-3B-Instruct-AWQ context=16384",
                 more=_OPTIONS,
                 also=("change", "update", "replace", "switch"),
@@ -142,38 +142,38 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "fit",
                 "[HF_ID …] [options]",
-                "what models need and whether they fit; opens nothing",
+                "show what models need and whether they fit; opens no pull request",
                 example="Qwen/Qwen3-8B-AWQ openai/gpt-oss-20b",
                 more="Kind, weights, largest context, memory, volume and the arguments that the model needs; several models side by"
                 " side, and without one those of `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
-                " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co will do as well.",
+                " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co works, too.",
                 also=("size", "sizing", "fits"),
             ),
             Topic(
                 "remove",
                 "NAME",
-                "a pull request that removes an endpoint",
+                "open a pull request that removes an endpoint",
                 example="{gpu}",
                 more=md(
-                    "All that `add` put in goes: manifests, Application, LiteLLM's entry, catalog row. The volume with "
-                    "the weights goes too. An endpoint that is up is brought down first. `portal=yes` takes it out of "
-                    "the key portal as well."
+                    "Everything that `add` creates is removed: manifests, Application, LiteLLM's entry, catalog row. The volume with "
+                    "the weights is deleted, too. Bring a running endpoint down first. `portal=yes` also removes it from "
+                    "the key portal."
                 ),
                 also=("delete", "rm"),
             ),
             Topic(
                 "tune",
                 "NAME",
-                "a pull request that keeps the compile caches on the volume, so that a boot is shorter",
+                "open a pull request that keeps the compile caches on the volume, so that boots are shorter",
                 example="{gpu}",
-                more="The directory has the image's digest in its name, so that another image compiles for itself. An image that is"
+                more="The directory has the image's digest in its name, so that another image compiles again. An image that is"
                 " pinned by its digest is not pulled again.",
                 also=("optimize", "speed", "cache"),
             ),
             Topic(
                 "check",
                 "[NAME]",
-                "where the pieces of an endpoint, or of all, disagree on the main branch",
+                "check that the files of an endpoint, or of all, agree on the main branch",
                 example="{any}",
                 more="Each problem with its file, its line and the fix.",
                 also=("lint", "validate"),
@@ -183,17 +183,17 @@ COMMANDS: Mapping[str, Command] = {
                 "NAME",
                 "smoke-test a running endpoint now",
                 example="{any}",
-                more="Directly and by its alias through the gateway; the result goes to the channel.",
+                more="Directly and by its alias through the gateway; the result is posted in the channel.",
                 also=("test",),
             ),
             Topic(
                 "bench",
                 "NAME",
-                "measure how fast the model is under load; its holder or an approver asks",
+                "measure the model under load; for its holder and approvers",
                 example="{gpu}",
                 more=md(
-                    "A Job in the cluster loads the model with made-up prompts, 1, 4 and 16 at a time unless "
-                    "`bench.concurrency` says otherwise. The table and a picture come below the card, and a button "
+                    "A Job in the cluster sends generated prompts to the model, 1, 4 and 16 at a time unless "
+                    "`bench.concurrency` sets other numbers. The table and a chart appear below the card, and a button "
                     "puts them into a pull request. It needs `bench.image`, and it ends with the lease."
                 ),
                 also=("benchmark", "measure"),
@@ -201,13 +201,13 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "stage",
                 "NAME",
-                "put an endpoint's weights on its volume, without the GPU",
+                "put an endpoint's weights on its volume without the GPU",
                 example="{gpu}",
                 more="A Job on a node without a GPU downloads them, and waits when Hugging Face answers 429: nothing is billed"
                 " meanwhile. `/gpu up` then only has to load them. It needs `staging.mode`.",
                 also=("download", "prefetch", "prestage", "warm"),
             ),
-            Topic("help", "[VERB]", "this, or all about one of them", example="swap"),
+            Topic("help", "[VERB]", "this list, or the details of one verb", example="swap"),
         ),
     ),
 }

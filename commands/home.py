@@ -132,5 +132,5 @@ async def _read_hold(ack: AsyncAck, values: Mapping[str, str]) -> timedelta | No
 async def _session(leases: Leases, op_id: str) -> Lease:
     lease = await leases.of_operation(op_id)
     if lease is None:
-        raise BotError("That session is over by now, so there is no lease to extend.")
+        raise BotError("That session has ended, so there is no lease to extend.")
     return lease

@@ -193,12 +193,12 @@ class ModelCommand:
         if extra - {"up", "keep"} or (extra and "up" not in extra) or (words.hold and "up" not in extra):
             raise Misunderstood(
                 md(
-                    "Say which endpoint and which model: `/model {verb} NAME HF_ID [options] [up [keep] [for 2h]]`.",
+                    "Name the endpoint and the model: `/model {verb} NAME HF_ID [options] [up [keep] [for 2h]]`.",
                     verb=words.verb,
                 )
             )
         if now and words.verb != "add":
-            raise Misunderstood(md("`now` is for `/model add`: a swap has an alias already."))
+            raise Misunderstood(md("`now` is for `/model add`: an endpoint that is swapped already has an alias."))
         who, name, hf_id = (
             self.lifecycle.asked(command["user_id"], words.reason),
             words.names[0],
@@ -223,7 +223,7 @@ def _opens_form(text: str) -> bool:
 def _one(words: Words) -> str:
     if len(words.names) != 1:
         raise Misunderstood(
-            md("Say which endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=words.verb)
+            md("Name the endpoint: `/model {verb} NAME`; `/model list` has their names.", verb=words.verb)
         )
     return words.names[0]
 

@@ -61,9 +61,7 @@ class NextStepButtons:
         if lease is not None or not can_bring_up(op):
             now = md(" {holder} has it.", holder=person(lease.holder)) if lease else md("")
             model = code(op.request.model)
-            raise NotAllowed(
-                md("Somebody has asked for {model} since then.{now} See `/gpu status`.", model=model, now=now)
-            )
+            raise NotAllowed(md("There is a newer request for {model}.{now} See `/gpu status`.", model=model, now=now))
         limits = self.config.lease
         form = up_form((op.request.model,), show_duration(limits.default), show_duration(limits.longest))
         await self.slack.open_form(trigger, form)
@@ -79,13 +77,11 @@ class NextStepButtons:
                 again = await self.operations.load(operation_id(delivery))
             except OperationNotFound:
                 if not can_retry(op):
-                    raise NotAllowed(
-                        "Somebody has asked for something newer since then: see the newest card."
-                    ) from None
+                    raise NotAllowed("There is a newer request: see the newest card.") from None
                 return await self._ask(self._repeated(op, actor), delivery)
             if again.status is not Status.REFUSED:
                 break
-        raise NotAllowed(md("{who} has asked for this again already.", who=person(again.request.actor)))
+        raise NotAllowed(md("{who} has already requested this again.", who=person(again.request.actor)))
 
     def _repeated(self, op: Operation, actor: str) -> AnyRequest:
         """The same request; the approval of a roll-out does not cover it."""

@@ -13,7 +13,7 @@ from bot.views import code
 class Misunderstood(BotError):
     """The text is not a valid command; the message lists valid ones."""
 
-    remedy = "Say it as the message shows; `/gpu help` and `/model help` have examples."
+    remedy = "Type it as the message shows; `/gpu help` and `/model help` have examples."
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def names_with_hold(said: Words) -> tuple[tuple[str, ...], timedelta | None]:
 
 
 def is_time(word: str) -> bool:
-    """Whether a word is a number or a duration, and so not meant as a name: `5`, `2h`."""
+    """Return whether a word is a number or a duration, and so not a name: `5`, `2h`."""
     try:
         parse_duration(word)
     except ValueError:

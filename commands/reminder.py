@@ -87,7 +87,7 @@ class ReminderButtons:
             await self._kept_until(ack, body["user"]["id"], view)
 
     async def _end(self, op_id: str, body: Body) -> Mrkdwn | None:
-        """Bring down the session of an operation, and no later one of the same model; somebody else's after a confirmation."""
+        """Bring down the session of an operation, and no later one of the same model; another person's only after a confirmation."""
         actor = body["user"]["id"]
         try:
             lease = await self.leases.of_operation(op_id)
@@ -99,7 +99,7 @@ class ReminderButtons:
             marks = [read_mark(user.mark, user.name) for user in users]
             lease, theirs = next((mark for mark in marks if mark and mark.op == op_id), None), False
         if lease is None:
-            raise NotAllowed(md("That session is over already; `/gpu status` says who has the GPU now."))
+            raise NotAllowed(md("That session has already ended; `/gpu status` shows who has the GPU now."))
         if theirs:
             ending = Ending(models=(lease.model,), sessions={lease.model: lease.op})
             await self.slack.open_form(body["trigger_id"], down_form(ending, (lease,), ""))
@@ -116,12 +116,12 @@ class ReminderButtons:
             if lease is None:
                 raise NotAllowed(
                     md(
-                        "That session of {model} is over already; `/gpu status` says who has the GPU now.",
+                        "That session of {model} has already ended; `/gpu status` shows who has the GPU now.",
                         model=code(model),
                     )
                 )
         said = await self.bringing_down.down(ending.models, actor, delivery, reason)
-        with suppress(Unavailable):  # the end is requested; only the questions about it stay as they are
+        with suppress(Unavailable):  # the end is requested; only the questions about it are not updated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
         return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
@@ -152,7 +152,7 @@ class ReminderButtons:
     async def _ask_until(self, op_id: str, body: Body) -> None:
         lease = await self.leases.of_operation(op_id)
         if lease is None:
-            raise NotAllowed("That session is over; there is nothing to keep.")
+            raise NotAllowed("That session has ended, so there is nothing to keep.")
         until = self.clock() + self.config.idle.keep
         form = keep_form(lease, min(until, lease.ends or until), _message(body))
         await self.slack.open_form(body["trigger_id"], form)

@@ -103,8 +103,8 @@ async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) ->
     except Unavailable as error:
         text = (
             md(
-                "{error}. It may have stored your request nevertheless: look for a card before you ask again. No GPU goes "
-                "up while its lease cannot be checked. `/gpu status` says what the cluster knows, and `/gpu down NAME` works.",
+                "{error}. It may have stored your request nevertheless: look for a card before you repeat it. No model is brought "
+                "up while its lease cannot be checked. `/gpu status` shows the state of the cluster, and `/gpu down NAME` works.",
                 error=error,
             )
             if error.system == "Redis"

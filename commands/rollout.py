@@ -50,4 +50,4 @@ class RollOutButtons:
             alias, found = await self.virtual_keys.outsiders(op_id, body["user"]["id"])
             return keys_form(op_id, alias, found)
 
-        await open_filled(self.slack, body["trigger_id"], "Let keys call it", fill)
+        await open_filled(self.slack, body["trigger_id"], "Grant access", fill)

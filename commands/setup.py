@@ -74,7 +74,7 @@ class SetupForms:
         body: Body,
         next: Callable[[], Awaitable[None]],  # noqa: A002
     ) -> None:
-        """A person who types a command learns, once in an hour, that Stoker is not set up yet. Nothing waits for it."""
+        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. Nothing waits for it."""
         await next()
         if "command" in body and "offer" in context:
             task = asyncio.create_task(self._offer(body["user_id"], context["offer"]))
@@ -89,7 +89,7 @@ class SetupForms:
                     view = setup_needed(needed, user)
                     await respond(text=view.text, blocks=view.blocks, response_type="ephemeral", replace_original=False)
         except (BotError, Unavailable) as error:
-            log.info("set-up not offered", actor=user, error=str(error))  # the command's own answer says it
+            log.info("set-up not offered", actor=user, error=str(error))  # the command's own answer already contains it
 
     async def _open(self, actor: str, trigger_id: str) -> None:
         async def fill() -> Body:

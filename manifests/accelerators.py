@@ -21,7 +21,7 @@ KNOWN = (
     "gpu.intel.com/xe",
     "habana.ai/gaudi",
 )
-"""Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or only look."""
+"""Intel's other names (`gpu.intel.com/memory.max`, `…/millicores`, `…/xe_monitoring`) describe a share, or only monitor."""
 
 
 def is_gpu(resource: str, more: Iterable[str] = ()) -> bool:

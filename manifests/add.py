@@ -142,7 +142,7 @@ def refuse_taken(platform: Platform, name: str) -> None:
     layout = platform.layout
     if not DNS_LABEL.fullmatch(name):
         raise ManifestError(
-            f"{name!r} cannot name an endpoint: use small letters, digits and dashes, begin with a letter, "
+            f"{name!r} cannot name an endpoint: use lowercase letters, digits and hyphens, begin with a letter, "
             "63 characters at most (a DNS label)."
         )
     if platform.files(layout.home(name)) or name in platform.names():
@@ -169,7 +169,7 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     if request.facts.kind is None:
         known = ", ".join(each.name for each in endpoints) or "none"
         raise ManifestError(
-            f"Hugging Face could not be asked whether {request.facts.hf_id} chats, completes, embeds or ranks: "
+            f"Hugging Face does not answer whether {request.facts.hf_id} chats, completes, embeds or ranks: "
             f"give kind=chat (or completion, embeddings, reranker), or like= with the endpoint that it resembles, "
             f"one of {known}."
         )
@@ -230,7 +230,7 @@ def _refuse_uncopyable(platform: Platform, pieces: Pieces, request: AddRequest) 
     why = ""
     if pieces.opaque:
         first = pieces.opaque[0]
-        why = f"kustomize changes it in a way that is not computed here ({first.path}:{first.line}: {first.key})"
+        why = f"kustomize changes it in a way that Stoker does not support ({first.path}:{first.line}: {first.key})"
     elif is_deployed_apart(platform, pieces):
         why = "its Application deploys another directory, which leads to it"
     if why:
@@ -303,7 +303,7 @@ def _target(
 
 def _context(request: AddRequest, template: ModelEndpoint, sizing: Sizing) -> int | None:
     if not template.context and not request.context and sizing.context == request.facts.max_context:
-        return None  # the engine takes it from the model, as the template's does
+        return None  # the engine reads it from the model, like the template's engine
     return sizing.context if template.gpus and sizing.context else template.context
 
 
@@ -329,7 +329,7 @@ def _copies(
         for path, each in retarget(pieces, target, resource_edits(pieces, template, request, sizing)).items()
     }
     if outside := sorted(set(edited) - {*bundle.files, bundle.apart}):
-        raise Uncopyable(f"{template.name} cannot be copied: its model is also written in {', '.join(outside)}.")
+        raise Uncopyable(f"{template.name} cannot be copied: its model is also named in {', '.join(outside)}.")
     for path in filter(None, (*bundle.files, bundle.apart)):
         text = platform.read(path)
         if text is None:
@@ -405,7 +405,7 @@ def _rewording(template: ModelEndpoint, request: AddRequest, target: Target) -> 
 
 
 def _application_path(layout: Layout, template: ModelEndpoint, request: AddRequest) -> str:
-    """Beside the template's Application, or in the requested group; named like the template's."""
+    """The path of the new Application: next to the template's, or in the requested group, and named in the same way."""
     catalog_dir, group = layout.path(layout.catalog_dir), request.group or template.group
     if request.group is not None and not DNS_LABEL.fullmatch(request.group):
         raise ManifestError(f"{request.group!r} is not a group: name a directory below {catalog_dir}.")

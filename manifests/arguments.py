@@ -1,9 +1,9 @@
 """Parse the arguments of an engine like the engine does: argparse over `command` and `args` together.
 
-They may be in the lists of the container, in a shell command, in variables, or in a file of the engine's own. Each
+They may be in the lists of the container, in a shell command, in variables, or in a configuration file of the engine. Each
 value has its `Site`, the place where it is written. vLLM takes `--flag=value`, `--flag value`, underscores for dashes,
 and several values after some flags; its model follows `--model`, or is the positional argument (`vllm serve
-MODEL`; the image's entrypoint is that since v0.9).
+MODEL`, which is also the image's entrypoint since v0.9).
 """
 
 import itertools
@@ -41,7 +41,7 @@ class Flag:
 
     A positional model is the flag of the model with one node, which holds the bare value. `carrier` is where the
     flag is written: in a list, in a script (at `words`), in a file of the engine (`entry` is its key), or nowhere, if a
-    variable has its meaning. `sites` are the places of the values; None for a value that is put together from several
+    variable has its meaning. `sites` are the places of the values; None for a value that is composed of several
     places.
     """
 
@@ -105,7 +105,7 @@ class Command:
 
 
 class _Word:
-    """A word of the command line: its text, with variables replaced, and where it stands."""
+    """A word of the command line: its text, with variables replaced, and its position."""
 
     def __init__(self, text: str, node: ScalarNode, site: Site | None, words: tuple[int, int] = (0, 0)) -> None:
         self.text = text
@@ -270,7 +270,7 @@ def _recognised(
 
 
 def _by_variables(container: Node | None, program: str, known: Variables) -> Command | None:
-    """A server of somebody's own, which is given its model by a variable."""
+    """A custom server, which gets its model from a variable."""
     engine = next((each for each in engines.engines() if each.sign.search(program)), None)
     if engine is not None:
         return Command(engine, ()) if not engine.changes else None
@@ -283,7 +283,7 @@ def _by_variables(container: Node | None, program: str, known: Variables) -> Com
 
 
 def _given(engine: engines.Engine | None, present: set[str], known: Variables) -> Iterator[Flag]:
-    """Arguments for which a variable stands."""
+    """Arguments that are set by a variable."""
     for variable, name in engine.variables.items() if engine else ():
         if variable in known and name not in present:
             site = known[variable]
@@ -304,7 +304,7 @@ def _flags(
     carrier: Literal["list", "shell"] = "shell" if script else "list"
     texts = [word.text for word in words]
     serves = texts.index("serve") + 1 if "serve" in texts else None
-    # The image's own entrypoint is `vllm serve` where the manifest gives no command.
+    # Without a command in the manifest, the image's entrypoint is `vllm serve`.
     first = serves if serves is not None else 0 if not own and spoken.positional and spoken.sign.search(image) else None
     at, seen = 0, False
     while at < len(words):
@@ -324,7 +324,7 @@ def _flags(
         while at + 1 + len(following) < len(words) and not _is_flag(texts[at + 1 + len(following)]):
             following.append(words[at + 1 + len(following)])
         if sign:
-            # argparse takes no more values here; a bare name below is one that somebody meant as another name.
+            # argparse accepts no more values here; a following bare name was meant as another value.
             following = following if name in spoken.lists else []
         elif name not in spoken.lists:
             following = following[:0] if _SWITCHES.match(name) else following[:1]
@@ -348,7 +348,7 @@ def _flags(
 
 
 def _in_file(document: Document, engine: engines.Engine) -> Iterator[Flag]:
-    """The arguments in a YAML file of the engine's own."""
+    """The arguments in the engine's YAML configuration file."""
     for root in document.roots:
         for key, inside in entries(root):
             nodes = _words(inside) if not isinstance(inside, ScalarNode) else (inside,)
@@ -361,7 +361,7 @@ def _in_file(document: Document, engine: engines.Engine) -> Iterator[Flag]:
 
 
 def _value(text: str, site: Site | None, known: Variables) -> tuple[str, Site | None]:
-    """A value with its variables replaced, and where it is written: where a variable is, when it is one alone."""
+    """A value with its variables replaced, and its place: the variable's place if the value is exactly one variable."""
     match = _VARIABLE.fullmatch(text) or (_SHELL_VARIABLE.fullmatch(text) if text.startswith("$") else None)
     if match is not None:
         name = next(each for each in match.groups() if each)

@@ -21,7 +21,7 @@ from manifests.tree import ManifestError, within
 
 @dataclass(frozen=True)
 class Bundle:
-    """`home` is the directory, or the file, that is copied as a whole; `stems` are the names in it that are its own."""
+    """`home` is the directory, or the file, that is copied as a whole; `stems` are the names in it that belong to the endpoint."""
 
     home: str
     stems: tuple[str, ...]
@@ -31,7 +31,7 @@ class Bundle:
     elements: tuple[tuple[Document, MappingNode], ...] = ()
     """The items of ApplicationSets' lists that make its Application."""
     listed: tuple[tuple[Document, int, str], ...] = ()
-    """The lines of kustomizations elsewhere that lead to it: the document, the line, the path in it."""
+    """The lines of other kustomizations that refer to it: the document, the line, the path in it."""
 
     def name(self, old: str, new: str) -> str:
         """Return the name in a copy of an object with this name; "" if the name is not the endpoint's."""
@@ -119,7 +119,7 @@ def _fits(place: str, pattern: str) -> bool:
 
 
 def _home(platform: Platform, pieces: Pieces) -> str:
-    """Its file, or its directory: the highest one that is named after it and holds nothing else that serves."""
+    """Its file, or its directory: the highest one that is named after it and contains no other model server."""
     home = pieces.home
     if platform.read(home) is not None or home == platform.layout.home(pieces.name):
         return home

@@ -166,7 +166,7 @@ _SEPARATOR = r"\s*(?:,|/|;|\+|<br ?/?>|\band\b)\s*"
 
 
 def _with_name(cell: str, like: str, name: str) -> str:
-    """A cell of names with one more after `like`, with the same markup and separator."""
+    """A cell of names with another name after `like`, with the same markup and separator."""
     word = re.search(rf"[`*_]*(?<![\w.-]){re.escape(like)}(?![\w.-])[`*_]*", cell)
     if word is None:
         return cell

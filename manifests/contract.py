@@ -38,7 +38,7 @@ class ModelEndpoint(BaseModel, frozen=True, defer_build=True):
     refuses requests without a key; `workload` is the Deployment's name in the cluster; `upstream_key` is the variable
     (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of object that declares it,
     `deployed_by` the Flux Kustomization that deploys it where no Application does.
-    Prices are dollars per token, as they are written. Empty strings mean that the manifests do not say.
+    Prices are dollars per token, as they are written. Empty strings mean unknown.
     """
 
     name: str
@@ -113,7 +113,7 @@ def describe(pieces: Pieces, layout: Layout) -> ModelEndpoint:
         form=pieces.form,
         namespace=pieces.namespace,
         deployed_by=pieces.deployed_by,
-        # TEI has no served name: it answers to anything, and LiteLLM's entry says what tenants' calls are named.
+        # TEI has no served name: it answers to anything, and LiteLLM's entry has the name that it requests.
         served_name=main_name(pieces) if answers else entry.asked if entry else "",
         served_names=answers,
         alias=entry.alias if entry else "",
@@ -194,7 +194,7 @@ def is_base_model(hf_id: str) -> bool:
     """Return whether the name marks a completion model without chat, by the convention of its family.
 
     The families below publish their chat models with a suffix (`Qwen2.5-Coder-7B-Instruct`) and the base model without.
-    In other families the name does not tell (`Qwen3-8B` chats).
+    In other families the name does not show it (`Qwen3-8B` is a chat model).
     """
     name = hf_id.rsplit("/", 1)[-1]
     if re.search(r"(?i)[-_]base\b", name):

@@ -34,7 +34,7 @@ _OUTSIDE = frozenset(
         "targetPort", "targetRevision", "tolerations",
     }
 )  # fmt: skip
-"""Keys below which no name is the endpoint's: they name what others manage, or a part of an object."""
+"""Keys below which names never refer to the endpoint: they name external objects, or a part of an object."""
 _REFERENCES = {
     "configMap": "ConfigMap",
     "configMapKeyRef": "ConfigMap",
@@ -49,7 +49,7 @@ _REFERENCES = {
     "serviceAccount": "ServiceAccount",
     "serviceAccountName": "ServiceAccount",
 }
-"""Keys below which an object names another one, with a part of the kind of what makes that."""
+"""Keys below which an object names another one, with a part of the kind of its creator."""
 _CONTAINERS_OF_KSERVE = frozenset({"main", "kserve-container", "storage-initializer", "worker-container"})
 _COUNTS = ("replicas", "minReplicas", "replicaCount")
 _CLAIMS = frozenset({"existingClaim", "claimName"})
@@ -64,7 +64,7 @@ class Uncopyable(ManifestError):
 
 
 class Names(NamedTuple):
-    """The template's names with the copy's, and what else decides whether a name is the template's own."""
+    """The template's names with the copy's, and the other data that decide whether a name belongs to the template."""
 
     new: str
     exact: Mapping[str, str]
@@ -117,7 +117,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
     elsewhere = pieces.form == "Application" and count is not None and count.path not in bundle.files
     if elsewhere and pieces.gpu and _is_automatic(platform, pieces, bundle):
         raise Uncopyable(
-            f"{template.name} cannot be copied: a copy would start, since the number of its replicas is in the chart."
+            f"{template.name} cannot be copied: a copy would start, because the number of its replicas is set in the chart."
         )
     if pieces.second_engine:
         raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
@@ -140,7 +140,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
 
 
 def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
-    """Return whether a copy gets a namespace of its own, like the template's; one with another endpoint in it stays."""
+    """Return whether a copy gets its own namespace, like the template; a namespace with another endpoint in it is kept."""
     if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
         return True
     own = pieces.application.node if pieces.application else None
@@ -176,7 +176,7 @@ def renamed(document: Document, names: Names, storage: str) -> Document:
     for root in document.roots:
         for keys, node in _scalars(root):
             if id(node) in seen:
-                continue  # what several aliases stand for
+                continue  # the target of several YAML aliases
             seen.add(id(node))
             new = _new_value(keys, str(node.value), names)
             if new is not None and new != node.value:
@@ -185,7 +185,7 @@ def renamed(document: Document, names: Names, storage: str) -> Document:
         if value(root, "kind") == "PersistentVolumeClaim" and size is not None and size.value != storage:
             edits.append(document.set_value(size, storage))
     document = document.apply(edits)
-    for _ in range(100):  # each removal moves what is behind it
+    for _ in range(100):  # each removal moves the following items
         unique = next(_unique(document), None)
         if unique is None:
             break
@@ -223,7 +223,7 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
 
 
 def _names_another(keys: tuple[str, ...], old: str, names: Names) -> bool:
-    """Return whether this names an object that is not copied with the endpoint; what a chart's values mean is unknown."""
+    """Return whether this names an object that is not copied with the endpoint; the meaning of a chart's values is unknown."""
     kind = next((_REFERENCES[key] for key in reversed(keys) if key in _REFERENCES), "")
     if not kind or {"values", "valuesObject"} & set(keys):
         return False
@@ -243,7 +243,7 @@ def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _unique(document: Document) -> Iterator[Edit]:
-    """The removal of a field that no two objects may have in common."""
+    """The removal of a field whose value must be unique."""
     for root in document.roots:
         for each in mappings(root):
             for index, (key, node) in enumerate(entries(each)):
@@ -273,7 +273,7 @@ def _last(node: Node) -> int:
 
 
 def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bundle) -> Document:
-    """A copy that does not start: it has no replicas if its deployer applies a merge at once."""
+    """A copy that does not start: it has no replicas if its deployer applies a merge immediately."""
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
         return document
@@ -316,7 +316,7 @@ def _is_automatic(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool:
 
 
 def listed_again(bundle: Bundle, new: str) -> dict[str, str]:
-    """The kustomizations elsewhere that list the template, with the copy's line below each of its lines."""
+    """The other kustomizations that list the template, with a line for the copy below each of its lines."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
     for document, number, said in bundle.listed:
@@ -356,7 +356,7 @@ def _moved(document: Document, bundle: Bundle, said: str, new: str) -> str:
 
 
 def unlisted(bundle: Bundle) -> dict[str, str]:
-    """The kustomizations elsewhere without the lines that lead to the endpoint."""
+    """The other kustomizations without the lines that refer to the endpoint."""
     texts: dict[str, Document] = {}
     edits: dict[str, list[Edit]] = {}
     for document, number, said in bundle.listed:
@@ -369,7 +369,7 @@ def unlisted(bundle: Bundle) -> dict[str, str]:
 
 
 def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
-    """Warnings about what a copy reads and its files do not make: Secrets of another namespace, volumes."""
+    """Warnings about objects that a copy reads and its files do not create: Secrets of another namespace, volumes."""
     if is_item(pieces):
         return ()
     bundle = bundle_of(platform, pieces)
@@ -395,10 +395,10 @@ def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
 
 
 def refuse_undeployed(platform: Platform, pieces: Pieces, template: ModelEndpoint, bundle: Bundle, new: str) -> None:
-    """Raises Uncopyable where a copy's files would be deployed by nothing."""
+    """Raises Uncopyable if nothing would deploy a copy's files."""
     if is_one_file(pieces) or is_picked_up(platform, bundle, pieces, new) or template.name in template.application:
         return
     if not template.application and not any(platform.grep(each) for each in _DEPLOYERS):
-        return  # something else deploys everything here, too
+        return  # something else also deploys everything here
     why = f"its Application is named {template.application}" if template.application else "no Application deploys it"
     raise Uncopyable(f"{template.name} cannot be copied: {why}. Name another template with like=.")

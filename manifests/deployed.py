@@ -35,7 +35,7 @@ Bound = tuple[tuple[str, str], ...]
 def deployed(platform: Platform, name: str, *, content: Content, gateway: bool, paths: Iterable[str] = ()) -> Bound:
     """The deployed content for the endpoint `name`, with digests; `paths` are further directories that Argo CD deploys.
 
-    For a removed endpoint: what remains of it.
+    For a removed endpoint: its remaining content.
     """
     pieces = platform.locate(name)
     application = _application(platform, name, pieces)
@@ -93,7 +93,7 @@ def _application(platform: Platform, name: str, pieces: Pieces | None) -> Locate
 
 
 def reachable(tree: Tree, directory: str) -> set[str]:
-    """Every file below a directory, and below what a kustomization there refers to."""
+    """Every file below a directory, and below the directories to which its kustomization refers."""
     return _files(tree, {directory}, None)
 
 

@@ -32,7 +32,7 @@ Guards against alias bombs ("billion laughs").
 class InvalidYaml(ManifestError):
     """A file that does not parse, with the line (counted from 1) and the parser's message."""
 
-    remedy = "Correct the YAML at the line that is named."
+    remedy = "Correct the YAML at the line in the message."
 
     def __init__(self, path: str, line: int, problem: str) -> None:
         super().__init__(f"{path}:{line} is not valid YAML: {problem}")
@@ -45,14 +45,14 @@ _VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
 def refuse_variables(where: str, old: str, new: str, place: str = "another place") -> None:
-    """Refuse to write over a variable, like those of Flux (`postBuild`): its value is set at another place."""
+    """Refuse to overwrite a variable, like those of Flux (`postBuild`): its value is set at another place."""
     lost = next((each for each in _VARIABLE.findall(old) if each not in new), "")
     if lost:
         raise ManifestError(f"{where} has the variable {lost}, which {place} sets: change it there by hand.")
 
 
 class Substituted(ScalarNode):
-    """A scalar with the values of its variables; `raw` is what the file has, `parts` are the variables' places."""
+    """A scalar with the values of its variables; `raw` is the text in the file, `parts` are the variables' places."""
 
     __slots__ = ("parts", "raw")
     raw: ScalarNode
@@ -288,10 +288,10 @@ def scalars(nodes: Iterable[Node]) -> Iterator[ScalarNode]:
 def decimal(number: str) -> str:
     """A number in a form that YAML 1.1 and 1.2 both read as a number: `5e-07` is a string in 1.1."""
     if not re.fullmatch(r"\d+(\.\d+)?|\.\d+|\d+(\.\d+)?[eE][+-]?\d{1,2}", number.strip()):
-        raise ManifestError(f"{number!r} is not a price: give dollars per token, like 0.0000005")
+        raise ManifestError(f"{number!r} is not a price: use dollars per token, like 0.0000005")
     if float(number) >= _DEAREST:
         raise ManifestError(
-            f"${number} a token is ${float(number) * 10**6:g} for a million: give dollars per token, like 0.0000005"
+            f"${number} per token is ${float(number) * 10**6:g} for a million: use dollars per token, like 0.0000005"
         )
     text = f"{float(number):.15f}".rstrip("0")
     return text + "0" if text.endswith(".") else text

@@ -19,14 +19,14 @@ def refuse_unfinished(before: Platform, after: Platform, pieces: Pieces, target:
         or target.served_name not in (*now.served_names, target.served_name if not now.served_names else "")
     ):
         raise ManifestError(
-            f"The model of {pieces.name} is written in places that could not all be found, so nothing is changed. "
+            f"The model of {pieces.name} is named in places that could not all be found, so nothing is changed. "
             f"Found: {found}. Change it by hand."
         )
     left = _left_over(now, pieces, target)
     if left:
         raise ManifestError(
             f"{pieces.model.value} is also named at {', '.join(left)}, in a way that cannot be changed here. "
-            f"Found and understood: {found}. Change it by hand."
+            f"Found: {found}. Change it by hand."
         )
     if pieces.home == after.layout.home(pieces.name) and not pieces.candidate.configs:
         return  # its directory is its own

@@ -51,7 +51,7 @@ def _fitted(platform: Platform) -> Layout:
 
 
 def _branches(platform: Platform) -> set[str]:
-    """What the Applications follow that deploy directories of this repository; empty if one follows its default branch."""
+    """The revisions of the Applications that deploy directories of this repository; empty if one follows its default branch."""
     sources = [
         each
         for app in platform.applications()

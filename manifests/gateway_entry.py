@@ -28,7 +28,7 @@ def with_entry(
     """The file of LiteLLM's list with the new entry after the last one of the template's group."""
     if entry.is_spread:
         raise ManifestError(
-            f"The entry {entry.alias} in {entry.document.path} is in `helm.parameters`, where Stoker adds none: add the new"
+            f"The entry {entry.alias} in {entry.document.path} is in `helm.parameters`, where Stoker cannot add entries: add the new"
             " one by hand, or move the list to `helm.valuesObject`."
         )
     if entry.is_unresolved or not entry.owns(entry.node):
@@ -63,7 +63,7 @@ def _with_mode(entry: Entry, mode: str) -> Edit:
     inline = [each for each in (entry.node, info) if isinstance(each, MappingNode) and each.flow_style]
     if inline or (info is not None and not entry.owns(info)):
         raise ManifestError(
-            f"The entry {entry.alias} in {document.path} is written in one line: give it model_info.mode, or name another "
+            f"The entry {entry.alias} in {document.path} is written in one line: add model_info.mode to it, or name another "
             "template with like=."
         )
     if given is not None:

@@ -8,11 +8,11 @@ from manifests.sizing import Cache, Machine, ModelFacts, in_gb
 from manifests.tree import ManifestError
 
 _ROOM = 0.85
-"""The share of the GPU's memory that weights may take, so that something is left for the cache and the buffers."""
+"""The share of the GPU's memory that weights may take, so that space is left for the cache and the buffers."""
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _BESIDE = re.compile(r"(?i)mmproj|imatrix|-draft|mtp-")
 _USUAL = "Q4_K_M"
-"""The quantization that most repositories have, and that llama.cpp takes without a mark."""
+"""The quantization that most repositories have, and that llama.cpp selects by default."""
 
 
 class Chosen(NamedTuple):
@@ -31,7 +31,7 @@ def choose(facts: ModelFacts, wanted: str | None, machine: Machine, *, exact: bo
     if not facts.gguf:
         if facts.revision or not re.search(r"(?i)gguf", facts.hf_id):
             raise ManifestError(
-                f"{facts.hf_id} has no GGUF files, and llama.cpp loads nothing else: name a repository that has them."
+                f"{facts.hf_id} has no GGUF files, which llama.cpp needs: name a repository that has them."
             )
         name = re.sub(r"(?i)[-_.]gguf$", "", facts.hf_id.rpartition("/")[2])
         return Chosen(f"{name}-{wanted or _USUAL}.gguf", _sized(kind, facts.weight_bytes))
@@ -43,13 +43,13 @@ def choose(facts: ModelFacts, wanted: str | None, machine: Machine, *, exact: bo
     there_are = ", ".join(sorted({_format(name) for name in files} - {""}))
     if exact:
         raise ManifestError(
-            f"{facts.hf_id} has no file in {wanted}; it has {there_are}. Give one of them as quantization=."
+            f"{facts.hf_id} has no file in {wanted}; it has {there_are}. Use one of them as quantization=."
         )
     fitting = [name for name, size in files.items() if size <= machine.vram_bytes * _ROOM]
     if not fitting:
         smallest = min(files.values())
         raise ManifestError(
-            f"{facts.hf_id} does not fit: its smallest file has {in_gb(smallest)}. Take a smaller model."
+            f"{facts.hf_id} does not fit: its smallest file has {in_gb(smallest)}. Choose a smaller model."
         )
     largest = max(fitting, key=lambda name: files[name])
     return Chosen(largest, _sized(kind, files[largest]))

@@ -1,4 +1,4 @@
-"""The workloads of a repository that use a GPU, whatever they are: what else is on the GPU when a model starts."""
+"""The workloads of a repository that use a GPU, of every kind: a model may share the GPU with them when it starts."""
 
 import posixpath
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 
 def others(platform: Snapshot) -> Iterator[tuple[str, str, str]]:
     """File, namespace and name of every workload that git keeps on a GPU: one with replicas, of its manifest or of a
-    chart. The namespace is empty if the repository does not say it.
+    chart. The namespace is empty if the repository does not define it.
     """
     more = platform.layout.gpu_resources
     for kind in _WORKLOADS:
@@ -57,7 +57,7 @@ def _uses_gpu(container: Node, more: tuple[str, ...]) -> bool:
 
 
 def namespace_of(platform: Snapshot, located: Located, name: str) -> str:
-    """The namespace of an object: its own, that of the kustomizations that include it, or that of what deploys it."""
+    """The namespace of an object: its own, that of the kustomizations that include it, or that of its deployer."""
     path = located.document.path
     folder = posixpath.dirname(path)
     _, found = deployment(platform, name, folder or path, None)

@@ -22,7 +22,7 @@ def is_item(pieces: Pieces) -> bool:
 
 
 def copied(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, rests: bool) -> str:
-    """The file with a copy of the item below it; `edited` is the file in which the item has the new model already."""
+    """The file with a copy of the item below it; `edited` is the file in which the item already has the new model."""
     original, subject = pieces.deployment.document, pieces.candidate.subject
     first, column = lines_of(original, subject)[0], subject.start_mark.column
 
@@ -48,7 +48,7 @@ def copied(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, 
 
 
 def inserted(original: Document, item: Node, edited: Document, new: Node) -> Document:
-    """A document with another item below one of its own: the one that `edited` has in its place."""
+    """A document with another item below an existing one: the changed item from `edited`."""
     text = "".join(edited.lines[new.start_mark.line : _end(new) + 1])
     last = lines_of(original, item)[1]
     return original.apply([original.insert_lines(last + 1, text if text.endswith("\n") else f"{text}\n")])
@@ -59,7 +59,9 @@ def without(document: Document, item: Node) -> Document:
     every = (items(each) for root in document.roots for each in _sequences(root))
     beside = next((each for each in every if any(one is item for one in each)), ())
     if len(beside) < 2:
-        raise ManifestError(f"{document.path}:{item.start_mark.line + 1} is all that its list has: remove it by hand.")
+        raise ManifestError(
+            f"{document.path}:{item.start_mark.line + 1} is the only item of its list: remove it by hand."
+        )
     return document.apply([document.delete_lines(*lines_of(document, item))])
 
 
@@ -68,7 +70,7 @@ def _sequences(node: Node) -> list[SequenceNode]:
 
 
 def lines_of(document: Document, item: Node) -> tuple[int, int]:
-    """The first and the last line of an item, which has them to itself."""
+    """The first and the last line of an item; no other item shares them."""
     lead = document.lines[item.start_mark.line][: item.start_mark.column]
     if document.window is not None or lead.strip() != "-" or (isinstance(item, MappingNode) and item.flow_style):
         raise ManifestError(f"{document.path}:{item.start_mark.line + 1} has its list in one line: change it by hand.")

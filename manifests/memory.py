@@ -1,4 +1,4 @@
-"""Compute what is expensive once per tree: its files, what they declare, and what belongs together."""
+"""Cache expensive results once per tree: its files, their declarations, and their relations."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -14,7 +14,7 @@ from manifests.wording import Words
 _DRAFTS = "--speculative-config"
 _REMOTE_CODE = "--trust-remote-code"
 _POOLING = {"--runner": "pooling", "--convert": "embed"}
-"""What any embedding model may have; vLLM ignores it for one whose architecture says so itself."""
+"""Arguments of any embedding model; vLLM ignores them if the model's architecture implies them."""
 _ONLY_WITH_IMAGES = ("--limit-mm-per-prompt", "--mm-processor-kwargs")
 
 
@@ -47,7 +47,7 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
     same = before.hf_id == facts.hf_id
     if needs_remote_code(facts) and _REMOTE_CODE not in named and not (same and _REMOTE_CODE in present):
         raise ManifestError(
-            f"{facts.hf_id} runs Python code out of its own repository: read it, and if you trust it, ask for it with "
+            f"{facts.hf_id} runs Python code from its own repository: read the code and, if you trust it, allow it with "
             f"arg={_REMOTE_CODE}."
         )
     if same:

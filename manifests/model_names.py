@@ -61,7 +61,7 @@ class Naming(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model: its id on Hugging Face, or the path where nothing tells the id; the format of its weights; its file."""
+    """A model: its id on Hugging Face, or the path if the id is unknown; the format of its weights; its file."""
 
     hf_id: str
     quantization: str | None
@@ -69,7 +69,7 @@ class Model(NamedTuple):
 
 
 def model_of(pieces: Pieces) -> Model:
-    """The model that the manifests say an endpoint serves."""
+    """The model that an endpoint serves, according to the manifests."""
     given = pieces.model.value
     argument = pieces.said("quantization")
     if not pieces.runtime.gguf:
@@ -167,7 +167,7 @@ def _source_of(pieces: Pieces, file: str) -> str:
 
 
 def _format(name: str) -> str:
-    """The quantization that a GGUF file's name tells, like `Q4_K_M`."""
+    """The quantization in a GGUF file's name, like `Q4_K_M`."""
     found = list(GGUF_FORMAT.finditer(name))
     return found[-1][0] if found else ""
 
@@ -197,7 +197,7 @@ def naming(pieces: Pieces, facts: ModelFacts, file: str) -> Naming:
     last = posixpath.basename(given.rstrip("/"))
     if old.hf_id == given and not re.search(r"\d", last):
         raise ManifestError(
-            f"{pieces.name} serves {given}, and nothing in its manifests says which model that is or where it comes from: "
+            f"{pieces.name} serves {given}, and its manifests do not show which model this is or where it comes from: "
             f"change {pieces.deployment.document.path} by hand."
         )
     name = new if _folders(given.rstrip("/")) == old.hf_id else posixpath.basename(new)
@@ -213,7 +213,7 @@ def _naming_in_cache(pieces: Pieces, old: Model, facts: ModelFacts, file: str) -
     path = _HUB_CACHE.sub(f"models--{new.replace('/', '--')}", given)
     if re.search(r"/snapshots/[0-9a-f]{40}(?=/|$)", path):
         path = re.sub(r"(?<=/snapshots/)[0-9a-f]{40}", facts.revision or "main", path)
-    if file and re.search(r"\d", old.file):  # a name of its own, not `model.gguf`
+    if file and re.search(r"\d", old.file):  # a specific name, not `model.gguf`
         path = posixpath.join(posixpath.dirname(path), posixpath.basename(file))
     marks = {
         match[0]: f"{new}:{_format(file)}"

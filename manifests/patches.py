@@ -92,7 +92,7 @@ def refuse(name: str, opaque: tuple[Opaque, ...]) -> None:
     if opaque:
         first = opaque[0]
         raise ManifestError(
-            f"kustomize changes {name} in a way that is not computed here ({first.path}:{first.line}: {first.key}): "
+            f"kustomize changes {name} in a way that Stoker does not support ({first.path}:{first.line}: {first.key}): "
             "change it by hand."
         )
 

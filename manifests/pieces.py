@@ -27,7 +27,7 @@ GPU = "nvidia.com/gpu"
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of one endpoint. Missing pieces are None; the reader of the endpoint decides what that means."""
+    """The pieces of one endpoint. Missing pieces are None; the reader of the endpoint decides how to handle that."""
 
     name: str
     deployment: Located
@@ -46,9 +46,9 @@ class Pieces:
     """The directory of its manifests, or the file that has all of them."""
     candidate: Candidate
     namespace: str
-    """The namespace in the cluster, as far as the manifests say."""
+    """The namespace in the cluster, if the manifests define it."""
     related: tuple[Located, ...] = ()
-    """Objects beside the workload that belong to it: ConfigMaps that it reads, whatever else its own files have."""
+    """Objects besides the workload that belong to it: ConfigMaps that it reads, and everything else in its own files."""
     deployer: str = ""
     """The name of the deployer, if an object of it in the repository deploys the endpoint."""
     deployed_by: str = ""
@@ -118,7 +118,7 @@ class Pieces:
 
     @property
     def key_secret(self) -> tuple[str, str]:
-        """The Secret and its key with the engine's API key; empty if the manifests do not say."""
+        """The Secret and its key with the engine's API key; empty if the manifests do not define it."""
         if self.candidate.key is not None:
             return self.candidate.key
         variable = self.runtime.key[0]
@@ -190,7 +190,7 @@ class Pieces:
 
     @property
     def staging(self) -> tuple[ScalarNode, ...]:
-        """The parts of the initContainers' commands in which a model id may stand."""
+        """The parts of the initContainers' commands that may contain a model id."""
         commands = [
             find(init, key) for init in items(find(self.pod, "initContainers")) for key in ("command", "args", "env")
         ]

@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 @remembered
 def names(platform: Snapshot) -> tuple[str, ...]:
-    """The names under which endpoints may live: the directories below the serving directory, and whatever else serves."""
+    """The possible names of endpoints: the directories below the serving directory, and all other model servers."""
     layout = platform.layout
     depth = layout.serving_dir.count("/") + 1
     folders = {path.split("/")[depth] for path in platform.files(layout.serving_dir) if path.count("/") > depth}
@@ -110,7 +110,7 @@ def _found_below(platform: Snapshot, scope: str) -> list[Place]:
 def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """The servers; one of an unknown kind counts only if there is no other."""
     every = tuple(found)
-    own = ("InferenceService", "HelmRelease", "Application")  # each is something of its own, never a sidecar
+    own = ("InferenceService", "HelmRelease", "Application")  # each is independent, never a sidecar
     kept = (each for each in every if each.command.engine is not None or each.command.flags or each.kind in own)
     return tuple(kept) or every
 
@@ -123,7 +123,7 @@ def _is_one_model(found: tuple[Candidate, ...]) -> bool:
 
 def _is_dedicated(tree: Tree, folder: str) -> bool:
     """Return whether a directory contains one workload and only objects that belong to it."""
-    serving = kinds() - {"Application"}  # which deploys what is beside it
+    serving = kinds() - {"Application"}  # which deploys the files next to it
     return sum(kind in serving for path in tree.files(folder) for kind, _ in objects(tree, path)) == 1
 
 

@@ -1,4 +1,4 @@
-"""A platform repository: its endpoints, what deploys them, and its gateway."""
+"""A platform repository: its endpoints, their deployers, and its gateway."""
 
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from manifests.tree import ManifestError
 
 
 class Unknown(NamedTuple):
-    """Something that serves and that Stoker does not change: its name, where it is, and why."""
+    """A model server that Stoker does not change: its name, its place, and the reason."""
 
     name: str
     home: str
@@ -36,7 +36,7 @@ class Platform(Snapshot):
         return locate(self, name)
 
     def outsider(self, name: str) -> Pieces | None:
-        """The pieces of a workload outside the contract: which one it is, and its GPUs, but nothing of its model."""
+        """The pieces of a workload outside the contract: its name and its GPUs, but not its model."""
         return outsider(self, name)
 
     def endpoints(self) -> tuple[Pieces, ...]:

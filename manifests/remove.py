@@ -63,13 +63,15 @@ def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
     """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
     home = bundle.home
     if pieces.second_engine:
-        raise ManifestError(f"The pod of {pieces.name} runs another engine, which would go with it: remove it by hand.")
+        raise ManifestError(
+            f"The pod of {pieces.name} runs another engine, which would be removed, too: remove the endpoint by hand."
+        )
     if bundle.listed and platform.read(home) is not None and not is_one_file(pieces):
         document, number, _ = bundle.listed[0]
-        raise ManifestError(f"{document.path}:{number + 1} lists {home}: take it out there first.")
+        raise ManifestError(f"{document.path}:{number + 1} lists {home}: remove it there first.")
     if others := foreign(platform, pieces, bundle):
         raise ManifestError(
-            f"{home} holds more than the endpoint {pieces.name}, and none of it is deleted: {', '.join(others)}. "
+            f"{home} holds more than the endpoint {pieces.name}, so nothing is deleted: {', '.join(others)}. "
             "Move these files to another directory, then try again."
         )
     if is_deployed_apart(platform, pieces):
@@ -86,7 +88,7 @@ def _without_entries(pieces: Pieces) -> dict[str, str]:
     for each in pieces.entries:
         by_document.setdefault((each.document.path, each.document.window), []).append(each)
     if len({path for path, _ in by_document}) < len(by_document):
-        raise ManifestError(f"{pieces.name} is in several model lists of one file: take it out of them by hand.")
+        raise ManifestError(f"{pieces.name} is in several model lists of one file: remove it from them by hand.")
     for found in by_document.values():
         document = found[0].document
         if len(entries_of(document)) == len(found):
@@ -116,7 +118,7 @@ def _refuse_anchors(entry: Entry) -> None:
         if re.search(rf"\*{re.escape(anchor)}(?![\w-])", rest):
             raise ManifestError(
                 f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) defines the anchor &{anchor}, which other "
-                "entries use: move it to one of them first."
+                "entries use: move the anchor to one of them first."
             )
 
 
@@ -133,7 +135,7 @@ def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) 
     named = [each for each in references(lists) if each.name in gone - left]
     if named:
         where = ", ".join(f"{each.document.path}:{line(each.node)} ({each.setting})" for each in named)
-        raise ManifestError(f"LiteLLM's settings name {named[0].name}: {where}. Take it out of them first.")
+        raise ManifestError(f"LiteLLM's settings name {named[0].name}: {where}. Remove it there first.")
     found = mentions(platform, pieces, endpoint)
     live = [each for each in found if not each.is_prose]
     if live:
@@ -141,7 +143,7 @@ def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) 
         for each in live:
             by_name[f"{each.what} {each.name}"].append(f"{each.path}:{each.line}")
         names = " and ".join(f"its {name} ({_shortened(places)})" for name, places in by_name.items())
-        raise ManifestError(f"Other files name {endpoint.name} by {names}. Take it out of them first.")
+        raise ManifestError(f"Other files name {endpoint.name} by {names}. Remove it there first.")
     return found
 
 

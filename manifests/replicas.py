@@ -22,7 +22,7 @@ def written(platform: Platform, name: str) -> int | None:
 
 
 def of(pieces: Pieces) -> int | None:
-    """The same of a workload that is already located."""
+    """The replicas of a workload that is already located."""
     place = _place(pieces)
     return int(place.value) if place and place.value.isdecimal() else None
 
@@ -36,7 +36,7 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
     place = _place(pieces)
     if place is None:
         raise ManifestError(
-            f"{pieces.deployment.document.path} says no replicas for {name}: write `replicas: 0` below its spec, so that"
+            f"{pieces.deployment.document.path} has no replicas for {name}: write `replicas: 0` below its spec, so that"
             " Stoker can start and stop it by a commit."
         )
     others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(each), place)]
@@ -79,7 +79,7 @@ def switched_by_hand(platform: Platform, name: str) -> str:
 
 
 def at_rest(platform: Platform, name: str) -> dict[str, str]:
-    """git's id of the file that says the replicas, as it were with none: a switch by commit changes nothing else of it.
+    """git's id that the file with the replicas would have at zero: a switch by commit changes nothing else in it.
 
     Empty if the endpoint is at rest, or if git does not set its replicas.
     """
@@ -112,7 +112,7 @@ def _selected_too(tree: Tree, pieces: Pieces) -> Iterator[str]:
 
 
 def _is_at(one: Site | None, other: Site) -> bool:
-    """Return whether two numbers are the same one in the same file."""
+    """Return whether two numbers are at the same place of the same file."""
     return one is not None and (one.path, one.line) == (other.path, other.line)
 
 

@@ -11,7 +11,7 @@ from manifests.tree import ManifestError
 
 
 def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing: Sizing) -> list[tuple[str, Edit]]:
-    """The edits that give the container the memory limit that the model needs, and what somebody asked for.
+    """The edits that give the container the memory limit that the model needs, and the requested limits.
 
     A limit is only raised, unless `memory=` sets it. A request above the new limit is lowered to it, because Kubernetes
     refuses a pod whose request exceeds its limit.

@@ -38,7 +38,7 @@ class Target(BaseModel, frozen=True, defer_build=True):
     gpu_utilization: float | None = None
     args: tuple[str, ...] = ()
     alone: bool = False
-    """True if the engine gets no other served name, as in a copy: the template's other names are not copied."""
+    """True if the engine gets only one served name, as in a copy: the template's other names are not copied."""
     removed: tuple[str, ...] = ()
     """Names of arguments that the model must not have."""
     model: str = ""
@@ -110,7 +110,7 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
     if pieces.model.value != target.model and any(_PINNED_IN_SCRIPT.search(node.value) for node in pieces.staging):
         raise ManifestError(
             f"The initContainer in {pieces.deployment.document.path} pins a revision of {pieces.model.value}: "
-            "take it out by hand, then try again."
+            "remove it by hand, then try again."
         )
     names = [(site, text) for site, text in _renamed_sites(pieces, target)]
     named = {_spot(each) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
@@ -165,7 +165,7 @@ def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
     ordered = sorted(set(edits))
     for one, other in itertools.pairwise(ordered):
         if other.start < one.end and other.start != one.start:
-            raise ManifestError(f"{path} says several things in one value that has to change: change it by hand.")
+            raise ManifestError(f"{path} combines several settings in the value that has to change: change it by hand.")
     return ordered
 
 
@@ -188,7 +188,7 @@ def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, in
         return
     if site is None:
         raise ManifestError(
-            f"{_path(pieces)} puts the model {pieces.model.value} together from several variables: change it by hand."
+            f"{_path(pieces)} composes the model {pieces.model.value} from several variables: change it by hand."
         )
     if pieces.fields is not None:
         yield site, target.model
@@ -213,7 +213,7 @@ def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]
             continue
         if site is None:
             raise ManifestError(
-                f"{_path(pieces)} puts the served name {given} together from several variables: change it by hand."
+                f"{_path(pieces)} composes the served name {given} from several variables: change it by hand."
             )
         yield site, new
 
@@ -280,7 +280,7 @@ def _where(pieces: Pieces, flag: Flag) -> str:
 
 
 def _without_words(document: Document, flag: Flag) -> Edit:
-    """A script without the words of a flag, and without the line if it contains only them."""
+    """A script without the words of a flag, and without the line if it contains nothing else."""
     start, end = Site(document, flag.node, *flag.words).span
     line_start = document.text.rfind("\n", 0, start) + 1
     rest = re.match(r"[ \t]*\\?\r?\n", document.text[end:])
@@ -313,7 +313,7 @@ def arguments_added(
             key = f"{inner.lines[line][: model.node.start_mark.column]}{name.removeprefix('--').replace('-', '_')}"
             insert(inner.path, inner.insert_lines(line + 1, f"{key}: {written(given) if given else 'true'}\n"))
         elif name in asked or name == pieces.runtime.context:
-            raise ManifestError(f"{document.path} has no list of arguments to put {name} into: add it by hand.")
+            raise ManifestError(f"{document.path} has no list of arguments for {name} : add it by hand.")
     for (path, start), text in texts.items():
         yield path, Edit(start, start, text)
 

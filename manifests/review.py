@@ -52,7 +52,7 @@ def refuse_unknown(facts: ModelFacts, *, gpu: bool) -> None:
 
 
 def _withheld(facts: ModelFacts) -> str:
-    """Return why the files of a gated model could not be read, and which facts are known anyway; empty for other models."""
+    """Return why the files of a gated model could not be read, and which facts are known nevertheless; empty for other models."""
     if not facts.withheld:
         return ""
     licence = f", licence {facts.licence}" if facts.licence else ""

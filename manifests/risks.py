@@ -28,12 +28,12 @@ _RUNS_CODE = "it runs code that is not in the image"
 _OPENS = "it opens the server to others"
 _ELSEWHERE = "it sends data to another address"
 _WEIGHTS = "it changes where the weights come from or how they are read"
-_OVERRIDES = "it overrides what the model's own files say"
-_LOGS = "it changes what is logged of people's requests"
+_OVERRIDES = "it overrides the model's own files"
+_LOGS = "it changes the logging of people's requests"
 DANGEROUS = {
     "--trust-remote-code": "it runs Python code from the model's repository",
     "--allowed-local-media-path": "everybody who calls the model can read the container's files below that path",
-    "--allowed-media-domains": "it says from where the server fetches what callers name",
+    "--allowed-media-domains": "it sets the hosts from which the server fetches content for its callers",
     "--api-key": "the key is in git and in the list of processes",
     "--config": "it reads further arguments from a file",
     "--middleware": _RUNS_CODE,
@@ -100,7 +100,7 @@ _DANGEROUS_GROUPS = {
 }
 
 _WHOLE = ("--reasoning-parser",)
-"""vLLM's arguments whose names begin like a dangerous one's: argparse prefers the exact name."""
+"""vLLM's arguments whose names begin like a dangerous argument: argparse prefers the exact name."""
 
 VARIABLES = {
     "VLLM_SERVER_DEV_MODE": "it serves development endpoints that anybody who reaches the engine can call",
@@ -172,7 +172,7 @@ def refuse_argument(each: str) -> None:
     if not ARGUMENT.fullmatch(each):
         raise ManifestError(f"{each!r} is not an argument: write it as --flag or --flag=value.")
     if name == "--config":
-        raise ManifestError("--config reads arguments from a file, past this check: give each of them with arg=.")
+        raise ManifestError("--config reads arguments from a file, which is not checked: give each of them with arg=.")
 
 
 def _owned(text: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""A platform repository at one point in time, below everything that reads endpoints from it."""
+"""A platform repository at one point in time; the modules that read endpoints build on it."""
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from manifests.tree import ChangeSet, Overlay, Tree
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The files of a platform repository, and the layout that says where things are in them.
+    """The files of a platform repository, and their layout.
 
-    It is a `Tree`, so it can be passed where only files are read. `memory` keeps what was read and parsed, for as long
+    It is a `Tree`, so it can be passed where only files are read. `memory` caches the files that were read and parsed, for as long
     as the snapshot exists.
     """
 
@@ -43,5 +43,5 @@ class Snapshot:
         return self.with_changes(dict.fromkeys(paths)) if paths else self
 
     def with_layout(self, layout: Layout) -> Self:
-        """The same files, with things at other places."""
+        """The same files with another layout."""
         return type(self)(self, layout)

@@ -1,4 +1,4 @@
-"""The script that stages weights: what it downloads, and the edit that restricts it to what the engine loads.
+"""The script that stages weights: its downloads, and the edit that restricts them to the files that the engine loads.
 
 It is a Python script in the initContainer (`python3 -c`); only its calls of `snapshot_download` are edited. Scripts of
 another form are not changed and download the whole repository.

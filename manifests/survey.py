@@ -57,7 +57,7 @@ class Survey(NamedTuple):
     together: int = 0
     """The number of models that git keeps on a GPU at the same time."""
     key: tuple[str, str, str] = ("", "", "")
-    """Namespace, name and key of the Secret with the engines' key, as far as the manifests say it."""
+    """Namespace, name and key of the Secret with the engines' key, if the manifests define it."""
 
     @property
     def deployer(self) -> str:
@@ -118,7 +118,7 @@ def survey(platform: Platform) -> Survey:
 
 
 def flux_deploys(platform: Platform) -> bool:
-    """Return whether the repository has Kustomizations of Flux and nothing of Argo CD; cheap where there is none."""
+    """Return whether the repository has Kustomizations of Flux and nothing of Argo CD; fast if it has none."""
     return bool(platform.grep(_FLUX)) and survey(platform).deployer == "Flux"
 
 
@@ -139,7 +139,7 @@ def _key(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str,
 
 
 def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
-    """A route leads to an endpoint if it has the name of its Service, of it, or a name that its engine answers to."""
+    """A route leads to an endpoint if it has the name of its Service, of it, or a served name of its engine."""
     pieces = [platform.require(each.name) for each in endpoints]
     known = {name for each in pieces for name in (each.name, each.host, *each.candidate.hosts, *each.served_names)}
     for gateway in gateways():
@@ -149,7 +149,7 @@ def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterato
 
 
 def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, ...]:
-    """If git has an endpoint and another workload on a GPU at the same time, they are meant to share it, or have one
+    """If git has an endpoint and another workload on a GPU at the same time, they share it, or have one
     each.
     """
     if not any(_is_running(platform, each) for each in endpoints):
@@ -216,7 +216,7 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
     named = [each for each in deployments if each.name == endpoint.application]
     owner = max(named or owners, key=lambda each: len(each.path), default=None)
     if endpoint.form == "LLMInferenceService":
-        return "by a commit of its replicas, since KServe's controller reverts what the API sets"
+        return "by a commit of its replicas, because KServe's controller reverts changes through the API"
     if owner is None or not owner.heals:
         return "by the API"
     if endpoint.form == "InferenceService" and replicas.written(platform, endpoint.name) is None:
@@ -225,7 +225,7 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
         return "by the API: helm-controller puts nothing back without drift detection"
     if replicas.written(platform, endpoint.name) is None:
         return f"by the API: git leaves its replicas to the cluster, so {owner.kind} {owner.name} does not revert them"
-    return f"by a commit of its replicas, since {owner.kind} {owner.name} reverts what the API sets"
+    return f"by a commit of its replicas, because {owner.kind} {owner.name} reverts changes through the API"
 
 
 def _detects_drift(platform: Platform, name: str) -> bool:

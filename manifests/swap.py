@@ -199,7 +199,7 @@ def _settled(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
     if request.kind is None and wanted != now:
         raise ManifestError(
             f"{facts.hf_id} {_IS[wanted]}, and tenants of {before.name} use it for {_USE[now]}. "
-            f"Take a model of that kind, or give kind={now} to keep the endpoint's kind or kind={wanted} to change it."
+            f"Choose a model of that kind, or give kind={now} to keep the endpoint's kind or kind={wanted} to change it."
         )
     if before.kind.startswith("cpu-") and facts.revision and not tei_serves(facts):
         raise ManifestError(
@@ -233,7 +233,7 @@ def _refuse_without_alias(platform: Platform, pieces: Pieces, before: ModelEndpo
         return
     where = ", ".join(dict.fromkeys(each.document.path for each in platform.model_lists()))
     raise ManifestError(
-        f"No alias in {where} leads to {before.name}, so the gateway would keep asking for {before.served_name}. "
+        f"No alias in {where} leads to {before.name}, so the gateway would continue to request {before.served_name}. "
         f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
     )
 
@@ -246,7 +246,7 @@ def _sizing(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine
     # A claim can grow but not shrink. If it is too small for both models, it grows to what both need.
     volume, held = request.storage or before.pvc_size, _held(before)
     if request.storage and quantity_bytes(request.storage) < held:
-        raise ManifestError(f"A volume never shrinks: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
+        raise ManifestError(f"A volume cannot shrink: {before.pvc_name} has {before.pvc_size}, not {request.storage}.")
     if not request.storage and held < volume_need(request.facts.staged + kept):
         volume = storage_for(request.facts.staged, kept)
     sizing = size(
@@ -322,9 +322,9 @@ def _context(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> int
 
 
 def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *, gateway: bool) -> str:
-    """A name that people chose stays; one that says which model is served follows it.
+    """A name that people chose stays; a name derived from the model changes with it.
 
-    Without a list of aliases in the repository nobody knows who calls it by its name, so that stays as well.
+    Without a list of aliases in the repository nobody knows who calls it by its name, so that name stays as well.
     """
     if pieces.served is None and before.served_name == pieces.model.value:
         return naming(pieces, request.facts, "").model  # the engine names itself after the model

@@ -18,9 +18,7 @@ from pydantic import BaseModel, field_validator
 class ManifestError(Exception):
     """A request that the repository does not allow: one sentence with the problem and its fix."""
 
-    remedy = (
-        "Fix what the message names, in the request or in the repository; `stoker model check` finds contradictions."
-    )
+    remedy = "Fix the problem in the request or in the repository; `stoker model check` finds contradictions."
 
 
 class Tree(Protocol):

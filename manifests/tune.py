@@ -33,13 +33,11 @@ def plan_tune(platform: Platform, name: str) -> Change:
     patches.refuse(pieces.name, pieces.opaque)
     before = describe(pieces, platform.layout)
     if not applies(pieces):
-        raise ManifestError(
-            f"{name} has no compile caches to keep: it is not vLLM on a GPU with a volume that it can write to."
-        )
+        raise ManifestError(f"{name} has no compile caches to keep: this needs vLLM on a GPU with a writable volume.")
     match = DIGEST.search(pieces.image)
     if match is None:
         raise ManifestError(
-            f"The image of {name} is not pinned by its digest, so a cache could not be told from another image's: write it as"
+            f"The image of {name} is not pinned by its digest, so caches of different images could not be distinguished: write it as"
             " NAME@sha256:… first."
         )
     folder = f"{mounts(pieces)[0]}/{DIRECTORY}/{match['digest']}"
@@ -53,7 +51,7 @@ def plan_tune(platform: Platform, name: str) -> Change:
         files[path] = pvc.apply([pvc.set_value(node, storage) for node in nodes if node is not None]).text
     changed = {path: text for path, text in files.items() if text != platform.read(path)}
     if not changed:
-        raise ManifestError(f"{name} keeps its compile caches on its volume already: nothing would change.")
+        raise ManifestError(f"{name} already keeps its compile caches on its volume: nothing would change.")
     told = (
         (f"The volume {before.pvc_name} grows from {before.pvc_size} to {storage}; it never shrinks.",)
         if storage

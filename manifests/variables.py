@@ -40,7 +40,7 @@ class Variables:
     hidden: frozenset[str] | None
 
     def resolved(self, document: Document, roots: tuple[Node, ...]) -> tuple[Node, ...]:
-        """The nodes with the values of the variables. The nodes given are not changed."""
+        """The nodes with the values of the variables. The original nodes are not changed."""
         return tuple(root if _is_disabled(root) else self._filled(document, root, {}) for root in roots)
 
     def _filled(self, document: Document, node: Node, known: dict[int, Node]) -> Node:
@@ -123,7 +123,7 @@ def _kustomizations(tree: Tree) -> tuple[_Kustomization, ...]:
 
 
 def _written(tree: Tree, kind: str) -> Iterator[tuple[str, Node]]:
-    """The objects of a kind as they are written, without their variables."""
+    """The objects of a kind as written, without replaced variables."""
     for path in tree.grep(f"kind: {kind}"):
         if not path.endswith((".yaml", ".yml")):
             continue

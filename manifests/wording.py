@@ -78,7 +78,7 @@ class Words(BaseModel, frozen=True, defer_build=True):
     weight_bytes: int = 0
     chat: bool | None = None
     pools: str = ""
-    """What a pooling model does: "embeddings" or "reranker"."""
+    """The task of a pooling model: "embeddings" or "reranker"."""
 
     @property
     def model(self) -> str:
@@ -201,7 +201,7 @@ class Rewording:
         return copied and _MODEL.search(outside) is not None and not self._names_any(outside, self._own_names)
 
     def _of_another_format(self, text: str) -> bool:
-        """Whether a sentence names the old model in a format that the endpoint does not serve: why another was taken."""
+        """Return whether a sentence names the old model in a format that the endpoint does not serve, as a reason for its choice."""
         names = "|".join(re.escape(each) for each in self._own_names)
         match = re.search(rf"(?<![\w./-])(?:{names})[ -](AWQ|GPTQ|GGUF|FP8|NVFP4)\b", text)
         if match is None or self._old.stem == self._new.stem:

@@ -1,7 +1,7 @@
 """The Applications that an ApplicationSet of Argo CD generates: one for each directory, file or element of its generators.
 
 Sources: argo-cd.readthedocs.io/en/stable/operator-manual/applicationset (git directory and file generators, list, Go
-templates, templatePatch). Of Go templates there is what sets over git directories use: paths, and `if` over `eq`.
+templates, templatePatch). Of Go templates it supports what ApplicationSets over git directories use: paths, and `if` with `eq`.
 """
 
 import posixpath

@@ -50,7 +50,7 @@ def values_path(source: Object, named: str) -> str:
 
 
 def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> list[Object]:
-    """A chart from elsewhere: one that the sandbox knows, otherwise a proxy's, if there is anything of it.
+    """An external chart: a supported one, otherwise a proxy's, if its values contain anything.
 
     The proxy's config becomes a ConfigMap, and its Deployment restarts when the config changes.
     """

@@ -70,7 +70,7 @@ class ArgoCD:
             except (
                 SyncError,
                 *UNUSUAL,
-            ) as error:  # of a repository that the sandbox does not know: only this one fails
+            ) as error:  # in an unknown repository: only this Application fails
                 self._fail(app, commit, {"sync": {"revision": commit}}, told(error))
             else:
                 self._succeed(app, commit)
@@ -208,7 +208,7 @@ class ArgoCD:
         else:
             same = bool(history) and await self._sources(app, history[-1]["deployedBy"]["commit"]) == wanted
             state = "Synced" if same and "argocd-outofsync" not in self._faults else "OutOfSync"
-            if same and state == "OutOfSync":  # as when an autoscaler or a webhook changes the applied objects
+            if same and state == "OutOfSync":  # like when an autoscaler or a webhook changes the applied objects
                 resources = [{"group": "apps", "kind": "Deployment", "name": name, "status": "OutOfSync"}]
         self._status(
             name, sync={"status": state, **_revisions(app, commit)}, conditions=conditions, resources=resources
@@ -424,7 +424,7 @@ def _identity(manifest: Object) -> tuple[str, str, str]:
 
 
 def _asked(state: Object) -> list[str]:
-    """The commits of an operation: Argo CD does not automatically sync to the same commit again, whatever the result."""
+    """The commits of an operation: Argo CD does not automatically sync to the same commit again, independent of the result."""
     result = state.get("syncResult") or {}
     return [*(result.get("revisions") or ()), result.get("revision") or ""]
 

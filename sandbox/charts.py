@@ -1,6 +1,6 @@
 """Charts in the repository: rendered by Helm's own library, if it is installed.
 
-It has wheels for Linux on x86-64 alone. Without it, only templates with `{{ .Values.… }}`, `.Release.Name`, `with` and
+It has wheels only for Linux on x86-64. Without it, only templates with `{{ .Values.… }}`, `.Release.Name`, `with` and
 `if` are rendered.
 """
 

@@ -39,7 +39,7 @@ TERMINATE = 20.0
 
 
 class Cluster:
-    """Controllers for the objects in `api`, synced from `git`; `clock` is theirs, or how fast it runs."""
+    """Controllers for the objects in `api`, synced from `git`; `clock` is their clock, or its speed."""
 
     def __init__(
         self,

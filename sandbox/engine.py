@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def has_key(self) -> bool:
-        """vLLM asks for a key only where it is given one."""
+        """vLLM requires a key only if it has one."""
         given = {"VLLM_API_KEY", "LLAMA_API_KEY"} & self.variables
         return not self.is_tei and bool(given or self.command.value("--api-key"))
 
@@ -188,7 +188,7 @@ class Engines:
 
     async def _models(self, request: web.Request) -> web.Response:
         engine = self._engine(request)
-        if engine.name == "llama.cpp":  # which lists its models without a key
+        if engine.name == "llama.cpp":  # llama.cpp lists its models without a key
             return web.json_response(other_engines.llama_models(engine))
         self._keyed(request, engine)
         if engine.is_tei:

@@ -1,8 +1,8 @@
 """vLLM's log: at the start, when it is loaded, and when it fails.
 
 The format is that of vLLM 0.11 to 0.32: the engine is a child process, each line names its process, and after an error
-of the engine come more than sixty lines of the API server's own traceback, which only say that the engine has failed
-(vllm-project/vllm#25837, #27508). The texts of both tracebacks are made up.
+of the engine come more than sixty lines of the API server's own traceback, which only report that the engine has failed
+(vllm-project/vllm#25837, #27508). The texts of both tracebacks are invented.
 """
 
 import re

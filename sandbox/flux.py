@@ -1,8 +1,8 @@
-"""The sandbox's Flux: Kustomizations from git are applied again and again, and with them whatever somebody has changed.
+"""The sandbox's Flux: Kustomizations from git are applied repeatedly, which reverts changes in the cluster.
 
-As kustomize-controller and helm-controller do it (fluxcd.io/flux/components): a Kustomization is applied at its interval
-and when the annotation `reconcile.fluxcd.io/requestedAt` asks for it; server-side apply puts back every field that git
-has, `replicas` among them; the last applied commit is in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
+Like kustomize-controller and helm-controller (fluxcd.io/flux/components): a Kustomization is applied at its interval
+and when the annotation `reconcile.fluxcd.io/requestedAt` requests it; server-side apply resets every field in
+git, including `replicas`; the last applied commit is in `status.lastAppliedRevision` as `main@sha1:COMMIT`.
 """
 
 import asyncio

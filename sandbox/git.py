@@ -116,7 +116,7 @@ class BareRepository:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        # Whether git can merge without a work tree (>= 2.38); determined at the first merge.
+        # True if git can merge without a work tree (>= 2.38); determined at the first merge.
         self._plumbing: bool | None = None
         self._files: dict[tuple[str, str], dict[str, str]] = {}
         self._said: dict[tuple[str, ...], str] = {}

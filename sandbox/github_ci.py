@@ -116,7 +116,7 @@ class CI:
             return "pending"
         return "success" if set(ends) <= {"success", "neutral", "skipped"} else "failure"
 
-    # What they look like in JSON
+    # Their JSON
 
     def runs(self, sha: str) -> list[Json]:
         """The newest first, as GitHub lists them."""
@@ -158,7 +158,7 @@ class CI:
         ]
 
     def combined(self, sha: str) -> Json:
-        """The combined status: the newest of each context. Without any, GitHub says pending with a count of 0."""
+        """The combined status: the newest of each context. Without any, GitHub returns pending with a count of 0."""
         newest = {status.context: status for status in self._statuses.get(sha, [])}
         states = {status.state for status in newest.values()}
         state = "failure" if states & {"failure", "error"} else "success" if states == {"success"} else "pending"

@@ -114,7 +114,7 @@ class PullRequests:
     def git_url(self) -> str:
         return f"{self.url}/{self.repository}.git"
 
-    # What people and CI do
+    # Actions of people and CI
 
     def webhook(self, url: str, secret: str) -> None:
         """Deliver events to this address from now on."""
@@ -203,7 +203,7 @@ class PullRequests:
         """Close the newest open pull request as octocat."""
         self._close(self.newest(), by=OCTOCAT)
 
-    # What the simulated Argo CD reads
+    # Read by the simulated Argo CD
 
     async def main_commit(self) -> str:
         commit = await self.repo.commit(MAIN)
@@ -373,7 +373,7 @@ class PullRequests:
             for checks in [self.ci.verdict(p.head_sha)]
         ]
 
-    # What things look like in JSON
+    # Their JSON
 
     async def _changes(self, pull: Pull) -> tuple[FileChange, ...]:
         with suppress(GitFailed):  # unrelated histories have no merge base, and GitHub shows an empty diff

@@ -102,7 +102,7 @@ async def run(asked: Arguments, key: str) -> str:
 
 
 async def _stream(http: httpx.AsyncClient, asked: Arguments, measured: Measurement, ends: float) -> None:
-    """Send requests one after the other until the time is over: at least one, however slow the machine is."""
+    """Send requests one after the other until the time is over: at least one, even on a slow machine."""
     while True:
         try:
             measured.answers.append(await _request(http, asked))

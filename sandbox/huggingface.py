@@ -1,7 +1,7 @@
 """The sandbox's Hugging Face: the Hub's model API and the small files of a handful of models, with their real figures.
 
 The shapes are from each model's config.json, the sizes from its weights (rounded to a megabyte for AWQ); the commit ids
-are made up. Errors for unknown and gated models and for rate limits have the Hub's messages.
+are invented. Errors for unknown and gated models and for rate limits have the Hub's messages.
 """
 
 import hashlib

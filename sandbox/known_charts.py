@@ -1,7 +1,7 @@
-"""Charts that many clusters install from elsewhere, as far as they make model servers.
+"""External charts that many clusters install, as far as they create model servers.
 
 bjw-s' app-template (`determineResourceNameFromValues` in its library) and vLLM's production-stack
-(helm/templates/deployment-vllm-multi.yaml, service-engine.yaml). Of other charts nothing is known but their values.
+(helm/templates/deployment-vllm-multi.yaml, service-engine.yaml). Of other charts only the values are known.
 """
 
 from collections.abc import Iterator, Mapping

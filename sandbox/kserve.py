@@ -1,4 +1,4 @@
-"""KServe's controller, as far as it makes Deployments: InferenceServices in raw mode, and LLMInferenceServices.
+"""KServe's controller, as far as it creates Deployments: InferenceServices in raw mode, and LLMInferenceServices.
 
 Sources, in kserve/kserve: pkg/controller/v1beta1/inferenceservice/reconcilers/deployment/deployment_reconciler.go
 (replicas of a Deployment are ignored for an autoscaler, and those of `autoscalerClass: external` or `none` are
@@ -75,7 +75,7 @@ class KServe:
         return namespace, name
 
     def _update(self, wanted: Object, live: Object, *, whole: bool) -> None:
-        """Bring a Deployment to what the service says. An LLMInferenceService's is replaced with its annotations."""
+        """Update a Deployment from its service. An LLMInferenceService's Deployment is replaced with its annotations."""
         spec, now = dict(wanted["spec"]), live["spec"]
         if not whole and (wanted["metadata"].get("annotations") or {}).get(_SCALER) not in _UNSCALED:
             least = spec.pop("replicas")

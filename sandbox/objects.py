@@ -87,7 +87,7 @@ class ApiError(Exception):
 def copied(value: T) -> T:
     """A copy of a JSON value, made of plain dicts and lists.
 
-    Every look at the store copies what it finds, many times a second: `marshal` needs a third of the time of a copy in
+    Every read of the store copies its results, many times a second: `marshal` needs a third of the time of a copy in
     Python or of `copy.deepcopy`.
     """
     try:

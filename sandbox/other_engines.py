@@ -1,4 +1,4 @@
-"""Model servers beside vLLM: what is particular to llama.cpp's server and to SGLang.
+"""Model servers other than vLLM: the specifics of llama.cpp's server and SGLang.
 
 Both answer OpenAI's API; their health, metrics and lists of models are their own. Sources: llama.cpp's
 tools/server/README.md (`/health`, `/metrics` with `--metrics`, `/props`, `/slots`, `--alias`, `--api-key`), and SGLang's

@@ -84,7 +84,7 @@ class Story:
 
 
 class StoryError(Exception):
-    """A story with errors; one line per error: file, line, what was expected."""
+    """A story with errors; one line per error: file, line, and the expected text."""
 
 
 _USER = r"@(?P<user>\S+)"

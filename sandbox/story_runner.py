@@ -424,7 +424,7 @@ class StoryRun:
                     self._say(f"      │ {line}")
 
     def _count_notifications(self) -> None:
-        """The table at the end: who was notified how often, and of what."""
+        """The table at the end: the notifications of each user."""
         counted = Counter((p.user, p.how, " ".join(p.text.split())) for p in self._world.pushed(self._began))
         self._say("\nNotified:" if counted else "\nNobody was notified.")
         for user in sorted({user for user, *_ in counted}):
@@ -444,7 +444,7 @@ class StoryRun:
 async def tell(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
     """Run a story on a world and print its transcript with `say`; returns whether every step succeeded.
 
-    A step that waits for something waits at least `patience` seconds for it, whatever its `within` is.
+    A step that waits for something waits at least `patience` seconds, even if its `within` is shorter.
     """
     return await StoryRun(story, world, say, patience).run()
 

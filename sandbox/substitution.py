@@ -1,7 +1,7 @@
 """Flux's `postBuild`: variables in the manifests, replaced after kustomize (fluxcd.io/flux/components/kustomize).
 
 `${VAR}`, `${VAR:-default}` and `${VAR:=default}`; `$${VAR}` stays `${VAR}`. A variable that nothing sets becomes empty.
-The values of a Secret are not in git, so that its variables stay as they are written.
+The values of a Secret are not in git, so its variables are not replaced.
 """
 
 import json
@@ -53,7 +53,7 @@ def _filled(text: str, values: Mapping[str, str], keep: bool) -> str:
 
 
 def _typed(text: str, written: str) -> Any:
-    """A plain scalar that is one variable becomes what its value is in YAML: `replicas: ${REPLICAS}` is a number."""
+    """A plain scalar that consists of one variable gets the YAML type of its value: `replicas: ${REPLICAS}` is a number."""
     if text == written or not re.fullmatch(r"-?\d+|true|false", text):
         return text
     return json.loads(text) if _VARIABLE.fullmatch(written) else text

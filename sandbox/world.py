@@ -419,7 +419,7 @@ def gpu_shares(settings: Mapping[str, Any]) -> int:
 
 
 def keys(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return where the settings say that the engines' key and LiteLLM's master key are."""
+    """Return the places of the engines' key and LiteLLM's master key in the settings."""
     return {
         "engine": dict((settings.get("vllm") or {}).get("api_key") or {}),
         "master": dict((settings.get("litellm") or {}).get("master_key") or {}),

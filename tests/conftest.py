@@ -1,4 +1,4 @@
-"""The order of the tests, what each must leave as it was, which measure coverage, and which get a second run."""
+"""Configuration of the tests: their order, checks for leaked state, coverage, and reruns."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ hypothesis.settings.register_profile(
     "stoker", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("stoker")
-"""The same examples each time, and none is too slow: neither chance nor a machine that stalls makes a test fail."""
+"""The same examples each time, without a deadline: neither chance nor a stalled machine makes a test fail."""
 
 IN_REAL_TIME = tuple(
     Path(__file__).parent / room for room in ("journeys", "operations", "sandbox", "doctor", "observability")
@@ -58,7 +58,7 @@ def pytest_collection_finish() -> None:
 def _leaks_belong_to_their_test() -> Iterator[None]:
     """Collect what a test leaked now: later, the garbage collector would fail another test for it.
 
-    Modules and caches that earlier tests filled stay. They are frozen, because each collection would look at them again:
+    Modules and caches that earlier tests filled stay. They are frozen, because each collection would traverse them again:
     that took more than half of the processor time of the tests of `tests/bot`.
     """
     gc.collect()  # pytest itself refers to the fixtures of a test until the test has ended
@@ -148,7 +148,7 @@ def _keep_counted(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _first_cases(items: list[pytest.Item]) -> set[str]:
-    """The case of each test that comes first in the alphabet: in each worker, and in each order, the same."""
+    """The case of each test that comes first in the alphabet: the same one in every worker and every order."""
     cases: dict[str, str] = {}
     for item in items:
         test = item.nodeid.partition("[")[0]

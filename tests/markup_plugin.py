@@ -1,4 +1,4 @@
-"""A plugin of mypy: markup must not be put into an f-string, or be joined by a plain text, since that makes a plain text of it.
+"""A plugin of mypy: markup must not be put into an f-string, or be joined by a plain text, because the result is plain text.
 
 `bot.mrkdwn` would then escape it a second time. mypy sees an f-string as a call of `str.format` (mypy/fastparse.py).
 """
@@ -61,7 +61,7 @@ def _put_in(context: MethodContext) -> Type:
     if any(place in context.api.path for place in _PLAIN) or _is_markup(context.type):
         return context.default_return_type
     given = [each for types in context.arg_types for each in types]
-    # Where a plain text is expected, mypy takes what a comprehension makes for one: look at its expression.
+    # If a plain text is expected, mypy accepts the result of a comprehension: check its expression.
     given += [context.api.get_expression_type(made) for made in _made(context.args)]
     if any(_holds_markup(each) for each in given):
         context.api.fail("Markup becomes a plain text here: use md(), or Mrkdwn's own join()", context.context)

@@ -1,4 +1,4 @@
-"""The documents keep their promises: what they name is there."""
+"""The names in the documents exist: files, tests, commands and settings."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def _every_test() -> set[str]:
 
 
 def test_every_test_that_a_document_names_is_there() -> None:
-    """A mitigation without its test is a promise; the threat model has one for each."""
+    """Every mitigation in the threat model has an existing test."""
     named = {path.name: set(re.findall(r"`(test_\w+)`", path.read_text(encoding="utf-8"))) for path in DOCUMENTS}
     assert len(named["security.md"]) > 20
     assert set().union(*named.values()) - _every_test() == set()
@@ -31,7 +31,7 @@ def test_every_test_that_a_document_names_is_there() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
-    """No document points at a file that is not there."""
+    """Every link to a file in a document works."""
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert broken == []
@@ -39,7 +39,7 @@ def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["install.md", "operations.md", "security.md"])
 def test_every_command_and_setting_of_a_guide_exists(name: str) -> None:
-    """Nobody types a command that is not there, or sets a variable that nothing reads."""
+    """Every command and variable in a document exists."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     commands = set(re.findall(r"(?<!namespace )\bstoker ([a-z]+)(?= |`|$)", text)) - {"is"}
     assert commands <= set(get_command(cli).commands), commands  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def test_every_option_of_a_command_exists(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["install.md", "operations.md"])
 def test_every_target_of_make_that_a_guide_names_is_there(name: str) -> None:
-    """Nor a target."""
+    """Every `make` target in a document exists."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets

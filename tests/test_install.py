@@ -1,4 +1,4 @@
-"""`make install` on the pips that people have: it installs the lock file, and resolves nothing."""
+"""`make install` with different versions of pip: it installs the lock file, and resolves nothing."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def test_the_lock_file_is_complete(tmp_path: Path) -> None:
     """The packages that it installs without resolving are complete, and the command starts."""
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", ROOT, clone)
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # as they are here, committed or not
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # the current files, committed or not
         (clone / name).write_bytes((ROOT / name).read_bytes())
     assert "pip does it" not in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
     run(clone / ".venv/bin/python", "-m", "pip", "check")

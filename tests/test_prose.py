@@ -1,4 +1,4 @@
-"""The check of our English finds the idioms that docs/style.md rules out, and only in prose."""
+"""The check of our English finds the idioms that docs/style.md rules out, only in prose."""
 
 import pytest
 
@@ -20,6 +20,13 @@ from tests.prose import check, findings, tracked
         ("a.py", '"""It fails. Nor is it tried again."""\n', [(1, "Nor")]),
         ("a.story", "# Whoever asks gets it.\n@dev /gpu up x because mend it\n", [(1, "Whoever")]),
         ("a.yaml", "a: anew # prolongs the lease\n", [(1, "prolongs")]),
+        ("a.py", '"""Whether it runs in the cluster."""\n', [(1, "Whether")]),
+        ("a.py", '"""The card says who holds it, and the work goes on."""\n', [(1, "card says"), (1, "goes on")]),
+        (
+            "a.md",
+            "The request is turned away for good, whatever\nthe reason.\n",
+            [(1, w) for w in ("turned away", "for good", "whatever")],
+        ),
     ],
 )
 def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[int, str]]) -> None:
@@ -33,6 +40,7 @@ def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[i
         ("a.py", 'KEY = "mend"\n'),
         ("a.py", '"""None if there is none; there is no such file, and it is no longer used."""\n'),
         ("a.py", '"""Returns the person. What is it? Only a test."""\n'),
+        ("a.py", '"""Who uses the GPU? The answer goes on the card."""\n'),
         ("a.md", "The line `mend FAULT` ends a fault.\n"),
         ("a.md", "    mend no-stock\n"),
         ("a.md", "```\nanew\n```\n"),
@@ -45,5 +53,5 @@ def test_code_and_plain_english_pass(path: str, text: str) -> None:
 
 
 def test_the_repository_is_in_plain_english() -> None:
-    """`make lint` says the same, with file and line."""
+    """`make lint` reports the same, with file and line."""
     assert check(tracked()) == []

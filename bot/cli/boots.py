@@ -1,4 +1,4 @@
-"""docs/boots.md, generated from the code: why a boot fails, the text in the log, Stoker's message, how long it waits."""
+"""docs/boots.md, generated from the code: the causes of failed boots, the texts in the log, Stoker's messages, and the waiting times."""
 
 import re
 from string import Formatter

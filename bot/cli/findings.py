@@ -20,7 +20,7 @@ def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Stran
     faults, advice = _parted(findings)
     lines = [f"{each.path}:{each.line}: {_rule(each)}: {each.message}. Fix: {each.fix}" for each in (*faults, *advice)]
     lines += [f"{path}: not checked: {why}." for path, why in strangers]
-    result = _count(len(faults), "finding") if faults else "all pieces agree"
+    result = _count(len(faults), "finding") if faults else "all files agree"
     more = f" {_count(len(advice), 'suggestion')} for faster starts." if advice else ""
     return "\n".join([*lines, f"{_count(len(names), 'endpoint')}: {result}.{more}"])
 

@@ -40,7 +40,7 @@ def _whole(answer: Account) -> str:
             "Weights",
             f"{in_gb(fit.weights_bytes)}, staged {in_gb(fit.staged_bytes)}, repository {in_gb(fit.repo_bytes)}",
         ),
-        ("Cache", f"{fit.kv_bytes_per_token} bytes a token: {answer.cache}"),
+        ("Cache", f"{fit.kv_bytes_per_token} bytes per token: {answer.cache}"),
         *((row.label, f"{row.value} of {row.limit}{'' if row.ok else '  <- too much'}") for row in answer.numbers),
         ("Volume", in_gib(fit.storage_bytes)),
         ("Memory limit", in_gib(fit.memory_bytes)),

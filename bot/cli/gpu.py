@@ -46,7 +46,7 @@ def down(
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """The exit code: 0 success, 1 something still uses a GPU, 2 it could not be carried out."""
+    """The exit code: 0 for success, 1 if something still uses a GPU, 2 if it could not be carried out."""
     try:
         code = asyncio.run(work)
     except (BotError, Unavailable) as error:
@@ -113,8 +113,8 @@ async def _reverted(cluster: "Cluster", deployer: "Deployer", model: str) -> str
         return ""
     how = "suspend it (`flux suspend kustomization {}`)" if deployer.word == "Flux" else "turn off self-healing of {}"
     return (
-        f"{deployer.word} starts it again if git says `replicas: 1`, because {found.word} {found.name} reverts what the API"
-        f" sets. Commit `replicas: 0`, or {how.format(found.name)}, then run this again."
+        f"{deployer.word} starts it again if git has `replicas: 1`, because {found.word} {found.name} reverts changes"
+        f" through the API. Commit `replicas: 0`, or {how.format(found.name)}, then run this again."
     )
 
 

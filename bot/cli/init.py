@@ -36,7 +36,7 @@ def init(
         say(line)
     if not proposal.found.endpoints:
         say(
-            f"\nNothing is written: {path} has no endpoint that Stoker can read. docs/platforms.md has the forms that it knows,"
+            f"\nNothing is written: {path} has no endpoint that Stoker can read. docs/platforms.md has the supported forms,"
         )
         say("and how to describe another one in `platform.endpoints`.")
         raise typer.Exit(1)

@@ -157,7 +157,7 @@ cli.add_typer(audit, name="audit")
 def export(
     since: Annotated[str, typer.Option(metavar="DURATION", help="How far back, e.g. 30d; default is all.")] = "",
 ) -> None:
-    """Print the audit log as JSON lines, oldest first: who, what, when, why, at which commit."""
+    """Print the audit log as JSON lines, oldest first: person, event, time, reason and commit."""
     from bot.cli.audit import export as export_log
 
     try:

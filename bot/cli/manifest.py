@@ -23,7 +23,7 @@ class NoPublicAddress(BotError):
 def manifest(*, http: str = "", private_channel: bool = False, bookmark: bool = False) -> dict[str, Any]:
     """The app manifest. `http` is the bot's public address; without one it uses Socket Mode."""
     if http and not http.startswith("https://"):
-        raise NoPublicAddress(f"--http {http}: Slack wants a public address that begins with https://")
+        raise NoPublicAddress(f"--http {http}: Slack needs a public address that begins with https://")
     url = f"{http.rstrip('/')}/slack/events"
     request = {"request_url": url} if http else {}
     return {

@@ -17,14 +17,14 @@ _WINDOW = "blocked by sync window"
 
 
 class Application(BaseModel, frozen=True, defer_build=True):
-    """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` says which.
+    """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` is the kind.
 
-    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) that the cluster was
-    last compared with, one a source. `phase`, `message`, `operation_revision` and `operation_revisions` (one a source)
+    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) with which the cluster was
+    last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one per source)
     are of the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the resources that
-    differ from git, as `Kind/name`. `source` is where its manifests come from and go to, as `manifests.deployed` words it,
-    `paths` the directories among that, and `files` the files of values that it names. With `reverts_replicas`, replicas
-    that git does not say are changed back.
+    differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as text from `manifests.deployed`,
+    `paths` are its directories, and `files` the value files that it names. With `reverts_replicas`, replicas
+    that differ from git are reverted.
     """
 
     name: str

@@ -154,7 +154,7 @@ class ArgoCD:
             await self.terminate(name, revision, actor)
             raise SyncFailed(
                 f"A sync window of Argo CD forbids syncing {name} now ({e}), so nothing was synced. Wait until the window"
-                f" is over, or allow manual syncs in it (manualSync: true in the AppProject), then ask again."
+                f" is over, or allow manual syncs in it (manualSync: true in the AppProject), then request it again."
             ) from e
         except TimeoutError as e:
             stood = await self.get(name)
@@ -162,7 +162,7 @@ class ArgoCD:
             raise SyncFailed(
                 f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({describe(stood)}). "
                 + ("Stoker terminated the sync. " if terminated else await self._how_to_terminate(name))
-                + "Look at the Application in Argo CD, then try again."
+                + "Check the Application in Argo CD, then try again."
             ) from e
 
     async def terminate(self, name: str, revision: str, actor: str) -> bool:
@@ -224,8 +224,8 @@ class ArgoCD:
                 return await self._kube.follow(self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
-                f"Application {name} is not where it should be after {timeout:.0f} s ({describe(last)}). "
-                f"Look at it in Argo CD, then try again."
+                f"Application {name} did not reach the expected state within {timeout:.0f} s ({describe(last)}). "
+                f"Check it in Argo CD, then try again."
             ) from e
 
     async def wait_synced(
@@ -288,7 +288,7 @@ class ArgoCD:
         except TimeoutError as e:
             raise SyncFailed(
                 f"Argo CD did not sync {name} automatically within {timeout:.0f} s ({describe(last)}). "
-                f"{await self._how_to_terminate(name)}Look at the Application in Argo CD, then try again."
+                f"{await self._how_to_terminate(name)}Check the Application in Argo CD, then try again."
             ) from e
         if doubt is _Doubt.DRIFTS and last:
             return last
@@ -369,7 +369,7 @@ class ArgoCD:
     def _missing(self, name: str) -> BotError:
         return BotError(
             f"Argo CD has no Application {name} in namespace {self._applications.namespace}: "
-            f"check the name, and that its group is switched on."
+            f"check the name, and that its group is enabled."
         )
 
 
@@ -413,7 +413,7 @@ def _succeeded(application: Application, revision: str) -> Application:
 def _failed(application: Application, revision: str) -> SyncFailed:
     return SyncFailed(
         f"Argo CD could not sync {application.name} to {revision[:7]}: {application.message or application.phase} "
-        f"— fix that (in git, or in Argo CD), then try again."
+        f"— fix this (in git, or in Argo CD), then try again."
     )
 
 
@@ -423,7 +423,7 @@ async def _report(application: Application, tell: Tell) -> None:
         return
     if application.blocked:
         raise SyncFailed(
-            f"A sync window holds back the sync of {application.name}: {application.message}. Argo CD starts it when "
+            f"A sync window blocks the sync of {application.name}: {application.message}. Argo CD starts it when "
             f"the window opens; open it (argocd proj windows), or try again then."
         )
     await tell(application.message)

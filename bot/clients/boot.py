@@ -32,7 +32,7 @@ class Phase(BaseModel, frozen=True, defer_build=True):
 class BootFailed(BotError):
     """The model will not become ready, with the reason and the remedy."""
 
-    remedy = "Do what the message says last; the log lines are in the thread. The model is down again."
+    remedy = "Follow the last sentence of the message; the log lines are in the thread. The model is down again."
 
     def __init__(self, reason: str, remedy: str, log: str = "", kind: Kind = Kind.UNKNOWN) -> None:
         super().__init__(with_code(f"{reason.rstrip('. ')}. {remedy}"), log)
@@ -85,7 +85,7 @@ def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> 
 def gpu_taken(holder: str) -> Problem:
     return Problem(
         Kind.SCHEDULING,
-        f"The GPU is taken by {holder}, so the scheduler finds no room for this pod.",
+        f"The GPU is taken by {holder}, so the scheduler cannot place this pod.",
         f"Bring {holder} down first, then try again.",
     )
 
@@ -95,7 +95,9 @@ def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObj
     lines.
     """
     stuck = (
-        f", stuck at “{BOOT[phase.name].label}” since {time_stamp(phase.since)}" if phase else ", and no pod was made"
+        f", stuck at “{BOOT[phase.name].label}” since {time_stamp(phase.since)}"
+        if phase
+        else ", and no pod was created"
     )
     warnings = [e for e in events if e.get("type") == "Warning"]
     seen = tail(log)
@@ -103,8 +105,8 @@ def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObj
     if phase and phase.name == "loading" and probes:
         return BootFailed(
             f"The model was not ready after {show_duration(waited)}{stuck}: its probe never passed. {said(probes[-1]).rstrip('.')}.",
-            "If the log lines in the thread show that it still loads, give it longer (gpu.boot_limit, and the probe's failureThreshold);"
-            " otherwise correct what they complain about, or the probe's path and port.",
+            "If the log lines in the thread show that it is still loading, give it more time (gpu.boot_limit, and the probe's failureThreshold);"
+            " otherwise correct the problem in the log, or the probe's path and port.",
             seen,
         )
     if phase:  # problems of an earlier phase have been resolved
@@ -112,7 +114,7 @@ def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObj
     last = f" The last warning: {said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
         f"The model was not ready after {show_duration(waited)}{stuck}.{last}",
-        "Look at the pod's log and events; if it only needs longer, raise gpu.boot_limit.",
+        "Check the pod's log and events; if it only needs more time, raise gpu.boot_limit.",
         seen,
     )
 

@@ -1,6 +1,6 @@
 """Model Deployments in the cluster: replicas, leases, and waiting until pods are ready or gone.
 
-`Whereabouts` knows which Deployment belongs to a model; otherwise the Deployment's annotation `stoker.dev/model` does.
+`Whereabouts` maps models to Deployments; otherwise the Deployment's annotation `stoker.dev/model` does.
 The annotation `stoker.dev/lease` holds the lease, so that the cluster records who brought a model up.
 """
 
@@ -132,7 +132,7 @@ class Cluster(Models):
     async def _annotate(self, found: KubeObject, model: str, lease: str | None, fence: int | None) -> KubeObject:
         wanted: dict[str, str | None] = {LEASE: lease}
         if lease and named(found) != (self.whereabouts.home, model):
-            wanted[MODEL] = model  # so that it can be stopped by its model's name without the repository
+            wanted[MODEL] = model  # so that it can be found by its model's name without the repository
         if fence is not None:
             wanted[FENCE] = str(fence)
         known = annotations_of(found)
@@ -156,7 +156,7 @@ class Cluster(Models):
 
         Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is the
         detail of its phase until it has lasted too long, relative to `limit`, the seconds of a whole boot.
-        `waits` is what the real `timeout` is on the bot's clock, for the message.
+        `waits` is the real `timeout` on the bot's clock, for the message.
         """
         deployment = await self._deployment(name)
         pods, home = self._pods_of(deployment), Address(*named(deployment))
@@ -266,7 +266,7 @@ class Cluster(Models):
         except TimeoutError as e:
             raise BotError(
                 f"Deployment {deployment} in namespace {deployments.namespace} did not roll out in {timeout:.0f} s. "
-                f"Look why: kubectl -n {deployments.namespace} describe deployment {deployment}."
+                f"Find out why: kubectl -n {deployments.namespace} describe deployment {deployment}."
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
@@ -287,7 +287,7 @@ class Cluster(Models):
         except TimeoutError as e:
             raise BotError(
                 f"{name} is scaled down, but {', '.join(left) or 'its pod'} is still there after {timeout:.0f} s and "
-                f"holds the GPU. Look why it does not end (kubectl describe pod), or delete it."
+                f"holds the GPU. Find out why it does not end (kubectl describe pod), or delete it."
             ) from e
 
     async def node_of(self, name: str) -> Node | None:
@@ -343,7 +343,9 @@ class Cluster(Models):
     async def secret(self, access: Access, ref: SecretRef) -> SecretStr:
         """The field of a Secret that the bot's Roles name (`ENGINE_KEY`, `MASTER_KEY`)."""
         if not ref.namespace:
-            raise BotError(f"No Secret is set for this: name it in {access.place.value.removesuffix('.namespace')}.")
+            raise BotError(
+                f"No Secret is configured for this: name it in {access.place.value.removesuffix('.namespace')}."
+            )
         found = await self._kube.get(Collection(access, ref.namespace), ref.name)
         encoded = ((found or {}).get("data") or {}).get(ref.field)
         if encoded is None:
@@ -409,5 +411,5 @@ def _refuse_if_stale(name: str, found: KubeObject, fence: int | None, *, up: boo
     taken = up and seen != fence and leased and replicas_of(found) > 0
     if fence is not None and (seen > fence or over or taken):
         raise StaleFence(
-            f"{name} has changed hands since (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."
+            f"{name} has another holder now (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."
         )

@@ -30,7 +30,7 @@ class ObjectName(NamedTuple):
 class SyncFailed(BotError):
     """The deployer refused or failed to deploy a commit, or did not end in time; the message is its own."""
 
-    remedy = "Read the deployer's message, fix the manifests (or what forbids it), and ask again."
+    remedy = "Read the deployer's message, fix the manifests (or the rule that forbids the sync), and request it again."
 
 
 class Deployer(Protocol):

@@ -1,8 +1,8 @@
-"""Flux, through its Kustomizations and HelmReleases: what is applied, and a reconciliation asked for and followed.
+"""Flux, through its Kustomizations and HelmReleases: reads the applied state, and requests and follows reconciliations.
 
 Sources: fluxcd.io/flux/components/kustomize/kustomizations (`status.lastAppliedRevision`, `spec.suspend`, conditions and
 their reasons), …/helm/helmreleases (`spec.driftDetection`), …/source/gitrepositories (`status.artifact.revision`), and
-`flux reconcile kustomization --with-source`, whose way this is: the annotation `reconcile.fluxcd.io/requestedAt` on the
+`flux reconcile kustomization --with-source`, which does the same: it sets the annotation `reconcile.fluxcd.io/requestedAt` on the
 source, then on the Kustomization. A revision is written `main@sha1:COMMIT` (RFC-0005); releases before 0.41 wrote `main/COMMIT`.
 """
 
@@ -157,8 +157,8 @@ class Flux:
             last = application_of(found)
             if found["spec"].get("suspend"):
                 raise SyncFailed(
-                    f"Kustomization {name} is suspended, so Flux applies nothing of it. Resume it (`flux resume kustomization"
-                    f" {name}`), then ask again."
+                    f"Kustomization {name} is suspended, so Flux does not apply it. Resume it (`flux resume kustomization"
+                    f" {name}`), then request it again."
                 )
             await tell(last.message)
             at_commit = any([await includes(revision) for revision in last.revisions])
@@ -172,7 +172,7 @@ class Flux:
             if said != error:
                 error, since = said, now
             if error and now - since >= min(_PERSISTS, timeout / 4):
-                raise SyncFailed(f"Flux could not apply {name}: {error} — fix that in git, then try again.")
+                raise SyncFailed(f"Flux could not apply {name}: {error} — fix this in git, then try again.")
             return None
 
         try:
@@ -202,7 +202,7 @@ class Flux:
                 return await self._kube.follow(await self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
-                f"Kustomization {name} is not there after {timeout:.0f} s. Look at the one that makes it, then try again."
+                f"Kustomization {name} is not there after {timeout:.0f} s. Check the Kustomization that creates it, then try again."
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
@@ -214,7 +214,7 @@ class Flux:
                 await self._kube.follow(await self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
-                f"Kustomization {name} is still there after {timeout:.0f} s. Does the one above it prune?"
+                f"Kustomization {name} is still there after {timeout:.0f} s. Does its parent Kustomization prune?"
             ) from e
 
     async def _only(self, name: str) -> Selection:

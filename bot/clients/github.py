@@ -96,7 +96,7 @@ class Access(BaseModel, frozen=True, defer_build=True):
     """The token's rights on the repository. `scopes` is None for tokens without scopes (fine-grained, Apps)."""
 
     push: bool | None
-    """None if GitHub does not say."""
+    """None if GitHub does not return it."""
     archived: bool
     scopes: tuple[str, ...] | None
 
@@ -106,7 +106,7 @@ class GitHub:
 
     def __init__(self, http: httpx.AsyncClient, repository: str, token: Callable[[], Awaitable[SecretStr]]) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-            raise BotError(f"The repository is written owner/name, not {repository!r}.")
+            raise BotError(f"Write the repository as owner/name, not {repository!r}.")
         self._http = http
         self._repository = repository
         self._token = token
@@ -261,7 +261,7 @@ class GitHub:
         if response.status_code == httpx.codes.CONFLICT:
             raise MergeRefused(
                 f"Pull request #{number} was not merged: its head moved, so it is not {sha[:9]} that was approved. "
-                "Look at the new commits and ask again."
+                "Check the new commits, then request it again."
             )
         if "base branch was modified" in said(response).lower():
             raise BaseMoved(SYSTEM, said(response))
@@ -332,7 +332,7 @@ class GitHub:
                 case "merge_queue":
                     raise MergeRefused(
                         f"The branch {base} has a merge queue: add pull request #{number} to it on GitHub. "
-                        "Once it is merged there, the sync alone is left to approve."
+                        "Once it is merged there, only the sync remains to be approved."
                     )
                 case "required_linear_history":
                     allowed = [method for method in allowed if method != "merge"]

@@ -74,7 +74,9 @@ class AppToken:
                     "set GITHUB_APP_INSTALLATION_ID to the number at the end of the installation's address."
                 )
             case status:
-                raise BotError(f"GitHub gave the App no token: {body(response).get('message') or status} ({status}).")
+                raise BotError(
+                    f"GitHub refused to issue a token for the App: {body(response).get('message') or status} ({status})."
+                )
 
     def _assertion(self) -> str:
         """The signed assertion; valid for ten minutes at most, and dated a minute back in case a clock is ahead."""

@@ -21,12 +21,12 @@ def refusal(method: str, url: str, response: httpx.Response) -> BotError:
             return BotError(f"{refused}. Give the token the permission {needed.replace('=', ': ')}.")
         case httpx.codes.NOT_FOUND:
             return BotError(
-                f"{refused}. It is not there, or the token may not see it: check GITHUB_REPOSITORY and the token."
+                f"{refused}. It does not exist, or the token may not see it: check GITHUB_REPOSITORY and the token."
             )
         case httpx.codes.FORBIDDEN:
             return BotError(f"{refused}. Give the token that right, or change the repository's rule that forbids it.")
         case _:
-            return BotError(f"{refused}. Correct on GitHub what it names, then ask again.")
+            return BotError(f"{refused}. Correct on GitHub what it names, then request it again.")
 
 
 def pause(response: httpx.Response) -> float:

@@ -1,7 +1,7 @@
 """One HTTP exchange: limited in bytes and time, with an answer or one of the two families of errors.
 
 Every httpx client in this package sends through this module, so no response is read without a limit, and errors such as
-broken connections, rate limits and 5xx are handled in one place. It knows no vendor, and never puts a header (which may
+broken connections, rate limits and 5xx are handled in one place. It is independent of the vendor, and never puts a header (which may
 contain a key) into a message.
 """
 
@@ -27,7 +27,7 @@ from bot.mrkdwn import time_stamp
 from bot.progress import going_to
 
 if TYPE_CHECKING:
-    import aiohttp  # terminal commands start without it
+    import aiohttp  # imported late, because terminal commands start without it
 
 log = structlog.get_logger(__name__)
 MIB = 2**20
@@ -62,11 +62,11 @@ Trusted = Callable[[], ssl.SSLContext]
 class TooLarge(BotError):
     """A response exceeds its limit; it was not read completely."""
 
-    remedy = "Look at what the named system answers there: nothing that Stoker needs is that large."
+    remedy = "Check the response of the system in the message: Stoker needs nothing that large."
 
     def __init__(self, what: str, size: int) -> None:
         shown = f"{size // MIB} MB" if size >= MIB else f"{size // 1024} KB"
-        super().__init__(f"{what} is larger than {shown}, which is more than Stoker reads. Nothing was changed.")
+        super().__init__(f"{what} is larger than {shown}, which is more than Stoker accepts. Nothing was changed.")
 
 
 class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
@@ -158,7 +158,9 @@ def bearer(key: SecretStr | None) -> dict[str, str]:
         return {}
     value = key.get_secret_value().strip()
     if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise BotError("A key or token is empty or holds a space, a line break or a letter beyond ASCII: set it again.")
+        raise BotError(
+            "A key or token is empty, or contains a space, a line break or a non-ASCII character: set it again."
+        )
     return {"Authorization": f"Bearer {value}"}
 
 
@@ -283,7 +285,7 @@ async def _decoded(response: httpx.Response, system: str, what: str, size: int) 
         raise Unavailable(system, f"it answers with the encoding {encoding[:40]}, which was not asked for")
     packed = (
         zlib.decompressobj(wbits=zlib.MAX_WBITS | 32) if encoding not in ("", "identity") else None
-    )  # 32: by header
+    )  # 32: selected by the header
     total = 0
     async for raw in response.aiter_raw(_CHUNK):
         chunk = packed.decompress(raw, _CHUNK) if packed else raw
@@ -330,7 +332,7 @@ def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
     if "location header" in said:
         return Unreachable(system, "it redirects to an invalid address")
     connected = not isinstance(error, httpx.ConnectError | httpx.ProxyError)
-    return Unreachable(system, "the connection broke off" if connected else "no connection to it is possible")
+    return Unreachable(system, "the connection was interrupted" if connected else "no connection to it is possible")
 
 
 def refuse_if_busy(system: str, response: httpx.Response, key: SecretStr | None = None) -> None:

@@ -96,7 +96,7 @@ class HuggingFace:
                 return await self._file(place, revision, name) if found is None and place != hf_id else found
             except GatedModel:
                 if not any(files.values()):
-                    raise  # nothing is known of it
+                    raise  # it is unknown
                 withheld.append(name)
                 return None
 
@@ -147,7 +147,7 @@ class HuggingFace:
         return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
     async def whoami(self) -> str:
-        """The name of the token's owner, or empty without a token; raises BotError if the Hub does not know the token."""
+        """The name of the token's owner, or empty without a token; raises BotError if the Hub rejects the token."""
         if self._token() is None:
             await self._get("/api/models", _ABOUT, "The Hub's list of models", {"limit": "1"})
             return ""

@@ -51,7 +51,7 @@ class Load(BaseModel, frozen=True, defer_build=True):
 class BenchFailed(BotError):
     """The benchmark's Job produced no result."""
 
-    remedy = "Read the Job's last lines in the thread; fix what they name, and try again."
+    remedy = "Read the Job's last lines in the thread, fix the problem, and try again."
 
 
 class Jobs:
@@ -100,7 +100,9 @@ class Jobs:
             nonlocal last
             last = next(iter(pods.values()), last)  # a Job without retries creates only one
             if not jobs:
-                raise BenchFailed("The benchmark's Job is gone: somebody deleted it, or it was over for an hour.")
+                raise BenchFailed(
+                    "The benchmark's Job is gone: somebody deleted it, or it ended more than an hour ago."
+                )
             failed = diagnose.not_started(last, ()) if last else None
             if patience.is_over(failed) and failed:
                 raise BenchFailed(with_code(f"{failed.reason.rstrip('. ')}. {failed.remedy}"))
@@ -286,7 +288,7 @@ def _weights(model: str, template: KubeObject) -> tuple[KubeObject, KubeObject]:
         if mount["name"] in claims and cache and PurePosixPath(cache).is_relative_to(mount["mountPath"]):
             return claims[mount["name"]], mount | {"readOnly": True}
     raise BenchFailed(
-        f"The Deployment of {model} keeps its weights in no claim that HF_HOME points into, so the benchmark has no tokenizer."
+        f"HF_HOME of the Deployment of {model} is not on a volume claim, so the benchmark has no tokenizer."
         " Set HF_HOME to the path at which the claim is mounted."
     )
 

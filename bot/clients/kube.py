@@ -65,7 +65,7 @@ _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SEC
 class Forbidden(BotError):
     """The bot's role lacks a right; names the verb and the resource."""
 
-    remedy = "Give the bot's service account the right that is named: the chart's Role has all of them. `stoker doctor` lists what is missing."
+    remedy = "Give the bot's service account the right in the message: the chart's Role has all of them. `stoker doctor` lists what is missing."
 
 
 class Conflict(Unavailable):
@@ -175,7 +175,7 @@ class Kube:
             answer = _parse(await self._read("create", _REVIEWS, body=review | {"spec": {"resourceAttributes": asked}}))
             status = (answer or {}).get("status") or {}
             if "allowed" not in status:
-                raise BotError("Kubernetes does not say what the bot's account may do (SelfSubjectAccessReview).")
+                raise BotError("Kubernetes does not return the rights of the bot's account (SelfSubjectAccessReview).")
             granted = bool(status["allowed"])
             if granted:
                 self._granted.add((right.verb, right.group, right.resource, right.namespace))
@@ -300,7 +300,7 @@ class Kube:
         except _Gone as error:  # reading the pages took longer than the API server keeps a version
             raise Unavailable("Kubernetes", f"the list of {collection.resource} expired before it was read") from error
         if listing is None:
-            raise BotError(f"This cluster knows no {collection.resource} ({collection.access.api}).")
+            raise BotError(f"This cluster has no resource {collection.resource} ({collection.access.api}).")
         meta, items = listing.get("metadata"), listing.get("items")
         if not isinstance(meta, dict):
             raise Unavailable("Kubernetes", f"its list of {collection.resource} has no metadata")

@@ -26,7 +26,7 @@ from bot.logs import conceal
 SYSTEM = "LiteLLM"
 _OWN = "stoker-smoke-"
 NO_DATABASE = (
-    "LiteLLM has no database, so it knows no virtual keys: set DATABASE_URL for it, or switch this test off with the"
+    "LiteLLM has no database, so it has no virtual keys: set DATABASE_URL for it, or switch this test off with the"
     " setting litellm.smoke_test."
 )
 _AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT)
@@ -308,7 +308,7 @@ def _tenant_key(about: dict[str, Any]) -> TenantKey:
     owner, models = about.get("user_id") or about.get("team_id") or "", about.get("models")
     token = str(about.get("token") or "")
     if token.startswith("sk-"):
-        raise BotError("LiteLLM lists keys by their secret instead of their hash: look at its version.")
+        raise BotError("LiteLLM lists keys by their secret instead of their hash: check its version.")
     return TenantKey(
         hash=token,
         # Not its key_name, which ends with the secret's last characters.

@@ -70,7 +70,7 @@ class DataDocket(Docket):
 
     async def get_execution(self, key: str) -> Execution | None:
         """Disabled: docket's own method would read a pickle."""
-        raise NotImplementedError(f"The task {key} can be looked at by its operation.")
+        raise NotImplementedError(f"The task {key} can be found by its operation.")
 
 
 def clock_of(docket: Docket) -> Clock:

@@ -140,7 +140,7 @@ def _declare(
     return declared
 
 
-# ------------------------------------------------------------------------------------------------------ what is declared
+# -------------------------------------------------------------------------------------------------------- declarations
 
 MODELS = _declare(
     Place.SERVING, "apps/v1", "deployments", "get", "list", "watch", "patch", subresources={"scale": ("patch",)}
@@ -185,7 +185,7 @@ APPLICATIONS = _declare(
 KUSTOMIZATIONS = _declare(
     Place.FLUX, "kustomize.toolkit.fluxcd.io/v1", "kustomizations", "get", "list", "watch", "patch", when="flux.namespace"
 )  # fmt: skip
-# Many repositories give a Kustomization the namespace of what it deploys.
+# In many repositories a Kustomization is in the namespace of the objects that it deploys.
 KUSTOMIZATIONS_BESIDE = _declare(
     Place.SERVING,
     "kustomize.toolkit.fluxcd.io/v1",
@@ -213,7 +213,7 @@ ACCESS_REVIEWS = _declare(
 )
 
 
-# --------------------------------------------------------------------------------------------------- what follows from it
+# ------------------------------------------------------------------------------------------------------ derived values
 
 
 def rights(config: Config) -> tuple[Right, ...]:

@@ -56,7 +56,7 @@ _INTERRUPTED = re.compile(
 class StagingFailed(BotError):
     """The staging Job ended without the weights, for a permanent reason."""
 
-    remedy = "Do what the message says, then ask again: what is downloaded already stays on the volume."
+    remedy = "Follow the message, then request it again: the downloaded files stay on the volume."
 
 
 class _Moved(Exception):
@@ -118,7 +118,7 @@ class Stager:
         return weights_of(deployment, hf_id, container, endpoint=endpoint), replicas_of(deployment)
 
     async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
-        """Return why the endpoint's weights cannot be staged, or its volume not grow to `size`, each with what to do about it.
+        """Return why the endpoint's weights cannot be staged, or its volume cannot grow to `size`, each with its fix.
 
         Empty for an endpoint that is not deployed.
         """
@@ -265,7 +265,7 @@ class Stager:
         if job and mine.items() <= _labels(job).items():
             return
         if job and not _ended(job) and _labels(job).get(OPERATION) != operation:
-            raise StagingTaken(f"The volume {weights.claim} is being filled for {_labels(job).get(MODEL)} already.")
+            raise StagingTaken(f"The volume {weights.claim} is already being filled for {_labels(job).get(MODEL)}.")
         if job:
             await self._delete(weights.namespace, weights.claim)
         place = await self.volumes(weights.endpoint).place(weights.claim, weights.deployment, shape)
@@ -335,7 +335,7 @@ def _refuse_if_moved(job: KubeObject, deployment: KubeObject | None) -> None:
         raise _Moved("the model went down, and its node must not be kept for the download")
     if place == "alone" and replicas:
         raise StagingFailed(
-            "The endpoint was brought up while its weights were being staged, so the staging has stopped: its own pod needs"
+            "The endpoint was brought up during the staging, so the staging was stopped: the endpoint's own pod needs"
             " the volume, and downloads the rest."
         )
 

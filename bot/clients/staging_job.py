@@ -88,8 +88,8 @@ def weights_of(
     claim = _claim_of(spec, found or {})
     if not claim:
         raise CannotStage(
-            f"{name} keeps its weights on no volume claim that its staging container mounts at HF_HOME, so another pod cannot"
-            " put them there."
+            f"{name} has no volume claim that its staging container mounts at HF_HOME, so another pod cannot stage"
+            " its weights."
         )
     return Weights(endpoint=endpoint or name, hf_id=model, claim=claim, container=found or {}, deployment=deployment)
 
@@ -204,7 +204,7 @@ def takes(node: KubeObject, pod: KubeObject) -> bool:
 
 
 def _tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
-    """As in https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/: what is empty matches all."""
+    """As in https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/: an empty field matches everything."""
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator") == "Exists":

@@ -1,6 +1,6 @@
 """Client for one model server: health, served names, trial request, usage metrics.
 
-Speaks vLLM's OpenAI-compatible API (0.32), which llama.cpp's server and SGLang have too, and, for CPU embeddings, that of
+Uses vLLM's OpenAI-compatible API (0.32), which llama.cpp's server and SGLang have too, and, for CPU embeddings, that of
 text-embeddings-inference (TEI). Paths and metrics of each engine are in `manifests/engines`.
 """
 
@@ -105,7 +105,7 @@ class VLLM:
         return model_ids(body(response))
 
     async def refuses_keyless(self, url: str, path: str = "/v1/models") -> bool:
-        """Return whether a request without a key is turned away."""
+        """Return whether a request without a key is refused."""
         response = await send(self._http, SYSTEM, "GET", f"{url}{path}")
         refuse_if_busy(SYSTEM, response)
         return response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
@@ -195,7 +195,7 @@ class VLLM:
                 chunks += 1
                 if chunks > _MAX_TOKENS + _OTHER_CHUNKS:
                     raise BotError(
-                        f"The model does not stop at the {_MAX_TOKENS} tokens that were asked for (max_tokens): "
+                        f"The model does not stop at the {_MAX_TOKENS} requested tokens (max_tokens): "
                         "its answer was cut off."
                     )
                 if said := _said(chunk):
@@ -297,7 +297,7 @@ def _event(line: str) -> dict[str, Any] | None:
     if not isinstance(event, dict):
         return None
     if failure := event.get("error"):  # vLLM has already sent its 200
-        raise BotError(f"vLLM broke off its answer: {str(failure)[:500]}.")
+        raise BotError(f"vLLM's answer was interrupted: {str(failure)[:500]}.")
     return event
 
 

@@ -37,7 +37,7 @@ _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 class CannotStage(BotError):
     """The weights cannot be staged without the GPU; the message has the reason."""
 
-    remedy = "Do what the message says, or bring the endpoint up: its own pod stages the weights too."
+    remedy = "Follow the message, or bring the endpoint up: its own pod stages the weights, too."
 
 
 class Place(BaseModel, frozen=True, defer_build=True):
@@ -86,7 +86,7 @@ class Volumes:
         step = f"from {growth.held} to {growth.wanted}"
         if quantity_bytes(_requested(found) or "0") >= quantity_bytes(growth.wanted):
             why = _resize_error(found) or "it has not done so yet"
-            raise CannotStage(f"The volume of {growth.claim} was asked to grow {step} before: {why}.")
+            raise CannotStage(f"The volume of {growth.claim} should have grown {step} before: {why}.")
         name = (found.get("spec") or {}).get("storageClassName")
         storage = await self._class(name)
         if not (storage and storage.get("allowVolumeExpansion")):
@@ -115,8 +115,8 @@ class Volumes:
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError as error:
             raise CannotStage(
-                f"The volume of {growth.claim} was asked to grow from {growth.held} to {growth.wanted}, and did not within"
-                f" {_GROWN_WITHIN / 60:.0f} minutes: kubectl describe pvc {growth.claim} says why."
+                f"The volume of {growth.claim} should have grown from {growth.held} to {growth.wanted}, and did not within"
+                f" {_GROWN_WITHIN / 60:.0f} minutes: kubectl describe pvc {growth.claim} shows why."
             ) from error
 
     async def _has_grown(self, growth: Growth) -> bool:
@@ -179,8 +179,8 @@ class Volumes:
         provisioner = storage.get("provisioner", "")
         if provisioner in _NODE_LOCAL:
             raise CannotStage(
-                f"The claim {claim} is not bound yet, and {provisioner} makes volumes that live on one node: staged by a"
-                " CPU node, the weights would be out of the GPU's reach."
+                f"The claim {claim} is not bound yet, and {provisioner} creates volumes on a single node:"
+                " the GPU node could not use weights that a CPU node staged."
             )
         nodes = await self._kube.list(Selection(Collection(NODES)))
         if not any(zone_of(node) for node in nodes):
@@ -188,8 +188,8 @@ class Volumes:
         if zones := shape.zones or selected_zones(deployment["spec"]["template"]["spec"]) or await self._seen(nodes):
             return zones
         raise CannotStage(
-            f"The claim {claim} is not bound yet, and nothing says in which zone the GPU is: not the pod's node selector, not"
-            " a node with a GPU, not another model's volume. Set `staging.zones`, or bring a GPU model up once."
+            f"The claim {claim} is not bound yet, and the zone of the GPU is unknown: neither the pod's node selector, nor a"
+            " node with a GPU, nor another model's volume shows it. Set `staging.zones`, or bring a GPU model up once."
         )
 
     async def _class_of(self, claim: str, name: str | None) -> KubeObject:
@@ -227,7 +227,7 @@ def _beside(claim: str, users: list[KubeObject], modes: list[str]) -> Place:
     nodes = {pod["spec"].get("nodeName", "") for pod in users}
     if len(nodes) > 1 or "" in nodes:
         raise CannotStage(
-            f"{kind} {name} is about to use the claim {claim}, which only one node can mount: try again then."
+            f"{kind} {name} will soon use the claim {claim}, which only one node can mount: try again later."
         )
     return Place(node=nodes.pop())
 

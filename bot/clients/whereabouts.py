@@ -62,7 +62,7 @@ class Whereabouts:
         place = self.of(model) or Address(self.home, model)
         if place.namespace not in self.namespaces:
             raise BotError(
-                f"{model} runs in namespace {place.namespace}, where Stoker may do nothing: add the namespace to"
+                f"{model} runs in namespace {place.namespace}, where Stoker has no rights: add the namespace to"
                 " platform.namespaces, and give the bot its Role there (the chart does; `stoker rights` prints it)."
             )
         return place

@@ -42,7 +42,7 @@ class Workload(BaseModel, frozen=True, defer_build=True):
 
     `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise it is `embedding` for TEI
     (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` for a reranker; `chat` with a parser for
-    tool calls or reasoning, or if the model's or the served name says so (`instruct`, `chat`, `it`); and `completion`
+    tool calls or reasoning, or if the model's or the served name indicates it (`instruct`, `chat`, `it`); and `completion`
     for the rest: a base model has no chat template, and answers 400 to a chat.
     """
 
@@ -67,7 +67,7 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     keyed: bool = True
     """True if the engine requires an API key."""
     endpoint: str = ""
-    """The endpoint that it serves; empty for a Deployment of somebody else."""
+    """The endpoint that it serves; empty for an unrelated Deployment."""
     engine: str = usual().name
     """From its image and its command; an unknown one counts as the usual one, because most have its API."""
     names_said: bool = False
@@ -75,7 +75,7 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     deployed_by: str = ""
     """Its deployer, from the mark that Argo CD or Flux leaves on it."""
     kept_by_owner: bool | None = None
-    """For a Deployment of KServe's: whether its controller puts replicas back that somebody else sets. None for others."""
+    """For a Deployment of KServe: whether its controller reverts replicas that somebody else sets. None for others."""
     release: tuple[str, str] = ("", "")
     """Namespace and name of the HelmRelease of Flux that installs it, from helm-controller's labels."""
 
@@ -143,7 +143,7 @@ def workload_of(
 
 
 def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
-    """Return whether KServe puts the replicas back: always those of an LLMInferenceService, and those of an InferenceService
+    """Return whether KServe reverts the replicas: always those of an LLMInferenceService, and those of an InferenceService
     without its autoscaler.
 
     With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores them ("for HPA scaling, we

@@ -117,18 +117,18 @@ async def _unknown(_later: str, _earlier: str) -> bool:
 
 async def _machine(settings: Settings) -> AsyncIterator[Finding]:
     if shutil.which("git") is None:
-        yield wrong(MACHINE, "there is no git on PATH", "Install git; the image has it.")
+        yield wrong(MACHINE, "git is not on PATH", "Install git (the image contains it).")
     directory = settings.stoker_data_dir
     above = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
     if not os.access(above, os.W_OK):
         yield wrong(MACHINE, f"{directory} cannot be written", "Set STOKER_DATA_DIR to a writable directory.")
     else:
-        yield ok(MACHINE, f"git is there, and {directory} can be written")
+        yield ok(MACHINE, f"git is installed, and {directory} is writable")
 
 
 async def _redis(settings: Settings, stack: AsyncExitStack) -> AsyncIterator[Finding]:
     if not settings.redis_url:
-        yield ok(REDIS, f"a server of its own keeps its data in {settings.stoker_data_dir}; it serves one replica")
+        yield ok(REDIS, f"an embedded server keeps its data in {settings.stoker_data_dir}; it supports one replica")
         return
     said = await durability(await open_redis(settings, settings.redis_url, stack))
     version = tuple(int(part) for part in said.version.split(".")[:2] if part.isdigit())
@@ -137,16 +137,16 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> AsyncIterator[Fin
     if said.evicts not in (None, "noeviction"):
         yield wrong(
             REDIS,
-            f"when memory is full it drops keys ({said.evicts}), and a lease may be among them",
+            f"when its memory is full it evicts keys ({said.evicts}), and a lease may be among them",
             "Set maxmemory-policy to noeviction.",
         )
     if said.appends is False:
         yield wrong(REDIS, "it keeps no append-only file, so a restart loses leases", "Set appendonly to yes.")
     if said.last_write_ok is False:
-        yield wrong(REDIS, "its last write to disk failed", "Look at its log and its disk; new data is not safe there.")
+        yield wrong(REDIS, "its last write to disk failed", "Check its log and its disk; new data is not safe there.")
     if said.appends is None or said.evicts is None:
         yield warning(
-            REDIS, "it does not say how it keeps its data", "Check persistence and eviction with its operator."
+            REDIS, "its persistence settings are unknown", "Check persistence and eviction with its operator."
         )
     if said.appends and said.last_write_ok is not False and said.evicts == "noeviction":
         yield ok(REDIS, f"version {said.version} keeps an append-only file and evicts nothing")

@@ -51,7 +51,7 @@ async def gathered(system: str, checks: AsyncIterator[Finding], setting: str = "
     except BotError as error:
         found.append(wrong(system, error.message, ""))
     except Unavailable as error:
-        way = "Check that it runs where {} says, and that the network lets the bot out (networkPolicy in the chart's values)."
+        way = "Check that it runs where {} says, and that the network policy allows the connection (networkPolicy in the chart's values)."
         found.append(wrong(system, f"{error}.", way.format(setting)))
     except Exception as error:
         # An unexpected error in one check must not prevent the others.

@@ -48,7 +48,7 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
             SLACK,
             "the app's scopes",
             "Slack's answer does not name them (no header x-oauth-scopes)",
-            "Compare them with what `stoker manifest` prints, at api.slack.com/apps, OAuth & Permissions.",
+            "Compare them with the output of `stoker manifest`, at api.slack.com/apps, OAuth & Permissions.",
         )
     elif missing:
         mark = " --bookmark" if settings.config.slack.bookmark else ""
@@ -67,14 +67,14 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
 
 def _clock(said: str, here: datetime) -> Finding:
     if not said:
-        return warning(CLOCK, "Slack did not say what time it is", "Check this machine's clock by hand.")
+        return warning(CLOCK, "Slack's answer has no time", "Check this machine's clock by hand.")
     skew = (here - parsedate_to_datetime(said)).total_seconds()
     if abs(skew) > SKEW:
         way = "ahead" if skew > 0 else "behind"
         return wrong(
             CLOCK,
             f"this machine's clock is {abs(skew):.0f} s {way} of Slack's",
-            "Switch time synchronisation on (NTP).",
+            "Enable time synchronisation (NTP).",
         )
     return ok(CLOCK, "as Slack's")
 
@@ -90,13 +90,13 @@ async def _way_in(settings: Settings, client: AsyncWebClient) -> Finding:
         return wrong(
             SLACK,
             f"the app-level token opens no Socket Mode connection ({error.code})",
-            "Set SLACK_APP_TOKEN to an app-level token (xapp-…) with the scope connections:write, and switch Socket Mode on.",
+            "Set SLACK_APP_TOKEN to an app-level token (xapp-…) with the scope connections:write, and enable Socket Mode.",
         )
     return ok(SLACK, "Socket Mode opens")
 
 
 async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding, bool]:
-    """The finding about the channel, and whether it is private, which its id does not tell."""
+    """The finding about the channel, and whether it is private, which its id does not show."""
     channel = settings.config.slack.channel
     try:
         with slack_errors("conversations.info"):
@@ -116,7 +116,7 @@ async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding,
     if found.get("is_archived"):
         return wrong(SLACK, f"{name} is archived", "Unarchive it, or set slack.channel to another one."), private
     if not found.get("is_member"):
-        return wrong(SLACK, f"the bot is not in {name}", f"Say `/invite @stoker` in {name}."), private
+        return wrong(SLACK, f"the bot is not in {name}", f"Type `/invite @stoker` in {name}."), private
     return ok(SLACK, f"the bot is in {name}"), private
 
 
@@ -153,7 +153,7 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
                     raise
                 yield wrong(
                     PEOPLE,
-                    "Slack does not let Stoker see who people are (the scope users:read), so it refuses everybody",
+                    "Stoker may not read Slack users (the scope users:read is missing), so it refuses everybody",
                     "The app's manifest must be updated: paste what `stoker manifest` prints, then reinstall the app to "
                     "the workspace.",
                 )
@@ -163,8 +163,8 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
             else:
                 yield warning(
                     PEOPLE,
-                    f"{user} in roles.{role} does not count: {unmarked(verdict.reason)}",
-                    "Correct the id, or take it out of the role or its user group.",
+                    f"{user} in roles.{role} has no effect: {unmarked(verdict.reason)}",
+                    "Correct the id, or remove it from the role or its user group.",
                 )
         members[role] = frozenset(counted)
     approvers, quorum = members["approvers"], settings.config.approvals.quorum
@@ -172,7 +172,7 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
         yield wrong(
             PEOPLE,
             "nobody may approve, so nothing that costs money can run",
-            "Name users or user groups in roles.approvers.",
+            "Add users or user groups to roles.approvers.",
         )
     elif quorum > len(approvers):
         yield wrong(

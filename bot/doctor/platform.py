@@ -56,16 +56,18 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
             GITHUB,
             f"whether the token may write to {name}",
             "GitHub's answer does not name its permissions",
-            "See that it has Contents and Pull requests: read and write.",
+            "Make sure that it has Contents and Pull requests: read and write.",
         )
     elif not access.push:
         yield wrong(GITHUB, f"the token may not write to {name}", "Give it Contents and Pull requests: read and write.")
     elif access.scopes is not None and not {"repo", "public_repo"} & set(access.scopes):
-        yield wrong(GITHUB, "the classic token lacks the scope repo", "Make one with it, or better a GitHub App.")
+        yield wrong(
+            GITHUB, "the classic token lacks the scope repo", "Create one with it, or better, use a GitHub App."
+        )
     elif access.scopes is None:
         yield ok(
             GITHUB,
-            f"the token's owner may write to {name}; GitHub does not say what a fine-grained token itself may do",
+            f"the token's owner may write to {name}; GitHub does not report the rights of a fine-grained token",
         )
     else:
         yield ok(GITHUB, f"the token may write to {name}")
@@ -75,14 +77,14 @@ async def github(settings: Settings, client: GitHub, token: Token) -> AsyncItera
     elif not protected:
         yield warning(
             GITHUB,
-            f"{branch} is not protected, so a change can pass the pull request by",
+            f"{branch} is not protected, so a change can bypass the pull request",
             "Protect the branch: require a pull request and its checks.",
         )
     else:
         yield ok(GITHUB, f"{branch} is protected")
     if settings.github_webhook_secret is None:
         every = settings.config.github.poll_every.total_seconds()
-        yield ok(GITHUB, f"no webhook: pull requests are looked at every {every:.0f} s")
+        yield ok(GITHUB, f"no webhook: pull requests are polled every {every:.0f} s")
 
 
 class Contract:
@@ -117,7 +119,7 @@ class Contract:
             return [wrong(CONTRACT, str(error), "Fix that file; the bot reads it for every request.")]
         # A repository with another layout lacks default paths, and its endpoints are found without them.
         missing = [
-            wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to where the platform keeps it.")
+            wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to its path in the repository.")
             for key, place in places.items()
             if not tree.files(place) and not (self.endpoints and _is_default(layout, key))
         ]
@@ -145,7 +147,7 @@ class Contract:
                     "Set platform.template to one that new models may copy.",
                 )
             )
-        return found or [ok(CONTRACT, f"{len(self.endpoints)} endpoints agree with themselves")]
+        return found or [ok(CONTRACT, f"{len(self.endpoints)} endpoints have consistent files")]
 
 
 def _is_default(layout: Layout, key: str) -> bool:
@@ -172,7 +174,7 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
             yield wrong(
                 KUBERNETES,
                 f"the bot may not {right}, which staging needs (staging.mode is {config.staging.mode})",
-                "Set staging.mode in the chart's values too, which then grants it, or set it to off.",
+                "Set staging.mode in the chart's values, so that it grants this right, or set it to off.",
             )
             continue
         made = warning if right.without else wrong
@@ -231,7 +233,7 @@ async def applications(
         yield wrong(
             ARGOCD,
             f"there is no Application {config.litellm.application} in {config.argocd.namespace}",
-            "Set litellm.application and argocd.namespace to where LiteLLM's is.",
+            "Set litellm.application and argocd.namespace to LiteLLM's Application and its namespace.",
         )
     bad = 0
     for endpoint in endpoints:
@@ -243,18 +245,18 @@ async def applications(
             yield warning(
                 word,
                 f"{endpoint.name} has no Application {endpoint.application or '(none in the repository)'} in the cluster",
-                "Switch its group on, and let Argo CD pick it up.",
+                "Enable its group, and wait until Argo CD has created it.",
             )
         elif endpoint.gpus and found.automated and not found.reverts_replicas:
             bad += 1
             yield wrong(
                 ARGOCD,
                 f"{found.name} uses a GPU and syncs automatically, so a merge can start the GPU without an approval",
-                "Take syncPolicy.automated out of the Application.",
+                "Remove syncPolicy.automated from the Application.",
             )
         elif found.sync == "Unknown":
             bad += 1
-            yield warning(word, f"{found.name} cannot be compared with git: {found.message}", f"Look at it in {word}.")
+            yield warning(word, f"{found.name} cannot be compared with git: {found.message}", f"Check it in {word}.")
     if endpoints and not bad and word == ARGOCD:
         yield ok(ARGOCD, f"{len(endpoints)} Applications, and no GPU model syncs automatically")
     elif endpoints and not bad:
@@ -268,22 +270,22 @@ async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndp
     database = await client.has_database()
     if database is False:
         yield wrong(
-            GATEWAY, "it has no database, so it knows no virtual keys and no budgets", "Set DATABASE_URL for LiteLLM."
+            GATEWAY, "it has no database, so it has no virtual keys and no budgets", "Set DATABASE_URL for LiteLLM."
         )
     elif database is None:
         yield unchecked(
             GATEWAY,
             "whether it has a database",
-            "its /health/readiness does not say",
-            "See that DATABASE_URL is set for LiteLLM: virtual keys and budgets need it.",
+            "its /health/readiness does not report it",
+            "Make sure that DATABASE_URL is set for LiteLLM: virtual keys and budgets need it.",
         )
     known = await client.aliases()
-    yield ok(GATEWAY, f"the master key is accepted, and {len(known)} aliases are known")
+    yield ok(GATEWAY, f"the master key is accepted, and {len(known)} aliases exist")
     for endpoint in endpoints:
         if endpoint.alias and endpoint.alias not in known:
             yield warning(
                 GATEWAY,
-                f"it does not know the alias {endpoint.alias} of {endpoint.name}",
+                f"it lacks the alias {endpoint.alias} of {endpoint.name}",
                 "Sync LiteLLM's Application.",
             )
     in_git = {alias for endpoint in endpoints for alias in endpoint.aliases}
@@ -291,7 +293,7 @@ async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndp
         if each.alias not in in_git and not each.operation:
             yield warning(
                 GATEWAY,
-                f"it has the alias {each.alias} at run time ({each.model}), and git does not",
+                f"it has the alias {each.alias} at run time ({each.model}), which is not in git",
                 "Add it to git, or delete it in LiteLLM.",
             )
 

@@ -58,9 +58,9 @@ class KindSpec:
     stops_model: bool = False
     """It may take the model off the GPU, or change its Deployment's template, on purpose."""
     turns_cost_off: bool = False
-    """Its work ends a cost, so it has to be done whatever goes wrong."""
+    """Its work ends a cost, so it must be completed even after errors."""
     undo_stops_model: bool = False
-    """Its rollback has to stop the costs, whatever else fails."""
+    """Its rollback has to stop the costs, even if everything else fails."""
 
 
 _BOOT = (phases.WAIT_FOR_NODE, phases.PULL_IMAGE, phases.STAGE_WEIGHTS, phases.LOAD, phases.SMOKE_TESTS)

@@ -34,7 +34,7 @@ from bot.mrkdwn import Mrkdwn, clock, md, person
 class AlreadyDecided(BotError):
     """A click or an event arrived too late."""
 
-    remedy = "Nothing: the message says who decided, and when."
+    remedy = "Nothing: the message names the person who decided, and the time."
 
 
 class Vote(Value):
@@ -130,7 +130,7 @@ class SmokeOutcome(Value):
 
 
 class Operation(Value):
-    """The life cycle that all kinds have in common. `new_operation` makes one of its kind."""
+    """The life cycle that all kinds have in common. `new_operation` creates an operation of its kind."""
 
     id: str
     request: Request
@@ -395,7 +395,7 @@ P_co = TypeVar("P_co", covariant=True)
 class NotPlanned(BotError):
     """The work of an operation was about to start without a plan."""
 
-    remedy = "Ask again: its record was changed by somebody else."
+    remedy = "Request it again: its record was changed from outside."
 
 
 class _Planned(Protocol[P_co]):
@@ -406,7 +406,7 @@ class _Planned(Protocol[P_co]):
 def plan_of(op: _Planned[P]) -> P:
     """The plan of an operation that has been approved or started, and so has one."""
     if op.plan is None:
-        raise NotPlanned("This request has no plan; ask again.")
+        raise NotPlanned("This request has no plan; request it again.")
     return op.plan
 
 
@@ -416,7 +416,7 @@ def estimate(op: Operation) -> float | None:
 
 
 def lease_to_end(op: Operation) -> Lease | None:
-    """The lease of somebody that it replaces or breaks; None if it ends no lease."""
+    """The other person's lease that it replaces or breaks; None if it ends no lease."""
     return None if isinstance(op, ExtendOperation) else lease_in_plan(op)
 
 

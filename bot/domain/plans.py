@@ -1,4 +1,4 @@
-"""The plans that approvals are bound to: one type per kind of operation, with the fields that this kind has.
+"""The plans to which approvals are bound: one type per kind of operation, with the fields that this kind has.
 
 Records keep the field names of earlier versions of Stoker, which had one type for all kinds, so that both versions can
 read them.
@@ -77,7 +77,7 @@ def _read_holder(value: object) -> object:
 
 
 def stored_holder(holder: str | WithoutLease | None) -> str:
-    """As it is in records and in digests."""
+    """The form in records and in digests."""
     return holder.value if isinstance(holder, WithoutLease) else holder or ""
 
 

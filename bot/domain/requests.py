@@ -31,7 +31,7 @@ class _Request(Value):
 class BringUp(_Request):
     kind: Literal[Kind.GPU_UP] = Kind.GPU_UP
     hold: Span | None = None
-    """None: as long as the settings say."""
+    """None: the duration in the settings."""
     keep: bool = False
     """Leave the model up even if its smoke tests fail, so that somebody can investigate."""
     trial: bool = False
@@ -45,7 +45,7 @@ class BringDown(_Request):
     holder: str = ""
     """The holder of the session that a request of the bot itself ends, who is notified too."""
     fence: int = 0
-    """The fence of that session: if it has ended meanwhile, nothing is brought down. 0: whatever is up."""
+    """The fence of that session: if it has ended in the meantime, nothing is brought down. 0: any session."""
     announced: bool = False
     """The holder has been notified before that the bot would do this, and when, so they are not notified again."""
 
@@ -66,7 +66,7 @@ class Release(_Request):
 
 class _Change(_Request):
     options: tuple[tuple[str, str], ...] = ()
-    """As they were typed; what the kind of change does not know is refused."""
+    """The options as typed; unknown options of the kind of change are refused."""
 
 
 class _NewModel(_Change):
@@ -121,7 +121,7 @@ AnyRequest = (
     BringUp | BringDown | Restart | Extend | Release | ChangeRequest | SmokeTest | RunBenchmark | StageWeights
 )  # fmt: skip
 Request = Annotated[AnyRequest, Field(discriminator="kind")]
-"""As it is stored. A record has fields that its kind does not know where an earlier version of Stoker wrote it."""
+"""The stored form. A record of an earlier version of Stoker has fields that its kind does not have."""
 
 
 def hold_of(request: AnyRequest) -> timedelta | None:

@@ -15,7 +15,7 @@ from bot.views import code, lines
 
 @component
 class Deaths:
-    """Knows which work has ended the process."""
+    """Records which work has ended the process."""
 
     task_starts: TaskStarts
     audit: AuditLog
@@ -31,7 +31,7 @@ class Deaths:
         """
         async with self.task_starts.watched(task, forget=forget) as start:
             if start.hopeless:
-                why = f"Stoker ended {start.ended} times while it worked on this"
+                why = f"Stoker crashed {start.ended} times while it worked on this"
                 if await self.deliveries.is_first(f"set-aside:{task}"):
                     await self.audit.note_set_aside(f"task {task}", why, self.clock())
                 text = md(

@@ -36,9 +36,9 @@ from bot.state.operations import Operations
 from bot.views import code, inline, lines, plan_in_words
 from bot.views.news import objection
 
-_ENDS_BY_ITSELF = {
-    CancelRule.UNTIL_MERGE: "This is past the point of no return: the pull request is being merged and rolled out."
-    " When that is over, revert it to undo.",
+_NOT_CANCELLABLE = {
+    CancelRule.UNTIL_MERGE: "This can no longer be cancelled: the pull request is being merged and rolled out."
+    " To undo it, revert it afterwards.",
     CancelRule.BEFORE_START: "This is already running and will end; there is nothing to undo.",
 }
 """The reason why a running operation cannot be cancelled."""
@@ -47,7 +47,7 @@ _ENDS_BY_ITSELF = {
 class VotesShort(BotError):
     """Too few approvals were still valid when the work was about to start; `votes` are the valid ones."""
 
-    remedy = "Have another approver decide: the message says whose approval no longer counts, and why."
+    remedy = "Have another approver decide: the message names the approval that no longer counts, and the reason."
 
     def __init__(self, message: Mrkdwn, votes: tuple[Vote, ...]) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class VotesShort(BotError):
 class PlanChanged(BotError):
     """A click or a form for a plan that is not the operation's current one."""
 
-    remedy = "Look at the plan as its card shows it now, and decide about that one."
+    remedy = "Read the current plan on the card, and decide about it."
 
 
 @component
@@ -179,7 +179,7 @@ class Decisions:
                 op.moved(Status.CANCELLED, now)
             insist(may_cancel(op, actor, people))
             if not op.can_be_cancelled:
-                raise NotAllowed(_ENDS_BY_ITSELF[op.request.kind.spec.cancel])
+                raise NotAllowed(_NOT_CANCELLABLE[op.request.kind.spec.cancel])
             op = op.model_copy(update={"cancelled_by": actor, "updated": now})
             if op.status in (Status.RUNNING, Status.APPROVED) or op.open_pull:
                 return op
@@ -201,7 +201,7 @@ class Decisions:
         op = await self.operations.load(op_id)
         lease = lease_in_plan(op)
         if op.status is not Status.AWAITING or is_closing(op):
-            op.moved(Status.APPROVED, self.clock())  # says what it is, and who decided
+            op.moved(Status.APPROVED, self.clock())  # contains the status, and who decided
             raise AlreadyDecided("This request has just been closed.")
         if lease is None or lease.holder != actor:
             raise NotAllowed("Only the holder of the session can object to this request.")
@@ -242,5 +242,5 @@ class Decisions:
 
 def _changed_since(op: Operation) -> PlanChanged:
     return PlanChanged(
-        md("The plan has changed: look again. Nothing was decided. This is it now:\n{plan}", plan=plan_in_words(op))
+        md("The plan has changed, so nothing was decided. This is the current plan:\n{plan}", plan=plan_in_words(op))
     )

@@ -37,7 +37,7 @@ NOT_OPENED = Step("why it was not opened", Mrkdwn)
 TAKEN_BACK = Step("opening taken back", bool)
 """Ledger steps of a change: after the first there may be a branch and a pull request, after the last there is none."""
 _SILENT_ATTEMPTS = 2
-"""A new request that fails more often for the same reason says so: a short outage needs no message."""
+"""Failures with the same reason after which a new request reports it: a short outage needs no message."""
 _ATTEMPTS_ASKED = 6
 """Retries while a request is still being validated (about 30 s): the requester is waiting."""
 
@@ -45,21 +45,19 @@ _ATTEMPTS_ASKED = 6
 class NotAllowed(BotError):
     """Policy refused a click or a request."""
 
-    remedy = "Ask somebody who may: the message names them, or the setting that says who."
+    remedy = "Ask a person who may: the message names them, or the setting that lists them."
 
 
 class PlanMoved(BotError):
     """The approved content is no longer what would run; the approval is void."""
 
-    remedy = "Look at the new plan on the card and approve again."
+    remedy = "Read the new plan on the card, and approve it again."
 
 
 class SetAside(BotError):
     """The process ended each time while it worked on this request."""
 
-    remedy = (
-        "Ask an admin to look into the log of the bot for what ended it: out of memory, most likely. Then ask again."
-    )
+    remedy = "Ask an admin to find the cause in the log of the bot (most likely out of memory). Then request it again."
 
 
 def insist(verdict: Verdict) -> None:
@@ -121,8 +119,8 @@ class Lifecycle:
             if start.hopeless:
                 raise SetAside(
                     md(
-                        "Stoker ended {deaths} times while it worked on this, so the request is set aside. Nobody else is affected. "
-                        "An admin finds the reason in the log of the bot.",
+                        "Stoker crashed {deaths} times while it worked on this request, so the request is set aside. Other requests are not affected. "
+                        "The cause is in the log of the bot.",
                         deaths=start.ended,
                     )
                 )
@@ -202,7 +200,9 @@ class Lifecycle:
                 why = md("{error}. Your pull request will be opened when it answers, or closed.", error=error)
                 await self._notify_requester(op_id, why)
                 return
-            await self._fail(op_id, md("{error}. Tried {attempt} times.", error=error, attempt=retry.attempt))
+            await self._fail(
+                op_id, md("{error}. Stoker has tried {attempt} times.", error=error, attempt=retry.attempt)
+            )
         except AlreadyDecided as error:
             # Another bot has taken the task over while this process was paused: it does the work.
             log.warning("moved by another worker", op=op_id, error=error.message)
@@ -278,7 +278,7 @@ class Lifecycle:
 def task_key(op: Operation) -> str:
     """Task key for the current stage. At most one task per key runs; a task with another key exits.
 
-    A killed task is delivered again under its old key, possibly long after the operation went on.
+    A killed task is delivered again under its old key, possibly long after the operation continued.
     """
     if op.failure:
         stretch = "undo"

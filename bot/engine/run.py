@@ -153,7 +153,7 @@ class Run(Generic[Op_co]):
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    # What the card shows
+    # The card
 
     async def enter(self, phase: Phase, detail: str = "") -> None:
         """Show the current phase of the operation, with a detail."""

@@ -17,7 +17,7 @@ _OUTAGES = (
     (r"certificate|SSL|TLS", "its certificate is not trusted"),
     (r"[Tt]imeout|timed out|too slow|less than \d+ bytes", "it took too long"),
     (r"[Ff]ailed to connect|[Cc]ould ?n[o']t connect|refused|unreachable|No route", "no connection to it is possible"),
-    (r"early EOF|hung up|RPC failed|[Cc]onnection reset|unexpected|Broken pipe", "the connection broke off"),
+    (r"early EOF|hung up|RPC failed|[Cc]onnection reset|unexpected|Broken pipe", "the connection was interrupted"),
 )
 _ABSENT = re.compile(
     r"returned error: 404|[Rr]epository '?.*'? ?(not found|does not exist)|does not appear to be a git repository"
@@ -64,7 +64,7 @@ def _rejection(complaint: str) -> PushRefused:
     why = found["why"] if found and found["why"] else "pre-receive hook declined"
     if why in _OTHER_WORK:
         return PushRefused(
-            "The git remote refused the push: somebody else has pushed to the branch. Look at their commit, then ask again."
+            "The git remote refused the push: somebody else has pushed to the branch. Check their commit, then request it again."
         )
     told = "; ".join(line for line in _REMOTE.findall(complaint) if line.strip())[:300]
     rule = f"{told} ({why})" if told else why

@@ -45,7 +45,7 @@ def after_merge(mirror: Mirror, memory: Memory, head: str, onto: str) -> "GitTre
     if base == head:
         return GitTree(mirror.offline(), mirror.listing(onto), memory)
     theirs = mirror.changed(base, head) or {}
-    branch = mirror.listing(head)  # and with it the contents, because a fetch only brings the ids
+    branch = mirror.listing(head)  # also fetch the contents, because a fetch only brings the ids
     tree = GitTree(mirror.offline(), mirror.listing(onto), memory)
     if base == onto:
         return GitTree(mirror.offline(), branch, memory)

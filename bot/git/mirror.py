@@ -387,7 +387,7 @@ class Mirror:
             if BROKEN.search(complaint):
                 raise MirrorBroken(_MIRROR, _DAMAGED)
             raise BotError(
-                f"git {arguments[0]} failed in Stoker's copy of the repository, which Stoker's log explains. Restart Stoker"
+                f"git {arguments[0]} failed in Stoker's copy of the repository, see Stoker's log for details. Restart Stoker"
                 " with an empty STOKER_DATA_DIR if it happens again."
             )
         return output.whole()

@@ -21,9 +21,7 @@ from bot.logs import cleaned
 class TooMuch(BotError):
     """The output of a git command exceeds its limit."""
 
-    remedy = (
-        "Find out what makes the repository so large: Stoker reads up to a few hundred thousand files of up to 4 MB."
-    )
+    remedy = "Find out why the repository is so large: Stoker reads up to a few hundred thousand files of up to 4 MB."
 
 
 class Bounded(io.BytesIO):
@@ -85,7 +83,7 @@ class GitProcess:
                     strip_newline_in_stdout=False,
                 )
             except GitCommandNotFound as error:
-                raise BotError("There is no git on PATH: install it; the image has it.") from error
+                raise BotError("git is not on PATH: install it (the image contains it).") from error
         return status, _bytes(written), self._scrubbed(_bytes(complaint).decode(errors="replace"))
 
     def _scrubbed(self, complaint: str) -> str:

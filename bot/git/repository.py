@@ -38,7 +38,7 @@ class Repository:
     ) -> None:
         """`author` has the form `Name <address>`; `name` is `owner/name` on GitHub."""
         if urlsplit(remote_url).password:
-            raise BotError("The git remote's URL holds a password: leave it out and set GITHUB_TOKEN.")
+            raise BotError("The git remote's URL contains a password: remove it and set GITHUB_TOKEN.")
         self._mirror_dir = mirror_dir
         self._remote_url = remote_url
         self._branch = branch
@@ -78,7 +78,7 @@ class Repository:
     async def changed_by(self, head: str, onto: str, pushed: str = "") -> dict[str, Touch]:
         """Return how a branch changes each file since it left the branch that contains `onto`.
 
-        `pushed` is the bot's own commit on it: differences from it are somebody else's.
+        `pushed` is the bot's own commit on it: differences from it are other people's.
         """
 
         def look(mirror: Mirror) -> dict[str, Touch]:

@@ -120,14 +120,14 @@ class BringUpPlans:
         """Return why nothing can deploy the endpoint to the cluster."""
         if endpoint.application:
             return md(
-                "There is no Argo CD Application `{application}` for {model}: is its pull request merged and its "
-                "group switched on?",
+                "There is no Argo CD Application `{application}` for {model}: is its pull request merged, and is its "
+                "group enabled?",
                 application=endpoint.application,
                 model=code(endpoint.name),
             )
         if self.config.flux.namespace:
             return md(
-                "No Kustomization of Flux in namespace {namespace} deploys {model}: add one, or set `flux.namespace` to where it is.",
+                "No Kustomization of Flux in namespace {namespace} deploys {model}: add one, or set `flux.namespace` to its namespace.",
                 namespace=code(self.config.flux.namespace),
                 model=code(endpoint.name),
             )
@@ -155,7 +155,7 @@ class BringUpPlans:
             if holder is None or holder.fence != plan.lease.fence:
                 raise PlanMoved(
                     md(
-                        "The GPU changed hands after the approval to replace {model}, so it is void.",
+                        "The GPU got another holder after the approval to replace {model}, so the approval is void.",
                         model=code(plan.lease.model),
                     )
                 )
@@ -172,7 +172,8 @@ class BringUpPlans:
         if differs:
             raise PlanMoved(
                 md(
-                    "What {model} deploys changed after the approval ({commit} → {head}: {differs}), so it is void.",
+                    "The deployed content of {model} changed after the approval ({commit} → {head}: {differs}), so the approval"
+                    " is void.",
                     model=code(model),
                     commit=plan.commit[:10],
                     head=head[:10],
@@ -222,5 +223,5 @@ async def _elsewhere(endpoint: ModelEndpoint, app: Application, tree: GitTree) -
     home = posixpath.dirname(endpoint.files[0]) if endpoint.files else endpoint.name
     return (
         f"The {app.word} {app.name} in the cluster deploys {', '.join(app.paths) or 'a chart'}, not {home}:"
-        " what starts is not what the repository says of this endpoint.",
+        " it would start something else than this endpoint's files in the repository.",
     )

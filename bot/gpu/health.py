@@ -82,11 +82,9 @@ class HealthWatch:
                 if alive:
                     await self.look_after(lease)
         except (BotError, Unavailable, TimeoutError) as error:
-            log.warning(
-                "health not looked at", model=lease.model, op=lease.op, error=str(error) or type(error).__name__
-            )
+            log.warning("health not checked", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
         except Exception:
-            log.exception("health not looked at", model=lease.model, op=lease.op)
+            log.exception("health not checked", model=lease.model, op=lease.op)
 
     async def look_after(self, lease: Lease) -> None:
         """Check one session. Idempotent, also in two bots at the same time."""
@@ -160,13 +158,13 @@ class HealthWatch:
 
     async def _over(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
         said = md(
-            "✅ {model} serves again; it did not since {since}: {reason}",
+            "✅ {model} serves again; it had not since {since}: {reason}",
             model=code(lease.model),
             since=clock(trouble.since),
             reason=inline(trouble.reason, 600),
         )
         if trouble.state in _SERVING:
-            said = md("✅ {model} is again as it was brought up.", model=code(lease.model))
+            said = md("✅ {model} has its approved configuration again.", model=code(lease.model))
         if trouble.told:
             await self.holder_prompts.settle(lease.op, said, keys=_keys(lease, trouble))
             await self.audit.note_lease(lease, AuditEvent.SERVES_AGAIN, "", trouble.reason, now)
@@ -188,13 +186,16 @@ def _trouble(condition: Condition, health: Health, now: datetime) -> Trouble | N
         since = condition.since if condition.since and condition.since <= now else now
         return Trouble(state=condition.state, since=since, reason=condition.reason, remedy=condition.remedy)
     if condition.replicas > 1:
-        reason = f"It was scaled to {condition.replicas} replicas from outside, and there is one GPU."
+        reason = f"It was scaled to {condition.replicas} replicas from outside, but there is only one GPU."
         return Trouble(state="scaled", since=now, reason=reason, remedy="Restart brings it back to one.")
     if health.template and condition.template != health.template:
         image = f" (image {health.image} → {condition.image})" if health.image != condition.image else ""
-        reason = f"Its Deployment was changed from outside while it was up{image}: this is not what was approved."
+        reason = f"Its Deployment was changed from outside while it was up{image}: this was not approved."
         return Trouble(
-            state="changed", since=now, reason=reason, remedy="Find out by whom; a sync brings git's state back."
+            state="changed",
+            since=now,
+            reason=reason,
+            remedy="Find out who changed it; a sync restores the state in git.",
         )
     return None
 

@@ -22,6 +22,6 @@ async def planned_lease(leases: Leases, plan: ExtendPlan | ReleasePlan) -> tuple
     lease = await leases.of(planned.model)
     if lease is None or lease.fence != planned.fence:
         raise PlanMoved(
-            md("The session of {model} that this was about is over, so nothing was done.", model=code(planned.model))
+            md("The session of {model} of this request has ended, so nothing was done.", model=code(planned.model))
         )
     return planned, lease

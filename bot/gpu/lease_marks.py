@@ -62,7 +62,7 @@ class LeaseMarks:
         digest = hashlib.sha256(f"{model} {annotation} {value}".encode()).hexdigest()[:16]
         log.warning("annotation ignored", model=model, annotation=annotation, error=why)
         text = md(
-            "⚠️ The annotation {annotation} of {model} is ignored: {why}. It says {value}.",
+            "⚠️ The annotation {annotation} of {model} is ignored: {why}. Its value is {value}.",
             annotation=code(annotation),
             model=code(model),
             why=why,

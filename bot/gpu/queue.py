@@ -148,7 +148,7 @@ class Queue:
         """Accept the offer: start if approved, otherwise ask for approval and keep the place for another offer."""
         op, now = await self._waiting(op_id, actor), self.clock()
         if op.waiting is None or op.waiting.offer is None or now >= op.waiting.offer:
-            raise NotAllowed("The offer is over: the GPU is not offered to this request any more.")
+            raise NotAllowed("The offer has expired: the GPU is no longer offered to this request.")
         offer = now + self.config.lease.offer
 
         def taken(op: BringUpOperation) -> BringUpOperation:
@@ -190,12 +190,10 @@ class Queue:
         """
         op = await self.operations.load(op_id, BringUpOperation)
         if op.status is not Status.WAITING or op.waiting is None or not op.waiting.fence:
-            raise NotAllowed("This request does not wait for anybody's GPU any more.")
+            raise NotAllowed("This request no longer waits for a GPU.")
         lease = await self.leases.of(op.waiting.model)
         if lease is None or lease.fence != op.waiting.fence:
-            raise NotAllowed(
-                md("{model} has changed hands meanwhile; the card is updated.", model=code(op.waiting.model))
-            )
+            raise NotAllowed(md("{model} has another holder now; the card is updated.", model=code(op.waiting.model)))
         view = please_release(op, lease, actor)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
@@ -206,7 +204,7 @@ class Queue:
         op = await self.operations.load(op_id, BringUpOperation)
         lease = await self.leases.of(op.waiting.model) if op.waiting else None
         if lease is None or op.waiting is None or lease.fence != op.waiting.fence:
-            raise NotAllowed("That session is over; there is nothing to keep.")
+            raise NotAllowed("That session has ended, so there is nothing to keep.")
         insist(may_keep(lease.holder, actor, await self.roles.people()))
         until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
         said = md(
@@ -259,16 +257,16 @@ class Queue:
         await self.leases.leave(op_id)
         match op.status:
             case Status.WAITING:
-                await self._offer_is_over(op, "Nobody answered in time, so the offer is over.")
+                await self._offer_is_over(op, "Nobody answered in time, so the offer has expired.")
             case Status.AWAITING:
-                text = "Nobody approved it in time, so the offer is over. Once it is approved, it waits for the next."
+                text = "Nobody approved it in time, so the offer has expired. Once the request is approved, it waits for the next offer."
                 await self.presentation.post(
                     f"{_offer_key(op)}:passed",
                     op.request.actor,
                     lines(md("{model}: {text}", model=code(op.request.model), text=text)),
                 )
             case _:
-                await self._offer_is_over(op, f"This request is {op.status}, so there is nothing to take any more.")
+                await self._offer_is_over(op, f"This request is {op.status}, so there is no offer to take.")
         if after != op:
             await self.lifecycle.show(after)
         return None

@@ -131,7 +131,7 @@ class Reconciliation:
             return
         older = known is not None and (known.fence, known.revision) < (lease.fence, lease.revision)
         if user.mark and not older and known != lease:
-            why = "Redis has this model's lease, and that one counts"
+            why = "Redis has this model's lease, which takes precedence"
             await self.lease_marks.tell_ignored(lease.model, "stoker.dev/lease", user.mark, why)
         await self.cluster.mark(lease.model, lease.mark, lease.fence)
 
@@ -171,7 +171,7 @@ class Reconciliation:
         for alert in await self.alerts.all():
             if alert.about not in current:
                 text = md(
-                    "✅ {about} used the GPU without a lease since {since}; that is over.",
+                    "✅ Resolved: {about} had used the GPU without a lease since {since}.",
                     about=code(alert.about),
                     since=clock(alert.since),
                 )

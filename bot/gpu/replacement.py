@@ -63,8 +63,8 @@ class Replacement:
         async def tell() -> None:
             limit = show_duration(self.config.lease.finish_within)
             text = md(
-                "🔁 Your session of {model} is being replaced by {request_model}, asked by {actor}{value}. Running "
-                "requests may finish within {limit}. If {request_model} does not start, yours comes back.",
+                "🔁 Your session of {model} is being replaced by {request_model}, requested by {actor}{value}. Running "
+                "requests may finish within {limit}. If {request_model} does not start, your session is restored.",
                 model=model,
                 request_model=code(op.request.model),
                 actor=person(op.request.actor),

@@ -1,4 +1,4 @@
-"""The card of the bring-up that began a session says until when it lasts, and when it is over."""
+"""Shows the end of a session on the card of the bring-up that began it, before and after it is over."""
 
 from datetime import datetime
 
@@ -30,7 +30,7 @@ async def end(
 
 
 async def go_on(operations: Operations, presentation: Presentation, op_id: str) -> None:
-    """A replacement failed, and the session goes on."""
+    """A replacement failed, and the session continues."""
     await _put(operations, presentation, op_id, session_end=None)
 
 

@@ -1,4 +1,4 @@
-"""Taking a model off the GPU: which lease it is under, scaling it to zero under that lease's fence, ending its boot."""
+"""Taking a model off the GPU: finds its lease, scales it to zero under the lease's fence, and ends its boot."""
 
 from datetime import datetime
 
@@ -41,7 +41,7 @@ def down_request(model: str, actor: str, channel: str, at: datetime, reason: str
 
 
 def end_of_session(lease: Lease, reason: str, channel: str, at: datetime, *, announced: bool = False) -> BringDown:
-    """A bring-down by the bot itself, of this session and no other; it notifies the holder unless it has been `announced`."""
+    """A bring-down by the bot itself, of exactly this session; it notifies the holder unless it has been `announced`."""
     return BringDown(
         model=lease.model,
         actor="",
@@ -78,7 +78,7 @@ class Stopping:
         return up.cancelled_by == (by or STOKER)
 
     async def scale_to_zero(self, model: str, lease: Lease | None) -> bool:
-        """Scale with the lease's fence, so that a late worker does not end somebody else's session; without a lease
+        """Scale with the lease's fence, so that a late worker does not end another person's session; without a lease
         unconditionally.
 
         Returns whether this call changed the replicas.
@@ -136,7 +136,7 @@ class SettingAside:
         lease = await self.lease_marks.lease_on(model)
         brought_up = isinstance(op, BringUpOperation)
         ours = lease is not None and (lease.op == op.id if brought_up else lease.claimed <= op.request.at)
-        done = md("Nothing of it runs.")
+        done = md("Its model is not running.")
         if ours or (lease is None and not brought_up):
             await self.stopping.scale_to_zero(model, lease)
             done = md("{model} is scaled to zero without a receipt.", model=code(model))
@@ -144,7 +144,7 @@ class SettingAside:
             await self.leases.release(lease)
             await session_cards.end(self.stopping.operations, self.presentation, lease, self.clock())
             if lease.displaced:
-                done += md(" {model} had the GPU before: ask for it again.", model=code(lease.displaced.model))
+                done += md(" {model} had the GPU before: request it again.", model=code(lease.displaced.model))
             await self.lifecycle.hand_over_soon()
         await self._set_aside(op, md("{why} {done}", why=why, done=done))
 
@@ -153,7 +153,7 @@ class SettingAside:
         await self._set_aside(op, md("{why} Its partial changes are not rolled back: check them.", why=why))
 
     async def _set_aside(self, op: Operation, why: Mrkdwn) -> None:
-        work = f"the undoing of {op.request.kind}" if op.failure else str(op.request.kind)
+        work = f"the rollback of {op.request.kind}" if op.failure else str(op.request.kind)
         await self.audit.note_set_aside(f"{work} {op.request.model} ({op.id})", str(unmarked(why)), self.clock())
         await self.presentation.tell_admins(f"cut short:{op.id}", lines(md("🧹 {why}", why=why)))
         end = Failed(reason=op.failure, undone=CutShort(told=why)) if op.failure else Failed(reason=why)

@@ -1,4 +1,4 @@
-"""The content that an approval is bound to: everything that it deploys. Read for the plan, and again before each
+"""The content to which an approval is bound: everything that it deploys. Read for the plan, and again before each
 effect.
 """
 
@@ -29,12 +29,12 @@ _LIVE = "the {} {} in the cluster"
 class Unreadable(BotError):
     """The deployed content is unknown, because a file does not parse."""
 
-    remedy = "Correct on the main branch what the message names, then ask again."
+    remedy = "Correct on the main branch what the message names, then request it again."
 
 
 @component
 class Binding:
-    """Reads what an approval is bound to."""
+    """Reads the content to which an approval is bound."""
 
     deployer: Deployer
     repository: Repository

@@ -56,7 +56,7 @@ class BootComparison:
         node = machine(self.config.gpu)
         seen = _observation(report, endpoint, facts, node)
         rows, difference = _compared_rows(report, endpoint, facts, node)
-        await run.add_note("What the engine measured", _told(difference, learns=seen is not None), rows)
+        await run.add_note("Measured by the engine", _told(difference, learns=seen is not None), rows)
         if seen is not None:
             await self.endpoint_history.note_observation(seen)
         return True
@@ -107,7 +107,7 @@ def _compared_rows(
 def _told(difference: float, *, learns: bool) -> str:
     way = "more" if difference >= 0 else "less"
     then = (
-        "The next estimate for this engine and GPU uses what it measured."
+        "The next estimate for this engine and GPU uses these measurements."
         if learns
         else "These figures do not agree with the model's size, so the next estimate does not use them."
     )

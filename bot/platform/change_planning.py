@@ -42,19 +42,19 @@ Options = tuple[tuple[str, str], ...]
 
 _CHEAPEST, _DEAREST = Decimal("0.0001"), 10_000
 """Prices in dollars per million tokens: no model costs less, or as much."""
-_PRICE_EXAMPLE = "give dollars per million tokens, like 0.50"
+_PRICE_EXAMPLE = "use dollars per million tokens, like 0.50"
 
 
 def _context(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise ValueError("give tokens, like 16384")
+        raise ValueError("use a number of tokens, like 16384")
     return int(text)
 
 
 def _share(text: str) -> float:
     share = float(text) if text.replace(".", "", 1).isdecimal() else 0.0
     if not 0 < share <= 1:
-        raise ValueError("give a share of the GPU's memory, like 0.9")
+        raise ValueError("use a share of the GPU's memory, like 0.9")
     return share
 
 
@@ -85,7 +85,7 @@ def _cpu(text: str) -> str:
 
 def _kind(text: str) -> str:
     if text not in SERVED_KINDS:
-        raise ValueError(f"give one of {', '.join(SERVED_KINDS)}")
+        raise ValueError(f"use one of {', '.join(SERVED_KINDS)}")
     return text
 
 
@@ -105,7 +105,7 @@ def _price(text: str) -> str:
 
 def _yes(text: str) -> bool:
     if text.lower() not in ("yes", "no"):
-        raise ValueError("say yes or no")
+        raise ValueError("write yes or no")
     return text.lower() == "yes"
 
 
@@ -176,7 +176,7 @@ async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
     if not others:
         return facts
     return facts.model_copy(
-        update={"unservable": f"{facts.unservable}. Of that name there are: {', '.join(others[:3])}"}
+        update={"unservable": f"{facts.unservable}. Repositories of that name: {', '.join(others[:3])}"}
     )
 
 
@@ -268,7 +268,7 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
             raise BotError(f"{key}= is not an option of model {verb}; there are {there_are}.")
         field, parse = _OPTIONS[key]
         if field in fields:
-            raise BotError(f"{key}= is given twice; say it once.")
+            raise BotError(f"{key}= is given twice; give it once.")
         try:
             fields[field] = parse(text)
         except (ValueError, ManifestError) as error:
@@ -280,7 +280,7 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
 def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = "") -> str:
     """Pull request body (Markdown): intent, contract, sizing, tests, warnings, how to revert.
 
-    `asked` is our own text ("Asked in Slack by `U1`"); `reason` came from a person and is quoted.
+    `asked` is our own text ("Requested in Slack by `U1`"); `reason` came from a person and is quoted.
     """
     parts = [
         markdown.text(change.intent)
@@ -300,7 +300,7 @@ def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = 
     if change.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {markdown.prose(warning)}" for warning in change.warnings))
     follows = _by_stoker(change) if operation else _by_hand(change)
-    parts.append(f"## After the merge\n\n{follows} To undo, revert this pull request.")
+    parts.append(f"## After the merge\n\n{follows} To undo this, revert this pull request.")
     footer = f"\n\n<sub>Operation {operation}</sub>" if operation else ""
     return "\n\n".join(parts) + footer + "\n"
 
@@ -337,19 +337,19 @@ def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
         when = (
             "As soon as the new pods are ready:"
             if rolled_out
-            else f"Whenever somebody says {markdown.code(f'/model smoke {endpoint.name}')}:"
+            else f"Whenever somebody types {markdown.code(f'/model smoke {endpoint.name}')}:"
         )
     asks = {
         "gpu-chat": "a chat completion is answered.",
-        "gpu-completion": "a text completion is answered, and one with a hole in the middle where the model can fill it.",
+        "gpu-completion": "a text completion is answered, and a fill-in-the-middle request if the model supports it.",
         "gpu-embeddings": "an embedding is answered.",
         "cpu-embeddings": "an embedding is answered.",
-        "gpu-reranker": "two texts are ranked by a question.",
-        "cpu-reranker": "two texts are ranked by a question.",
+        "gpu-reranker": "two texts are ranked for a query.",
+        "cpu-reranker": "two texts are ranked for a query.",
     }[endpoint.kind]
     return (
         f"{when}\n\n- {direct}{asks}\n"
-        f"- Through LiteLLM, a key made for {markdown.code(endpoint.alias)} alone, with a small budget and a short life, gets an answer "
+        f"- Through LiteLLM, a key for {markdown.code(endpoint.alias)} only, with a small budget and a short lifetime, gets an answer "
         "that costs more than $0; the key is deleted."
     )
 
@@ -362,15 +362,15 @@ def _by_stoker(change: Change) -> str:
         return (
             f"Stoker waits for LiteLLM, syncs the Application {application} at the merge commit, and reports in Slack."
         )
-    return f"LiteLLM and the Application {application} sync by themselves; Stoker waits for them and reports in Slack."
+    return f"LiteLLM and the Application {application} sync automatically; Stoker waits for them and reports in Slack."
 
 
 def _by_hand(change: Change) -> str:
     """The next steps for a pull request that no operation in Slack follows."""
     if change.endpoint is None:
-        return "Argo CD deletes what it deployed."
+        return "Argo CD deletes the deployed objects."
     if change.endpoint.manual_sync:
         return (
             f"LiteLLM syncs automatically; the Application {change.endpoint.application} waits for a person to sync it."
         )
-    return f"LiteLLM and the Application {change.endpoint.application} sync by themselves."
+    return f"LiteLLM and the Application {change.endpoint.application} sync automatically."

@@ -22,7 +22,7 @@ _NOT_AT_ALL = (0, 0)
 
 @component
 class Applications:
-    """The applications of Argo CD or Flux: which one deploys an endpoint, and deploying a commit with it."""
+    """The applications of Argo CD or Flux: finds the one that deploys an endpoint, and deploys a commit with it."""
 
     deployer: Deployer
     repository: Repository
@@ -57,7 +57,7 @@ class Applications:
         """Deploy the commit: an automated application is refreshed and waited for, another is synced.
 
         Of an application that deploys other models, too, only the objects of `model` are synced: git may say that the
-        others run.
+        others may be up.
         """
         limit = self.clock.patience(self.config.argocd.sync_limit)
 

@@ -39,7 +39,7 @@ _NAMED = 12
 class UnknownModel(BotError):
     """There is no endpoint with that name."""
 
-    remedy = "Take the name that is suggested, or one of `/model list`."
+    remedy = "Use the suggested name, or one from `/model list`."
 
 
 @component
@@ -66,7 +66,7 @@ class Endpoints:
         return found
 
     async def learn_places(self) -> None:
-        """Tell the cluster client which Deployment belongs to which endpoint, if it does not know and the repository is
+        """Tell the cluster client which Deployment belongs to which endpoint, if it has no mapping and the repository is
         readable.
         """
         if self.cluster.whereabouts.is_taught:

@@ -104,7 +104,7 @@ def _machine(config: Config, gpu: object, host_memory_bytes: object) -> Machine:
     if isinstance(gpu, str) and cuda_bytes(gpu) != node.vram_bytes:
         vram = cuda_bytes(gpu)
         if vram is None:
-            raise BotError(f"gpu={gpu} is not known: name it like L4, A100-80 or H100, or set gpu.vram_mib.")
+            raise BotError(f"gpu={gpu} is unknown: use a name like L4, A100-80 or H100, or set gpu.vram_mib.")
         name, host = usual_machine(gpu)
         node = Machine(vram_bytes=vram, host_memory_bytes=host or 2 * vram, gpu=gpu, name=name)
     if isinstance(host_memory_bytes, int):

@@ -1,4 +1,4 @@
-"""Settings for a repository: what a survey of it says, and the questions that are left.
+"""Settings for a repository: from a survey of it, and the remaining questions.
 
 `stoker init` and the form in Slack both use this module.
 """

@@ -67,13 +67,13 @@ class PullRequestPlans:
         holder, displaced = await self.displaced_by(op.request)
         plan, pull = plan.model_copy(update={"holder": holder, "displaced": displaced}), plan.pull
         if found.base_ref != self.config.platform.branch or found.head_repository.lower() != self._repository():
-            return plan  # it cannot be merged, whatever its content
+            return plan  # it cannot be merged, independent of its content
         main, live = await self.repository.head(), await self.live_of(plan)
         read = digest([found.head_sha, main, pull.merge_commit, stored_holder(holder), [app.source for app in live]])
         if read == plan.read:
             return plan
         if found.changed_files > _FILES:
-            much = f"The pull request changes {found.changed_files} files; Stoker reads at most {_FILES}. Close it and ask again."
+            much = f"The pull request changes {found.changed_files} files; Stoker reads at most {_FILES}. Close it and request it again."
             return plan.model_copy(update={"problems": (much,), "read": read, "bound": (("files", digest(read)),)})
         if pull.merge_commit:
             return await self._merged(op, plan, pull, main, live, read)
@@ -87,7 +87,7 @@ class PullRequestPlans:
     async def _merged(
         self, op: ChangeOperation, plan: ChangePlan, pull: Pull, main: str, live: tuple[Application, ...], read: str
     ) -> ChangePlan:
-        """For a merged pull request: what its merge commit deploys, or the main branch if that has moved on since."""
+        """For a merged pull request: the content that its merge commit deploys, or the main branch if that is newer."""
         merged = await self.repository.tree(pull.merge_commit)
         target, tree = pull.merge_commit, merged
         if main != pull.merge_commit:
@@ -158,7 +158,7 @@ class PullRequestPlans:
             return "", (), ()
         facts = await looked_up(self.hub, endpoint.hf_id)
         if facts.missing(gpu=endpoint.gpus > 0):
-            return "unknown", (f"Whether {endpoint.hf_id} fits is unknown: its size could not be looked up.",), ()
+            return "unknown", (f"It is unknown whether {endpoint.hf_id} fits: its size could not be looked up.",), ()
         sizing = size(
             facts,
             machine(self.config.gpu),
@@ -238,7 +238,7 @@ class PullRequestPlans:
                 "The pull request is merged, so only the sync remains to be approved; earlier approvals are void."
             )
         if differs := what_changed(before.bound, after.bound):
-            return md("What would be deployed changed: {differs}; earlier approvals are void.", differs=differs)
+            return md("The content to deploy has changed: {differs}; earlier approvals are void.", differs=differs)
         return md("The plan changed; earlier approvals are void.")
 
     def _then(self, request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
@@ -269,7 +269,7 @@ class PullRequestPlans:
         whose = md("{holder} holds it", holder=person(lease.holder)) if lease else "nobody holds a lease for it"
         try:
             now = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
-            busy = f"{now.running + now.waiting:.0f} requests are under way"
+            busy = f"{now.running + now.waiting:.0f} requests are running"
         except (Unavailable, BotError):
             busy = "its current traffic is unknown"
         return (
@@ -295,4 +295,4 @@ def _told_of_others(request: ChangeRequest, reading: Reading) -> tuple[str, ...]
 def _registered(request: ChangeRequest, endpoint: ModelEndpoint | None) -> tuple[tuple[str, str], ...]:
     if not isinstance(request, AddModel) or not request.now or endpoint is None:
         return ()
-    return (("Alias now", f"{endpoint.alias} answers already, until this is merged, denied or cancelled"),)
+    return (("Alias now", f"{endpoint.alias} already answers, until this is merged, denied or cancelled"),)

@@ -103,7 +103,7 @@ class ChangeChecks:
             )
 
     async def already_open(self, request: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
-        """The operation whose pull request already does this, and that. Raises NotAllowed if another one changes the endpoint
+        """The operation whose pull request already makes this change, and the pull request. Raises NotAllowed if another one changes the endpoint
         differently.
         """
         for other in await self.operations.open(ChangeOperation, request.model):
@@ -114,7 +114,7 @@ class ChangeChecks:
                 return other, pull
             raise NotAllowed(
                 md(
-                    "{model} is already in pull request {pull}, asked by {actor}: decide or cancel that one first.",
+                    "{model} is already in pull request {pull}, requested by {actor}: decide or cancel that one first.",
                     model=code(request.model),
                     pull=link(pull.url, f"#{pull.number}"),
                     actor=person(open_request.actor),
@@ -180,7 +180,7 @@ class PullRequests:
             tree = await self.repository.tree(commit)
             changes, warnings = await asyncio.to_thread(unshrunk, tree, changes)
         if not changes.files:
-            raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> is reverted already.")
+            raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> has already been reverted.")
         return Change(
             changes=changes,
             title=f"revert: {reverted.request.kind.spec.name} {request.model} (#{pull.number})",
@@ -209,7 +209,7 @@ class PullRequests:
         )
 
     async def _body(self, op: ChangeOperation, change: Change) -> str:
-        asked = f"Asked in Slack by {await self.directory.signature(op.request.actor)}"
+        asked = f"Requested in Slack by {await self.directory.signature(op.request.actor)}"
         return pull_body(change, asked=asked, reason=op.request.reason, operation=op.id)
 
     async def first_plan(

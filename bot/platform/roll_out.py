@@ -75,11 +75,13 @@ class Syncs:
         gateway, limit = self.config.litellm, self.clock.patience(self.config.argocd.sync_limit)
         application = await self.applications.of_gateway(plan.target)
         if application is None:
-            await run.enter(phases.SYNC_GATEWAY, f"nothing in {self.deployer.word} deploys LiteLLM: nothing to sync")
+            await run.enter(
+                phases.SYNC_GATEWAY, f"nothing in {self.deployer.word} deploys LiteLLM, so there is nothing to sync"
+            )
             return None
         await self.binding.refuse_if_elsewhere(run.model, plan, application)
         drift = await self._to_commit(run, application.name, plan.target, phases.SYNC_GATEWAY)
-        await run.enter(phases.SYNC_GATEWAY, "waiting until its pods are rolled")
+        await run.enter(phases.SYNC_GATEWAY, "waiting until its pods are restarted")
         if not await self.cluster.wait_rolled_out(gateway.deployment, namespace=gateway.namespace, timeout=limit):
             await run.enter(
                 phases.SYNC_GATEWAY, f"there is no Deployment {gateway.namespace}/{gateway.deployment} to wait for"
@@ -101,7 +103,7 @@ class Syncs:
         await self._refresh_group(endpoint.group)
         if await self.deployer.get(endpoint.application) is None:
             await self._refuse_if_blocked(run, endpoint)
-            await run.enter(phases.SYNC_ENDPOINT, "waiting until its ApplicationSet has made the Application")
+            await run.enter(phases.SYNC_ENDPOINT, "waiting until its ApplicationSet has created the Application")
             await self.deployer.wait_for(endpoint.application, timeout=limit, until=lambda _: True)
         await set_blocked(run, Mrkdwn())
         return await self._endpoint_at(run, endpoint, endpoint.application, plan)
@@ -118,7 +120,7 @@ class Syncs:
         return differs
 
     async def _refuse_if_blocked(self, run: Run[ChangeOperation], endpoint: ModelEndpoint) -> None:
-        """Blocked while the generated list has the endpoint's group off, which its generator has to be run for."""
+        """Blocked while the generated list has the endpoint's group off, which changes only when its generator is run."""
         layout, group = self.config.platform, endpoint.group
         tree = await self.repository.tree(await self.repository.head())
         if not await asyncio.to_thread(is_awaiting_generator, Platform(tree, layout), group):
@@ -128,7 +130,7 @@ class Syncs:
         if self.clock() > until:
             raise BotError(
                 md(
-                    "The group {group} is still off in {generated}, so Argo CD never made {application}: run the "
+                    "The group {group} is still off in {generated}, so Argo CD never created {application}: run the "
                     "generator of that file, merge what it writes, then bring the endpoint up.",
                     group=code(group),
                     generated=generated,
@@ -137,7 +139,7 @@ class Syncs:
             )
         raise Blocked(
             md(
-                "The group {group} is off in {generated}, so Argo CD does not make {application}. Run the "
+                "The group {group} is off in {generated}, so Argo CD does not create {application}. Run the "
                 "generator of that file and merge what it writes: the roll-out then continues automatically, until "
                 "{until}.",
                 group=code(group),

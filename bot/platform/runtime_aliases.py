@@ -109,8 +109,8 @@ class GatewayAliases:
         if not serving:
             raise NotAllowed(
                 md(
-                    "Nothing in the cluster serves {model} yet, so an alias for it would lead nowhere. Leave out `now`: the alias "
-                    "comes with the roll-out.",
+                    "Nothing in the cluster serves {model} yet, so an alias for it would not work. Leave out `now`: the roll-out "
+                    "adds the alias.",
                     model=code(hf_id),
                 )
             )

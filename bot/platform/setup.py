@@ -46,7 +46,7 @@ _FETCH_EVERY = 600.0
 
 @dataclass(frozen=True)
 class Found:
-    """A repository that the settings do not describe, and the settings that would."""
+    """A repository that the settings do not describe, and settings that describe it."""
 
     commit: str
     report: tuple[str, ...]
@@ -87,7 +87,7 @@ class PlatformSetup:
     installed: Installed
     clock: Clock
     _understood: bool = field(default=False, init=False)
-    """Once a repository is understood, it is not looked at again until the next start."""
+    """A repository that the settings describe is not checked again until the next start."""
     _found: Found | None = field(default=None, init=False)
     _seen: str = field(default="", init=False)
     """The commit whose settings are in use, or cannot be."""
@@ -137,7 +137,7 @@ class PlatformSetup:
         text = written(merged(found.settings, answers))
         if text == found.own:
             raise BotError(
-                "The main branch has these settings already. Stoker's direct message to the admins says why it does not use them."
+                "The main branch has these settings already. A direct message to the admins has the reason why Stoker does not use them."
             )
         config = layered(self.installed.config, text)
         if stronger := overruled(parsed(text), config):
@@ -178,7 +178,7 @@ class PlatformSetup:
         except BotError:
             if not setup.url:
                 await self.state.close(setup)
-                with suppress(BotError, Unavailable):  # the first error says what is wrong
+                with suppress(BotError, Unavailable):  # the first error names the problem
                     await self.github.withdraw(setup.branch)
             raise
 
@@ -236,7 +236,7 @@ class PlatformSetup:
         """Return why these settings cannot be used now; empty if they can."""
         if held := await self.leases.held():
             who = md("{holder} holds the GPU", holder=person(held[0].holder))
-            return md("{who}, and settings change only while no model is up", who=who)
+            return md("{who}, and settings change only when no model is up", who=who)
         try:
             lacking = await self.cluster.lacking(rights(config))
         except BotError as error:
@@ -271,6 +271,6 @@ def _text(value: object) -> str:
 
 def _body(setup: Setup, who: str) -> str:
     return (
-        f"Asked in Slack by {who}. Stoker uses these settings once this is merged; nothing is rolled "
+        f"Requested in Slack by {who}. Stoker uses these settings once this is merged; nothing is rolled "
         f"out by it. A setting of the installation itself takes precedence.\n\n<sub>Operation {setup.id}</sub>\n"
     )

@@ -132,10 +132,10 @@ class _Tests:
 
     async def _keyless(self) -> str:
         if not self._workload.keyed:
-            raise _Doubtful("the engine has no API key: everything in the cluster can use the model")
+            raise _Doubtful("the engine has no API key: every pod in the cluster can use the model")
         path = self._engine.keyed
         if not await self._vllm.refuses_keyless(self._url, path):
-            raise _Failed(f"{path} answers without a key: everything in the cluster can use the model")
+            raise _Failed(f"{path} answers without a key: every pod in the cluster can use the model")
         return "401"
 
     async def _answer(self, key: SecretStr | None) -> str:
@@ -152,7 +152,9 @@ class _Tests:
     async def _fill(self, key: SecretStr | None, prompt: str) -> str:
         answer = await self._ask(key, prompt)
         if not answer.text.strip():
-            raise _Failed("nothing is filled in between a prefix and a suffix: is this a base model with FIM tokens?")
+            raise _Failed(
+                "the model fills in nothing between a prefix and a suffix: is this a base model with FIM tokens?"
+            )
         return f"{answer.completion_tokens} tokens in {answer.seconds:.2f} s, “{answer.text.strip()[:100]}”"
 
     async def _ask(self, key: SecretStr | None, prompt: str | None = None) -> Answer:
@@ -199,7 +201,7 @@ class _Tests:
             )
         if self._costs and (not answer.cost or answer.cost <= 0):
             raise _Failed(
-                "the call costs $0: are input_cost_per_token and output_cost_per_token set? Budgets never bind"
+                "the call costs $0: are input_cost_per_token and output_cost_per_token set? Budgets have no effect"
             )
         said = f"answered by alias in {answer.seconds:.2f} s, cost ${answer.cost or 0:.7f}"
         if left:

@@ -105,7 +105,7 @@ class StagedSwap:
             return ""
         await self.stager.volumes(weights.endpoint).refuse_growth(growth)
         return (
-            f"from {growth.held} to {growth.wanted}, before the merge and for good: Argo CD shows the claim as OutOfSync until"
+            f"from {growth.held} to {growth.wanted}, before the merge and permanently: Argo CD shows the claim as OutOfSync until"
             " then"
         )
 
@@ -173,5 +173,5 @@ def _pod_spec(path: str, text: str) -> KubeObject:
         found = [each for each in YAML(typ="safe").load_all(text) if each and each.get("kind") == "Deployment"]
         spec: KubeObject = found[0]["spec"]["template"]["spec"]
     except (YAMLError, AttributeError, LookupError, TypeError) as error:
-        raise CannotStage(f"{path} holds no Deployment that can be read.") from error
+        raise CannotStage(f"{path} contains no readable Deployment.") from error
     return spec

@@ -130,7 +130,7 @@ class Staging:
         await self.endpoint_history.keep_staged(weights.endpoint, staged)
         if ended.removed:
             removed = "\n".join(ended.removed)
-            await run.add_note("Removed from the volume to make room, as no endpoint serves them", removed)
+            await run.add_note("Removed from the volume for more space, because no endpoint serves them", removed)
         return staged
 
     async def delete_job(self, op: Operation) -> None:

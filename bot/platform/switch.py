@@ -64,7 +64,7 @@ class Switch:
         if other := await asyncio.to_thread(in_git.scaled_by, platform, model):
             raise NotAllowed(
                 md(
-                    "{model} is started and stopped by {other}, not by Stoker: what Stoker sets would be changed back.",
+                    "{model} is started and stopped by {other}, not by Stoker: it would revert Stoker's changes.",
                     model=code(model),
                     other=other,
                 )

@@ -54,7 +54,7 @@ class VirtualKeys:
         _, alias = await self._allowed(op_id, actor)
         found = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
         if not found:
-            raise NotAllowed(md("Every virtual key can call {alias} by now.", alias=code(alias)))
+            raise NotAllowed(md("Every virtual key can already call {alias}.", alias=code(alias)))
         return alias, found
 
     async def let_in(self, op_id: str, hashes: frozenset[str], actor: str) -> Mrkdwn:

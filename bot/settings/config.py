@@ -31,7 +31,7 @@ from manifests.contract import Layout
 class SettingsError(BotError):
     """A setting is missing or wrong; the message names it."""
 
-    remedy = "Correct the setting that is named, in the environment or in the file named by STOKER_CONFIG; docs/configuration.md has them all."
+    remedy = "Correct the setting in the message, in the environment or in the file named by STOKER_CONFIG; docs/configuration.md lists all of them."
 
 
 class _Section(BaseModel):

@@ -54,7 +54,7 @@ def layered(installed: Config, text: str) -> Config:
 
 
 def same(one: Config, other: Config) -> bool:
-    """Whether both have the same values, and name the same settings: a default that is written down counts as chosen."""
+    """Return whether both have the same values and the same explicit settings: an explicit default counts as chosen."""
     return one == other and one.model_dump(exclude_unset=True) == other.model_dump(exclude_unset=True)
 
 

@@ -1,6 +1,6 @@
 """Types of single settings: text with a fixed form, ids of Slack, hours of the day.
 
-Each knows its JSON schema, from which the chart's is generated. The patterns are those that Go and JavaScript know, too.
+Each has its JSON schema, from which the chart's schema is generated. The patterns are also valid in Go and JavaScript.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The channels that refused the last message, and how long each is left alone."""
+"""The channels that refused the last message, and the pause of each."""
 
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ LONGEST_PAUSE = 20.0
 class ChannelClosed(Unavailable):
     """The channel refused the last message; it is retried soon."""
 
-    remedy = "Unarchive the channel or invite Stoker to it: the present state is then shown there."
+    remedy = "Unarchive the channel or invite Stoker to it: it then shows the current state there."
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Takes from older cards the buttons for a next step that a newer card about the same model has made obsolete."""
+"""Removes buttons for next steps from older cards if a newer card about the same model has made them obsolete."""
 
 from contextlib import suppress
 

@@ -268,8 +268,8 @@ class Presentation:
             return
         warning = section(
             md(
-                "⚠️ Slack takes no message from me in <#{channel}>{value}. The work goes on, and it is shown here "
-                "until the channel takes messages again.",
+                "⚠️ Slack accepts no messages from Stoker in <#{channel}>{value}. The work continues, and its state is shown here "
+                "until the channel accepts messages again.",
                 channel=op.request.channel,
                 value=md(" ({why})", why=code(why)) if why else "",
             )
@@ -305,7 +305,7 @@ class Presentation:
             admins = tuple(sorted(await self._slack.members(admins)))
         return tuple(user for user in admins if not user.startswith("S"))
 
-    # ── channels that take no messages ──────────────────────────────────────────────────────────────────────────────
+    # ── channels that accept no messages ──────────────────────────────────────────────────────────────────────────────
 
     def reopen(self, channel: str) -> None:
         """The bot was invited, or the channel unarchived: retry immediately."""

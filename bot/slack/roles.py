@@ -43,7 +43,7 @@ class RoleMembers:
                 for user in users:
                     if not (verdict := may_use(await self.directory.profile(user), home, self.config)).allowed:
                         found.append(
-                            f"roles.{name}: {user} does not count, since Stoker would not obey them ({verdict.reason})"
+                            f"roles.{name}: {user} has no effect, because Stoker would refuse them ({verdict.reason})"
                         )
         return tuple(found)
 

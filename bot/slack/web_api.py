@@ -74,7 +74,7 @@ class TooLate(BotError):
 class SlackBusy(Unavailable):
     """Slack asks to wait."""
 
-    remedy = "Nothing: Stoker waits as long as Slack asks, and then sends what is left."
+    remedy = "Nothing: Stoker waits as long as Slack requires, and then sends the remaining messages."
 
     def __init__(self, method: str, after: float) -> None:
         super().__init__("Slack", f"{method}: ratelimited")
@@ -142,7 +142,7 @@ def _in_time() -> Iterator[None]:
     except SlackApiError as error:
         if str(error.response.get("error", "")).endswith("_trigger_id"):
             raise TooLate(
-                "Slack lets a form open within three seconds only, and they have passed: please try again."
+                "Slack opens a form only within three seconds, and it was too slow this time. Please try again."
             ) from error
         raise
 

@@ -19,7 +19,7 @@ class Alerts:
         self._redis, self._records = redis, Records(redis)
 
     async def start(self, about: str, now: datetime) -> Alert:
-        """Record that something is wrong, or return the alert that exists about it."""
+        """Record a problem, or return its existing alert."""
         alert = Alert(about=about, since=now)
         text = alert.model_dump_json()
         if await self._records.typed(_ALERTS, "hash", lambda: self._redis.hsetnx(_ALERTS, about, text)):

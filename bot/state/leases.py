@@ -23,7 +23,7 @@ from bot.mrkdwn import clock, md, person
 from bot.state.records import PREFIX, Records, name, redis_errors
 
 _NEXT_FENCE = """
--- A number above every fence that was ever given: above the counter, above what the cluster knows, and not below the
+-- A number above every fence that was ever given: above the counter, above the highest one in the cluster, and not below the
 -- time, so that a claim which a failover lost, before its Deployment was marked, does not have its number given again.
 local function next_fence(counter, floor)
   local time = redis.call('TIME')
@@ -41,7 +41,7 @@ _CLAIM = """
 -- Re-entrant: the operation that holds the model's lease gets it back as it is.
 -- First come, first served: a free slot goes to the head of the queue; a request outside the queue comes last.
 -- KEYS: leases, fence counter, queue.
--- ARGV: model, op, slots, lease JSON with "fence":0, floor (the highest fence that the cluster knows).
+-- ARGV: model, op, slots, lease JSON with "fence":0, floor (the highest fence in the cluster).
 -- Answer: {'granted', fence} | {'held', lease that it has} | {'busy', lease of the holder} | {'queued', operation that is first}
 local own = redis.call('HGET', KEYS[1], ARGV[1])
 if own then
@@ -145,17 +145,17 @@ class GpuBusy(BotError):
 class GpuQueued(BotError):
     """The GPU is free, but other requests are ahead in the queue."""
 
-    remedy = "Queue too; the card says when your turn comes."
+    remedy = "Join the queue; the card shows when your turn comes."
 
     def __init__(self, first: str) -> None:
-        super().__init__(md("The GPU is free, but others are waiting for it: queue behind them (`/gpu queue`)."))
+        super().__init__(md("The GPU is free, but other requests are ahead in the queue: join it (`/gpu queue`)."))
         self.first = first
 
 
 class LeaseMoved(BotError):
     """The lease to replace is no longer the one that was seen."""
 
-    remedy = "Look who holds the GPU now (`/gpu status`) and ask again."
+    remedy = "See who holds the GPU now (`/gpu status`), then request it again."
 
 
 class Leases:
@@ -232,7 +232,7 @@ class Leases:
         if verdict == b"moved":
             raise LeaseMoved(
                 md(
-                    "`{model}` is no longer held by {holder}: it changed hands meanwhile.",
+                    "`{model}` is no longer held by {holder}: it has another holder now.",
                     model=old.model,
                     holder=person(old.holder),
                 )

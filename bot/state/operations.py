@@ -55,7 +55,9 @@ class OperationNotFound(BotError):
     remedy = "Request it again: the operation is older than what is kept, or Redis lost its data."
 
     def __init__(self, op_id: str) -> None:
-        super().__init__(f"I no longer know request {op_id}: it is over for long, or Redis lost its data. Ask again.")
+        super().__init__(
+            f"Stoker no longer has a record of request {op_id}: it ended long ago, or Redis lost its data. Request it again."
+        )
 
 
 class Operations:

@@ -60,7 +60,7 @@ _AWAY = (NotConnected, NoAnswer, OSError)
 class WrongType(Unavailable):
     """A key of ours has the wrong type: it is set aside, and then the command can be retried."""
 
-    remedy = "Nothing: the key is set aside at once, and the work goes on."
+    remedy = "Nothing: the key is set aside, and the work continues."
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def redis_errors() -> Iterator[None]:
     except (RedisError, OSError) as error:
         if "WRONGTYPE" in str(error):
             raise WrongType("Redis", str(error)) from error
-        # For an unavailable server, the address and errno tell a person in Slack nothing.
+        # For an unavailable server, the address and errno are useless to a person in Slack.
         away = isinstance(error, _AWAY) and not isinstance(error, AuthenticationError | BusyLoadingError)
         raise Unavailable("Redis", "" if away else str(error), answered=not away) from error
 

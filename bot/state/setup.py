@@ -64,7 +64,7 @@ class SetupState:
         return await self._records.value(_OPEN, _SETUP)
 
     async def claim(self, setup: Setup) -> Setup:
-        """Start a set-up, unless there is one: returns the one that there is."""
+        """Start a set-up, or return the existing one."""
         with redis_errors():
             claimed = await self._redis.set(_OPEN, setup.model_dump_json(), nx=True)
         return setup if claimed else await self.open() or setup

@@ -1,4 +1,4 @@
-"""The step ledger: which steps of an operation are done, and what each returned."""
+"""The step ledger: the finished steps of an operation, and their results."""
 
 import json
 from collections.abc import Awaitable, Callable

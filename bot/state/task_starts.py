@@ -97,7 +97,7 @@ class TaskStarts:
     async def watched(
         self, task: str, begun: str = "", *, forget: bool = True, patience: float | None = None
     ) -> AsyncIterator[Start]:
-        """Record the work while it runs. Yields its start, which says whether to do the work at all (`hopeless`).
+        """Record the work while it runs. Yields its start, which decides whether to do the work at all (`hopeless`).
 
         `patience` limits the seconds that it waits for other interrupted work. With `forget=False`, hopeless work
         stays hopeless.
@@ -145,7 +145,7 @@ class _Noted:
             await self._change(doing=what, late=False)
 
     async def beside(self, what: str) -> None:
-        """Record what the process does beside this work; empty when that is over."""
+        """Record the process's activity besides this work; empty when it has ended."""
         await self._change(beside=what)
 
     async def live(self, apart: ExitStack) -> None:

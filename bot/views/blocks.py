@@ -107,7 +107,7 @@ def overflow(action: str, *choices: tuple[str, str]) -> Block:
 
 
 def actions(*elements: Block, about: str) -> Block:
-    """A row of buttons. `about` (plain text) is what they act on, which a screen reader says: in Home, ten buttons have
+    """A row of buttons. `about` (plain text) is their target, which a screen reader reads: in Home, ten buttons have
     the label *Approve*.
     """
     return {"type": "actions", "elements": [_labelled(element, about) for element in elements]}

@@ -131,7 +131,7 @@ def _headline(op: Operation) -> Mrkdwn:
         state = "Failed; rolling back"
     elif not op.status.final and op.cancelled_by:
         state = md("Being cancelled by {cancelled_by}", cancelled_by=person(op.cancelled_by))
-    asked = md("asked by {actor}", actor=person(op.request.actor))
+    asked = md("requested by {actor}", actor=person(op.request.actor))
     if hold := hold_of(op.request):
         asked += md(" for {hold}", hold=show_duration(hold))
     if op.request.reason:
@@ -206,7 +206,7 @@ def _plan(op: Operation) -> Blocks:
 
 
 def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
-    """The outage and the cost first, then before → after. Facts that decide nothing, and those that stay as they are, are in
+    """The outage and the cost first, then before → after. Facts that are irrelevant for the decision, and unchanged ones, are in
     a container that is closed.
     """
     before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
@@ -303,16 +303,18 @@ def _pull(pull: Pull) -> Mrkdwn:
         line += md(", approved on GitHub by {approved_by}", approved_by=inline(", ".join(pull.approved_by), 200))
     if pull.rejected_by:
         line += md(
-            "\n⚠️ On GitHub {rejected_by} asked for changes.", rejected_by=inline(", ".join(pull.rejected_by), 200)
+            "\n⚠️ On GitHub {rejected_by} requested changes.", rejected_by=inline(", ".join(pull.rejected_by), 200)
         )
     if pull.unread:
         told = " and ".join(pull.unread)
         line += md("\n⚠️ GitHub does not let the token read {told}, so they do not count here.", told=told)
     if pull.auto_merge_by:
         who = inline(pull.auto_merge_by, 60)
-        line += md("\n⚠️ {who} turned on auto-merge: GitHub merges it without an approval here.", who=who)
+        line += md("\n⚠️ {who} turned on auto-merge: GitHub merges it without an approval in Slack.", who=who)
     if pull.mergeable is False:
-        line += "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel and ask again."
+        line += (
+            "\n⚠️ It conflicts with the main branch: resolve the conflict on GitHub, or cancel, and request it again."
+        )
     elif pull.blocked and pull.checks in ("success", "none"):
         line += "\n🔒 GitHub branch rules block the merge; most likely a review is required."
     return line

@@ -11,7 +11,7 @@ APPROVE, DENY, ROLL_OUT = "approve", "deny", "roll_out"
 
 
 def approve(op: Operation) -> Block:
-    """*Approve*, named after what it does."""
+    """*Approve*, with a label for its effect."""
     if deletes(op):
         return _approve_deletion(op)
     if op.open_pull:

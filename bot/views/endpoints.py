@@ -63,7 +63,7 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> Mr
             "Model",
             md("{hf_id}, answers to {served_name}", hf_id=code(endpoint.hf_id), served_name=code(endpoint.served_name)),
         ),
-        ("Alias for tenants", code(endpoint.alias) if endpoint.alias else "⚠️ none: LiteLLM does not know it"),
+        ("Alias for tenants", code(endpoint.alias) if endpoint.alias else "⚠️ none: LiteLLM has no alias for it"),
         ("Kind", md("{kind}, group {group}", kind=endpoint.kind, group=inline(endpoint.group, 60) or "none")),
         ("Context", f"{endpoint.context} tokens" if endpoint.context else ""),
         ("Quantization", inline(endpoint.quantization or "none", 40) if endpoint.gpus else ""),
@@ -74,12 +74,12 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> Mr
             if endpoint.pvc_name
             else "",
         ),
-        ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "by Argo CD itself"),
+        ("Sync", "by hand: a sync must be approved" if endpoint.manual_sync else "automatically, by Argo CD"),
         (
             "Contract",
             md("⚠️ {count} problems: `/model check {name}`", count=len(findings), name=endpoint.name)
             if findings
-            else "all pieces agree",
+            else "all files agree",
         ),
     ]
     lines = [
@@ -102,7 +102,7 @@ def disagreements(
     if guessed:
         settings = md(", ").join(code(f"platform.{key}: {value}") for key, value in guessed.items())
         where += md(
-            ", read with {settings} (as its files say: set that in the configuration, or nothing else finds them)",
+            ", read with {settings} (inferred from its files: set this in the configuration, so that everything else finds them)",
             settings=settings,
         )
     faults = [each for each in found if not each[0].is_advice]

@@ -22,7 +22,7 @@ def _whole(answer: Account) -> Mrkdwn:
         ("Kind", fit.kind or "unknown"),
         ("Context", f"{context(fit)}; {longest(fit)} at most"),
         ("Weights", f"{in_gb(fit.weights_bytes)}, staged {in_gb(fit.staged_bytes)}"),
-        ("Cache", f"{fit.kv_bytes_per_token} bytes a token: {answer.cache}"),
+        ("Cache", f"{fit.kv_bytes_per_token} bytes per token: {answer.cache}"),
         *((row.label, f"{'' if row.ok else '⚠️ '}{row.value} of {row.limit}") for row in answer.numbers),
         ("Volume", in_gib(fit.storage_bytes)),
         ("Memory limit", in_gib(fit.memory_bytes)),

@@ -1,4 +1,4 @@
-"""The options of a change as the form names them: a person who fills in a form never sees the `key=value` of a command."""
+"""The options of a change under the form's names: a person who fills in a form never sees the `key=value` of a command."""
 
 import re
 from collections.abc import Mapping

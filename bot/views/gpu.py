@@ -18,11 +18,11 @@ def free(drains: datetime | None, now: datetime) -> Mrkdwn:
     """Nobody has the GPU; `drains` is the estimated end of billing for the last session's node."""
     if drains and drains <= now:
         return md(
-            "The GPU is free. Nothing is running; the last node drains longer than usual, and bills until it is gone."
+            "The GPU is free. Nothing is running; the last node is draining longer than usual, and is billed until it is removed."
         )
     if drains:
         return md(
-            "The GPU is free. Nothing is running; the last node drains, and bills until about {drains}.",
+            "The GPU is free. Nothing is running; the last node is draining, and is billed until about {drains}.",
             drains=clock(drains),
         )
     return md("The GPU is free. Nothing is running, nothing is billed.")
@@ -93,7 +93,7 @@ def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
     )
     buttons = [button("Adopt", ADOPT, name)] if can_adopt else []
     if can_adopt:
-        line += md(" *Adopt* asks for its approval and gives it a lease.")
+        line += md(" *Adopt* asks for an approval and then gives it a lease.")
     if ours:
         line += md(" *Bring down* ends it.")
         buttons.append(button("Bring down", END_USE, name, "danger"))

@@ -1,4 +1,4 @@
-"""Messages about a session that was ready and does not serve any more."""
+"""Messages about a session that was ready and no longer serves requests."""
 
 from datetime import datetime
 
@@ -38,7 +38,7 @@ def _short(text: str, limit: int) -> str:
 
 def trouble_view(lease: Lease, trouble: Trouble, *, serving: bool, price: float, ends: datetime, log: str = "") -> View:
     """The message to the holder. `price`: US dollars per hour of a node that is billed, 0 without a node."""
-    state = "is up, but not as it was brought up" if serving else "does not serve any more"
+    state = "is up, but has been changed" if serving else "no longer serves requests"
     lines = [
         md(
             "🔴 {holder}, {model} {state}: {short}.",

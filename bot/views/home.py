@@ -78,7 +78,7 @@ def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTH
     if waiting := [op for op in overview.open if _may_decide(op, user, overview.approvers)]:
         blocks += [divider(), header("Waiting for your decision"), *_decisions(waiting, overview.links)]
     if mine := [op for op in overview.open if op.request.actor == user]:
-        blocks += [divider(), header("Asked by you"), *_mine(mine, overview.links)]
+        blocks += [divider(), header("Your requests"), *_mine(mine, overview.links)]
     blocks += [divider(), header("Endpoints"), *in_home(overview.endpoints, search)]
     if overview.week:
         blocks += [divider(), header("The last week"), *_week(overview.week)]
@@ -121,7 +121,7 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
     ]
     if not overview.leases and not overview.strangers:
         blocks.append(
-            section(free(overview.drains, now) if overview.known else md("Whether the GPU is free is unknown."))
+            section(free(overview.drains, now) if overview.known else md("It is unknown whether the GPU is free."))
         )
     ups = [op for op in overview.open if isinstance(op, BringUpOperation)]
     if asked := [op for op in ups if op.status is Status.AWAITING]:
@@ -173,7 +173,7 @@ def _decisions(operations: list[Operation], links: Links) -> Blocks:
         blocks.append(
             section(
                 md(
-                    "*{title}*, asked by {actor}{why}{costs}{see}",
+                    "*{title}*, requested by {actor}{why}{costs}{see}",
                     title=inline(title(op), 200),
                     actor=person(op.request.actor),
                     why=why,

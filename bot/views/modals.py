@@ -67,7 +67,7 @@ def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", me
 
 def loading(name: str) -> Block:
     """Opened immediately: a trigger is valid for three seconds, and filling the form may take longer."""
-    return modal("loading", name, [section(md("⏳ Looking at the platform …"))])
+    return modal("loading", name, [section(md("⏳ Reading the platform repository …"))])
 
 
 def stopped(name: str, why: Mrkdwn) -> Block:
@@ -135,14 +135,14 @@ def because_form(op: Operation, verb: str, value: str) -> Block:
 
     `value` is the clicked option's: the form is bound to the plan on its card.
     """
-    asked = section(md("*{title}*, asked by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
+    asked = section(md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
     reason = text_input("reason", "Because", multiline=True, longest=500)
     name = f"{verb.capitalize()} because …"
     return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{value}"[:METADATA])
 
 
 class Ending(BaseModel, frozen=True, defer_build=True):
-    """The subject of the form that ends somebody else's session: the models, and for each the operation of its session."""
+    """The subject of the form that ends another person's session: the models, and for each the operation of its session."""
 
     models: tuple[str, ...]
     sessions: dict[str, str]
@@ -151,7 +151,7 @@ class Ending(BaseModel, frozen=True, defer_build=True):
 
 
 def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
-    """Confirm bringing down somebody else's session, with a reason for its holder."""
+    """Confirm bringing down another person's session, with a reason for its holder."""
     about = section(md("\n").join(md("{who}", who=_theirs(lease)) for lease in leases))
     why = text_input(
         "reason", "Because", initial=reason, multiline=True, longest=500, hint="The holder gets this reason."
@@ -165,7 +165,7 @@ def _theirs(lease: Lease) -> Mrkdwn:
     until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
     why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     return md(
-        "{model} is held by {holder}{until}{why}. Running requests end.",
+        "{model} is held by {holder}{until}{why}. Running requests are interrupted.",
         model=code(lease.model),
         holder=person(lease.holder),
         until=until,
@@ -176,14 +176,18 @@ def _theirs(lease: Lease) -> Mrkdwn:
 def object_form(op: Operation) -> Block:
     """The holder's objection to a replacement, which approvers see below the card."""
     asked = section(md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
-    reason = text_input("reason", "Because", multiline=True, longest=500, hint="The approvers read it; they decide.")
+    reason = text_input(
+        "reason", "Because", multiline=True, longest=500, hint="The approvers see this reason and decide."
+    )
     return modal(OBJECT_FORM, "Object", [asked, reason], submit="Object", metadata=op.shown)
 
 
 def extend_form(lease: Lease, longest: str) -> Block:
     """Return how much longer a session stays up; `longest` is the maximum lease without an approval."""
     now = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
-    by = text_input("hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in all an approver decides")
+    by = text_input(
+        "hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in total, an approver decides"
+    )
     why = text_input("reason", "Because", optional=True, longest=500)
     about = section(md("{model} stays up longer.{now}", model=code(lease.model), now=now))
     return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=lease.op)
@@ -210,7 +214,7 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
         },
     }
     asked = section(
-        md("How long should {model} stay up although nobody uses it?{ends}", model=code(lease.model), ends=ends)
+        md("How long should {model} stay up while nobody uses it?{ends}", model=code(lease.model), ends=ends)
     )
     about = KeepUntil(op=lease.op, message=message).model_dump_json()
     return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
@@ -255,7 +259,7 @@ def change_form(form: ChangeForm) -> Block:
     values = form.values
     blocks: Blocks = []
     if form.verb == "add":
-        hint = "A DNS label: small letters, digits and dashes"
+        hint = "A DNS label: lowercase letters, digits and hyphens"
         initial = values.get("name", "")
         blocks.append(
             text_input("name", "Name", initial=initial, placeholder="coder-mini", hint=hint, live=True, longest=63)
@@ -269,7 +273,7 @@ def change_form(form: ChangeForm) -> Block:
     ]
     if form.verb == "add":
         blocks.append(
-            choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The template of its manifests")
+            choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The endpoint to copy from")
         )
     for key, label in ((key, LABELS[key]) for key in ("context", "served")):
         told = form.derived(label)
@@ -311,7 +315,7 @@ def _outlook(form: ChangeForm) -> Blocks:
     if form.problem:
         return [_problem(form.problem)]
     if not form.summary:
-        return [context(md("Choose a model: what follows from it is shown here before anything is opened."))]
+        return [context(md("Choose a model: its derived values are shown here before anything is opened."))]
     blocks = [
         section(md("*The contract*")),
         *fields([md("*{k}*\n{v}", k=inline(k, 60), v=inline(v, 200)) for k, v in form.summary[:20]]),
@@ -378,7 +382,7 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
         )
         for key, example in rows
     ]
-    hint = "One a line, e.g. --enable-prefix-caching"
+    hint = "One per line, e.g. --enable-prefix-caching"
     blocks.append(
         text_input("arg", LABELS["arg"], initial=arguments, hint=hint, optional=True, multiline=True, longest=1000)
     )

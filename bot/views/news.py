@@ -75,7 +75,7 @@ def to_replace(op: Operation, url: str) -> View:
 
 def not_replaced(op: Operation) -> Mrkdwn:
     """The new text of that message if the request ends."""
-    return md("↩️ {title} is {status}: your session goes on.", title=inline(title(op), 150), status=op.status)
+    return md("↩️ {title} is {status}: your session continues.", title=inline(title(op), 150), status=op.status)
 
 
 def objection(op: Operation, by: str, reason: str) -> Mrkdwn:

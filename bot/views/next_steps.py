@@ -42,13 +42,13 @@ def of_lease(lease: Lease) -> list[Block]:
 
 
 def can_bring_up(op: Operation) -> bool:
-    """The model is down, and no newer card is about that."""
+    """The model is down, and there is no newer card about that."""
     down = isinstance(op.result, BroughtDown) or (isinstance(op.result, RolledOut) and op.result.then == "at zero")
     return down and BRING_UP not in op.obsolete
 
 
 def can_retry(op: Operation) -> bool:
-    """It failed or nobody decided in time, and nobody has asked again. A merged change is reverted, not repeated."""
+    """It failed or nobody decided in time, and nobody has requested it again. A merged change is reverted, not repeated."""
     unsuccessful = op.status in (Status.FAILED, Status.EXPIRED) and not isinstance(op.result, LeftUp)
     asked_by_person = bool(op.request.actor)
     return unsuccessful and asked_by_person and not _stays_merged(op) and RETRY not in op.obsolete

@@ -71,7 +71,7 @@ def outcome_text(op: Operation, links: Links = NO_LINKS) -> Mrkdwn:
 
 
 def _was_up(op: Operation, end: SessionEnd, links: Links) -> Mrkdwn:
-    """The session is over, so nothing is claimed about its model."""
+    """The session is over, so its text makes no statement about the model."""
     at = clock if end.until - op.request.at < timedelta(hours=12) else moment
     since = md("{since}–", since=at(end.since)) if end.since else md("until ")
     failed = md("{reason} ", reason=op.result.reason) if isinstance(op.result, LeftUp) else md("")
@@ -118,14 +118,16 @@ def _unsuccessful(
             return _undone(undone, op)
         case Expired(pull_left_open=pull):
             left = " Its pull request is left open." if pull else ""
-            return md("Nobody decided in time, so nothing was started.{left} Ask again.", left=left)
+            return md("Nobody decided in time, so nothing was started.{left} Request it again.", left=left)
         case OfferExpired():
             actor = person(op.request.actor)
-            return md("{actor} did not take the GPU in time, so the offer is over. Ask again.", actor=actor)
+            return md("{actor} did not take the GPU in time, so the offer has expired. Request it again.", actor=actor)
         case LeftQueue(by=by):
             return md("{actor} left the queue. Nothing was started.", actor=person(by))
         case ReplacedWhileBooting(model=other, by=by):
-            return md("Replaced by {model}, as {actor} asked, before it was up.", model=code(other), actor=person(by))
+            return md(
+                "Replaced by {model}, as {actor} requested, before it was up.", model=code(other), actor=person(by)
+            )
         case ClosedOnGitHub(number=number, by=by):
             return md(
                 "Pull request #{number} was closed on GitHub{by}. Nothing was rolled out.", number=number, by=_by(by)
@@ -231,13 +233,13 @@ def _rolled_out(outcome: RolledOut, name: str) -> Mrkdwn:
             )
         case "being brought up":
             return md(
-                "{model} is rolled out, serving {served}, and is being brought up, with a card of its own.",
+                "{model} is rolled out, serving {served}, and is being brought up, which has its own card.",
                 model=model,
                 served=served,
             )
         case "at zero":
             staging = (
-                " Its weights are being staged without the GPU, with a card of their own." if outcome.staging else ""
+                " Its weights are being staged without the GPU, which has its own card." if outcome.staging else ""
             )
             return md(
                 "{model} is rolled out, serving {served}, and is down. `/gpu up {name}` brings it up.{staging}",
@@ -269,7 +271,7 @@ def _undone(undone: Undone, op: Operation) -> Mrkdwn:
         case SessionOver(bill=bill):
             return md("{model} is down and the GPU is free.\n{receipt}", model=model, receipt=receipt(bill))
         case JobDeleted(existed=existed):
-            return md("Its Job is deleted.") if existed else md("No Job is left of it.")
+            return md("Its Job is deleted.") if existed else md("Its Job no longer exists.")
         case DownloadKept():
             return md("Downloaded files stay on the volume.")
         case TryAgain():
@@ -302,7 +304,7 @@ def _pull_closed(closed: PullClosed, name: str) -> Mrkdwn:
 
 def _grew(volume: VolumeGrew, name: str) -> Mrkdwn:
     return md(
-        "⚠️ The volume {claim} has grown from {old} to {size} already, and never shrinks. Set {storage} in its claim"
+        "⚠️ The volume {claim} has already grown from {old} to {size} and cannot shrink. Set {storage} in its claim"
         " in git: until then Argo CD cannot sync {model}.",
         claim=code(volume.claim),
         old=volume.before,

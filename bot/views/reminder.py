@@ -39,7 +39,7 @@ def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last:
         down_at=down_at,
     )
     line = md(
-        "{holder}, {model} has been idle for {idle}; that cost {cost_usd}.",
+        "{holder}, {model} has been idle for {idle}, which cost {cost_usd}.",
         holder=person(lease.holder),
         model=code(lease.model),
         idle=idle,

@@ -26,7 +26,7 @@ def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
     names = md(", ").join(_shown(key) for key in keys[:_NAMED])
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     line = md(
-        "🔑 {count} virtual key{value} cannot call {alias} yet: {names}{more}. An approver or an admin can let them.",
+        "🔑 {count} virtual key{value} cannot call {alias} yet: {names}{more}. An approver or an admin can grant access.",
         count=len(keys),
         value="s" if len(keys) > 1 else "",
         alias=code(alias),
@@ -43,13 +43,14 @@ def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> Block:
     """Select the keys that may call the alias."""
     options = [option(f"{key.name} ({key.owner})" if key.owner else key.name, key.hash) for key in keys if key.hash]
     asked = md(
-        "Who may call {alias} from now on? Budgets and everything else of a key stay as they are.", alias=code(alias)
+        "Select the keys that may call {alias}. Budgets and all other settings of a key stay the same.",
+        alias=code(alias),
     )
     if len(options) > CHOICES:
-        asked += f" The first {CHOICES} of {len(options)} keys are offered; come back for the rest."
+        asked += f" The first {CHOICES} of {len(options)} keys are listed; repeat this for the others."
     element = {"type": "multi_static_select", "action_id": "value", "options": options[:CHOICES]}
     chosen = {"type": "input", "block_id": "keys", "label": plain_text("Virtual keys", 75), "element": element}
-    return modal(LET_IN_FORM, "Let keys call it", [section(asked), chosen], submit="Let them", metadata=op_id)
+    return modal(LET_IN_FORM, "Grant access", [section(asked), chosen], submit="Grant", metadata=op_id)
 
 
 def _shown(key: Tenant) -> Mrkdwn:

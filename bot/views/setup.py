@@ -41,7 +41,7 @@ class SetupNeeded:
 
 
 def setup_needed(needed: SetupNeeded, user: str) -> View:
-    """For admins what was found, and what to do; for others who can do it."""
+    """For admins, the findings and the next step; for others, the people who can do it."""
     title = md("🧭 *Stoker is not set up for this repository yet*: its settings do not describe what is in it.")
     if user not in needed.admins:
         who = md(", ").join(person(admin) for admin in sorted(needed.admins))
@@ -63,8 +63,8 @@ def setup_needed(needed: SetupNeeded, user: str) -> View:
 
 _NOBODY = md("`roles.admins` is empty: name admins there, in Stoker's settings, or run `stoker init` in a checkout.")
 _UNREADABLE = md(
-    "It has no endpoint that Stoker can read. docs/platforms.md lists the forms that Stoker knows, and docs/contract.md "
-    "says how `platform.endpoints` describes another one."
+    "It has no endpoint that Stoker can read. docs/platforms.md lists the supported forms, and docs/contract.md "
+    "explains how `platform.endpoints` describes another one."
 )
 
 
@@ -113,7 +113,10 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
     """The pull request with the settings."""
     pull = link(url, f"pull request #{number}")
     if merged:
-        return md("{pull} is merged already: Stoker uses its settings within a minute, or says why not.", pull=pull)
+        return md(
+            "{pull} is merged already: Stoker uses its settings within a minute, or tells the admins why not.",
+            pull=pull,
+        )
     if is_new:
         return md("Opened {pull} with `.stoker.yaml`. Merge it, and Stoker uses it without a restart.", pull=pull)
     return md(
@@ -151,7 +154,7 @@ def in_use(commit: str, endpoints: int) -> Mrkdwn:
 
 def not_used(commit: str, reason: str) -> Mrkdwn:
     return md(
-        "🧭 Stoker does not use the settings of `.stoker.yaml` at {commit} yet: {reason}. It goes on with its current "
+        "🧭 Stoker does not use the settings of `.stoker.yaml` at {commit} yet: {reason}. It keeps its current "
         "settings, and tries again every minute.",
         commit=code(commit[:10]),
         reason=reason,

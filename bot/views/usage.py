@@ -30,7 +30,9 @@ def usage(weeks: Sequence[Week], sessions: int, estimates: int) -> View:
     )
     text = line
     if estimates:
-        text += md("\nThe cost of {n} of them is an estimate, as the end of their node was not seen.", n=estimates)
+        text += md(
+            "\nThe cost of {n} of them is an estimate, because the end of their node was not observed.", n=estimates
+        )
     names = [f"{week.begins:%d %b}" for week in weeks]
     models = dict.fromkeys(model for week in weeks for model in week.by_model)
     by_model = {model: [week.by_model.get(model, 0.0) for week in weeks] for model in models}

@@ -38,7 +38,7 @@ class Workflow(Generic[Op]):
     """The parts of one kind of operation. Each may be killed anywhere, and is then run again from its first line."""
 
     execute: Act[Op]
-    """Carry out what was approved, or asked for where no approval is needed. CancelAsked leads to `undo`."""
+    """Execute the approved request, or one that needs no approval. CancelAsked leads to `undo`."""
     undo: Act[Op]
     """End the operation after a failure, a cancellation or a denial: roll back."""
     plan: Act[Op] | None = None

@@ -91,7 +91,7 @@ class BenchmarkWorkflow:
             )
         if workload and (not workload.gpus or workload.kind in ("embedding", "rerank")):
             raise NotAllowed(
-                md("{model} generates nothing on a GPU, and that is what the benchmark measures.", model=code(model))
+                md("{model} does not generate text on a GPU, which is what the benchmark measures.", model=code(model))
             )
         if workload is None or not workload.ready_replicas or lease is None or lease.ready is None:
             raise NotAllowed(
@@ -105,7 +105,7 @@ class BenchmarkWorkflow:
         if workload.context and shape.prompt_tokens + shape.output_tokens > workload.context:
             raise NotAllowed(
                 md(
-                    "{model} takes {context} tokens in all, and the benchmark sends {prompt_tokens} and wants "
+                    "{model} takes {context} tokens in total, and the benchmark sends {prompt_tokens} and wants "
                     "{output_tokens}: lower `bench.prompt_tokens` or `bench.output_tokens`.",
                     model=code(model),
                     context=workload.context,
@@ -116,7 +116,7 @@ class BenchmarkWorkflow:
         if lease.ends and self.clock() + _START + shape.lasts > lease.ends:
             raise NotAllowed(
                 md(
-                    "The lease of {model} ends at {ends}, and the benchmark takes {start}. `/gpu extend 1h` makes room "
+                    "The lease of {model} ends at {ends}, and the benchmark takes {start}. Use `/gpu extend 1h` to make room "
                     "for it.",
                     model=code(model),
                     ends=clock(lease.ends),
@@ -149,7 +149,7 @@ class BenchmarkWorkflow:
             if other.status is Status.RUNNING or (other.request.at, other.id) < mine:
                 raise NotAllowed(
                     md(
-                        "{model} is being measured already, as {actor} asked: wait for that.",
+                        "{model} is already being measured, as {actor} requested: wait for it.",
                         model=code(model),
                         actor=person(other.request.actor),
                     )
@@ -203,7 +203,7 @@ class BenchmarkWorkflow:
 
     @asynccontextmanager
     async def _shown_safely(self) -> AsyncIterator[None]:
-        """Redact the messages of the cluster and of the Job: they never contain the key, whatever the image prints."""
+        """Redact the messages of the cluster and of the Job: they never contain the key, even if the image prints it."""
         try:
             yield
         except (BenchFailed, benchmark.Unreadable, benchmark.Unanswered) as error:
@@ -223,9 +223,9 @@ class BenchmarkWorkflow:
                 if going.request.actor
                 else md("the watch ({reason})", reason=going.request.reason)
             )
-            raise LeaseOver(md("{model} went down during the benchmark, as {by} asked.", model=code(model), by=by))
+            raise LeaseOver(md("{model} went down during the benchmark, as {by} requested.", model=code(model), by=by))
         if lease is None or lease.fence != fence:
-            raise LeaseOver(md("{model} went down during the benchmark: its lease is over.", model=code(model)))
+            raise LeaseOver(md("{model} went down during the benchmark: its lease has ended.", model=code(model)))
 
     async def _context(self, op: BenchmarkOperation) -> Context:
         workload, shape = await self._workload(op.request.model), self.config.bench

@@ -76,12 +76,12 @@ class BenchmarkReports:
             await self.audit.note_refusal(op, actor, AuditEvent.REPORT_KEPT, verdict.reason, run.clock())
         insist(verdict)
         if url := await run.result(_PULL):
-            return md("The report is in {pull} already.", pull=link(url, "a pull request"))
+            return md("The report is already in {pull}.", pull=link(url, "a pull request"))
         await PUBLISH_REPORT.add(run.docket, key=f"{op_id}:report")(op_id)
         await self.audit.note_decision(
             op, actor, AuditEvent.REPORT_KEPT, f"benchmark of {op.request.model}", run.clock()
         )
-        return md("⏳ The pull request is being opened; its link comes in place of the button.")
+        return md("⏳ The pull request is being opened; its link will replace the button.")
 
     async def publish(self, op_id: str, *, last: bool) -> None:
         """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
@@ -114,6 +114,6 @@ class BenchmarkReports:
         await self.repository.push(
             ChangeSet(files={path: text}), base=base, branch=branch, message=message, when=op.request.at
         )
-        body = f"Adds {markdown.code(path)}, as asked in Slack. Nothing is rolled out by it.\n\n{text}\n<sub>Operation {op.id}</sub>\n"
+        body = f"Adds {markdown.code(path)}, as requested in Slack. It deploys nothing.\n\n{text}\n<sub>Operation {op.id}</sub>\n"
         pull = await self.github.open_pull(branch, layout.branch, title, body, self.config.github.labels)
         return pull.url

@@ -89,7 +89,7 @@ class BringDownWorkflow:
             if going.status is Status.RUNNING:
                 raise NotAllowed(
                     md(
-                        "{model} is already going down, as {actor} asked: {see}.",
+                        "{model} is already going down, as {actor} requested: {see}.",
                         see=await self.slack.card_of(going),
                         model=code(model),
                         actor=person(going.request.actor),
@@ -119,7 +119,7 @@ class BringDownWorkflow:
         if pushing and lease is None:
             raise NotAllowed(
                 md(
-                    "{model} is being replaced by {pushing_model}, as {holder} asked, and goes down for it. `/gpu down "
+                    "{model} is being replaced by {pushing_model}, as {holder} requested, and will go down for it. `/gpu down "
                     "{name}` cancels that; then {model} comes back.",
                     model=code(model),
                     pushing_model=code(pushing.model),
@@ -145,9 +145,9 @@ class BringDownWorkflow:
         return op
 
     async def undo(self, run: Run[BringDownOperation]) -> None:
-        """The model may still be up: say so."""
+        """The end of a failed bring-down: the model may still be up."""
         await run.finish_undone(TryAgain())
 
 
 def _session_over(model: str) -> Mrkdwn:
-    return md("The session of {model} that this was about is over, so nothing was done.", model=code(model))
+    return md("The session of {model} of this request has ended, so nothing was done.", model=code(model))

@@ -38,7 +38,7 @@ _LEASE_TO_UNDO = Step("lease to undo", MAYBE_LEASE)
 class Unusable(BotError):
     """The endpoint's files changed after the approval, and the new ones are invalid."""
 
-    remedy = "Correct on the main branch what the message names, then ask again."
+    remedy = "Correct on the main branch what the message names, then request it again."
 
 
 @component
@@ -63,8 +63,8 @@ class BringUpPlanning:
         hold = self.plans.hold(request)
         if hold > self.config.lease.longest:
             raise NotAllowed(
-                f"{show_duration(hold)} is longer than a lease may be ({show_duration(self.config.lease.longest)});"
-                " ask for less and extend it later."
+                f"{show_duration(hold)} is longer than the longest lease ({show_duration(self.config.lease.longest)});"
+                " request less and extend it later."
             )
         plan = await self.plans.of(request, None)
         same = [
@@ -108,7 +108,7 @@ class BringUpPlanning:
         op = await self.queue.replace_instead(op_id, actor)
         holder = await self.leases.of(op.waiting.model) if op.waiting else None
         if holder is None or (op.waiting and holder.fence != op.waiting.fence):
-            raise NotAllowed("The GPU has changed hands meanwhile; the card will be updated in a moment.")
+            raise NotAllowed("The GPU has another holder now; the card will be updated in a moment.")
         plan = await self.plans.of(op.request, holder)
         await self.leases.leave(op.id)
         await self.lifecycle.await_approval(op, plan)
@@ -129,7 +129,7 @@ class BringUpPlanning:
 
 @component
 class BringUpExecution:
-    """Starts what was approved, and smoke-tests it."""
+    """Starts the approved model, and smoke-tests it."""
 
     planning: BringUpPlanning
     plans: BringUpPlans
@@ -194,7 +194,7 @@ class BringUpExecution:
 
 @component
 class BringUpRollback:
-    """Takes back what a failed or cancelled bring-up has begun."""
+    """Rolls back a failed or cancelled bring-up."""
 
     leases: Leases
     lease_marks: LeaseMarks
@@ -245,6 +245,6 @@ class BringUpWorkflow:
         """Bring a trial session down after its smoke tests pass. Idempotent."""
         op = await run.operations.load(run.op.id)
         if run.op.request.trial and op.status is Status.SUCCEEDED:
-            why = "it was brought up to prove its roll-out, and answered"
+            why = "it was brought up to test the roll-out, and answered"
             request = down_request(op.request.model, op.request.actor, op.request.channel, run.clock(), why)
             await self.lifecycle.request(request, delivery=f"{op.id}:trial")

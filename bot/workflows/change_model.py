@@ -98,7 +98,7 @@ class ChangePlanning:
             await self.github.withdraw(branch)
         except BotError as error:
             left = md(
-                " The branch {branch} could not be taken back: {error} Delete it on GitHub.",
+                " The branch {branch} could not be deleted: {error} Delete it on GitHub.",
                 branch=code(branch),
                 error=error,
             )
@@ -110,13 +110,13 @@ class ChangePlanning:
         op = run.op
         if opened := await self.change_checks.already_open(op.request):
             _, pull = opened
-            raise NotAllowed(f"That is open already: <{pull.url}|pull request #{pull.number}>.")
+            raise NotAllowed(f"This is already open: <{pull.url}|pull request #{pull.number}>.")
         mine = (op.request.at, op.id)
         for other in await run.operations.open(ChangeOperation, op.request.model):
             if other.plan is None and (other.request.at, other.id) < mine:
                 raise NotAllowed(
                     md(
-                        "A pull request for {model} is being prepared already, as {actor} asked. Ask again when it is "
+                        "A pull request for {model} is already being prepared, as {actor} requested. Try again when it is "
                         "there.",
                         model=code(op.request.model),
                         actor=person(other.request.actor),
@@ -138,7 +138,7 @@ class ChangePlanning:
 
 @component
 class ApprovedMerge:
-    """Merges exactly what was approved."""
+    """Merges exactly the approved change."""
 
     github: GitHub
     repository: Repository
@@ -186,7 +186,7 @@ class ApprovedMerge:
         if fresh.holder is not None and fresh.holder != plan.holder:
             raise PlanMoved(
                 md(
-                    "{model} is up now, which the approval did not know of, so it is void.",
+                    "{model} was down at the time of the approval and is up now, so the approval is void.",
                     model=code(op.request.model),
                 )
             )
@@ -207,7 +207,7 @@ class ApprovedMerge:
             except BotError as refused:
                 raise PlanMoved(
                     md(
-                        "The main branch moved ({old} → {new}) and no longer takes the change, so the approval is void: {why}",
+                        "The main branch moved ({old} → {new}) and now conflicts with the change, so the approval is void: {why}",
                         old=plan.commit[:10],
                         new=head[:10],
                         why=refused,
@@ -221,7 +221,7 @@ class ApprovedMerge:
         if differs := what_changed(in_git(plan.bound), in_git(merged)):
             raise PlanMoved(
                 md(
-                    "The merge commit {commit} deploys something else than what was approved: {differs}. Nothing was synced."
+                    "The merge commit {commit} does not deploy what was approved: {differs}. Nothing was synced."
                     " The approval is void.",
                     commit=code(plan.target[:10]),
                     differs=differs,
@@ -286,7 +286,7 @@ class ChangeModelWorkflow:
         await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
 
     async def undo(self, run: Run[ChangeOperation]) -> None:
-        """Close what is not merged; what is merged stays, with the offer to revert it. A failure before the merge asks again."""
+        """Close an unmerged pull request; a merged one stays, with the offer to revert it. A failure before the merge asks again."""
         op = run.op
         if op.status is Status.AWAITING:
             await self.pull_requests.close(run)

@@ -81,7 +81,7 @@ class ExtendLeaseWorkflow:
             lease, lambda held: held.model_copy(update={"ends": max(held.ends or end, end)})
         )
         if held is None:
-            raise PlanMoved(md("The session of {model} ended meanwhile.", model=code(lease.model)))
+            raise PlanMoved(md("The session of {model} has ended.", model=code(lease.model)))
         await session_cards.extended(self.operations, self.presentation, held)
         await run.finish(Extended(holder=lease.holder, ends=held.ends))
 

@@ -1,4 +1,4 @@
-"""Break somebody's lease: an admin asks, another approver agrees, and the model goes down."""
+"""Break a lease: an admin requests it, another approver agrees, and the model goes down."""
 
 from bot.component import component
 from bot.domain.operations import ReleaseOperation, Status, plan_of
@@ -38,7 +38,7 @@ class ReleaseLeaseWorkflow:
         insist(may_release(op.request.actor, op.request.reason, people))
         insist(can_be_approved(people))
         lease = await held_lease(self.leases, op)
-        rows = (("Then", f"{lease.model} goes to zero, running requests end, the GPU is free"),)
+        rows = (("Then", f"{lease.model} goes to zero, running requests are interrupted, the GPU is free"),)
         await self.lifecycle.await_approval(op, ReleasePlan(commit=lease.commit, lease=lease, rows=rows))
 
     async def execute(self, run: Run[ReleaseOperation]) -> None:

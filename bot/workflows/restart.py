@@ -1,4 +1,4 @@
-"""Restart a session that does not serve any more: a new pod under the same lease, whose end does not change.
+"""Restart a session that no longer serves requests: a new pod under the same lease, whose end does not change.
 
 It works like a boot: the same phases, diagnosis and smoke tests. If it fails, the session ends like a failed bring-up.
 """
@@ -55,7 +55,7 @@ class RestartRequests:
         """
         lease = await self.leases.of_operation(op_id)
         if lease is None:
-            raise NotAllowed(md("That session is over already; `/gpu status` says who has the GPU now."))
+            raise NotAllowed(md("That session has already ended; `/gpu status` shows who has the GPU now."))
         insist(may_request(actor, await self.roles.people(), self.config))
         health = await self.sessions.health(lease)
         trouble = health.trouble if health else None
@@ -64,7 +64,7 @@ class RestartRequests:
         for going in await self.operations.open(BringDownOperation, lease.model):
             raise NotAllowed(
                 md(
-                    "{model} is being brought down, as {actor} asked: {see}.",
+                    "{model} is being brought down, as {actor} requested: {see}.",
                     see=await self.slack.card_of(going),
                     model=code(lease.model),
                     actor=person(going.request.actor),
@@ -83,7 +83,7 @@ class RestartRequests:
         if op.request.actor != actor or op.status is not Status.REQUESTED:
             raise NotAllowed(
                 md(
-                    "{model} is restarted already, as {actor} asked: {see}.",
+                    "{model} is already being restarted, as {actor} requested: {see}.",
                     see=await self.slack.card_of(op),
                     model=code(lease.model),
                     actor=person(op.request.actor),
@@ -99,7 +99,7 @@ class RestartRequests:
 
 @component
 class RestartWorkflow:
-    """Restarts a session that does not serve any more."""
+    """Restarts a session that no longer serves requests."""
 
     leases: Leases
     lease_marks: LeaseMarks
@@ -123,7 +123,7 @@ class RestartWorkflow:
         if lease is None:
             raise NotAllowed(
                 md(
-                    "The session of {model} is over already; `/gpu up {name}` asks for a new one.",
+                    "The session of {model} has already ended; `/gpu up {name}` requests a new one.",
                     model=code(model),
                     name=model,
                 )
@@ -142,9 +142,7 @@ class RestartWorkflow:
         async def start() -> None:
             held = await self.leases.of(model)
             if held is None or held.fence != lease.fence:
-                raise BotError(
-                    md("The lease of {model} has ended meanwhile, so it is not started again.", model=code(model))
-                )
+                raise BotError(md("The lease of {model} has ended, so it is not started again.", model=code(model)))
             await refuse_if_changed(self.sessions, self.cluster, held)
             await self.switch.turn(model, 1, lease=held, fence=held.fence)
 

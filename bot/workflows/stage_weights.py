@@ -1,4 +1,4 @@
-"""Stage the weights of an endpoint on its volume, without the GPU, because somebody asked."""
+"""Stage the weights of an endpoint on its volume, without the GPU, on request."""
 
 from bot.clients.staging import CannotStage, Stager, Weights
 from bot.component import component
@@ -48,7 +48,7 @@ class StagingWorkflow:
             if other := await self.staging.under_way(model):
                 raise NotAllowed(
                     md(
-                        "The weights of {model} are being staged already, as {actor} asked: {see}.",
+                        "The weights of {model} are already being staged, as {actor} requested: {see}.",
                         see=await self.slack.card_of(other),
                         model=code(model),
                         actor=person(other.request.actor),
@@ -79,7 +79,7 @@ class StagingWorkflow:
             if other.id != op.id and (other.status is Status.RUNNING or (other.request.at, other.id) < mine):
                 raise NotAllowed(
                     md(
-                        "The weights of {model} are being staged already, as {actor} asked: {see}.",
+                        "The weights of {model} are already being staged, as {actor} requested: {see}.",
                         see=await self.slack.card_of(other),
                         model=code(model),
                         actor=person(other.request.actor),

@@ -1,4 +1,4 @@
-# Without Redis the holder of the GPU is unknown: Stoker brings nothing up, and says so.
+# Without Redis the holder of the GPU is unknown: Stoker brings nothing up, and explains why.
 given speed 120
 
 @dev /gpu up coder-chat

@@ -11,7 +11,7 @@ expect "nobody holds a lease" within 30s
 expect "Bring up coder-fim" within 30s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
-expect "that is over" within 30s
+expect "had used the GPU without a lease since" within 30s
 
 @lead /gpu status
 expect "coder-fim is held by @dev"

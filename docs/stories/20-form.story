@@ -7,7 +7,7 @@ expect "Model on Hugging Face"
 expect "Sizing: fits" within 30s
 expect "serving/coder-mini/deployment.yaml"
 @dev fills "Context" with "a lot"
-expect "give tokens, like 16384" within 30s
+expect "use a number of tokens, like 16384" within 30s
 @dev fills "Context" with "8192"
 expect "8192" within 30s
 @dev clicks "Advanced …"

@@ -4,7 +4,7 @@ given speed 120
 @dev /model fit Qwen/Qwen2.5-Coder-14B-Instruct-AWQ
 expect "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ: fits"
 expect "16384; 32768 at most"
-expect "196608 bytes a token: 48 layers"
+expect "196608 bytes per token: 48 layers"
 
 @dev /model fit https://huggingface.co/Qwen/Qwen2.5-Coder-32B-Instruct-AWQ/tree/main
 expect "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ: refused"

@@ -16,7 +16,7 @@ expect "How long should" within 30s
 expect "cannot be kept longer than that" within 30s
 @dev fills "Keep until" with "2016-01-01 10:00"
 @dev submits
-expect "That time is over" within 30s
+expect "That time has passed" within 30s
 @dev clicks "Keep until …"
 expect "How long should" within 30s
 @dev submits

@@ -1,4 +1,4 @@
-# If the metrics cannot be read, the model counts as in use and Stoker says so, but the lease still ends.
+# If the metrics cannot be read, the model counts as in use and the holder is notified, but the lease still ends.
 given speed 120
 given idle.remind_after 4s
 given idle.down_after 10s

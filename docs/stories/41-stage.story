@@ -6,7 +6,7 @@ break hf-429
 expect "Hugging Face answers 429" within 30s
 expect "nothing is billed" within 10s
 @lead /model stage coder-chat
-expect "are being staged already" within 30s
+expect "are already being staged" within 30s
 mend hf-429
 expect "are on the volume of coder-chat" within 60s
 

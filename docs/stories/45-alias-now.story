@@ -6,9 +6,9 @@ expect "Only approvers and admins can register an alias" within 30s
 expect not "Pull request #1" within 1s                       # and nothing was opened
 
 @lead /model add assistant Qwen/Qwen2.5-Coder-3B-Instruct-AWQ now
-expect "would lead nowhere" within 30s
+expect "would not work" within 30s
 @lead /model swap coder-chat Qwen/Qwen2.5-Coder-3B-Instruct-AWQ now
-expect "a swap has an alias already"
+expect "already has an alias"
 
 @lead /model add assistant Qwen/Qwen2.5-Coder-7B-Instruct-AWQ now
 expect "Pull request #1" within 30s

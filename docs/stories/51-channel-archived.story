@@ -9,7 +9,7 @@ given idle.down_after 1h
 expect "loading" within 60s
 slack archives the channel
 @dev writes "help"
-expect "Slack takes no message from me in #gpu-ops" within 30s
+expect "Slack accepts no messages from Stoker in #gpu-ops" within 30s
 expect replicas coder-chat 1 within 30s
 expect "all smoke tests passed" within 60s
 expect replicas coder-chat 0 within 60s

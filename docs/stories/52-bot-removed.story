@@ -10,7 +10,7 @@ expect "all smoke tests passed" within 60s
 @admin writes "help"
 slack removes the bot
 expect replicas coder-chat 0 within 60s
-expect "Slack takes no message from me in #gpu-ops" within 30s
+expect "Slack accepts no messages from Stoker in #gpu-ops" within 30s
 slack invites the bot
 expect "is down and the GPU is free" within 40s
 @dev /gpu up coder-chat

@@ -17,7 +17,7 @@ expect replicas coder-chat 0 within 60s
 @admin clicks "Approve"
 expect "is up and answers" within 90s
 @dev writes "down coder-chat"                # where no form can open, the reason is the confirmation
-expect "Say why to bring it down" within 10s
+expect "To bring it down, give a reason" within 10s
 @dev /gpu down coder-chat because nobody uses it
 expect "coder-chat is held by @lead" within 10s
 @dev clicks "Bring down"

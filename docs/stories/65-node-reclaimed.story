@@ -5,7 +5,7 @@ given speed 60
 @lead clicks "Approve"
 expect "coder-chat is up and answers" within 60s
 node is reclaimed
-expect "does not serve any more" within 30s
+expect "no longer serves requests" within 30s
 expect "without a node since" within 5s
 expect "Nothing is billed while it has no node" within 5s
 @dev /gpu status

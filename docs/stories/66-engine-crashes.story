@@ -6,7 +6,7 @@ given gpu.boot_limit 30s
 @lead clicks "Approve"
 expect "coder-chat is up and answers" within 60s
 engine crashes coder-chat
-expect "does not serve any more: crash-looping since" within 30s
+expect "no longer serves requests: crash-looping since" within 30s
 expect "an illegal memory access" within 5s
 @dev /gpu status
 expect "crash-looping since" within 10s

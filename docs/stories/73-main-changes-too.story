@@ -9,7 +9,7 @@ expect "Approve & roll out" within 30s
 main changes "README.md" as "Nothing of it is deployed.\n"
 main changes "serving/coder-chat/deployment.yaml" with "v0.32.0@sha256:4f0c" as "v0.32.1@sha256:5f0c"
 @lead clicks "Approve & roll out"
-expect "What would be deployed changed" within 30s
+expect "The content to deploy has changed" within 30s
 expect "v0.32.1@sha256:5f0c" within 5s
 expect not merged
 main changes "README.md" as "Nothing of this either.\n"

@@ -1,4 +1,4 @@
-# A token that may not read commit statuses can still open the pull request, and the card says so.
+# A token that may not read commit statuses can still open the pull request, and the card mentions it.
 given speed 120
 break statuses-refused
 

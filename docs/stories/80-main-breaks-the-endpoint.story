@@ -1,4 +1,4 @@
-# Main changes the endpoint's files between card and click so that they are invalid: nothing starts, and the card says why.
+# Main changes the endpoint's files between card and click so that they are invalid: nothing starts, and the card shows why.
 given speed 120
 
 @dev /gpu up coder-chat
@@ -6,7 +6,7 @@ expect "Bring up coder-chat" within 30s
 main changes "serving/coder-chat/deployment.yaml" as "kind: x\n"
 @lead clicks "Approve"
 expect "changed after the approval" within 30s
-expect "so it is void" within 1s
+expect "so the approval is void" within 1s
 expect "serving/coder-chat/deployment.yaml:1: no Deployment here names a model any more" within 1s
 expect replicas coder-chat 0 within 3s
 @dev /gpu up coder-fim

@@ -1,4 +1,4 @@
-# A request that nobody decides: one reminder at the halfway point, then the admins, then the requester hears that it has expired.
+# A request that nobody decides: one reminder at the halfway point, then the admins, then the requester is notified that it has expired.
 given approvals.expire_after 40s
 given roles.approvers [U0LEAD]
 

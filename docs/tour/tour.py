@@ -153,7 +153,7 @@ async def add(visit: Visit) -> None:
 
 
 async def trouble(visit: Visit) -> None:
-    """The cloud has no GPU: the message says what failed, why and what to do, and nothing is left behind."""
+    """The cloud has no GPU: the message shows what failed, why and what to do, and nothing is left behind."""
     await visit.panel.locator("summary", has_text="Break something").click()
     await visit.panel.get_by_label("no-stock").check()
     await visit.become("dev")

@@ -1,4 +1,4 @@
-"""Argo CD: which Application deploys an endpoint. Source: argo-cd.readthedocs.io/en/stable/operator-manual."""
+"""Argo CD: find the Application that deploys an endpoint. Source: argo-cd.readthedocs.io/en/stable/operator-manual."""
 
 import posixpath
 
@@ -65,7 +65,7 @@ def application(platform: Snapshot, name: str, home: str, fields: FieldMap | Non
 
 
 def described(found: Located) -> Deployment:
-    """An Application as what deploys an endpoint."""
+    """An Application as an endpoint's deployer object."""
     own, space = value(found.node, "metadata", "name"), value(found.node, "spec", "destination", "namespace")
     return Deployment(NAME, own, found, source_paths(found), space)
 

@@ -14,7 +14,7 @@ from manifests.tree import Tree
 @dataclass(frozen=True)
 class Deployment:
     """An object of a deployer that deploys an endpoint: its name, the directories that it deploys, and the namespace
-    that it puts objects into ("" if it does not say).
+    that it puts objects into ("" if it does not set one).
     """
 
     deployer: str
@@ -25,7 +25,7 @@ class Deployment:
 
 
 class Deployer(Protocol):
-    """Finds what deploys an endpoint, in the repository. The bot's client of it is a `bot.clients.deployer.Deployer`."""
+    """Finds the object in the repository that deploys an endpoint. The bot's client of it is a `bot.clients.deployer.Deployer`."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Flux: which Kustomization reconciles a directory. Source: fluxcd.io/flux/components/kustomize/kustomizations."""
+"""Flux: find the Kustomization that reconciles a directory. Source: fluxcd.io/flux/components/kustomize/kustomizations."""
 
 import posixpath
 
@@ -75,7 +75,7 @@ class Flux:
     name = NAME
 
     def deployment(self, platform: Snapshot, name: str, home: str, fields: FieldMap | None) -> Deployment | None:
-        if fields is not None:  # the map names what deploys it
+        if fields is not None:  # the map names the application
             return None
         found = reconcilers(platform)
         folder = posixpath.dirname(home) if platform.read(home) is not None else home

@@ -1,6 +1,6 @@
-"""The engines that serve models: how each is recognised, and what its arguments are called.
+"""The engines that serve models: how each is recognised, and the names of its arguments.
 
-Each file of this package is one engine, in the constant `ENGINE`. A new engine is a new file: nothing else names them.
+Each file of this package is one engine, in the constant `ENGINE`. A new engine is a new file; there is no other list of them.
 """
 
 import importlib
@@ -35,11 +35,11 @@ class Engine:
     sign: re.Pattern[str]
     """The pattern that identifies the engine in an image's name or in the words before the first argument."""
     words: tuple[str, ...] = ()
-    """Texts of which each manifest that runs it contains one, so that only those files are parsed."""
+    """Texts that identify its manifests: each contains one of them, so that only those files are parsed."""
     is_usual: bool = False
     """True if this engine is assumed when nothing identifies another one."""
     implied_by: str = ""
-    """The argument that gives it away if image and program do not."""
+    """The argument that identifies it if image and program do not."""
     model: tuple[str, ...] = ("--model",)
     served: str = ""
     """The argument that names the model to clients; without one, the engine answers to any name."""
@@ -58,7 +58,7 @@ class Engine:
     """Arguments that take one value or more."""
     short: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables that stand for an argument."""
+    """Environment variables that set an argument."""
     key: tuple[str, str] = ("", "")
     """The variable and the argument that give the engine a key."""
     probes: frozenset[str] = frozenset()
@@ -92,7 +92,7 @@ class Engine:
     keyed: str = "/v1/models"
     """A path that it refuses without its key."""
     signals: Mapping[str, Signal] = field(default_factory=dict)
-    """The samples of its /metrics that say how much it is used; without any, a model of it is never idle."""
+    """The samples of its /metrics that measure its use; without any, its models are never idle."""
     loading: LoadingLog | None = None
     """Patterns of its measurements in the log; without them, its boots do not improve the estimate of the memory."""
     reranks_as: str = "hosted_vllm"
@@ -100,7 +100,7 @@ class Engine:
     reranks_at: str = "/v1/rerank"
     """The path of its API of ranking. TEI's own has other fields than the usual one."""
     pins: frozenset[str] = frozenset()
-    """Arguments that name further files of one model, or what only its files have: another model must not inherit them."""
+    """Arguments that name further files of one model, or features of these files: another model must not inherit them."""
     changes: bool = True
     """True if Stoker changes its arguments."""
 
@@ -132,7 +132,7 @@ def named(name: str) -> Engine | None:
 
 
 def usual() -> Engine:
-    """The engine that is assumed where nothing gives another one away."""
+    """The engine that is assumed if nothing identifies another one."""
     return next(each for each in engines() if each.is_usual)
 
 

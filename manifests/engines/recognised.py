@@ -1,4 +1,4 @@
-"""Engines that are told apart and listed, and that Stoker leaves as they are."""
+"""Engines that Stoker recognises and lists, but does not change."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The gateways through which tenants reach models. Each file is one, in the constant `GATEWAY`: nothing else lists them.
+"""The gateways through which tenants reach models. Each file defines one in the constant `GATEWAY`; there is no other list of them.
 
 Stoker changes the routes of LiteLLM. The others are recognised: a change of a name that one of their routes has is
 refused with the place, and `stoker init` reports them.
@@ -13,7 +13,7 @@ from manifests.snapshot import Snapshot
 
 
 class Route(NamedTuple):
-    """A route to a model: what tenants ask for ("" if the route does not depend on it), the Service or backend that it
+    """A route to a model: the model name in the request ("" if the route does not depend on it), the Service or backend that it
     leads to, and its place.
     """
 

@@ -1,4 +1,4 @@
-"""Kubernetes' Gateway API: an HTTPRoute leads to a Service by host and path, whatever the model is called.
+"""Kubernetes' Gateway API: an HTTPRoute leads to a Service by host and path, independent of the model's name.
 
 Source: gateway-api.sigs.k8s.io/api-types/httproute.
 """

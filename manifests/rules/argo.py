@@ -42,7 +42,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
         yield at("application-missing", pieces.deployment, None, message, "add one to the catalog")
         return
     if pieces.fields is not None:
-        return  # the map says what deploys it
+        return  # the map names the application
     if pieces.candidate.application is not None:
         return  # it is declared by the Application itself, whose source is a chart
     if not norms.owns_application(pieces) and not is_deployed_apart(platform, pieces):

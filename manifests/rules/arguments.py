@@ -1,4 +1,4 @@
-"""The rules of the engine's arguments: whether it knows them, can start with them, and can be reached.
+"""The rules of the engine's arguments: they must exist, be valid, and make the engine reachable.
 
 Only a spelling that is very close to a known argument is a finding, so that an argument of a newer version is not
 reported.

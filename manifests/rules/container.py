@@ -241,7 +241,7 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
         elif known is None and agreed is None and name.value not in words:
             near = difflib.get_close_matches(name.value, words, 1, 0.85)
             if near:
-                message = f"nothing else speaks of the Secret {name.value}, which {variable} is read from"
+                message = f"no other file mentions the Secret {name.value}, from which {variable} is read"
                 yield at("secret-missing", pieces.deployment, name, message, f"name: {near[0]}")
         elif known and key.value not in known:
             message = f"the Secret {name.value} has no key {key.value}; it has {', '.join(sorted(known))}"

@@ -63,7 +63,7 @@ def _sets(platform: Platform, sets: Collection[Located]) -> Iterator[Finding]:
                     and _is_of(layout, path.value)
                     and not platform.read(path.value)
                 ):
-                    message = f"the ApplicationSet {name} reads {path.value}, and there is no such file"
+                    message = f"the ApplicationSet {name} reads {path.value}, which does not exist"
                     yield at("group-path", each, path, message, f"path: {wanted}")
         for node, key in _selectors(each):
             said = {value(group.node, key) for group in groups(platform)}

@@ -184,7 +184,7 @@ def _settings(listed: ModelList) -> Iterator[Finding]:
         variable = node.value.removeprefix(ENVIRON) if node is not None and node.value.startswith(ENVIRON) else ""
         near = difflib.get_close_matches(variable, [each for each in words if each != variable], 1, 0.93)
         if node is not None and near and words[variable] < 2:
-            yield told("variable", node, f"nothing else here speaks of {variable}", f"{name}: {ENVIRON}{near[0]}")
+            yield told("variable", node, f"nothing else here mentions {variable}", f"{name}: {ENVIRON}{near[0]}")
     for name in ("master_key", "salt_key"):
         node = scalar(listed.config, "general_settings", name)
         if node is not None and node.value and not re.match(r"os\.environ/|\$|\{\{", node.value):

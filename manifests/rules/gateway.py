@@ -243,7 +243,7 @@ def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Fin
 
 
 def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
-    """LiteLLM knows no price for a model at a custom address without its `base_model`."""
+    """LiteLLM has no price for a model at a custom address without its `base_model`."""
     if not entry.api_base or value(entry.node, "model_info", "base_model") or "*" in entry.alias:
         return
     embeds = value(entry.node, "model_info", "mode") in ("embedding", "rerank") or _EMBEDDING.search(

@@ -1,6 +1,6 @@
 """The conventions of a platform: a rule applies only if the platform follows it.
 
-What the siblings and the repository do is the norm. A rule that nothing in the repository follows is not a rule there.
+The other endpoints and the repository define the conventions. A rule that nothing in the repository follows does not apply.
 """
 
 from collections.abc import Sequence

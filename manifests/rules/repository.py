@@ -119,7 +119,7 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
 
 
 def is_named_secret(name: str, text: str) -> bool:
-    """Whether a setting of this name is a key, and the text is one that is written out."""
+    """Return whether a setting of this name is a key, and the text is its plain value."""
     return bool(_NAMED_SECRET.search(name)) and len(text) >= 8 and not _PLACEHOLDER.search(text) and not is_secret(text)
 
 

@@ -1,4 +1,4 @@
-"""The rules of the model contract: what each one checks, the consequence, and the fix, by component."""
+"""The rules of the model contract by component: the check, the consequence, and the fix."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -86,7 +86,7 @@ def check_resources(platform: Platform, listing: Located) -> Iterator[Finding]:
                     "kustomization",
                     listing,
                     node,
-                    f"{named} is listed, and there is no such file",
+                    f"{named} is listed, but the file does not exist",
                     "remove it, or add the file",
                 )
             elif path in seen:

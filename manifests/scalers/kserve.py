@@ -35,7 +35,7 @@ class KServe:
 
 
 def _default(platform: Platform) -> str:
-    """Where KServe's own configuration says that Knative runs all services that do not say otherwise."""
+    """Return the place of KServe's own configuration if Knative runs all services by default."""
     for path in sorted(platform.grep("eploymentMode")):
         for number, text in enumerate((platform.read(path) or "").splitlines(), 1):
             if _IN_KNATIVE.search(text):

@@ -1,12 +1,12 @@
-"""Sizing: what a model is, what it needs, and whether it can run on the machine.
+"""Sizing: the kind of a model, its requirements, and whether it can run on the machine.
 
 | module | owns |
 | --- | --- |
-| `weights` | which files the engine loads, and which are staged |
+| `weights` | the files that the engine loads, and the staged files |
 | `configuration` | `config.json` under all its names, with the defaults of Transformers' classes |
-| `cache` | what each layer keeps on the GPU |
-| `facts` | what is known about a model |
-| `kind` | what a model does, by evidence |
+| `cache` | the memory of each layer on the GPU |
+| `facts` | the known facts about a model |
+| `kind` | the kind of a model, by evidence |
 | `flags` | the arguments that a model needs |
 | `machine` | the node and its GPU |
 | `fit` | the verdict |

@@ -44,7 +44,7 @@ _ENCODERS = re.compile(
     r"(bert|roberta|mpnet|electra|esm)(-v\d)?$|^(new|gte|deberta(-v\d)?|wav2vec2.*|wavlm|vit|clip|siglip\d?)$"
 )
 _STATE_BESIDE_ATTENTION = ("falcon_h1",)
-"""Every layer of these has both (Falcon-H1, arXiv 2507.22448, section 2)."""
+"""Types whose layers all have attention and a state (Falcon-H1, arXiv 2507.22448, section 2)."""
 _WITHOUT_ATTENTION = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 TEXT_PARTS = ("thinker_config", "text_config", "llm_config", "language_config", "text_model_config", "decoder_config")
-"""Keys of the language part in models that also see or hear; a part may contain another one."""
+"""Keys of the language part in models with vision or audio; a part may contain another one."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "num_hidden_layers": ("num_layers", "n_layer", "n_layers", "decoder_layers"),

@@ -51,7 +51,7 @@ class ModelFacts(BaseModel, frozen=True, defer_build=True):
     `weight_bytes` are the files that the engine loads, `staged_bytes` what is downloaded for it, `repo_bytes` the whole
     repository. `cache` is what it stores on the GPU, from its configuration; `layers`, `kv_heads` and `head_size` are a
     person's figures for the same. `hidden_size` of an embedding model is the dimension of its vectors. `kind` is None
-    for a model that was not looked up. `unservable` is a clause that says why no engine of the platform can serve it.
+    for a model that was not looked up. `unservable` is a clause with the reason why no engine of the platform can serve it.
     """
 
     hf_id: str

@@ -15,7 +15,7 @@ from manifests.sizing.machine import HOST_COMFORT, Machine, larger_machine
 from manifests.sizing.observed import learned
 from manifests.sizing.quantities import GIB, in_gb, in_gib, quantity_bytes
 
-# What vLLM uses on the GPU besides weights and cache: peak activations, CUDA graphs (subtracted from the cache's space
+# The memory that vLLM uses on the GPU besides weights and cache: peak activations, CUDA graphs (subtracted from the cache's space
 # by default since vLLM 0.21), the CUDA context. Measured on an L4: 1.9 to 2.0 GiB for text models; 2.74 GiB for a 4B
 # model with vision and vLLM 0.29 (0.33 besides the checkpoint, activation peak 2.17, graphs 0.24).
 TEXT_OVERHEAD = 2 * GIB

@@ -76,7 +76,7 @@ class Evidence(BaseModel, frozen=True, defer_build=True):
 
 
 class Judgement(BaseModel, frozen=True, defer_build=True):
-    """The kind of a model; `unservable` is a clause that says what it is if it cannot be served."""
+    """The kind of a model; `unservable` is a clause that describes the model if it cannot be served."""
 
     kind: Kind
     unservable: str = ""

@@ -11,7 +11,7 @@ from manifests.sources.site import Site
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that serves. `subject` is the part of the object that is its own, `pod` its pod's spec where there is one."""
+    """One model server. `subject` is its part of the object, `pod` the spec of its pod if it has one."""
 
     kind: str
     name: str
@@ -26,11 +26,11 @@ class Candidate:
     """Names under which it can be reached, besides those of the Services that select it."""
     replicas: Site | None = None
     deployment: str = ""
-    """The name of the Deployment in the cluster, if an operator or a chart makes it."""
+    """The name of the Deployment in the cluster, if an operator or a chart creates it."""
     made: str = ""
-    """The kind of the object that a chart makes, if an operator makes the Deployment."""
+    """The kind of the object that a chart creates, if an operator creates the Deployment."""
     resources: str = ""
-    """The file with the container's resources, if it is another one than the workload's."""
+    """The file with the container's resources, if it is not the workload's file."""
     files: tuple[str, ...] = ()
     """Further files that belong to it: a chart's values."""
     gpus: int | None = None
@@ -38,6 +38,6 @@ class Candidate:
     application: Located | None = None
     """The Application whose values declare it."""
     namespace: str = ""
-    """The namespace that the release gives."""
+    """The namespace that the release sets."""
     key: tuple[str, str] | None = None
-    """The Secret and its key with the engine's API key, if a chart gives it in words of its own."""
+    """The Secret and its key with the engine's API key, if a chart has its own fields for it."""

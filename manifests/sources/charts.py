@@ -1,4 +1,4 @@
-"""Charts in the repository: which files have their values, and which other charts they contain.
+"""Charts in the repository: the files with their values, and the charts that they contain.
 
 Source: argo-cd.readthedocs.io/en/stable/user-guide/helm, and helm.sh/docs/topics/charts.
 """

@@ -60,7 +60,7 @@ def surroundings(tree: Tree, document: Document, pod: Node | None, container: No
 def config_maps(tree: Tree, name: str, near: str) -> tuple[Located, ...]:
     """The ConfigMap of this name, or the kustomization that generates it: the closest one to a file.
 
-    Several equally close ones (one for each environment) are all left out, since nobody knows which of them is meant.
+    Several equally close ones (one for each environment) are all ignored, because it is unknown which of them is used.
     """
     found = [each for each in of_kind(tree, "ConfigMap") if value(each.node, "metadata", "name") == name]
     found += [

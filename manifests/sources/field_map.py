@@ -41,7 +41,7 @@ class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
     workload: str = ""
     """The Deployment in the cluster, as `NAMESPACE/NAME`."""
     service: str = ""
-    """Its Service, where that has another name."""
+    """Its Service, if that has another name."""
     application: str = ""
     """The name of the Argo CD Application, Flux Kustomization or HelmRelease that deploys the endpoint."""
     port: int = 8000

@@ -1,7 +1,7 @@
-"""Values of somebody's chart: a HelmRelease of Flux's, or an Application of Argo CD's with `valuesObject` or `values`.
+"""Values of an external chart: a HelmRelease of Flux, or an Application of Argo CD with `valuesObject` or `values`.
 
-Charts have no common form, but what a container is has one: a mapping with `args` or `command`. Values that say it in
-other words need a field map.
+Charts have no common form, but containers have one: a mapping with `args` or `command`. Values with
+another structure need a field map.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
 def _containers(
     tree: Tree, kind: str, located: Located, document: Document, values: MappingNode
 ) -> Iterator[Candidate]:
-    """The containers that the values write out: of each controller, the first one that names a model."""
+    """The containers in the values: of each controller, the first one that names a model."""
     release, many = _release(kind, located), _has_many_controllers(values)
     seen: dict[tuple[str, ...], tuple[MappingNode, Command, tuple[Located, ...]]] = {}
     for node in mappings(values):
@@ -178,7 +178,7 @@ def _controller(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _not_changed(tree: Tree, kind: str, located: Located) -> Command | None:
-    """The engine whose own chart this is, or a chart that serves in a way that is not read; it is listed and not changed."""
+    """The engine whose own chart this is, or a chart with a way of serving that Stoker does not read; it is listed and not changed."""
     named = [
         value(located.node, "spec", "chart", "spec", "chart"),
         value(located.node, "spec", "chartRef", "name"),

@@ -77,7 +77,7 @@ def _inference_service(tree: Tree, located: Located) -> Iterator[Candidate]:
 
 
 def of_runtime(hint: str, runtime: str) -> Command:
-    """The engine of a ServingRuntime, as far as its name says."""
+    """The engine of a ServingRuntime, if its name shows it."""
     if "huggingface" in hint.lower():
         return Command(engines.named("KServe Hugging Face"), ())
     return Command(engines.named("vLLM") if "vllm" in hint.lower() else None, (), f"KServe's {runtime}")

@@ -1,6 +1,6 @@
 """A chart in the repository: its templates contain the workload, and its values the model.
 
-`templates` renders them, so that an argument leads to the place in the values that people edit.
+`templates` renders them, so that an argument refers to the place in the values that people edit.
 """
 
 import posixpath
@@ -52,7 +52,7 @@ class _Engine(NamedTuple):
 def candidates(
     tree: Tree, kind: str, located: Located, release: str, given: list[tuple[Document, MappingNode]], folder: str
 ) -> Iterator[Candidate]:
-    """The engines that a chart makes of these values, those that take precedence last."""
+    """The engines that a chart creates from these values, those that take precedence last."""
     if not charts.is_chart(tree, folder):
         return
     objects = tuple(_objects(tree, _release(tree, located, release, given, folder), folder))

@@ -1,4 +1,4 @@
-"""The words of a shell command, each with its place in the script: enough of POSIX quoting for a line that starts a server."""
+"""The words of a shell command, each with its place in the script: with enough of POSIX quoting for a command that starts a server."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A place where a value of an endpoint stands, however it is encoded there: a scalar, or a part of one."""
+"""The place of an endpoint's value, independent of its encoding: a scalar, or a part of one."""
 
 import re
 from collections.abc import Callable, Collection
@@ -80,7 +80,7 @@ class Site:
         return Site(self.document, self.node, at, at + len(text))
 
     def write(self, text: str) -> Edit:
-        """The edit that puts another text here and changes nothing else; the column of a comment behind it stays."""
+        """The edit that replaces this text and changes nothing else; a following comment keeps its column."""
         if (origin := self.origin) is not self:
             return origin.write(text)
         if isinstance(self.node, Substituted):
@@ -117,7 +117,7 @@ class Site:
         before = str(node.value).count(value, 0, self.first) if value else 0
         if raw.count(value) != str(node.value).count(value):
             raise ManifestError(
-                f"{self.path}:{self.line} writes {value} in a way that cannot be changed in place: change it by hand."
+                f"{self.path}:{self.line} writes {value} in a form that Stoker cannot change: change it by hand."
             )
         at = -1
         for _ in range(before + 1):

@@ -13,7 +13,7 @@ class EndpointSource:
     """One form: the kinds of objects that it reads, and a function that yields a candidate for each thing in an object of
     these kinds that serves a model, or looks like it.
 
-    A candidate has the places (`Site`) of the values that may be changed; every other text in the object is left as it is.
+    A candidate has the places (`Site`) of the values that may be changed; every other text in the object is not changed.
     """
 
     name: str

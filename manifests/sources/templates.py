@@ -1,6 +1,6 @@
 """Render the part of a chart's templates that describes a container, and record the place of each value.
 
-This is not Helm: it knows paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names and of
+This is not Helm: it supports paths into the values, `if`, `with`, `range`, `default`, `include` of the usual names and of
 the chart's own parts, and `toYaml`. Anything else renders as nothing. Source: helm.sh/docs/chart_template_guide.
 """
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 Reference = tuple[Place, ...]
-"""One value: where the files give it, the one that takes precedence first."""
+"""One value: its places in the files, the one that takes precedence first."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Writer:
                 return
 
     def truth(self, text: str, scope: _Scope, dot: Reference | None) -> bool:
-        """Return whether a condition holds; one that is not understood does."""
+        """Return whether a condition is true; an unsupported condition counts as true."""
         words = _WORD.findall(text)
         match words[0] if len(words) > 1 else "":
             case "not":

@@ -398,7 +398,7 @@ class WebAPI:
             raise _Refused("hash_conflict")
         return {"view": self._history.publish_home(user, view)}
 
-    # ── what may be shown ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── validation ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_content(self, asked: Json) -> None:
         if len(asked.get("text") or "") > TEXT_LIMIT:

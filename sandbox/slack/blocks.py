@@ -42,7 +42,7 @@ class Control:
         return self.element["type"] in ("button", "workflow_button", "overflow")
 
 
-# ── what a reader sees ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── visible text ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def readable(mrkdwn: str, names: Callable[[str], str]) -> str:
@@ -161,7 +161,7 @@ def _leaves(node: Json, names: Callable[[str], str]) -> Iterator[str]:
             yield "\n"
 
 
-# ── what can be used ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── controls ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def controls(blocks: Sequence[Json]) -> Iterator[Control]:
@@ -260,7 +260,7 @@ def _short_id() -> str:
     return secrets.token_urlsafe(4)
 
 
-# ── what Slack refuses ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── errors ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def complaints(blocks: object, limit: int = MESSAGE_BLOCKS, surface: str = "message") -> list[str]:

@@ -58,7 +58,7 @@ class Files:
         return file.about
 
     def delete(self, file_id: str) -> None:
-        """Delete the content; messages that showed the file say so."""
+        """Delete the content; messages that showed the file show a note instead."""
         self.about(file_id)
         self._files[file_id].deleted = True
         gone = {"id": file_id, "mode": "tombstone", "title": "This file was deleted."}

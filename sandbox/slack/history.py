@@ -311,7 +311,7 @@ class History:
         title = (view.get("title") or {}).get("text", "")
         return "\n".join([title, kit.seen(view["blocks"], self.name), *modal.errors.values(), " ".join(buttons)])
 
-    # ── what a user sees ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── visible content ────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[Revision]:
         """Everything that became visible to this user at or after this time (monotonic seconds)."""

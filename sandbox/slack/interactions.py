@@ -62,7 +62,7 @@ class Interactions:
         self._response_urls: dict[str, _ResponseURL] = {}
         self.base_url = ""
 
-    # ── what people do ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: User, text: str, channel: str = CHANNEL, thread: str | None = None) -> None:
         """A line typed in a conversation or thread: a slash command, or a message."""
@@ -240,7 +240,7 @@ class Interactions:
         except (NotAcknowledged, NotDelivered):
             return  # Slack does not report undelivered events to anybody
 
-    # ── what the app answers ────────────────────────────────────────────────────────────────────────────────────────
+    # ── the app's answers ────────────────────────────────────────────────────────────────────────────────────────
 
     def use_trigger(self, trigger_id: str) -> str:
         """The user of this trigger; it can be used once, and not for long."""

@@ -33,7 +33,7 @@ _AT_MOST = {"table": 1, "data_visualization": 2}
 ICONS = {"complete": "✔️", "in_progress": "🔸", "pending": "▫️", "error": "✖️"}
 
 
-# ── what a reader sees ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── visible text ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def seen_table(rows: Sequence[Sequence[Json]], cell: Callable[[Json], str]) -> str:
@@ -63,7 +63,7 @@ def seen_chart(block: Json) -> str:
     return "\n".join([str(block["title"]), *rows])
 
 
-# ── what Slack refuses ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── errors ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def of_a_place(blocks: Sequence[Json], surface: str) -> Iterator[str]:

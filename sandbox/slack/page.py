@@ -104,7 +104,7 @@ class Page:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    # ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── sending ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")
@@ -155,7 +155,7 @@ class Page:
             "home": _shown_view(home) if home else None,
         }
 
-    # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── receiving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _do(self, request: web.Request) -> web.Response:
         _refuse_other_origins(request)

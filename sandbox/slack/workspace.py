@@ -48,7 +48,7 @@ class Workspace:
     signed requests there; otherwise it uses Socket Mode.
 
     `ack_within`: seconds that Slack waits for an acknowledgement, and for which a trigger is valid. Both are 3 in Slack, and
-    more here: a machine that runs many tests stalls for longer, whatever the bot does (`benchmarks/ack.py` measures
+    more here: a machine that runs many tests stalls for longer, independent of the bot (`benchmarks/ack.py` measures
     the bot's). `patience`: seconds that a delivery waits for an app that is restarting.
     """
 
@@ -147,7 +147,7 @@ class Workspace:
         """Somebody adds the app to the channel (again)."""
         await self._interactions.command(PEOPLE[-1], "/invite @stoker")
 
-    # ── the hands of the users ──────────────────────────────────────────────────────────────────────────────────────
+    # ── actions of users ──────────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, user: str, text: str) -> None:
         """Type a line in the channel, or in a direct message while it is archived; returns when the app has
@@ -230,7 +230,7 @@ class Workspace:
         """Open the app's Home tab."""
         await self._interactions.open_home(_person(user))
 
-    # ── their eyes ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── visible content ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, user: str, since: float) -> list[str]:
         """Each text that became visible to this user since then (time.monotonic()); each update of a message is
@@ -272,7 +272,7 @@ class Workspace:
         """Everything that was ever shown, in order."""
         return tuple(self._history.revisions)
 
-    # ── how ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _respond(self, request: web.Request) -> web.Response:
         error = self._interactions.respond(request.match_info["token"], await request.json())

@@ -22,7 +22,7 @@ def measured() -> Benchmark:
 
 
 def test_each_measurement_is_read() -> None:
-    """The figures are those that GuideLLM's own console showed for the run."""
+    """The figures equal those on GuideLLM's own console for the run."""
     first, _, last = levels(PRINTED)
     assert (first.concurrency, first.answered, first.failed) == (1, 246, 0)
     assert (last.concurrency, last.answered) == (16, 1269)
@@ -33,7 +33,7 @@ def test_each_measurement_is_read() -> None:
 
 
 def test_a_run_without_an_answer_is_said() -> None:
-    """GuideLLM ends well then, and leaves the latencies out."""
+    """GuideLLM then ends successfully, without latencies."""
     with pytest.raises(Unanswered, match="none of the requests that came 1 at a time"):
         levels(UNANSWERED)
 
@@ -48,7 +48,7 @@ def test_a_run_without_an_answer_is_said() -> None:
     ],
 )
 def test_anything_else_is_no_result(printed: str, complaint: str) -> None:
-    """Another version's table, or none: what is missing is named, and no figure is made up."""
+    """Another version's table, or none: the error names the missing part, and no figure is invented."""
     with pytest.raises(Unreadable, match=complaint):
         levels(printed)
 

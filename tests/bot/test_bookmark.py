@@ -1,4 +1,4 @@
-"""The channel's bookmark that says who has the GPU."""
+"""The channel's bookmark that shows who has the GPU."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def test_it_says_who_has_the_gpu_and_when_it_is_free(workspace: tuple[Work
 
 
 async def test_it_is_off_by_default(workspace: tuple[Workspace, Faults], redis: Redis) -> None:
-    """An app without the scopes is not asked for them."""
+    """Without the setting, the bot makes no request that needs the scopes."""
     there, _ = workspace
     await keeper(there, redis, Config.model_validate({"slack": {"channel": "C0GPUOPS"}})).refresh()
     assert there.bookmarks() == []

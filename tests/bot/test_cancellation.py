@@ -1,4 +1,4 @@
-"""A cancelled task ends, whatever it waits for."""
+"""A cancelled task ends, regardless of what it waits for."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ import bot.cancellation
 
 
 async def test_a_cancellation_that_comes_with_the_result_counts() -> None:
-    """redis-py sends with `asyncio.wait_for`: a task that goes on after it would be waited for without an end."""
+    """redis-py sends with `asyncio.wait_for`: a task that ignores its cancellation would be waited for forever."""
     assert bot.cancellation
     sent = asyncio.get_running_loop().create_future()
 

@@ -82,7 +82,7 @@ def test_stopping_a_model_is_red_wherever_it_is_offered() -> None:
 
 
 def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
-    """It says that it is approved, and an approver can still deny it."""
+    """The card shows that it is approved, and an approver can still deny it."""
     waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
     op = a_bring_up(waiting=waiting)
     assert "Approve" in buttons(card(op, NOW).blocks)
@@ -102,12 +102,12 @@ def test_a_queued_request_with_enough_approvals_asks_for_no_more() -> None:
 def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:
     waiting = Waiting(model="coder-chat", holder="U3", fence=3, ahead=0)
     op = a_bring_up(waiting=waiting, votes=(Vote(by="U2", at=NOW, approve=True),))
-    for quorum in (2, 0):  # 0: a record of an earlier version, which does not say
+    for quorum in (2, 0):  # 0: a record of an earlier version, without the number
         assert "Approve" in buttons(card(op.model_copy(update={"quorum": quorum}), NOW).blocks)
 
 
 def test_the_offer_is_no_lease() -> None:
-    """It says what to press and until when."""
+    """It shows which button to press, and until when."""
     op = a_bring_up(waiting=Waiting(ahead=0, offer=NOW))
     told = str(offered(op, approved=True).blocks)
     assert "press *Take it* by <!date^" in told
@@ -140,7 +140,7 @@ MERGED = StaysMerged(number=7, url="https://example.com/7")
     ],
 )
 def test_an_ended_card_offers_the_next_steps(kind: Kind, outcome: Outcome, labels: list[str]) -> None:
-    """Each only where it applies, and not when a newer card has taken its place."""
+    """Each button is shown only while it applies, and not if there is a newer card."""
     plan = a_plan()
     merged = plan.model_copy(update={"pull": plan.pull.model_copy(update={"merge_commit": "d" * 40})})
     op = an_operation(kind, outcome.status, result=outcome)
@@ -153,7 +153,7 @@ def test_an_ended_card_offers_the_next_steps(kind: Kind, outcome: Outcome, label
 
 
 def test_the_requests_of_stoker_itself_are_not_repeated() -> None:
-    """Nobody asked for them."""
+    """The bot requested them, not a person."""
     op = an_operation(Kind.MODEL_STAGE, Status.FAILED, result=Failed(reason=md("No.")))
     op = op.model_copy(update={"request": op.request.model_copy(update={"actor": ""})})
     assert buttons(card(op, NOW).blocks) == {}
@@ -161,7 +161,7 @@ def test_the_requests_of_stoker_itself_are_not_repeated() -> None:
 
 @pytest.mark.parametrize("outcome", [Started(holder="U1", ends=NOW), LEFT_UP])
 def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> None:
-    """It says when it was up, and links to the receipt; nobody holds anything any more."""
+    """The card shows when the model was up, and links to the receipt; nobody holds the GPU any more."""
     end = SessionEnd(since=NOW, until=NOW + timedelta(minutes=2), receipt=Message(channel="C1", ts="1.2"))
     op = an_operation(Kind.GPU_UP, outcome.status, result=outcome, session_end=end)
     told = str(card(op, NOW, Links(workspace="https://team.slack.com/")).blocks)
@@ -172,7 +172,7 @@ def test_the_card_of_a_session_that_is_over_is_in_the_past(outcome: Outcome) -> 
 
 
 def test_a_card_links_to_its_applications_where_argo_cd_has_an_address() -> None:
-    """Only there; its namespace is part of the address."""
+    """The card has the link only if `argocd.url` is set; the Applications' namespace is part of it."""
     op = an_operation(Kind.MODEL_SWAP, plan=a_plan().model_copy(update={"applications": ("coder-fim",)}))
     links = Links(argocd="https://argocd.example.com/", argocd_namespace="argocd")
     assert "<https://argocd.example.com/applications/argocd/coder-fim|coder-fim>" in str(card(op, NOW, links).blocks)
@@ -190,7 +190,7 @@ BEGUN = (PhaseRecord(name="starting", began=datetime(2026, 11, 29, 12, tzinfo=UT
 @pytest.mark.parametrize("kind", [Kind.GPU_UP, Kind.GPU_RESTART, Kind.MODEL_SMOKE, Kind.MODEL_BENCH, Kind.MODEL_SWAP])
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.FAILED])
 def test_a_card_links_to_the_log_and_the_dashboard_once_it_works_with_the_model(kind: Kind, status: Status) -> None:
-    """From the time when it began; before that, and for a request that starts nothing, there is nothing to read."""
+    """The link begins at the operation's start; before that, and for a request that starts nothing, there is no link."""
     op = an_operation(kind, status, phases=BEGUN)
     told = str(card(op, NOW, PAGES).blocks)
     assert "<https://logs.example.com/?q=%7Bapp=coder-fim,ns=serving&amp;from=1795953600000|Log>" in told
@@ -201,19 +201,19 @@ def test_a_card_links_to_the_log_and_the_dashboard_once_it_works_with_the_model(
 
 
 def test_a_name_can_change_no_other_part_of_a_link() -> None:
-    """It is escaped as a part of an address."""
+    """The name is escaped as a part of an address."""
     told = PAGES.about("a/../b?x=1&y#|>{from}", NOW)
     assert "https://grafana.example.com/d/1/a%2F..%2Fb%3Fx%3D1%26y%23%7C%3E%7Bfrom%7D|Dashboard" in told
 
 
 def test_home_links_to_the_log_of_a_session() -> None:
-    """From the time when it claimed the GPU."""
+    """The link begins at the claim of the GPU."""
     overview = Overview(leases=(a_lease("demo"),), links=PAGES)
     assert f"from={a_lease('demo').claimed.timestamp() * 1000:.0f}|Log>" in str(home(overview, "U1", NOW)["blocks"])
 
 
 def test_a_roll_out_without_a_merge_commit_has_nothing_to_revert() -> None:
-    """An operation of an earlier version may not know it."""
+    """An operation of an earlier version may not contain it."""
     op = an_operation(Kind.MODEL_SWAP, Status.SUCCEEDED, result=RolledOut(serves="m", then="answers"), plan=a_plan())
     assert "Revert" not in buttons(card(op, NOW).blocks)
 
@@ -225,7 +225,7 @@ def test_a_newer_card_takes_the_buttons_of_older_ones() -> None:
 
 
 def test_the_lease_of_a_booting_model_cannot_be_extended() -> None:
-    """It has no end yet; it can be brought down, after a confirmation."""
+    """Its lease has no end yet; it can be brought down, after a confirmation."""
     ready, booting = a_lease("demo"), a_lease("demo").model_copy(update={"ends": None, "ready": None})
     assert [each["text"]["text"] for each in of_lease(ready)] == ["Extend …", "Bring down"]
     (down,) = of_lease(booting)
@@ -233,6 +233,6 @@ def test_the_lease_of_a_booting_model_cannot_be_extended() -> None:
 
 
 def test_a_session_that_was_kept_for_a_look_is_not_retried_when_it_is_over() -> None:
-    """It was up, and its card is about a session of the past."""
+    """The model was up, and its card is about a past session."""
     op = an_operation(Kind.GPU_UP, Status.FAILED, result=LEFT_UP, session_end=SessionEnd(until=NOW))
     assert "Retry" not in buttons(card(op, NOW).blocks)

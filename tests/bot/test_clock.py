@@ -14,7 +14,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 def test_sixty_seconds_pass_in_one() -> None:
-    """An hour after its start the clock has advanced sixty hours, and it can tell when it will show a moment."""
+    """An hour after its start the clock has advanced sixty hours, and it can compute the real time of a moment."""
     since = datetime.now(UTC) - HOUR
     clock = Clock(60, since)
     assert abs(clock() - (since + 60 * HOUR)) < MINUTE
@@ -38,7 +38,7 @@ def test_other_systems_are_not_faster() -> None:
 
 @pytest.mark.parametrize("text", ["60", "60x", "60x since", "60x since noon", "0.5x since 2026-11-29T12:00:00+00:00", "60x since 2026-11-29T12:00:00", "9999x since 2026-11-29T12:00:00+00:00"])  # fmt: skip
 def test_a_clock_that_is_none_is_refused(text: str) -> None:
-    """The message has an example."""
+    """The error message contains an example."""
     with pytest.raises(ValueError, match="write for example 60x since"):
         Clock.parse(text)
 

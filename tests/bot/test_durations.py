@@ -11,13 +11,13 @@ from bot.durations import parse_duration, show_duration
     ("text", "seconds"), [("2h", 7200), ("1h30m", 5400), ("45 min", 2700), ("900s", 900), ("1 d", 86400)]
 )
 def test_durations_are_read(text: str, seconds: int) -> None:
-    """The ways people write them."""
+    """The forms in which people write durations."""
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["-3h", "", "0m", "2", "soon", "3h;rm"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    """Negative, empty, zero, without a unit, with something else in it."""
+    """Durations that are negative, empty, zero, without a unit, or contain other text are refused."""
     with pytest.raises(ValueError, match="for example"):
         parse_duration(text)
 
@@ -26,7 +26,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     ("seconds", "text"), [(0, "0 s"), (12, "12 s"), (250, "4 min 10 s"), (5400, "1 h 30 min"), (183600, "2 d 3 h")]
 )
 def test_durations_are_shown(seconds: int, text: str) -> None:
-    """Two units at most."""
+    """A duration is shown with two units at most."""
     assert show_duration(timedelta(seconds=seconds)) == text
 
 
@@ -35,7 +35,7 @@ def test_durations_are_shown(seconds: int, text: str) -> None:
     ["99999999999h", "9" * 5000 + "h", "1e999h", "-1h", "NaN", "inf", "0h", "0.0000001s", "3651d", "1h" * 100000],
 )
 def test_an_absurd_duration_is_one_sentence(text: str) -> None:
-    """Also where a date could not hold it, and however many digits it has."""
+    """Even if it exceeds the range of dates, with any number of digits."""
     with pytest.raises(ValueError, match=r"45m, 2h or 1h30m") as refused:
         parse_duration(text)
     assert len(str(refused.value)) < 300

@@ -1,4 +1,4 @@
-"""The list of endpoints: every endpoint is on one page, whole; words filter it."""
+"""The list of endpoints: every endpoint is completely on one page; words filter the list."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def button(blocks: Blocks, action: str) -> str | None:
 
 
 def pages(count: int, words: tuple[str, ...] = ()) -> list[Blocks]:
-    """The pages of `/model list`, each by the button *Next* of the one before."""
+    """The pages of `/model list`, each opened with the button *Next* of the previous page."""
     search: Search | None = Search(words)
     found = []
     while search is not None:
@@ -54,7 +54,7 @@ def names(blocks: Blocks) -> list[str]:
 
 
 def test_three_hundred_endpoints_are_on_pages() -> None:
-    """Each once and whole, also as older blocks; the pages lead forward and back."""
+    """Every endpoint appears completely and once, also with older blocks; the buttons lead forward and back."""
     found = pages(300)
     assert [name for page in found for name in names(page)] == [each.endpoint.name for each in endpoints(300)]
     assert all(len(names(page)) == 25 for page in found)

@@ -20,7 +20,7 @@ from sandbox.slack import blocks as kit
     ],
 )  # fmt: skip
 def test_options_are_named_as_fields(text: str, shown: str) -> None:
-    """Arguments of the engine and other words stay as they are."""
+    """Arguments of the engine and other words are not changed."""
     assert in_form(text) == shown
 
 

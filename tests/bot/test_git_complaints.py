@@ -17,13 +17,13 @@ UNREACHED = "fatal: unable to access 'http://git.example.com/acme/platform.git/'
         (UNREACHED + "SSL certificate problem: unable to get local issuer certificate", "its certificate is not trusted"),
         (UNREACHED + "Operation too slow. Less than 100 bytes/sec transferred the last 60 seconds", "it took too long"),
         ("Timeout: the command \"git fetch\" did not complete in 600 secs.", "it took too long"),
-        ("error: RPC failed; curl 18 transfer closed fatal: early EOF", "the connection broke off"),
-        ("fatal: the remote end hung up unexpectedly", "the connection broke off"),
+        ("error: RPC failed; curl 18 transfer closed fatal: early EOF", "the connection was interrupted"),
+        ("fatal: the remote end hung up unexpectedly", "the connection was interrupted"),
         ("fatal: something new", ""),
     ],
 )  # fmt: skip
 def test_an_outage_is_told_in_words(complaint: str, meaning: str) -> None:
-    """It is not a refusal: Stoker tries again."""
+    """An outage is not a refusal: Stoker tries again."""
     assert outage(complaint) == meaning
     assert refusal(complaint) is None
 
@@ -41,7 +41,7 @@ def test_an_outage_is_told_in_words(complaint: str, meaning: str) -> None:
     ],
 )
 def test_a_refusal_names_the_setting(complaint: str, names: str) -> None:
-    """The address, which may hold a password, is not in it."""
+    """The message does not contain the address, which may include a password."""
     told = str(refusal(complaint))
     assert names in told
     assert "fatal" not in told
@@ -49,7 +49,7 @@ def test_a_refusal_names_the_setting(complaint: str, names: str) -> None:
 
 
 def test_a_rule_of_the_branch_is_quoted() -> None:
-    """It says what an admin must change; git's own words around it are left out."""
+    """The message shows what an admin must change, without git's surrounding text."""
     told = refusal(
         "remote: error: GH006: Protected branch update failed for refs/heads/main. remote: error: Changes must be made "
         "through a pull request. To https://git.example.com/acme/platform.git ! [remote rejected] abc -> main (protected "

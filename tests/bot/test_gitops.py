@@ -1,4 +1,4 @@
-"""The mirror against real git: what is read, what is pushed, and what is refused."""
+"""The mirror against real git: reading, pushing, and refusals."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["repo", "work"]
 
 
 async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path) -> None:
-    """Each call looks at the remote."""
+    """Each call fetches from the remote."""
     assert await repo.head() == git("rev-parse", "HEAD", cwd=work)
     (work / "README.md").write_text("again\n")
     assert await repo.head() != (second := commit(work, "second"))
@@ -27,7 +27,7 @@ async def test_the_head_is_what_people_pushed_last(repo: Repository, work: Path)
 async def test_only_the_followed_branch_is_fetched_until_another_commit_is_asked_for(
     repo: Repository, tmp_path: Path, work: Path
 ) -> None:
-    """A repository with thousands of branches costs no more than one; a commit on one of them is read all the same."""
+    """A repository with thousands of branches costs no more than one; a commit on one of them can still be read."""
     git("checkout", "--quiet", "-b", "theirs", cwd=work)
     (work / "README.md").write_text("theirs\n")
     theirs = commit(work, "theirs")
@@ -41,7 +41,7 @@ async def test_only_the_followed_branch_is_fetched_until_another_commit_is_asked
 async def test_a_file_that_is_too_large_is_not_read(
     repo: Repository, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody's 300 MB get into the bot's memory; a file just below the limit is read."""
+    """A file of 300 MB is not loaded into the bot's memory; a file just below the limit is read."""
     monkeypatch.setattr("bot.git.mirror._TEXT", 100_000)
     for name, length in (("largest.yaml", 100_000), ("larger.yaml", 100_001)):
         (work / "serving" / name).write_text("a" * length)
@@ -55,7 +55,7 @@ async def test_a_file_that_is_too_large_is_not_read(
 async def test_more_files_than_can_be_read_are_refused(
     repo: Repository, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one sentence, and the repository is read again as soon as they are gone."""
+    """The error is one sentence, and the repository is read again as soon as the files are gone."""
     head = await repo.head()
     monkeypatch.setattr("bot.git.mirror._OUTPUT", 4_000)
     for number in range(100):
@@ -174,7 +174,7 @@ async def test_a_tree_may_hold_anything_that_git_can(repo: Repository, work: Pat
 
 
 async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_path: Path, work: Path) -> None:
-    """History comes without file contents from a remote that allows it, and a tree is whole all the same."""
+    """History comes without file contents from a remote that allows it, and a tree is complete nevertheless."""
     remote = tmp_path / "remote.git"
     git("config", "uploadpack.allowFilter", "true", cwd=remote)
     repo = repository(tmp_path, f"file://{remote}")
@@ -182,7 +182,7 @@ async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_pat
     missing = git("rev-list", "--objects", "--missing=print", head, cwd=tmp_path / "mirror.git")
     assert "\n?" in missing
     tree = await repo.tree(head)
-    remote.rename(tmp_path / "gone.git")  # reading needs the remote no more
+    remote.rename(tmp_path / "gone.git")  # reading no longer needs the remote
     assert tree.read("README.md") == "read me\n"
     assert tree.grep("wörter") == ("docs/ümlaut.md",)
 
@@ -222,7 +222,7 @@ async def test_a_merge_is_known_before_it_is_made(repo: Repository, work: Path) 
 
 
 async def test_what_a_branch_makes_of_each_file_is_known(repo: Repository, work: Path) -> None:
-    """A mode, a symbolic link, a submodule, a rename; and which of them are not the bot's own."""
+    """Changes of a mode, a symbolic link, a submodule, a rename; and whether the bot made them."""
     base = commit_of(work)
     git("checkout", "--quiet", "-b", "branch", cwd=work)
     (work / "ours.txt").write_text("ours\n")
@@ -248,7 +248,7 @@ async def test_what_a_branch_makes_of_each_file_is_known(repo: Repository, work:
 
 
 async def test_a_conflict_is_known_before_the_merge(repo: Repository, work: Path) -> None:
-    """The same line, changed on both sides; a branch that main has already changes nothing."""
+    """The same line, changed on both sides; a branch that main already contains changes nothing."""
     first = await repo.head()
     git("checkout", "--quiet", "-b", "branch", cwd=work)
     (work / "README.md").write_text("branch\n")
@@ -268,7 +268,7 @@ def commit_of(work: Path) -> str:
 
 
 async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_path: Path) -> None:
-    """Added, changed and deleted files; the modes of the others stay, also of one that is rewritten."""
+    """Added, changed and deleted files; the modes of other files stay, even if a file is rewritten."""
     base = await repo.head()
     changes = ChangeSet(
         files={"scripts/wait.sh": "#!/bin/sh\nexit\n", "README.md": None, "serving/new/a b.yaml": "new: ö\r\n"}
@@ -289,7 +289,7 @@ async def test_a_push_is_one_commit_with_just_the_changes(repo: Repository, tmp_
 
 
 async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Path, work: Path) -> None:
-    """Also from another mirror, as after a crash, and also when people have built on the branch since."""
+    """Even from another mirror, as after a crash, and even if people have added commits to the branch."""
     base = await repo.head()
     changes = ChangeSet(files={"README.md": "new\n"})
     first = await repo.push(changes, base=base, branch=BRANCH, message="docs: new", when=WHEN)
@@ -304,7 +304,7 @@ async def test_a_repeated_push_is_the_same_commit(repo: Repository, tmp_path: Pa
 
 
 async def test_a_branch_with_other_work_is_never_overwritten(repo: Repository, tmp_path: Path) -> None:
-    """The push is refused, and the branch stays as it was."""
+    """The push is refused, and the branch is unchanged."""
     base = await repo.head()
     first = await repo.push(ChangeSet(files={"a": "1\n"}), base=base, branch=BRANCH, message="one", when=WHEN)
     with pytest.raises(PushRefused, match="somebody else has pushed"):
@@ -333,7 +333,7 @@ async def test_what_must_not_be_pushed_is_refused(
 
 
 async def test_a_branch_is_deleted_once(repo: Repository, tmp_path: Path) -> None:
-    """The second time there is nothing to do; the followed branch is never deleted."""
+    """A second deletion does nothing; the followed branch is never deleted."""
     base = await repo.head()
     await repo.push(ChangeSet(files={"a": "1\n"}), base=base, branch=BRANCH, message="one", when=WHEN)
     await repo.delete_branch(BRANCH)
@@ -352,7 +352,7 @@ async def test_an_unknown_commit_is_named(repo: Repository) -> None:
 
 
 async def test_callers_at_once_take_turns(repo: Repository) -> None:
-    """A mirror is used by one at a time, so nobody trips over git's own locks."""
+    """Only one caller at a time uses a mirror, so git's locks never conflict."""
     heads = await asyncio.gather(*(repo.head() for _ in range(4)))
     assert len(set(heads)) == 1
 

@@ -1,4 +1,4 @@
-"""The mirror of a remote over HTTP, with a token: from a commit to a merge, and where the token never shows."""
+"""The mirror of a remote over HTTP, with a token: from a commit to a merge, and places that must not contain the token."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ __all__ = ["repo", "work"]
 
 
 async def test_what_git_complains_of_holds_no_secret(tmp_path: Path, work: Path) -> None:
-    """Not only the token of the moment: a remote may say anything."""
+    """Not only the current token: a remote may send any text."""
     conceal(SecretStr("an-older-token-0815"))
     hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
     hook.write_text("#!/bin/sh\necho 'an-older-token-0815 and sk-0123456789abcdef are refused' >&2\nexit 1\n")
@@ -39,7 +39,7 @@ async def test_what_git_complains_of_holds_no_secret(tmp_path: Path, work: Path)
 
 
 async def test_a_remote_with_a_password_is_refused(tmp_path: Path) -> None:
-    """It would end in git's argument lists and messages."""
+    """It would appear in git's arguments and messages."""
     with pytest.raises(BotError, match="GITHUB_TOKEN"):
         repository(tmp_path, f"https://x:{TOKEN}@example.com/a.git")
 
@@ -76,7 +76,7 @@ async def test_a_change_travels_from_a_commit_to_a_merge(tmp_path: Path, work: P
 
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
 async def test_a_revert_takes_back_the_whole_pull_request(tmp_path: Path, work: Path, method: str) -> None:
-    """All of its commits, however it was merged; what others did before and after it stays."""
+    """A revert undoes all of its commits, for every merge method; other people's commits before and after it stay."""
 
     async def token() -> SecretStr:
         return SecretStr(TOKEN)
@@ -111,7 +111,7 @@ async def test_a_revert_takes_back_the_whole_pull_request(tmp_path: Path, work: 
 
 
 async def test_a_pull_request_that_is_given_up_leaves_nothing(tmp_path: Path, work: Path) -> None:
-    """Closed, its branch deleted, and found again by its branch."""
+    """The pull request is closed, its branch is deleted, and it is found again by its branch."""
 
     async def token() -> SecretStr:
         return SecretStr(TOKEN)
@@ -140,7 +140,7 @@ async def test_a_wrong_token_is_told(tmp_path: Path, work: Path, wrong: str | No
 
 
 class Host:
-    """A git host that notes the Authorization header and turns everybody away with one status."""
+    """A git host that records the Authorization header and answers every request with one status."""
 
     def __init__(self, status: int) -> None:
         self.status = status

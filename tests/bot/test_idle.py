@@ -35,7 +35,7 @@ def activity(running: float = 0, requests: float = 0, tokens: float = 0) -> Acti
 def decided(
     at: timedelta, session: Session | None = None, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> Decision:
-    """The decision this long after the model was ready and last used."""
+    """The decision at this time after the model was ready and last used."""
     idle = Idle.model_validate(policy)
     return decide(lease or a_lease(), session or a_session(), waiting, NOW + at, idle, LeaseLimits())
 
@@ -43,7 +43,7 @@ def decided(
 def lived(
     hours: float, lease: Lease | None = None, *, waiting: int = 0, **policy: object
 ) -> list[tuple[float, Decision]]:
-    """The actions, and after how many minutes, for a model that nobody uses; sampled every minute until it is down."""
+    """The actions and their minutes for an unused model, sampled every minute until it is down."""
     lease, done = lease or a_lease(), list[tuple[float, Decision]]()
     session = sampled(None, lease, activity(), NOW)
     for minute in range(1, int(hours * 60) + 1):
@@ -59,7 +59,7 @@ def lived(
 
 
 def test_loading_is_not_idle() -> None:
-    """A model that has never been ready is left alone, however long it takes."""
+    """Nothing happens to a model that has never been ready, for any length of time."""
     assert decided(timedelta(hours=9), lease=a_lease(ready=None, ends=None)) == Nothing()
 
 
@@ -76,7 +76,7 @@ def test_an_idle_model_is_reminded_of_again_announced_and_brought_down() -> None
 
 
 def test_the_reminder_comes_at_its_time_and_not_before() -> None:
-    """To the second."""
+    """The limits are exact to the second."""
     assert decided(15 * MINUTE - SECOND) == Nothing()
     assert isinstance(decided(15 * MINUTE), Remind)
     reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
@@ -85,7 +85,7 @@ def test_the_reminder_comes_at_its_time_and_not_before() -> None:
 
 
 def test_nothing_goes_down_unannounced() -> None:
-    """A bot that was away for hours announces first, and then waits as long as it would have."""
+    """A bot that was unavailable for hours announces first, and then waits for the usual time."""
     due = decided(180 * MINUTE)
     assert due == Remind(180 * MINUTE, NOW + 185 * MINUTE, last=True)
     told = NOW + 180 * MINUTE
@@ -103,7 +103,7 @@ def test_traffic_after_the_announcement_takes_it_back() -> None:
 
 
 def test_a_keep_has_an_end() -> None:
-    """Kept until then, the idle time counts again from there, and earlier reminders are answered."""
+    """After a keep, the idle time restarts at its end, and earlier reminders count as answered."""
     kept = a_lease(keep_until=NOW + 75 * MINUTE)
     session = a_session(reminders=1, reminded=NOW + 15 * MINUTE, announced=NOW + 14 * MINUTE)
     assert decided(90 * MINUTE - SECOND, session, kept) == Nothing()
@@ -122,14 +122,14 @@ def test_the_end_of_the_lease_is_warned_of_and_kept() -> None:
 
 
 def test_an_extended_lease_is_warned_of_again() -> None:
-    """The warning was about another end."""
+    """The warning was sent for another end of the lease."""
     extended = a_lease(ends=END + timedelta(hours=1))
     busy = a_session(active=END + 44 * MINUTE, warned=END)
     assert decided(timedelta(hours=4, minutes=45), busy, extended) == WarnEnd(15 * MINUTE)
 
 
 def test_a_lease_shorter_than_the_warning_has_none() -> None:
-    """It would come at once."""
+    """The warning would be sent immediately."""
     short = a_lease(hold=10 * MINUTE, ends=NOW + 10 * MINUTE)
     assert decided(MINUTE, lease=short) == Nothing()
 
@@ -144,13 +144,13 @@ def test_times_shrink_when_somebody_waits() -> None:
 
 
 def test_somebody_who_comes_to_wait_does_not_skip_the_announcement() -> None:
-    """Idle for half an hour already, it is announced now and down five minutes later."""
+    """After half an hour of idle time it is announced now, and goes down five minutes later."""
     reminded = a_session(reminders=1, reminded=NOW + 15 * MINUTE)
     assert decided(29 * MINUTE, reminded, waiting=1) == Remind(29 * MINUTE, NOW + 34 * MINUTE, last=True)
 
 
 def test_who_no_longer_waits_takes_the_announcement_back() -> None:
-    """It named a moment that is too early now: the reminders go on, and another announcement comes."""
+    """The announced time is too early now: the reminders continue, and there is another announcement."""
     told = NOW + 10 * MINUTE
     announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 5 * MINUTE)
     assert decided(24 * MINUTE, announced) == Nothing()
@@ -159,7 +159,7 @@ def test_who_no_longer_waits_takes_the_announcement_back() -> None:
 
 
 def test_nothing_goes_down_before_the_moment_that_was_announced() -> None:
-    """Also when somebody comes to wait meanwhile."""
+    """Even if somebody joins the queue in the meantime."""
     told = NOW + 30 * MINUTE
     announced = a_session(reminders=2, reminded=told, announced=told, down_at=told + 30 * MINUTE)
     assert decided(60 * MINUTE - SECOND, announced, waiting=1, announce_before="30m") == Nothing()
@@ -167,7 +167,7 @@ def test_nothing_goes_down_before_the_moment_that_was_announced() -> None:
 
 
 def test_longer_times_for_the_queue_do_not_lengthen_anything() -> None:
-    """The shorter of the two counts."""
+    """The shorter of the two limits applies."""
     assert isinstance(decided(15 * MINUTE, waiting=1, queue_remind_after="20m", queue_down_after="2h"), Remind)
 
 
@@ -198,7 +198,7 @@ def test_in_quiet_hours_nobody_is_asked() -> None:
     ],
 )
 def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None:
-    """The night begins in the evening and ends in the morning after."""
+    """The quiet hours begin in the evening and end on the next morning."""
     policy = Idle.model_validate(
         {"quiet_hours": "20:00-07:00", "quiet_days": ["sat", "sun"], "timezone": "Europe/Berlin"}
     )
@@ -216,7 +216,7 @@ def test_traffic_is_the_signal() -> None:
 
 
 def test_the_bots_own_requests_are_nobodys_use() -> None:
-    """A smoke test moves the counters by what it asked; one request more is somebody's."""
+    """A smoke test increases the counters by its own requests; one more request counts as use."""
     start = sampled(None, a_lease(), activity(requests=5, tokens=50), NOW)
     own = Own(requests=3, tokens=30)
     smoked = sampled(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own)
@@ -226,7 +226,7 @@ def test_the_bots_own_requests_are_nobodys_use() -> None:
 
 
 def test_unknown_counts_as_active_and_is_told() -> None:
-    """Metrics that cannot be read bring nothing down before the lease ends, and the holder hears of it once."""
+    """Metrics that cannot be read bring nothing down before the lease ends, and the holder is notified once."""
     lease, session = a_lease(), sampled(None, a_lease(), activity(), NOW)
     told = []
     for minute in range(1, 241):
@@ -250,14 +250,14 @@ def test_the_counters_of_a_restarted_engine_start_anew() -> None:
 
 
 def test_a_session_belongs_to_one_lease() -> None:
-    """A new lease starts with an empty memory."""
+    """A new lease starts with an empty record."""
     old = a_session(fence=1, reminders=2, idle_seconds=900)
     fresh = sampled(old, a_lease(fence=2, ready=NOW + MINUTE), activity(), NOW + MINUTE)
     assert (fresh.fence, fresh.reminders, fresh.idle_seconds) == (2, 0, 0)
 
 
 def test_a_memory_that_was_lost_is_no_idle_time() -> None:
-    """With Redis's data gone, nobody knows what was before; the model may have been in use all the time."""
+    """If Redis has lost its data, the earlier use is unknown: the model may have been in use all the time."""
     now = NOW + timedelta(hours=3)
     fresh = sampled(None, a_lease(), activity(requests=500), now)
     assert (fresh.active, fresh.idle_seconds) == (now, 0)
@@ -274,7 +274,7 @@ MINUTES = st.integers(1, 300)
 def test_under_any_policy_an_unused_model_is_announced_and_goes_down(
     remind: int, down: int, every: int, announce: int, waiting: int, hold: int
 ) -> None:
-    """Asked at least once and told beforehand, or at the end of its lease; never both late and unannounced."""
+    """A model goes down after a reminder and an announcement, or at the end of its lease; never late and unannounced."""
     policy = {
         "remind_after": remind * 60, "down_after": (remind + down) * 60, "remind_every": every * 60,
         "announce_before": announce * 60,

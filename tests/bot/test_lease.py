@@ -18,7 +18,7 @@ def a_lease(model: str = "coder-chat", op: str = "op1", holder: str = "U1") -> L
 
 
 async def test_of_many_claims_at_once_one_wins(redis: Redis) -> None:
-    """Twenty operations claim the one GPU; one gets it, nineteen hear who it is."""
+    """Twenty operations claim the one GPU; one gets it, and nineteen get the holder's name."""
     leases = Leases(redis)
     claims = [leases.claim(a_lease(f"model-{n}", f"op{n}")) for n in range(20)]
     results = await asyncio.gather(*claims, return_exceptions=True)
@@ -30,7 +30,7 @@ async def test_of_many_claims_at_once_one_wins(redis: Redis) -> None:
 
 
 async def test_a_claim_is_re_entrant_for_its_own_operation(redis: Redis) -> None:
-    """A restarted operation gets its own lease back, as it is."""
+    """A restarted operation gets its own lease back unchanged."""
     leases = Leases(redis)
     first = await leases.claim(a_lease())
     assert await leases.claim(a_lease()) == first
@@ -66,7 +66,7 @@ async def test_a_stale_worker_changes_nothing(redis: Redis) -> None:
 
 
 async def test_two_slots_hold_two_models_and_no_third(redis: Redis) -> None:
-    """With two GPUs, two models run and the third hears that it is busy."""
+    """With two GPUs, two models run, and the third request gets GpuBusy."""
     leases = Leases(redis, slots=2)
     await leases.claim(a_lease("a", "1"))
     await leases.claim(a_lease("b", "2"))
@@ -75,7 +75,7 @@ async def test_two_slots_hold_two_models_and_no_third(redis: Redis) -> None:
 
 
 async def test_changes_at_once_are_all_kept(redis: Redis) -> None:
-    """Ten changes that race on one lease all take effect."""
+    """Ten concurrent changes of one lease all take effect."""
     leases = Leases(redis)
     lease = await leases.claim(a_lease())
     await asyncio.gather(
@@ -87,7 +87,7 @@ async def test_changes_at_once_are_all_kept(redis: Redis) -> None:
 
 
 async def test_a_free_slot_goes_to_the_head_of_the_queue(redis: Redis) -> None:
-    """With somebody waiting, a newcomer and the second in line are sent behind; the first gets it and has left the queue."""
+    """If somebody waits, a new request and the second in the queue must wait; the first gets the slot and leaves the queue."""
     leases = Leases(redis)
     assert [await leases.join("first"), await leases.join("second"), await leases.join("first")] == [0, 1, 0]
     for late in ("newcomer", "second"):
@@ -132,7 +132,7 @@ async def test_a_replacement_of_a_lease_that_moved_changes_nothing(redis: Redis)
 
 
 async def test_a_lost_lease_is_put_back_and_the_fence_goes_on_from_there(redis: Redis) -> None:
-    """After a flush the annotation's lease holds again, as it was; the next fence is above it."""
+    """After a flush the annotation's lease is restored unchanged; the next fence is above it."""
     leases = Leases(redis)
     for n in range(3):
         lost = await leases.claim(a_lease(op=f"op{n}"))
@@ -156,7 +156,7 @@ async def test_the_fence_stays_above_what_the_cluster_knows(redis: Redis) -> Non
 
 
 async def test_a_claim_that_a_failover_lost_does_not_have_its_fence_given_again(redis: Redis) -> None:
-    """A replica that missed the write knows neither lease nor counter: the next fence is above the lost one all the same."""
+    """A replica that missed the write has neither the lease nor the counter: the next fence is still above the lost one."""
     leases = Leases(redis)
     lost = await leases.claim(a_lease())
     await redis.flushall()
@@ -178,7 +178,7 @@ async def test_a_lease_in_redis_is_never_replaced_by_an_annotation(redis: Redis)
 
 
 async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
-    """Somebody else got the slot meanwhile: never two holders, so a human must decide."""
+    """Somebody else has the slot now: there are never two holders, so a person must decide."""
     leases = Leases(redis)
     await leases.claim(a_lease("coder-fim", "op2"))
     with pytest.raises(GpuBusy, match="coder-fim"):
@@ -187,5 +187,5 @@ async def test_a_lost_lease_does_not_push_a_holder_aside(redis: Redis) -> None:
 
 @pytest.mark.parametrize("mark", [None, "", "{}", "not json", '{"op":"x","fence":3}', a_lease("other").mark])
 def test_a_mark_that_is_not_this_models_lease_is_none(mark: str | None) -> None:
-    """Annotations are anybody's to write."""
+    """Anybody with kubectl can write annotations."""
     assert read_mark(mark, "coder-chat") is None

@@ -1,7 +1,7 @@
-"""The lease under everything at once: races, crashes, zombies, clock jumps, restarts, flushes and failovers of a real server.
+"""The lease under combined faults: races, crashes, zombies, clock jumps, restarts, flushes and failovers of a real server.
 
-What is driven are the real `Leases` and the real `Cluster`, in the order in which the operations call them; hypothesis
-decides who moves next, and between which two calls something dies.
+The test drives the real `Leases` and the real `Cluster` in the order in which the operations call them; hypothesis
+decides which process continues, and between which two calls something fails.
 """
 
 import asyncio
@@ -80,11 +80,11 @@ class Holding(RuleBasedStateMachine):
         self.run(self.stack.aclose())
         self.runner.close()
 
-    # ------------------------------------------------------------------------------------------- a bring-up, step by step
+    # -------------------------------------------------------------------------------------------- the steps of a bring-up
 
     @rule(model=st.sampled_from(MODELS), patient=st.booleans())
     def ask(self, model: str, patient: bool) -> None:
-        """Somebody wants a model up; who finds the GPU taken may queue."""
+        """Somebody requests a model; if the GPU is taken, the request may queue."""
         self.count += 1
         worker = Worker(f"op{self.count}", model)
         if not self.run(self._claim(worker)) and patient:
@@ -95,7 +95,7 @@ class Holding(RuleBasedStateMachine):
     @precondition(lambda self: any(w.step == "asked" for w in self.workers))
     @rule(data=st.data())
     def claim(self, data: st.DataObject) -> None:
-        """One who waits tries; only those before whom enough slots are free can succeed: nobody is overtaken."""
+        """A queued request tries to claim; it succeeds only if there are enough slots for all requests ahead: nobody is overtaken."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step == "asked"]))
         known = [op.decode() for op in self.run(self._members())]
         ahead = known.index(worker.op) if worker.op in known else len(known)
@@ -107,7 +107,7 @@ class Holding(RuleBasedStateMachine):
     @precondition(lambda self: any(w.step in ("claimed", "checked", "scaled") for w in self.workers))
     @rule(data=st.data())
     def go_on(self, data: st.DataObject) -> None:
-        """The next step of somebody's bring-up: look, scale, look again."""
+        """The next step of a bring-up: check, scale, check again."""
         worker = data.draw(st.sampled_from([w for w in self.workers if w.step in ("claimed", "checked", "scaled")]))
         self.run(self._go_on(worker))
 
@@ -167,7 +167,7 @@ class Holding(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
-        """The process dies and its task is delivered again: it starts from the top. The old one may turn out not to be dead."""
+        """The process dies and its task is delivered again: it starts from its first line. The old process may still be alive."""
         worker = data.draw(st.sampled_from(self.workers))
         self.zombies.append(Worker(worker.op, worker.model, worker.lease, worker.step))
         if worker.step != "up":
@@ -181,7 +181,7 @@ class Holding(RuleBasedStateMachine):
         assert zombie.lease
         current = next((w.lease for w in self.workers if w.model == zombie.model and w.lease), None)
         if current and current.fence == zombie.lease.fence:
-            return  # it is still the same lease: that is a repetition, not an intrusion
+            return  # it is still the same lease: this is a repetition, not a conflict
         self.run(self._haunt(zombie.model, zombie.lease, what, current))
 
     @rule(hours=st.integers(-48, 48))
@@ -237,11 +237,11 @@ class Holding(RuleBasedStateMachine):
 
         self.run(look())
 
-    # -------------------------------------------------------------------------------------------------- what always holds
+    # ---------------------------------------------------------------------------------------------------------- invariants
 
     @invariant()
     def never_two_holders(self) -> None:
-        """Neither in Redis nor on the GPU: at most as many as there are slots."""
+        """At most as many leases in Redis, and models on the GPU, as there are slots."""
         if not hasattr(self, "leases"):
             return
         assert len(self.run(self.leases.held())) <= self.slots
@@ -337,7 +337,7 @@ class Holding(RuleBasedStateMachine):
             assert [one for one in held if one.fence == current.fence] == [
                 one for one in await self.leases.held() if one.fence == current.fence
             ]
-        elif after != before:  # nobody's lease is on it: a bring-up of the dead is taken back by its own second look
+        elif after != before:  # no lease is on it: a dead process's bring-up is undone by its own second check
             await self.cluster.scale(model, 0, lease=None)
 
     async def _members(self) -> list[bytes]:

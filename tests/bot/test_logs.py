@@ -1,4 +1,4 @@
-"""Log lines: about what they are, JSON in the cluster, and never with a secret in them."""
+"""Log lines: their fields, JSON in the cluster, and never a secret."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ TOKEN = "plain-looking-secret"
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """The logging of the other tests stays as it was."""
+    """Restore the logging for other tests."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -27,7 +27,7 @@ def restored() -> Iterator[None]:
 
 
 class Lines:
-    """The bot's log, as the cluster has it."""
+    """The bot's log as written in the cluster."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -39,7 +39,7 @@ class Lines:
 
 
 def test_every_line_says_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
-    """op, actor and model are there, from the block that the line was written in, or empty."""
+    """Each line has op, actor and model from its block, or empty values."""
     lines = Lines(capsys)
     log = structlog.get_logger("bot.test")
     with logs.about(op="abc", actor="U0DEV", model="coder-chat"):
@@ -79,7 +79,7 @@ def test_lines_of_the_libraries_are_of_the_same_kind(capsys: pytest.CaptureFixtu
     ],
 )
 def test_no_secret_gets_into_a_line(capsys: pytest.CaptureFixture[str], secret: str) -> None:
-    """In the text, in a value, deep in a structure, or in an exception: cut out before the line is made."""
+    """A secret in the text, in a value, deep in a structure or in an exception is removed before the line is written."""
     Lines(capsys)
     log = structlog.get_logger("bot.test")
     shown = f"redis://{secret}@host:6379" if ":hunter" in secret else secret
@@ -110,7 +110,7 @@ def test_a_secret_that_was_rotated_or_read_from_the_cluster_is_cut_too(
 
 
 def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever follows Bearer or Basic is a key."""
+    """Any text after Bearer or Basic is a key."""
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("asked", headers={"Authorization": "Bearer abc.def.ghi"})
     assert lines.last()["headers"] == {"Authorization": "Bearer ***"}
@@ -119,7 +119,7 @@ def test_a_bearer_header_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_numbers_and_truths_stay_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """A machine reads the lines too."""
+    """The lines are also read by programs."""
     lines = Lines(capsys)
     structlog.get_logger("bot.test").info("ready", port=8080, socket=True, nothing=None)
     line = lines.last()

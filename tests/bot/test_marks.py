@@ -48,7 +48,7 @@ def test_what_cannot_be_meant_is_no_lease(mark: str | None) -> None:
 
 
 def test_policy_bounds_what_is_restored() -> None:
-    """The end, the time that was asked for, and where its messages are: never more than anybody may have."""
+    """The end, the requested time and the message addresses of an annotation are limited to what anybody may have."""
     greedy = LEASE.model_copy(
         update={
             "hold": 900 * HOUR,
@@ -94,7 +94,7 @@ def test_a_keep_or_an_extension_that_redis_lost_counts(lost: dict[str, object]) 
     ids=str,
 )  # fmt: skip
 def test_a_mark_adds_nothing_else_to_a_lease(change: dict[str, object]) -> None:
-    """Neither more than the holder may have without an approval, nor anything of another lease."""
+    """Not more than the holder may have without an approval, and nothing from another lease."""
     assert prolonged(LEASE, LEASE.model_copy(update=LATER | change), 8 * HOUR) is None
 
 

@@ -1,4 +1,4 @@
-"""Markup comes from templates alone; what is put into one is text."""
+"""Only templates create markup; values in a template are text."""
 
 import ast
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ EVIL = "<https://evil.example|Approve & roll out> <!channel> <@U0LEAD> `x` *b* :
 
 
 def test_what_is_put_into_a_template_is_text() -> None:
-    """Whatever it is; markup stays markup, and so does an error of ours that is made of it."""
+    """Any value is escaped; markup stays markup, and so does our own error that contains markup."""
     said = md(
         "*{name}* {model}: {why} {error}", name=EVIL, model=code("m"), why=BotError(EVIL), error=Unavailable("X", EVIL)
     )
@@ -69,7 +69,7 @@ def test_a_person_is_an_id(user: str) -> None:
 
 
 def test_what_is_stored_is_what_was_shown() -> None:
-    """A plain text that got into a field of markup is escaped before it is stored: what is read back counts as markup."""
+    """A plain text in a field of markup is escaped before it is stored, because stored values count as markup."""
     request = BringUp(model="m", actor="U1", channel="C1", at=NOW)
     op = BringUpOperation(id="o", request=request, updated=NOW).model_copy(
         update={"failure": EVIL, "outcome": md("*up*")}  # type: ignore[misc]  # a plain text on purpose
@@ -93,7 +93,7 @@ def test_a_terminal_shows_no_markup() -> None:
 
 
 def test_templates_are_literals() -> None:
-    """A template that is put together would be a way around: each call of `md` has a literal, and only `bot.mrkdwn` makes markup."""
+    """A composed template would bypass the escaping: each call of `md` has a literal, and only `bot.mrkdwn` creates markup."""
     for path in [*ROOT.glob("bot/**/*.py"), *ROOT.glob("commands/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
@@ -106,7 +106,7 @@ def test_templates_are_literals() -> None:
 
 
 def test_a_replacement_leaves_markup_markup() -> None:
-    """The receipt on a card becomes exact when the node is gone: the rest of the card stays as it was."""
+    """The receipt on a card becomes exact when the node is gone: the rest of the card is unchanged."""
     outcome = md("{model} is down.\n{receipt}", model=code("coder-chat"), receipt=md("*Receipt*: about"))
     exact = outcome.replace(md("*Receipt*: about"), md("*Receipt*: exactly"))
     assert isinstance(exact, Mrkdwn)
@@ -121,7 +121,7 @@ def test_a_diagnosis_names_flags_as_code_and_nothing_else_is_markup() -> None:
 
 
 def test_a_time_in_plain_text_is_in_the_readers_time_zone() -> None:
-    """With the day, or without it for a time of today; anything that only looks like one stays."""
+    """With the day, or without it for a time of today; similar text is not changed."""
     at = datetime(2026, 11, 29, 12, 45, tzinfo=UTC)
     assert escape(f"since {stamp(at)}.") == f"since {moment(at)}."
     assert escape(f"until {time_stamp(at)}.") == f"until {clock(at)}."

@@ -1,4 +1,4 @@
-"""Slack's newer blocks: as older blocks they say the same; a workspace without them still gets every message."""
+"""Slack's newer blocks: older blocks have the same content, and a workspace without them still gets every message."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -73,7 +73,7 @@ MARKUP = [
 
 @pytest.mark.parametrize("text", [*MARKUP, escape("<!here> & `code`")])
 def test_markup_survives_rich_text(text: Mrkdwn) -> None:
-    """To rich text and back, nothing changes but a harmless character before an exclamation mark."""
+    """Converting to rich text and back changes nothing except for a harmless character before an exclamation mark."""
     assert as_mrkdwn(rich_text(text)).replace("\u200b", "") == text
 
 
@@ -85,7 +85,7 @@ def test_a_table_is_cut_to_slacks_limit() -> None:
 
 
 def test_many_series_are_combined() -> None:
-    """Slack draws six series of a chart, with different names of at most twenty characters."""
+    """Slack accepts six series in a chart, with different names of at most twenty characters."""
     made = chart("x" * 80, ["Mon"], {f"{'model' * 5}-{n}": [float(n)] for n in range(9)}, "hours")
     assert kit.complaints([made]) == []
     assert sum(each["data"][0]["value"] for each in made["chart"]["series"]) == sum(range(9))
@@ -129,7 +129,7 @@ EVERY = [STEPS, TABLE, DATA, CHART, MORE]
 async def test_slack_gets_newer_blocks(
     workspace: tuple[Workspace, Faults], wire: tuple[CleanWebClient, list[str]], block: Block
 ) -> None:
-    """In one call."""
+    """The message needs only one call."""
     (there, _), (client, called) = workspace, wire
     await client.chat_postMessage(channel=CHANNEL, text="x", blocks=[block])
     assert called == ["chat.postMessage"]
@@ -198,7 +198,7 @@ def test_a_form_knows_the_problem_that_it_shows(problem: str) -> None:
 def test_measurements_are_a_table_in_the_thread_and_logs_stay_as_they_are() -> None:
     """Aligned by Slack and not by spaces, which wrap; an older workspace gets columns."""
     rows = (("Part", "Engine", "Estimate"), ("weights", "5.2 GiB", "5.1 GiB"))
-    measured = Note(title="What the engine measured", text="The engine has 1.0 GiB more. <!channel>", rows=rows)
+    measured = Note(title="Measured by the engine", text="The engine has 1.0 GiB more. <!channel>", rows=rows)
     op = a_bring_up(notes=(measured, Note(title="The last log lines", text="ERROR  CUDA")))
     (_, told), (_, logs) = thread(op)
     kinds = [block["type"] for block in told.blocks]
@@ -222,7 +222,7 @@ def test_a_smoke_test_with_a_warning_is_not_called_passed() -> None:
 
 
 def test_a_note_of_an_earlier_version_is_not_posted_again() -> None:
-    """Its key stays the same, whatever a note may have in addition."""
+    """Its key stays the same if a note has additional fields."""
     note = "Note(title='t', text='x')"
     ((key, _),) = thread(a_bring_up(notes=(Note(title="t", text="x"),)))
     assert key == f"note:{hashlib.sha256(note.encode()).hexdigest()[:12]}"

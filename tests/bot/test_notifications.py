@@ -57,7 +57,7 @@ def operations(redis: Redis) -> Operations:
 
 
 def presentation(workspace: Workspace, redis: Redis, approvers: tuple[str, ...]) -> Presentation:
-    """As of another process each time."""
+    """A new object each time, as in another process."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     roles = Roles(approvers=approvers, admins=("U0ADMIN",))
     config = Config(slack=SlackSection(channel=CHANNEL, update_every=timedelta(seconds=0.1)), roles=roles)
@@ -126,7 +126,7 @@ REQUEST = "@dev requests coder-chat for 2 h, about $1.84, because demo"
                 "admin": [("card", f"@gpu-approvers: {REQUEST}")],
             },
         ),
-        (  # of the group that is asked: the others are, by name
+        (  # of the group that must decide: the others are notified by name
             an_operation(Status.AWAITING, actor="U0LEAD"),
             {"admin": [("asked", f"✋ {REQUEST.replace('@dev', '@lead')}. Decide on the card")]},
         ),
@@ -203,7 +203,7 @@ async def test_a_stop_by_stoker_notifies_the_holder(
     announced: bool,
     expected: dict[str, object],
 ) -> None:
-    """Unless the last reminder has announced it: then the reminder says that it happened."""
+    """Unless the last reminder has announced it: then the reminder is updated with the result."""
     request = BringDown(
         model="coder-chat", actor="", channel=CHANNEL, at=NOW, reason=why, holder="U0DEV",
         announced=announced,
@@ -230,7 +230,7 @@ async def test_a_new_round_of_approval_asks_again_and_a_new_process_does_not(
 async def test_a_bot_that_is_killed_before_its_card_asks_in_the_next_one(
     workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis
 ) -> None:
-    """That the card asks is noted before it is posted: the next attempt asks as well, and no reply does."""
+    """The card's question is recorded before it is posted: the next attempt has the same question, and no reply repeats it."""
     op = await operations.create(an_operation(Status.AWAITING))
     assert op.expires
 
@@ -261,7 +261,7 @@ async def test_reminder_and_escalation_come_once(
 async def test_the_holder_hears_of_a_request_to_replace_them(
     workspace: Workspace, shown: Presentation, operations: Operations
 ) -> None:
-    """With what they can do about it; the message says when nothing comes of it."""
+    """With buttons for their options; the message is updated if the request ends without effect."""
     op = await operations.create(an_operation(Status.AWAITING, plan=PLAN.model_copy(update={"lease": LEASE})))
     found = await settled(shown, workspace, op)
     text = "@dev asks to replace your session of coder-fim by coder-chat because demo"
@@ -274,7 +274,7 @@ async def test_the_holder_hears_of_a_request_to_replace_them(
     assert not [event for event, _ in found["lead"] if event == "objected"]
     await operations.update(op.id, lambda op: op.moved(Status.EXPIRED, NOW, outcome=md("Nobody decided.")))
     await settled(shown, workspace, op)
-    assert "your session goes on" in workspace.posted("D0LEAD")[-1]
+    assert "your session continues" in workspace.posted("D0LEAD")[-1]
     assert "[Object]" not in workspace.posted("D0LEAD")[-1]
 
 
@@ -287,7 +287,7 @@ async def test_the_holder_hears_of_a_request_to_replace_them(
         ({"U1": frozenset({"U1"}), "U2": frozenset({"U2"}), "U3": frozenset({"U3"})}, "U3", (), ("U1", "U2"), ""),
         ({"U1": frozenset({"U1"})}, "U0DEV", (), ("U1",), "U1"),
         ({"U1": frozenset({"U1"})}, "U1", (), (), ""),
-        ({"S1": frozenset[str]()}, "U0DEV", (), ("S1",), ""),  # Slack does not say who is in it
+        ({"S1": frozenset[str]()}, "U0DEV", (), ("S1",), ""),  # Slack does not return its members
         ({}, "U0DEV", (), (), ""),
     ],
 )
@@ -300,7 +300,7 @@ def test_whom_to_ask(
 
 
 def test_who_is_not_notified_is_shown_by_name() -> None:
-    """In every text of the blocks; links, times and code stay as they are."""
+    """In every text of the blocks; links, times and code are not changed."""
     block = {"type": "section", "text": {"type": "mrkdwn", "text": "<@U1> asks <@U2|x>, <!subteam^S1> <https://a|b>"}}
     view = View(
         text=md("{text}", text=md("<@U1> `x`")), blocks=[block, {"type": "context", "elements": [block["text"]]}]

@@ -1,4 +1,4 @@
-"""One type of operation per kind: mypy and the reader of records reject what a kind does not have."""
+"""One type of operation per kind: mypy and the reader of records reject fields that a kind does not have."""
 
 import json
 import subprocess
@@ -60,9 +60,9 @@ def test_a_record_is_read_as_the_type_of_its_kind(kind: Kind) -> None:
 
 @pytest.mark.parametrize("written", WRITTEN["records"])
 def test_an_earlier_version_reads_what_this_one_writes(written: dict[str, Any]) -> None:
-    """A roll-back needs no migration: the same fields in the same form; only fields without a value are left out.
+    """A roll-back needs no migration: records have the same fields in the same form, without fields that have no value.
 
-    It ignores the fields that it does not know.
+    The earlier version ignores unknown fields.
     """
     op = OPERATION.validate_json(json.dumps(written["record"]))
     assert type(op) is OPERATIONS[op.request.kind]

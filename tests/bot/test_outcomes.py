@@ -121,7 +121,7 @@ WHY = md("Smoke test failed.")
         (Denied(undone=NothingStarted()), "Nothing was started."),
         (
             Expired(pull_left_open=True),
-            "Nobody decided in time, so nothing was started. Its pull request is left open. Ask again.",
+            "Nobody decided in time, so nothing was started. Its pull request is left open. Request it again.",
         ),
         (
             ClosedOnGitHub(number=7, by="octo_cat"),
@@ -170,7 +170,7 @@ def test_a_gateway_that_could_not_be_reached_is_told() -> None:
     ],
 )
 def test_a_bill_becomes_exact_wherever_it_is(outcome: Outcome) -> None:
-    """Nothing else of the outcome changes, and another session's bill changes nothing."""
+    """The rest of the outcome does not change, and another session's bill has no effect."""
     assert "(an estimate)" in outcome_text(operation(result=outcome))
     text = outcome_text(operation(result=with_bill(outcome, EXACT)))
     assert "cost $1.70." in text

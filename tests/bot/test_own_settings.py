@@ -1,4 +1,4 @@
-"""`.stoker.yaml` below the settings of the installation."""
+"""`.stoker.yaml` and the settings of the installation, which take precedence."""
 
 from pathlib import Path
 

@@ -32,14 +32,14 @@ def asked_by(actor: str, *votes: str) -> Operation:
 
 
 def test_a_teammate_approves() -> None:
-    """A listed person who did not ask."""
+    """An approver who is not the requester."""
     assert may_vote(asked_by("DEV"), "LEAD", PEOPLE, Config()).allowed
 
 
 def test_nobody_approves_their_own_request() -> None:
-    """Not even an approver, unless the configuration says so."""
+    """Not even an approver, unless the configuration allows it."""
     refused = may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config())
-    assert (refused.allowed, refused.reason) == (False, "You asked for this yourself, so a teammate must approve it.")
+    assert (refused.allowed, refused.reason) == (False, "You requested this yourself, so a teammate must approve it.")
     assert may_vote(asked_by("LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(self_approval=True))).allowed
 
 
@@ -59,13 +59,13 @@ def test_one_person_is_one_vote() -> None:
 
 
 def test_a_queued_request_that_is_approved_needs_nobody_else() -> None:
-    """The refusal says that it starts at its turn."""
+    """The refusal explains that it starts at its turn."""
     refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config())
     assert (refused.allowed, refused.reason) == (False, "You have already approved this; it starts at its turn.")
 
 
 def test_with_nobody_to_approve_nothing_is_asked() -> None:
-    """Fail closed, and say why."""
+    """Fail closed, with a reason."""
     nobody = People(frozenset(), frozenset(), frozenset())
     assert not can_be_approved(nobody).allowed
     assert "roles.approvers" in can_be_approved(nobody).reason
@@ -89,14 +89,14 @@ def test_who_may_cancel_and_keep() -> None:
 
 
 def test_only_an_admin_overrides_and_says_why() -> None:
-    """An approver does not, and an admin does not without a reason; it may be the admin's own request."""
+    """An approver may not override, nor an admin without a reason; the admin's own request is allowed."""
     assert "Only an admin" in may_override("LEAD", "fire", PEOPLE).reason
-    assert "Say why" in may_override("ADMIN", "", PEOPLE).reason
+    assert "Give a reason" in may_override("ADMIN", "", PEOPLE).reason
     assert may_override("ADMIN", "fire", PEOPLE).allowed
 
 
 def test_an_override_stands_for_the_quorum() -> None:
-    """One vote of many that are needed, if it is an override."""
+    """One override replaces all required votes."""
     config = Config(approvals=Approvals(quorum=3))
     op = asked_by("DEV", "LEAD")
     assert not is_approved(op, config)
@@ -113,14 +113,14 @@ def test_an_approval_given_while_waiting_stands_until_it_expires() -> None:
 
 
 def test_only_an_admin_breaks_a_lease_and_says_why() -> None:
-    """The holder brings it down instead."""
+    """The holder cannot do this, and brings the model down instead."""
     assert "Only an admin" in may_release("LEAD", "why not", PEOPLE).reason
-    assert "Say why" in may_release("ADMIN", "", PEOPLE).reason
+    assert "Give a reason" in may_release("ADMIN", "", PEOPLE).reason
     assert may_release("ADMIN", "nobody answers", PEOPLE).allowed
 
 
 def test_everybody_may_end_a_boot_and_its_requester_hears_of_it() -> None:
-    """One rule for Cancel and `/gpu down`; a request that only waits is its requester's and the approvers'."""
+    """One rule for Cancel and `/gpu down`; a waiting request can be cancelled by its requester and the approvers."""
     for status in (Status.APPROVED, Status.RUNNING):
         assert may_cancel(asked_by("DEV").model_copy(update={"status": status}), "ANY", PEOPLE).allowed
     assert not may_cancel(asked_by("DEV").model_copy(update={"status": Status.AWAITING}), "ANY", PEOPLE).allowed

@@ -51,7 +51,7 @@ def operations(redis: Redis) -> Operations:
 
 @pytest.fixture
 async def opened(workspace: Workspace, operations: Operations, redis: Redis) -> AsyncIterator[Opened]:
-    """A presentation, as of another process each time; with `url`, to something else than the stand-in."""
+    """A presentation, as of another process each time; with `url`, for another server than the stand-in."""
     async with AsyncExitStack() as stack:
 
         def make(session: ClientSession | None = None, url: str = "", pause: float = 1) -> Presentation:
@@ -120,7 +120,7 @@ def direct(workspace: Workspace, user: str) -> list[str]:
 async def test_what_came_too_soon_is_shown_when_the_pause_is_over(
     workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
-    """Three updates in a moment are one more write, and it is the last of them."""
+    """Three updates in quick succession cause one more write, with the last state."""
     shown = opened(pause=60)
     shown.show(op.id)
     await until(lambda: cards(workspace))
@@ -137,7 +137,7 @@ async def test_what_came_too_soon_is_shown_when_the_pause_is_over(
 async def test_two_processes_end_with_the_newest(
     workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
-    """Another replica has written meanwhile; this one's memory of the message does not matter."""
+    """Another replica has written the message; this replica's cached state is not used."""
     one, other = opened(), opened()
     one.show(op.id)
     await until(lambda: cards(workspace))
@@ -151,7 +151,7 @@ async def test_two_processes_end_with_the_newest(
 async def test_evidence_and_logs_are_in_the_thread_once(
     workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
-    """The card names the tests; what they saw, and the log lines, are one reply each, over a restart too."""
+    """The card names the tests; the evidence and the log lines are one reply each, even after a restart."""
     checks = (Check(name="/health", passed=True, evidence="answered 200"),)
     notes = (Note(title="The last log lines", text="  CUDA out of memory\n<!channel> `rm -rf /`"),)
     await operations.update(op.id, lambda op: op.model_copy(update={"checks": checks, "notes": notes}))
@@ -170,7 +170,7 @@ async def test_evidence_and_logs_are_in_the_thread_once(
 async def test_an_end_that_slack_did_not_take_stays_to_be_told(
     workspace: Workspace, shown: Presentation, operations: Operations, op: Operation
 ) -> None:
-    """The store keeps what has ended and was not shown, for the sweep of the next process."""
+    """The store keeps operations whose end was not shown, for the sweep of the next process."""
     shown.show(op.id)
     await until(lambda: cards(workspace))
     workspace.archive()
@@ -187,7 +187,7 @@ async def test_an_end_that_slack_did_not_take_stays_to_be_told(
 async def test_a_deleted_card_is_posted_again_once(
     workspace: Workspace, opened: Opened, operations: Operations, op: Operation
 ) -> None:
-    """Also by two processes; what comes after is shown on the new card."""
+    """Even by two processes; later changes are shown on the new card."""
     one, other = opened(), opened()
     one.show(op.id)
     await until(lambda: cards(workspace))
@@ -207,7 +207,7 @@ async def test_a_deleted_card_is_posted_again_once(
 async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
     workspace: Workspace, opened: Opened, operations: Operations, redis: Redis, op: Operation
 ) -> None:
-    """After the intent was noted, and after the card was there: the deleted card's time stamp is in the key."""
+    """Killed after the intent was recorded, and after the card was posted: the key contains the deleted card's time stamp."""
     first = opened()
     first.show(op.id)
     await until(lambda: cards(workspace))
@@ -232,9 +232,9 @@ async def test_a_bot_killed_while_it_posts_a_card_again_posts_one(
 async def test_a_channel_that_takes_no_messages_costs_one_direct_message(
     workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation, how: str
 ) -> None:
-    """Per person and operation, not per update; it shows the end, and the channel does when it is back.
+    """One message per person and operation, not per update; it shows the end, and the channel shows it when it is back.
 
-    The requester gets the news of the end besides: an edit notifies nobody.
+    The requester also gets the result in a new message, because an edit notifies nobody.
     """
     shown.show(op.id)
     await until(lambda: cards(workspace))
@@ -250,7 +250,7 @@ async def test_a_channel_that_takes_no_messages_costs_one_direct_message(
     await ended(operations)
     shown.show(op.id, now=True)
     await until(lambda: "It is up." in "".join(direct(workspace, "U0ADMIN")))
-    assert "takes no message from me in #gpu-ops" in direct(workspace, "U0DEV")[0]
+    assert "accepts no messages from Stoker in #gpu-ops" in direct(workspace, "U0DEV")[0]
     await until(lambda: len(direct(workspace, "U0DEV")) > 1)
     assert "coder-chat is ready" in direct(workspace, "U0DEV")[1]
     assert [len(direct(workspace, user)) for user in ("U0DEV", "U0ADMIN", "U0LEAD")] == [2, 1, 0]
@@ -283,7 +283,7 @@ async def test_a_card_does_not_wait_for_its_next_attempt_when_the_bot_is_invited
 async def test_a_reminder_waits_for_its_channel(
     workspace: Workspace, shown: Presentation, operations: Operations, redis: Redis, op: Operation
 ) -> None:
-    """Its question is known once it is posted; one that is settled before that is never posted."""
+    """A question is recorded once it is posted; a question that is settled before that is never posted."""
     workspace.archive()
     await shown.post("remind", CHANNEL, lines(md("still needed?")), question=op.id)
     await shown.post("other", CHANNEL, lines(md("and this?")), question=op.id)
@@ -299,7 +299,7 @@ async def test_a_reminder_waits_for_its_channel(
 
 
 async def test_a_letter_outlives_its_process(workspace: Workspace, opened: Opened, redis: Redis) -> None:
-    """Killed before it was posted: the next process finds it in the outbox. Changed meanwhile, it says the newest."""
+    """Killed before it was posted: the next process finds it in the outbox. If it was changed, the newest text is posted."""
     first = opened()
     await first.post("k", CHANNEL, lines(md("hello")))
     await first.close()
@@ -314,7 +314,7 @@ async def test_a_letter_outlives_its_process(workspace: Workspace, opened: Opene
 async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The newer one would never be written otherwise."""
+    """Otherwise the newer message would never be written."""
     outbox, read = Outbox(redis), redis.hget
     old = Letter(key="k", what="post", text=md("old"), blocks=(), written=NOW, until=NOW)
     newer = old.model_copy(update={"text": md("newer")})
@@ -334,7 +334,7 @@ async def test_a_letter_that_is_replaced_while_it_is_dropped_is_kept(
 
 
 async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Presentation, redis: Redis) -> None:
-    """An account that is gone does not stay in the outbox."""
+    """A message to a deleted account does not stay in the outbox."""
     workspace.deactivate("dev")
     await shown.post("k", "U0DEV", lines(md("hello")))
     async with asyncio.timeout(90):
@@ -345,7 +345,7 @@ async def test_who_cannot_be_told_is_given_up(workspace: Workspace, shown: Prese
 async def test_what_is_shown_after_the_end_is_left_to_the_next_process(
     workspace: Workspace, opened: Opened, redis: Redis, op: Operation
 ) -> None:
-    """Work that ends beside the bot shows something once more; a task for it would use Redis after its end."""
+    """Work that ends during the shutdown shows its state once more; a task for it would use Redis after the bot's end."""
     first = opened()
     await first.close()
     first.show(op.id)
@@ -389,7 +389,7 @@ async def test_a_note_below_a_deleted_card_is_in_the_channel(
 async def test_no_answer_of_slack_reaches_who_shows_something(
     opened: Opened, operations: Operations, op: Operation, answer: web.Response
 ) -> None:
-    """Whatever it is, `show` and `post` return at once, and the end stays to be told."""
+    """For every error, `show` and `post` return immediately, and the end is shown later."""
     asked = 0
 
     async def slack(_: web.Request) -> web.Response:
@@ -418,7 +418,7 @@ async def test_no_answer_of_slack_reaches_who_shows_something(
 async def test_a_message_that_is_too_long_is_shown_in_short(
     workspace: Workspace, shown: Presentation, operations: Operations, op: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the buttons that it has."""
+    """The plain text keeps the buttons."""
     monkeypatch.setattr("sandbox.slack.blocks.MESSAGE_CHARACTERS", 200)
     await operations.update(op.id, lambda op: op.model_copy(update={"status": Status.AWAITING}))
     shown.show(op.id)
@@ -458,7 +458,7 @@ async def test_the_progress_of_many_operations_is_written_a_few_at_a_time(
 async def test_a_letter_that_was_posted_before_a_kill_says_the_newest(
     workspace: Workspace, opened: Opened, operations: Operations, redis: Redis
 ) -> None:
-    """Killed between the post and the note that it is done, then revised: there is one message, and it is revised."""
+    """Killed between the post and the note that it is done, then revised: there is one message, with the revised text."""
     workspace.archive()
     first = opened()
     await first.post("k", CHANNEL, lines(md("hello")))

@@ -1,4 +1,4 @@
-"""Unreadable records are set aside completely, and nothing waits for them."""
+"""Unreadable records are set aside, and nothing waits for them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
 async def test_a_spoilt_lease_is_no_holder(redis: Redis, text: str | bytes) -> None:
-    """The others stay, its slot is free, and it is kept whole with the reason."""
+    """Other leases stay, its slot is free, and the record is kept completely, with the reason."""
     leases = Leases(redis, slots=2)
     held = await leases.claim(a_lease())
     await redis.hset("{stoker}:leases", "coder-fim", text)
@@ -76,14 +76,14 @@ async def test_a_spoilt_lease_is_no_holder(redis: Redis, text: str | bytes) -> N
 
 @pytest.mark.parametrize("text", SPOILT.values(), ids=SPOILT)
 async def test_a_claim_is_not_stopped_by_what_lua_cannot_read(redis: Redis, text: str | bytes) -> None:
-    """Also where nobody looked before."""
+    """Even if nothing has read the record before."""
     await redis.hset("{stoker}:leases", "coder-chat", text)
     assert (await Leases(redis).claim(a_lease())).fence > 0
 
 
 @pytest.mark.parametrize("counter", ["inf", "nan", "1e400", "9" * 400, "-inf", "many"])
 async def test_a_spoilt_counter_does_not_spoil_a_fence(redis: Redis, counter: str) -> None:
-    """Fences go on from Redis's clock."""
+    """Fences continue from Redis's clock."""
     await redis.set("{stoker}:fence", counter)
     leases = Leases(redis)
     lease = await leases.claim(a_lease())
@@ -93,7 +93,7 @@ async def test_a_spoilt_counter_does_not_spoil_a_fence(redis: Redis, counter: st
 
 @pytest.mark.parametrize("key", ["leases", "fence", "queue", "queue:places"])
 async def test_a_key_of_another_type_is_set_aside(redis: Redis, key: str) -> None:
-    """Claims and the queue go on."""
+    """Claims and the queue continue to work."""
     await redis.lpush(f"{{stoker}}:{key}", "x")
     leases = Leases(redis)
     assert await leases.held() == ()
@@ -116,7 +116,7 @@ async def test_a_spoilt_count_of_places_is_begun_anew(redis: Redis, places: str)
     ids=str,
 )
 async def test_a_spoilt_operation_is_forgotten(redis: Redis, change: dict[str, object]) -> None:
-    """Also one of another version, with a kind or a status that this one does not know; the others are open."""
+    """Even a record of another version with an unknown kind or status; the other operations are open."""
     operations = Operations(redis)
     good = await operations.create(an_operation("good"))
     bad = json.loads((await operations.create(an_operation("bad"))).model_dump_json())
@@ -138,7 +138,7 @@ async def test_an_operation_of_an_unknown_kind_is_forgotten(redis: Redis) -> Non
 
 @pytest.mark.parametrize("text", ["{", "null", '"x"'])
 async def test_a_request_over_a_spoilt_record_is_made(redis: Redis, text: str) -> None:
-    """The record of an earlier one with its id is set aside, not written over."""
+    """An unreadable record with the same id is set aside, not overwritten."""
     await redis.set("{stoker}:op:abc", text)
     assert await Operations(redis).create(an_operation()) == an_operation()
     assert text.encode() in (await redis.hgetall("{stoker}:set-aside")).values()
@@ -146,7 +146,7 @@ async def test_a_request_over_a_spoilt_record_is_made(redis: Redis, text: str) -
 
 @pytest.mark.parametrize("key", ["op:abc", "ops:open", "ops", "ops:untold", "audit", "alerts", "smoke", "reconciled"])
 async def test_the_store_goes_on_over_a_key_of_another_type(redis: Redis, key: str) -> None:
-    """Whatever somebody put there."""
+    """Any value at its key is handled."""
     await redis.xadd(f"{{stoker}}:{key}", {"a": "b"}) if key != "audit" else await redis.set("{stoker}:audit", "x")
     operations = Operations(redis)
     await operations.create(an_operation())
@@ -176,7 +176,7 @@ async def test_a_spoilt_step_is_done_again(redis: Redis) -> None:
 
 
 async def test_a_spoilt_audit_entry_is_passed_over(redis: Redis) -> None:
-    """It stays in the log, which is never rewritten."""
+    """The entry stays in the log, which is never rewritten."""
     operations = Operations(redis)
     await operations.create(an_operation())
     await redis.xadd("{stoker}:audit", {"entry": "{"})
@@ -211,7 +211,7 @@ async def test_spoilt_letters_are_set_aside(redis: Redis) -> None:
 
 
 async def test_a_message_that_cannot_be_read_is_looked_for(redis: Redis) -> None:
-    """As after a crash between the post and its record: the next attempt checks whether the message exists."""
+    """Like a crash between the post and its record: the next attempt checks whether the message exists."""
     messages = Messages(redis)
     await redis.set("{stoker}:message:k", "sometime")
     assert await messages.posted("k") is None

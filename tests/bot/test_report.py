@@ -1,4 +1,4 @@
-"""The past weeks, as numbers."""
+"""The figures of the past weeks."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -81,6 +81,6 @@ def test_days_are_counted_where_their_sessions_began() -> None:
 
 
 def test_days_without_a_session_are_none() -> None:
-    """There is nothing to show."""
+    """Without sessions there is nothing to show."""
     assert daily([], NOW) == ()
     assert daily([a_bill(NOW - timedelta(days=8), 1)], NOW) == ()

@@ -1,4 +1,4 @@
-"""A revert gives back every byte, through the mirror and real git; only a volume that grew keeps its size."""
+"""A revert restores every byte, through the mirror and real git; only a volume that grew keeps its size."""
 
 import asyncio
 import tempfile

@@ -70,7 +70,7 @@ def test_the_remote_follows_from_the_repository(config: Path) -> None:
     ],
 )
 def test_a_wrong_line_in_the_file_is_named(config: Path, text: str, message: str) -> None:
-    """The error names file and key, and the problem."""
+    """The error names the file, the key and the problem."""
     config.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_config(config)
@@ -122,7 +122,7 @@ def test_a_wrong_address_is_not_repeated(config: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_is_no_text_is_named(config: Path) -> None:
-    """A file that an editor saved in another encoding."""
+    """A file in another encoding is refused with a clear error."""
     config.write_bytes("slack: {channel: Gerät}".encode("utf-16"))
     with pytest.raises(SettingsError, match="is not text in UTF-8"):
         load_config(config)
@@ -202,7 +202,7 @@ def test_a_missing_directory_of_secrets_is_named(config: Path, tmp_path: Path, m
 def test_a_token_in_the_wrong_place_is_named(
     config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """By its kind and the right variable, and never by its value."""
+    """The error names the kind of the token and the right variable, never the value."""
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=message) as refusal:
         load_settings()
@@ -210,7 +210,7 @@ def test_a_token_in_the_wrong_place_is_named(
 
 
 def test_a_token_of_unknown_form_is_left_to_its_server(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GitHub Enterprise server or a mirror may have tokens of its own."""
+    """A GitHub Enterprise server or a mirror may have other tokens."""
     monkeypatch.setenv("GITHUB_TOKEN", "0123456789abcdef")
     monkeypatch.setenv("HF_TOKEN", "mirror-1")
     assert load_settings().github_token

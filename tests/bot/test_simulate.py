@@ -51,7 +51,7 @@ def test_requests_during_the_boot_wait_and_later_ones_do_not() -> None:
 
 
 def test_a_request_after_the_bring_down_is_a_cold_start() -> None:
-    """One minute earlier it is not."""
+    """One minute earlier the model is still up."""
     assert replay("", requests(0, 71), Config(), World()).cold_starts == 1
     assert replay("", requests(0, 73), Config(), World()).cold_starts == 2
 
@@ -63,7 +63,7 @@ def test_a_node_that_still_drains_is_billed_once() -> None:
 
 
 def test_a_lease_in_use_is_extended_up_to_the_longest() -> None:
-    """Eight hours at most, even if it is busy; the next request pays a cold start."""
+    """A session lasts eight hours at most, even if it is busy; the next request waits for a cold start."""
     busy = requests(*range(0, 600, 5))
     outcome = replay("", busy, Config(), World())
     assert outcome.cold_starts == 2
@@ -71,7 +71,7 @@ def test_a_lease_in_use_is_extended_up_to_the_longest() -> None:
 
 
 def test_shorter_times_cost_less_and_make_people_wait_more() -> None:
-    """The table shows this trade-off."""
+    """The table shows the trade-off between cost and waiting."""
     trace = requests(0, 55, 110, 165)
     patient = replay("", trace, Config(), World())
     hasty = replay("", trace, config(remind_after="5m", down_after="15m"), World())
@@ -139,7 +139,7 @@ def test_a_trace_that_cannot_be_read_is_told_with_its_line(tmp_path: Path, text:
 
 @pytest.mark.parametrize("policy", ["sleep=5m", "remind_after", "remind_after=2h", "quiet_hours=night"])
 def test_a_policy_that_is_none_is_told(policy: str) -> None:
-    """By its key, or by its problem."""
+    """The error names the key or the problem."""
     with pytest.raises(BotError, match="--policy"):
         compare(None, (policy,), None, MINUTE, MINUTE)
 

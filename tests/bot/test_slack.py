@@ -51,7 +51,7 @@ async def test_a_bot_killed_after_posting_does_not_post_again(
 ) -> None:
     """The message that arrived before the crash is found by the key in its metadata, in a channel or a DM."""
     first = await slack.post("k", channel, lines(md("hello")))
-    await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())  # as it is when the note was never written
+    await redis.set(f"{PREFIX}:message:k", datetime.now(UTC).isoformat())  # as if the record had never been written
     again = await slack.post("k", channel, lines(md("hello")))
     assert again.ts == first.ts
     assert len(shown(workspace[0])) == 1
@@ -84,7 +84,7 @@ async def test_what_slack_refuses_is_said(slack: Slack) -> None:
 
 
 async def test_a_picture_has_an_alternative_text(workspace: tuple[Workspace, Faults], slack: Slack) -> None:
-    """Cut to what Slack takes, so that the picture is not lost."""
+    """The text is truncated to Slack's limit, so that the picture is posted."""
     there, _ = workspace
     card = await slack.post("k", "C0GPUOPS", lines(md("hello")))
     await slack.attach("p", card, b"png", "a.png", title="A", alt="506 tokens per second " * 99, text=md("below"))

@@ -75,7 +75,7 @@ class Stage:
         return git("rev-parse", "HEAD", cwd=self.work)
 
     def apply(self) -> None:
-        """What kustomize-controller does when it is asked, or at its next interval."""
+        """Act like kustomize-controller after a request, or at its next interval."""
         head = self.pulled()
         replicas = YAML(typ="safe").load((self.work / FILE).read_text())["spec"]["replicas"]
         self.wire.store.update("Deployment", MODEL, "serving", lambda live: live["spec"].update(replicas=replicas))
@@ -104,7 +104,7 @@ def by_commit(stage: Stage) -> Method:
 class Example:
     made: Callable[[Stage], Method]
     deployed_by_flux: bool
-    """Whether the deployer puts back what somebody sets through the API."""
+    """True if the deployer reverts changes through the API."""
 
 
 EXAMPLES = {

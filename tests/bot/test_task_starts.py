@@ -30,7 +30,7 @@ class Process:
         self._works: list[asyncio.Task[None]] = []
 
     async def begin(self, task: str, begun: str = "", doing: str = "") -> Start:
-        """Start work that does not end, as soon as its turn comes."""
+        """Start work that does not end, as soon as it may run."""
         start = asyncio.get_running_loop().create_future()
 
         async def work() -> None:
@@ -44,7 +44,7 @@ class Process:
         self._works.append(task_of_it)
         await asyncio.wait({start, task_of_it}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
-            task_of_it.result()  # it failed before its turn came
+            task_of_it.result()  # it failed before it could start
         found: Start = await start
         return found
 
@@ -129,7 +129,7 @@ async def test_who_was_under_way_when_another_ended_the_process_is_not_given_up(
 
 @pytest.mark.usefixtures("redis")
 async def test_a_death_during_a_write_to_slack_says_nothing_about_the_work(redis_url: str) -> None:
-    """Killed while it posts the card, and then while it changes it, the bot goes on; killed there again, it does not."""
+    """Killed while it posts the card, and then while it changes it, the work continues; killed there again, it does not."""
     writes = ("chat.postMessage", "chat.update", "chat.update", "")
     hopeless = []
     for write in writes:
@@ -141,7 +141,7 @@ async def test_a_death_during_a_write_to_slack_says_nothing_about_the_work(redis
 
 
 async def test_work_that_is_delivered_twice_has_not_died(redis: Redis) -> None:
-    """A process that was too slow to renew its hold on a task gets it again, while it is at it."""
+    """A process that was too slow to renew its hold on a task gets the task again while it is still running it."""
     process = TaskStarts(redis)
     works = [process.watched("op", "running 3") for _ in range(3)]
     async with works[0], works[1], works[2] as third:

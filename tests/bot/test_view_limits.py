@@ -37,7 +37,7 @@ HOSTILE = [
     kind=st.sampled_from(Kind),
 )
 def test_every_message_keeps_slacks_limits(text: str, many: int, status: Status, kind: Kind) -> None:
-    """In every status and kind, with any text in every field."""
+    """Cards of every status and kind, with any text in every field."""
     for view in messages(text, many, [(status, kind)]):
         assert complaints(view) == []
 
@@ -45,7 +45,7 @@ def test_every_message_keeps_slacks_limits(text: str, many: int, status: Status,
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(min_size=1, max_size=600), many=st.integers(1, 30))
 def test_every_form_keeps_slacks_limits(text: str, many: int) -> None:
-    """Modals and Home, with any text in every field."""
+    """Modals and Home with any text in every field."""
     for view in forms(text, many):
         assert form_complaints(view) == []
 
@@ -67,7 +67,7 @@ def test_hostile_text_in_every_field_fits(text: str, many: int) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_hostile_text_in_every_field_is_text(text: str) -> None:
-    """It becomes no mention, link or reordering; the bot itself writes only users, dates and its own links."""
+    """External text does not become a mention, link or reordered text; the bot itself writes only users, dates and its own links."""
     shown = [*(view.blocks for view in messages(text, 3, EVERY)), *(form["blocks"] for form in forms(text, 3))]
     for blocks in shown:
         for said in markup_in(blocks):
@@ -77,7 +77,7 @@ def test_hostile_text_in_every_field_is_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if len(text) < 200], ids=lambda text: ascii(text[:12]))
 def test_formatting_characters_of_others_do_not_format(text: str) -> None:
-    """Text that somebody typed between stars stays between stars."""
+    """Typed stars are shown as stars."""
     assert not re.search(r"(?<!\w)[*_~](?=\S)|`|^&gt;|:[a-z]+:", escape(text), re.MULTILINE)
 
 

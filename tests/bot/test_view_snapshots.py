@@ -217,7 +217,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
             verb="add",
             values=FORM.values,
             names=FORM.names,
-            problem="Whether it fits is unknown: Hugging Face did not return the size of the weights.",
+            problem="It is unknown whether it fits: Hugging Face did not return the size of the weights.",
             figures=(("weights", "the size of the weights", "5.6GB"),),
         )
     ),
@@ -236,7 +236,7 @@ VIEWS: Mapping[str, View | dict[str, Any]] = {
 
 
 def rendered(view: View | dict[str, Any]) -> str:
-    """One line a block, as a person reads it; buttons in brackets."""
+    """One line per block, as a person reads it; buttons in brackets."""
     blocks = view.blocks if isinstance(view, View) else view["blocks"]
     head = "" if isinstance(view, View) or "title" not in view else f"── {view['title']['text']} ──\n"
     foot = "" if isinstance(view, View) or "submit" not in view else f"\n[{view['submit']['text']}]"
@@ -245,7 +245,7 @@ def rendered(view: View | dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_it_looks_as_reviewed(name: str) -> None:
-    """A change of what people see shows in the diff of its snapshot."""
+    """Every change of a view shows in the diff of its snapshot."""
     path, shown = SNAPSHOTS / f"{name}.txt", rendered(VIEWS[name])
     if os.environ.get("UPDATE_SNAPSHOTS"):
         path.parent.mkdir(exist_ok=True)
@@ -254,5 +254,5 @@ def test_it_looks_as_reviewed(name: str) -> None:
 
 
 def test_no_snapshot_is_left_over() -> None:
-    """A view that is gone takes its snapshot with it."""
+    """If a view is deleted, its snapshot must be deleted, too."""
     assert {path.stem for path in SNAPSHOTS.glob("*.txt")} == set(VIEWS)

@@ -161,7 +161,7 @@ def test_a_reminder_offers_to_keep_only_while_one_may() -> None:
 
 
 def test_the_last_reminder_announces_the_end() -> None:
-    """With the time at which it goes down, and how to prevent that."""
+    """The announcement has the time at which the model goes down, and how to prevent that."""
     shown = str(a_reminder(last=True).blocks)
     assert "It goes down at 12:00 UTC" in shown
     assert "$0.20" in shown
@@ -178,7 +178,7 @@ def test_the_form_of_keep_until_names_the_end_of_the_lease() -> None:
 
 
 def test_plain_words_have_no_markup() -> None:
-    """A form's errors are shown as they are."""
+    """A form's errors are shown unchanged."""
     assert unmarked(md("`m` is kept until {at}", at=clock(NOW))) == f"m is kept until {NOW:%H:%M} UTC"
 
 
@@ -217,7 +217,7 @@ def test_a_taken_gpu_offers_to_queue_to_ask_and_to_replace() -> None:
     """A queued request can be approved early; an offered GPU can be taken; there is no button without effect."""
     assert labels(card(waiting(), NOW)) == ["Queue", "Ask the holder", "Replace", "Cancel"]
     assert labels(card(waiting(ahead=1), NOW)) == ["Approve", "Deny", "Ask the holder", "Replace", "Leave the queue"]
-    offer = waiting(ahead=0, offer=NOW)  # the lease that was in its way is over
+    offer = waiting(ahead=0, offer=NOW)  # the blocking lease has ended
     assert labels(card(offer, NOW)) == ["Take it", "Approve", "Deny", "Leave the queue"]
     assert labels(card(waiting(fence=0), NOW)) == ["Queue", "Cancel"]
 
@@ -282,8 +282,8 @@ def test_a_free_gpu_whose_node_still_bills_says_so() -> None:
     earlier, later = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
     assert "nothing is billed" in free(None, NOW)
     assert "nothing is billed" not in str(home(Overview(drains=later), "U1", NOW))
-    assert f"bills until about {clock(later)}" in free(later, NOW)
-    assert "longer than usual, and bills until it is gone" in free(earlier, NOW)
+    assert f"is billed until about {clock(later)}" in free(later, NOW)
+    assert "longer than usual, and is billed until it is removed" in free(earlier, NOW)
 
 
 def test_a_button_says_what_it_acts_on() -> None:
@@ -313,7 +313,7 @@ def test_a_change_shows_first_what_decides() -> None:
 
 
 def test_a_change_shows_what_was_and_what_will_be() -> None:
-    """The differences are on the card; what stays as it is, also a fact that usually decides, is in the container."""
+    """The differences are on the card; unchanged facts, even important ones, are in the container."""
     rows = (("Model", "org/new"), ("Context", "32768"), ("Served name", "new"), ("Sizing", "fits"), ("Files", "3"))
     before = (("Model", "org/old"), ("Context", "32768"), ("Served name", "old"))
     op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
@@ -332,7 +332,7 @@ def test_a_change_shows_what_was_and_what_will_be() -> None:
 
 
 def test_a_bring_up_shows_first_what_it_costs() -> None:
-    """The commit and the application decide nothing, so they are behind a title that opens them."""
+    """The commit and the application are irrelevant for the decision, so they are in a container that opens on a click."""
     labels = ("Serves", "Commit", "Application", "Deploys", "Lease", "Before", "Estimated cost")
     plan = BringUpPlan(commit="a" * 40, applications=("x",), estimate_usd=1, rows=tuple((each, "…") for each in labels))
     blocks = card(an_operation().model_copy(update={"plan": plan}), NOW).blocks
@@ -343,7 +343,7 @@ def test_a_bring_up_shows_first_what_it_costs() -> None:
 
 
 def test_what_stays_as_it_is_has_no_arrow() -> None:
-    """A single such fact is not worth a container."""
+    """A single such fact gets no container."""
     op = view_examples.an_operation(kind=Kind.MODEL_SWAP, text="coder-chat")
     assert op.plan
     same = {

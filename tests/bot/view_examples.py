@@ -46,7 +46,7 @@ REQUEST = TypeAdapter[AnyRequest](Request)
 
 
 def a_request(kind: Kind, text: str) -> AnyRequest:
-    """With the fields of every kind; each type takes its own."""
+    """With the fields of every kind; each type uses its own."""
     fields = {"model": text, "actor": "U1", "channel": "C1", "at": NOW, "hold": timedelta(hours=2), "reason": text}
     return REQUEST.validate_python(fields | {"kind": kind, "hf_id": text, "reverts": "abc123"})
 
@@ -65,7 +65,7 @@ def a_setup(text: str, many: int) -> SetupNeeded:
 def an_operation(
     status: Status = Status.AWAITING, kind: Kind = Kind.GPU_UP, text: str = "demo", many: int = 3
 ) -> Operation:
-    """With this text in every field that a person or an API can fill, `many` times over; each type takes its own."""
+    """With this text in every field that a person or an API can fill, `many` times; each type uses its own."""
     pull = Pull(
         number=7, url="https://example.com/7", branch="b", head="b" * 40, checks="failure", failing=(text,) * many,
         merged_by=text,
@@ -156,7 +156,7 @@ def an_overview(text: str, many: int) -> Overview:
 
 
 def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list[View]:
-    """Every message, saying this; of the cards those in these statuses and kinds."""
+    """Every message with this text; of the cards those in these statuses and kinds."""
     lease, op = a_lease(text), an_operation(text=text, many=many)
     assert isinstance(op, BringUpOperation)
     tenants = [Tenant(hash="h" * 64, name=text, owner=text)] * many
@@ -182,7 +182,7 @@ def messages(text: str, many: int, cards: Iterable[tuple[Status, Kind]]) -> list
 
 
 def forms(text: str, many: int) -> list[dict[str, Any]]:
-    """Every form and Home, saying this."""
+    """Every form and Home with this text."""
     op = an_operation(text=text, many=many)
     return [
         because_form(op, "deny", op.shown),
@@ -218,9 +218,9 @@ def form_complaints(view: dict[str, Any]) -> list[str]:
 
 
 def _unnamed(blocks: Sequence[dict[str, Any]]) -> list[str]:
-    """Buttons whose label for screen readers does not say what they act on."""
+    """Buttons whose label for screen readers does not name their target."""
     return [
-        f"the button {control.label} does not say what it acts on"
+        f"the label of the button {control.label} does not name its target"
         for control in kit.controls(blocks)
         if control.element["type"] == "button"
         and not control.element.get("accessibility_label", "").startswith(f"{control.label}: ")

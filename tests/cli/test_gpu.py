@@ -47,7 +47,7 @@ async def ends(wire: Wire, name: str) -> None:
 
 
 async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_path: Path) -> None:
-    """The command ends when the pod is gone, and says that the node still drains."""
+    """The command ends when the pod is gone, and reports that the node is still draining."""
     wire.store.create(marked("coder-chat", a_lease()))
     wire.store.create(pod())
     running = asyncio.create_task(run(wire.kubeconfig(tmp_path / "k"), "gpu", "down", "coder-chat"))
@@ -59,7 +59,7 @@ async def test_a_model_is_brought_down_with_the_cluster_alone(wire: Wire, tmp_pa
 
 
 async def test_a_deployer_that_starts_it_again_is_named(wire: Wire, tmp_path: Path) -> None:
-    """The model is stopped first: to read the deployer may fail."""
+    """The model is stopped first, because reading the deployer may fail."""
     up = marked("coder-chat", a_lease())
     up["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] = "ai-coder:apps/Deployment:serving/coder-chat"
     wire.store.create(up)
@@ -71,11 +71,11 @@ async def test_a_deployer_that_starts_it_again_is_named(wire: Wire, tmp_path: Pa
     await ends(wire, "coder-chat")
     code, out, err = await running
     assert (code, "coder-chat: down" in out) == (0, True)
-    assert "Argo CD starts it again if git says `replicas: 1`, because Application ai-coder reverts" in err
+    assert "Argo CD starts it again if git has `replicas: 1`, because Application ai-coder reverts" in err
 
 
 async def test_all_means_all_of_ours(wire: Wire, tmp_path: Path) -> None:
-    """A workload in another namespace is named and not changed; the exit code then says that not everything is off."""
+    """A workload in another namespace is named and not changed; the exit code shows that not everything is off."""
     for name in ("coder-chat", "coder-fim"):
         wire.store.create(deployment(name, replicas=1))
         wire.store.create(pod(f"{name}-1", name))
@@ -115,4 +115,4 @@ async def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path) -> N
     """The error names the setting."""
     code, _, err = await run(tmp_path / "nowhere", "gpu", "status")
     assert code == 2
-    assert err == f"stoker: KUBECONFIG names {tmp_path / 'nowhere'}, and there is no such file.\n"
+    assert err == f"stoker: KUBECONFIG names {tmp_path / 'nowhere'}, which does not exist.\n"

@@ -1,4 +1,4 @@
-"""`stoker init` on the sample platforms: what it says, and what it writes."""
+"""`stoker init` on the sample platforms: its report, and the file that it writes."""
 
 import shutil
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_it_says_what_it_found_and_writes_it(checkout: Path) -> None:
 
 @pytest.mark.parametrize("named", [True, False], ids=["its Secret is named", "its Secret is unknown"])
 def test_the_master_key_is_written_whole_or_not_at_all(checkout: Path, named: bool) -> None:
-    """Only a namespace would name no Secret."""
+    """A namespace alone does not identify a Secret."""
     reference = "{name: LITELLM_MASTER_KEY, valueFrom: {secretKeyRef: {name: gateway-key, key: master}}}"
     (checkout / "gateway.yaml").write_text(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: litellm, namespace: ai}\n"
@@ -80,7 +80,7 @@ def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
     checkout = Path(shutil.copytree(SAMPLES / "llama-cpp", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes", "--print"])
     assert (
-        "started and stopped by a commit of its replicas, since ApplicationSet apps reverts what the API sets"
+        "started and stopped by a commit of its replicas, because ApplicationSet apps reverts changes through the API"
         in done.output
     )
     assert not (checkout / ".stoker.yaml").exists()
@@ -91,7 +91,7 @@ def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
 
 
 def test_what_shares_the_gpu_in_git_stays_beside_the_models(tmp_path: Path) -> None:
-    """Git keeps Ollama and vLLM up at the same time, so that one is not in the way of the other."""
+    """Git keeps Ollama and vLLM up at the same time, so neither blocks the other."""
     checkout = Path(shutil.copytree(SAMPLES / "config-map", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes"])
     assert "On the GPU beside the models: ai/ollama" in done.output
@@ -177,7 +177,7 @@ spec:
 
 
 def test_everything_that_shares_the_gpu_is_found(tmp_path: Path) -> None:
-    """The Kustomizations are beside what they deploy, and their source is in Flux's namespace."""
+    """The Kustomizations are in the namespaces of their objects, and their source is in Flux's namespace."""
     for path, text in HOME.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text.replace("NAME", path.split("/")[2]))

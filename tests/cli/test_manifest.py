@@ -34,7 +34,7 @@ def methods_called() -> set[str]:
 
 
 def api_methods(name: str) -> set[str]:
-    """Slack's names of what a client method calls, also by way of others, as files_upload_v2 does."""
+    """Slack's names of the methods that a client method calls, also indirectly, like files_upload_v2."""
     source = inspect.getsource(getattr(AsyncWebClient, name))
     called = set(re.findall(r'api_call\(\s*"([\w.]+)"', source))
     for other in set(re.findall(r"self\.(\w+)\(", source)):
@@ -55,14 +55,14 @@ def test_no_method_is_listed_that_the_bot_does_not_call() -> None:
 
 
 def test_the_scopes_are_those_of_methods_events_and_commands() -> None:
-    """Each scope has a reason; none is requested in reserve."""
+    """Each scope has a reason; no unused scope is requested."""
     reasons = {scope for needed in (*METHODS.values(), *EVENTS.values()) for scope in needed}
     assert set(scopes()) == reasons | {"commands"}
     assert not [scope for scope in scopes() if scope.startswith(("admin", "users:read.", "users:write", "groups:"))]
 
 
 def test_a_private_channel_needs_other_scopes() -> None:
-    """Slack calls them groups; no scope for public channels is requested then."""
+    """Slack's scopes for private channels begin with `groups:`; none for public channels is requested then."""
     private = scopes(private_channel=True)
     assert "groups:history" in private
     assert not [scope for scope in private if scope.startswith("channels:")]
@@ -88,7 +88,7 @@ def test_socket_mode_needs_no_address_and_http_puts_it_everywhere() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--http", "https://stoker.example.com"], ["--private-channel"]])
 def test_yaml_and_json_say_the_same(arguments: list[str]) -> None:
-    """Both can be pasted into Slack's form."""
+    """Slack's form accepts both formats."""
     run = CliRunner()
     yaml = YAML(typ="safe").load(run.invoke(cli, ["manifest", *arguments]).stdout)
     assert yaml == json.loads(run.invoke(cli, ["manifest", "--json", *arguments]).stdout)
@@ -118,7 +118,7 @@ def test_the_docs_give_the_reason_of_each_scope() -> None:
 
 
 def test_the_link_of_the_guide_creates_the_app_of_the_manifest() -> None:
-    """The form that the link opens has what `stoker manifest` prints; `make docs` writes the link."""
+    """The form that the link opens contains the output of `stoker manifest`; `make docs` writes the link."""
     found = re.search(r"^\[create the app\]: (\S+)$", (ROOT / "docs" / "install.md").read_text("utf-8"), re.M)
     assert found
     address = urlsplit(found[1])

@@ -92,9 +92,9 @@ async def hub() -> AsyncIterator[str]:
 
 
 async def test_a_sound_checkout_passes(terminal: Terminal) -> None:
-    """With one line that says how much was checked."""
+    """The output is one line with the number of checked endpoints."""
     ended = await terminal.stoker("check")
-    assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all pieces agree.\n", "")
+    assert (ended.code, ended.out, ended.err) == (0, "3 endpoints: all files agree.\n", "")
 
 
 async def test_a_fault_fails_the_job_at_its_line(terminal: Terminal) -> None:
@@ -159,7 +159,7 @@ async def test_one_endpoint_can_be_checked(terminal: Terminal) -> None:
         (("remove", "coder-chat", "context=1"), "context= is not an option of model remove"),
         (("remove", "coder-chat", "soon"), "'soon' is not an option"),
         (("add", "x", "nothing"), "is not a model on Hugging Face"),
-        (("swap", "coder-chat", MINI, "context=lots"), "give tokens, like 16384"),
+        (("swap", "coder-chat", MINI, "context=lots"), "use a number of tokens, like 16384"),
         (("remove", "coder-chat", "--open"), "GITHUB_REPOSITORY is not set"),
     ],
 )
@@ -181,7 +181,7 @@ async def test_a_platform_with_other_paths_is_found_by_what_its_files_say(termin
         text = file.read_text().replace("path: serving/", "path: models/").replace("ai-dev", "prod")
         text = text.replace("namespace: serving", "namespace: inference").replace(".serving.svc", ".inference.svc")
         file.write_text(text)
-    assert (await terminal.stoker("check")).out == "3 endpoints: all pieces agree.\n"
+    assert (await terminal.stoker("check")).out == "3 endpoints: all files agree.\n"
 
 
 async def test_the_platform_may_say_where_things_are(terminal: Terminal) -> None:

@@ -1,4 +1,4 @@
-"""`stoker rights`: the Roles for those who install without the chart."""
+"""`stoker rights`: the Roles for an installation without the chart."""
 
 import subprocess
 import sys

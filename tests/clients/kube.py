@@ -97,9 +97,9 @@ _monotonic, _ahead = time.monotonic, 0.0
 
 
 def time_passes(seconds: float) -> None:
-    """Make what event loops do within these seconds due now: a wait ends without a race and at once.
+    """Make timers of event loops within these seconds due now, so that a wait ends immediately and without a race.
 
-    The clock of event loops stays ahead, which nothing notices.
+    The clock of event loops stays ahead, which has no other effect.
     """
     global _ahead
     _ahead += seconds
@@ -107,7 +107,7 @@ def time_passes(seconds: float) -> None:
 
 
 async def hurry(until: Callable[[], object]) -> None:
-    """Let a second pass every hundredth of a second until something has happened."""
+    """Advance the clock by one second every hundredth of a second until something has happened."""
     while not until():
         time_passes(1)
         await asyncio.sleep(0.01)

@@ -186,7 +186,7 @@ async def later_than_abc(revision: str) -> bool:
 
 
 async def test_an_application_that_syncs_by_itself_is_waited_for(wire: Wire, argocd: ArgoCD) -> None:
-    """An old failure does not count, and a later commit than the expected one includes it."""
+    """An old failure is ignored, and a later commit that includes the expected one is accepted."""
     heard: list[str] = []
 
     async def tell(message: str) -> None:
@@ -239,7 +239,7 @@ DRIFTED: Object = {"resources": [{"kind": "Deployment", "name": "litellm", "stat
 
 
 async def test_an_application_that_never_is_in_sync_counts_after_its_sync(wire: Wire, argocd: ArgoCD) -> None:
-    """An autoscaler or a webhook changes what was applied; the sync succeeded, and everything is healthy."""
+    """An autoscaler or a webhook changes applied objects; the sync succeeded, and everything is healthy."""
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], "successfully synced", DRIFTED)
     drifts = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
     waiting = asyncio.create_task(drifts)
@@ -250,7 +250,7 @@ async def test_an_application_that_never_is_in_sync_counts_after_its_sync(wire: 
 
 
 async def test_an_application_that_is_unhealthy_and_out_of_sync_does_not_count(wire: Wire, argocd: ArgoCD) -> None:
-    """The sync succeeded, but what it applied does not run."""
+    """The sync succeeded, but the applied objects are not healthy."""
     degraded = DRIFTED | {"health": {"status": "Degraded"}}
     automated(wire, "OutOfSync", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "abc"], more=degraded)
     waiting = argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=30)
@@ -264,7 +264,7 @@ UNCOMPARED: Object = {
 
 
 async def test_a_comparison_error_that_lasts_is_told(wire: Wire, argocd: ArgoCD) -> None:
-    """Argo CD is asked to refresh first, because its status may be older than the fix."""
+    """Argo CD is refreshed first, because its status may be older than the fix."""
     automated(wire, "Unknown", ["1.2.3", "abc"], "Succeeded", ["1.2.3", "old"], more=UNCOMPARED)
     waiting = asyncio.create_task(
         argocd.wait_synced("litellm", "abc", actor="@dev", includes=later_than_abc, timeout=600)
@@ -452,7 +452,7 @@ async def test_a_wait_outlasts_a_server_that_is_unwell(wire: Wire, argocd: ArgoC
 
 
 async def test_a_right_to_watch_that_is_missing_is_named(wire: Wire, argocd: ArgoCD) -> None:
-    """Listing alone would work, so nothing else shows it."""
+    """Without this test nothing would show it, because listing alone works too."""
     wire.store.create(application(**running("abc")))
     wire.forbidden = "watch=true"
     with pytest.raises(Forbidden, match="may not watch applications in namespace argocd"):
@@ -493,7 +493,7 @@ async def test_a_missing_right_is_named(wire: Wire, argocd: ArgoCD) -> None:
 
 
 async def test_a_server_that_is_away_is_unavailable(wire: Wire, argocd: ArgoCD) -> None:
-    """Then the operation is tried again."""
+    """The operation is then retried."""
     await wire.__aexit__(None, None, None)
     with pytest.raises(Unavailable, match="Kubernetes does not answer"):
         await argocd.get("coder-chat")

@@ -119,7 +119,7 @@ async def test_phases_that_passed_unseen_are_told_too(boot: Boot, cluster: Clust
 
 
 async def test_a_pod_that_is_ready_already_ends_the_wait_at_once(boot: Boot, cluster: Cluster) -> None:
-    """Also one that was killed for memory in an earlier run."""
+    """Even a container that was killed for memory in an earlier run."""
     boot.pod(
         conditions=[*SCHEDULED, condition("Ready")],
         containerStatuses=container(last={"reason": "OOMKilled"}, running={"startedAt": now()}),
@@ -238,7 +238,7 @@ async def test_a_model_scaled_away_meanwhile_ends_the_boot(boot: Boot) -> None:
 
 
 async def test_a_boot_that_takes_too_long_says_where_it_is_stuck(wire: Wire, cluster: Cluster) -> None:
-    """With the last warning, the best hint, and how long it took on the bot's clock."""
+    """The error contains the last warning, the best hint, and the duration on the bot's clock."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(pod(conditions=SCHEDULED))
     wire.store.create(event("FailedMount", "volume is busy"))

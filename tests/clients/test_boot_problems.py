@@ -26,7 +26,7 @@ from tests.clients.kube import (
 SCHEDULED = condition("PodScheduled")
 LIMIT = 120.0
 GRACE = 25.0
-"""Seconds that a temporary problem may last at least. They pass only when a test says so."""
+"""Minimum seconds of a temporary problem. They pass only when a test advances the clock."""
 
 
 class Booting:
@@ -55,7 +55,7 @@ class Booting:
         assert (await self.task)[-1].name == "ready"
 
     async def fails(self) -> BootFailed:
-        """The end of the boot, after any problem that is shown has lasted too long."""
+        """The end of the boot, after every shown problem has lasted too long."""
         while not self.task.done():
             if self.details[-1]:
                 time_passes(1)
@@ -117,7 +117,7 @@ async def test_what_may_pass_ends_the_boot_when_it_lasts(boot: Booting, reason: 
 
 
 def test_a_later_pull_gets_the_time_that_an_image_takes() -> None:
-    """The container's status stays as the failed attempt set it, until the image is pulled."""
+    """The container keeps the status of the failed attempt until the image is pulled."""
     booting = pod(
         conditions=[SCHEDULED], containerStatuses=waiting("ErrImagePull", "dial tcp 10.1.1.1:443: i/o timeout")
     )
@@ -256,7 +256,7 @@ async def test_a_volume_that_keeps_the_pod_from_a_node(boot: Booting, reason: st
 
 
 async def test_no_node_group_that_fits_ends_the_boot(boot: Booting) -> None:
-    """Taints, labels or sizes: what both the scheduler and the autoscaler say."""
+    """Taints, labels or sizes: messages of both the scheduler and the autoscaler."""
     boot.happens(
         "FailedScheduling", "0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}."
     )
@@ -275,7 +275,7 @@ async def test_no_node_group_that_fits_ends_the_boot(boot: Booting) -> None:
     ],
 )
 async def test_a_pod_that_is_never_made(wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str, words: str) -> None:
-    """The ReplicaSet's events say why."""
+    """The ReplicaSet's events contain the reason."""
     monkeypatch.setattr("bot.clients.diagnosis.problems._LEAST", GRACE)
     wire.store.create(deployment(replicas=1))
     async with connected(wire) as client:

@@ -25,7 +25,7 @@ from tests.clients.kube import (
 
 
 async def test_a_workload_is_read_with_the_service_in_front_of_it(wire: Wire, cluster: Cluster) -> None:
-    """The Service is the one that selects the pods, whatever its name; its port is not the container's."""
+    """The Service is the one that selects the pods, with any name; its port is not the container's."""
     wire.store.create(deployment(replicas=1))
     wire.store.create(service("other", 1))
     wire.store.create(service(port=80))
@@ -57,7 +57,7 @@ async def test_the_kind_follows_from_the_arguments(
 
 
 async def test_the_kind_can_be_said_on_the_deployment(wire: Wire, cluster: Cluster) -> None:
-    """For a model whose name tells nothing."""
+    """For a model whose name does not show its kind."""
     said = deployment(args=("--model=openai/gpt-oss-20b",))
     said["metadata"]["labels"] = {"stoker.dev/kind": "chat"}
     wire.store.create(said)
@@ -224,7 +224,7 @@ async def test_a_model_is_gone_when_its_last_pod_is(wire: Wire, cluster: Cluster
 
 
 async def test_the_node_bills_since_it_was_created(wire: Wire, cluster: Cluster) -> None:
-    """Not since the pod started; its machine type is what the price is looked up by."""
+    """The node's time counts, not the pod's; its machine type determines the price."""
     wire.store.create(deployment(replicas=1))
     assert await cluster.node_of("coder-chat") is None
     wire.store.create(pod())
@@ -271,7 +271,7 @@ async def test_a_secret_is_read_by_field_and_never_shown(wire: Wire, cluster: Cl
 
 
 async def test_rights_that_the_role_lacks_are_named(wire: Wire, cluster: Cluster) -> None:
-    """The API server is asked; optional rights are distinguished."""
+    """The API server is queried; optional rights are distinguished."""
     assert await cluster.lacking(rights(Config())) == ()
     wire.denied = {("patch", "deployments/scale"), ("watch", "nodes")}
     scale, nodes = await cluster.lacking(rights(Config()))
@@ -306,7 +306,7 @@ async def test_a_roll_out_is_over_when_no_old_pod_is_left(wire: Wire, cluster: C
 
 
 async def test_a_roll_out_that_never_ends_is_told(wire: Wire, cluster: Cluster) -> None:
-    """With what to check; and without such a Deployment, there is nothing to wait for."""
+    """The error names what to check; without such a Deployment, there is no wait."""
     wire.store.create(deployment(replicas=1))
     waiting = asyncio.create_task(cluster.wait_rolled_out("coder-chat", timeout=30))
     await wait_until(lambda: wire.asked("GET", "watch=true"))
@@ -336,7 +336,7 @@ async def test_a_model_answers_to_all_its_names(
 
 
 async def test_an_engine_with_a_key_is_known(wire: Wire, cluster: Cluster) -> None:
-    """By its variable, whose value is in a Secret."""
+    """The engine has a key if its variable is set from a Secret."""
     made = deployment()
     secret = {"secretKeyRef": {"name": "vllm-api-key", "key": "api-key"}}
     made["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "VLLM_API_KEY", "valueFrom": secret}]

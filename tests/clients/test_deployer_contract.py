@@ -1,6 +1,6 @@
 """Every client of a deployer fulfils the same contract; a new one needs one example here.
 
-`tests/manifests/test_deployer_contract.py` is the same for what it deploys according to the repository.
+`tests/manifests/test_deployer_contract.py` is the same test for the repository's side.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def _all_include(later: str, earlier: str) -> bool:
 
 @dataclass(frozen=True)
 class Example:
-    """A client, an object of its deployer, and the marks that the deployer leaves on what it deploys."""
+    """A client, an object of its deployer, and the marks that the deployer leaves on its objects."""
 
     client: Callable[[ApiClient], Deployer]
     made: Callable[..., Object]
@@ -121,7 +121,7 @@ async def test_the_switch_follows_from_what_the_deployer_reverts(
 
 
 async def test_a_refresh_is_asked_for_on_the_application(wire: Wire, client: Deployer, example: Example) -> None:
-    """It may be asked for again; an application that does not exist is an error with its name."""
+    """It may be repeated; an application that does not exist is an error with its name."""
     made = example.made("coder-chat", reverts=True)
     wire.store.create(made)
     await client.refresh("coder-chat")

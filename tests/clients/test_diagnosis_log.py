@@ -419,7 +419,7 @@ def test_an_engine_that_the_kernel_killed_left_no_message() -> None:
 
 
 def test_a_remark_is_no_cause() -> None:
-    """Libraries print without a level, and their output before the error may look like one."""
+    """Libraries print without a level, and their output before the error may look like an error."""
     remarks = ["The argument `trust_remote_code` is to be used with Auto classes.", "mkdir: /opt/x: Permission denied"]
     found = diagnosed(BANNER, *remarks, *engine("AssertionError: no such layer"), *server())
     assert found.headline == "AssertionError: no such layer"
@@ -438,7 +438,7 @@ def test_a_log_without_an_error_says_nothing() -> None:
 
 
 def test_every_cause_has_an_example() -> None:
-    """A cause without a sign is a guess."""
+    """A cause without evidence would be a guess."""
     shown = {name for _, name, *_ in (*CASES, *SERVERS, *HOSTS, *DOWNLOADS, *OTHERS)}
     more = {
         "unrecognized-arguments",

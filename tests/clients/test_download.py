@@ -13,8 +13,8 @@ import bot.clients
 PROGRAM = (Path(bot.clients.__file__).parent / "download.py").read_text()
 SHA = "5" * 40
 
-# `snapshot_download(local_files_only=True)` gives back any folder that exists, also a partial one: so did huggingface_hub
-# until it learnt to keep the listing of a repository (2.x). `refs/main` is written before the first file.
+# `snapshot_download(local_files_only=True)` returns any existing folder, even a partial one, like huggingface_hub
+# before version 2, which stores the listing of a repository. `refs/main` is written before the first file.
 STAND_IN = """
 import fnmatch, json, os, pathlib
 class constants: HF_HUB_CACHE = os.environ["CACHE"]

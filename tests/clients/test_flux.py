@@ -1,4 +1,4 @@
-"""Flux as a deployer: a commit is applied when it says so, and its own words are the reason when it does not."""
+"""Flux as a deployer: a commit is applied when Flux reports it, and errors have Flux's own messages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -148,7 +148,7 @@ DRIFT = {"mode": "enabled"}
 async def test_a_release_reverts_replicas_only_with_drift_detection(
     wire: Wire, flux: Flux, detection: dict[str, Any], reverts: bool
 ) -> None:
-    """Although its Kustomization reverts what it applies. Charts label the Deployment with the release's name."""
+    """Even though its Kustomization reverts changes of its objects. Charts label the Deployment with the release's name."""
     labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
     meta = {"name": "vllm", "namespace": "llm", "labels": labels}
     wire.store.create({"kind": "HelmRelease", "metadata": meta, "spec": {"driftDetection": detection}, "status": {}})
@@ -166,7 +166,7 @@ async def test_a_release_reverts_replicas_only_with_drift_detection(
 
 
 async def test_a_kustomization_beside_its_models_is_found(wire: Wire, flux: Flux) -> None:
-    """Many repositories give it the namespace of what it deploys; its source stays in Flux's."""
+    """In many repositories it is in the namespace of its objects; its source stays in Flux's."""
     meta = {"name": "flux-system", "namespace": "flux-system"}
     wire.store.create({"kind": "GitRepository", "metadata": meta, "spec": {}})
     spec = {"path": "./apps/vllm", "sourceRef": {"kind": "GitRepository", **meta}}
@@ -215,7 +215,7 @@ async def test_an_ambiguous_name_is_refused(wire: Wire, flux: Flux) -> None:
 async def test_kserve_decides_who_reverts_its_replicas(
     wire: Wire, flux: Flux, kind: str, scaler: str, by_commit: bool
 ) -> None:
-    """KServe gives its Deployments the labels of a service, also Flux's, which never puts these replicas back."""
+    """KServe gives its Deployments the labels of a service, including Flux's, although Flux never reverts these replicas."""
     wire.store.create(kustomization())
     found = deployment("chat-predictor")
     found["metadata"] |= {

@@ -111,12 +111,12 @@ async def test_a_pull_request_is_opened_once(remote: Remote, github: GitHub) -> 
     assert len(remote.pulls) == 1
     assert (first.number, first.state, first.head_ref, first.base_ref) == (1, "open", BRANCH, "main")
     assert first.url == "https://github.example/acme/platform/pull/1"
-    assert first.merge_commit is None  # what GitHub shows before the merge is a trial
+    assert first.merge_commit is None  # before the merge GitHub shows a test merge
     assert remote.wire.calls("POST", f"{REPO}/issues/1/labels")[0].json == {"labels": ["stoker"]}
 
 
 async def test_two_runs_that_open_at_once_end_with_the_same(remote: Remote, github: GitHub) -> None:
-    """If GitHub says that it exists already, it is found."""
+    """If GitHub answers that it already exists, it is found."""
     listing = remote.list
     first = True
 
@@ -212,7 +212,7 @@ async def test_exactly_the_approved_head_is_merged_once(remote: Remote, github: 
     assert await github.merge(1, HEAD, "main") == MERGED
     assert await github.merge(1, HEAD, "main") == MERGED
     asked = [call.json for call in remote.wire.calls("PUT", f"{REPO}/pulls/1/merge")]
-    assert asked == [{"sha": HEAD, "merge_method": "squash"}]  # the commit is called as the repository calls its own
+    assert asked == [{"sha": HEAD, "merge_method": "squash"}]  # the commit message follows the repository's settings
     pull = await github.pull(1)
     assert (pull.state, pull.merged, pull.merged_by, pull.merge_commit) == ("closed", True, "stoker-bot", MERGED)
 
@@ -366,7 +366,7 @@ async def test_a_pull_request_that_was_closed_is_not_taken_for_a_new_one(remote:
 
 
 async def test_a_missing_permission_is_named(remote: Remote, github: GitHub) -> None:
-    """Like in GitHub's names for tokens with permissions."""
+    """The error uses GitHub's names of token permissions."""
     message, headers = "Resource not accessible by integration", {"x-accepted-github-permissions": "checks=read"}
     remote.wire.on("GET", f"{REPO}/pulls/1", {"message": message}, status=403, headers=headers)
     with pytest.raises(BotError, match=r"by integration \(403\)\. Give the token the permission checks: read\."):
@@ -407,7 +407,7 @@ def test_a_repository_is_written_owner_and_name() -> None:
 async def test_the_checks_to_wait_for_are_those_of_the_rules_and_of_recent_pull_requests(
     remote: Remote, github: GitHub
 ) -> None:
-    """By classic protection and by rulesets; usual are the checks that all of the last merged ones had."""
+    """By classic protection and by rulesets; the usual checks are those that all of the last merged pull requests had."""
     classic = {"enabled": True, "required_status_checks": {"contexts": ["lint"], "checks": [{"context": "lint"}]}}
     remote.wire.on("GET", f"{REPO}/branches/main", {"protected": True, "protection": classic})
     rule = {"type": "required_status_checks", "parameters": {"required_status_checks": [{"context": "test"}]}}

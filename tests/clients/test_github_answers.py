@@ -34,7 +34,7 @@ async def github(remote: Remote) -> AsyncIterator[GitHub]:
 
 
 def answer(remote: Remote, path: str, value: object) -> None:
-    """From now on this is the answer, as JSON, or a raw text."""
+    """From now on, answer with this: JSON, or a raw text."""
 
     async def given(_: web.Request, __: object) -> web.Response:
         text, kind = (value, "text/html") if isinstance(value, str) else (json.dumps(value), "application/json")

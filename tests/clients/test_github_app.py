@@ -22,7 +22,7 @@ PEM = KEY.private_bytes(
 
 
 def github(it: Wire, *, lives: timedelta = timedelta(hours=1), status: int = 201) -> None:
-    """GitHub's side: it checks the assertion with the App's public key, and gives tokens that end."""
+    """GitHub's side: it verifies the assertion with the App's public key, and issues tokens that expire."""
 
     async def answer(request: web.Request, _: Any) -> web.Response:
         assertion = request.headers["Authorization"].removeprefix("Bearer ")
@@ -42,7 +42,7 @@ def github(it: Wire, *, lives: timedelta = timedelta(hours=1), status: int = 201
 
 
 async def test_one_token_serves_while_it_lives() -> None:
-    """Requests one after the other use the same token; GitHub is asked once."""
+    """Successive requests use the same token, which is requested once."""
     async with wire() as it, client(it.url) as http:
         github(it)
         token = AppToken(http, "42", "7", lambda: SecretStr(PEM))
@@ -63,11 +63,11 @@ async def test_a_token_is_renewed_before_it_ends() -> None:
         ("not a key", 201, "GITHUB_APP_PRIVATE_KEY is not a private key"),
         (None, 201, "GITHUB_APP_PRIVATE_KEY is not a private key"),
         (PEM, 404, "has no installation 7: set GITHUB_APP_INSTALLATION_ID"),
-        (PEM, 403, "GitHub gave the App no token: Not Found"),
+        (PEM, 403, "GitHub refused to issue a token for the App: Not Found"),
     ],
 )
 async def test_what_is_wrong_is_said_with_the_setting_to_mend(pem: str | None, status: int, said: str) -> None:
-    """The key, the installation, or GitHub's own words."""
+    """The error names the key or the installation, or quotes GitHub."""
     async with wire() as it, client(it.url) as http:
         github(it, status=status)
         token = AppToken(http, "42", "7", lambda: SecretStr(pem) if pem else None)

@@ -1,4 +1,4 @@
-"""A volume that grows before the merge of a swap: whether it can, when it has, and why it does not."""
+"""A volume that grows before the merge of a swap: whether it can grow, when it has grown, and errors."""
 
 import asyncio
 from typing import Any
@@ -53,7 +53,7 @@ async def test_a_volume_grows_only_where_it_is_too_small(volumes: Volumes, wante
 
 
 async def test_it_has_grown_when_the_volume_is_larger(wire: Wire, volumes: Volumes) -> None:
-    """Not when the growth is requested: a download into the old size would fill it."""
+    """It waits for the growth: a download into the old size would fill the volume."""
     growing = asyncio.create_task(volumes.grow(GROWTH))
     await wait_until(lambda: requested(wire) == "40Gi")
     await wait_until(lambda: wire.asked("GET", "persistentvolumeclaims") >= 3)
@@ -102,13 +102,13 @@ async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: 
     tell(wire, conditions=[FAILED])
     with pytest.raises(CannotStage, match="does not grow from 20Gi to 40Gi: quota of the project is exhausted"):
         await asyncio.wait_for(growing, 90)
-    with pytest.raises(CannotStage, match="was asked to grow from 20Gi to 40Gi before: quota of the project"):
+    with pytest.raises(CannotStage, match="should have grown from 20Gi to 40Gi before: quota of the project"):
         await volumes.refuse_growth(GROWTH)
 
 
 async def test_a_growth_without_an_end_is_given_up(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume, "_GROWN_WITHIN", 0.5)
-    with pytest.raises(CannotStage, match=f"kubectl describe pvc {CLAIM} says why"):
+    with pytest.raises(CannotStage, match=f"kubectl describe pvc {CLAIM} shows why"):
         await volumes.grow(GROWTH)
 
 

@@ -89,12 +89,12 @@ def _kubeconfig(server: str) -> dict[str, object]:
         (httpx.ConnectError("[Errno -2] Name or service not known"), "its host name is unknown"),
         (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"), "its certificate is not trusted"),
         (httpx.ReadTimeout(""), "it took too long"),
-        (httpx.RemoteProtocolError("Server disconnected without sending a response."), "the connection broke off"),
+        (httpx.RemoteProtocolError("Server disconnected without sending a response."), "the connection was interrupted"),
         (httpx.RemoteProtocolError("Invalid URL in location header: Invalid port: 'bad'."), "it redirects to an invalid address"),
     ],
 )  # fmt: skip
 def test_a_failed_connection_is_told_in_words(error: httpx.RequestError, meaning: str) -> None:
-    """The library's own text is for the log."""
+    """The library's own text is only in the log."""
     assert str(unreachable("LiteLLM", error)) == f"LiteLLM does not answer: {meaning}"
 
 
@@ -114,6 +114,6 @@ def test_an_answer_with_an_error_is_not_called_silence(status: int, told: str) -
 
 
 def test_an_error_begins_like_a_sentence() -> None:
-    """A proper name stays as it is written."""
+    """A proper name is not changed."""
     assert str(Unavailable("the git remote", "status 503")) == "The git remote does not answer: status 503"
     assert str(Unavailable("vLLM")) == "vLLM does not answer"

@@ -1,4 +1,4 @@
-"""The Hub's API about a model: the facts, and each way of not getting them."""
+"""The Hub's API about a model: the facts, and every possible failure."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -61,7 +61,7 @@ def publish(
 
 
 def withhold(hub: Wire, *, status: int = 403, headers: dict[str, str] | None = None) -> None:
-    """The files of a gated model, which the Hub describes and does not give."""
+    """The files of a gated model, which the Hub describes but does not serve."""
     for revision in (SHA, "main"):
         hub.on("GET", f"/{QWEN}/resolve/{revision}/config.json", {"error": "no"}, status=status, headers=headers or {})
 
@@ -105,7 +105,7 @@ async def test_only_what_keeps_a_cache_counts(
 
 
 async def test_what_strangers_wrote_is_words_and_numbers(hub: Wire, huggingface: HuggingFace) -> None:
-    """It goes into comments of manifests and into the text of pull requests: no line break, no mention, no link."""
+    """It is written into comments of manifests and into pull requests, so it has no line break, mention or link."""
     config = {**CONFIG, "num_hidden_layers": -1, "head_dim": float("nan"), "architectures": ["X\nY"]}
     config["quantization_config"] = {"quant_method": "awq\n  image: evil/image # "}
     card = {"license": "other", "license_name": "[free](https://evil.example) @acme/leads\n## Approved"}
@@ -125,7 +125,7 @@ async def test_a_base_model_has_no_chat_template(hub: Wire, huggingface: Hugging
 
 
 async def test_a_tokenizer_that_is_python_code_is_seen(hub: Wire, huggingface: HuggingFace) -> None:
-    """Such a model asks for --trust-remote-code even if vLLM has its architecture."""
+    """Such a model requires --trust-remote-code even if vLLM has its architecture."""
     tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}}
     publish(hub, {"model.safetensors": 1, "own.tiktoken": 1}, tokenizer=tokenizer)
     assert (await huggingface.model(QWEN)).remote_code
@@ -174,7 +174,7 @@ async def test_a_name_without_its_organisation_gets_similar_names(hub: Wire, hug
     ],
 )
 def test_a_pasted_link_to_a_model_is_its_id(text: str, hf_id: str) -> None:
-    """A link to something else is not a model's link."""
+    """Other links are not accepted as a model's link."""
     assert model_id(text) == hf_id
 
 
@@ -215,7 +215,7 @@ async def test_a_gated_model_says_where_to_accept_its_terms(hub: Wire, huggingfa
 
 
 async def test_a_gated_model_is_sized_by_an_open_form_of_it(hub: Wire, huggingface: HuggingFace) -> None:
-    """Its layers are the same; how the other form is quantized is not."""
+    """Its layers are the same, but not its quantization."""
     publish(hub, {"model.safetensors": 16 * 10**9}, gated="manual")
     withhold(hub)
     hub.on("GET", "/api/models", [{"id": "open/form-AWQ"}])
@@ -237,7 +237,7 @@ async def test_a_gated_model_of_which_nothing_is_known_says_so(hub: Wire, huggin
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_hub_is_unavailable(hub: Wire, huggingface: HuggingFace, status: int) -> None:
-    """With the time that it asks for."""
+    """The error contains the requested waiting time."""
     hub.on("GET", f"/api/models/{QWEN}", {}, status=status, headers={"Retry-After": "37"})
     with pytest.raises(Unavailable, match="37 s"):
         await huggingface.model(QWEN)
@@ -299,7 +299,7 @@ async def test_a_rotated_token_is_used_by_the_next_request(hub: Wire) -> None:
 
 
 async def test_a_search_names_models_the_most_downloaded_first(hub: Wire, huggingface: HuggingFace) -> None:
-    """In the Hub's own order, asked for with the token and at most twenty."""
+    """At most twenty, in the Hub's own order, requested with the token."""
     hub.on("GET", "/api/models", [{"id": QWEN, "downloads": 9}, {"id": "Qwen/Qwen2.5-Coder-7B", "downloads": 3}])
     assert await huggingface.search("coder 3b") == (QWEN, "Qwen/Qwen2.5-Coder-7B")
     (asked,) = hub.asked
@@ -308,7 +308,7 @@ async def test_a_search_names_models_the_most_downloaded_first(hub: Wire, huggin
 
 
 async def test_a_search_names_only_what_can_be_asked_for(hub: Wire, huggingface: HuggingFace) -> None:
-    """Ids without an organisation, of another type or walking up a path are left out, and the rest is kept."""
+    """Ids without an organisation, of another type or with path traversal are omitted; the others are kept."""
     weird = [
         "gpt2",
         "../etc",

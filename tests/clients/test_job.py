@@ -27,7 +27,7 @@ def made(found: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_the_command_is_a_list_of_arguments() -> None:
-    """No shell reads them, so a name's characters have no meaning; none contains the key."""
+    """No shell interprets them, so characters have no special meaning; none contains the key."""
     measures, prints = (
         made()["spec"]["template"]["spec"]["initContainers"][0],
         made()["spec"]["template"]["spec"]["containers"][0],
@@ -69,7 +69,7 @@ def test_the_pod_reads_the_weights_beside_the_model() -> None:
 
 
 def test_weights_that_no_second_pod_can_read_are_said() -> None:
-    with pytest.raises(BenchFailed, match="keeps its weights in no claim that HF_HOME points into"):
+    with pytest.raises(BenchFailed, match="is not on a volume claim, so the benchmark has no tokenizer"):
         made(deployment())
 
 
@@ -96,7 +96,7 @@ async def test_it_is_made_once_and_deleted_with_its_pod(wire: Wire, api: ApiClie
 
 
 async def test_it_is_in_the_namespace_of_the_model(wire: Wire, api: ApiClient) -> None:
-    """Where the volume is that it reads; its Deployment may have another name."""
+    """The Job runs in the namespace of its volume; its Deployment may have another name."""
     engine = caching(deployment())
     engine["metadata"] |= {"namespace": "chat", "name": "vllm-server"}
     wire.store.create(engine)

@@ -94,7 +94,7 @@ async def test_a_few_bytes_that_unpack_to_gigabytes_are_given_up(server: Wire) -
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 async def test_what_cannot_be_unpacked_piece_by_piece_is_not_unpacked(server: Wire, encoding: str) -> None:
-    """Only gzip was asked for."""
+    """Only gzip was requested."""
     server.answers["GET", "/x"] = answers(b"\x00" * 100, Content_Encoding=encoding)
     async with client() as http:
         with pytest.raises(Unavailable, match="which was not asked for"):
@@ -102,7 +102,7 @@ async def test_what_cannot_be_unpacked_piece_by_piece_is_not_unpacked(server: Wi
 
 
 async def test_a_declared_length_is_believed_only_when_it_is_too_much(server: Wire) -> None:
-    """Nothing is read of a body whose declared length is too large; without a length it is counted."""
+    """A body with a declared length above the limit is not read; without a length, its bytes are counted."""
     server.answers["GET", "/said"] = answers(bytes(2 * MIB))
     server.answers["GET", "/unsaid"] = endless(bytes(MIB))
     async with client() as http:
@@ -145,14 +145,14 @@ def test_json_from_outside_has_no_number_that_is_none() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" + "[]," * 1_000_001 + "[]]", "1" * 5000, "{"])
 def test_json_that_is_too_deep_too_long_or_broken_is_refused(text: str) -> None:
-    """With the one error that broken JSON has."""
+    """The error is the same as for invalid JSON."""
     with pytest.raises(ValueError):  # noqa: PT011  # which of them is the parser's own matter
         parse_json(text)
 
 
 @pytest.mark.parametrize(("value", "counts"), [(3, 3), (-1, 0), (2**60, 0), ("3", 0), (None, 0), (True, 0), (1.5, 0)])
 def test_a_count_is_a_count(value: object, counts: int) -> None:
-    """Anything else is not a count."""
+    """Other values are not counts."""
     assert count(value) == counts
 
 
@@ -162,7 +162,7 @@ def metrics(running: str, more: str = "") -> str:
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "Inf", "-1", "1e400", "1e300", "many", "0x10", "1_0x"])
 def test_a_metric_that_is_no_number_of_requests_is_unknown(value: str) -> None:
-    """Unknown counts as active; nothing of it is stored."""
+    """Unknown counts as active, and is not stored."""
     with pytest.raises(Unavailable, match="not a number of requests"):
         signals(metrics(value))
 
@@ -196,7 +196,7 @@ async def test_metrics_beyond_any_measure_are_unknown(server: Wire) -> None:
 
 
 async def test_an_answer_that_does_not_stop_is_cut_off(server: Wire) -> None:
-    """By its chunks, when they come one by one, and by its bytes."""
+    """Limited by the number of single chunks, and by the bytes."""
     chunk = b'data: {"choices": [{"text": "again "}]}\n\n'
     huge = b'data: {"choices": [{"text": "' + b"x" * MIB + b'"}]}\n\n'
     async with client() as http:
@@ -293,7 +293,7 @@ async def test_a_listing_without_end_is_refused(server: Wire) -> None:
     ],
 )
 async def test_the_hub_redirects_to_its_file_hosts_alone(server: Wire, target: str) -> None:
-    """Not to a Service of the cluster, to the cloud's metadata, or to another port or scheme of an allowed host."""
+    """Requests to a Service of the cluster, to the cloud's metadata, or to another port or scheme of an allowed host are refused."""
     server.on("GET", f"/api/models/{MODEL}", ABOUT)
     path = f"/{MODEL}/resolve/{'a' * 40}/config.json"
     server.on("GET", path, status=302, headers={"Location": target})
@@ -335,7 +335,7 @@ async def test_kubernetes_and_slack_are_read_within_limits(server: Wire, tmp_pat
 
 
 async def test_virtual_keys_of_endless_pages_are_refused(server: Wire) -> None:
-    """A gateway that reports ten thousand pages is asked once."""
+    """A gateway that reports ten thousand pages gets only one request."""
 
     async def master() -> SecretStr:
         return SecretStr("sk-master")
@@ -352,7 +352,7 @@ PAGE = "\n<!DOCTYPE html>\n<html><head><title>Sign in to Acme</title></head><bod
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
 async def test_a_login_page_is_not_an_empty_answer(server: Wire, kind: str) -> None:
-    """Status 200 with HTML, from a proxy in between: every client says so."""
+    """Every client reports status 200 with HTML, from a proxy in between."""
 
     async def master() -> SecretStr:
         return SecretStr("sk-master")

@@ -183,7 +183,7 @@ async def test_a_gateway_without_a_database_says_so(
 
 
 async def test_a_gateway_whose_database_is_unwell_is_not_said_to_have_none(gateway: Gateway, litellm: LiteLLM) -> None:
-    """It answers the same bare 500 as one without, and a retry may help."""
+    """It answers the same 500 as one without a database, and a retry may help."""
     gateway.wire.on("GET", "/health/readiness", {"status": "healthy", "db": "connected"})
     gateway.wire.on("POST", "/key/generate", {"error": "Internal Server Error."}, status=500)
     with pytest.raises(Unavailable, match="Internal Server Error"):
@@ -211,7 +211,7 @@ async def test_no_key_gets_into_an_error(gateway: Gateway, litellm: LiteLLM, cap
 
 
 async def test_aliases_are_what_the_gateway_lists(gateway: Gateway, litellm: LiteLLM) -> None:
-    """Asked with the master key, which sees them all."""
+    """The list is requested with the master key, which may read all keys."""
     gateway.wire.on("GET", "/v1/models", {"data": [{"id": "coder-chat"}, {"id": "embeddings"}]})
     assert await litellm.aliases() == ("coder-chat", "embeddings")
 

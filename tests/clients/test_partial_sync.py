@@ -1,4 +1,4 @@
-"""Of an Application that deploys several models, the objects of one are synced."""
+"""Of an Application that deploys several models, only the objects of one are synced."""
 
 import asyncio
 

@@ -92,13 +92,13 @@ def test_a_disk_that_another_node_has(message: str) -> None:
     creating = {"name": "vllm", "ready": False, "state": {"waiting": {"reason": "ContainerCreating"}}}
     problem = pods.not_started(pod(creating), [event(1, "FailedAttachVolume", message)])
     assert problem
-    assert "cache is still attached for another pod" in problem.reason
+    assert "cache is still attached to another node" in problem.reason
 
 
 @pytest.mark.parametrize("exit_code", [0, 1, 137, 143])
 @pytest.mark.parametrize("probe", ["startup", "liveness"])
 def test_a_probe_that_kills_is_named_however_the_engine_ends(probe: str, exit_code: int) -> None:
-    """An engine that is asked to end may do so with 0, and then nothing of the container says that it failed."""
+    """An engine may exit with 0 when it is terminated, and then the container does not show a failure."""
     events = [
         event(1, "Unhealthy", f"{probe.capitalize()} probe failed: HTTP probe failed with statuscode: 503"),
         event(2, "Killing", f"Container vllm failed {probe} probe, will be restarted"),

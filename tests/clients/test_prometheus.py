@@ -1,4 +1,4 @@
-"""The signals of use through Prometheus, as its instant queries answer."""
+"""The usage signals from Prometheus' instant queries."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +33,7 @@ async def activity(url: str, name: str = "qwen") -> Activity:
 
 
 async def test_the_signals_of_one_model_are_asked_for_at_once(prometheus: Wire) -> None:
-    """By its served name, summed over engines and finish reasons; a name cannot break out of the query."""
+    """Selected by the served name, summed over engines and finish reasons; a name cannot change the query."""
     prometheus.on("GET", QUERY, vector(num_requests_running=1, request_success_total=12, generation_tokens_total=340))
     assert await activity(prometheus.url, 'a"b') == Activity(running=1, requests=12, generation_tokens=340)
     (asked,) = prometheus.calls("GET", QUERY)

@@ -1,4 +1,4 @@
-"""59 real repositories, served like the Hub serves them: Stoker's result for each, against the true figures.
+"""59 real repositories, served in the Hub's format: Stoker's result for each, compared with the true figures.
 
 `real_models.json` contains only facts: each repository's listing, its configuration, and in `truth` the figures with
 their source. Every deviation is one row of the failure's message.
@@ -73,7 +73,7 @@ async def hub() -> AsyncIterator[HuggingFace]:
 
 
 def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
-    """The problems of one model, a phrase each."""
+    """The problems of one model, one phrase each."""
     found = []
     refused, fits = sizing.verdict == "does not fit", truth["verdict_l4_16gb_host"] in ("fits", "tight")
     if facts.kind != truth["kind"]:
@@ -108,7 +108,7 @@ def deviations(facts: ModelFacts, sizing: Sizing, truth: Json) -> list[str]:
 
 
 async def test_each_real_model_is_what_it_is(hub: HuggingFace) -> None:
-    """Kind, bytes, cache, flags and licence of all 59, and on an L4 no context that does not fit, and none refused that fits."""
+    """Kind, bytes, cache, flags and licence of all 59, and on an L4 no context that does not fit, and no refusal of a context that fits."""
     rows = []
     for hf_id, model in BY_ID.items():
         facts = await hub.model(hf_id)
@@ -138,7 +138,7 @@ async def test_what_cannot_be_served_is_named(hub: HuggingFace, hf_id: str, says
 
 
 async def test_a_renamed_owner_s_model_is_followed_to_its_new_name() -> None:
-    """Also where the redirect drops the query that asks for sizes."""
+    """Even if the redirect drops the query that requests the sizes."""
     old, new = "THUDM/GLM-4-9B-0414", BY_ID["zai-org/GLM-4-9B-0414"]
     async with wire() as it, client() as http:
         publish(it, new)
@@ -171,7 +171,7 @@ async def test_gguf_files_of_a_hidden_model_are_sized_by_another_form_of_it() ->
 
 @pytest.mark.parametrize("about", [{}, {"sha": "a" * 40}])
 async def test_sizes_that_the_model_s_page_lacks_are_read_from_its_tree(about: Json) -> None:
-    """Some mirrors of the Hub answer without sizes, and some know their branches by name only."""
+    """Some mirrors of the Hub answer without sizes, and some accept branches only by name."""
     model = BY_ID["Qwen/Qwen3-8B"]
     async with wire() as it, client() as http:
         publish(it, model)

@@ -1,7 +1,7 @@
 """Compares the stand-in and the adapter with a real vLLM process, if there is one.
 
 STOKER_TEST_VLLM names its address, STOKER_TEST_VLLM_KEY the `VLLM_API_KEY` that it was started with. Any small chat
-model will do; on a machine without a GPU, vLLM's CPU build serves one of a few megabytes.
+model works; on a machine without a GPU, vLLM's CPU build serves one of a few megabytes.
 """
 
 import os
@@ -69,7 +69,7 @@ async def test_its_metrics_move_with_completions_alone(vllm: VLLM) -> None:
 
 
 async def test_its_refusals_are_told_in_its_words(vllm: VLLM) -> None:
-    """A name that it does not serve, and a key that is not its own."""
+    """An unknown served name and a wrong key are refused."""
     with pytest.raises(BotError, match="does not exist"):
         await vllm.ask(URL, KEY, "another-model", "chat")
     with pytest.raises(BotError, match="Unauthorized"):

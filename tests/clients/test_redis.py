@@ -131,7 +131,7 @@ async def test_a_rotated_password_is_used_by_the_next_connection(tmp_path: Path)
 
 
 async def test_tls(tmp_path: Path) -> None:
-    """rediss:// speaks TLS, and checks the certificate against the authority that the address names."""
+    """rediss:// uses TLS, and verifies the certificate with the authority in the address."""
     port, key, certificate = free_port(), tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate),
@@ -151,7 +151,7 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 async def test_sentinel(tmp_path: Path) -> None:
-    """redis+sentinel:// finds the primary by the name that the Sentinels know it by."""
+    """redis+sentinel:// finds the primary by its name at the Sentinels."""
     port, watch = free_port(), free_port()
     configuration = tmp_path / "sentinel.conf"
     configuration.write_text(f"port {watch}\nsentinel monitor stoker 127.0.0.1 {port} 1\n")
@@ -165,7 +165,7 @@ async def test_sentinel(tmp_path: Path) -> None:
 
 
 async def test_cluster(tmp_path: Path) -> None:
-    """redis+cluster:// works with every script, since all keys of the bot are in one slot."""
+    """redis+cluster:// works with every script, because all keys of the bot are in one slot."""
     port = free_port()
     url = f"redis+cluster://127.0.0.1:{port}"
     async with server(tmp_path, "--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(free_port())):
@@ -190,7 +190,7 @@ async def test_what_a_server_says_of_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["redis+sentinel://host:26379", "redis+sentinel:///stoker"])
 async def test_half_an_address_is_refused(url: str) -> None:
-    """Sentinels are asked for a service by name, so both are required."""
+    """Both the Sentinels and a service name are required."""
     with pytest.raises(ValueError, match="SERVICE"):
         async with opened(url):
             pass

@@ -106,7 +106,9 @@ async def test_a_claim_that_the_replica_missed_loses_to_the_next_one(tmp_path: P
     async with watched(tmp_path) as pair:
         leases = Leases(pair.redis)
         pair.replica.send_signal(signal.SIGSTOP)
-        await pair.redis.execute_command("CLIENT", "KILL", "TYPE", "replica")  # it can come back only when it goes on
+        await pair.redis.execute_command(
+            "CLIENT", "KILL", "TYPE", "replica"
+        )  # it can become a replica only when it continues
         forgotten = await leases.claim(wanted("op1"))
         pair.primary.kill()
         await pair.primary.wait()

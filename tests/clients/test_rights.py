@@ -16,7 +16,7 @@ MEASURING = Config.model_validate({"bench": {"image": f"registry.example/guidell
 
 
 async def test_an_undeclared_request_is_not_sent() -> None:
-    """It raises before anything is sent, and says where to declare the right."""
+    """It raises before anything is sent, and the error names the file for the declaration."""
     async with Wire() as wire, connected(wire) as api:
         kube = Kube(api)
         with pytest.raises(
@@ -47,7 +47,7 @@ def test_one_module_speaks_to_kubernetes() -> None:
 
 
 def test_the_charts_file_is_written_from_the_declarations() -> None:
-    """`make docs` has been run since they changed."""
+    """The file is the output of `make docs`."""
     assert (ROOT / "helm/stoker/files/rights.yaml").read_text("utf-8") == chart()
 
 

@@ -1,4 +1,4 @@
-"""The result of a staging Job: staged, turned away, interrupted, moved, or failed permanently."""
+"""The result of a staging Job: staged, rate-limited, interrupted, moved, or failed permanently."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def job(wire: Wire) -> dict[str, Any] | None:
 
 
 def has_pod(wire: Wire, *, log: str = "", **status: Any) -> None:
-    """The Job's pod, whose container says `log`."""
+    """The Job's pod, whose container has this `log`."""
     wire.store.create(
         {
             "kind": "Pod",
@@ -251,5 +251,5 @@ async def test_a_boot_around_the_bot_ends_the_staging(wire: Wire, api: ApiClient
     def happens() -> None:
         wire.store.update("Deployment", "coder-chat", "serving", lambda live: live["spec"].update(replicas=1))
 
-    with pytest.raises(StagingFailed, match="was brought up while its weights were being staged"):
+    with pytest.raises(StagingFailed, match="was brought up during the staging"):
         await attempt(wire, api, weights, happens)

@@ -136,7 +136,7 @@ def test_a_pod_that_downloads_in_the_engine_is_staged_with_the_engines_image() -
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"volumes": [{"name": "cache", "emptyDir": {}}]}, "keeps its weights on no volume claim"),
+        ({"volumes": [{"name": "cache", "emptyDir": {}}]}, "has no volume claim that its staging container mounts"),
         ({"containers": [{"name": "vllm", "args": ["--model=/models/x"], "resources": {"limits": {"nvidia.com/gpu": 1}}}]}, "not a model on Hugging Face"),
         ({"containers": [{"name": "tei", "args": ["--model-id=a/b"]}]}, "runs without a GPU"),
     ],
@@ -146,7 +146,7 @@ def test_what_no_other_pod_can_stage_is_refused(change: dict[str, Any], why: str
         weights_of(model(**change))
 
 
-# ----------------------------------------------------------------------------------------------- where the pod may run
+# ------------------------------------------------------------------------------------------------ placement of the pod
 
 
 @pytest.fixture
@@ -229,12 +229,12 @@ async def test_a_volume_that_many_nodes_mount_is_free(wire: Wire, api: ApiClient
         ([], "no volume claim"),
         ([claim(bound=True), user(ready=False)], "is starting or stopping"),
         ([claim("ReadWriteOncePod", bound=True), user(ready=True)], "ReadWriteOncePod allows no second pod"),
-        ([claim(bound=True), user(ready=True, on="", app="other")], "about to use the claim"),
+        ([claim(bound=True), user(ready=True, on="", app="other")], "will soon use the claim"),
         ([claim("ReadOnlyMany", bound=True)], "can only be read"),
         ([claim()], "there is no default storage class"),
         ([claim(storage_class="gone"), storage_class()], "storage class gone does not exist"),
-        ([claim(), storage_class(provisioner="rancher.io/local-path")], "live on one node"),
-        ([claim(), storage_class(), node("cpu", "a")], "nothing says in which zone the GPU is"),
+        ([claim(), storage_class(provisioner="rancher.io/local-path")], "creates volumes on a single node"),
+        ([claim(), storage_class(), node("cpu", "a")], "the zone of the GPU is unknown"),
     ],
 )
 async def test_why_a_volume_cannot_be_staged_is_said(

@@ -1,4 +1,4 @@
-"""A model server asked directly, over the protocol that vLLM 0.32 and TEI speak."""
+"""Direct requests to a model server, with the protocols of vLLM 0.32 and TEI."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -77,7 +77,7 @@ def test_the_address_comes_from_the_service() -> None:
 
 
 async def test_health_is_yes_or_no(server: Wire, vllm: VLLM) -> None:
-    """A server that cannot be reached is not healthy; that is an answer, not an error."""
+    """An unreachable server is not healthy: this is a result, not an error."""
     server.on("GET", "/health", text="")
     assert await vllm.health(server.url)
     server.on("GET", "/health", text="", status=503)
@@ -211,7 +211,7 @@ def test_the_speed_is_that_of_the_tokens_after_the_first() -> None:
     ],
 )
 def test_each_family_fills_in_the_middle_in_its_own_tokens(model: str, begins: str) -> None:
-    """A family without such tokens is not asked."""
+    """A family without such tokens gets no such request."""
     prompt = fim_prompt(model)
     assert prompt
     assert prompt.startswith(begins)

@@ -125,7 +125,7 @@ async def test_what_claims_a_gpu_uses_it(wire: Wire) -> None:
 
 
 def test_a_name_from_a_config_map_is_not_the_name_that_is_served() -> None:
-    """The kubelet replaces `$(NAME)`; only a literal value is known here, and otherwise the manifests say it."""
+    """The kubelet replaces `$(NAME)`; only a literal value is known here; otherwise the manifests have it."""
     args = ("$(MODEL)", "--served-model-name", "$(NAME)")
     found = workload_of(deployment(args=args), ())
     assert (found.names_said, found.served_names, found.model) == (False, (), "")

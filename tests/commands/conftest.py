@@ -51,14 +51,14 @@ async def workspace(manifest: Manifest) -> AsyncIterator[Workspace]:
 
 @pytest.fixture
 async def thread(workspace: Workspace) -> str:
-    """A message to answer to."""
+    """A message that a test replies to."""
     client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
     return str((await client.chat_postMessage(channel="C0GPUOPS", text="something to answer to"))["ts"])
 
 
 @pytest.fixture
 async def svc(workspace: Workspace, tmp_path: Path, hf_endpoint: str) -> AsyncIterator[Services]:
-    """Everything that the bot talks to; its tasks are scheduled, but no worker runs them."""
+    """The systems around the bot; its tasks are scheduled, but no worker runs them."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG)
     settings = Settings(

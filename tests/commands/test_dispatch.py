@@ -129,11 +129,11 @@ QUIET = {
     "the form of keep until",
     "Home",
 }
-"""They answer in the form, in the select or in Home, or with the card of an operation."""
+"""Listeners that answer in the form, in the select or in Home, or with the card of an operation."""
 
 
 async def reached(app: AsyncApp, payload: Payload) -> list[str]:
-    """The listeners that a payload is for, by name."""
+    """The names of the listeners for a payload."""
     request = AsyncBoltRequest(mode="socket_mode", body=payload)
     return [
         listener.ack_function.__qualname__
@@ -151,7 +151,7 @@ async def test_every_listener_has_a_payload_here(app: AsyncApp) -> None:
 
 
 async def test_every_argument_is_one_that_bolt_gives(app: AsyncApp) -> None:
-    """Bolt silently passes None for a name that it does not know."""
+    """Bolt silently passes None for an unknown name."""
     known = set(inspect.get_annotations(AsyncArgs)) | {"args", "next", "next_"}
     for listener in app._async_listeners:
         assert set(inspect.signature(listener.ack_function).parameters) <= known, listener.ack_function.__qualname__
@@ -168,7 +168,7 @@ async def test_every_payload_is_acknowledged_and_answered(
     assert answer.status == 200
     said: list[str] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(60):  # what a message becomes is written in the background
+        async with asyncio.timeout(60):  # updates of messages are written in the background
             while not (said or workspace.home("lead") or answer.body or name in QUIET):
                 await asyncio.sleep(0.02)
                 said = [text for text in workspace.now_visible("lead") if text not in before]

@@ -48,6 +48,6 @@ async def test_the_form_to_bring_down_answers_where_its_command_was_typed(
 
 
 def test_the_form_of_a_change_knows_where_its_command_was_typed() -> None:
-    """Its answer is for that channel."""
+    """The answer is posted in that channel."""
     form = change_form(ChangeForm(verb="add", asked_in="C0RANDOM"))
     assert json.loads(form["private_metadata"])["asked_in"] == "C0RANDOM"

@@ -38,7 +38,7 @@ def test_who_may_use_the_bot(profile: Profile | None, home: Home, why: str) -> N
 
 
 def test_guests_and_apps_are_let_in_by_setting() -> None:
-    """But nobody of another organisation."""
+    """People of other organisations are refused."""
     config = Config(people=PeopleSection(guests=True, bots=True))
     assert may_use(Profile(id="U1", teams=OURS, guest=True), HOME, config).allowed
     assert may_use(Profile(id="U1", teams=OURS, bot=True), HOME, config).allowed
@@ -94,7 +94,7 @@ def test_an_app_without_a_user_is_somebody_too() -> None:
 
 
 def test_events_that_ask_nothing_are_nobodys() -> None:
-    """An edit, a message in a channel, a person who joins."""
+    """Edits, messages in a channel and joining people are ignored."""
     for event in (
         {"type": "message", "channel_type": "im", "subtype": "message_changed"},
         {"type": "message", "channel_type": "channel", "user": "U1"},

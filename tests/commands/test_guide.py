@@ -29,7 +29,7 @@ def test_every_verb_is_on_the_page_of_its_command(name: str) -> None:
 
 
 def test_examples_name_endpoints_of_this_platform() -> None:
-    """Not a coder-chat that does not exist here."""
+    """The examples do not contain an endpoint that does not exist here."""
     assert "`/gpu up llama for 2h" in guide("/gpu", "up", Names(gpu="llama", any="llama"))
 
 
@@ -50,14 +50,14 @@ def test_examples_name_endpoints_of_this_platform() -> None:
     ],
 )
 def test_what_was_probably_meant_is_said(command: str, typed: str, meant: str) -> None:
-    """A typo, a synonym, or a verb of the other command; with the rest of the line, to be copied."""
+    """The suggestion for a typo, a synonym, or a verb of the other command includes the rest of the line."""
     said = unknown(command, typed).message
     assert f"Did you mean `{meant}`?" in said
     assert "\n" not in said
 
 
 def test_what_is_like_nothing_gets_the_list() -> None:
-    """Of the command; without a command, of both."""
+    """The list of the command's verbs; without a command, of both commands."""
     assert "Did you mean" not in unknown("/gpu", "zzz").message
     assert "`/gpu down [NAME]`" in unknown("/gpu", "zzz").message
     assert "`/model list [WORD …]`" in unknown("", "zzz").message
@@ -68,7 +68,7 @@ def test_what_is_like_nothing_gets_the_list() -> None:
     ["please bring coder-chat down", "please help", "pease check the logs", "adding one more model there", "is it up?"],
 )
 def test_no_verb_is_guessed_from_a_sentence(sentence: str) -> None:
-    """`please` is spelt like `release`, which ends the session of somebody else."""
+    """`please` is similar to `release`, which ends another person's session."""
     assert "Did you mean" not in unknown("", sentence).message
 
 
@@ -84,10 +84,10 @@ def test_what_was_typed_is_shown_as_text() -> None:
     """Also if it is a mention or would end a code span."""
     said = unknown("/gpu", "`<!channel>` *x*").message
     assert "<!channel>" not in said
-    assert "I don't know `/gpu ˋ&lt;!channel&gt;ˋ`." in said
+    assert "Unknown command: `/gpu ˋ&lt;!channel&gt;ˋ`." in said
 
 
 def test_help_about_nothing_is_said_so() -> None:
     """`/gpu help fly` has no help text."""
-    with pytest.raises(Misunderstood, match="I don't know /gpu fly"):
+    with pytest.raises(Misunderstood, match="Unknown command: /gpu fly"):
         guide("/gpu", "fly", HERE)

@@ -30,11 +30,11 @@ def a_lease(op: str) -> Lease:
 async def test_a_button_of_an_earlier_session_leaves_the_present_one_alone(
     app: AsyncApp, svc: Services, workspace: Workspace, action: str
 ) -> None:
-    """The same model, up again for somebody else: it neither goes down nor stays longer."""
+    """The same model is up again for another person: it neither goes down nor stays longer."""
     await svc.leases.release(await svc.leases.claim(a_lease("yesterday")))
     today = await svc.leases.claim(a_lease("today"))
     await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=click(action, "yesterday")))
-    assert any("That session is over" in text for text in workspace.now_visible("lead"))
+    assert any("That session has" in text for text in workspace.now_visible("lead"))
     assert await svc.leases.held() == (today,)
     assert await svc.operations.open(BringDownOperation) == []
 

@@ -15,7 +15,7 @@ def test_a_whole_sentence() -> None:
 
 
 def test_options_are_key_value() -> None:
-    """Options may come anywhere after the verb, quoted or not, and repeat."""
+    """Options may be anywhere after the verb, quoted or not, and may be repeated."""
     said = read("add coder-mini Qwen/X context=8192 arg=--a=b arg=“--c d”")
     assert said.names == ("coder-mini", "Qwen/X")
     assert said.options == (("context", "8192"), ("arg", "--a=b"), ("arg", "--c d"))
@@ -46,7 +46,7 @@ def test_an_open_quote_is_named() -> None:
     ],
 )
 def test_a_duration_needs_no_preposition(text: str, names: tuple[str, ...], minutes: int | None) -> None:
-    """The last words may be one; the first is always the name."""
+    """The last words may be a duration; the first is always the name."""
     hold = None if minutes is None else timedelta(minutes=minutes)
     assert names_with_hold(read(text)) == (names, hold)
 

@@ -26,7 +26,7 @@ async def deliver(app: AsyncApp, payload: dict[str, Any]) -> None:
         (command("/gpu", "queue"), "Nobody is waiting"),
         (command("/model", "list"), "git remote"),
         (command("/gpu", "upp"), "upp"),
-        (click("approve"), "I no longer know request nothing"),
+        (click("approve"), "Stoker no longer has a record of request nothing"),
     ],
     ids=["help", "queue", "what fails", "a typo", "a click"],
 )

@@ -53,7 +53,7 @@ async def test_work_does_not_wait_for_ever() -> None:
 
 
 async def test_what_went_wrong_is_said_in_words() -> None:
-    """Errors that a person can fix; systems that do not answer; otherwise an id that is in the log."""
+    """Errors that a person can fix, systems that do not answer, and otherwise an id for the log."""
 
     async def refused() -> None:
         raise BotError("Say which.")

@@ -29,7 +29,7 @@ def hf_endpoint(hub: Wire) -> str:
 
 
 async def offered(app: AsyncApp, text: str) -> list[dict[str, Any]]:
-    """The options for a typed text; the whole answer within Slack's limits."""
+    """The options for a typed text; the complete answer stays within Slack's limits."""
     who = {"user": {"id": "U0DEV", "team_id": "T0SANDBOX"}, "team": {"id": "T0SANDBOX"}}
     typed = {"type": "block_suggestion", **who, "action_id": f"{TYPED}:hf_id", "block_id": "hf_id", "value": text}
     answer = await app.async_dispatch(AsyncBoltRequest(mode="socket_mode", body=typed))
@@ -52,14 +52,14 @@ async def test_the_hubs_models_are_offered(app: AsyncApp, hub: Wire) -> None:
 
 
 async def test_what_one_types_is_offered_first(app: AsyncApp, hub: Wire) -> None:
-    """A model that the search does not find, a private one for instance, can still be chosen; none is offered twice."""
+    """A model that the search does not find, such as a private one, can still be chosen; none is offered twice."""
     hub.on("GET", "/api/models", [{"id": QWEN}, {"id": "acme/ours-2"}])
     assert [each["value"] for each in await offered(app, " acme/ours ")] == ["acme/ours", QWEN, "acme/ours-2"]
     assert [each["value"] for each in await offered(app, QWEN)] == [QWEN, "acme/ours-2"]
 
 
 async def test_a_hub_that_finds_too_much_is_cut_to_what_slack_shows(app: AsyncApp, hub: Wire) -> None:
-    """A hundred options; a label of 75 characters for an id of nearly 200, of which Slack takes no more than 150."""
+    """A hundred options; a label of 75 characters for an id of nearly 200, of which Slack accepts no more than 150."""
     hub.on("GET", "/api/models", [{"id": f"organisation-{n:03}/{'m' * (40 + n % 57)}"} for n in range(300)])
     options = await offered(app, "m")
     assert len(options) == 100

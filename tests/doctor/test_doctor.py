@@ -1,4 +1,4 @@
-"""`stoker doctor` on installations with one wrong setting each: the fault is named, with its fix."""
+"""`stoker doctor` on installations with one wrong setting each: it names the fault and its fix."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def told(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "To
 
 
 async def test_a_right_installation_has_nothing_wrong(told: Told) -> None:
-    """Every system has a line, and each is ok."""
+    """Every system has a line, and every line is ok."""
     findings = await told.examined()
     assert faults(findings) == []
     systems = {finding.system for finding in findings}
@@ -114,7 +114,7 @@ def _archived(said: Any, _: dict[str, str]) -> None:
 SLACK: list[tuple[str, str, Change, str]] = [
     ("scope", "auth.test", _lacks_scope, "Slack: the app lacks the scopes im:write"),
     ("clock", "auth.test", _late, "s ahead of Slack's"),
-    ("not invited", "conversations.info", _outside, "→ Say `/invite @stoker`"),
+    ("not invited", "conversations.info", _outside, "→ Type `/invite @stoker`"),
     ("archived", "conversations.info", _archived, "is archived"),
 ]
 
@@ -149,10 +149,13 @@ def _no_users_read(said: Any, _: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_guest, "people: U0LEAD in roles.approvers does not count: Stoker does not obey guests"),
-        (_deactivated, "people: U0LEAD in roles.approvers does not count: Slack has no active account"),
-        (_unknown, "people: U0LEAD in roles.approvers does not count: Slack has no active account"),
-        (_no_users_read, "(the scope users:read), so it refuses everybody → The app's manifest must be updated"),
+        (_guest, "people: U0LEAD in roles.approvers has no effect: Stoker does not accept requests from guests"),
+        (_deactivated, "people: U0LEAD in roles.approvers has no effect: Slack has no active account"),
+        (_unknown, "people: U0LEAD in roles.approvers has no effect: Slack has no active account"),
+        (
+            _no_users_read,
+            "(the scope users:read is missing), so it refuses everybody → The app's manifest must be updated",
+        ),
     ],
 )
 async def test_who_does_not_count_is_told(told: Told, change: Change, said: str) -> None:
@@ -175,7 +178,7 @@ def _for_private(_: Any, headers: dict[str, str]) -> None:
 
 
 async def test_a_private_channel_needs_the_scopes_of_private_channels(told: Told) -> None:
-    """Private channels have ids like public ones, so Slack is asked; the app made with --private-channel is right."""
+    """Private channels have ids like public ones, so the doctor queries Slack; an app made with --private-channel passes."""
     base = told.environment["SLACK_API_URL"].removesuffix("/api/")
     async with altered(base, "/conversations.info", _private) as url:
         told.environment["SLACK_API_URL"] = f"{url}/api/"
@@ -241,7 +244,7 @@ async def test_a_github_app_is_examined_by_its_own_permissions(
 
 
 async def test_each_lacking_right_is_named(told: Told) -> None:
-    """The cluster is asked for every verb, and the one that is refused is named with its namespace."""
+    """Every verb is checked in the cluster, and a refused one is named with its namespace."""
 
     def refuse(said: Any, _: dict[str, str]) -> None:
         asked = said["spec"]["resourceAttributes"]
@@ -256,7 +259,7 @@ async def test_each_lacking_right_is_named(told: Told) -> None:
 
 
 async def test_a_cluster_that_is_away_is_named_once(told: Told) -> None:
-    """Systems that depend on the cluster are not reported again: Argo CD, and LiteLLM, whose key is in it."""
+    """Systems that depend on the cluster are not reported again: Argo CD, and LiteLLM, whose key is in the cluster."""
     told.kubeconfig("http://127.0.0.1:9")
     (fault,) = faults(await told.examined())
     assert fault.startswith("wrong Kubernetes: Kubernetes does not answer")
@@ -273,7 +276,7 @@ async def test_a_model_that_cannot_be_measured_is_named(told: Told) -> None:
     async with altered(told.cluster, "/deployments/coder-chat", uncached) as url:
         told.kubeconfig(url)
         found = "".join(faults(await told.examined()))
-        assert "The Deployment of coder-chat keeps its weights in no claim that HF_HOME points into" in found
+        assert "HF_HOME of the Deployment of coder-chat is not on a volume claim" in found
         assert "Set HF_HOME to the path" in found
 
 
@@ -308,7 +311,12 @@ async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("option", "bad", "good", "said"),
     [
-        ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis: when memory is full it drops keys (allkeys-lru)"),
+        (
+            "maxmemory-policy",
+            "allkeys-lru",
+            "noeviction",
+            "Redis: when its memory is full it evicts keys (allkeys-lru)",
+        ),
         ("appendonly", "no", "yes", "Redis: it keeps no append-only file"),
     ],
 )
@@ -370,10 +378,10 @@ async def _stoker(environment: dict[str, str], *arguments: str) -> tuple[int, st
 
 
 async def test_a_machine_without_git_is_named(told: Told, tmp_path: Path) -> None:
-    """The command itself needs none, so it can report that."""
+    """The command itself needs no git, so it can report that git is missing."""
     code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)})
     assert code == 1
-    assert "there is no git on PATH" in out
+    assert "git is not on PATH" in out
 
 
 async def test_the_command_ends_with_its_verdict(told: Told) -> None:
@@ -384,7 +392,7 @@ async def test_the_command_ends_with_its_verdict(told: Told) -> None:
     code, out, _ = await _stoker(told.written())
     assert code == 1
     assert "WRONG    people" in out
-    assert "→ Name users or user groups in roles.approvers." in out
+    assert "→ Add users or user groups to roles.approvers." in out
     code, _, err = await _stoker({k: v for k, v in told.written().items() if k != "SLACK_BOT_TOKEN"})
     assert (code, err) == (2, "stoker: SLACK_BOT_TOKEN is not set\n")
 
@@ -429,7 +437,7 @@ async def test_permissions_that_github_does_not_name_could_not_be_checked(told: 
 
 
 async def test_rights_that_kubernetes_does_not_tell_could_not_be_checked(told: Told) -> None:
-    """A review without an answer is neither a yes nor a no."""
+    """An access review without an answer is neither allowed nor denied."""
 
     def strip(said: Any, _: dict[str, str]) -> None:
         said.pop("status")
@@ -438,7 +446,7 @@ async def test_rights_that_kubernetes_does_not_tell_could_not_be_checked(told: T
         told.kubeconfig(url)
         found = faults(await told.examined())
     assert len(found) == 1, found
-    assert "rights in use could not be checked: Kubernetes does not say" in found[0]
+    assert "rights in use could not be checked: Kubernetes does not return" in found[0]
 
 
 async def test_a_review_that_is_refused_is_no_lacking_right() -> None:

@@ -39,13 +39,13 @@ async def told(config: Config) -> list[str]:
 
 
 def configured(argocd: str = "", logs: str = "", dashboard: str = "", **more: Any) -> Config:
-    """The settings with addresses on this machine, which the file would refuse for not being https."""
+    """The settings with addresses on this machine, which the settings file would refuse because they are not https."""
     made = Config.model_validate({"argocd": {"url": argocd}, **more})
     return made.model_copy(update={"links": made.links.model_copy(update={"logs": logs, "dashboard": dashboard})})
 
 
 async def test_addresses_that_are_not_set_are_named() -> None:
-    """They are optional, so that is not wrong; with Flux nobody misses Argo CD."""
+    """The addresses are optional, so a missing one is not an error; with Flux, Argo CD's is not mentioned."""
     found = await told(configured())
     assert [each.split(" is not set, so cards do not link to")[0] for each in found] == [
         "ok: argocd.url", "ok: links.logs", "ok: links.dashboard",
@@ -54,7 +54,7 @@ async def test_addresses_that_are_not_set_are_named() -> None:
 
 
 async def test_right_addresses_answer() -> None:
-    """Argo CD says its version; a page with a login is a page."""
+    """Argo CD returns its version; a login page counts as a working page."""
     async with pages() as base:
         found = await told(configured(f"{base}/argo/", f"{base}/d/{{model}}?from={{from}}", f"{base}/d/model"))
     assert found == [
@@ -74,14 +74,14 @@ async def test_right_addresses_answer() -> None:
     ],
 )  # fmt: skip
 async def test_a_wrong_address_is_named(argocd: str, dashboard: str, said: str) -> None:
-    """With the setting, and what answers there."""
+    """The warning contains the setting and a description of the answer."""
     async with pages() as base:
         found = await told(configured(argocd and base + argocd, "", dashboard and base + dashboard))
     assert any(each.startswith(said) for each in found), found
 
 
 async def test_an_address_that_only_browsers_reach_is_not_called_wrong() -> None:
-    """The network policy does not let the bot reach it, and nothing needs that."""
+    """The network policy does not allow the bot to reach it, which is not necessary."""
     found = await told(configured(f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}/x"))
     assert [each.split(":")[0] for each in found] == ["warning", "warning", "ok"]
     assert all("the people in Slack must reach it, the bot need not" in each for each in found[:2])

@@ -93,7 +93,7 @@ async def test_what_prevents_staging_is_named(
 
 
 async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
-    """The size in git is the volume's, but a swap puts two models of this size on it."""
+    """The volume has the size in git, but a swap needs space for two models of this size."""
     for each in (*held("8Gi", expands=False), node()):
         wire.store.create(each)
     (finding,) = await found(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))

@@ -1,4 +1,4 @@
-"""The settings of an examined bot, and what the doctor says of them."""
+"""The settings of an examined bot, and the doctor's findings."""
 
 import json
 from pathlib import Path

@@ -83,7 +83,7 @@ class ApiServer:
         )
 
     async def report(self, pod: Object, status: Object) -> None:
-        """As kubelet reports a pod's status."""
+        """Set a pod's status like the kubelet."""
         path = f"{_PLURALS['Pod'].format(pod['metadata']['namespace'])}/{pod['metadata']['name']}/status"
         await self._ask("PATCH", path, {"status": status}, kind="application/merge-patch+json")
 

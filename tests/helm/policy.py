@@ -10,7 +10,7 @@ BOT = "system:serviceaccount:stoker:stoker"
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """A request that passed RBAC, as an API server hands it to its admission plugins."""
+    """A request that passed RBAC, in the form in which an API server passes it to its admission plugins."""
 
     operation: str
     group: str
@@ -52,7 +52,7 @@ class Policy:
             return []
         variables: Object = {}
         for variable in self.spec["variables"]:
-            # A server evaluates a variable where it is used: one that fails is missed only there.
+            # A server evaluates a variable when it is used: a failing one has no effect elsewhere.
             value = self._value(variable["expression"], review, variables)
             if not isinstance(value, _Failed):
                 variables[variable["name"]] = value

@@ -166,7 +166,7 @@ def test_redis_never_forgets_a_lease_to_make_room() -> None:
 
 
 def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
-    """One policy denies all for each pod of the release; private addresses are blocked except for named namespaces."""
+    """One policy denies everything for each pod of the release; private addresses are blocked except for named namespaces."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(MINIMAL), "NetworkPolicy")}
     deny = policies["stoker-default-deny"]
     assert deny["policyTypes"] == ["Ingress", "Egress"]

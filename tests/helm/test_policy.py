@@ -356,7 +356,7 @@ def test_the_images_of_jobs_are_those_of_the_settings() -> None:
 
 
 def test_the_policy_is_bound_and_can_be_switched_off() -> None:
-    """It denies, it fails closed, and a value disables it."""
+    """The policy denies requests, fails closed, and can be disabled by a value."""
     objects = render(MINIMAL)
     (found,), (binding,) = (
         of_kind(objects, kind) for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

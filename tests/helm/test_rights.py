@@ -130,7 +130,7 @@ async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) 
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
 async def test_the_server_takes_each_object_of_the_chart(server: ApiServer, values: Object) -> None:
-    """Its schemas know every field; what needs a newer server or somebody else's definitions is not asked for."""
+    """Its schemas contain every field; objects for a newer server or with external definitions are skipped."""
     elsewhere = set()
     for manifest in render(values):
         if await server.serves(manifest["apiVersion"]):
@@ -141,14 +141,14 @@ async def test_the_server_takes_each_object_of_the_chart(server: ApiServer, valu
 
 
 async def test_the_server_refuses_a_field_that_it_does_not_know(server: ApiServer) -> None:
-    """So the server understood everything that it accepted."""
+    """This shows that the server validated everything that it accepted."""
     (account,) = of_kind(render(MINIMAL), "Service")[:1]
     with pytest.raises(AssertionError, match="field not declared in schema"):
         await server.would_take(account | {"spec": account["spec"] | {"colour": "red"}})
 
 
 async def test_the_policy_denies_what_the_role_allows(bot: ApiClient) -> None:
-    """RBAC lets the account patch Deployments and Applications; the policy (Kubernetes 1.30) says which fields."""
+    """RBAC lets the account patch Deployments and Applications; the policy (Kubernetes 1.30) restricts the fields."""
     kube = Kube(bot)
     deployments, applications = Collection(MODELS, "serving"), Collection(APPLICATIONS, "argocd")
 
@@ -159,7 +159,7 @@ async def test_the_policy_denies_what_the_role_allows(bot: ApiClient) -> None:
             return error.message
         return ""
 
-    async with asyncio.timeout(30):  # a server takes a moment to hear of a new policy
+    async with asyncio.timeout(30):  # a server needs a moment to apply a new policy
         for number in count():
             if await denied(deployments, {"metadata": {"labels": {"attempt": str(number)}}}):
                 break
@@ -211,7 +211,7 @@ async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> Non
 @pytest.mark.parametrize("right", rights(CONFIG), ids=str)
 async def test_each_right_taken_away_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
     """Without it the check reports it; so no right is unused."""
-    # What may be listed in all namespaces may be listed in one.
+    # A permission to list in all namespaces includes each namespace.
     everywhere = {(r.verb, r.resource) for r in rights(CONFIG) if r.namespace is None}
     covered = right.namespace is not None and (right.verb, right.resource) in everywhere
     async with without(server, right):
@@ -264,7 +264,7 @@ def _release() -> list[Object]:
 
 
 def _without(rules: list[Object], right: Right) -> list[Object]:
-    """The rules that grant all that these do but `right`."""
+    """The same rules without `right`."""
     left = []
     for rule in rules:
         for resource in rule["resources"]:
@@ -312,7 +312,7 @@ def _definition() -> Object:
 
 
 async def _until_served(server: ApiServer) -> None:
-    """A new kind is served a moment after its definition exists."""
+    """A new kind is served shortly after its definition is created."""
     manifest = {"apiVersion": "argoproj.io/v1alpha1"} | application()
     async with asyncio.timeout(60):
         while True:

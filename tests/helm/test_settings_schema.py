@@ -108,7 +108,7 @@ def test_both_accept_a_right_setting(config: Object, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("section", "key"), KEYS, ids=[".".join(each) for each in KEYS])
 @pytest.mark.parametrize("value", [{"no": "such"}, [[]], -1, "?"], ids=["mapping", "list", "negative", "text"])
 def test_no_key_is_checked_by_one_of_them_alone(section: str, key: str, value: Any, tmp_path: Path) -> None:
-    """A value of the wrong kind is refused by both, for every setting. Only the bot knows the names of time zones."""
+    """A value of the wrong kind is refused by both, for every setting. Only the bot checks the names of time zones."""
     if (key, value) == ("timezone", "?"):
         pytest.skip("JSON schema has no list of time zones")
     config = {section: {key: value}}
@@ -117,7 +117,7 @@ def test_no_key_is_checked_by_one_of_them_alone(section: str, key: str, value: A
 
 @pytest.mark.parametrize("section", [name for name, _ in sections(Config)])
 def test_a_key_that_does_not_exist_is_refused_in_each_section(section: str, tmp_path: Path) -> None:
-    """A misspelt key would otherwise have no effect, and nobody would notice."""
+    """Otherwise a misspelt key would have no effect, and nobody would notice."""
     config = {section: {"no_such_setting": 1}}
     assert the_bot_refuses(config, tmp_path)
     assert the_chart_refuses(config)

@@ -17,7 +17,7 @@ __all__ = ["town"]
 
 STORIES = Path(__file__).parents[2] / "docs" / "stories"
 COVERING = ("01-up-and-down", "02-add", "05-crash", "40-bench", "43-staged-after-add", "47-staged-growth")
-"""Stories that need every right between them."""
+"""Stories that together need every right."""
 WATCH_GATEWAY = Request("watch", "apps", "deployments", "litellm")
 
 
@@ -85,7 +85,7 @@ async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> No
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> None:
-    """Removed one at a time, from a bot that had it at its start."""
+    """Each right is removed alone, from a bot that had it at its start."""
     needed: dict[Request, str] = {}
     granted: frozenset[Request] = frozenset()
     for name in COVERING:

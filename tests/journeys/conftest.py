@@ -17,11 +17,11 @@ from sandbox.world import Sandbox, merged, opened
 from tests.forked import start_stoker
 
 PATIENCE = 120.0
-"""Seconds that something may take on a slow machine before it counts as missing."""
+"""Seconds to wait for something on a slow machine before it counts as missing."""
 
 
 class Town:
-    """A sandbox with observations: what people see, and how often something happened on the platform."""
+    """A sandbox with observations: the messages that people see, and the number of events on the platform."""
 
     def __init__(self, world: Sandbox) -> None:
         self.world = world
@@ -64,7 +64,7 @@ class Town:
             await asyncio.sleep(0.05)
 
     async def reaches(self, phase: str) -> None:
-        """Wait until the card shows that a phase has begun, or is over already; it names the pending ones from the start."""
+        """Wait until the card shows that a phase has begun or has ended; it lists the pending phases from the start."""
         deadline = time.monotonic() + PATIENCE
         while not any(self.has_seen(f"{sign} {phase}") for sign in ("🔸", "✔️", "→")):  # at the end all are in one line
             assert time.monotonic() < deadline, f"“{phase}” did not begin within {PATIENCE:g} s:\n{self.seen()}"
@@ -101,7 +101,7 @@ class Town:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ REFUSED = [
     ("/gpu up nobody", "Unknown model nobody"),
     ("/gpu up", "Say which model"),
     ("/gpu up coder-chat for -3h", "-3h"),
-    ("/gpu up coder-chat for 900h", "longer than a lease may be"),
+    ("/gpu up coder-chat for 900h", "longer than the longest lease"),
     ("/gpu up $(reboot)", "Unknown model"),
     ("/gpu up 'coder-chat", "A quote is not closed"),
     ("/gpu down nobody", "Unknown model nobody"),
@@ -32,7 +32,7 @@ REFUSED = [
     (f"/model add coder-mini {AWQ} colour=red", "colour= is not an option"),
     (f"/model add coder-mini {AWQ} context=lots", "context=lots cannot be read"),
     (f"/model swap nobody {AWQ}", "Unknown model nobody"),
-    ("/model frobnicate", "I don't know /model frobnicate"),
+    ("/model frobnicate", "Unknown command: /model frobnicate"),
 ]
 
 
@@ -49,7 +49,7 @@ async def test_what_cannot_work_is_told_to_its_sender_alone(town: OpenTown, tmp_
 
 
 async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
-    """One decision counts; the other click is answered with who was first, and nothing happens twice."""
+    """One decision counts; the answer to the other click names the first, and nothing happens twice."""
     here = await town(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.sees("Approve")
@@ -65,7 +65,7 @@ async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
 
 
 async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
-    """Not even somebody else's request: the click is answered with who can, and nothing starts."""
+    """Not even another person's request: the answer to the click names the people who can, and nothing starts."""
     here = await town(speed=60)
     await here.says("admin", "/gpu up coder-chat")
     await here.clicks("dev", "Approve")
@@ -75,7 +75,7 @@ async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
 
 
 async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> None:
-    """While Slack rejects everything the work continues; the end is shown once it answers again."""
+    """While Slack rejects everything, the work continues; the end is shown once Slack answers again."""
     here = await town(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")

@@ -1,4 +1,4 @@
-"""Several bots against one Redis: each delivery, each timer and each step is done by one of them."""
+"""Several bots with one Redis: one of them handles each delivery, timer and step."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -89,7 +89,7 @@ async def test_three_bots_without_redis_say_everything_once(town: OpenTown, tmp_
 
 @pytest.mark.timeout(600)
 async def test_two_clicks_at_two_bots_are_one_decision(town: OpenTown, tmp_path: Path) -> None:
-    """Slack sends each click to another connection: the first decides, the second is answered with who did."""
+    """Slack sends each click to another connection: the first decides, and the answer to the second names who decided."""
     here = await town(speed=60)
     async with beside(here, tmp_path, 1):
         await here.says("dev", "/gpu up coder-chat")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 @pytest.mark.timeout(600)
 async def test_two_hours_last_a_minute_and_cost_two_hours(town: Callable[..., Awaitable[Town]]) -> None:
-    """The lease ends when the clock says so, and the receipt is what the node has billed by then."""
+    """The lease ends at its time on the clock, and the receipt is the node's bill until then."""
     busy = {"remind_after": "3h", "down_after": "4h"}
     world = (await town(speed=TIMES, one_clock=True, settings={"idle": busy})).world
     since = world.now()
@@ -39,7 +39,7 @@ async def test_two_hours_last_a_minute_and_cost_two_hours(town: Callable[..., Aw
     (cost,) = set(seen(r"the node billed .*?, cost \$(\d+\.\d+)"))
     assert float(cost) == pytest.approx(world.cluster.panel()["cost_usd"], abs=0.5)
     assert float(estimated) == pytest.approx(0.85 * (2 + 20 / 60), abs=0.01)
-    assert 0.85 * 2 < float(cost) < 4  # a second that the machine stalls is two minutes
+    assert 0.85 * 2 < float(cost) < 4  # one stalled second of the machine is two minutes
 
     application = world.cluster.store.get("Application", "coder-chat", "argocd")
     synced = datetime.fromisoformat((application or {})["status"]["history"][-1]["deployedAt"])

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
 async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTown) -> None:
-    """Two reminders and somebody's request: the newest can be answered, and none after the model is down."""
+    """Two reminders and a question: the newest can be answered, and none after the model is down."""
     idle = {"remind_after": "10s", "remind_every": "10s", "announce_before": "5s", "down_after": "45s"}
     idle |= {"queue_remind_after": "10s", "queue_down_after": "45s"}
     here = await town(speed=60, settings={"idle": idle})

@@ -17,11 +17,11 @@ STORIES = sorted((Path(__file__).parents[2] / "docs" / "stories").glob("*.story"
 LIMIT = 580
 """Seconds for one story; the longest takes about a minute on two cores."""
 PATIENCE = 120
-"""Seconds that a story waits at least for what it expects: a machine may stall, and `within` is for people."""
+"""Seconds that a story waits at least for what it expects: a machine may stall, and `within` is meant for people."""
 
 
 def test_there_are_stories() -> None:
-    """An empty folder would make every other test here pass."""
+    """Without stories, all other tests here would pass."""
     assert STORIES
 
 
@@ -41,7 +41,7 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
     telling = asyncio.create_task(process.communicate())
     done, _ = await asyncio.wait({telling}, timeout=LIMIT)
     if not done:
-        process.terminate()  # it takes its own processes down with it
+        process.terminate()  # it ends its own processes
     transcript, _ = await telling
     assert process.returncode == 0, transcript.decode()
 
@@ -51,5 +51,5 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
 async def test_the_story_holds(story: Path) -> None:
     """Every step of it succeeds; its transcript is the output of this test."""
-    async with asyncio.timeout(LIMIT):  # if the time is over, `run` ends everything and returns 130
+    async with asyncio.timeout(LIMIT):  # after the time limit, `run` ends everything and returns 130
         assert await run(platform=None, speed=60, port=0, script=story, config=None, patience=PATIENCE) == 0

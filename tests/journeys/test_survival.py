@@ -24,7 +24,7 @@ OpenTown = Callable[..., Awaitable[Town]]
     ids=lambda moments: " and ".join(moments) or "never",
 )
 async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: OpenTown, moments: tuple[str, ...]) -> None:
-    """One message, one scale, one lease, one result, however often the bot is killed on the way."""
+    """One message, one scale, one lease, one result, regardless of how often the bot is killed."""
     here = await town(speed=60)
     changes, syncs = here.changes_of("coder-chat"), here.syncs_of("coder-chat")
     await here.says("dev", "/gpu up coder-chat because crash test")
@@ -57,9 +57,9 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
 
 @pytest.mark.timeout(600)
 async def test_a_restarted_bot_goes_on_by_itself(town: OpenTown) -> None:
-    """The card moves again although nobody does anything and the cluster is in the middle of a long phase.
+    """The card is updated again without any action, while the cluster is in the middle of a long phase.
 
-    Killed or told to stop: Kubernetes gives a pod half a minute, and what this bot has not let go of, the next one cannot have.
+    Killed or told to stop: Kubernetes gives a pod half a minute, and the next bot cannot take over work that this bot has not released.
     """
     here = await town(speed=1, settings={"gpu": {"boot_limit": "20m"}})
     await here.says("dev", "/gpu up coder-chat")

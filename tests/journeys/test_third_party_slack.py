@@ -1,4 +1,4 @@
-"""Somebody else's Slack accepts every call: the bot against `emulate`, a stateful Slack emulator with strict scopes.
+"""A third-party Slack accepts every call: the bot against `emulate`, a stateful Slack emulator with strict scopes.
 
 The sandbox's own Slack could share a misunderstanding with the bot; this one cannot. It has no commands and no clicks, so
 the test plays that side: it signs and posts them to the bot, as Slack does. `make emulator` installs it (npm).
@@ -33,7 +33,7 @@ WITHOUT = {"usergroups.users.list"}
 
 
 class Elsewhere:
-    """The emulated workspace, what the bot asked of it, and the hands of its people."""
+    """The emulated workspace, the bot's requests to it, and actions of its users."""
 
     def __init__(self, api: httpx.AsyncClient) -> None:
         self.api = api
@@ -48,12 +48,12 @@ class Elsewhere:
         return answer
 
     async def forward(self, request: web.Request) -> web.Response:
-        """A call of the bot, passed on with its token, and noted with its answer."""
+        """A call of the bot, forwarded with its token, and recorded with its answer."""
         kept = {name: value for name, value in request.headers.items() if name in ("Authorization", "Content-Type")}
         method = request.match_info["method"]
         if body := await request.read():
             answer = await self.api.post(method, params=request.query, content=body, headers=kept)
-        else:  # Slack reads what is asked from the address too, the emulator from the body only
+        else:  # Slack also reads arguments from the address, the emulator only from the body
             kept.pop("Content-Type", None)
             answer = await self.api.post(method, data=dict(request.query), headers=kept)
         self.calls.append((method, answer.json()))

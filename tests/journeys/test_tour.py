@@ -1,4 +1,4 @@
-"""The five-minute tour holds: docs/tour/tour.py walks it in a real Chromium, and docs/tour.md shows what it saw."""
+"""The five-minute tour works: docs/tour/tour.py runs it in a real Chromium, and docs/tour.md shows its pictures."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ LIMIT = 540
 
 @pytest.mark.timeout(LIMIT + 30)
 async def test_the_tour_can_be_walked(tmp_path: Path) -> None:
-    """Every stop shows what the tour says, and each picture of docs/tour.md is taken on the way."""
+    """Every step of the tour succeeds, and takes the pictures of docs/tour.md."""
     chromium()
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(DOCS / "tour" / "tour.py"), "--to", str(tmp_path),
@@ -34,7 +34,7 @@ async def test_the_tour_can_be_walked(tmp_path: Path) -> None:
 
 
 def test_the_tour_shows_every_picture_that_is_kept() -> None:
-    """No broken image in docs/tour.md, and no picture that nobody sees."""
+    """docs/tour.md has no broken image, and shows every picture."""
     assert {picture.name for picture in (DOCS / "tour").glob("*.png")} == pictures()
 
 

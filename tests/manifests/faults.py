@@ -1,4 +1,4 @@
-"""Faults that are planted in the sample platform, and the paths of its files."""
+"""Faults for the sample platform, and the paths of its files."""
 
 import difflib
 
@@ -471,7 +471,7 @@ def planted(platform: Files, path: str, old: str, new: str) -> Files:
 
 
 def named_at_its_line(platform: Files, layout: Layout, rule: str, path: str, old: str, new: str) -> None:
-    """By its rule, in the file and on the line where it was planted; for something deleted, in the file."""
+    """The finding has the fault's rule, file and line; for deleted content, only the file."""
     tree = planted(platform, path, old, new)
     found = check(Platform(tree, layout))
     named = [each for each in found if (each.rule, each.path) == (rule, path)]

@@ -41,7 +41,7 @@ FAULTS = [
     ("argument", CHAT, "--model=Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "--model="),
     ("argument", CHAT, "          args:\n            - --model", "          command:\n            - --model"),
     ("argument", VECTORS, "--model-id=", "--model="),
-    # What Kubernetes refuses.
+    # Manifests that Kubernetes refuses.
     ("admission", CHAT, _LAST_VOLUME, f"{_LAST_VOLUME}\n{_LAST_VOLUME}"),
     ("admission", CHAT, _LAST_VOLUME, f"{_LAST_VOLUME[:-2]}\n            medium: memory"),
     ("admission", CHAT, _LAST_VOLUME, f"{_LAST_VOLUME[:-2]}\n            sizeLimit: 5GB"),

@@ -1,4 +1,4 @@
-"""The fields of the objects that an endpoint consists of, by the models of Kubernetes' own client, as JSON.
+"""The fields of an endpoint's objects, from the models of Kubernetes' own client, as JSON.
 
 `python -m tests.manifests.kubernetes_fields > manifests/rules/kubernetes.json`
 """
@@ -13,7 +13,7 @@ ROOTS = ("V1Deployment", "V1Service", "V1PersistentVolumeClaim")
 NOT_WRITTEN = frozenset({"status", "managedFields", "ephemeralContainers"})
 """Fields that the API server sets."""
 QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor"})
-"""Numbers or texts, which the models call texts."""
+"""Fields that accept numbers or texts, which the models declare as texts."""
 
 
 def table() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The sample platform as other people would have written it: the same contract in other bytes."""
+"""The sample platform in other styles: the same contract, written differently."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def _no_last_newline(_: str, text: str) -> str:
 
 
 def _word_list(path: str, text: str) -> str:
-    """One application a line."""
+    """One application per line."""
     return text.replace('"coder-chat coder-fim"', '"\n  coder-chat\n  coder-fim\n"') if path.endswith(".sh") else text
 
 
@@ -75,7 +75,7 @@ def _prices_first(path: str, text: str) -> str:
 
 
 def _nested_values(path: str, text: str) -> str:
-    """LiteLLM's values as those of a chart's dependency."""
+    """LiteLLM's values below the key of a chart's dependency."""
     return "gateway:\n" + re.sub(r"(?m)^(?=.)", "  ", text) if path.endswith("litellm/values.yaml") else text
 
 
@@ -85,7 +85,7 @@ def _several_names(path: str, text: str) -> str:
 
 
 def _prefix(path: str, text: str) -> str:
-    """Names that kustomize puts a prefix before, and files that know it."""
+    """Names to which kustomize adds a prefix, and files that use the prefixed names."""
     if path.endswith("kustomization.yaml"):
         return text.replace("namespace: serving\n", "namespace: serving\nnamePrefix: acme-\n")
     if path.endswith("litellm/values.yaml"):

@@ -62,7 +62,7 @@ CODER_0_5B = CODER_1_5B.model_copy(
 )
 CODER_3B_BASE = CODER_3B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B", "kind": "completion"})
 CODER_3B_TEMPLATE = CODER_3B_BASE.model_copy(update={"kind": "chat"})
-"""A base model whose tokenizer has a chat template, which is what the Hub has of it."""
+"""A base model whose tokenizer has a chat template, as on the Hub."""
 LLAMA_8B = ModelFacts(
     hf_id="hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
     revision=REVISION,

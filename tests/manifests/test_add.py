@@ -1,4 +1,4 @@
-"""Adding an endpoint: everything that the contract asks for, and nothing else."""
+"""Adding an endpoint: everything that the contract requires, and nothing else."""
 
 import re
 from collections.abc import Callable
@@ -78,7 +78,7 @@ NEW_FILES = {
 def test_the_files_around_the_endpoint_gain_the_lines_about_it(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """LiteLLM's entry stands among its like, and the comment below it stays with the entry that it is about."""
+    """LiteLLM's entry is placed among similar ones, and the comment below it stays with its own entry."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     diff = change.changes.diff(platform)
     assert "".join(part for part in _by_file(diff) if not part.startswith("--- /dev/null")) == AROUND
@@ -89,7 +89,7 @@ def test_the_files_around_the_endpoint_gain_the_lines_about_it(
 def test_the_copy_differs_from_the_template_where_the_model_does(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Fields, and the comments that named the other model; the rest is the template's, byte for byte."""
+    """Only fields and comments about the other model change; the rest equals the template, byte for byte."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     old = (platform.read("serving/coder-chat/deployment.yaml") or "").splitlines()
     new = (change.changes.files["serving/coder-mini/deployment.yaml"] or "").splitlines()
@@ -109,7 +109,7 @@ def test_the_copy_differs_from_the_template_where_the_model_does(
 
 
 def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, machine: Machine) -> None:
-    """The bot's own check is silent on the bot's own work."""
+    """The bot's check has no findings in the bot's own changes."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     tree = Overlay(platform, change.changes)
     assert check(Platform(tree, layout)) == ()
@@ -119,7 +119,7 @@ def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, ma
 
 
 def test_nothing_of_the_old_model_is_left_in_the_copy(platform: Files, layout: Layout, machine: Machine) -> None:
-    """A comment that names another model, its size or its quantization would lie."""
+    """A comment with another model's name, size or quantization would be wrong."""
     change = plan_add(Platform(platform, layout), AddRequest(name="coder-mini", facts=CODER_3B), machine)
     for path in NEW_FILES:
         text = change.changes.files[path] or ""
@@ -138,7 +138,7 @@ def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: 
 
 
 def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Every option has its place."""
+    """Every option is written to its place."""
     request = AddRequest(
         name="coder-mini",
         facts=CODER_3B_AWQ,
@@ -173,7 +173,7 @@ def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout
 def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """A base model made like a chat endpoint chats in no comment, and a chat model made like a base one completes in none."""
+    """If a base model is copied from a chat endpoint, no comment mentions chat; and the reverse for completions."""
     base = AddRequest(name="coder-base", facts=CODER_1_5B, like="coder-chat")
     files = plan_add(Platform(platform, layout), base, machine).changes.files
     made = [text for path, text in files.items() if "coder-base" in path and text]
@@ -246,7 +246,7 @@ def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
 def test_what_cannot_be_added_is_refused_with_the_reason(
     platform: Files, layout: Layout, machine: Machine, request_: AddRequest, reason: str
 ) -> None:
-    """Nothing is opened, and one sentence says why and what to do."""
+    """No pull request is opened, and one sentence contains the reason and the fix."""
     with pytest.raises(ManifestError, match=reason):
         plan_add(Platform(platform, layout), request_, machine)
 
@@ -304,7 +304,7 @@ def _words_in_lines(text: str) -> str:
 def test_other_people_s_style_is_kept(
     platform: Files, layout: Layout, machine: Machine, style: Callable[[str], str]
 ) -> None:
-    """However a repository is written: added and removed it is the same to the byte, and swapped it keeps the contract."""
+    """In every style: adding and removing an endpoint restores every byte, and a swap keeps the contract."""
     changed = {
         path: style(text) if style is not _flow or "coder-chat/deployment" in path else text
         for path in platform.files("")
@@ -350,7 +350,7 @@ RANKER = ModelFacts(
 def test_a_reranker_is_made_like_a_chat_model_with_another_runner(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """It reads the model's own context, LiteLLM ranks through hosted_vllm, and nothing says that it chats."""
+    """It uses the model's own context, LiteLLM ranks through hosted_vllm, and nothing mentions chat."""
     change = plan_add(Platform(platform, layout), AddRequest(name="ranker", facts=RANKER), machine)
     tree = Overlay(platform, change.changes)
     endpoint = read_endpoint(Platform(tree, layout), "ranker")
@@ -420,7 +420,7 @@ def test_a_reranker_that_the_cpu_engine_does_not_serve_is_refused_there(
 def test_an_embedding_model_whose_own_context_does_not_fit_asks_for_a_shorter_one(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Cutting it silently would refuse or cut the texts of those who rely on it."""
+    """A shorter context would refuse or truncate the texts of its users."""
     facts = RANKER.model_copy(
         update={"hf_id": "Qwen/Qwen3-Embedding-8B", "kind": "embeddings", "weight_bytes": 15_134_600_000, "layers": 36}
     )

@@ -54,7 +54,7 @@ ADDED = [
 def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
     sample: str, like: str, model: ModelFacts, files: set[str]
 ) -> None:
-    """All that the sibling has, under its own name; nothing starts; `remove` is the inverse."""
+    """The copy has everything of its template under its own name; nothing starts; `remove` is the inverse."""
     before = platform(sample)
     change = plan_add(before, AddRequest(name="scribe", facts=model, like=like), Machine())
     assert set(change.changes.files) == files
@@ -93,7 +93,7 @@ def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
             "llama-cpp-chat",
             "copy what kubernetes/apps/llama-cpp/helmrelease.yaml:13 says of llama-cpp-chat",
         ),
-        ("overlays", "vllm", "its model is also written in overlays/lab/vllm-config.yaml"),
+        ("overlays", "vllm", "its model is also named in overlays/lab/vllm-config.yaml"),
         ("own-chart", "coder", "add scribe to platform.endpoints"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_is_not_copied_is_explained(sample: str, like: str, told: str) -> N
 
 
 def test_every_sample_is_covered() -> None:
-    """Each sample adds, explains, or has no endpoint to copy."""
+    """Each sample adds a copy, explains why not, or has no endpoint to copy."""
     covered = {"app-files", "own-chart"}
     there = {path.name for path in Path(PLATFORMS).iterdir() if path.is_dir()}
     assert there == covered | {each[0] for each in ADDED} | {"ollama"}
@@ -115,7 +115,7 @@ def test_every_sample_is_covered() -> None:
 
 
 def test_a_program_with_the_name_of_the_endpoint_keeps_its_name() -> None:
-    """An endpoint named vllm runs `vllm serve`: the copy does as well."""
+    """If an endpoint is named vllm, its copy still runs `vllm serve`."""
     text = """apiVersion: apps/v1
 kind: Deployment
 metadata: {name: vllm, namespace: llm}

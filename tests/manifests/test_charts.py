@@ -121,7 +121,7 @@ def listed(files: dict[str, str]) -> dict[str, tuple[str, str, int | None, int, 
 
 
 def test_a_chart_of_the_repository_is_read_without_a_field_map() -> None:
-    """The templates lead to the values: those of a file, of `helm.parameters`, and the chart's defaults."""
+    """The templates refer to the values of a file, of `helm.parameters`, and the chart's defaults."""
     assert listed(OWN_CHART) == {
         "chat": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", None, 1, "llm/chat-model"),
         "coder": ("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", "coder", 16384, 1, "llm/coder-model"),
@@ -152,7 +152,7 @@ def test_a_swap_of_a_chart_changes_its_values_and_no_template() -> None:
 
 
 def test_a_model_in_the_parameters_of_an_application_is_changed_there() -> None:
-    """The chart's default is empty: the Application's parameter is what counts."""
+    """The chart's default is empty, so the Application's parameter is used."""
     platform = opened(OWN_CHART)
     change = plan_swap(platform, SwapRequest(name="chat", facts=FACTS), Machine())
     assert "value: Qwen/Qwen3-4B-AWQ}" in (change.changes.files["apps/chat.yaml"] or "")
@@ -225,7 +225,7 @@ GENERIC = """controllers:
     ],
 )  # fmt: skip
 def test_an_engine_that_is_not_changed_is_listed(files: dict[str, str], why: str) -> None:
-    """An image alone, the engine's own chart, or a chart that contains it: it is named, with the reason."""
+    """Only an image, the engine's own chart, or a chart that contains it: the engine is listed with the reason."""
     platform = opened(files)
     (found,) = platform.unknown()
     assert (found.name, why in found.why) == ("vllm", True)
@@ -233,7 +233,7 @@ def test_an_engine_that_is_not_changed_is_listed(files: dict[str, str], why: str
 
 
 def test_two_engines_in_one_pod_are_one_endpoint() -> None:
-    """The first one that names a model counts, and the Deployment is named after the release."""
+    """The first container that names a model is used, and the Deployment is named after the release."""
     two = """controllers:
   vllm:
     containers:
@@ -288,7 +288,7 @@ spec:
 
 
 def test_a_container_of_an_inference_service_answers_to_what_it_is_told() -> None:
-    """vLLM names itself after its path there, and an alias of a server that is not changed leads somewhere."""
+    """There vLLM's served name is its path, and an alias of a server that Stoker does not change is valid."""
     coder = ISVC.replace("NAME", "coder").replace("IMAGE", "vllm/vllm-openai:v0.9.0")
     files = {
         "models/coder.yaml": coder.replace("ARGS", "args: [--model=/models/Qwen/Qwen2.5-Coder-7B-Instruct]"),
@@ -310,7 +310,7 @@ def test_a_container_of_an_inference_service_answers_to_what_it_is_told() -> Non
 
 
 def test_an_image_with_weights_is_left_to_people() -> None:
-    """KServe's modelcar: another model is another image, whose name nobody here knows."""
+    """KServe's modelcar: another model needs another image, whose name is unknown."""
     isvc = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: coder, namespace: llm}\nspec:\n  predictor:\n    model:\n      modelFormat: {name: vLLM}\n      storageUri: oci://registry.example.com/models/qwen-coder-7b:1.0\n      resources: {limits: {nvidia.com/gpu: 1}}\n"  # fmt: skip
     platform = opened({"models/coder/isvc.yaml": isvc})
     assert [each.hf_id for each in read_endpoints(platform)] == ["oci://registry.example.com/models/qwen-coder-7b:1.0"]
@@ -343,7 +343,7 @@ spec: {selector: {app: vllm}, ports: [{port: 8000}]}
 
 
 def test_releases_that_share_their_replicas_are_not_started_by_a_commit() -> None:
-    """A commit of the chart's default would start both models; a swap would change both."""
+    """A change of the chart's default would start both models; a swap would change both."""
     shared = {path: text for path, text in OWN_CHART.items() if path != "values/coder.yaml"}
     shared |= {each: application(each[5:-5], "charts/model") for each in ("apps/coder.yaml", "apps/chat.yaml")}
     shared["charts/model/values.yaml"] = VALUES.replace('name: ""', "name: Qwen/Qwen3-8B")

@@ -1,4 +1,4 @@
-"""Planted faults: each is named with its rule, its file and its line, and a sound repository with nothing."""
+"""Planted faults: the check reports each with its rule, file and line, and nothing in a correct repository."""
 
 import pytest
 
@@ -24,11 +24,11 @@ from tests.manifests.faults import (
     planted,
 )
 
-# A few lines that stand for 9^9 others.
+# A few lines that expand to 9^9 others.
 LAUGHS = "l0: &l0 [ha]\n" + "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10))
 
 
-# Whole pieces that are gone: the rule, the path that is deleted, and where the finding stands.
+# Missing pieces: the rule, the deleted path, and the place of the finding.
 GONE = [
     ("application-missing", APPLICATION, CHAT),
     ("service-missing", SERVICE, CHAT),
@@ -38,7 +38,7 @@ GONE = [
 
 
 def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> None:
-    """A check that cries wolf is switched off."""
+    """A check with false positives would be disabled."""
     assert check(Platform(platform, layout)) == ()
 
 
@@ -46,13 +46,13 @@ def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> No
 def test_a_planted_fault_is_named_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
-    """By its rule, in the file and on the line where it was planted; for something deleted, in the file."""
+    """The finding has the fault's rule, file and line; for deleted content, only the file."""
     named_at_its_line(platform, layout, rule, path, old, new)
 
 
 @pytest.mark.parametrize(("rule", "path", "where"), GONE)
 def test_a_piece_that_is_gone_is_named(platform: Files, layout: Layout, rule: str, path: str, where: str) -> None:
-    """At the piece that needs it."""
+    """The finding is at the piece that needs it."""
     tree = Files({each: platform.read(each) or "" for each in platform.files("") if each != path})
     assert (rule, where) in {(each.rule, each.path) for each in check(Platform(tree, layout))}
 
@@ -149,7 +149,7 @@ def test_the_same_contract_in_other_words_is_sound(
 
 
 def test_a_row_whose_alias_is_gone_is_named_where_it_stands(platform: Files, layout: Layout) -> None:
-    """The endpoint's own name does not save it; an alias of an alias, or a pattern of aliases, does."""
+    """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is."""
     other = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
     found = [each for each in check(Platform(other, layout)) if each.rule == "catalog-alias"]
     assert [each.message for each in found] == ["the catalog offers coder-fim, and LiteLLM has no such alias"]
@@ -188,13 +188,13 @@ def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout)
 def test_odd_input_is_read_or_named(
     platform: Files, layout: Layout, path: str, old: str, new: str, rules: set[str]
 ) -> None:
-    """An invalid URL, a byte order mark, a nesting that no parser follows: never an exception."""
+    """An invalid URL, a byte order mark or extreme nesting never raises an exception."""
     found = {each.rule for each in check(Platform(planted(platform, path, old, new), layout)) if each.path == path}
     assert rules <= found <= rules | {"alias-without-endpoint"}
 
 
 def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> None:
-    """A fault in another endpoint is not its own; an unknown name is an error, not silence."""
+    """Faults of other endpoints are not reported; an unknown name is an error."""
     tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 1")
     assert check(Platform(tree, layout), "coder-fim") == ()
     assert len(check(Platform(tree, layout), "coder-chat")) == 1
@@ -203,7 +203,7 @@ def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> N
 
 
 def test_a_part_of_a_repository_is_not_blamed_for_what_it_lacks(platform: Files, layout: Layout) -> None:
-    """An alias that other files speak of is taken for an endpoint that was left out; one that nobody names is not."""
+    """An alias that other files mention may belong to a missing endpoint; one that no file mentions is a finding."""
     files = {
         each: platform.read(each) or ""
         for each in platform.files("")
@@ -216,7 +216,7 @@ def test_a_part_of_a_repository_is_not_blamed_for_what_it_lacks(platform: Files,
 
 
 def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: Files, layout: Layout) -> None:
-    """Its address is not the Service's, and need not be; the served name still has to agree."""
+    """Its address is not the Service's, and need not be; the served name must still match."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
     routed = values[start:end].replace(

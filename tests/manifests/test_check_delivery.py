@@ -1,4 +1,4 @@
-"""Planted faults on the way to a model: LiteLLM's entries, ApplicationSets, groups, the gateway's Application."""
+"""Planted faults between tenant and model: LiteLLM's entries, ApplicationSets, groups, the gateway's Application."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_the_mode_of_litellm_s_health_check_is_what_the_engine_does(
 
 
 def test_a_group_that_no_application_set_selects_is_named(platform: Files, layout: Layout) -> None:
-    """Its label, where the sets of the repository ask for others."""
+    """Its label, if the ApplicationSets of the repository select another one."""
     tree = planted(platform, SET, '          enabled: "true"', '          enabled: "true"\n          layer: serving')
     assert check(Platform(tree, layout)) == ()
     tree = planted(tree, GROUPS, "name: coding-assistant, layer: serving", "name: coding-assistant, layer: platform")

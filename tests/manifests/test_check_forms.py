@@ -1,4 +1,4 @@
-"""Planted faults of the objects' form: fields, types, words and arguments that Kubernetes or the engine refuses."""
+"""Planted faults in the objects' form: fields, types, values and arguments that Kubernetes or the engine refuses."""
 
 import json
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_what_is_new_or_said_in_another_way_is_no_finding(
 
 
 def test_a_misplaced_field_is_told_where_it_belongs(platform: Files, layout: Layout) -> None:
-    """An indentation that is wrong by two moves a field into another object."""
+    """Two missing spaces move a field into another object."""
     wrong = planted(platform, CHAT, "          resources:\n", "          nodeSelector: {a: b}\n          resources:\n")
     (finding,) = [each for each in check(Platform(wrong, layout)) if each.rule == "schema"]
     assert (finding.message, finding.fix) == (

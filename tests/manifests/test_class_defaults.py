@@ -1,4 +1,4 @@
-"""The table of class defaults is Transformers' own."""
+"""The table of class defaults equals Transformers' own."""
 
 import json
 import os
@@ -14,9 +14,9 @@ SCRIPT = Path(__file__).with_name("transformers_defaults.py")
 
 
 def test_the_defaults_of_the_classes_are_the_library_s(tmp_path: Path) -> None:
-    """Made again from the release that the table names, in an environment of its own: without torch that takes seconds.
+    """Generated again with the release in the table, in a separate environment: without torch this takes seconds.
 
-    Skipped where that release cannot be installed.
+    Skipped if that release cannot be installed.
     """
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     version = json.loads(TABLE.read_text())["transformers"]

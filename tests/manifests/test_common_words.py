@@ -1,4 +1,4 @@
-"""A template whose name is an ordinary word: its copy changes its own names, and nothing that is only called the same."""
+"""A template whose name is an ordinary word: its copy changes its own names, and no other occurrences of the word."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The document of the contract is whole."""
+"""The document of the contract is complete."""
 
 from pathlib import Path
 
@@ -13,6 +13,6 @@ def test_the_document_holds_every_rule() -> None:
 
 
 def test_a_rule_says_what_happens_otherwise_and_how_to_mend_it() -> None:
-    """In words, none of them left out."""
+    """Each rule is described, and none is omitted."""
     for name, rule in RULES.items():
         assert all(rule._replace(advice=True)), name

@@ -29,7 +29,7 @@ def problems(platform: Platform) -> list[tuple[str, str, str]]:
 
 
 def copied(before: Platform, like: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The files of a copy and its warnings; it has no finding, and removing it leaves what was there."""
+    """The files of a copy and its warnings; it has no findings, and removing it restores the original files."""
     change = plan_add(before, AddRequest(name="scribe", facts=MODEL, like=like), Machine())
     after = before.with_changes(change.changes)
     assert problems(after) == problems(before)
@@ -227,7 +227,7 @@ def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
 
 
 def test_a_component_makes_the_volume_of_the_copy() -> None:
-    """The Kustomization's variables make a claim that is named after the app."""
+    """The Kustomization's variables create a claim that is named after the app."""
     files = dict(HOME_OPS)
     files["kubernetes/apps/ai/vllm/ks.yaml"] = files["kubernetes/apps/ai/vllm/ks.yaml"].replace(
         "targetNamespace: ai}",
@@ -251,12 +251,12 @@ def test_a_pod_with_a_second_engine_is_not_copied() -> None:
     }
     with pytest.raises(ManifestError, match="its pod runs another engine"):
         copied(opened(files), "vllm")
-    with pytest.raises(ManifestError, match="another engine, which would go with it"):
+    with pytest.raises(ManifestError, match="another engine, which would be removed, too"):
         plan_remove(opened(files), "vllm")
 
 
 def test_a_file_that_a_kustomization_lists_under_another_name_is_not_removed() -> None:
-    """An overlay may lead to it, so that its line is not the only place."""
+    """An overlay may refer to it, so its line is not the only place."""
     listing = "kind: Kustomization\nresources:\n  - deployment.yaml\n"
     before = opened(
         {"apps/x/deployment.yaml": SHARED, "apps/x/kustomization.yaml": listing, "apps/x/y/other.yaml": ALONE}
@@ -417,13 +417,13 @@ def test_a_model_of_the_chart_of_vllm_is_another_item_of_its_list() -> None:
         )
         + "    routerSpec: {replicaCount: 1}\n"
     )
-    with pytest.raises(ManifestError, match="is all that its list has"):
+    with pytest.raises(ManifestError, match="is the only item of its list"):
         plan_remove(before, "coder")
 
 
 @pytest.mark.parametrize("head", ["apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", ""])
 def test_a_kustomization_lists_a_copy_also_without_its_kind(head: str) -> None:
-    """kustomize needs neither `kind` nor `apiVersion`; a line that is left would break everything that it lists."""
+    """kustomize needs neither `kind` nor `apiVersion`; a remaining line would break everything in its list."""
     tree, layout = platform_of("kserve-flux")
     path, text = "models/kustomization.yaml", f"{head}resources:\n  - ./qwen.yaml\n  - phi.yaml\n"
     before = Platform(Overlay(tree, ChangeSet(files={path: text})), layout)

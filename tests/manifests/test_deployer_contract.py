@@ -1,6 +1,6 @@
 """Every deployer fulfils the same contract; a registered one needs one example here: an object that deploys a directory.
 
-`tests/clients/test_deployer_contract.py` is the same for the bot's clients of them.
+`tests/clients/test_deployer_contract.py` is the same test for the bot's clients.
 """
 
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_a_kustomization_that_includes_the_endpoint_leads_to_it(deployer: Deploy
 
 @pytest.mark.parametrize("deployer", ALL)
 def test_only_its_own_rules_are_checked(deployer: Deployer) -> None:
-    """A working repository has no finding, and an Application of something else gives no reason for one."""
+    """A working repository has no findings, and an unrelated Application causes none."""
     platform = opened(deployer, chat="models/chat")
     assert check(platform) == ()
     other = {"ops/wiki.yaml": application("wiki", "apps/wiki"), "apps/wiki/a.yaml": "kind: ConfigMap\n"}

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("engine", ALL)
 def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
-    """By this engine alone, or by the usual one as well; and its files are found without parsing all others."""
+    """Recognised only by this engine, or also by the usual one; and its files are found without parsing all others."""
     image, arguments = ENGINES[engine.name]
     program = f"{image} {arguments}"
     others = [each.name for each in engines.engines() if each.sign.search(program) and not each.is_usual]
@@ -43,7 +43,7 @@ def test_it_is_recognised_by_its_image_or_program(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", CHANGED)
 def test_its_arguments_have_one_name_each(engine: Engine) -> None:
-    """Long names with dashes; short names and variables stand for those."""
+    """Long names with dashes; short names and variables are mapped to them."""
     long = [*engine.model, engine.served, engine.context, engine.quantization, engine.utilization, engine.config]
     long += [*engine.short.values(), *engine.variables.values(), engine.implied_by, engine.key[1]]
     assert all(re.fullmatch(r"--[a-z][a-z0-9-]+", name) for name in long if name)
@@ -92,7 +92,7 @@ def test_the_bot_knows_the_engine_of_a_deployment(engine: Engine) -> None:
 
 
 def test_an_engine_outside_its_file_is_not_named() -> None:
-    """A new engine needs no change elsewhere, because no other module asks for one by its name.
+    """A new engine needs no change elsewhere, because no other module refers to an engine by name.
 
     Some forms name the engine that they are for: KServe and the production stack run vLLM, and a map is vLLM's by default.
     """
@@ -112,7 +112,7 @@ def test_an_engine_outside_its_file_is_not_named() -> None:
 
 @pytest.fixture
 def new_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """One more file in the package of engines, and nothing else."""
+    """Only one new file in the package of engines."""
     (tmp_path / "quickserve.py").write_text('''\
 """QuickServe, an engine that somebody adds with the recipe."""
 
@@ -143,7 +143,7 @@ ENGINE = Engine(
 
 
 def test_a_new_engine_is_one_file(new_engine: ModuleType) -> None:
-    """It is listed, checked and changed in its own values, and the smoke test knows its paths."""
+    """It is listed, checked and changed in its own values, and the smoke test uses its paths."""
     tree = deployment("acme/quickserve:1", f"[--repo={OLD}, --as, chat, --window=4096]")
     platform = Platform(tree, Layout())
     endpoint = read_endpoint(platform, "model")

@@ -1,4 +1,4 @@
-"""Engines as people start them: arguments in every form, several names, no name, no key, other engines."""
+"""Engines in all forms: arguments in every notation, several names, no name, no key, other engines."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def replaced(tree: Tree, old: str, new: str, path: str = CHAT) -> Files:
 
 
 def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
-    """To an unquantized model, which takes the argument out, and back in again to a quantized one."""
+    """A swap to an unquantized model removes the argument, and a swap to a quantized one adds it again."""
     there = Overlay(
         tree, plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine).changes
     )
@@ -56,7 +56,7 @@ def swapped(tree: Tree, layout: Layout, machine: Machine) -> Tree:
 def test_several_names_are_read_and_kept_together(
     platform: Files, layout: Layout, machine: Machine, names: str
 ) -> None:
-    """Nothing is put between them; the name that says which model is served follows it."""
+    """Nothing is inserted between them; a name derived from the model changes with it."""
     tree = replaced(platform, NAME, names)
     assert check(Platform(tree, layout)) == ()
     endpoint = read_endpoint(Platform(tree, layout), "coder-chat")
@@ -133,7 +133,7 @@ def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: M
 def test_another_engine_is_named_and_left_unchanged(
     platform: Files, layout: Layout, machine: Machine, image: str, arguments: str, engine: str
 ) -> None:
-    """vLLM's flags mean nothing to it."""
+    """vLLM's flags have no meaning there."""
     key = "command" if "sh, -c" in arguments else "args"
     deployment = (
         "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: other\nspec:\n  template:\n    spec:\n      containers:\n"
@@ -170,7 +170,7 @@ def test_what_an_endpoint_does_not_own_is_never_deleted(
 ) -> None:
     """A directory may contain a whole stack; it is not copied."""
     tree = Files(contents(platform) | {f"serving/coder-chat/{name}": text})
-    with pytest.raises(ManifestError, match=f"none of it is deleted: serving/coder-chat/{name}"):
+    with pytest.raises(ManifestError, match=f"nothing is deleted: serving/coder-chat/{name}"):
         plan_remove(Platform(tree, layout), "coder-chat")
     with pytest.raises(ManifestError, match="cannot be copied"):
         plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, like="coder-chat"), machine)
@@ -191,7 +191,7 @@ KUSTOMIZATION = "serving/{}/kustomization.yaml"
 
 
 def prefixed(platform: Files) -> Files:
-    """A fork whose kustomizations rename the objects, and whose other files know it."""
+    """A fork whose kustomizations rename the objects, and whose other files use the new names."""
     files = contents(platform)
     for name in ("coder-chat", "coder-fim", "embeddings"):
         path, app = (
@@ -223,7 +223,7 @@ def test_a_prefix_of_kustomize_is_understood(platform: Files, layout: Layout, ma
 
 
 def test_patches_are_one_finding_and_a_refusal(platform: Files, layout: Layout, machine: Machine) -> None:
-    """They may change anything."""
+    """Such patches may change anything."""
     path = KUSTOMIZATION.format("coder-chat")
     tree = Files(contents(platform) | {path: f"{platform.read(path)}patches:\n  - path: more.yaml\n"})
     (finding,) = check(Platform(tree, layout))

@@ -1,4 +1,4 @@
-"""LiteLLM's configuration as people have it: other places, other forms, several entries for one endpoint."""
+"""LiteLLM's configuration in practice: other places, other forms, several entries for one endpoint."""
 
 import difflib
 import re
@@ -38,7 +38,7 @@ def replaced(tree: Tree, old: str, new: str, path: str = VALUES) -> Files:
 
 
 def subchart(text: str) -> str:
-    """The values of LiteLLM's chart as those of a dependency of another chart."""
+    """The values of LiteLLM's chart below the key of a dependency of another chart."""
     return "gateway:\n" + re.sub(
         r"(?m)^(?=.)", "  ", text.split("\nproxy_config:")[0] + "\nproxy_config:" + text.split("\nproxy_config:")[1]
     )
@@ -87,7 +87,7 @@ def test_a_list_at_another_place_is_read_changed_and_left_as_it_was(
     lines = (after.read(path) or "").splitlines()
     assert len(lines) == len(first)
     changed = [new for old, new in zip(first, lines, strict=True) if old != new]
-    assert len(changed) == 2, changed  # the name, and the comment that says which model it is
+    assert len(changed) == 2, changed  # the name, and the comment with the model
     added = plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine).changes
     grown = Overlay(tree, added)
     assert check(Platform(grown, layout)) == ()
@@ -138,7 +138,7 @@ PRICES = "        input_cost_per_token: 0.0000002\n        output_cost_per_token
     ],
 )
 def test_prices_are_read_where_litellm_reads_them(platform: Files, layout: Layout, written: str) -> None:
-    """Not those of the catalog, which has to say the same."""
+    """The expected prices are LiteLLM's, not those of the catalog, which must be the same."""
     tree = replaced(platform, PRICES, written)
     assert {each.rule for each in check(Platform(tree, layout))} <= {"catalog-cost"}
 
@@ -189,7 +189,7 @@ def deployments(
     ],
 )
 def test_one_alias_with_several_deployments(platform: Files, layout: Layout, written: str, rules: set[str]) -> None:
-    """Load balancing and fallbacks are configuration; two different models without a word are a mistake."""
+    """Load balancing and fallbacks are configuration; two different models without such settings are a mistake."""
     tree = replaced(platform, "    # A model that runs elsewhere", written + "    # A model that runs elsewhere")
     assert {each.rule for each in check(Platform(tree, layout))} == rules
 
@@ -197,7 +197,7 @@ def test_one_alias_with_several_deployments(platform: Files, layout: Layout, wri
 def test_an_address_in_a_variable_is_resolved_in_the_same_file(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Else the finding says that it was not checked, and nothing else."""
+    """Otherwise the only finding is that it was not checked."""
     tree = replaced(platform, f"api_base: {CHAT_BASE}", "api_base: os.environ/CHAT_URL")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.severity) == ("not-checked", "note")
@@ -214,7 +214,7 @@ def test_an_address_in_a_variable_is_resolved_in_the_same_file(
 
 
 def test_an_included_file_is_read(platform: Files, layout: Layout, machine: Machine) -> None:
-    """A name that no file has is the finding."""
+    """A name that is in no file is a finding."""
     text = platform.read(VALUES) or ""
     start, end = text.index("    - model_name: embeddings"), text.index("    # A model that runs")
     listed = "model_list:\n" + re.sub(r"(?m)^  ", "", text[start:end])
@@ -250,7 +250,7 @@ def test_settings_that_name_aliases_hold_them(platform: Files, layout: Layout) -
 
 
 def test_a_swap_that_cannot_find_its_alias_is_refused(platform: Files, layout: Layout, machine: Machine) -> None:
-    """The gateway would keep the old name. A swap that keeps it is fine."""
+    """The gateway would keep the old name. A swap that keeps the name is allowed."""
     text = platform.read(VALUES) or ""
     start, end = text.index("    - model_name: coder-chat"), text.index("    - model_name: coder-fim")
     tree = replaced(platform, text[start:end], "")

@@ -79,7 +79,7 @@ def test_its_routes_are_found_with_their_places(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("gateway", ALL)
 def test_a_repository_without_it_has_no_routes_of_it(gateway: Gateway) -> None:
-    """Neither an empty one nor one with another gateway."""
+    """No routes in an empty repository, or in one with another gateway."""
     assert gateway.routes(Platform(Files({}), Layout())) == ()
     for other in gateways():
         assert bool(gateway.routes(opened(other))) == (other is gateway)

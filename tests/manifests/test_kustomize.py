@@ -26,7 +26,7 @@ def changed(platform: Files, more: str, patch: str = "") -> Files:
 
 
 def test_an_image_of_the_kustomization_is_the_engine_s(platform: Files, layout: Layout) -> None:
-    """Its version decides about the arguments, and its digest about the compile caches."""
+    """The image's version determines the arguments, and its digest the compile caches."""
     images = f"images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n    digest: sha256:{DIGEST}\n"
     tree = changed(platform, images)
     assert check(Platform(tree, layout)) == ()
@@ -35,7 +35,7 @@ def test_an_image_of_the_kustomization_is_the_engine_s(platform: Files, layout: 
 
 
 def test_a_tag_of_the_kustomization_takes_the_digest_away(platform: Files, layout: Layout) -> None:
-    """That is named at the tag, and no cache can be kept by it."""
+    """The finding is at the tag, and no compile cache can be kept."""
     tree = changed(platform, "images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n")
     (finding,) = check(Platform(tree, layout))
     assert (finding.rule, finding.path) == ("image-digest", KUSTOMIZATION)
@@ -78,7 +78,7 @@ JSON6902 = "- op: replace\n  path: /spec/replicas\n  value: 1\n"
 def test_replicas_of_a_patch_count(
     platform: Files, layout: Layout, more: str, patch: str, where: str, text: str
 ) -> None:
-    """A GPU model that rests above zero costs money, whichever file says it."""
+    """A GPU model above zero replicas costs money, regardless of the file that sets them."""
     tree = changed(platform, more, patch)
     (finding,) = [each for each in check(Platform(tree, layout)) if each.rule == "replicas"]
     assert finding.path == where
@@ -86,14 +86,14 @@ def test_replicas_of_a_patch_count(
 
 
 def test_a_patch_of_the_replicas_alone_leaves_the_rest_checked(platform: Files, layout: Layout) -> None:
-    """It changes nothing else, so that the endpoint can be read, and changed."""
+    """It changes nothing else, so the endpoint can be read and changed."""
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 0\n")
     assert check(Platform(tree, layout)) == ()
     assert plan_tune(Platform(tree, layout), "coder-chat").changes.files
 
 
 def test_a_patch_of_anything_else_is_named_and_nothing_is_changed(platform: Files, layout: Layout) -> None:
-    """Its replicas are read all the same."""
+    """Its replicas are still read."""
     patch = f"{NAMED}spec:\n  replicas: 1\n  template: {{}}\n"
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", patch)
     assert {each.rule for each in check(Platform(tree, layout))} == {"not-checked", "replicas"}

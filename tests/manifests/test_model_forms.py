@@ -1,6 +1,6 @@
-"""Real repositories whose form is unusual: what each one is, and what it keeps for a token, against figures by hand.
+"""Real repositories in unusual forms: the kind of each, and its cache per token, compared with figures by hand.
 
-Each row is what matters of one repository's `config.json` and listing.
+Each row has the relevant part of one repository's `config.json` and listing.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
 @pytest.mark.parametrize(
     ("hf_id", "config", "per_token"),
     [
-        # A window of 4096 tokens in every layer: what a token takes inside it. Or none, although the file names its size.
+        # A window of 4096 tokens in every layer: the bytes per token inside it. Or no window, although the file has its size.
         ("HuggingFaceH4/zephyr-7b-beta", llama("mistral", sliding_window=4096), 131072),
         ("Qwen/Qwen2.5-7B-Instruct", llama("qwen2", 28, 4, sliding_window=4096, use_sliding_window=False), 57344),
         ("Qwen/Qwen1.5-7B-Chat", llama("qwen2", 32, 32, sliding_window=4096), 524288),
@@ -76,7 +76,7 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
             ),
             8064,
         ),
-        # Layers that attend to the image keep nothing for a token of text.
+        # Layers that attend to the image store nothing per token of text.
         (
             "meta-llama/Llama-3.2-11B-Vision-Instruct",
             {
@@ -105,7 +105,7 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
             },
             28672,
         ),
-        # Bloom's width has a name of its own.
+        # Bloom has its own name for the width.
         (
             "bigscience/bloomz-3b",
             {"model_type": "bloom", "n_embed": 2560, "n_layer": 30, "num_attention_heads": 32},
@@ -160,14 +160,14 @@ def test_layers_with_attention_and_a_state_keep_both() -> None:
     ids=lambda value: value.hf_id if isinstance(value, Repository) else None,
 )
 def test_a_model_is_what_it_contains(found: Repository, kind: str, why: str) -> None:
-    """Names mislead: `-PT` is PyTorch, and Eagle is also the name of whole models."""
+    """Names are misleading: `-PT` means PyTorch, and Eagle is also the name of complete models."""
     facts = found.facts()
     assert facts.kind == kind
     assert why in facts.unservable if why else facts.unservable == ""
 
 
 def test_a_pipeline_s_weights_are_in_its_folders() -> None:
-    """The file beside them holds the same once more, and the other precision is not loaded."""
+    """The file beside them has the same weights again, and the other precision is not loaded."""
     files = {
         "model_index.json": 500,
         "sd_xl_base_1.0.safetensors": 6938078334,
@@ -203,7 +203,7 @@ def test_the_weights_of_a_head_are_counted_although_nothing_serves_it() -> None:
     ],
 )
 def test_the_parsers_are_those_of_the_series(hf_id: str, model_type: str, wanted: str) -> None:
-    """As vLLM's pages and the models' cards name them."""
+    """According to vLLM's documentation and the models' cards."""
     assert wanted in " ".join(flags_for(repository(hf_id, llama(model_type)).facts()).all)
 
 

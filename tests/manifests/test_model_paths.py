@@ -68,7 +68,7 @@ def opened(text: str) -> Platform:
 def test_a_model_on_a_volume_of_many_is_known_by_its_directories(
     image: str, path: str, hf_id: str, facts: ModelFacts, after: str
 ) -> None:
-    """The new model is at its own directories, and a warning says that somebody has to put it there."""
+    """The new model has its own directory, and a warning asks people to put it there."""
     platform = opened(workload(image, f"args: [--model, {path}, --load-format=auto]"))
     assert [each.hf_id for each in read_endpoints(platform)] == [hf_id]
     change = plan_swap(platform, SwapRequest(name="coder", facts=facts), Machine())
@@ -79,7 +79,7 @@ def test_a_model_on_a_volume_of_many_is_known_by_its_directories(
 
 
 def test_an_argument_in_the_command_is_shown_once() -> None:
-    """The rows of a plan name arguments, not the positions to which the others moved."""
+    """The rows of a plan show changed arguments, not moved positions."""
     command = (
         "command: [vllm, serve, Qwen/Qwen2.5-7B-Instruct, --trust-remote-code, --max-model-len=65536, --dtype=auto]"
     )

@@ -28,7 +28,7 @@ def taught(overhead: float, weights: int = CODER_7B_AWQ.weight_bytes, engine: st
 
 
 def test_the_figures_of_a_real_boot_are_read() -> None:
-    """Of 20.27 GiB the model takes 9.01, the cache 9.10, so 2.16 GiB are the engine's own."""
+    """Of 20.27 GiB the model takes 9.01, the cache 9.10, so the engine's overhead is 2.16 GiB."""
     report = read_report(LOG)
     assert report == Report(model_gib=9.01, available_gib=9.1, tokens=267_842, version="0.29")
     found = seen(report)
@@ -48,13 +48,13 @@ def test_the_figures_of_a_real_boot_are_read() -> None:
     ids=["more than there is", "no overhead at all", "no model", "twice the weights"],
 )
 def test_figures_that_cannot_be_true_teach_nothing(report: Report) -> None:
-    """A log is text that anything may have written."""
+    """A log may contain any text."""
     assert seen(report) is None
     assert read_report("Model loading took GiB\nAvailable KV cache memory: lots GiB") is None
 
 
 def test_the_next_estimate_uses_what_was_observed_and_says_so() -> None:
-    """The most of the boots that can be compared, with the margin; a larger context fits where the engine took less."""
+    """The maximum of comparable boots, with the margin; a larger context fits if the engine used less."""
     facts = CODER_7B_AWQ.model_copy(update={"observed": (taught(1.1), taught(1.3)), "max_context": 10**6})
     overhead = overhead_of(facts, L4, (0, 23))
     assert overhead.source == "observed at 2 boots of vLLM 0.23"
@@ -73,7 +73,7 @@ def test_the_next_estimate_uses_what_was_observed_and_says_so() -> None:
     ids=["of a much smaller model", "of another engine", "of another class"],
 )
 def test_other_boots_do_not_lower_the_estimate(facts: object, observed: Observation, engine: tuple[int, int]) -> None:
-    """Activations grow with the model, and each engine has its own habits."""
+    """Activations grow with the model, and engines differ."""
     assert isinstance(facts, type(CODER_7B))
     assert overhead_of(facts.model_copy(update={"observed": (observed,)}), L4, engine).source == "estimated"
 

@@ -46,7 +46,7 @@ def replaced(tree: Tree, path: str, old: str, new: str) -> Files:
 
 
 def test_a_page_that_names_the_model_follows_a_swap(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Names, served name and download size; what it says of other models stays."""
+    """Names, served name and download size change; text about other models stays."""
     tree = Files(contents(platform) | {PAGE: STACK})
     change = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_14B_AWQ), machine)
     wanted = STACK.replace("7B", "14B").replace("7b", "14b").replace("5.6 GB", "10 GB")
@@ -58,7 +58,7 @@ def test_a_page_that_names_the_model_follows_a_swap(platform: Files, layout: Lay
     "cell", ["`coder-chat`, `coder-fim`", "coder-chat / coder-fim", "`coder-chat` and `coder-fim`"]
 )
 def test_a_row_of_several_applications_is_edited(platform: Files, layout: Layout, machine: Machine, cell: str) -> None:
-    """Beside the one that it is like; and taken out again without a trace."""
+    """The row is added next to its template's, and removed again completely."""
     guide = f"# Bring-up\n\n| Wave | Application | Needs |\n| --- | --- | --- |\n| 4 | {cell} | 1 GPU |\n| 5 | `n8n` | – |\n"
     tree = Files(contents(platform) | {GUIDE: guide})
     assert check(Platform(tree, layout)) == ()
@@ -122,7 +122,7 @@ def test_a_size_in_a_comment_is_rewritten(
 def test_a_client_that_calls_the_alias_keeps_the_endpoint(
     platform: Files, layout: Layout, path: str, text: str
 ) -> None:
-    """The file and its line are named; a document is listed only."""
+    """The refusal names the file and its line; a document is only listed."""
     tree = Files(contents(platform) | {path: text})
     line = next(number for number, each in enumerate(text.splitlines(), 1) if "coder-chat" in each)
     with pytest.raises(ManifestError, match=rf"its alias coder-chat \({path}:{line}\)"):

@@ -45,7 +45,7 @@ def swapped(tree: Tree, name: str = "vllm", platform: str = "overlays") -> str:
         ("- {op: add, path: /spec/template/spec/containers/0/env, value: []}", "{kind: Deployment, name: lite.*}"),
         ("- {op: replace, path: /spec/interval, value: 5m}", "{kind: HelmRelease}"),
         ("kind: Service\nmetadata: {name: vllm}\nspec: {type: LoadBalancer}", ""),
-        # Of the workload, what its engine has no part in.
+        # Parts of the workload that are irrelevant for its engine.
         (NAMED + "spec: {template: {spec: {nodeSelector: {gpu: l4}, tolerations: [{operator: Exists}]}}}", ""),
         ("kind: Deployment\nmetadata: {name: vllm, annotations: {reloader.stakater.com/auto: 'true'}}", ""),
         (NAMED + SIDECAR, ""),

@@ -68,7 +68,7 @@ def test_a_group_that_is_off_is_switched_on_in_the_same_change(
 
 
 def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, layout: Layout, machine: Machine) -> None:
-    """Add and remove give the first tree back, also where others rest in the group: nothing of it exists yet."""
+    """Add and remove restore the original tree, even with other members in the group: nothing of it exists yet."""
     values = given.files[VALUES]
     start = values.index("    - model_name: embeddings")
     end = values.index("    - model_name: claude-haiku")
@@ -85,7 +85,7 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
     gone = Overlay(tree, back.changes)
     assert {path: gone.read(path) for path in gone.files("")} == resting.files
 
-    # Once generated, the others exist with their volumes: switching the group off would delete them.
+    # Once generated, the others exist with their volumes: disabling the group would delete them.
     ran = (tree.read(GROUPS) or "").replace(
         'name: embeddings, layer: serving, enabled: "false"', 'name: embeddings, layer: serving, enabled: "true"'
     )
@@ -94,13 +94,13 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
 
 
 def test_a_group_that_nobody_knows_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
-    """An Application in it would never be seen."""
+    """Argo CD would never create an Application in it."""
     with pytest.raises(ManifestError, match=r"There is no group 'chat'.*embeddings, coding-assistant"):
         plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, group="chat"), machine)
 
 
 def test_a_group_loses_its_flag_with_its_last_application(given: Changed, layout: Layout) -> None:
-    """Argo CD fails on a directory that is not there."""
+    """Argo CD fails on a missing directory."""
     change = plan_remove(Platform(given.tree, layout), "embeddings")
     assert "embeddings: false # text embeddings" in (change.changes.files[CONFIG] or "")
     assert any("last Application of the group embeddings" in each for each in change.warnings)
@@ -135,7 +135,7 @@ def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machin
 
 
 def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, layout: Layout, machine: Machine) -> None:
-    """LiteLLM asks for the Service, which need not be named like the endpoint."""
+    """LiteLLM uses the Service, which need not be named like the endpoint."""
     service = "serving/coder-chat/service.yaml"
     other = given(service, "  name: coder-chat\n  namespace", "  name: coder-chat-http\n  namespace")
     other = other(VALUES, "http://coder-chat.serving", "http://coder-chat-http.serving")
@@ -146,7 +146,7 @@ def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, la
 
 
 def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine: Machine) -> None:
-    """A template without a volume has no claim to rename: what is empty stays so."""
+    """A template without a volume has no claim to rename: the empty value stays."""
     bare = given(
         CHAT,
         "          persistentVolumeClaim:\n            claimName: coder-chat-model-cache",
@@ -166,7 +166,7 @@ def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine
 
 
 def test_a_key_without_a_value_gets_one(given: Changed, layout: Layout, machine: Machine) -> None:
-    """At its own line, where the check names it as well."""
+    """The refusal names the same line as the check."""
     lost = given(VALUES, "input_cost_per_token: 0.0000005\n", "input_cost_per_token:\n")
     (finding,) = [each for each in check(Platform(lost.tree, layout)) if each.rule == "cost-not-a-number"]
     assert lost.files[VALUES].splitlines()[finding.line - 1].strip() == "input_cost_per_token:"
@@ -189,7 +189,7 @@ def test_an_anchor_and_its_aliases_are_one_value(given: Changed, layout: Layout,
 
 
 def test_a_name_that_yaml_takes_for_a_truth_is_quoted(given: Changed, layout: Layout, machine: Machine) -> None:
-    """Kubernetes would be given a boolean."""
+    """Without quotes, Kubernetes would get a boolean."""
     change = plan_add(Platform(given.tree, layout), AddRequest(name="on", facts=CODER_3B_AWQ), machine)
     assert '  name: "on"\n' in (change.changes.files["serving/on/service.yaml"] or "")
     assert check(Platform(Overlay(given.tree, change.changes), layout)) == ()
@@ -216,7 +216,7 @@ NOTES = """
 
 
 def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, machine: Machine) -> None:
-    """The note about the endpoint; the other one stays as it is."""
+    """The note about the endpoint changes; the other one does not."""
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES})
     change = plan_swap(Platform(noted.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     text = change.changes.files[CATALOG] or ""
@@ -227,7 +227,7 @@ def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, m
 
 
 def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layout) -> None:
-    """A paragraph goes with a blank line, and so does a section with its code; a list that goes on keeps its own."""
+    """A paragraph is removed with a blank line, and a section with its code; a list that continues keeps its blank lines."""
     section = "\n## coder-chat\n\nFor the IDE.\n\n```\ncurl x\n\n# y\n```\n\n## coder-fim\n\nFor the editor.\n"
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES + section})
     gone = plan_remove(Platform(noted.tree, layout), "coder-chat").changes.files[CATALOG] or ""
@@ -236,7 +236,7 @@ def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layo
 
 @pytest.mark.parametrize("mark", ["\r", "\f", "\u2028"])
 def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, machine: Machine, mark: str) -> None:
-    """Somebody's editor wrote one line of a document otherwise: the rows below it are still where they are."""
+    """One line of a document has another line ending: the rows below it are still found at their lines."""
     odd = given(CATALOG, "# Model catalog\n", f"# Model catalog{mark}\n")
     change = plan_swap(Platform(odd.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     before, after = odd.files[CATALOG].split("\n"), (change.changes.files[CATALOG] or "").split("\n")
@@ -247,7 +247,7 @@ def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, mach
 
 
 def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
-    """Prices a million tokens, contexts in k, a model by its short name with the format in brackets."""
+    """Prices per million tokens, contexts in k, a model by its short name with the format in brackets."""
     row = next(line for line in given.files[CATALOG].splitlines() if line.startswith("| `coder-chat`"))
     other = (
         "| `coder-chat` | Qwen2.5-Coder-7B-Instruct (AWQ) | vLLM | 1× L4 | 16k | $0.5 / $1.5 per MTok | fast | passed |"
@@ -259,7 +259,7 @@ def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layou
 
 
 def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout, machine: Machine) -> None:
-    """With another model it would name a commit that is not there."""
+    """The commit does not exist in another model's repository."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     pinned = given(CHAT, served, f"{served}            - --revision=abc123\n")
     change = plan_swap(Platform(pinned.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
@@ -271,7 +271,7 @@ def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout,
 
 
 def test_the_old_family_s_parser_goes_and_the_new_one_s_comes(given: Changed, layout: Layout, machine: Machine) -> None:
-    """A parser reads one family's way of calling tools; within the family it stays as people chose it."""
+    """A parser supports one family's tool calls; within the family the chosen parser stays."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     tools = "            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
     able = given(CHAT, served, served + tools)
@@ -288,7 +288,7 @@ def test_the_old_family_s_parser_goes_and_the_new_one_s_comes(given: Changed, la
 
 
 def test_code_of_the_repository_runs_only_on_request(given: Changed, layout: Layout, machine: Machine) -> None:
-    """It is refused with the argument to ask for; another model does not inherit it."""
+    """The refusal names the required argument; another model does not inherit it."""
     tree = given(CHAT, "replicas: 0", "replicas: 0").tree
     facts = CODER_3B.model_copy(update={"hf_id": "acme/Own-3B-Chat", "model_type": "own", "remote_code": True})
     with pytest.raises(ManifestError, match="arg=--trust-remote-code"):
@@ -303,7 +303,7 @@ def test_code_of_the_repository_runs_only_on_request(given: Changed, layout: Lay
 
 
 def test_a_served_name_that_people_chose_stays(given: Changed, layout: Layout, machine: Machine) -> None:
-    """It says nothing of the model, so it is as true as before, and nobody is rerouted."""
+    """It does not mention the model, so it is still correct, and no caller is affected."""
     own = given(CHAT, "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=chat")
     own = own("platform/litellm/values.yaml", "openai/qwen2.5-coder-7b-instruct ", "openai/chat ")
     assert check(Platform(own.tree, layout)) == ()
@@ -314,7 +314,7 @@ def test_a_served_name_that_people_chose_stays(given: Changed, layout: Layout, m
 
 
 def test_other_vectors_need_another_index(given: Changed, layout: Layout, machine: Machine) -> None:
-    """A CPU model syncs automatically: its users have to know before the merge."""
+    """A CPU model syncs automatically: its users must be notified before the merge."""
     change = plan_swap(Platform(given.tree, layout), SwapRequest(name="embeddings", facts=NOMIC), machine)
     assert any("cannot be compared" in each and "768 dimensions" in each for each in change.warnings)
     assert "| nomic-ai/nomic-embed-text-v1.5 | TEI | none | 8192 |" in (change.changes.files[CATALOG] or "")
@@ -349,7 +349,7 @@ GROUP = "clusters/ai-dev/catalog/coding-assistant"
 def test_an_application_s_file_is_named_as_its_like(
     given: Changed, layout: Layout, machine: Machine, pattern: str, there: str, made: str
 ) -> None:
-    """In a directory of its own, with a prefix, or where nothing in it tells: and its group is still its group."""
+    """In its own directory, with a prefix, or without any sign of the group: the group is still found."""
     moved = Changed({re.sub(pattern, there, path): text for path, text in given.files.items()})
     moved = Changed({path: text.replace("path: serving/", "path: ./serving/") for path, text in moved.files.items()})
     assert check(Platform(moved.tree, layout)) == ()
@@ -377,7 +377,7 @@ def test_an_application_that_shares_its_file_is_left_to_people(
 
 
 def test_two_applications_never_get_one_name(given: Changed, layout: Layout, machine: Machine) -> None:
-    """The second would take the first one's place in the cluster."""
+    """The second one would replace the first one in the cluster."""
     path = f"{GROUP}/coder-chat.yaml"
     prefixed = given(path, "metadata:\n  name: coder-chat\n", "metadata:\n  name: llm-coder-chat\n")
     change = plan_add(Platform(prefixed.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
@@ -389,7 +389,7 @@ def test_two_applications_never_get_one_name(given: Changed, layout: Layout, mac
 
 
 def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
-    """Two Applications would fight over it; one that bears the model's name is renamed with it."""
+    """Two Applications would manage the same object; one with the model's name is renamed with it."""
     shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
     tree = Files(given.files | {"serving/coder-chat/secret.yaml": shared})
     with pytest.raises(ManifestError, match="holds the Secret vllm-api-key, which is not the model's own"):

@@ -10,7 +10,7 @@ from manifests.tree import Files, Tree
 
 
 class Counting:
-    """A tree that counts how often it is asked the same question."""
+    """A tree that counts repeated calls."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -1,4 +1,4 @@
-"""Every sample platform is listed, checked without a finding, and changed in the lines that the change is about."""
+"""Every sample platform is listed, has no findings, and changes only in the relevant lines."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ CHART = {
 
 
 def opened(name: str) -> tuple[Tree, Layout]:
-    """A sample as a tree of its own, with the layout that its configuration or its files give."""
+    """A sample as a separate tree, with the layout from its configuration or its files."""
     root = PLATFORMS / name
     found = {path.relative_to(root).as_posix(): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
     tree = Files(found)
@@ -122,7 +122,7 @@ GGUF = {"unservable": "it holds GGUF files for llama.cpp only", "gguf": {
 def test_a_platform_is_listed_and_has_no_finding(
     platform: str, listed: dict[str, tuple[str, str, str]], left: set[str]
 ) -> None:
-    """Engine, model and namespace come from the manifests; what Stoker does not change is named as unknown."""
+    """Engine, model and namespace come from the manifests; endpoints that Stoker does not change are listed as unknown."""
     tree, layout = opened(platform)
     found = {each.name: (each.engine, each.hf_id, each.namespace) for each in read_endpoints(Platform(tree, layout))}
     assert found == listed
@@ -240,12 +240,12 @@ def lines(diff: str) -> list[str]:
 @pytest.mark.parametrize(
     ("platform", "path", "old", "new", "name", "told"),
     [
-        # The model is put together from two variables.
+        # The model is composed of two variables.
         (
             "config-map", "apps/vllm/deployment.yaml", "            - $(MODEL_PATH)\n",
             "            - /data/$(SERVED_NAME)-AWQ\n", "vllm", "several variables",
         ),
-        # A subPath names the old weights: nobody would find the new ones there.
+        # A subPath names the old weights, so the new ones would not be found.
         (
             "llama-cpp", "apps/ai/vllm/deployment.yaml", "              mountPath: /models\n      volumes",
             "              mountPath: /models/Qwen2.5-14B-Instruct-AWQ\n              subPath: weights/Qwen2.5-14B-Instruct-AWQ\n      volumes",
@@ -260,7 +260,7 @@ def lines(diff: str) -> list[str]:
 def test_a_change_that_cannot_find_every_place_is_refused(
     platform: str, path: str, old: str, new: str, name: str, told: str
 ) -> None:
-    """It names the places that it did find, and nothing is changed."""
+    """The refusal names the places that it found, and nothing is changed."""
     tree, layout = opened(platform)
     if old:
         text = tree.read(path) or ""
@@ -292,7 +292,7 @@ def test_llama_cpp_refuses_a_repository_without_gguf_files() -> None:
 
 
 def test_a_served_name_that_is_asked_for_is_changed_without_a_gateway() -> None:
-    """Both names stay apart: the one that people chose is kept."""
+    """The two names stay different: the one that people chose is kept."""
     tree, layout = opened("model-directories")
     request = SwapRequest(name="qwen-coder", facts=facts("Qwen/Qwen3-8B-AWQ"), served_name="qwen3-8b")
     diff = plan_swap(Platform(tree, layout), request, Machine()).changes.diff(tree)
@@ -324,7 +324,7 @@ PARAMETERS = """\
 
 
 def test_a_list_of_models_in_helm_parameters_is_read_and_changed() -> None:
-    """The values are changed in place. A price would need a parameter of its own, which is refused by name."""
+    """The values are changed in place. A price would need an additional parameter, so it is refused by name."""
     tree, layout = opened("own-chart")
     path = "apps/litellm.yaml"
     before, _, rest = (tree.read(path) or "").partition("      values: |\n")

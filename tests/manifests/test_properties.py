@@ -1,4 +1,4 @@
-"""Whatever is asked in whatever order: the check stays silent, and undoing everything gives the first tree back."""
+"""Any changes in any order: the check has no findings, and undoing all of them restores the original tree."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.manifests.layout_variants import STYLES, styled
 from tests.manifests.models import CHAT_MODELS, COMPLETION_MODELS, EMBEDDING_MODELS
 
 SAMPLE = Checkout(Path(__file__).parents[2] / "sandbox" / "platform")
-# The same examples each time, and none made smaller: parsing YAML is slow, and CI may be slower.
+# The same examples each time, without shrinking: parsing YAML is slow, and CI may be slower.
 UNHURRIED = settings(
     deadline=None,
     derandomize=True,
@@ -31,7 +31,7 @@ FIRST = {path: text for path in SAMPLE.files("") if (text := SAMPLE.read(path)) 
 MODELS = {"chat": CHAT_MODELS, "fim": COMPLETION_MODELS, "vectors": EMBEDDING_MODELS}
 CONFIG, GROUPS = "environments/ai-dev/config.yaml", "clusters/ai-dev/groups.generated.yaml"
 OFF = "egress"
-"""A group of the sample that is off, and empty."""
+"""An empty, disabled group of the sample."""
 LIKE = {"chat": "coder-chat", "fim": "coder-fim", "vectors": "embeddings"}
 
 steps = st.lists(
@@ -56,9 +56,9 @@ def contents(tree: Tree) -> dict[str, str | None]:
 def asked(
     tree: Tree, verb: str, kind: str, index: int, facts: ModelFacts, context: int | None, portal: bool, apart: bool
 ) -> ChangeSet:
-    """One change to an endpoint of the test's own (`chat-0`, …); raises ManifestError if it is impossible.
+    """One change of a test endpoint (`chat-0`, …); raises ManifestError if it is impossible.
 
-    `apart` adds it to a group that is off at first.
+    `apart` adds it to a group that is initially disabled.
     """
     name = f"{kind}-{index}"
     if verb == "add":
@@ -84,7 +84,7 @@ def asked(
 
 
 def generated(tree: Tree) -> Tree:
-    """The tree after the platform's own generator has run: the list of groups says what the flags say."""
+    """The tree after the platform's own generator has run: the list of groups matches the flags."""
     text, flags = tree.read(GROUPS) or "", tree.read(CONFIG) or ""
     for name in re.findall(r"name: ([\w-]+), layer", text):
         if flag := re.search(rf"(?m)^  {name}: (true|false)", flags):
@@ -98,7 +98,7 @@ def generated(tree: Tree) -> Tree:
 def test_any_sequence_keeps_the_contract_and_can_be_undone(
     steps: list[tuple[str, str, int, int, int | None, bool, bool]], style: str, generates: bool
 ) -> None:
-    """In each style of writing; every endpoint that a sequence added is removed at the end, in the order of its names.
+    """In each style; every added endpoint is removed at the end, in the order of the names.
 
     Whether the generator of the groups runs between the changes or only after all of them makes no difference.
     """
@@ -110,7 +110,7 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
         try:
             changes = asked(tree, verb, kind, index, facts, context, portal, apart)
         except ManifestError:
-            continue  # taken, not there, or nothing to change: refused, and the tree is as it was
+            continue  # taken, missing, or nothing to change: refused, and the tree is unchanged
         tree = Overlay(tree, changes)
         assert check(Platform(generated(tree), LAYOUT)) == ()
         assert {each.rule for each in check(Platform(tree, LAYOUT))} <= {"group-stale"}

@@ -72,7 +72,7 @@ KUSTOMIZATION = (
     ],
 )
 def test_the_gateway_is_found_in_the_cluster(files: dict[str, str], found: Proxy | None) -> None:
-    """A Deployment, LiteLLM's chart, or a generic chart; two of them are not guessed between."""
+    """A Deployment, LiteLLM's chart, or a generic chart; with two of them, no one is selected."""
     assert proxy(Platform(Files(files), Layout())) == found
 
 

@@ -1,4 +1,4 @@
-"""Patterns of public repositories, each in a few lines: they have no finding, and a swap changes what is about the model."""
+"""Patterns of public repositories, each in a few lines: they have no findings, and a swap changes only text about the model."""
 
 import textwrap
 
@@ -56,7 +56,7 @@ DEPLOYMENT = """\
 
 
 def test_a_toleration_of_a_taint_of_the_team_is_no_finding() -> None:
-    """A team names the taints of its nodes itself, and another vendor's nodes do not have NVIDIA's."""
+    """Taints may have custom names, and nodes of another vendor do not have NVIDIA's."""
     assert rules(platform(apps__vllm=DEPLOYMENT)) == []
     assert rules(platform(apps__vllm=DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu"))) == []
     misspelt = DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu").replace("key: gpu", "key: nvidia.com/gpus")
@@ -95,7 +95,7 @@ CLOUD = """\
 
 
 def test_a_gateway_for_other_models_needs_no_alias_for_this_one() -> None:
-    """LiteLLM is there for a cloud and for Ollama; clients call vLLM themselves."""
+    """LiteLLM serves a cloud and Ollama; clients call vLLM directly."""
     before = platform(apps__vllm=DEPLOYMENT, apps__ollama=OLLAMA, litellm=CLOUD)
     assert rules(before) == []
     lines, warnings = swapped(before, "vllm", facts("Qwen/Qwen3-4B"))
@@ -108,7 +108,7 @@ def test_a_gateway_for_other_models_needs_no_alias_for_this_one() -> None:
 
 
 def test_an_alias_for_a_model_that_is_not_served_stays_as_it_is() -> None:
-    """One alias for each model that may be swapped in: only that of the present one follows."""
+    """One alias for each model that may be swapped in: only the alias of the current model changes."""
     lists = """\
         model_list:
           - model_name: small

@@ -100,7 +100,7 @@ def test_a_new_endpoint_shows_what_differs_from_its_template(platform: Files, fa
 
 
 def test_what_somebody_pushes_is_on_the_card(platform: Files) -> None:
-    """Another model, another image, a variable, more power for the pod: each is a row, the dangerous ones a warning."""
+    """Another model, another image, a variable, more rights for the pod: each is a row, and dangerous ones are warnings."""
     image = platform.read(DEPLOYMENT).split("image: ")[1].split("\n")[0]  # type: ignore[union-attr]
     reading = swapped(
         platform,
@@ -161,13 +161,13 @@ def test_what_is_not_the_change_is_refused_with_its_line(platform: Files, path: 
     ],
 )
 def test_a_file_of_another_form_is_refused(platform: Files, path: str, touch: Touch, problem: str) -> None:
-    """A mode, a symbolic link, a submodule: what no row can show."""
+    """A mode, a symbolic link or a submodule cannot be shown in a row."""
     found = swapped(platform, touches={path: touch}).problems
     assert any(each.startswith(problem) for each in found), found
 
 
 def test_a_file_that_is_no_text_is_refused(platform: Files) -> None:
-    """Also in the place of one that the endpoint needs."""
+    """Even in place of a file that the endpoint needs."""
 
     class Binary(Files):
         def read(self, path: str) -> str | None:
@@ -183,7 +183,7 @@ def test_a_file_that_is_no_text_is_refused(platform: Files) -> None:
 
 
 def test_only_what_is_deployed_for_the_endpoint_is_bound(platform: Files, layout: Layout) -> None:
-    """Its files, its entry and its Application; not its neighbours', nor a comment in the gateway's values."""
+    """Its files, its entry and its Application are bound; other endpoints', and comments in the gateway's values, are not."""
     files = {path: text for path in platform.files("") if (text := platform.read(path)) is not None}
 
     def bound(files: dict[str, str]) -> Bound:
@@ -224,7 +224,7 @@ def test_only_what_is_deployed_for_the_endpoint_is_bound(platform: Files, layout
     ],
 )
 def test_an_argument_that_the_contract_owns_or_that_leaks_is_refused(argument: str) -> None:
-    """Under its full name, a beginning of it, with underscores, in two words; a secret is not repeated."""
+    """By its full name, an abbreviation, with underscores, or as two words; the message does not repeat a secret."""
     with pytest.raises(ManifestError) as refused:
         refuse_argument(argument)
     assert "secret=" not in str(refused.value)
@@ -233,12 +233,12 @@ def test_an_argument_that_the_contract_owns_or_that_leaks_is_refused(argument: s
 
 @pytest.mark.parametrize("argument", ["--enable-auto-tool-choice", "--max-num-seqs=7", "--x=$$(NAME)", "--x=$5"])
 def test_other_arguments_are_taken(argument: str) -> None:
-    """`$$(` is Kubernetes' way to write the two characters."""
+    """`$$(` is Kubernetes' escape for the two characters."""
     refuse_argument(argument)
 
 
 def test_dangerous_arguments_are_known_however_they_are_spelt() -> None:
-    """With underscores, cut short, or as one of a group; the usual ones are not."""
+    """With underscores, abbreviated, or as one of a group; common arguments are not dangerous."""
     for name in ("--trust_remote_code", "--trust-remote", "--ssl-keyfile", "--override-generation-config"):
         assert danger_of(name), name
     for name in ("--enable-auto-tool-choice", "--max-num-seqs", "--tool-call-parser", *MODEL_FLAGS):
@@ -262,7 +262,7 @@ PATTERNED = CODER_14B_AWQ.model_copy(
 def test_the_files_that_a_script_downloads_are_a_row_and_no_warning(
     platform: Files, code: str, dangerous: bool
 ) -> None:
-    """A list of texts is not code; anything else in its place is."""
+    """A list of texts is not code; anything else in its place is code."""
     edits: dict[str, Edit] = {DEPLOYMENT: replacing('["*.json", "model*.safetensors"]', code)}
     read = swapped(platform, edits=edits if dangerous else None, facts=PATTERNED)
     assert any("what it runs" in each for each in read.warnings) == dangerous

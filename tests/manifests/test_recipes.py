@@ -1,4 +1,4 @@
-"""Every engine and every form fulfils the same contract: recognised, read, and changed in its own values alone.
+"""Every engine and every form fulfils the same contract: recognised, read, and changed only in its own values.
 
 A new engine or form adds one example here; see "Add an engine" in docs/platforms.md.
 """
@@ -112,7 +112,7 @@ def facts(engine: str) -> ModelFacts:
 
 
 def differences(tree: Files, layout: Layout, engine: str) -> list[tuple[str, str]]:
-    """The words that a swap changes, the old one with the new one; it changes no line beside."""
+    """The words that a swap changes, old and new; it changes no other line."""
     change = plan_swap(Platform(tree, layout), SwapRequest(name="model", facts=facts(engine)), Machine())
     after = Overlay(tree, change.changes)
     old, new = (re.findall(r"[^\s,\"'\[\]]+", each.read("apps/model.yaml") or "") for each in (tree, after))

@@ -1,4 +1,4 @@
-"""Repositories beyond those of `real_models.json`: the shapes of config.json and the marks by which a kind is known."""
+"""Repositories in addition to `real_models.json`: forms of config.json, and the evidence for each kind."""
 
 from typing import Any
 
@@ -115,12 +115,12 @@ def test_only_layers_with_whole_attention_keep_each_token(config: Json, per_toke
     ],
 )
 def test_the_kind_follows_from_what_the_repository_shows(hf_id: str, more: Json, kind: str) -> None:
-    """The name alone decides only where nothing else does."""
+    """The name decides only if there is no other evidence."""
     assert repository(hf_id, **{"config": LLAMA, **more}).facts().kind == kind
 
 
 def test_of_two_formats_one_is_loaded_and_staged() -> None:
-    """With its small files: no other format, no other precision, no copy in a directory."""
+    """The weights and the small files, without other formats, precisions or copies in directories."""
     shards = {f"model-0000{n}-of-00002.safetensors": 10**9 for n in (1, 2)}
     others = {
         "original/model.safetensors": 2 * 10**9, "consolidated.safetensors": 2 * 10**9, "pytorch_model.bin": 2 * 10**9,
@@ -142,7 +142,7 @@ def test_of_two_formats_one_is_loaded_and_staged() -> None:
 
 
 def test_the_engine_s_version_decides_which_parsers_it_has() -> None:
-    """An older one gets a warning instead of an argument that it does not know."""
+    """An older engine gets a warning instead of an argument that it does not support."""
     facts = repository("Qwen/Qwen3-8B", {**LLAMA, "model_type": "qwen3"}).facts()
     assert "--tool-call-parser=hermes" in flags_for(facts, (0, 23)).wanted
     old = flags_for(facts, (0, 8))
@@ -154,7 +154,7 @@ def test_the_engine_s_version_decides_which_parsers_it_has() -> None:
 
 
 def test_what_embeds_or_ranks_on_the_gpu_gets_its_runner() -> None:
-    """A small encoder embeds on a CPU; a published language model that ranks needs to be told how."""
+    """A small encoder embeds on a CPU; a language model that ranks needs additional arguments."""
     bert = {"architectures": ["BertModel"], "model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768}
     small = repository("acme/embed", bert, files={**FILES, "model.safetensors": 4 * 10**8, "modules.json": 1}).facts()
     assert on_cpu(small)

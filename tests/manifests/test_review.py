@@ -16,7 +16,7 @@ from manifests.review import contract_rows
     ],
 )
 def test_prices_are_per_million_tokens(price_in: str, price_out: str, shown: str) -> None:
-    """As in the lists; git has them per token."""
+    """Prices per million tokens, as in the lists; git has them per token."""
     endpoint = ModelEndpoint(
         name="a", kind="gpu-chat", hf_id="org/a", served_name="a", alias="a", gpus=1, price_in=price_in, price_out=price_out
     )  # fmt: skip

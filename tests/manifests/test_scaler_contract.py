@@ -40,7 +40,7 @@ def opened(scaler: Scaler) -> Platform:
 
 @pytest.mark.parametrize("scaler", ALL)
 def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
-    """The reason has its name and the place where the repository says so."""
+    """The reason contains its name and the place in the repository."""
     platform = opened(scaler)
     place = scaler.place(platform, platform.require("chat"))
     assert place.partition(":")[0] in EXAMPLES[scaler.name]

@@ -38,7 +38,7 @@ from tests.manifests.models import (
     ids=lambda value: getattr(value, "hf_id", ""),
 )
 def test_the_cache_of_one_token_follows_from_the_shape(facts: ModelFacts, per_token: int) -> None:
-    """2 × layers × KV heads × head size × 2 bytes, whatever the weights are quantized to."""
+    """2 × layers × KV heads × head size × 2 bytes, independent of the quantization of the weights."""
     assert kv_bytes_per_token(facts) == per_token
 
 
@@ -61,7 +61,7 @@ def test_layers_that_all_have_a_window_report_what_a_token_takes_inside_of_it() 
 
 
 def test_float32_is_cast_on_the_gpu_alone(machine: Machine) -> None:
-    """Half of the files' size there, and a cache of float16; host and volume take the files as they are."""
+    """On the GPU, half of the files' size and a cache of float16; on host and volume, the size of the files."""
     facts = CODER_3B.model_copy(update={"dtype": "float32", "weight_bytes": 2 * CODER_3B.weight_bytes})
     assert largest_context(facts, machine, 0.5) == largest_context(CODER_3B, machine, 0.5)
     rows = {row.label.partition(" (")[0]: row.value for row in size(facts, machine).numbers}
@@ -122,7 +122,7 @@ def test_unquantized_weights_are_two_bytes_a_parameter(facts: ModelFacts, billio
 
 
 def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machine) -> None:
-    """29.5 GB fit neither 16 GiB nor an L4: both are reported."""
+    """29.5 GB fit into neither 16 GiB nor an L4: both are reported."""
     sizing = size(CODER_14B, machine)
     assert sizing.verdict == "does not fit"
     assert "g2-standard-12" in sizing.reasons[0]
@@ -130,7 +130,7 @@ def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machin
 
 
 def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> None:
-    """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is above its own 32768 tokens.
+    """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is more than its own 32768 tokens need.
 
     A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its own.
     """
@@ -142,7 +142,7 @@ def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> 
 
 
 def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
-    """So that a form can ask for exactly these."""
+    """The error lists the figures, so that a form can ask for exactly these."""
     unseen = ModelFacts.unseen("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ")
     assert unseen.quantization == "awq"
     assert unseen.missing(gpu=True) == ("weights", "layers", "kv-heads", "head-size", "max-context")
@@ -160,7 +160,7 @@ def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
 
 
 def test_32b_does_not_pass_through_the_memory_of_the_small_machine(machine: Machine) -> None:
-    """18 GiB of weights are staged through 16 GiB: the refusal says both numbers and the remedy."""
+    """18 GiB of weights are staged through 16 GiB: the refusal contains both numbers and the remedy."""
     sizing = size(CODER_32B_AWQ, machine)
     assert sizing.verdict == "does not fit"
     assert "19.3 GB (18.0 GiB)" in sizing.reasons[0]
@@ -187,12 +187,12 @@ def test_a_context_that_does_not_fit_is_refused_with_the_one_that_does() -> None
 
 
 def test_a_context_longer_than_the_model_reads_is_refused(machine: Machine) -> None:
-    """The model's own limit counts also where memory would suffice."""
+    """The model's own limit applies even if the memory is sufficient."""
     assert "at most 32768" in size(CODER_3B_AWQ, machine, context=65536).reasons[0]
 
 
 def test_the_container_s_memory_limit_is_a_limit_of_its_own(machine: Machine) -> None:
-    """It follows the model as far as the node has the memory; what a person asks for is kept and may be too little."""
+    """It follows the model as far as the node has the memory; a requested limit is kept, even if it is too small."""
     assert size(CODER_7B, machine, memory_limit_bytes=8 * GIB).memory_bytes == 16 * GIB
     assert size(CODER_3B_AWQ, machine, memory_limit_bytes=20 * GIB).memory_bytes == 20 * GIB
     sizing = size(CODER_7B, machine, memory_limit_bytes=20 * GIB, memory_bytes=8 * GIB)
@@ -218,7 +218,7 @@ def test_gated_and_non_commercial_models_are_warned_of() -> None:
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_7B, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)
 def test_the_size_of_unseen_weights_is_guessed_from_the_name(facts: ModelFacts) -> None:
-    """Good enough to decide whether a volume must grow: within a fifth."""
+    """Accurate to a fifth, which is enough to decide whether a volume must grow."""
     guess = estimated_weights(facts.hf_id)
     assert guess is not None
     assert abs(guess - facts.weight_bytes) / facts.weight_bytes < 0.2

@@ -1,4 +1,4 @@
-"""The staging script: it downloads what the engine loads, and the volume is sized for what it downloads."""
+"""The staging script: it downloads the files that the engine loads, and the volume is sized for them."""
 
 import ast
 from typing import Any
@@ -51,7 +51,7 @@ def patterned(script: str, facts: ModelFacts = FACTS) -> str:
 
 
 def test_every_download_gets_the_patterns() -> None:
-    """The check of the local files too: newer releases compare the folder with what the patterns select."""
+    """The check of the local files too: newer releases compare the folder with the selected files."""
     assert patterned(REAL) == REAL.replace(
         'm = "org/model"\n', 'm = "org/model"\npatterns = ["*.json", "*.txt", "model-*-of-00004.safetensors"]\n'
     ).replace("d(m, local", "d(m, allow_patterns=patterns, local").replace("d(m)\n", "d(m, allow_patterns=patterns)\n")
@@ -122,7 +122,7 @@ class _Pieces:
     [
         (REAL, 15 * GB),  # gets patterns
         (REAL.replace("d(m", 'd(m, allow_patterns=["*.safetensors", "*.json"]'), 46 * GB),  # may select more
-        (REAL.replace("d(m)", "d(m, ignore_patterns=[])"), 46 * GB),  # is left alone
+        (REAL.replace("d(m)", "d(m, ignore_patterns=[])"), 46 * GB),  # is not changed
         (REAL.replace("d(m", 'd(m, allow_patterns=["*.json", "*.txt", "model-*-of-00004.safetensors"]'), 15 * GB),
     ],
 )

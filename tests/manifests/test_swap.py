@@ -1,4 +1,4 @@
-"""Swaps: the diff that a maintainer would have written."""
+"""Swaps: the diff equals one by a maintainer."""
 
 import pytest
 from ruamel.yaml import YAML
@@ -54,7 +54,7 @@ def changed_lines(diff: str) -> list[str]:
 def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Comments follow, and what is no longer true of the new model is gone."""
+    """Comments are updated, and statements that are wrong for the new model are removed."""
     change = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert changed_lines(change.changes.diff(platform)) == changed_lines(TO_3B_AWQ)
     assert change.title == "feat(serving): swap coder-chat to Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -62,7 +62,7 @@ def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
 
 
 def test_there_and_back_gives_the_same_fields(platform: Files, layout: Layout, machine: Machine) -> None:
-    """A swap and its opposite leave the endpoint as it was."""
+    """A swap and its opposite restore the endpoint."""
     before = read_endpoint(Platform(platform, layout), "coder-chat")
     there = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     middle = Overlay(platform, there.changes)
@@ -85,7 +85,7 @@ def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout,
 
 
 def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Added where people write it: after the served name, with a comment in the column of the others."""
+    """The argument is added in its usual place: after the served name, with a comment in the column of the others."""
     facts = CODER_3B_AWQ.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
     change = plan_swap(
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
@@ -107,7 +107,7 @@ def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: L
 
 
 def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Kubernetes would refuse the claim, and Argo CD with it the whole sync: the model goes back, the volume stays."""
+    """Kubernetes would refuse the claim, and Argo CD with it the whole sync: so the model is reverted, and the volume stays."""
     facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
     change = plan_swap(
         Platform(platform, layout), SwapRequest(name="coder-fim", facts=facts, kind="completion"), machine
@@ -128,7 +128,7 @@ def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout:
 def test_an_argument_is_the_text_that_was_given(
     platform: Files, layout: Layout, machine: Machine, argument: str, style: str
 ) -> None:
-    """Whatever YAML would make of it without quotes."""
+    """Values are quoted if YAML would read them as another type."""
     tree = Files(styled({path: platform.read(path) or "" for path in platform.files("")}, style))
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, args=(argument,))
     made = plan_swap(Platform(tree, layout), request, machine).changes.files["serving/coder-chat/deployment.yaml"]
@@ -154,7 +154,7 @@ def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout
 
 
 def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:
-    """5e-07 is a string to older YAML readers, so the cost is not a number."""
+    """5e-07 is a string to older YAML parsers, so the cost is not a number."""
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
     values = plan_swap(Platform(platform, layout), request, machine).changes.files["platform/litellm/values.yaml"] or ""
     assert "input_cost_per_token: 0.0000003\n" in values
@@ -183,7 +183,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
         (SwapRequest(name="coder-chat", facts=CODER_3B.model_copy(update={"weight_bytes": 0})), r"weights=5\.6GB"),
         (SwapRequest(name="nobody", facts=CODER_3B), "There is no endpoint 'nobody'"),
         (SwapRequest(name="coder-chat", facts=CODER_7B_AWQ), "already serves"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "never shrinks"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, storage="5Gi"), "cannot shrink"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, storage="many"), "not a volume size"),
         (
             SwapRequest(name="coder-chat", facts=CODER_3B, args=("--model=x/y",)),
@@ -192,7 +192,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("; rm -rf /",)), "is not an argument"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--x=\x00",)), "is not an argument"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, args=("--api-key=s3cret",)), "--api-key takes a secret, which"),
-        (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.5"), r"\$0.5 a token is \$500000 for a million"),
+        (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="0.5"), r"\$0.5 per token is \$500000 for a million"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, quantization="awq # x"), "is not a quantization"),
         (SwapRequest(name="coder-chat", facts=CODER_3B, price_in="free"), "is not a price"),
         (
@@ -204,7 +204,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
 def test_what_cannot_be_swapped_is_refused_with_the_reason(
     platform: Files, layout: Layout, machine: Machine, request_: SwapRequest, reason: str
 ) -> None:
-    """Nothing is opened, and one sentence says why."""
+    """No pull request is opened, and one sentence contains the reason."""
     with pytest.raises(ManifestError, match=reason):
         plan_swap(Platform(platform, layout), request_, machine)
 
@@ -222,7 +222,7 @@ def test_an_id_that_the_hub_would_not_give_is_refused(
 def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Five pieces are not enough then; with the name kept, they are."""
+    """Then the five pieces are not sufficient, unless the name is kept."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["routing/coder.yaml"] = "match: qwen2.5-coder-7b-instruct\n"
     tree = Files(files)
@@ -233,7 +233,7 @@ def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
 
 
 def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: Layout, machine: Machine) -> None:
-    """Its benchmark reports may name what it once served; a benchmark's own settings may not."""
+    """Benchmark reports may name the old model; a benchmark's settings may not."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["benchmarks/coder-chat/2026-11-20-0a1b2c.md"] = "Measured: qwen2.5-coder-7b-instruct\n"
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ)
@@ -246,7 +246,7 @@ def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: L
 def test_the_comment_above_an_entry_follows_where_it_names_the_model(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """The line beside it, about the whole group, stays."""
+    """The adjacent line about the whole group stays."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     entry = "    - model_name: coder-chat"
     files[layout.litellm_values] = files[layout.litellm_values].replace(
@@ -258,6 +258,6 @@ def test_the_comment_above_an_entry_follows_where_it_names_the_model(
 
 
 def test_a_comment_is_no_part_of_a_script() -> None:
-    """A # inside a literal block or a quoted string is left alone."""
+    """A # inside a literal block or a quoted string is not a comment."""
     document = Document("x.yaml", 'a: |\n  # code 7B\nb: "x # y"\nc: 1 # why\n')
     assert [comment.text for comment in document.comments()] == ["# why"]

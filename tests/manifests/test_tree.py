@@ -1,4 +1,4 @@
-"""A checkout like people have it: with ignored files, unusual entries, and names that are not words."""
+"""A realistic checkout: with ignored files, unusual entries, and unusual names."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ ODD = "caf\udce9.yaml"
 
 @pytest.fixture(params=[True, False], ids=["git", "plain"])
 def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
-    """A directory with odd things in it, with and without git's own beside them."""
+    """A directory with unusual entries, with and without a git directory."""
     for path, text in {
         "serving/chat/service.yaml": "name: chat\n",
         "serving/ch?t/service.yaml": "name: odd\n",
@@ -34,7 +34,7 @@ def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
 
 
 def test_a_link_is_listed_and_is_no_text(checkout: Checkout) -> None:
-    """As in a commit, where it is its address; so both answer alike. Nothing is read outside, or through `..`."""
+    """The text of a link is its target, as in a commit; nothing outside, or through `..`, is read."""
     assert {"link.yaml", "lost.yaml", "serving/linked", ODD} <= set(checkout.files(""))
     assert [checkout.read(path) for path in ("link.yaml", "lost.yaml", "serving/linked", "logo.png")] == [None] * 4
     assert checkout.read("serving/linked/service.yaml") is None
@@ -53,7 +53,7 @@ def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> N
 
 @pytest.mark.parametrize("name", ["ch?t", "c*", "chat/", "../serving/chat", ".", ":(top)serving"])
 def test_a_name_is_no_pattern(checkout: Checkout, name: str) -> None:
-    """It names one directory or none, and never what another one holds."""
+    """A prefix selects one directory or none, and never the files of another one."""
     assert checkout.files("serving/ch?t") == ("serving/ch?t/service.yaml",)
     with pytest.raises(ManifestError, match=r"no endpoint|outside the contract"):
         read_endpoint(Platform(checkout, Layout()), name)

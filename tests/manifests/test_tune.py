@@ -29,7 +29,7 @@ def tuned(tree: Tree, layout: Layout) -> Tree:
 
 @pytest.fixture
 def real(platform: Files) -> Files:
-    """The deployment as the real platform has it: an image pulled at each start, Triton's cache beside the other."""
+    """A realistic Deployment: an image that is pulled at each start, and Triton's cache beside the other."""
     text = (platform.read(DEPLOYMENT) or "").replace("imagePullPolicy: IfNotPresent", "imagePullPolicy: Always")
     cache = "            - name: XDG_CACHE_HOME\n              value: /tmp/.cache\n"
     triton = "            - name: TRITON_CACHE_DIR\n              value: /tmp/.triton\n"
@@ -39,7 +39,7 @@ def real(platform: Files) -> Files:
 
 
 def test_what_is_lost_with_the_pod_is_a_warning_at_its_line(real: Files, layout: Layout) -> None:
-    """Only for who asks for advice: a change of something else does not hear of it."""
+    """Advice is given only on request, and not for other changes."""
     assert ("cold-start", line_of(real, "value: /tmp/.cache")) in advice(real, layout)
     assert ("image-pull-policy", line_of(real, "imagePullPolicy: Always")) in advice(real, layout)
     assert all(
@@ -71,7 +71,7 @@ def test_afterwards_there_is_nothing_left_to_say_or_to_do(real: Files, layout: L
 
 
 def test_another_image_does_not_find_the_old_ones_files(real: Files, layout: Layout) -> None:
-    """After a change of the digest there is a finding, and the next change follows it."""
+    """After a change of the digest there is a finding, and the next `tune` updates the directory."""
     after = tuned(real, layout)
     text = after.read(DEPLOYMENT) or ""
     old = (re.search(r"@sha256:(\w{64})", text) or ["", ""])[1]

@@ -1,4 +1,4 @@
-"""A value with a variable of Flux (`postBuild`) is never written over: the variable's definition is changed, or named."""
+"""A value with a variable of Flux (`postBuild`) is never overwritten: the variable's definition is changed, or named."""
 
 import pytest
 
@@ -166,7 +166,7 @@ def test_a_value_that_is_only_partly_a_variable_names_its_place() -> None:
 
 
 def test_a_file_of_two_kustomizations_keeps_its_variables() -> None:
-    """Each gives the variable another value, so that neither is the endpoint's."""
+    """Each sets the variable to another value, so neither is the endpoint's."""
     platform = substituting("    substitute: {MODEL: Qwen/Qwen3-4B}\n", ("- Qwen/Qwen3-4B", "- ${MODEL}"))
     second = (platform.read(KS) or "").replace("name: vllm", "name: vllm-two").replace("Qwen3-4B", "Qwen3-8B")
     both = platform.with_changes({"clusters/main/two.yaml": second})

@@ -32,7 +32,7 @@ FIELDS = (
 )  # fmt: skip
 PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYERS = 192
-"""A number of layers with which a repeating pattern of layer types shows: it is a multiple of 2, 3, 4, 6, 8 and 12."""
+"""A number of layers that shows a repeating pattern of layer types: it is a multiple of 2, 3, 4, 6, 8 and 12."""
 
 
 def described(cls: type) -> dict[str, object]:

@@ -23,7 +23,7 @@ from sandbox.world import Sandbox, merged, opened
 from tests.helm.chart import CHART
 
 PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
-"""Times that do not run out while the tests look, and a machine that costs a dollar a second."""
+"""Times that do not expire during the tests, and a machine that costs one dollar per second."""
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -33,7 +33,7 @@ pytestmark = [
 
 @dataclass
 class Collector:
-    """An OpenTelemetry collector: what it was sent, by name."""
+    """An OpenTelemetry collector: the received spans, by name."""
 
     spans: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Seen:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
-    """A model brought up after an approval, by a bot that tells a collector, with a click that was refused before."""
+    """A model that was brought up after an approval, by a bot that reports to a collector, with a refused click before."""
     directory = tmp_path_factory.mktemp("observed")
     collector = Collector()
     app = web.Application(client_max_size=2**24)
@@ -94,7 +94,7 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
 
 
 async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
-    """One of the texts is on the user's screen."""
+    """Wait until one of the texts is on the user's screen."""
     try:
         async with asyncio.timeout(200):
             while not any(s.shows(text) for s in world.visible(user, since) for text in texts):
@@ -133,7 +133,7 @@ async def test_the_metrics_tell_the_bring_up(seen: Seen) -> None:
 
 
 async def test_a_session_costs_what_its_machine_costs(seen: Seen) -> None:
-    """Not what a machine without a price of its own would: that is less than a cent so far."""
+    """The price of the machine is used: with the default price the cost would be less than a cent so far."""
     cost: float = 0
     async with asyncio.timeout(200):
         while cost < 1:  # until the watch has seen which machine it is
@@ -142,7 +142,7 @@ async def test_a_session_costs_what_its_machine_costs(seen: Seen) -> None:
 
 
 async def test_the_charts_alerts_and_dashboard_ask_for_metrics_that_exist(seen: Seen) -> None:
-    """A renamed metric would leave an alert that never fires; `up` is Prometheus' own."""
+    """An alert on a renamed metric would never fire; `up` is a metric of Prometheus itself."""
     text = (CHART / "templates/monitoring.yaml").read_text() + (CHART / "files/dashboard.json").read_text()
     asked = set(re.findall(r"\bstoker_[a-z_]+", text))
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:

@@ -1,4 +1,4 @@
-"""No secret leaves the process beside the log: in traces, in warnings of libraries, in what ends the process."""
+"""No secret leaves the process by other ways than the log: in traces, warnings of libraries, or uncaught exceptions."""
 
 import subprocess
 import sys

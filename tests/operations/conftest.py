@@ -15,7 +15,7 @@ LONGEST = 3 * PATIENCE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A whole platform may be slow on a busy machine: each of its waits is for a state, and ends with that state."""
+    """A whole platform may be slow on a busy machine, so each wait ends with a state and not with a time."""
     for item in items:
         ours = item.path.is_relative_to(Path(__file__).parent) and "redis_url" in getattr(item, "fixturenames", ())
         if ours and item.get_closest_marker("timeout") is None:

@@ -1,4 +1,4 @@
-"""A wire between the bot and each other system, on which one of them fails in one way from some moment on."""
+"""Proxies between the bot and the other systems, on which one system fails in one way from a given moment on."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ SYSTEMS = {
     "metrics": ("VLLM_URL_TEMPLATE",),
     "hub": ("HF_ENDPOINT",),
 }
-"""By name, the variables that hold an address of it; Kubernetes, with Argo CD's Applications, is in the kubeconfig."""
+"""The variables with the address of each system; Kubernetes, with Argo CD's Applications, is in the kubeconfig."""
 
 EVERYWHERE = ("503", "403", "hangs", "drips", "garbage", "another shape", "cut off", "login page", "redirect")
 REFUSALS = ("message_not_found", "cant_update_message", "is_archived", "channel_not_found", "account_inactive",
@@ -32,7 +32,7 @@ REFUSALS = ("message_not_found", "cant_update_message", "is_archived", "channel_
 
 @dataclass
 class Weather:
-    """`strike` begins a failure and `clear` ends it; what the bot writes is noted meanwhile."""
+    """`strike` begins a failure and `clear` ends it; the bot's writes are recorded."""
 
     struck: tuple[str, str] = ("", "")
     scaled: list[tuple[str, bytes]] = field(default_factory=list)
@@ -139,7 +139,7 @@ async def weather(wire: Weather, environment: dict[str, str]) -> AsyncIterator[N
 
 
 async def spoil(redis: Redis, what: str) -> None:
-    """Write over what the bot has stored: its leases, its operations, what it remembers of sessions, or everything."""
+    """Overwrite the bot's data in Redis: its leases, its operations, its sessions, or everything."""
     kinds = {"leases": r":leases$", "operations": r":op:[^:]+$", "steps": r":steps$", "sessions": r":sessions$|:own:"}
     wanted = re.compile(kinds.get(what, r"."))
     for raw in await redis.keys("{stoker}:*"):

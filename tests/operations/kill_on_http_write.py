@@ -1,4 +1,4 @@
-"""A wire on which the bot is killed right after each new kind of write has arrived, before it hears the answer."""
+"""A proxy that kills the bot after each new kind of write has arrived, before the response."""
 
 import asyncio
 import re
@@ -22,18 +22,18 @@ class Tripwire:
 
     kill: Callable[[], Coroutine[Any, Any, None]] | None = None
     only: frozenset[str] = frozenset()
-    """The kinds of writes that it strikes at; empty: at each."""
+    """The kinds of writes at which it kills the bot; empty: all."""
     beside: tuple[str, ...] = ()
-    """Variables with the addresses of further services to put the wire in front of."""
+    """Variables with the addresses of additional services behind the proxy."""
     writes: list[str] = field(default_factory=list)
-    """Every write that arrived, as `METHOD path`, ids and commits left out."""
+    """Every write that arrived, as `METHOD path`, without ids and commits."""
     struck: list[str] = field(default_factory=list)
     fences: set[bytes] = field(default_factory=set)
-    """Every fence under which a Deployment was written."""
+    """Every fence with which a Deployment was written."""
     _killing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def wired(self, environment: dict[str, str], stack: AsyncExitStack) -> None:
-        """Put the wire in front of Slack, GitHub, git and Kubernetes."""
+        """Start the proxy in front of Slack, GitHub, git and Kubernetes."""
         kubeconfig = Path(environment["KUBECONFIG"])
         server = re.findall(r'"?server"?: "?(http[^",\s]+)', kubeconfig.read_text())[0]
         for target in {
@@ -79,13 +79,11 @@ class Tripwire:
 
     async def strike(self, write: str) -> None:
         if self._killing.locked() and self.strikes(write):
-            self.struck.append(
-                write
-            )  # it arrived from a bot that dies at this moment, and hears no answer to this either
+            self.struck.append(write)  # it arrived from a bot that is being killed, so it gets no response
         async with self._killing:
             if self.kill and self.strikes(write):
                 self.struck.append(write)
-                # In a task of its own: this one may end with the connection of the bot that is killed.
+                # In a separate task: this one may end with the connection of the killed bot.
                 await asyncio.shield(asyncio.ensure_future(self.kill()))
 
 

@@ -1,6 +1,6 @@
-"""A Redis connection on which the bot is killed right after a step is noted, a lease moved or a status written.
+"""A Redis connection on which the bot is killed right after a step is recorded, a lease moved or a status written.
 
-The bytes are passed on as they are; what they say is read from the commands' own arguments.
+The bytes are forwarded unchanged; the kind of write is read from the commands' arguments.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def written(command: bytes) -> str:
 
 @asynccontextmanager
 async def ledgerwire(wire: Tripwire, environment: dict[str, str]) -> AsyncIterator[None]:
-    """Put the wire between the bot and its Redis."""
+    """Start the proxy between the bot and its Redis."""
     socket = urlsplit(environment["REDIS_URL"]).path
     tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +66,7 @@ async def ledgerwire(wire: Tripwire, environment: dict[str, str]) -> AsyncIterat
                     await wire.strike(kind)
                     killed.set()
         except ConnectionError:
-            pass  # the bot is dead, as it should be
+            pass  # the bot is dead, as intended
         finally:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The bot, in this process or as one of its own, against a whole platform on loopback."""
+"""The bot, in this process or a separate one, against a whole platform on loopback."""
 
 import asyncio
 import re
@@ -37,10 +37,10 @@ from sandbox.world import ACCOUNT, REPOSITORY, SAMPLE, WEBHOOK_SECRET, merged, p
 from tests.clients.wire import client
 
 PATIENCE = 300.0
-"""Seconds until something must be seen; a busy machine is much slower than an idle one."""
+"""Seconds to wait for something to be seen; a busy machine is much slower than an idle one."""
 
 SPEED, STOPPED = 2000.0, 0.001
-"""Of the platform's clock: boots and syncs within a moment, or not before the test goes on."""
+"""Speeds of the platform's clock: boots and syncs take a moment, or do not end before the test continues."""
 
 CALM = {
     "argocd": {"sync_limit": "5m"},
@@ -51,7 +51,7 @@ CALM = {
     "slack": {"update_every": "1s"},
     "staging": {"limit": "10m", "place_within": "5m"},
 }
-"""Nothing is brought down and nothing expires, however slow the machine is; messages are written at once."""
+"""Nothing is brought down and nothing expires on a slow machine; messages are written immediately."""
 
 _UNDER_WAY = re.compile(r"\b(Failed; rolling back|Being cancelled by)\b")
 """The text on the card of an operation that is being rolled back."""
@@ -84,16 +84,16 @@ class Platform:
         return self.directory / "platform.git"
 
     def visible(self, user: str = "dev") -> list[str]:
-        """Every message that the user sees now, also the ephemeral ones."""
+        """Every message that the user sees now, including ephemeral ones."""
         return self.workspace.now_visible(user)
 
     async def say(self, user: str, text: str) -> None:
-        """Somebody types a command; what was seen before no longer counts."""
+        """Somebody types a command; earlier texts no longer count."""
         self.since = time.monotonic()
         await self.workspace.command(user, text)
 
     async def click(self, user: str, label: str) -> None:
-        """Somebody presses the newest button of that label, as soon as it is there; what was seen before no longer counts."""
+        """Somebody presses the newest button of that label, as soon as it exists; earlier texts no longer count."""
         await self._as_soon_as_it_is_there(lambda: self.workspace.click(user, label, timeout=0))
 
     async def fill(self, user: str, label: str, value: str) -> None:
@@ -101,7 +101,7 @@ class Platform:
         await self._as_soon_as_it_is_there(lambda: self.workspace.fill(user, label, value))
 
     async def submit(self, user: str) -> None:
-        """Somebody submits the form that opens: at first it may be one that only says that it is being filled."""
+        """Somebody submits the form that opens, once it is no longer the loading view."""
         await self._as_soon_as_it_is_there(lambda: self.workspace.submit(user))
 
     async def _as_soon_as_it_is_there(self, act: Callable[[], Awaitable[None]]) -> None:
@@ -122,7 +122,7 @@ class Platform:
         await self.submit(user)
 
     async def sees(self, text: str, user: str = "dev") -> str:
-        """The message in which the text came since somebody last acted, as soon as it is there."""
+        """Wait for a message with the text since the last action, and return it."""
 
         def found() -> str | None:
             shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
@@ -134,7 +134,7 @@ class Platform:
         return found() or ""
 
     async def sees_end(self, text: str, user: str = "dev") -> str:
-        """As `sees`, after the end of the operation: its card shows why it fails before what it began is rolled back."""
+        """Like `sees`, after the end of the operation: its card shows the failure before the rollback has ended."""
 
         def found() -> str | None:
             shown = [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user, self.since)]
@@ -149,7 +149,7 @@ class Platform:
         return found() or ""
 
     async def until(self, holds: Callable[[], object], otherwise: Callable[[], str] | None = None) -> None:
-        """Wait until it holds; `otherwise` says what was there instead: by default, what everybody sees."""
+        """Wait until the condition is true; `otherwise` describes the actual state: by default, all visible messages."""
         otherwise = otherwise or (lambda: "it never held; what @admin sees:\n" + "\n---\n".join(self.visible("admin")))
         try:
             async with asyncio.timeout(self.patience):
@@ -161,7 +161,7 @@ class Platform:
             raise AssertionError(otherwise()) from None
 
     async def until_true(self, holds: Callable[[], Awaitable[object]]) -> None:
-        """As `until`, for what has to be asked of somebody."""
+        """Like `until`, for an asynchronous condition."""
         async with asyncio.timeout(self.patience):
             while not await holds():
                 await asyncio.sleep(0.05)
@@ -207,7 +207,7 @@ class Platform:
 
 
 def check_notifications(workspace: Workspace) -> None:
-    """Every notification of the bot is in the table of the contract, and by the way that it says; each once."""
+    """Every notification of the bot is in the table of the contract, with its channel, and sent once."""
     found = [each for user in ("dev", "lead", "admin") for each in workspace.notified(user)]
     for each in found:
         rule = rule_of(each.key)
@@ -228,9 +228,9 @@ async def platform(
     started: bool = True,
     wired: Callable[[dict[str, str]], Any] | None = None,
 ) -> AsyncIterator[Platform]:
-    """Everything but the bot's own process; with `started` the bot runs in this one. `sample` is the repository.
+    """Everything except the bot's own process; with `started` the bot runs in this process. `sample` is the repository.
 
-    `wired` is an async context manager that may put something of its own between the bot and an address.
+    `wired` is an async context manager that may put a proxy between the bot and an address.
     """
     faults, port = Faults(), free_port()
     async with AsyncExitStack() as stack:

@@ -26,7 +26,7 @@ async def queues(it: Platform, words: str = "") -> None:
 
 
 async def replaces(it: Platform) -> None:
-    """@lead's coder-fim is to push aside whatever is up."""
+    """@lead's coder-fim replaces the model that is up."""
     await it.say("lead", "/gpu up coder-fim because demo")
     await it.click("lead", "Replace")
     await it.sees("Displaces coder-chat")
@@ -34,7 +34,7 @@ async def replaces(it: Platform) -> None:
 
 
 def card_of(it: Platform, title: str) -> str:
-    """The newest card with this title, as it is now; empty if there is none."""
+    """The current text of the newest card with this title; empty if there is none."""
     found = [text for text in it.workspace.posted(CHANNEL) if title in text.partition("\n")[0]]
     return found[-1] if found else ""
 

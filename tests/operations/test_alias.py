@@ -1,4 +1,4 @@
-"""`/model add … now`: an alias in LiteLLM's database until its pull request is merged, and no longer."""
+"""`/model add … now`: an alias in LiteLLM's database exactly until its pull request is merged."""
 
 import asyncio
 from typing import Any
@@ -20,12 +20,12 @@ async def stored(it: Platform) -> dict[str, dict[str, Any]]:
 async def gone(it: Platform, alias: str) -> None:
     """The alias is no longer in LiteLLM's database: it is removed at the next sweep."""
     async with asyncio.timeout(it.patience):
-        while alias in await stored(it):  # what another process does cannot be awaited
+        while alias in await stored(it):  # the other process's work cannot be awaited
             await asyncio.sleep(0.1)
 
 
 async def test_an_alias_is_registered_until_the_request_ends(platform: Platform) -> None:
-    """On the engine that serves the model, with the price of the pull request and the bot's mark."""
+    """The alias points to the engine that serves the model, with the pull request's price and the operation's id."""
     await platform.say("lead", f"/model add assistant {SERVED} price-in=0.30 now")
     await platform.sees("Pull request #1", user="lead")
     found = (await stored(platform))["assistant"]

@@ -1,7 +1,7 @@
-"""Whatever fails, and whenever: the model goes to zero within what policy allows, and nothing runs that was not shown.
+"""After any failure at any time: the model goes to zero within the limits of the policy, and only shown content runs.
 
-One system fails in one way, from one moment in the life of a session on, and stays so. The cluster alone is excepted:
-without its API nothing can be scaled, so it comes back. A few of the combinations run always, all of them as a soak.
+One system fails in one way, permanently, from one moment of a session on. The cluster is the only exception:
+without its API nothing can be scaled, so it comes back. Some of the combinations always run, all of them as a soak test.
 """
 
 import asyncio
@@ -92,7 +92,7 @@ async def goes_to_zero(directory: Path, redis_url: str, system: str, how: str, m
             wire.clear()
         it.patience = LIMIT
         if moment == "asked":
-            await asyncio.sleep(STARTS)  # it may have been refused, and may have begun
+            await asyncio.sleep(STARTS)  # it may have been refused or started
         await it.until(
             lambda: replicas(it, "coder-chat") == 0,
             lambda: f"coder-chat is still up, {wire.refused} requests met the failure:\n" + "\n".join(it.visible()),
@@ -105,7 +105,7 @@ async def goes_to_zero(directory: Path, redis_url: str, system: str, how: str, m
 
 
 async def reached(it: Platform, moment: str) -> None:
-    """Seen in the cluster and in Redis, since Slack is one of those that may fail."""
+    """Checked in the cluster and in Redis, because Slack may be the failing system."""
     await it.until(lambda: replicas(it, "coder-chat") == 1)
     if moment in ("starting", "cancelled"):
         return

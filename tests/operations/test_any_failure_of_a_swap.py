@@ -1,7 +1,7 @@
-"""Whatever fails during a swap, and whenever: the model goes to zero within its lease, and nothing is merged, synced or scaled that was not shown.
+"""After any failure during a swap: the model goes to zero within its lease, and only shown content is merged, synced or scaled.
 
-As in test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
-what fails. Redis and the Kubernetes API come back after a while. A few of the combinations run always, all of them as a soak.
+Like test_any_failure.py, for a model that is up and for one at zero, with Argo CD and the connection to Redis among
+the failing systems. Redis and the Kubernetes API come back later. Some of the combinations always run, all as a soak test.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from tests.operations.test_any_failure import AWAY, FAILURES, LIMIT, STARTS, liv
 
 BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
 LEFT = 12
-"""Seconds of the lease that are left when the failure begins, however long the machine took until then."""
+"""Remaining seconds of the lease when the failure begins, independent of the machine's speed."""
 MOMENTS = ("asked", "shown", "approved", "merged", "synced")
 ARGOCD = (
     "argocd-outofsync",
@@ -102,7 +102,7 @@ async def ends_well(directory: Path, redis_url: str, system: str, how: str, mome
         await comes_back(it, wire, system)
         it.patience = LIMIT + LEFT
         if not running:
-            await asyncio.sleep(STARTS)  # what it may begin, it has begun
+            await asyncio.sleep(STARTS)  # everything that may start has started
         await it.until(
             lambda: replicas(it, "coder-chat") == 0,
             lambda: f"coder-chat is still up, {wire.refused} requests met the failure:\n" + "\n".join(it.visible()),
@@ -138,7 +138,7 @@ async def approve(it: Platform) -> bool:
 
 
 async def within(seconds: float, holds: Callable[[], object]) -> None:
-    """Wait until it holds, or until the time is over: it need not."""
+    """Wait until the condition is true, at most for this time."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not holds() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
@@ -159,7 +159,7 @@ async def fails(it: Platform, wire: Weather, system: str, how: str, *, running: 
 
 
 async def ends_soon(it: Platform) -> None:
-    """Little is left of the lease, in Redis and on the Deployment."""
+    """Shorten the lease, in Redis and on the Deployment."""
     (lease,) = await held(it)
     ends = datetime.now(UTC) + timedelta(seconds=LEFT)
     changed = await Leases(it.redis).change(lease, lambda held: held.model_copy(update={"ends": ends}))
@@ -168,7 +168,7 @@ async def ends_soon(it: Platform) -> None:
 
 
 async def comes_back(it: Platform, wire: Weather, system: str) -> None:
-    """Without the Kubernetes API nothing can be scaled, and without Redis nothing is asked for."""
+    """Without the Kubernetes API nothing can be scaled, and without Redis nothing can be requested."""
     if system == "kubernetes":
         await asyncio.sleep(AWAY)
         wire.clear()

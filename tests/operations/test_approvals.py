@@ -1,4 +1,4 @@
-"""An approval applies to what was shown, and to nothing else: on a whole platform, with what people do in between."""
+"""An approval applies only to the shown plan: on a whole platform, with changes by people in between."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ async def branches(it: Platform) -> list[str]:
 @pytest.mark.parametrize("refused", ["POST /pulls", "GET /pulls/1/reviews", "/check-runs", "POST /issues/1/labels"])
 @pytest.mark.parametrize("status", [403, 404])
 async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, refused: str, status: int) -> None:
-    """Either the request continues without it, or Stoker closes what it opened and notifies the requester."""
+    """Either the request continues without it, or Stoker closes the pull request and notifies the requester."""
     platform.github.refuses[refused] = Refused(status, "Resource not accessible by personal access token")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     if refused == "POST /pulls":
@@ -39,7 +39,7 @@ async def test_what_github_refuses_half_way_leaves_nothing(platform: Platform, r
 
 
 async def test_a_pull_request_that_cannot_be_looked_at_is_taken_back(platform: Platform) -> None:
-    """GitHub opens it, and then refuses something that the card cannot do without."""
+    """GitHub opens it, and then refuses a request that the card needs."""
     platform.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees_end("No commit found")
@@ -58,7 +58,7 @@ async def test_a_github_that_is_away_half_way_is_waited_for(platform: Platform) 
 
 
 async def test_an_application_that_deploys_from_elsewhere_voids_the_approval(platform: Platform) -> None:
-    """Somebody points it at another directory after the card of `/gpu up`: nothing starts, the new card says so."""
+    """Somebody changes its directory after the card of `/gpu up`: nothing starts, and the new card shows the change."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Bring up coder-chat")
 
@@ -68,7 +68,7 @@ async def test_an_application_that_deploys_from_elsewhere_voids_the_approval(pla
     platform.cluster.store.update("Application", "coder-chat", "argocd", elsewhere)
     await platform.click("lead", "Approve")
     card = await platform.sees("the Application coder-chat in the cluster")
-    assert "so it is void" in card
+    assert "so the approval is void" in card
     assert "deploys serving/coder-fim, not serving/coder-chat" in card
     assert replicas(platform, "coder-chat") == 0
 
@@ -120,7 +120,7 @@ async def test_the_approvals_of_a_lease_are_counted_again(
 
 
 async def test_a_merge_of_more_than_was_approved_asks_again(platform: Platform) -> None:
-    """Somebody pushes and merges on GitHub: the sync is not covered by an approval of the head before."""
+    """Somebody pushes and merges on GitHub: an approval of the earlier head does not cover the sync."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
     await platform.github.checks("success")
@@ -137,7 +137,7 @@ async def test_a_merge_of_more_than_was_approved_asks_again(platform: Platform) 
 async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GitHub's merge guards the head alone: what was merged is compared with what was approved, and asked for again."""
+    """GitHub's merge checks only the head: Stoker compares the merged content with the approved one, and asks again."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
     await platform.github.checks("success")
@@ -152,7 +152,7 @@ async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
 
     monkeypatch.setattr(github, "_merge", racing)
     await platform.click("lead", "Approve & roll out")
-    card = await platform.sees("deploys something else than what was approved")
+    card = await platform.sees("does not deploy what was approved")
     assert DEPLOYMENT in card
     deployment = platform.object("Deployment", "coder-chat")
     assert "v0.32.1" not in str(deployment)
@@ -162,7 +162,7 @@ async def test_main_that_changes_in_the_moment_of_the_merge_syncs_nothing(
 
 
 async def test_a_merge_elsewhere_rolls_nothing_out(platform: Platform) -> None:
-    """The request ends, and says where it went."""
+    """The request ends, and its text names the branch."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
     await platform.github.checks("success")
@@ -184,7 +184,7 @@ async def test_a_draft_waits(platform: Platform) -> None:
 
 
 async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform: Platform) -> None:
-    """Its value has no hash of a plan: an approval is refused, the card is shown again; a denial counts as always."""
+    """Its value has no hash of a plan: an approval is refused, and the card is shown again; a denial counts."""
     await platform.say("dev", f"/model swap coder-chat {BIG}")
     await platform.sees("Pull request #1")
     await platform.github.checks("success")
@@ -192,7 +192,7 @@ async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform
     for control in controls(platform, "Approve & roll out", "Deny"):
         control["value"] = control["value"].partition(".")[0]
     await platform.click("lead", "Approve & roll out")
-    assert "Pull request #1 at" in await platform.sees("The plan has changed: look again", user="lead")
+    assert "Pull request #1 at" in await platform.sees("The plan has changed, so nothing was decided", user="lead")
     assert platform.pull().merge_commit is None
     await platform.click("lead", "Deny")
     await platform.sees("Nothing was rolled out")
@@ -200,14 +200,14 @@ async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform
 
 
 def controls(it: Platform, *labels: str) -> list[dict[str, str]]:
-    """The buttons with these labels, as Slack keeps them."""
+    """The buttons with these labels, as stored by Slack."""
     shown = [block for message in it.workspace._history.messages.values() for block in message.blocks]
     found = [each for block in shown for each in block.get("elements", ()) if each.get("type") == "button"]
     return [each for each in found if each["text"]["text"] in labels]
 
 
 async def test_a_replacement_whose_files_change_is_undone(platform: Platform) -> None:
-    """After the holder has made room, main changes the new model's files: nothing of it starts, and the holder is back."""
+    """After the old model is down, main changes the new model's files: it does not start, and the old model is restored."""
     await up(platform)
     platform.cluster.set_speed(STOPPED)  # the holder's pod ends after main has changed
     await replaces(platform)
@@ -215,7 +215,7 @@ async def test_a_replacement_whose_files_change_is_undone(platform: Platform) ->
     await platform.github.change_main(FIM, "v0.32.1@sha256:5f0c", "v0.32.0@sha256:4f0c")
     platform.cluster.set_speed(SPEED)
     await platform.sees("coder-chat is restored")
-    card = await platform.sees_end("What coder-fim deploys changed after the approval")
+    card = await platform.sees_end("The deployed content of coder-fim changed after the approval")
     assert "coder-fim is down again" in card
     assert [lease.model for lease in await held(platform)] == ["coder-chat"]
     assert (replicas(platform, "coder-chat"), replicas(platform, "coder-fim")) == (1, 0)

@@ -34,7 +34,7 @@ def running(it: Platform) -> bool:
 
 
 async def test_a_benchmark_ends_with_a_table_a_picture_and_a_pull_request(platform: Platform) -> None:
-    """The report has what it takes to compare it with another, and the pull request adds it alone."""
+    """The report has everything for comparisons, and the pull request adds only the report."""
     await lit(platform)
     await platform.say("dev", "/model bench coder-chat")
     card = await platform.sees("Benchmark coder-chat")
@@ -94,11 +94,11 @@ async def test_the_benchmark_is_use_and_its_job_is_locked_down(platform: Platfor
 
 
 async def test_a_benchmark_is_refused_to_whom_it_is_not_for(platform: Platform) -> None:
-    """Nothing up, somebody else's session, and a second one at the same time: one sentence each."""
+    """No model is up, another person's session, a second benchmark at the same time: one sentence each."""
     await platform.say("dev", "/model bench coder-chat")
     await platform.sees("coder-chat is not up under a lease")
     await platform.say("dev", "/model bench embeddings")
-    await platform.sees("embeddings generates nothing on a GPU")
+    await platform.sees("embeddings does not generate text on a GPU")
     await platform.say("lead", "/gpu up coder-chat")
     await platform.click("admin", "Approve")
     await platform.sees("coder-chat is up and answers")
@@ -123,13 +123,13 @@ async def test_a_lease_that_ends_too_soon_is_extended_first(tmp_path: Path, redi
 
 
 async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_url: str) -> None:
-    """Cancelled, or the model brought down: the Job and its pod go, and the card says so. A second one meanwhile waits."""
+    """If it is cancelled, or the model is brought down, the Job and its pod are deleted, and the card shows it."""
     async with opened(tmp_path, redis_url, settings=LONG) as it:
         await lit(it)
         await it.say("dev", "/model bench coder-chat")
         await it.until(lambda: running(it))
         await it.say("lead", "/model bench coder-chat")
-        await it.sees("coder-chat is being measured already, as @dev asked", user="lead")
+        await it.sees("coder-chat is already being measured, as @dev asked", user="lead")
         await it.click("dev", "Cancel")
         await it.sees("Cancelled by @dev. Its Job is deleted.")
         await it.until(lambda: not jobs(it) and not pods(it))
@@ -143,7 +143,7 @@ async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_u
 
 
 async def test_the_terminals_down_takes_the_job_along(tmp_path: Path, redis_url: str) -> None:
-    """It knows neither Slack nor Redis; a benchmark's pod would keep the node, which bills."""
+    """The command uses neither Slack nor Redis; a benchmark's pod would keep the node, which is billed."""
     async with opened(tmp_path, redis_url, settings=LONG) as it:
         await lit(it)
         await it.say("dev", "/model bench coder-chat")
@@ -159,7 +159,7 @@ async def test_the_terminals_down_takes_the_job_along(tmp_path: Path, redis_url:
 
 
 async def test_a_model_that_answers_nothing_has_no_table(platform: Platform) -> None:
-    """GuideLLM ends well then, and prints a table without latencies."""
+    """GuideLLM then ends successfully, and prints a table without latencies."""
     await lit(platform)
     platform.faults.add("smoke-fails")
     await platform.say("dev", "/model bench coder-chat")
@@ -186,7 +186,7 @@ async def test_a_bot_killed_in_the_middle_runs_one_job_and_tells_one_table(tmp_p
             await bot.kill()
             await it.sees("A pull request keeps it")
             await it.until(lambda: [text for text in it.visible("dev") if "[file Benchmark" in text])
-            await asyncio.sleep(3)  # for what would be done a second time
+            await asyncio.sleep(3)  # time for repeated actions, if there were any
         assert [pod["metadata"]["uid"] for pod in pods(it)] == [first]
         seen = it.visible("dev")
         assert len([text for text in seen if "first token, ms" in text]) == 1

@@ -1,4 +1,4 @@
-"""From `/model add`, `swap` and `remove` to a served model, and everything that can come between."""
+"""From `/model add`, `swap` and `remove` to a served model, with everything that can happen in between."""
 
 import base64
 from pathlib import Path
@@ -35,7 +35,7 @@ async def lit(it: Platform, model: str = "coder-chat") -> None:
 
 
 async def gateway(it: Platform, method: str, path: str, **asked: Any) -> Any:
-    """Ask LiteLLM as its administrator."""
+    """Send a request to LiteLLM as its administrator."""
     secret = it.object("Secret", "litellm-secrets", "litellm")
     assert secret
     master = base64.b64decode(secret["data"]["PROXY_MASTER_KEY"]).decode()
@@ -60,11 +60,11 @@ async def aliases(it: Platform) -> set[str]:
 
 
 async def test_an_endpoint_is_added(platform: Platform) -> None:
-    """One pull request, one merge, one card; the same request meanwhile answers with the same pull request."""
+    """One pull request, one merge, one card; the same request at the same time returns the same pull request."""
     await platform.say("dev", f"/model add coder-mini {MINI}")
     await platform.sees("Pull request #1")
     await platform.say("lead", f"/model add coder-mini {MINI}")
-    await platform.sees("That is open already", user="lead")
+    await platform.sees("This is already open", user="lead")
     await platform.say("lead", "/model swap coder-mini x/y")
     await platform.sees("Unknown model", user="lead")
     await platform.github.checks("success")
@@ -72,7 +72,7 @@ async def test_an_endpoint_is_added(platform: Platform) -> None:
     merged = await platform.github.repo.message(platform.pull().merge_commit or "")
     assert merged.startswith("feat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ) (#1)\n")
     assert "\nRequested-by: U0DEV\n" in merged
-    assert "Asked in Slack by `dev` (`U0DEV`)" in platform.pull().body
+    assert "Requested in Slack by `dev` (`U0DEV`)" in platform.pull().body
     assert platform.object("Deployment", "coder-mini")
     assert len(platform.pulls) == 1
     assert ", and is down." in card
@@ -91,11 +91,11 @@ async def set_group(it: Platform, *, flag: str, listed: str) -> None:
 
 
 async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platform: Platform) -> None:
-    """The flag goes with the pull request; the card says what is to be done, and goes on when somebody has done it."""
+    """The flag is part of the pull request; the card shows the necessary step, and the roll-out continues after it."""
     await proposed(platform, f"/model add coder-mini {MINI} group=egress")
     card = await platform.sees("Add coder-mini")
     assert "has to run the generator of clusters/ai-dev/groups.generated.yaml" in card
-    card = await rolled_out(platform, "does not make coder-mini")
+    card = await rolled_out(platform, "does not create coder-mini")
     assert "Run the generator of that file and merge what it writes" in card
     assert "continues automatically" in card
     assert platform.pull().merge_commit
@@ -110,9 +110,9 @@ async def test_an_endpoint_of_a_group_that_is_off_waits_for_the_generator(platfo
 
 
 async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform: Platform) -> None:
-    """It says that the change is merged, and offers to take it back: then nothing is left, the flag included."""
+    """The card shows that the change is merged, and offers a revert, which removes everything, including the flag."""
     await proposed(platform, f"/model add coder-mini {MINI} group=egress")
-    await rolled_out(platform, "does not make coder-mini")
+    await rolled_out(platform, "does not create coder-mini")
     await platform.click("dev", "Cancel")
     assert "Cancelled by @dev" in await platform.sees("is merged; revert it to undo")
     await platform.click("dev", "Revert")
@@ -124,11 +124,11 @@ async def test_a_roll_out_that_waits_for_the_generator_can_be_cancelled(platform
 
 
 async def test_a_generator_that_nobody_runs_is_not_waited_for_for_ever(tmp_path: Path, redis_url: str) -> None:
-    """After the time that a pull request may wait for its approval, one sentence says what is missing."""
+    """After the time that a pull request may wait for its approval, one sentence names what is missing."""
     limits = {"approvals": {"pull_expire_after": "47h"}}
     async with opened(tmp_path, redis_url, settings=limits) as it:
         await proposed(it, f"/model add coder-mini {MINI} group=egress")
-        await rolled_out(it, "does not make coder-mini")
+        await rolled_out(it, "does not create coder-mini")
         await it.restart("pull_expire_after: 47h", "pull_expire_after: 1s")
         card = await it.sees("is merged; revert it to undo")
         assert "is still off in" in card
@@ -136,7 +136,7 @@ async def test_a_generator_that_nobody_runs_is_not_waited_for_for_ever(tmp_path:
 
 
 async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:
-    """The Application, its Deployment and the alias go; the revert of that brings all of them again."""
+    """The Application, its Deployment and the alias are deleted; a revert restores all of them."""
     await proposed(platform, "/model remove coder-fim")
     card = await platform.sees("Remove coder-fim")
     assert "the volume coder-fim-model-cache" in card
@@ -150,7 +150,7 @@ async def test_an_endpoint_is_removed_and_put_back(platform: Platform) -> None:
 
 
 async def test_what_is_up_is_not_removed(platform: Platform) -> None:
-    """Not asked for, and not merged when it came up after the request."""
+    """The request is refused, and not merged if the model came up after the request."""
     await proposed(platform, "/model remove coder-chat")
     await lit(platform)
     await platform.sees("@dev holds it")  # the card of the removal has another plan then
@@ -162,7 +162,7 @@ async def test_what_is_up_is_not_removed(platform: Platform) -> None:
 
 
 async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> None:
-    """The card says whose traffic stops; after the merge it restarts with the new model and proves that it answers."""
+    """The card names the holder whose traffic stops; after the merge the model restarts and is smoke-tested."""
     await lit(platform)
     await proposed(platform, f"/model swap coder-chat {BIG}")
     card = await platform.sees("until it is ready again")
@@ -179,18 +179,18 @@ async def test_a_running_endpoint_is_swapped_in_one_step(platform: Platform) -> 
 
 
 async def test_an_approval_is_void_when_the_endpoint_came_up_meanwhile(tmp_path: Path, redis_url: str) -> None:
-    """The approvers did not know that somebody uses it."""
+    """The approvers could not know that it is in use."""
     async with opened(tmp_path, redis_url, settings={"github": {"poll_every": "1h"}}) as it:
         await proposed(it, f"/model swap coder-chat {BIG}")
         await it.sees("Approve & roll out")
         await it.cluster.scale("coder-chat", 1)
         await it.click("lead", "Approve & roll out")
-        await it.sees("so it is void")
+        await it.sees("so the approval is void")
         assert it.pull().merge_commit is None
 
 
 async def test_a_failed_smoke_test_offers_the_revert(platform: Platform) -> None:
-    """One click opens the pull request that takes the swap back; another says that it is there."""
+    """One click opens the pull request that reverts the swap; another is answered with a link to it."""
     await lit(platform)
     await proposed(platform, f"/model swap coder-chat {BIG}")
     platform.faults.add("smoke-fails")
@@ -200,7 +200,7 @@ async def test_a_failed_smoke_test_offers_the_revert(platform: Platform) -> None
     await platform.click("dev", "Revert")
     await platform.sees("Pull request #2")
     await platform.click("dev", "Revert")
-    await platform.sees("That is open already")
+    await platform.sees("This is already open")
     assert len(platform.pulls) == 2
     changed = await platform.github.repo.changes(platform.pull(2).base_sha, platform.pull(2).head_sha)
     assert {change.path for change in changed} == {
@@ -232,7 +232,7 @@ async def test_a_cancelled_change_leaves_nothing(platform: Platform) -> None:
 
 
 async def test_a_change_that_is_closed_on_github_ends(platform: Platform) -> None:
-    """The card says by whom."""
+    """The card shows who closed it."""
     await proposed(platform, f"/model add coder-mini {MINI}")
     await platform.github.close()
     await platform.sees("was closed on GitHub by octocat")
@@ -248,7 +248,7 @@ async def test_failing_checks_take_the_button_away(platform: Platform) -> None:
 
 
 async def test_new_commits_void_the_approvals(tmp_path: Path, redis_url: str) -> None:
-    """With two approvals wanted and one given, the first counts no more when the head moves."""
+    """With two required approvals, the first one is void after a new commit."""
     async with opened(tmp_path, redis_url, settings={"approvals": {"quorum": 2}}) as it:
         await proposed(it, f"/model add coder-mini {MINI}")
         await it.click("lead", "Approve & roll out")
@@ -263,7 +263,7 @@ async def test_new_commits_void_the_approvals(tmp_path: Path, redis_url: str) ->
 
 
 async def test_a_pull_request_of_too_many_files_is_refused(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not read, so it cannot be approved, and the card says why."""
+    """It is not read, so it cannot be approved, and the card shows why."""
     await proposed(platform, f"/model add coder-mini {MINI}")
     monkeypatch.setattr("bot.platform.pull_request_plan._FILES", 3)
     await pushes(platform, platform.pull().head_ref, "serving/coder-mini/pvc.yaml", "Gi", "Gi # roomy")
@@ -272,12 +272,12 @@ async def test_a_pull_request_of_too_many_files_is_refused(platform: Platform, m
 
 
 async def test_an_approval_is_void_when_the_endpoints_files_changed(platform: Platform) -> None:
-    """Somebody merged another model between the card and the click: what was approved is not what would run."""
+    """Somebody merged another model between the card and the click, so the approved content would not run."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.sees("Awaiting approval")
     await pushes(platform, "main", "serving/coder-chat/deployment.yaml", "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ", MINI)
     await platform.click("lead", "Approve")
-    card = await platform.sees("so it is void. Please approve the new plan")
+    card = await platform.sees("so the approval is void. Please approve the new plan")
     assert MINI in card
     assert (platform.object("Deployment", "coder-chat") or {})["spec"]["replicas"] == 0
 
@@ -297,7 +297,7 @@ async def test_a_conflict_is_resolved_by_making_the_change_anew(platform: Platfo
 
 
 async def test_a_main_branch_that_no_longer_takes_the_change_voids_it(platform: Platform) -> None:
-    """Somebody took the alias meanwhile; there is no conflict that git would see."""
+    """Somebody else took the alias; git does not detect a conflict."""
     await proposed(platform, f"/model add coder-mini {MINI}")
     values = "platform/litellm/values.yaml"
     text = (await platform.github.files_at(await platform.github.main_commit(), values))[values]
@@ -320,7 +320,7 @@ async def test_a_main_branch_that_no_longer_takes_the_change_voids_it(platform: 
 
 
 async def test_github_away_at_the_merge_is_waited_out(platform: Platform) -> None:
-    """The merge is tried again, and done once; so it is when GitHub was merging something else just then."""
+    """The merge is retried, and happens once; also if GitHub was merging something else at the same time."""
     await proposed(platform, f"/model add coder-mini {MINI}")
     await platform.sees("checks passed")
     platform.github.collisions = 1
@@ -332,7 +332,7 @@ async def test_github_away_at_the_merge_is_waited_out(platform: Platform) -> Non
 
 
 async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) -> None:
-    """They are listed below the card, and an approver chooses; nobody sees a secret, and nobody else may choose."""
+    """They are listed below the card, and an approver chooses; no secret is shown, and other people may not choose."""
     alice = await tenant(platform, "alice", ["coder-chat"])
     bob = await tenant(platform, "bob", ["coder-chat"])
     everything = await tenant(platform, "ops", [])
@@ -344,7 +344,7 @@ async def test_keys_that_cannot_call_a_new_alias_are_let_in(platform: Platform) 
     await platform.click("dev", "Choose keys")
     await platform.sees("Only approvers and admins")
     await platform.click("lead", "Choose keys")
-    await platform.sees("Budgets and everything else of a key stay as they are", user="lead")
+    await platform.sees("Budgets and all other settings of a key stay the same", user="lead")
     await platform.fill("lead", "Virtual keys", "alice")
     await platform.submit("lead")
     await platform.sees("alice may call coder-mini now")
@@ -375,7 +375,7 @@ async def test_up_proves_the_roll_out_and_banks_the_fire(platform: Platform) -> 
 
 
 async def test_a_check_with_the_wrong_settings_says_so(tmp_path: Path, redis_url: str) -> None:
-    """Finding no endpoint would be agreeing with everything: it reads what the files say, and names the settings."""
+    """Without endpoints everything would pass, so the check infers the layout from the files, and names the settings."""
     async with opened(tmp_path, redis_url, settings={"platform": {"serving_dir": "models"}}) as it:
         await it.say("dev", "/model check")
         said = await it.sees("No problems found in the main branch")
@@ -420,7 +420,7 @@ async def test_a_list_says_what_is_up_and_what_it_costs(platform: Platform) -> N
     assert "$0.50 in, $1.50 out" in said
     assert "smoke tests passed" in said
     await platform.say("dev", "/model show coder-chat")
-    assert "all pieces agree" in await platform.sees("Alias for tenants")
+    assert "all files agree" in await platform.sees("Alias for tenants")
     await platform.say("dev", "/model check")
     await platform.sees("No problems found in the main branch")
     old, new = "--served-model-name=qwen2.5-coder-7b-instruct", "--served-model-name=another"

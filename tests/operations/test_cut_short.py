@@ -1,4 +1,4 @@
-"""Work that ends the process again and again is set aside, and what costs money is ended all the same."""
+"""Work that repeatedly ends the process is set aside, and its costs are ended nevertheless."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def died(op: Operation) -> Operation:
 
 @pytest.mark.parametrize("deaths", [1, 2])
 async def test_an_undoing_that_ends_the_process_leaves_no_gpu_on(tmp_path: Path, redis_url: str, deaths: int) -> None:
-    """After the second death the model goes to zero and the lease is released, without the rest of the undoing."""
+    """After the second death the model goes to zero and the lease is released, without the rest of the rollback."""
     async with opened(tmp_path, redis_url) as it:
         it.faults.add("never-ready")
         await it.say("dev", "/gpu up coder-chat for 1h because demo")

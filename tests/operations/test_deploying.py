@@ -61,12 +61,12 @@ def test_the_number_of_a_kustomization_wins(platform: Files, layout: Layout) -> 
 def test_where_git_leaves_the_number_to_the_cluster_nothing_is_changed(platform: Files, layout: Layout) -> None:
     silent = changed(platform, DEPLOYMENT, "  replicas: 0\n", "")
     assert replicas.written(Platform(silent, layout), "coder-chat") is None
-    with pytest.raises(ManifestError, match="says no replicas for coder-chat"):
+    with pytest.raises(ManifestError, match="has no replicas for coder-chat"):
         replicas.with_replicas(Platform(silent, layout), "coder-chat", 1)
 
 
 def test_a_started_endpoint_is_bound_as_it_was_at_rest(platform: Files, layout: Layout) -> None:
-    """An approval is for what is deployed; to start it by a commit must not void the approval."""
+    """An approval is bound to the deployed content; the commit that starts the model must not void it."""
     started = changed(platform, DEPLOYMENT, "replicas: 0", "replicas: 1")
     assert replicas.at_rest(Platform(platform, layout), "coder-chat") == {}
     assert replicas.at_rest(Platform(started, layout), "coder-chat").keys() == {DEPLOYMENT}
@@ -87,7 +87,7 @@ def test_who_else_scales_it_is_named(platform: Files, layout: Layout) -> None:
 
 
 def test_an_autoscaler_of_what_a_chart_makes_is_found() -> None:
-    """It names the Deployment in the cluster, and not the HelmRelease."""
+    """The mark names the Deployment in the cluster, not the HelmRelease."""
     root = SAMPLE.parent / "platforms" / "helm-release"
     files = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
     scaler = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nspec:\n  scaleTargetRef:\n    name: llama-cpp-chat\n"
@@ -102,7 +102,7 @@ def live(name: str, path: str, url: str = "https://github.com/acme/llm-platform"
 
 
 def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: Layout) -> None:
-    """One of an ApplicationSet has the directory itself; one for many has a directory above it."""
+    """An Application of an ApplicationSet has the endpoint's directory; one for many endpoints has a directory above it."""
     endpoint = read_endpoint(Platform(platform, layout), "coder-chat").model_copy(update={"application": ""})
 
     def found(*applications: Application) -> str:
@@ -123,7 +123,7 @@ def test_the_closest_application_deploys_an_endpoint(platform: Files, layout: La
 
 
 def test_the_gateway_s_application_is_found_by_what_it_deploys() -> None:
-    """The Application whose values have the list, otherwise the one that deploys the list's file, under any name."""
+    """The Application whose values contain the list, otherwise the one that deploys the list's file, with any name."""
     lists = "model_list:\n  - model_name: a\n    litellm_params: {model: openai/a, api_base: 'http://a.llm:8000/v1'}\n"
     config_map = "kind: ConfigMap\ndata:\n  config.yaml: |\n" + textwrap.indent(lists, "    ")
     tree = Files({"infra/proxy/config.yaml": config_map})

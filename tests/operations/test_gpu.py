@@ -10,7 +10,7 @@ from tests.operations.steps import LEASES, held, queues, replicas, up
 
 
 async def test_an_offer_that_nobody_takes_passes_to_the_next(tmp_path: Path, redis_url: str) -> None:
-    """The first in line has a moment to answer; then the second is asked, and the first one's request has expired."""
+    """The first in the queue has a moment to answer; then the second gets the offer, and the first one's request has expired."""
     async with opened(tmp_path, redis_url, settings={"lease": {"offer": "2s"}}) as it:
         await up(it)
         await queues(it)
@@ -22,7 +22,7 @@ async def test_an_offer_that_nobody_takes_passes_to_the_next(tmp_path: Path, red
 
 
 async def test_an_approval_given_while_waiting_starts_it_when_the_offer_is_taken(platform: Platform) -> None:
-    """No second approval is asked for, and nobody gets in between."""
+    """No second approval is necessary, and no other request comes first."""
     await up(platform)
     await queues(platform, "because next")
     await platform.click("admin", "Approve")
@@ -34,7 +34,7 @@ async def test_an_approval_given_while_waiting_starts_it_when_the_offer_is_taken
 
 
 async def test_an_approval_to_replace_is_void_when_the_gpu_changed_hands(platform: Platform) -> None:
-    """It named a holder; the next holder was not asked about."""
+    """The approval named a holder, so it does not apply to the next holder."""
     await up(platform)
     await platform.say("lead", "/gpu up coder-fim because demo")
     await platform.click("lead", "Replace")
@@ -42,13 +42,13 @@ async def test_an_approval_to_replace_is_void_when_the_gpu_changed_hands(platfor
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("is down and the GPU is free")
     await platform.click("admin", "Approve")
-    await platform.sees("so it is void")
+    await platform.sees("so the approval is void")
     assert await held(platform) == []
     assert replicas(platform, "coder-fim") == 0
 
 
 async def test_what_replaces_waits_for_running_requests_up_to_a_limit(platform: Platform) -> None:
-    """A request that is being answered may finish; the old model is gone before the new one starts."""
+    """A running request may finish; the old model is gone before the new one starts."""
     await up(platform)
     traffic = asyncio.create_task(platform.serving.traffic("coder-chat", 5, 2))
     await platform.say("lead", "/gpu up coder-fim because demo")
@@ -63,7 +63,7 @@ async def test_what_replaces_waits_for_running_requests_up_to_a_limit(platform: 
 
 
 async def test_what_is_being_replaced_goes_down_for_that_alone(platform: Platform) -> None:
-    """`/gpu down` of the old one says what cancels the replacement; of the new one it does, and the old one comes back."""
+    """`/gpu down` of the old model explains how to cancel the replacement; of the new model it cancels it, and the old one is restored."""
     await up(platform)
     platform.cluster.set_speed(STOPPED)
     await platform.say("lead", "/gpu up coder-fim because demo")
@@ -110,7 +110,7 @@ async def test_nobody_is_idle_during_a_replacement(tmp_path: Path, redis_url: st
 
 
 async def test_a_lease_is_prolonged_within_the_limit_and_asked_for_above(platform: Platform) -> None:
-    """At once by its holder; over `lease.longest` an approver decides; not by anybody else."""
+    """The holder extends it immediately; above `lease.longest` an approver decides; other people may not."""
     await up(platform, words="for 2h")
     (before,) = await held(platform)
     await platform.say("dev", "/gpu extend 1h")
@@ -137,7 +137,7 @@ async def until_ends(it: Platform, hours: int) -> None:
 
 
 async def test_only_an_admin_breaks_a_lease_and_says_why(platform: Platform) -> None:
-    """In public, with a reason, and with another approver's agreement."""
+    """The reason is public, and another approver must agree."""
     await up(platform)
     await platform.say("dev", "/gpu release because I want it")
     await platform.sees("Only an admin may break somebody's lease")
@@ -154,7 +154,7 @@ async def test_only_an_admin_breaks_a_lease_and_says_why(platform: Platform) -> 
 async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrected_is_closed(
     platform: Platform,
 ) -> None:
-    """The replica missed the last write: the claim, or the release. The cluster tells which."""
+    """The replica missed the last write: the claim, or the release. The state of the cluster decides which."""
     await up(platform)
     (lease,) = await held(platform)
     await platform.redis.delete(LEASES)
@@ -170,7 +170,7 @@ async def test_a_lease_that_a_failover_lost_is_rebuilt_and_one_that_it_resurrect
 
 
 async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Path, redis_url: str) -> None:
-    """The operation is forgotten, the lease is not: its time starts when the model answers, and it can be ended.
+    """The operation is lost, but not the lease: its time starts when the model answers, and it can be ended.
 
     That takes a while: docket recreates flushed timers every minute.
     """
@@ -199,22 +199,22 @@ async def test_two_bots_do_everything_once(platform: Platform, tmp_path: Path) -
         await platform.cluster.scale("coder-fim", 1)
         await platform.sees("coder-fim uses the GPU, and nobody holds a lease")
         await platform.cluster.scale("coder-fim", 0)
-        await platform.sees("that is over")
+        await platform.sees("had used the GPU without a lease since")
         await platform.say("dev", "/gpu down coder-chat")
         await platform.sees("is down and the GPU is free")
         seen = platform.visible()
         assert len([text for text in seen if "Bring up coder-chat" in text]) == 1
-        assert len([text for text in seen if "that is over" in text]) == 1
+        assert len([text for text in seen if "had used the GPU without a lease since" in text]) == 1
         assert len([text for text in seen if "Receipt" in text]) == 1
         assert await held(platform) == []
 
 
 async def test_an_unmanaged_gpu_is_told_once(platform: Platform) -> None:
-    """Every look finds it again, and says nothing new; when it is over the message has no buttons."""
+    """Repeated checks do not report it again; when it is resolved, the message has no buttons."""
     await platform.cluster.scale("coder-fim", 1)
     await platform.sees("coder-fim uses the GPU, and nobody holds a lease")
     await asyncio.sleep(5)
     assert len([text for text in platform.visible() if "nobody holds a lease" in text]) == 1
     await platform.click("lead", "Bring down")
-    told = await platform.sees("that is over")
+    told = await platform.sees("had used the GPU without a lease since")
     assert "[Adopt]" not in told

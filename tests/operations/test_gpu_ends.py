@@ -49,7 +49,7 @@ async def bills(it: Platform) -> list[Bill]:
 
 
 async def test_a_holder_who_has_left_stops_nobody(platform: Platform) -> None:
-    """No direct message reaches them: their session is replaced, comes back, and is broken all the same."""
+    """No direct message reaches them; their session is still replaced, restored, and broken."""
     await up(platform)
     platform.workspace.deactivate("dev")
     platform.faults.add("smoke-fails")
@@ -79,13 +79,13 @@ async def test_the_turn_of_somebody_who_has_left_is_on_the_card(platform: Platfo
 
 
 async def test_who_is_denied_during_an_offer_is_told_that(platform: Platform) -> None:
-    """Not that they failed to answer."""
+    """The text does not claim that they failed to answer."""
     await up(platform)
     await queues(platform)
     await platform.say("dev", "/gpu down coder-chat")
     await platform.sees("it is your turn: press", "lead")
     await platform.click("admin", "Deny")
-    told = await platform.sees("nothing to take any more", "lead")
+    told = await platform.sees("no offer to take", "lead")
     assert "This request is denied" in told
     assert not [text for text in platform.visible("lead") if "Nobody answered" in text]
 
@@ -105,7 +105,7 @@ async def test_neither_the_new_model_nor_the_old_one_comes_up(platform: Platform
 
 
 async def test_a_boot_that_is_replaced_says_so(tmp_path: Path, redis_url: str) -> None:
-    """Not that it failed, nor that somebody unknown scaled it down."""
+    """The text claims neither a failure nor an unknown person who scaled it down."""
     async with opened(tmp_path, redis_url, speed=500, settings={"gpu": {"boot_limit": "300s"}}) as it:
         it.faults.add("never-ready")
         await it.say("dev", "/gpu up coder-chat")
@@ -119,7 +119,7 @@ async def test_a_boot_that_is_replaced_says_so(tmp_path: Path, redis_url: str) -
 
 
 async def test_down_finds_what_redis_has_just_forgotten(tmp_path: Path, redis_url: str) -> None:
-    """The cluster still knows whose session it is: nobody waits for the next comparison, and there is a receipt."""
+    """The cluster still has the session's holder: the answer does not wait for the next comparison, and there is a receipt."""
     async with opened(tmp_path, redis_url, settings={"lease": {"reconcile_every": "10m"}}) as it:
         await up(it)
         await it.redis.delete(LEASES)
@@ -129,7 +129,7 @@ async def test_down_finds_what_redis_has_just_forgotten(tmp_path: Path, redis_ur
 
 
 async def test_what_argo_cd_has_not_seen_yet_is_synced(platform: Platform) -> None:
-    """It says Synced until it looks at git again; what runs is what was approved."""
+    """Argo CD reports Synced until it polls git again; the running model is the approved one."""
     platform.cluster.set_speed(STOPPED)
     await pushes(platform, "main", DEPLOYMENT, "--max-model-len=16384", "--max-model-len=8192")
     await platform.say("dev", "/gpu up coder-chat")
@@ -150,7 +150,7 @@ async def at_work(svc: Services) -> BringUpOperation:
 
 
 async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_work: BringUpOperation) -> None:
-    """The answer to the click was that it is being cancelled."""
+    """The answer to the click confirms that it is being cancelled."""
     await Wiring(svc).of(Decisions).cancel(at_work.id, "U0DEV")
     with pytest.raises(CancelAsked):
         await Wiring(svc).of(Lifecycle).run(at_work).finish(Started(holder="U0DEV"))
@@ -158,7 +158,7 @@ async def test_a_click_that_came_just_before_the_end_counts(svc: Services, at_wo
 
 
 async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, at_work: BringUpOperation) -> None:
-    """It is tried again for as long as it takes; the card says meanwhile what a person may have to do."""
+    """It is retried until it succeeds; in the meantime the card shows what a person may have to do."""
     await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
     await Wiring(svc).of(Lifecycle).run(at_work).enter(phases.UNDO_BRING_UP)
     async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
@@ -177,7 +177,7 @@ async def test_a_task_that_is_delivered_again_waits_for_its_first_run(svc: Servi
 
 
 async def test_work_that_another_bot_has_taken_over_does_not_fail(svc: Services, at_work: BringUpOperation) -> None:
-    """This process was paused, and still has the operation as it was before."""
+    """This process was paused, and still has an earlier state of the operation."""
     async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
         at_work.moved(Status.RUNNING, svc.clock())
     op = await svc.operations.load(at_work.id)
@@ -215,7 +215,7 @@ async def test_the_audit_log_says_who_and_why(svc: Services, at_work: BringUpOpe
 async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(
     svc: Services, at_work: BringUpOperation, worded: bool
 ) -> None:
-    """The bill was noted, the message not yet."""
+    """The bill was stored, but not yet the message."""
     now = svc.clock()
     node = Node(name="gpu", since=now - HOUR)
     bill = Bill(
@@ -233,7 +233,7 @@ async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(
 async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone(
     svc: Services, at_work: BringUpOperation
 ) -> None:
-    """The bot died when all was done but said; the next bring-up of the same model is somebody else's."""
+    """The bot was killed before it reported the end; the next bring-up of the same model belongs to another person."""
     now = svc.clock()
     lease = Lease(model="coder-chat", op="earlier", holder="U0DEV", fence=1, hold=HOUR, claimed=now)
     wanted = Release(model="coder-chat", actor="U0ADMIN", channel="C0GPUOPS", at=now)
@@ -246,7 +246,7 @@ async def test_breaking_a_lease_again_after_a_crash_leaves_the_next_holder_alone
 
 
 async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
-    """Two people press at once: one receipt, and none that says that nobody held the GPU."""
+    """Two people press at the same time: there is one receipt, and no message that nobody held the GPU."""
     now = svc.clock()
     asked = [down_request("coder-chat", user, "C0GPUOPS", now, "") for user in ("U0DEV", "U0LEAD")]
     first, second = (BringDownOperation(id=wanted.actor, request=wanted, updated=now) for wanted in asked)
@@ -261,7 +261,7 @@ async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
 
 
 async def test_the_bot_ends_the_session_that_it_meant_and_no_other(svc: Services, at_work: BringUpOperation) -> None:
-    """It found a model at zero whose lease was just released; meanwhile somebody else has brought the model up."""
+    """It found a model at zero whose lease was just released; in the meantime somebody else has brought the model up."""
     now = svc.clock()
     wanted = Lease(model="coder-chat", op=at_work.id, holder="U0DEV", fence=0, hold=HOUR, claimed=now)
     ended = await svc.leases.claim(wanted)
@@ -270,7 +270,7 @@ async def test_the_bot_ends_the_session_that_it_meant_and_no_other(svc: Services
     request = end_of_session(ended, "it was down already", svc.config.slack.channel, now)
     for status in (Status.REQUESTED, Status.RUNNING):
         op = await svc.operations.create(BringDownOperation(id=status, request=request, status=status, updated=now))
-        with pytest.raises(BotError, match="is over, so nothing was done"):
+        with pytest.raises(BotError, match="has ended, so nothing was done"):
             await Wiring(svc).of(Workflows).table()[Kind.GPU_DOWN].execute(Wiring(svc).of(Lifecycle).run(op))
 
 

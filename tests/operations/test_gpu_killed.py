@@ -1,4 +1,4 @@
-"""A session survives the bot's death at every point: killed after each step and in the middle of each, nothing differs."""
+"""A session survives the bot's death at every point: killed after each step and in the middle of each, the result is the same."""
 
 import re
 from collections import Counter
@@ -113,7 +113,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
 async def test_a_session_is_the_same_however_often_the_bot_dies(
     tmp_path: Path, redis_url: str, story: Story, struck: set[str]
 ) -> None:
-    """The same messages, scale writes, syncs, leases and fences, and the same end, as when nobody kills it."""
+    """The same messages, scale writes, syncs, leases and fences, and the same end, as without a kill."""
     calm, deadly = Tripwire(), Tripwire()
     (tmp_path / "calm").mkdir()
     (tmp_path / "deadly").mkdir()
@@ -131,7 +131,7 @@ async def test_a_session_is_the_same_however_often_the_bot_dies(
 
 @asynccontextmanager
 async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool = False) -> AsyncIterator[Platform]:
-    """A platform, and the bot as a process of its own behind the wires."""
+    """A platform, and the bot as a separate process behind the proxies."""
 
     @asynccontextmanager
     async def wired(environment: dict[str, str]) -> AsyncIterator[None]:
@@ -149,7 +149,7 @@ async def living(directory: Path, redis_url: str, wire: Tripwire, *, kill: bool 
 
 
 def messages(it: Platform) -> list[str]:
-    """The first line of every message that anybody was sent, their own direct ones included; times aside."""
+    """The first line of every message, including direct messages, without times."""
     seen = {
         user: Counter(re.sub(r"\d+", "N", text.strip().splitlines()[0]) for text in it.visible(user))
         for user in ("dev", "lead", "admin")

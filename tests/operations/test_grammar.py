@@ -15,7 +15,7 @@ async def test_a_question_is_answered_and_starts_nothing(platform: Platform) -> 
 
 
 async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> None:
-    """In a direct message the answer is where the card is; in the channel the card is the answer."""
+    """In a direct message the answer links to the card; in the channel the card is the answer."""
     await platform.workspace.say("dev", "gpu up coder-chat for 1h", direct=True)
     await platform.sees("Requested: the card is in #gpu-ops")
     await platform.sees("Awaiting approval")
@@ -27,10 +27,10 @@ async def test_a_request_is_answered_where_it_was_typed(platform: Platform) -> N
 async def test_a_time_that_cannot_be_read_is_answered_with_its_form(platform: Platform) -> None:
     """Not with a question for the model, and a bring-down takes none."""
     await platform.say("dev", "/gpu up coder-chat two hours")
-    told = await platform.sees("Say one model, and then the time as 45m, 2h or 1h30m: /gpu up coder-chat for 2h")
+    told = await platform.sees("Name one model, and then the time as 45m, 2h or 1h30m: /gpu up coder-chat for 2h")
     assert "two hours is neither" in told
     await platform.workspace.say("dev", "down coder-chat 5", direct=True)
-    await platform.sees("5 is not a model, and a bring-down takes effect at once: /gpu down coder-chat")
+    await platform.sees("5 is not a model, and a bring-down takes effect immediately: /gpu down coder-chat")
     assert not [text for text in platform.visible("dev") if "Requested" in text]
 
 
@@ -41,7 +41,7 @@ async def test_only_a_lease_can_be_extended(platform: Platform) -> None:
 
 
 async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
-    """Within seconds, and not only after the last attempt."""
+    """The message appears within seconds, not only after the last attempt."""
     platform.github.refuses["/pulls"] = Refused(502, "Bad Gateway")
     await platform.say("dev", "/model swap coder-chat Qwen/Qwen2.5-Coder-14B-Instruct-AWQ")
     await platform.sees("waits for GitHub, which does not answer")
@@ -50,7 +50,7 @@ async def test_a_long_wait_says_for_which_system(platform: Platform) -> None:
 async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(platform: Platform) -> None:
     """`up NAME 2h`, and `extend` alone opens a form."""
     await platform.say("dev", "/gpu up coder-chat 3h")
-    await platform.sees("asked by @dev for 3 h")
+    await platform.sees("requested by @dev for 3 h")
     await platform.say("lead", "/gpu up coder-chat")
     await platform.sees("was already requested by @dev", "lead")
     raw = str([message.blocks for message in platform.workspace._history.messages.values()])
@@ -63,4 +63,4 @@ async def test_a_duration_may_follow_the_name_and_an_extension_asks_for_one(plat
     await platform.submit("dev")
     await platform.sees("of @dev for coder-chat was extended to")
     await platform.workspace.say("dev", "extend", direct=True)
-    await platform.sees("Say how much longer, for example /gpu extend coder-chat 1h")
+    await platform.sees("Give the additional time, for example /gpu extend coder-chat 1h")

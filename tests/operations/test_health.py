@@ -1,4 +1,4 @@
-"""A ready session is watched: each problem is reported once, a restart keeps the lease, and no time is billed in vain."""
+"""A ready session is watched: each problem is reported once, a restart keeps the lease, and time without a node is not billed."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.operations.platform import platform as opened
 from tests.operations.steps import held, queues, replicas, up
 
 SLOW = {"gpu": {"boot_limit": "5m"}}
-"""Time for what a test does before a session that does not serve is ended."""
+"""Time for a test's actions before a session that does not serve is ended."""
 
 
 @pytest.fixture
@@ -29,7 +29,11 @@ async def bills(it: Platform) -> list[Bill]:
 
 
 def troubles(it: Platform, user: str = "dev") -> list[str]:
-    return [text for text in it.visible(user) if "does not serve any more" in text or "is up, but not as" in text]
+    return [
+        text
+        for text in it.visible(user)
+        if "no longer serves requests" in text or "is up, but has been changed" in text
+    ]
 
 
 async def node_is_recorded(it: Platform) -> bool:
@@ -40,7 +44,7 @@ async def node_is_recorded(it: Platform) -> bool:
 
 
 async def test_a_node_that_is_reclaimed_is_told_and_bills_nothing(it: Platform) -> None:
-    """With what can be done about it; the receipt adds up the nodes that there were."""
+    """The report has the possible actions; the receipt adds up the billed nodes."""
     await up(it)
     await it.until_true(lambda: node_is_recorded(it))
     it.faults.add("no-stock")
@@ -65,7 +69,7 @@ async def test_a_node_that_is_reclaimed_is_told_and_bills_nothing(it: Platform) 
 
 
 async def test_a_crash_is_told_once_with_its_cause(it: Platform) -> None:
-    """To the channel and to the holder, however often it is looked at, and also by a bot that was restarted."""
+    """Once in the channel and once to the holder, for any number of checks, and even after a restart of the bot."""
     await up(it)
     it.cluster.engine_crashes("coder-chat")
     assert "an illegal memory access" in await it.sees("crash-looping since")
@@ -102,12 +106,12 @@ async def test_a_model_that_does_not_serve_is_not_active(it: Platform) -> None:
 
 
 async def test_a_restart_keeps_the_lease(it: Platform) -> None:
-    """Its end, its holder and its fence; a second click, by whomever, names the first and starts nothing."""
+    """The lease keeps its end, its holder and its fence; a second click by anybody names the first and starts nothing."""
     await up(it)
     [before] = await held(it)
     it.cluster.engine_crashes("coder-chat")
     await it.sees("crash-looping since")
-    # The button may be gone before the second click: then there is nothing to click.
+    # The button may disappear before the second click: then there is nothing to click.
     clicks = [it.workspace.click(user, "Restart", timeout=5) for user in ("dev", "lead")]
     await asyncio.gather(*clicks, return_exceptions=True)
     await it.sees("coder-chat serves again")
@@ -120,7 +124,7 @@ async def test_a_restart_keeps_the_lease(it: Platform) -> None:
 
 
 async def test_a_restart_that_fails_ends_the_session(it: Platform) -> None:
-    """With the diagnosis of a boot, a receipt, and the GPU for who waits."""
+    """The end has the diagnosis of a boot and a receipt, and the next in the queue gets the GPU."""
     await up(it)
     it.cluster.engine_crashes("coder-chat")
     await it.sees("crash-looping since")
@@ -134,7 +138,7 @@ async def test_a_restart_that_fails_ends_the_session(it: Platform) -> None:
 
 
 async def test_a_restart_goes_on_after_the_bot_was_killed(it: Platform) -> None:
-    """In the middle of it: nothing is done twice, and nothing is left."""
+    """The bot is killed during the restart: nothing is done twice, and nothing remains."""
     await up(it)
     it.cluster.engine_crashes("coder-chat")
     await it.sees("crash-looping since")
@@ -150,7 +154,7 @@ async def test_a_restart_goes_on_after_the_bot_was_killed(it: Platform) -> None:
 
 
 async def test_a_session_that_does_not_come_back_is_ended_for_who_waits(tmp_path: Path, redis_url: str) -> None:
-    """At the boot limit: nobody waits behind a session that no longer exists."""
+    """It ends at the boot limit, so nobody waits for a session that no longer works."""
     async with opened(tmp_path, redis_url, settings={"gpu": {"boot_limit": "999s"}}, speed=600) as it:
         await up(it)
         await queues(it)
@@ -163,7 +167,7 @@ async def test_a_session_that_does_not_come_back_is_ended_for_who_waits(tmp_path
 
 
 async def test_a_deployment_that_is_deleted_is_said_to_be_gone(it: Platform) -> None:
-    """The answer is not "at zero": there is no Deployment."""
+    """The message reports that there is no Deployment, not zero replicas."""
     await up(it)
     it.cluster.store.delete("Deployment", "coder-chat", "serving")
     assert "there is no Deployment coder-chat any more" in await it.sees("its lease is closed")

@@ -1,4 +1,4 @@
-"""Home: the last week as a chart, and what it shows when systems do not answer."""
+"""Home: the last week as a chart, and its content when systems do not answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ class TestWithoutCharts:
 
 
 async def test_an_older_state_never_replaces_a_newer_one(svc: Services, workspace: Workspace) -> None:
-    """Somebody opens Home, and Slack takes it late; meanwhile the GPU is taken, and Home is published again."""
+    """Somebody opens Home, and Slack accepts it late; in the meantime the GPU is claimed, and Home is published again."""
     held, app_home = workspace._api.held, Wiring(svc).of(AppHome)
     held["views.publish"] = late = asyncio.Event()
     opening = asyncio.create_task(app_home.publish(DEV))
@@ -93,7 +93,7 @@ async def test_home_opens_without_redis_and_claims_nothing(svc: Services, worksp
     """The holder is unknown, so the GPU is not shown as free; systems that do not answer are named once."""
     await Wiring(svc).of(AppHome).publish(DEV)
     before = workspace.home("dev")
-    assert "Whether the GPU is free is unknown" in before  # nor does the cluster answer here
+    assert "It is unknown whether the GPU is free" in before  # the cluster does not answer here either
     await svc.records._redis.shutdown(nosave=True)
     await Wiring(svc).of(AppHome).publish(DEV)
     shown = workspace.home("dev")

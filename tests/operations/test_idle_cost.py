@@ -33,7 +33,7 @@ async def idle(tmp_path: Path, redis_url: str) -> AsyncIterator[tuple[Platform, 
 
 
 async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
-    """The calls to Kubernetes of each task that repeats itself, seen at the API server, at the interval it asks for."""
+    """The calls to Kubernetes of each periodic task, counted at the API server, at the task's interval."""
     calls = {}
     for task in all_tasks(Wiring(svc)):
         defaults = (parameter.default for parameter in inspect.signature(task).parameters.values())
@@ -49,11 +49,11 @@ async def calls_a_minute(world: Platform, svc: Services) -> dict[str, float]:
 
 
 async def test_an_idle_bot_makes_at_most_five_calls_to_kubernetes_a_minute(idle: tuple[Platform, Services]) -> None:
-    """Also if many people opened Home earlier today; the API server has other things to do."""
+    """Even if many people opened Home earlier today."""
     world, svc = idle
     for user in ("U0DEV", "U0LEAD", "U0ADMIN"):
         await svc.home.note_viewer(user, datetime.fromtimestamp(svc.clock().timestamp() - 3 * 3600, UTC))
-    await calls_a_minute(world, svc)  # the first round reads what is then known
+    await calls_a_minute(world, svc)  # the first round fills caches
     calls = await calls_a_minute(world, svc)
     assert calls["reconcile"] > 0, "the cost is controlled at all"
     assert sum(calls.values()) <= 5, calls

@@ -1,4 +1,4 @@
-"""A change survives the bot's death at every point: killed after each write, it repeats none and loses none."""
+"""A change survives a kill of the bot at every point: after each write, no write is repeated or lost."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ async def test_a_change_is_made_once_however_often_the_bot_dies(
 
 
 async def refused_by_github(it: Platform) -> None:
-    """GitHub takes the branch and the pull request, and then refuses to let its head be looked at."""
+    """GitHub accepts the branch and the pull request, and then refuses to return its head."""
     it.github.refuses["GET /commits/"] = Refused(422, "No commit found for SHA")
     await it.say("dev", f"/model swap coder-chat {BIG}")
     await it.sees("No commit found")
@@ -61,7 +61,7 @@ async def refused_by_github(it: Platform) -> None:
 
 
 async def merged_with_something_else(it: Platform) -> None:
-    """Main changes the same Deployment in the moment of the merge: the approval of what was shown does not cover it."""
+    """Main changes the same Deployment at the moment of the merge: the approval of the shown plan does not cover it."""
     github, merge = it.github, it.github._merge
 
     async def racing(pull: Pull, **how: Any) -> str:
@@ -75,7 +75,7 @@ async def merged_with_something_else(it: Platform) -> None:
     await it.sees("Pull request #1")
     await github.checks("success")
     await it.click("lead", "Approve & roll out")
-    await it.sees("deploys something else than what was approved")
+    await it.sees("does not deploy what was approved")
     deployed = str(it.object("Deployment", "coder-chat"))
     assert "v0.32.1" not in deployed
     assert BIG not in deployed
@@ -94,7 +94,7 @@ async def no_branch(it: Platform) -> bool:
 async def test_what_goes_wrong_is_put_right_once(
     tmp_path: Path, redis_url: str, story: Callable[[Platform], Awaitable[None]], ledger: bool
 ) -> None:
-    """One pull request, one push, at most one merge, one message, however often the bot dies; with `ledger` after each step."""
+    """One pull request, one push, at most one merge, one message, for any number of kills; with `ledger` after each step."""
     wire = Tripwire()
 
     @asynccontextmanager

@@ -16,7 +16,7 @@ async def press_on_oldest(it: Platform, user: str, label: str) -> None:
 
 
 async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform) -> None:
-    """The card of the bring-up extends and ends its session, stays, and says what was; then the newest card goes on."""
+    """The card of the bring-up can extend and end its session, and shows its times afterwards; then the newest card has the buttons."""
     await up(platform)
     await platform.until(lambda: "[Extend …]  [Bring down]" in card_of(platform, "Bring up coder-chat"))
     await press_on_oldest(platform, "dev", "Extend …")
@@ -40,7 +40,7 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
 
 
 async def test_a_failed_request_is_repeated_once(tmp_path: Path, redis_url: str) -> None:
-    """In the name of the person who presses, with another approval; a second press starts nothing more."""
+    """The new request is by the person who pressed, with another approval; a second press starts nothing."""
     async with opened(tmp_path, redis_url, settings={"gpu": {"boot_limit": "10s"}}) as platform:
         platform.faults.add("no-stock")
         await platform.say("dev", "/gpu up coder-chat for 3h because evaluation")
@@ -50,10 +50,10 @@ async def test_a_failed_request_is_repeated_once(tmp_path: Path, redis_url: str)
         await platform.until(lambda: "[Retry]" in card_of(platform, "Bring up coder-chat"))
         pressed = [press for shown, press in platform.workspace._buttons(_person("admin")) if shown == "Retry"]
         await pressed[0]()
-        await platform.sees("asked by @admin for 3 h because evaluation")
+        await platform.sees("requested by @admin for 3 h because evaluation")
         await platform.until(lambda: "[Approve]" in card_of(platform, "Bring up coder-chat"))
         await pressed[0]()
-        await platform.sees("asked for this again already", "admin")
+        await platform.sees("already requested this again", "admin")
         cards = [text for text in platform.workspace.posted(CHANNEL) if "Bring up coder-chat" in text]
         assert len(cards) == 2
         await platform.until(lambda: "[Retry]" not in str(platform.workspace.posted(CHANNEL)))

@@ -48,7 +48,7 @@ def message(**changed: bytes) -> dict[bytes, bytes]:
 
 
 async def set_aside(platform: Platform) -> list[str]:
-    """The reasons of what the audit log says was set aside."""
+    """The reasons of the set-aside tasks in the audit log."""
     rows = await platform.redis.xrange(f"{PREFIX}:audit") or []
     entries = [json.loads((fields or {})[b"entry"]) for _, fields in rows]
     return [f"{entry['what']}: {entry['why']}" for entry in entries if entry["event"] == "set aside"]
@@ -56,7 +56,7 @@ async def set_aside(platform: Platform) -> list[str]:
 
 @pytest.mark.parametrize("field", ["args", "kwargs"])
 async def test_a_forged_pickle_is_not_executed(platform: Platform, tmp_path: Path, field: str) -> None:
-    """The message is set aside and recorded, and the bot works on."""
+    """The message is set aside and recorded, and the bot continues."""
     marker = tmp_path / "marker"
     cloudpickle.loads(cloudpickle.dumps(Touches(tmp_path / "control")))
     assert (tmp_path / "control").exists(), "the pickle does what it should"
@@ -123,7 +123,7 @@ async def test_the_tasks_in_redis_are_text(platform: Platform) -> None:
 
 
 async def test_a_task_is_not_looked_at_by_its_pickle() -> None:
-    """docket's own way to read one task reads a pickle, so it is shut."""
+    """docket's own method to read one task reads a pickle, so it is disabled."""
     with pytest.raises(NotImplementedError):
         await DataDocket(REAL_TIME, name="stoker", url="memory://").get_execution("k")
 

@@ -1,4 +1,4 @@
-"""The pull request's text: what a reviewer reads beside the diff."""
+"""The pull request's text, which a reviewer reads together with the diff."""
 
 from pathlib import Path
 
@@ -31,9 +31,9 @@ def test_a_swap_says_what_it_replaces() -> None:
     assert heads == ["## The contract", "## Sizing: fits", "## Smoke tests", "## Warnings", "## After the merge"]
     assert "(`/gpu up coder-chat`), and in this roll-out if it is up by then:" in text
     assert "`/v1/models` lists exactly `qwen2.5-coder-3b-instruct`" in text
-    assert "a key made for `coder-chat` alone" in text
+    assert "a key for `coder-chat` only" in text
     assert "syncs the Application coder-chat at the merge commit" in text
-    assert text.endswith("To undo, revert this pull request.\n\n<sub>Operation op1</sub>\n")
+    assert text.endswith("To undo this, revert this pull request.\n\n<sub>Operation op1</sub>\n")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_swap_says_what_it_replaces() -> None:
 def test_each_kind_of_change_says_what_follows(
     verb: Verb, name: str, facts: ModelFacts | None, first: str, tests: str, follows: str
 ) -> None:
-    """The tests are those of its kind, and none for what goes; what Stoker does depends on who syncs."""
+    """The tests are those of the endpoint's kind, and none for a removal; the next steps depend on the sync policy."""
     text = pull_body(change(verb, name, facts), asked="Asked by `U1`", operation="op1")
     assert text.startswith(first)
     assert tests in text
@@ -78,7 +78,7 @@ def test_each_kind_of_change_says_what_follows(
 
 
 def test_other_settings_of_the_same_model_are_no_swap() -> None:
-    """The subject does not name a model that nobody changes."""
+    """The subject does not name an unchanged model."""
     made = change("swap", "coder-chat", CODER_7B_AWQ, (("context", "8192"),))
     assert made.title == "feat(serving): change the settings of coder-chat"
     text = pull_body(made, asked="Asked from a terminal by `ann`", reason="a `short`\none | two")
@@ -89,6 +89,6 @@ def test_other_settings_of_the_same_model_are_no_swap() -> None:
 
 
 def test_a_volume_that_grows_is_in_the_table() -> None:
-    """With the numbers that a reviewer would reckon."""
+    """The figures are those that a reviewer would calculate."""
     text = pull_body(change("swap", "coder-fim", CODER_14B_AWQ, (("kind", "completion"),)), asked="Asked by `U1`")
     assert "| Volume | coder-fim-model-cache, 15Gi | coder-fim-model-cache, 10Gi |\n" in text

@@ -1,4 +1,4 @@
-"""The requests of a set-up, against git and GitHub: who may, how often, and after a crash."""
+"""The requests of a set-up, against git and GitHub: permissions, repetitions, and crashes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -96,7 +96,7 @@ async def test_only_an_admin_may(setup: PlatformSetup, svc: Services, github: Gi
 
 
 async def test_a_form_asks_only_what_nobody_has_set(setup: PlatformSetup) -> None:
-    """With the values so far."""
+    """The form contains the current values."""
     _, questions = await setup.ask("U0ADMIN")
     assert [(each.name, value) for each, value in questions] == [("gpu.name", "L4"), ("gpu.price_per_hour", "0.85")]
 
@@ -118,7 +118,7 @@ async def test_what_was_cut_short_is_finished_once(setup: PlatformSetup, github:
 
 
 async def test_one_that_github_refuses_does_not_block_the_next(setup: PlatformSetup, github: GitHub) -> None:
-    """The answer is that refusal, even if the branch cannot be deleted either."""
+    """The answer is GitHub's refusal, even if the branch cannot be deleted either."""
     github.refuses["POST /pulls"] = Refused(403, "Pull requests are disabled")
     github.refuses["DELETE /git/refs"] = Refused(403, "Resource not accessible")
     with pytest.raises(BotError, match="Pull requests are disabled"):
@@ -142,7 +142,7 @@ async def test_after_a_rejection_another_one_can_be_opened(setup: PlatformSetup,
 
 
 async def test_a_merged_one_that_could_not_be_closed_is_closed_next_time(setup: PlatformSetup, github: GitHub) -> None:
-    """Redis was unavailable for a moment; the settings of the commit are in use already."""
+    """Redis was unavailable for a moment; the settings of the commit are already in use."""
     await setup.propose("U0ADMIN", {}, "V1")
     opened = await setup.state.open()
     await github.merge()
@@ -156,7 +156,7 @@ async def test_a_merged_one_that_could_not_be_closed_is_closed_next_time(setup: 
 
 @pytest.mark.parametrize("policy", [ROLES | {"platform": {"serving_dir": "elsewhere", "namespace": "llm"}}])
 async def test_settings_that_the_installation_overrules_are_shown_to_copy(setup: PlatformSetup) -> None:
-    """The bot cannot write the installation's file, and that one takes precedence."""
+    """The bot cannot write the installation's file, which takes precedence."""
     result = await setup.propose("U0ADMIN", {}, "V1")
     assert result.pull is None
     assert sorted(result.overruled) == ["platform.namespace", "platform.serving_dir"]
@@ -166,7 +166,7 @@ async def test_settings_that_the_installation_overrules_are_shown_to_copy(setup:
 async def test_a_default_that_the_repository_writes_down_counts_as_a_setting(
     setup: PlatformSetup, svc: Services
 ) -> None:
-    """Otherwise Stoker goes on to say that nobody has set the namespace. The cluster, which is asked first, is away here."""
+    """Otherwise Stoker would continue to report that nobody has set the namespace. The cluster does not answer here."""
     await merge(setup, f"platform: {{namespace: {svc.config.platform.namespace}}}\n")
     await setup.watch()
     assert await setup.state.in_use() is None
@@ -175,7 +175,7 @@ async def test_a_default_that_the_repository_writes_down_counts_as_a_setting(
 async def test_settings_in_use_are_announced_once_a_system_answers_again(
     setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub
 ) -> None:
-    """The bot started while the git remote was away, and nobody restarts it to hear of the settings."""
+    """The bot started while the git remote did not answer, and gets the settings without a restart."""
     await setup.state.use(InUse(commit=await github.main_commit(), text="x", announced=False))
     github._faults.add("github-down")
     with structlog.testing.capture_logs() as logs:
@@ -195,7 +195,7 @@ async def test_settings_in_use_are_announced_once_a_system_answers_again(
 async def test_settings_that_cannot_be_used_are_reported_once(
     setup: PlatformSetup, svc: Services, workspace: Workspace, github: GitHub, text: str, said: str
 ) -> None:
-    """Invalid ones, and any while a model is up; the bot goes on with its own."""
+    """Invalid settings, and any settings while a model is up, are not used; the bot keeps its own."""
     now = svc.clock()
     await svc.leases.claim(
         Lease(model="m", op="1", holder="U0DEV", fence=0, hold=timedelta(hours=1), claimed=now, ends=now)
@@ -210,7 +210,7 @@ async def test_settings_that_cannot_be_used_are_reported_once(
 async def test_settings_that_an_update_of_stoker_no_longer_knows_are_reported(
     setup: PlatformSetup, svc: Services, workspace: Workspace
 ) -> None:
-    """They were in use; the bot has started without them."""
+    """The settings were in use before, but the bot has started without them."""
     text = "gpu: {renamed: 1}\n"
     await setup.state.use(InUse(commit="c", text=text, announced=True))
     await merge(setup, text)

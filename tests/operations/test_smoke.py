@@ -8,7 +8,7 @@ VALUES = "platform/litellm/values.yaml"
 
 
 async def test_an_engine_without_a_key_is_reported_and_kept_up(platform: Platform) -> None:
-    """It answers everybody in the cluster; whether that is wanted is not for a smoke test to decide."""
+    """The engine answers everybody in the cluster, which a smoke test reports only as a warning."""
     await pushes(platform, "main", DEPLOYMENT, "- name: VLLM_API_KEY", "- name: UNUSED_API_KEY")
     await up(platform)
     await platform.sees("the engine has no API key")

@@ -16,7 +16,7 @@ QUICK = {"lease": {"reconcile_every": "1s"}, "idle": {"sample_every": "1s"}}
 
 
 def annotate(it: Platform, name: str, **marks: str | None) -> None:
-    """As `kubectl annotate --overwrite` does."""
+    """Like `kubectl annotate --overwrite`."""
 
     def written(live: Object) -> None:
         annotations = live["metadata"].setdefault("annotations", {})
@@ -34,7 +34,7 @@ def mark_of(it: Platform, name: str) -> dict[str, object]:
 
 
 async def ended(it: Platform) -> None:
-    """Wait until no task of an operation runs, also not after it said that it has ended."""
+    """Wait until no task of an operation runs, even after its end is shown."""
 
     async def idle() -> bool:
         return not await it.redis.hlen("{stoker}:starts")
@@ -43,7 +43,7 @@ async def ended(it: Platform) -> None:
 
 
 async def test_a_poisoned_lease_stops_nothing(tmp_path: Path, redis_url: str) -> None:
-    """Status, the bot's own metrics and the other models go on; it comes back from its Deployment, and goes down."""
+    """Status, the bot's metrics and other models continue to work; the lease is restored from its Deployment, and the model goes down."""
     async with opened(tmp_path, redis_url, settings=QUICK) as it:
         await up(it)
         await it.redis.hset(LEASES, "coder-chat", '{"model": "coder-chat", "fence": 1e999}')
@@ -86,7 +86,7 @@ async def test_a_fence_that_cannot_be_meant_counts_as_none(tmp_path: Path, redis
 
 
 async def test_a_forged_fence_does_not_keep_a_model_up(tmp_path: Path, redis_url: str) -> None:
-    """One that could be meant, above the lease's: Redis says which lease is in charge."""
+    """A plausible fence above the lease's: Redis decides which lease is valid."""
     async with opened(tmp_path, redis_url, settings=QUICK) as it:
         await up(it)
         annotate(it, "coder-chat", fence=str(8 * 10**12))
@@ -105,7 +105,7 @@ async def test_a_forged_fence_does_not_keep_a_model_up(tmp_path: Path, redis_url
     ids=str,
 )
 async def test_an_annotation_never_replaces_a_lease(tmp_path: Path, redis_url: str, forged: dict[str, object]) -> None:
-    """Redis's lease stays as it is and is written back; the holder keeps it, and it goes down."""
+    """Redis's lease is unchanged and written back; the holder keeps it, and the model can be brought down."""
     async with opened(tmp_path, redis_url, settings=QUICK) as it:
         await up(it)
         await ended(it)
@@ -125,7 +125,7 @@ async def test_an_annotation_never_replaces_a_lease(tmp_path: Path, redis_url: s
 
 @pytest.mark.parametrize("mark", ["{", "x" * 100_000], ids=lambda mark: mark[:9])
 async def test_an_annotation_that_is_no_lease_is_an_unmanaged_use(tmp_path: Path, redis_url: str, mark: str) -> None:
-    """Redis lost the lease, and what the Deployment carries cannot be read: people are asked, and it can be ended."""
+    """Redis lost the lease, and the Deployment's annotation is unreadable: there is an alert, and the model can be brought down."""
     async with opened(tmp_path, redis_url, settings={"lease": {"reconcile_every": "10m"}}) as it:
         await up(it)
         await ended(it)  # it writes the lease onto the Deployment last
@@ -139,7 +139,7 @@ async def test_an_annotation_that_is_no_lease_is_an_unmanaged_use(tmp_path: Path
 
 @pytest.mark.parametrize("words", ["/gpu extend 1h", "keep"])
 async def test_what_was_promised_survives_a_failover(tmp_path: Path, redis_url: str, words: str) -> None:
-    """The replica that took over has missed the extension, or the keep: the Deployment still carries it."""
+    """The replica that took over has missed the extension, or the keep: the Deployment still has it."""
     settings = QUICK | {"idle": {"sample_every": "1s", "remind_after": "3s", "down_after": "2h"}}
     async with opened(tmp_path, redis_url, settings=settings) as it:
         await up(it, words="for 2h")

@@ -1,4 +1,4 @@
-"""Staging without the GPU, on a whole platform: what is billed meanwhile, and how long a swap interrupts its tenants."""
+"""Staging without the GPU, on a whole platform: the billed time, and the downtime of a swap."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ def gpu_nodes(platform: Platform) -> list[str]:
 
 
 def staging_pods(platform: Platform) -> list[str]:
-    """Those that still run, or are about to."""
+    """Jobs that run or are about to start."""
     pods = platform.cluster.store.find("Pod", "serving", labels="app.kubernetes.io/name=stoker-staging")
     return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
@@ -45,7 +45,7 @@ async def test_nothing_is_billed_while_hugging_face_turns_the_download_away(plat
 
 
 async def test_a_staged_swap_interrupts_for_the_load_only(platform: Platform) -> None:
-    """The weights are there before anything is merged; the pod of the cut-over finds them."""
+    """The weights are staged before the merge; the new pod finds them."""
     await platform.say("dev", "/gpu up coder-chat")
     await platform.click("lead", "Approve")
     await platform.sees("coder-chat is up and answers")
@@ -54,7 +54,7 @@ async def test_a_staged_swap_interrupts_for_the_load_only(platform: Platform) ->
     await platform.github.checks("success")
     await platform.click("lead", "Approve & roll out")
     await platform.until(lambda: NEW in platform.cluster.volumes.complete[CLAIM])
-    platform.faults.add("hf-429")  # from here on nobody can download: the cut-over must not need to
+    platform.faults.add("hf-429")  # from here on downloads fail: the cut-over must not need one
     said = await platform.sees(f"coder-chat now serves {NEW}")
     assert re.search(r"Downtime: [^,]+, from the merge until it answered", said)
     card = card_of(platform, "Swap coder-chat")
@@ -72,7 +72,7 @@ async def test_two_requests_and_a_bring_up_stage_the_weights_once(
     monkeypatch.setattr("sandbox.download.RATE", 1.0)  # too slow to finish
     await asyncio.gather(*(platform.say(user, "/model stage coder-chat") for user in ("dev", "lead")))
     await platform.sees("downloading the weights")
-    told = "are being staged already"
+    told = "are already being staged"
     await platform.until(lambda: any(told in text for user in ("dev", "lead") for text in platform.visible(user)))
     await platform.say("dev", "/gpu up coder-chat")
     await platform.click("lead", "Approve")
@@ -107,7 +107,7 @@ async def test_a_removal_ends_the_download_and_deletes_the_volume(
 
 
 async def test_weights_that_the_session_did_not_load_saved_nothing(platform: Platform) -> None:
-    """A swap staged them, and was not merged."""
+    """A swap staged the weights, but was not merged."""
     staged = Staged(hf_id=NEW, at=datetime.now(UTC), seconds=600)
     await platform.redis.hset("{stoker}:staged", "coder-chat", staged.model_dump_json())
     await up(platform)
@@ -116,13 +116,13 @@ async def test_weights_that_the_session_did_not_load_saved_nothing(platform: Pla
 
 
 async def test_weights_that_nobody_serves_make_room(platform: Platform) -> None:
-    """Only when the volume needs it, and never the model that is served."""
+    """Models are removed only if the volume needs the space, and never the served one."""
     there = platform.cluster.volumes
     there.downloaded[CLAIM] = {"old/model": 17e9}
     there.complete[CLAIM] = {"old/model"}
     await platform.say("dev", "/model stage coder-chat")
     await platform.sees("are on the volume of coder-chat")
-    await platform.sees("Removed from the volume to make room")
+    await platform.sees("Removed from the volume for more space")
     assert set(there.downloaded[CLAIM]) == {OLD}
 
 

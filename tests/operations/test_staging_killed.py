@@ -1,4 +1,4 @@
-"""Staging survives the bot's death: one Job, one merge, one sync, one card, and no GPU for the download."""
+"""Staging survives kills of the bot: one Job, one merge, one sync, one card, and no GPU for the download."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,7 +35,7 @@ async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> N
     points = {JOB, f"step staging {NEW} 1", MERGE, SYNC}
     wire = Tripwire(only=frozenset(points))
     async with living(tmp_path, redis_url, wire, kill=True) as it:
-        kill, wire.kill = wire.kill, None  # the bring-up is the subject of other tests
+        kill, wire.kill = wire.kill, None  # other tests cover the bring-up
         await it.say("dev", "/gpu up coder-chat because crash test")
         await it.click("lead", "Approve")
         await it.sees("all smoke tests passed")

@@ -1,4 +1,4 @@
-"""An operation that an earlier version of Stoker has begun is finished by this one.
+"""This version finishes an operation that an earlier version of Stoker has started.
 
 `written_by_an_earlier_version.json` is what the version at 55ea100 wrote to Redis, on the sandbox's platform: a record of
 each kind in each state and phase that it went through, with the mark of its plan, and Redis at four moments.
@@ -30,7 +30,7 @@ def records(dump: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def earlier_version_left(it: Platform, moment: str) -> str:
-    """Put Redis into the state of that moment, as if it were now; returns the id of the operation in progress."""
+    """Restore the state of Redis at that moment, with current times; returns the id of the operation in progress."""
     dump = WRITTEN["moments"][moment]
     (record,) = records(dump)
     late = datetime.now(UTC) - datetime.fromisoformat(record["updated"])
@@ -59,7 +59,7 @@ async def ended(it: Platform, op_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("written", WRITTEN["records"])
 def test_a_record_is_read(written: dict[str, Any]) -> None:
-    """Also the mark of its plan is the same: the buttons of its card carry it."""
+    """The hash of its plan is also the same: the buttons of its card contain it."""
     op = Operation.model_validate_json(json.dumps(written["record"]))
     assert (op.plan.mark if op.plan else "") == written["mark"]
     assert op.request.kind == written["record"]["request"]["kind"]
@@ -81,7 +81,7 @@ def test_a_record_is_read(written: dict[str, Any]) -> None:
 async def test_an_operation_in_progress_goes_on(
     tmp_path: Path, redis_url: str, moment: str, status: str, told: str, done_before: str
 ) -> None:
-    """It is finished, and no step that is in its ledger is done, or shown, a second time."""
+    """It is finished, and no step in its ledger is done, or shown, a second time."""
     async with opened(tmp_path, redis_url, started=False) as it:
         op_id = await earlier_version_left(it, moment)
         await it.start()

@@ -28,7 +28,7 @@ async def deliver(it: Platform, headers: dict[str, str], body: bytes = BODY) -> 
 
 
 async def test_a_signed_delivery_makes_the_bot_look(tmp_path: Path, redis_url: str) -> None:
-    """Once or twice: a delivery that is repeated shows nothing twice."""
+    """A repeated delivery shows nothing twice."""
     async with platform(tmp_path, redis_url, settings={"github": {"poll_every": "1h"}}) as it:
         it.github.webhook(NOBODY, "")
         await it.say("dev", f"/model add coder-mini {MINI}")
@@ -60,7 +60,7 @@ async def test_nobody_else_makes_it_look(platform: Platform, headers: dict[str, 
 
 
 async def test_without_a_webhook_the_bot_looks_by_itself(tmp_path: Path, redis_url: str) -> None:
-    """Polling is the safety net, and the way where no secret is set: then there is no webhook at all."""
+    """Polling is the safety net, and the only method without a webhook secret."""
     async with platform(tmp_path, redis_url, settings={"github": {"poll_every": "1s"}}, started=False) as it:
         it.github.webhook(NOBODY, "")
         del it.environment["GITHUB_WEBHOOK_SECRET"]

@@ -1,4 +1,4 @@
-"""Each kind of operation is described, has a request type, and has somebody who carries it out."""
+"""Each kind of operation has a description, a request type, and a workflow."""
 
 from typing import get_args
 

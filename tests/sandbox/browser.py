@@ -26,7 +26,7 @@ def chromium() -> str:
 
 @asynccontextmanager
 async def opened(url: str, *, width: int = 1440, height: int = 900) -> AsyncIterator[Page]:
-    """A page at `url`; on leaving, nothing was loaded from elsewhere and no script failed."""
+    """A page at `url`; at the end, check that nothing was loaded from other hosts and no script failed."""
     strange: list[str] = []
 
     def asked(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox's API server refuses what an account's Roles do not grant, as Kubernetes does and in its words."""
+"""The sandbox's API server refuses requests that an account's Roles do not grant, with Kubernetes' messages."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -64,7 +64,7 @@ async def ask(api: KubernetesAPI, token: str, method: str, path: str, body: obje
         # A right that is bound for the whole cluster applies in each namespace.
         ("GET", "api/v1/namespaces/litellm/pods"),
         ("GET", "api/v1/namespaces/serving/secrets?fieldSelector=metadata.name%3Dkey"),
-        # The discovery and the version are for everybody.
+        # Everybody may read the discovery and the version.
         ("GET", "version"),
         ("GET", "apis/apps/v1"),
     ],
@@ -123,7 +123,7 @@ async def test_what_no_role_grants_is_refused(
 
 
 async def test_a_right_that_is_taken_away_is_refused(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
-    """From then on; the others stay."""
+    """From then on the right is missing; the others stay."""
     account, token = stoker
     (scale,) = (grant for grant in account.granted if grant.resource == "deployments/scale")
     account.take(scale)
@@ -135,7 +135,7 @@ async def test_a_right_that_is_taken_away_is_refused(api: KubernetesAPI, stoker:
 
 
 async def test_a_review_says_what_the_account_may(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
-    """To ask whether one may is not to do it: nothing counts as used."""
+    """An access review is not a use of the right."""
     account, token = stoker
 
     async def may(token: str, **asked: str) -> bool:
@@ -152,7 +152,7 @@ async def test_a_review_says_what_the_account_may(api: KubernetesAPI, stoker: tu
 
 
 async def test_the_administrator_may_everything_and_a_stranger_nothing(api: KubernetesAPI) -> None:
-    """A token that nobody gave out is answered 401."""
+    """An unknown token gets a 401."""
     path = DEPLOYMENTS.format("litellm") + "/a"
     assert (await ask(api, api.token, "GET", path)).status_code == 200
     assert (await ask(api, "guessed", "GET", path)).status_code == 401

@@ -35,7 +35,7 @@ class Git:
 
 
 def test_flux_looks_into_no_directory_below_one_with_a_kustomization() -> None:
-    """`apps/kustomization.yaml` does not exist, so that Flux makes one; what `ai` leaves out is not applied."""
+    """`apps/kustomization.yaml` does not exist, so Flux generates one; files that `ai` omits are not applied."""
     files = {
         "apps/ai/kustomization.yaml": f"{KUSTOMIZE}namespace: ai\nresources: [chat.yaml]\n",
         "apps/ai/chat.yaml": DEPLOYMENT,
@@ -83,7 +83,7 @@ def test_variables_of_flux(text: str, expected: object) -> None:
 
 
 def test_variables_from_a_config_map_and_from_a_secret() -> None:
-    """A Secret is encrypted: its variables stay as they are written."""
+    """A Secret is encrypted, so its variables are not replaced."""
     files = {"vars.yaml": "kind: ConfigMap\nmetadata: {name: settings}\ndata: {A: one}\n"}
     sources = [{"kind": "ConfigMap", "name": "settings"}, {"kind": "Secret", "name": "keys"}]
     post = {"spec": {"postBuild": {"substituteFrom": sources}}}
@@ -143,7 +143,7 @@ def test_kserve_runs_at_least_one_replica_until_somebody_scales_it_to_zero(store
 
 @pytest.mark.parametrize("kind", ["InferenceService", "LLMInferenceService"])
 def test_kserve_puts_back_replicas_that_it_takes_from_git(store: ObjectStore, kind: str) -> None:
-    """Those of an LLMInferenceService, with which it loses its annotations, and those without an autoscaler."""
+    """Replicas of an LLMInferenceService, whose annotations are lost, and of services without an autoscaler."""
     meta: Any = {"name": "chat", "namespace": "llm", "annotations": {"serving.kserve.io/autoscalerClass": "none"}}
     model = {"replicas": 0, "model": {"uri": "hf://a/b"}}
     store.create(ISVC | {"kind": kind, "metadata": meta} | ({"spec": model} if kind[0] == "L" else {}))
@@ -156,7 +156,7 @@ def test_kserve_puts_back_replicas_that_it_takes_from_git(store: ObjectStore, ki
 
 
 async def test_one_object_that_cannot_be_rendered_stops_no_other() -> None:
-    """The sandbox starts with whatever a repository contains."""
+    """The sandbox starts with any content of a repository."""
     flux = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: {0}}}\nspec: {{path: ./{0}}}\n"
     argo = "apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {{name: {0}}}\nspec: {{source: {{path: {0}}}, destination: {{}}}}\n"
     files = {

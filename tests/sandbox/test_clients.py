@@ -1,4 +1,4 @@
-"""The bot's own clients read the sandbox as they read a real platform: the same objects, events, answers and errors."""
+"""The bot's own clients read the sandbox like a real platform: the same objects, events, answers and errors."""
 
 import re
 from base64 import b64decode
@@ -98,7 +98,7 @@ async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
 
 
 async def test_the_second_model_is_told_who_has_the_gpu(platform: Platform) -> None:
-    """The scheduler's event alone says no GPU; the bot's client finds out whose it is."""
+    """The scheduler's event only reports that there is no GPU; the bot's client finds the holder."""
     await platform.boot("coder-chat")
     with pytest.raises(BootFailed, match="coder-chat"):
         await platform.boot("coder-fim")
@@ -145,7 +145,7 @@ async def test_weights_in_the_cache_need_no_hub(platform: Platform) -> None:
 
 
 async def test_a_sync_is_at_the_commit_that_was_asked_for(platform: Platform) -> None:
-    """Main has moved on; what is synced is the approved commit, not the newest."""
+    """Main has newer commits; the approved commit is synced, not the newest."""
     path = "serving/coder-chat/deployment.yaml"
     approved = platform.git.edit(path, "--max-model-len=16384", "--max-model-len=8192")
     platform.git.edit(path, "--max-model-len=8192", "--max-model-len=4096")
@@ -167,13 +167,13 @@ async def test_a_failed_sync_carries_argo_cds_words(platform: Platform) -> None:
 
 
 async def test_the_cost_gate_is_read_from_the_applications(platform: Platform) -> None:
-    """GPU models wait for a sync that somebody asks for; the CPU model and the gateway follow main."""
+    """GPU models wait for a requested sync; the CPU model and the gateway follow main."""
     automated = {app.name: app.automated for app in await platform.argocd.list()}
     assert automated == {"coder-chat": False, "coder-fim": False, "embeddings": True, "litellm": True}
 
 
 async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
-    """Health, the served name, a refusal without a key, a completion, and counters that only this has moved."""
+    """Health, the served name, a refusal without a key, a completion, and counters that only this completion increased."""
     await platform.boot("coder-chat")
     url, key = platform.url("coder-chat"), await platform.cluster.secret(ENGINE_KEY, Config().vllm.api_key)
     assert await platform.vllm.health(url)
@@ -187,11 +187,11 @@ async def test_vllm_answers_the_bots_questions(platform: Platform) -> None:
 
 
 async def nobody(_: str) -> None:
-    """No key is left over here."""
+    """No key remains."""
 
 
 async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
-    """Minted, used by alias at a price, deleted: the key then opens nothing."""
+    """A key is created, used by alias with a price, and deleted: then it is invalid."""
     await platform.boot("coder-chat")
     async with platform.litellm.virtual_key("coder-chat", budget=0.01, duration="10m", left=nobody) as key:
         answer = await platform.litellm.ask(key, "coder-chat", "chat")

@@ -1,4 +1,4 @@
-"""The platform's clock runs faster than life, and can be sped up while somebody waits."""
+"""The platform's clock is faster than real time, and can be accelerated during a wait."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ async def test_a_minute_passes_in_a_moment() -> None:
 
 
 async def test_who_waits_is_sped_up() -> None:
-    """A sleep that would take hours ends in a moment once the clock runs fast enough; what has passed counts."""
+    """A sleep of hours ends quickly once the clock is fast enough; the elapsed time counts."""
     clock = Clock(1)
     sleeping = asyncio.create_task(clock.sleep(7200))
     await asyncio.sleep(0.05)
@@ -31,7 +31,7 @@ async def test_who_waits_is_sped_up() -> None:
 
 
 async def test_time_never_runs_backwards() -> None:
-    """Slowing down keeps what has passed."""
+    """Slowing down keeps the elapsed time."""
     clock = Clock(1_000_000)
     time.sleep(0.01)
     before = clock.now()
@@ -42,7 +42,7 @@ async def test_time_never_runs_backwards() -> None:
 
 
 async def test_a_shared_clock_dates_everything_and_keeps_its_speed() -> None:
-    """Messages and objects have its date; a clock that the bot does not share leaves them the real one."""
+    """Messages and objects have its date; if the bot does not share the clock, they have the real date."""
     shared, own = Clock(3600, shared=True), Clock(3600)
     time.sleep(0.05)
     real = time.time()

@@ -177,7 +177,7 @@ async def test_a_failed_staging_leaves_its_log(platform: Platform) -> None:
 
 
 async def test_a_manual_application_waits_for_its_sync(platform: Platform) -> None:
-    """A change on main makes it OutOfSync; the operation asked for applies it, and a running pod restarts with it."""
+    """A change on main makes it OutOfSync; a requested operation applies it, and a running pod restarts with it."""
     await platform.scale("coder-chat", 1)
     await wait_until(lambda: platform.ready("coder-chat"))
     [before] = await platform.pods("coder-chat")
@@ -207,7 +207,7 @@ async def test_a_manual_application_waits_for_its_sync(platform: Platform) -> No
 
 
 async def test_a_failed_sync_carries_the_reason(platform: Platform) -> None:
-    """The fault sync-fails ends an operation as Failed, with the admission webhook's words."""
+    """The fault sync-fails ends an operation as Failed, with the admission webhook's message."""
     platform.faults.add("sync-fails")
     await platform.sync("coder-chat", platform.git.head)
 
@@ -220,7 +220,7 @@ async def test_a_failed_sync_carries_the_reason(platform: Platform) -> None:
 
 
 async def test_litellm_follows_main_by_itself(platform: Platform) -> None:
-    """An automated Application syncs without being asked, and its config is the values at that commit."""
+    """An automated Application syncs without a request, and its config has the values at that commit."""
     platform.git.edit("platform/litellm/values.yaml", "model_name: coder-chat", "model_name: coder-talk")
     await platform.refresh("litellm")
 
@@ -250,7 +250,7 @@ async def test_applications_come_and_go_with_their_files(platform: Platform) -> 
 
 
 async def test_a_watch_resumes_and_expires(platform: Platform) -> None:
-    """A watch goes on from a resource version, and a forgotten one is answered with 410."""
+    """A watch continues from a resource version, and a forgotten one is answered with 410."""
     listed = await platform.apps.list_namespaced_deployment("serving")
     version = listed.metadata.resource_version
     await platform.scale("coder-chat", 1)
@@ -277,7 +277,7 @@ async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None
 
 
 async def test_who_has_no_token_is_refused(platform: Platform) -> None:
-    """Without the token every request is 401; a kubeconfig's address holds it, as kubectl sends none over HTTP."""
+    """Without the token every request is 401; a kubeconfig's address contains the token, because kubectl sends none over HTTP."""
     api = platform.cluster.api
     async with httpx.AsyncClient() as http:
         assert (await http.get(f"{api.url}/api/v1/pods")).status_code == httpx.codes.UNAUTHORIZED
@@ -297,7 +297,7 @@ async def test_the_kubeconfig_opens_the_api(platform: Platform, tmp_path: Path) 
 
 
 async def test_a_claim_never_shrinks(platform: Platform) -> None:
-    """A sync that would make a PVC smaller fails with the API server's words."""
+    """A sync that would make a PVC smaller fails with the API server's message."""
     commit = platform.git.edit("serving/coder-chat/pvc.yaml", "storage: 20Gi", "storage: 1Gi")
     await platform.sync("coder-chat", commit)
 

@@ -1,4 +1,4 @@
-"""The sandbox's GitHub, used as people use GitHub: with git over HTTP and with REST."""
+"""The sandbox's GitHub, used with git over HTTP and with REST."""
 
 import asyncio
 import base64
@@ -101,7 +101,7 @@ async def test_a_plain_directory_becomes_a_repository_that_git_clones_over_http(
 
 
 async def test_an_existing_repository_keeps_its_history(dev: Developer, tmp_path: Path) -> None:
-    """Seeding from a clone copies its commits, and main is there whatever the branch was called."""
+    """Seeding from a clone copies its commits, and main exists for any name of the branch."""
     await dev.git("-C", str(dev.clone), "checkout", "-q", "-b", "trunk")
     await dev.git("-C", str(dev.clone), "branch", "-D", "main")
     await seed(str(dev.clone), tmp_path / "again.git")
@@ -123,7 +123,7 @@ async def test_rest_without_the_token_answers_bad_credentials(dev: Developer) ->
 
 
 async def test_the_simulated_argocd_reads_files_at_a_commit(dev: Developer) -> None:
-    """files_at gives the texts under a folder, also of an old commit, and nothing for a folder that is not there."""
+    """files_at gives the texts under a folder, also of an old commit, and nothing for a missing folder."""
     commit = await dev.github.main_commit()
     assert await dev.github.files_at(commit, "serving") == {"serving/pvc.yaml": "kind: PersistentVolumeClaim\n"}
     assert await dev.github.files_at(commit, "nowhere") == {}
@@ -208,7 +208,7 @@ async def test_a_conflict_is_not_mergeable(dev: Developer, plumbing: bool) -> No
 
 
 async def test_a_deleted_branch_closes_its_pull_request(dev: Developer) -> None:
-    """Deleting twice says that the reference does not exist."""
+    """A second deletion reports that the reference does not exist."""
     await dev.push("x", "two\n")
     await dev.open("x")
     ref = "/repos/acme/llm-platform/git/refs/heads/x"
@@ -396,7 +396,7 @@ async def test_a_pull_request_is_merged_where_it_is_aimed_at(dev: Developer) -> 
 
 
 async def test_a_draft_is_not_merged(dev: Developer) -> None:
-    """It says so in mergeable_state, and at the merge."""
+    """mergeable_state and the merge report it."""
     await dev.push("x", "two\n")
     await dev.open("x")
     dev.github.newest().draft = True

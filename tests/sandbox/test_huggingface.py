@@ -1,4 +1,4 @@
-"""The sandbox's Hugging Face answers as the Hub does."""
+"""The sandbox's Hugging Face answers like the Hub."""
 
 from collections.abc import AsyncIterator
 
@@ -58,7 +58,7 @@ async def test_an_unknown_model_looks_private_to_a_stranger(hub: httpx.AsyncClie
 
 
 async def test_a_gated_model_shows_itself_but_not_its_files(hub: httpx.AsyncClient) -> None:
-    """Its page is public, its files want an accepted licence."""
+    """Its page is public; its files require an accepted licence."""
     about = await hub.get("/api/models/meta-llama/Llama-3.1-8B-Instruct")
     assert about.json()["gated"] == "manual"
     path = "/meta-llama/Llama-3.1-8B-Instruct/resolve/main/config.json"

@@ -1,4 +1,4 @@
-"""The workspace gives an app what its manifest asks for, and no more."""
+"""The workspace gives an app exactly the features in its manifest."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ HOME = {"type": "home", "blocks": [{"type": "divider"}]}
 
 
 def written(**changes: Any) -> str:
-    """A manifest as Slack takes it; `scopes` and `events` are replaced, `features` are merged in."""
+    """A manifest in Slack's format; `scopes` and `events` are replaced, `features` are merged in."""
     features = {
         "bot_user": {"display_name": "stoker"},
         "app_home": {"home_tab_enabled": True, "messages_tab_enabled": True},
@@ -85,7 +85,7 @@ async def test_a_home_that_is_switched_off_cannot_be_published() -> None:
 
 
 async def test_a_command_that_is_not_registered_reaches_nobody() -> None:
-    """Slack itself tells the user; the app hears nothing."""
+    """Slack itself notifies the user; the app gets nothing."""
     async with Workspace(Faults(), manifest=read_manifest(written()), patience=0.1) as workspace:
         await workspace.command("dev", "/model list")
         assert workspace.now_visible("dev") == ["/model is not a valid command."]

@@ -1,4 +1,4 @@
-"""llama.cpp and SGLang beside vLLM: what a container runs, and what the bot reads of its use."""
+"""llama.cpp and SGLang: the server that a container runs, and the usage that the bot reads."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_the_bot_reads_the_use_of_each_engine() -> None:
 
 
 async def test_llama_cpp_without_metrics_is_read_by_its_slots() -> None:
-    """Most are started without `--metrics`: the server answers 501, and its slots say who is served."""
+    """Most are started without `--metrics`: the server answers 501, and its slots show the running requests."""
     llama = engine({"image": "llama.cpp:server", "args": ["-m", "a.gguf"]}, counters=Counters(requests=3, running=1))
     with pytest.raises(web.HTTPNotImplemented):
         llama_metrics(llama)

@@ -1,4 +1,4 @@
-"""The page in a real browser: what apps write is shown as Slack shows it, and what people do reaches the app."""
+"""The page in a real browser: messages of apps look like in Slack, and actions of people reach the app."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -83,7 +83,7 @@ def button(label: str, action: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_every_block_in_use_is_drawn(page: Page, client: AsyncWebClient) -> None:
-    """Headers, fields, context, dividers, pictures, code, mentions, dates and quotes look like themselves."""
+    """Headers, fields, context, dividers, pictures, code, mentions, dates and quotes are rendered."""
     await post(
         client,
         {"type": "header", "text": plain("Bring up coder-chat :fire:")},
@@ -109,7 +109,7 @@ async def test_every_block_in_use_is_drawn(page: Page, client: AsyncWebClient) -
 
 
 async def test_hostile_text_is_text(page: Page, client: AsyncWebClient) -> None:
-    """Markup, scripts and links to scripts are read, not run."""
+    """Markup, scripts and links to scripts are shown as text, not run."""
     evil = "<img src=x onerror=alert(1)> &lt;script&gt;alert(1)&lt;/script&gt; <javascript:alert(1)|press me>"
     await post(client, section(evil), {"type": "header", "text": plain("<b>bold</b>")})
     message = page.locator("#messages article")
@@ -119,7 +119,7 @@ async def test_hostile_text_is_text(page: Page, client: AsyncWebClient) -> None:
 
 
 async def test_a_command_is_offered_typed_and_answered(page: Page, app: AsyncApp) -> None:
-    """A slash offers the commands of the manifest; Tab takes one, Enter sends it, arrow up brings it back."""
+    """A slash offers the commands of the manifest; Tab selects one, Enter sends it, arrow up recalls it."""
 
     @app.command("/gpu")
     async def gpu(ack: Any, command: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ async def test_a_command_is_offered_typed_and_answered(page: Page, app: AsyncApp
 
 
 async def test_a_click_is_the_users_who_is_switched_to(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
-    """Another user sees no ephemerals of the first, and a confirmation is asked before a click counts."""
+    """Another user does not see the first user's ephemeral messages, and a click may need a confirmation."""
     confirm = {"title": plain("Sure?"), "text": plain("It costs $1."), "confirm": plain("Yes"), "deny": plain("No")}
     pressed: list[str] = []
 
@@ -166,7 +166,7 @@ async def test_a_click_is_the_users_who_is_switched_to(page: Page, app: AsyncApp
 
 
 async def test_a_thread_grows_beside_the_channel(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
-    """Replies are counted at the message and read in the thread, where one can answer; Escape closes it."""
+    """The message shows the number of replies, which are in the thread with an input; Escape closes it."""
 
     @app.event("app_mention")
     async def mentioned(event: dict[str, Any], say: Any) -> None:
@@ -191,7 +191,7 @@ async def test_a_thread_grows_beside_the_channel(page: Page, app: AsyncApp, clie
 
 
 async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
-    """They are under three dots, by keyboard too, and open a modal."""
+    """They are under three dots, also with the keyboard, and open a modal."""
 
     @app.shortcut("status")
     async def status(ack: Any, shortcut: dict[str, Any], client: AsyncWebClient) -> None:
@@ -208,7 +208,7 @@ async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, clien
 
 
 async def test_a_modal_keeps_what_is_typed_while_the_app_updates_it(page: Page, app: AsyncApp) -> None:
-    """A search offers the app's options, a choice updates the view, the other fields and the caret stay."""
+    """A search offers the app's options, a choice updates the view, the other fields and the caret do not change."""
     search = {"type": "external_select", "min_query_length": 2, "placeholder": plain("Search the Hub")}
     live = {"type": "plain_text_input", "dispatch_action_config": {"trigger_actions_on": ["on_character_entered"]}}
     form = modal(
@@ -333,7 +333,7 @@ async def test_the_app_has_a_home_and_direct_messages(
 
 
 async def test_the_panel_acts_on_the_platform(page: Page, world: World) -> None:
-    """Money and pods are shown; clock, switches and buttons do what they say."""
+    """The cost and the pods are shown; clock, switches and buttons work."""
     panel = page.locator("#cluster")
     await expect(panel).to_contain_text("$0.14 billed for 10 min at $0.85/h")
     await expect(panel.get_by_role("link", name="#7 Add coder-mini")).to_have_attribute("href", "http://x/7")
@@ -376,7 +376,7 @@ FAINT_OR_NAMELESS = """() => {
   }
   return found;
 }"""
-"""Text with less contrast than WCAG's 4.5, and what a screen reader has no name for."""
+"""Text with less contrast than WCAG's 4.5, and elements without a name for screen readers."""
 
 
 async def unreadable(page: Page) -> list[str]:

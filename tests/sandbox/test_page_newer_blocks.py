@@ -61,7 +61,7 @@ async def workspace() -> AsyncIterator[Workspace]:
 
 
 async def test_they_are_drawn_and_can_be_used(workspace: Workspace) -> None:
-    """Steps with their states; tables whose pages turn and whose columns sort; what is collapsed opens; bars."""
+    """Steps with their states; tables whose pages turn and whose columns sort; collapsed content opens; charts have bars."""
     async with opened(f"{workspace.url}/?user=U0DEV") as page:
         message = page.locator("#messages article")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("loading … 9 s")
@@ -85,7 +85,7 @@ async def test_they_are_drawn_and_can_be_used(workspace: Workspace) -> None:
 
 
 async def test_a_phone_shows_them_without_sideways_scrolling(workspace: Workspace) -> None:
-    """A wide table scrolls alone."""
+    """Only a wide table scrolls horizontally."""
     async with opened(f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("GPU hours")
         wide = "document.documentElement.scrollWidth > innerWidth || document.querySelector('#messages').scrollWidth > innerWidth"

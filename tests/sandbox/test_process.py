@@ -25,7 +25,7 @@ async def test_redis_comes_back_with_everything_that_was_written(tmp_path: Path)
 
 
 async def test_stopping_and_starting_twice_is_harmless(tmp_path: Path) -> None:
-    """A story may say what is already so."""
+    """A story may stop a stopped Redis, or start a running one."""
     async with Redis(tmp_path / "redis") as redis:
         await redis.start()
         await redis.stop()
@@ -40,7 +40,7 @@ async def test_a_bot_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 
 async def test_nothing_of_this_shell_reaches_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own token in the environment must never meet the sandbox."""
+    """A developer's own token in the environment must never reach the sandbox."""
     monkeypatch.setenv("SLACK_BOT_TOKEN", "somebody's own")
     bot = Bot({"STOKER_PORT": "1"}, port=1, directory=tmp_path)
     assert "SLACK_BOT_TOKEN" not in bot.environment

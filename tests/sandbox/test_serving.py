@@ -1,4 +1,4 @@
-"""The model servers and the gateway, as their clients see them."""
+"""The model servers and the gateway from their clients' view."""
 
 import asyncio
 from base64 import b64decode
@@ -133,7 +133,7 @@ async def test_embeddings_answer_without_a_key(models: Models) -> None:
     ("fault", "path", "status"), [("smoke-fails", "/v1/completions", 500), ("metrics-down", "", 503)]
 )
 async def test_faults_of_an_engine(models: Models, fault: str, path: str, status: int) -> None:
-    """A broken engine answers 500 to completions, broken metrics answer 503; /health stays well."""
+    """A broken engine answers 500 to completions, broken metrics answer 503; /health still answers 200."""
     await models.up("coder-chat")
     models.faults.add(fault)
     body = PROMPT | {"model": "qwen2.5-coder-7b-instruct"}
@@ -143,7 +143,7 @@ async def test_faults_of_an_engine(models: Models, fault: str, path: str, status
 
 
 async def test_a_virtual_key_calls_its_alias_and_pays(models: Models) -> None:
-    """A minted key gets an answer by alias with its cost, and its spend grows a moment later."""
+    """A new key gets an answer by alias with its cost, and its spend increases shortly after."""
     await models.up("coder-chat")
     key = await models.mint(max_budget=0.01)
 

@@ -1,4 +1,4 @@
-"""The stand-in for Slack, driven by the real Bolt app over the real wire."""
+"""The stand-in for Slack, used by a real Bolt app over the real protocol."""
 
 import asyncio
 import json
@@ -120,7 +120,7 @@ async def test_a_request_goes_from_the_command_to_the_decision(workspace: Worksp
 
 @pytest.mark.parametrize("ack_within", [0.3])
 async def test_an_app_that_does_not_acknowledge_is_reported_to_the_user(workspace: Workspace, app: AsyncApp) -> None:
-    """After the time that Slack waits, Slackbot tells the user alone."""
+    """After Slack's time limit, Slackbot notifies only the user."""
 
     @app.command("/gpu")
     async def gpu() -> None:
@@ -208,7 +208,7 @@ async def test_history_and_replies_are_told_apart(client: AsyncWebClient) -> Non
 
 
 async def test_a_direct_message_is_seen_by_one_user(workspace: Workspace, client: AsyncWebClient) -> None:
-    """A message to a user id lands in that user's direct messages."""
+    """A message to a user id is sent as a direct message."""
     posted = await client.chat_postMessage(channel="U0DEV", text="psst")
     assert posted["channel"] == (await client.conversations_open(users="U0DEV"))["channel"]["id"]
     assert (workspace.now_visible("dev"), workspace.now_visible("lead")) == (["psst"], [])
@@ -228,7 +228,7 @@ async def test_a_response_url_works_five_times(workspace: Workspace, app: AsyncA
 
 
 async def test_the_page_streams_what_its_user_may_see(workspace: Workspace, client: AsyncWebClient) -> None:
-    """The page gets snapshots; another origin may press nothing on it."""
+    """The page gets snapshots; requests from another origin are refused."""
     await client.chat_postEphemeral(channel="C0GPUOPS", user="U0DEV", text="only you")
     async with aiohttp.ClientSession(workspace.url) as session:
         for path in ("/", "/page/app.js", "/page/blocks.js", "/page/style.css"):
@@ -243,7 +243,7 @@ async def test_the_page_streams_what_its_user_may_see(workspace: Workspace, clie
 
 
 async def test_faults_are_switched_from_the_page(workspace: Workspace, faults: Faults) -> None:
-    """A known fault goes on and off; an unknown one is refused."""
+    """A known fault can be switched on and off; an unknown one is refused."""
     async with aiohttp.ClientSession(workspace.url) as session:
         await session.post("/faults/no-stock", data="on")
         assert faults == {"no-stock"}
@@ -323,7 +323,7 @@ async def test_a_bot_that_was_removed_is_not_in_the_channel(workspace: Workspace
 
 
 def test_a_revision_knows_what_was_shown_before() -> None:
-    """Of a message its last text; of a Home nothing when its user opens it, for they see all of it then."""
+    """For a message, its previous text; for a Home nothing when its user opens it, because they see all of it then."""
     history = History()
     message = history.post(Message(CHANNEL, history.next_ts(), BOT_USER, "Running"))
     history.edit(message, "Succeeded", None, None)

@@ -58,7 +58,7 @@ async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[Asy
 
 
 async def test_a_mention_in_a_thread_is_answered_there(workspace: Workspace, app: AsyncApp) -> None:
-    """The event names the thread; a slash command does not work there, and Slack says so."""
+    """The event contains the thread; a slash command does not work there, and Slack reports it."""
 
     @app.event("app_mention")
     async def mentioned(event: dict[str, Any], say: Any) -> None:
@@ -109,7 +109,7 @@ async def test_a_message_shortcut_opens_a_modal_about_its_message(workspace: Wor
 
 
 async def test_the_app_learns_that_it_was_invited(workspace: Workspace, app: AsyncApp) -> None:
-    """`/invite @stoker` is Slack's own command; the app hears member_joined_channel with who invited it."""
+    """`/invite @stoker` is Slack's own command; the app gets member_joined_channel with the inviting user."""
 
     @app.event("member_joined_channel")
     async def joined(event: dict[str, Any], say: Any) -> None:
@@ -120,7 +120,7 @@ async def test_the_app_learns_that_it_was_invited(workspace: Workspace, app: Asy
 
 
 async def test_the_home_is_published_when_it_is_opened(workspace: Workspace, app: AsyncApp) -> None:
-    """Its buttons are the first to be pressed by who looks at it, and its text counts as seen only then."""
+    """Clicks look for its buttons first while the user looks at it, and its text counts as seen only then."""
 
     def home(text: str) -> dict[str, Any]:
         press = {"type": "button", "text": plain("Bring down"), "action_id": "down", "value": "coder-chat"}
@@ -210,7 +210,7 @@ async def test_a_modal_is_searched_updated_and_pushed(workspace: Workspace, app:
 
 
 async def test_a_view_is_pushed_on_an_open_one_only(workspace: Workspace, app: AsyncApp) -> None:
-    """Without a modal there is nothing to push onto."""
+    """Without a modal, a push is refused."""
     errors: list[str] = []
 
     @app.command("/gpu")
@@ -227,7 +227,7 @@ async def test_a_view_is_pushed_on_an_open_one_only(workspace: Workspace, app: A
 
 
 async def test_an_overflow_menu_gives_the_chosen_option(workspace: Workspace, app: AsyncApp) -> None:
-    """Each of its entries is pressed by its own label."""
+    """Each of its entries can be selected by its label."""
     chosen: list[str] = []
 
     @app.action("more")
@@ -244,7 +244,7 @@ async def test_an_overflow_menu_gives_the_chosen_option(workspace: Workspace, ap
 
 
 async def usable(client: AsyncWebClient, image: dict[str, Any]) -> None:
-    """Publish the image on @dev's Home as soon as Slack has looked through its file."""
+    """Publish the image on @dev's Home as soon as Slack has scanned its file."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -274,7 +274,7 @@ async def test_a_picture_is_uploaded_and_shown_where_it_was_shared(
 
 
 async def test_a_file_that_is_shared_nowhere_is_the_apps_alone(workspace: Workspace, client: AsyncWebClient) -> None:
-    """Its blocks are accepted, for the app may see it; a person sees a broken picture."""
+    """Its blocks are accepted, because the app may see it; people see a broken picture."""
     private = await client.files_upload_v2(content=PNG, filename="week.png")
     image = {"type": "image", "alt_text": "the week", "slack_file": {"id": private["file"]["id"]}}
     await usable(client, image)
@@ -284,7 +284,7 @@ async def test_a_file_that_is_shared_nowhere_is_the_apps_alone(workspace: Worksp
 
 
 async def test_a_file_is_deleted_once_and_its_message_says_so(workspace: Workspace, client: AsyncWebClient) -> None:
-    """In a thread too; a thread that is not there takes none."""
+    """In a thread, too; a message to a missing thread is refused."""
     parent = await client.chat_postMessage(channel="C0GPUOPS", text="pictures")
     with pytest.raises(SlackApiError, match="thread_not_found"):
         await client.files_upload_v2(channel="C0GPUOPS", thread_ts="1.2", content=PNG, filename="week.png")

@@ -135,7 +135,7 @@ def test_lines_keep_their_numbers() -> None:
 
 
 def test_given_lines_set_what_the_bot_is_told() -> None:
-    """Values are YAML, so numbers and lists are what they look like."""
+    """Values are YAML, so numbers and lists have their types."""
     story = read("given approvals.expire_after 5s\ngiven approvals.quorum 2\ngiven roles.approvers [U1]\n@dev /gpu")
     assert story.given == {"approvals.expire_after": "5s", "approvals.quorum": 2, "roles.approvers": ["U1"]}
 

@@ -159,7 +159,7 @@ async def told(text: str, stage: Stage) -> tuple[bool, str]:
 
 
 async def test_every_step_reaches_the_world_in_order() -> None:
-    """A story does what it says, in the order in which it says it."""
+    """The steps of a story run in their order."""
     stage = Stage()
     text = """
         @dev /gpu up a
@@ -289,7 +289,7 @@ async def test_where_something_was_merged_is_seen_on_github() -> None:
 
 
 async def test_a_failure_says_which_line_and_what_was_seen() -> None:
-    """The reader of a red build needs nothing else."""
+    """The transcript of a failed build is sufficient."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("coder-fim holds the GPU")
     held, transcript = await told('@dev /gpu\nexpect "free" within 50ms\nbot is killed', stage)
@@ -346,7 +346,7 @@ async def test_the_same_words_in_another_message_are_printed_again() -> None:
     assert transcript.count("│ The GPU is free") == 2
 
 
-CARD = "✅ Bring up coder-chat\nSucceeded · asked by @dev\nReceipt: about $0.10"
+CARD = "✅ Bring up coder-chat\nSucceeded · requested by @dev\nReceipt: about $0.10"
 
 
 async def test_an_old_message_that_is_edited_satisfies_no_expectation() -> None:
@@ -402,7 +402,7 @@ async def test_a_notification_is_expected_of_one_user() -> None:
 
 
 async def test_who_must_not_be_notified_is_not() -> None:
-    """The line holds for as long as it says, and names what was pushed if something was."""
+    """The line holds for its whole time, and its error names the notification."""
     stage = Stage()
     story = '@dev /gpu up a\nexpect not notified @dev "requests a" within 300ms'
     held, _ = await told(story, stage)

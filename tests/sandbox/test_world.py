@@ -15,7 +15,7 @@ def test_the_bots_times_are_as_fast_as_the_platform() -> None:
 
 
 def test_however_fast_the_reminder_comes_before_the_end() -> None:
-    """At a great speed the times reach their least, still in order."""
+    """At a high speed the times reach their minimums, still in order."""
     idle = policy(100_000)["idle"]
     assert float(idle["remind_after"][:-1]) < float(idle["down_after"][:-1])
 

@@ -116,7 +116,7 @@ def _killed_by_probe(crashed: Crash, events: Events, log: str, found: Finding | 
         Kind.PROBE,
         f"The kubelet killed container {crashed.container} {crashed.ends} times because its probe failed:"
         f" {said(killed[-1]).rstrip('.')}.{why}",
-        "If the log in the thread shows that it still loads, raise the startup probe's failureThreshold; otherwise check"
+        "If the log in the thread shows that it is still loading, raise the startup probe's failureThreshold; otherwise check"
         " the probe's path and port.",
         log=tail(log),
     )
@@ -130,7 +130,7 @@ _EXITS = {
     135: "bus error, mostly a /dev/shm that is too small (SIGBUS, 135)",
     137: "it was killed (SIGKILL, 137), mostly for memory or by the node",
     139: "it crashed in native code (SIGSEGV, 139)",
-    143: "it was asked to end (SIGTERM, 143)",
+    143: "it was terminated (SIGTERM, 143)",
 }
 
 
@@ -140,7 +140,7 @@ def _unexplained(crashed: Crash, found: Finding | None, log: str) -> Problem:
     what = "failed" if crashed.staging else "keeps crashing"
     kind, remedy = (
         Kind.UNKNOWN,
-        "Correct the arguments, the model or the image that the log lines in the thread complain about, in git.",
+        "Correct the arguments, the model or the image that the log lines in the thread name, in git.",
     )
     if found is None and crashed.exit_code == 0 and not crashed.staging:
         what, why = f"{'ends again and again' if crashed.looping else 'ended'} without an error", ""
@@ -194,14 +194,14 @@ def ended(pod: KubeObject) -> Problem | None:
     match reason:
         case "Evicted" | "TerminationByKubelet" | "EvictionByEvictionAPI":
             low = re.search(r"low on resource: (?P<what>[\w-]+)", why) or re.search(r"(?P<what>ephemeral[ -]\w+)", why)
-            remedy = "Give the pod a memory request as high as its limit, or use a bigger machine."
+            remedy = "Give the pod a memory request as high as its limit, or use a larger machine."
             if low and "ephemeral" in low["what"]:
-                remedy = "Put caches on the volume, set an ephemeral-storage limit, or use a bigger boot disk."
+                remedy = "Put caches on the volume, set an ephemeral-storage limit, or use a larger boot disk."
             return Problem(Kind.EVICTION, f"The pod was evicted{f': {why}' if why else ''}", remedy)
         case "Preempting" | "Preempted" | "PreemptionByScheduler":
             return Problem(
                 Kind.EVICTION,
-                f"The pod was preempted by a more important one: {why}",
+                f"The pod was preempted by a pod with a higher priority: {why}",
                 "Give it a higher priorityClassName.",
             )
         case "NodeShutdown" | "Shutdown" | "Terminated" | "NodeLost" | "DeletionByTaintManager" | "DeletionByPodGC":

@@ -1,7 +1,7 @@
 """Find the root cause in the log of a model server or of a download. Pure: text in, a finding out.
 
 vLLM's engine is a child process: its error is followed by the server's own traceback of 60 lines or more, which only
-says that the engine has failed ("Engine core initialization failed. See root cause above"). Lines contain the process
+reports that the engine has failed ("Engine core initialization failed. See root cause above"). Lines contain the process
 and, in most versions, level, time and source: `(EngineCore_DP0 pid=123) ERROR 09-28 15:47:24 [core.py:718] ValueError:
 …`.
 """
@@ -109,7 +109,7 @@ def find(log: str) -> Finding | None:
         return None
     last = errors[-1]
     said = " ".join(last.text.split()).rstrip(".")[:LONGEST]
-    remedy = "Correct what the log lines in the thread complain about (arguments, model or image), in git."
+    remedy = "Correct what the log lines in the thread name (arguments, model or image), in git."
     return Finding(Kind.UNKNOWN, said, remedy, _excerpt(lines, last))
 
 

@@ -47,7 +47,7 @@ def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObjec
         return Problem(
             Kind.VOLUME,
             f"The volume claim {going['name']} is being deleted: {told}",
-            "Wait until it is gone and sync the endpoint's Application; a pod that still uses it keeps it (kubectl describe pvc).",
+            "Wait until it is gone and sync the endpoint's Application; it remains as long as a pod uses it (kubectl describe pvc).",
             CLAIM,
             f"the volume claim {going['name']} is being deleted",
             claim=going["name"],
@@ -79,7 +79,7 @@ def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObjec
         return Problem(
             Kind.VOLUME,
             f"The volume is in another zone than the nodes: {told}",
-            "Let the node pool use the volume's zone, or delete the PVC so that it is made, and staged, where the GPU is.",
+            "Let the node pool use the volume's zone, or delete the PVC so that it is created and staged in the GPU's zone.",
             NOT_SCALED,
             told,
         )
@@ -88,14 +88,14 @@ def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObjec
         if "max node group size reached" in why:
             return Problem(
                 Kind.CAPACITY,
-                f"The node pool has its maximum size: {why}. The scheduler says: {told}",
+                f"The node pool has its maximum size: {why}. The scheduler's message: {told}",
                 "Raise the maximum size of the GPU node pool, or free a node.",
                 NOT_SCALED,
                 why,
             )
         return Problem(
             Kind.SCHEDULING,
-            f"No node fits the pod, and the autoscaler adds none: {why}. The scheduler says: {told}",
+            f"No node fits the pod, and the autoscaler does not add one: {why}. The scheduler's message: {told}",
             "Compare the pod's nodeSelector, tolerations and requests with the labels, taints and size of the node pool.",
             NOT_SCALED,
             told or why,
@@ -131,7 +131,7 @@ def _no_machine(why: str) -> Problem:
     return Problem(
         Kind.CAPACITY,
         f"The autoscaler cannot add a node: {why}",
-        "Look at the node pool in the cloud's console: its limits, quota and service account.",
+        "Check the node pool in the cloud's console: its limits, quota and service account.",
         PULL,
         why,
     )
@@ -201,7 +201,7 @@ def _volume(pod: KubeObject, events: Events) -> Problem | None:
     if attach and _ATTACHED_ELSEWHERE.search(why):
         return Problem(
             Kind.VOLUME,
-            f"The volume claim {claim} is still attached for another pod: {why}",
+            f"The volume claim {claim} is still attached to another node: {why}",
             "Wait for that pod to end, or delete it (kubectl delete pod); a ReadWriteOnce volume serves one node at a time.",
             ATTACH,
             f"the volume claim {claim} is still attached elsewhere: {why}",
@@ -210,7 +210,7 @@ def _volume(pod: KubeObject, events: Events) -> Problem | None:
     return Problem(
         Kind.VOLUME,
         f"The volume cannot be mounted: {why}",
-        "Look at the volume and its attachment (kubectl describe pvc, kubectl get volumeattachment).",
+        "Check the volume and its attachment (kubectl describe pvc, kubectl get volumeattachment).",
         ATTACH,
         why,
         claim=claim,
@@ -244,7 +244,7 @@ def _sandbox(events: Events) -> Problem | None:
     return Problem(
         Kind.NETWORK,
         f"The pod's sandbox cannot be created: {why}",
-        "Look at the node's network plugin (its pods in kube-system), or drain the node.",
+        "Check the node's network plugin (its pods in kube-system), or drain the node.",
         SANDBOX,
         why,
     )
@@ -305,8 +305,8 @@ def _pull_refused(status: KubeObject, reason: str, why: str, events: Events) -> 
 
 def _pull_failed(status: KubeObject, reason: str, why: str, grace: Grace) -> Problem:
     remedy = {
-        PULL_LIMIT: "Wait, or pull through a registry or mirror with an account of your own.",
-        NODE_DISK: "Use a node pool with a bigger boot disk: an engine image needs 10 to 20 GB.",
+        PULL_LIMIT: "Wait, or pull with your own account, or through a mirror.",
+        NODE_DISK: "Use a node pool with a larger boot disk: an engine image needs 10 to 20 GB.",
         PULL: "Check that the node reaches the registry (network policy, NAT, proxy, DNS).",
         PULL_DENIED: "Check the pull secret in the Deployment, and the node's rights on the registry.",
     }.get(grace, "Check the image's name, digest and pull secret in the Deployment.")
@@ -325,7 +325,7 @@ def _configuration(container: str, why: str) -> Problem:
     if re.search(r"runAsNonRoot|run as root|non-numeric user", why):
         return Problem(
             Kind.PERMISSION,
-            f"Container {container} cannot be made: {why}",
+            f"Container {container} cannot be created: {why}",
             "Set a numeric `runAsUser` in the Deployment's securityContext.",
             detail=why,
         )
@@ -335,8 +335,8 @@ def _configuration(container: str, why: str) -> Problem:
 def _unsynced(why: str) -> Problem:
     return Problem(
         Kind.CONFIGURATION,
-        f"The node does not get a Secret or ConfigMap of the pod: {why}",
-        "Look at the node's connection to the API server, or drain the node.",
+        f"The node cannot read a Secret or ConfigMap of the pod: {why}",
+        "Check the node's connection to the API server, or drain the node.",
         SECRET_SYNC,
         why,
     )

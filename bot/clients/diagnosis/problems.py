@@ -49,8 +49,8 @@ PULL = Grace(
     "a registry that does not answer", 300, "the kubelet waits 10, 20, 40, 80, 160 s between pulls: five attempts"
 )
 WHILE_PULLING = 900.0
-"""Seconds since the first failed pull for which a later one may run: an engine's image has 10 GB, and the kubelet leaves the
-container's status as the failed attempt set it until the image is there."""
+"""Seconds since the first failed pull for which a later one may run: an engine's image has 10 GB, and the kubelet keeps the
+container's status of the failed attempt until the image is there."""
 PULL_LIMIT = Grace("a registry that limits the rate of pulls", 600, "the limits of registries are per hour, with gaps")
 PULL_DENIED = Grace("a registry that denies access", 60, "a new node's credential helper answers after some seconds")
 NODE_DISK = Grace("a node whose disk is full", 300, "the kubelet removes unused images at 85 % of the disk")

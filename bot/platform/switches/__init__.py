@@ -1,6 +1,6 @@
 """The ways to start and stop a model: one file for each, all with the same interface.
 
-A model that something else starts and stops has no switch: `manifests/scalers` recognises those.
+A model that another system starts and stops has no switch: `manifests/scalers` recognises these systems.
 """
 
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""By the API: the Deployment is scaled."""
+"""The switch by the API: the Deployment is scaled."""
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import Workload

@@ -1,4 +1,4 @@
-"""By a commit: where the deployer, or KServe, reverts what the API sets, the replicas are changed in git."""
+"""The switch by a commit: if the deployer, or KServe, reverts changes through the API, the replicas are changed in git."""
 
 import asyncio
 
@@ -50,7 +50,7 @@ class ByCommit:
         mark = lease.mark if lease else None
         workload = await self.cluster.workload(model)
         application = await reverting(self.deployer, self.config.switch.by, workload) if workload else None
-        if application is None:  # it was deleted meanwhile
+        if application is None:  # it was deleted in the meantime
             return await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         if replicas:
             await self.cluster.claim(model, mark, fence)
@@ -81,19 +81,19 @@ class ByCommit:
                 if await self.repository.head() == head:
                     raise BotError(
                         md(
-                            "{branch} does not take Stoker's commit: {why} Let its account push there, or set `switch.merge: pull`.",
+                            "{branch} does not accept Stoker's commit: {why} Let its account push there, or set `switch.merge: pull`.",
                             branch=code(self.config.platform.branch),
                             why=refused.shown,
                         )
                     ) from refused
-                log.info("the branch moved, looking again", model=model)
+                log.info("the branch moved, trying again", model=model)
         raise Unavailable("git", f"{self.config.platform.branch} changes faster than {model} can be switched")
 
     async def _pushed(self, model: str, replicas: int, lease: Lease | None, changes: ChangeSet, head: str) -> str:
         config, branch = self.config, self.config.platform.branch
         title = f"chore({model}): {'start' if replicas else 'stop'} it"
         trailers = f"Requested-by: {lease.holder}\nOperation: {lease.op}" if lease else "Requested-by: stoker"
-        message = f"{title}\n\nStoker sets the replicas in git, since {self.deployer.word} reverts what the API sets.\n\n{trailers}"
+        message = f"{title}\n\nStoker sets the replicas in git, because {self.deployer.word} reverts changes through the API.\n\n{trailers}"
         when = self.clock()
         if config.switch.merge == "push":
             return await self.repository.switch(changes, base=head, message=message, when=when)
