@@ -142,7 +142,7 @@ def refuse_taken(platform: Platform, name: str) -> None:
     layout = platform.layout
     if not DNS_LABEL.fullmatch(name):
         raise ManifestError(
-            f"{name!r} cannot name an endpoint: use lowercase letters, digits and hyphens, begin with a letter, "
+            f"{name!r} is not a valid endpoint name: use lowercase letters, digits and hyphens, begin with a letter, "
             "63 characters at most (a DNS label)."
         )
     if platform.files(layout.home(name)) or name in platform.names():

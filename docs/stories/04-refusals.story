@@ -9,7 +9,7 @@ expect "needs no GPU"
 @dev /gpu down coder-chat
 expect "already down"
 @dev /model add Coder_Mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
-expect "cannot name an endpoint"
+expect "is not a valid endpoint name"
 expect not "Preparing" within 1s
 @dev /model add coder-mini $(reboot)
 expect "is not a model on Hugging Face"

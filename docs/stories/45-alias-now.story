@@ -12,6 +12,6 @@ expect "already has an alias"
 
 @lead /model add assistant Qwen/Qwen2.5-Coder-7B-Instruct-AWQ now
 expect "Pull request #1" within 30s
-expect "answers already" within 30s
+expect "already answers" within 30s
 @lead clicks "Cancel"
 expect "cancelled" within 30s

@@ -126,7 +126,7 @@ async def test_a_replacement_of_a_lease_that_moved_changes_nothing(redis: Redis)
     old = await leases.claim(a_lease())
     await leases.release(old)
     current = await leases.claim(a_lease(op="op2", holder="U2"))
-    with pytest.raises(LeaseMoved, match="changed hands"):
+    with pytest.raises(LeaseMoved, match="has another holder now"):
         await leases.replace(old, a_lease("coder-fim", "op3"))
     assert await leases.held() == (current,)
 

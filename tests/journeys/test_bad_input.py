@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 AWQ = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
 REFUSED = [
     ("/gpu up nobody", "Unknown model nobody"),
-    ("/gpu up", "Say which model"),
+    ("/gpu up", "Name the model"),
     ("/gpu up coder-chat for -3h", "-3h"),
     ("/gpu up coder-chat for 900h", "longer than the longest lease"),
     ("/gpu up $(reboot)", "Unknown model"),
     ("/gpu up 'coder-chat", "A quote is not closed"),
     ("/gpu down nobody", "Unknown model nobody"),
-    (f"/model add Coder_Mini {AWQ}", "cannot name an endpoint"),
-    (f"/model add ../../etc {AWQ}", "cannot name an endpoint"),
+    (f"/model add Coder_Mini {AWQ}", "is not a valid endpoint name"),
+    (f"/model add ../../etc {AWQ}", "is not a valid endpoint name"),
     (f"/model add coder-chat {AWQ}", "exists"),
     ("/model add coder-mini Qwen/$(reboot)", "is not a model on Hugging Face"),
     ("/model add coder-mini 'Qwen/x: {y}'", "is not a model on Hugging Face"),

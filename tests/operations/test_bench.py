@@ -129,7 +129,7 @@ async def test_what_ends_a_benchmark_takes_its_job_along(tmp_path: Path, redis_u
         await it.say("dev", "/model bench coder-chat")
         await it.until(lambda: running(it))
         await it.say("lead", "/model bench coder-chat")
-        await it.sees("coder-chat is already being measured, as @dev asked", user="lead")
+        await it.sees("coder-chat is already being measured, as @dev requested", user="lead")
         await it.click("dev", "Cancel")
         await it.sees("Cancelled by @dev. Its Job is deleted.")
         await it.until(lambda: not jobs(it) and not pods(it))

@@ -142,7 +142,7 @@ async def test_only_an_admin_breaks_a_lease_and_says_why(platform: Platform) -> 
     await platform.say("dev", "/gpu release because I want it")
     await platform.sees("Only an admin may break somebody's lease")
     await platform.say("admin", "/gpu release")
-    await platform.sees("Say why", "admin")
+    await platform.sees("Give a reason", "admin")
     await platform.say("admin", "/gpu release because nobody answers")
     await platform.sees("Breaks the lease on coder-chat")
     await platform.click("lead", "Approve")

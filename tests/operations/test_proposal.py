@@ -53,9 +53,9 @@ def test_a_swap_says_what_it_replaces() -> None:
             BGE_SMALL,
             "Adds the endpoint v, which serves BAAI",
             "an embedding is answered",
-            "sync by themselves",
+            "sync automatically",
         ),
-        ("swap", "embeddings", NOMIC, "Swaps embeddings from BAAI/", "an embedding is answered", "sync by themselves"),
+        ("swap", "embeddings", NOMIC, "Swaps embeddings from BAAI/", "an embedding is answered", "sync automatically"),
         (
             "remove",
             "coder-fim",
