@@ -86,7 +86,7 @@ class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
                 self._client = httpx.AsyncClient(verify=self._trusted())
             except (OSError, ValueError, httpx.InvalidURL) as error:
                 raise BotError(
-                    f"Stoker can open no connection ({error}): check SSL_CERT_FILE, HTTPS_PROXY and HTTP_PROXY in its environment."
+                    f"Stoker cannot open a connection ({error}): check SSL_CERT_FILE, HTTPS_PROXY and HTTP_PROXY in its environment."
                 ) from error
         return await self._client.send(request, stream=True, follow_redirects=False)
 

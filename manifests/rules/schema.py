@@ -145,7 +145,7 @@ def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> 
     own = {path for each in endpoints for path in each.files}
     own |= {each.application.document.path for each in endpoints if each.application is not None}
     pieces = (part for each in endpoints for part in (each.deployment, each.service, each.application, *each.claims))
-    whole = {part.document.path for part in pieces if part is not None}  # and does not contain patches of kustomize
+    whole = {part.document.path for part in pieces if part is not None}  # without patches of kustomize
     folders = {layout.serving_dir, layout.path(layout.catalog_dir), *(posixpath.dirname(path) for path in own)} - {""}
     beside = () if alone else (path for folder in sorted(folders) for path in platform.files(folder))
     for path in sorted({*own, *beside}):

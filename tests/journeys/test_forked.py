@@ -32,7 +32,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 async def test_a_command_prints_and_ends(start: Start, tmp_path: Path) -> None:
-    """What it prints can be read, and its exit code is known."""
+    """The test can read its output and its exit code."""
     command = await start("manifest", environment=environment(), directory=tmp_path)
     printed, said = await command.communicate()
     assert (command.returncode, said) == (0, b"")
