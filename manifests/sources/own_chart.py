@@ -24,9 +24,9 @@ from manifests.tree import Tree
 _KEPT = frozenset({"--task", "--runner", "--embedding", "--embeddings", "--port"})
 """Arguments that describe the engine also if they are in the template."""
 _TEMPLATES = {"InferenceService": ("spec", "predictor"), "LLMInferenceService": ("spec", "template")}
-"""Where a service of KServe has its pod."""
+"""The path of the pod in a service of KServe."""
 _OPERATED = {"InferenceService": "-predictor", "LLMInferenceService": "-kserve-workload-svc"}
-"""What KServe adds to a name for the Service that it makes."""
+"""The suffix that KServe adds to a name for the Service that it creates."""
 
 
 class _Object(NamedTuple):
