@@ -251,7 +251,7 @@ async def test_a_second_bring_down_is_told_of_the_first(svc: Services) -> None:
     asked = [down_request("coder-chat", user, "C0GPUOPS", now, "") for user in ("U0DEV", "U0LEAD")]
     first, second = (BringDownOperation(id=wanted.actor, request=wanted, updated=now) for wanted in asked)
     await svc.operations.create(first.moved(Status.RUNNING, now))
-    with pytest.raises(NotAllowed, match="is already going down, as <@U0DEV> asked"):
+    with pytest.raises(NotAllowed, match="is already going down, as <@U0DEV> requested"):
         await (
             Wiring(svc)
             .of(Workflows)
