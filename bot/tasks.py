@@ -189,7 +189,7 @@ class OperationTasks:
 
     @task_refs.SET_ASIDE
     async def set_aside(self, name: str, key: str, error: str) -> None:
-        """Runs instead of a message in Redis that no Stoker has written: records it, and does nothing else."""
+        """Replaces a task in Redis that Stoker did not write: it is recorded, and nothing else happens."""
         await self.audit.note_set_aside(
             f"task {name} ({key})", f"its message in Redis could not be read: {error}", self.clock()
         )
@@ -252,7 +252,7 @@ class GpuTasks:
 
     @task_refs.HAND_OVER_AT
     async def hand_over_at(self) -> None:
-        """The same at the time when an offer ends."""
+        """Offer the GPU to the next request when an offer ends."""
         await self.lifecycle.hand_over_soon()
 
     @task_refs.RECONCILE

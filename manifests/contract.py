@@ -34,7 +34,7 @@ class ModelEndpoint(BaseModel, frozen=True, defer_build=True):
     """The model that one endpoint serves, and how tenants reach it, according to the manifests.
 
     `alias` is what tenants call (LiteLLM's `model_name`), `aliases` are all that lead to it. `served_name` is the name that
-    LiteLLM asks for, of those that the engine answers to (`served_names`; TEI has none). `has_key` tells whether the engine
+    LiteLLM requests, one of those that the engine answers to (`served_names`; TEI has none). `has_key` is true if the engine
     refuses requests without a key; `workload` is the Deployment's name in the cluster; `upstream_key` is the variable
     (`os.environ/NAME`) from which LiteLLM reads the engine's key. `form` is the kind of object that declares it,
     `deployed_by` the Flux Kustomization that deploys it where no Application does.

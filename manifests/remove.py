@@ -37,8 +37,8 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:
             raise ManifestError(
-                f"{endpoint.application_file} holds more than the Application of {name}, and Argo CD would delete all of "
-                "it: take this one out by hand."
+                f"{endpoint.application_file} holds more than the Application of {name}, and Argo CD would delete "
+                "everything: remove this endpoint by hand."
             )
         files[endpoint.application_file] = None
     files |= _without_entries(pieces)
@@ -106,8 +106,8 @@ def _refuse_spread(entry: Entry) -> None:
     """The other entries of the list would have to be numbered again."""
     if entry.is_spread:
         raise ManifestError(
-            f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) is in `helm.parameters`: take its parameters"
-            " out and number the rest again by hand, then try again."
+            f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) is in `helm.parameters`: remove its"
+            " parameters and renumber the others by hand, then try again."
         )
 
 

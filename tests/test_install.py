@@ -64,7 +64,7 @@ def pins(lock: str) -> dict[str, str]:
 def test_pip_installs_where_uv_cannot(tmp_path: Path) -> None:
     """On a machine for which uv has no wheel, the same command installs with pip.
 
-    Here only what Stoker is built with: that pip accepts the whole lock file is the subject of the first test.
+    This test only installs the build requirements; the first test covers the whole lock file.
     """
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", ROOT, clone)

@@ -294,7 +294,7 @@ class ArgoCD:
             return last
         if doubt is _Doubt.UNCOMPARED and last:
             raise SyncFailed(
-                f"Argo CD cannot compare {name} with git: {last.errors[0]} — fix that (in git, or in Argo CD), then try"
+                f"Argo CD cannot compare {name} with git: {last.errors[0]} — fix this (in git, or in Argo CD), then try"
                 f" again."
             )
         left = max(1.0, deadline - asyncio.get_running_loop().time())

@@ -184,7 +184,7 @@ class Flux:
         except TimeoutError as e:
             state = describe(last) if last else "it does not exist"
             raise SyncFailed(
-                f"Flux did not bring {name} to {commit[:7]} in {timeout:.0f} s ({state}). Look at it (`flux get kustomizations`),"
+                f"Flux did not bring {name} to {commit[:7]} in {timeout:.0f} s ({state}). Check it (`flux get kustomizations`),"
                 " then try again."
             ) from e
 

@@ -1,6 +1,6 @@
 """The nodes on which a second pod can mount an endpoint's volume, and the zones in which an unbound volume may be bound.
 
-Kubernetes enforces a bound volume's node affinity. It does not know that the GPU pod comes later: a volume that a CPU
+Kubernetes enforces a bound volume's node affinity. It does not consider the GPU pod, which is created later: a volume that a CPU
 pod binds in another zone (or to its own node) can never be mounted with the GPU.
 """
 

@@ -25,7 +25,7 @@ class Deaths:
 
     @asynccontextmanager
     async def carefully(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
-        """Yields whether to do this work: False, and a message to the admins, if it has ended the process twice.
+        """Yield True if this work should be done, or False and a message to the admins, if it has ended the process twice.
 
         `forget=False` is for periodic work: once set aside, it is not tried again.
         """

@@ -295,7 +295,7 @@ class Queue:
         )
 
     async def _refresh(self, op: BringUpOperation) -> None:
-        """Update a waiting request's card; one that need not wait any more continues automatically."""
+        """Update a waiting request's card; one that no longer has to wait continues automatically."""
         now = self.clock()
         try:
             waiting = await self.obstacle(op)

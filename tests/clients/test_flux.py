@@ -86,7 +86,7 @@ async def test_a_suspended_kustomization_is_not_waited_for(wire: Wire, flux: Flu
 
 
 async def test_a_release_that_is_not_upgraded_yet_is_waited_for(wire: Wire, flux: Flux) -> None:
-    """A Kustomization is ready when the HelmRelease is applied, which is before its chart is."""
+    """A Kustomization is ready when the HelmRelease is applied, which happens before its chart is ready."""
     wire.store.create(kustomization(applied=NEW))
     labels = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
     failed = {

@@ -86,7 +86,7 @@ async def test_the_approvals_are_counted_again_when_it_starts(
         monkeypatch.setitem(USERGROUPS, GROUP, ("U0ADMIN",))
         await it.click("admin", "Approve")
         card = await it.sees("may not approve any more")
-        assert "1 of 2 approvals are left" in card
+        assert "1 of 2 approvals are still valid" in card
         assert "Approved by @admin" in card
         assert replicas(it, "coder-chat") == 0
 
@@ -112,7 +112,7 @@ async def test_the_approvals_of_a_lease_are_counted_again(
         monkeypatch.setitem(USERGROUPS, GROUP, voters[1:])
         await it.click(other, "Approve")
         card = await it.sees("may not approve any more", who)
-        assert "1 of 2 approvals are left" in card
+        assert "1 of 2 approvals are still valid" in card
         assert f"Approved by @{other}" in card
         assert replicas(it, "coder-chat") == 1
         assert [lease.ends for lease in await held(it)] == ends
