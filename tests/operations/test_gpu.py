@@ -71,7 +71,7 @@ async def test_what_is_being_replaced_goes_down_for_that_alone(platform: Platfor
     await platform.click("admin", "Approve")
     await platform.sees("bringing down coder-chat …")
     await platform.say("dev", "/gpu down coder-chat")
-    await platform.sees("coder-chat is being replaced by coder-fim, as @lead asked")
+    await platform.sees("coder-chat is being replaced by coder-fim, as @lead requested")
     await platform.ends_theirs("dev", "/gpu down coder-fim")
     await platform.sees("coder-fim is still booting; its bring-up is being cancelled")
     platform.cluster.set_speed(SPEED)

@@ -112,7 +112,7 @@ async def test_a_boot_that_is_replaced_says_so(tmp_path: Path, redis_url: str) -
         await it.click("lead", "Approve")
         await it.sees("loading …")
         await replaces(it)
-        await it.sees("Replaced by coder-fim, as @lead asked")
+        await it.sees("Replaced by coder-fim, as @lead requested")
         it.faults.discard("never-ready")
         await it.sees("coder-fim is up and answers")
         assert not [text for text in it.visible() if "scaled to zero, or deleted" in text]

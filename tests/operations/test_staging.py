@@ -135,6 +135,6 @@ async def test_a_full_volume_is_named(platform: Platform) -> None:
 
     platform.cluster.store.update("PersistentVolumeClaim", "coder-fim-model-cache", "serving", shrunk)
     await platform.say("dev", "/model stage coder-fim")
-    card = await platform.sees("Failed · asked")
+    card = await platform.sees("Failed · requested")
     assert "full" in card or "space" in card.lower()
     assert gpu_nodes(platform) == []
