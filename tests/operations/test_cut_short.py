@@ -38,7 +38,7 @@ async def test_an_undoing_that_ends_the_process_leaves_no_gpu_on(tmp_path: Path,
         assert replicas(it, "coder-chat") == 0
         assert not await held(it)
         if short:
-            assert "ended 2 times" in await it.sees("🧹", "admin")
+            assert "crashed 2 times" in await it.sees("🧹", "admin")
 
 
 async def test_a_task_that_ends_the_process_is_set_aside(tmp_path: Path, redis_url: str) -> None:
