@@ -200,7 +200,7 @@ async def test_an_answer_that_does_not_stop_is_cut_off(server: Wire) -> None:
     chunk = b'data: {"choices": [{"text": "again "}]}\n\n'
     huge = b'data: {"choices": [{"text": "' + b"x" * MIB + b'"}]}\n\n'
     async with client() as http:
-        for piece, said in ((chunk, "does not stop at the 48 tokens"), (huge, "is larger than 1 MB")):
+        for piece, said in ((chunk, "does not stop at the 48 requested tokens"), (huge, "is larger than 1 MB")):
             server.answers["POST", "/v1/completions"] = endless(piece)
             with pytest.raises(BotError, match=said):
                 await VLLM(http, "").ask(server.url, SecretStr("key"), "m", "completion")
