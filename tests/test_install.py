@@ -47,7 +47,7 @@ def test_the_lock_file_is_complete(tmp_path: Path) -> None:
     run("git", "clone", "--quiet", ROOT, clone)
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):  # the current files, committed or not
         (clone / name).write_bytes((ROOT / name).read_bytes())
-    assert "pip does it" not in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
+    assert "so pip installs it" not in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
     run(clone / ".venv/bin/python", "-m", "pip", "check")
     assert run(clone / ".venv/bin/stoker", "--version").startswith("stoker ")
 
@@ -72,6 +72,6 @@ def test_pip_installs_where_uv_cannot(tmp_path: Path) -> None:
         (clone / name).write_bytes((ROOT / name).read_bytes())
     pinned = pins((ROOT / "requirements.lock").read_text(encoding="utf-8"))
     (clone / "requirements.lock").write_text("".join(pinned[name] for name in BUILD), encoding="utf-8")
-    assert "pip does it" in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
+    assert "so pip installs it" in run("make", "--silent", "-C", clone, "install", f"PYTHON={sys.executable}")
     installed = run(clone / ".venv/bin/python", "-m", "pip", "list", "--format=freeze").split()
     assert {"stoker==0.1.0", pinned["hatchling"].split()[0]} <= set(installed)

@@ -10,5 +10,5 @@ break completion-endless
 @dev /gpu up coder-chat for 1h because demo
 expect "Approve" within 15s
 @lead clicks "Approve"
-expect "does not stop at the 48 tokens" within 90s
+expect "does not stop at the 48 requested tokens" within 90s
 expect replicas coder-chat 0 within 60s

@@ -117,7 +117,7 @@ def test_a_swap_of_such_a_chart_leaves_the_name_of_the_service_and_lists_of_mode
         "-  id: Qwen/Qwen2.5-3B-Instruct",
         "+  id: Qwen/Qwen3-4B-AWQ",
     ]
-    with pytest.raises(ManifestError, match="composes the served name chat from several variables"):
+    with pytest.raises(ManifestError, match="composes the served name chat"):
         plan_swap(opened(SERVED), SwapRequest(name="chat", facts=FACTS, served_name="coder"), Machine())
 
 
