@@ -18,7 +18,7 @@ expect "write it like 20Gi"
 @dev fills "Volume" with "30Gi"
 @dev fills "Price per million input tokens, dollars" with "cheap"
 @dev submits
-expect "Give dollars per million tokens, like 0.50"
+expect "dollars per million tokens, like 0.50"
 @dev fills "Price per million input tokens, dollars" with "0.40"
 @dev fills "Arguments of vLLM" with "--model=another"
 @dev submits
