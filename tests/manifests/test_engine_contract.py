@@ -98,7 +98,10 @@ def test_an_engine_outside_its_file_is_not_named() -> None:
     engine, and a map is vLLM's by default.
     """
     names = {each.name for each in engines.engines()}
-    allowed = {"manifests/contract.py", *(f"manifests/sources/{name}.py" for name in ("kserve", "operators", "stack", "field_map"))}
+    allowed = {
+        "manifests/contract.py",
+        *(f"manifests/sources/{name}.py" for name in ("kserve", "operators", "stack", "field_map")),
+    }
     clients = {"bot/clients/vllm.py", "bot/clients/cluster.py"}  # the names of systems, in messages
     found = {
         (path.relative_to(ROOT).as_posix(), node.value)
