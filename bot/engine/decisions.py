@@ -242,5 +242,8 @@ class Decisions:
 
 def _changed_since(op: Operation) -> PlanChanged:
     return PlanChanged(
-        md("The plan has changed, so nothing was decided. This is the current plan:\n{plan}", plan=plan_in_words(op))
+        md(
+            "The plan has changed: look again. Nothing was decided. This is the current plan:\n{plan}",
+            plan=plan_in_words(op),
+        )
     )

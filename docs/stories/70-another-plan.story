@@ -10,7 +10,7 @@ expect "Approve & roll out" within 30s
 github pushes "serving/coder-chat/deployment.yaml" with "v0.32.0@sha256:4f0c" as "v0.32.1@sha256:5f0c"
 expect "containers[vllm].image" within 20s
 @lead submits
-expect "The plan has changed, so nothing was decided" within 20s
+expect "The plan has changed: look again. Nothing was decided" within 20s
 expect not merged
 github checks pass
 @lead clicks "Approve & roll out"             # the new plan is the one on the card

@@ -192,7 +192,9 @@ async def test_a_button_of_an_earlier_version_is_answered_with_the_plan(platform
     for control in controls(platform, "Approve & roll out", "Deny"):
         control["value"] = control["value"].partition(".")[0]
     await platform.click("lead", "Approve & roll out")
-    assert "Pull request #1 at" in await platform.sees("The plan has changed, so nothing was decided", user="lead")
+    assert "Pull request #1 at" in await platform.sees(
+        "The plan has changed: look again. Nothing was decided", user="lead"
+    )
     assert platform.pull().merge_commit is None
     await platform.click("lead", "Deny")
     await platform.sees("Nothing was rolled out")
