@@ -169,9 +169,8 @@ def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     if request.facts.kind is None:
         known = ", ".join(each.name for each in endpoints) or "none"
         raise ManifestError(
-            f"Hugging Face does not answer whether {request.facts.hf_id} chats, completes, embeds or ranks: "
-            f"give kind=chat (or completion, embeddings, reranker), or like= with the endpoint that it resembles, "
-            f"one of {known}."
+            f"Hugging Face did not answer, so the kind of {request.facts.hf_id} is unknown: give kind=chat "
+            f"(or completion, embeddings, reranker), or like= with an endpoint of the same kind, one of {known}."
         )
     if request.facts.unservable:
         refuse_unservable(request.facts)

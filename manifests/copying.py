@@ -58,7 +58,7 @@ _UNIQUE_ANNOTATION = re.compile(r"^stoker\.dev/|loadBalancerIPs?$|^(io\.cilium|l
 
 
 class Uncopyable(ManifestError):
-    """An endpoint with a part that a copy would share with it."""
+    """The endpoint cannot be copied, because the copy would share a part with it."""
 
     remedy = "Name another endpoint to copy from with `like=`, or add the files that the message names by hand."
 
@@ -322,7 +322,9 @@ def listed_again(bundle: Bundle, new: str) -> dict[str, str]:
     for document, number, said in bundle.listed:
         line = document.lines[number]
         if not line.lstrip().startswith("- "):
-            raise Uncopyable(f"{document.path}:{number + 1} lists {said} in a way that is changed by hand.")
+            raise Uncopyable(
+                f"{document.path}:{number + 1} lists {said} in a form that Stoker cannot change: change it by hand."
+            )
         copied = line.partition(" #")[0].rstrip().replace(said, _moved(document, bundle, said, new))
         texts[document.path] = document
         edits.setdefault(document.path, []).append(document.insert_lines(number + 1, f"{copied}\n"))
@@ -361,7 +363,9 @@ def unlisted(bundle: Bundle) -> dict[str, str]:
     edits: dict[str, list[Edit]] = {}
     for document, number, said in bundle.listed:
         if not document.lines[number].lstrip().startswith("- "):
-            raise ManifestError(f"{document.path}:{number + 1} lists {said} in a way that is changed by hand.")
+            raise ManifestError(
+                f"{document.path}:{number + 1} lists {said} in a form that Stoker cannot change: change it by hand."
+            )
         texts[document.path] = document
         edits.setdefault(document.path, []).append(document.delete_lines(number, number))
     made = {path: texts[path].apply(found).text for path, found in edits.items()}

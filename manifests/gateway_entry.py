@@ -33,8 +33,8 @@ def with_entry(
         )
     if entry.is_unresolved or not entry.owns(entry.node):
         raise ManifestError(
-            f"The entry {entry.alias} in {entry.document.path} cannot be copied: its address is in a variable of which "
-            "nothing there tells the value. Name another template with like=."
+            f"The entry {entry.alias} in {entry.document.path} cannot be copied: its address is in a variable that "
+            "the repository does not define. Name another template with like=."
         )
     document = reprice(
         entry,
@@ -63,7 +63,7 @@ def _with_mode(entry: Entry, mode: str) -> Edit:
     inline = [each for each in (entry.node, info) if isinstance(each, MappingNode) and each.flow_style]
     if inline or (info is not None and not entry.owns(info)):
         raise ManifestError(
-            f"The entry {entry.alias} in {document.path} is written in one line: add model_info.mode to it, or name another "
+            f"The entry {entry.alias} in {document.path} is written on one line: add model_info.mode to it, or name another "
             "template with like=."
         )
     if given is not None:

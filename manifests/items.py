@@ -73,7 +73,7 @@ def lines_of(document: Document, item: Node) -> tuple[int, int]:
     """The first and the last line of an item; no other item shares them."""
     lead = document.lines[item.start_mark.line][: item.start_mark.column]
     if document.window is not None or lead.strip() != "-" or (isinstance(item, MappingNode) and item.flow_style):
-        raise ManifestError(f"{document.path}:{item.start_mark.line + 1} has its list in one line: change it by hand.")
+        raise ManifestError(f"{document.path}:{item.start_mark.line + 1} has its list on one line: change it by hand.")
     return item.start_mark.line, _end(item)
 
 

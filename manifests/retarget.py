@@ -271,7 +271,9 @@ def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str
     if flag.site is None:
         for node in flag.nodes:
             refuse_variables(f"{document.path}:{node.start_mark.line + 1}", str(node.value), given)
-        raise ManifestError(f"{_where(pieces, flag)} puts the value of {flag.name} together: change it by hand.")
+        raise ManifestError(
+            f"{_where(pieces, flag)} composes the value of {flag.name} from several parts: change it by hand."
+        )
     return flag.site.path, flag.site.write(given)
 
 

@@ -150,7 +150,7 @@ def refuse_expansion(option: str, given: str) -> None:
         if match[0] != "$$":
             raise ManifestError(
                 f"{option} holds {match[0]!r}, which Kubernetes replaces with the value of a variable, like a key: "
-                "write the value itself. $$( stands for the two characters."
+                "write the value itself. Write $$( for a literal $(."
             )
 
 

@@ -260,7 +260,7 @@ class GitHub:
             return merged
         if response.status_code == httpx.codes.CONFLICT:
             raise MergeRefused(
-                f"Pull request #{number} was not merged: its head moved, so it is not {sha[:9]} that was approved. "
+                f"Pull request #{number} was not merged: its head is no longer {sha[:9]}, which was approved. "
                 "Check the new commits, then request it again."
             )
         if "base branch was modified" in said(response).lower():
@@ -315,7 +315,7 @@ class GitHub:
             return None
         if found.head.sha != sha:
             raise MergeRefused(
-                f"Pull request #{number} was merged on GitHub at {found.head.sha[:9]}, not at {sha[:9]} that was approved."
+                f"Pull request #{number} was merged on GitHub at {found.head.sha[:9]}, not at {sha[:9]}, which was approved."
             )
         return _merge_commit_of(found)
 

@@ -26,7 +26,7 @@ def refusal(method: str, url: str, response: httpx.Response) -> BotError:
         case httpx.codes.FORBIDDEN:
             return BotError(f"{refused}. Give the token that right, or change the repository's rule that forbids it.")
         case _:
-            return BotError(f"{refused}. Correct on GitHub what it names, then request it again.")
+            return BotError(f"{refused}. Fix this on GitHub, then request it again.")
 
 
 def pause(response: httpx.Response) -> float:

@@ -86,7 +86,7 @@ class Volumes:
         step = f"from {growth.held} to {growth.wanted}"
         if quantity_bytes(_requested(found) or "0") >= quantity_bytes(growth.wanted):
             why = _resize_error(found) or "it has not done so yet"
-            raise CannotStage(f"The volume of {growth.claim} should have grown {step} before: {why}.")
+            raise CannotStage(f"The volume of {growth.claim} has not grown {step} yet, as requested earlier: {why}.")
         name = (found.get("spec") or {}).get("storageClassName")
         storage = await self._class(name)
         if not (storage and storage.get("allowVolumeExpansion")):
@@ -115,7 +115,7 @@ class Volumes:
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError as error:
             raise CannotStage(
-                f"The volume of {growth.claim} should have grown from {growth.held} to {growth.wanted}, and did not within"
+                f"The volume of {growth.claim} did not grow from {growth.held} to {growth.wanted} within"
                 f" {_GROWN_WITHIN / 60:.0f} minutes: kubectl describe pvc {growth.claim} shows why."
             ) from error
 

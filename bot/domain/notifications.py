@@ -32,7 +32,7 @@ TABLE: Mapping[str, Rule] = {
         "the same, if only one person may decide, or if the card is older: after a void approval, or when the request's turn comes",
         "the approvers who have not decided",
         (MENTION, DIRECT),
-        "once for each round: by a reply below the card, or to the only one by direct message",
+        "once for each round: a reply below the card, or a direct message if there is only one such approver",
     ),
     "half": Rule(
         "half of the time for the decision has passed",
@@ -48,7 +48,7 @@ TABLE: Mapping[str, Rule] = {
     ),
     "ready": Rule("a model is ready", "the requester", (DIRECT,), "once"),
     "done": Rule(
-        "any other request has succeeded (a bring-down and a smoke test, which take only moments, just change their card)",
+        "any other request has succeeded (except a bring-down or a smoke test, which take only moments: they only update their card)",
         "the requester",
         (DIRECT,),
         "once",

@@ -55,7 +55,7 @@ class PlanMoved(BotError):
 
 
 class SetAside(BotError):
-    """The process ended each time while it worked on this request."""
+    """The bot's process crashed each time it worked on this request."""
 
     remedy = "Ask an admin to find the cause in the log of the bot (most likely out of memory). Then request it again."
 

@@ -29,7 +29,7 @@ _LIVE = "the {} {} in the cluster"
 class Unreadable(BotError):
     """The deployed content is unknown, because a file does not parse."""
 
-    remedy = "Correct on the main branch what the message names, then request it again."
+    remedy = "Correct the file that the message names, on the main branch, then request it again."
 
 
 @component

@@ -102,7 +102,7 @@ class LeaseLimits(_Section):
         default=parse_duration("1m"), description="How often leases, Deployments and pods are compared."
     )
     offer: Duration = Field(
-        default=parse_duration("5m"), description="How long the free GPU is offered to the next in the queue."
+        default=parse_duration("5m"), description="How long the free GPU is offered to the next person in the queue."
     )
     finish_within: Duration = Field(
         default=parse_duration("2m"),
@@ -157,10 +157,10 @@ class Idle(_Section):
 
 class Gpu(_Section):
     slots: int = Field(default=1, ge=1, description="How many GPU models may run at a time.")
-    price_per_hour: float = Field(default=0.85, gt=0, description="US dollars for one GPU node and hour.")
+    price_per_hour: float = Field(default=0.85, gt=0, description="US dollars per hour for one GPU node.")
     prices: dict[str, float] = Field(
         default={},
-        description="The price by machine type, for machine types with another price: `g2-standard-8: 1.06`.",
+        description="Prices of machine types whose price differs from `gpu.price_per_hour`, e.g. `g2-standard-8: 1.06`.",
     )
     history: Duration = Field(
         default=parse_duration("90d"), description="How long past sessions are kept, for `/gpu report`."
@@ -294,7 +294,7 @@ class Gateway(_Section):
     namespace: str = Field(default="litellm", description="Namespace of LiteLLM's Deployment.")
     deployment: str = Field(
         default="litellm",
-        description="LiteLLM's Deployment. A roll-out waits for its pods, if it exists.",
+        description="Name of LiteLLM's Deployment. A roll-out waits for its pods, if it exists.",
     )
     master_key: SecretRef = Field(
         default=SecretRef(namespace="litellm", name="litellm-secrets", field="PROXY_MASTER_KEY"),

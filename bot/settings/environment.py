@@ -53,14 +53,14 @@ class Settings(ClusterSettings):
         default=None,
         description="If set, Slack sends signed HTTP requests to /slack/events instead of using Socket Mode.",
     )
-    slack_api_url: Address = Field(default="https://slack.com/api/", description="Base of Slack's Web API.")
+    slack_api_url: Address = Field(default="https://slack.com/api/", description="Base URL of Slack's Web API.")
     github_token: SecretStr | None = Field(default=None, description="Token with contents and pull requests: write.")
     github_app_id: str = Field(default="", description="Id of a GitHub App, instead of GITHUB_TOKEN.")
     github_app_private_key: SecretStr | None = Field(default=None, description="The App's private key, PEM.")
     github_app_installation_id: str = Field(
         default="", description="The id of the App's installation in the platform repo."
     )
-    github_api_url: Address = Field(default="https://api.github.com", description="Base of GitHub's REST API.")
+    github_api_url: Address = Field(default="https://api.github.com", description="Base URL of GitHub's REST API.")
     github_repository: RepositoryName = Field(description="The platform repo as owner/name.")
     github_webhook_secret: SecretStr | None = Field(default=None, description="Secret of the webhook /github/webhook.")
     git_remote_url: str = Field(default="", description="Git remote; default https://github.com/OWNER/NAME.git.")

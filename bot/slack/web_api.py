@@ -72,7 +72,7 @@ class TooLate(BotError):
 
 
 class SlackBusy(Unavailable):
-    """Slack asks to wait."""
+    """Slack limits the rate of requests (429)."""
 
     remedy = "Nothing: Stoker waits as long as Slack requires, and then sends the remaining messages."
 

@@ -153,7 +153,7 @@ class GpuQueued(BotError):
 
 
 class LeaseMoved(BotError):
-    """The lease to replace is no longer the one that was seen."""
+    """The lease to replace is no longer the one that the plan names."""
 
     remedy = "See who holds the GPU now (`/gpu status`), then request it again."
 

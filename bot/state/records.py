@@ -58,7 +58,7 @@ _AWAY = (NotConnected, NoAnswer, OSError)
 
 
 class WrongType(Unavailable):
-    """A key of ours has the wrong type: it is set aside, and then the command can be retried."""
+    """One of the bot's Redis keys has the wrong type. It is set aside, and then the command can be retried."""
 
     remedy = "Nothing: the key is set aside, and the work continues."
 

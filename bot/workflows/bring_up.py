@@ -38,7 +38,7 @@ _LEASE_TO_UNDO = Step("lease to undo", MAYBE_LEASE)
 class Unusable(BotError):
     """The endpoint's files changed after the approval, and the new ones are invalid."""
 
-    remedy = "Correct on the main branch what the message names, then request it again."
+    remedy = "Correct the file that the message names, on the main branch, then request it again."
 
 
 @component

@@ -1,5 +1,5 @@
 # @dev needs the coding model for a demo and requests it. @lead approves, Stoker brings it up and tests it.
-# Then nobody uses it: Stoker says what that costs, and @dev brings it down.
+# Then nobody uses it: Stoker reminds @dev of the cost, and @dev brings it down.
 given speed 120
 given idle.remind_after 7s
 

@@ -1,4 +1,4 @@
-# People merge or close pull requests on GitHub: Stoker notices, and never acts on one that is gone.
+# People merge or close pull requests on GitHub: Stoker shows this on the card, and acts only on open ones.
 given speed 120
 
 @dev /model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ

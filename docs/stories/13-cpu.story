@@ -1,5 +1,5 @@
-# Embeddings, and a reranker like them, run on the CPU, sync automatically and hold no GPU: they answer right after their
-# pull request.
+# An embedding model and a small reranker run on the CPU and sync automatically: they answer as soon as their pull request
+# is merged, without the GPU.
 given speed 60
 @dev /model add vectors BAAI/bge-small-en-v1.5 like=embeddings
 expect "Pull request #1" within 60s

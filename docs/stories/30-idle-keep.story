@@ -1,4 +1,4 @@
-# Somebody keeps an idle model until a given time; the limits of a keep.
+# Somebody keeps an idle model until a chosen time. The number of keeps and their end are limited.
 given speed 120
 given idle.remind_after 5s
 given idle.down_after 10m

@@ -5,7 +5,7 @@ break smoke-fails
 @dev /gpu up coder-chat
 @lead clicks "Approve"
 expect "failed: direct: chat" within 60s
-expect "What was seen" within 30s              # the engine's last lines, read before its pod is gone
+expect "What was seen" within 30s              # the engine's last log lines, read before the pod ends
 expect "Application startup complete"
 expect "is down again and the GPU is free" within 60s
 expect "Receipt"

@@ -1,4 +1,4 @@
-# The next model comes up before the node has drained: each minute is on one receipt; the first ends where the second begins.
+# The next model comes up before the node has drained: the first receipt ends when the second begins, so no minute is billed twice.
 given speed 60
 
 @dev /gpu up coder-chat

@@ -1,4 +1,4 @@
-# A benchmark: a Job in the cluster loads the model; table, chart and report follow. Bringing the model down deletes the Job.
+# A benchmark: a Job in the cluster puts the model under load, and Stoker posts a table, a chart and a report. A bring-down deletes the Job.
 given speed 120
 given bench.each 2s
 

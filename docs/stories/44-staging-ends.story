@@ -1,4 +1,4 @@
-# What ends a staging: a cancelled swap merges nothing, a removed endpoint needs no weights. Impossible stagings are refused.
+# Staging ends if its swap is cancelled, which merges nothing, or if its endpoint is removed. Impossible requests are refused.
 given speed 60
 given idle.down_after 120s
 given idle.remind_after 110s

@@ -30,7 +30,7 @@ expect "is down and the GPU is free" within 60s
 @lead clicks "Approve"
 expect "all smoke tests passed" within 60s
 redis stops
-@dev clicks "Bring down"                     # the answer is what happened, not that nothing was changed
+@dev clicks "Bring down"                     # the answer reports what happened to the model
 expect "coder-chat is down. Redis does not answer" within 60s
 expect replicas coder-chat 0 within 5s
 redis starts

@@ -29,7 +29,7 @@ github checks pass
 expect "Approve & roll out" within 30s
 @lead clicks "Approve & roll out"
 expect "cannot compare litellm with git" within 60s
-@dev /gpu up coder-chat for 1h               # an error that is known is on the card, before anybody approves
+@dev /gpu up coder-chat for 1h               # the card shows a known error before anybody approves
 expect "has an error now, and its sync fails until that is fixed" within 30s
 @dev clicks "Cancel"
 expect "Cancelled" within 30s

@@ -1,4 +1,4 @@
-# A 400 MB file on Hugging Face, and a model that never stops generating: one sentence each, and the bot continues.
+# A 400 MB file on Hugging Face, and a model that never stops generating: Stoker reports each in one sentence and continues.
 break hub-huge
 @dev /model add huge Qwen/Qwen2.5-Coder-3B-Instruct-AWQ
 expect "is larger than" within 30s

@@ -1,4 +1,4 @@
-# A failed boot names its cause and a number that helps, although sixty lines of the server's traceback follow it.
+# The message about a failed boot names the cause and a value that works, although sixty lines of the server's traceback follow it.
 given speed 120
 
 break kv-cache-too-small

@@ -1,4 +1,4 @@
-# The card shows a volume that another pod still holds, with the name of that pod; when it is released, the boot continues.
+# Another pod still holds the volume: the card names that pod, and the boot continues when the volume is released.
 given speed 60
 
 break attach-stuck

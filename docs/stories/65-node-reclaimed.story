@@ -1,4 +1,4 @@
-# The cloud reclaims the node during a session: Stoker reports it, bills nothing without a node, and a restart brings it back.
+# The cloud reclaims the node during a session: Stoker reports it and bills nothing without a node; a restart brings the model back.
 given speed 60
 
 @dev /gpu up coder-chat for 2h because demo

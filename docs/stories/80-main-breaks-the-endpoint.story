@@ -1,4 +1,4 @@
-# Main changes the endpoint's files between card and click so that they are invalid: nothing starts, and the card shows why.
+# A commit on main breaks the endpoint's files between the card and the click: nothing starts, and the card shows why.
 given speed 120
 
 @dev /gpu up coder-chat

@@ -1,4 +1,4 @@
-# Who is notified: the approvers of a request, the requester of its result, and nobody of their own actions.
+# Stoker notifies the approvers of a request and the requester of its result, and nobody of their own actions.
 given speed 120
 given roles.approvers [S0APPROVERS]
 

@@ -1,5 +1,5 @@
-# KServe leaves the replicas of an InferenceService's Deployment to its autoscaler, which does nothing at zero: they are set by the API.
-# `minReplicas: 0` in git does not stop a model: it was running, too.
+# KServe leaves the replicas of an InferenceService's Deployment to its autoscaler, which does nothing at zero, so Stoker sets
+# them through the API. `minReplicas: 0` in git does not stop a model, so both models were running.
 given platform kserve-flux
 given speed 600
 @dev /gpu down phi

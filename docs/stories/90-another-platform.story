@@ -1,5 +1,5 @@
-# Another team's platform: an ApplicationSet makes the Applications, each model has a namespace of its own, the engine has
-# no key, and there is no gateway. The model was up before Stoker came.
+# Another team's platform: an ApplicationSet creates the Applications, each model has its own namespace, the engine has
+# no key, and there is no gateway. The model was already up when Stoker was installed.
 given platform model-directories
 given speed 600
 @dev /gpu down qwen-coder

@@ -1,4 +1,4 @@
-# Argo CD's selfHeal reverts what anybody scales, so a model is started and stopped by a commit of its replicas. llama.cpp and vLLM.
+# Argo CD's selfHeal reverts changes through the API, so Stoker starts and stops models with a commit. The engines are llama.cpp and vLLM.
 given platform llama-cpp
 given speed 600
 @dev /gpu down llama-cpp

@@ -1,4 +1,4 @@
-# Flux deploys flat files: models are started and stopped by a commit, and errors are shown in Flux's words. The engine is SGLang.
+# Flux deploys flat files: Stoker starts and stops models with a commit, and shows Flux's own error messages. The engine is SGLang.
 given platform flat-files
 given speed 600
 given argocd.sync_limit 10s

@@ -1,4 +1,4 @@
-# One self-healing Application deploys every file, and the branch takes only pull requests: `switch.merge: pull`. A shell starts vLLM.
+# One self-healing Application deploys every file, and the branch accepts only pull requests (`switch.merge: pull`). A shell starts vLLM.
 given platform app-files
 given speed 600
 given switch.merge pull

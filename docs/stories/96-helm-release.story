@@ -1,4 +1,4 @@
-# Flux installs HelmReleases of a generic chart. Without drift detection it reverts no replicas, so models are scaled through the API.
+# Flux installs HelmReleases of a generic chart. Without drift detection it does not revert replicas, so Stoker scales through the API.
 given platform helm-release
 given speed 600
 @dev /gpu down llama-cpp-chat

@@ -1,4 +1,4 @@
-# Ollama, which Stoker does not operate, has a share of the GPU: git keeps both running, so `stoker init` sets `gpu.beside`.
+# Ollama, which Stoker does not operate, shares the GPU: both run according to git, so `stoker init` sets `gpu.beside`.
 given platform config-map
 given speed 600
 @dev /gpu down vllm

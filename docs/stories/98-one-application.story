@@ -1,4 +1,5 @@
-# One manual Application deploys every model: only one is started, by the API. A proxy is beside the engine, and the target of its Service.
+# One Application without automated sync deploys every model: Stoker starts only one, through the API. Its Service points to a
+# proxy beside the engine.
 given platform one-application
 given speed 600
 @dev /gpu up chat

@@ -1,4 +1,4 @@
-# KServe's controller puts back the replicas of an LLMInferenceService, so a model is started and stopped by a commit.
+# KServe's controller resets the replicas of an LLMInferenceService, so Stoker starts and stops the model with a commit.
 given platform kserve-llm
 given speed 600
 @dev /gpu down phi4

@@ -14,7 +14,7 @@ from tour import PATIENCE_MS, Visit, opened_page
 
 SIZE = (1000, 625)
 FAST, SLOW, END = 500, 1700, 4500
-"""Milliseconds for which a frame is shown."""
+"""Duration of a frame in milliseconds."""
 
 
 class Film:
@@ -58,7 +58,7 @@ async def record(path: Path) -> None:
             await page.wait_for_timeout(900)
         await film.frame(SLOW)
         await visit.become("dev")
-        await page.wait_for_timeout(15_000)  # a quarter of an hour of the session
+        await page.wait_for_timeout(15_000)  # 15 minutes of the session at the sandbox's speed
         await page.locator("#line").fill("/gpu down")
         await film.frame(SLOW)
         await page.locator("#line").press("Enter")

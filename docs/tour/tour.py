@@ -46,8 +46,8 @@ class Visit:
         await self.page.locator("#line").press("Enter")
 
     async def press(self, label: str) -> None:
-        """The newest button with this label in the channel."""
-        text = re.compile(f"^{re.escape(label)}$")  # its name for screen readers also says what it acts on
+        """Click the newest button with this label in the channel."""
+        text = re.compile(f"^{re.escape(label)}$")  # not its accessible name, which also contains its target
         await self.channel.locator("button", has_text=text).last.click()
 
     def card(self, title: str) -> Locator:
@@ -58,10 +58,10 @@ class Visit:
         await self.page.locator("#sidebar .place", has_text=name).click()
 
 
-# ── the stops ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def ask(visit: Visit) -> None:
+async def request(visit: Visit) -> None:
     """@dev needs the coding model and types a command."""
     await visit.page.locator("#line").fill("/")
     await expect(visit.page.locator("#offers")).to_contain_text("/gpu")
@@ -98,7 +98,7 @@ async def approve(visit: Visit) -> None:
 
 
 async def home(visit: Visit) -> None:
-    """The Home of the app: the GPU, the endpoints, the decisions for me."""
+    """The app's Home shows the GPU, the endpoints, and the requests that wait for a decision."""
     await visit.become("dev")
     await visit.place("Stoker")
     await visit.page.get_by_role("tab", name="Home").click()
@@ -108,7 +108,7 @@ async def home(visit: Visit) -> None:
 
 
 async def idle(visit: Visit) -> None:
-    """Nobody uses the model: a reminder with its cost, then it is brought down, with a receipt."""
+    """Nobody uses the model: the holder gets a reminder with the cost, brings the model down and gets a receipt."""
     reminder = visit.card("has been idle")
     await expect(reminder).to_be_visible()
     await visit.picture("07-idle")
@@ -124,7 +124,7 @@ async def idle(visit: Visit) -> None:
 
 
 async def add(visit: Visit) -> None:
-    """A new model is a form, a pull request and an approval."""
+    """A form adds a model: it opens a pull request, which is approved and rolled out."""
     await visit.type("/model add coder-mini")
     search = visit.modal.get_by_role("combobox").first
     await search.fill("Qwen2.5-Coder-3B")
@@ -152,8 +152,8 @@ async def add(visit: Visit) -> None:
     await visit.picture("13-rolled-out")
 
 
-async def trouble(visit: Visit) -> None:
-    """The cloud has no GPU: the message shows what failed, why and what to do, and nothing is left behind."""
+async def out_of_stock(visit: Visit) -> None:
+    """The cloud has no GPU: the message shows what failed, why and what to do, and the GPU is free again."""
     await visit.panel.locator("summary", has_text="Break something").click()
     await visit.panel.get_by_label("no-stock").check()
     await visit.become("dev")
@@ -167,8 +167,8 @@ async def trouble(visit: Visit) -> None:
     await visit.panel.get_by_label("no-stock").uncheck()
 
 
-async def survive(visit: Visit) -> None:
-    """The bot is killed during a boot and resumes; Redis stops, and nothing can be brought up."""
+async def kill_and_resume(visit: Visit) -> None:
+    """The bot is killed during a boot and resumes; without Redis, nothing can be brought up."""
     await visit.become("dev")
     await visit.type("/gpu up coder-fim")
     await expect(visit.card("Bring up coder-fim")).to_contain_text("Awaiting approval")
@@ -186,17 +186,26 @@ async def survive(visit: Visit) -> None:
 
 
 async def phone(visit: Visit) -> None:
-    """The same on a phone, at night."""
+    """The page works on a phone and in dark mode."""
     await visit.page.emulate_media(color_scheme="dark")
     await visit.page.set_viewport_size({"width": 390, "height": 780})
     await visit.channel.evaluate("node => node.scrollTo(0, node.scrollHeight)")
     await visit.picture("16-phone")
 
 
-STOPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (ask, approve, home, idle, add, trouble, survive, phone)
+STEPS: tuple[Callable[[Visit], Awaitable[None]], ...] = (
+    request,
+    approve,
+    home,
+    idle,
+    add,
+    out_of_stock,
+    kill_and_resume,
+    phone,
+)
 
 
-# ── the walk ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @asynccontextmanager
@@ -208,8 +217,8 @@ async def sandbox() -> AsyncIterator[str]:
     )
     assert process.stdout  # noqa: S101
     try:
-        while found := await asyncio.wait_for(process.stdout.readline(), PATIENCE_MS / 1000):
-            if address := re.search(r"http://[\d.:]+", found.decode()):
+        while line := await asyncio.wait_for(process.stdout.readline(), PATIENCE_MS / 1000):
+            if address := re.search(r"http://[\d.:]+", line.decode()):
                 yield address[0]
                 return
         raise SystemExit("stoker sandbox ended before it printed its address")
@@ -236,17 +245,17 @@ async def opened_page() -> AsyncIterator[Page]:
         await browser.close()
 
 
-async def walk(folder: Path) -> None:
-    """Every step in order, in one page; the first failed step ends the run."""
+async def run_tour(folder: Path) -> None:
+    """Run all steps in order, in one page; the first failed step ends the run."""
     expect.set_options(timeout=PATIENCE_MS)
     async with opened_page() as page:
         visit = Visit(page, folder)
-        for stop in STOPS:
-            print(f"{stop.__name__}: {stop.__doc__}", flush=True)
+        for step in STEPS:
+            print(f"{step.__name__}: {step.__doc__}", flush=True)
             try:
-                await stop(visit)
+                await step(visit)
             except BaseException:
-                await page.screenshot(path=folder / "lost.png")
+                await page.screenshot(path=folder / "failed.png")
                 raise
 
 
@@ -255,4 +264,4 @@ if __name__ == "__main__":
     options.add_argument("--to", type=Path, default=Path(__file__).parent, help="the folder for the pictures")
     to: Path = options.parse_args().to
     to.mkdir(parents=True, exist_ok=True)
-    asyncio.run(walk(to))
+    asyncio.run(run_tour(to))

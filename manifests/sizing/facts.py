@@ -161,5 +161,5 @@ def _figure(key: str, text: str) -> int:
     except ValueError:
         number = 0
     if number <= 0:
-        raise ManifestError(f"{key}={text!r} cannot be read: {FIGURES[key][1]} is given like {FIGURES[key][2]}.")
+        raise ManifestError(f"{key}={text!r} cannot be read: write {FIGURES[key][1]} like {FIGURES[key][2]}.")
     return number

@@ -275,7 +275,7 @@ async def test_a_merge_that_met_another_is_asked_for_again(remote: Remote, githu
 async def test_a_moved_head_is_not_merged(remote: Remote, github: GitHub) -> None:
     """A refusal by GitHub is an error with GitHub's message."""
     await github.open_pull(BRANCH, "main", "feat: add", "body", [])
-    with pytest.raises(MergeRefused, match="head moved"):
+    with pytest.raises(MergeRefused, match="its head is no longer"):
         await github.merge(1, "b" * 40, "main")
     remote.wire.on("PUT", f"{REPO}/pulls/1/merge", {"message": "Review required."}, status=405)
     with pytest.raises(MergeRefused, match="Review required"):

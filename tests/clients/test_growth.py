@@ -102,7 +102,9 @@ async def test_a_failed_growth_is_told_in_kubernetes_words(wire: Wire, volumes: 
     tell(wire, conditions=[FAILED])
     with pytest.raises(CannotStage, match="does not grow from 20Gi to 40Gi: quota of the project is exhausted"):
         await asyncio.wait_for(growing, 90)
-    with pytest.raises(CannotStage, match="should have grown from 20Gi to 40Gi before: quota of the project"):
+    with pytest.raises(
+        CannotStage, match="has not grown from 20Gi to 40Gi yet, as requested earlier: quota of the project"
+    ):
         await volumes.refuse_growth(GROWTH)
 
 

@@ -1,4 +1,4 @@
-# A request that nobody decides: one reminder at the halfway point, then the admins, then the requester is notified that it has expired.
+# Nobody decides a request: Stoker reminds the approvers at half of the time, then notifies the admins, and finally the requester.
 given approvals.expire_after 40s
 given roles.approvers [U0LEAD]
 
