@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# The lock file is complete, so dependencies are not resolved: a resolver would select newer releases, which have no hash in the lock file.
+# pip does not resolve dependencies (--no-deps), because it would select newer releases, which have no hash in the lock file.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes
 
@@ -48,7 +48,7 @@ test: install
 	$(BIN)/pytest $(ARGS) \
 	  || { echo "The failed tests run again, alone:" && $(BIN)/pytest -n 0 --last-failed --last-failed-no-failures none --maxfail 1 $(ARGS); }
 
-coverage: install  ## measure the coverage, and fail if it is below the floor
+coverage: install  ## measure the coverage, and fail if it is below the minimum
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
 tour: install  ## take the pictures of docs/tour.md and of the README again, in Chromium

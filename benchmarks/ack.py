@@ -1,8 +1,9 @@
-"""Command → acknowledgement at 200 concurrent commands, compared with a bare Bolt app in the same run.
+"""Measure the time to acknowledge 200 concurrent commands, compared with a bare Bolt app in the same run.
 
-The unchanged bot in a separate process, over HTTP with signed requests, with 100 operations in progress: roll-outs that
-wait for Argo CD, each with a card that is updated. The bare app is Bolt's own: one command, `ack()`, nothing else.
-Usage: python benchmarks/ack.py [ROUNDS]
+    python benchmarks/ack.py [ROUNDS]
+
+The bot runs unchanged in a separate process and receives signed requests over HTTP, with 100 operations in progress:
+roll-outs that wait for Argo CD, each with a card that is updated. The bare app has one command, which only calls `ack()`.
 """
 
 import asyncio
@@ -40,8 +41,8 @@ CONCURRENT, IN_PROGRESS, GOAL = 200, 100, 1.3
 COMMAND = "status"
 
 
-async def bare(api_url: str, token: str, secret: str, port: int) -> None:
-    """The smallest possible Bolt app."""
+async def run_bare_app(api_url: str, token: str, secret: str, port: int) -> None:
+    """Run the smallest possible Bolt app."""
     app = AsyncApp(client=AsyncWebClient(token=token, base_url=api_url), signing_secret=secret)
 
     @app.command("/gpu")
@@ -59,10 +60,10 @@ async def bare(api_url: str, token: str, secret: str, port: int) -> None:
     await asyncio.Event().wait()
 
 
-async def load(url: str, secret: str, response_url: str) -> list[float]:
-    """Seconds to the acknowledgement of each command, all sent at the same time."""
+async def send_commands(url: str, secret: str, response_url: str) -> list[float]:
+    """Send all commands at the same time, and return the seconds until each was acknowledged."""
 
-    async def one(http: aiohttp.ClientSession, number: int) -> float:
+    async def send(http: aiohttp.ClientSession, number: int) -> float:
         fields = {
             "command": "/gpu", "text": COMMAND, "user_id": "U0DEV", "team_id": "T0SANDBOX", "channel_id": CHANNEL,
             "trigger_id": f"{time.time_ns()}.{number}.x", "response_url": response_url,
@@ -81,19 +82,19 @@ async def load(url: str, secret: str, response_url: str) -> list[float]:
         return time.perf_counter() - began
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        await one(http, 0)
-        return list(await asyncio.gather(*(one(http, number) for number in range(CONCURRENT))))
+        await send(http, 0)
+        return list(await asyncio.gather(*(send(http, number) for number in range(CONCURRENT))))
 
 
-async def answers() -> tuple[web.AppRunner, str]:
-    """Receives the bot's answers and discards them."""
+async def serve_response_url() -> tuple[web.AppRunner, str]:
+    """Start a server that receives the bot's answers and discards them; return it and its address."""
 
-    async def taken(request: web.Request) -> web.Response:
+    async def discard(request: web.Request) -> web.Response:
         await request.read()
         return web.Response(text="ok")
 
     app, port = web.Application(), free_port()
-    app.router.add_post("/response", taken)
+    app.router.add_post("/response", discard)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -105,7 +106,7 @@ async def nothing() -> None:
 
 
 async def keep_busy(world: Sandbox) -> None:
-    """Start operations: roll-outs of a commit that never reaches the main branch, found by the bot's sweep."""
+    """Store operations for the bot's `sweep`: roll-outs of a commit that never reaches the main branch."""
     now = datetime.now(UTC)
     await world.command("dev", "/model add coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ")
     async with Redis.from_url(world.redis.url) as redis:
@@ -117,10 +118,8 @@ async def keep_busy(world: Sandbox) -> None:
         commit = shown.pull.head
         ledger = StepLedger(redis)
         for number in range(IN_PROGRESS):
-            for step in (
-                "checked",
-                "matched",
-            ):  # before and after the merge: there are neither votes nor a pull request
+            # The checks before and after the merge would fail, because there are neither votes nor a pull request.
+            for step in ("checked", "matched"):
                 await ledger.once(f"busy{number:03}", step, nothing, NOTHING)
             pull = Pull(number=number + 1, url="http://127.0.0.1/", branch="b", head=commit, merge_commit=commit)
             await operations.create(
@@ -154,8 +153,8 @@ async def keep_busy(world: Sandbox) -> None:
                 await asyncio.sleep(0.5)
 
 
-async def measured(url: str, secret: str, response_url: str) -> list[float]:
-    """In a separate process, so that the sandbox's own work is not measured."""
+async def measure(url: str, secret: str, response_url: str) -> list[float]:
+    """Run `send_commands` in a separate process, so that the sandbox's own work is not measured."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "load", url, secret, response_url, stdout=asyncio.subprocess.PIPE
     )
@@ -180,7 +179,7 @@ async def main(rounds: int) -> None:
             http=True,
         ) as world:
             bot = f"{world.bot.url}/slack/events"
-            runner, response_url = await answers()
+            runner, response_url = await serve_response_url()
             secret, port = world.workspace.signing_secret, free_port()
             process = await asyncio.create_subprocess_exec(
                 sys.executable, __file__, "bare", world.workspace.api_url, world.workspace.bot_token, secret, str(port)
@@ -198,10 +197,10 @@ async def report(rounds: int, bare_url: str, bot_url: str, secret: str, response
     bare_seconds, bot_seconds = list[float](), list[float]()
     for number in range(rounds + 1):
         for url, seconds in ((bare_url, bare_seconds), (bot_url, bot_seconds)):
-            found = await measured(url, secret, response_url)
+            times = await measure(url, secret, response_url)
             if number:  # the first round warms up
-                seconds += found
-            await asyncio.sleep(3)  # finish the requested work before the next measurement
+                seconds += times
+            await asyncio.sleep(3)  # the bot finishes the requested work before the next measurement
     print(
         f"{CONCURRENT} concurrent `/gpu {COMMAND}`, {IN_PROGRESS} operations in progress, {rounds} rounds, milliseconds"
     )
@@ -216,8 +215,8 @@ async def report(rounds: int, bare_url: str, bot_url: str, secret: str, response
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["bare", api_url, token, secret, port]:
-            asyncio.run(bare(api_url, token, secret, int(port)))
+            asyncio.run(run_bare_app(api_url, token, secret, int(port)))
         case ["load", url, secret, response_url]:
-            print(json.dumps(asyncio.run(load(url, secret, response_url))))
+            print(json.dumps(asyncio.run(send_commands(url, secret, response_url))))
         case arguments:
             asyncio.run(main(int(arguments[0]) if arguments else 10))

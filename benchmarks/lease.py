@@ -3,9 +3,9 @@
     python benchmarks/lease.py                      # 20 000 contended claims, a few seconds
     python benchmarks/lease.py --claims 1000000     # a million
 
-A real server, started for it. `CONTENDERS` workers, each with a connection of its own, claim the one slot as fast as they
-can; who gets it writes its fence into a key with SET NX and takes it out again, so that two holders at once would be
-seen, however short. The rate is then compared with the same two scripts called raw, in the same run, by turns.
+The benchmark starts a real server. `CONTENDERS` workers, each with its own connection, claim the only slot as fast as they
+can. A worker that gets it sets a key with SET NX and deletes it before the release, so that even a short time with two
+holders is detected. The rate is then compared with direct calls of the same two scripts, alternating in the same run.
 """
 
 import argparse
@@ -26,16 +26,17 @@ PAIRS = 5000
 FLOOR = 0.95
 
 
-def wanted(op: str) -> Lease:
+def new_lease(op: str) -> Lease:
     now = datetime(2026, 11, 23, tzinfo=UTC)
     return Lease(
         model="coder-chat", op=op, holder="U0DEV", fence=0, hold=timedelta(hours=2), claimed=now, reason="demo"
     )
 
 
-async def contended(url: str, claims: int) -> tuple[int, int, float]:
-    """Grants, refusals and seconds of `claims` claims by `CONTENDERS` concurrent workers; fails on two holders, or a
-    fence that did not increase.
+async def contend_for_slot(url: str, claims: int) -> tuple[int, int, float]:
+    """Let `CONTENDERS` workers make `claims` claims; return the grants, the refusals and the seconds.
+
+    Raises SystemExit if there are two holders, or if a fence did not increase.
     """
     granted: list[int] = []
     refused, left = 0, claims
@@ -44,7 +45,7 @@ async def contended(url: str, claims: int) -> tuple[int, int, float]:
     async def contend(number: int) -> None:
         nonlocal refused, left
         redis = Redis.from_url(url)
-        leases, lease = Leases(redis), wanted(f"op{number}")
+        leases, lease = Leases(redis), new_lease(f"op{number}")
         while left > 0:
             left -= 1
             try:
@@ -65,16 +66,14 @@ async def contended(url: str, claims: int) -> tuple[int, int, float]:
     took = time.perf_counter() - began
     await witness.aclose()
     if granted != sorted(set(granted)):
-        raise SystemExit("a fence did not grow")
+        raise SystemExit("a fence did not increase")
     return len(granted), refused, took
 
 
-async def rates(url: str) -> tuple[float, float]:
-    """Our rate relative to the raw scripts' rate, alternating pair by pair, and our pairs of claim and release per
-    second.
-    """
+async def compare_with_scripts(url: str) -> tuple[float, float]:
+    """Return Stoker's rate relative to the raw scripts' rate, and Stoker's pairs of claim and release per second."""
     redis = Redis.from_url(url)
-    leases, lease = Leases(redis), wanted("op")
+    leases, lease = Leases(redis), new_lease("op")
     text = lease.model_dump_json()
     keys = [leases._leases, leases._fence, leases._queue]
 
@@ -90,7 +89,7 @@ async def rates(url: str) -> tuple[float, float]:
         pair = ours if turn % 2 else raw
         began = time.perf_counter()
         await pair()
-        if turn >= PAIRS // 5:  # the first ones warm up
+        if turn >= PAIRS // 5:  # the first pairs warm up
             spent[pair] += time.perf_counter() - began
     await redis.aclose()
     return spent[raw] / spent[ours], (2 * PAIRS - PAIRS // 5) / 2 / spent[ours]
@@ -101,9 +100,9 @@ async def main(claims: int) -> None:
         async with embedded_redis(Path(directory)) as url:
             async with Redis.from_url(url) as redis:
                 await redis.config_set("appendonly", "no")  # the calls are measured, not the disk
-            share, pairs = await rates(url)
+            share, pairs = await compare_with_scripts(url)
             print(f"claim + release: {pairs:,.0f} pairs/s, ratio to the raw scripts {share:.2f} (floor {FLOOR})")
-            granted, refused, took = await contended(url, claims)
+            granted, refused, took = await contend_for_slot(url, claims)
             print(
                 f"{granted + refused:,} contended claims by {CONTENDERS} in {took:.0f} s ({(granted + refused) / took:,.0f}/s):"
             )

@@ -1,18 +1,18 @@
-"""From a request to its pull request: Stoker's way against the same steps by hand with git, on the same remote.
+"""Measure the time from a request to its pull request, compared with the same steps in git on the same remote.
 
     python benchmarks/pull_request.py [--files 100 10000 100000] [--rounds 5]
 
-For each size a repository is made of the sample platform and so many further files, and served by a GitHub on loopback
-(git over HTTP and the REST API). Both sides start with a warm copy (a full clone for the hand, the bare mirror for Stoker);
-before each round main moves by one commit, so that both have something to fetch. In turn, in the same round:
+Each repository contains the sample platform and the given number of other files. A GitHub stand-in on loopback serves it
+(git over HTTP and the REST API). Stoker starts with its bare mirror, the manual steps with a full clone, both up to date.
+Each round first adds a commit to main, so that both have something to fetch, and then measures both:
 
-- Stoker: fetch, read the tree at main, plan the swap (the search for other files that name the served name included),
+- Stoker: fetch, read the tree at main, plan the swap (including the search for other files that contain the served name),
   commit, push, open the pull request;
 - by hand: `git fetch`, `git switch -c … origin/main`, write the same files, `git add`, `git commit`, `git push`, and the same
-  request to open the pull request. Thinking and typing are free.
+  request to open the pull request. The time that a person needs to think and type is not included.
 
-Printed are the medians in milliseconds and their ratio. Exit code 1 when the ratio passes 1.5, or when the largest
-repository takes Stoker more than twice as long as the smallest.
+Prints the medians in milliseconds and their ratio. The exit code is 1 if the ratio exceeds 1.5, or if Stoker needs more
+than twice as long for the largest repository as for the smallest.
 """
 
 import argparse
@@ -55,6 +55,8 @@ FACTS = ModelFacts(
 
 @dataclass
 class Times:
+    """Seconds of each round."""
+
     stoker: list[float] = field(default_factory=list)
     by_hand: list[float] = field(default_factory=list)
 
@@ -63,10 +65,10 @@ class Times:
         return statistics.median(self.stoker) / statistics.median(self.by_hand)
 
 
-async def measured(files: int, rounds: int, directory: Path) -> Times:
+async def measure(files: int, rounds: int, directory: Path) -> Times:
     bare, clone = directory / "platform.git", directory / "clone"
     await seed(SAMPLE, bare)
-    fill(bare, files)
+    add_files(bare, files)
     async with GitHub(bare, Faults(), repository="acme/llm-platform") as github, httpx.AsyncClient() as rest:
         rest.base_url = httpx.URL(github.api_url)
 
@@ -79,20 +81,20 @@ async def measured(files: int, rounds: int, directory: Path) -> Times:
         await repository.tree(await repository.head())
         times = Times()
         for number in range(rounds + 1):
-            moved(bare, number)
+            add_commit_to_main(bare, number)
             began = time.perf_counter()
-            change = await stoker(repository, client, number)
+            change = await propose_with_stoker(repository, client, number)
             middle = time.perf_counter()
-            await hand(clone, github.token, client, f"hand/swap-{number}", change)
+            await propose_by_hand(clone, github.token, client, f"hand/swap-{number}", change)
             ended = time.perf_counter()
-            if number:  # the first round warms both sides
+            if number:  # the first round warms up both sides
                 times.stoker.append(middle - began)
                 times.by_hand.append(ended - middle)
         return times
 
 
-async def stoker(repository: Repository, github: Client, number: int) -> Change:
-    """Does the same as `bot.platform.pull_requests.propose`, without Redis and Slack. Each round has a different request."""
+async def propose_with_stoker(repository: Repository, github: Client, number: int) -> Change:
+    """Do the same as `bot.platform.pull_requests.propose`, without Redis and Slack. Each round has a different request."""
     branch, options = f"stoker/swap-{number}", (("context", str(4096 + 1024 * number)),)
     commit = await repository.head()
     tree = await repository.tree(commit)
@@ -104,8 +106,8 @@ async def stoker(repository: Repository, github: Client, number: int) -> Change:
     return change
 
 
-async def hand(clone: Path, token: str, github: Client, branch: str, change: Change) -> None:
-    """The same commit by somebody who knows exactly what to write, and types infinitely fast."""
+async def propose_by_hand(clone: Path, token: str, github: Client, branch: str, change: Change) -> None:
+    """Create the same commit and pull request with git in a clone."""
     await git(token, clone, "fetch", "--quiet", "origin")
     await git(token, clone, "switch", "--quiet", "--create", branch, "origin/main")
     for path, text in change.changes.files.items():
@@ -136,8 +138,8 @@ async def git(token: str, clone: Path | None, *words: str) -> None:
         raise SystemExit(f"git {words[0]} failed")
 
 
-def fill(bare: Path, files: int) -> None:
-    """One commit with this many more files, a hundred per directory, imported with git's fastest method."""
+def add_files(bare: Path, files: int) -> None:
+    """Add `files` files in one commit, a hundred per directory."""
     script = [
         "commit refs/heads/main",
         "committer Fill <fill@example.com> 1700000000 +0000",
@@ -146,25 +148,25 @@ def fill(bare: Path, files: int) -> None:
     script.append("from refs/heads/main^0")
     for number in range(files):
         script += [f"M 100644 inline apps/{number // 100:04d}/{number % 100:02d}.yaml", *data(f"name: app-{number}\n")]
-    imported(bare, script)
+    fast_import(bare, script)
 
 
-def moved(bare: Path, number: int) -> None:
-    """Somebody else's commit on main."""
+def add_commit_to_main(bare: Path, number: int) -> None:
+    """Commit a note to main as another author."""
     script = [
         "commit refs/heads/main",
         "committer Else <else@example.com> 1700000000 +0000",
         *data(f"docs: note {number}"),
     ]
     script += ["from refs/heads/main^0", "M 100644 inline docs/notes.md", *data(f"note {number}\n")]
-    imported(bare, script)
+    fast_import(bare, script)
 
 
 def data(text: str) -> list[str]:
     return [f"data {len(text.encode())}", text]
 
 
-def imported(bare: Path, script: list[str]) -> None:
+def fast_import(bare: Path, script: list[str]) -> None:
     stream = "\n".join(script) + "\n"
     subprocess.run(["git", "fast-import", "--quiet"], cwd=bare, input=stream.encode(), check=True)
 
@@ -173,13 +175,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, nargs="+", default=[100, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     results: dict[int, Times] = {}
     print("   files   stoker   by hand   ratio")
-    for files in asked.files:
+    for files in options.files:
         with tempfile.TemporaryDirectory(prefix="stoker-bench-") as directory:
-            times = results[files] = asyncio.run(measured(files, asked.rounds, Path(directory)))
-        stoker_ms, hand_ms = (1000 * statistics.median(each) for each in (times.stoker, times.by_hand))
+            times = results[files] = asyncio.run(measure(files, options.rounds, Path(directory)))
+        stoker_ms, hand_ms = (1000 * statistics.median(seconds) for seconds in (times.stoker, times.by_hand))
         print(f"{files:8d} {stoker_ms:5.0f} ms {hand_ms:6.0f} ms   {times.ratio:5.2f}", flush=True)
     worst = max(times.ratio for times in results.values())
     first, last = (statistics.median(results[files].stoker) for files in (min(results), max(results)))

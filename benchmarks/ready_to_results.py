@@ -1,7 +1,8 @@
-"""From a pod's Ready to the results in Slack: the bot's overhead compared with the smoke tests' own time.
+"""Measure the time from a pod's Ready condition to the results in Slack, without the smoke tests' own time.
 
-The unchanged bot in a separate process, against the sandbox's platform. Usage: python benchmarks/ready_to_results.py
-[RUNS]
+    python benchmarks/ready_to_results.py [RUNS]
+
+The bot runs unchanged in a separate process against the sandbox's platform.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ LIMIT = 120.0
 MODEL = "coder-chat"
 
 
-async def until(holds: Callable[[], bool]) -> float:
-    """The time at which it first became true, to two milliseconds."""
+async def wait_until(holds: Callable[[], bool]) -> float:
+    """Wait until the condition holds, and return the time, accurate to two milliseconds."""
     async with asyncio.timeout(LIMIT):
         while not holds():
             await asyncio.sleep(0.002)
@@ -34,7 +35,7 @@ async def until(holds: Callable[[], bool]) -> float:
 
 
 async def measure(world: Sandbox, redis: Redis) -> tuple[float, float]:
-    """Seconds from Ready to the posted results, and the duration of the tests."""
+    """Return the seconds from Ready to the posted results, and the duration of the tests."""
     before = set(world.workspace.posted(CHANNEL))
 
     def pods() -> list[dict[str, object]]:
@@ -45,15 +46,15 @@ async def measure(world: Sandbox, redis: Redis) -> tuple[float, float]:
 
     await world.command("dev", f"/gpu up {MODEL}")
     await world.workspace.click("lead", "Approve", timeout=LIMIT)
-    ready = await until(lambda: any(is_ready(pod) for pod in pods()))
-    results = await until(lambda: posted("all smoke tests passed"))
-    tests = sum(check.seconds for check in (await newest(redis)).checks)
+    ready = await wait_until(lambda: any(is_ready(pod) for pod in pods()))
+    results = await wait_until(lambda: posted("all smoke tests passed"))
+    tests = sum(check.seconds for check in (await newest_operation(redis)).checks)
     await world.command("dev", f"/gpu down {MODEL}")
-    await until(lambda: posted("is down and the GPU is free") and not pods())
+    await wait_until(lambda: posted("is down and the GPU is free") and not pods())
     return results - ready, tests
 
 
-async def newest(redis: Redis) -> BringUpOperation:
+async def newest_operation(redis: Redis) -> BringUpOperation:
     (op_id,) = await redis.zrange(f"{PREFIX}:ops", -1, -1)
     return await Operations(redis).load(name(op_id), BringUpOperation)
 

@@ -1,10 +1,10 @@
-"""From the kill of the bot to the moment at which a new process works on what the killed one worked on.
+"""Measure the time from a kill of the bot until a new process has taken over its tasks.
 
     PYTHONPATH=. .venv/bin/python benchmarks/recovery.py [RUNS]
 
-The unchanged bot as a process, against the sandbox's platform. It is killed while a model boots, and a new process is
-started at once. It works again when its worker holds the task of the operation (the pending entry of docket's stream).
-Floor: at most 5 s.
+The bot runs unchanged as a process against the sandbox's platform. It is killed while a model boots, and a new process is
+started immediately. The new process has taken over when its worker holds the operation's task (the pending entry of
+docket's stream). The goal is at most 5 s.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from sandbox.world import Sandbox, opened
 
-FLOOR = 5.0
+GOAL = 5.0
 LIMIT = 120.0
 MODEL = "coder-chat"
 
@@ -29,8 +29,8 @@ async def holders(redis: Redis) -> dict[object, object]:
     return {entry["message_id"]: entry["consumer"] for entry in pending}
 
 
-async def recovered(world: Sandbox, redis: Redis) -> float:
-    """Seconds from the kill until another worker holds every task that the killed one held."""
+async def measure(world: Sandbox, redis: Redis) -> float:
+    """Kill the bot, and return the seconds until other workers hold all its tasks."""
     while not (before := await holders(redis)):
         await asyncio.sleep(0.02)
     began = time.perf_counter()
@@ -55,12 +55,12 @@ async def main(runs: int) -> int:
             took = []
             for run in range(1, runs + 1):
                 await asyncio.sleep(3)
-                took.append(await recovered(world, redis))
+                took.append(await measure(world, redis))
                 print(f"run {run}: {took[-1]:.2f} s", flush=True)
             median = statistics.median(took)
-            print(f"killed to working again: median {median:.2f} s, worst {max(took):.2f} s (floor {FLOOR} s)")
+            print(f"killed to working again: median {median:.2f} s, worst {max(took):.2f} s (goal at most {GOAL} s)")
             await redis.aclose()
-    return int(median > FLOOR)
+    return int(median > GOAL)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The bot's start and its idle memory, next to those of a bare Bolt app.
+"""Measure the bot's start and its idle memory, compared with a bare Bolt app.
 
     python benchmarks/start.py [ROUNDS [PYTHON]]
 
-PYTHON is the interpreter for both, if it is not this one: for example of an environment with the image's packages.
+PYTHON is another interpreter to run both, for example that of an environment with the image's packages.
 
-The bare app is `AsyncApp` on Socket Mode with the Kubernetes client imported and nothing else. Both are started in the same
-rounds on the same machine. The bot is ready at the first 200 of /readyz, after it has connected to Slack; the bare app is
-ready when it has connected to Slack. Memory is the resident set (VmRSS) after 15 s.
-Floors: the start takes at most 1.5 times as long as the bare app's, and the memory is at most 1.4 times the bare app's.
+The bare app is an `AsyncApp` on Socket Mode that has also imported the Kubernetes client. Each round starts both, one after
+the other. The bot is ready when /readyz first answers 200, after it has connected to Slack; the bare app is ready when it
+has connected to Slack. Memory is the resident set (VmRSS) 15 s later.
+Goals: a start of at most 1.5 times the bare app's, and at most 1.4 times its memory.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ import httpx
 from sandbox.world import opened
 
 IDLE = 15.0
-FLOORS = {"start to ready": 1.5, "idle memory": 1.4}
-"""The goal, as a multiple of the bare app."""
+GOALS = {"start to ready": 1.5, "idle memory": 1.4}
+"""The highest acceptable ratio to the bare app."""
 BARE = """
 import asyncio, os
 from kubernetes.aio import client, config
@@ -45,7 +45,7 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def process(environment: Mapping[str, str], *command: str) -> AsyncIterator[int]:
-    """Its process id, until the end of the block."""
+    """Run a command until the end of the block; yields its process id."""
     running = await asyncio.create_subprocess_exec(
         *command,
         env=environment,
@@ -59,7 +59,7 @@ async def process(environment: Mapping[str, str], *command: str) -> AsyncIterato
         await running.wait()
 
 
-async def ready(url: str) -> None:
+async def wait_until_ready(url: str) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
         while True:
             try:
@@ -84,18 +84,18 @@ def resident(pid: int) -> float:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds until ready, seconds of processor until then, and idle MiB: of the bot and of the bare app."""
+    """The bot's and the bare app's seconds until ready, processor seconds until ready, and idle memory in MiB."""
 
-    took: float
-    worked: float
-    held: float
-    bare_took: float
-    bare_worked: float
-    bare_held: float
+    seconds: float
+    processor_seconds: float
+    memory: float
+    bare_seconds: float
+    bare_processor_seconds: float
+    bare_memory: float
 
 
-async def measured(rounds: int, python: str) -> list[Round]:
-    found = []
+async def measure(rounds: int, python: str) -> list[Round]:
+    results = []
     with tempfile.TemporaryDirectory() as directory:
         async with opened(
             platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=Path(directory)
@@ -106,36 +106,36 @@ async def measured(rounds: int, python: str) -> list[Round]:
             for _ in range(rounds):
                 began = time.perf_counter()
                 async with process(environment, python, "-m", "bot", "run") as pid:
-                    await ready(world.bot.url)
-                    took, worked = time.perf_counter() - began, processor(pid)
+                    await wait_until_ready(world.bot.url)
+                    seconds, processor_seconds = time.perf_counter() - began, processor(pid)
                     await asyncio.sleep(IDLE)
-                    held = resident(pid)
+                    memory = resident(pid)
                 began = time.perf_counter()
                 async with process(environment, python, "-c", BARE) as pid:
                     await world.workspace.connected(60)
-                    bare_took, bare_worked = time.perf_counter() - began, processor(pid)
+                    bare_seconds, bare_processor_seconds = time.perf_counter() - began, processor(pid)
                     await asyncio.sleep(IDLE)
-                    found.append(Round(took, worked, held, bare_took, bare_worked, resident(pid)))
-                print(found[-1], flush=True)
-    return found
+                    bare = (bare_seconds, bare_processor_seconds, resident(pid))
+                results.append(Round(seconds, processor_seconds, memory, *bare))
+                print(results[-1], flush=True)
+    return results
 
 
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     python = sys.argv[2] if len(sys.argv) > 2 else sys.executable
-    found = asyncio.run(measured(rounds, python))
+    results = asyncio.run(measure(rounds, python))
     ratios = {}
-    for what, unit, ours, bare in (
-        ("start to ready", "s", [each.took for each in found], [each.bare_took for each in found]),
-        ("processor until ready", "s", [each.worked for each in found], [each.bare_worked for each in found]),
-        ("idle memory", "MiB", [each.held for each in found], [each.bare_held for each in found]),
+    for quantity, unit, pairs in (
+        ("start to ready", "s", [(one.seconds, one.bare_seconds) for one in results]),
+        ("processor until ready", "s", [(one.processor_seconds, one.bare_processor_seconds) for one in results]),
+        ("idle memory", "MiB", [(one.memory, one.bare_memory) for one in results]),
     ):
-        ratios[what] = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
-        print(
-            f"{what}: {statistics.median(ours):.2f} {unit}, bare Bolt app {statistics.median(bare):.2f} {unit}: "
-            f"ratio {ratios[what]:.2f}" + (f" (floor {FLOORS[what]})" if what in FLOORS else "")
-        )
-    return int(any(ratios[what] > floor for what, floor in FLOORS.items()))
+        bot, bare = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratio = ratios[quantity] = statistics.median(bot_value / bare_value for bot_value, bare_value in pairs)
+        goal = f" (goal at most {GOALS[quantity]})" if quantity in GOALS else ""
+        print(f"{quantity}: {bot:.2f} {unit}, bare Bolt app {bare:.2f} {unit}: ratio {ratio:.2f}{goal}")
+    return int(any(ratios[quantity] > goal for quantity, goal in GOALS.items()))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.redis.enabled }}redis://{{ include "stoker.name" . }}-redis:6379/0{{ else }}{{ required "redis.url is needed with redis.enabled: false" .Values.redis.url }}{{ end }}
 {{- end }}
 
-{{/* The addresses and ports of the API servers: as `networkPolicy.apiServer` says, otherwise as the cluster itself says. */}}
+{{/* The addresses and ports of the API servers: those in `networkPolicy.apiServer`, otherwise read from the cluster. */}}
 {{- define "stoker.apiServer" -}}
 {{- $cidrs := .Values.networkPolicy.apiServer.cidrs }}
 {{- $ports := .Values.networkPolicy.apiServer.ports }}
@@ -45,22 +45,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- dict "cidrs" $cidrs "ports" ($ports | uniq) | toYaml }}
 {{- end }}
 
-{{/* A setting of the bot by its name (`list $ "platform.namespace"`): from `config`, otherwise the bot's own default. */}}
+{{/* A setting of the bot by its name (`list $ "platform.namespace"`): the value in `config`, otherwise the bot's default. */}}
 {{- define "stoker.setting" -}}
 {{- $root := index . 0 }}
 {{- $name := index . 1 }}
-{{- $found := $root.Values.config | default dict }}
-{{- $said := true }}
+{{- $value := $root.Values.config | default dict }}
+{{- $isSet := true }}
 {{- range splitList "." $name }}
-{{- if and (kindIs "map" $found) (hasKey ($found | default dict) .) }}
-{{- $found = get $found . }}
+{{- if and (kindIs "map" $value) (hasKey ($value | default dict) .) }}
+{{- $value = get $value . }}
 {{- else }}
-{{- $said = false }}
-{{- $found = dict }}
+{{- $isSet = false }}
+{{- $value = dict }}
 {{- end }}
 {{- end }}
-{{- if not $said }}
-{{- $found = get ($root.Files.Get "files/rights.yaml" | fromYaml).defaults $name }}
+{{- if not $isSet }}
+{{- $value = get ($root.Files.Get "files/rights.yaml" | fromYaml).defaults $name }}
 {{- end }}
-{{- $found | default "" }}
+{{- $value | default "" }}
 {{- end }}
