@@ -10,6 +10,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
+from tests.forked import start_stoker
+
 NOT_COUNTED = tuple(Path(__file__).parent / room for room in ("journeys", "sandbox", "helm"))
 """Tests that run the bot in a subprocess (or not at all): nothing of them can be measured."""
 
@@ -85,6 +87,14 @@ def _process_stays_as_it_was() -> Iterator[None]:
     os.chdir(directory)
     assert not changed, f"the test left these environment variables changed: {', '.join(sorted(changed))}"
     assert not moved, "the test left another working directory"
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Bots start as forks, and not with `python -m bot`: for tests that are not about the process itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sandbox.process.start_stoker", start_stoker)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

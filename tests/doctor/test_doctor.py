@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -23,13 +22,15 @@ from sandbox.world import Sandbox, opened
 from tests.clients.kube import Wire, connected
 from tests.doctor.altered import Change, altered
 from tests.doctor.told import Told, faults
+from tests.forked import start_stoker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+async def world(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncIterator[Sandbox]:
     """A correct installation with a running bot."""
+    del forked
     directory = tmp_path_factory.mktemp("installation")
     async with opened(platform=None, speed=60, port=0, checks_pass_after=None, settings={}, directory=directory) as it:
         yield it
@@ -368,32 +369,30 @@ async def _git(*arguments: str) -> None:
     assert await process.wait() == 0
 
 
-async def _stoker(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", "doctor", *arguments,
-        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+async def _stoker(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str, str]:
+    process = await start_stoker("doctor", *arguments, environment=environment, directory=directory)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 
 async def test_a_machine_without_git_is_named(told: Told, tmp_path: Path) -> None:
     """The command itself needs no git, so it can report that git is missing."""
-    code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)})
+    code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)}, tmp_path)
     assert code == 1
     assert "git is not on PATH" in out
 
 
-async def test_the_command_ends_with_its_verdict(told: Told) -> None:
+async def test_the_command_ends_with_its_verdict(told: Told, tmp_path: Path) -> None:
     """Exit code 0 and JSON for machines; exit code 1 and lines for people for problems; exit code 2 for a setting."""
-    code, out, _ = await _stoker(told.written(), "--json")
+    code, out, _ = await _stoker(told.written(), tmp_path, "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
     told.put("roles.approvers", [])
-    code, out, _ = await _stoker(told.written())
+    code, out, _ = await _stoker(told.written(), tmp_path)
     assert code == 1
     assert "WRONG    people" in out
     assert "→ Add users or user groups to roles.approvers." in out
-    code, _, err = await _stoker({k: v for k, v in told.written().items() if k != "SLACK_BOT_TOKEN"})
+    without = {k: v for k, v in told.written().items() if k != "SLACK_BOT_TOKEN"}
+    code, _, err = await _stoker(without, tmp_path)
     assert (code, err) == (2, "stoker: SLACK_BOT_TOKEN is not set\n")
 
 

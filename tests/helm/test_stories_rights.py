@@ -33,6 +33,7 @@ def test_the_sandbox_grants_what_the_chart_grants() -> None:
         assert Account("stoker", "stoker", roles(Config.model_validate(values["config"]))).granted == rendered.granted
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(600)
 async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awaitable[Town]]) -> None:
     """A bring-up, benchmarks, a boot that crashes, a new model that is staged, a volume that grows: nothing refused,
@@ -74,6 +75,7 @@ async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awai
     assert {str(right) for right in account.granted - account.used} == set()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(300)
 async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> None:
     """A roll-out that may not watch LiteLLM's Deployment, like with the first chart."""
@@ -83,6 +85,7 @@ async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(7200)
 async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> None:
     """Each right is removed alone, from a bot that had it at its start."""

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from sandbox import process
 from sandbox.main import PATIENT, UNHURRIED
 from sandbox.slack.history import CHANNEL
 from sandbox.slack.workspace import NotThere
 from sandbox.world import Sandbox, merged, opened
-from tests.forked import start_stoker
 
 PATIENCE = 120.0
 """Seconds to wait for something on a slow machine before it counts as missing."""
@@ -105,12 +103,6 @@ async def eventually(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bots start as forks, and not with `python -m bot`: for tests that are not about the process itself."""
-    monkeypatch.setattr(process, "start_stoker", start_stoker)
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import asyncio
 import gzip
 import json
 import re
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.main import UNHURRIED
-from sandbox.process import Bot, free_port
 from sandbox.world import Sandbox, merged, opened
+from tests.forked import start_stoker
 from tests.helm.chart import CHART
 
 PATIENT = {"idle": {"remind_after": "30m", "down_after": "60m"}, "gpu": {"prices": {"g2-standard-4": 3600.0}}}
@@ -54,13 +54,12 @@ class Collector:
 class Seen:
     world: Sandbox
     collector: Collector
-    url: str
-    log: str
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
+async def seen(tmp_path_factory: pytest.TempPathFactory, forked: None) -> AsyncIterator[Seen]:
     """A model that was brought up after an approval, by a bot that reports to a collector, with a refused click before."""
+    del forked
     directory = tmp_path_factory.mktemp("observed")
     collector = Collector()
     app = web.Application(client_max_size=2**24)
@@ -74,23 +73,17 @@ async def seen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Seen]:
             checks_pass_after=None,
             settings=merged(UNHURRIED, PATIENT),
             directory=directory,
+            elsewhere={"OTEL_EXPORTER_OTLP_ENDPOINT": str(server.make_url("")), "STOKER_LOG": "json"},
         ) as world,
     ):
-        await world.bot.__aexit__(None, None, None)  # another one in its place, with tracing
-        port = free_port()
-        told = {"STOKER_PORT": str(port), "OTEL_EXPORTER_OTLP_ENDPOINT": str(server.make_url("")), "STOKER_LOG": "json"}
-        other = directory / "traced"
-        other.mkdir()
-        async with Bot(world.bot.environment | told, port=port, directory=other) as bot:
-            since = world.now()
-            await world.command("dev", "/gpu up coder-chat for 1h because a look at the metrics")
-            await until(world, "lead", since, "Approve")
-            await world.click("dev", "Approve")
-            await until(world, "dev", since, "Only approvers")
-            await world.click("lead", "Approve")
-            await until(world, "lead", since, "succeeded", "is up")
-            yield Seen(world, collector, f"http://127.0.0.1:{port}", str(bot.log))
-            world.bot.environment.update(told)
+        since = world.now()
+        await world.command("dev", "/gpu up coder-chat for 1h because a look at the metrics")
+        await until(world, "lead", since, "Approve")
+        await world.click("dev", "Approve")
+        await until(world, "dev", since, "Only approvers")
+        await world.click("lead", "Approve")
+        await until(world, "lead", since, "succeeded", "is up")
+        yield Seen(world, collector)
 
 
 async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
@@ -106,7 +99,7 @@ async def until(world: Sandbox, user: str, since: float, *texts: str) -> None:
 
 async def scraped(seen: Seen) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
-        text = (await http.get(f"{seen.url}/metrics")).text
+        text = (await http.get(f"{seen.world.bot.url}/metrics")).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -146,7 +139,7 @@ async def test_the_charts_alerts_and_dashboard_ask_for_metrics_that_exist(seen: 
     text = (CHART / "templates/monitoring.yaml").read_text() + (CHART / "files/dashboard.json").read_text()
     asked = set(re.findall(r"\bstoker_[a-z_]+", text))
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
-        told = (await http.get(f"{seen.url}/metrics")).text
+        told = (await http.get(f"{seen.world.bot.url}/metrics")).text
     described = set(re.findall(r"^# HELP (\w+)", told, re.MULTILINE))
     known = described | {f"{name}_bucket" for name in described}
     assert asked
@@ -155,8 +148,7 @@ async def test_the_charts_alerts_and_dashboard_ask_for_metrics_that_exist(seen: 
 
 async def test_every_log_line_is_json_about_something(seen: Seen) -> None:
     """Each line has op, actor and model; and no token of the installation is in the log."""
-    with open(seen.log, encoding="utf-8") as file:  # noqa: PTH123
-        text = file.read()
+    text = await asyncio.to_thread(seen.world.bot.log.read_text, "utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines
     assert all({"op", "actor", "model", "level", "timestamp"} <= line.keys() for line in lines)
@@ -174,12 +166,11 @@ async def test_the_operation_has_a_trace(seen: Seen) -> None:
     assert len(operations) == 1
 
 
-async def test_the_audit_log_is_exported_as_json_lines(seen: Seen) -> None:
+async def test_the_audit_log_is_exported_as_json_lines(seen: Seen, tmp_path: Path) -> None:
     """The requester, refused clicks, approvals, each step, and the end, in order, from a command that only needs Redis."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", "audit", "export", "--since", "1h",
-        env=seen.world.bot.environment, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await start_stoker(
+        *("audit", "export", "--since", "1h"), environment=seen.world.bot.environment, directory=tmp_path
+    )
     out, _ = await process.communicate()
     entries = [json.loads(line) for line in out.decode().splitlines()]
     events = [entry["event"] for entry in entries]
