@@ -12,8 +12,8 @@ def main() -> None:
 
         from bot.unused_imports import prevent_unused_imports
 
-        prevent_unused_imports()
         gc.disable()  # garbage collections while 1 300 modules are loaded find nothing; `bot.app` enables it again
+        prevent_unused_imports()
         from bot.app import start
 
         sys.exit(start())

@@ -23,6 +23,24 @@ def prevent_unused_imports() -> None:
     # loaded even if it is switched off.
     os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")
     sys.modules.update(_beartype_without_checks())
+    _import_aiohttp()
+
+
+def _import_aiohttp() -> None:
+    """aiohttp has one TLS context that verifies nothing, and would load every certificate authority for it (0.8 MiB)."""
+    import ssl
+
+    load = ssl.SSLContext.set_default_verify_paths
+
+    def load_if_verified(context: ssl.SSLContext) -> None:
+        if context.verify_mode is not ssl.CERT_NONE:
+            load(context)
+
+    ssl.SSLContext.set_default_verify_paths = load_if_verified  # type: ignore[method-assign, assignment]
+    try:
+        importlib.import_module("aiohttp.connector")
+    finally:
+        ssl.SSLContext.set_default_verify_paths = load  # type: ignore[method-assign]
 
 
 def _without_init(name: str, parent: ModuleType | None = None) -> ModuleType:

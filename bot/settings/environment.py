@@ -35,7 +35,9 @@ AnySettings = TypeVar("AnySettings", bound="ClusterSettings")
 class ClusterSettings(BaseSettings):
     """The settings for reaching the cluster: sufficient to stop costs."""
 
-    model_config = SettingsConfigDict(env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="", extra="ignore", frozen=True, env_ignore_empty=True, defer_build=True
+    )
 
     kubeconfig: str = Field(
         default="", description="Path of a kubeconfig. If empty, the bot uses its in-cluster service account."
