@@ -34,9 +34,11 @@ IN_ONE_PROCESS = {
     "tests/helm/test_policy.py",
     "tests/helm/test_rights.py",
     "tests/observability/test_observability.py",
+    "tests/sandbox/test_page.py",
+    "tests/sandbox/test_page_newer_blocks.py",
     "tests/test_install.py",
 }
-"""Modules whose tests share what takes seconds to set up, such as a running bot. In several processes, between tests of
+"""Modules whose tests share what takes seconds to set up, such as a running bot or a browser. In several processes, between tests of
 other modules, it would be set up again for each test. (`xdist_group` does nothing with pytest 9.2: pytest-xdist#1386.)
 """
 

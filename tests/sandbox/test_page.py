@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -13,8 +14,13 @@ from sandbox.git import FileChange
 from sandbox.github_page import pull_page
 from sandbox.slack import Outside, Workspace
 from sandbox.slack.manifest import Command, Shortcut, everything
-from tests.sandbox.browser import opened
+from tests.sandbox.browser import browser, opened
+from tests.sandbox.conftest import connected
 from tests.sandbox.test_slack_surfaces import PNG, field, modal, plain, until, usable
+
+__all__ = ["browser"]
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MANIFEST = everything(
     shortcuts=(Shortcut("Show status", "message", "status"),),
@@ -55,16 +61,27 @@ def world() -> World:
     return World()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def workspace(world: World) -> AsyncIterator[Workspace]:
     outside = Outside(world.panel, {"kill the bot": world.kill}, world.set_speed, world.scale)
     async with Workspace(world.faults, outside, manifest=MANIFEST) as workspace:
         yield workspace
 
 
-@pytest.fixture
-async def page(workspace: Workspace) -> AsyncIterator[Page]:
-    async with opened(f"{workspace.url}/?user=U0DEV") as page:
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(workspace: Workspace) -> AsyncWebClient:
+    return AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def app(workspace: Workspace, client: AsyncWebClient) -> AsyncIterator[AsyncApp]:
+    async with connected(workspace, client) as app:
+        yield app
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, workspace: Workspace) -> AsyncIterator[Page]:
+    async with opened(browser, f"{workspace.url}/?user=U0DEV") as page:
         yield page
 
 
@@ -391,7 +408,7 @@ async def unreadable(page: Page) -> list[str]:
 SCHEMES: tuple[Literal["dark", "light"], ...] = ("dark", "light")
 
 
-async def test_the_pull_requests_page_can_be_read() -> None:
+async def test_the_pull_requests_page_can_be_read(browser: Browser) -> None:
     """Its description, its checks, its diff, its buttons; by day and by night."""
     patch = "@@ -1,2 +1,2 @@\n same\n-replicas: 1\n+replicas: 0\n"
     html = pull_page(
@@ -399,7 +416,7 @@ async def test_the_pull_requests_page_can_be_read() -> None:
         head="stoker/add", base="main", author="stoker", mergeable=False, checks="pending", labels=["stoker"],
         comments=[("lead", "why?")], changes=[FileChange("serving/coder-mini/deployment.yaml", "modified", 1, 1, patch)],
     )  # fmt: skip
-    async with opened("data:text/html,<p>empty") as page:
+    async with opened(browser, "data:text/html,<p>empty") as page:
         await page.set_content(html)
         assert await unreadable(page) == []
 
@@ -424,11 +441,13 @@ async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient
     assert await unreadable(page) == []
 
 
-async def test_a_phone_shows_it_all_without_sideways_scrolling(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_a_phone_shows_it_all_without_sideways_scrolling(
+    browser: Browser, workspace: Workspace, client: AsyncWebClient
+) -> None:
     """390 px: the card fits, the thread and the panel open over it, a long word breaks."""
     ts = await post(client, section("a" * 300), section("*Card*", fields=[{"type": "mrkdwn", "text": "*A*\nb"}] * 6))
     await post(client, section("reply"), thread_ts=ts)
-    async with opened(f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
+    async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("Card")
         for _ in range(2):
             wide = await page.evaluate(

@@ -4,14 +4,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+import pytest_asyncio
+from playwright.async_api import Browser, expect
 from slack_sdk.web.async_client import AsyncWebClient
 
 from sandbox.faults import Faults
 from sandbox.slack import Workspace
-from tests.sandbox.browser import opened
+from tests.sandbox.browser import browser, opened
 from tests.sandbox.test_page import unreadable
 from tests.sandbox.test_slack_surfaces import plain
+
+__all__ = ["browser"]
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Json = dict[str, Any]
 
@@ -52,7 +57,7 @@ MESSAGE: list[Json] = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def workspace() -> AsyncIterator[Workspace]:
     async with Workspace(Faults()) as workspace:
         client = AsyncWebClient(token=workspace.bot_token, base_url=workspace.api_url)
@@ -60,9 +65,9 @@ async def workspace() -> AsyncIterator[Workspace]:
         yield workspace
 
 
-async def test_they_are_drawn_and_can_be_used(workspace: Workspace) -> None:
+async def test_they_are_drawn_and_can_be_used(browser: Browser, workspace: Workspace) -> None:
     """Steps with their states; tables whose pages turn and whose columns sort; collapsed content opens; charts have bars."""
-    async with opened(f"{workspace.url}/?user=U0DEV") as page:
+    async with opened(browser, f"{workspace.url}/?user=U0DEV") as page:
         message = page.locator("#messages article")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("loading … 9 s")
         await expect(message.locator(".plan li.in_progress")).to_contain_text("8.2 GB")
@@ -84,9 +89,9 @@ async def test_they_are_drawn_and_can_be_used(workspace: Workspace) -> None:
         assert await unreadable(page) == []
 
 
-async def test_a_phone_shows_them_without_sideways_scrolling(workspace: Workspace) -> None:
+async def test_a_phone_shows_them_without_sideways_scrolling(browser: Browser, workspace: Workspace) -> None:
     """Only a wide table scrolls horizontally."""
-    async with opened(f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
+    async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("GPU hours")
         wide = "document.documentElement.scrollWidth > innerWidth || document.querySelector('#messages').scrollWidth > innerWidth"
         assert not await page.evaluate(wide)
