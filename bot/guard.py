@@ -20,7 +20,7 @@ from bot.durations import Clock
 from bot.errors import BotError, Unavailable
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
-from bot.idle import BringDown, Decision, Remind, WarnEnd, decide, noted
+from bot.idle import BringDown, Decision, Remind, WarnEnd, after_decision, decide
 from bot.marks import bounded, read_mark
 from bot.mrkdwn import Mrkdwn, clock, code, md
 from bot.settings.config import Config
@@ -108,7 +108,7 @@ class Guard:
         session = await self.sampler.sample_without_redis(lease, known.session)
         decision = decide(lease, session, 0, now, policy.idle, policy.lease)
         await self._act(lease, decision)
-        return _Known(lease, noted(session, decision, lease, now))
+        return _Known(lease, after_decision(session, decision, lease, now))
 
     async def _act(self, lease: Lease, decision: Decision) -> None:
         match decision:

@@ -1,4 +1,4 @@
-"""Decides when a model is idle and what follows.
+"""Decides when a model is idle, and what to do about it.
 
 Pure: samples, lease, queue, clock and policy in; a decision out. `bot.watch` takes the samples and acts on the
 decisions, `bot.simulate` replays a trace of requests through the same functions.
@@ -21,8 +21,8 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Remind:
-    """Ask the holder whether it is still needed. `idle` is since the last request; it goes down at `down_at` without an
-    answer.
+    """Ask the holder whether the model is still needed. `idle` is the time since the last request. Without an answer
+    the model goes down at `down_at`.
     """
 
     idle: timedelta
@@ -32,8 +32,8 @@ class Remind:
 
 
 @dataclass(frozen=True)
-class Blind:
-    """The metrics have been unreadable since then: the model counts as in use until the lease ends."""
+class MetricsUnreadable:
+    """The metrics have been unreadable since `since`: the model counts as in use until the lease ends."""
 
     since: datetime
 
@@ -50,27 +50,27 @@ class BringDown:
     why: str
 
 
-Decision = Nothing | Remind | Blind | WarnEnd | BringDown
+Decision = Nothing | Remind | MetricsUnreadable | WarnEnd | BringDown
 
 
-def sampled(
+def with_sample(
     session: Session | None, lease: Lease, activity: Activity | None, now: datetime, own: Own | None = None
 ) -> Session:
-    """The session after one more sample. Unknown (None) counts as active, the bot's own requests do not.
+    """The session after one more sample. Unknown activity (None) counts as use, the bot's own requests do not.
 
     `own` are the requests that the bot has made to the model; none of them may be running.
     """
     own = own or Own()
     if session is None or session.fence != lease.fence:
-        # The state before is unknown (a new session, or Redis has lost its data), and unknown counts as active.
+        # The earlier activity is unknown (a new session, or Redis has lost its data), and counts as use.
         session = Session(fence=lease.fence, sampled=now, active=now, own=own)
-        return session if activity is None else _seen(session, activity)
+        return session if activity is None else _with_counters(session, activity)
     if activity is None:
         return session.model_copy(
             update={"sampled": now, "active": now, "unknown_since": session.unknown_since or now, "own": own}
         )
-    requests = max(0.0, _grown(activity.requests, session.requests_seen) - (own.requests - session.own.requests))
-    tokens = max(0.0, _grown(activity.tokens, session.tokens_seen) - (own.tokens - session.own.tokens))
+    requests = max(0.0, _increase(activity.requests, session.requests_seen) - (own.requests - session.own.requests))
+    tokens = max(0.0, _increase(activity.tokens, session.tokens_seen) - (own.tokens - session.own.tokens))
     changes: dict[str, object] = {
         "sampled": now,
         "unknown_since": None,
@@ -84,14 +84,14 @@ def sampled(
         changes["active"] = now
     else:
         changes["idle_seconds"] = session.idle_seconds + (now - session.sampled).total_seconds()
-    return _seen(session.model_copy(update=changes), activity)
+    return _with_counters(session.model_copy(update=changes), activity)
 
 
-def _seen(session: Session, activity: Activity) -> Session:
+def _with_counters(session: Session, activity: Activity) -> Session:
     return session.model_copy(update={"requests_seen": activity.requests, "tokens_seen": activity.tokens})
 
 
-def _grown(counter: float, before: float | None) -> float:
+def _increase(counter: float, before: float | None) -> float:
     """The increase of a counter that restarts with its server (like Prometheus' `increase`)."""
     if before is None:
         return 0.0
@@ -101,7 +101,7 @@ def _grown(counter: float, before: float | None) -> float:
 def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: Idle, limits: LeaseLimits) -> Decision:
     """The decision about a model that holds the GPU, with `waiting` people in the queue.
 
-    Loading is never idle. A keep ends, and so does the lease, independent of the metrics. A model is brought down for
+    A model that is loading is never idle. A keep and a lease end regardless of the metrics. A model is brought down for
     idleness only after an announcement, except in quiet hours.
     """
     if lease.ready is None or lease.ends is None:
@@ -113,7 +113,7 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
 
     since = max(session.active, lease.keep_until or session.active)
     idle = now - since
-    remind_after, down_after = times(policy, waiting)
+    remind_after, down_after = idle_limits(policy, waiting)
     total = show_duration(now - session.active)
     if idle >= remind_after and is_quiet(now, policy):
         return BringDown(f"idle for {total} in quiet hours")
@@ -123,24 +123,24 @@ def decide(lease: Lease, session: Session, waiting: int, now: datetime, policy: 
         return BringDown(f"idle for {total} and nobody answered") if now >= session.down_at else Nothing()
     if idle >= max(remind_after, down_after - notice):
         return Remind(now - session.active, down_at=max(since + down_after, now + notice), last=True)
-    asked = session.reminded if session.reminded and session.reminded >= since else None
-    if idle >= remind_after and (asked is None or now >= asked + policy.remind_every):
+    last_asked = session.reminded if session.reminded and session.reminded >= since else None
+    if idle >= remind_after and (last_asked is None or now >= last_asked + policy.remind_every):
         return Remind(now - session.active, down_at=since + down_after, last=False)
     unknown = session.unknown_since
     if unknown and not session.told_unknown and now >= unknown + policy.remind_after:
-        return Blind(unknown)
+        return MetricsUnreadable(unknown)
     return Nothing()
 
 
-def noted(session: Session, decision: Decision, lease: Lease, now: datetime) -> Session:
-    """The session after acting on the decision, so that it is acted on once."""
+def after_decision(session: Session, decision: Decision, lease: Lease, now: datetime) -> Session:
+    """The session after the decision was carried out, so that it is carried out once."""
     match decision:
         case Remind(down_at=down_at, last=last):
             changes: dict[str, object] = {"reminders": session.reminders + 1, "reminded": now}
             return session.model_copy(update=changes | ({"announced": now, "down_at": down_at} if last else {}))
         case WarnEnd():
             return session.model_copy(update={"warned": lease.ends})
-        case Blind():
+        case MetricsUnreadable():
             return session.model_copy(update={"told_unknown": True})
         case BringDown():
             return session.model_copy(update={"asked_down": now})
@@ -148,7 +148,7 @@ def noted(session: Session, decision: Decision, lease: Lease, now: datetime) -> 
             return session
 
 
-def times(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
+def idle_limits(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
     """The idle times for a reminder and for the bring-down: shorter if somebody waits for the GPU."""
     if not waiting:
         return policy.remind_after, policy.down_after
@@ -156,7 +156,7 @@ def times(policy: Idle, waiting: int) -> tuple[timedelta, timedelta]:
 
 
 def is_quiet(now: datetime, policy: Idle) -> bool:
-    """Return whether it is a quiet night or day, by the clock of `idle.timezone`."""
+    """Return whether it is a quiet day or hour in the time zone `idle.timezone`."""
     local = now.astimezone(ZoneInfo(policy.timezone))
     if f"{local:%a}".lower() in policy.quiet_days:
         return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from bot.domain.leases import Lease
 from bot.domain.sessions import COLD_START, Activity, cost
 from bot.errors import BotError
-from bot.idle import BringDown, WarnEnd, decide, noted, sampled
+from bot.idle import BringDown, WarnEnd, after_decision, decide, with_sample
 from bot.settings.config import Config
 
 NEVER = timedelta(days=36_500)
@@ -96,13 +96,13 @@ def _session(
     lease = Lease(model="", op="", holder="", fence=1, hold=hold, claimed=ready, ready=ready, ends=ready + hold)
     starts = [max(arrival.at, ready) for arrival in arrivals[first:]]
     ended = sorted(start + arrival.takes for start, arrival in zip(starts, arrivals[first:], strict=True))
-    session, now = sampled(None, lease, Activity(), ready), ready
+    session, now = with_sample(None, lease, Activity(), ready), ready
     while True:
         now += config.idle.sample_every
         done, begun = bisect_right(ended, now), bisect_right(starts, now)
-        session = sampled(session, lease, Activity(running=begun - done, requests=done), now)
+        session = with_sample(session, lease, Activity(running=begun - done, requests=done), now)
         decision = decide(lease, session, 0, now, config.idle, config.lease)
-        session = noted(session, decision, lease, now)
+        session = after_decision(session, decision, lease, now)
         match decision:
             case WarnEnd():
                 longer = (lease.ends or now) + hold
@@ -161,8 +161,8 @@ def on_traffic(arrivals: list[Arrival], config: Config, world: World) -> Outcome
 
 
 def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
-    """A policy that knows the next request: the model is up just before it, and goes down immediately if that is cheaper than
-    waiting.
+    """A policy that knows the next request: the model is up just before it, and goes down immediately if that is
+    cheaper than waiting.
 
     This is the lowest cost at which nobody waits; a policy that lets people wait can be cheaper.
     """

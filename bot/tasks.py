@@ -15,7 +15,7 @@ from bot.clock import Clock
 from bot.component import component
 from bot.domain.operations import ChangeOperation, Operation, Status
 from bot.engine import task_refs
-from bot.engine.deaths import Deaths
+from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle, SetAside, is_closing, task_key
 from bot.engine.run import CancelAsked, Run
 from bot.errors import BotError, Unavailable
@@ -73,7 +73,7 @@ class Advancing:
     @task_refs.ADVANCE
     async def advance(self, op_id: str, key: str = TaskKey(), retry: Retry = _RETRY) -> None:
         """Advance an operation from its current state."""
-        async with self.operations.turn(op_id), self.lifecycle.settled(op_id, retry):
+        async with self.operations.turn(op_id), self.lifecycle.handling_errors(op_id, retry):
             op = await self.operations.load(op_id)
             bind_contextvars(op=op.id, actor=op.request.actor, model=op.request.model)  # each task has its own context
             run, workflow = self.lifecycle.run(op), self.workflows.table()[op.request.kind]
@@ -93,7 +93,7 @@ class Advancing:
         """The next stage, unless it has repeatedly ended the process."""
         op = run.op
         try:
-            async with self.lifecycle.surviving(op):
+            async with self.lifecycle.watched(op):
                 await _work(run, workflow)
         except SetAside as aside:
             spec = op.request.kind.spec
@@ -133,7 +133,7 @@ class OperationTasks:
     audit: AuditLog
     records: Records
     presentation: Presentation
-    deaths: Deaths
+    crash_guard: CrashGuard
     gateway_aliases: GatewayAliases
     lifecycle: Lifecycle
     clock: Clock
@@ -168,7 +168,7 @@ class OperationTasks:
             if self.clock() - op.updated > self.clock.passed_in(_TELLING):
                 self.presentation.show(op.id, now=True)
         await self._report_set_aside()
-        await self.deaths.attempt_this_hour("aliases", self.gateway_aliases.tidy)
+        await self.crash_guard.attempt_this_hour("aliases", self.gateway_aliases.tidy)
         self.presentation.wake()  # for letters of an earlier process in the outbox
 
     async def _report_set_aside(self) -> None:
@@ -200,7 +200,7 @@ class PullRequestTasks:
     """The tasks that follow pull requests."""
 
     operations: Operations
-    deaths: Deaths
+    crash_guard: CrashGuard
     pull_requests: PullRequests
     config: Config
     clock: Clock
@@ -212,14 +212,14 @@ class PullRequestTasks:
         async def look() -> None:
             await self._look(await self.operations.load(op_id))
 
-        await self.deaths.attempt(f"follow:{op_id}", look)
+        await self.crash_guard.attempt(f"follow:{op_id}", look)
 
     async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Check the open pull requests: the method without a webhook, and a safety net with one."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         for op in await self.operations.open(ChangeOperation):
             if op.plan:
-                await self.deaths.attempt(f"poll:{op.id}", partial(self._look, op), forget=False)
+                await self.crash_guard.attempt(f"poll:{op.id}", partial(self._look, op), forget=False)
 
     async def _look(self, op: Operation) -> None:
         """Follow one pull request; an error is left to the next poll."""
@@ -235,7 +235,7 @@ class GpuTasks:
 
     alerts: Alerts
     billing: Billing
-    deaths: Deaths
+    crash_guard: CrashGuard
     lifecycle: Lifecycle
     queue: Queue
     reconciliation: Reconciliation
@@ -246,7 +246,7 @@ class GpuTasks:
     async def hand_over(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=10), automatic=True)) -> None:
         """Offer the free GPU to the next in the queue, and update the cards of queued requests."""
         try:
-            await self.deaths.attempt_this_hour("hand_over", self.queue.hand_over)
+            await self.crash_guard.attempt_this_hour("hand_over", self.queue.hand_over)
         except (BotError, Unavailable) as error:
             log.warning("queue not tended", error=str(error))
 
@@ -268,7 +268,7 @@ class GpuTasks:
     @task_refs.SETTLE_BILL
     async def settle_bill(self, fence: int, retry: Retry = _RETRY) -> None:
         """Watch the node of the session with this fence until it is no longer billed; scheduled with its receipt."""
-        await self.deaths.attempt(f"settle_bill:{fence}", lambda: self.billing.settle_bill(fence))
+        await self.crash_guard.attempt(f"settle_bill:{fence}", lambda: self.billing.settle_bill(fence))
 
 
 @component
@@ -277,13 +277,13 @@ class HomeTasks:
 
     app_home: AppHome
     bookmark: HolderBookmark
-    deaths: Deaths
+    crash_guard: CrashGuard
     clock: Clock
 
     @task_refs.REFRESH_HOMES
     async def refresh_homes(self) -> None:
         """Update the open Homes after a change. Scheduled under one key, so that many changes become one update."""
-        await self.deaths.attempt_this_hour("refresh_homes", self._refresh)
+        await self.crash_guard.attempt_this_hour("refresh_homes", self._refresh)
 
     async def watch_homes(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Detect external changes (a sync, a pod, a merge): the platform is read once for all readers.
@@ -292,7 +292,7 @@ class HomeTasks:
         """
         try:
             within = self.clock.passed_in(_LOOKING)
-            await self.deaths.attempt_this_hour("watch_homes", lambda: self._refresh(within))
+            await self.crash_guard.attempt_this_hour("watch_homes", lambda: self._refresh(within))
         except (BotError, Unavailable) as error:
             log.warning("homes not refreshed", error=str(error))
 
@@ -305,7 +305,7 @@ class HomeTasks:
 class SetupTasks:
     """The task that uses the settings of the repository's `.stoker.yaml`."""
 
-    deaths: Deaths
+    crash_guard: CrashGuard
     setup: PlatformSetup
     config: Config
     clock: Clock
@@ -316,7 +316,7 @@ class SetupTasks:
         """Follow an open set-up, and read the settings of a new commit; errors are left to the next run."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         try:
-            await self.deaths.attempt_this_hour("watch_settings", self.setup.watch)
+            await self.crash_guard.attempt_this_hour("watch_settings", self.setup.watch)
         except (BotError, Unavailable) as error:
             log.warning("settings not read", error=str(error))
 
@@ -326,18 +326,18 @@ class BenchmarkTasks:
     """The tasks that follow a benchmark."""
 
     reports: BenchmarkReports
-    deaths: Deaths
+    crash_guard: CrashGuard
 
     @task_refs.PUBLISH_REPORT
     async def publish_report(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Open the pull request with a benchmark's report; requested by its button."""
         last = retry.attempts is not None and retry.attempt >= retry.attempts
-        await self.deaths.attempt(f"publish_report:{op_id}", lambda: self.reports.publish(op_id, last=last))
+        await self.crash_guard.attempt(f"publish_report:{op_id}", lambda: self.reports.publish(op_id, last=last))
 
     @task_refs.SHOW_PICTURE
     async def show_picture(self, op_id: str, retry: Retry = _RETRY) -> None:
         """Draw the results of a benchmark; scheduled with its table."""
-        await self.deaths.attempt(f"show_picture:{op_id}", lambda: self.reports.draw(op_id))
+        await self.crash_guard.attempt(f"show_picture:{op_id}", lambda: self.reports.draw(op_id))
 
 
 @component
@@ -345,7 +345,7 @@ class SecretTasks:
     """The tasks about secrets: those of the cluster, and the keys of smoke tests."""
 
     cluster: Cluster
-    deaths: Deaths
+    crash_guard: CrashGuard
     smoke_tests: SmokeTests
     config: Config
 
@@ -356,7 +356,7 @@ class SecretTasks:
     @task_refs.DELETE_KEY
     async def delete_key(self, key_alias: str, retry: Retry = _RETRY_LONG) -> None:
         """Delete the virtual key of a smoke test; scheduled if LiteLLM did not delete it immediately."""
-        await self.deaths.attempt(f"delete_key:{key_alias}", lambda: self.smoke_tests.delete_key(key_alias))
+        await self.crash_guard.attempt(f"delete_key:{key_alias}", lambda: self.smoke_tests.delete_key(key_alias))
 
 
 def all_tasks(wiring: Wiring) -> list[Callable[..., Awaitable[None]]]:

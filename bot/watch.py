@@ -14,15 +14,25 @@ from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation
 from bot.domain.sessions import Session, cost
 from bot.durations import Clock, show_duration
-from bot.engine.deaths import Deaths
-from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.crash_guard import CrashGuard
+from bot.engine.lifecycle import Lifecycle, NotAllowed, require
 from bot.errors import BotError, Unavailable
 from bot.gpu import holder_prompts
 from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import end_of_session
-from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, noted, sampled
+from bot.idle import (
+    BringDown,
+    Decision,
+    MetricsUnreadable,
+    Nothing,
+    Remind,
+    WarnEnd,
+    after_decision,
+    decide,
+    with_sample,
+)
 from bot.mrkdwn import Mrkdwn, md, person
 from bot.policy import may_keep
 from bot.settings.config import Config
@@ -39,12 +49,12 @@ log = structlog.get_logger(__name__)
 
 _EVENTS: dict[type[Decision], AuditEvent] = {
     Remind: AuditEvent.REMINDED,
-    Blind: AuditEvent.METRICS_UNREACHABLE,
+    MetricsUnreadable: AuditEvent.METRICS_UNREACHABLE,
     WarnEnd: AuditEvent.END_WARNED_OF,
 }
 """Audit events for decisions without an operation."""
 
-_EACH = 20.0
+_MODEL_TIMEOUT = 20.0
 """Timeout in seconds for one model: its Deployment, its metrics, and the action."""
 _ASK_AGAIN = timedelta(minutes=5)
 """A failed bring-down is retried after this time, not at every sample."""
@@ -61,7 +71,7 @@ class IdleWatch:
     questions: Questions
     messages: Messages
     cluster: Cluster
-    deaths: Deaths
+    crash_guard: CrashGuard
     holder_prompts: HolderPrompts
     lifecycle: Lifecycle
     sampler: Sampler
@@ -75,7 +85,10 @@ class IdleWatch:
 
     async def _watch_alone(self, lease: Lease) -> None:
         try:
-            async with self.deaths.carefully(f"watch:{lease.fence}", forget=False) as readable, asyncio.timeout(_EACH):
+            async with (
+                self.crash_guard.watched(f"watch:{lease.fence}", forget=False) as readable,
+                asyncio.timeout(_MODEL_TIMEOUT),
+            ):
                 await self._watch_one(lease, readable=readable)
         except (BotError, Unavailable, TimeoutError) as error:
             log.warning("idle watch failed", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
@@ -83,14 +96,14 @@ class IdleWatch:
             log.exception("idle watch failed", model=lease.model, op=lease.op)
 
     async def _watch_one(self, lease: Lease, *, readable: bool) -> None:
-        """One sample and its consequences. Metrics that have ended the process are not read, and count as unknown."""
+        """Take one sample and act on it. Metrics that have crashed the process are not read, and count as unknown."""
         now = self.clock()
         workload = await self.cluster.workload(lease.model)
         if lease.ready is None or workload is None or workload.replicas == 0:
             return  # the reconciliation handles a model that somebody scaled down
-        if not readable or (lease.ends and now >= lease.ends):  # this does not depend on the model's usage
+        if not readable or (lease.ends and now >= lease.ends):  # the decision does not depend on the metrics
             remembered = await self.sessions.of(lease.model)
-            session = sampled(remembered, lease, None, now, remembered.own if remembered else None)
+            session = with_sample(remembered, lease, None, now, remembered.own if remembered else None)
         else:
             looked = await self.sampler.sample(lease, workload)
             if looked is None:
@@ -100,7 +113,7 @@ class IdleWatch:
         if isinstance(decision, BringDown) and session.asked_down and now < session.asked_down + _ASK_AGAIN:
             decision = Nothing()
         await self._act(lease, session, decision, now)
-        await self.sessions.remember(lease.model, noted(session, decision, lease, now))
+        await self.sessions.remember(lease.model, after_decision(session, decision, lease, now))
         if event := _EVENTS.get(type(decision)):
             idle = show_duration(now - session.active)
             await self.audit.note_lease(lease, event, lease.holder, f"idle for {idle}", now)
@@ -120,7 +133,7 @@ class IdleWatch:
                     keep=show_duration(self.config.idle.keep) if lease.keeps < self.config.idle.keeps else "",
                 )
                 await self._remind(lease, view, down_at if last else None)
-            case Blind(since):
+            case MetricsUnreadable(since):
                 await self._tell(lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
             case WarnEnd(left):
                 text = md(
@@ -134,18 +147,18 @@ class IdleWatch:
             case BringDown(why):
                 if not await self.operations.open(BringDownOperation, lease.model):
                     announced = session.announced is not None and session.announced >= session.active
-                    wanted = end_of_session(lease, why, self.config.slack.channel, self.clock(), announced=announced)
-                    await self.lifecycle.request(wanted, delivery=f"idle:{lease.fence}:{now.isoformat()}")
+                    request = end_of_session(lease, why, self.config.slack.channel, self.clock(), announced=announced)
+                    await self.lifecycle.request(request, delivery=f"idle:{lease.fence}:{now.isoformat()}")
             case _:
                 assert_never(decision)
 
     async def _tell(self, lease: Lease, key: str, view: View) -> None:
-        """Post in the channel, and send a direct message to the holder; only the direct message notifies."""
+        """Post in the channel, and send a direct message to the holder. Only the direct message notifies anybody."""
         for place, sent in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
             await self.holder_prompts.ask(lease, sent, place, view)
 
     async def _remind(self, lease: Lease, view: View, down_at: datetime | None) -> None:
-        """One message in the channel and one to the holder for the whole session, updated by each reminder.
+        """Post one message in the channel and one to the holder for the whole session; each reminder updates them.
 
         The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
         message.
@@ -186,7 +199,7 @@ class Keeping:
         if lease is None or lease.ends is None:
             raise NotAllowed("That session has ended, so there is nothing to keep.")
         model = lease.model
-        insist(may_keep(lease.holder, actor, await self.roles.people()))
+        require(may_keep(lease.holder, actor, await self.roles.people()))
         limit, now = self.config.idle.keeps, self.clock()
         if lease.keep_until and lease.keep_until > now and (until is None or until <= lease.keep_until):
             raise NotAllowed(
@@ -212,19 +225,19 @@ class Keeping:
                 )
             )
         until = min(until or now + self.config.idle.keep, lease.ends)
-        kept = await self.lease_marks.renew(
-            lease, lambda held: held.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until})
+        changed = await self.lease_marks.renew(
+            lease, lambda current: current.model_copy(update={"keeps": lease.keeps + 1, "keep_until": until})
         )
-        if kept is None:
+        if changed is None:
             raise NotAllowed(md("That session of {model} has ended, so there is nothing to keep.", model=code(model)))
-        await self.audit.note_lease(kept, AuditEvent.KEPT, actor, f"until {until.isoformat()}", now)
-        said = md(
+        await self.audit.note_lease(changed, AuditEvent.KEPT, actor, f"until {until.isoformat()}", now)
+        answer = md(
             "👍 {model} is kept until {until} by {actor} ({keeps} of {limit}).",
             model=code(model),
             until=clock(until),
             actor=person(actor),
-            keeps=kept.keeps,
+            keeps=changed.keeps,
             limit=limit,
         )
-        await self.holder_prompts.settle(op_id, said, keys=await self.holder_prompts.about_idling(op_id))
-        return said
+        await self.holder_prompts.settle(op_id, answer, keys=await self.holder_prompts.about_idling(op_id))
+        return answer

@@ -73,7 +73,7 @@ class ApprovalButtons:
 
     async def _vote(self, value: str, actor: str, *, approve: bool, reason: str = "", override: bool = False) -> None:
         op_id, seen = read_value(value)
-        await self.decisions.vote(op_id, actor, approve=approve, reason=reason, override=override, seen=seen)
+        await self.decisions.vote(op_id, actor, approve=approve, reason=reason, override=override, plan_hash=seen)
 
     async def _ask_why(self, choice: str, trigger: str) -> None:
         verb, _, value = choice.partition(":")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bot.component import component
 from bot.doctor import Finding, examine
-from bot.engine.lifecycle import insist
+from bot.engine.lifecycle import require
 from bot.mrkdwn import Mrkdwn, md
 from bot.policy import may_examine
 from bot.settings.environment import Settings
@@ -19,7 +19,7 @@ class DoctorCommand:
     settings: Settings
 
     async def examine(self, actor: str) -> Mrkdwn:
-        insist(may_examine(actor, await self.roles.people()))
+        require(may_examine(actor, await self.roles.people()))
         return diagnosis(await examine(self.settings))
 
 
@@ -30,7 +30,7 @@ def diagnosis(findings: Sequence[Finding], most: int | None = None) -> Mrkdwn:
         for found in findings:
             if found.verdict == verdict:
                 line = md("{mark} *{system}*: {said}", mark=mark, system=found.system, said=found.said)
-                said.append(md("{line}\n      {mend}", line=line, mend=found.mend) if found.mend else line)
+                said.append(md("{line}\n      {mend}", line=line, mend=found.fix) if found.fix else line)
     well = sum(found.verdict == "ok" for found in findings)
     more = [md("… and {count} more: `/gpu doctor`", count=len(said) - most)] if most and len(said) > most else []
     return md("\n").join(

@@ -74,7 +74,9 @@ class SetupForms:
         body: Body,
         next: Callable[[], Awaitable[None]],  # noqa: A002
     ) -> None:
-        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. Nothing waits for it."""
+        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. Nothing waits for
+        it.
+        """
         await next()
         if "command" in body and "offer" in context:
             task = asyncio.create_task(self._offer(body["user_id"], context["offer"]))
@@ -146,11 +148,11 @@ def _told(result: Proposed) -> View:
 async def _findings(settings: Settings, config: Config) -> Mrkdwn:
     """The doctor's findings with these settings; many missing rights are one finding."""
     found = await examine(settings.model_copy(update={"config": config}))
-    rights = [each for each in found if each.mend == ADD_RIGHT]
+    rights = [each for each in found if each.fix == ADD_RIGHT]
     if len(rights) > 1:
         more = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
         found = (
-            *(each for each in found if each.mend != ADD_RIGHT),
+            *(each for each in found if each.fix != ADD_RIGHT),
             wrong(
                 KUBERNETES, more, "Write these settings below `config` in the chart's values too, which grants them."
             ),

@@ -14,8 +14,8 @@ def report(findings: Sequence[Finding]) -> str:
     lines = []
     for finding in findings:
         lines.append(f"{_MARKS[finding.verdict]}  {finding.system.ljust(width)}  {finding.said}")
-        if finding.mend:
-            lines.append(f"{' ' * (width + 11)}→ {finding.mend}")
+        if finding.fix:
+            lines.append(f"{' ' * (width + 11)}→ {finding.fix}")
     wrong = sum(finding.verdict == "wrong" for finding in findings)
     warnings = sum(finding.verdict == "warning" for finding in findings)
     lines.append(f"{len(findings)} checks: {wrong} wrong, {warnings} warnings.")

@@ -38,19 +38,19 @@ log = structlog.get_logger(__name__)
 _REFRESH = "argocd.argoproj.io/refresh"
 _ENDED = ("Succeeded", "Failed", "Error")
 
-_SETTLES = 5.0
-"""Seconds after a successful sync in which the comparison with git may still be an older one."""
+_SETTLE_SECONDS = 5.0
+"""Seconds after a successful sync for which Argo CD may still show an older comparison with git."""
 
-_STALLS = 20.0
-"""Seconds until an automated sync begins, counted from the comparison that found a difference."""
+_STALL_SECONDS = 20.0
+"""Seconds after a comparison finds a difference within which an automated sync begins."""
 
-_PERSISTS = 20.0
+_PERSIST_SECONDS = 20.0
 """Seconds that a comparison error must persist after a refresh. Argo CD itself waits three minutes before it reports an
 error of its repo server (`ARGOCD_REPO_ERROR_GRACE_PERIOD_SECONDS`), so an error in the status is not temporary.
 """
 
-_TERMINATES = 15.0
-"""Seconds until Argo CD has ended an operation that is being terminated."""
+_TERMINATE_SECONDS = 15.0
+"""Seconds within which Argo CD ends an operation that is being terminated."""
 
 
 class _Doubt(Enum):
@@ -69,7 +69,9 @@ class _Doubt(Enum):
     @property
     def seconds(self) -> float | None:
         """How long the problem must persist before it is reported."""
-        return {_Doubt.DRIFTS: _SETTLES, _Doubt.STALLS: _STALLS, _Doubt.UNCOMPARED: _PERSISTS}.get(self)
+        return {_Doubt.DRIFTS: _SETTLE_SECONDS, _Doubt.STALLS: _STALL_SECONDS, _Doubt.UNCOMPARED: _PERSIST_SECONDS}.get(
+            self
+        )
 
 
 class _Blocked(Exception):
@@ -87,11 +89,13 @@ class ArgoCD:
         self._repository = repository
 
     async def get(self, name: str) -> Application | None:
-        found = await self._kube.get(self._applications, name) if name else None
-        return application_of(found) if found else None
+        application = await self._kube.get(self._applications, name) if name else None
+        return application_of(application) if application else None
 
     async def list(self) -> tuple[Application, ...]:
-        return tuple(application_of(found) for found in await self._kube.list(Selection(self._applications)))
+        return tuple(
+            application_of(application) for application in await self._kube.list(Selection(self._applications))
+        )
 
     async def of(self, workload: Workload) -> Application | None:
         return await self.get(workload.deployed_by)
@@ -119,8 +123,8 @@ class ArgoCD:
         Argo CD does not record the sync of some objects in its history, and the Application may stay out of sync.
 
         If it is already synced, it returns. If the same sync is running, it waits for it; for another sync, it waits
-        and then starts its own. `tell` receives Argo CD's messages. An Application that differs from git although the
-        sync succeeded is returned as well: see `Application.drift`.
+        and then starts its own. `tell` receives Argo CD's messages. An Application that differs from git although its
+        sync succeeded is also returned: see `Application.drift`.
 
         Raises `SyncFailed` with Argo CD's message, also after `timeout` seconds, or if a sync window forbids the sync.
         The sync is then terminated, because Argo CD would otherwise start it long after the approval.
@@ -128,28 +132,28 @@ class ArgoCD:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    found = await self._kube.get(self._applications, name)
-                    if found is None:
+                    application = await self._kube.get(self._applications, name)
+                    if application is None:
                         raise self._missing(name)
-                    last = application_of(found)
-                    asked = under_way(found)
-                    if asked is None and last.synced_at(revision):
+                    last = application_of(application)
+                    running_revision = under_way(application)
+                    if running_revision is None and last.synced_at(revision):
                         return last
-                    if asked is not None and (asked != revision or is_terminating(found)):
-                        await self._ended(name, {}, tell)
+                    if running_revision is not None and (running_revision != revision or is_terminating(application)):
+                        await self._wait_ended(name, {}, tell)
                         continue
                     before: KubeObject = {}
-                    if asked is None:
-                        before = state_of(found)
+                    if running_revision is None:
+                        before = state_of(application)
                         try:
-                            await self._ask(found, revision, actor, only)
+                            await self._request_sync(application, revision, actor, only)
                         except Conflict:
                             continue
-                    ended = await self._ended(name, before, tell)
+                    ended = await self._wait_ended(name, before, tell)
                     if only and ended.operation_revision == revision:
                         return _succeeded(ended, revision).model_copy(update={"sync": "Synced", "out_of_sync": ()})
                     if ended.operation_revision in (revision, None):
-                        return await self._settled(_succeeded(ended, revision))
+                        return await self._wait_compared(_succeeded(ended, revision))
         except _Blocked as e:
             await self.terminate(name, revision, actor)
             raise SyncFailed(
@@ -157,10 +161,10 @@ class ArgoCD:
                 f" is over, or allow manual syncs in it (manualSync: true in the AppProject), then request it again."
             ) from e
         except TimeoutError as e:
-            stood = await self.get(name)
+            state = await self.get(name)
             terminated = await self.terminate(name, revision, actor)
             raise SyncFailed(
-                f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({describe(stood)}). "
+                f"Argo CD did not finish syncing {name} to {revision[:7]} in {timeout:.0f} s ({describe(state)}). "
                 + ("Stoker terminated the sync. " if terminated else await self._how_to_terminate(name))
                 + "Check the Application in Argo CD, then try again."
             ) from e
@@ -171,38 +175,38 @@ class ArgoCD:
 
         Returns whether there was one and it has ended. Idempotent.
         """
-        found = await self._kube.get(self._applications, name)
-        if found is None or not is_of(found, revision, actor):
+        application = await self._kube.get(self._applications, name)
+        if application is None or not is_of(application, revision, actor):
             return False
-        version = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}}
-        not_begun = "operation" in found
+        version = {"metadata": {"resourceVersion": application["metadata"]["resourceVersion"]}}
+        not_begun = "operation" in application
         end = {"operation": None} if not_begun else {"status": {"operationState": {"phase": "Terminating"}}}
         try:
             await self._kube.patch(self._applications, name, version | end)
-            async with asyncio.timeout(_TERMINATES):
+            async with asyncio.timeout(_TERMINATE_SECONDS):
                 return not_begun or await self._kube.follow(self._only(name), look=_nothing_under_way)
         except (Conflict, Forbidden, TimeoutError) as error:
             log.warning("sync not terminated", application=name, error=str(error))
             return False
 
-    async def _settled(self, application: Application) -> Application:
-        """The Application after Argo CD has compared it following its sync, or in its state after a short wait."""
+    async def _wait_compared(self, application: Application) -> Application:
+        """Return the Application after Argo CD has compared it again, or after a short wait."""
 
-        async def look(applications: View) -> Application | None:
-            found = next(map(application_of, applications.values()), None)
-            return found if found and found.sync == "Synced" else None
+        async def is_synced(applications: View) -> Application | None:
+            current = next(map(application_of, applications.values()), None)
+            return current if current and current.sync == "Synced" else None
 
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLES):
-                return await self._kube.follow(self._only(application.name), look=look)
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                return await self._kube.follow(self._only(application.name), look=is_synced)
         return await self.get(application.name) or application
 
     async def _how_to_terminate(self, name: str) -> str:
-        found = await self._kube.get(self._applications, name)
-        if found is None or under_way(found) is None:
+        application = await self._kube.get(self._applications, name)
+        if application is None or under_way(application) is None:
             return ""
-        by = initiator_of(operation_of(found))
-        return f"A sync{f' by {by}' if by else ''} is still running; `argocd app terminate-op {name}` ends it. "
+        initiator = initiator_of(operation_of(application))
+        return f"A sync{f' by {initiator}' if initiator else ''} is still running; `argocd app terminate-op {name}` ends it. "
 
     async def wait_for(
         self,
@@ -211,17 +215,17 @@ class ArgoCD:
         timeout: float,
         until: Callable[[Application], bool],
     ) -> Application:
-        """The Application as soon as it exists and `until` is true; raises `SyncFailed` after `timeout` seconds."""
+        """Wait until the Application exists and `until` is true; raises `SyncFailed` after `timeout` seconds."""
         last: Application | None = None
 
-        async def look(applications: View) -> Application | None:
+        async def check(applications: View) -> Application | None:
             nonlocal last
             last = next(map(application_of, applications.values()), None)
             return last if last and until(last) else None
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(self._only(name), look=look)
+                return await self._kube.follow(self._only(name), look=check)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Application {name} did not reach the expected state within {timeout:.0f} s ({describe(last)}). "
@@ -247,24 +251,24 @@ class ArgoCD:
         """
         last: Application | None = None
 
-        async def judged(applications: View) -> Application | _Doubt:
+        async def judge(applications: View) -> Application | _Doubt:
             nonlocal last
-            found = next(iter(applications.values()), None)
-            if found is None:
+            application = next(iter(applications.values()), None)
+            if application is None:
                 raise self._missing(name)
-            last = application_of(found)
-            return await _judge(last, syncs=under_way(found) is not None, includes=includes, tell=tell)
+            last = application_of(application)
+            return await _verdict_on(last, syncs=under_way(application) is not None, includes=includes, tell=tell)
 
         async def next_verdict(doubt: _Doubt) -> Application | _Doubt:
             """The next state other than `doubt`; raises TimeoutError if the doubt has persisted long enough."""
 
-            async def look(applications: View) -> Application | _Doubt | None:
-                verdict = await judged(applications)
+            async def changed_verdict(applications: View) -> Application | _Doubt | None:
+                verdict = await judge(applications)
                 return None if verdict is doubt else verdict
 
             patience = doubt.seconds and min(doubt.seconds, timeout / 4)
             async with asyncio.timeout(patience):
-                return await self._kube.follow(self._only(name), look=look)
+                return await self._kube.follow(self._only(name), look=changed_verdict)
 
         deadline = asyncio.get_running_loop().time() + timeout
         doubt, drifting_since = _Doubt.NONE, 0.0
@@ -283,7 +287,7 @@ class ArgoCD:
                     now = asyncio.get_running_loop().time()
                     if doubt is _Doubt.DRIFTS:
                         drifting_since = drifting_since or now
-                        if now - drifting_since > _SETTLES:  # self-healing: the same commit is synced repeatedly
+                        if now - drifting_since > _SETTLE_SECONDS:  # self-healing: the same commit is synced repeatedly
                             break
         except TimeoutError as e:
             raise SyncFailed(
@@ -301,22 +305,24 @@ class ArgoCD:
         return await self.sync(name, commit, actor=actor, timeout=left, tell=tell)
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Return when the Application no longer exists: with its finalizer, its resources are deleted first."""
+        """Wait until the Application no longer exists. If it has the finalizer, its resources are deleted before it."""
 
-        async def look(applications: View) -> bool | None:
+        async def is_gone(applications: View) -> bool | None:
             return None if applications else True
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(self._only(name), look=look)
+                await self._kube.follow(self._only(name), look=is_gone)
         except TimeoutError as e:
             raise SyncFailed(
                 f"Application {name} is still there after {timeout:.0f} s. Does its ApplicationSet prune? "
                 f"Delete it in Argo CD, with its resources."
             ) from e
 
-    async def _ask(self, found: KubeObject, revision: str, actor: str, only: tuple[ObjectName, ...]) -> None:
-        spec = found["spec"]
+    async def _request_sync(
+        self, application: KubeObject, revision: str, actor: str, only: tuple[ObjectName, ...]
+    ) -> None:
+        spec = application["spec"]
         sync: dict[str, Any] = {
             "revision": revision,
             # Argo CD's API server copies these into an operation; the controller does not. Without
@@ -324,44 +330,47 @@ class ArgoCD:
             "syncOptions": (spec.get("syncPolicy") or {}).get("syncOptions") or [],
         }
         if only:
-            sync["resources"] = [each._asdict() for each in only]
+            sync["resources"] = [entry._asdict() for entry in only]
         if sources := spec.get("sources"):
             revisions = revisions_at(sources, self._repository, revision)
             if revisions is None:
                 raise SyncFailed(
-                    f"None of the git sources of Application {found['metadata']['name']} is the platform repo"
-                    f" {self._repository} ({', '.join(str(each.get('repoURL')) for each in sources)}), so nothing was"
+                    f"None of the git sources of Application {application['metadata']['name']} is the platform repo"
+                    f" {self._repository} ({', '.join(str(entry.get('repoURL')) for entry in sources)}), so nothing was"
                     f" synced. Set GITHUB_REPOSITORY to the repository that holds the endpoints."
                 )
             sync["revisions"] = revisions
         patch = {
-            # Two simultaneous requests from us: the second gets a conflict, reads again and finds the first operation.
-            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+            # If the bot sends two requests at the same time, the second gets a conflict, reads again and finds the
+            # first operation.
+            "metadata": {"resourceVersion": application["metadata"]["resourceVersion"]},
             "operation": {"initiatedBy": {"username": actor}, "sync": sync},
         }
-        name = found["metadata"]["name"]
+        name = application["metadata"]["name"]
         if await self._kube.patch(self._applications, name, patch) is None:
             raise self._missing(name)
 
-    async def _ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
-        """The Application when no operation is running and its latest operation is not `before`."""
-        seen = False  # two operations within one second may look the same, because Argo CD's times are whole seconds
+    async def _wait_ended(self, name: str, before: KubeObject, tell: Tell) -> Application:
+        """Wait until no operation is running and the latest operation is not `before`."""
+        has_begun = (
+            False  # two operations within one second may look the same, because Argo CD's times are whole seconds
+        )
 
-        async def look(applications: View) -> Application | None:
-            nonlocal seen
-            found = next(iter(applications.values()), None)
-            if found is None:
+        async def ended(applications: View) -> Application | None:
+            nonlocal has_begun
+            resource = next(iter(applications.values()), None)
+            if resource is None:
                 raise self._missing(name)
-            if is_blocked(found):
-                raise _Blocked(state_of(found)["message"])
-            seen = seen or is_running(found) or state_of(found) != before
-            application = application_of(found)
-            if seen and under_way(found) is None and application.phase in _ENDED:
+            if is_blocked(resource):
+                raise _Blocked(state_of(resource)["message"])
+            has_begun = has_begun or is_running(resource) or state_of(resource) != before
+            application = application_of(resource)
+            if has_begun and under_way(resource) is None and application.phase in _ENDED:
                 return application
             await _report(application, tell)
             return None
 
-        return await self._kube.follow(self._only(name), look=look)
+        return await self._kube.follow(self._only(name), look=ended)
 
     def _only(self, name: str) -> Selection:
         return Selection(self._applications, fields=f"metadata.name={name}")
@@ -374,14 +383,14 @@ class ArgoCD:
 
 
 async def _nothing_under_way(applications: View) -> bool | None:
-    return True if not any(under_way(found) is not None for found in applications.values()) else None
+    return True if not any(under_way(application) is not None for application in applications.values()) else None
 
 
-async def _judge(
+async def _verdict_on(
     application: Application, *, syncs: bool, includes: Callable[[str], Awaitable[bool]], tell: Tell
 ) -> Application | _Doubt:
-    """The Application if it was synced to an expected commit, otherwise the doubt about it. `syncs`: an operation is
-    running.
+    """Return the Application if it was synced to an expected commit, otherwise the doubt about it. `syncs` is true
+    while an operation is running.
 
     Raises `SyncFailed` if a sync to an expected commit has failed.
     """

@@ -50,11 +50,11 @@ from bot.settings.config import SecretRef
 
 __all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
 
-_ROUNDS = 20
-"""Maximum retries after a write conflict."""
+_ATTEMPTS = 20
+"""Maximum number of attempts if writes conflict."""
 _NODES = Collection(NODES)
-_ENGINE_LOG = 2**19
-"""Bytes of an engine's log up to its readiness: a long one with many warnings has 100 kB."""
+_ENGINE_LOG_BYTES = 2**19
+"""Maximum bytes of an engine's log that are read. A long log up to readiness, with many warnings, has 100 kB."""
 
 
 class StaleFence(BotError):
@@ -75,19 +75,21 @@ class Cluster(Models):
         removed. Each write contains the version that was read, so the object cannot change between read and write.
         """
         scaled = False
-        for _ in range(_ROUNDS):
-            found = await self._deployment(name)
-            _refuse_if_stale(name, found, fence, up=lease is not None)
+        for _ in range(_ATTEMPTS):
+            deployment = await self._deployment(name)
+            _refuse_if_stale(name, deployment, fence, up=lease is not None)
             try:
                 if replicas:
-                    found = await self._annotate(found, name, lease, fence)
-                if replicas_of(found) != replicas:
-                    scale = {"metadata": _version(found), "spec": {"replicas": replicas}}
-                    await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], scale, subresource="scale")
+                    deployment = await self._annotate(deployment, name, lease, fence)
+                if replicas_of(deployment) != replicas:
+                    scale = {"metadata": _version(deployment), "spec": {"replicas": replicas}}
+                    await self._kube.patch(
+                        in_namespace_of(deployment, MODELS), named(deployment)[1], scale, subresource="scale"
+                    )
                     scaled = True
-                    found = await self._deployment(name)
+                    deployment = await self._deployment(name)
                 if not replicas:
-                    await self._annotate(found, name, lease, fence)
+                    await self._annotate(deployment, name, lease, fence)
             except Conflict:  # the controller may write the status at any time: read again
                 continue
             return scaled
@@ -97,18 +99,20 @@ class Cluster(Models):
         """Put a lease on a Deployment that somebody else is about to scale up; raises StaleFence like `scale`."""
         await self._put(name, lease, fence, up=True)
 
-    async def tell_once(self, name: str, what: str, now: datetime, within: timedelta) -> bool:
+    async def tell_once(self, name: str, message: str, now: datetime, within: timedelta) -> bool:
         """Record on a Deployment that a message is sent now; returns False if it was recorded within that time.
 
         Only one of several bots gets True: each write contains the version that was read.
         """
-        for _ in range(_ROUNDS):
-            found = await self._deployment(name)
-            if told_within(found, what, now, within):
+        for _ in range(_ATTEMPTS):
+            deployment = await self._deployment(name)
+            if told_within(deployment, message, now, within):
                 return False
             try:
-                body = {"metadata": {**_version(found), "annotations": {TOLD: f"{what} {int(now.timestamp())}"}}}
-                await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], body)
+                body = {
+                    "metadata": {**_version(deployment), "annotations": {TOLD: f"{message} {int(now.timestamp())}"}}
+                }
+                await self._kube.patch(in_namespace_of(deployment, MODELS), named(deployment)[1], body)
             except Conflict:
                 continue
             return True
@@ -119,27 +123,27 @@ class Cluster(Models):
         await self._put(name, lease, fence, up=False)
 
     async def _put(self, name: str, lease: str | None, fence: int | None, *, up: bool) -> None:
-        for _ in range(_ROUNDS):
-            found = await self._deployment(name)
-            _refuse_if_stale(name, found, fence, up=up)
+        for _ in range(_ATTEMPTS):
+            deployment = await self._deployment(name)
+            _refuse_if_stale(name, deployment, fence, up=up)
             try:
-                await self._annotate(found, name, lease, fence)
+                await self._annotate(deployment, name, lease, fence)
             except Conflict:
                 continue
             return
         raise Unavailable("Kubernetes", f"{name} changes faster than it can be marked")
 
-    async def _annotate(self, found: KubeObject, model: str, lease: str | None, fence: int | None) -> KubeObject:
-        wanted: dict[str, str | None] = {LEASE: lease}
-        if lease and named(found) != (self.whereabouts.home, model):
-            wanted[MODEL] = model  # so that it can be found by its model's name without the repository
+    async def _annotate(self, deployment: KubeObject, model: str, lease: str | None, fence: int | None) -> KubeObject:
+        annotations: dict[str, str | None] = {LEASE: lease}
+        if lease and named(deployment) != (self.whereabouts.home, model):
+            annotations[MODEL] = model  # so that a bot without the repository finds it by the model's name
         if fence is not None:
-            wanted[FENCE] = str(fence)
-        known = annotations_of(found)
-        if all(known.get(key) == value for key, value in wanted.items()):
-            return found
-        body = {"metadata": {**_version(found), "annotations": wanted}}
-        return await self._kube.patch(in_namespace_of(found, MODELS), named(found)[1], body) or found
+            annotations[FENCE] = str(fence)
+        current = annotations_of(deployment)
+        if all(current.get(key) == value for key, value in annotations.items()):
+            return deployment
+        body = {"metadata": {**_version(deployment), "annotations": annotations}}
+        return await self._kube.patch(in_namespace_of(deployment, MODELS), named(deployment)[1], body) or deployment
 
     async def wait_ready(
         self,
@@ -150,32 +154,33 @@ class Cluster(Models):
         limit: float | None = None,
         waits: timedelta | None = None,
     ) -> tuple[Phase, ...]:
-        """The phases of the boot, returned when the pod is ready; `progress` receives all phases so far at each change.
+        """Wait until the pod is ready, and return the phases of its boot. `progress` receives all phases so far at each
+        change.
 
-        Includes phases that passed unseen, while the bot restarted or the watch was interrupted.
+        They include phases that passed while the bot restarted or the watch was interrupted.
 
         Raises `BootFailed` as soon as the boot cannot succeed, and after `timeout` seconds. A temporary problem is the
         detail of its phase until it has lasted too long, relative to `limit`, the seconds of a whole boot.
-        `waits` is the real `timeout` on the bot's clock, for the message.
+        `waits` is `timeout` on the bot's clock, for the message.
         """
         deployment = await self._deployment(name)
         pods, home = self._pods_of(deployment), Address(*named(deployment))
         only = Selection(in_namespace_of(deployment, MODELS), fields=f"metadata.name={home.name}")
-        told: tuple[Phase, ...] = ()
+        shown: tuple[Phase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
-        over: set[str] | None = None
-        seen: tuple[KubeObject, ...] = ()
+        ended_before: set[str] | None = None
+        listed: tuple[KubeObject, ...] = ()
         patience = Patience(limit or timeout, asyncio.get_running_loop().time)
 
-        async def look(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
-            nonlocal told, events, stale, over, seen
-            seen = tuple(pods.values())
-            ended = {p["metadata"]["name"]: problem for p in seen if boot.is_over(p) and (problem := ends.ended(p))}
-            over = set(ended) if over is None else over
-            if repeated := ends.repeated([problem for name, problem in ended.items() if name not in over]):
+        async def check(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
+            nonlocal shown, events, stale, ended_before, listed
+            listed = tuple(pods.values())
+            ended = {p["metadata"]["name"]: problem for p in listed if boot.is_over(p) and (problem := ends.ended(p))}
+            ended_before = set(ended) if ended_before is None else ended_before
+            if repeated := ends.repeated([problem for name, problem in ended.items() if name not in ended_before]):
                 raise BootFailed.of(repeated)
-            if stale is None:  # events exist for an hour after their boot: ignore earlier ones of the ReplicaSet
+            if stale is None:  # Kubernetes keeps events for an hour: ignore those of earlier boots
                 stale = {e["metadata"]["resourceVersion"] for e in all_events.values()}
             self._refuse_if_scaled_away(name, deployments)
             pod = boot.newest(pods.values())
@@ -189,9 +194,9 @@ class Cluster(Models):
             is_ready = boot.is_ready(pod)
             problem = None if is_ready else await self._problem(home, pod, tuple(all_events.values()), events)
             phases = boot.phases(pod, events, problem.detail if problem and problem.grace.seconds else "")
-            if phases != told:
-                told = phases
-                await progress(told)
+            if phases != shown:
+                shown = phases
+                await progress(shown)
             if is_ready:
                 return phases
             if problem and patience.is_over(problem):
@@ -203,15 +208,17 @@ class Cluster(Models):
         try:
             async with asyncio.timeout(timeout) as deadline:
                 return await self._kube.follow(
-                    only, pods, in_namespace(EVENTS, home.namespace), look=look, again=patience.left
+                    only, pods, in_namespace(EVENTS, home.namespace), look=check, again=patience.left
                 )
         except TimeoutError as e:
             if not deadline.expired():  # `progress` calls other systems; a slow one must not fail the boot
                 raise
-            pod = boot.newest(seen)
+            pod = boot.newest(listed)
             reader = self._readers[home.namespace]
             log = await reader.tail(pod, engine_of(pod["spec"]).get("name", "")) if pod else ""
-            raise boot.never_ready(waits or timedelta(seconds=timeout), told[-1] if told else None, events, log) from e
+            raise boot.never_ready(
+                waits or timedelta(seconds=timeout), shown[-1] if shown else None, events, log
+            ) from e
 
     async def engine_log(self, name: str) -> str:
         """The beginning of the log of a model's newest pod, in which its engine reports its measurements; or empty."""
@@ -221,7 +228,11 @@ class Cluster(Models):
             return ""
         container = engine_of(pod["spec"]).get("name", "")
         return await self._kube.log(
-            in_namespace_of(pod, PODS), pod["metadata"]["name"], container=container, previous=False, size=_ENGINE_LOG
+            in_namespace_of(pod, PODS),
+            pod["metadata"]["name"],
+            container=container,
+            previous=False,
+            size=_ENGINE_LOG_BYTES,
         )
 
     async def last_log(self, name: str) -> str:
@@ -242,7 +253,7 @@ class Cluster(Models):
         namespace: str | None = None,
         available: bool = True,
     ) -> bool:
-        """Return when every pod of a Deployment has its newest template; returns False if the Deployment does not
+        """Wait until every pod of a Deployment has its newest template; returns False if the Deployment does not
         exist.
 
         Works like `kubectl rollout status`. `namespace` is for the gateway's Deployment. Without `available` the new
@@ -257,12 +268,14 @@ class Cluster(Models):
         else:
             return False
 
-        async def look(found: View) -> bool | None:
-            return True if all(_rolled_out(each, available) for each in found.values()) else None
+        async def is_rolled_out(found: View) -> bool | None:
+            return True if all(_rolled_out(candidate, available) for candidate in found.values()) else None
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(Selection(deployments, fields=f"metadata.name={deployment}"), look=look)
+                return await self._kube.follow(
+                    Selection(deployments, fields=f"metadata.name={deployment}"), look=is_rolled_out
+                )
         except TimeoutError as e:
             raise BotError(
                 f"Deployment {deployment} in namespace {deployments.namespace} did not roll out in {timeout:.0f} s. "
@@ -270,32 +283,32 @@ class Cluster(Models):
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Return when the model has no pods, so that its GPU is free."""
-        found = await self._find(name)
-        if found is None:
+        """Wait until the model has no pods, so that its GPU is free."""
+        workload = await self._find(name)
+        if workload is None:
             return
-        left: tuple[str, ...] = ()
+        remaining: tuple[str, ...] = ()
 
-        async def look(pods: View) -> bool | None:
-            nonlocal left
-            left = tuple(key[1] for key, pod in pods.items() if not boot.is_over(pod))
-            return None if left else True
+        async def is_gone(pods: View) -> bool | None:
+            nonlocal remaining
+            remaining = tuple(key[1] for key, pod in pods.items() if not boot.is_over(pod))
+            return None if remaining else True
 
         try:
             async with asyncio.timeout(timeout):
-                await self._kube.follow(self._pods_of(found), look=look)
+                await self._kube.follow(self._pods_of(workload), look=is_gone)
         except TimeoutError as e:
             raise BotError(
-                f"{name} is scaled down, but {', '.join(left) or 'its pod'} is still there after {timeout:.0f} s and "
+                f"{name} is scaled down, but {', '.join(remaining) or 'its pod'} is still there after {timeout:.0f} s and "
                 f"holds the GPU. Find out why it does not end (kubectl describe pod), or delete it."
             ) from e
 
     async def node_of(self, name: str) -> Node | None:
         """The node of the model's pod; None if there is no such pod, or the bot may not read nodes."""
-        found = await self._find(name)
-        if found is None:
+        deployment = await self._find(name)
+        if deployment is None:
             return None
-        pods = [p for p in await self._kube.list(self._pods_of(found)) if p["spec"].get("nodeName")]
+        pods = [p for p in await self._kube.list(self._pods_of(deployment)) if p["spec"].get("nodeName")]
         if not pods:
             return None
         last = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
@@ -306,37 +319,37 @@ class Cluster(Models):
         return _node_of(node) if node else None
 
     async def condition(self, name: str, last: Node | None = None) -> Condition:
-        """The condition of a model that should be serving, with its billed node: its pod's, or `last` while that
-        exists.
+        """The condition of a model that should be serving, with its billed node: the node of its pod, or `last`
+        while that exists.
         """
-        found = await self._find(name)
-        listed = await self._kube.list(self._pods_of(found)) if found else ()
+        deployment = await self._find(name)
+        listed = await self._kube.list(self._pods_of(deployment)) if deployment else ()
         serving = any(boot.is_ready(pod) for pod in listed)
-        namespace = named(found)[0] if found else self.whereabouts.home
+        namespace = named(deployment)[0] if deployment else self.whereabouts.home
         events = () if serving else await self._kube.list(in_namespace(EVENTS, namespace))
-        seen = await condition.examine(name, found, listed, events, self._readers[namespace])
+        result = await condition.examine(name, deployment, listed, events, self._readers[namespace])
         pod = next((pod for pod in listed if boot.is_ready(pod)), None) or boot.newest(listed)
         node_name = (pod["spec"].get("nodeName") if pod else "") or (last.name if last else "")
         if not node_name:
-            return seen
+            return result
         try:
             node = await self._kube.get(_NODES, node_name)
         except Forbidden:
-            return seen.model_copy(update={"node_known": False})
+            return result.model_copy(update={"node_known": False})
         if pod and pod["spec"].get("nodeName"):
-            seen = seen if node else condition.without(seen, node_name)
-            seen = condition.silent(seen, node_name) if node and not _answers(node) else seen
-        return seen.model_copy(update={"node": _node_of(node) if node else None})
+            result = result if node else condition.without(result, node_name)
+            result = condition.silent(result, node_name) if node and not _answers(node) else result
+        return result.model_copy(update={"node": _node_of(node) if node else None})
 
     async def wait_node_gone(self, name: str, *, timeout: float) -> bool:
         """Return whether the node was removed within `timeout` seconds; its billing ends then."""
 
-        async def look(nodes: View) -> bool | None:
+        async def is_gone(nodes: View) -> bool | None:
             return None if nodes else True
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._kube.follow(Selection(_NODES, fields=f"metadata.name={name}"), look=look)
+                return await self._kube.follow(Selection(_NODES, fields=f"metadata.name={name}"), look=is_gone)
         except TimeoutError:
             return False
 
@@ -346,8 +359,8 @@ class Cluster(Models):
             raise BotError(
                 f"No Secret is configured for this: name it in {access.place.value.removesuffix('.namespace')}."
             )
-        found = await self._kube.get(Collection(access, ref.namespace), ref.name)
-        encoded = ((found or {}).get("data") or {}).get(ref.field)
+        stored = await self._kube.get(Collection(access, ref.namespace), ref.name)
+        encoded = ((stored or {}).get("data") or {}).get(ref.field)
         if encoded is None:
             raise BotError(f"Secret {ref.name} in namespace {ref.namespace} has no field {ref.field}: create it.")
         try:
@@ -387,11 +400,11 @@ def _answers(node: KubeObject) -> bool:
 
 def _rolled_out(deployment: KubeObject, available: bool) -> bool:
     """Return whether the controller has seen the newest template, and no pod of an older one remains."""
-    status, wanted = deployment.get("status") or {}, replicas_of(deployment)
+    status, replicas = deployment.get("status") or {}, replicas_of(deployment)
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return False
-    replaced = status.get("updatedReplicas", 0) >= wanted and status.get("replicas", 0) <= wanted
-    return replaced and (not available or int(status.get("availableReplicas", 0)) >= wanted)
+    replaced = status.get("updatedReplicas", 0) >= replicas and status.get("replicas", 0) <= replicas
+    return replaced and (not available or int(status.get("availableReplicas", 0)) >= replicas)
 
 
 def _is_replica_set_of(name: str, event: KubeObject) -> bool:
@@ -400,16 +413,16 @@ def _is_replica_set_of(name: str, event: KubeObject) -> bool:
     return involved.get("kind") == "ReplicaSet" and made_by_us is not None
 
 
-def _version(found: KubeObject) -> dict[str, str]:
-    return {"resourceVersion": found["metadata"]["resourceVersion"]}
+def _version(deployment: KubeObject) -> dict[str, str]:
+    return {"resourceVersion": deployment["metadata"]["resourceVersion"]}
 
 
-def _refuse_if_stale(name: str, found: KubeObject, fence: int | None, *, up: bool) -> None:
-    seen, leased = fence_of(found), LEASE in annotations_of(found)
-    over = up and seen == fence and not leased
-    # Two operations may have claimed one model if Redis lost the first claim: the first to scale it has it.
-    taken = up and seen != fence and leased and replicas_of(found) > 0
-    if fence is not None and (seen > fence or over or taken):
+def _refuse_if_stale(name: str, deployment: KubeObject, fence: int | None, *, up: bool) -> None:
+    current, leased = fence_of(deployment), LEASE in annotations_of(deployment)
+    has_ended = up and current == fence and not leased
+    # If Redis lost a claim, two operations may have claimed one model: the first one that scales it has it.
+    taken = up and current != fence and leased and replicas_of(deployment) > 0
+    if fence is not None and (current > fence or has_ended or taken):
         raise StaleFence(
-            f"{name} has another holder now (fence {seen} instead of {fence}), so nothing was changed: see `/gpu status`."
+            f"{name} has another holder now (fence {current} instead of {fence}), so nothing was changed: see `/gpu status`."
         )

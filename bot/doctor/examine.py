@@ -21,7 +21,7 @@ from bot.clients.rights import MASTER_KEY
 from bot.clients.staging import Stager
 from bot.clients.whereabouts import Address
 from bot.doctor import people, platform
-from bot.doctor.findings import Finding, gathered, ok, warning, wrong
+from bot.doctor.findings import Finding, collect, ok, warning, wrong
 from bot.doctor.links import LINKS, links
 from bot.doctor.staging import staging
 from bot.services import (
@@ -50,8 +50,8 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         http = await stack.enter_async_context(platform_http(settings))
         files = await stack.enter_async_context(hub_http(settings))
         hosted = await stack.enter_async_context(github_http(settings))
-        # A separate mirror: two processes would damage a shared one. It is placed beside the bot's mirror, because a
-        # large repository could overfill a small /tmp, and the pod would be evicted with the bot.
+        # A separate mirror: two processes would damage a shared one. It is next to the bot's mirror, because a large
+        # repository could fill a small /tmp, and Kubernetes would evict the bot's pod.
         beside = settings.stoker_data_dir if os.access(settings.stoker_data_dir, os.W_OK) else None
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="stoker-doctor-", dir=beside))
         token = github_token(settings, hosted)
@@ -62,19 +62,20 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         hosting = GitHub(hosted, settings.github_repository, token)
 
         async def platform_and_cluster() -> list[Finding]:
-            """In order: the cluster checks need the endpoints of the repository."""
-            found = await gathered(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
-            found += await gathered(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
-            return found + await gathered(LINKS, links(config, contract.endpoints))
+            """Run these in order: the checks of the cluster need the endpoints of the repository."""
+            results = await collect(platform.GIT, contract.checks(), "GIT_REMOTE_URL")
+            results += await collect(platform.KUBERNETES, _cluster(settings, stack, http, contract), "KUBECONFIG")
+            return results + await collect(LINKS, links(config, contract.endpoints))
 
-        # Concurrently, so that unavailable systems take half a minute in total and not each.
+        # Run them concurrently, so that several unavailable systems take half a minute in total, not half a minute
+        # each.
         parts = await asyncio.gather(
-            gathered(MACHINE, _machine(settings)),
-            gathered(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),
-            gathered(platform.GITHUB, platform.github(settings, hosting, token), "GITHUB_API_URL"),
+            collect(MACHINE, _machine(settings)),
+            collect(people.SLACK, people.slack(settings, await open_slack(settings, stack)), "SLACK_API_URL"),
+            collect(platform.GITHUB, platform.github(settings, hosting, token), "GITHUB_API_URL"),
             platform_and_cluster(),
-            gathered(REDIS, _redis(settings, stack), "REDIS_URL"),
-            gathered(platform.HUB, platform.hub(hub), "HF_ENDPOINT"),
+            collect(REDIS, _redis(settings, stack), "REDIS_URL"),
+            collect(platform.HUB, platform.hub(hub), "HF_ENDPOINT"),
         )
     return tuple(finding for part in parts for finding in part)
 
@@ -90,7 +91,7 @@ async def _cluster(
     async def master_key() -> SecretStr:
         return await cluster.secret(MASTER_KEY, config.litellm.master_key)
 
-    # If it does not answer, skip the rest, which would only repeat that.
+    # If the cluster does not answer, this raises: the other checks would only report the same.
     async for finding in platform.cluster(config, cluster):
         yield finding
     deployer, litellm = (
@@ -99,19 +100,19 @@ async def _cluster(
     )
     deployed = platform.applications(config, deployer, contract.endpoints, contract.tree, settings.github_repository)
     endpoints, places = contract.endpoints, cluster.whereabouts
-    places.learn({each.name: Address(each.namespace, each.workload) for each in endpoints})
+    places.learn({endpoint.name: Address(endpoint.namespace, endpoint.workload) for endpoint in endpoints})
     for system, checks, setting in (
         (platform.KUBERNETES, platform.benchmarks(config, Jobs(api, places), endpoints), "KUBECONFIG"),
         (platform.KUBERNETES, staging(config, Stager(api, places), endpoints), "KUBECONFIG"),
         (deployer.word, deployed, "KUBECONFIG"),
         (platform.GATEWAY, platform.gateway(config, litellm, endpoints), "LITELLM_URL"),
     ):
-        for finding in await gathered(system, checks, setting):
+        for finding in await collect(system, checks, setting):
             yield finding
 
 
 async def _unknown(_later: str, _earlier: str) -> bool:
-    """Nothing is deployed here."""
+    """Return False: the doctor does not compare commits."""
     return False
 
 
@@ -130,23 +131,23 @@ async def _redis(settings: Settings, stack: AsyncExitStack) -> AsyncIterator[Fin
     if not settings.redis_url:
         yield ok(REDIS, f"an embedded server keeps its data in {settings.stoker_data_dir}; it supports one replica")
         return
-    said = await durability(await open_redis(settings, settings.redis_url, stack))
-    version = tuple(int(part) for part in said.version.split(".")[:2] if part.isdigit())
+    redis_settings = await durability(await open_redis(settings, settings.redis_url, stack))
+    version = tuple(int(part) for part in redis_settings.version.split(".")[:2] if part.isdigit())
     if version and version < OLDEST:
-        yield wrong(REDIS, f"version {said.version} is too old", "Use Redis 6.2 or newer, or Valkey.")
-    if said.evicts not in (None, "noeviction"):
+        yield wrong(REDIS, f"version {redis_settings.version} is too old", "Use Redis 6.2 or newer, or Valkey.")
+    if redis_settings.evicts not in (None, "noeviction"):
         yield wrong(
             REDIS,
-            f"when its memory is full it evicts keys ({said.evicts}), and a lease may be among them",
+            f"when its memory is full it evicts keys ({redis_settings.evicts}), and a lease may be among them",
             "Set maxmemory-policy to noeviction.",
         )
-    if said.appends is False:
+    if redis_settings.appends is False:
         yield wrong(REDIS, "it keeps no append-only file, so a restart loses leases", "Set appendonly to yes.")
-    if said.last_write_ok is False:
+    if redis_settings.last_write_ok is False:
         yield wrong(REDIS, "its last write to disk failed", "Check its log and its disk; new data is not safe there.")
-    if said.appends is None or said.evicts is None:
+    if redis_settings.appends is None or redis_settings.evicts is None:
         yield warning(
             REDIS, "its persistence settings are unknown", "Check persistence and eviction with its operator."
         )
-    if said.appends and said.last_write_ok is not False and said.evicts == "noeviction":
-        yield ok(REDIS, f"version {said.version} keeps an append-only file and evicts nothing")
+    if redis_settings.appends and redis_settings.last_write_ok is not False and redis_settings.evicts == "noeviction":
+        yield ok(REDIS, f"version {redis_settings.version} keeps an append-only file and evicts nothing")

@@ -17,10 +17,10 @@ _TIMEOUT = httpx.Timeout(10, connect=5)
 
 
 async def links(config: Config, endpoints: tuple[ModelEndpoint, ...]) -> AsyncIterator[Finding]:
-    """Return whether each address is set, and answers. Nothing is sent but a GET without credentials."""
+    """Check that each address is set and answers. Each request is a GET without credentials."""
     if not config.flux.namespace:
         yield await _argocd(config.argocd.url)
-    model = next((each.name for each in endpoints if each.gpus), "model")
+    model = next((endpoint.name for endpoint in endpoints if endpoint.gpus), "model")
     pages = Links.of(config).pages(model, datetime.now(UTC) - timedelta(hours=1))
     for key in ("logs", "dashboard"):
         yield await _page(f"links.{key}", pages.get(key, ""))
@@ -37,8 +37,8 @@ async def _argocd(address: str) -> Finding:
         return _from_here("argocd.url", str(error))
     version = body(answer).get("Version")
     if not answer.is_success or not isinstance(version, str):
-        said = f"argocd.url is not the address of Argo CD: {url} answers {answer.status_code} without its version"
-        return warning(LINKS, said, "Set it to the address at which Argo CD's web UI opens in a browser.")
+        problem = f"argocd.url is not the address of Argo CD: {url} answers {answer.status_code} without its version"
+        return warning(LINKS, problem, "Set it to the address at which Argo CD's web UI opens in a browser.")
     return ok(LINKS, f"argocd.url is Argo CD {version[:40]}")
 
 
@@ -56,7 +56,7 @@ async def _page(setting: str, address: str) -> Finding:
 
 
 def _from_here(setting: str, why: str) -> Finding:
-    """People's browsers may reach what the bot does not."""
+    """A warning, because people's browsers may reach an address that the bot does not reach."""
     return unchecked(
         LINKS, setting, why, "Open the address in a browser: the people in Slack must reach it, the bot need not."
     )

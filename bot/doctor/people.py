@@ -18,8 +18,8 @@ from bot.slack.web_api import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
 SKEW = 60.0
-"""Seconds. Slack refuses signatures that are five minutes off, GitHub refuses an App's assertion that is one minute
-off.
+"""Maximum skew in seconds. Slack refuses signatures that are five minutes off, GitHub an App's JWT that is one
+minute off.
 """
 
 
@@ -36,14 +36,14 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
         return
     yield ok(SLACK, f"the bot is @{answer.get('user')} in {answer.get('team')}")
     yield _clock(str(answer.headers.get("Date", "")), now())
-    about, private = await _channel(settings, client)
-    yield about
-    told = str(answer.headers.get("x-oauth-scopes", ""))
+    channel, private = await _channel(settings, client)
+    yield channel
+    header = str(answer.headers.get("x-oauth-scopes", ""))
     missing = sorted(
         set(scopes(private_channel=private, bookmark=settings.config.slack.bookmark))
-        - {scope.strip() for scope in told.split(",")}
+        - {scope.strip() for scope in header.split(",")}
     )
-    if not told.strip():
+    if not header.strip():
         yield unchecked(
             SLACK,
             "the app's scopes",
@@ -60,15 +60,15 @@ async def slack(settings: Settings, client: AsyncWebClient) -> AsyncIterator[Fin
         )
     else:
         yield ok(SLACK, "the app has every scope in use")
-    yield await _way_in(settings, client)
+    yield await _request_delivery(settings, client)
     async for finding in people(settings.config.roles, settings, client):
         yield finding
 
 
-def _clock(said: str, here: datetime) -> Finding:
-    if not said:
+def _clock(date: str, now: datetime) -> Finding:
+    if not date:
         return warning(CLOCK, "Slack's answer has no time", "Check this machine's clock by hand.")
-    skew = (here - parsedate_to_datetime(said)).total_seconds()
+    skew = (now - parsedate_to_datetime(date)).total_seconds()
     if abs(skew) > SKEW:
         way = "ahead" if skew > 0 else "behind"
         return wrong(
@@ -79,7 +79,7 @@ def _clock(said: str, here: datetime) -> Finding:
     return ok(CLOCK, "as Slack's")
 
 
-async def _way_in(settings: Settings, client: AsyncWebClient) -> Finding:
+async def _request_delivery(settings: Settings, client: AsyncWebClient) -> Finding:
     if settings.slack_signing_secret:
         return ok(SLACK, "requests come over HTTP, signed, at /slack/events")
     token = settings.slack_app_token
@@ -104,25 +104,25 @@ async def _channel(settings: Settings, client: AsyncWebClient) -> tuple[Finding,
     except SlackRefused as error:
         if error.code not in ("channel_not_found", "missing_scope"):
             raise
-        said = wrong(
+        missing = wrong(
             SLACK,
             f"there is no channel {channel} for the bot ({error.code})",
             "Set slack.channel to the channel's id (its details in Slack, at the bottom). If it is private, make the app "
             "with `stoker manifest --private-channel` and invite the bot.",
         )
-        return said, channel.startswith("G")
-    found = answer["channel"]
-    name, private = f"#{found.get('name', channel)}", bool(found.get("is_private"))
-    if found.get("is_archived"):
+        return missing, channel.startswith("G")
+    details = answer["channel"]
+    name, private = f"#{details.get('name', channel)}", bool(details.get("is_private"))
+    if details.get("is_archived"):
         return wrong(SLACK, f"{name} is archived", "Unarchive it, or set slack.channel to another one."), private
-    if not found.get("is_member"):
+    if not details.get("is_member"):
         return wrong(SLACK, f"the bot is not in {name}", f"Type `/invite @stoker` in {name}."), private
     return ok(SLACK, f"the bot is in {name}"), private
 
 
 async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> AsyncIterator[Finding]:
-    """The approvers, with user groups resolved and without people whom Stoker refuses; without approvers nothing that
-    costs money runs.
+    """Check the approvers, with user groups resolved and without people whom Stoker refuses. Without approvers
+    nothing that costs money runs.
     """
     members, directory = dict[str, frozenset[str]](), Directory(client)
     for role, ids in (("requesters", roles.requesters), ("approvers", roles.approvers), ("admins", roles.admins)):
@@ -138,12 +138,12 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
                     PEOPLE, f"roles.{role} names the user group {group}, which does not exist", "Correct its id (S…)."
                 )
                 continue
-            found = answer.get("users") or []
-            if not found:
+            user_ids = answer.get("users") or []
+            if not user_ids:
                 yield warning(
                     PEOPLE, f"the user group {group} in roles.{role} has no members", "Add people to it in Slack."
                 )
-            users.update(user for user in found if isinstance(user, str))
+            users.update(user for user in user_ids if isinstance(user, str))
         counted = set[str]()
         for user in sorted(users):
             try:

@@ -26,7 +26,7 @@ GITHUB, GIT, CONTRACT = "GitHub", "git", "contract"
 KUBERNETES, ARGOCD, GATEWAY, HUB = "Kubernetes", "Argo CD", "LiteLLM", "Hugging Face"
 ADD_RIGHT = "Add that right to its Role; the chart grants all of them."
 _SHOWN = 10
-"""Maximum contract violations in the list; the rest are counted."""
+"""Maximum number of contract violations in the list; the others are counted."""
 
 
 async def github(settings: Settings, client: GitHub, token: Token) -> AsyncIterator[Finding]:
@@ -117,7 +117,7 @@ class Contract:
             disagreements = check(platform)
         except ManifestError as error:
             return [wrong(CONTRACT, str(error), "Fix that file; the bot reads it for every request.")]
-        # A repository with another layout lacks default paths, and its endpoints are found without them.
+        # A repository with another layout has none of the default paths, but its endpoints are found without them.
         missing = [
             wrong(CONTRACT, f"the repository has no {place}", f"Set {key} to its path in the repository.")
             for key, place in places.items()
@@ -133,21 +133,22 @@ class Contract:
                     "See `stoker model check`.",
                 )
             ]
-        found = [
-            warning(CONTRACT, f"{each.path}:{each.line}: {each.message}", each.fix) for each in disagreements[:_SHOWN]
+        problems = [
+            warning(CONTRACT, f"{disagreement.path}:{disagreement.line}: {disagreement.message}", disagreement.fix)
+            for disagreement in disagreements[:_SHOWN]
         ]
         if len(disagreements) > _SHOWN:
-            found.append(warning(CONTRACT, f"and {len(disagreements) - _SHOWN} more", "See `stoker model check`."))
-        known = {endpoint.name for endpoint in self.endpoints}
-        if layout.template not in known and not _is_default(layout, "platform.template"):
-            found.append(
+            problems.append(warning(CONTRACT, f"and {len(disagreements) - _SHOWN} more", "See `stoker model check`."))
+        names = {endpoint.name for endpoint in self.endpoints}
+        if layout.template not in names and not _is_default(layout, "platform.template"):
+            problems.append(
                 wrong(
                     CONTRACT,
                     f"there is no endpoint {layout.template}",
                     "Set platform.template to one that new models may copy.",
                 )
             )
-        return found or [ok(CONTRACT, f"{len(self.endpoints)} endpoints have consistent files")]
+        return problems or [ok(CONTRACT, f"{len(self.endpoints)} endpoints have consistent files")]
 
 
 def _is_default(layout: Layout, key: str) -> bool:
@@ -156,14 +157,14 @@ def _is_default(layout: Layout, key: str) -> bool:
 
 
 async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
-    wanted = rights(config)
+    needed = rights(config)
     try:
-        lacking: tuple[Right, ...] | None = await client.lacking(wanted)
+        lacking: tuple[Right, ...] | None = await client.lacking(needed)
     except BotError as error:
         lacking = None
         yield unchecked(
             KUBERNETES,
-            f"the {len(wanted)} rights in use",
+            f"the {len(needed)} rights in use",
             error.message,
             "Compare the Roles of the bot's account with what `stoker rights` prints.",
         )
@@ -177,11 +178,11 @@ async def cluster(config: Config, client: Cluster) -> AsyncIterator[Finding]:
                 "Set staging.mode in the chart's values, so that it grants this right, or set it to off.",
             )
             continue
-        made = warning if right.without else wrong
-        lost = f": {right.without}" if right.without else ""
-        yield made(KUBERNETES, f"the bot may not {right}{lost}", ADD_RIGHT)
+        finding = warning if right.without else wrong
+        consequence = f": {right.without}" if right.without else ""
+        yield finding(KUBERNETES, f"the bot may not {right}{consequence}", ADD_RIGHT)
     if lacking == ():
-        yield ok(KUBERNETES, f"the bot has each of the {len(wanted)} rights in use")
+        yield ok(KUBERNETES, f"the bot has all {len(needed)} rights that it uses")
     for access, ref, use, key in (
         (ENGINE_KEY, config.vllm.api_key, "vLLM's key", "vllm.api_key"),
         (MASTER_KEY, config.litellm.master_key, "LiteLLM's master key", "litellm.master_key"),
@@ -213,11 +214,11 @@ async def benchmarks(config: Config, client: Jobs, endpoints: Sequence[ModelEndp
             f"a benchmark runs in namespace {home} and cannot use vLLM's key from {key.namespace}",
             "Put the Secret into the models' namespace and name it in vllm.api_key.",
         )
-    found = [await client.obstacle(endpoint.name, config.bench, key) for endpoint in endpoints if endpoint.gpus]
-    for obstacle in filter(None, found):
+    obstacles = [await client.obstacle(endpoint.name, config.bench, key) for endpoint in endpoints if endpoint.gpus]
+    for obstacle in filter(None, obstacles):
         yield warning(KUBERNETES, obstacle.partition(". ")[0], obstacle.partition(". ")[2])
-    if not any(found):
-        yield ok(KUBERNETES, "each GPU model that is deployed can be measured with /model bench")
+    if not any(obstacles):
+        yield ok(KUBERNETES, "every deployed GPU model can be measured with /model bench")
 
 
 async def applications(
@@ -225,7 +226,7 @@ async def applications(
 ) -> AsyncIterator[Finding]:
     """Each endpoint's Application, and whether it is cost-gated in the cluster too."""
     listed, word = await client.list(), client.word
-    live = {found.name: found for found in listed}
+    live = {application.name: application for application in listed}
     gateway = live.get(config.litellm.application)
     if gateway is None and tree is not None and "application" not in config.litellm.model_fields_set:
         gateway = await asyncio.to_thread(deploys_gateway, listed, Platform(tree, config.platform), repository)
@@ -237,26 +238,28 @@ async def applications(
         )
     bad = 0
     for endpoint in endpoints:
-        found = live.get(endpoint.application)
-        if found is None and tree is not None and not endpoint.application:
-            found = await asyncio.to_thread(deploys, listed, endpoint, tree, repository)
-        if found is None:
+        application = live.get(endpoint.application)
+        if application is None and tree is not None and not endpoint.application:
+            application = await asyncio.to_thread(deploys, listed, endpoint, tree, repository)
+        if application is None:
             bad += 1
             yield warning(
                 word,
                 f"{endpoint.name} has no Application {endpoint.application or '(none in the repository)'} in the cluster",
                 "Enable its group, and wait until Argo CD has created it.",
             )
-        elif endpoint.gpus and found.automated and not found.reverts_replicas:
+        elif endpoint.gpus and application.automated and not application.reverts_replicas:
             bad += 1
             yield wrong(
                 ARGOCD,
-                f"{found.name} uses a GPU and syncs automatically, so a merge can start the GPU without an approval",
+                f"{application.name} uses a GPU and syncs automatically, so a merge can start the GPU without an approval",
                 "Remove syncPolicy.automated from the Application.",
             )
-        elif found.sync == "Unknown":
+        elif application.sync == "Unknown":
             bad += 1
-            yield warning(word, f"{found.name} cannot be compared with git: {found.message}", f"Check it in {word}.")
+            yield warning(
+                word, f"{application.name} cannot be compared with git: {application.message}", f"Check it in {word}."
+            )
     if endpoints and not bad and word == ARGOCD:
         yield ok(ARGOCD, f"{len(endpoints)} Applications, and no GPU model syncs automatically")
     elif endpoints and not bad:
@@ -279,21 +282,21 @@ async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndp
             "its /health/readiness does not report it",
             "Make sure that DATABASE_URL is set for LiteLLM: virtual keys and budgets need it.",
         )
-    known = await client.aliases()
-    yield ok(GATEWAY, f"the master key is accepted, and {len(known)} aliases exist")
+    aliases = await client.aliases()
+    yield ok(GATEWAY, f"the master key is accepted, and {len(aliases)} aliases exist")
     for endpoint in endpoints:
-        if endpoint.alias and endpoint.alias not in known:
+        if endpoint.alias and endpoint.alias not in aliases:
             yield warning(
                 GATEWAY,
                 f"it lacks the alias {endpoint.alias} of {endpoint.name}",
                 "Sync LiteLLM's Application.",
             )
     in_git = {alias for endpoint in endpoints for alias in endpoint.aliases}
-    for each in await client.runtime_models():
-        if each.alias not in in_git and not each.operation:
+    for model in await client.runtime_models():
+        if model.alias not in in_git and not model.operation:
             yield warning(
                 GATEWAY,
-                f"it has the alias {each.alias} at run time ({each.model}), which is not in git",
+                f"it has the alias {model.alias} at run time ({model.model}), which is not in git",
                 "Add it to git, or delete it in LiteLLM.",
             )
 

@@ -17,18 +17,20 @@ async def staging(config: Config, client: Stager, endpoints: Sequence[ModelEndpo
         yield ok(KUBERNETES, "no staging: staging.mode is off")
         return
     try:
-        found = [await client.obstacles(each.name, _largest(each), shape) for each in endpoints if each.gpus]
+        problems = [
+            await client.obstacles(endpoint.name, _largest(endpoint), shape) for endpoint in endpoints if endpoint.gpus
+        ]
     except Forbidden:
         return  # the check of the rights reports it
-    obstacles = tuple(dict.fromkeys(obstacle for several in found for obstacle in several))
+    obstacles = tuple(dict.fromkeys(obstacle for several in problems for obstacle in several))
     for obstacle in obstacles:
         yield warning(KUBERNETES, obstacle.partition(". ")[0], obstacle.partition(". ")[2])
     if not obstacles:
-        yield ok(KUBERNETES, "each GPU model that is deployed can be staged without the GPU")
+        yield ok(KUBERNETES, "the weights of every deployed GPU model can be staged without the GPU")
 
 
 def _largest(endpoint: ModelEndpoint) -> str:
-    """The size that git gives the volume, or that a swap to a model of the same size needs, if that is more."""
+    """The larger of two sizes: the volume's in git, and the size that a swap to a model of the same size needs."""
     weights = estimated_weights(endpoint.hf_id)
     sizes = [endpoint.pvc_size, *([storage_for(weights, weights)] if weights else [])]
     return max(filter(None, sizes), key=quantity_bytes, default="")

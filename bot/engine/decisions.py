@@ -11,8 +11,8 @@ from bot.domain.outcomes import Cancelled, Denied, NothingStarted
 from bot.engine.lifecycle import (
     Lifecycle,
     NotAllowed,
-    insist,
     is_closing,
+    require,
 )
 from bot.errors import BotError
 from bot.logs import about
@@ -79,7 +79,7 @@ class Decisions:
             raise VotesShort(lacking, votes)
 
     async def still_approved(self, op: Operation) -> bool:
-        """Return whether the approvals are still sufficient at the start; if not, the same card asks for another."""
+        """Return whether the approvals are still sufficient at the start. If not, the same card asks for another one."""
         try:
             await self.count_votes(op)
         except VotesShort as short:
@@ -101,16 +101,17 @@ class Decisions:
 
         if votes:
             by = votes[-1].by
-            await self._decided(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, who=by))
+            await self._act_on(await self.operations.update(op.id, counted, event=AuditEvent.APPROVED, who=by))
 
-    async def as_shown(self, op_id: str, seen: str, *, against: bool = False) -> Operation:
-        """The operation, if its plan is still the one for which a button was rendered; otherwise its new plan is shown.
+    async def as_shown(self, op_id: str, plan_hash: str, *, against: bool = False) -> Operation:
+        """Return the operation if a button was rendered for its current plan; otherwise raise PlanChanged and update
+        the card.
 
-        `seen` is the hash in the button's value; `against` includes the holder of the GPU.
+        `plan_hash` is from the button's value. With `against` it also covers the holder of the GPU.
         """
         op = await self.operations.load(op_id)
         shown = op.shown_against if against and isinstance(op, BringUpOperation) else op.shown
-        if op.status in (Status.AWAITING, Status.WAITING) and f"{op.id}.{seen}" != shown:
+        if op.status in (Status.AWAITING, Status.WAITING) and f"{op.id}.{plan_hash}" != shown:
             await self.lifecycle.show(op)
             raise _changed_since(op)
         return op
@@ -123,13 +124,13 @@ class Decisions:
         approve: bool,
         reason: str = "",
         override: bool = False,
-        seen: str = "",
+        plan_hash: str = "",
     ) -> Operation:
-        """Count one decision. The policy is evaluated here, at the click; AlreadyDecided contains who was first.
+        """Count one decision, by the policy at the time of the click. Raises AlreadyDecided with the first decision.
 
-        A request that waits for the GPU may be decided before its turn. `override`: an admin's, for the whole quorum.
-        `seen` is the hash of the plan on the card: an approval of another plan raises PlanChanged. A denial is valid for
-        any plan, because it starts nothing.
+        A request that waits for the GPU may be decided before its turn. With `override`, an admin's vote replaces the
+        whole quorum. `plan_hash` is that of the plan on the card: an approval of another plan raises PlanChanged. A
+        denial is valid for any plan, because it starts nothing.
         """
         people, now = await self.roles.people(), self.clock()
 
@@ -138,10 +139,10 @@ class Decisions:
                 op.moved(Status.APPROVED, now)  # raises AlreadyDecided with the decision if the operation is final
                 raise AlreadyDecided("This request has just been closed.")
             if override:
-                insist(may_override(actor, reason, people))
+                require(may_override(actor, reason, people))
             else:
-                insist(may_vote(op, actor, people, self.config) if approve else may_deny(op, actor, people))
-            if approve and seen != (op.plan.mark if op.plan else ""):
+                require(may_vote(op, actor, people, self.config) if approve else may_deny(op, actor, people))
+            if approve and plan_hash != (op.plan.mark if op.plan else ""):
                 raise _changed_since(op)
             if approve and op.open_pull and op.lacks:
                 raise NotAllowed(
@@ -161,11 +162,11 @@ class Decisions:
 
         event = AuditEvent.OVERRIDDEN if override else AuditEvent.APPROVED if approve else AuditEvent.DENIED
         try:
-            op = await self._clicked(op_id, actor, counted, event, why=reason)
+            op = await self._store_decision(op_id, actor, counted, event, why=reason)
         except PlanChanged:
             await self.lifecycle.show(await self.operations.load(op_id))
             raise
-        await self._decided(op)
+        await self._act_on(op)
         return op
 
     async def cancel(self, op_id: str, actor: str, reason: str = "") -> Operation:
@@ -177,7 +178,7 @@ class Decisions:
         def cancelled(op: Operation) -> Operation:
             if op.status.final:
                 op.moved(Status.CANCELLED, now)
-            insist(may_cancel(op, actor, people))
+            require(may_cancel(op, actor, people))
             if not op.can_be_cancelled:
                 raise NotAllowed(_NOT_CANCELLABLE[op.request.kind.spec.cancel])
             op = op.model_copy(update={"cancelled_by": actor, "updated": now})
@@ -185,8 +186,8 @@ class Decisions:
                 return op
             return op.ended(Cancelled(by=actor, undone=NothingStarted()), now)
 
-        op = await self._clicked(op_id, actor, cancelled, AuditEvent.CANCELLED, why=reason)
-        await self._decided(op)
+        op = await self._store_decision(op_id, actor, cancelled, AuditEvent.CANCELLED, why=reason)
+        await self._act_on(op)
         if ends_cost and must_hear(op.request.actor, actor):
             why = md(": {reason}", reason=inline(reason, 300)) if reason else "."
             model = code(op.request.model)
@@ -195,13 +196,13 @@ class Decisions:
         return op
 
     async def may_object(self, op_id: str, actor: str) -> Operation:
-        """The request to which its holder objects; raises NotAllowed for anybody else, AlreadyDecided if it no longer
-        waits.
+        """Return the request to replace a session, if `actor` holds that session. Raises NotAllowed for anybody else,
+        and AlreadyDecided if the request no longer waits.
         """
         op = await self.operations.load(op_id)
         lease = lease_in_plan(op)
         if op.status is not Status.AWAITING or is_closing(op):
-            op.moved(Status.APPROVED, self.clock())  # contains the status, and who decided
+            op.moved(Status.APPROVED, self.clock())  # raises AlreadyDecided with the decision if the operation is final
             raise AlreadyDecided("This request has just been closed.")
         if lease is None or lease.holder != actor:
             raise NotAllowed("Only the holder of the session can object to this request.")
@@ -218,7 +219,7 @@ class Decisions:
         await self.presentation.announcements.object(op, actor, reason)
         await self.lifecycle.show(op)
 
-    async def _clicked(
+    async def _store_decision(
         self, op_id: str, actor: str, change: Callable[[Operation], Operation], event: AuditEvent, why: str = ""
     ) -> Operation:
         """Store the decision of a click; a refusal by the policy is recorded in the audit log."""
@@ -231,8 +232,8 @@ class Decisions:
                 )
                 raise
 
-    async def _decided(self, op: Operation) -> None:
-        """The consequences of a stored decision."""
+    async def _act_on(self, op: Operation) -> None:
+        """Act on a stored decision: start the work, offer the GPU to the next, update the card."""
         if not op.status.final:
             await self.lifecycle.enqueue(op)
         elif isinstance(op, BringUpOperation) and op.waiting:  # pass the turn to the next in the queue

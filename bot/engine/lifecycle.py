@@ -31,11 +31,13 @@ Op = TypeVar("Op", bound=Operation)
 log = structlog.get_logger(__name__)
 
 _TURN = 5.0
-"""Maximum seconds that work which stops costs waits for other work that has ended the process."""
+"""Maximum seconds for which work that stops costs waits for other work that has crashed the process."""
 OPENING = Step("opening begun", bool)
 NOT_OPENED = Step("why it was not opened", Mrkdwn)
 TAKEN_BACK = Step("opening taken back", bool)
-"""Ledger steps of a change: after the first there may be a branch and a pull request, after the last there is none."""
+"""Ledger steps of a change. After `OPENING` there may be a branch and a pull request, after `TAKEN_BACK` there is
+neither.
+"""
 _SILENT_ATTEMPTS = 2
 """Failures with the same reason after which a new request reports it: a short outage needs no message."""
 _ATTEMPTS_ASKED = 6
@@ -49,7 +51,7 @@ class NotAllowed(BotError):
 
 
 class PlanMoved(BotError):
-    """The approved content is no longer what would run; the approval is void."""
+    """Stoker would now run something other than the approved content, so the approval is void."""
 
     remedy = "Read the new plan on the card, and approve it again."
 
@@ -60,7 +62,7 @@ class SetAside(BotError):
     remedy = "Ask an admin to find the cause in the log of the bot (most likely out of memory). Then request it again."
 
 
-def insist(verdict: Verdict) -> None:
+def require(verdict: Verdict) -> None:
     if not verdict.allowed:
         raise NotAllowed(verdict.reason)
 
@@ -87,14 +89,14 @@ class Lifecycle:
 
     async def request(self, request: AnyRequest, delivery: str) -> Operation:
         """Store a request and enqueue it. Idempotent per delivery."""
-        new = new_operation(
+        operation = new_operation(
             operation_id(delivery),
             request,
             self.clock(),
             deciders=who_decides(self.config),
             quorum=self.config.approvals.quorum,
         )
-        op = await self.operations.create(new)
+        op = await self.operations.create(operation)
         await self.enqueue(op)
         return op
 
@@ -107,11 +109,11 @@ class Lifecycle:
         await HAND_OVER.replace(self.docket, when=self.clock(), key="hand_over")()
 
     @asynccontextmanager
-    async def surviving(self, op: Operation) -> AsyncIterator[None]:
-        """Work on an operation. Raises SetAside if that has repeatedly ended the process at the same step.
+    async def watched(self, op: Operation) -> AsyncIterator[None]:
+        """Work on an operation. Raises SetAside if this has repeatedly crashed the process at the same step.
 
-        A changed status, a finished step and a new phase are progress (see `bot.state.task_starts`). `down.cut_short` replaces
-        a rollback that is set aside.
+        A changed status, a finished step and a new phase are progress (see `bot.state.task_starts`).
+        `SettingAside.cut_short` replaces a rollback that is set aside.
         """
         key, begun = task_key(op), f"{op.status} {await self.steps.finished(op.id)} {len(op.phases)}"
         patience = _TURN if op.failure or op.request.kind.spec.turns_cost_off else None
@@ -131,18 +133,20 @@ class Lifecycle:
         now = self.clock()
         expires = now + time_to_decide(op, self.config)
 
-        def asked(op: Op) -> Op:
+        def awaiting(op: Op) -> Op:
             return op.moved(
                 Status.AWAITING, now, plan=plan, votes=votes, phases=(), outcome=note, failure="", expires=expires
             )
 
         event = AuditEvent.APPROVAL_VOID if note else AuditEvent.AWAITING_APPROVAL
-        op = await self.operations.update(op.id, asked, event=event)
+        op = await self.operations.update(op.id, awaiting, event=event)
         await self.present(op)
         return op
 
     async def present(self, op: Operation) -> None:
-        """Show the card of an operation that waits, and schedule its reminder, its escalation and its expiry. Idempotent."""
+        """Show the card of an operation that waits, and schedule its reminder, its escalation and its expiry.
+        Idempotent.
+        """
         await self.show(op)
         if op.expires is None:
             return
@@ -174,7 +178,7 @@ class Lifecycle:
             await self.show(op)
 
     @asynccontextmanager
-    async def settled(self, op_id: str, retry: Retry) -> AsyncIterator[None]:
+    async def handling_errors(self, op_id: str, retry: Retry) -> AsyncIterator[None]:
         """Turn every error into either a retry or a recorded failure.
 
         The failure is recorded before the rollback starts, so that a crash during the rollback resumes it.
@@ -183,7 +187,7 @@ class Lifecycle:
             yield
         except OperationNotFound as error:
             log.warning(
-                "operation lost", op=op_id, error=error.message
+                "operation not in Redis", op=op_id, error=error.message
             )  # Redis lost the operation, so there is nowhere to record the failure
         except Unavailable as error:
             is_new = (await self.operations.load(op_id)).status is Status.REQUESTED
@@ -204,8 +208,8 @@ class Lifecycle:
                 op_id, md("{error}. Stoker has tried {attempt} times.", error=error, attempt=retry.attempt)
             )
         except AlreadyDecided as error:
-            # Another bot has taken the task over while this process was paused: it does the work.
-            log.warning("moved by another worker", op=op_id, error=error.message)
+            # Another bot has taken over the task while this process was paused, and does the work.
+            log.warning("another worker continues this operation", op=op_id, error=error.message)
         except BotError as error:
             await self._fail(op_id, error.shown, error.details)
         except Exception:
@@ -240,15 +244,15 @@ class Lifecycle:
         op = await self.operations.load(op_id)
         if op.status is Status.REQUESTED and await self._is_opening(op_id):
 
-            async def said() -> Mrkdwn:
+            async def reason() -> Mrkdwn:
                 return why
 
-            await self.run(op).once(NOT_OPENED, said)  # `sweep` resumes it, and closes the pull request
+            await self.run(op).once(NOT_OPENED, reason)  # `sweep` resumes it, and closes the pull request
         elif op.status is Status.REQUESTED:
             await self.refuse(op, why)
         elif op.failure and not op.status.final:
             # The rollback failed too: `sweep` retries it, and the card shows why.
-            await self._show_hindrance(op_id, str(unmarked(why)))
+            await self._show_rollback_error(op_id, str(unmarked(why)))
         elif not op.status.final:
             now, evidence = self.clock(), (Note(title="What was seen", text=details),) if details else ()
 
@@ -259,10 +263,10 @@ class Lifecycle:
             op = await self.operations.update(op_id, failed)
             await self.enqueue(op)
 
-    async def _show_hindrance(self, op_id: str, why: str) -> None:
+    async def _show_rollback_error(self, op_id: str, why: str) -> None:
         now = self.clock()
 
-        log.warning("not undone yet", op=op_id, error=why)
+        log.warning("rollback not finished yet", op=op_id, error=why)
         await self.operations.update(op_id, lambda op: op.with_detail(why, now))
         self.presentation.show(op_id)
 
@@ -294,5 +298,5 @@ def task_key(op: Operation) -> str:
 
 
 def is_closing(op: Operation) -> bool:
-    """Return whether an operation that waits for approval was cancelled or denied and only needs cleaning up."""
+    """Return whether an operation that waits for approval was cancelled or denied, so that only its clean-up is left."""
     return bool(op.cancelled_by) or any(not vote.approve for vote in op.votes)

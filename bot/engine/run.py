@@ -178,10 +178,10 @@ class Run(Generic[Op_co]):
         """Post text in the operation's thread: log lines, a comparison, a diagnosis. Idempotent."""
         note = Note(title=title, text=text, rows=tuple(rows))
 
-        def noted(op: Operation) -> Operation:
+        def with_note(op: Operation) -> Operation:
             return op if note in op.notes else op.model_copy(update={"notes": (*op.notes, note)})
 
-        await self.operations.update(self.op.id, noted)
+        await self.operations.update(self.op.id, with_note)
         self.presentation.show(self.op.id)
 
     async def show(self) -> None:
@@ -208,7 +208,7 @@ class Run(Generic[Op_co]):
             if op.status.final:
                 return op
             if op.cancelled_by and not op.failure and outcome.status is not Status.CANCELLED:
-                raise _cancelled(op)  # the canceller was already told that it was cancelled
+                raise _cancelled(op)  # the person who cancelled was already notified
             return op.ended(outcome, now)
 
         await self.update(ended, event=AuditEvent(outcome.status))

@@ -16,7 +16,9 @@ F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
 @dataclass(frozen=True)
 class TaskRef(Generic[P]):
-    """A task by its name, which docket stores, and the arguments that it takes. Times are those of the bot's clock."""
+    """A reference to a task: its name, which docket stores, and the types of its arguments. Times are on the bot's
+    clock.
+    """
 
     name: str
 
@@ -29,9 +31,9 @@ class TaskRef(Generic[P]):
         return docket.replace(self.name, when=clock_of(docket).real_time(when), key=key)
 
     def __call__(self, task: F) -> F:
-        """Decorates the function that is the task."""
+        """Decorate the task's function: check that it has this name."""
         if task.__name__ != self.name:
-            raise ValueError(f"docket knows a task by its function's name, and {task.__name__} is not {self.name}")
+            raise ValueError(f"docket finds a task by its function's name, and {task.__name__} is not {self.name}")
         return task
 
 

@@ -1,7 +1,7 @@
 """The availability of the GPU: the slots that leases hold, those in use without a lease, and the free ones.
 
-The claim itself is one atomic step in Redis (`bot.state.leases`); this is the answer before it, from Redis and the
-cluster.
+The claim itself is one atomic step in Redis (`bot.state.leases`). This module answers before the claim, from Redis
+and the cluster.
 """
 
 from bot.clients.cluster import Cluster
@@ -30,9 +30,9 @@ class GpuAvailability:
         """
         slots, unleased = self.config.gpu.slots, tuple[GpuUser, ...]()
         others = await self._leases(but=model)
-        if len(others) < slots:  # otherwise the cluster's pods need not be read for each request
+        if len(others) < slots:  # read the cluster's pods only if Redis has a free slot
             unleased = tuple(user for user in await self._unleased() if user.endpoint != model)
-            others = await self._leases(but=model)  # leases that Redis had lost may be restored now
+            others = await self._leases(but=model)  # `_unleased` may have restored leases that Redis had lost
         if len(others) >= slots:
             raise GpuBusy(others[0])
         if len(others) + len(unleased) >= slots:
@@ -45,7 +45,7 @@ class GpuAvailability:
             )
 
     async def is_left_after(self, ahead: int) -> bool:
-        """Return whether a slot without a lease is left once each of the requests ahead has one."""
+        """Return whether a free slot is left once each of the requests ahead has one."""
         return len(await self._leases()) + ahead < self.config.gpu.slots
 
     async def free_slots(self) -> int:

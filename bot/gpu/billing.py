@@ -13,7 +13,7 @@ from bot.domain.leases import Lease
 from bot.domain.operations import Operation
 from bot.domain.outcomes import with_bill
 from bot.domain.sessions import Bill, Health, Node, cost
-from bot.durations import Clock, show_duration
+from bot.durations import Clock
 from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import SETTLE_BILL
@@ -35,7 +35,7 @@ from bot.views.news import was_up
 from bot.views.receipt import receipt
 from bot.views.usage import usage
 
-_LOOKS = 10
+_CHECKS_PER_DRAIN = 10
 """Number of node checks per expected drain period."""
 _MAYBE_NODE = TypeAdapter[Node | None](Node | None)
 
@@ -74,22 +74,22 @@ class Billing:
     config: Config
     clock: Clock
 
-    async def machine_of(self, run: Run, model: str, *, session: str = "") -> Node | None:
-        """The node of a model, recorded by the operation that ends it while the node can be read.
+    async def record_node(self, run: Run, model: str, *, session: str = "") -> Node | None:
+        """Record the node of a model in the operation that ends its session, while the cluster still shows it.
 
         `session` distinguishes the sessions of one model that the same operation ends.
         """
 
-        async def look() -> Node | None:
+        async def find_node() -> Node | None:
             return await self.cluster.node_of(model)
 
-        return await run.once(Step(f"node of {model}{session}", _MAYBE_NODE), look)
+        return await run.once(Step(f"node of {model}{session}", _MAYBE_NODE), find_node)
 
     async def close_session(self, lease: Lease, *, op_id: str = "", node: Node | None = None) -> Bill:
         """Store the bill of a session whose model is down, and schedule the watch of its node.
 
-        Idempotent: the first bill of a lease stays. `node` is where the model ran, if the caller knows it; otherwise the
-        watch's record is used. `op_id` is the operation whose message gets the final bill.
+        Idempotent: the first bill of a lease is kept. `node` is the node on which the model ran; without it, the record
+        of the idle watch is used. `op_id` is the operation whose card shows the final bill.
         """
         bill = await self.bills.of(lease.fence)
         if bill is None:
@@ -137,7 +137,10 @@ class Billing:
             return 0
         try:
             served, _ = await self.stager.weights(lease.model)
-        except (BotError, Unavailable):  # the endpoint was removed, its weights moved elsewhere, or the cluster is away
+        except (
+            BotError,
+            Unavailable,
+        ):  # the endpoint was removed, its weights moved elsewhere, or the cluster does not answer
             return 0
         if served.hf_id != staged.hf_id:  # staged for a swap that was not merged
             return 0
@@ -147,7 +150,7 @@ class Billing:
     async def _approvers(self, lease: Lease) -> tuple[str, ...]:
         try:
             return tuple(vote.by for vote in (await self.operations.load(lease.op)).approvals)
-        except OperationNotFound:  # adopted, or older than operations are kept
+        except OperationNotFound:  # the lease was adopted, or Redis no longer has its operation
             return ()
 
     async def settle_bill(self, fence: int) -> None:
@@ -155,14 +158,14 @@ class Billing:
         bill = await self.bills.of(fence)
         if bill is None or bill.node is None:
             return
-        gone = bill.gone
-        while gone is None and (now := self.clock()) < bill.watched_until:
-            seconds = self.clock.real(min(bill.drain / _LOOKS, bill.watched_until - now)).total_seconds()
+        gone_at = bill.gone
+        while gone_at is None and (now := self.clock()) < bill.watched_until:
+            seconds = self.clock.real(min(bill.drain / _CHECKS_PER_DRAIN, bill.watched_until - now)).total_seconds()
             is_gone = await self.cluster.wait_node_gone(bill.node.name, timeout=max(1.0, seconds))
-            gone = await self._taken_over(bill) or (self.clock() if is_gone else None)
-        if gone is None:
+            gone_at = await self._taken_over_at(bill) or (self.clock() if is_gone else None)
+        if gone_at is None:
             return
-        estimated, bill = bill.model_copy(update={"gone": None}), bill.model_copy(update={"gone": gone})
+        estimated, bill = bill.model_copy(update={"gone": None}), bill.model_copy(update={"gone": gone_at})
         await self.bills.keep(bill)
         if not bill.op:
             return
@@ -176,12 +179,13 @@ class Billing:
         op = await self.operations.update(bill.op, settled)
         await self.lifecycle.show(op)
         if op.request.model != bill.model:
-            told = displaced(bill.model, op.request.model, bill)
-            await self.presentation.revise(displaced_key(bill), told)
+            view = replaced_session_view(bill.model, op.request.model, bill)
+            await self.presentation.revise(replaced_session_key(bill), view)
 
-    async def _taken_over(self, bill: Bill) -> datetime | None:
+    async def _taken_over_at(self, bill: Bill) -> datetime | None:
         """Return when the next session took over the draining node; later cost is billed to that session."""
-        # With one slot a later session can only be the next, and a replacement was claimed before this one was down.
+        # With one slot every later session is the next one, and a replacement claims its lease before this session is
+        # down.
         since = bill.claimed if self.config.gpu.slots == 1 else bill.down
         later = [(past.claimed, past.fence, past.node) for past in await self.bills.since(since)]
         later += [
@@ -205,10 +209,10 @@ class UsageReport:
         """Post the last weeks as charts with their totals; returns a message if there is nothing to draw."""
         now = self.clock()
         bills = await self.bills.since(now - timedelta(weeks=weeks))
-        drawn = weekly(bills, now, weeks)
-        if not any(week.hours for week in drawn):
+        drawn_weeks = weekly(bills, now, weeks)
+        if not any(week.hours for week in drawn_weeks):
             return md("No session on the GPU has ended in the last weeks, so there is nothing to report yet.")
-        view = usage(drawn, len(bills), sum(bill.estimated for bill in bills))
+        view = usage(drawn_weeks, len(bills), sum(bill.estimated for bill in bills))
         await self.slack.post(f"usage:{now.isoformat()}", channel, view)
         return None
 
@@ -219,15 +223,11 @@ def draining(bills: Iterable[Bill], now: datetime) -> datetime | None:
     return max(ends, default=None)
 
 
-def displaced_key(session: Lease | Bill) -> str:
+def replaced_session_key(session: Lease | Bill) -> str:
     """The key of the message in the thread of a session that was replaced."""
     return f"receipt:{session.fence}"
 
 
-def displaced(model: str, by: str, bill: Bill) -> View:
-    told = md("{model} is down, replaced by {by}.\n{told}", model=code(model), by=code(by), told=receipt(bill))
-    return lines(told)
-
-
-def _hours(hours: float) -> str:
-    return show_duration(timedelta(hours=hours))
+def replaced_session_view(model: str, by: str, bill: Bill) -> View:
+    text = md("{model} is down, replaced by {by}.\n{told}", model=code(model), by=code(by), told=receipt(bill))
+    return lines(text)

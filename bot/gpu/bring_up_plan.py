@@ -50,7 +50,9 @@ class BringUpPlans:
         return request.hold or self.config.lease.default
 
     async def of(self, request: BringUp, displaced: Lease | None) -> BringUpPlan:
-        """The plan of a bring-up; refuses requests that cannot work. `displaced`: the lease that will be replaced, if any."""
+        """The plan of a bring-up; refuses requests that cannot work. `displaced`: the lease that will be replaced, if
+        any.
+        """
         model, hold = request.model, self.hold(request)
         commit = await self.repository.head()
         endpoint = await self.endpoints.known(commit, model)
@@ -81,7 +83,7 @@ class BringUpPlans:
         rows = [
             (
                 "Estimated cost",
-                f"{money(self._estimate(hold))}: {show_duration(hold)} and about {show_duration(self._before_and_after)} of"
+                f"{money(self._estimate(hold))}: {show_duration(hold)} and about {show_duration(self._boot_and_drain)} of"
                 f" boot and drain, at {money(self.config.gpu.price())}/h",
             ),
             ("Lease", f"{show_duration(hold)} from when it is ready"),
@@ -117,7 +119,7 @@ class BringUpPlans:
         )
 
     def _not_deployed(self, endpoint: ModelEndpoint) -> Mrkdwn:
-        """Return why nothing can deploy the endpoint to the cluster."""
+        """The reason why nothing can deploy the endpoint to the cluster."""
         if endpoint.application:
             return md(
                 "There is no Argo CD Application `{application}` for {model}: is its pull request merged, and is its "
@@ -140,15 +142,15 @@ class BringUpPlans:
         )
 
     @property
-    def _before_and_after(self) -> timedelta:
-        """A typical cold start and the node's drain, which are billed as well."""
+    def _boot_and_drain(self) -> timedelta:
+        """The time of a typical cold start and of the node's drain, which are billed too."""
         return COLD_START + self.config.gpu.drain
 
     def _estimate(self, hold: timedelta) -> float:
-        return cost(hold + self._before_and_after, self.config.gpu.price())
+        return cost(hold + self._boot_and_drain, self.config.gpu.price())
 
     async def refuse_if_moved(self, model: str, plan: BringUpPlan) -> None:
-        """Make sure that the approved content runs: the deployed content and the replaced lease are still the plan's."""
+        """Raise PlanMoved if the deployed content or the lease to be replaced is no longer the one in the plan."""
         await self.refuse_if_changed(model, plan)
         if plan.lease:
             holder = await self.leases.of(plan.lease.model)
@@ -161,7 +163,9 @@ class BringUpPlans:
                 )
 
     async def refuse_if_changed(self, model: str, plan: BringUpPlan) -> None:
-        """Raise PlanMoved if the main branch or the Application in the cluster would start something that was not approved."""
+        """Raise PlanMoved if the main branch or the Application in the cluster would start something that was not
+        approved.
+        """
         head = await self.repository.head()
         live = await self.binding.applications_of(plan)
         try:
@@ -189,7 +193,7 @@ class BringUpPlans:
         return await self._is_in_sync(live[0], model, plan.bound)
 
     async def _is_in_sync(self, app: Application, model: str, bound: Bound) -> bool:
-        """Return whether the cluster has the endpoint's files as `bound`.
+        """Return whether the cluster has the endpoint's files as in `bound`.
 
         Argo CD polls git every three minutes and reports the last comparison as Synced until then.
         """
@@ -223,5 +227,5 @@ async def _elsewhere(endpoint: ModelEndpoint, app: Application, tree: GitTree) -
     home = posixpath.dirname(endpoint.files[0]) if endpoint.files else endpoint.name
     return (
         f"The {app.word} {app.name} in the cluster deploys {', '.join(app.paths) or 'a chart'}, not {home}:"
-        " it would start something else than this endpoint's files in the repository.",
+        " it would start something other than this endpoint's files in the repository.",
     )

@@ -18,7 +18,7 @@ from bot.domain.leases import Lease
 from bot.domain.operations import Operation, Status
 from bot.domain.sessions import Health, Trouble
 from bot.durations import Clock, show_duration
-from bot.engine.deaths import Deaths
+from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.gpu.holder_prompts import HolderPrompts
@@ -37,7 +37,7 @@ _EVERY = timedelta(seconds=15)
 """Interval of the checks: with two checks before a lost readiness is reported, each problem is reported within a
 minute.
 """
-_LOOK = 20.0
+_CHECK_TIMEOUT = 20.0
 """Timeout in seconds for the check of one session: a slow one must not delay the others."""
 _USUAL_BOOT = timedelta(seconds=1200)
 _UNREADY = timedelta(seconds=40)
@@ -57,7 +57,7 @@ class HealthWatch:
     leases: Leases
     sessions: Sessions
     cluster: Cluster
-    deaths: Deaths
+    crash_guard: CrashGuard
     holder_prompts: HolderPrompts
     lifecycle: Lifecycle
     config: Config
@@ -76,50 +76,53 @@ class HealthWatch:
     async def _watch_one(self, lease: Lease) -> None:
         try:
             async with (
-                self.deaths.carefully(f"watch_health:{lease.fence}", forget=False) as alive,
-                asyncio.timeout(_LOOK),
+                self.crash_guard.watched(f"watch_health:{lease.fence}", forget=False) as may_run,
+                asyncio.timeout(_CHECK_TIMEOUT),
             ):
-                if alive:
-                    await self.look_after(lease)
+                if may_run:
+                    await self.check_session(lease)
         except (BotError, Unavailable, TimeoutError) as error:
             log.warning("health not checked", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
         except Exception:
             log.exception("health not checked", model=lease.model, op=lease.op)
 
-    async def look_after(self, lease: Lease) -> None:
+    async def check_session(self, lease: Lease) -> None:
         """Check one session. Idempotent, also in two bots at the same time."""
         health = await self.sessions.health(lease) or Health(fence=lease.fence)
         condition = await self.cluster.condition(lease.model, health.node)
         now = self.clock()
-        seen = health.billing(condition.node, lease.claimed, now) if condition.node_known else health
-        working = await self._working(lease)
-        trouble = None if working else _trouble(condition, seen, now)
-        if condition.serving and (working or not seen.template):
-            seen = seen.model_copy(update={"template": condition.template, "image": condition.image})
-        known = seen.trouble
+        updated = health.billing(condition.node, lease.claimed, now) if condition.node_known else health
+        operations = await self._operations_at_work(lease)
+        trouble = None if operations else _trouble(condition, updated, now)
+        if condition.serving and (operations or not updated.template):
+            updated = updated.model_copy(update={"template": condition.template, "image": condition.image})
+        earlier = updated.trouble
         if trouble is None:
-            if known and not working and condition.serving:
-                await self._over(lease, known, now)
-                seen = seen.model_copy(update={"trouble": None})
-        elif known is None or (known.state in _SERVING) != (trouble.state in _SERVING):
-            seen = seen.model_copy(update={"trouble": trouble})
-            await self.sessions.keep_health(
-                lease.model, seen
-            )  # before the message: its time is part of the message's key
-        else:  # the reason may become clearer: posted once, then updated
-            seen = seen.model_copy(
-                update={"trouble": trouble.model_copy(update={"since": known.since, "told": known.told})}
+            if earlier and not operations and condition.serving:
+                await self._report_recovery(lease, earlier, now)
+                updated = updated.model_copy(update={"trouble": None})
+        elif earlier is None or (earlier.state in _SERVING) != (trouble.state in _SERVING):
+            updated = updated.model_copy(update={"trouble": trouble})
+            await self.sessions.keep_health(lease.model, updated)  # before the message, whose key contains this time
+        else:  # the reason may have become more precise, but the message is posted once
+            updated = updated.model_copy(
+                update={"trouble": trouble.model_copy(update={"since": earlier.since, "told": earlier.told})}
             )
-        if seen.trouble and trouble and not seen.trouble.told and self._is_due(seen.trouble, condition, now):
-            await self._tell(lease, seen, condition, now)
-            seen = seen.model_copy(update={"trouble": seen.trouble.model_copy(update={"told": True})})
-        if seen != health:
-            await self.sessions.keep_health(lease.model, seen)
-        if seen.trouble and trouble and not condition.serving and now - seen.trouble.since > self.config.gpu.boot_limit:
-            await self._end(lease, seen.trouble, now)
+        if updated.trouble and trouble and not updated.trouble.told and self._is_due(updated.trouble, condition, now):
+            await self._tell(lease, updated, condition, now)
+            updated = updated.model_copy(update={"trouble": updated.trouble.model_copy(update={"told": True})})
+        if updated != health:
+            await self.sessions.keep_health(lease.model, updated)
+        if (
+            updated.trouble
+            and trouble
+            and not condition.serving
+            and now - updated.trouble.since > self.config.gpu.boot_limit
+        ):
+            await self._end(lease, updated.trouble, now)
 
-    async def _working(self, lease: Lease) -> list[Operation]:
-        """The running operations that may take the model away, or boot it: they report its problems themselves."""
+    async def _operations_at_work(self, lease: Lease) -> list[Operation]:
+        """The running operations that stop or boot the model: they report its problems themselves."""
         return [
             op
             for op in await self.operations.open()
@@ -137,7 +140,7 @@ class HealthWatch:
         return now - trouble.since >= _UNREADY * min(1.0, self.config.gpu.boot_limit / _USUAL_BOOT)
 
     async def _tell(self, lease: Lease, health: Health, condition: Condition, now: datetime) -> None:
-        """A separate message in the channel and to the holder: the card of the bring-up may be deleted, or far above."""
+        """Post a separate message in the channel and to the holder: the card of the bring-up may be deleted, or far up."""
         if (trouble := health.trouble) is None:
             return
         bills = self.config.gpu.price(health.node.machine if health.node else "")
@@ -156,21 +159,21 @@ class HealthWatch:
             await self.holder_prompts.ask(lease, key, place, view)
         await self.audit.note_trouble(lease, trouble, now)
 
-    async def _over(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
-        said = md(
-            "✅ {model} serves again; it had not since {since}: {reason}",
+    async def _report_recovery(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
+        text = md(
+            "✅ {model} serves again. It had stopped at {since}: {reason}",
             model=code(lease.model),
             since=clock(trouble.since),
             reason=inline(trouble.reason, 600),
         )
         if trouble.state in _SERVING:
-            said = md("✅ {model} has its approved configuration again.", model=code(lease.model))
+            text = md("✅ {model} has its approved configuration again.", model=code(lease.model))
         if trouble.told:
-            await self.holder_prompts.settle(lease.op, said, keys=_keys(lease, trouble))
+            await self.holder_prompts.settle(lease.op, text, keys=_keys(lease, trouble))
             await self.audit.note_lease(lease, AuditEvent.SERVES_AGAIN, "", trouble.reason, now)
 
     async def _end(self, lease: Lease, trouble: Trouble, now: datetime) -> None:
-        """End a session that did not recover: nobody can use it, and others wait."""
+        """End a session that did not recover: nobody can use it, and other people wait."""
         limit = self.config.gpu.boot_limit
         why = f"it has not served for {show_duration(limit)}: {trouble.reason}"
         attempt = int((now - trouble.since) / limit)  # a failed bring-down is retried, but not at every check
@@ -179,7 +182,7 @@ class HealthWatch:
 
 
 def _trouble(condition: Condition, health: Health, now: datetime) -> Trouble | None:
-    """The current problem, whether or not it is reported yet."""
+    """The current problem, even if it is not reported yet."""
     if condition.state == "at zero" or condition.state == "no Deployment":
         return None  # the reconciliation closes that lease, with a receipt
     if not condition.serving:

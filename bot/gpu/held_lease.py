@@ -1,4 +1,4 @@
-"""The lease that a request is about: held now, and the same as in its plan."""
+"""Finds the lease that a request is about, and checks that it is still the lease of the plan."""
 
 from bot.domain.leases import Lease
 from bot.domain.operations import Operation
@@ -17,11 +17,11 @@ async def held_lease(leases: Leases, op: Operation) -> Lease:
 
 
 async def planned_lease(leases: Leases, plan: ExtendPlan | ReleasePlan) -> tuple[Lease, Lease]:
-    """The plan's lease, as it was and as it is now; raises PlanMoved if the GPU has changed hands since."""
+    """Return the plan's lease as it was and as it is now; raises PlanMoved if that session has ended."""
     planned = plan.lease
     lease = await leases.of(planned.model)
     if lease is None or lease.fence != planned.fence:
         raise PlanMoved(
-            md("The session of {model} of this request has ended, so nothing was done.", model=code(planned.model))
+            md("This request's session of {model} has ended, so nothing was done.", model=code(planned.model))
         )
     return planned, lease

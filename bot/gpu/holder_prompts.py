@@ -36,38 +36,38 @@ class HolderPrompts:
         await self.presentation.post(key, place, view, question=lease.op)
 
     async def ask_again(self, lease: Lease, key: str, place: str, view: View) -> None:
-        """Ask in the earlier message, which notifies nobody; the first question is posted."""
+        """Update the earlier message, which notifies nobody; if there is none, post the question."""
         message = await self.messages.posted(key)
         if message is None:
             await self.ask(lease, key, place, view)
             return
-        kept = without_buttons(view)
-        asked = Question(message=message, text=kept.text, blocks=tuple(kept.blocks))
-        await self.questions.note(lease.op, key, asked)
+        answered = without_buttons(view)
+        question = Question(message=message, text=answered.text, blocks=tuple(answered.blocks))
+        await self.questions.note(lease.op, key, question)
         await self.presentation.edit(message, view)
 
-    async def settle(self, op_id: str, said: Mrkdwn = Mrkdwn(), *, keys: tuple[str, ...] | None = None) -> None:
+    async def settle(self, op_id: str, answer: Mrkdwn = Mrkdwn(), *, keys: tuple[str, ...] | None = None) -> None:
         """Remove the buttons of the questions about an operation's session, or of those with these keys.
 
-        `said` replaces their text; without it, it stays. An unposted question is posted as `said`, or not at all.
+        `answer` replaces their text; without it, it stays. An unposted question is posted as `answer`, or not at all.
         """
         if keys == ():
             return
-        await self.presentation.withdraw(op_id, keys or (), settled_reminder(said) if said else None)
+        await self.presentation.withdraw(op_id, keys or (), settled_reminder(answer) if answer else None)
         for key, question in (await self.questions.of(op_id)).items():
             if keys and key not in keys:
                 continue
-            view = settled_reminder(said) if said else View(text=question.text, blocks=list(question.blocks))
+            view = settled_reminder(answer) if answer else View(text=question.text, blocks=list(question.blocks))
             await self.presentation.edit(question.message, view)
             await self.questions.forget(op_id, key)
 
-    async def close(self, lease: Lease, said: Mrkdwn) -> None:
-        """The session is over: its reminders and its ready message become `said`, other questions lose their buttons."""
-        asked = await self.questions.of(lease.op)
-        known = {idle(lease), f"{idle(lease)}:dm", f"ready:{lease.op}", *(key for key in asked if is_idle_dm(key))}
+    async def close(self, lease: Lease, text: Mrkdwn) -> None:
+        """The session is over: its reminders and its ready message become `text`, other questions lose their buttons."""
+        questions = await self.questions.of(lease.op)
+        known = {idle(lease), f"{idle(lease)}:dm", f"ready:{lease.op}", *(key for key in questions if is_idle_dm(key))}
         for key in known:
             message = await self.messages.posted(key)
-            view = settled_reminder(said)
+            view = settled_reminder(text)
             await (self.presentation.edit(message, view) if message else self.presentation.revise(key, view))
             await self.questions.forget(lease.op, key)
         await self.settle(lease.op)

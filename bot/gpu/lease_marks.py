@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 @component
 class LeaseMarks:
-    """Keeps the leases in Redis and their annotations on the Deployments the same."""
+    """Keeps the leases in Redis and their annotations on the Deployments consistent."""
 
     operations: Operations
     leases: Leases
@@ -53,11 +53,11 @@ class LeaseMarks:
             op = await self.operations.load(lease.op)
         except OperationNotFound:
             return lease
-        asked = op.request
-        forged = isinstance(asked, BringUp) and asked.model == model and asked.actor != lease.holder
+        request = op.request
+        forged = isinstance(request, BringUp) and request.model == model and request.actor != lease.holder
         return None if forged else lease
 
-    async def tell_ignored(self, model: str, annotation: str, value: str, why: str) -> None:
+    async def report_ignored(self, model: str, annotation: str, value: str, why: str) -> None:
         """Report once per value which annotation is ignored."""
         digest = hashlib.sha256(f"{model} {annotation} {value}".encode()).hexdigest()[:16]
         log.warning("annotation ignored", model=model, annotation=annotation, error=why)
@@ -84,7 +84,7 @@ class LeaseMarks:
             [
                 user
                 for user in users
-                if not user.endpoint or (user.endpoint not in leased and not await self._rebuilt(user))
+                if not user.endpoint or (user.endpoint not in leased and not await self._rebuild_one(user))
             ]
         )
 
@@ -97,11 +97,11 @@ class LeaseMarks:
             except (Unavailable, BotError) as error:
                 log.warning(
                     "lease not marked", model=lease.model, op=lease.op, error=str(error)
-                )  # left to the next minute
+                )  # the next reconciliation tries again
         return changed
 
-    async def _rebuilt(self, user: GpuUser) -> bool:
-        """Return whether the model has a lease now, or is no longer up: the data may be outdated."""
+    async def _rebuild_one(self, user: GpuUser) -> bool:
+        """Return whether the model has a lease now, or is no longer up: `user` may be outdated."""
         now = await self.cluster.workload(user.endpoint)
         if now is None or now.replicas == 0 or await self.leases.of(user.endpoint):
             return True
@@ -109,7 +109,7 @@ class LeaseMarks:
         if lost is None:
             if now.lease:
                 why = "the policy or Redis does not allow this lease"
-                await self.tell_ignored(user.endpoint, "stoker.dev/lease", now.lease, why)
+                await self.report_ignored(user.endpoint, "stoker.dev/lease", now.lease, why)
             return False
         try:
             put_back = await self.leases.restore(lost)

@@ -1,7 +1,7 @@
 """Waiting for the GPU: first come, first served; a free GPU is offered to the next, for a few minutes each.
 
-Redis stores the order (`bot.state.leases`), so that no claim bypasses it; this module renders the queue and makes and
-expires offers.
+Redis stores the order (`bot.state.leases`), so that no claim bypasses it. This module renders the queue, makes offers
+and ends them.
 """
 
 import heapq
@@ -18,7 +18,7 @@ from bot.domain.outcomes import LeftQueue, OfferExpired
 from bot.domain.plans import BringUpPlan
 from bot.domain.sessions import COLD_START
 from bot.durations import Clock
-from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.lifecycle import Lifecycle, NotAllowed, require
 from bot.engine.task_refs import HAND_OVER_AT
 from bot.gpu.availability import GpuAvailability
 from bot.gpu.holder_prompts import HolderPrompts
@@ -53,7 +53,7 @@ class Queue:
     clock: Clock
 
     async def obstacle(self, op: BringUpOperation) -> Waiting | None:
-        """Return why a request cannot have the GPU yet: a lease, or requests ahead of it."""
+        """Return the reason why a request cannot have the GPU yet: a lease, or requests ahead of it."""
         try:
             await self.availability.refuse_if_taken(op.request.model)
         except GpuBusy:
@@ -69,10 +69,12 @@ class Queue:
         """Return who blocks it, how many are ahead, and the latest time of its turn."""
         leases, queue = await self.leases.held(), await self.leases.queue()
         ahead = queue.index(op.id) if op.id in queue else None
-        before = [await self._held_for(waiting) for waiting in queue[: len(queue) if ahead is None else ahead]]
+        before = [
+            await self._requested_duration(waiting) for waiting in queue[: len(queue) if ahead is None else ahead]
+        ]
         first = min(leases, key=lambda lease: lease.ends or lease.claimed + COLD_START + lease.hold, default=None)
         offer = op.waiting.offer if op.waiting else None
-        waiting = Waiting(ahead=ahead, free_at=self._turn(leases, before), offer=offer)
+        waiting = Waiting(ahead=ahead, free_at=self._estimate_turn(leases, before), offer=offer)
         if first is None:
             return waiting
         return waiting.model_copy(
@@ -86,9 +88,9 @@ class Queue:
             }
         )
 
-    def _turn(self, leases: tuple[Lease, ...], before: list[timedelta]) -> datetime:
-        """Estimate the turn: each slot is free when its lease ends, and each request ahead uses the first free one for its
-        full time.
+    def _estimate_turn(self, leases: tuple[Lease, ...], before: list[timedelta]) -> datetime:
+        """Estimate the turn: each slot is free when its lease ends, and each request ahead uses the first free one for
+        its full time.
         """
         now = self.clock()
         ends = [max(now, lease.ends or lease.claimed + COLD_START + lease.hold) for lease in leases]
@@ -98,12 +100,12 @@ class Queue:
             heapq.heapreplace(free, free[0] + COLD_START + hold)
         return free[0].replace(second=0, microsecond=0)
 
-    async def _held_for(self, op_id: str) -> timedelta:
+    async def _requested_duration(self, op_id: str) -> timedelta:
         try:
-            asked = (await self.operations.load(op_id, BringUpOperation)).request.hold
+            duration = (await self.operations.load(op_id, BringUpOperation)).request.hold
         except OperationNotFound:
             return timedelta()
-        return asked or self.config.lease.default
+        return duration or self.config.lease.default
 
     async def wait(
         self, op: BringUpOperation, plan: BringUpPlan, *, join: bool = False, note: Mrkdwn = Mrkdwn()
@@ -154,14 +156,14 @@ class Queue:
         def taken(op: BringUpOperation) -> BringUpOperation:
             if approval_stands(op, self.config, now):
                 return op.moved(Status.APPROVED, now, outcome="")
-            kept = op.waiting.model_copy(update={"offer": offer}) if op.waiting else None
+            still_offered = op.waiting.model_copy(update={"offer": offer}) if op.waiting else None
             expires = now + self.config.approvals.expire_after
-            return op.moved(Status.AWAITING, now, waiting=kept, votes=(), expires=expires, outcome="")
+            return op.moved(Status.AWAITING, now, waiting=still_offered, votes=(), expires=expires, outcome="")
 
         before = op
         op = await self.operations.update(op.id, taken, event=AuditEvent.OFFER_TAKEN, who=actor)
         await self._offer_is_over(
-            before, "Taken: it starts." if op.status is Status.APPROVED else "Taken: now it is approved."
+            before, "Accepted: it starts." if op.status is Status.APPROVED else "Accepted: it now needs an approval."
         )
         await self.lifecycle.enqueue(op)
         await self.lifecycle.show(op)
@@ -178,7 +180,7 @@ class Queue:
         verdict = may_cancel(op, actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_refusal(op, actor, AuditEvent.QUEUE, str(verdict.reason), self.clock())
-        insist(verdict)
+        require(verdict)
         if op.status is not Status.WAITING:
             op.moved(Status.WAITING, self.clock())  # raises AlreadyDecided with the decision
             raise NotAllowed(f"This request is {op.status}; it no longer waits for the GPU.")
@@ -197,7 +199,7 @@ class Queue:
         view = please_release(op, lease, actor)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)
-        return md("{holder} is asked, here and by direct message.", holder=person(lease.holder))
+        return md("Stoker asked {holder}, here and by direct message.", holder=person(lease.holder))
 
     async def not_now(self, op_id: str, actor: str) -> Mrkdwn:
         """The holder's answer to `ask_holder`: no. Returns the new text of the question."""
@@ -205,20 +207,20 @@ class Queue:
         lease = await self.leases.of(op.waiting.model) if op.waiting else None
         if lease is None or op.waiting is None or lease.fence != op.waiting.fence:
             raise NotAllowed("That session has ended, so there is nothing to keep.")
-        insist(may_keep(lease.holder, actor, await self.roles.people()))
+        require(may_keep(lease.holder, actor, await self.roles.people()))
         until = md(" until {ends}", ends=clock(lease.ends)) if lease.ends else ""
-        said = md(
+        answer = md(
             "🙅 {actor} still needs {model}{until}; {request_model} waits.",
             actor=person(actor),
             model=code(lease.model),
             until=until,
             request_model=code(op.request.model),
         )
-        await self.presentation.post(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(said))
+        await self.presentation.post(f"ask:{op.id}:{lease.fence}:no", op.request.actor, lines(answer))
         await self.holder_prompts.settle(
-            lease.op, said, keys=(f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm")
+            lease.op, answer, keys=(f"ask:{op.id}:{lease.fence}", f"ask:{op.id}:{lease.fence}:dm")
         )
-        return said
+        return answer
 
     async def hand_over(self) -> None:
         """End expired offers, offer free slots to the next, and update the cards. Idempotent."""
@@ -232,7 +234,9 @@ class Queue:
                 await self._refresh(op)
 
     async def _queued(self, op_id: str) -> BringUpOperation | None:
-        """The operation, if its place is still kept; otherwise it leaves the queue (ended, unknown, or no answer in time)."""
+        """The operation, if its place is still kept; otherwise it leaves the queue (ended, unknown, or no answer in
+        time).
+        """
         now = self.clock()
         try:
             op = await self.operations.load(op_id, BringUpOperation)
@@ -295,12 +299,12 @@ class Queue:
         )
 
     async def _refresh(self, op: BringUpOperation) -> None:
-        """Update a waiting request's card; one that no longer has to wait continues automatically."""
+        """Update the card of a waiting request; a request that no longer has to wait continues automatically."""
         now = self.clock()
         try:
             waiting = await self.obstacle(op)
         except NotAllowed:
-            return  # something without a lease blocks it: there is an alert about that
+            return  # a workload without a lease blocks it, and there is an alert about that
         queued = op.id in await self.leases.queue()
 
         def refreshed(op: BringUpOperation) -> BringUpOperation:
@@ -313,7 +317,7 @@ class Queue:
                 return op.moved(Status.AWAITING, now, waiting=None, expires=expires, outcome="The GPU is free now.")
             if waiting is None or waiting == op.waiting:
                 return op
-            until = _until(op, waiting, now + self.config.approvals.expire_after)
+            until = _expiry(op, waiting, now + self.config.approvals.expire_after)
             return op.model_copy(update={"waiting": waiting, "expires": until, "updated": now})
 
         after = await self.operations.update(op.id, refreshed)
@@ -324,15 +328,15 @@ class Queue:
 
     async def describe(self) -> Mrkdwn:
         """`/gpu queue`: the queue, with estimated times."""
-        said: list[Mrkdwn] = []
+        entries: list[Mrkdwn] = []
         for op_id in await self.leases.queue():
             try:
                 op = await self.operations.load(op_id, BringUpOperation)
             except OperationNotFound:
                 continue
             approved = ", approved" if approval_stands(op, self.config, self.clock()) else ""
-            said.append(md("{place}. {who}{approved}", place=len(said) + 1, who=in_line(op), approved=approved))
-        return md("\n").join(said) or md("Nobody is waiting for the GPU.")
+            entries.append(md("{place}. {who}{approved}", place=len(entries) + 1, who=in_line(op), approved=approved))
+        return md("\n").join(entries) or md("Nobody is waiting for the GPU.")
 
 
 def _offer_key(op: BringUpOperation) -> str:
@@ -340,6 +344,6 @@ def _offer_key(op: BringUpOperation) -> str:
     return f"offer:{op.id}:{offer.isoformat() if offer else ''}"
 
 
-def _until(op: BringUpOperation, waiting: Waiting, at_most: datetime) -> datetime | None:
+def _expiry(op: BringUpOperation, waiting: Waiting, at_most: datetime) -> datetime | None:
     """Queued requests do not expire; undecided ones expire like approvals."""
     return None if waiting.ahead is not None else op.expires or at_most

@@ -1,4 +1,4 @@
-"""Compare Redis, Deployments and pods, and make them consistent: at the start, and every minute.
+"""Compare Redis, Deployments and pods, and make them consistent: at startup, and every minute.
 
 A lease that Redis lost is rebuilt from the Deployment's annotation; a lease without a model is closed with a receipt; a
 model without a lease raises one alert with its possible actions. It is level-triggered: it does not rely on events and
@@ -17,7 +17,7 @@ from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Status
 from bot.durations import Clock
-from bot.engine.deaths import Deaths
+from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
@@ -37,7 +37,7 @@ from bot.views.mentions import addressed
 
 log = structlog.get_logger(__name__)
 
-_EACH = 60.0
+_LEASE_TIMEOUT = 60.0
 """Timeout in seconds for one lease, including a bring-down request and an annotation."""
 _TRY_AGAIN = 600
 """Seconds after which a failed closing of a lease is retried."""
@@ -54,7 +54,7 @@ class Reconciliation:
     presentation: Presentation
     cluster: Cluster
     repository: Repository
-    deaths: Deaths
+    crash_guard: CrashGuard
     endpoints: Endpoints
     lease_marks: LeaseMarks
     lifecycle: Lifecycle
@@ -68,13 +68,13 @@ class Reconciliation:
         strangers = await self.lease_marks.rebuild(survey.users)
         up = {user.endpoint: user for user in survey.users if user.endpoint}
         for lease in await self.leases.held():
-            await _alone(self._compare_carefully(lease, up.get(lease.model)), lease.model)
-        await _alone(self._report_spoilt(survey.spoilt_fences), "annotations")
-        await _alone(self._alert(strangers), "alerts")
+            await _log_errors(self._compare_carefully(lease, up.get(lease.model)), lease.model)
+        await _log_errors(self._report_spoilt(survey.spoilt_fences), "annotations")
+        await _log_errors(self._alert(strangers), "alerts")
 
     async def _compare_carefully(self, lease: Lease, user: GpuUser | None) -> None:
-        async with self.deaths.carefully(f"reconcile:{lease.fence}", forget=False) as alive:
-            if alive:
+        async with self.crash_guard.watched(f"reconcile:{lease.fence}", forget=False) as may_run:
+            if may_run:
                 await self._compare(lease, user)
 
     async def _compare(self, lease: Lease, user: GpuUser | None) -> None:
@@ -82,15 +82,17 @@ class Reconciliation:
             return  # its own operation is working on it
         if lease.displaced:  # left by a bot that was killed right after the end of its operation
             lease = await self.leases.change(lease, Lease.settled) or lease
-        await (self._agree(lease, user) if user else self._close(lease))
+        await (self._write_to_deployment(lease, user) if user else self._close(lease))
 
     async def _report_spoilt(self, spoilt: Mapping[str, str]) -> None:
         """Report each invalid fence once."""
         for model, fence in spoilt.items():
-            await self.lease_marks.tell_ignored(model, "stoker.dev/fence", fence, "it is not a valid fence")
+            await self.lease_marks.report_ignored(model, "stoker.dev/fence", fence, "it is not a valid fence")
 
     async def _close(self, lease: Lease) -> None:
-        """Close a lease whose model was scaled down by somebody else; our own bring-downs are ignored."""
+        """Close a lease whose model was scaled down by somebody else. Stoker's own bring-downs release their leases
+        themselves.
+        """
         now = await self.cluster.workload(lease.model)
         if now is not None and now.replicas:
             return
@@ -109,12 +111,12 @@ class Reconciliation:
             delivery=f"closed:{lease.fence}:{attempt}",
         )
 
-    async def _agree(self, lease: Lease, user: GpuUser) -> None:
+    async def _write_to_deployment(self, lease: Lease, user: GpuUser) -> None:
         """Write the lease in Redis to the Deployment; a session that was booting starts when it is ready."""
         if lease.ready is None:
             if user.ready:
                 now = self.clock()
-                lease = await self.leases.change(lease, lambda held: held.started(now)) or lease
+                lease = await self.leases.change(lease, lambda current: current.started(now)) or lease
             elif self.clock() - lease.claimed > self.config.gpu.boot_limit:
                 why = "it did not get ready in time"
                 attempt = int(self.clock().timestamp()) // _TRY_AGAIN
@@ -123,48 +125,48 @@ class Reconciliation:
                     delivery=f"unready:{lease.fence}:{attempt}",
                 )
                 return
-        known = read_mark(user.mark, lease.model)
+        annotated = read_mark(user.mark, lease.model)
         if user.mark == lease.mark:
             return
-        if known and (longer := await self._prolonged(lease, known)):
+        if annotated and (longer := await self._extended_by_mark(lease, annotated)):
             await self.cluster.mark(lease.model, longer.mark, longer.fence)
             return
-        older = known is not None and (known.fence, known.revision) < (lease.fence, lease.revision)
-        if user.mark and not older and known != lease:
+        older = annotated is not None and (annotated.fence, annotated.revision) < (lease.fence, lease.revision)
+        if user.mark and not older and annotated != lease:
             why = "Redis has this model's lease, which takes precedence"
-            await self.lease_marks.tell_ignored(lease.model, "stoker.dev/lease", user.mark, why)
+            await self.lease_marks.report_ignored(lease.model, "stoker.dev/lease", user.mark, why)
         await self.cluster.mark(lease.model, lease.mark, lease.fence)
 
-    async def _prolonged(self, lease: Lease, marked: Lease) -> Lease | None:
+    async def _extended_by_mark(self, lease: Lease, marked: Lease) -> Lease | None:
         """The lease with the keep or the extension that a failover of Redis lost; None if the annotation adds none."""
         longest = self.config.lease.longest
         longer = prolonged(lease, marked, longest)
         if longer is None or longer.ends is None:
             return None
-        kept = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
+        kept_text = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
         text = md(
             "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{kept}.",
             model=code(lease.model),
             ends=clock(longer.ends),
-            kept=kept,
+            kept=kept_text,
         )
-        # First: after the change nothing shows that it was lost.
+        # Before the change, because afterwards nothing shows that it was lost.
         await self.presentation.post(
             f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
         )
         why = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
         await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", why, self.clock())
-        return await self.leases.change(lease, lambda held: prolonged(held, marked, longest) or held)
+        return await self.leases.change(lease, lambda current: prolonged(current, marked, longest) or current)
 
-    async def _alert(self, strangers: Iterable[GpuUser]) -> None:
+    async def _alert(self, unleased: Iterable[GpuUser]) -> None:
         """Post one alert per unleased workload; remove its buttons when it is resolved."""
         now, channel = self.clock(), self.config.slack.channel
-        current = {str(user): user for user in strangers}
-        for about, user in current.items():
-            alert = await self.alerts.start(about, now)
+        current = {str(user): user for user in unleased}
+        for name_of_user, user in current.items():
+            alert = await self.alerts.start(name_of_user, now)
             ours, name = bool(user.endpoint), user.endpoint or user.name
             can_adopt = ours and await self._is_endpoint(name)
-            view, whom = unmanaged(about, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
+            view, whom = unmanaged(name_of_user, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
             await self.presentation.post(
                 alert.key, channel, addressed(view, whom, view.text) if whom else view, notify=whom
             )
@@ -186,12 +188,12 @@ class Reconciliation:
             return False
 
 
-async def _alone(work: Awaitable[None], what: str) -> None:
-    """An error about one lease must not prevent the others."""
+async def _log_errors(work: Awaitable[None], model: str) -> None:
+    """Log an error about one lease, so that it does not prevent the others."""
     try:
-        async with asyncio.timeout(_EACH):
+        async with asyncio.timeout(_LEASE_TIMEOUT):
             await work
     except (BotError, Unavailable, TimeoutError) as error:
-        log.warning("not reconciled", what=what, error=str(error) or type(error).__name__)
+        log.warning("not reconciled", what=model, error=str(error) or type(error).__name__)
     except Exception:
-        log.exception("not reconciled", what=what)
+        log.exception("not reconciled", what=model)

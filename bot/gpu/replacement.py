@@ -17,7 +17,7 @@ from bot.engine.lifecycle import Lifecycle
 from bot.engine.run import NOTHING, Run, Step
 from bot.errors import BotError, Unavailable
 from bot.gpu import session_cards
-from bot.gpu.billing import Billing, displaced, displaced_key
+from bot.gpu.billing import Billing, replaced_session_key, replaced_session_view
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.sampling import Sampler
 from bot.gpu.stopping import Stopping
@@ -32,9 +32,9 @@ from bot.views.outcomes import replaced_text
 
 _TOLD_HOLDER, _RECEIPT = Step("told the holder", NOTHING), Step("receipt of the old", NOTHING)
 _GIVEN_BACK = Step("lease given back", Lease)
-_LOOK = 5.0
+_READ_TIMEOUT = 5.0
 """Timeout in seconds for one read of the metrics."""
-_LOOK_EVERY = 1.0
+_CHECK_EVERY = 1.0
 """Seconds between two checks of the requests that a model is still answering."""
 
 
@@ -78,25 +78,25 @@ class Replacement:
             while await self._is_answering(old.model):
                 if self.clock() >= deadline:
                     return
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(_CHECK_EVERY)
 
         async def down() -> None:
             await self.sampler.sample_last(old)
             await self.stopping.to_zero(old.model, lease)
 
         async def receipt() -> None:
-            told = displaced(
+            view = replaced_session_view(
                 old.model, op.request.model, await self.billing.close_session(old, op_id=op.id, node=machine)
             )
             channel = old.channel(op.request.channel)
-            await self.presentation.post(displaced_key(old), channel, told, card=old.op)
+            await self.presentation.post(replaced_session_key(old), channel, view, card=old.op)
 
         # It was still booting: finish that operation now; its task will see the final status and exit.
         if await self.operations.is_open(old.op):
             booting = self.lifecycle.run(await self.operations.load(old.op))
             await booting.finish(ReplacedWhileBooting(model=run.model, by=op.request.actor))
         await run.once(_TOLD_HOLDER, tell)
-        machine = await self.billing.machine_of(run, old.model)
+        machine = await self.billing.record_node(run, old.model)
         await run.step(phases.FINISH_REQUESTS.of(old.model), drain)
         await run.step(phases.BRING_DOWN_OLD.of(old.model), down)
         await run.once(_RECEIPT, receipt)
@@ -106,7 +106,7 @@ class Replacement:
         if workload is None or not workload.ready_replicas:
             return False
         try:
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(_READ_TIMEOUT):
                 activity = await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
         except (Unavailable, BotError, TimeoutError):
             return True  # usage unknown: assume it is busy until the deadline
@@ -118,8 +118,15 @@ class Replacement:
         op = run.op
 
         async def take_back() -> Lease:
-            left = old.ends - lease.claimed if old.ends else old.hold
-            again = {"op": op.id, "hold": left, "claimed": self.clock(), "ready": None, "ends": None, "displaced": None}
+            time_left = old.ends - lease.claimed if old.ends else old.hold
+            again = {
+                "op": op.id,
+                "hold": time_left,
+                "claimed": self.clock(),
+                "ready": None,
+                "ends": None,
+                "displaced": None,
+            }
             floor = await self.cluster.highest_fence()
             return await self.leases.replace(lease, old.model_copy(update=again), floor=floor)
 
@@ -128,14 +135,14 @@ class Replacement:
         except LeaseMoved as moved:
             outcome: Replaced = NotTakenBack(model=old.model, holder=old.holder, why=moved.shown)
         else:
-            outcome = await self._restored(run, old, back)
+            outcome = await self._boot_old(run, old, back)
         text = md(
             "↩️ {model} did not take over. {outcome}", model=code(op.request.model), outcome=replaced_text(outcome)
         )
         await self.presentation.post(f"restored:{old.fence}", old.holder, lines(text))
         return outcome
 
-    async def _restored(self, run: Run, old: Lease, back: Lease) -> Replaced:
+    async def _boot_old(self, run: Run, old: Lease, back: Lease) -> Replaced:
         """Boot the old model under its restored lease `back`; if that fails, bring it down and bill it."""
         model = old.model
 
@@ -143,32 +150,32 @@ class Replacement:
             await self.switch.turn(model, 1, lease=back, fence=back.fence)
 
         async def ready() -> str:
-            left = await run.first_reached("restore began") + self.config.gpu.boot_limit - self.clock()
+            time_left = await run.first_reached("restore began") + self.config.gpu.boot_limit - self.clock()
             try:
                 await self.cluster.wait_ready(
                     model,
-                    timeout=max(1.0, self.clock.patience(left)),
-                    progress=_without_a_word,
+                    timeout=max(1.0, self.clock.patience(time_left)),
+                    progress=_ignore_progress,
                     waits=self.config.gpu.boot_limit,
                 )
             except BotError as error:
                 return error.message
             now = self.clock()
-            await self.lease_marks.renew(back, lambda held: held.started(now).model_copy(update={"op": old.op}))
-            await session_cards.go_on(self.operations, self.presentation, old.op)
+            await self.lease_marks.renew(back, lambda current: current.started(now).model_copy(update={"op": old.op}))
+            await session_cards.resume(self.operations, self.presentation, old.op)
             return ""
 
         await run.step(phases.RESTORE.of(model), up, undoing=True)
         failed = await run.step(phases.WAIT_FOR_RESTORED.of(model), ready, str, undoing=True)
         if not failed:
-            held = await self.leases.of(model)
-            return Restored(model=model, holder=old.holder, ends=held.ends if held else None)
-        machine = await self.billing.machine_of(run, model, session=", restored")
+            current = await self.leases.of(model)
+            return Restored(model=model, holder=old.holder, ends=current.ends if current else None)
+        machine = await self.billing.record_node(run, model, session=", restored")
         await run.step(phases.UNDO_RESTORE.of(model), lambda: self.stopping.to_zero(model, back), undoing=True)
         bill = await self.billing.close_session(back, op_id=run.op.id, node=machine) if machine else None
         await self.leases.release(back)
         return NotRestored(model=model, holder=old.holder, why=escape(failed), bill=bill)
 
 
-async def _without_a_word(_: object) -> None:
+async def _ignore_progress(_: object) -> None:
     """The card shows one phase for the whole restart."""

@@ -14,14 +14,14 @@ from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Session
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.idle import sampled
+from bot.idle import with_sample
 from bot.state.sessions import Sessions
 
 log = structlog.get_logger(__name__)
 
-_LOOK = 5.0
+_READ_TIMEOUT = 5.0
 """Timeout in seconds for one read of the metrics."""
-_LAST = 3.0
+_LAST_TIMEOUT = 3.0
 """Timeout for the final sample, so that it never delays shutdown."""
 
 
@@ -36,32 +36,32 @@ class Sampler:
     clock: Clock
 
     async def sample(self, lease: Lease, workload: Workload) -> Session | None:
-        """The session after reading the metrics; unchanged (or None) while the bot itself is making a request."""
+        """Return the session after reading the metrics; unchanged (or None) while the bot itself is making a request."""
         now = self.clock()
         session = await self.sessions.of(lease.model)
         own = await self.sessions.own(lease.model, now)
         if own is None:
             return session if session and session.fence == lease.fence else None
         if not workload.ready_replicas:
-            return _unsampled(session, lease, now)
-        activity = await self._seen(lease, workload)
-        session = sampled(session, lease, activity, now, own)
+            return _idle_session(session, lease, now)
+        activity = await self._read_in_time(lease, workload)
+        session = with_sample(session, lease, activity, now, own)
         if session.node is None:
             session = session.model_copy(update={"node": await self.cluster.node_of(lease.model)})
         return session
 
     async def sample_without_redis(self, lease: Lease, session: Session | None) -> Session:
-        """The same with the data of this process; the bot's own requests are then unknown and count as use."""
+        """Sample with the data of this process. The bot's own requests are then unknown, and count as use."""
         workload = await self.cluster.workload(lease.model)
         if workload and not workload.ready_replicas:
-            return _unsampled(session, lease, self.clock())
-        activity = await self._seen(lease, workload) if workload else None
-        return sampled(session, lease, activity, self.clock(), session.own if session else None)
+            return _idle_session(session, lease, self.clock())
+        activity = await self._read_in_time(lease, workload) if workload else None
+        return with_sample(session, lease, activity, self.clock(), session.own if session else None)
 
-    async def _seen(self, lease: Lease, workload: Workload) -> Activity | None:
+    async def _read_in_time(self, lease: Lease, workload: Workload) -> Activity | None:
         """None if the metrics cannot be read in time."""
         try:
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(_READ_TIMEOUT):
                 return await self._activity(workload)
         except (Unavailable, BotError, TimeoutError) as error:
             log.info("metrics unreachable", model=lease.model, op=lease.op, error=str(error) or type(error).__name__)
@@ -70,7 +70,7 @@ class Sampler:
     async def sample_last(self, lease: Lease) -> None:
         """Take one last sample before shutdown, for the receipt. Failures are ignored."""
         try:
-            async with asyncio.timeout(_LAST):
+            async with asyncio.timeout(_LAST_TIMEOUT):
                 workload = await self.cluster.workload(lease.model)
                 session = await self.sample(lease, workload) if workload and workload.ready_replicas else None
                 if session:
@@ -84,8 +84,8 @@ class Sampler:
         return await self.vllm.activity(self.vllm.url(workload.service, workload.namespace, workload.port))
 
 
-def _unsampled(session: Session | None, lease: Lease, now: datetime) -> Session:
-    """The session of a model that does not serve: it is not in use, and the idle limit applies."""
+def _idle_session(session: Session | None, lease: Lease, now: datetime) -> Session:
+    """The session of a model that does not serve: it counts as idle."""
     if session is None or session.fence != lease.fence:
         return Session(fence=lease.fence, sampled=now, active=lease.ready or now)
     return session.model_copy(update={"sampled": now, "unknown_since": None})

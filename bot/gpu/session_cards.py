@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 async def end(
     operations: Operations, presentation: Presentation, lease: Lease, until: datetime, *, receipt: str = ""
 ) -> None:
-    """The session is over; `receipt` is the operation whose card has its receipt. Idempotent."""
+    """Show that the session is over; `receipt` is the operation whose card has its receipt. Idempotent."""
     message = None
     if receipt and receipt != lease.op:
         try:
@@ -29,13 +29,13 @@ async def end(
     )
 
 
-async def go_on(operations: Operations, presentation: Presentation, op_id: str) -> None:
-    """A replacement failed, and the session continues."""
+async def resume(operations: Operations, presentation: Presentation, op_id: str) -> None:
+    """Show that the session continues, because its replacement failed."""
     await _put(operations, presentation, op_id, session_end=None)
 
 
-async def extended(operations: Operations, presentation: Presentation, lease: Lease) -> None:
-    """The lease has another end. Idempotent."""
+async def show_new_end(operations: Operations, presentation: Presentation, lease: Lease) -> None:
+    """Show the new end of the lease. Idempotent."""
     await _put(operations, presentation, lease.op, ends=lease.ends)
 
 
@@ -50,9 +50,9 @@ async def _put(operations: Operations, presentation: Presentation, op_id: str, *
 
     try:
         await operations.update(op_id, put)
-    except OperationNotFound:  # adopted, or older than operations are kept
+    except OperationNotFound:  # the lease was adopted, or Redis no longer has its operation
         return
-    except BotError as error:  # the end of a session never waits for its card
+    except BotError as error:  # a failed update of the card does not stop the end of a session
         log.warning("card not changed", op=op_id, error=str(error))
         return
     presentation.show(op_id)

@@ -1,4 +1,4 @@
-"""Starting a model on the GPU: the claim of its lease, the sync of its files, the scale to 1, the wait until it is ready."""
+"""Starts a model on the GPU: claims its lease, syncs its files, scales it to 1 and waits until it is ready."""
 
 from datetime import datetime
 
@@ -38,7 +38,9 @@ class Starting:
     config: Config
 
     async def claim(self, op: BringUpOperation, plan: BringUpPlan) -> Lease:
-        """The operation's lease: a new one, or its existing one, even if Redis has lost it but the cluster has not."""
+        """Claim the operation's lease, or return the one that it has, even if Redis has lost it but the cluster has
+        not.
+        """
         model = op.request.model
         workload = await self.cluster.workload(model)
         marked = await self.lease_marks.restorable(workload.lease, model) if workload and workload.replicas else None
@@ -77,7 +79,8 @@ class Starting:
             await self.availability.refuse_if_taken(model)
             await self.plans.refuse_if_changed(model, plan)
             await self.switch.turn(model, 1, lease=lease, fence=lease.fence)
-            # Two operations that both found the GPU free, because Redis lost one of their claims, detect each other now.
+            # Two operations that both found the GPU free, because Redis lost one of their claims, detect each other
+            # now.
             await self.availability.refuse_if_taken(model)
 
         if lease.displaced:
@@ -85,17 +88,17 @@ class Starting:
         await run.step(phases.SYNC, sync)
         await run.step(phases.START, scale)
         ready = await self.wait_ready(run)
-        return await self.lease_marks.renew(lease, lambda held: held.started(ready)) or lease
+        return await self.lease_marks.renew(lease, lambda current: current.started(ready)) or lease
 
     async def wait_ready(self, run: Run) -> datetime:
         """Follow the pod until the model serves, and show its phases on the card. Raises after the boot limit."""
         limit = self.config.gpu.boot_limit
 
         async def wait() -> datetime:
-            left = await run.first_reached("boot began") + limit - run.clock()
+            time_left = await run.first_reached("boot began") + limit - run.clock()
             await self.cluster.wait_ready(
                 run.model,
-                timeout=max(1.0, run.clock.patience(left)),
+                timeout=max(1.0, run.clock.patience(time_left)),
                 progress=run.record_boot,
                 limit=run.clock.patience(limit),
                 waits=limit,

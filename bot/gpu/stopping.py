@@ -1,4 +1,4 @@
-"""Taking a model off the GPU: finds its lease, scales it to zero under the lease's fence, and ends its boot."""
+"""Takes a model off the GPU: finds its lease, scales it to zero under the lease's fence, and ends its boot."""
 
 from datetime import datetime
 
@@ -88,10 +88,10 @@ class Stopping:
         try:
             return await self.switch.turn(model, 0, lease=None, fence=lease.fence if lease else None, session=lease)
         except StaleFence as stale:
-            if lease is None or lease.fence not in {held.fence for held in await self.leases.held()}:
+            if lease is None or lease.fence not in {current.fence for current in await self.leases.held()}:
                 raise
-            # Redis has this lease as current: the annotation was changed by somebody else.
-            log.warning("fence not believed", model=model, op=lease.op, error=stale.message)
+            # This lease is current in Redis, so somebody else changed the annotation.
+            log.warning("fence annotation ignored", model=model, op=lease.op, error=stale.message)
             return await self.switch.turn(model, 0, lease=None, fence=None, session=lease)
 
     async def to_zero(self, model: str, lease: Lease | None) -> None:
@@ -100,7 +100,7 @@ class Stopping:
         await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
 
     async def bring_down_without_redis(self, model: str) -> Mrkdwn:
-        """Stopping costs works with only the cluster: without a record, a lease or a card."""
+        """Bring a model down with only the cluster: no record, no lease, no card."""
         workload: Workload | None = await self.cluster.workload(model)
         if workload is None or not workload.gpus:
             return md("There is no GPU model {model} in the cluster.", model=code(model))
@@ -117,7 +117,7 @@ class Stopping:
 
 @component
 class SettingAside:
-    """Ends operations that have ended the process."""
+    """Ends operations that have crashed the process."""
 
     audit: AuditLog
     leases: Leases
@@ -128,7 +128,7 @@ class SettingAside:
     clock: Clock
 
     async def cut_short(self, op: Operation, why: Mrkdwn) -> None:
-        """End a bring-down or a rollback that ends the process: only scale its model to zero and release the lease.
+        """End a bring-down or a rollback that crashes the process: only scale its model to zero and release the lease.
 
         Idempotent. A later session, or one that a bring-up did not start itself, is not changed.
         """
@@ -136,20 +136,20 @@ class SettingAside:
         lease = await self.lease_marks.lease_on(model)
         brought_up = isinstance(op, BringUpOperation)
         ours = lease is not None and (lease.op == op.id if brought_up else lease.claimed <= op.request.at)
-        done = md("Its model is not running.")
+        result = md("Its model is not running.")
         if ours or (lease is None and not brought_up):
             await self.stopping.scale_to_zero(model, lease)
-            done = md("{model} is scaled to zero without a receipt.", model=code(model))
+            result = md("{model} is scaled to zero without a receipt.", model=code(model))
         if ours and lease:
             await self.leases.release(lease)
             await session_cards.end(self.stopping.operations, self.presentation, lease, self.clock())
             if lease.displaced:
-                done += md(" {model} had the GPU before: request it again.", model=code(lease.displaced.model))
+                result += md(" {model} had the GPU before: request it again.", model=code(lease.displaced.model))
             await self.lifecycle.hand_over_soon()
-        await self._set_aside(op, md("{why} {done}", why=why, done=done))
+        await self._set_aside(op, md("{why} {done}", why=why, done=result))
 
     async def leave_undone(self, op: Operation, why: Mrkdwn) -> None:
-        """End an operation whose rollback ends the process, and that holds no GPU: its partial effects stay."""
+        """End an operation that holds no GPU and whose rollback crashes the process: its partial effects stay."""
         await self._set_aside(op, md("{why} Its partial changes are not rolled back: check them.", why=why))
 
     async def _set_aside(self, op: Operation, why: Mrkdwn) -> None:

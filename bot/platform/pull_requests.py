@@ -20,8 +20,8 @@ from bot.durations import Clock
 from bot.engine.lifecycle import (
     Lifecycle,
     NotAllowed,
-    insist,
     is_closing,
+    require,
 )
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import FOLLOW
@@ -72,8 +72,8 @@ class ChangeChecks:
     async def check(self, request: ChangeRequest) -> None:
         """Validate the request against its text and the repository, without side effects."""
         people = await self.roles.people()
-        insist(may_request(request.actor, people, self.config))
-        insist(can_be_approved(people))
+        require(may_request(request.actor, people, self.config))
+        require(can_be_approved(people))
         if isinstance(request, RevertChange):
             return
         with plain_refusals():
@@ -103,8 +103,8 @@ class ChangeChecks:
             )
 
     async def already_open(self, request: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
-        """The operation whose pull request already makes this change, and the pull request. Raises NotAllowed if another one changes the endpoint
-        differently.
+        """The operation whose pull request already makes this change, and the pull request. Raises NotAllowed if
+        another one changes the endpoint differently.
         """
         for other in await self.operations.open(ChangeOperation, request.model):
             if other.plan is None:

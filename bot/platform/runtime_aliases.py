@@ -14,7 +14,7 @@ from bot.domain.events import AuditEvent
 from bot.domain.operations import ChangeOperation
 from bot.domain.requests import AddModel
 from bot.durations import Clock
-from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, require
 from bot.errors import BotError, Unavailable
 from bot.mrkdwn import code, md
 from bot.policy import may_register
@@ -46,7 +46,7 @@ class GatewayAliases:
         wanted = op.request
         if not isinstance(wanted, AddModel) or not wanted.now or endpoint is None:
             return
-        insist(may_register(op.request.actor, await self.roles.people()))
+        require(may_register(op.request.actor, await self.roles.people()))
         engine = await self._engine(wanted.hf_id)
         if await self._is_taken(op, endpoint.alias):
             taken = md(

@@ -1,5 +1,5 @@
-"""Sets Stoker up for a repository that its settings do not describe: a pull request with `.stoker.yaml`, and its settings
-in use after the merge.
+"""Sets Stoker up for a repository that its settings do not describe: a pull request with `.stoker.yaml`, and its
+settings in use after the merge.
 
 One set-up is open at a time. Its record in Redis is made before the pull request, and every step is repeated by the
 watch until it is done, so a crash at any point neither loses it nor opens a second pull request.
@@ -19,7 +19,7 @@ from bot.clients.cluster import Cluster
 from bot.clients.github import GitHub, PullRequest
 from bot.clients.rights import rights
 from bot.durations import Clock
-from bot.engine.lifecycle import insist
+from bot.engine.lifecycle import require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import md, person
@@ -163,7 +163,7 @@ class PlatformSetup:
         verdict = may_set_up(actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_turned_away(actor, "set-up", str(verdict.reason), self.clock())
-        insist(verdict)
+        require(verdict)
         if (found := await self.found()) is None:
             raise BotError("Stoker is set up: its settings describe the repository.")
         return found

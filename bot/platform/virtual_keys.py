@@ -7,7 +7,7 @@ from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import Operation
 from bot.durations import Clock
-from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, require
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.mrkdwn import Mrkdwn, md, person
@@ -80,7 +80,7 @@ class VirtualKeys:
         op, verdict = await self.operations.load(op_id), may_let_in(actor, await self.roles.people())
         if not verdict.allowed:
             await self.audit.note_refusal(op, actor, AuditEvent.KEY_LET_IN, verdict.reason, self.clock())
-        insist(verdict)
+        require(verdict)
         return op, (await self.endpoints.known(await self.repository.head(), op.request.model)).alias
 
 

@@ -24,7 +24,7 @@ from bot.domain.operations import BenchmarkOperation, BringDownOperation, Status
 from bot.domain.outcomes import Benchmarked, JobDeleted
 from bot.domain.plans import JobPlan
 from bot.durations import show_duration
-from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import NOTHING, Run, Step
 from bot.engine.task_refs import SHOW_PICTURE
 from bot.errors import BotError
@@ -42,7 +42,7 @@ from bot.views.bench import measured
 RESULT, _CONTEXT, _FENCE = Step("result", Benchmark), Step("context", Context), Step("fence", int)
 _TOLD, _JOB_DELETED = Step("told", NOTHING), Step("job deleted", bool)
 _START = timedelta(minutes=1)
-"""From the Job to its first request, if the node already has the image."""
+"""Time from the start of the Job to its first request, if the node already has the image."""
 
 
 class LeaseOver(BotError):
@@ -69,7 +69,7 @@ class BenchmarkWorkflow:
     async def refuse_unmeasurable(self, actor: str, model: str) -> tuple[Workload, Lease]:
         """Refuse a benchmark without configuration, running model, own lease, remaining time or permission."""
         shape, config = self.config.bench, self.config
-        insist(may_request(actor, await self.roles.people(), config))
+        require(may_request(actor, await self.roles.people(), config))
         if not shape.image:
             raise NotAllowed(
                 md(
@@ -101,11 +101,11 @@ class BenchmarkWorkflow:
                     name=model,
                 )
             )
-        insist(may_bench(lease.holder, actor, await self.roles.people()))
+        require(may_bench(lease.holder, actor, await self.roles.people()))
         if workload.context and shape.prompt_tokens + shape.output_tokens > workload.context:
             raise NotAllowed(
                 md(
-                    "{model} takes {context} tokens in total, and the benchmark sends {prompt_tokens} and wants "
+                    "{model} takes {context} tokens in total. The benchmark sends {prompt_tokens} and requests "
                     "{output_tokens}: lower `bench.prompt_tokens` or `bench.output_tokens`.",
                     model=code(model),
                     context=workload.context,
@@ -130,7 +130,7 @@ class BenchmarkWorkflow:
         op = run.op
         if op.status is Status.REQUESTED:
             op = await self._begin(run)
-        result = await self._measured(run)
+        result = await self._measure(run)
         await run.once(_TOLD, lambda: _tell(run, result))
         best = result.best
         await run.finish(
@@ -166,7 +166,7 @@ class BenchmarkWorkflow:
         )
         return await run.start(plan=plan)
 
-    async def _measured(self, run: Run[BenchmarkOperation]) -> Benchmark:
+    async def _measure(self, run: Run[BenchmarkOperation]) -> Benchmark:
         op = run.op
         model, shape = op.request.model, self.config.bench
 
@@ -174,30 +174,30 @@ class BenchmarkWorkflow:
             lease = await self.leases.of(model)
             return lease.fence if lease else 0
 
-        held = await run.once(_FENCE, fence)
+        lease_fence = await run.once(_FENCE, fence)
 
         async def context() -> Context:
             return await self._context(op)
 
         async def start() -> None:
-            await self._refuse_if_over(op, held)
+            await self._refuse_if_over(op, lease_fence)
             await self.jobs.start(op.id, await self._load(model), shape, self.config.vllm.api_key)
 
         async def wait() -> Benchmark:
-            async def told(doing: str) -> None:
+            async def show_progress(doing: str) -> None:
                 await run.enter(phases.MEASURE if doing == "measuring" else phases.START_BENCHMARK)
 
             try:
-                text = await self.jobs.result(op.id, model, limit=shape.limit, progress=told)
-            finally:  # re-check the lease: a result measured without the model is meaningless
+                text = await self.jobs.result(op.id, model, limit=shape.limit, progress=show_progress)
+            finally:  # check the lease again: a result without the model is meaningless
                 await still()
-            return Benchmark(endpoint=model, context=known, levels=benchmark.levels(text))
+            return Benchmark(endpoint=model, context=benchmark_context, levels=benchmark.levels(text))
 
         async def still() -> None:
-            await self._refuse_if_over(op, held)
+            await self._refuse_if_over(op, lease_fence)
 
         async with self._shown_safely():
-            known = await run.once(_CONTEXT, context)
+            benchmark_context = await run.once(_CONTEXT, context)
             await run.step(phases.START_BENCHMARK, start)
             return await run.cancellable(run.once(RESULT, wait), still_wanted=still)
 
@@ -256,10 +256,10 @@ class BenchmarkWorkflow:
         )
 
     async def _workload(self, model: str) -> Workload:
-        found = await self.cluster.workload(model)
-        if found is None:
+        workload = await self.cluster.workload(model)
+        if workload is None:
             raise BenchFailed(f"The Deployment of {model} has disappeared.")
-        return found
+        return workload
 
     async def undo(self, run: Run[BenchmarkOperation]) -> None:
         """Delete the Job, and report how it ended."""

@@ -10,7 +10,7 @@ from bot.clients.github import GitHub
 from bot.component import component
 from bot.domain.events import AuditEvent
 from bot.domain.operations import BenchmarkOperation
-from bot.engine.lifecycle import Lifecycle, insist
+from bot.engine.lifecycle import Lifecycle, require
 from bot.engine.run import Run, Step
 from bot.engine.task_refs import PUBLISH_REPORT
 from bot.errors import BotError, Unavailable
@@ -74,7 +74,7 @@ class BenchmarkReports:
         run, verdict = self.lifecycle.run(op), may_request(actor, await self.roles.people(), self.config)
         if not verdict.allowed:
             await self.audit.note_refusal(op, actor, AuditEvent.REPORT_KEPT, verdict.reason, run.clock())
-        insist(verdict)
+        require(verdict)
         if url := await run.result(_PULL):
             return md("The report is already in {pull}.", pull=link(url, "a pull request"))
         await PUBLISH_REPORT.add(run.docket, key=f"{op_id}:report")(op_id)
@@ -86,7 +86,8 @@ class BenchmarkReports:
     async def publish(self, op_id: str, *, last: bool) -> None:
         """Open the pull request with a benchmark's report, and link it below the table. Idempotent.
 
-        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the error.
+        Retries while a system does not answer, unless this is the `last` attempt: then the button stays, with the
+        error.
         """
         op = await self.operations.load(op_id, BenchmarkOperation)
         run = self.lifecycle.run(op)

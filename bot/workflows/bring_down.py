@@ -1,4 +1,4 @@
-"""Bring a model down: to zero, until its pod is gone, the lease released, with a receipt."""
+"""Bring a model down: scale it to zero, wait until its pod is gone, release its lease, post the receipt."""
 
 from bot.clients.cluster import Cluster
 from bot.component import component
@@ -46,7 +46,7 @@ class BringDownWorkflow:
     async def bring_down(self, run: Run, *, fence: int = 0) -> None:
         """Scale to zero, wait until the pod is gone, release the lease, post the receipt. Idempotent.
 
-        With a fence only the session with that fence.
+        With a `fence`, only the session that has it is ended.
         """
         op, model = run.op, run.model
         if op.status is Status.REQUESTED:
@@ -54,14 +54,14 @@ class BringDownWorkflow:
         if op.status is not Status.RUNNING:
             return
 
-        async def look() -> Lease | None:
+        async def find_lease() -> Lease | None:
             lease = await self.lease_marks.lease_on(model)
             if fence and (lease is None or lease.fence != fence):
                 raise PlanMoved(_session_over(model))
             return lease
 
-        lease = await run.once(LEASE, look)
-        machine = await self.billing.machine_of(run, model)
+        lease = await run.once(LEASE, find_lease)
+        machine = await self.billing.record_node(run, model)
 
         async def scale() -> None:
             if lease:
@@ -104,17 +104,22 @@ class BringDownWorkflow:
             if o.request.kind.spec.starts_model and o.status in (Status.APPROVED, Status.RUNNING)
         ]
         if booting and await self.stopping.cancel_boot(booting[0], op.request.actor):
-            what = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
+            booting_kind = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
             raise NotAllowed(
                 md(
                     "{model} is still booting; its {what} is being cancelled: {see}.",
                     see=await self.slack.card_of(booting[0]),
                     model=code(model),
-                    what=what,
+                    what=booting_kind,
                 )
             )
         pushing = next(
-            (held for held in await self.leases.held() if held.displaced and held.displaced.model == model), None
+            (
+                replacing
+                for replacing in await self.leases.held()
+                if replacing.displaced and replacing.displaced.model == model
+            ),
+            None,
         )
         if pushing and lease is None:
             raise NotAllowed(
@@ -145,9 +150,9 @@ class BringDownWorkflow:
         return op
 
     async def undo(self, run: Run[BringDownOperation]) -> None:
-        """The end of a failed bring-down: the model may still be up."""
+        """End a failed bring-down. The model may still be up."""
         await run.finish_undone(TryAgain())
 
 
 def _session_over(model: str) -> Mrkdwn:
-    return md("The session of {model} of this request has ended, so nothing was done.", model=code(model))
+    return md("This request's session of {model} has ended, so nothing was done.", model=code(model))

@@ -10,7 +10,7 @@ from bot.domain.outcomes import BackAtZero, LeftUp, NothingStarted, Started
 from bot.domain.plans import BringUpPlan
 from bot.durations import show_duration
 from bot.engine.decisions import Decisions
-from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, insist
+from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, require
 from bot.engine.run import Run, Step
 from bot.errors import BotError
 from bot.gpu.billing import Billing
@@ -58,8 +58,8 @@ class BringUpPlanning:
         """Validate a request for the GPU and ask for its approval."""
         op, request = run.op, run.op.request
         people = await self.roles.people()
-        insist(may_request(op.request.actor, people, self.config))
-        insist(can_be_approved(people))
+        require(may_request(op.request.actor, people, self.config))
+        require(can_be_approved(people))
         hold = self.plans.hold(request)
         if hold > self.config.lease.longest:
             raise NotAllowed(
@@ -208,14 +208,14 @@ class BringUpRollback:
         """Roll back: scale to zero and release the lease, or restore the displaced one; then report the end."""
         op, model = run.op, run.model
 
-        async def look() -> Lease | None:
+        async def find_lease() -> Lease | None:
             lease = await self.lease_marks.lease_on(model)
             return lease if lease and lease.op == op.id else None
 
-        lease = await run.once(_LEASE_TO_UNDO, look)
+        lease = await run.once(_LEASE_TO_UNDO, find_lease)
         undone: NothingStarted | BackAtZero = NothingStarted()
         if lease:
-            machine = await self.billing.machine_of(run, model)
+            machine = await self.billing.record_node(run, model)
             await run.step(phases.UNDO_BRING_UP, lambda: self.stopping.to_zero(model, lease), undoing=True)
             bill = replaced = None
             if machine or lease.ready:  # otherwise no node existed, so nothing was billed

@@ -1,4 +1,6 @@
-"""Add, swap, tune, remove or revert an endpoint: propose a pull request, then merge exactly what was approved and roll it out."""
+"""Add, swap, tune, remove or revert an endpoint: propose a pull request, then merge exactly what was approved and roll
+it out.
+"""
 
 from typing import NoReturn
 
@@ -58,7 +60,7 @@ class ChangePlanning:
         """Check, size, commit, push, open the pull request, and ask for the roll-out. Idempotent.
 
         If GitHub refuses a step after the push, Stoker closes and deletes what it opened, so that no branch and no pull
-        request is left unwatched.
+        request remains without an operation.
         """
         if refused := await run.result(NOT_OPENED):
             await self._take_back(run, refused)
@@ -76,12 +78,12 @@ class ChangePlanning:
         await self._refuse_second(run)
         commit = await run.once(_BASE, self.repository.head)
         change = await self.pull_requests.planned_change(op, commit)
-        await self.gateway_aliases.register(op, change)  # first: without its trial, the request opens nothing
+        await self.gateway_aliases.register(op, change)  # first: if an alias cannot be tried, no pull request is opened
         await run.once(OPENING, _yes)
         try:
             pushed = await self.pull_requests.push(op, change, commit)
         except PushRefused:
-            await run.forget(OPENING)  # nothing of ours exists
+            await run.forget(OPENING)  # neither the branch nor the pull request exists
             raise
         pull = await self.pull_requests.open(op, change)
         return await self.pull_requests.first_plan(op, change, commit, pushed, pull)
@@ -89,21 +91,21 @@ class ChangePlanning:
     async def _take_back(self, run: Run[ChangeOperation], why: Mrkdwn) -> NoReturn:
         """Close the pull request and delete the branch, then refuse the request. Idempotent."""
 
-        async def said() -> Mrkdwn:
+        async def reason() -> Mrkdwn:
             return why
 
-        why = await run.once(NOT_OPENED, said)
-        branch, left = branch_of(run.op), md("")
+        why = await run.once(NOT_OPENED, reason)
+        branch, branch_error = branch_of(run.op), md("")
         try:
             await self.github.withdraw(branch)
         except BotError as error:
-            left = md(
+            branch_error = md(
                 " The branch {branch} could not be deleted: {error} Delete it on GitHub.",
                 branch=code(branch),
                 error=error,
             )
         await run.once(TAKEN_BACK, _yes)
-        raise NotAllowed(md("{why}{left}", why=why, left=left))
+        raise NotAllowed(md("{why}{left}", why=why, left=branch_error))
 
     async def _refuse_second(self, run: Run[ChangeOperation]) -> None:
         """If two requests target one endpoint, the earlier one opens the pull request."""
@@ -116,8 +118,8 @@ class ChangePlanning:
             if other.plan is None and (other.request.at, other.id) < mine:
                 raise NotAllowed(
                     md(
-                        "A pull request for {model} is already being prepared, as {actor} requested. Try again when it is "
-                        "there.",
+                        "A pull request for {model} is already being prepared, as {actor} requested. Try again when it "
+                        "is open.",
                         model=code(op.request.model),
                         actor=person(other.request.actor),
                     )
@@ -153,7 +155,7 @@ class ApprovedMerge:
         merged.
         """
         op = run.op
-        # Only once: after the merge the change no longer applies to main.
+        # Check this only once: after the merge the change no longer applies to main.
         await run.once(_CHECKED, lambda: self.refuse_if_moved(op, plan))
         if not plan.target:
             commit = await self._merge_head(run, plan.pull)
@@ -215,7 +217,7 @@ class ApprovedMerge:
                 ) from refused
 
     async def _refuse_if_other(self, op: ChangeOperation, plan: ChangePlan) -> None:
-        """Raise PlanMoved if the merge deploys something that was not approved: main may change at the same moment."""
+        """Raise PlanMoved if the merge deploys something that was not approved: main may have changed at the same time."""
         tree, live = await self.repository.tree(plan.target), await self.pull_request_plans.live_of(plan)
         merged = await self.binding.of(op.request.model, tree, live, gateway=True)
         if differs := what_changed(in_git(plan.bound), in_git(merged)):
@@ -276,7 +278,7 @@ class ChangeModelWorkflow:
             await set_blocked(run, blocked.by)
 
     async def _stage_first(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
-        """Stage only the approved content: the script comes from the head."""
+        """Stage the weights of the approved content only: the Job's script is part of the pull request."""
 
         async def stage() -> None:
             await self.merging.refuse_if_moved(run.op, plan)
@@ -286,7 +288,9 @@ class ChangeModelWorkflow:
         await run.once(Step(f"staged {plan.pull.head}", NOTHING), stage)
 
     async def undo(self, run: Run[ChangeOperation]) -> None:
-        """Close an unmerged pull request; a merged one stays, with the offer to revert it. A failure before the merge asks again."""
+        """Close an unmerged pull request; a merged one stays, with the offer to revert it. A failure before the merge
+        asks again.
+        """
         op = run.op
         if op.status is Status.AWAITING:
             await self.pull_requests.close(run)

@@ -8,7 +8,7 @@ from bot.domain.plans import ExtendPlan
 from bot.domain.sessions import cost
 from bot.durations import show_duration
 from bot.engine.decisions import Decisions
-from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, insist
+from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, require
 from bot.engine.run import Run
 from bot.gpu import session_cards
 from bot.gpu.held_lease import held_lease, planned_lease
@@ -41,7 +41,7 @@ class ExtendLeaseWorkflow:
         """Up to the limit a lease is extended immediately; beyond it, an approval is needed."""
         op = run.op
         lease, people = await held_lease(self.leases, op), await self.roles.people()
-        insist(may_keep(lease.holder, op.request.actor, people))
+        require(may_keep(lease.holder, op.request.actor, people))
         if lease.ready is None or lease.ends is None:
             raise NotAllowed(
                 md(
@@ -56,13 +56,13 @@ class ExtendLeaseWorkflow:
             lease=lease,
             rows=(
                 ("Ends", f"{time_stamp(lease.ends + more)} instead of {time_stamp(lease.ends)}"),
-                ("In all", f"{show_duration(total)}; the limit is {show_duration(longest)}"),
+                ("Total", f"{show_duration(total)}; the limit is {show_duration(longest)}"),
                 ("Estimated cost", f"{money(cost(more, self.config.gpu.price()))} more"),
             ),
             estimate_usd=cost(more, self.config.gpu.price()),
         )
         if total > longest:
-            insist(can_be_approved(people))
+            require(can_be_approved(people))
             await self.lifecycle.await_approval(op, plan)
             return
         await run.start(plan=plan)
@@ -77,13 +77,13 @@ class ExtendLeaseWorkflow:
             if not await self.decisions.still_approved(op):
                 return
             op = await run.start(outcome="")
-        held = await self.lease_marks.renew(
-            lease, lambda held: held.model_copy(update={"ends": max(held.ends or end, end)})
+        extended = await self.lease_marks.renew(
+            lease, lambda extended: extended.model_copy(update={"ends": max(extended.ends or end, end)})
         )
-        if held is None:
+        if extended is None:
             raise PlanMoved(md("The session of {model} has ended.", model=code(lease.model)))
-        await session_cards.extended(self.operations, self.presentation, held)
-        await run.finish(Extended(holder=lease.holder, ends=held.ends))
+        await session_cards.show_new_end(self.operations, self.presentation, extended)
+        await run.finish(Extended(holder=lease.holder, ends=extended.ends))
 
     async def undo(self, run: Run[ExtendOperation]) -> None:
         await run.finish_undone(LeaseUnchanged())

@@ -5,7 +5,7 @@ from bot.domain.operations import ReleaseOperation, Status, plan_of
 from bot.domain.outcomes import BootCancelled, LeaseUnchanged, LeaseUnclear
 from bot.domain.plans import ReleasePlan
 from bot.engine.decisions import Decisions
-from bot.engine.lifecycle import Lifecycle, insist
+from bot.engine.lifecycle import Lifecycle, require
 from bot.engine.run import Run
 from bot.gpu.held_lease import held_lease, planned_lease
 from bot.gpu.stopping import Stopping
@@ -35,8 +35,8 @@ class ReleaseLeaseWorkflow:
     async def plan(self, run: Run[ReleaseOperation]) -> None:
         """An admin breaks somebody's lease: the reason is public and a second approver must agree."""
         op, people = run.op, await self.roles.people()
-        insist(may_release(op.request.actor, op.request.reason, people))
-        insist(can_be_approved(people))
+        require(may_release(op.request.actor, op.request.reason, people))
+        require(can_be_approved(people))
         lease = await held_lease(self.leases, op)
         rows = (("Then", f"{lease.model} goes to zero, running requests are interrupted, the GPU is free"),)
         await self.lifecycle.await_approval(op, ReleasePlan(commit=lease.commit, lease=lease, rows=rows))
@@ -57,12 +57,12 @@ class ReleaseLeaseWorkflow:
             )
             await self.presentation.post(f"broken:{op.id}", lease.holder, lines(text))
             op = await run.start(outcome="")
-        if await self._boot_cancelled(plan.lease.op, by):
+        if await self._cancel_boot(plan.lease.op, by):
             await run.finish(BootCancelled())
             return
         await self.bring_down.bring_down(run, fence=plan.lease.fence)
 
-    async def _boot_cancelled(self, op_id: str, by: str) -> bool:
+    async def _cancel_boot(self, op_id: str, by: str) -> bool:
         """Cancel the bring-up if the operation that claimed a lease is still booting; returns whether it was."""
         try:
             return await self.stopping.cancel_boot(await self.operations.load(op_id), by)

@@ -12,7 +12,7 @@ from bot.domain.leases import Lease
 from bot.domain.operations import BringDownOperation, RestartOperation, Status
 from bot.domain.outcomes import NothingRan, ServesAgain, SessionOver
 from bot.domain.requests import Restart
-from bot.engine.lifecycle import Lifecycle, NotAllowed, insist
+from bot.engine.lifecycle import Lifecycle, NotAllowed, require
 from bot.engine.run import Run
 from bot.errors import BotError
 from bot.gpu.billing import Billing
@@ -56,7 +56,7 @@ class RestartRequests:
         lease = await self.leases.of_operation(op_id)
         if lease is None:
             raise NotAllowed(md("That session has already ended; `/gpu status` shows who has the GPU now."))
-        insist(may_request(actor, await self.roles.people(), self.config))
+        require(may_request(actor, await self.roles.people(), self.config))
         health = await self.sessions.health(lease)
         trouble = health.trouble if health else None
         if trouble is None:
@@ -71,15 +71,15 @@ class RestartRequests:
                 )
             )
         await refuse_if_changed(self.sessions, self.cluster, lease)
-        wanted = Restart(
+        request = Restart(
             model=lease.model,
             actor=actor,
             channel=lease.channel(self.config.slack.channel),
             at=self.lifecycle.clock(),
             reason=trouble.reason,
         )
-        # One operation per problem, for any number of clicks.
-        op = await self.lifecycle.request(wanted, f"restart:{lease.fence}:{int(trouble.since.timestamp())}")
+        # The key makes this one operation per problem, for any number of clicks.
+        op = await self.lifecycle.request(request, f"restart:{lease.fence}:{int(trouble.since.timestamp())}")
         if op.request.actor != actor or op.status is not Status.REQUESTED:
             raise NotAllowed(
                 md(
@@ -89,12 +89,12 @@ class RestartRequests:
                     actor=person(op.request.actor),
                 )
             )
-        said = md("🔄 {actor} restarts {model}.", actor=person(actor), model=code(lease.model))
-        await self.holder_prompts.settle(op_id, said)
+        answer = md("🔄 {actor} restarts {model}.", actor=person(actor), model=code(lease.model))
+        await self.holder_prompts.settle(op_id, answer)
         if must_hear(lease.holder, actor):
             text = md("🔄 {actor} restarts {model}, which you hold.", actor=person(actor), model=code(lease.model))
             await self.presentation.post(f"restarted:{op.id}", lease.holder, lines(text))
-        return said
+        return answer
 
 
 @component
@@ -116,10 +116,10 @@ class RestartWorkflow:
         """Scale to zero, wait until the pod is gone, scale up under the same lease, wait until it serves. Idempotent."""
         op, model = run.op, run.model
 
-        async def look() -> Lease | None:
+        async def find_lease() -> Lease | None:
             return await self.lease_marks.lease_on(model)
 
-        lease = await run.once(LEASE, look)
+        lease = await run.once(LEASE, find_lease)
         if lease is None:
             raise NotAllowed(
                 md(
@@ -140,34 +140,34 @@ class RestartWorkflow:
             await self.cluster.wait_gone(model, timeout=GONE_WITHIN)
 
         async def start() -> None:
-            held = await self.leases.of(model)
-            if held is None or held.fence != lease.fence:
+            current = await self.leases.of(model)
+            if current is None or current.fence != lease.fence:
                 raise BotError(md("The lease of {model} has ended, so it is not started again.", model=code(model)))
-            await refuse_if_changed(self.sessions, self.cluster, held)
-            await self.switch.turn(model, 1, lease=held, fence=held.fence)
+            await refuse_if_changed(self.sessions, self.cluster, current)
+            await self.switch.turn(model, 1, lease=current, fence=current.fence)
 
         await run.step(phases.STOP_OLD_POD, stop)
         await run.step(phases.START, start)
         await self.starting.wait_ready(run)
         await run.enter(phases.SMOKE_TESTS)
         await self.smoke_tests.run(run, lease.commit)
-        held = await self.leases.of(model) or lease
-        if health := await self.sessions.health(held):
+        current = await self.leases.of(model) or lease
+        if health := await self.sessions.health(current):
             await self.sessions.keep_health(model, health.model_copy(update={"trouble": None}))
         took = max(timedelta(minutes=1), run.clock() - run.op.request.at)
-        await run.finish(ServesAgain(holder=held.holder, ends=held.ends, took=took))
+        await run.finish(ServesAgain(holder=current.holder, ends=current.ends, took=took))
 
     async def undo(self, run: Run[RestartOperation]) -> None:
         """A failed or cancelled restart ends the session: down, with a receipt, and the lease released."""
         model = run.model
 
-        async def look() -> Lease | None:
+        async def find_lease() -> Lease | None:
             return await self.lease_marks.lease_on(model)
 
-        lease = await run.once(LEASE, look)
+        lease = await run.once(LEASE, find_lease)
         undone: NothingRan | SessionOver = NothingRan()
         if lease:
-            machine = await self.billing.machine_of(run, model)
+            machine = await self.billing.record_node(run, model)
             await run.step(phases.UNDO_RESTART, lambda: self.stopping.to_zero(model, lease), undoing=True)
             undone = SessionOver(bill=await self.billing.close_session(lease, op_id=run.op.id, node=machine))
             await self.leases.release(lease)

@@ -5,7 +5,7 @@ from bot.component import component
 from bot.domain import phases
 from bot.domain.operations import SmokeTestOperation, Status
 from bot.domain.outcomes import Failed, SmokeTested
-from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import Run
 from bot.git.repository import Repository
 from bot.mrkdwn import md
@@ -47,7 +47,7 @@ class SmokeTestWorkflow:
         """Smoke-test a running endpoint on request. Idempotent."""
         op, model = run.op, run.model
         if op.status is Status.REQUESTED:
-            insist(may_request(op.request.actor, await self.roles.people(), self.config))
+            require(may_request(op.request.actor, await self.roles.people(), self.config))
             await self.refuse_untestable(model)
             await run.start()
 

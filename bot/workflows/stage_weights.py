@@ -5,7 +5,7 @@ from bot.component import component
 from bot.domain.operations import StageOperation, Status
 from bot.domain.outcomes import DownloadKept, WeightsStaged
 from bot.domain.plans import JobPlan
-from bot.engine.lifecycle import NotAllowed, insist
+from bot.engine.lifecycle import NotAllowed, require
 from bot.engine.run import Run
 from bot.git.repository import Repository
 from bot.mrkdwn import md, person
@@ -34,7 +34,7 @@ class StagingWorkflow:
 
     async def refuse_unstageable(self, actor: str, model: str) -> Weights:
         """The weights for `/model stage`; refuses if they cannot be staged now."""
-        insist(may_request(actor, await self.roles.people(), self.config))
+        require(may_request(actor, await self.roles.people(), self.config))
         if not self.config.staging.enabled:
             raise NotAllowed(
                 md(
@@ -73,7 +73,7 @@ class StagingWorkflow:
 
     async def _begin(self, run: Run[StageOperation]) -> None:
         op, model = run.op, run.model
-        insist(may_request(op.request.actor, await self.roles.people(), self.config))
+        require(may_request(op.request.actor, await self.roles.people(), self.config))
         mine = (op.request.at, op.id)
         for other in await self.operations.open(StageOperation, model):
             if other.id != op.id and (other.status is Status.RUNNING or (other.request.at, other.id) < mine):

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Own, Session
-from bot.idle import Blind, BringDown, Decision, Nothing, Remind, WarnEnd, decide, is_quiet, noted, sampled
+from bot.idle import (
+    BringDown,
+    Decision,
+    MetricsUnreadable,
+    Nothing,
+    Remind,
+    WarnEnd,
+    after_decision,
+    decide,
+    is_quiet,
+    with_sample,
+)
 from bot.settings.config import Idle, LeaseLimits
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)  # a Monday
@@ -45,12 +56,12 @@ def lived(
 ) -> list[tuple[float, Decision]]:
     """The actions and their minutes for an unused model, sampled every minute until it is down."""
     lease, done = lease or a_lease(), list[tuple[float, Decision]]()
-    session = sampled(None, lease, activity(), NOW)
+    session = with_sample(None, lease, activity(), NOW)
     for minute in range(1, int(hours * 60) + 1):
         now = NOW + minute * MINUTE
-        session = sampled(session, lease, activity(), now)
+        session = with_sample(session, lease, activity(), now)
         decision = decide(lease, session, waiting, now, Idle.model_validate(policy), LeaseLimits())
-        session = noted(session, decision, lease, now)
+        session = after_decision(session, decision, lease, now)
         if not isinstance(decision, Nothing):
             done.append((minute, decision))
         if isinstance(decision, BringDown):
@@ -97,7 +108,7 @@ def test_nothing_goes_down_unannounced() -> None:
 def test_traffic_after_the_announcement_takes_it_back() -> None:
     """One request resets the idle time."""
     announced = a_session(announced=NOW + 55 * MINUTE, reminded=NOW + 55 * MINUTE, requests_seen=5)
-    used = sampled(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
+    used = with_sample(announced, a_lease(), activity(requests=6), NOW + 58 * MINUTE)
     assert decided(72 * MINUTE, used) == Nothing()
     assert decided(73 * MINUTE, used) == Remind(15 * MINUTE, NOW + 118 * MINUTE, last=False)
 
@@ -207,59 +218,59 @@ def test_nights_and_weekends_go_by_the_local_clock(at: str, quiet: bool) -> None
 
 def test_traffic_is_the_signal() -> None:
     """A running request or a counter that moved is activity; the same numbers again are not."""
-    start = sampled(None, a_lease(), activity(requests=5), NOW)
-    idle = sampled(start, a_lease(), activity(requests=5), NOW + MINUTE)
+    start = with_sample(None, a_lease(), activity(requests=5), NOW)
+    idle = with_sample(start, a_lease(), activity(requests=5), NOW + MINUTE)
     assert (idle.active, idle.idle_seconds) == (NOW, 60)
-    assert sampled(idle, a_lease(), activity(running=1, requests=5), NOW + 2 * MINUTE).active == NOW + 2 * MINUTE
-    moved = sampled(idle, a_lease(), activity(requests=7, tokens=100), NOW + 2 * MINUTE)
+    assert with_sample(idle, a_lease(), activity(running=1, requests=5), NOW + 2 * MINUTE).active == NOW + 2 * MINUTE
+    moved = with_sample(idle, a_lease(), activity(requests=7, tokens=100), NOW + 2 * MINUTE)
     assert (moved.active, moved.requests, moved.tokens) == (NOW + 2 * MINUTE, 2, 100)
 
 
 def test_the_bots_own_requests_are_nobodys_use() -> None:
     """A smoke test increases the counters by its own requests; one more request counts as use."""
-    start = sampled(None, a_lease(), activity(requests=5, tokens=50), NOW)
+    start = with_sample(None, a_lease(), activity(requests=5, tokens=50), NOW)
     own = Own(requests=3, tokens=30)
-    smoked = sampled(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own)
+    smoked = with_sample(start, a_lease(), activity(requests=8, tokens=80), NOW + MINUTE, own)
     assert (smoked.active, smoked.requests, smoked.tokens) == (NOW, 0, 0)
-    used = sampled(smoked, a_lease(), activity(requests=9, tokens=90), NOW + 2 * MINUTE, own)
+    used = with_sample(smoked, a_lease(), activity(requests=9, tokens=90), NOW + 2 * MINUTE, own)
     assert (used.active, used.requests, used.tokens) == (NOW + 2 * MINUTE, 1, 10)
 
 
 def test_unknown_counts_as_active_and_is_told() -> None:
     """Metrics that cannot be read bring nothing down before the lease ends, and the holder is notified once."""
-    lease, session = a_lease(), sampled(None, a_lease(), activity(), NOW)
+    lease, session = a_lease(), with_sample(None, a_lease(), activity(), NOW)
     told = []
     for minute in range(1, 241):
         now = NOW + minute * MINUTE
-        session = sampled(session, lease, None, now)
+        session = with_sample(session, lease, None, now)
         decision = decide(lease, session, 0, now, Idle(), LeaseLimits())
-        session = noted(session, decision, lease, now)
+        session = after_decision(session, decision, lease, now)
         if not isinstance(decision, Nothing):
             told.append((minute, decision))
-    blind = Blind(NOW + MINUTE)
+    blind = MetricsUnreadable(NOW + MINUTE)
     assert told == [(16, blind), (225, WarnEnd(15 * MINUTE)), (240, BringDown("the lease has ended"))]
-    back = sampled(session, lease, activity(), END)
+    back = with_sample(session, lease, activity(), END)
     assert (back.unknown_since, back.told_unknown) == (None, False)
 
 
 def test_the_counters_of_a_restarted_engine_start_anew() -> None:
     """Requests before the restart stay counted, and those of the new engine are added."""
-    start = sampled(None, a_lease(), activity(requests=50, tokens=500), NOW)
-    after = sampled(start, a_lease(), activity(requests=2, tokens=20), NOW + MINUTE)
+    start = with_sample(None, a_lease(), activity(requests=50, tokens=500), NOW)
+    after = with_sample(start, a_lease(), activity(requests=2, tokens=20), NOW + MINUTE)
     assert (after.requests, after.tokens) == (2, 20)
 
 
 def test_a_session_belongs_to_one_lease() -> None:
     """A new lease starts with an empty record."""
     old = a_session(fence=1, reminders=2, idle_seconds=900)
-    fresh = sampled(old, a_lease(fence=2, ready=NOW + MINUTE), activity(), NOW + MINUTE)
+    fresh = with_sample(old, a_lease(fence=2, ready=NOW + MINUTE), activity(), NOW + MINUTE)
     assert (fresh.fence, fresh.reminders, fresh.idle_seconds) == (2, 0, 0)
 
 
 def test_a_memory_that_was_lost_is_no_idle_time() -> None:
     """If Redis has lost its data, the earlier use is unknown: the model may have been in use all the time."""
     now = NOW + timedelta(hours=3)
-    fresh = sampled(None, a_lease(), activity(requests=500), now)
+    fresh = with_sample(None, a_lease(), activity(requests=500), now)
     assert (fresh.active, fresh.idle_seconds) == (now, 0)
     assert decide(a_lease(), fresh, 0, now, Idle(), LeaseLimits()) == Nothing()
 

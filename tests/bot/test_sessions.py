@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from bot.domain.leases import Lease
 from bot.domain.sessions import Activity, Bill, Node, Own
 from bot.gpu.billing import draining
-from bot.idle import sampled
+from bot.idle import with_sample
 from bot.state.bills import Bills
 from bot.state.records import PREFIX
 from bot.state.sessions import Sessions
@@ -109,9 +109,9 @@ async def test_a_session_that_was_stored_with_null_is_read(redis: Redis, session
     session = await sessions.of("m")
     assert session
     assert (session.requests, session.tokens) == (0, 5)
-    after = sampled(session, lease, Activity(requests=900), NOW + MINUTE)
+    after = with_sample(session, lease, Activity(requests=900), NOW + MINUTE)
     assert (after.active, after.requests) == (NOW + MINUTE, 0)
-    later = sampled(after, lease, Activity(requests=900), NOW + 2 * MINUTE)
+    later = with_sample(after, lease, Activity(requests=900), NOW + 2 * MINUTE)
     assert (later.active, later.idle_seconds) == (NOW + MINUTE, 60)
     await sessions.remember("m", later)
     assert await sessions.of("m") == later

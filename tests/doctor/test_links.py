@@ -35,7 +35,7 @@ async def pages() -> AsyncIterator[str]:
 
 
 async def told(config: Config) -> list[str]:
-    return [f"{each.verdict}: {each.said} → {each.mend}" async for each in links(config, ())]
+    return [f"{each.verdict}: {each.said} → {each.fix}" async for each in links(config, ())]
 
 
 def configured(argocd: str = "", logs: str = "", dashboard: str = "", **more: Any) -> Config:

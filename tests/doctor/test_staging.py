@@ -89,7 +89,7 @@ async def test_what_prevents_staging_is_named(
         wire.store.create(each)
     (finding,) = await found(wire, shape)
     assert finding.verdict == ("warning" if said else "ok")
-    assert said in f"{finding.said} → {finding.mend}"
+    assert said in f"{finding.said} → {finding.fix}"
 
 
 async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
@@ -131,4 +131,4 @@ async def test_a_right_that_staging_lacks_is_named_with_its_setting(
     (finding,) = [each for each in checked if "staging" in each.said]
     assert finding.verdict == "wrong"
     assert finding.said == f"the bot may not {right}, which staging needs (staging.mode is auto)"
-    assert "chart's values" in finding.mend
+    assert "chart's values" in finding.fix

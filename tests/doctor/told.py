@@ -53,4 +53,4 @@ class Told:
 
 def faults(findings: tuple[Finding, ...]) -> list[str]:
     """Errors and warnings."""
-    return [f"{f.verdict} {f.system}: {f.said} → {f.mend}" for f in findings if f.verdict != "ok"]
+    return [f"{f.verdict} {f.system}: {f.said} → {f.fix}" for f in findings if f.verdict != "ok"]

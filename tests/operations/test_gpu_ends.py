@@ -161,7 +161,7 @@ async def test_what_stands_in_the_way_of_undoing_is_on_the_card(svc: Services, a
     """It is retried until it succeeds; in the meantime the card shows what a person may have to do."""
     await svc.operations.update(at_work.id, lambda op: op.model_copy(update={"failure": "It crashed."}))
     await Wiring(svc).of(Lifecycle).run(at_work).enter(phases.UNDO_BRING_UP)
-    async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
+    async with Wiring(svc).of(Lifecycle).handling_errors(at_work.id, ExponentialRetry()):
         raise BotError("`coder-chat` is scaled down, but its pod is still there.")
     shown = card(await svc.operations.load(at_work.id), svc.clock())
     assert "its pod is still there" in str(shown.blocks)
@@ -178,7 +178,7 @@ async def test_a_task_that_is_delivered_again_waits_for_its_first_run(svc: Servi
 
 async def test_work_that_another_bot_has_taken_over_does_not_fail(svc: Services, at_work: BringUpOperation) -> None:
     """This process was paused, and still has an earlier state of the operation."""
-    async with Wiring(svc).of(Lifecycle).settled(at_work.id, ExponentialRetry()):
+    async with Wiring(svc).of(Lifecycle).handling_errors(at_work.id, ExponentialRetry()):
         at_work.moved(Status.RUNNING, svc.clock())
     op = await svc.operations.load(at_work.id)
     assert (op.status, op.failure) == (Status.RUNNING, "")
@@ -195,7 +195,7 @@ async def test_a_boot_is_more_patient_than_a_question(
     retry = ExponentialRetry(attempts=12)
     retry.attempt = 6
     with pytest.raises(Unavailable) if again else nullcontext():
-        async with Wiring(svc).of(Lifecycle).settled(at_work.id, retry):
+        async with Wiring(svc).of(Lifecycle).handling_errors(at_work.id, retry):
             raise Unavailable("Kubernetes")
     assert (await svc.operations.load(at_work.id)).status is (Status.RUNNING if again else Status.REFUSED)
 

@@ -14,7 +14,7 @@ from bot.views import code, lines
 
 
 @component
-class Deaths:
+class CrashGuard:
     """Records which work has ended the process."""
 
     task_starts: TaskStarts
@@ -24,7 +24,7 @@ class Deaths:
     clock: Clock
 
     @asynccontextmanager
-    async def carefully(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
+    async def watched(self, task: str, *, forget: bool = True) -> AsyncIterator[bool]:
         """Yield True if this work should be done, or False and a message to the admins, if it has ended the process twice.
 
         `forget=False` is for periodic work: once set aside, it is not tried again.
@@ -42,8 +42,8 @@ class Deaths:
 
     async def attempt(self, task: str, work: Callable[[], Awaitable[object]], *, forget: bool = True) -> None:
         """Do the work, unless it has ended the process twice."""
-        async with self.carefully(task, forget=forget) as alive:
-            if alive:
+        async with self.watched(task, forget=forget) as may_run:
+            if may_run:
                 await work()
 
     async def attempt_this_hour(self, task: str, work: Callable[[], Awaitable[object]]) -> None:
