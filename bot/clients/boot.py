@@ -6,25 +6,21 @@ Other problems are shown as the detail of their phase.
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import Any, NamedTuple
 
 from bot.clients.diagnosis.cause import Kind
 from bot.clients.diagnosis.log import tail
 from bot.clients.diagnosis.problems import KubeObject, Problem, last_seen, said
-from bot.domain.phases import BOOT
+from bot.domain.phases import LOAD, PULL_IMAGE, READY, STAGE_WEIGHTS, WAIT_FOR_NODE, Phase
 from bot.durations import show_duration
 from bot.errors import BotError
 from bot.mrkdwn import time_stamp, with_code
 
-PhaseName = Literal["waiting for a node", "pulling the image", "staging weights", "loading", "ready"]
 
+class BootPhase(NamedTuple):
+    """A phase of a boot and its start, by the cluster's clock; the last one is `READY`."""
 
-class Phase(BaseModel, frozen=True, defer_build=True):
-    """A phase of a boot and its start, by the cluster's clock."""
-
-    name: PhaseName
+    phase: Phase
     since: datetime
     detail: str = ""
 
@@ -59,27 +55,27 @@ def is_ready(pod: KubeObject) -> bool:
     return (_condition(pod, "Ready") or {}).get("status") == "True"
 
 
-def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> tuple[Phase, ...]:
+def phases(pod: KubeObject, events: Iterable[KubeObject], problem: str = "") -> tuple[BootPhase, ...]:
     """The phases so far, from the pod's timestamps, so that reading again gives the same result; the last one has the
     problem.
     """
     status = pod.get("status") or {}
     scheduled = _condition(pod, "PodScheduled") or {}
-    reached: list[tuple[PhaseName, Any]] = [("waiting for a node", pod["metadata"]["creationTimestamp"])]
+    reached: list[tuple[Phase, Any]] = [(WAIT_FOR_NODE, pod["metadata"]["creationTimestamp"])]
     if scheduled.get("status") == "True":
-        reached.append(("pulling the image", scheduled.get("lastTransitionTime")))
-        reached.append(("staging weights", _started(status.get("initContainerStatuses"))))
-        reached.append(("loading", _started(status.get("containerStatuses"))))
+        reached.append((PULL_IMAGE, scheduled.get("lastTransitionTime")))
+        reached.append((STAGE_WEIGHTS, _started(status.get("initContainerStatuses"))))
+        reached.append((LOAD, _started(status.get("containerStatuses"))))
         if is_ready(pod):
-            reached.append(("ready", (_condition(pod, "Ready") or {}).get("lastTransitionTime")))
-    begun: list[Phase] = []
-    for name, since in reached:
+            reached.append((READY, (_condition(pod, "Ready") or {}).get("lastTransitionTime")))
+    begun: list[BootPhase] = []
+    for phase, since in reached:
         if since:
             # A restarted container has a new start time, and clocks differ: no phase may begin before the previous one.
             moment = _moment(since)
-            begun.append(Phase(name=name, since=max(moment, begun[-1].since) if begun else moment))
+            begun.append(BootPhase(phase, max(moment, begun[-1].since) if begun else moment))
     last = begun[-1]
-    return (*begun[:-1], last.model_copy(update={"detail": problem or _detail(last.name, events)}))
+    return (*begun[:-1], last._replace(detail=problem or _detail(last.phase, events)))
 
 
 def gpu_taken(holder: str) -> Problem:
@@ -90,27 +86,29 @@ def gpu_taken(holder: str) -> Problem:
     )
 
 
-def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObject], log: str = "") -> BootFailed:
+def never_ready(
+    waited: timedelta, reached: BootPhase | None, events: Iterable[KubeObject], log: str = ""
+) -> BootFailed:
     """The error for a boot that reached its limit: its phase, the cluster's last complaint, and the engine's last log
     lines.
     """
     stuck = (
-        f", stuck at “{BOOT[phase.name].label}” since {time_stamp(phase.since)}"
-        if phase
+        f", stuck at “{reached.phase.label}” since {time_stamp(reached.since)}"
+        if reached
         else ", and no pod was created"
     )
     warnings = [e for e in events if e.get("type") == "Warning"]
     seen = tail(log)
     probes = [e for e in warnings if e.get("reason") == "Unhealthy"]
-    if phase and phase.name == "loading" and probes:
+    if reached and reached.phase is LOAD and probes:
         return BootFailed(
             f"The model was not ready after {show_duration(waited)}{stuck}: its probe never passed. {said(probes[-1]).rstrip('.')}.",
             "If the log lines in the thread show that it is still loading, give it more time (gpu.boot_limit, and the probe's failureThreshold);"
             " otherwise correct the problem in the log, or the probe's path and port.",
             seen,
         )
-    if phase:  # problems of an earlier phase have been resolved
-        warnings = [e for e in warnings if (at := last_seen(e)) and _moment(at) >= phase.since]
+    if reached:  # problems of an earlier phase have been resolved
+        warnings = [e for e in warnings if (at := last_seen(e)) and _moment(at) >= reached.since]
     last = f" The last warning: {said(warnings[-1]).rstrip('.')}." if warnings else ""
     return BootFailed(
         f"The model was not ready after {show_duration(waited)}{stuck}.{last}",
@@ -119,8 +117,8 @@ def never_ready(waited: timedelta, phase: Phase | None, events: Iterable[KubeObj
     )
 
 
-def _detail(phase: PhaseName, events: Iterable[KubeObject]) -> str:
-    if phase == "waiting for a node":
+def _detail(phase: Phase, events: Iterable[KubeObject]) -> str:
+    if phase is WAIT_FOR_NODE:
         told = [e for e in events if e.get("reason") in ("FailedScheduling", "TriggeredScaleUp", "NotTriggerScaleUp")]
         if told and told[-1]["reason"] == "TriggeredScaleUp":
             return "the autoscaler adds one"

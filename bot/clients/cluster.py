@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 
 from bot.clients import boot, condition
-from bot.clients.boot import BootFailed, Phase
+from bot.clients.boot import BootFailed, BootPhase
 from bot.clients.condition import Condition
 from bot.clients.diagnosis import ends
 from bot.clients.diagnosis import pods as diagnose
@@ -48,7 +48,7 @@ from bot.errors import BotError, Unavailable
 from bot.logs import conceal
 from bot.settings.config import SecretRef
 
-__all__ = ["BootFailed", "Cluster", "Phase", "StaleFence"]
+__all__ = ["BootFailed", "Cluster", "StaleFence"]
 
 _ATTEMPTS = 20
 """Maximum number of attempts if writes conflict."""
@@ -150,10 +150,10 @@ class Cluster(Models):
         name: str,
         *,
         timeout: float,
-        progress: Callable[[tuple[Phase, ...]], Awaitable[None]],
+        progress: Callable[[tuple[BootPhase, ...]], Awaitable[None]],
         limit: float | None = None,
         waits: timedelta | None = None,
-    ) -> tuple[Phase, ...]:
+    ) -> tuple[BootPhase, ...]:
         """Wait until the pod is ready, and return the phases of its boot. `progress` receives all phases so far at each
         change.
 
@@ -166,14 +166,14 @@ class Cluster(Models):
         deployment = await self._deployment(name)
         pods, home = self._pods_of(deployment), Address(*named(deployment))
         only = Selection(in_namespace_of(deployment, MODELS), fields=f"metadata.name={home.name}")
-        shown: tuple[Phase, ...] = ()
+        shown: tuple[BootPhase, ...] = ()
         events: tuple[KubeObject, ...] = ()
         stale: set[str] | None = None
         ended_before: set[str] | None = None
         listed: tuple[KubeObject, ...] = ()
         patience = Patience(limit or timeout, asyncio.get_running_loop().time)
 
-        async def check(deployments: View, pods: View, all_events: View) -> tuple[Phase, ...] | None:
+        async def check(deployments: View, pods: View, all_events: View) -> tuple[BootPhase, ...] | None:
             nonlocal shown, events, stale, ended_before, listed
             listed = tuple(pods.values())
             ended = {p["metadata"]["name"]: problem for p in listed if boot.is_over(p) and (problem := ends.ended(p))}

@@ -54,8 +54,6 @@ GROW_VOLUME = Phase("making the volume grow", "making the volume grow")
 WAIT_FOR_WEIGHTS = Phase("waiting for the weights", "waiting for the weights")
 
 READY = Phase("ready", "ready")
-BOOT = {phase.key: phase for phase in (WAIT_FOR_NODE, PULL_IMAGE, STAGE_WEIGHTS, LOAD, READY)}
-"""The phases that `bot.clients.boot` reads from a pod, by its names for them; the last one is the end of the boot."""
 
 STAGING = (GROW_VOLUME, START_STAGING, DOWNLOAD, WAIT_FOR_HUB)
 """Phases in which a Job downloads weights, or is about to."""

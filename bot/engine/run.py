@@ -10,7 +10,7 @@ from docket import Docket
 from pydantic import TypeAdapter
 from typing_extensions import TypeVar
 
-from bot.clients import boot
+from bot.clients.boot import BootPhase
 from bot.clients.payloads import clock_of
 from bot.clock import Clock
 from bot.domain import phases
@@ -160,13 +160,13 @@ class Run(Generic[Op_co]):
         now = self.clock()
         await self._show(lambda op: op.with_phase(phase, now, detail))
 
-    async def record_boot(self, booted: tuple[boot.Phase, ...]) -> None:
+    async def record_boot(self, booted: tuple[BootPhase, ...]) -> None:
         """Show the phases of a boot, with the cluster's own times."""
-        ends, now = [*(phase.since for phase in booted[1:]), None], self.clock()
+        ends, now = [*(each.since for each in booted[1:]), None], self.clock()
         records = [
-            PhaseRecord.of(phases.BOOT[phase.name], began=phase.since, ended=end, detail=phase.detail)
-            for phase, end in zip(booted, ends, strict=True)
-            if phase.name != phases.READY.key
+            PhaseRecord.of(each.phase, began=each.since, ended=end, detail=each.detail)
+            for each, end in zip(booted, ends, strict=True)
+            if each.phase is not phases.READY
         ]
         await self._show(lambda op: op.with_phases(records, now))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bot.clients.cluster import BootFailed, Cluster, Phase
+from bot.clients.boot import BootPhase
+from bot.clients.cluster import BootFailed, Cluster
 from bot.services import open_kubernetes
 from bot.settings.environment import ClusterSettings
 from tests.clients.kube import (
@@ -30,20 +31,20 @@ class Boot:
 
     def __init__(self, wire: Wire, cluster: Cluster, seconds: float = 30, waits: timedelta | None = None) -> None:
         self.wire = wire
-        self.told: list[Phase] = []
+        self.told: list[BootPhase] = []
         """The newest phase at each call."""
-        self.heard: tuple[Phase, ...] = ()
+        self.heard: tuple[BootPhase, ...] = ()
         """All phases of the last call."""
         self.task = asyncio.create_task(
             cluster.wait_ready("coder-chat", timeout=seconds, progress=self._hear, waits=waits)
         )
 
-    async def _hear(self, phases: tuple[Phase, ...]) -> None:
+    async def _hear(self, phases: tuple[BootPhase, ...]) -> None:
         self.told.append(phases[-1])
         self.heard = phases
 
     async def reaches(self, phase: str) -> None:
-        await wait_until(lambda: (self.told and self.told[-1].name == phase) or self.task.done())
+        await wait_until(lambda: (self.told and self.told[-1].phase.key == phase) or self.task.done())
         assert not self.task.done(), self.task.exception()
 
     def pod(self, **status: Any) -> None:
@@ -83,7 +84,7 @@ async def test_a_refusal_while_the_api_server_starts_is_no_refusal(boot: Boot, s
     boot.wire.cut()
     await wait_until(lambda: not boot.wire.refusals)
     boot.pod(conditions=[*SCHEDULED, condition("Ready")])
-    assert (await boot.task)[-1].name == "ready"
+    assert (await boot.task)[-1].phase.key == "ready"
 
 
 async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
@@ -99,8 +100,8 @@ async def test_a_boot_is_told_phase_by_phase(boot: Boot) -> None:
     boot.pod(conditions=[*SCHEDULED, condition("Ready")])
     phases = await boot.task
     names = ["waiting for a node", "pulling the image", "staging weights", "loading", "ready"]
-    assert [phase.name for phase in phases] == names
-    assert list(dict.fromkeys(phase.name for phase in boot.told)) == names
+    assert [each.phase.key for each in phases] == names
+    assert list(dict.fromkeys(each.phase.key for each in boot.told)) == names
     assert sorted(phases, key=lambda phase: phase.since) == list(phases)
 
 
@@ -115,7 +116,7 @@ async def test_phases_that_passed_unseen_are_told_too(boot: Boot, cluster: Clust
     await again.reaches("loading")
     again.task.cancel()
     names = ["waiting for a node", "pulling the image", "staging weights", "loading"]
-    assert [phase.name for phase in again.heard] == names
+    assert [each.phase.key for each in again.heard] == names
 
 
 async def test_a_pod_that_is_ready_already_ends_the_wait_at_once(boot: Boot, cluster: Cluster) -> None:
@@ -135,7 +136,7 @@ async def test_a_boot_is_followed_over_410_and_a_dropped_connection(boot: Boot) 
     await boot.reaches("pulling the image")
     boot.wire.cut()
     boot.pod(conditions=[*SCHEDULED, condition("Ready")])
-    assert (await boot.task)[-1].name == "ready"
+    assert (await boot.task)[-1].phase.key == "ready"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ async def test_a_hundred_boots_that_are_watched_keep_nobody_waiting(wire: Wire, 
         cluster = Cluster(await open_kubernetes(settings, stack), "serving")
         wire.store.create(deployment(replicas=1))
 
-        async def nobody(_: tuple[Phase, ...]) -> None:
+        async def nobody(_: tuple[BootPhase, ...]) -> None:
             """Receives the phases."""
 
         boots = [asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=nobody)) for _ in range(60)]

@@ -52,7 +52,7 @@ class Booting:
 
     async def becomes_ready(self) -> None:
         self.change(conditions=[SCHEDULED, condition("Ready")], containerStatuses=[])
-        assert (await self.task)[-1].name == "ready"
+        assert (await self.task)[-1].phase.key == "ready"
 
     async def fails(self) -> BootFailed:
         """The end of the boot, after every shown problem has lasted too long."""

@@ -11,7 +11,7 @@ import pytest_asyncio
 from kubernetes.aio.client import ApiClient
 
 from bot.clients.argocd import ArgoCD
-from bot.clients.boot import Phase
+from bot.clients.boot import BootPhase
 from bot.clients.cluster import Cluster
 from bot.clients.job import Jobs, Load
 from bot.clients.kube import Collection, Forbidden, Kube
@@ -100,8 +100,8 @@ async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) 
     cluster, made = Cluster(bot, "serving"), _named(pod())
     told: list[str] = []
 
-    async def hear(phases: tuple[Phase, ...]) -> None:
-        told.append(phases[-1].name)
+    async def hear(phases: tuple[BootPhase, ...]) -> None:
+        told.append(phases[-1].phase.key)
 
     await cluster.scale("coder-chat", 1, lease="op-2/8")
     booting = asyncio.create_task(cluster.wait_ready("coder-chat", timeout=60, progress=hear))
@@ -120,8 +120,8 @@ async def test_a_boot_is_followed_to_its_end(server: ApiServer, bot: ApiClient) 
         },
     )
     phases = await booting
-    assert phases[0].name == "waiting for a node"
-    assert [phase.name for phase in phases[:1]] == told[:1]
+    assert phases[0].phase.key == "waiting for a node"
+    assert [each.phase.key for each in phases[:1]] == told[:1]
     await cluster.scale("coder-chat", 0, lease=None)
     ending = asyncio.create_task(cluster.wait_gone("coder-chat", timeout=60))
     await server.delete(made)

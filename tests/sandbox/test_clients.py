@@ -12,7 +12,7 @@ from kubernetes.aio import client
 from pydantic import SecretStr
 
 from bot.clients.argocd import ArgoCD
-from bot.clients.boot import BootFailed, Phase
+from bot.clients.boot import BootFailed, BootPhase
 from bot.clients.cluster import Cluster as ClusterClient
 from bot.clients.deployer import SyncFailed
 from bot.clients.litellm import LiteLLM
@@ -44,11 +44,11 @@ class Platform:
     vllm: VLLM
     litellm: LiteLLM
 
-    async def boot(self, name: str, *, stays: str = "", stays_with: str = "") -> tuple[Phase, ...]:
+    async def boot(self, name: str, *, stays: str = "", stays_with: str = "") -> tuple[BootPhase, ...]:
         """The phases of a boot; in the phase `stays`, or with that problem, its whole time limit passes."""
 
-        async def progress(phases: tuple[Phase, ...]) -> None:
-            if phases[-1].name == stays or (stays_with and re.search(stays_with, phases[-1].detail)):
+        async def progress(phases: tuple[BootPhase, ...]) -> None:
+            if phases[-1].phase.key == stays or (stays_with and re.search(stays_with, phases[-1].detail)):
                 time_passes(LONG)
 
         await self.cluster.scale(name, 1, lease="op-1")
@@ -88,7 +88,7 @@ async def platform() -> AsyncIterator[Platform]:
 async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
     """Node, image, weights, load: what the bot shows comes from the pod's own conditions and events."""
     phases = await platform.boot("coder-chat")
-    assert [phase.name for phase in phases][:4] == [
+    assert [each.phase.key for each in phases][:4] == [
         "waiting for a node", "pulling the image", "staging weights", "loading",
     ]  # fmt: skip
     found = await platform.cluster.workload("coder-chat")
