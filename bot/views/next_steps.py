@@ -68,14 +68,11 @@ def _stays_merged(op: Operation) -> bool:
     return isinstance(getattr(op.result, "undone", None), StaysMerged)
 
 
-_ABOUT_GPU = (Kind.GPU_UP, Kind.GPU_DOWN, Kind.GPU_RESTART, Kind.GPU_RELEASE)
-
-
 def family(kind: Kind) -> str:
     """The kinds of operations of which the newest about a model makes the next steps of the others obsolete."""
-    if kind in _ABOUT_GPU:
-        return "gpu"
-    return "change" if kind.spec.uses_pull_request else str(kind)
+    if kind.spec.uses_pull_request:
+        return "change"
+    return "gpu" if kind.spec.stops_model else str(kind)
 
 
 def superseded(kind: Kind) -> dict[str, tuple[str, ...]]:
