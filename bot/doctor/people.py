@@ -14,6 +14,7 @@ from bot.services import now
 from bot.settings.config import Roles
 from bot.settings.environment import Settings
 from bot.slack.directory import Directory
+from bot.slack.ids import is_user_group
 from bot.slack.web_api import SlackRefused, slack_errors
 
 SLACK, PEOPLE, CLOCK = "Slack", "people", "clock"
@@ -126,8 +127,8 @@ async def people(roles: Roles, settings: Settings, client: AsyncWebClient) -> As
     """
     members, directory = dict[str, frozenset[str]](), Directory(client)
     for role, ids in (("requesters", roles.requesters), ("approvers", roles.approvers), ("admins", roles.admins)):
-        users = {i for i in ids if not i.startswith("S")}
-        for group in (i for i in ids if i.startswith("S")):
+        users = {i for i in ids if not is_user_group(i)}
+        for group in filter(is_user_group, ids):
             try:
                 with slack_errors("usergroups.users.list"):
                     answer = await client.usergroups_users_list(usergroup=group)

@@ -17,6 +17,7 @@ from bot.slack.web_api import Slack
 from bot.state.messages import Messages
 from bot.state.step_ledger import StepLedger
 from bot.views import View, lines
+from bot.views.links import permalink
 from bot.views.mentions import addressed
 from bot.views.news import end, link_to, not_replaced, objection, requested, still_waits, to_replace
 
@@ -121,8 +122,7 @@ class Announcements:
     async def _url(self, message: Message | None) -> str:
         """The address of a message, or empty."""
         with suppress(BotError, Unavailable):
-            if message and (workspace := await self._slack.address()):
-                return f"{workspace}archives/{message.channel}/p{message.ts.replace('.', '')}"
+            return permalink(await self._slack.address(), message) if message else ""
         return ""
 
 

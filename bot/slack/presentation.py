@@ -26,6 +26,7 @@ from bot.mrkdwn import md
 from bot.settings.config import Config
 from bot.slack.announcements import Announcements
 from bot.slack.closed_channels import LONGEST_PAUSE, ChannelClosed, ClosedChannels
+from bot.slack.ids import is_personal, is_user, is_user_group
 from bot.slack.newest_cards import NewestCards
 from bot.slack.readable import readable
 from bot.slack.web_api import CONTENT, GONE, NO_THREAD, Slack, SlackBusy, SlackRefused
@@ -303,7 +304,7 @@ class Presentation:
         admins = self._config.roles.admins
         with suppress(BotError, Unavailable):  # a user group that cannot be looked up
             admins = tuple(sorted(await self._slack.members(admins)))
-        return tuple(user for user in admins if not user.startswith("S"))
+        return tuple(user for user in admins if not is_user_group(user))
 
     # ── channels that accept no messages ──────────────────────────────────────────────────────────────────────────────
 
@@ -461,7 +462,7 @@ class Presentation:
             await self.edit(message, now.view)
         if now:
             await self._outbox.written(now)
-        if (about := letter.question or letter.card) in self._told and not letter.place.startswith(("U", "W")):
+        if (about := letter.question or letter.card) in self._told and not is_user(letter.place):
             with suppress(OperationNotFound):
                 await self._take_back(await self._operations.load(about))
 
@@ -480,15 +481,14 @@ class Presentation:
     async def _give_up_if_hopeless(self, letter: Letter, attempts: int, error: Exception) -> None:
         refused = error if isinstance(error, SlackRefused) else None
         place = letter.at.channel if letter.at else letter.place
-        personal = place.startswith(("U", "W", "D"))
-        if refused and not personal and place:
+        if refused and not is_personal(place) and place:
             self._closed.close(place)
             if about := letter.question or letter.card:
                 with suppress(OperationNotFound):
                     op = await self._operations.load(about)
                     await self._audit.note_unshown(op, refused.code, self._clock())
                     await self._tell_elsewhere(op, refused.code)
-        hopeless = refused and (personal or refused.code in CONTENT) and attempts >= _PERSONAL_ATTEMPTS
+        hopeless = refused and (is_personal(place) or refused.code in CONTENT) and attempts >= _PERSONAL_ATTEMPTS
         if hopeless or self._clock() > letter.until:
             log.warning("message given up", key=letter.key, where=place, error=str(error))
             await self._outbox.drop(letter.name)

@@ -24,6 +24,7 @@ from bot.mrkdwn import Mrkdwn
 from bot.progress import beside_all_work
 from bot.settings.config import Config
 from bot.slack.block_support import BlockSupport
+from bot.slack.ids import is_personal, is_user, is_user_group
 from bot.state.messages import Messages
 from bot.views import View, lines
 from bot.views.links import NO_LINKS, Links, Place, unknown_place
@@ -124,11 +125,6 @@ def slack_errors(method: str) -> Iterator[None]:
         raise Unavailable("Slack", f"{method}: an answer that cannot be read") from error
 
 
-def _is_personal(channel: str) -> bool:
-    """Return whether it is a direct message, which notifies its reader independent of mentions."""
-    return channel.startswith(("U", "W", "D"))
-
-
 def _code_of(response: object) -> str:
     data = getattr(response, "data", None)
     return str(data.get("error") or "") if isinstance(data, dict) else ""
@@ -209,7 +205,7 @@ class Slack:
         found = await self._find(key, channel, thread, since=noted) if noted else None
         fresh = found is None
         if found is None:
-            if not _is_personal(channel):
+            if not is_personal(channel):
                 view = notifying(view, notify, await self._names_of(mentioned_in(view) - set(notify)))
             with slack_errors("chat.postMessage"):
                 answer = await self._client.chat_postMessage(
@@ -247,7 +243,7 @@ class Slack:
         """The messages since then, in a channel or in one of its threads, and the channel's id."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
-            if channel.startswith(("U", "W")):
+            if is_user(channel):
                 opened = await self._client.conversations_open(users=channel)
                 channel = opened["channel"]["id"]
             if thread:
@@ -353,7 +349,7 @@ class Slack:
         nobody.
         """
         view = text if isinstance(text, View) else lines(text)
-        if not _is_personal(user):
+        if not is_personal(user):
             view = notifying(view, (), await self._names_of(mentioned_in(view)))
         with slack_errors("chat.postMessage"):
             await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
@@ -375,8 +371,8 @@ class Slack:
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:
         """The user ids of users and user groups."""
-        users = {i for i in ids if not i.startswith("S")}
-        for group in (i for i in ids if i.startswith("S")):
+        users = {i for i in ids if not is_user_group(i)}
+        for group in filter(is_user_group, ids):
             with slack_errors("usergroups.users.list"):
                 answer = await self._client.usergroups_users_list(usergroup=group)
             users.update(answer.get("users") or [])
