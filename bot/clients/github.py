@@ -83,6 +83,10 @@ class PullRequest(BaseModel, frozen=True, defer_build=True):
     closed_by: str | None
     changed_files: int
 
+    @property
+    def closed_unmerged(self) -> bool:
+        return self.state == "closed" and not self.merged
+
 
 class Commit(NamedTuple):
     """The parts of a commit that a rebase keeps: its author's address, its time (Unix seconds), its message."""
@@ -148,7 +152,7 @@ class GitHub:
             if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
                 # An earlier run opened it a moment ago, or it is already merged.
                 pull = await self.find_pull(head_ref)
-                if pull is None or (pull.state == "closed" and not pull.merged):
+                if pull is None or pull.closed_unmerged:
                     raise BotError(f"GitHub did not open the pull request: {said(response)}.")
             else:
                 pull = await self._seen(read(Pull, response, "the pull request"))

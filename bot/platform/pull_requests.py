@@ -242,7 +242,7 @@ class PullRequests:
             return
         plan = plan_of(op)
         pull = await self.github.pull(plan.pull.number)
-        if pull.state == "closed" and not pull.merged:
+        if pull.closed_unmerged:
             if is_closing(await self.operations.load(op.id)):
                 return  # the bot closed it, and is about to report it
             await self.github.delete_branch(plan.pull.branch)

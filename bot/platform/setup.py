@@ -151,7 +151,7 @@ class PlatformSetup:
         )
         setup = await self.state.claim(mine)
         pull = await self._pull_of(setup)
-        if pull.state == "closed" and not pull.merged and setup.id != mine.id:
+        if pull.closed_unmerged and setup.id != mine.id:
             await self.state.close(setup)  # somebody rejected the earlier one
             setup = await self.state.claim(mine)
             pull = await self._pull_of(setup)
@@ -199,7 +199,7 @@ class PlatformSetup:
         """Finish an interrupted set-up, and use the settings of the main branch once they can be used."""
         setup = await self.state.open()
         pull = await self._pull_of(setup) if setup else None
-        if setup and pull and pull.state == "closed" and not pull.merged:
+        if setup and pull and pull.closed_unmerged:
             await self.state.close(setup)
         commit = self.repository.newest
         if (pull and pull.merged) or time.monotonic() - self._fetched > _FETCH_EVERY:
