@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from datetime import timedelta
+from functools import partial
 
 from aiohttp import web
 from docket import Docket
@@ -84,17 +85,13 @@ class HttpPort:
                 return web.Response(text=f"{error}\n", status=503)
             return web.Response(text="ok\n")
 
-        async def slack_events(request: web.Request) -> web.Response:
-            assert slack is not None  # noqa: S101  # the route exists only with it
-            return await to_aiohttp_response(await slack.async_dispatch(await to_bolt_request(request)))
-
         app = web.Application(client_max_size=2**20)
         app.router.add_get("/healthz", healthz)
         app.router.add_get("/readyz", readyz)
         app.router.add_get("/metrics", metrics)
         app.router.add_post("/github/webhook", github)
         if slack is not None:
-            app.router.add_post("/slack/events", slack_events)
+            app.router.add_post("/slack/events", partial(_slack_events, slack))
         return app
 
     async def _state(self) -> bytes:
@@ -117,3 +114,7 @@ class HttpPort:
                 lease.model: running_total(self.config.gpu, lease, nodes.get(lease.model), now)[0] for lease in leases
             },
         )
+
+
+async def _slack_events(slack: AsyncApp, request: web.Request) -> web.Response:
+    return await to_aiohttp_response(await slack.async_dispatch(await to_bolt_request(request)))

@@ -36,7 +36,7 @@ class AcksFirst:
         self._quiet, self._longest = quiet, longest
         self._arrived = 0.0
         self._working = asyncio.Semaphore(at_a_time)
-        self._owed: set[asyncio.Task[Any]] = set()
+        self._owed: set[asyncio.Future[None]] = set()
 
     def arrived(self) -> None:
         """A request has arrived."""
@@ -45,13 +45,13 @@ class AcksFirst:
     @contextmanager
     def owing(self) -> Iterator[None]:
         """Track an acknowledged request until its answer has been sent."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine runs in a task
-        self._owed.add(task)
+        answer = asyncio.get_running_loop().create_future()
+        self._owed.add(answer)
         try:
             yield
         finally:
-            self._owed.discard(task)
+            self._owed.discard(answer)
+            answer.set_result(None)
 
     async def all_answered(self) -> None:
         """Wait until every acknowledged request is answered: a user must get an answer even across a restart."""

@@ -216,10 +216,6 @@ def _reference(entry: Entry | None) -> str:
     return given if given.startswith(ENVIRON) else ""
 
 
-def _integer(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
-
-
 def _decimal(text: str) -> float | None:
     try:
         return float(text)

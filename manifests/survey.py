@@ -20,7 +20,6 @@ from manifests.proxy import Proxy, proxy
 from manifests.tree import ManifestError, Tree
 
 _FLUX, _ARGO = "kustomize.toolkit.fluxcd.io/", "argoproj.io/"
-_HELM = "helm.toolkit.fluxcd.io/"
 
 
 class Deployment(NamedTuple):

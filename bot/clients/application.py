@@ -37,7 +37,6 @@ class Application(BaseModel, frozen=True, defer_build=True):
     message: str
     operation_revision: str | None
     operation_revisions: tuple[str, ...]
-    destination_namespace: str
     errors: tuple[str, ...] = ()
     out_of_sync: tuple[str, ...] = ()
     source: str = ""
@@ -134,7 +133,6 @@ def application_of(found: KubeObject) -> Application:
         message=state.get("message") or "; ".join(filter(None, errors)),
         operation_revision=operation.get("revision") or result.get("revision"),
         operation_revisions=_revisions(result) or _revisions(operation),
-        destination_namespace=str((spec.get("destination") or {}).get("namespace") or ""),
         errors=tuple(filter(None, errors)),
         out_of_sync=tuple(f"{each.get('kind')}/{each.get('name')}" for each in different),
         source=source_of(spec),

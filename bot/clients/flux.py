@@ -247,7 +247,6 @@ def application_of(found: KubeObject) -> Application:
         message=str(ready.get("message") or ""),
         operation_revision=commit_of(attempted) or None,
         operation_revisions=tuple(filter(None, [commit_of(attempted)])),
-        destination_namespace=str(spec.get("targetNamespace") or ""),
         errors=(error,) if error else (),
         source=source_text({"path": path, "sourceRef": spec.get("sourceRef"), "patches": spec.get("patches")}),
         paths=(path,),

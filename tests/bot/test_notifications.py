@@ -12,7 +12,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
-from bot.domain.notifications import TABLE, rule_of, with_reference
+from bot.domain.notifications import TABLE, with_reference
 from bot.domain.operations import OPERATIONS, BringDownOperation, Operation, Status, Vote
 from bot.domain.outcomes import ClosedOnGitHub, Started
 from bot.domain.plans import BringUpPlan
@@ -100,7 +100,7 @@ async def settled(shown: Presentation, workspace: Workspace, op: Operation) -> d
 def pushed(workspace: Workspace) -> dict[str, list[tuple[str, str]]]:
     found = {name: workspace.notified(name) for name in ("dev", "lead", "admin")}
     for each in [each for all_of_them in found.values() for each in all_of_them]:
-        rule = rule_of(each.key)
+        rule = TABLE.get(each.key.partition(":")[0])
         assert rule, each.key
         assert each.how in rule.how
     return {name: [(each.key.partition(":")[0], each.text) for each in what] for name, what in found.items() if what}

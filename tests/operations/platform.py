@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from bot.app import run
 from bot.clients.rights import roles
-from bot.domain.notifications import rule_of
+from bot.domain.notifications import TABLE
 from bot.settings.config import load_config
 from bot.settings.environment import Settings
 from sandbox.access import Account
@@ -210,7 +210,7 @@ def check_notifications(workspace: Workspace) -> None:
     """Every notification of the bot is in the table of the contract, with its channel, and sent once."""
     found = [each for user in ("dev", "lead", "admin") for each in workspace.notified(user)]
     for each in found:
-        rule = rule_of(each.key)
+        rule = TABLE.get(each.key.partition(":")[0])
         assert rule, f"not in the table of notifications: {each}"
         assert each.how in rule.how, f"{each} is not by {rule.how}"
     twice = [key for key, times in Counter((each.key, each.user) for each in found if each.key).items() if times > 1]
