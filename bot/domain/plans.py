@@ -151,8 +151,8 @@ class ChangePlan(_Plan):
     pull: Pull
     pushed: str
     """The commit that the bot pushed for the pull request: while it is the head, nobody else has pushed."""
-    own: Annotated[OwnChange, BeforeValidator(lambda own: own or OwnChange())]
-    """The bot's own change, before anybody else pushed to its branch."""
+    own: Annotated[OwnChange, BeforeValidator(lambda own: own or OwnChange())] = OwnChange()
+    """The bot's own change, before anybody else pushed to its branch; empty in records of an earlier version of Stoker."""
     problems: tuple[str, ...] = ()
     """Content of the branch that breaks the contract, with file and line: it blocks the merge."""
     read: str = ""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import stamina
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from bot import markdown
 from bot.clients.huggingface import HuggingFace
@@ -185,6 +185,12 @@ class OldWeights(BaseModel, frozen=True, defer_build=True):
 
     weight_bytes: int = 0
     repo_bytes: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_number(cls, stored: object) -> object:
+        """Earlier versions of Stoker stored the first number only."""
+        return {"weight_bytes": stored} if isinstance(stored, int) else stored
 
 
 async def weights_of(hub: HuggingFace, hf_id: str) -> OldWeights:

@@ -50,7 +50,7 @@ from manifests.tree import ManifestError
 
 log = structlog.get_logger(__name__)
 
-_BASE, _FACTS, _OLD_WEIGHTS = Step("base", str), Step("facts", ModelFacts), Step("kept", OldWeights)
+FACTS, OLD_WEIGHTS = Step("facts", ModelFacts), Step("kept", OldWeights)
 
 
 def branch_of(op: ChangeOperation) -> str:
@@ -158,11 +158,11 @@ class PullRequests:
         facts, old_weights = None, None
         if isinstance(request, AddModel | SwapModel):
             hf_id, observed = request.hf_id, await self.endpoint_history.observations()
-            facts = await self.lifecycle.run(op).once(_FACTS, lambda: looked_up(self.hub, hf_id, observed))
+            facts = await self.lifecycle.run(op).once(FACTS, lambda: looked_up(self.hub, hf_id, observed))
         if isinstance(request, SwapModel):
             before = await self.endpoints.known(commit, request.model)
             # Stored in the step ledger like the facts, so that a retry produces the same commit.
-            old_weights = await self.lifecycle.run(op).once(_OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
+            old_weights = await self.lifecycle.run(op).once(OLD_WEIGHTS, lambda: weights_of(self.hub, before.hf_id))
         with plain_refusals():
             # In a thread, because reading a git tree starts processes.
             return await asyncio.to_thread(
