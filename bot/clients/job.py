@@ -21,6 +21,7 @@ from bot.clients.kube import Collection, Conflict, Kube, KubeObject, Selection, 
 from bot.clients.rights import BENCHMARKS, MODELS, PODS
 from bot.clients.whereabouts import Whereabouts
 from bot.clients.workload import engine_of, environment_of, named
+from bot.domain.phases import MEASURE, START_BENCHMARK, Phase
 from bot.errors import BotError
 from bot.mrkdwn import with_code
 from bot.settings.config import Bench, SecretRef
@@ -86,9 +87,9 @@ class Jobs:
         return ""
 
     async def result(
-        self, operation: str, model: str, *, limit: timedelta, progress: Callable[[str], Awaitable[None]]
+        self, operation: str, model: str, *, limit: timedelta, progress: Callable[[Phase], Awaitable[None]]
     ) -> str:
-        """The output of the benchmark when it has finished; `progress` receives whether it starts or measures.
+        """The output of the benchmark when it has finished; `progress` receives its phase.
 
         Raises BenchFailed with the reason and the last log lines.
         """
@@ -109,7 +110,7 @@ class Jobs:
             for condition in (next(iter(jobs.values())).get("status") or {}).get("conditions") or ():
                 if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
                     return str(condition["type"]) + f" {condition.get('reason', '')}: {condition.get('message', '')}"
-            await progress("measuring" if last and _measures(last) else "starting")
+            await progress(MEASURE if last and _measures(last) else START_BENCHMARK)
             return None
 
         try:

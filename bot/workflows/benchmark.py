@@ -184,11 +184,8 @@ class BenchmarkWorkflow:
             await self.jobs.start(op.id, await self._load(model), shape, self.config.vllm.api_key)
 
         async def wait() -> Benchmark:
-            async def show_progress(doing: str) -> None:
-                await run.enter(phases.MEASURE if doing == "measuring" else phases.START_BENCHMARK)
-
             try:
-                text = await self.jobs.result(op.id, model, limit=shape.limit, progress=show_progress)
+                text = await self.jobs.result(op.id, model, limit=shape.limit, progress=run.enter)
             finally:  # check the lease again: a result without the model is meaningless
                 await still()
             return Benchmark(endpoint=model, context=benchmark_context, levels=benchmark.levels(text))

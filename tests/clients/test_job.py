@@ -9,6 +9,7 @@ from kubernetes.aio.client import ApiClient
 
 from bot.clients.job import BenchFailed, Jobs, Load, manifest, name_of
 from bot.clients.whereabouts import Address, Whereabouts
+from bot.domain.phases import Phase
 from bot.errors import BotError
 from bot.settings.config import Bench, SecretRef
 from tests.clients.kube import Wire, caching, connected, deployment
@@ -79,7 +80,7 @@ async def api(wire: Wire) -> Any:
         yield client
 
 
-async def told(_: str) -> None:
+async def told(_: Phase) -> None:
     """No-op."""
 
 
