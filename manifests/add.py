@@ -79,7 +79,7 @@ class AddRequest(Wanted, frozen=True):
 _DOES = {
     "chat": "generates text",
     "completion": "generates text",
-    "embeddings": "makes embeddings",
+    "embeddings": "computes embeddings",
     "reranker": "ranks texts",
 }
 
@@ -98,9 +98,9 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     file = ""
     if pieces.runtime.gguf:
         wanted = request.quantization or template.quantization
-        chosen = choose(request.facts, wanted, machine, exact=bool(request.quantization))
-        request, file = request.model_copy(update={"facts": chosen.facts, "quantization": None}), chosen.file
-    told_of_script = staging.warnings(pieces, request.facts)
+        gguf_file = choose(request.facts, wanted, machine, exact=bool(request.quantization))
+        request, file = request.model_copy(update={"facts": gguf_file.facts, "quantization": None}), gguf_file.file
+    staging_warnings = staging.warnings(pieces, request.facts)
     facts = request.facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, request.facts)})
     request = request.model_copy(update={"facts": facts})
     sizing = _sizing(request, template, machine)
@@ -113,24 +113,24 @@ def plan_add(platform: Platform, request: AddRequest, machine: Machine) -> Chang
     after = platform.with_changes(files)
     endpoint = read_endpoint(after, request.name)
     files |= _lists(platform, template, endpoint, request, target)
-    flag, told = groups.switched_on(platform, endpoint.group)
+    flag, group_warnings = groups.switched_on(platform, endpoint.group)
     files |= flag
-    doubts = kept_contract(platform, platform.with_changes(files), template.name, request.name)
+    contract_findings = kept_contract(platform, platform.with_changes(files), template.name, request.name)
     return Change(
         changes=ChangeSet(files=dict(files)),
         title=f"feat(serving): add {request.name} ({request.facts.hf_id.rsplit('/', 1)[-1]})",
-        intent=f"Adds the endpoint {request.name}, which serves {endpoint.hf_id} and is made like {template.name}.",
+        intent=f"Adds the endpoint {request.name}, which serves {endpoint.hf_id}, as a copy of {template.name}.",
         summary=contract_rows(endpoint),
         sizing=sizing,
         warnings=(
             *sizing.warnings,
             *terms(request.facts),
             *own.warnings,
-            *told_of_script,
-            *told,
+            *staging_warnings,
+            *group_warnings,
             *_warnings(request, template, endpoint),
             *needs(platform, pieces, request.name),
-            *doubts,
+            *contract_findings,
         ),
         endpoint=endpoint,
         template=template.name,
@@ -160,32 +160,32 @@ def refuse_taken(platform: Platform, name: str) -> None:
 def _template(platform: Platform, request: AddRequest) -> ModelEndpoint:
     endpoints = read_endpoints(platform)
     if request.like is not None:
-        named = next((each for each in endpoints if each.name == request.like), None)
-        if named is None:
-            known = ", ".join(each.name for each in endpoints) or "none"
-            raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {known}.")
-        _refuse_other_kind(named, request.facts)
-        return named
+        template = next((each for each in endpoints if each.name == request.like), None)
+        if template is None:
+            names = ", ".join(each.name for each in endpoints) or "none"
+            raise ManifestError(f"There is no template {request.like!r}. Endpoints to copy from: {names}.")
+        _refuse_other_kind(template, request.facts)
+        return template
     if request.facts.kind is None:
-        known = ", ".join(each.name for each in endpoints) or "none"
+        names = ", ".join(each.name for each in endpoints) or "none"
         raise ManifestError(
             f"Hugging Face did not answer, so the kind of {request.facts.hf_id} is unknown: give kind=chat "
-            f"(or completion, embeddings, reranker), or like= with an endpoint of the same kind, one of {known}."
+            f"(or completion, embeddings, reranker), or like= with an endpoint of the same kind, one of {names}."
         )
     if request.facts.unservable:
         refuse_unservable(request.facts)
     kind = _kind(request.facts)
-    usable = [each for each in endpoints if each.application_file and each.alias] or list(endpoints)
-    alike = [each for each in usable if each.kind == kind]
+    complete = [endpoint for endpoint in endpoints if endpoint.application_file and endpoint.alias] or list(endpoints)
+    same_kind = [each for each in complete if each.kind == kind]
     if request.facts.kind == "reranker" and tei_serves(request.facts):
-        alike = [each for each in usable if each.kind == "cpu-reranker"] or alike
-    if not alike and request.facts.pools and kind.startswith("gpu-"):
-        alike = [each for each in usable if each.kind == "gpu-chat"]
-    if not alike:
+        same_kind = [each for each in complete if each.kind == "cpu-reranker"] or same_kind
+    if not same_kind and request.facts.pools and kind.startswith("gpu-"):
+        same_kind = [each for each in complete if each.kind == "gpu-chat"]
+    if not same_kind:
         raise ManifestError(
             f"{request.facts.hf_id} needs a {kind} endpoint to copy from, and there is none; name one with like=."
         )
-    return next((each for each in alike if each.name == platform.layout.template), alike[0])
+    return next((each for each in same_kind if each.name == platform.layout.template), same_kind[0])
 
 
 def _explain_by_hand(pieces: Pieces, request: AddRequest) -> None:
@@ -210,7 +210,7 @@ def _by_hand(pieces: Pieces, request: AddRequest) -> str:
     elif pieces.home.endswith((".yaml", ".yml")) and not pieces.files[1:] and pieces.name not in base:
         kind = pieces.candidate.subject
         steps = [
-            f"copy what {pieces.home}:{kind.start_mark.line + 1} says of {pieces.name}",
+            f"copy the part of {pieces.home}:{kind.start_mark.line + 1} about {pieces.name}",
             f"name it {request.name}, with the model {request.facts.hf_id} and its own volume and Service",
         ]
     else:
@@ -284,13 +284,13 @@ def _sizing(request: AddRequest, template: ModelEndpoint, machine: Machine) -> S
 def _target(
     request: AddRequest, pieces: Pieces, template: ModelEndpoint, sizing: Sizing, own: ModelArguments, file: str
 ) -> Target:
-    called = naming(pieces, request.facts, file)
+    model_naming = naming(pieces, request.facts, file)
     names_itself = pieces.served is None and template.served_name == pieces.model.value
     return Target(
         hf_id=request.facts.hf_id,
-        model=called.model,
-        renames=called.renames,
-        served_name=request.served_name or (called.model if names_itself else derived_served_name(request.facts)),
+        model=model_naming.model,
+        renames=model_naming.renames,
+        served_name=request.served_name or (model_naming.model if names_itself else derived_served_name(request.facts)),
         quantization=derived_quantization(request.facts, request.quantization),
         context=sizing.context or None if request.facts.pools else _context(request, template, sizing),
         gpu_utilization=request.gpu_utilization,
@@ -322,7 +322,7 @@ def _copies(
     bundle = bundle_of(platform, pieces)
     names = names_of_copy(platform, pieces, template, bundle, new)
     refuse_undeployed(platform, pieces, template, bundle, new)
-    made: dict[str, str] = {}
+    copies: dict[str, str] = {}
     edited = {
         path: staging.with_patterns(each, request.facts)
         for path, each in retarget(pieces, target, resource_edits(pieces, template, request, sizing)).items()
@@ -341,11 +341,11 @@ def _copies(
         elif path.endswith((".yaml", ".yml")):
             document = Document(path, text)
         else:
-            made[place] = rewording.text(text)
+            copies[place] = rewording.text(text)
             continue
         document = at_rest(renamed(document, names, sizing.storage), platform, pieces, bundle)
-        made[place] = rewording.document(document).text
-    made |= listed_again(bundle, new) | generated_again(names)
+        copies[place] = rewording.document(document).text
+    copies |= listed_again(bundle, new) | generated_again(names)
     apart = pieces.application is not None and pieces.application.document.path not in bundle.files
     if pieces.application is not None and apart and template.name in template.application:
         exact = {**names.exact, template.application: template.application.replace(template.name, new)}
@@ -353,7 +353,7 @@ def _copies(
         path = _application_path(layout, template, request)
         if platform.read(path) is not None:
             raise ManifestError(f"The name {request.name} is taken: {path} exists. Choose another.")
-        made[path] = rewording.document(document).text
+        copies[path] = rewording.document(document).text
     if pieces.entry is not None:
         host = names.exact.get(_service_name(pieces), new)
         if pieces.service is None:  # KServe derives it from the name
@@ -365,8 +365,8 @@ def _copies(
         elif names.moves_namespace and pieces.namespace in names.exact:
             hosts[f".{pieces.namespace}"] = f".{names.exact[pieces.namespace]}"
         entry = pieces.entry
-        made[entry.document.path] = with_entry(entry, hosts, request, target, rewording, pieces.runtime)
-    return made
+        copies[entry.document.path] = with_entry(entry, hosts, request, target, rewording, pieces.runtime)
+    return copies
 
 
 def _item(
@@ -380,11 +380,11 @@ def _item(
     """The list with another item, and LiteLLM's values with its entry."""
     rewording, path = _rewording(template, request, target), pieces.deployment.document.path
     edited = retarget(pieces, target, resource_edits(pieces, template, request, sizing))
-    made = {path: copied(pieces, edited[path], request.name, rewording, rests=pieces.gpu)}
+    files = {path: copied(pieces, edited[path], request.name, rewording, rests=pieces.gpu)}
     if pieces.entry is not None:
         hosts = {old: old.replace(template.name, request.name) for old in pieces.candidate.hosts}
-        made[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording, pieces.runtime)
-    return made
+        files[pieces.entry.document.path] = with_entry(pieces.entry, hosts, request, target, rewording, pieces.runtime)
+    return files
 
 
 def _service_name(pieces: Pieces) -> str:
@@ -436,17 +436,17 @@ def _lists(
 
 
 def _warnings(request: AddRequest, template: ModelEndpoint, endpoint: ModelEndpoint) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if endpoint.alias:
-        found.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
+        warnings.append(f"Virtual keys that list their models do not reach {endpoint.alias} until it is added to them.")
     if endpoint.alias and request.price_in is None:
-        found.append(f"The price is that of {template.name}: nobody has set one for this model.")
+        warnings.append(f"The price is that of {template.name}: nobody has set one for this model.")
     if endpoint.alias and request.facts.kind == "reranker":
-        found.append(
+        warnings.append(
             "LiteLLM does not count the cost of rankings by vLLM and TEI (BerriAI/litellm#13797): budgets do not limit them."
         )
     if request.facts.pools and does(template) not in POOLING_KINDS:
-        found.append(f"{template.name} generates text: read the comments that were copied from it.")
+        warnings.append(f"{template.name} generates text: read the comments that were copied from it.")
     if not request.facts.revision:
-        found.append(unchecked(request.facts))
-    return tuple(found)
+        warnings.append(unchecked(request.facts))
+    return tuple(warnings)

@@ -165,7 +165,7 @@ def further(
 
 def listed(nodes: Sequence[ScalarNode], document: Document, engine: engines.Engine) -> tuple[Flag, ...]:
     """The arguments in a list that belongs to an engine."""
-    words = [_Word(str(each.value), each, _site(document, each)) for each in nodes]
+    words = [_Word(str(node.value), node, _site(document, node)) for node in nodes]
     return tuple(_flags(words, engine, "", {}, {}, own=True, script=False))
 
 
@@ -203,7 +203,7 @@ def _site(document: Document | None, node: ScalarNode) -> Site | None:
 
 
 def _words(node: Node | None) -> tuple[ScalarNode, ...]:
-    return tuple(each for each in items(node) if isinstance(each, ScalarNode))
+    return tuple(item for item in items(node) if isinstance(item, ScalarNode))
 
 
 def _read_script(
@@ -246,8 +246,8 @@ def _recognised(
     own: bool,
     script: bool = False,
 ) -> Command | None:
-    candidates = [each for each in engines.engines() if each.sign.search(program)]
-    other = next((each for each in candidates if not each.is_usual), None)
+    candidates = [engine for engine in engines.engines() if engine.sign.search(program)]
+    other = next((candidate for candidate in candidates if not candidate.is_usual), None)
     guess = other or next(iter(candidates), None)
     flags = tuple(_flags(words, guess, image, known, files, own=own, script=script))
     flags += tuple(_given(guess, {each.name for each in flags}, known))
@@ -352,7 +352,7 @@ def _in_file(document: Document, engine: engines.Engine) -> Iterator[Flag]:
     for root in document.roots:
         for key, inside in entries(root):
             nodes = _words(inside) if not isinstance(inside, ScalarNode) else (inside,)
-            values = tuple(str(each.value) for each in nodes)
+            values = tuple(str(node.value) for node in nodes)
             sites = tuple(Site.whole(document, each) for each in nodes)
             name = engine.long(f"--{str(key.value).replace('_', '-')}")
             if name == "--model-tag":
@@ -364,7 +364,7 @@ def _value(text: str, site: Site | None, known: Variables) -> tuple[str, Site | 
     """A value with its variables replaced, and its place: the variable's place if the value is exactly one variable."""
     match = _VARIABLE.fullmatch(text) or (_SHELL_VARIABLE.fullmatch(text) if text.startswith("$") else None)
     if match is not None:
-        name = next(each for each in match.groups() if each)
+        name = next(group for group in match.groups() if group)
         return (known[name].value, known[name]) if name in known else (text, None)
     if "$" not in text:
         return text, site

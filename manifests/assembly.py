@@ -1,24 +1,25 @@
-"""Put the pieces of an endpoint together: its workload, Service, volume, deployer and aliases."""
+"""Assemble the pieces of an endpoint: its workload, Service, volume, deployer and aliases."""
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from ruamel.yaml.nodes import Node
 
 from manifests import patches
-from manifests.deployers import argocd, deployment
+from manifests.deployers import Deployer, Deployment, argocd, deployment
 from manifests.edit import Comment, Document, find, items, scalars, value
 from manifests.engines import Engine
 from manifests.gateway import Entry, model_list
-from manifests.kustomize import Rendering, leads_to, rendering
+from manifests.kustomize import Opaque, Rendering, leads_to, rendering
 from manifests.memory import remembered
 from manifests.objects import Located, objects, of_kind
 from manifests.pieces import Pieces, labels
 from manifests.places import Place, place_of
 from manifests.snapshot import Snapshot
-from manifests.sources import workloads
+from manifests.sources import field_map, workloads
 from manifests.sources.candidate import Candidate
 from manifests.sources.forms import candidates
 from manifests.tree import Tree
@@ -37,7 +38,7 @@ def locate(platform: Snapshot, name: str) -> Pieces | None:
     engine, model = candidate.command.engine, candidate.command.model
     if engine is None or not engine.changes or model is None or model.value.startswith("$") or not model.value:
         return None
-    return _assembled(platform, place, candidate, engine)
+    return _assemble(platform, place, candidate, engine)
 
 
 def outsider(platform: Snapshot, name: str) -> Pieces | None:
@@ -46,21 +47,22 @@ def outsider(platform: Snapshot, name: str) -> Pieces | None:
     if place is None or len(place.found) != 1:
         return None
     (candidate,) = place.found
-    return _assembled(platform, place, candidate, candidate.command.engine or Engine("", re.compile("$^")))
+    return _assemble(platform, place, candidate, candidate.command.engine or Engine("", re.compile("$^")))
 
 
 def outside(platform: Snapshot, name: str) -> str:
     """Return why an object is outside the contract; "" if it has no engine."""
     place = place_of(platform, name)
-    found = place.found if place is not None else ()
-    if len(found) > 1:
-        return f"{len(found)} workloads there name a model"
-    for each in found:
-        if each.command.engine is None or not each.command.engine.changes:
-            return f"its engine is {each.command.name}, which Stoker does not change"
-        model = each.command.model
+    servers = place.found if place is not None else ()
+    if len(servers) > 1:
+        return f"{len(servers)} workloads there name a model"
+    for server in servers:
+        command = server.command
+        if command.engine is None or not command.engine.changes:
+            return f"its engine is {command.name}, which Stoker does not change"
+        model = command.model
         if model is None:
-            return f"its engine is {each.command.name}, and nothing that is understood names its model"
+            return f"its engine is {command.name}, and no place that Stoker understands names its model"
         if model.value.startswith("$"):
             return f"its model is the variable {model.value}"
     return ""
@@ -68,16 +70,20 @@ def outside(platform: Snapshot, name: str) -> str:
 
 def is_alone(tree: Tree, pieces: Pieces) -> bool:
     """Return whether its files declare no other server, so that their comments are about this endpoint."""
-    return pieces.fields is None and len([each for path in pieces.files for each in candidates(tree, path)]) == 1
+    servers = [server for path in pieces.files for server in candidates(tree, path)]
+    return pieces.fields is None and len(servers) == 1
 
 
 def own_comments(tree: Tree, pieces: Pieces, after: Document) -> Callable[[Comment], bool]:
-    """Which comments of an edited file are about this endpoint: if it has others, those in its own part and above that."""
+    """Return a predicate for the comments of an edited file that are about this endpoint.
+
+    If the file has other endpoints too, these are the comments in the endpoint's own part and directly above it.
+    """
     before, subject = pieces.deployment.document, pieces.candidate.subject
     if after.path != before.path or is_alone(tree, pieces):
         return lambda _: True
     first = int(subject.start_mark.line)
-    last = max(int(each.end_mark.line) for each in scalars([subject])) + len(after.lines) - len(before.lines)
+    last = max(int(scalar.end_mark.line) for scalar in scalars([subject])) + len(after.lines) - len(before.lines)
     has_key = before.lines[first].lstrip().startswith("-")
     while first > 0 and (text := before.lines[first - 1].strip()) and text != "---":
         if not text.startswith("#"):
@@ -88,83 +94,159 @@ def own_comments(tree: Tree, pieces: Pieces, after: Document) -> Callable[[Comme
     return lambda comment: first <= comment.line <= last
 
 
-def _assembled(platform: Snapshot, place: Place, candidate: Candidate, engine: Engine) -> Pieces:
-    layout = platform.layout
-    name, workload = place.name, candidate.workload
-    found = [each for path in place.files for each in objects(platform, path)]
-    claimed = _served_from(candidate) or _claims(candidate.pod)
-    claims = tuple(each for kind, each in found if kind == "PersistentVolumeClaim")
-    services = [each for kind, each in found if kind == "Service"]
-    is_alone = sum(kind in workloads.KINDS for kind, _ in found) == 1
-    service = next((each for each in services if candidate.pod is not None and selects(each.node, workload.node)), None)
-    if service is None and is_alone:
-        service = next(iter(services), None)
-    fields = layout.endpoints.get(name)
-    deployer, deployed_by = (
-        (argocd.DEPLOYER, argocd.described(candidate.application))
-        if candidate.application
-        else deployment(platform, name, place.home, fields)
-    )
-    is_argo = deployed_by is not None and deployed_by.deployer == argocd.DEPLOYER.name
-    application = deployed_by.located if deployed_by is not None and is_argo else None
-    folder = posixpath.dirname(place.home) if platform.read(place.home) is not None else place.home
-    deployed = next(
-        (each for each in (deployed_by.paths if deployed_by else ()) if leads_to(platform, each, folder)), folder
-    )
-    made = rendering(platform, folder, deployed) if fields is None else Rendering()
-    own = candidate.namespace or value(workload.node, "metadata", "namespace")
-    namespace = (
-        (fields.namespace if fields else "")
-        or (candidate.namespace if candidate.application else "")
-        or made.namespace
-        or own
-        or (deployed_by.namespace if deployed_by else "")
-        or layout.namespace
-    )
-    host = made.name(value(service.node, "metadata", "name")) if service else name
-    hosts = tuple(dict.fromkeys((host, *candidate.hosts)))
-    spaces = tuple(dict.fromkeys(filter(None, (namespace, made.namespace, own, layout.namespace))))
-    others = {id(each.workload.node) for path in place.files for each in candidates(platform, path)}
-    related = [
-        each
-        for kind, each in found
-        if kind not in ("Kustomization", "HelmRelease", "Application", *workloads.KINDS) and id(each.node) not in others
-    ]
+class _Objects:
+    """The objects in the endpoint's own files, by their use."""
+
+    def __init__(self, platform: Snapshot, place: Place) -> None:
+        self._declared = [declared for path in place.files for declared in objects(platform, path)]
+        self.workloads = sum(kind in workloads.KINDS for kind, _ in self._declared)
+
+    def of_kind(self, name: str) -> tuple[Located, ...]:
+        return tuple(located for kind, located in self._declared if kind == name)
+
+    def service_of(self, candidate: Candidate) -> Located | None:
+        """The Service that selects the pod; the only workload may also have one whose selector does not match."""
+        services = self.of_kind("Service")
+        if candidate.pod is not None:
+            for service in services:
+                if selects(service.node, candidate.workload.node):
+                    return service
+        return next(iter(services), None) if self.workloads == 1 else None
+
+    def related(self, servers: set[int]) -> Iterator[Located]:
+        """The objects besides workloads and deployers; `servers` are the nodes of the model servers."""
+        for kind, located in self._declared:
+            is_deployer = kind in ("Kustomization", "HelmRelease", "Application")
+            if not is_deployer and kind not in workloads.KINDS and id(located.node) not in servers:
+                yield located
+
+
+class _Delivery(NamedTuple):
+    """The deployer of an endpoint, and its object that deploys the endpoint; None if the repository has none."""
+
+    deployer: Deployer | None
+    deployment: Deployment | None
+
+    @property
+    def application(self) -> Located | None:
+        """The Argo CD Application that deploys the endpoint."""
+        if self.deployment is None or self.deployment.deployer != argocd.DEPLOYER.name:
+            return None
+        return self.deployment.located
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.deployment.paths if self.deployment else ()
+
+    @property
+    def namespace(self) -> str:
+        return self.deployment.namespace if self.deployment else ""
+
+
+def _assemble(platform: Snapshot, place: Place, candidate: Candidate, engine: Engine) -> Pieces:
+    """Find the objects around a model server that belong to the same endpoint."""
+    own = _Objects(platform, place)
+    fields = platform.layout.endpoints.get(place.name)
+    delivery = _delivery(platform, place, candidate, fields)
+    kustomized = _kustomized(platform, place, delivery) if fields is None else Rendering()
+    claims = own.of_kind("PersistentVolumeClaim")
     pieces = Pieces(
-        name=name,
-        deployment=workload,
+        name=place.name,
+        deployment=candidate.workload,
         container=candidate.container,
         engine=engine.name,
         runtime=engine,
         flags=candidate.command.flags,
-        pvc=next((each for each in claims if value(each.node, "metadata", "name") in claimed), None)
-        or _shared_claim(platform, claimed, claims),
+        pvc=_claim_with_weights(platform, candidate, claims),
         claims=claims,
-        service=service,
-        application=application,
+        service=own.service_of(candidate),
+        application=delivery.application,
         entries=(),
-        rendering=made,
+        rendering=kustomized,
         files=tuple(dict.fromkeys((*place.files, *candidate.files))),
         home=place.home,
         candidate=candidate,
-        namespace=namespace,
-        related=tuple({id(each.node): each for each in (*candidate.configs, *related)}.values()),
-        deployer=deployed_by.deployer if deployed_by else "",
-        deployed_by="" if application else deployed_by.name if deployed_by else fields.application if fields else "",
+        namespace=_namespace(platform, candidate, delivery, kustomized, fields),
+        related=_related(platform, place, candidate, own),
+        deployer=delivery.deployment.deployer if delivery.deployment else "",
+        deployed_by=_flux_kustomization(delivery, fields),
         fields=fields,
-        gpu_resources=layout.gpu_resources,
+        gpu_resources=platform.layout.gpu_resources,
     )
-    patched = patches.subject(
-        workload.node,
-        {candidate.name, value(workload.node, "metadata", "name"), pieces.workload},
+    return replace(pieces, entries=_entries(platform, pieces), opaque=_opaque(platform, pieces, delivery))
+
+
+def _delivery(platform: Snapshot, place: Place, candidate: Candidate, fields: field_map.FieldMap | None) -> _Delivery:
+    if candidate.application:
+        return _Delivery(argocd.DEPLOYER, argocd.described(candidate.application))
+    return _Delivery(*deployment(platform, place.name, place.home, fields))
+
+
+def _flux_kustomization(delivery: _Delivery, fields: field_map.FieldMap | None) -> str:
+    if delivery.application:
+        return ""
+    if delivery.deployment:
+        return delivery.deployment.name
+    return fields.application if fields else ""
+
+
+def _kustomized(platform: Snapshot, place: Place, delivery: _Delivery) -> Rendering:
+    """The changes by the kustomizations from the deployed directory down to the endpoint's."""
+    folder = posixpath.dirname(place.home) if platform.read(place.home) is not None else place.home
+    deployed = next((path for path in delivery.paths if leads_to(platform, path, folder)), folder)
+    return rendering(platform, folder, deployed)
+
+
+def _written_namespace(candidate: Candidate) -> str:
+    return candidate.namespace or value(candidate.workload.node, "metadata", "namespace")
+
+
+def _namespace(
+    platform: Snapshot,
+    candidate: Candidate,
+    delivery: _Delivery,
+    kustomized: Rendering,
+    fields: field_map.FieldMap | None,
+) -> str:
+    """The namespace in the cluster, from the source that takes precedence."""
+    return (
+        (fields.namespace if fields else "")
+        or (candidate.namespace if candidate.application else "")
+        or kustomized.namespace
+        or _written_namespace(candidate)
+        or delivery.namespace
+        or platform.layout.namespace
+    )
+
+
+def _related(platform: Snapshot, place: Place, candidate: Candidate, own: _Objects) -> tuple[Located, ...]:
+    """The ConfigMaps that the server reads, and the other objects in the endpoint's files."""
+    servers = {id(server.workload.node) for path in place.files for server in candidates(platform, path)}
+    by_node = {id(located.node): located for located in (*candidate.configs, *own.related(servers))}
+    return tuple(by_node.values())
+
+
+def _opaque(platform: Snapshot, pieces: Pieces, delivery: _Delivery) -> tuple[Opaque, ...]:
+    """The patches that may change what the engine runs, in ways that are not computed."""
+    workload, candidate = pieces.deployment.node, pieces.candidate
+    subject = patches.subject(
+        workload,
+        {candidate.name, value(workload, "metadata", "name"), pieces.workload},
         candidate.pod,
         candidate.container,
-        (each.node for each in (*pieces.related, *claims)),
+        (located.node for located in (*pieces.related, *pieces.claims)),
     )
-    opaque = patches.concerning(platform, made.opaque, patched)
-    if deployer is not None and deployed_by is not None:
-        opaque += deployer.patches(platform, deployed_by, patched)
-    return replace(pieces, entries=_entries(platform, pieces, hosts, spaces), opaque=opaque)
+    opaque = patches.concerning(platform, pieces.rendering.opaque, subject)
+    if delivery.deployer is not None and delivery.deployment is not None:
+        opaque += delivery.deployer.patches(platform, delivery.deployment, subject)
+    return opaque
+
+
+def _claim_with_weights(platform: Snapshot, candidate: Candidate, claims: tuple[Located, ...]) -> Located | None:
+    """The claim with the weights: one of the endpoint's own, or the only one that the pod mounts from elsewhere."""
+    mounted = _served_from(candidate) or _claims(candidate.pod)
+    own = next((claim for claim in claims if value(claim.node, "metadata", "name") in mounted), None)
+    return own or _shared_claim(platform, mounted, claims)
 
 
 def _claims(pod: Node | None) -> set[str]:
@@ -173,22 +255,24 @@ def _claims(pod: Node | None) -> set[str]:
 
 
 def _served_from(candidate: Candidate) -> set[str]:
-    """The volume that KServe serves from; others of the pod have caches."""
+    """The claim with the weights that KServe serves; the pod's other claims contain caches."""
     spec = find(candidate.workload.node, "spec")
     uris = (value(spec, "model", "uri"), value(spec, "predictor", "model", "storageUri"))
-    return {match[1] for each in uris if (match := re.match(r"pvc://([^/]+)", each))}
+    return {match[1] for uri in uris if (match := re.match(r"pvc://([^/]+)", uri))}
 
 
-def _shared_claim(tree: Tree, claimed: set[str], own: tuple[Located, ...]) -> Located | None:
+def _shared_claim(tree: Tree, mounted: set[str], own: tuple[Located, ...]) -> Located | None:
     """The claim that the pod mounts, if it is the only one and is in another directory."""
-    if own or len(claimed) != 1:
+    if own or len(mounted) != 1:
         return None
-    (name,) = claimed
-    found = [each for each in of_kind(tree, "PersistentVolumeClaim") if value(each.node, "metadata", "name") == name]
-    return found[0] if len(found) == 1 else None
+    (name,) = mounted
+    claims = of_kind(tree, "PersistentVolumeClaim")
+    named = [claim for claim in claims if value(claim.node, "metadata", "name") == name]
+    return named[0] if len(named) == 1 else None
 
 
 def selects(service: Node, deployment: Node) -> bool:
+    """Return whether a Service selects the pods of a workload."""
     selector = labels(find(service, "spec", "selector"))
     return (
         bool(selector)
@@ -196,16 +280,20 @@ def selects(service: Node, deployment: Node) -> bool:
     )
 
 
-def _entries(
-    platform: Snapshot, pieces: Pieces, hosts: tuple[str, ...], namespaces: tuple[str, ...]
-) -> tuple[Entry, ...]:
-    """The entries that lead to the Service, with the endpoint's namesake first; otherwise the alias of this name.
+def _entries(platform: Snapshot, pieces: Pieces) -> tuple[Entry, ...]:
+    """The gateway's entries of the endpoint, with the one of its name first.
 
-    Otherwise the entries that a gateway routes by served name.
+    These are the entries that lead to its Service; otherwise the one with its name as the alias; otherwise those that a
+    gateway routes by served name.
     """
-    name, found = pieces.name, model_list(platform)
-    by_host = [each for each in found if any(each.reaches(host, *namespaces) for host in hosts)]
-    by_alias = [each for each in found if each.alias == name]
+    service, candidate, name = pieces.service, pieces.candidate, pieces.name
+    host = pieces.rendering.name(value(service.node, "metadata", "name")) if service else name
+    hosts = dict.fromkeys((host, *candidate.hosts))
+    written = (pieces.namespace, pieces.rendering.namespace, _written_namespace(candidate), platform.layout.namespace)
+    namespaces = tuple(dict.fromkeys(filter(None, written)))
+    entries = model_list(platform)
+    by_host = [entry for entry in entries if any(entry.reaches(host, *namespaces) for host in hosts)]
+    by_alias = [entry for entry in entries if entry.alias == name]
     served = pieces.served.values if pieces.served else ()
-    routed = [each for each in found if each.asked in served and each.through_gateway(name, pieces.namespace)]
-    return tuple(sorted(by_host or by_alias[:1] or routed, key=lambda each: each.alias != name))
+    routed = [entry for entry in entries if entry.asked in served and entry.through_gateway(name, pieces.namespace)]
+    return tuple(sorted(by_host or by_alias[:1] or routed, key=lambda entry: entry.alias != name))

@@ -29,7 +29,7 @@ class Bundle:
     apart: str = ""
     """The file elsewhere with the Kustomization of Flux that deploys it alone."""
     elements: tuple[tuple[Document, MappingNode], ...] = ()
-    """The items of ApplicationSets' lists that make its Application."""
+    """The items of ApplicationSets' lists that create its Application."""
     listed: tuple[tuple[Document, int, str], ...] = ()
     """The lines of other kustomizations that refer to it: the document, the line, the path in it."""
 
@@ -62,7 +62,7 @@ def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
     stems = dict.fromkeys(
         (pieces.name, value(pieces.deployment.node, "metadata", "name"), *(() if is_file else (named,)))
     )
-    bundle = Bundle(home, tuple(each for each in stems if each), (home,) if is_file else platform.files(home))
+    bundle = Bundle(home, tuple(stem for stem in stems if stem), (home,) if is_file else platform.files(home))
     if is_file:
         folder = posixpath.dirname(home)
         beside = [path for path in platform.files(folder) if posixpath.dirname(path) == folder and path != home]
@@ -71,7 +71,11 @@ def bundle_of(platform: Platform, pieces: Pieces) -> Bundle:
         ]
         more = [path for path in beside if path not in values and _is_companion(platform, bundle, path)]
         bundle = Bundle(home, bundle.stems, tuple(dict.fromkeys((home, *values, *more))))
-    own = [each for each in flux.reconcilers(platform) if within(each.paths[0], home)] if not is_file else []
+    own = (
+        [reconciler for reconciler in flux.reconcilers(platform) if within(reconciler.paths[0], home)]
+        if not is_file
+        else []
+    )
     others = {each.located.document.path for each in own} - set(bundle.files)
     if len(others) > 1 or any(len(objects(platform, path)) > 1 for path in others):
         raise ManifestError(f"{home} is deployed by several objects, or by one of several in a file: copy it by hand.")
@@ -88,7 +92,7 @@ def is_picked_up(platform: Platform, bundle: Bundle, pieces: Pieces, new: str) -
         return True
     if bundle.elements:
         return True
-    if any(within(each.paths[0], bundle.home) for each in flux.reconcilers(platform)):
+    if any(within(reconciler.paths[0], bundle.home) for reconciler in flux.reconcilers(platform)):
         return True  # its own Kustomization is copied with it
     return bool(bundle.listed) or any(
         each.paths == (".",) or (within(bundle.home, each.paths[0]) and _is_plain(platform, each.paths[0]))
@@ -102,7 +106,7 @@ def _is_plain(platform: Platform, folder: str) -> bool:
 
 
 def is_generated(platform: Platform, place: str) -> bool:
-    """Return whether an ApplicationSet makes an Application for every directory at such a place."""
+    """Return whether an ApplicationSet creates an Application for every directory at such a place."""
     for each in of_kind(platform, "ApplicationSet"):
         for generator in mappings(find(each.node, "spec", "generators")):
             found = items(find(generator, "git", "directories")) or items(find(generator, "directories"))
@@ -126,7 +130,7 @@ def _home(platform: Platform, pieces: Pieces) -> str:
     names = {pieces.name, value(pieces.deployment.node, "metadata", "name")}
     parent = posixpath.dirname(home)
     if posixpath.basename(home) not in names and posixpath.basename(parent) in names:
-        serving = [each for path in platform.files(parent) for each in candidates(platform, path)]
+        serving = [candidate for path in platform.files(parent) for candidate in candidates(platform, path)]
         if len(serving) == 1:
             return parent
     return home

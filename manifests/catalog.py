@@ -71,7 +71,7 @@ def reword_pages(
     In code blocks only names are replaced. Text that would become empty is not changed: a person has to rewrite it.
     """
     whole = re.compile(
-        "|".join(rf"(?<![\w./-]){re.escape(each)}(?![\w-])" for each in sorted(names, key=len, reverse=True))
+        "|".join(rf"(?<![\w./-]){re.escape(name)}(?![\w-])" for name in sorted(names, key=len, reverse=True))
     )
     found = {}
     for path in paths:
@@ -171,7 +171,7 @@ def _with_name(cell: str, like: str, name: str) -> str:
     if word is None:
         return cell
     separators = re.findall(_SEPARATOR, cell)
-    usual = next((each for each in separators if each.strip() != "and"), ", ")
+    usual = next((separator for separator in separators if separator.strip() != "and"), ", ")
     return f"{cell[: word.end()]}{usual}{word[0].replace(like, name)}{cell[word.end() :]}"
 
 
@@ -236,8 +236,8 @@ def _portal(platform: Platform, alias: str) -> tuple[Document, list[ScalarNode]]
     layout = platform.layout
     text = platform.read(layout.key_portal)
     document = Document(layout.key_portal, text or "")
-    lists = [[each for each in items(node) if isinstance(each, ScalarNode)] for node in _sequences(document.roots)]
-    known = {alias} | {each.alias for each in platform.entries()}
+    lists = [[item for item in items(node) if isinstance(item, ScalarNode)] for node in _sequences(document.roots)]
+    known = {alias} | {entry.alias for entry in platform.entries()}
     offered = next((each for each in lists if known & {str(node.value) for node in each}), None)
     if not offered:
         raise ManifestError(f"{layout.key_portal} has no list of models to put {alias} in: add it there by hand.")
@@ -341,7 +341,7 @@ def _model_cell(cell: str, new: CatalogRow, old: CatalogRow, reword: Reword, oth
     if not unsaid:
         return true
     # Use the wording of the other rows: "(AWQ 4-bit)".
-    bracket = next((found[0] for each in others if (found := re.search(rf"\({method}[^()]*\)", each))), f"({method})")
+    bracket = next((found[0] for other in others if (found := re.search(rf"\({method}[^()]*\)", other))), f"({method})")
     return f"{true} {bracket}"
 
 

@@ -171,7 +171,7 @@ def _kind(pieces: Pieces, gpus: int) -> Kind:
         return "gpu-chat"
     if pieces.entry is not None and _completion_only(pieces.entry):
         return "gpu-completion"
-    said = " ".join(each.text for each in pieces.deployment.document.comments())
+    said = " ".join(comment.text for comment in pieces.deployment.document.comments())
     by_name = re.search(r"(^|-)(fim|base|completion|completions|autocomplete)(-|$)", pieces.name)
     if by_name or _COMPLETES.search(said) or is_base_model(pieces.model.value):
         return "gpu-completion"
@@ -206,7 +206,7 @@ def is_base_model(hf_id: str) -> bool:
 def _completion_only(entry: Entry) -> bool:
     if value(entry.node, "model_info", "mode") == "completion" or entry.model.startswith("text-completion-openai/"):
         return True
-    said = (each.text for each in entry.document.comments() if entry.first <= each.line <= entry.last)
+    said = (comment.text for comment in entry.document.comments() if entry.first <= comment.line <= entry.last)
     return bool(_COMPLETES.search(" ".join(said)))
 
 

@@ -123,7 +123,7 @@ def names_of_copy(platform: Platform, pieces: Pieces, template: ModelEndpoint, b
         raise Uncopyable(f"{template.name} cannot be copied: its pod runs another engine, which a copy would run, too.")
     if ("PersistentVolumeClaim", template.pvc_name) in own:
         found[template.pvc_name] = claim_name(template, new)
-    flux = [each for each in reconcilers(platform) if within(each.paths[0], bundle.home)]
+    flux = [reconciler for reconciler in reconcilers(platform) if within(reconciler.paths[0], bundle.home)]
     substitutes = any(
         find(each.located.node, "spec", key) is not None for each in flux for key in ("components", "postBuild")
     )
@@ -144,8 +144,8 @@ def _moves_namespace(platform: Platform, pieces: Pieces, bundle: Bundle) -> bool
     if any(kind == "Namespace" for path in bundle.files for kind, _ in objects(platform, path)):
         return True
     own = pieces.application.node if pieces.application else None
-    apart = [each.node for each in platform.applications() if each.node is not own]
-    used = {each.namespace for each in platform.endpoints() if each.name != pieces.name}
+    apart = [application.node for application in platform.applications() if application.node is not own]
+    used = {endpoint.namespace for endpoint in platform.endpoints() if endpoint.name != pieces.name}
     used |= {value(each, "spec", "destination", "namespace") for each in apart}
     return pieces.deployer != "Flux" and pieces.namespace not in used
 
@@ -157,7 +157,7 @@ def _generated(platform: Platform, bundle: Bundle) -> set[tuple[str, str]]:
         if posixpath.basename(path) in FILES:  # kustomize needs no `kind` in it
             for root in Document(path, platform.read(path) or "").roots:
                 for key in ("configMapGenerator", "secretGenerator"):
-                    found |= {(key, value(each, "name")) for each in items(find(root, key))}
+                    found |= {(key, value(item, "name")) for item in items(find(root, key))}
         found |= {(kind, value(each.node, "spec", "target", "name")) for kind, each in objects(platform, path)}
     return found
 
@@ -212,7 +212,7 @@ def _new_value(keys: tuple[str, ...], old: str, names: Names) -> str | None:
     home = names.bundle.home
     if path := re.fullmatch(rf"(\./|/)?{re.escape(home)}((?:/.*)?)", old):
         return f"{path[1] or ''}{names.bundle.moved(home, names.new)}{path[2]}"
-    if last == "valueFiles" and any(old.endswith(posixpath.basename(each)) for each in names.bundle.files):
+    if last == "valueFiles" and any(old.endswith(posixpath.basename(file)) for file in names.bundle.files):
         return posixpath.join(posixpath.dirname(old), names.bundle.base(posixpath.basename(old), names.new))
     head, dot, rest = old.partition(".")
     if dot and head in names.exact and re.fullmatch(r"[\w$.{}-]+", rest):
@@ -245,24 +245,24 @@ def _scalars(node: Node, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 def _unique(document: Document) -> Iterator[Edit]:
     """The removal of a field whose value must be unique."""
     for root in document.roots:
-        for each in mappings(root):
-            for index, (key, node) in enumerate(entries(each)):
+        for mapping in mappings(root):
+            for index, (key, node) in enumerate(entries(mapping)):
                 word = str(key.value)
-                if word == "clusterIP" and value(each, "clusterIP") == "None":
+                if word == "clusterIP" and value(mapping, "clusterIP") == "None":
                     continue
                 if word not in _UNIQUE and not _UNIQUE_ANNOTATION.search(word):
                     continue
-                if len(entries(each)) == 1:
+                if len(entries(mapping)) == 1:
                     continue
-                if each.flow_style:
-                    others = entries(each)
+                if mapping.flow_style:
+                    others = entries(mapping)
                     start = others[index - 1][1].end_mark.index if index else key.start_mark.index
                     end = node.end_mark.index if index else others[1][0].start_mark.index
                     yield Edit(start, end, "")
                 else:
                     line = document.lines[key.start_mark.line]
                     if line[: key.start_mark.column].strip():  # the first key of an item of a list
-                        after = entries(each)[1][0]
+                        after = entries(mapping)[1][0]
                         yield Edit(key.start_mark.index, after.start_mark.index, "")
                     else:
                         yield document.delete_lines(key.start_mark.line, max(key.start_mark.line, _last(node)))
@@ -277,7 +277,7 @@ def at_rest(document: Document, platform: Platform, pieces: Pieces, bundle: Bund
     is_quiet = pieces.form == "Application" or not is_one_file(pieces)
     if not pieces.gpu or (is_quiet and not _is_automatic(platform, pieces, bundle)):
         return document
-    counts = [scalar(each, key) for root in document.roots for each in mappings(root) for key in _COUNTS]
+    counts = [scalar(mapping, key) for root in document.roots for mapping in mappings(root) for key in _COUNTS]
     edits = [
         document.set_value(node, "0")
         for node in counts
@@ -332,7 +332,7 @@ def listed_again(bundle: Bundle, new: str) -> dict[str, str]:
 
 
 def generated_again(names: Names) -> dict[str, str]:
-    """The ApplicationSets with a copy of the items that make the template's Application."""
+    """The ApplicationSets with a copy of the items that create the template's Application."""
     made: dict[str, str] = {}
     for document, item in names.bundle.elements:
         if document.path in made:
@@ -344,7 +344,7 @@ def generated_again(names: Names) -> dict[str, str]:
         ]
         edited = document.apply(edits)
         place = (item.start_mark.line, item.start_mark.column)
-        there = (each for root in edited.roots for each in mappings(root))
+        there = (mapping for root in edited.roots for mapping in mappings(root))
         same = next(each for each in there if (each.start_mark.line, each.start_mark.column) == place)
         made[document.path] = inserted(document, item, edited, same).text
     return made
@@ -382,15 +382,15 @@ def needs(platform: Platform, pieces: Pieces, new: str) -> tuple[str, ...]:
     def made(word: str) -> set[str]:
         return {value(each.node, "metadata", "name") for kind, each in every if word in kind} | {""}
 
-    parts = [each for _, located in every for each in mappings(located.node)]
+    parts = [mapping for _, located in every for mapping in mappings(located.node)]
     told = []
     if pieces.namespace in bundle.stems and _moves_namespace(platform, pieces, bundle):
         secrets = {value(each, key, "name") for each in parts for key in ("secretKeyRef", "secretRef")} - made("Secret")
         if secrets:
             told.append(f"Create in the namespace {new} the Secrets that the copy reads: {', '.join(sorted(secrets))}.")
-    claims = {value(each, key) for each in parts for key in _CLAIMS} - made("PersistentVolumeClaim")
+    claims = {value(part, key) for part in parts for key in _CLAIMS} - made("PersistentVolumeClaim")
     if claims:
-        told.append(f"The copy mounts volumes that its files do not make: {', '.join(sorted(claims))}.")
+        told.append(f"The copy mounts volumes that its files do not create: {', '.join(sorted(claims))}.")
     if not is_picked_up(platform, bundle, pieces, new) and pieces.application is None and not is_one_file(pieces):
         told.append(
             f"Nothing in the repository deploys {bundle.home}: deploy {bundle.moved(bundle.home, new)} like it."

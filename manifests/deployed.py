@@ -40,7 +40,7 @@ def deployed(platform: Platform, name: str, *, content: Content, gateway: bool, 
     pieces = platform.locate(name)
     application = _application(platform, name, pieces)
     own = (
-        (pieces.home, *(each.document.path for each in pieces.candidate.configs))
+        (pieces.home, *(config.document.path for config in pieces.candidate.configs))
         if pieces
         else (platform.layout.home(name),)
     )
@@ -75,7 +75,7 @@ def source_text(source: Mapping[str, Any]) -> str:
 
 
 def declared_source(platform: Platform, name: str) -> str:
-    """The same of the endpoint's Application in git; empty when it has none."""
+    """The source of the endpoint's Application in git, as text; empty if there is no Application."""
     application = _application(platform, name, platform.locate(name))
     return source_of(_plain(find(application.node, "spec")) or {}) if application else ""
 
@@ -85,7 +85,7 @@ def digest(of: object) -> str:
 
 
 def _application(platform: Platform, name: str, pieces: Pieces | None) -> Located | None:
-    """The endpoint's Application; when its directory is gone, the one of its name."""
+    """The endpoint's Application; if its directory is gone, the Application with its name."""
     if pieces is not None:
         return pieces.application
     named = (app for app in platform.applications() if value(app.node, "metadata", "name") == name)
@@ -107,7 +107,7 @@ def _files(tree: Tree, directories: set[str], application: Located | None) -> se
         for node in scalars([find(application.node, "spec") or application.node]):
             text = str(node.value)
             referred = (
-                [text.partition("/")[2]] if text.startswith("$") else [posixpath.join(each, text) for each in bases]
+                [text.partition("/")[2]] if text.startswith("$") else [posixpath.join(base, text) for base in bases]
             )
             todo |= {path for each in referred if (path := _inside(each)) and "/" in text and tree.files(path)}
     found: set[str] = set()
@@ -149,9 +149,9 @@ def _entries(platform: Platform, name: str) -> list[object]:
         hosts = {name, pieces.host} if pieces else {name}
         spaces = {layout.namespace, pieces.namespace} if pieces else {layout.namespace}
         return [
-            _plain(each.node)
-            for each in platform.entries()
-            if each.alias in aliases or any(each.reaches(host, *spaces) for host in hosts)
+            _plain(entry.node)
+            for entry in platform.entries()
+            if entry.alias in aliases or any(entry.reaches(host, *spaces) for host in hosts)
         ]
     except ManifestError:
         return [platform.read(layout.litellm_values)]

@@ -67,7 +67,7 @@ class Substituted(ScalarNode):
     @property
     def set_at(self) -> str:
         """The places that set its variables, as people read them."""
-        found = (each.definition.place for each in self.parts if each.definition is not None)
+        found = (part.definition.place for part in self.parts if part.definition is not None)
         return " and ".join(dict.fromkeys(found)) or "another place"
 
 
@@ -310,7 +310,7 @@ def _compose(path: str, text: str) -> tuple[Node, ...]:
         problem = getattr(e, "problem", None) or str(e).splitlines()[0]
         raise InvalidYaml(path, mark.line + 1 if mark else 1, problem) from e
     if sum(_settled(root, {}) for root in roots) > _MOST:
-        raise InvalidYaml(path, 1, "its aliases stand for too much, or for themselves")
+        raise InvalidYaml(path, 1, "its aliases expand to too many nodes, or contain themselves")
     return roots
 
 

@@ -31,11 +31,11 @@ def refuse_unfinished(before: Platform, after: Platform, pieces: Pieces, target:
     if pieces.home == after.layout.home(pieces.name) and not pieces.candidate.configs:
         return  # its directory is its own
     was = {each.name: each for each in before.endpoints()}
-    for each in after.endpoints():
-        other = was.get(each.name)
-        if other is not None and each.name != pieces.name and _said(other) != _said(each):
+    for endpoint in after.endpoints():
+        other = was.get(endpoint.name)
+        if other is not None and endpoint.name != pieces.name and _said(other) != _said(endpoint):
             raise ManifestError(
-                f"{each.name} reads the same value as {pieces.name}, so both would change ({found}): change them by hand."
+                f"{endpoint.name} reads the same value as {pieces.name}, so both would change ({found}): change them by hand."
             )
 
 
@@ -53,9 +53,9 @@ def _left_over(now: Pieces, pieces: Pieces, target: Target) -> list[str]:
     """The places that still name the old model by its whole id, its path or its file."""
     if pieces.fields is not None or pieces.model.value == target.model:
         return []
-    names = {*target.renames, *(each.rpartition("/")[2] for each in target.renames if is_path(each))}
+    names = {*target.renames, *(rename.rpartition("/")[2] for rename in target.renames if is_path(rename))}
     names -= {part for each in target.renames.values() for part in (each, each.rpartition("/")[2])} | {""}
-    whole = re.compile("|".join(rf"(?<![\w-]){re.escape(each)}(?![\w-])" for each in names if len(each) > 4) or r"(?!)")
+    whole = re.compile("|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names if len(name) > 4) or r"(?!)")
     served = {id(site.node) for flag in (now.served,) if flag for site in flag.sites if site is not None}
     return sorted(
         {

@@ -44,7 +44,7 @@ def _fitted(platform: Platform) -> Layout:
     if devices := _devices(platform.with_layout(fitting)) - set(fitting.gpu_resources):
         fitting = fitting.model_copy(update={"gpu_resources": (*fitting.gpu_resources, *sorted(devices))})
     endpoints = read_endpoints(platform.with_layout(fitting))
-    chats = [each.name for each in endpoints if each.kind == "gpu-chat"]
+    chats = [endpoint.name for endpoint in endpoints if endpoint.kind == "gpu-chat"]
     if chats and layout.template not in (each.name for each in endpoints):
         fitting = fitting.model_copy(update={"template": chats[0]})
     return fitting
@@ -60,7 +60,7 @@ def _branches(platform: Platform) -> set[str]:
     ]
     repositories = Counter(value(each, "repoURL") for each in sources)
     usual = repositories.most_common(1)[0][0] if repositories else ""
-    followed = {value(each, "targetRevision") or "HEAD" for each in sources if value(each, "repoURL") == usual}
+    followed = {value(source, "targetRevision") or "HEAD" for source in sources if value(source, "repoURL") == usual}
     return set() if any(each == "HEAD" or "{{" in each for each in followed) else followed
 
 

@@ -106,10 +106,10 @@ class Entry:
         """A value of the credential that the entry names (docs.litellm.ai/docs/proxy/ui_credentials)."""
         name = value(self.node, "litellm_params", "litellm_credential_name")
         listed = (
-            each
+            item
             for root in (self.document.roots if name else ())
             for config in mappings(root)
-            for each in items(find(config, "credential_list"))
+            for item in items(find(config, "credential_list"))
         )
         given = next((each for each in listed if value(each, "credential_name") == name), None)
         return value(given, "credential_values", key)
@@ -278,14 +278,14 @@ def _named(settings: Node | None) -> Iterator[tuple[ScalarNode, str]]:
         elif isinstance(inside, MappingNode):
             yield from _named(inside)
         else:
-            for each in items(inside):
-                yield from _named(each)
+            for item in items(inside):
+                yield from _named(item)
 
 
 def _models(node: Node | None) -> Iterator[ScalarNode]:
     """The names in a list of models, whose items may be mappings with the key `model`."""
-    for each in items(node) or ((node,) if node is not None else ()):
-        named = each if isinstance(each, ScalarNode) else scalar(each, "model")
+    for item in items(node) or ((node,) if node is not None else ()):
+        named = item if isinstance(item, ScalarNode) else scalar(item, "model")
         if named is not None:
             yield named
 
@@ -346,7 +346,7 @@ def _included(tree: Tree, document: Document, root: Node) -> Iterator[tuple[Scal
 def _lists(document: Document) -> Iterator[ModelList]:
     for root in document.roots:
         for config in mappings(root):
-            nodes = [each for each in items(find(config, "model_list")) if isinstance(each, MappingNode)]
+            nodes = [item for item in items(find(config, "model_list")) if isinstance(item, MappingNode)]
             named = [each for each in nodes if find(each, "model_name") is not None]
             if named:  # one without a name is a finding of its own, and hides no other
                 found = tuple(Entry(document, node, node.start_mark.line, _last_line(document, node)) for node in named)
@@ -360,9 +360,9 @@ def _spread(document: Document, helm: MappingNode) -> Iterator[Entry]:
     `proxy_config.model_list[0].litellm_params.model` (argo-cd.readthedocs.io/en/stable/user-guide/helm).
     """
     parts: dict[str, list[tuple[str, ScalarNode]]] = {}
-    for each in items(find(helm, "parameters")):
-        match = _PARAMETER.search(value(each, "name"))
-        if match and (node := scalar(each, "value")) is not None:
+    for item in items(find(helm, "parameters")):
+        match = _PARAMETER.search(value(item, "name"))
+        if match and (node := scalar(item, "value")) is not None:
             parts.setdefault(match[1], []).append((match[2], node))
     for found in parts.values():
         nodes = [node for _, node in found]

@@ -44,7 +44,7 @@ def _controllers(values: Node | None, release: str) -> Iterator[tuple[str, Node]
     """The workloads of a chart: those of the generic chart by their names, otherwise one with the release's name."""
     if not isinstance(values, MappingNode):
         return
-    found = [each for each in entries(find(values, "controllers")) if value(each[1], "enabled") != "false"]
+    found = [entry for entry in entries(find(values, "controllers")) if value(entry[1], "enabled") != "false"]
     for key, node in found:
         yield helm.named(release, str(key.value)) if len(found) > 1 else release, node
     if not found:

@@ -68,48 +68,46 @@ def switched_on(platform: Platform, group: str) -> tuple[dict[str, str], tuple[s
         known = ", ".join(each.name for each in listed)
         raise ManifestError(f"There is no group {group!r} in {generated}; there are: {known}.")
     others = ", ".join(_members(platform, group))
-    wakes = f" Switching it on makes Argo CD create {others} as well." if others else ""
+    side_effect = f" This also makes Argo CD create {others}." if others else ""
     if flag is not None and not flag.on:
         edited = flag.document.apply([flag.document.set_value(flag.value, "true", part=flag.value.value)])
-        told = (
-            f"The group {group} was switched off: {flag.document.path} switches it on, and somebody has to run the "
-            f"generator of {generated} before Argo CD sees it.{wakes}"
+        warning = (
+            f"The group {group} was off: this change turns it on in {flag.document.path}. Run the generator of {generated} "
+            f"and merge its result: until then Argo CD creates nothing.{side_effect}"
         )
-        return {edited.path: edited.text}, (told,)
+        return {edited.path: edited.text}, (warning,)
     if is_awaiting_generator(platform, group):
-        told = (
-            f"The group {group} is off in {generated}: nothing exists until it is generated with the group on.{wakes}"
-        )
-        return {}, (told,)
+        warning = f"The group {group} is off in {generated}: Argo CD creates nothing until this list is generated again.{side_effect}"
+        return {}, (warning,)
     return {}, ()
 
 
-def switched_off(platform: Platform, group: str, leaving: str) -> tuple[dict[str, str], tuple[str, ...]]:
+def switched_off(platform: Platform, group: str, removed: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Disable the flag of a group that loses its last Application (Argo CD fails on a missing directory).
 
-    Also disables a group that was only enabled for `leaving` and never generated; its other members stay off unless
+    Also disables a group that was only enabled for `removed` and never generated; its other members stay off unless
     tenants can call one of them. Once the generated list has the group enabled, its members exist and stay.
     """
     layout = platform.layout
     flag, members = feature(platform, group), _members(platform, group)
-    if flag is None or not flag.on or is_partial(platform) or leaving not in members:
+    if flag is None or not flag.on or is_partial(platform) or removed not in members:
         return {}, ()
-    others = tuple(each for each in members if each != leaving)
+    others = tuple(member for member in members if member != removed)
     if others and (not is_awaiting_generator(platform, group) or _is_called(platform, others)):
         return {}, ()
     edited = flag.document.apply([flag.document.set_value(flag.value, "false", part=flag.value.value)])
     generated = layout.path(layout.groups_file)
     if others:
-        told = (
-            f"The group {group} was never generated as on, so {flag.document.path} switches it off again, "
-            f"and {', '.join(others)} stay as they were."
+        warning = (
+            f"The group {group} was never on in {generated}, so this change turns it off again in {flag.document.path}; "
+            f"{', '.join(others)} do not change."
         )
     else:
-        told = (
-            f"{leaving} was the last Application of the group {group}, which is switched off in {flag.document.path}: "
-            f"generate {generated} anew."
+        warning = (
+            f"{removed} was the last Application of the group {group}, which this change turns off in {flag.document.path}: "
+            f"generate {generated} again."
         )
-    return {edited.path: edited.text}, (told,)
+    return {edited.path: edited.text}, (warning,)
 
 
 def is_awaiting_generator(platform: Platform, group: str) -> bool:
@@ -123,16 +121,16 @@ def is_partial(platform: Platform) -> bool:
     layout = platform.layout
     catalog = layout.path(layout.catalog_dir)
     return any(
-        each.on and each.path and not platform.files(each.path) and not platform.files(f"{catalog}/{each.name}")
-        for each in groups(platform)
+        group.on and group.path and not platform.files(group.path) and not platform.files(f"{catalog}/{group.name}")
+        for group in groups(platform)
     )
 
 
 def _is_called(platform: Platform, names: tuple[str, ...]) -> bool:
     """Return whether LiteLLM has an alias for one of these Applications."""
     return any(
-        each.alias == name or each.reaches(name, platform.layout.namespace)
-        for each in platform.entries()
+        entry.alias == name or entry.reaches(name, platform.layout.namespace)
+        for entry in platform.entries()
         for name in names
     )
 
@@ -141,5 +139,7 @@ def _members(platform: Platform, group: str) -> tuple[str, ...]:
     layout = platform.layout
     folder = f"{layout.path(layout.catalog_dir)}/{group}"
     return tuple(
-        value(each.node, "metadata", "name") for each in platform.applications() if within(each.document.path, folder)
+        value(application.node, "metadata", "name")
+        for application in platform.applications()
+        if within(application.document.path, folder)
     )

@@ -17,7 +17,7 @@ def is_item(pieces: Pieces) -> bool:
         return False
     document = pieces.deployment.document
     return any(
-        each is pieces.candidate.subject for root in document.roots for one in _sequences(root) for each in items(one)
+        item is pieces.candidate.subject for root in document.roots for one in _sequences(root) for item in items(one)
     )
 
 
@@ -28,10 +28,10 @@ def copied(pieces: Pieces, edited: Document, new: str, rewording: Rewording, *, 
 
     def item(document: Document) -> Node:
         return next(
-            each
+            mapping
             for root in document.roots
-            for each in mappings(root)
-            if (each.start_mark.line, each.start_mark.column) == (first, column)
+            for mapping in mappings(root)
+            if (mapping.start_mark.line, mapping.start_mark.column) == (first, column)
         )
 
     def inside(document: Document) -> Callable[[Comment], bool]:
@@ -56,7 +56,7 @@ def inserted(original: Document, item: Node, edited: Document, new: Node) -> Doc
 
 def without(document: Document, item: Node) -> Document:
     """A document without an item of one of its lists."""
-    every = (items(each) for root in document.roots for each in _sequences(root))
+    every = (items(sequence) for root in document.roots for sequence in _sequences(root))
     beside = next((each for each in every if any(one is item for one in each)), ())
     if len(beside) < 2:
         raise ManifestError(

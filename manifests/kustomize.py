@@ -116,7 +116,7 @@ class Rendering:
 
     def count(self, workload: Node) -> Count | None:
         """Return what sets the replicas of a workload, instead of its own manifest."""
-        return next((each for each in reversed(self.replicas) if each.selects(workload)), None)
+        return next((replica for replica in reversed(self.replicas) if replica.selects(workload)), None)
 
     def image(self, written: str) -> str:
         """An image as in the pod. A new tag removes the digest, like in kustomize."""
@@ -215,7 +215,7 @@ def _opaque(tree: Tree, document: Document, root: Node) -> Iterator[Opaque]:
     for key, inside in entries(root):
         if key.value not in _PATCHES or not items(inside):
             continue
-        if key.value == "patches" and all(_only_replicas(tree, document, each) for each in items(inside)):
+        if key.value == "patches" and all(_only_replicas(tree, document, item) for item in items(inside)):
             continue
         yield Opaque(document.path, line(key), str(key.value))
 
@@ -223,11 +223,11 @@ def _opaque(tree: Tree, document: Document, root: Node) -> Iterator[Opaque]:
 def _patched_replicas(tree: Tree, document: Document, root: Node) -> Iterator[Count]:
     """The replicas that patches set: a GPU model above zero in git costs money."""
     for key in ("patches", "patchesStrategicMerge", "patchesJson6902"):
-        for each in items(find(root, key)):
-            for patch in patch_documents(tree, document, each):
+        for item in items(find(root, key)):
+            for patch in patch_documents(tree, document, item):
                 for of, node in _counts(patch):
                     if node.value.isdecimal():
-                        target = find(each, "target")
+                        target = find(item, "target")
                         own = (re.escape(value(of, "kind")), re.escape(value(of, "metadata", "name")))
                         kind, name = own if target is None else (value(target, "kind"), value(target, "name"))
                         yield Count(kind, name, value(target, "labelSelector"), patch, node, key)
@@ -278,19 +278,19 @@ def _counts(patch: Document) -> Iterator[tuple[Node, ScalarNode]]:
 
 def _replicas(document: Document, root: Node) -> Iterator[Count]:
     """The replicas that a kustomization sets by name."""
-    for each in items(find(root, "replicas")):
-        count = scalar(each, "count")
+    for item in items(find(root, "replicas")):
+        count = scalar(item, "count")
         if count is not None and count.value.isdecimal():
-            name = re.escape(value(each, "name"))
+            name = re.escape(value(item, "name"))
             yield Count("Deployment|StatefulSet|ReplicaSet", name, "", document, count, "replicas")
 
 
 def _images(document: Document, root: Node) -> dict[str, Image]:
     found = {}
-    for each in items(find(root, "images")):
-        node = find(each, "newTag") or find(each, "digest") or each
-        found[value(each, "name")] = Image(
-            value(each, "newName"), value(each, "newTag"), value(each, "digest"), document.path, line(node)
+    for item in items(find(root, "images")):
+        node = find(item, "newTag") or find(item, "digest") or item
+        found[value(item, "name")] = Image(
+            value(item, "newName"), value(item, "newTag"), value(item, "digest"), document.path, line(node)
         )
     return found
 

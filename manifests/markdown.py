@@ -100,7 +100,7 @@ def tables(text: str) -> list[tuple[Row, ...]]:
     rows: list[Row] = []
     for number, line in enumerate([*lines, ""]):
         if re.fullmatch(r"\|[\s:|-]+\|\s*", line) and number:
-            columns = tuple(each.strip() for each in _cells(lines[number - 1]))
+            columns = tuple(cell.strip() for cell in _cells(lines[number - 1]))
         elif line.startswith("|") and columns:
             rows.append(Row(number, _cells(line), columns))
         elif not line.startswith("|"):

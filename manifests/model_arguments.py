@@ -43,7 +43,7 @@ def model_arguments(pieces: Pieces, before: ModelEndpoint, facts: ModelFacts, gi
             removed=tuple(each.name for each in gone),
             warnings=tuple(_removed(each.name, each.value, before) for each in gone),
         )
-    present = {each.name: each.value for each in pieces.flags}
+    present = {flag.name: flag.value for flag in pieces.flags}
     same = before.hf_id == facts.hf_id
     if needs_remote_code(facts) and _REMOTE_CODE not in named and not (same and _REMOTE_CODE in present):
         raise ManifestError(

@@ -109,9 +109,9 @@ def _id_of_path(pieces: Pieces, given: str) -> str:
     last = posixpath.basename(given.rstrip("/"))
     paths = {
         id(node)
-        for each in mappings(pieces.candidate.subject)
+        for mapping in mappings(pieces.candidate.subject)
         for key in ("volumeMounts", "volumes")
-        for node in scalars(items(find(each, key)))
+        for node in scalars(items(find(mapping, key)))
     }
     found = {
         match[0]
@@ -132,7 +132,9 @@ def _fetched_to(pieces: Pieces, path: str) -> str:
     }
     found = set()
     for init in items(find(pieces.pod, "initContainers")):
-        script = " ".join(str(each.value) for key in ("command", "args") for each in scalars(items(find(init, key))))
+        script = " ".join(
+            str(scalar.value) for key in ("command", "args") for scalar in scalars(items(find(init, key)))
+        )
         own = {name: site.value for name, site in own_variables(init, pieces.deployment.document).items()}
         used = {name for match in _USED.finditer(script) for name in match.groups() if name}
         values = {known[name].rstrip("/") for known in (configured | own,) for name in used & known.keys()}
@@ -174,7 +176,7 @@ def _format(name: str) -> str:
 
 def name_pattern(names: Iterable[str]) -> re.Pattern[str]:
     """These names as whole words: not as a part of a longer name or path, but behind `hf://` and in addresses."""
-    every = "|".join(re.escape(each) for each in sorted(names, key=len, reverse=True))
+    every = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     return re.compile(
         rf"(?:(?<![\w./-])|(?<=hf://)|(?<=huggingface\.co/)|(?<=:-)|(?<=/)(?=[^/]*\.gguf))(?:{every})(?![\w-]|\.\w|/(?!resolve/|raw/|tree/))"
     )

@@ -38,7 +38,7 @@ _OF_THEIR_OWN = frozenset(
 
 def foreign(tree: Tree, pieces: Pieces, bundle: Bundle) -> tuple[str, ...]:
     """The files in the endpoint's directory that it does not own."""
-    serving = [each for path in bundle.files for each in candidates(tree, path)]
+    serving = [candidate for path in bundle.files for candidate in candidates(tree, path)]
     if len(serving) > 1 and pieces.form == "HelmRelease":  # one release serves several models
         return (pieces.deployment.document.path,)
     return tuple(path for path in bundle.files if not _is_own(tree, pieces, bundle, path))
@@ -65,7 +65,7 @@ def _is_own_object(pieces: Pieces, bundle: Bundle, kind: str, located: Located) 
     if kind == "Deployment" or (kind == pieces.form and pieces.candidate.application is None):
         return name == value(pieces.deployment.node, "metadata", "name")
     if kind == "PersistentVolumeClaim":
-        claims = {value(each.node, "metadata", "name") for each in pieces.claims}
+        claims = {value(claim.node, "metadata", "name") for claim in pieces.claims}
         return name in claims and (pieces.pvc is None or name == value(pieces.pvc.node, "metadata", "name") or has_name)
     if kind == "Service":
         own = pieces.service is not None and name == value(pieces.service.node, "metadata", "name")

@@ -48,7 +48,7 @@ class Subject:
 
 
 def subject(workload: Node, names: Iterable[str], pod: Node | None, container: Node, beside: Iterable[Node]) -> Subject:
-    mounted = {value(each, "name") for each in items(find(container, "volumeMounts"))}
+    mounted = {value(item, "name") for item in items(find(container, "volumeMounts"))}
     inits = {value(each, "name") for each in items(find(pod, "initContainers"))}
     containers = items(find(pod, "containers"))
     return Subject(
@@ -83,8 +83,8 @@ def of_flux(tree: Tree, path: str, name: str, of: Subject) -> tuple[Opaque, ...]
     document = kustomize.document_at(tree, path)
     root = next((each for each in document.roots if value(each, "metadata", "name") == name), None)
     listed = find(root, "spec", "patches")
-    hits = [each for each in items(listed) if _patch_concerns(tree, document, each, of)]
-    return tuple(Opaque(path, line(each), "spec.patches") for each in hits[:1])
+    hits = [item for item in items(listed) if _patch_concerns(tree, document, item, of)]
+    return tuple(Opaque(path, line(hit), "spec.patches") for hit in hits[:1])
 
 
 def refuse(name: str, opaque: tuple[Opaque, ...]) -> None:
@@ -105,7 +105,9 @@ def _concerns(tree: Tree, document: Document, key: str, of: Subject) -> bool:
         case "replacements":
             return any(_replacement_concerns(each, of) for each in listed)
         case "components":
-            return any(_component_concerns(tree, each, of) for each in kustomize.component_directories(document))
+            return any(
+                _component_concerns(tree, directory, of) for directory in kustomize.component_directories(document)
+            )
     return True
 
 
@@ -166,10 +168,10 @@ def _fits(pattern: str, text: str) -> bool:
 def _paths(root: Node) -> Iterator[Path]:
     """The places that a patch changes: of a JSON patch its pointers, of a merge patch the fields in which it ends."""
     operations = items(root)
-    for each in operations:
-        for pointer in (value(each, "path"), *([value(each, "from")] if find(each, "from") else [])):
+    for operation in operations:
+        for pointer in (value(operation, "path"), *([value(operation, "from")] if find(operation, "from") else [])):
             tokens = tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.strip("/").split("/"))
-            yield (*tokens, "") if tokens[-1] == "-" and value(each, "op") == "add" else tokens
+            yield (*tokens, "") if tokens[-1] == "-" and value(operation, "op") == "add" else tokens
     if not operations:
         for key, below in entries(root):
             if key.value not in ("apiVersion", "kind"):

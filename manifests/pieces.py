@@ -101,11 +101,11 @@ class Pieces:
     @property
     def second_engine(self) -> str:
         """The name of another container of the same pod that serves a model; "" if there is none."""
-        for each in mappings(self.candidate.subject):
-            if each is not self.container and (find(each, "args") or find(each, "command")) is not None:
-                command = read(each, self.deployment.document, {}, {})
+        for mapping in mappings(self.candidate.subject):
+            if mapping is not self.container and (find(mapping, "args") or find(mapping, "command")) is not None:
+                command = read(mapping, self.deployment.document, {}, {})
                 if command is not None and command.engine is not None and command.model is not None:
-                    return value(each, "name") or parent_keys(self.candidate.subject, each)[-1]
+                    return value(mapping, "name") or parent_keys(self.candidate.subject, mapping)[-1]
         return ""
 
     @property
@@ -122,7 +122,7 @@ class Pieces:
         if self.candidate.key is not None:
             return self.candidate.key
         variable = self.runtime.key[0]
-        listed = next((each for each in items(find(self.container, "env")) if value(each, "name") == variable), None)
+        listed = next((item for item in items(find(self.container, "env")) if value(item, "name") == variable), None)
         reference = find(listed or find(self.container, "env", variable), "valueFrom", "secretKeyRef")
         return value(reference, "name"), value(reference, "key")
 
@@ -186,7 +186,7 @@ class Pieces:
             (self.deployment, self.candidate.subject),
             *((each, each.node) for each in self.related),
         ):
-            yield from ((located, each) for each in scalars([node]))
+            yield from ((located, scalar) for scalar in scalars([node]))
 
     @property
     def staging(self) -> tuple[ScalarNode, ...]:
@@ -205,7 +205,7 @@ def kustomization(tree: Tree, pieces: Pieces) -> Located | None:
 
 def environment(container: Node | None) -> dict[str, Node]:
     """The variables of a container, by name."""
-    return {value(each, "name"): each for each in items(find(container, "env"))}
+    return {value(item, "name"): item for item in items(find(container, "env"))}
 
 
 def labels(node: Node | None) -> dict[str, str]:

@@ -55,7 +55,7 @@ def place_of(platform: Snapshot, name: str) -> Place | None:
         found = _serving(candidate for path in files for candidate in candidates(platform, path))
         if len(found) <= 1 or _is_one_model(found):
             return Place(name, home, files, found)
-    return next((each for each in _places(platform) if each.name == name), None)
+    return next((place for place in _places(platform) if place.name == name), None)
 
 
 @remembered
@@ -63,10 +63,10 @@ def _places(platform: Snapshot) -> tuple[Place, ...]:
     """Every server, or possible server: below the serving directory, or anywhere if that is not set and does not exist."""
     layout = platform.layout
     mapped = [_mapped(platform, name, fields) for name, fields in layout.endpoints.items()]
-    said = "serving_dir" in layout.model_fields_set
-    scope = layout.serving_dir if said or platform.files(layout.serving_dir) else ""
+    is_configured = "serving_dir" in layout.model_fields_set
+    scope = layout.serving_dir if is_configured or platform.files(layout.serving_dir) else ""
     found = _found_below(platform, scope)
-    if scope and not said and not found:
+    if scope and not is_configured and not found:
         found = _found_below(platform, "")
     own, sites = {place.name for place in mapped}, {_site(place) for place in mapped}
     others = [place for place in found if place.name not in own and (_site(place) is None or _site(place) not in sites)]
@@ -80,9 +80,9 @@ def _site(place: Place) -> tuple[str, int] | None:
 
 
 def _mapped(tree: Tree, name: str, fields: field_map.FieldMap) -> Place:
-    found = field_map.candidate(tree, name, fields)
-    path = found.workload.document.path
-    return Place(name, path, (path,), (found,))
+    server = field_map.candidate(tree, name, fields)
+    path = server.workload.document.path
+    return Place(name, path, (path,), (server,))
 
 
 def _found_below(platform: Snapshot, scope: str) -> list[Place]:
@@ -97,13 +97,13 @@ def _found_below(platform: Snapshot, scope: str) -> list[Place]:
             folders.setdefault(folder, []).append((path, candidate))
     places = []
     for folder, inside in sorted(folders.items()):
-        kept = _serving(candidate for _, candidate in inside)
+        servers = _serving(candidate for _, candidate in inside)
         dedicated = bool(scope) or (_is_dedicated(platform, folder) and not _is_last_of_several(platform, inside))
-        if (len(kept) == 1 or _is_one_model(kept)) and dedicated and folder and platform.read(folder) is None:
-            name = posixpath.basename(folder) if scope else _name(folder, kept[0])
-            places.append(Place(name, folder, platform.files(folder), kept))
+        if (len(servers) == 1 or _is_one_model(servers)) and dedicated and folder and platform.read(folder) is None:
+            name = posixpath.basename(folder) if scope else _name(folder, servers[0])
+            places.append(Place(name, folder, platform.files(folder), servers))
             continue
-        places += [Place(each.name, path, (path,), (each,)) for path, each in inside if each in kept]
+        places += [Place(each.name, path, (path,), (each,)) for path, each in inside if each in servers]
     return places
 
 
@@ -111,14 +111,16 @@ def _serving(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """The servers; one of an unknown kind counts only if there is no other."""
     every = tuple(found)
     own = ("InferenceService", "HelmRelease", "Application")  # each is independent, never a sidecar
-    kept = (each for each in every if each.command.engine is not None or each.command.flags or each.kind in own)
-    return tuple(kept) or every
+    engines_and_releases = (
+        each for each in every if each.command.engine is not None or each.command.flags or each.kind in own
+    )
+    return tuple(engines_and_releases) or every
 
 
 def _is_one_model(found: tuple[Candidate, ...]) -> bool:
     """Return whether several workloads serve one model together."""
     models = [each.command.model for each in found]
-    return len(found) > 1 and len({each.value for each in models if each is not None}) == 1 and None not in models
+    return len(found) > 1 and len({model.value for model in models if model is not None}) == 1 and None not in models
 
 
 def _is_dedicated(tree: Tree, folder: str) -> bool:
@@ -131,7 +133,7 @@ def _is_last_of_several(tree: Tree, inside: list[tuple[str, Candidate]]) -> bool
     """Return whether a directory is one of files that are named after endpoints, of which only one is left."""
     path, candidate = inside[0]
     folder, _, base = path.rpartition("/")
-    others = {each for each in tree.files(folder) if each != path and posixpath.basename(each) not in FILES}
+    others = {file for file in tree.files(folder) if file != path and posixpath.basename(file) not in FILES}
     is_named = base.rpartition(".")[0] == candidate.name != posixpath.basename(folder)
     return len(inside) == 1 and is_named and not others
 
@@ -158,7 +160,7 @@ def _distinctly_named(layout: Layout, places: list[Place]) -> list[Place]:
 
 
 def _yaml_files(tree: Tree, scope: str) -> list[str]:
-    words = {*_GENERAL, *(word for each in engines() for word in each.words)}
+    words = {*_GENERAL, *(word for engine in engines() for word in engine.words)}
     signs = set(tree.grep(*sorted(words)))
     releases = set(tree.grep("kind: Application", "kind: HelmRelease"))
     signs |= {path for path in releases - signs if _installs(tree, path, signs)}
@@ -172,7 +174,7 @@ def _installs(tree: Tree, path: str, signs: set[str]) -> bool:
         return True
     named = re.findall(r"(?m)^\s*(?:- )?(?:path|chart):\s*[\"']?(?:\./)?([\w./-]+)", tree.read(path) or "")
     folders = {posixpath.normpath(each) for each in named}
-    return any(is_chart(tree, each) and any(within(sign, each) for sign in signs) for each in folders)
+    return any(is_chart(tree, folder) and any(within(sign, folder) for sign in signs) for folder in folders)
 
 
 def _is_template(tree: Tree, path: str) -> bool:

@@ -48,12 +48,12 @@ class Platform(Snapshot):
         found = [(name, outside(self, name)) for name in self.names() if self.locate(name) is None]
         others = [
             Unknown(
-                f"{each.name}/{each.second_engine}",
-                each.home,
-                f"{each.second_engine} is a second engine in the pod of {each.name}",
+                f"{endpoint.name}/{endpoint.second_engine}",
+                endpoint.home,
+                f"{endpoint.second_engine} is a second engine in the pod of {endpoint.name}",
             )
-            for each in self.endpoints()
-            if each.second_engine
+            for endpoint in self.endpoints()
+            if endpoint.second_engine
         ]
         return (*(Unknown(name, self._home(name), why) for name, why in found if why), *others)
 

@@ -62,9 +62,9 @@ def _chart_secret(values: MappingNode) -> tuple[str, str]:
 
 def _secret(container: Node) -> tuple[str, str]:
     """The Secret and its key from which a container reads the master key."""
-    for each in items(find(container, "env")):
-        reference = find(each, "valueFrom", "secretKeyRef")
-        if value(each, "name") in _KEYS and reference is not None:
+    for item in items(find(container, "env")):
+        reference = find(item, "valueFrom", "secretKeyRef")
+        if value(item, "name") in _KEYS and reference is not None:
             return value(reference, "name"), value(reference, "key")
     for key in _KEYS:
         reference = find(container, "env", key, "valueFrom", "secretKeyRef")

@@ -127,10 +127,12 @@ def further(
         if new is not None and (why := danger_of(flag)):
             warnings.append(f"{_argument(flag, new)}: {why}.")
         if new is not None and "$(" in new.replace("$$", ""):
-            warnings.append(f"{_argument(flag, new)}: Kubernetes replaces $(NAME) with that variable, a secret too.")
+            warnings.append(
+                f"{_argument(flag, new)}: Kubernetes replaces $(NAME) with that variable, even if it is a secret."
+            )
     renamed = _renaming(after.layout, was, now)
     old_leaves, new_leaves = _leaves(before, was, renamed), _leaves(after, now, {})
-    for path in (*new_leaves, *(each for each in old_leaves if each not in new_leaves)):
+    for path in (*new_leaves, *(leave for leave in old_leaves if leave not in new_leaves)):
         old, new = old_leaves.get(path), new_leaves.get(path)
         if old == new:
             continue

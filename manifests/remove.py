@@ -33,7 +33,7 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
         bundle = bundle_of(platform, pieces)
         _refuse_shared(platform, pieces, bundle)
         files = {**dict.fromkeys(filter(None, (*bundle.files, bundle.apart))), **unlisted(bundle)}
-    said = _refuse_needed(platform, pieces, endpoint)
+    mentions_in_documents = _refuse_needed(platform, pieces, endpoint)
     if endpoint.application_file and owns_application(pieces):
         if len(objects(platform, endpoint.application_file)) > 1:
             raise ManifestError(
@@ -47,20 +47,20 @@ def plan_remove(platform: Platform, name: str, *, portal: bool = False) -> Chang
     files |= catalog.remove_manual(platform, name)
     if portal:
         files |= catalog.remove_from_portal(platform, endpoint.alias)
-    flag, told = groups.switched_off(platform, endpoint.group, endpoint.application)
+    flag, group_warnings = groups.switched_off(platform, endpoint.group, endpoint.application)
     files |= flag
     after = platform.with_changes(files)
     return Change(
         changes=ChangeSet(files=files),
         title=f"feat(serving): remove {name}",
-        intent=f"Removes the endpoint {name}, which serves {endpoint.hf_id}, with all that belongs to it.",
+        intent=f"Removes the endpoint {name}, which serves {endpoint.hf_id}, and everything that belongs to it.",
         summary=contract_rows(endpoint),
-        warnings=(*_warnings(after, endpoint, said), *told),
+        warnings=(*_warnings(after, endpoint, mentions_in_documents), *group_warnings),
     )
 
 
 def _refuse_shared(platform: Platform, pieces: Pieces, bundle: Bundle) -> None:
-    """Objects that the endpoint does not own, or that other Applications deploy, are not deleted with it."""
+    """Refuse if the endpoint's files contain objects that it does not own, or that other Applications deploy."""
     home = bundle.home
     if pieces.second_engine:
         raise ManifestError(
@@ -85,25 +85,27 @@ def _without_entries(pieces: Pieces) -> dict[str, str]:
     """LiteLLM's configuration without the endpoint's entries."""
     files: dict[str, str] = {}
     by_document: dict[tuple[str, tuple[int, int] | None], list[Entry]] = {}
-    for each in pieces.entries:
-        by_document.setdefault((each.document.path, each.document.window), []).append(each)
+    for entry in pieces.entries:
+        by_document.setdefault((entry.document.path, entry.document.window), []).append(entry)
     if len({path for path, _ in by_document}) < len(by_document):
         raise ManifestError(f"{pieces.name} is in several model lists of one file: remove it from them by hand.")
-    for found in by_document.values():
-        document = found[0].document
-        if len(entries_of(document)) == len(found):
+    for document_entries in by_document.values():
+        document = document_entries[0].document
+        if len(entries_of(document)) == len(document_entries):
             raise ManifestError(
                 f"{pieces.name} is LiteLLM's only model: an empty model_list has to be written by hand."
             )
-        for each in found:
+        for each in document_entries:
             _refuse_spread(each)
             _refuse_anchors(each)
-        files[document.path] = document.apply([document.delete_lines(each.first, each.last) for each in found]).text
+        files[document.path] = document.apply(
+            [document.delete_lines(each.first, each.last) for each in document_entries]
+        ).text
     return files
 
 
 def _refuse_spread(entry: Entry) -> None:
-    """The other entries of the list would have to be numbered again."""
+    """Refuse an entry in `helm.parameters`: the other entries of the list would have to be renumbered."""
     if entry.is_spread:
         raise ManifestError(
             f"The entry {entry.alias} ({entry.document.path}:{entry.first + 1}) is in `helm.parameters`: remove its"
@@ -112,7 +114,7 @@ def _refuse_spread(entry: Entry) -> None:
 
 
 def _refuse_anchors(entry: Entry) -> None:
-    """An entry that defines an anchor for other entries cannot be removed alone."""
+    """Refuse an entry that defines an anchor for other entries: it cannot be removed alone."""
     rest = "".join([*entry.document.lines[: entry.first], *entry.document.lines[entry.last + 1 :]])
     for anchor in re.findall(r"(?<=[:-]) &([\w-]+)(?=\s)", entry.text):
         if re.search(rf"\*{re.escape(anchor)}(?![\w-])", rest):
@@ -125,26 +127,28 @@ def _refuse_anchors(entry: Entry) -> None:
 def _refuse_needed(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tuple[Mention, ...]:
     """Refuse if something that runs sends requests to the endpoint; returns the mentions in documents."""
     lists = platform.model_lists()
-    gone = {each.alias for each in pieces.entries}
-    left = {
-        each.alias
-        for found in lists
-        for each in found.entries
-        if all(each.node is not own.node for own in pieces.entries)
+    removed_aliases = {entry.alias for entry in pieces.entries}
+    remaining_aliases = {
+        entry.alias
+        for models in lists
+        for entry in models.entries
+        if all(entry.node is not own.node for own in pieces.entries)
     }
-    named = [each for each in references(lists) if each.name in gone - left]
-    if named:
-        where = ", ".join(f"{each.document.path}:{line(each.node)} ({each.setting})" for each in named)
-        raise ManifestError(f"LiteLLM's settings name {named[0].name}: {where}. Remove it there first.")
-    found = mentions(platform, pieces, endpoint)
-    live = [each for each in found if not each.is_prose]
-    if live:
-        by_name = {f"{each.what} {each.name}": list[str]() for each in live}
-        for each in live:
-            by_name[f"{each.what} {each.name}"].append(f"{each.path}:{each.line}")
+    references_to_removed = [
+        reference for reference in references(lists) if reference.name in removed_aliases - remaining_aliases
+    ]
+    if references_to_removed:
+        where = ", ".join(f"{each.document.path}:{line(each.node)} ({each.setting})" for each in references_to_removed)
+        raise ManifestError(f"LiteLLM's settings name {references_to_removed[0].name}: {where}. Remove it there first.")
+    named_places = mentions(platform, pieces, endpoint)
+    uses = [place for place in named_places if not place.is_prose]
+    if uses:
+        by_name = {f"{each.what} {each.name}": list[str]() for each in uses}
+        for use in uses:
+            by_name[f"{use.what} {use.name}"].append(f"{use.path}:{use.line}")
         names = " and ".join(f"its {name} ({_shortened(places)})" for name, places in by_name.items())
         raise ManifestError(f"Other files name {endpoint.name} by {names}. Remove it there first.")
-    return found
+    return named_places
 
 
 def _shortened(places: list[str]) -> str:
@@ -152,23 +156,23 @@ def _shortened(places: list[str]) -> str:
     return ", ".join(places[:8]) + more
 
 
-def _warnings(after: Platform, endpoint: ModelEndpoint, said: tuple[Mention, ...]) -> tuple[str, ...]:
+def _warnings(after: Platform, endpoint: ModelEndpoint, documents: tuple[Mention, ...]) -> tuple[str, ...]:
     layout = after.layout
-    claim = f"the volume {endpoint.pvc_name} ({endpoint.pvc_size}) goes too, with the weights in it"
-    found = [f"Argo CD deletes what it made: {claim}."] if endpoint.pvc_name else []
+    claim = f"the volume {endpoint.pvc_name} ({endpoint.pvc_size}) with the weights in it"
+    warnings = [f"Argo CD deletes everything that it created, also {claim}."] if endpoint.pvc_name else []
     if catalog.in_portal(after, endpoint.alias):
-        found.append(f"{layout.key_portal} still offers {endpoint.alias} for new keys; portal=yes takes it out.")
+        warnings.append(f"{layout.key_portal} still offers {endpoint.alias} for new keys; portal=yes removes it there.")
     if endpoint.alias:
-        found.append(f"Virtual keys that list {endpoint.alias} keep a name that nothing answers to.")
+        warnings.append(f"Virtual keys that list {endpoint.alias} keep this name, which no model answers to.")
     # An ordinary word as a name occurs in every file; the model's own name does not.
     terms = [endpoint.hf_id.rsplit("/", 1)[-1], *([] if endpoint.name.isalpha() else [endpoint.name])]
-    whole = re.compile("|".join(rf"(?<![\w.-]){re.escape(each)}(?![\w-])" for each in terms))
-    places = {each.path: f"{each.path}:{each.line}" for each in reversed(said)}
+    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(term)}(?![\w-])" for term in terms))
+    places = {document.path: f"{document.path}:{document.line}" for document in reversed(documents)}
     for path in after.grep(*terms):
-        match = whole.search(after.read(path) or "")
+        match = pattern.search(after.read(path) or "")
         if match and path not in places:
             places[path] = f"{path}:{(after.read(path) or '')[: match.start()].count(chr(10)) + 1}"
     places.pop(layout.key_portal, None)
     if places:
-        found.append(f"These files still name it: {_shortened([places[path] for path in sorted(places)])}.")
-    return tuple(found)
+        warnings.append(f"These files still name it: {_shortened([places[path] for path in sorted(places)])}.")
+    return tuple(warnings)

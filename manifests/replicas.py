@@ -39,21 +39,23 @@ def with_replicas(platform: Platform, name: str, replicas: int) -> ChangeSet:
             f"{pieces.deployment.document.path} has no replicas for {name}: write `replicas: 0` below its spec, so that"
             " Stoker can start and stop it by a commit."
         )
-    others = [each.name for each in platform.endpoints() if each.name != name and _is_at(_place(each), place)]
+    others = [
+        endpoint.name for endpoint in platform.endpoints() if endpoint.name != name and _is_at(_place(endpoint), place)
+    ]
     if others:
         raise ManifestError(
-            f"{place.path}:{place.line} gives the replicas of {name} and of {', '.join(others)}: write them for each "
+            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(others)}: write them for each "
             "release on its own, so that Stoker can start one without the other."
         )
-    if sum(each is place.origin.node for each in scalars(place.origin.document.roots)) > 1:
+    if sum(scalar is place.origin.node for scalar in scalars(place.origin.document.roots)) > 1:
         raise ManifestError(
-            f"{place.path}:{place.line} gives the replicas of {name} with an anchor that another value uses as well: write "
+            f"{place.path}:{place.line} sets the replicas of {name} with an anchor that another value uses as well: write "
             "the number itself there."
         )
     others = list(_selected_too(platform, pieces))
     if others:
         raise ManifestError(
-            f"{place.path}:{place.line} gives the replicas of {name} and of {', '.join(others)}: name {name} in it, so that "
+            f"{place.path}:{place.line} sets the replicas of {name} and of {', '.join(others)}: name {name} in it, so that "
             "Stoker can start one without the other."
         )
     refuse_shared(name, pieces.files, [place])
@@ -67,7 +69,7 @@ def scaled_by(platform: Platform, name: str) -> str:
     pieces = platform.locate(name)
     if pieces is None:
         return ""
-    return next((f"{each.name} ({place})" for each in scalers() if (place := each.place(platform, pieces))), "")
+    return next((f"{scaler.name} ({place})" for scaler in scalers() if (place := scaler.place(platform, pieces))), "")
 
 
 def switched_by_hand(platform: Platform, name: str) -> str:

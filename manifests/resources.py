@@ -42,7 +42,7 @@ def resource_edits(pieces: Pieces, before: ModelEndpoint, wanted: Wanted, sizing
         asked = scalar(container, "resources", "requests", resource)
         if asked is not None and _amount(asked.value) > _amount(limit):
             edits.append(document.set_value(asked, limit))
-    return [(document.path, each) for each in edits]
+    return [(document.path, edit) for edit in edits]
 
 
 def refuse_resources(memory: str | None, cpu: str | None) -> None:

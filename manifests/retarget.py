@@ -55,8 +55,8 @@ def refuse_bad_input(hf_id: str, served_name: str | None, quantization: str | No
         raise ManifestError(f"{served_name!r} is not a served name: use letters, digits, dots and dashes.")
     if quantization is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", quantization):
         raise ManifestError(f"{quantization!r} is not a quantization: give vLLM's name, like awq_marlin, or none.")
-    for each in args:
-        refuse_argument(each)
+    for argument in args:
+        refuse_argument(argument)
 
 
 def derived_served_name(facts: ModelFacts) -> str:
@@ -113,13 +113,16 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
             "remove it by hand, then try again."
         )
     names = [(site, text) for site, text in _renamed_sites(pieces, target)]
-    named = {_spot(each) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
-    sites = [*names, *_model_sites(pieces, target, named)]
+    served_spots = {_spot(each) for flag in (pieces.served,) if flag for each in flag.sites if each is not None}
+    sites = [*names, *_model_sites(pieces, target, served_spots)]
     for site, text in sites:
         edits[site.path].append(site.write(text))
     changing = [site for site, _ in sites]
     additions: list[tuple[str, str]] = []
-    bare, given = {each for each in target.args if "=" not in each}, {each.partition("=")[0] for each in target.args}
+    bare, given = (
+        {argument for argument in target.args if "=" not in argument},
+        {each.partition("=")[0] for each in target.args},
+    )
     for name, setting in _settings(pieces, target).items():
         flag = pieces.flag(name)
         if flag is None:
@@ -135,8 +138,8 @@ def retarget(pieces: Pieces, target: Target, also: Iterable[tuple[str, Edit]] = 
     edits[_path(pieces)] += _dropped_names(pieces, target)
     for path, edit in arguments_added(pieces, additions, given):
         edits[path].append(edit)
-    documents = {each.path: Document(each.path, each.text) for each in _documents(pieces)}
-    return {path: documents[path].apply(_disjoint(path, found)) for path, found in edits.items()}
+    documents = {document.path: Document(document.path, document.text) for document in _documents(pieces)}
+    return {path: documents[path].apply(_disjoint(path, path_edits)) for path, path_edits in edits.items()}
 
 
 def _spot(site: Site) -> tuple[str, int, int]:
@@ -147,17 +150,19 @@ def _spot(site: Site) -> tuple[str, int, int]:
 def _settings(pieces: Pieces, target: Target) -> dict[str, str]:
     """The arguments to set, "" for one that the engine must not have."""
     engine = pieces.runtime
-    wanted = {each.name: "" for each in pinned(pieces, target)}
+    settings_to_set = {each.name: "" for each in pinned(pieces, target)}
     if engine.served and pieces.served is None and not engine.gguf and pieces.form not in ("InferenceService", "Model"):
-        wanted[engine.served] = "" if target.served_name in (target.hf_id, target.model) else target.served_name
+        settings_to_set[engine.served] = (
+            "" if target.served_name in (target.hf_id, target.model) else target.served_name
+        )
     settings = (
         (engine.quantization, target.quantization),
         (engine.context, None if target.context is None else str(target.context)),
         (engine.utilization, None if target.gpu_utilization is None else f"{target.gpu_utilization:g}"),
     )
-    wanted |= {name: setting for name, setting in settings if name and setting is not None}
-    wanted |= dict.fromkeys(target.removed, "")
-    return wanted | {name: given for name, _, given in (each.partition("=") for each in target.args)}
+    settings_to_set |= {name: setting for name, setting in settings if name and setting is not None}
+    settings_to_set |= dict.fromkeys(target.removed, "")
+    return settings_to_set | {name: given for name, _, given in (argument.partition("=") for argument in target.args)}
 
 
 def _disjoint(path: str, edits: list[Edit]) -> list[Edit]:
@@ -204,11 +209,11 @@ def _model_sites(pieces: Pieces, target: Target, named: Collection[tuple[str, in
 
 def _renamed_sites(pieces: Pieces, target: Target) -> Iterator[tuple[Site, str]]:
     """The places of the served names that change, with the new names."""
-    flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
+    flag, names, kept_names = pieces.served, renamed(pieces, target), set[str]()
     for given, site in zip(flag.values, flag.sites, strict=True) if flag else ():
         whole = dict.fromkeys(names.get(each, each) for each in _listed(pieces, given))
-        new, repeats = ",".join(whole), set(whole) <= kept
-        kept |= set(whole)
+        new, repeats = ",".join(whole), set(whole) <= kept_names
+        kept_names |= set(whole)
         if new == given or repeats:
             continue
         if site is None:
@@ -225,24 +230,24 @@ def _listed(pieces: Pieces, given: str) -> list[str]:
 
 def _dropped_names(pieces: Pieces, target: Target) -> list[Edit]:
     """The edits that remove duplicates from the list of served names."""
-    flag, names, kept = pieces.served, renamed(pieces, target), set[str]()
-    found: list[Edit] = []
+    flag, names, kept_names = pieces.served, renamed(pieces, target), set[str]()
+    removals: list[Edit] = []
     if flag is None or pieces.runtime.gguf:
         return []
     for given, node in zip(
         flag.values, flag.value_nodes if flag.carrier == "list" else flag.nodes[-len(flag.values) :], strict=True
     ):
-        if names[given] in kept and flag.carrier == "list" and not (flag.joined and node is flag.node):
-            found.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
-        kept.add(names[given])
+        if names[given] in kept_names and flag.carrier == "list" and not (flag.joined and node is flag.node):
+            removals.append(_without(pieces.deployment.document, sequence(pieces.container, pieces.flags), node, node))
+        kept_names.add(names[given])
     if flag.carrier == "shell":
-        told: set[str] = set()
+        seen: set[str] = set()
         for given, site in zip(flag.values, flag.sites, strict=True):
-            if names[given] in told and site is not None:
+            if names[given] in seen and site is not None:
                 start, end = site.span
-                found.append(Edit(len(site.document.text[:start].rstrip(" ")), end, ""))
-            told.add(names[given])
-    return found
+                removals.append(Edit(len(site.document.text[:start].rstrip(" ")), end, ""))
+            seen.add(names[given])
+    return removals
 
 
 def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str, Edit] | None:
@@ -259,7 +264,7 @@ def _changed(pieces: Pieces, flag: Flag, given: str, *, bare: bool) -> tuple[str
                 lines = [node.start_mark.line for node in flag.nodes]
                 return flag.site.path, flag.site.document.delete_lines(min(lines), max(lines))
         raise ManifestError(
-            f"{_where(pieces, flag)} gives {flag.name}, which the new model must not have: remove it by hand."
+            f"{_where(pieces, flag)} sets {flag.name}, which the new model must not have: remove it by hand."
         )
     same = flag.value == given
     if flag.name == pieces.runtime.context:
@@ -315,7 +320,7 @@ def arguments_added(
             key = f"{inner.lines[line][: model.node.start_mark.column]}{name.removeprefix('--').replace('-', '_')}"
             insert(inner.path, inner.insert_lines(line + 1, f"{key}: {written(given) if given else 'true'}\n"))
         elif name in asked or name == pieces.runtime.context:
-            raise ManifestError(f"{document.path} has no list of arguments for {name} : add it by hand.")
+            raise ManifestError(f"{document.path} has no list of arguments for {name}: add it by hand.")
     for (path, start), text in texts.items():
         yield path, Edit(start, start, text)
 
@@ -324,8 +329,8 @@ def pinned(pieces: Pieces, target: Target) -> tuple[Flag, ...]:
     """The arguments that pin files of the old model's repository, which the new model does not have."""
     if pieces.model.value == target.model:
         return ()
-    given = {each.partition("=")[0] for each in target.args}
-    return tuple(each for each in pieces.flags if each.name in _PINS and each.name not in given)
+    given = {argument.partition("=")[0] for argument in target.args}
+    return tuple(flag for flag in pieces.flags if flag.name in _PINS and flag.name not in given)
 
 
 def spoken(hf_id: str) -> tuple[str, str, str]:
@@ -335,22 +340,22 @@ def spoken(hf_id: str) -> tuple[str, str, str]:
 
 def main_name(pieces: Pieces) -> str:
     """The served name that LiteLLM uses."""
-    asked = next((each.asked for each in pieces.entries if each.asked in pieces.served_names), None)
+    asked = next((entry.asked for entry in pieces.entries if entry.asked in pieces.served_names), None)
     return asked or next(iter(pieces.served_names), "")
 
 
 def renamed(pieces: Pieces, target: Target) -> dict[str, str]:
     """The new name for each served name. Names that people chose stay."""
-    found = {}
-    for each in pieces.served_names:
-        found[each] = each
-        if target.alone or each == main_name(pieces):
-            found[each] = target.served_name
+    new_names = {}
+    for name in pieces.served_names:
+        new_names[name] = name
+        if target.alone or name == main_name(pieces):
+            new_names[name] = target.served_name
         elif model_of(pieces).hf_id != target.hf_id:
             pairs = zip(spoken(model_of(pieces).hf_id), spoken(target.hf_id), strict=True)
-            counterpart = next((new for old, new in pairs if old.lower() == each.lower()), each)
-            found[each] = counterpart.lower() if each.islower() else counterpart
-    return found
+            counterpart = next((new for old, new in pairs if old.lower() == name.lower()), name)
+            new_names[name] = counterpart.lower() if name.islower() else counterpart
+    return new_names
 
 
 def reprice(
@@ -366,20 +371,20 @@ def reprice(
     if node is None:
         raise ManifestError(f"{document.path} has no model for {entry.alias}: add it by hand, then try again.")
     bare = provider is None and bool(entry.provider) and not entry.model.startswith(f"{entry.provider}/")
-    wanted = model if bare else f"{provider or entry.provider or 'openai'}/{model}"
+    new_model = model if bare else f"{provider or entry.provider or 'openai'}/{model}"
     edits: list[Edit] = []
-    if entry.model != wanted:
+    if entry.model != new_model:
         if not entry.owns(node) or node.value != entry.model or entry.model.startswith(ENVIRON):
             raise ManifestError(
                 f"{document.path}:{node.start_mark.line + 1} names the model of {entry.alias} for other entries, too "
                 "(an anchor or a variable): change it by hand."
             )
-        edits.append(document.set_value(node, wanted))
+        edits.append(document.set_value(node, new_model))
     directions: tuple[tuple[Direction, str | None], ...] = (("input", price_in), ("output", price_out))
     for direction, price in directions:
         if price is not None:
             edits.append(_priced(entry, direction, decimal(price)))
-    return document.apply([each for each in edits if document.text[each.start : each.end] != each.text])
+    return document.apply([edit for edit in edits if document.text[edit.start : edit.end] != edit.text])
 
 
 def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
@@ -406,14 +411,14 @@ def _priced(entry: Entry, direction: Direction, text: str) -> Edit:
 
 def _added(document: Document, args: tuple[ScalarNode, ...], pieces: Pieces, name: str, given: str) -> Edit:
     text = f"{name}={given}" if given else name
-    held = {id(each) for each in args}
-    beside = [
-        each.nodes[-1]
-        for each in pieces.flags
-        if each.name in ("--served-model-name", *MODEL_FLAGS) and id(each.nodes[-1]) in held
+    own_items = {id(argument) for argument in args}
+    neighbours = [
+        flag.nodes[-1]
+        for flag in pieces.flags
+        if flag.name in ("--served-model-name", *MODEL_FLAGS) and id(flag.nodes[-1]) in own_items
     ]
     # The quantization follows the names, as people write it; other arguments are appended.
-    anchor = beside[-1] if name in ("--quantization", "--served-model-name") and beside else args[-1]
+    anchor = neighbours[-1] if name in ("--quantization", "--served-model-name") and neighbours else args[-1]
     if _is_flow(document, args):
         return Edit(anchor.end_mark.index, anchor.end_mark.index, f", {written(text, quoted=True)}")
     lead = document.lines[anchor.start_mark.line][: anchor.start_mark.column]
@@ -442,4 +447,4 @@ def _is_flow(document: Document, args: tuple[ScalarNode, ...]) -> bool:
 
 
 def _lines(args: tuple[ScalarNode, ...]) -> set[int]:
-    return {each.start_mark.line for each in args}
+    return {argument.start_mark.line for argument in args}

@@ -89,16 +89,16 @@ def kept_contract(before: Platform, after: Platform, model: str, name: str) -> t
     Rules that the endpoint `model` (the same, or the template) already broke are only returned as findings, like
     findings in documents and lists, which contain free text.
     """
-    had = {each.rule for each in check(before, model)}
-    found = [each for each in check(after, name) if not each.rule.startswith("group-")]
-    for each in found:
-        serious = each.severity == "error" and not each.rule.startswith(("catalog-", "manual-"))
-        if serious and each.rule not in had:
+    broken_before = {each.rule for each in check(before, model)}
+    findings = [each for each in check(after, name) if not each.rule.startswith("group-")]
+    for finding in findings:
+        serious = finding.severity == "error" and not finding.rule.startswith(("catalog-", "manual-"))
+        if serious and finding.rule not in broken_before:
             raise ManifestError(
                 f"This cannot be written into {after.layout.home(name)} without breaking the contract, so it has to be done by "
-                f"hand: {each.path}:{each.line}: {each.message}."
+                f"hand: {finding.path}:{finding.line}: {finding.message}."
             )
-    return tuple(f"{each.path}:{each.line}: {each.message} ({each.fix})." for each in found)
+    return tuple(f"{each.path}:{each.line}: {each.message} ({each.fix})." for each in findings)
 
 
 def refuse_storage(storage: str | None) -> None:
@@ -126,12 +126,12 @@ def mentions(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint) -> tup
     """Mentions of the endpoint in other files: its address, its served names, and its aliases in settings of clients."""
     namespace = pieces.rendering.namespace or platform.layout.namespace
     address = f"{pieces.host}.{namespace}"
-    found = list(named_elsewhere(platform, pieces, endpoint))
-    found += [each._replace(what="address") for each in named_in_values(platform, pieces, address)]
+    every_mention = list(named_elsewhere(platform, pieces, endpoint))
+    every_mention += [each._replace(what="address") for each in named_in_values(platform, pieces, address)]
     for alias in endpoint.aliases:
-        every = named_in_values(platform, pieces, alias)
-        found += [each._replace(what="alias") for each in every if _is_call(platform, each)]
-    unique = {(each.path, each.line): each for each in reversed(found)}
+        alias_mentions = named_in_values(platform, pieces, alias)
+        every_mention += [mention._replace(what="alias") for mention in alias_mentions if _is_call(platform, mention)]
+    unique = {(each.path, each.line): each for each in reversed(every_mention)}
     return tuple(unique[place] for place in sorted(unique))
 
 
@@ -162,7 +162,7 @@ def _is_call(tree: Tree, mention: Mention) -> bool:
 def _parent(lines: list[str], item: int) -> str:
     """The line of the key that contains a list item."""
     dash = lines[item].index("-")
-    above = (each for each in reversed(lines[:item]) if each.strip() and not each.lstrip().startswith(("- ", "#")))
+    above = (line for line in reversed(lines[:item]) if line.strip() and not line.lstrip().startswith(("- ", "#")))
     return next((each for each in above if len(each) - len(each.lstrip()) <= dash), "")
 
 
@@ -172,9 +172,9 @@ def named_elsewhere(platform: Platform, pieces: Pieces, endpoint: ModelEndpoint)
     Ignores mentions that belong to another endpoint with the same served name.
     """
     served = endpoint.served_names or ((endpoint.served_name,) if endpoint.served_name else ())
-    found = [each for name in served for each in named_in_values(platform, pieces, name)]
-    others = [other for other in platform.endpoints() if set(other.served_names) & set(served)] if found else []
-    return tuple(each for each in found if not any(each.path in other.files for other in others))
+    places = [each for name in served for each in named_in_values(platform, pieces, name)]
+    others = [other for other in platform.endpoints() if set(other.served_names) & set(served)] if places else []
+    return tuple(place for place in places if not any(place.path in other.files for other in others))
 
 
 def named_in_values(platform: Platform, pieces: Pieces, name: str) -> tuple[Mention, ...]:
@@ -182,19 +182,21 @@ def named_in_values(platform: Platform, pieces: Pieces, name: str) -> tuple[Ment
     layout = platform.layout
     application = pieces.application.document.path if pieces.application else ""
     lists = {each.document.path for each in platform.model_lists()}
-    own_configs = {each.document.path for each in pieces.candidate.configs}
+    own_configs = {config.document.path for config in pieces.candidate.configs}
     own = {layout.litellm_values, layout.model_catalog, layout.bring_up_guide, application, *lists}
     # After a slash it is a part of another name, like owner/name on Hugging Face; LiteLLM's provider prefix is not.
-    whole = re.compile(rf"(?:(?<![\w./-])|(?<=openai/)|(?<=//)){re.escape(name)}(?![\w-])")
-    found = []
+    pattern = re.compile(rf"(?:(?<![\w./-])|(?<=openai/)|(?<=//)){re.escape(name)}(?![\w-])")
+    mentions_found = []
     for path in platform.grep(name):
         if path in own or within(path, pieces.home) or path in own_configs or path == layout.key_portal:
             continue
         if within(path, layout.measurements(pieces.name)) and is_prose(path):
             continue  # measurements of the past stay correct
         text = _without_comments(path, platform.read(path) or "")
-        found += [Mention(path, number, name) for number, each in enumerate(text.splitlines(), 1) if whole.search(each)]
-    return tuple(found)
+        mentions_found += [
+            Mention(path, number, name) for number, each in enumerate(text.splitlines(), 1) if pattern.search(each)
+        ]
+    return tuple(mentions_found)
 
 
 def _without_comments(path: str, text: str) -> str:

@@ -50,7 +50,7 @@ DANGEROUS = {
     "--enable-prompt-embeds": "callers can send tensors that can crash the engine",
     "--enable-lora": "it loads other weights beside the model",
     "--lora-modules": "it loads other weights beside the model",
-    "--enable-sleep-mode": "callers can put the engine to sleep where the development endpoints are on",
+    "--enable-sleep-mode": "callers can put the engine to sleep if the development endpoints are enabled",
     "--root-path": "it changes the paths that the gateway calls",
     "--host": "it changes the address at which the gateway reaches the engine",
     "--uds": "the engine listens on a socket that the gateway does not reach",
@@ -95,7 +95,7 @@ DANGEROUS = {
     "--disable-uvicorn-access-log": _LOGS,
 }
 _DANGEROUS_GROUPS = {
-    "--ssl-": "the engine speaks TLS in another way than the gateway and the probes",
+    "--ssl-": "the engine uses TLS differently from the gateway and the probes",
     "--override-": _OVERRIDES,
 }
 
@@ -107,7 +107,7 @@ VARIABLES = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "callers can load other weights",
     "VLLM_ALLOW_INSECURE_SERIALIZATION": "messages between the engine's processes can run code",
     "VLLM_PLUGINS": _RUNS_CODE,
-    "VLLM_API_KEY": "a key belongs into a Secret",
+    "VLLM_API_KEY": "a key belongs in a Secret",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "the model's answers are written to the log",
     "VLLM_LOGGING_CONFIG_PATH": _LOGS,
     "VLLM_CONFIGURE_LOGGING": _LOGS,
@@ -115,7 +115,7 @@ VARIABLES = {
     "VLLM_USE_MODELSCOPE": _WEIGHTS,
     "VLLM_HOST_IP": _OPENS,
     "HF_ENDPOINT": _WEIGHTS,
-    "HF_TOKEN": "a token belongs into a Secret",
+    "HF_TOKEN": "a token belongs in a Secret",
     "PYTHONPATH": _RUNS_CODE,
     "PYTHONSTARTUP": _RUNS_CODE,
     "LD_PRELOAD": _RUNS_CODE,

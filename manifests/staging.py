@@ -34,7 +34,7 @@ class Script(BaseModel, frozen=True, defer_build=True, arbitrary_types_allowed=T
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        return tuple(str(ast.literal_eval(each)) for each in self.lists[0].elts) if self.lists else ()
+        return tuple(str(ast.literal_eval(elt)) for elt in self.lists[0].elts) if self.lists else ()
 
 
 def read_script(node: ScalarNode) -> Script | None:
@@ -57,7 +57,7 @@ def read_script(node: ScalarNode) -> Script | None:
     calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and _called(each) in called]
     lists, models = list[ast.List](), dict[str, ast.Assign]()
     for call in calls:
-        keywords = {each.arg: each.value for each in call.keywords}
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         if len(call.args) != 1 or None in keywords or "ignore_patterns" in keywords:
             return None
         if isinstance(call.args[0], ast.Name) and call.args[0].id in assigned:
@@ -118,7 +118,7 @@ def warnings(pieces: Pieces, facts: ModelFacts) -> tuple[str, ...]:
     """Warnings about a script that only people can change."""
     if not _saves(facts) or all(_scripts(pieces.staging)):
         return ()
-    patterns = ", ".join(f'"{each}"' for each in facts.allow_patterns)
+    patterns = ", ".join(f'"{pattern}"' for pattern in facts.allow_patterns)
     return (
         f"The initContainer downloads the whole repository ({in_gb(facts.repo_bytes)}), of which the engine loads"
         f" {in_gb(facts.staged)}, and its script is not one that Stoker edits: the volume is sized for all of it."
@@ -158,13 +158,13 @@ def _replaced(document: Document, script: Script, old: ast.List, patterns: tuple
 
 
 def _written(patterns: tuple[str, ...]) -> str:
-    return "[" + ", ".join(f'"{each}"' for each in patterns) + "]"
+    return "[" + ", ".join(f'"{pattern}"' for pattern in patterns) + "]"
 
 
 def _covers(present: tuple[str, ...], needed: tuple[str, ...]) -> bool:
     """Return whether the patterns select the same weights and configuration as the needed ones."""
     weights = [each for each in needed if not each.startswith("*")]
-    examples = [*(each.replace("-*-", "-00001-") for each in weights), "config.json"]
+    examples = [*(weight.replace("-*-", "-00001-") for weight in weights), "config.json"]
     return all(any(fnmatchcase(example, pattern) for pattern in present) for example in examples)
 
 
@@ -192,7 +192,7 @@ def _called(call: ast.Call) -> str:
 
 def _is_list_of_words(value: ast.expr) -> bool:
     return isinstance(value, ast.List) and all(
-        isinstance(each, ast.Constant) and isinstance(each.value, str) for each in value.elts
+        isinstance(elt, ast.Constant) and isinstance(elt.value, str) for elt in value.elts
     )
 
 

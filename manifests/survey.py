@@ -61,27 +61,32 @@ class Survey(NamedTuple):
     @property
     def deployer(self) -> str:
         """Flux, Argo CD, or unknown."""
-        kinds = {each.kind for each in self.deployments}
+        kinds = {deployment.kind for deployment in self.deployments}
         return "Flux" if "Kustomization" in kinds else "Argo CD" if kinds & {"Application", "ApplicationSet"} else ""
 
     @property
     def deployer_namespace(self) -> str:
         wanted = "Kustomization" if self.deployer == "Flux" else "Application"
-        candidates = [each for each in self.deployments if each.kind.startswith(wanted) and each.namespace]
-        own = [each for each in candidates if any(_is_below(file, each.path) for file in self._files)]
+        candidates = [
+            deployment for deployment in self.deployments if deployment.kind.startswith(wanted) and deployment.namespace
+        ]
+        own = [candidate for candidate in candidates if any(_is_below(file, candidate.path) for file in self._files)]
         # A Kustomization may be beside its models; Stoker looks for it there, and in the namespace of its source.
         spaces = Counter(each.source or each.namespace for each in own or candidates)
         return spaces.most_common(1)[0][0] if spaces else ""
 
     @property
     def _files(self) -> frozenset[str]:
-        return frozenset(file for each in self.endpoints for file in each.files)
+        return frozenset(file for endpoint in self.endpoints for file in endpoint.files)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces of the endpoints, the most common first."""
         return tuple(
-            name for name, _ in Counter(each.namespace for each in self.endpoints if each.namespace).most_common()
+            name
+            for name, _ in Counter(
+                endpoint.namespace for endpoint in self.endpoints if endpoint.namespace
+            ).most_common()
         )
 
 
@@ -100,7 +105,7 @@ def survey(platform: Platform) -> Survey:
     except (ManifestError, InvalidYaml) as error:
         lists = ()
         unread.append(("LiteLLM's list of models", str(error)))
-    starts = {each.name: _start(platform, each, deployments) for each in endpoints}
+    starts = {endpoint.name: _start(platform, endpoint, deployments) for endpoint in endpoints}
     routes = tuple(_routes(platform, endpoints))
     return Survey(
         endpoints,
@@ -133,17 +138,21 @@ def _is_running(platform: Platform, endpoint: ModelEndpoint) -> bool:
 
 def _key(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[str, str, str]:
     """The one Secret that the engines read their key from; empty if the manifests name none, or several."""
-    keys = {(each.namespace, *secret) for each in endpoints if all(secret := platform.require(each.name).key_secret)}
+    keys = {
+        (endpoint.namespace, *secret)
+        for endpoint in endpoints
+        if all(secret := platform.require(endpoint.name).key_secret)
+    }
     return keys.pop() if len(keys) == 1 else ("", "", "")
 
 
 def _routes(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> Iterator[tuple[str, Route]]:
     """A route leads to an endpoint if it has the name of its Service, of it, or a served name of its engine."""
-    pieces = [platform.require(each.name) for each in endpoints]
-    known = {name for each in pieces for name in (each.name, each.host, *each.candidate.hosts, *each.served_names)}
+    pieces = [platform.require(endpoint.name) for endpoint in endpoints]
+    known = {name for piece in pieces for name in (piece.name, piece.host, *piece.candidate.hosts, *piece.served_names)}
     for gateway in gateways():
         if not gateway.changes:
-            found = (each for each in gateway.routes(platform) if {each.alias, each.target} & known)
+            found = (route for route in gateway.routes(platform) if {route.alias, route.target} & known)
             yield from ((gateway.name, each) for each in found)
 
 
@@ -153,9 +162,9 @@ def _beside(platform: Platform, endpoints: tuple[ModelEndpoint, ...]) -> tuple[s
     """
     if not any(_is_running(platform, each) for each in endpoints):
         return ()
-    own = {(each.namespace, each.workload) for each in endpoints}
+    own = {(endpoint.namespace, endpoint.workload) for endpoint in endpoints}
     own |= {(file, name) for each in endpoints for file in each.files for name in _names(platform, each.name)}
-    found = dict.fromkeys(each[1:] for each in others(platform) if each[1] and not {each[1:], each[::2]} & own)
+    found = dict.fromkeys(other[1:] for other in others(platform) if other[1] and not {other[1:], other[::2]} & own)
     return tuple(f"{namespace}/{name}" for namespace, name in found)
 
 
@@ -191,9 +200,9 @@ def _deployment(tree: Tree, file: str, root: Node) -> Iterator[Deployment]:
         inner = ("spec", "template", "spec") if kind == "ApplicationSet" else ("spec",)
         heals = value(root, *inner, "syncPolicy", "automated", "selfHeal") == "true"
         ignored = [
-            value(each)
+            value(item)
             for rule in items(find(root, *inner, "ignoreDifferences"))
-            for each in items(find(rule, "jsonPointers"))
+            for item in items(find(rule, "jsonPointers"))
         ]
         path = value(root, *inner, "source", "path").removeprefix("./").strip("/")
         if kind == "ApplicationSet":
@@ -210,28 +219,28 @@ def _start(platform: Platform, endpoint: ModelEndpoint, deployments: tuple[Deplo
     if kind := replicas.switched_by_hand(platform, endpoint.name):
         return f"by hand: it is {kind}, and Stoker starts and stops Deployments"
     own = set(endpoint.files)
-    owners = [each for each in deployments if any(_is_below(file, each.path) for file in own)]
+    owners = [deployment for deployment in deployments if any(_is_below(file, deployment.path) for file in own)]
     owners = owners or [each for each in deployments if each.path and own & reachable(platform, each.path)]
     named = [each for each in deployments if each.name == endpoint.application]
     owner = max(named or owners, key=lambda each: len(each.path), default=None)
     if endpoint.form == "LLMInferenceService":
-        return "by a commit of its replicas, because KServe's controller reverts changes through the API"
+        return "with a commit of its replicas, because KServe's controller reverts changes through the API"
     if owner is None or not owner.heals:
-        return "by the API"
+        return "through the API"
     if endpoint.form == "InferenceService" and replicas.written(platform, endpoint.name) is None:
-        return "by the API: KServe's controller ignores the replicas of its Deployment"
+        return "through the API: KServe's controller ignores the replicas of its Deployment"
     if endpoint.form == "HelmRelease" and not _detects_drift(platform, endpoint.name):
-        return "by the API: helm-controller puts nothing back without drift detection"
+        return "through the API: helm-controller does not revert replicas without drift detection"
     if replicas.written(platform, endpoint.name) is None:
-        return f"by the API: git leaves its replicas to the cluster, so {owner.kind} {owner.name} does not revert them"
-    return f"by a commit of its replicas, because {owner.kind} {owner.name} reverts changes through the API"
+        return f"through the API: git does not set its replicas, so {owner.kind} {owner.name} does not revert them"
+    return f"with a commit of its replicas, because {owner.kind} {owner.name} reverts changes through the API"
 
 
 def _detects_drift(platform: Platform, name: str) -> bool:
     """Return whether helm-controller corrects replicas that somebody else sets."""
     pieces = platform.locate(name)
     detection = find(pieces.deployment.node, "spec", "driftDetection") if pieces else None
-    ignored = (value(each) for rule in items(find(detection, "ignore")) for each in items(find(rule, "paths")))
+    ignored = (value(item) for rule in items(find(detection, "ignore")) for item in items(find(rule, "paths")))
     return value(detection, "mode") == "enabled" and "/spec/replicas" not in ignored
 
 

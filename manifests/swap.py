@@ -1,17 +1,20 @@
 """Change the model of an existing endpoint: its name, alias, Service and volume stay."""
 
-from manifests import catalog, patches, staging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from manifests import catalog, patches, staging, volumes
 from manifests.assembly import is_alone, own_comments
 from manifests.change import Change, Wanted, of_kind
 from manifests.contract import ModelEndpoint, chats, describe, does, read_endpoint, read_endpoints
-from manifests.edit import Comment, Document, scalar, value
+from manifests.edit import Comment, Document
 from manifests.finished import refuse_unfinished
 from manifests.gateway import Entry, entries_of
 from manifests.gguf import choose
 from manifests.local_cache import cache_edits
 from manifests.model_arguments import ModelArguments, model_arguments
 from manifests.model_names import is_only_a_path, naming
-from manifests.pieces import Located, Pieces, objects
+from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.resources import refuse_resources, resource_edits
 from manifests.retarget import (
@@ -54,10 +57,8 @@ from manifests.sizing import (
 from manifests.sizing.facts import Kind
 from manifests.sizing.flags import tei_serves
 from manifests.sizing.licence import terms
-from manifests.tree import ChangeSet, Files, ManifestError, Tree
+from manifests.tree import ChangeSet, ManifestError
 from manifests.wording import Rewording, stem
-
-_STORAGE = ("spec", "resources", "requests", "storage")
 
 
 class SwapRequest(Wanted, frozen=True):
@@ -72,6 +73,39 @@ class SwapRequest(Wanted, frozen=True):
     """The size of the old model's repository: a staging script without patterns has downloaded all of it."""
 
 
+class _NewModel(NamedTuple):
+    """The requested model as the endpoint will serve it: its final facts, its GGUF file, and warnings about its staging."""
+
+    request: SwapRequest
+    file: str
+    warnings: tuple[str, ...]
+
+
+class _Swap(NamedTuple):
+    """A swap whose result is decided: the endpoint before it, and its new model."""
+
+    platform: Platform
+    pieces: Pieces
+    before: ModelEndpoint
+    request: SwapRequest
+    target: Target
+    sizing: Sizing
+
+    @property
+    def rewording(self) -> Rewording:
+        before = self.before
+        old = Target(
+            hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
+        )
+        weights = self.request.old_weight_bytes or estimated_weights(before.hf_id) or 0
+        was = words(before.name, old, weight_bytes=weights, chat=chats(before))
+        return Rewording(was, words(before.name, self.target, self.request.facts))
+
+    def changed(self, files: Mapping[str, str]) -> dict[str, str]:
+        """The files whose text differs from the repository's."""
+        return {path: text for path, text in files.items() if text != self.platform.read(path)}
+
+
 def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Change:
     """The pull request that swaps the model; raises ManifestError if it is not possible."""
     refuse_bad_input(request.facts.hf_id, request.served_name, request.quantization, request.args)
@@ -80,36 +114,23 @@ def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Cha
     pieces = platform.require(request.name)
     before = describe(pieces, platform.layout)
     patches.refuse(pieces.name, pieces.opaque)
-    request, file = _with_file(request, pieces, before, machine)
-    refuse_unservable(request.facts)
-    facts = _settled(before, request)
-    told = staging.warnings(pieces, facts)
-    facts = facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, facts)})
-    request = request.model_copy(update={"facts": facts})
-    sizing = _sizing(request, pieces, before, machine)
-    own = model_arguments(pieces, before, request.facts, request.args)
-    others = [each for each in platform.endpoints() if each.name != pieces.name]
-    gateway = bool(pieces.entries) or has_aliases(platform, pieces, others)
-    target = _target(request, pieces, before, sizing, own, file, gateway=gateway)
-    named = named_elsewhere(platform, pieces, before) if target.served_name != before.served_name else ()
-    _refuse_named_elsewhere(before, named)
+    model = _new_model(request, pieces, before, machine)
+    sizing = _sizing(model.request, pieces, before, machine)
+    arguments = model_arguments(pieces, before, model.request.facts, request.args)
+    gateway = _has_gateway(platform, pieces)
+    target = _target(model, pieces, before, sizing, arguments, gateway=gateway)
+    mentions = _mentions_of_old_name(platform, pieces, before, target)
     if gateway:
         _refuse_without_alias(platform, pieces, before, target)
-    dropped = tuple(f"{each.name}={each.value}" for each in pinned(pieces, target))
-    files = _pieces(platform, pieces, before, request, target, sizing)
-    changed = {path: text for path, text in files.items() if text != platform.read(path)}
-    if not changed:
-        raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
-    written = platform.with_changes(changed)
+    swap = _Swap(platform, pieces, before, model.request, target, sizing)
+    files = _endpoint_files(swap)
+    written = platform.with_changes(files)
     refuse_unfinished(platform, written, pieces, target)
     endpoint = read_endpoint(written, request.name)
-    changed |= _pages(platform, pieces, before, target, _rewording(before, request, target))
-    changed |= _lists(platform, before, endpoint, request.facts, _rewording(before, request, target))
-    after = platform.with_changes(changed)
-    left = named_in_values(after, pieces, before.served_name) if named else ()
-    stale = tuple(each for each in left if each.is_prose)
+    files = {**files, **_pages(swap), **_lists(swap, endpoint)}
+    after = platform.with_changes(files)
     return Change(
-        changes=ChangeSet(files=dict(changed)),
+        changes=ChangeSet(files=dict(files)),
         title=_title(before, endpoint),
         intent=_intent(before, endpoint),
         summary=contract_rows(endpoint),
@@ -117,14 +138,30 @@ def plan_swap(platform: Platform, request: SwapRequest, machine: Machine) -> Cha
         sizing=sizing,
         warnings=(
             *sizing.warnings,
-            *terms(request.facts),
-            *_warnings(request, pieces, before, endpoint, stale, dropped, target.model),
-            *own.warnings,
-            *told,
+            *terms(model.request.facts),
+            *_warnings(swap, endpoint),
+            *_stale_documents(after, pieces, before, mentions),
+            *arguments.warnings,
+            *model.warnings,
             *kept_contract(platform, after, request.name, request.name),
         ),
         endpoint=endpoint,
     )
+
+
+def _new_model(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine) -> _NewModel:
+    request, file = _with_file(request, pieces, before, machine)
+    refuse_unservable(request.facts)
+    facts = _with_served_kind(before, request)
+    warnings = staging.warnings(pieces, facts)
+    facts = facts.model_copy(update={"staged_bytes": staging.downloaded(pieces, facts)})
+    return _NewModel(request.model_copy(update={"facts": facts}), file, warnings)
+
+
+def _has_gateway(platform: Platform, pieces: Pieces) -> bool:
+    """Return whether tenants reach the endpoint through aliases in the repository."""
+    others = [other for other in platform.endpoints() if other.name != pieces.name]
+    return bool(pieces.entries) or has_aliases(platform, pieces, others)
 
 
 def _title(before: ModelEndpoint, after: ModelEndpoint) -> str:
@@ -139,38 +176,6 @@ def _intent(before: ModelEndpoint, after: ModelEndpoint) -> str:
     return f"Swaps {after.name} from {before.hf_id} to {after.hf_id}."
 
 
-def unshrunk(tree: Tree, changes: ChangeSet) -> tuple[ChangeSet, tuple[str, ...]]:
-    """The changes without any reduction of a volume, and a sentence for each volume that keeps its size.
-
-    For a revert of a change that expanded a volume: Kubernetes refuses a smaller claim, and with it the whole sync.
-    """
-    files, told = dict(changes.files), list[str]()
-    for path, text in changes.files.items():
-        if text is None:
-            continue
-        there = {value(each.node, "metadata", "name"): each.node for each in _claims(tree, path)}
-        edits, after = [], Files({path: text})
-        for each in _claims(after, path):
-            name, wanted = value(each.node, "metadata", "name"), scalar(each.node, *_STORAGE)
-            held = value(there.get(name), *_STORAGE)
-            if wanted is not None and _bytes(wanted.value) < _bytes(held):
-                edits.append(each.document.set_value(wanted, held))
-                told.append(f"The volume {name} stays at {held}: Kubernetes makes none smaller.")
-        files[path] = Document(path, text).apply(edits).text
-    return ChangeSet(files={path: text for path, text in files.items() if text != tree.read(path)}), tuple(told)
-
-
-def _claims(tree: Tree, path: str) -> list[Located]:
-    return [each for kind, each in objects(tree, path) if kind == "PersistentVolumeClaim"]
-
-
-def _bytes(quantity: str) -> int:
-    try:
-        return quantity_bytes(quantity)
-    except ValueError:
-        return 0
-
-
 def _with_file(
     request: SwapRequest, pieces: Pieces, before: ModelEndpoint, machine: Machine
 ) -> tuple[SwapRequest, str]:
@@ -183,7 +188,7 @@ def _with_file(
     return request.model_copy(update={"facts": chosen.facts, "quantization": None}), chosen.file
 
 
-def _settled(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
+def _with_served_kind(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
     """The facts with the kind that the endpoint will serve. It keeps its kind unless `kind=` changes it.
 
     Raises ManifestError for a model of another kind, and for one that this endpoint's engine cannot serve.
@@ -211,27 +216,43 @@ def _settled(before: ModelEndpoint, request: SwapRequest) -> ModelFacts:
 _DOES = {
     "chat": "generates text",
     "completion": "generates text",
-    "embeddings": "makes embeddings",
+    "embeddings": "computes embeddings",
     "reranker": "ranks texts",
 }
 _IS = {"chat": "is a chat model", "completion": "is a base model, which completes text and does not chat"}
 _USE = {"chat": "chat", "completion": "text completion"}
 
 
-def _refuse_named_elsewhere(before: ModelEndpoint, named: tuple[Mention, ...]) -> None:
-    live = [f"{each.path}:{each.line}" for each in named if not each.is_prose]
+def _mentions_of_old_name(
+    platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target
+) -> tuple[Mention, ...]:
+    """The mentions of a served name that changes; raises ManifestError if one of them is not in a document."""
+    if target.served_name == before.served_name:
+        return ()
+    mentions = named_elsewhere(platform, pieces, before)
+    live = [f"{mention.path}:{mention.line}" for mention in mentions if not mention.is_prose]
     if live:
         raise ManifestError(
             f"Other files name {before.name} by its served name {before.served_name}: {', '.join(live)}. "
             f"Keep the name with served={before.served_name}, or change all of them by hand."
         )
+    return mentions
+
+
+def _stale_documents(
+    after: Platform, pieces: Pieces, before: ModelEndpoint, mentions: tuple[Mention, ...]
+) -> tuple[str, ...]:
+    """A warning about documents that name the old served name after the change."""
+    left = named_in_values(after, pieces, before.served_name) if mentions else ()
+    places = ", ".join(f"{mention.path}:{mention.line}" for mention in left if mention.is_prose)
+    return (f"These documents still name {before.served_name}: {places}.",) if places else ()
 
 
 def _refuse_without_alias(platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target) -> None:
     """Refuse if the gateway would keep using the old name: every call would get a 404."""
     if pieces.entries or target.served_name == before.served_name:
         return
-    where = ", ".join(dict.fromkeys(each.document.path for each in platform.model_lists()))
+    where = ", ".join(dict.fromkeys(models.document.path for models in platform.model_lists()))
     raise ManifestError(
         f"No alias in {where} leads to {before.name}, so the gateway would continue to request {before.served_name}. "
         f"Keep the name with served={before.served_name}, or name the file with model_list in platform.litellm_values."
@@ -284,30 +305,29 @@ def _kept_weights(request: SwapRequest, pieces: Pieces, before: ModelEndpoint) -
 
 
 def _target(
-    request: SwapRequest,
+    model: _NewModel,
     pieces: Pieces,
     before: ModelEndpoint,
     sizing: Sizing,
-    own: ModelArguments,
-    file: str,
+    arguments: ModelArguments,
     *,
     gateway: bool,
 ) -> Target:
-    wanted = request.quantization
-    called = naming(pieces, request.facts, file)
+    request = model.request
+    names = naming(pieces, request.facts, model.file)
     # The same format keeps the argument as people wrote it: they may have chosen another kernel on purpose.
     format_now = family(before.quantization, before.hf_id)
-    keeps = wanted is None and bool(format_now) and format_now == request.facts.quantization
+    keeps = request.quantization is None and bool(format_now) and format_now == request.facts.quantization
     return Target(
         hf_id=request.facts.hf_id,
-        model=called.model,
-        renames=called.renames,
+        model=names.model,
+        renames=names.renames,
         served_name=request.served_name or _served_name(request, pieces, before, gateway=gateway),
-        quantization=before.quantization if keeps else derived_quantization(request.facts, wanted),
+        quantization=before.quantization if keeps else derived_quantization(request.facts, request.quantization),
         context=_context(request, before, sizing),
         gpu_utilization=request.gpu_utilization,
-        args=own.args,
-        removed=own.removed,
+        args=arguments.args,
+        removed=arguments.removed,
     )
 
 
@@ -324,7 +344,7 @@ def _context(request: SwapRequest, before: ModelEndpoint, sizing: Sizing) -> int
 def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *, gateway: bool) -> str:
     """A name that people chose stays; a name derived from the model changes with it.
 
-    Without a list of aliases in the repository nobody knows who calls it by its name, so that name stays as well.
+    Without a list of aliases in the repository, it is unknown which clients use the name, so it stays as well.
     """
     if pieces.served is None and before.served_name == pieces.model.value:
         return naming(pieces, request.facts, "").model  # the engine names itself after the model
@@ -332,90 +352,73 @@ def _served_name(request: SwapRequest, pieces: Pieces, before: ModelEndpoint, *,
         return before.served_name
     if before.served_name == before.hf_id:
         return request.facts.hf_id
-    speaks = before.served_name.lower() in (each.lower() for each in spoken(before.hf_id))
-    if before.served_name and (request.facts.hf_id == before.hf_id or not speaks):
+    is_derived = before.served_name.lower() in (name.lower() for name in spoken(before.hf_id))
+    if before.served_name and (request.facts.hf_id == before.hf_id or not is_derived):
         return before.served_name
     return derived_served_name(request.facts)
 
 
-def _rewording(before: ModelEndpoint, request: SwapRequest, target: Target) -> Rewording:
-    old = Target(
-        hf_id=before.hf_id, served_name=before.served_name, quantization=before.quantization, context=before.context
-    )
-    kept = request.old_weight_bytes or estimated_weights(before.hf_id) or 0
-    was = words(before.name, old, weight_bytes=kept, chat=chats(before))
-    return Rewording(was, words(before.name, target, request.facts))
-
-
-def _pieces(
-    platform: Platform,
-    pieces: Pieces,
-    before: ModelEndpoint,
-    request: SwapRequest,
-    target: Target,
-    sizing: Sizing,
-) -> dict[str, str]:
-    rewording = _rewording(before, request, target)
-    also = (*resource_edits(pieces, before, request, sizing), *cache_edits(pieces, request.facts))
-    edited = retarget(pieces, target, also)
-    files = {path: staging.with_patterns(each, request.facts).text for path, each in edited.items()}
-    if pieces.pvc is not None and sizing.storage != before.pvc_size:
+def _endpoint_files(swap: _Swap) -> dict[str, str]:
+    """The changed files of the endpoint, and the gateway's; raises ManifestError if nothing would change."""
+    platform, pieces, before, request = swap.platform, swap.pieces, swap.before, swap.request
+    rewording = swap.rewording
+    also = (*resource_edits(pieces, before, request, swap.sizing), *cache_edits(pieces, request.facts))
+    edited = retarget(pieces, swap.target, also)
+    files = {path: staging.with_patterns(document, request.facts).text for path, document in edited.items()}
+    if pieces.pvc is not None and swap.sizing.storage != before.pvc_size:
         path = pieces.pvc.document.path
-        document = Document(path, files.get(path) or pieces.pvc.document.text)
-        files[path] = _grown(document, before.pvc_name, sizing.storage).text
+        claim = Document(path, files.get(path) or pieces.pvc.document.text)
+        files[path] = volumes.with_size(claim, before.pvc_name, swap.sizing.storage).text
     for path in (*pieces.files, before.application_file) if is_alone(platform, pieces) else tuple(files):
         text = files.get(path) or platform.read(path)
         if text is not None and path.endswith((".yaml", ".yml")):
-            about = own_comments(platform, pieces, it := Document(path, text))
-            files[path] = rewording.document(it, concerns=about).text
-    asking = [each for each in pieces.entries if each.asked in pieces.served_names]  # others fail before the swap, too
-    for each in asking or pieces.entries:
-        files |= _entry(
-            files, each, before, request, rewording, renamed(pieces, target).get(each.asked, target.served_name)
-        )
-    return files
+            document = Document(path, text)
+            concerns = own_comments(platform, pieces, document)
+            files[path] = rewording.document(document, concerns=concerns).text
+    # An entry that requests no name of the engine fails before the swap, too.
+    valid = [entry for entry in pieces.entries if entry.asked in pieces.served_names]
+    new_names = renamed(pieces, swap.target)
+    for entry in valid or pieces.entries:
+        files |= _entry(swap, files, entry, new_names.get(entry.asked, swap.target.served_name))
+    changed = swap.changed(files)
+    if not changed:
+        raise ManifestError(f"{request.name} already serves {request.facts.hf_id} like this: nothing would change.")
+    return changed
 
 
-def _entry(
-    files: dict[str, str], entry: Entry, before: ModelEndpoint, request: SwapRequest, rewording: Rewording, model: str
-) -> dict[str, str]:
+def _entry(swap: _Swap, files: dict[str, str], entry: Entry, model: str) -> dict[str, str]:
     """The file with one entry changed; other entries of the file may already have changed.
 
     Another alias gets new prices only if it had the same prices.
     """
-    path = entry.document.path
-    own = (entry.per_token("input"), entry.per_token("output")) == (before.price_in, before.price_out)
-    entry = _again(Document(path, files.get(path, entry.document.text)), entry)
+    path, before, request = entry.document.path, swap.before, swap.request
+    is_same_price = (entry.per_token("input"), entry.per_token("output")) == (before.price_in, before.price_out)
+    entry = _same_entry(Document(path, files.get(path, entry.document.text)), entry)
     document = reprice(
         entry,
         model=model,
-        price_in=request.price_in if own else None,
-        price_out=request.price_out if own else None,
+        price_in=request.price_in if is_same_price else None,
+        price_out=request.price_out if is_same_price else None,
     )
-    return {path: _entry_comments(document, entry, before, rewording).text}
+    return {path: _with_comments(document, entry, before, swap.rewording).text}
 
 
-def _again(document: Document, entry: Entry) -> Entry:
+def _same_entry(document: Document, entry: Entry) -> Entry:
     """The same entry in a later state of its file, by its index in its list."""
-    before = _every(Document(document.path, entry.document.text))
-    place = next(index for index, each in enumerate(before) if each.first == entry.first)
-    return _every(document)[place]
+    before = _all_entries(Document(document.path, entry.document.text))
+    place = next(index for index, other in enumerate(before) if other.first == entry.first)
+    return _all_entries(document)[place]
 
 
-def _every(document: Document) -> tuple[Entry, ...]:
+def _all_entries(document: Document) -> tuple[Entry, ...]:
     views = (document, *document.inner)
     return tuple(entry for view in views for entry in entries_of(view))
 
 
-def _grown(document: Document, name: str, storage: str) -> Document:
-    nodes = (scalar(root, *_STORAGE) for root in document.roots if value(root, "metadata", "name") == name)
-    return document.apply([document.set_value(node, storage) for node in nodes if node is not None])
-
-
-def _entry_comments(document: Document, entry: Entry, before: ModelEndpoint, rewording: Rewording) -> Document:
+def _with_comments(document: Document, entry: Entry, before: ModelEndpoint, rewording: Rewording) -> Document:
     entries = entries_of(document)
-    entry = next(each for each in entries if each.first == entry.first)
-    above = max((each.last for each in entries if each.last < entry.first), default=-1)
+    entry = next(other for other in entries if other.first == entry.first)
+    above = max((other.last for other in entries if other.last < entry.first), default=-1)
 
     def about_the_model(comment: Comment) -> bool:
         # A comment above may describe several entries: it belongs to this one only if it names the model.
@@ -425,64 +428,59 @@ def _entry_comments(document: Document, entry: Entry, before: ModelEndpoint, rew
     return rewording.document(document, concerns=about_the_model)
 
 
-def _lists(
-    platform: Platform,
-    before: ModelEndpoint,
-    after: ModelEndpoint,
-    facts: ModelFacts,
-    rewording: Rewording,
-) -> dict[str, str]:
+def _lists(swap: _Swap, after: ModelEndpoint) -> dict[str, str]:
+    """The catalog and the lists of applications with the new model."""
+    platform, before, reword = swap.platform, swap.before, swap.rewording.text
     # TEI has no context argument: tenants get the embedding model's own limit.
-    reads = (facts.max_context or None) if not after.gpus else after.context
-    new = catalog.CatalogRow(after.hf_id, reads, after.price_in, after.price_out)
+    context = (swap.request.facts.max_context or None) if not after.gpus else after.context
+    new = catalog.CatalogRow(after.hf_id, context, after.price_in, after.price_out)
     old = catalog.CatalogRow(before.hf_id, before.context, before.price_in, before.price_out)
-    files = catalog.change_row(platform, before.alias, new, old, rewording.text)
-    noted = platform.with_changes(files)
-    files |= catalog.reword_notes(noted, before.alias, rewording.text)
-    files |= catalog.reword_manual(platform, before.name, rewording.text)
-    return {path: text for path, text in files.items() if text != platform.read(path)}
+    files = catalog.change_row(platform, before.alias, new, old, reword)
+    files |= catalog.reword_notes(platform.with_changes(files), before.alias, reword)
+    files |= catalog.reword_manual(platform, before.name, reword)
+    return swap.changed(files)
 
 
-def _pages(
-    platform: Platform, pieces: Pieces, before: ModelEndpoint, target: Target, rewording: Rewording
-) -> dict[str, str]:
+def _pages(swap: _Swap) -> dict[str, str]:
     """Documents other than the catalog that name the model or its served name."""
-    renames = dict(zip(spoken(before.hf_id), spoken(target.hf_id), strict=True))
-    renames |= {old: new for old, new in renamed(pieces, target).items() if old != new}
-    changed = {old for old, new in renames.items() if old != new and not old.isalpha()}
-    places = {each.path for name in changed for each in named_in_values(platform, pieces, name) if each.is_prose}
-    others = [each for each in read_endpoints(platform) if each.name != before.name and each.hf_id == before.hf_id]
-    return {} if others else catalog.reword_pages(platform, sorted(places), changed, renames, rewording.text)
+    platform, pieces, before = swap.platform, swap.pieces, swap.before
+    renames = dict(zip(spoken(before.hf_id), spoken(swap.target.hf_id), strict=True))
+    renames |= {old: new for old, new in renamed(pieces, swap.target).items() if old != new}
+    names = {old for old, new in renames.items() if old != new and not old.isalpha()}
+    mentions = (mention for name in names for mention in named_in_values(platform, pieces, name))
+    paths = {mention.path for mention in mentions if mention.is_prose}
+    for other in read_endpoints(platform):
+        if other.name != before.name and other.hf_id == before.hf_id:
+            return {}
+    return catalog.reword_pages(platform, sorted(paths), names, renames, swap.rewording.text)
 
 
-def _warnings(
-    request: SwapRequest,
-    pieces: Pieces,
-    before: ModelEndpoint,
-    after: ModelEndpoint,
-    named: tuple[Mention, ...],
-    dropped: tuple[str, ...],
-    path: str,
-) -> tuple[str, ...]:
-    found = []
+def _warnings(swap: _Swap, after: ModelEndpoint) -> tuple[str, ...]:
+    pieces, before, facts = swap.pieces, swap.before, swap.request.facts
+    warnings = []
     if before.served_name != after.served_name and after.manual_sync:
-        found.append(
-            f"LiteLLM syncs automatically: after the merge it asks for {after.served_name}, "
+        warnings.append(
+            f"LiteLLM syncs automatically: after the merge it requests {after.served_name}, "
             f"so a running {after.name} has to be synced and restarted in the same step."
         )
     if after.kind == "cpu-embeddings" and before.hf_id != after.hf_id:
-        size = f" ({request.facts.hidden_size} dimensions)" if request.facts.hidden_size else ""
-        found.append(
+        size = f" ({facts.hidden_size} dimensions)" if facts.hidden_size else ""
+        warnings.append(
             f"Vectors of {before.hf_id} and {after.hf_id}{size} cannot be compared: every index that was filled through "
             f"{after.alias} has to be built again. {after.application} syncs automatically, so this begins with the merge."
         )
     if before.pvc_size != after.pvc_size:
-        found.append(f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks.")
-    found += [f"{each} belonged to {before.hf_id} and is removed." for each in dropped]
-    found += [] if request.facts.revision else [unchecked(request.facts)]
+        warnings.append(
+            f"The volume {after.pvc_name} grows from {before.pvc_size} to {after.pvc_size}; it never shrinks."
+        )
+    warnings += [
+        f"{flag.name}={flag.value} belonged to {before.hf_id} and is removed." for flag in pinned(pieces, swap.target)
+    ]
+    if not facts.revision:
+        warnings.append(unchecked(facts))
     if before.hf_id != after.hf_id and is_only_a_path(pieces):
-        found.append(
-            f"Nothing in the repository puts weights at {pieces.model.value}: those of {request.facts.hf_id} have to be at {path} before it starts."
+        warnings.append(
+            f"Nothing in the repository puts weights at {pieces.model.value}: those of {facts.hf_id} have to be at {swap.target.model} before it starts."
         )
     if (
         not pieces.entries
@@ -490,11 +488,7 @@ def _warnings(
         and before.hf_id != after.hf_id
         and stem(before.hf_id).lower() in before.served_name.lower()
     ):
-        found.append(
-            f"Clients ask for {before.served_name}, and no alias here leads to it, so it keeps that name. Ask again with another served name to change it."
+        warnings.append(
+            f"No alias here leads to {before.served_name}, so clients use that name, and it stays. To change it, repeat the request with served=NAME."
         )
-    if named:
-        found.append(
-            f"These documents still name {before.served_name}: {', '.join(f'{each.path}:{each.line}' for each in named)}."
-        )
-    return tuple(found)
+    return tuple(warnings)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from manifests import patches
+from manifests import patches, volumes
 from manifests.change import Change
 from manifests.contract import ModelEndpoint, describe
-from manifests.edit import Document, Edit, find, items, scalar, value
+from manifests.edit import Document, Edit, find, items
 from manifests.pieces import Pieces
 from manifests.platform import Platform
 from manifests.review import contract_rows
@@ -24,7 +24,6 @@ _CACHES = {
 """Cache variables, and their directories below the image's directory."""
 _ROOM = 2 * GIB
 """Space on the volume for the compiled files of one image."""
-_STORAGE = ("spec", "resources", "requests", "storage")
 
 
 def plan_tune(platform: Platform, name: str) -> Change:
@@ -46,13 +45,12 @@ def plan_tune(platform: Platform, name: str) -> Change:
     storage = _grown(before)
     if storage and pieces.pvc is not None:
         path = pieces.pvc.document.path
-        pvc = Document(path, files.get(path, pieces.pvc.document.text))
-        nodes = (scalar(root, *_STORAGE) for root in pvc.roots if value(root, "metadata", "name") == before.pvc_name)
-        files[path] = pvc.apply([pvc.set_value(node, storage) for node in nodes if node is not None]).text
+        claim = Document(path, files.get(path, pieces.pvc.document.text))
+        files[path] = volumes.with_size(claim, before.pvc_name, storage).text
     changed = {path: text for path, text in files.items() if text != platform.read(path)}
     if not changed:
         raise ManifestError(f"{name} already keeps its compile caches on its volume: nothing would change.")
-    told = (
+    warnings = (
         (f"The volume {before.pvc_name} grows from {before.pvc_size} to {storage}; it never shrinks.",)
         if storage
         else ()
@@ -64,7 +62,7 @@ def plan_tune(platform: Platform, name: str) -> Change:
         summary=(*contract_rows(before), ("Compile caches", folder)),
         warnings=(
             "The first boot of an image still compiles. Directories of older images stay until somebody removes them.",
-            *told,
+            *warnings,
         ),
         endpoint=before,
     )

@@ -176,7 +176,7 @@ class Rewording:
         width = max(_WIDTH, *(each.column + len(each.text) for each in block)) - len(lead)
         lines = [part for body in new.split("\n") for part in _wrapped(body, width)]
         ending = "\r\n" if document.lines[first.line].endswith("\r\n") else "\n"
-        text = "".join((lead + each).rstrip() + ending for each in lines)
+        text = "".join((lead + line).rstrip() + ending for line in lines)
         return [Edit(document.offset(first.line), document.offset(last.line + 1), text)]
 
     def _trailing(self, document: Document, comment: Comment) -> list[Edit]:
@@ -202,7 +202,7 @@ class Rewording:
 
     def _of_another_format(self, text: str) -> bool:
         """Return whether a sentence names the old model in a format that the endpoint does not serve, as a reason for its choice."""
-        names = "|".join(re.escape(each) for each in self._own_names)
+        names = "|".join(re.escape(name) for name in self._own_names)
         match = re.search(rf"(?<![\w./-])(?:{names})[ -](AWQ|GPTQ|GGUF|FP8|NVFP4)\b", text)
         if match is None or self._old.stem == self._new.stem:
             return False
@@ -220,7 +220,7 @@ class Rewording:
         def claim(match: re.Match[str]) -> str:
             return match[0] if _OF_THE_KIND.fullmatch(match[2]) else match[1]
 
-        names = "|".join(re.escape(each) for each in sorted(self._own_names, key=len, reverse=True))
+        names = "|".join(re.escape(name) for name in sorted(self._own_names, key=len, reverse=True))
         return re.sub(rf"((?<![\w.-])(?:{names})(?![\w-]))\s?\(([^()]*)\)", claim, text)
 
     @cached_property
@@ -239,7 +239,7 @@ class Rewording:
             if name in inner:
                 return f" ({self._new.stem}, {self._new.method})"
         clauses = re.split(r"[,;] ", inner)
-        false = [each for each in clauses if self._stale(each)]
+        false = [clause for clause in clauses if self._stale(clause)]
         if any(_VERB.search(each) or len(each.split()) > 3 for each in false):
             return ""
         true = ", ".join(each for each in clauses if each not in false)

@@ -132,8 +132,18 @@ def _python(text: str) -> Iterator[tuple[int, str]]:
         lines.append(token.string.lstrip("# "))
     if lines:
         yield start, "\n".join(lines)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) > 3:
+    yield from ((line, string) for line, string in _strings(ast.parse(text)) if len(string.split()) > 3)
+
+
+def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The strings, with "…" for each value in an f-string."""
+    parts: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):  # its parts are visited after it
+            parts.update(map(id, node.values))
+            texts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield node.lineno, "".join(texts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
             yield node.lineno, node.value
 
 

@@ -58,7 +58,7 @@ CALLED_FROM_OUTSIDE = {"commands/gpu.py", "commands/model.py", "commands/approva
 
 
 @pytest.mark.parametrize("title", WALKS)
-def test_a_walk_has_ten_steps_and_few_files(title: str) -> None:
+def test_a_walk_has_ten_steps_and_at_most_twelve_files(title: str) -> None:
     """Each file of the walk is reached from an earlier one, so a reader can follow the calls."""
     section = DOCUMENT.split(f"## {title}\n")[1].split("\n## ")[0]
     assert re.findall(r"(?m)^(\d+)\. ", section) == [str(number) for number in range(1, 11)]

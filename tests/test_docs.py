@@ -22,7 +22,7 @@ def _every_test() -> set[str]:
     }
 
 
-def test_every_test_that_a_document_names_is_there() -> None:
+def test_every_test_named_in_a_document_exists() -> None:
     """Every mitigation in the threat model has an existing test."""
     named = {path.name: set(re.findall(r"`(test_\w+)`", path.read_text(encoding="utf-8"))) for path in DOCUMENTS}
     assert len(named["security.md"]) > 20
@@ -30,7 +30,7 @@ def test_every_test_that_a_document_names_is_there() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
+def test_every_link_between_documents_works(path: Path) -> None:
     """Every link to a file in a document works."""
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (path.parent / link).exists()]
@@ -65,7 +65,7 @@ def test_every_option_of_a_command_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["install.md", "operations.md"])
-def test_every_target_of_make_that_a_guide_names_is_there(name: str) -> None:
+def test_every_make_target_named_in_a_guide_exists(name: str) -> None:
     """Every `make` target in a document exists."""
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

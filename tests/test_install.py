@@ -22,7 +22,7 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("pip", ["pip==22.3", pytest.param("pip==23.2", marks=pytest.mark.soak), "pip"])
-def test_pip_alone_installs_the_lock_file(pip: str, tmp_path: Path) -> None:
+def test_pip_installs_the_lock_file_without_uv(pip: str, tmp_path: Path) -> None:
     """The oldest pip with --dry-run, the one of Python 3.11.7, and the newest accept every pin and hash."""
     python = tmp_path / "bin" / "python"
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
@@ -61,7 +61,7 @@ def pins(lock: str) -> dict[str, str]:
     return {pin.partition("==")[0]: pin for pin in re.split(r"^(?=\S+==)", lock, flags=re.MULTILINE)[1:]}
 
 
-def test_pip_installs_where_uv_cannot(tmp_path: Path) -> None:
+def test_pip_installs_if_uv_fails(tmp_path: Path) -> None:
     """On a machine for which uv has no wheel, the same command installs with pip.
 
     This test only installs the build requirements; the first test covers the whole lock file.

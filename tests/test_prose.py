@@ -12,6 +12,7 @@ from tests.prose import check, findings, tracked
         ("a.py", "x = 1  # the next one\n\n\n# is told who has it\n", [(4, "is told")]),
         ("a.py", "def f():\n    # one\n    # which would else\n    # start\n    return 1\n", [(3, "would else")]),
         ("a.py", 'raise ValueError(f"{name!r} is no model: use org/name")\n', [(1, "is no")]),
+        ("a.py", 'x = f"run {command} and generate {path} anew"\n', [(1, "anew")]),
         ("a.md", "| a | b |\n| --- | --- |\n| c | Mend the file |\n", [(3, "Mend")]),
         ("a.md", "First.\n\nThe model goes down by\nitself.\n", [(3, "by itself")]),
         ("a.py", '"""The key stands in git, but for one."""\n', [(1, "stands in"), (1, "but for")]),
@@ -47,7 +48,7 @@ def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[i
         ("a.story", "mend no-stock\n"),
     ],
 )
-def test_code_and_plain_english_pass(path: str, text: str) -> None:
+def test_code_and_plain_english_have_no_findings(path: str, text: str) -> None:
     """Names, quoted commands and code blocks are not prose."""
     assert list(findings(path, text)) == []
 

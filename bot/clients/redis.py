@@ -132,7 +132,7 @@ def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: Credentia
 def _host(text: str) -> tuple[str, int]:
     parsed = urlsplit(f"redis://{text.strip()}")
     if not parsed.hostname:
-        raise ValueError(f"{text!r} is no HOST:PORT")
+        raise ValueError(f"{text!r} is not HOST:PORT")
     return parsed.hostname, parsed.port or _SENTINEL_PORT
 
 

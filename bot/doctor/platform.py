@@ -263,7 +263,7 @@ async def applications(
     if endpoints and not bad and word == ARGOCD:
         yield ok(ARGOCD, f"{len(endpoints)} Applications, and no GPU model syncs automatically")
     elif endpoints and not bad:
-        yield ok(word, f"it deploys {len(endpoints)} endpoints; models are started by a commit of their replicas")
+        yield ok(word, f"it deploys {len(endpoints)} endpoints; models are started with a commit of their replicas")
 
 
 async def gateway(config: Config, client: LiteLLM, endpoints: Sequence[ModelEndpoint]) -> AsyncIterator[Finding]:

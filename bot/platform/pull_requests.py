@@ -45,8 +45,8 @@ from manifests.add import refuse_taken
 from manifests.change import Change
 from manifests.platform import Platform
 from manifests.sizing import ModelFacts
-from manifests.swap import unshrunk
 from manifests.tree import ManifestError
+from manifests.volumes import without_shrinking
 
 log = structlog.get_logger(__name__)
 
@@ -178,7 +178,7 @@ class PullRequests:
         with plain_refusals():
             changes = await self.repository.reversal(pull.merge_commit, commit, series)
             tree = await self.repository.tree(commit)
-            changes, warnings = await asyncio.to_thread(unshrunk, tree, changes)
+            changes, warnings = await asyncio.to_thread(without_shrinking, tree, changes)
         if not changes.files:
             raise NotAllowed(f"Pull request <{pull.url}|#{pull.number}> has already been reverted.")
         return Change(

@@ -52,4 +52,4 @@ def refuse_other_tokens(name: str, value: SecretStr | None) -> None:
     if kind is None or kind == PREFIXED[name]:
         return
     place = next((variable.upper() for variable, wanted in PREFIXED.items() if wanted == kind), None)
-    raise ValueError(f"{name.upper()} holds {kind}" + (f", which belongs into {place}" if place else ""))
+    raise ValueError(f"{name.upper()} holds {kind}" + (f", which belongs in {place}" if place else ""))

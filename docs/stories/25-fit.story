@@ -8,7 +8,7 @@ expect "196608 bytes per token: 48 layers"
 
 @dev /model fit https://huggingface.co/Qwen/Qwen2.5-Coder-32B-Instruct-AWQ/tree/main
 expect "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ: refused"
-expect "take a smaller or more strongly quantized model, or a larger machine (g2-standard-8)"
+expect "choose a smaller or more strongly quantized model, or a larger machine (g2-standard-8)"
 
 @dev /model fit Qwen/Qwen2.5-Coder-32B-Instruct-AWQ gpu=A100-80
 expect "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ: fits"

@@ -23,7 +23,7 @@ def deployment(
     platform: Snapshot, name: str, home: str, fields: FieldMap | None
 ) -> tuple[Deployer, Deployment] | tuple[None, None]:
     """Return the application of an endpoint, from the first deployer that has one."""
-    for each in deployers():
-        if found := each.deployment(platform, name, home, fields):
-            return each, found
+    for deployer in deployers():
+        if found := deployer.deployment(platform, name, home, fields):
+            return deployer, found
     return None, None

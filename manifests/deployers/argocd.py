@@ -36,7 +36,7 @@ def group_of(layout: Layout, path: str) -> str:
 def source_paths(application: Located) -> tuple[str, ...]:
     """The directories that an Application deploys, from one or several sources."""
     sources = [find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources"))]
-    paths = (value(each, "path").strip("/") for each in sources)
+    paths = (value(source, "path").strip("/") for source in sources)
     return tuple(path.removeprefix("./") for path in paths if path)
 
 

@@ -35,15 +35,15 @@ def reconcilers(tree: Tree) -> tuple[Deployment, ...]:
 
 
 def namespace_of(tree: Tree, path: str, node: Node, below: tuple[str, ...] = ()) -> str:
-    """Return the namespace of a Kustomization of Flux in the cluster, as Flux and kustomize decide it; "" if nothing says it.
+    """Return the namespace of a Kustomization of Flux in the cluster, as Flux and kustomize determine it; "" if nothing sets it.
 
     `targetNamespace` of the Kustomization that applies it comes first, then the outermost kustomization that includes its
     file, then its own, then the namespace of the one that applies it. `below` are those that were followed already.
     """
     name = value(node, "metadata", "name")
-    others = [each for each in reconcilers(tree) if each.name not in (name, *below)]
+    others = [reconciler for reconciler in reconcilers(tree) if reconciler.name not in (name, *below)]
     parent = max(
-        (each for each in others if each.paths == (".",) or within(path, each.paths[0])),
+        (other for other in others if other.paths == (".",) or within(path, other.paths[0])),
         key=lambda each: len(each.paths[0]),
         default=None,
     )

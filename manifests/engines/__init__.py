@@ -96,9 +96,9 @@ class Engine:
     loading: LoadingLog | None = None
     """Patterns of its measurements in the log; without them, its boots do not improve the estimate of the memory."""
     reranks_as: str = "hosted_vllm"
-    """LiteLLM's provider for its API of ranking."""
+    """LiteLLM's provider for its ranking API."""
     reranks_at: str = "/v1/rerank"
-    """The path of its API of ranking. TEI's own has other fields than the usual one."""
+    """The path of its ranking API. TEI's API has other fields than the common one."""
     pins: frozenset[str] = frozenset()
     """Arguments that name further files of one model, or features of these files: another model must not inherit them."""
     changes: bool = True
@@ -120,7 +120,7 @@ class Engine:
 
 @cache
 def engines() -> tuple[Engine, ...]:
-    """Every engine; the usual one is the last."""
+    """Every engine; the default engine is the last."""
     modules = (importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__))
     found = [engine for module in modules for engine in getattr(module, "ENGINES", None) or (module.ENGINE,)]
     return tuple(sorted(found, key=lambda each: (each.is_usual, each.name)))
@@ -128,17 +128,17 @@ def engines() -> tuple[Engine, ...]:
 
 def named(name: str) -> Engine | None:
     """The engine of this name, in any case and with or without dots and dashes."""
-    return next((each for each in engines() if _bare(each.name) == _bare(name)), None)
+    return next((engine for engine in engines() if _bare(engine.name) == _bare(name)), None)
 
 
 def usual() -> Engine:
     """The engine that is assumed if nothing identifies another one."""
-    return next(each for each in engines() if each.is_usual)
+    return next(engine for engine in engines() if engine.is_usual)
 
 
 def running(program: str) -> Engine:
-    """The engine that a program is, from its image and the words of its command; the usual one if it is unknown."""
-    return next((each for each in engines() if each.changes and each.sign.search(program)), usual())
+    """The engine that a program is, from its image and the words of its command; the default engine if it is unknown."""
+    return next((engine for engine in engines() if engine.changes and engine.sign.search(program)), usual())
 
 
 def _bare(name: str) -> str:

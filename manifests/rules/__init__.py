@@ -61,7 +61,7 @@ def _check(platform: Platform, name: str | None) -> list[Finding]:
     found: list[Finding] = []
     for pieces in asked:
         components = components_of(platform, pieces)
-        siblings = [each for each in endpoints if each.name != pieces.name]
+        siblings = [endpoint for endpoint in endpoints if endpoint.name != pieces.name]
         found += (each for each in _check_one(platform, pieces, siblings) if RULES[each.rule].component in components)
     awaited = {each.name for each in asked if each.entry is None}
     if name is None:

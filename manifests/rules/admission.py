@@ -27,10 +27,10 @@ def check(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     containers = _containers(pieces.pod)
     yield from _twice(root, items(find(pieces.pod, "volumes")), "name")
     yield from _twice(root, containers, "name")
-    for each in items(find(pieces.pod, "volumes")):
-        yield from _volume(root, each)
-    for each in containers:
-        yield from _container(root, pieces.pod, each)
+    for item in items(find(pieces.pod, "volumes")):
+        yield from _volume(root, item)
+    for container in containers:
+        yield from _container(root, pieces.pod, container)
     yield from _deployment(root)
     yield from _host(pieces, siblings)
     yield from _shared_memory(pieces)
@@ -55,7 +55,7 @@ def _twice(where: Located, listed: Sequence[Node], key: str) -> Iterator[Finding
     for each in listed:
         name = scalar(each, key)
         if name is not None and name.value in seen:
-            message = f"{key} {name.value} stands twice: Kubernetes refuses the object"
+            message = f"{key} {name.value} appears twice: Kubernetes refuses the object"
             yield at("admission", where, name, message, "remove one of them, or name it differently")
         seen.add(name.value if name is not None else "")
 
@@ -63,13 +63,13 @@ def _twice(where: Located, listed: Sequence[Node], key: str) -> Iterator[Finding
 def _volume(root: Located, volume: Node) -> Iterator[Finding]:
     sources = [key for key, _ in entries(volume) if key.value not in ("name", "<<")]
     if len(sources) > 1:
-        message = f"the volume {value(volume, 'name')} is {sources[0].value} and {sources[1].value} at once"
+        message = f"the volume {value(volume, 'name')} is both {sources[0].value} and {sources[1].value}"
         yield at("admission", root, sources[1], message, "keep one of them")
     medium, limit = scalar(volume, "emptyDir", "medium"), scalar(volume, "emptyDir", "sizeLimit")
     if medium is not None and medium.value not in ("", "Memory") and not medium.value.startswith("HugePages"):
         yield at("admission", root, medium, f"medium is never {medium.value}", "medium: Memory")
     if limit is not None and not _QUANTITY.fullmatch(limit.value):
-        yield at("admission", root, limit, f"{limit.value} is not a quantity that Kubernetes reads", "sizeLimit: 8Gi")
+        yield at("admission", root, limit, f"{limit.value} is not a valid quantity", "sizeLimit: 8Gi")
 
 
 def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Finding]:
@@ -87,10 +87,10 @@ def _container(root: Located, pod: Node | None, container: Node) -> Iterator[Fin
                 f"{name.value} is not a valid name of a port: use at most 15 lower-case letters, digits and dashes"
             )
             yield at("admission", root, name, message, "name: http")
-    for each in items(find(container, "env")):
-        given = scalar(each, "value")
-        if given is not None and given.value and find(each, "valueFrom") is not None:
-            message = f"{value(each, 'name')} has a value and a valueFrom"
+    for item in items(find(container, "env")):
+        given = scalar(item, "value")
+        if given is not None and given.value and find(item, "valueFrom") is not None:
+            message = f"{value(item, 'name')} has a value and a valueFrom"
             yield at("admission", root, given, message, "keep one of them")
     for kind in ("startupProbe", "livenessProbe"):
         successes = scalar(container, kind, "successThreshold")
@@ -120,7 +120,7 @@ def _quantities(where: Located, resources: Node | None) -> Iterator[Finding]:
             rule = "volume-size" if key.value == "storage" else "resources"
             if not _QUANTITY.fullmatch(node.value):
                 usual = {"cpu": '"4"', "memory": "16Gi"}.get(str(key.value), "20Gi")
-                message = f"{key.value}: {node.value} is not a quantity that Kubernetes reads"
+                message = f"{key.value}: {node.value} is not a valid quantity"
                 yield at(rule, where, node, message, f"{key.value}: {usual}")
             elif key.value == "memory" and re.fullmatch(r"\d+", node.value) and 0 < int(node.value) < _LEAST_MEMORY:
                 message = f"memory: {node.value} is {node.value} bytes"
@@ -135,7 +135,7 @@ def _service(service: Located) -> Iterator[Finding]:
     for port in ports:
         target, node = scalar(port, "targetPort"), scalar(port, "nodePort")
         if target is not None and target.style and target.value.isdecimal():
-            message = f'"{target.value}" is a name to Kubernetes, and a name has a letter'
+            message = f'"{target.value}" is a name for Kubernetes, and a name must contain a letter'
             yield at("target-port", service, target, message, f"targetPort: {target.value}")
         if node is not None and value(service.node, "spec", "type") in ("", "ClusterIP"):
             message = "only a Service of the type NodePort or LoadBalancer has a nodePort"
@@ -148,7 +148,7 @@ def _service(service: Located) -> Iterator[Finding]:
 def _claim(claim: Located) -> Iterator[Finding]:
     sizes = [scalar(claim.node, "spec", "resources", part, "storage") for part in ("requests", "limits")]
     try:
-        asked, most = (quantity_bytes(each.value) if each is not None else 0 for each in sizes)
+        asked, most = (quantity_bytes(size.value) if size is not None else 0 for size in sizes)
     except ValueError:
         return
     if most and asked > most:
@@ -172,13 +172,13 @@ def _host(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     hardened = value(pieces.pod, "securityContext", "runAsNonRoot") == "true"
     for field in _HOST if hardened and siblings else ():
         given = scalar(pieces.pod, field)
-        if given is None or given.value != "true" or any(value(each.pod, field) == "true" for each in siblings):
+        if given is None or given.value != "true" or any(value(sibling.pod, field) == "true" for sibling in siblings):
             continue
-        message = f"{field} opens the node to the engine, and no other endpoint has it"
+        message = f"{field} gives the engine access to the node, and no other endpoint sets it"
         yield at("host-access", pieces.deployment, given, message, "remove it; for shared memory mount an emptyDir")
     grace = scalar(pieces.pod, "terminationGracePeriodSeconds")
     if grace is not None and grace.value == "0":
-        message = "the engine is killed at once: running requests fail, and the volume may still be attached"
+        message = "the engine is killed immediately: running requests fail, and the volume may still be attached"
         yield at("grace-period", pieces.deployment, grace, message, "terminationGracePeriodSeconds: 30")
 
 
@@ -187,7 +187,7 @@ def _shared_memory(pieces: Pieces) -> Iterator[Finding]:
     flag = pieces.flag("--tensor-parallel-size")
     if flag is None or not flag.value.isdecimal() or int(flag.value) < 2 or value(pieces.pod, "hostIPC") == "true":
         return
-    if _SHARED_MEMORY in {value(each, "mountPath") for each in items(find(pieces.container, "volumeMounts"))}:
+    if _SHARED_MEMORY in {value(item, "mountPath") for item in items(find(pieces.container, "volumeMounts"))}:
         return
     message = f"{flag.value} processes share memory, and /dev/shm has 64 MiB without a volume of its own"
     fix = f"mount an emptyDir with medium: Memory at {_SHARED_MEMORY}"

@@ -58,7 +58,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
 
 def check_catalog(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
     """Problems in the Applications that do not belong to endpoints."""
-    own = {id(each.application.node) for each in endpoints if each.application is not None}
+    own = {id(endpoint.application.node) for endpoint in endpoints if endpoint.application is not None}
     every = platform.applications()
     usual = _usual(value(source, "repoURL") for app in every for source in _sources(app))
     for app in every:
@@ -69,7 +69,7 @@ def check_catalog(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[F
             if not platform.files(path.value.strip("/").removeprefix("./")):
                 name = value(app.node, "metadata", "name")
                 message = f"the Application {name} deploys {path.value}, and there is no such directory"
-                yield at("application-path", app, path, message, "write a directory that is there")
+                yield at("application-path", app, path, message, "write a directory that exists")
 
 
 def _identity(platform: Platform, pieces: Pieces, app: Located, siblings: Sequence[Pieces]) -> Iterator[Finding]:
@@ -81,7 +81,7 @@ def _identity(platform: Platform, pieces: Pieces, app: Located, siblings: Sequen
         yield at("application-name", app, name, message, f"name: {pieces.name}")
     if home not in paths and not any(leads_to(platform, path, home) for path in paths):
         path = scalar(app.node, "spec", "source", "path")
-        message = f"the Application {pieces.name} deploys {path.value if path else 'nothing of this repository'}"
+        message = f"the Application {pieces.name} deploys {path.value if path else 'nothing from this repository'}"
         yield at("application-path", app, path or find(app.node, "spec"), message, f"path: {home}")
 
 
@@ -131,7 +131,7 @@ def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Findi
     others = [each for each in every if each.node is not app.node]
     if len(others) < 2:
         return
-    namespaces = {value(each.node, "metadata", "namespace") for each in others}
+    namespaces = {value(other.node, "metadata", "namespace") for other in others}
     own = scalar(app.node, "metadata", "namespace")
     if len(namespaces) == 1 and own is not None and own.value not in namespaces:
         (usual,) = namespaces
@@ -140,18 +140,18 @@ def _like_the_others(app: Located, every: tuple[Located, ...]) -> Iterator[Findi
     if all(find(each.node, "metadata", "finalizers") for each in others) and not find(
         app.node, "metadata", "finalizers"
     ):
-        message = "the finalizer is missing that the other Applications have: what it deployed would outlive it"
+        message = "the finalizer of the other Applications is missing: its objects would remain after its deletion"
         where = find(app.node, "metadata")
         yield at("application-finalizer", app, where, message, "resources-finalizer.argocd.argoproj.io")
 
 
 def _spelling(app: Located) -> Iterator[Finding]:
     """Argo CD ignores options that it does not know, and waits forever for a finalizer that nobody handles."""
-    for each in items(find(app.node, "spec", "syncPolicy", "syncOptions")):
-        name = value(each).partition("=")[0]
+    for item in items(find(app.node, "spec", "syncPolicy", "syncOptions")):
+        name = value(item).partition("=")[0]
         near = difflib.get_close_matches(name, _OPTIONS, 1, 0.85)
         if near and name not in (*_OPTIONS, "RespectIgnoreDifferences"):
-            yield at("sync-option", app, each, f"Argo CD has no option {name}", f"write {near[0]}=true")
+            yield at("sync-option", app, item, f"Argo CD has no option {name}", f"write {near[0]}=true")
     for each in items(find(app.node, "metadata", "finalizers")):
         near = difflib.get_close_matches(value(each).partition("/")[0], _FINALIZERS, 1, 0.9)
         if near and value(each).partition("/")[0] not in _FINALIZERS:
@@ -167,7 +167,7 @@ def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:
         if value(each, "kind") == "Deployment" and named not in ("", deployment):
             if named == pieces.name and pieces.rendering.name(pieces.name) == pieces.name:
                 name = find(pieces.deployment.node, "metadata", "name")
-                message = f"the Deployment is named {deployment}, and directory, Application and ignoreDifferences say {named}"
+                message = f"the Deployment is named {deployment}, and the directory, the Application and ignoreDifferences name {named}"
                 yield at("deployment-name", pieces.deployment, name, message, f"name: {named}")
             else:
                 message = f"ignoreDifferences names {named}, so scaling {deployment} is drift"
@@ -186,7 +186,7 @@ def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:
         message = "a GPU model must not sync automatically: its sync needs an approval"
         yield at("automated-gpu", app, automated, message, "remove automated")
     options = find(app.node, "spec", "syncPolicy", "syncOptions")
-    if "RespectIgnoreDifferences=true" not in (value(each) for each in items(options)):
+    if "RespectIgnoreDifferences=true" not in (value(item) for item in items(options)):
         message = "RespectIgnoreDifferences=true is missing: a sync would scale the model to zero"
         wrong = next((each for each in items(options) if value(each).startswith("RespectIgnore")), None)
         where = wrong or options or find(app.node, "spec", "syncPolicy") or find(app.node, "spec")
@@ -194,7 +194,7 @@ def _cost_gate(pieces: Pieces, app: Located) -> Iterator[Finding]:
 
 
 def _ignores_replicas(difference: Node) -> bool:
-    pointers = {value(each) for each in items(find(difference, "jsonPointers"))}
+    pointers = {value(item) for item in items(find(difference, "jsonPointers"))}
     paths = {value(each) for each in items(find(difference, "jqPathExpressions"))}
     right = value(difference, "kind") in ("Deployment", "*") and value(difference, "group") in ("apps", "*")
     return right and ("/spec/replicas" in pointers or ".spec.replicas" in paths)
@@ -230,7 +230,7 @@ def _group(platform: Platform, pieces: Pieces, app: Located) -> Iterator[Finding
     elif group is not None and not group.on:
         if flag is None:
             message = f"the group {name} is switched off, and tenants can call {pieces.entry.alias}"
-            yield at("group-disabled", group, group.value, message, "switch it on where this list is generated from")
+            yield at("group-disabled", group, group.value, message, "enable it in the source of this list")
         else:
             message = f"the group {name} is switched off here, and on in {flag.document.path}"
             yield at("group-stale", group, group.value, message, "run the generator that writes this list")
@@ -251,7 +251,7 @@ def _sources(app: Located) -> tuple[Node, ...]:
 
 def _usual(texts: Iterable[str]) -> str:
     """The most common text, or ""."""
-    counted = Counter(each for each in texts if each).most_common(1)
+    counted = Counter(text for text in texts if text).most_common(1)
     return counted[0][0] if counted else ""
 
 

@@ -39,7 +39,7 @@ def check(pieces: Pieces) -> Iterator[Finding]:
     yield from _revision(pieces)
     for text, node in zip(named.values, named.value_nodes, strict=True) if named else ():
         if re.search(r"[\s,;]", text) or not text:
-            message = f"the served name {text!r} holds what no client sends"
+            message = f"the served name {text!r} contains characters that clients do not send"
             yield at("argument", root, node, message, "use letters, digits, dots and dashes")
     counted = Counter(each.name for each in pieces.flags if each.name.startswith("--"))
     for flag in pieces.flags:
@@ -117,7 +117,7 @@ def _problem(engine: Engine, flag: Flag) -> tuple[str, str] | None:
     near = difflib.get_close_matches(given, sorted(known), 1, 0.6 if name in engine.closed else 0.85)
     newer = bool(near) and re.sub(r"\d", "", near[0]) == re.sub(r"\d", "", given)
     if (near and not newer) or name in engine.closed:
-        return f"{engine.name} knows no {given} for {name}", f"{name}={(near or sorted(known))[0]}"
+        return f"{engine.name} has no {given} for {name}", f"{name}={(near or sorted(known))[0]}"
     return None
 
 
@@ -135,12 +135,12 @@ def _values(pieces: Pieces) -> Iterator[Finding]:
         message = "the command begins with an argument, so the container runs no program"
         yield at("argument", root, where, message, "write args instead of command")
     if re.match(r"https?://", pieces.model.value):
-        message = f"{pieces.model.value} is the address of a page, and no model"
+        message = f"{pieces.model.value} is the address of a page, not a model"
         fix = f"{pieces.model.name}={pieces.model.value.partition('huggingface.co/')[2] or 'OWNER/NAME'}"
         yield at("argument", root, pieces.model.value_node, message, fix)
     key = pieces.flag(engine.key[1]) if engine.key[1] else None
     if key is not None and is_named_secret("api_key", key.value):
-        message = "the engine's key is written out: everybody who can read the repository has it"
+        message = "the engine's key is in plain text: everybody who can read the repository has it"
         yield at("secret-in-git", root, key.value_node, message, f"{engine.key[0]}, from a Secret; revoke this key")
     automatic = pieces.flag("--enable-auto-tool-choice")
     if automatic is not None and pieces.flag("--tool-call-parser") is None and automatic.name in engine.arguments:
@@ -150,7 +150,7 @@ def _values(pieces: Pieces) -> Iterator[Finding]:
 
 def check_lost(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Finding]:
     """Workloads of an engine without a model, because its argument is misspelled or has no value."""
-    known = {_place(each.deployment) for each in endpoints}
+    known = {_place(endpoint.deployment) for endpoint in endpoints}
     for path in platform.files(platform.layout.serving_dir):
         for kind, each in objects(platform, path) if path.endswith((".yaml", ".yml")) else ():
             if kind not in KINDS or _place(each) in known:
@@ -188,7 +188,7 @@ def _reach(pieces: Pieces) -> Iterator[Finding]:
     """Probes and the Service connect from outside the pod."""
     host = pieces.flag("--host") or pieces.flag("--hostname")
     if host is not None and host.value in _ONLY_LOCAL:
-        message = f"{host.name}={host.value} is reached from inside of the pod only"
+        message = f"{host.name}={host.value} can be reached only from inside the pod"
         yield at("argument", pieces.deployment, host.value_node, message, f"{host.name}=0.0.0.0, or leave it out")
 
 

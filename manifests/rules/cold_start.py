@@ -43,16 +43,14 @@ def check(pieces: Pieces) -> Iterator[Finding]:
         node = next((each.node for each in missing if each.node is not None), scalar(pieces.container, "image"))
         stale = all(each.node is not None and DIRECTORY in each.node.value for each in missing)
         message = (
-            f"the compile caches ({names}) are named after another image than {_short(image)}"
+            f"the compile caches ({names}) are named after an image other than {_short(image)}"
             if stale
             else f"the compile caches ({names}) are lost with the pod, so that each boot compiles again"
         )
         fix = f"put them on the volume, below the image's digest: `/model tune {pieces.name}`"
         yield at("cold-start", pieces.deployment, node, message, fix)
     for policy in pulled_again(pieces):
-        message = (
-            "imagePullPolicy is Always, and the image is pinned by its digest: the registry is asked at each start"
-        )
+        message = "imagePullPolicy is Always, and the image is pinned by its digest, so each start contacts the registry unnecessarily"
         yield at("image-pull-policy", pieces.deployment, policy, message, "write IfNotPresent")
 
 

@@ -29,7 +29,7 @@ def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Ite
     yield from _gpu(pieces)
     yield from _resources(pieces)
     yield from _probes(pieces)
-    yield from _scheduling(platform, pieces, [each for each in siblings if each.gpu])
+    yield from _scheduling(platform, pieces, [sibling for sibling in siblings if sibling.gpu])
     yield from _images(pieces, siblings)
     yield from _secrets(platform, pieces, siblings)
     yield from _misread(pieces, siblings)
@@ -108,7 +108,7 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
         call = next((found for how in ("httpGet", "tcpSocket") if (found := find(probe, how))), None)
         port, path = scalar(call, "port"), scalar(call, "path")
         if port is not None and known and port.value not in known:
-            message = f"{kind} asks port {port.value}, and the container has {', '.join(sorted(known))}"
+            message = f"{kind} uses port {port.value}, and the container has {', '.join(sorted(known))}"
             yield at("probe", root, port, message, f"port: {min(known, key=str.isdecimal)}")
         if (
             path is not None
@@ -116,16 +116,16 @@ def _probes(pieces: Pieces) -> Iterator[Finding]:
             and path.value not in pieces.runtime.probes
             and (path.value == "/v1/models") <= pieces.wants_key
         ):
-            message = f"{kind} asks {path.value}, which {pieces.engine} does not answer without a key"
+            message = f"{kind} uses {path.value}, which {pieces.engine} does not answer without a key"
             yield at("probe", root, path, message, "path: /health")
         for word in items(find(probe, "exec", "command")):
             asked = re.search(r"(?:localhost|127\.0\.0\.1):(\d+)", value(word))
             if asked is not None and known and asked[1] not in known:
-                message = f"{kind} asks port {asked[1]}, and the container has {', '.join(sorted(known))}"
+                message = f"{kind} uses port {asked[1]}, and the container has {', '.join(sorted(known))}"
                 yield at("probe", root, word, message, f"port {min(known)}")
         scheme = scalar(call, "scheme")
         if scheme is not None and scheme.value == "HTTPS" and pieces.flag("--ssl-certfile") is None:
-            yield at("probe", root, scheme, f"{kind} asks for TLS, which the engine does not speak", "scheme: HTTP")
+            yield at("probe", root, scheme, f"{kind} uses TLS, which the engine does not support", "scheme: HTTP")
     deadline = scalar(root.node, "spec", "progressDeadlineSeconds")
     if pieces.gpu and deadline is not None and deadline.value.isdecimal() and int(deadline.value) < _LEAST_START:
         message = f"the Deployment counts as failed after {deadline.value} s, before the engine can have loaded"
@@ -165,7 +165,7 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
     )
     # GKE adds the taint to its GPU nodes automatically (its documentation, "About GPUs").
     tainted = tainted or re.search(r"(?i)\bgke\b", platform.read(layout.path(layout.config)) or "") is not None
-    other = any(not each.startswith("nvidia.com/") for each in _gpu_resources(pieces))  # another vendor's nodes
+    other = any(not resource.startswith("nvidia.com/") for resource in _gpu_resources(pieces))  # another vendor's nodes
     meant = [each for each in tolerated if difflib.get_close_matches(value(each, "key"), [GPU], 1, _ALMOST)]
     if (tainted or meant) and not other and not tolerates(pod, GPU):
         where = wrong_part(tolerated, GPU) or find(pod, "tolerations") or pod
@@ -175,7 +175,7 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
     if bound is not None and siblings and not any(value(each.pod, "nodeName") for each in siblings if each.gpu):
         message = f"the pod is bound to the node {bound.value}, and no other model is: it starts nowhere else"
         yield at("toleration", root, bound, message, "remove nodeName")
-    chosen = [labels(find(each.deployment.node, "spec", "template", "spec", "nodeSelector")) for each in siblings]
+    chosen = [labels(find(sibling.deployment.node, "spec", "template", "spec", "nodeSelector")) for sibling in siblings]
     own = labels(find(pod, "nodeSelector"))
     for key, usual in (chosen[0] if chosen else {}).items():
         if all(each.get(key) == usual for each in chosen) and len(chosen) > 1 and own.get(key) != usual:
@@ -188,7 +188,7 @@ def _scheduling(platform: Platform, pieces: Pieces, siblings: list[Pieces]) -> I
 
 def _gpu_resources(pieces: Pieces) -> list[str]:
     limits = labels(find(pieces.container, "resources", "limits"))
-    return [each for each in limits if accelerators.is_gpu(each, pieces.gpu_resources)]
+    return [limit for limit in limits if accelerators.is_gpu(limit, pieces.gpu_resources)]
 
 
 def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def _images(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     for node, repository, tag, digest in _pinned(pieces):
         common = [each for each in names if names[each] > names[repository] == 1]
         if near := difflib.get_close_matches(repository, common, 1, 0.93):
-            message = f"the image {repository} is named nowhere else, and {near[0]} is"
+            message = f"the image {repository} appears nowhere else, and {near[0]} is"
             yield at("image-tag", pieces.deployment, node, message, f"{near[0]}:{tag}@{digest}")
     for node, repository, tag, digest in _pinned(pieces):
         same = Counter(other for _, name, other, pin in every if (name, pin) == (repository, digest))
@@ -228,7 +228,7 @@ def _pinned(pieces: Pieces) -> list[tuple[ScalarNode, str, str, str]]:
 def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     """References must match the Secret that the repository creates, or the one that the other models use."""
     words = _words(pieces)
-    made, others = _made(tree), [each for sibling in siblings for each in _references(sibling)]
+    made, others = _made(tree), [reference for sibling in siblings for reference in _references(sibling)]
     for variable, name, key in _references(pieces):
         known = made.get(name.value)
         usual = [(a.value, b.value) for other, a, b in others if other == variable]
@@ -236,7 +236,7 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
         if known is None and (agreed or made) and (agreed is None or agreed[0] != name.value):
             near = agreed[0] if agreed else " or ".join(sorted(made))
             if agreed is not None or any(name.value[:4] == each[:4] for each in made):
-                message = f"no manifest here makes the Secret {name.value}, which {variable} is read from"
+                message = f"no manifest here creates the Secret {name.value}, from which {variable} is read"
                 yield at("secret-missing", pieces.deployment, name, message, f"name: {near}")
         elif known is None and agreed is None and name.value not in words:
             near = difflib.get_close_matches(name.value, words, 1, 0.85)
@@ -252,9 +252,9 @@ def _secrets(tree: Tree, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator
 
 
 def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
-    """A ConfigMap with the name of a Secret, if the repository makes no ConfigMap of that name."""
-    made = {name for each in pieces.candidate.configs for _, name in edited(each.node)}
-    secrets = {name.value for each in siblings for _, name, _ in _references(each)} - made
+    """A ConfigMap with the name of a Secret, if the repository creates no ConfigMap of that name."""
+    made = {name for config in pieces.candidate.configs for _, name in edited(config.node)}
+    secrets = {name.value for sibling in siblings for _, name, _ in _references(sibling)} - made
     for node in environment(pieces.container).values():
         reference = find(node, "valueFrom", "configMapKeyRef")
         if value(reference, "name") in secrets:
@@ -266,7 +266,9 @@ def _misread(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 def _words(pieces: Pieces) -> set[str]:
     """Names with a dash in the endpoint's other files and comments."""
     located = (each for each in (pieces.application, pieces.service, *pieces.claims, *pieces.entries) if each)
-    texts = [each.text for each in pieces.deployment.document.comments()] + [each.document.text for each in located]
+    texts = [comment.text for comment in pieces.deployment.document.comments()] + [
+        each.document.text for each in located
+    ]
     return set(re.findall(r"\b[a-z0-9]+(?:-[a-z0-9]+)+\b", " ".join(texts)))
 
 

@@ -68,7 +68,7 @@ def _sets(platform: Platform, sets: Collection[Located]) -> Iterator[Finding]:
         for node, key in _selectors(each):
             said = {value(group.node, key) for group in groups(platform)}
             if said - {""} and node.value not in said:
-                message = f"the ApplicationSet {name} selects {key}: {node.value}, which no group is"
+                message = f"the ApplicationSet {name} selects {key}: {node.value}, which matches no group"
                 yield at("group-path", each, node, message, f"{key}: {' or '.join(sorted(said - {''}))}")
 
 
@@ -86,13 +86,15 @@ def _listed(platform: Platform, endpoints: Collection[Pieces], sets: Collection[
     names = Counter(each.name for each in listed)
     texts = Counter(bool(each.value.style) for each in listed)
     selected = [dict(_wanted(each)) for each in sets if _reads(each, layout)]
-    own = {group_of(layout, each.application.document.path) for each in endpoints if each.application is not None}
+    own = {
+        group_of(layout, endpoint.application.document.path)
+        for endpoint in endpoints
+        if endpoint.application is not None
+    }
     seen: set[str] = set()
     for each in listed:
         if each.name in seen:
-            message = (
-                f"the group {each.name} stands {names[each.name]} times in the list: the ApplicationSet refuses it"
-            )
+            message = f"the group {each.name} is in the list {names[each.name]} times: the ApplicationSet refuses it"
             yield at("group-stale", each, find(each.node, "name"), message, "keep one of them")
         seen.add(each.name)
         if not each.value.style and texts[True] > texts[False]:
@@ -105,7 +107,9 @@ def _listed(platform: Platform, endpoints: Collection[Pieces], sets: Collection[
             ]
             if all(wrong):
                 key = min(wrong, key=len)[0]
-                message = f"no ApplicationSet selects {key}: {value(each.node, key)}, so that {each.name} is never made"
+                message = (
+                    f"no ApplicationSet selects {key}: {value(each.node, key)}, so that {each.name} is never created"
+                )
                 fix = f"{key}: {' or '.join(sorted({wanted[key] for wanted in selected if key in wanted}))}"
                 yield at("group-path", each, find(each.node, key), message, fix)
 
@@ -138,7 +142,11 @@ def _flags(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Findin
         if odd and usual > len(plain) / 2 and isinstance(node, ScalarNode):
             message = f"the flag {key.value} is {node.value!r}, and the others are true or false"
             yield Finding(rule="group-disabled", path=path, line=line(node), message=message, fix=f"{key.value}: true")
-    own = {group_of(layout, each.application.document.path) for each in endpoints if each.application is not None}
+    own = {
+        group_of(layout, endpoint.application.document.path)
+        for endpoint in endpoints
+        if endpoint.application is not None
+    }
     known = {each.name for each in groups(platform)}
     for group in sorted(own - {""}):
         if feature(platform, group) is not None:
@@ -151,7 +159,7 @@ def _flags(platform: Platform, endpoints: Collection[Pieces]) -> Iterator[Findin
 
 def _alike(layout: Layout, every: tuple[Located, ...], endpoints: Collection[Pieces]) -> Iterator[Finding]:
     """If all other Applications have the same value, a different one is wrong."""
-    own = {id(each.application.node) for each in endpoints if each.application is not None}
+    own = {id(endpoint.application.node) for endpoint in endpoints if endpoint.application is not None}
     repositories = Counter(value(source, "repoURL") for app in every for source in _sources(app) if _is_git(source))
     usual = repositories.most_common(1)[0][0] if repositories else ""
     for app in every:
@@ -189,7 +197,7 @@ def _values(tree: Tree, app: Located) -> Iterator[Finding]:
             if found is None:
                 continue
             if found[1] not in {ref.value for ref in refs}:
-                message = f"no source of the Application has the ref {found[1]}, which {value(named)} is read from"
+                message = f"no source of the Application has the ref {found[1]}, from which {value(named)} is read"
                 yield at("application-path", app, refs[0] if len(refs) == 1 else named, message, f"ref: {found[1]}")
                 return
             if tree.read(found[2]) is None and (near := _near(tree, found[2])):
@@ -200,7 +208,7 @@ def _values(tree: Tree, app: Located) -> Iterator[Finding]:
 def _near(tree: Tree, path: str) -> str:
     """A file with a similar path; "" if there is none, as in a part of a repository."""
     folders = (posixpath.dirname(path), posixpath.dirname(posixpath.dirname(path)))
-    files = [each for folder in folders if folder for each in tree.files(folder)]
+    files = [file for folder in folders if folder for file in tree.files(folder)]
     return next(iter(difflib.get_close_matches(path, files, 1, 0.9)), "")
 
 

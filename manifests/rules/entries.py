@@ -55,7 +55,7 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     ranks = value(entry.node, "model_info", "mode") == "rerank" or bool(re.search(r"(?i)re-?rank", pieces.model.value))
     said = value(entry.node, "litellm_params", "custom_llm_provider")
     if provider in _FOREIGN - set(RERANKS if ranks else ()) and not said:
-        message = f"LiteLLM calls {provider} with {entry.model}, and the engine speaks OpenAI's protocol"
+        message = f"LiteLLM calls {provider} with {entry.model}, and the engine uses OpenAI's protocol"
         yield at("served-name", entry, node, message, f"model: openai/{entry.asked}")
     elif ranks and provider and not said and provider not in RERANKS:
         right = pieces.runtime.reranks_as
@@ -72,7 +72,7 @@ def check(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     pooling = pieces.runtime.pools or ((flag := pieces.flag("--runner")) is not None and flag.value == "pooling")
     if mode is not None and pooling != (mode.value in _POOLING_MODES):
         wanted = ("rerank" if ranks else "embedding") if pooling else "chat"
-        message = f"LiteLLM's health check asks {entry.alias} for {mode.value}, which {pieces.model.value} does not do"
+        message = f"LiteLLM's health check sends {entry.alias} requests of the mode {mode.value}, which {pieces.model.value} does not support"
         yield at("mode", entry, mode, message, f"mode: {wanted}")
 
 
@@ -134,7 +134,7 @@ def _key(entry: Entry, given: Counter[str]) -> Iterator[Finding]:
     elif node.value.startswith(ENVIRON) and given[node.value] == 1:
         others = [each for each, count in given.items() if count > 1 and each.startswith(ENVIRON)]
         if near := difflib.get_close_matches(node.value, others, 1, 0.93):
-            message = f"{entry.alias} alone reads its key from {name}"
+            message = f"{entry.alias} is the only entry that reads its key from {name}"
             yield at("api-key-missing", entry, node, message, f"api_key: {near[0]}")
 
 
@@ -149,7 +149,7 @@ def _order(entry: Entry) -> Iterator[Finding]:
     except ValueError:
         return
     if given > taken > 0:
-        message = f"{entry.alias} is dearer to read than to write: the two prices may be exchanged"
+        message = f"{entry.alias} costs more per input token than per output token: the two prices may be exchanged"
         yield at("cost-order", entry, prices[0].node, message, "exchange them, or accept it with a comment")
 
 
@@ -182,13 +182,13 @@ def _settings(listed: ModelList) -> Iterator[Finding]:
     for name in ("master_key", "database_url"):
         node = scalar(listed.config, "general_settings", name)
         variable = node.value.removeprefix(ENVIRON) if node is not None and node.value.startswith(ENVIRON) else ""
-        near = difflib.get_close_matches(variable, [each for each in words if each != variable], 1, 0.93)
+        near = difflib.get_close_matches(variable, [word for word in words if word != variable], 1, 0.93)
         if node is not None and near and words[variable] < 2:
             yield told("variable", node, f"nothing else here mentions {variable}", f"{name}: {ENVIRON}{near[0]}")
     for name in ("master_key", "salt_key"):
         node = scalar(listed.config, "general_settings", name)
         if node is not None and node.value and not re.match(r"os\.environ/|\$|\{\{", node.value):
-            message = f"{name} is written out: everybody who can read the repository has it"
+            message = f"{name} is in plain text: everybody who can read the repository has it"
             yield Finding(
                 rule="secret-in-git",
                 path=listed.document.path,

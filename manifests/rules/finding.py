@@ -39,7 +39,7 @@ class Finding(BaseModel, frozen=True, defer_build=True):
     @classmethod
     def _known(cls, rule: str) -> str:
         if rule not in RULES:
-            raise ValueError(f"{rule} is no rule")
+            raise ValueError(f"{rule} is not a rule")
         return rule
 
 

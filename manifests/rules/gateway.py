@@ -28,7 +28,7 @@ _PLAUSIBLE = 0.001
 0.0006.
 """
 
-_ONE_OF = "name a Service that is there, or remove the alias"
+_ONE_OF = "name a Service that exists, or remove the alias"
 
 
 def check(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
         known = {own.lower(), pieces.model.value.lower(), pieces.name, entry.alias}
         if asked.lower() not in known and asked.lower().partition("-")[0] == own.lower().partition("-")[0]:
             message = f"LiteLLM names {entry.model}, and the engine serves {pieces.model.value}"
-            said = " ".join(each.text for each in pieces.deployment.document.comments()).lower()
+            said = " ".join(comment.text for comment in pieces.deployment.document.comments()).lower()
             if asked.lower() in said and own.lower() not in said:
                 fix = f"{pieces.model.name}=…/{asked}"
                 yield at(
@@ -89,22 +89,22 @@ def _served_name(pieces: Pieces, entry: Entry) -> Iterator[Finding]:
     wanted, served = pieces.served_names[0], pieces.served
     names = " and ".join(pieces.served_names)
     if served is not None and asked == own.lower() != wanted and served.carrier == "list":
-        message = f"the engine answers to {names}, and both its model and LiteLLM say {asked}"
+        message = f"the engine answers to {names}, and both its model and LiteLLM name {asked}"
         yield at("served-name", pieces.deployment, served.value_node, message, f"{served.name}={asked}")
     else:
-        message = f"LiteLLM asks for {entry.model}, and the engine answers to {names}"
+        message = f"LiteLLM requests {entry.model}, and the engine answers to {names}"
         yield at("served-name", entry, node, message, f"model: {entry.model.partition('/')[0] or 'openai'}/{wanted}")
 
 
 def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding]:
     base, host = entry.base_node, pieces.host
     namespace = pieces.namespace
-    nodes = [node for each in items(find(service.node, "spec", "ports")) if (node := scalar(each, "port"))]
+    nodes = [node for item in items(find(service.node, "spec", "ports")) if (node := scalar(item, "port"))]
     ports = {str(node.value) for node in nodes}
     right = f"http://{host}.{namespace}.svc.cluster.local:{min(ports, default='8000')}/v1"
     if not entry.reaches(host, pieces.namespace):
         if entry.reaches(pieces.name, pieces.namespace) and host != pieces.rendering.name(pieces.name):
-            message = f"the Service is named {host}, and LiteLLM asks for {pieces.name}"
+            message = f"the Service is named {host}, and LiteLLM calls {pieces.name}"
             name = find(service.node, "metadata", "name")
             yield at("api-base-host", service, name, message, f"name: {pieces.name}")
         else:
@@ -117,7 +117,7 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
             if "80" in ports:  # the usual port of a Service, so the address may be wrong
                 yield at("api-base-port", entry, base, message, "port 80")
         else:
-            message = f"api_base asks port {port}, and the Service has {', '.join(sorted(ports))}"
+            message = f"api_base uses port {port}, and the Service has {', '.join(sorted(ports))}"
             yield at("api-base-port", entry, base, message, f"port {min(ports)}")
             if port == str(pieces.runtime.image_port):  # a Service with the usual port
                 yield at("api-base-port", service, nodes[0], message, f"port: {port}")
@@ -125,7 +125,7 @@ def _address(pieces: Pieces, entry: Entry, service: Located) -> Iterator[Finding
     if parts is None:
         return
     if parts.scheme == "https":
-        message = f"api_base {entry.api_base} asks for TLS, which the engine does not speak"
+        message = f"api_base {entry.api_base} uses TLS, which the engine does not support"
         yield at("api-base-scheme", entry, base, message, right)
     below = parts.path.rstrip("/")
     if entry.provider == "huggingface" and pieces.runtime.reranks_as == "huggingface" and below not in ("", "/rerank"):
@@ -152,7 +152,7 @@ def _namespace(platform: Platform, pieces: Pieces, entry: Entry, service: Locate
     if where is None or node is None or asked in (node.value, pieces.rendering.namespace):
         return
     if entry.reaches(entry.host[0], platform.layout.namespace):
-        message = f"the Service is put into {node.value}, and LiteLLM asks for it in {asked}"
+        message = f"the Service is created in {node.value}, and LiteLLM expects it in {asked}"
         yield at("namespace", where, node, message, f"namespace: {asked}")
 
 
@@ -169,7 +169,7 @@ def check_aliases(platform: Platform, endpoints: Collection[Pieces], only: Colle
     """Problems in the list of aliases: of all entries, or of those that belong to some endpoints."""
     layout = platform.layout
     listed = platform.entries()
-    mine = None if only is None else {each.alias for pieces in only for each in pieces.entries}
+    mine = None if only is None else {entry.alias for pieces in only for entry in pieces.entries}
     services, partial = _services(platform, endpoints), is_partial(platform)
     found = [each for found in platform.model_lists() for each in own.check_list(layout, found, mine)]
     groups: dict[str, list[Entry]] = defaultdict(list)
@@ -201,7 +201,11 @@ def _misspelled(entry: Entry, endpoints: Collection[Pieces]) -> str:
     """Return the Service of an endpoint whose name is almost that of the entry's address, in the same namespace; or ""."""
     if any(entry.reaches(host, each.namespace) for each in endpoints for host in (each.host, *each.candidate.hosts)):
         return ""
-    there = [each.host for each in endpoints if entry.host[1:2] in ([], [each.namespace]) and not each.entries]
+    there = [
+        endpoint.host
+        for endpoint in endpoints
+        if entry.host[1:2] in ([], [endpoint.namespace]) and not endpoint.entries
+    ]
     return next(iter(difflib.get_close_matches(entry.host[0], there, 1, 0.85)), "")
 
 
@@ -209,11 +213,13 @@ def _settings(platform: Platform) -> Iterator[Finding]:
     """Fallbacks and similar settings with unknown names, and files that cannot be read."""
     lists = platform.model_lists()
     known = known_names(lists)
-    for each in references(lists):
-        if not is_known(each.name, known):
-            message = f"{each.setting} names {each.name}, and LiteLLM has no such alias"
+    for reference in references(lists):
+        if not is_known(reference.name, known):
+            message = f"{reference.setting} names {reference.name}, and LiteLLM has no such alias"
             fix = "write an alias of model_list, or remove it"
-            yield Finding(rule="alias-unknown", path=each.document.path, line=line(each.node), message=message, fix=fix)
+            yield Finding(
+                rule="alias-unknown", path=reference.document.path, line=line(reference.node), message=message, fix=fix
+            )
     for document, node, path in includes(platform):
         if not path:
             message = f"{node.value} is included, and is not in the repository: its aliases are not checked"
@@ -238,7 +244,7 @@ def _duplicate(layout: Layout, group: list[Entry], entry: Entry) -> Iterator[Fin
             message = (
                 f"the alias {entry.alias} leads to {entry.asked} and to {other.asked}: callers get one or the other"
             )
-            yield at("alias-duplicate", entry, name, message, "keep one of them, or say order or weight")
+            yield at("alias-duplicate", entry, name, message, "keep one of them, or set order or weight")
             return
 
 
@@ -263,7 +269,7 @@ def _prices(entry: Entry, others: Sequence[Entry]) -> Iterator[Finding]:
         key = f"{direction}_cost_per_token"
         optional = direction == "output" and (embeds or other_unit)
         if price is None and charged and not optional and not (other_unit and direction == "input"):
-            message = f"{entry.alias} has no {key}: its calls cost nothing and budgets never bind"
+            message = f"{entry.alias} has no {key}: its calls cost nothing, and budgets have no effect"
             yield at("cost-missing", entry, find(entry.node, "litellm_params"), message, f"{key}: 0.0000005")
         elif price is not None:
             yield from _price(entry, price.key, price.node, zero_is_fine=bool(intended or optional))
@@ -275,7 +281,9 @@ def _price(entry: Entry, key: str, node: ScalarNode, *, zero_is_fine: bool) -> I
         message = f"{key} {node.value or 'without a value'} of {entry.alias} is not a number to every YAML reader"
         yield at("cost-not-a-number", entry, node, message, "write it out, like 0.0000005")
     elif float(node.value) == 0 and not zero_is_fine:
-        yield at("cost-zero", entry, node, f"{key} of {entry.alias} is zero: budgets never bind", f"{key}: 0.0000005")
+        yield at(
+            "cost-zero", entry, node, f"{key} of {entry.alias} is zero: budgets have no effect", f"{key}: 0.0000005"
+        )
     elif key.endswith("_per_token") and float(node.value) >= _PLAUSIBLE:
         million = float(node.value) * 10**6
         message = f"{key} {node.value} of {entry.alias} is ${million:g} for a million tokens"
@@ -293,7 +301,7 @@ def _secret(entry: Entry) -> Iterator[Finding]:
     node = scalar(entry.node, "litellm_params", "api_key")
     if node is None or node.value.startswith(("os.environ/", "$", "{{")) or not is_secret(node.value):
         return
-    message = f"the api_key of {entry.alias} is written out: everybody who can read the repository has it"
+    message = f"the api_key of {entry.alias} is in plain text: everybody who can read the repository has it"
     yield at("secret-in-git", entry, node, message, "api_key: os.environ/…, from a Secret; revoke this key")
 
 
@@ -316,9 +324,9 @@ def _services(platform: Platform, endpoints: Collection[Pieces]) -> set[str]:
         written |= {value(each.node, "metadata", "name") for each in of_kind(platform, "Service")}
     return written | {
         host
-        for each in endpoints
-        if each.service is not None or not each.is_plain
-        for host in (each.host, *each.candidate.hosts)
+        for endpoint in endpoints
+        if endpoint.service is not None or not endpoint.is_plain
+        for host in (endpoint.host, *endpoint.candidate.hosts)
     }
 
 

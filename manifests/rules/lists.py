@@ -42,7 +42,7 @@ def check_names(platform: Platform, without_alias: Collection[str]) -> Iterator[
     if words is None or is_partial(platform):
         return
     line, listed = words
-    known = {value(each.node, "metadata", "name") for each in platform.applications()}
+    known = {value(application.node, "metadata", "name") for application in platform.applications()}
     for word in listed:
         if word not in known and not _is_named(platform, word):
             message = f"manual_apps names {word}, and no manifest does"
@@ -51,8 +51,8 @@ def check_names(platform: Platform, without_alias: Collection[str]) -> Iterator[
 
 def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
     layout = platform.layout
-    aliases = {each.alias for each in platform.entries()}
-    patterns = [each for each in aliases if "*" in each]
+    aliases = {entry.alias for entry in platform.entries()}
+    patterns = [aliase for aliase in aliases if "*" in aliase]
     for rows in tables(platform.read(layout.model_catalog) or ""):
         if not any(row.subject in aliases for row in rows):
             continue  # a table about another topic
@@ -66,14 +66,14 @@ def _rows(platform: Platform, awaited: Collection[str]) -> Iterator[Finding]:
             word, in_one = row.subject, " " not in row.cells[0].strip()
             if not in_one or not re.fullmatch(r"[\w.-]*\w", word) or word in aliases or word in awaited:
                 continue
-            if not any(fnmatch(word, each) for each in patterns) and not _is_routed(platform, word):
+            if not any(fnmatch(word, pattern) for pattern in patterns) and not _is_routed(platform, word):
                 message = f"the catalog offers {word}, and LiteLLM has no such alias"
                 yield _finding(
                     "catalog-alias",
                     layout.model_catalog,
                     row.line + 1,
                     message,
-                    "write an alias that is there, or remove the row",
+                    "write an alias that exists, or remove the row",
                 )
 
 
@@ -105,8 +105,8 @@ def _catalog(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
         yield from _hardware(path, row, alias, pieces)
     for number, block in numbered_blocks(text):
         if catalog.is_note_on(block, alias) and (said := _another(" ".join(block), model)):
-            message = f"the note on {alias} speaks of {said}, and it serves {model}"
-            yield _finding("catalog-note", path, number, message, f"write it of {model}, or remove it")
+            message = f"the note on {alias} names {said}, and {alias} serves {model}"
+            yield _finding("catalog-note", path, number, message, f"write it about {model}, or remove it")
 
 
 def _model(path: str, row: Row, alias: str, model: str) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _another(text: str, model: str) -> str:
     if any(each.lower() == model.lower() for each in full):
         return ""
     siblings = re.findall(rf"(?i)(?<![\w.]){re.escape(words.family)}-(\d+(?:\.\d+)?[BM])(?!\w)", text)
-    if siblings and words.sizes and not words.sizes & {each.lower() for each in siblings}:
+    if siblings and words.sizes and not words.sizes & {sibling.lower() for sibling in siblings}:
         return f"{words.family}-{siblings[0]}"
     owner = model.partition("/")[0].lower()
     other = [each for each in full if each.partition("/")[0].lower() == owner]
@@ -153,7 +153,7 @@ def _cost(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Finding]:
     prices = [entry.per_token("input"), entry.per_token("output")] if entry else []
     if not all(_NUMBER.fullmatch(each) for each in prices if each):
         return  # a cell that is not a number has its own finding
-    wanted = [Decimal(each) for each in prices if each and Decimal(each)]
+    wanted = [Decimal(price) for price in prices if price and Decimal(price)]
     held = [Decimal(each) for each in _NUMBER.findall(row.cell("cost"))]
     if not wanted or len(held) < len(wanted):
         return
@@ -172,7 +172,7 @@ def _hardware(path: str, row: Row, alias: str, pieces: Pieces) -> Iterator[Findi
         message = f"the catalog gives {alias} the GPU {cell!r}, and its engine has {limit or 'none'}"
         yield _finding("catalog-hardware", path, row.line + 1, message, f"write {limit} GPU" if limit else "write none")
     backend = row.cell("backend")
-    named = [each for each in engines() if each.changes and each.is_named_in(backend)]
+    named = [engine for engine in engines() if engine.changes and engine.is_named_in(backend)]
     if named and pieces.runtime not in named:
         message = f"the catalog has {alias} run on {backend}, and its engine is {pieces.engine}"
         yield _finding("catalog-hardware", path, row.line + 1, message, f"write {pieces.engine}")
@@ -189,7 +189,7 @@ def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
     if words is not None:
         line, listed = words
         if (manual or pieces.gpu) and pieces.name not in listed:
-            message = f"manual_apps lacks {pieces.name}: waiting for it never ends"
+            message = f"manual_apps lacks {pieces.name}: a script that waits for it never ends"
             yield _finding("manual-apps-missing", layout.wait_script, line, message, f"add {pieces.name}")
         if not manual and not pieces.gpu and pieces.name in listed:
             message = f"manual_apps names {pieces.name}, which syncs automatically: nobody waits for it"
@@ -198,11 +198,11 @@ def _manual(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
     table = _manual_table(platform, text)
     row = next((row for row in table if row.names(pieces.name) or row.listing(pieces.name) is not None), None)
     if table and (manual or pieces.gpu) and not re.search(rf"(?<![\w.-]){re.escape(pieces.name)}(?![\w-])", text):
-        message = f"the table of what is synced by hand lacks {pieces.name}"
+        message = f"the table of manual syncs lacks {pieces.name}"
         fix = f"add a row for {pieces.name}"
         yield _finding("manual-table-missing", layout.bring_up_guide, table[-1].line + 1, message, fix)
     if row is not None and not manual and not pieces.gpu:
-        message = f"{pieces.name} is listed as synced by hand, but syncs automatically"
+        message = f"{pieces.name} is in the table of manual syncs, but syncs automatically"
         yield _finding("manual-table-surplus", layout.bring_up_guide, row.line + 1, message, "remove the row")
 
 

@@ -36,23 +36,23 @@ def names_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
     """Return whether an Application is named like its endpoint here."""
     layout = platform.layout
     has_catalog = bool(platform.files(layout.path(layout.catalog_dir)))
-    others = [each for each in siblings if owns_application(each)]
-    named = [each for each in others if value(_node(each), "metadata", "name") == each.name]
+    others = [sibling for sibling in siblings if owns_application(sibling)]
+    named = [other for other in others if value(_node(other), "metadata", "name") == other.name]
     return bool(named) if others else has_catalog
 
 
 def has_applications(siblings: Sequence[Pieces], platform: Platform) -> bool:
     """Return whether each endpoint has an Application here."""
     layout = platform.layout
-    others = any(owns_application(each) for each in siblings)
+    others = any(owns_application(sibling) for sibling in siblings)
     return others or (bool(platform.files(layout.path(layout.catalog_dir))) and bool(platform.applications()))
 
 
 def has_aliases(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
     """Return whether LiteLLM serves the models of its namespace: another model there has an alias, or an alias has no Service."""
-    if any(each.entries and each.namespace == pieces.namespace for each in siblings):
+    if any(sibling.entries and sibling.namespace == pieces.namespace for sibling in siblings):
         return True
-    there = (each.host for found in platform.model_lists() for each in found.entries)
+    there = (entry.host for found in platform.model_lists() for entry in found.entries)
     return any(host[1:2] == [pieces.namespace] and not is_made_elsewhere(platform, host[0]) for host in there)
 
 
@@ -78,7 +78,7 @@ def runs_offline(pieces: Pieces, siblings: Sequence[Pieces]) -> bool:
 
 def images(pieces: Pieces) -> list[str]:
     containers = chain(items(find(pieces.pod, "initContainers")), items(find(pieces.pod, "containers")))
-    return [value(each, "image") for each in containers]
+    return [value(container, "image") for container in containers]
 
 
 def _signs(pieces: Pieces) -> int:
@@ -86,10 +86,10 @@ def _signs(pieces: Pieces) -> int:
         return 0
     node = _node(pieces)
     pointers = {
-        value(each)
+        value(item)
         for ignored in items(find(node, "spec", "ignoreDifferences"))
         for key in ("jsonPointers", "jqPathExpressions")
-        for each in items(find(ignored, key))
+        for item in items(find(ignored, key))
     }
     options = {value(each) for each in items(find(node, "spec", "syncPolicy", "syncOptions"))}
     return (
@@ -118,10 +118,10 @@ def is_made_elsewhere(tree: Tree, name: str) -> bool:
         for kind in ("InferenceService", "LLMInferenceService")
         for each in of_kind(tree, kind)
     ]
-    return any(name == each or name.startswith(f"{each}-") for each in charts)
+    return any(name == chart or name.startswith(f"{chart}-") for chart in charts)
 
 
 def _is_chart(application: Located) -> bool:
     """Return whether an external chart creates the objects that it deploys, including Services."""
     sources = (find(application.node, "spec", "source"), *items(find(application.node, "spec", "sources")))
-    return any(value(each, "chart") for each in sources)
+    return any(value(source, "chart") for source in sources)

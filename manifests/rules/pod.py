@@ -44,12 +44,12 @@ def _deployment(pieces: Pieces) -> Iterator[Finding]:
 def _variables(pieces: Pieces) -> Iterator[Finding]:
     for container in _containers(pieces):
         seen: set[str] = set()
-        for each in items(find(container, "env")):
-            name = scalar(each, "name")
+        for item in items(find(container, "env")):
+            name = scalar(item, "name")
             if name is None:
                 continue
             if name.value in seen:
-                message = f"{name.value} stands twice in the environment: only the last one counts"
+                message = f"{name.value} is set twice in the environment: only the last value counts"
                 yield at("variable", pieces.deployment, name, message, "remove one of them")
             seen.add(name.value)
             others = [word for word in _VARIABLES if word not in environment(container)]
@@ -77,13 +77,15 @@ def _writes(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
             if name not in _WRITTEN or given is None or not given.value.startswith("/"):
                 continue
             places = [value(each, "mountPath") for each in mounts]
-            if not any(within(given.value, each) or within(each, given.value) for each in places):
+            if not any(within(given.value, place) or within(place, given.value) for place in places):
                 message = f"{name} is {given.value}, where nothing is mounted, and the root file system is read-only"
                 fix = f"value: {writable[-1]}" if writable else "mount an emptyDir there"
                 yield at("read-only-root", root, given, message, fix)
     context = find(root.node, "spec", "template", "spec", "securityContext")
     group = find(context, "fsGroup")
-    others = [find(each.deployment.node, "spec", "template", "spec", "securityContext", "fsGroup") for each in siblings]
+    others = [
+        find(sibling.deployment.node, "spec", "template", "spec", "securityContext", "fsGroup") for sibling in siblings
+    ]
     if (
         context is not None
         and group is None
@@ -105,7 +107,7 @@ def _ports(pieces: Pieces) -> Iterator[Finding]:
         for kind in ("startupProbe", "readinessProbe", "livenessProbe")
     ]
     if pieces.service is not None:
-        asked += [value(each, "targetPort") for each in items(find(pieces.service.node, "spec", "ports"))]
+        asked += [value(item, "targetPort") for item in items(find(pieces.service.node, "spec", "ports"))]
     named = Counter(each for each in asked if each and not each.isdecimal())
     if name.value not in named and len(named) == 1 and named.total() > 1:
         (other,) = named
@@ -120,7 +122,7 @@ def _service(pieces: Pieces) -> Iterator[Finding]:
     for port in items(find(service.node, "spec", "ports")):
         protocol = scalar(port, "protocol")
         if protocol is not None and protocol.value not in ("", "TCP"):
-            message = f"the engine speaks HTTP, and this port is {protocol.value}"
+            message = f"the engine serves HTTP, and this port is {protocol.value}"
             yield at("target-port", service, protocol, message, "protocol: TCP")
     kind = scalar(service.node, "spec", "type")
     if kind is not None and kind.value == "ExternalName":
@@ -136,12 +138,12 @@ def _containers(pieces: Pieces) -> tuple[Node, ...]:
 def _kept(pieces: Pieces) -> set[str]:
     """The pod's volumes that outlive it."""
     volumes = items(find(pieces.deployment.node, "spec", "template", "spec", "volumes"))
-    return {value(each, "name") for each in volumes if find(each, "persistentVolumeClaim") is not None}
+    return {value(volume, "name") for volume in volumes if find(volume, "persistentVolumeClaim") is not None}
 
 
 def tolerates(pod: Node | None, taint: str) -> bool:
     """Return whether a pod may run on nodes with the taint `KEY=present:NoSchedule`, as set by GKE and the GPU operator."""
-    return any(_matches(each, taint) for each in items(find(pod, "tolerations")))
+    return any(_matches(item, taint) for item in items(find(pod, "tolerations")))
 
 
 def _matches(toleration: Node, taint: str) -> bool:
@@ -155,10 +157,10 @@ def _matches(toleration: Node, taint: str) -> bool:
 
 def wrong_part(tolerations: Sequence[Node], taint: str) -> ScalarNode | None:
     """The part of a toleration that does not match the taint: its key, effect or operator."""
-    for each in tolerations:
-        if value(each, "key") != taint:
+    for toleration in tolerations:
+        if value(toleration, "key") != taint:
             continue
-        if value(each, "effect") not in ("", "NoSchedule"):
-            return scalar(each, "effect")
-        return scalar(each, "operator") or scalar(each, "key")
+        if value(toleration, "effect") not in ("", "NoSchedule"):
+            return scalar(toleration, "effect")
+        return scalar(toleration, "operator") or scalar(toleration, "key")
     return next((found for each in tolerations if (found := scalar(each, "key")) is not None), None)

@@ -45,7 +45,7 @@ def _paths(platform: Platform, only: Pieces | None) -> tuple[str, ...]:
     layout = platform.layout
     own: set[str] = set()
     for pieces in (only,) if only is not None else platform.endpoints():
-        own |= {*pieces.files, *(each.document.path for each in pieces.entries)}
+        own |= {*pieces.files, *(entry.document.path for entry in pieces.entries)}
         if pieces.application is not None:
             own.add(pieces.application.document.path)
     if only is None:
@@ -77,7 +77,7 @@ def _duplicates(path: str, root: Node) -> Iterator[Finding]:
                 waiting.append(inside)
                 name = str(key.value) if isinstance(key, ScalarNode) else ""
                 if name in lines and name != "<<":
-                    message = f"the key {name} stands in line {lines[name]} already: only one of them counts"
+                    message = f"the key {name} is already in line {lines[name]}: only one of them counts"
                     yield Finding(
                         rule="duplicate-key", path=path, line=line(key), message=message, fix="remove one of them"
                     )
@@ -96,7 +96,7 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
                     rule="secret-in-git",
                     path=path,
                     line=line(text_node),
-                    message="a key is written out: everybody who can read the repository has it",
+                    message="a key is in plain text: everybody who can read the repository has it",
                     fix=fix,
                 )
                 break
@@ -105,7 +105,7 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
         node = waiting.pop()
         name, given_value = scalar(node, "name"), scalar(node, "value")
         if name is not None and given_value is not None and is_named_secret(name.value, given_value.value):
-            message = f"{name.value} is written out: everybody who can read the repository has it"
+            message = f"{name.value} is in plain text: everybody who can read the repository has it"
             yield Finding(rule="secret-in-git", path=path, line=line(given_value), message=message, fix=fix)
         waiting += [inside for _, inside in entries(node)] + list(items(node))
     if value(root, "kind") == "Secret" and find(root, "sops") is None:
@@ -113,7 +113,7 @@ def _secrets(path: str, root: Node) -> Iterator[Finding]:
         for key, node in held:
             if isinstance(node, ScalarNode) and len(node.value) >= 8 and not _PLACEHOLDER.search(node.value):
                 message = (
-                    f"the key {key.value} of a Secret is written out: everybody who can read the repository has it"
+                    f"the key {key.value} of a Secret is in plain text: everybody who can read the repository has it"
                 )
                 yield Finding(rule="secret-in-git", path=path, line=line(node), message=message, fix=fix)
 

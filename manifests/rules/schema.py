@@ -142,7 +142,7 @@ def check(platform: Platform, endpoints: Collection[Pieces], *, alone: bool) -> 
     A misspelled field can hide an endpoint, so the other objects of the serving directory are read as well.
     """
     layout = platform.layout
-    own = {path for each in endpoints for path in each.files}
+    own = {path for endpoint in endpoints for path in endpoint.files}
     own |= {each.application.document.path for each in endpoints if each.application is not None}
     pieces = (part for each in endpoints for part in (each.deployment, each.service, each.application, *each.claims))
     whole = {part.document.path for part in pieces if part is not None}  # without patches of kustomize

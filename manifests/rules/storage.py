@@ -40,7 +40,7 @@ def _containers(pieces: Pieces) -> tuple[Node, ...]:
 def _weights_path(pieces: Pieces) -> Iterator[Finding]:
     """Staged and served weights must be at the same path on the volume."""
     root, pod = pieces.deployment, _pod(pieces)
-    kept = {value(each, "name") for each in items(find(pod, "volumes")) if find(each, "persistentVolumeClaim")}
+    kept = {value(item, "name") for item in items(find(pod, "volumes")) if find(item, "persistentVolumeClaim")}
     containers = (*items(find(pod, "initContainers")), pieces.container)
     mounted = [
         (
@@ -97,12 +97,12 @@ def _weights_path(pieces: Pieces) -> Iterator[Finding]:
 
 
 def _script(container: Node) -> str:
-    return " ".join(value(each) for key in ("command", "args") for each in items(find(container, key)))
+    return " ".join(value(item) for key in ("command", "args") for item in items(find(container, key)))
 
 
 def _mounts(pieces: Pieces) -> Iterator[Finding]:
     """Kubernetes refuses a pod that mounts a volume that it does not declare."""
-    volumes = {value(each, "name") for each in items(find(_pod(pieces), "volumes"))}
+    volumes = {value(item, "name") for item in items(find(_pod(pieces), "volumes"))}
     templates = find(pieces.deployment.node, "spec", "volumeClaimTemplates")
     wanted = Counter(
         value(mount, "name") for each in _containers(pieces) for mount in items(find(each, "volumeMounts"))
@@ -150,7 +150,7 @@ def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     elsewhere = {value(pieces.pvc.node, "metadata", "name")} if pieces.pvc else set()
     missing = [claim for claim in claimed if claim.value not in {*present, *elsewhere}]
     unused = [each for name, each in present.items() if name not in {claim.value for claim in claimed}]
-    if not pieces.claims and not any(each.claims for each in siblings):
+    if not pieces.claims and not any(sibling.claims for sibling in siblings):
         return  # claims are made elsewhere
     for claim in missing:
         message = f"no PersistentVolumeClaim in {home} is named {claim.value}"
@@ -160,14 +160,14 @@ def _claims(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
         yield from _not_kept(pieces, unused[0])
     for each in unused if missing else ():
         name = find(each.node, "metadata", "name")
-        message = f"the Deployment claims {missing[0].value}, and this one is used by nobody"
+        message = f"the Deployment claims {missing[0].value}, and nothing uses this one"
         yield at("claim", each, name, message, f"name: {missing[0].value}")
 
 
 def _not_kept(pieces: Pieces, claim: Located) -> Iterator[Finding]:
     """Weights on an emptyDir beside a claim that nothing mounts."""
     home = value(environment(pieces.container).get("HF_HOME"), "value")
-    mounts = {value(each, "name"): value(each, "mountPath") for each in items(find(pieces.container, "volumeMounts"))}
+    mounts = {value(item, "name"): value(item, "mountPath") for item in items(find(pieces.container, "volumeMounts"))}
     for volume in items(find(_pod(pieces), "volumes")):
         node, path = find(volume, "emptyDir"), mounts.get(value(volume, "name"), "")
         if node is not None and path and within(home, path):
@@ -188,7 +188,7 @@ def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     ):
         return
     name = value(pieces.pvc.node, "metadata", "name")
-    for found in (each for each in siblings if each.claims):
+    for found in (sibling for sibling in siblings if sibling.claims):
         for volume in items(find(_pod(found), "volumes")):
             claim = scalar(volume, "persistentVolumeClaim", "claimName")
             if claim is not None and claim.value == name:
@@ -197,7 +197,7 @@ def _shared(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 
 def _modes(claim: Node) -> tuple[str, ...]:
-    return tuple(value(each) for each in items(find(claim, "spec", "accessModes")))
+    return tuple(value(item) for item in items(find(claim, "spec", "accessModes")))
 
 
 def _size(pieces: Pieces) -> Iterator[Finding]:
@@ -215,7 +215,7 @@ def _size(pieces: Pieces) -> Iterator[Finding]:
     try:
         held = quantity_bytes(size.value)
     except ValueError:
-        message = f"{size.value} is not a size that Kubernetes reads"
+        message = f"{size.value} is not a valid size"
         yield at("volume-size", pieces.pvc, size, message, "storage: 20Gi")
         return
     if weights and held < weights:
@@ -228,11 +228,11 @@ def _size(pieces: Pieces) -> Iterator[Finding]:
 def _binding(pieces: Pieces, claim: Located) -> Iterator[Finding]:
     """Return whether Kubernetes can give the claim a volume that can be written to."""
     modes = items(find(claim.node, "spec", "accessModes"))
-    if modes and all(value(each) == "ReadOnlyMany" for each in modes):
+    if modes and all(value(mode) == "ReadOnlyMany" for mode in modes):
         message = "the volume is for reading only, so the weights cannot be staged"
         yield at("claim", claim, modes[0], message, "ReadWriteOnce")
     storage_class = scalar(claim.node, "spec", "storageClassName")
     named = find(claim.node, "spec", "volumeName") or find(claim.node, "spec", "selector")
     if storage_class is not None and storage_class.style and not storage_class.value and named is None:
-        message = f"an empty storageClassName makes no volume, so {pieces.name} stays Pending"
+        message = f"an empty storageClassName creates no volume, so {pieces.name} stays Pending"
         yield at("claim", claim, storage_class, message, "remove it for the cluster's default class, or name one")

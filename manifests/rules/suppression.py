@@ -29,7 +29,7 @@ def suppressed(tree: Tree, findings: Collection[Finding], *, complete: bool) -> 
 
     A comment without a matching finding is reported only if all endpoints were checked (`complete`).
     """
-    every = [each for path in tree.grep(_MARK) for each in _suppressions(path, tree.read(path) or "")]
+    every = [suppression for path in tree.grep(_MARK) for suppression in _suppressions(path, tree.read(path) or "")]
     found: list[Finding] = []
     used: set[_Suppression] = set()
     for finding in findings:

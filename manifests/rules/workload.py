@@ -60,13 +60,13 @@ def _kustomization(platform: Platform, pieces: Pieces) -> Iterator[Finding]:
     for part in parts:
         own = scalar(part.node, "metadata", "namespace")
         if space is not None and own is not None and own.value != space.value:
-            message = f"the object says {own.value}, and its kustomization puts it into {space.value}"
+            message = f"the object says {own.value}, and its kustomization sets {space.value}"
             yield at("namespace", part, own, message, f"namespace: {space.value}")
 
 
 def check_around(platform: Platform, endpoints: Iterable[Pieces]) -> Iterator[Finding]:
     """Check the kustomizations of the directories around the endpoints, of which one may include the other."""
-    files = {path for each in endpoints for path in each.files}
+    files = {path for endpoint in endpoints for path in endpoint.files}
     folders = {path.rsplit("/", count)[0] for path in files for count in range(1, path.count("/") + 1)} | {""}
     for folder in sorted(folders):
         document = kustomize.read(platform, folder)
@@ -158,21 +158,21 @@ def _deployment(platform: Platform, pieces: Pieces, siblings: Sequence[Pieces]) 
     tag = re.search(r"text-embeddings-inference:([^@]+)", pulled.value) if pulled is not None else None
     if tag and pieces.gpu == tag[1].startswith("cpu"):
         message = f"the image {tag[0]} is for {'a CPU' if pieces.gpu else 'a GPU'}, and the pod has {'a GPU' if pieces.gpu else 'none'}"
-        yield at("gpu-limit", root, pulled, message, "take the image for this hardware")
+        yield at("gpu-limit", root, pulled, message, "use the image for this hardware")
     resources = find(pieces.container, "resources")
     limits, gpus = find(resources, "limits"), scalar(resources, "limits", GPU)
     tolerated = items(find(root.node, "spec", "template", "spec", "tolerations"))
     # A slice of a GPU has its own resource name, and a device claim is not a limit.
     asks = any(key.startswith("nvidia.com/") and given not in ("", "0") for key, given in labels(limits).items())
     if any(value(each, "key") == GPU for each in tolerated) and not asks and find(resources, "claims") is None:
-        message = "the pod tolerates GPU nodes, and its engine asks for no GPU"
+        message = "the pod tolerates GPU nodes, and its engine requests no GPU"
         where = gpus or limits or resources or pieces.container
         yield at("gpu-limit", root, where, message, f"{GPU}: 1")
     for image in _images(root.node) if norms.pins_images(pieces, siblings) else ():
         made, pin = pieces.rendering.image(value(image)), r"@sha256:[0-9a-f]{64}$"
         replaced = pieces.rendering.replaced(value(image))
         if replaced is not None and re.search(pin, value(image)) and not re.search(pin, made):
-            message = f"the kustomization makes {made} of the image, without its digest"
+            message = f"the kustomization changes the image to {made}, without a digest"
             fix = "write digest instead of newTag"
             yield Finding(rule="image-digest", path=replaced.path, line=replaced.line, message=message, fix=fix)
         elif not re.search(pin, made):
@@ -222,7 +222,7 @@ def _staging(pieces: Pieces) -> Iterator[Finding]:
                 message = f"the engine loads {model.value}, and the initContainer stages {staged}"
                 yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
             if stem(staged).lower() == known != stem(model.value).lower():
-                message = f"the engine loads {model.value}, and the initContainer and the served name say {staged}"
+                message = f"the engine loads {model.value}, and the initContainer and the served name have {staged}"
                 yield at("staged-model", root, model.value_node, message, f"{model.name}={staged}")
             else:
                 within = node.value[: match.start(1)].count("\n") + (1 if node.style in ("|", ">") else 0)
@@ -250,7 +250,7 @@ def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     env = environment(pieces.container)
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if norms.runs_offline(pieces, siblings) else ():
         if variable not in env:
-            message = f"{variable} is missing: the engine would reach for the Hub"
+            message = f"{variable} is missing: the engine would contact the Hub"
             # A misspelled resource exists as a file; otherwise it is missing from the list.
             near = difflib.get_close_matches(variable, set(env) - {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}, 1, 0.8)
             where = find(env[near[0]], "name") if near else find(pieces.container, "env")
@@ -264,7 +264,7 @@ def _engine(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
 
 def _port(pieces: Pieces) -> Iterator[Finding]:
     root, given = pieces.deployment, pieces.flag("--port")
-    ports = [node for each in items(find(pieces.container, "ports")) if (node := scalar(each, "containerPort"))]
+    ports = [node for item in items(find(pieces.container, "ports")) if (node := scalar(item, "containerPort"))]
     port = given.value if given else str(pieces.runtime.port or "")
     if ports and port.isdecimal() and port not in {node.value for node in ports}:
         message = f"the engine listens on {port}, and the container has {', '.join(node.value for node in ports)}"
@@ -282,11 +282,11 @@ def _service_ports(pieces: Pieces) -> tuple[Node, ...]:
 def _service(pieces: Pieces, siblings: Sequence[Pieces]) -> Iterator[Finding]:
     root, service = pieces.deployment, pieces.service
     if service is None:
-        if any(each.service is not None and selects(each.service.node, root.node) for each in siblings):
+        if any(sibling.service is not None and selects(sibling.service.node, root.node) for sibling in siblings):
             return  # the Service of another model that takes turns with it
         yield at("service-missing", root, None, f"{pieces.name} has no Service", "add service.yaml")
         return
-    ports = [each for container in items(find(pieces.pod, "containers")) for each in items(find(container, "ports"))]
+    ports = [item for container in items(find(pieces.pod, "containers")) for item in items(find(container, "ports"))]
     named = {value(each, "name") for each in ports}
     numbers = {value(each, "containerPort") for each in ports}
     for port in items(find(service.node, "spec", "ports")):
@@ -313,8 +313,8 @@ def _skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> Iterat
 def _expected_skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) -> list[tuple[str, str, str]]:
     """The template's exceptions; for the template itself, those that all its siblings share."""
     own = pieces.name == layout.template
-    models = [each for each in siblings if own or each.name == layout.template]
-    alike = [each for each in models if each.model.name == pieces.model.name]
+    models = [sibling for sibling in siblings if own or sibling.name == layout.template]
+    alike = [model for model in models if model.model.name == pieces.model.name]
     skips = [
         {
             reason.partition("=")[0]: (key, reason, each.name)
@@ -323,7 +323,7 @@ def _expected_skips(layout: Layout, pieces: Pieces, siblings: Sequence[Pieces]) 
         }
         for each in alike
     ]
-    return [first for rule, first in (skips[0] if skips else {}).items() if all(rule in each for each in skips)]
+    return [first for rule, first in (skips[0] if skips else {}).items() if all(rule in skip for skip in skips)]
 
 
 def _reads_secrets(pieces: Pieces) -> bool:

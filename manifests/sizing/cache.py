@@ -65,19 +65,19 @@ class Cache(BaseModel, frozen=True, defer_build=True):
     @property
     def per_token(self) -> int:
         """Bytes for each token of the context."""
-        return sum(each.count * each.token_bytes for each in self.layers if each.window is None)
+        return sum(layer.count * layer.token_bytes for layer in self.layers if layer.window is None)
 
     @property
     def growth(self) -> int:
         """Bytes for each token until the windows are full: of the layers without a window, or of all if every one has one."""
-        return self.per_token or sum(each.count * each.token_bytes for each in self.layers)
+        return self.per_token or sum(layer.count * layer.token_bytes for layer in self.layers)
 
     def window_bytes(self, context: int) -> int:
         """Bytes of the windows for one request of this length."""
         return sum(
-            each.count * each.token_bytes * min(each.window + BATCH, context)
-            for each in self.layers
-            if each.window is not None
+            layer.count * layer.token_bytes * min(layer.window + BATCH, context)
+            for layer in self.layers
+            if layer.window is not None
         )
 
     def request_bytes(self, context: int) -> int:
@@ -100,9 +100,9 @@ class Cache(BaseModel, frozen=True, defer_build=True):
 
     def __str__(self) -> str:
         parts = [
-            f"{each.count} layers × {each.token_bytes} bytes"
-            + (f" (window of {each.window} tokens)" if each.window is not None else "")
-            for each in self.layers
+            f"{layer.count} layers × {layer.token_bytes} bytes"
+            + (f" (window of {layer.window} tokens)" if layer.window is not None else "")
+            for layer in self.layers
         ]
         return " + ".join(parts) or "none"
 
@@ -206,7 +206,7 @@ def _widened(config: Configuration, kinds: Sequence[Layer]) -> Sequence[Layer]:
     window, longest = _window(config), read_context(config)
     if window and not (longest and window + BATCH > longest >= 0 and longest <= window):
         return kinds
-    return ["full" if each == "window" else each for each in kinds]
+    return ["full" if kind == "window" else kind for kind in kinds]
 
 
 def _window(config: Configuration) -> int:

@@ -249,7 +249,7 @@ def _host_reason(facts: ModelFacts, machine: Machine) -> str:
     machines = f"a larger machine ({larger})" if larger else "a larger machine"
     return (
         f"{in_gb(facts.weight_bytes)} of weights pass through the host's memory, and {machine.name} has "
-        f"{in_gib(machine.host_memory_bytes)}; take a smaller or more strongly quantized model, or {machines}"
+        f"{in_gib(machine.host_memory_bytes)}; choose a smaller or more strongly quantized model, or {machines}"
     )
 
 
@@ -278,7 +278,7 @@ def _gpu_reasons(
     if largest < shortest:
         return (
             f"weights and overhead ({in_gib(needed)}) leave no room for a cache in {in_gib(budget)} of GPU memory "
-            f"({machine.gpu} × {gpu_utilization:g}); take a smaller or quantized model",
+            f"({machine.gpu} × {gpu_utilization:g}); choose a smaller or quantized model",
         )
     if facts.max_context and context > facts.max_context:
         return (f"the model reads at most {facts.max_context} tokens; ask for context={largest} or less",)

@@ -91,13 +91,13 @@ def judge(seen: Evidence, config: Configuration | None) -> Judgement:
             unservable=f"it is a LoRA adapter, not a model: serve its base{_base(seen)} with --enable-lora",
         )
     if "model_index.json" in seen.files or seen.library == "diffusers":
-        return Judgement(kind="image", unservable="it is a diffusers pipeline: it makes images, not text")
+        return Judgement(kind="image", unservable="it is a diffusers pipeline: it generates images, not text")
     if is_gguf(seen.files):
         # The template is inside the file, and the name's suffix is not part of the model's own name.
         name = re.sub(r"(?i)[-_.](gguf|i\d|q\d\w*)(?=[-_.]|$)", "", name)
         kind = _kind(seen.model_copy(update={"template": True}), config, name)
         return Judgement(
-            kind=kind, unservable=f"it holds GGUF files for llama.cpp only: take the model itself{_base(seen)}"
+            kind=kind, unservable=f"it holds GGUF files for llama.cpp only: use the model itself{_base(seen)}"
         )
     kind = _kind(seen, config, name)
     return Judgement(
@@ -106,12 +106,12 @@ def judge(seen: Evidence, config: Configuration | None) -> Judgement:
 
 
 _UNSERVABLE: dict[Kind, str] = {
-    "draft": "it is a draft for speculative decoding: it serves nothing alone, and belongs into --speculative-config "
+    "draft": "it is a draft for speculative decoding: it serves nothing alone, and belongs in --speculative-config "
     "of its target model{base}",
     "transcription": "it transcribes speech, and the platform has no endpoint for audio",
-    "speech": "it makes speech, and the platform has no endpoint for audio",
+    "speech": "it generates speech, and the platform has no endpoint for audio",
     "seq2seq": "it is an encoder-decoder (translation, summaries), which vLLM does not serve",
-    "image": "it makes images, not text",
+    "image": "it generates images, not text",
     "classifier": "it classifies or scores, and the platform has no endpoint for that",
 }
 
@@ -127,7 +127,7 @@ def _kind(seen: Evidence, config: Configuration | None, name: str) -> Kind:
     if decided := _by_pipeline(seen, config):
         return decided
     if seen.library == "sentence-transformers" or any(
-        each == "modules.json" or each.startswith("1_Pooling/") for each in seen.files
+        file == "modules.json" or file.startswith("1_Pooling/") for file in seen.files
     ):
         return "embeddings"
     if _EMBEDS.search(name) or (config and is_encoder(config)):
@@ -200,7 +200,7 @@ def _own_code(kind: Kind, config: Configuration | None) -> str:
     if config.model_type == "xlm-roberta" and config.whole.get("auto_map"):
         return (
             "its implementation is its own code under the model type of XLM-RoBERTa (with LoRA per task), "
-            "which neither TEI nor vLLM loads: take another embedding model, like BAAI/bge-m3"
+            "which neither TEI nor vLLM loads: use another embedding model, like BAAI/bge-m3"
         )
     return ""
 
@@ -212,5 +212,5 @@ def _base(seen: Evidence) -> str:
 def has_template(files: Collection[str]) -> bool:
     """Return whether the files contain a chat template; otherwise it may be inside `tokenizer_config.json`."""
     return any(each in files for each in ("chat_template.jinja", "chat_template.json")) or any(
-        each.startswith("additional_chat_templates/") for each in files
+        file.startswith("additional_chat_templates/") for file in files
     )

@@ -67,7 +67,7 @@ def read_report(log: str) -> Report | None:
     """The figures at the beginning of an engine's log, or None if one is missing. For several boots in one log, the
     last.
     """
-    return next((report for each in engines() if each.loading and (report := _read(log, each.loading))), None)
+    return next((report for engine in engines() if engine.loading and (report := _read(log, engine.loading))), None)
 
 
 def _read(log: str, patterns: LoadingLog) -> Report | None:

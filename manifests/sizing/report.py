@@ -83,7 +83,7 @@ def account(facts: ModelFacts, machine: Machine, wish: Wish, overhead: Overhead 
     warnings = [*sizing.warnings, *derived.warnings, *terms(facts)]
     if needs_remote_code(facts):
         warnings.append(
-            f"{facts.hf_id} runs Python code out of its own repository: read it, and ask for it with "
+            f"{facts.hf_id} runs Python code from its own repository: read the code, and allow it with "
             "arg=--trust-remote-code."
         )
     return Account(

@@ -183,10 +183,10 @@ def _foreign(config: Configuration) -> str:
     if config.model_type.startswith(("rwkv", "xlstm", "recurrent_gemma")):
         return f"its architecture ({plain(config.model_type)}) is one that vLLM does not serve"
     if not _method(config) and isinstance(mlx := config.whole.get("quantization"), Mapping) and "bits" in mlx:
-        return "its weights are quantized for MLX, which only Apple's processors run: take an AWQ, GPTQ or FP8 form"
+        return "its weights are quantized for MLX, which only Apple's processors run: use an AWQ, GPTQ or FP8 form"
     if _method(config) in _FOREIGN_METHODS:
         return (
-            f"its weights are quantized with {_method(config)}, which vLLM does not load: take an AWQ, GPTQ or FP8 form"
+            f"its weights are quantized with {_method(config)}, which vLLM does not load: use an AWQ, GPTQ or FP8 form"
         )
     return ""
 

@@ -170,6 +170,6 @@ def _weight_patterns(files: Files, loaded: tuple[str, ...]) -> tuple[str, ...]:
     for name in loaded:
         match = _SHARD.fullmatch(name)
         pattern = f"{match['stem']}-*-of-{match['count']}.{match['format']}" if match else name
-        only = all(each in loaded for each in files if fnmatchcase(each, pattern))
+        only = all(file in loaded for file in files if fnmatchcase(file, pattern))
         patterns[pattern if only else name] = None
     return tuple(patterns)

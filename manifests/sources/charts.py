@@ -26,8 +26,8 @@ def value_files(tree: Tree, application: Located, source: Node) -> tuple[str, ..
     folder = value(source, "path").strip("/")
     refs = {value(each, "ref") for each in sources(application)} - {""}
     named = [f"{folder}/values.yaml"] if is_chart(tree, folder) else []
-    for each in items(find(source, "helm", "valueFiles")):
-        path = value(each)
+    for item in items(find(source, "helm", "valueFiles")):
+        path = value(item)
         ref, _, rest = path.partition("/")
         if ref.startswith("$"):
             named += [rest] if ref[1:] in refs else []
@@ -49,8 +49,8 @@ def folders(tree: Tree, kind: str, located: Located) -> tuple[str, ...]:
 
 def files_of_release(tree: Tree, release: Located) -> tuple[str, ...]:
     """The files of the repository with the values of a HelmRelease, those that take precedence last."""
-    given = [value(each) for each in items(find(release.node, "spec", "chart", "spec", "valuesFiles"))]
-    named = [f"{each}/values.yaml" for each in folders(tree, "HelmRelease", release)]
+    given = [value(item) for item in items(find(release.node, "spec", "chart", "spec", "valuesFiles"))]
+    named = [f"{folder}/values.yaml" for folder in folders(tree, "HelmRelease", release)]
     named += [posixpath.normpath(each) for each in given]
     return tuple(path for path in dict.fromkeys(named) if tree.read(path) is not None)
 
@@ -73,4 +73,4 @@ def dependencies(tree: Tree, folder: str) -> tuple[str, ...]:
         roots = Document(path, tree.read(path) or "").roots
     except InvalidYaml:
         return ()
-    return tuple(value(each, "name") for root in roots for each in items(find(root, "dependencies")))
+    return tuple(value(item, "name") for root in roots for item in items(find(root, "dependencies")))

@@ -30,11 +30,11 @@ def surroundings(tree: Tree, document: Document, pod: Node | None, container: No
     def keys(name: str) -> dict[str, Site]:
         sources = config_maps(tree, name, document.path)
         configs.extend(each for each in sources if each not in configs)
-        return {key: site for each in sources for key, site in _data(each, name)}
+        return {key: site for source in sources for key, site in _data(source, name)}
 
-    for each in items(find(container, "envFrom")):
-        if name := value(each, "configMapRef", "name"):
-            prefix = value(each, "prefix")
+    for item in items(find(container, "envFrom")):
+        if name := value(item, "configMapRef", "name"):
+            prefix = value(item, "prefix")
             found |= {f"{prefix}{key}": site for key, site in keys(name).items()}
     for each in items(find(container, "env")):
         name, key = (
@@ -107,8 +107,8 @@ def _data(source: Located, name: str) -> Iterator[tuple[str, Site]]:
 def _config_names(volume: Node) -> Iterator[str]:
     if name := value(volume, "configMap", "name"):
         yield name
-    for each in items(find(volume, "projected", "sources")):
-        if name := value(each, "configMap", "name"):
+    for item in items(find(volume, "projected", "sources")):
+        if name := value(item, "configMap", "name"):
             yield name
 
 

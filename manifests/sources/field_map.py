@@ -54,7 +54,7 @@ class FieldMap(BaseModel, frozen=True, defer_build=True, extra="forbid"):
             if given and not _PLACE.fullmatch(given):
                 raise ValueError(f"{key}: {given!r} is not a place: write FILE:PATH, like values/coder.yaml:model.id")
         if engines.named(self.engine) is None:
-            known = ", ".join(each.name for each in engines.engines() if each.changes)
+            known = ", ".join(engine.name for engine in engines.engines() if engine.changes)
             raise ValueError(f"engine: {self.engine!r} is not known; there are {known}")
         return self
 
@@ -127,7 +127,7 @@ def _follow(document: Document, node: Node, steps: list[str | int]) -> Site | No
         node = below
     if isinstance(node, ScalarNode):
         return Site.whole(document, node)
-    first = next((each for each in items(node) if isinstance(each, ScalarNode)), None)
+    first = next((item for item in items(node) if isinstance(item, ScalarNode)), None)
     return Site.whole(document, first) if first is not None else None
 
 

@@ -24,7 +24,7 @@ def sources() -> tuple[EndpointSource, ...]:
 
 def kinds() -> frozenset[str]:
     """The kinds of objects that may serve a model."""
-    return frozenset(kind for each in sources() for kind in each.kinds)
+    return frozenset(kind for source in sources() for kind in source.kinds)
 
 
 @remembered

@@ -32,9 +32,9 @@ def candidates(tree: Tree, kind: str, located: Located) -> Iterator[Candidate]:
             yield each
     for folder in charts.folders(tree, kind, located) if not found else ():
         every = list(_values(tree, kind, located))
-        for each in own_chart.candidates(tree, kind, located, release, every, folder):
+        for candidate in own_chart.candidates(tree, kind, located, release, every, folder):
             found = True
-            yield each
+            yield candidate
     if not found and (command := _not_changed(tree, kind, located)) is not None:
         given = find(located.node, "spec", "values")
         values = given if isinstance(given, MappingNode) else located.node
@@ -187,10 +187,10 @@ def _not_changed(tree: Tree, kind: str, located: Located) -> Command | None:
     if kind == "Application":
         for source in charts.sources(located):
             named += charts.dependencies(tree, value(source, "path"))
-    for each in engines.engines():
-        if not each.changes and each.sign.search(" ".join(named)):
-            return Command(each, ())
-    serving = (each for each in charts.folders(tree, kind, located) if own_chart.serves(tree, each))
+    for engine in engines.engines():
+        if not engine.changes and engine.sign.search(" ".join(named)):
+            return Command(engine, ())
+    serving = (folder for folder in charts.folders(tree, kind, located) if own_chart.serves(tree, folder))
     return next((Command(None, (), f"in the templates of {each}") for each in serving), None)
 
 

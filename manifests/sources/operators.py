@@ -58,7 +58,7 @@ def _of_kubeai(located: Located, spec: MappingNode) -> Command:
     vllm = engines.named("vLLM")
     if said.upper() != "VLLM" or vllm is None:
         return Command(engines.named(_ENGINES.get(said, said)), (), f"KubeAI's {said}")
-    flags = listed([each for each in items(find(spec, "args")) if isinstance(each, ScalarNode)], located.document, vllm)
+    flags = listed([item for item in items(find(spec, "args")) if isinstance(item, ScalarNode)], located.document, vllm)
     if url is None or not url.value.startswith(_HUB):
         return Command(vllm, flags)
     whole = Site.whole(located.document, url)

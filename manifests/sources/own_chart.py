@@ -81,7 +81,7 @@ def candidates(
             files=(document.path,),
             application=located if kind == "Application" else None,
             namespace=charts.namespace(kind, located),
-            gpus=max(_gpus(shown, each) for each in containers),
+            gpus=max(_gpus(shown, container) for container in containers),
         )
 
 
@@ -111,10 +111,10 @@ def _release(
 ) -> Release:
     chart = Document(f"{folder}/Chart.yaml", tree.read(f"{folder}/Chart.yaml") or "")
     parameters = {
-        value(each, "name"): Place(located.document, node)
+        value(item, "name"): Place(located.document, node)
         for source in charts.sources(located)
-        for each in items(find(source, "helm", "parameters"))
-        if (node := scalar(each, "value")) is not None
+        for item in items(find(source, "helm", "parameters"))
+        if (node := scalar(item, "value")) is not None
     }
     return Release(
         name=name,
@@ -140,7 +140,7 @@ def _engine(of: _Object, objects: tuple[_Object, ...]) -> _Engine | None:
     if value(of.shown, "kind") == "ServingRuntime":
         return None
     pods = find(of.root, *template), find(of.shown, *template)
-    for container, same in zip(*(items(find(each, "containers")) for each in pods), strict=False):
+    for container, same in zip(*(items(find(pod, "containers")) for pod in pods), strict=False):
         command = _command(of, container, value(same, "image"))
         uri = value(of.root, "spec", "model", "uri")
         if command is not None:
@@ -161,7 +161,7 @@ def _of_kserve(of: _Object, model: Node, objects: tuple[_Object, ...]) -> _Engin
             parts += [found] if (found := _command(each, container, hint)) is not None else []
     parts += [found] if (found := _command(of, model, hint)) is not None else []
     whole = kserve.of_runtime(hint, form) if not parts else parts[0]
-    command = Command(whole.engine, tuple(flag for each in parts for flag in each.flags), whole.said)
+    command = Command(whole.engine, tuple(flag for part in parts for flag in part.flags), whole.said)
     command = _with_weights(of.made, value(model, "storageUri"), command)
     return _Engine(of, tuple(containers), command) if command.engine is not None else None
 

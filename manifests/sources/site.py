@@ -43,7 +43,7 @@ class Site:
     def variable(self) -> "Part | None":
         """The variable that the value comes from, if it comes from a single one."""
         parts: tuple[Part, ...] = self.node.parts if isinstance(self.node, Substituted) else ()
-        return next((each for each in parts if each.first <= self.first < self.last <= each.last), None)
+        return next((part for part in parts if part.first <= self.first < self.last <= part.last), None)
 
     @property
     def written(self) -> "Site":

@@ -188,7 +188,7 @@ class _Writer:
             case "or":
                 return any(self.truth(each, scope, dot) for each in words[1:])
             case "eq" | "ne":
-                texts = [_text(self.value(each, scope, dot)) for each in words[1:3]]
+                texts = [_text(self.value(word, scope, dot)) for word in words[1:3]]
                 return bool((texts[0] == texts[-1]) == (words[0] == "eq"))
         if text.startswith("(") and text.endswith(")"):
             return self.truth(text[1:-1], scope, dot)
@@ -203,7 +203,7 @@ class _Writer:
             words = _WORD.findall(part)
             if not words:
                 continue
-            given = [self._term(each, scope, dot) for each in words[1:]]
+            given = [self._term(word, scope, dot) for word in words[1:]]
             if index:
                 given.append(found)
             elif len(words) == 1 and words[0] not in self.functions:

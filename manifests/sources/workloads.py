@@ -52,7 +52,7 @@ def serving(tree: Tree, located: Located, pod: Node | None) -> tuple[MappingNode
 
 
 def _pod_below(node: Node) -> Node | None:
-    return next((each for each in mappings(node) if items(find(each, "containers"))), None)
+    return next((mapping for mapping in mappings(node) if items(find(mapping, "containers"))), None)
 
 
 SOURCE = EndpointSource("workloads", KINDS, candidates)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from bot.git.repository import Repository
 from manifests.platform import Platform
-from manifests.swap import SwapRequest, plan_swap, unshrunk
+from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, Files, ManifestError
 from manifests.tune import plan_tune
+from manifests.volumes import without_shrinking
 from tests.bot.git_remote import git
 from tests.manifests.layout_variants import STYLES, styled
 from tests.manifests.test_properties import FIRST, LAYOUT, LIKE, MACHINE, MODELS, UNHURRIED
@@ -88,7 +89,7 @@ async def merged_and_reverted(
         return commit(work), files_of(work)
 
     merge, changed = await merged(changes, "stoker/change")
-    taken_back, grown = unshrunk(await repo.tree(merge), await repo.reversal(merge, merge))
+    taken_back, grown = without_shrinking(await repo.tree(merge), await repo.reversal(merge, merge))
     _, reverted = await merged(taken_back, "stoker/revert")
     return changed, reverted, grown
 

@@ -190,13 +190,13 @@ def test_a_missing_directory_of_secrets_is_named(config: Path, tmp_path: Path, m
         (
             "SLACK_BOT_TOKEN",
             "xapp-1",
-            "SLACK_BOT_TOKEN holds an app-level token of Slack, which belongs into SLACK_APP_TOKEN",
+            "SLACK_BOT_TOKEN holds an app-level token of Slack, which belongs in SLACK_APP_TOKEN",
         ),
         ("SLACK_BOT_TOKEN", "xoxp-1", "SLACK_BOT_TOKEN holds a user token of Slack"),
-        ("SLACK_APP_TOKEN", "xoxb-1", "SLACK_APP_TOKEN holds a bot token of Slack, which belongs into SLACK_BOT_TOKEN"),
+        ("SLACK_APP_TOKEN", "xoxb-1", "SLACK_APP_TOKEN holds a bot token of Slack, which belongs in SLACK_BOT_TOKEN"),
         ("SLACK_SIGNING_SECRET", "xoxb-1", "SLACK_SIGNING_SECRET holds a bot token"),
-        ("GITHUB_TOKEN", "hf_1", "GITHUB_TOKEN holds a token of Hugging Face, which belongs into HF_TOKEN"),
-        ("HF_TOKEN", "github_pat_1", "HF_TOKEN holds a token of GitHub, which belongs into GITHUB_TOKEN"),
+        ("GITHUB_TOKEN", "hf_1", "GITHUB_TOKEN holds a token of Hugging Face, which belongs in HF_TOKEN"),
+        ("HF_TOKEN", "github_pat_1", "HF_TOKEN holds a token of GitHub, which belongs in GITHUB_TOKEN"),
     ],
 )
 def test_a_token_in_the_wrong_place_is_named(

@@ -80,7 +80,7 @@ def test_flux_and_how_scaling_works_are_reported(tmp_path: Path) -> None:
     checkout = Path(shutil.copytree(SAMPLES / "llama-cpp", tmp_path / "checkout"))
     done = CliRunner().invoke(cli, ["init", str(checkout), "--yes", "--print"])
     assert (
-        "started and stopped by a commit of its replicas, because ApplicationSet apps reverts changes through the API"
+        "started and stopped with a commit of its replicas, because ApplicationSet apps reverts changes through the API"
         in done.output
     )
     assert not (checkout / ".stoker.yaml").exists()

@@ -123,7 +123,7 @@ async def test_each_real_model_is_what_it_is(hub: HuggingFace) -> None:
     [
         (
             "bartowski/Qwen2.5-Coder-14B-Instruct-GGUF",
-            "GGUF files for llama.cpp only: take the model itself (Qwen/Qwen2.5-",
+            "GGUF files for llama.cpp only: use the model itself (Qwen/Qwen2.5-",
         ),
         ("yard1/llama-2-7b-sql-lora-test", "a LoRA adapter"),
         ("yuhuili/EAGLE3-LLaMA3.1-Instruct-8B", "a draft for speculative decoding"),

@@ -75,9 +75,7 @@ NEW_FILES = {
 }
 
 
-def test_the_files_around_the_endpoint_gain_the_lines_about_it(
-    platform: Files, layout: Layout, machine: Machine
-) -> None:
+def test_lists_and_documents_get_lines_for_the_new_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
     """LiteLLM's entry is placed among similar ones, and the comment below it stays with its own entry."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     diff = change.changes.diff(platform)
@@ -86,7 +84,7 @@ def test_the_files_around_the_endpoint_gain_the_lines_about_it(
     assert change.title == "feat(serving): add coder-mini (Qwen2.5-Coder-3B-Instruct-AWQ)"
 
 
-def test_the_copy_differs_from_the_template_where_the_model_does(
+def test_a_copy_differs_from_its_template_only_where_the_models_differ(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """Only fields and comments about the other model change; the rest equals the template, byte for byte."""
@@ -108,7 +106,7 @@ def test_the_copy_differs_from_the_template_where_the_model_does(
     ]
 
 
-def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_new_endpoint_follows_the_contract(platform: Files, layout: Layout, machine: Machine) -> None:
     """The bot's check has no findings in the bot's own changes."""
     change = plan_add(Platform(platform, layout), MINI, machine)
     tree = Overlay(platform, change.changes)
@@ -118,7 +116,7 @@ def test_the_new_endpoint_keeps_the_contract(platform: Files, layout: Layout, ma
     assert (endpoint.alias, endpoint.context, endpoint.manual_sync) == ("coder-mini", 16384, True)
 
 
-def test_nothing_of_the_old_model_is_left_in_the_copy(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_copy_does_not_mention_the_old_model(platform: Files, layout: Layout, machine: Machine) -> None:
     """A comment with another model's name, size or quantization would be wrong."""
     change = plan_add(Platform(platform, layout), AddRequest(name="coder-mini", facts=CODER_3B), machine)
     for path in NEW_FILES:
@@ -134,10 +132,10 @@ def test_remove_is_the_inverse_of_add(platform: Files, layout: Layout, machine: 
     back = Overlay(added, change.changes)
     assert back.files("") == platform.files("")
     assert all(back.read(path) == platform.read(path) for path in platform.files(""))
-    assert any("volume coder-mini-model-cache (10Gi) goes too" in warning for warning in change.warnings)
+    assert any("volume coder-mini-model-cache (10Gi) with the weights" in warning for warning in change.warnings)
 
 
-def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_options_take_precedence_over_derived_values(platform: Files, layout: Layout, machine: Machine) -> None:
     """Every option is written to its place."""
     request = AddRequest(
         name="coder-mini",
@@ -161,7 +159,7 @@ def test_what_was_said_wins_over_what_is_derived(platform: Files, layout: Layout
     assert "$0.0000001 / $0.0000002" in (change.changes.files[layout.model_catalog] or "")
 
 
-def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_base_model_is_copied_from_a_completion_endpoint(platform: Files, layout: Layout, machine: Machine) -> None:
     """Without a chat template it could not answer a chat."""
     facts = CODER_1_5B.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-0.5B", "weight_bytes": 988_000_000})
     change = plan_add(Platform(platform, layout), AddRequest(name="tiny-fim", facts=facts), machine)
@@ -170,7 +168,7 @@ def test_a_base_model_is_made_from_a_completion_endpoint(platform: Files, layout
     assert check(Platform(tree, layout)) == ()
 
 
-def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
+def test_a_copy_of_another_kind_has_no_comments_about_the_templates_kind(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """If a base model is copied from a chat endpoint, no comment mentions chat; and the reverse for completions."""
@@ -191,7 +189,7 @@ def test_a_copy_of_another_kind_does_not_say_that_it_is_its_like(
     assert "base model" not in entry
 
 
-def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_an_embedding_model_has_other_fields(platform: Files, layout: Layout, machine: Machine) -> None:
     """Port 80, no served name, automated, and so in no list of manual applications."""
     facts = ModelFacts(
         hf_id="BAAI/bge-small-en-v1.5",
@@ -212,7 +210,7 @@ def test_an_embedding_model_has_another_shape(platform: Files, layout: Layout, m
     assert "bge-base" not in deployment
 
 
-def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
+def test_a_platform_without_docs_and_scripts_gets_only_the_manifests(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """`add` does not invent parts that a platform does not have."""
@@ -243,7 +241,7 @@ def test_a_platform_without_docs_and_scripts_gets_the_five_pieces(
         (AddRequest(name="mini", facts=CODER_3B_AWQ, served_name="a b"), "is not a served name"),
     ],
 )
-def test_what_cannot_be_added_is_refused_with_the_reason(
+def test_an_impossible_addition_is_refused_with_the_reason(
     platform: Files, layout: Layout, machine: Machine, request_: AddRequest, reason: str
 ) -> None:
     """No pull request is opened, and one sentence contains the reason and the fix."""
@@ -251,7 +249,7 @@ def test_what_cannot_be_added_is_refused_with_the_reason(
         plan_add(Platform(platform, layout), request_, machine)
 
 
-def test_another_layout_is_a_matter_of_configuration(platform: Files, machine: Machine) -> None:
+def test_another_layout_needs_only_configuration(platform: Files, machine: Machine) -> None:
     """Other directories, another namespace and another label key; the same contract."""
     moved = {
         path.replace("serving/", "models/", 1).replace("ai-dev", "prod"): (platform.read(path) or "")
@@ -301,7 +299,7 @@ def _words_in_lines(text: str) -> str:
 
 
 @pytest.mark.parametrize("style", [_flow, _split, _windows, _no_last_newline, _words_in_lines])
-def test_other_people_s_style_is_kept(
+def test_the_style_of_the_files_is_kept(
     platform: Files, layout: Layout, machine: Machine, style: Callable[[str], str]
 ) -> None:
     """In every style: adding and removing an endpoint restores every byte, and a swap keeps the contract."""
@@ -347,7 +345,7 @@ RANKER = ModelFacts(
 )
 
 
-def test_a_reranker_is_made_like_a_chat_model_with_another_runner(
+def test_a_reranker_is_copied_from_a_chat_model_with_another_runner(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """It uses the model's own context, LiteLLM ranks through hosted_vllm, and nothing mentions chat."""
@@ -379,7 +377,7 @@ SMALL_RANKER = RANKER.model_copy(
 )
 
 
-def test_a_small_reranker_is_made_like_the_embeddings_on_the_cpu(
+def test_a_small_reranker_is_copied_from_the_embeddings_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """TEI ranks below no `/v1`, LiteLLM calls it as `huggingface`, and no comment says that it embeds."""
@@ -397,7 +395,7 @@ def test_a_small_reranker_is_made_like_the_embeddings_on_the_cpu(
     wrong = values.replace("//ranker.serving.svc.cluster.local\n", "//ranker.serving.svc.cluster.local/v1\n")
     found = check(Platform(Overlay(tree, ChangeSet(files={layout.litellm_values: wrong})), layout))
     assert [each.rule for each in found] == ["api-base-path"]
-    # The next one is made like it.
+    # The next reranker is copied from it.
     second = AddRequest(name="second", facts=SMALL_RANKER)
     assert "ghcr.io/huggingface/text-embeddings-inference" in (
         plan_add(Platform(tree, layout), second, machine).changes.files["serving/second/deployment.yaml"] or ""
@@ -408,7 +406,7 @@ def test_a_small_reranker_is_made_like_the_embeddings_on_the_cpu(
     }
 
 
-def test_a_reranker_that_the_cpu_engine_does_not_serve_is_refused_there(
+def test_a_reranker_that_tei_does_not_serve_is_refused_on_the_cpu(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """It generates text, which Text Embeddings Inference does not."""
@@ -417,7 +415,7 @@ def test_a_reranker_that_the_cpu_engine_does_not_serve_is_refused_there(
         plan_add(Platform(platform, layout), request, machine)
 
 
-def test_an_embedding_model_whose_own_context_does_not_fit_asks_for_a_shorter_one(
+def test_an_embedding_model_whose_context_does_not_fit_needs_a_shorter_one(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """A shorter context would refuse or truncate the texts of its users."""

@@ -51,9 +51,7 @@ ADDED = [
 
 
 @pytest.mark.parametrize(("sample", "like", "model", "files"), ADDED)
-def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
-    sample: str, like: str, model: ModelFacts, files: set[str]
-) -> None:
+def test_a_copy_has_no_findings_and_can_be_removed(sample: str, like: str, model: ModelFacts, files: set[str]) -> None:
     """The copy has everything of its template under its own name; nothing starts; `remove` is the inverse."""
     before = platform(sample)
     change = plan_add(before, AddRequest(name="scribe", facts=model, like=like), Machine())
@@ -87,17 +85,17 @@ def test_a_copy_is_listed_without_a_finding_and_is_removed_again(
 @pytest.mark.parametrize(
     ("sample", "like", "told"),
     [
-        ("app-files", "coder-vllm", "copy what apps/coder.yaml:7 says of coder-vllm"),
+        ("app-files", "coder-vllm", "copy the part of apps/coder.yaml:7 about coder-vllm"),
         (
             "helm-release",
             "llama-cpp-chat",
-            "copy what kubernetes/apps/llama-cpp/helmrelease.yaml:13 says of llama-cpp-chat",
+            "copy the part of kubernetes/apps/llama-cpp/helmrelease.yaml:13 about llama-cpp-chat",
         ),
         ("overlays", "vllm", "its model is also named in overlays/lab/vllm-config.yaml"),
         ("own-chart", "coder", "add scribe to platform.endpoints"),
     ],
 )
-def test_what_is_not_copied_is_explained(sample: str, like: str, told: str) -> None:
+def test_an_endpoint_that_is_not_copied_gets_instructions(sample: str, like: str, told: str) -> None:
     """The message names the file to add, the text to write, and the list of aliases if there is one."""
     with pytest.raises(ManifestError, match="To add scribe by hand: ") as error:
         plan_add(platform(sample), AddRequest(name="scribe", facts=facts("Qwen/Qwen3-4B"), like=like), Machine())
@@ -114,7 +112,7 @@ def test_every_sample_is_covered() -> None:
     assert platform("ollama").endpoints() == ()
 
 
-def test_a_program_with_the_name_of_the_endpoint_keeps_its_name() -> None:
+def test_a_program_named_like_the_endpoint_is_not_renamed() -> None:
     """If an endpoint is named vllm, its copy still runs `vllm serve`."""
     text = """apiVersion: apps/v1
 kind: Deployment

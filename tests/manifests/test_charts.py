@@ -120,7 +120,7 @@ def listed(files: dict[str, str]) -> dict[str, tuple[str, str, int | None, int, 
     }
 
 
-def test_a_chart_of_the_repository_is_read_without_a_field_map() -> None:
+def test_a_chart_in_the_repository_needs_no_field_map() -> None:
     """The templates refer to the values of a file, of `helm.parameters`, and the chart's defaults."""
     assert listed(OWN_CHART) == {
         "chat": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", None, 1, "llm/chat-model"),
@@ -134,7 +134,7 @@ def test_a_chart_of_the_repository_is_read_without_a_field_map() -> None:
     assert [each[3] for each in listed(files).values()] == [2, 2]
 
 
-def test_a_swap_of_a_chart_changes_its_values_and_no_template() -> None:
+def test_a_swap_in_a_chart_changes_values_and_no_template() -> None:
     """Only the model's line changes; the format and the length of the old model stay valid for the new one."""
     platform = opened(OWN_CHART)
     change = plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
@@ -185,7 +185,7 @@ STACK = """servingEngineSpec:
 """
 
 
-def test_the_chart_of_vllm_is_read_and_changed() -> None:
+def test_vllms_own_chart_is_read_and_changed() -> None:
     """Each item of `modelSpec` is a model with a Deployment of its own, also below the key of an outer chart."""
     assert listed(release("vllm-stack", STACK)) == {
         "small": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct", 8192, 1, "llm/vllm-small-deployment-vllm")
@@ -224,7 +224,7 @@ GENERIC = """controllers:
         }, "Ollama"),
     ],
 )  # fmt: skip
-def test_an_engine_that_is_not_changed_is_listed(files: dict[str, str], why: str) -> None:
+def test_an_unsupported_engine_is_listed(files: dict[str, str], why: str) -> None:
     """Only an image, the engine's own chart, or a chart that contains it: the engine is listed with the reason."""
     platform = opened(files)
     (found,) = platform.unknown()
@@ -247,7 +247,7 @@ def test_two_engines_in_one_pod_are_one_endpoint() -> None:
     assert first["vllm"][0] == "/models/two-Q4_K_M.gguf"
 
 
-def test_a_gpu_by_a_claim_or_by_an_unknown_plugin_is_a_gpu() -> None:
+def test_a_device_claim_and_an_unknown_device_plugin_count_as_gpus() -> None:
     """Dynamic resource allocation, and a resource that the layout then names."""
     for resources in ("{claims: [{name: gpu}]}", "{limits: {squat.ai/dri: 1}}"):
         values = GENERIC.replace("IMAGE", "vllm/vllm-openai").replace("ARGS", "args: [--model, Qwen/Qwen3-4B]")
@@ -255,7 +255,7 @@ def test_a_gpu_by_a_claim_or_by_an_unknown_plugin_is_a_gpu() -> None:
         assert listed(files)["vllm"][3] == 1, resources
 
 
-def test_a_template_renders_what_says_which_model_runs() -> None:
+def test_a_template_renders_everything_that_determines_the_model() -> None:
     """Conditions, loops over a mapping, variables, defaults, and parts of the values as YAML."""
     document = Document(
         "values.yaml", "a: {b: one, off: false}\nmodels: {x: {id: m1}, y: {id: m2}}\nargs: [--p, '1']\n"
@@ -287,7 +287,7 @@ spec:
 """
 
 
-def test_a_container_of_an_inference_service_answers_to_what_it_is_told() -> None:
+def test_a_container_of_an_inference_service_is_served_by_its_path() -> None:
     """There vLLM's served name is its path, and an alias of a server that Stoker does not change is valid."""
     coder = ISVC.replace("NAME", "coder").replace("IMAGE", "vllm/vllm-openai:v0.9.0")
     files = {
@@ -309,7 +309,7 @@ def test_a_container_of_an_inference_service_answers_to_what_it_is_told() -> Non
     assert "model: openai//models/Qwen/Qwen3-4B-AWQ\n" in (change.changes.files["litellm/config.yaml"] or "")
 
 
-def test_an_image_with_weights_is_left_to_people() -> None:
+def test_an_image_with_weights_is_not_changed() -> None:
     """KServe's modelcar: another model needs another image, whose name is unknown."""
     isvc = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: coder, namespace: llm}\nspec:\n  predictor:\n    model:\n      modelFormat: {name: vLLM}\n      storageUri: oci://registry.example.com/models/qwen-coder-7b:1.0\n      resources: {limits: {nvidia.com/gpu: 1}}\n"  # fmt: skip
     platform = opened({"models/coder/isvc.yaml": isvc})
@@ -318,7 +318,7 @@ def test_an_image_with_weights_is_left_to_people() -> None:
         plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())
 
 
-def test_a_gguf_file_of_vllm_needs_the_memory_of_its_own_size() -> None:
+def test_a_gguf_file_for_vllm_needs_memory_for_its_own_size() -> None:
     """A quantized file is not as large as its parameters, and a file that is mapped needs less memory than its size."""
     workload = """apiVersion: apps/v1
 kind: Deployment
@@ -342,13 +342,13 @@ spec: {selector: {app: vllm}, ports: [{port: 8000}]}
     assert check(platform, advice=True) == ()
 
 
-def test_releases_that_share_their_replicas_are_not_started_by_a_commit() -> None:
+def test_releases_that_share_replicas_are_not_started_with_a_commit() -> None:
     """A change of the chart's default would start both models; a swap would change both."""
     shared = {path: text for path, text in OWN_CHART.items() if path != "values/coder.yaml"}
     shared |= {each: application(each[5:-5], "charts/model") for each in ("apps/coder.yaml", "apps/chat.yaml")}
     shared["charts/model/values.yaml"] = VALUES.replace('name: ""', "name: Qwen/Qwen3-8B")
     platform = opened(shared)
-    with pytest.raises(ManifestError, match="gives the replicas of coder and of chat"):
+    with pytest.raises(ManifestError, match="sets the replicas of coder and of chat"):
         with_replicas(platform, "coder", 0)
     with pytest.raises(ManifestError, match="chat reads the same value as coder"):
         plan_swap(platform, SwapRequest(name="coder", facts=FACTS), Machine())

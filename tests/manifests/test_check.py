@@ -37,13 +37,13 @@ GONE = [
 ]
 
 
-def test_a_sound_platform_has_no_findings(platform: Files, layout: Layout) -> None:
+def test_a_correct_platform_has_no_findings(platform: Files, layout: Layout) -> None:
     """A check with false positives would be disabled."""
     assert check(Platform(platform, layout)) == ()
 
 
 @pytest.mark.parametrize(("rule", "path", "old", "new"), [*FAULTS, *faults_of_deployments.FAULTS])
-def test_a_planted_fault_is_named_at_its_line(
+def test_a_planted_fault_is_reported_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
     """The finding has the fault's rule, file and line; for deleted content, only the file."""
@@ -51,13 +51,13 @@ def test_a_planted_fault_is_named_at_its_line(
 
 
 @pytest.mark.parametrize(("rule", "path", "where"), GONE)
-def test_a_piece_that_is_gone_is_named(platform: Files, layout: Layout, rule: str, path: str, where: str) -> None:
-    """The finding is at the piece that needs it."""
+def test_a_missing_file_is_reported(platform: Files, layout: Layout, rule: str, path: str, where: str) -> None:
+    """The finding is at the object that needs the missing file."""
     tree = Files({each: platform.read(each) or "" for each in platform.files("") if each != path})
     assert (rule, where) in {(each.rule, each.path) for each in check(Platform(tree, layout))}
 
 
-def test_an_endpoint_without_alias_is_named(platform: Files, layout: Layout) -> None:
+def test_an_endpoint_without_an_alias_is_reported(platform: Files, layout: Layout) -> None:
     """Tenants could not reach it."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
@@ -65,14 +65,14 @@ def test_an_endpoint_without_alias_is_named(platform: Files, layout: Layout) -> 
     assert {each.rule for each in check(Platform(tree, layout))} == {"endpoint-without-alias"}
 
 
-def test_a_group_that_nothing_generates_is_named_at_its_application(platform: Files, layout: Layout) -> None:
+def test_a_group_that_nothing_generates_is_reported_at_its_application(platform: Files, layout: Layout) -> None:
     line = next(each for each in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in each)
     (finding,) = check(Platform(planted(platform, GROUPS, f"{line}\n", ""), layout))
     assert (finding.rule, finding.path) == ("group-unknown", "clusters/ai-dev/catalog/embeddings/embeddings.yaml")
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    """A rule that nothing shows to work is a promise."""
+    """A rule without an example of its fault may have no effect."""
     shown = {rule for rule, *_ in (*FAULTS, *faults_of_deployments.FAULTS, *GONE)} | {
         "endpoint-without-alias",
         "group-unknown",
@@ -81,7 +81,7 @@ def test_every_rule_has_a_planted_fault() -> None:
     assert len(FAULTS) >= 150
 
 
-def test_a_fault_is_named_where_the_third_place_contradicts(platform: Files, layout: Layout) -> None:
+def test_a_fault_is_reported_at_the_place_that_two_others_contradict(platform: Files, layout: Layout) -> None:
     """Two of three places agree: there is one finding, at the place that differs."""
     tree = planted(platform, CHAT, f"labels:\n        {LABEL}", "labels:\n        app.kubernetes.io/name: chat")
     (finding,) = check(Platform(tree, layout))
@@ -89,7 +89,7 @@ def test_a_fault_is_named_where_the_third_place_contradicts(platform: Files, lay
     assert finding.fix == LABEL
 
 
-def test_the_line_is_the_line_of_the_fault(platform: Files, layout: Layout) -> None:
+def test_a_fault_in_a_literal_block_is_reported_at_its_line(platform: Files, layout: Layout) -> None:
     """Also inside the literal block of the initContainer."""
     stale = '              model = "Qwen/Stale"'
     tree = planted(platform, CHAT, '              model = "Qwen/Qwen2.5-Coder-7B-Instruct-AWQ"', stale)
@@ -121,7 +121,7 @@ def test_the_line_is_the_line_of_the_fault(platform: Files, layout: Layout) -> N
         (GUIDE, "| `coder-chat` |", "| coder-chat, coder-fim |"),
     ],
 )
-def test_a_list_in_other_words_is_left_alone(platform: Files, layout: Layout, path: str, old: str, new: str) -> None:
+def test_a_list_in_other_words_has_no_findings(platform: Files, layout: Layout, path: str, old: str, new: str) -> None:
     """People write a model by its short name, a context in thousands, a price a million tokens."""
     assert check(Platform(planted(platform, path, old, new), layout)) == ()
 
@@ -141,14 +141,14 @@ def test_a_list_in_other_words_is_left_alone(platform: Files, layout: Layout, pa
         (VALUES, "api_key: os.environ/UPSTREAM_API_KEY             #", "litellm_credential_name: upstream  #"),
     ],
 )
-def test_the_same_contract_in_other_words_is_sound(
+def test_another_notation_of_the_contract_has_no_findings(
     platform: Files, layout: Layout, path: str, old: str, new: str
 ) -> None:
     """There is more than one way to list a file, to mount a cache, to name a port or a key."""
     assert check(Platform(planted(platform, path, old, new), layout)) == ()
 
 
-def test_a_row_whose_alias_is_gone_is_named_where_it_stands(platform: Files, layout: Layout) -> None:
+def test_a_row_without_its_alias_is_reported_at_its_line(platform: Files, layout: Layout) -> None:
     """An endpoint with the same name is not sufficient; an alias of an alias, or a pattern of aliases, is."""
     other = planted(platform, VALUES, "model_name: coder-fim ", "model_name: coder-fill ")
     found = [each for each in check(Platform(other, layout)) if each.rule == "catalog-alias"]
@@ -159,7 +159,7 @@ def test_a_row_whose_alias_is_gone_is_named_where_it_stands(platform: Files, lay
         assert "catalog-alias" not in {each.rule for each in check(Platform(also, layout))}
 
 
-def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout) -> None:
+def test_an_endpoint_does_not_have_to_be_in_the_catalog(platform: Files, layout: Layout) -> None:
     """A repository needs no catalog, no guide and no word list."""
     row = next(line for line in (platform.read(CATALOG) or "").splitlines() if line.startswith("| `coder-fim`"))
     assert check(Platform(planted(platform, CATALOG, f"{row}\n", ""), layout)) == ()
@@ -185,7 +185,7 @@ def test_an_endpoint_need_not_be_in_the_catalog(platform: Files, layout: Layout)
         (SERVICE, "spec:\n", LAUGHS + "spec:\n", {"yaml"}),
     ],
 )
-def test_odd_input_is_read_or_named(
+def test_unusual_input_is_read_or_reported(
     platform: Files, layout: Layout, path: str, old: str, new: str, rules: set[str]
 ) -> None:
     """An invalid URL, a byte order mark or extreme nesting never raises an exception."""
@@ -202,7 +202,7 @@ def test_one_endpoint_can_be_checked_alone(platform: Files, layout: Layout) -> N
         check(Platform(platform, layout), "nobody")
 
 
-def test_a_part_of_a_repository_is_not_blamed_for_what_it_lacks(platform: Files, layout: Layout) -> None:
+def test_a_partial_checkout_has_no_findings_about_missing_files(platform: Files, layout: Layout) -> None:
     """An alias that other files mention may belong to a missing endpoint; one that no file mentions is a finding."""
     files = {
         each: platform.read(each) or ""
@@ -215,7 +215,7 @@ def test_a_part_of_a_repository_is_not_blamed_for_what_it_lacks(platform: Files,
     assert [each.rule for each in check(Platform(Files(files), layout))] == ["alias-without-endpoint"]
 
 
-def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: Files, layout: Layout) -> None:
+def test_an_alias_may_lead_to_a_gateway_that_routes_by_served_name(platform: Files, layout: Layout) -> None:
     """Its address is not the Service's, and need not be; the served name must still match."""
     values = platform.read(VALUES) or ""
     start, end = values.index("    - model_name: coder-fim"), values.index("    - model_name: embeddings")
@@ -229,7 +229,7 @@ def test_a_gateway_that_routes_by_the_served_name_is_an_alias_too(platform: File
     assert check(Platform(planted(tree, CATALOG, "| `coder-fim` |", "| `autocomplete` |"), layout)) == ()
 
 
-def test_a_gateway_in_the_namespace_of_the_models_is_none_of_them(platform: Files, layout: Layout) -> None:
+def test_a_gateway_in_the_namespace_of_the_models_is_not_an_endpoint(platform: Files, layout: Layout) -> None:
     """It is in another directory, and its source is not a model."""
     tree = planted(platform, VALUES, "http://egress-gateway.egress", "http://inference-gateway.serving")
     assert [each.rule for each in check(Platform(tree, layout))] == ["alias-without-endpoint"]
@@ -238,7 +238,7 @@ def test_a_gateway_in_the_namespace_of_the_models_is_none_of_them(platform: File
     assert check(Platform(Files(files), layout)) == ()
 
 
-def test_what_is_no_endpoint_is_left_alone(platform: Files, layout: Layout) -> None:
+def test_objects_that_are_not_endpoints_are_ignored(platform: Files, layout: Layout) -> None:
     """A Helm template, a Deployment without a model, several engines that serve one model together."""
     files = {each: platform.read(each) or "" for each in platform.files("")}
     files["serving/chart/templates/deployment.yaml"] = "kind: Deployment\nspec: {{ .Values.spec }}\n"

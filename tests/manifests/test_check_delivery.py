@@ -53,14 +53,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "path", "old", "new"), FAULTS)
-def test_what_keeps_tenants_from_a_model_is_named_at_its_line(
+def test_a_fault_between_tenant_and_model_is_reported_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
-    """As `test_check.py` has it for the contract between the files."""
+    """The finding has the rule, the file and the line of the planted fault."""
     named_at_its_line(platform, layout, rule, path, old, new)
 
 
-def test_an_entry_without_a_name_hides_no_other(platform: Files, layout: Layout) -> None:
+def test_an_entry_without_a_name_does_not_hide_others(platform: Files, layout: Layout) -> None:
     """The endpoints of the other entries keep their aliases."""
     found = check(Platform(planted(platform, VALUES, "- model_name: coder-fim", "- model_nam: coder-fim"), layout))
     assert {each.message for each in found if each.rule == "endpoint-without-alias"} == {
@@ -71,7 +71,7 @@ def test_an_entry_without_a_name_hides_no_other(platform: Files, layout: Layout)
 @pytest.mark.parametrize(
     ("mode", "rules"), [("embedding", set()), ("chat", {"mode"}), ("completion", {"mode"}), ("rerank", {"served-name"})]
 )
-def test_the_mode_of_litellm_s_health_check_is_what_the_engine_does(
+def test_the_mode_of_litellms_health_check_matches_the_engine(
     platform: Files, layout: Layout, mode: str, rules: set[str]
 ) -> None:
     """A reranker is also asked through a provider that reranks."""
@@ -80,7 +80,7 @@ def test_the_mode_of_litellm_s_health_check_is_what_the_engine_does(
     assert {each.rule for each in check(Platform(tree, layout))} == rules
 
 
-def test_a_group_that_no_application_set_selects_is_named(platform: Files, layout: Layout) -> None:
+def test_a_group_that_no_application_set_selects_is_reported(platform: Files, layout: Layout) -> None:
     """Its label, if the ApplicationSets of the repository select another one."""
     tree = planted(platform, SET, '          enabled: "true"', '          enabled: "true"\n          layer: serving')
     assert check(Platform(tree, layout)) == ()
@@ -89,7 +89,7 @@ def test_a_group_that_no_application_set_selects_is_named(platform: Files, layou
     assert (finding.rule, finding.path, finding.fix) == ("group-path", GROUPS, "layer: serving")
 
 
-def test_a_group_twice_in_the_list_is_named(platform: Files, layout: Layout) -> None:
+def test_a_duplicate_group_is_reported(platform: Files, layout: Layout) -> None:
     line = next(each for each in (platform.read(GROUPS) or "").splitlines() if "name: embeddings" in each)
     (finding,) = check(Platform(planted(platform, GROUPS, f"{line}\n", f"{line}\n{line}\n"), layout))
     assert (finding.rule, finding.path) == ("group-stale", GROUPS)

@@ -77,10 +77,10 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "path", "old", "new"), FAULTS)
-def test_what_kubernetes_or_the_engine_refuses_is_named_at_its_line(
+def test_a_fault_that_kubernetes_or_the_engine_refuses_is_reported_at_its_line(
     platform: Files, layout: Layout, rule: str, path: str, old: str, new: str
 ) -> None:
-    """As `test_check.py` has it for the contract between the files."""
+    """The finding has the rule, the file and the line of the planted fault."""
     named_at_its_line(platform, layout, rule, path, old, new)
 
 
@@ -97,15 +97,15 @@ def test_what_kubernetes_or_the_engine_refuses_is_named_at_its_line(
         (CHAT, "            - name: HOME\n", "            - name: MY_OWN_VARIABLE\n              value: x\n            - name: HOME\n"),
     ],
 )  # fmt: skip
-def test_what_is_new_or_said_in_another_way_is_no_finding(
+def test_new_fields_and_other_notations_have_no_findings(
     platform: Files, layout: Layout, path: str, old: str, new: str
 ) -> None:
-    """A table of fields ends where the next version begins."""
+    """A field that is not in the table may belong to a newer version."""
     rules = {"schema", "argument", "variable", "toleration"}
     assert not [each for each in check(Platform(planted(platform, path, old, new), layout)) if each.rule in rules]
 
 
-def test_a_misplaced_field_is_told_where_it_belongs(platform: Files, layout: Layout) -> None:
+def test_a_misplaced_field_is_reported_with_its_place(platform: Files, layout: Layout) -> None:
     """Two missing spaces move a field into another object."""
     wrong = planted(platform, CHAT, "          resources:\n", "          nodeSelector: {a: b}\n          resources:\n")
     (finding,) = [each for each in check(Platform(wrong, layout)) if each.rule == "schema"]
@@ -115,7 +115,7 @@ def test_a_misplaced_field_is_told_where_it_belongs(platform: Files, layout: Lay
     )
 
 
-def test_the_table_of_fields_is_that_of_kubernetes_client() -> None:
+def test_the_table_of_fields_equals_that_of_the_kubernetes_client() -> None:
     table = Path("manifests/rules/kubernetes.json").read_text()
     assert table == text()
     assert len(json.loads(table)) > 100

@@ -24,13 +24,15 @@ def contents(tree: Tree) -> Files:
 
 
 @pytest.mark.parametrize(("name", "rule", "path", "old", "new"), FAULTS)
-def test_a_fault_of_another_platform_is_named_at_its_line(name: str, rule: str, path: str, old: str, new: str) -> None:
+def test_a_fault_in_another_platform_is_reported_at_its_line(
+    name: str, rule: str, path: str, old: str, new: str
+) -> None:
     tree, layout = opened(name)
     assert check(Platform(tree, layout)) == ()
     named_at_its_line(contents(tree), layout, rule, path, old, new)
 
 
-def test_a_quantity_in_the_values_of_a_release_is_read() -> None:
+def test_a_quantity_in_the_values_of_a_release_is_checked() -> None:
     """A chart passes it on to the pod."""
     tree, layout = opened("helm-release")
     path = next(each for each in tree.files("") if "memory: " in (tree.read(each) or ""))

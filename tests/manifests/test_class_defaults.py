@@ -13,7 +13,7 @@ TABLE = Path("manifests/sizing/defaults.json")
 SCRIPT = Path(__file__).with_name("transformers_defaults.py")
 
 
-def test_the_defaults_of_the_classes_are_the_library_s(tmp_path: Path) -> None:
+def test_the_class_defaults_equal_those_of_transformers(tmp_path: Path) -> None:
     """Generated again with the release in the table, in a separate environment: without torch this takes seconds.
 
     Skipped if that release cannot be installed.

@@ -49,7 +49,7 @@ APPLICATION = """\
 NEIGHBOUR = APPLICATION.replace("{name: llm,", "{name: gateway,").replace("models/llm", "models/gateway")
 
 
-def test_what_others_manage_keeps_its_name() -> None:
+def test_objects_that_are_not_copied_keep_their_names() -> None:
     """Nodes, classes, a project, and a Secret and an account that are not copied; the ConfigMap is."""
     files, _ = copied(opened({"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": POD}), "llm")
     made = files["models/scribe/all.yaml"]
@@ -63,14 +63,14 @@ def test_what_others_manage_keeps_its_name() -> None:
     assert "project: llm" in files["argocd/scribe.yaml"]
 
 
-def test_a_namespace_with_others_in_it_stays() -> None:
+def test_a_namespace_with_other_endpoints_is_kept() -> None:
     sources = {"argocd/llm.yaml": APPLICATION, "argocd/gateway.yaml": NEIGHBOUR, "models/llm/all.yaml": POD}
     files, _ = copied(opened(sources), "llm")
     assert "destination: {namespace: llm}" in files["argocd/scribe.yaml"]
     assert files["models/scribe/all.yaml"].count("metadata: {name: scribe, namespace: llm}") == 3
 
 
-def test_a_branch_and_a_container_that_kserve_knows_keep_their_names() -> None:
+def test_a_branch_and_kserves_container_keep_their_names() -> None:
     service = """\
         apiVersion: serving.kserve.io/v1alpha1
         kind: LLMInferenceService
@@ -87,7 +87,7 @@ def test_a_branch_and_a_container_that_kserve_knows_keep_their_names() -> None:
 
 
 @pytest.mark.parametrize("head", ["apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", ""])
-def test_a_generated_config_map_is_the_copy_s_own(head: str) -> None:
+def test_a_copy_gets_its_own_generated_config_map(head: str) -> None:
     listing = f"{head}resources: [all.yaml]\nconfigMapGenerator: [{{name: llm, literals: [mode=fast]}}]\n"
     pod = POD.rpartition("    ---\n")[0]
     sources = {"argocd/llm.yaml": APPLICATION, "models/llm/all.yaml": pod, "models/llm/kustomization.yaml": listing}

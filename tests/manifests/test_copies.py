@@ -82,7 +82,7 @@ WORKLOAD = """\
 SHARED, ALONE = WORKLOAD.replace("NAMESPACE", "llm"), WORKLOAD.replace("NAMESPACE", "coder")
 
 
-def test_a_directory_of_an_application_set_needs_no_other_file() -> None:
+def test_a_copied_directory_of_an_application_set_needs_no_other_file() -> None:
     """The second served name, the lease, the port of the node and the address are the template's own."""
     generated = """\
         apiVersion: argoproj.io/v1alpha1
@@ -109,7 +109,7 @@ def test_a_directory_of_an_application_set_needs_no_other_file() -> None:
     assert "Create in the namespace scribe the Secrets that the copy reads: hf-token." in warnings
 
 
-def test_a_directory_that_an_application_set_leaves_out_is_deployed_by_nothing() -> None:
+def test_a_directory_that_an_application_set_excludes_is_refused() -> None:
     generated = """\
         apiVersion: argoproj.io/v1alpha1
         kind: ApplicationSet
@@ -123,7 +123,7 @@ def test_a_directory_that_an_application_set_leaves_out_is_deployed_by_nothing()
         copied(before, "coder")
 
 
-def test_an_item_of_an_application_sets_list_is_copied() -> None:
+def test_an_item_in_the_list_of_an_application_set_is_copied() -> None:
     generated = """\
         apiVersion: argoproj.io/v1alpha1
         kind: ApplicationSet
@@ -223,10 +223,10 @@ def test_a_release_is_copied_with_its_kustomization_and_its_line() -> None:
     assert "name: vllm-secret" in made
     assert '["scribe-api.${DOMAIN}"]' in made
     assert "existingClaim: vllm" in made
-    assert "The copy mounts volumes that its files do not make: vllm." in warnings
+    assert "The copy mounts volumes that its files do not create: vllm." in warnings
 
 
-def test_a_component_makes_the_volume_of_the_copy() -> None:
+def test_a_component_creates_the_volume_of_the_copy() -> None:
     """The Kustomization's variables create a claim that is named after the app."""
     files = dict(HOME_OPS)
     files["kubernetes/apps/ai/vllm/ks.yaml"] = files["kubernetes/apps/ai/vllm/ks.yaml"].replace(
@@ -370,7 +370,7 @@ def test_an_application_with_a_file_of_values_is_copied() -> None:
         copied(before, "coder")
 
 
-def test_a_model_of_the_chart_of_vllm_is_another_item_of_its_list() -> None:
+def test_a_copy_in_vllms_chart_is_another_item_of_its_list() -> None:
     release = """\
         apiVersion: helm.toolkit.fluxcd.io/v2
         kind: HelmRelease

@@ -82,7 +82,9 @@ def opened(deployer: Deployer, **objects: str) -> Platform:
         ({}, None),
     ],
 )
-def test_it_finds_what_deploys_an_endpoint(deployer: Deployer, objects: dict[str, str], expected: str | None) -> None:
+def test_it_finds_the_object_that_deploys_an_endpoint(
+    deployer: Deployer, objects: dict[str, str], expected: str | None
+) -> None:
     """The object with the longest directory above its files; none if there is no such object."""
     platform = opened(deployer, **objects)
     found = deployer.deployment(platform, "chat", "models/chat", None)
@@ -95,7 +97,7 @@ def test_it_finds_what_deploys_an_endpoint(deployer: Deployer, objects: dict[str
 
 
 @pytest.mark.parametrize("deployer", ALL)
-def test_a_kustomization_that_includes_the_endpoint_leads_to_it(deployer: Deployer) -> None:
+def test_an_overlay_that_includes_the_endpoint_deploys_it(deployer: Deployer) -> None:
     """An overlay elsewhere, whose name prefix counts."""
     files = {
         "overlays/dev/kustomization.yaml": "resources: [../../models/chat]\nnamePrefix: dev-\n",
@@ -120,7 +122,7 @@ def test_only_its_own_rules_are_checked(deployer: Deployer) -> None:
     assert ("argocd" in components_of(mixed, mixed.require("chat"))) == (deployer.name == "Argo CD")
 
 
-def test_a_rule_of_argo_cd_says_nothing_about_what_flux_deploys() -> None:
+def test_rules_of_argo_cd_do_not_apply_to_endpoints_of_flux() -> None:
     """Two endpoints of Argo CD and one of Flux: the last one needs no Application of its own name."""
     files = {f"models/{name}/deployment.yaml": DEPLOYMENT.replace("chat", name) for name in ("code", "embed")}
     files |= {f"ops/{name}.yaml": application(name, f"models/{name}") for name in ("code", "embed")}

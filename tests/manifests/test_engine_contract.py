@@ -72,7 +72,7 @@ def test_its_loading_log_has_one_figure_for_each_measurement(engine: Engine) -> 
 
 
 @pytest.mark.parametrize("engine", CHANGED)
-def test_the_bot_knows_the_engine_of_a_deployment(engine: Engine) -> None:
+def test_the_bot_recognises_the_engine_of_a_deployment(engine: Engine) -> None:
     """The same engine, served name and model as in the manifests."""
     image, arguments = ENGINES[engine.name]
     tree = deployment(image, arguments)
@@ -91,7 +91,7 @@ def test_the_bot_knows_the_engine_of_a_deployment(engine: Engine) -> None:
         assert found.served_names == endpoint.served_names == ("chat",)
 
 
-def test_an_engine_outside_its_file_is_not_named() -> None:
+def test_no_other_module_refers_to_an_engine_by_name() -> None:
     """A new engine needs no change elsewhere, because no other module refers to an engine by name.
 
     Some forms name the engine that they are for: KServe and the production stack run vLLM, operators have a field for the
@@ -162,7 +162,7 @@ def test_a_new_engine_is_one_file(new_engine: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("engine", ALL)
-def test_its_rules_are_rules_of_engines(engine: Engine) -> None:
+def test_its_rules_are_in_the_table_of_engines(engine: Engine) -> None:
     """Each is in the table of rules, and the spelling is checked only against known arguments."""
     assert {RULES[rule].component for rule in engine.rules} <= {"engine"}
     assert ("argument" in engine.rules) == bool(engine.arguments)

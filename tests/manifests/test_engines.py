@@ -71,7 +71,7 @@ def test_several_names_are_read_and_kept_together(
     assert text.index("coder\n" if "# theirs" not in names else "coder ") < text.index("--quantization")
 
 
-def test_a_gateway_that_asks_for_the_second_name_is_right(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_gateway_may_request_the_second_served_name(platform: Files, layout: Layout, machine: Machine) -> None:
     tree = replaced(platform, NAME, "            - --served-model-name\n            - a\n            - coder\n")
     tree = replaced(tree, "model: openai/qwen2.5-coder-7b-instruct ", "model: openai/coder ", VALUES)
     assert check(Platform(tree, layout)) == ()
@@ -79,7 +79,7 @@ def test_a_gateway_that_asks_for_the_second_name_is_right(platform: Files, layou
     assert read_endpoint(Platform(after, layout), "coder-chat").served_names == ("a", "coder")
 
 
-def test_without_a_name_the_model_s_id_is_the_name(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_without_a_served_name_the_models_id_is_the_name(platform: Files, layout: Layout, machine: Machine) -> None:
     tree = replaced(platform, NAME, "")
     tree = replaced(
         tree, "model: openai/qwen2.5-coder-7b-instruct ", "model: openai/Qwen/Qwen2.5-Coder-7B-Instruct-AWQ ", VALUES
@@ -130,7 +130,7 @@ def test_the_model_may_be_positional(platform: Files, layout: Layout, machine: M
         ("registry.example.com/serve:1", '[sh, -c, "exec serve.sh --model Qwen/Qwen3-8B"]', "a shell command"),
     ],
 )
-def test_another_engine_is_named_and_left_unchanged(
+def test_another_engine_is_reported_and_not_changed(
     platform: Files, layout: Layout, machine: Machine, image: str, arguments: str, engine: str
 ) -> None:
     """vLLM's flags have no meaning there."""
@@ -165,7 +165,7 @@ EXTRA = (
 
 
 @pytest.mark.parametrize(("name", "text"), EXTRA)
-def test_what_an_endpoint_does_not_own_is_never_deleted(
+def test_files_that_an_endpoint_does_not_own_are_never_deleted(
     platform: Files, layout: Layout, machine: Machine, name: str, text: str
 ) -> None:
     """A directory may contain a whole stack; it is not copied."""
@@ -176,7 +176,9 @@ def test_what_an_endpoint_does_not_own_is_never_deleted(
         plan_add(Platform(tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, like="coder-chat"), machine)
 
 
-def test_an_object_with_the_endpoint_s_name_goes_with_it(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_an_object_with_the_endpoints_name_is_copied_and_removed_with_it(
+    platform: Files, layout: Layout, machine: Machine
+) -> None:
     """Copied, renamed, and removed again."""
     monitor = "kind: ServiceMonitor\nmetadata:\n  name: coder-chat\nspec:\n  selector: {}\n"
     tree = Files(contents(platform) | {"serving/coder-chat/monitor.yaml": monitor})
@@ -208,7 +210,7 @@ def prefixed(platform: Files) -> Files:
     return Files(files)
 
 
-def test_a_prefix_of_kustomize_is_understood(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_kustomizes_prefix_and_suffix_are_applied(platform: Files, layout: Layout, machine: Machine) -> None:
     """The Service's name in the cluster is what LiteLLM needs, the Deployment's what the Application ignores."""
     tree = prefixed(platform)
     assert check(Platform(tree, layout)) == ()

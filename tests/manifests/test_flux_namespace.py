@@ -71,12 +71,12 @@ def listing(*resources: str, namespace: str = "") -> str:
         "not listed",
     ],
 )
-def test_the_namespace_comes_from_what_applies_it(files: dict[str, str], namespace: str) -> None:
+def test_the_namespace_comes_from_the_parent_kustomization(files: dict[str, str], namespace: str) -> None:
     platform = Platform(Files(files | {"apps/ai/vllm/ks.yaml": ks("vllm", "apps/ai/vllm/app")}), Layout())
     assert {each.name: each.namespace for each in survey(platform).deployments}["vllm"] == namespace
 
 
-def test_its_own_namespace_is_below_that_of_a_kustomization() -> None:
+def test_a_kustomizations_namespace_overrides_its_own() -> None:
     own = {"apps/ai/vllm/ks.yaml": ks("vllm", "apps/ai/vllm/app", namespace="llm"), PARENT: ks("apps", "apps")}
     enclosing = own | {"apps/ai/kustomization.yaml": listing("vllm/ks.yaml", namespace="ai")}
     for files, namespace in ((own, "llm"), (enclosing, "ai")):
@@ -84,7 +84,7 @@ def test_its_own_namespace_is_below_that_of_a_kustomization() -> None:
         assert {each.name: each.namespace for each in found}["vllm"] == namespace
 
 
-def test_kustomizations_that_apply_each_other_end() -> None:
+def test_kustomizations_that_apply_each_other_are_read_once() -> None:
     """Flux's own one applies its directory, in which it is."""
     files = {"a/one.yaml": ks("one", "b"), "b/two.yaml": ks("two", "a")}
     assert {each.namespace for each in survey(Platform(Files(files), Layout())).deployments} == {"flux-system"}

@@ -73,7 +73,7 @@ def elsewhere(request: pytest.FixtureRequest, platform: Files) -> tuple[Files, s
     return Files(files | {path: text}), path
 
 
-def test_a_list_at_another_place_is_read_changed_and_left_as_it_was(
+def test_a_list_at_another_place_is_changed_without_other_edits(
     elsewhere: tuple[Files, str], layout: Layout, machine: Machine
 ) -> None:
     """The pull request changes the lines of the entry; every other line of the file stays."""
@@ -115,7 +115,7 @@ def test_every_alias_of_an_endpoint_is_swapped(platform: Files, layout: Layout, 
     assert "claude-haiku" in gone
 
 
-def test_a_second_alias_that_was_forgotten_is_a_finding(platform: Files, layout: Layout) -> None:
+def test_an_outdated_second_alias_is_reported(platform: Files, layout: Layout) -> None:
     stale = SECOND.replace("qwen2.5-coder-7b-instruct", "qwen2.5-coder-3b-instruct")
     tree = replaced(platform, "    # A model that runs elsewhere", stale + "    # A model that runs elsewhere")
     (finding,) = check(Platform(tree, layout))
@@ -143,7 +143,7 @@ def test_prices_are_read_where_litellm_reads_them(platform: Files, layout: Layou
     assert {each.rule for each in check(Platform(tree, layout))} <= {"catalog-cost"}
 
 
-def test_a_merge_key_brings_prices_and_keeps_them_for_others(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_price_in_a_merge_key_stays_for_other_entries(platform: Files, layout: Layout, machine: Machine) -> None:
     """A price for one model is written into its own entry; the shared one stays."""
     shared = "prices: &cheap\n  input_cost_per_token: 0.0000002\n  output_cost_per_token: 0.0000004\nproxy_config:\n"
     tree = replaced(replaced(platform, PRICES, "        <<: *cheap\n"), "proxy_config:\n", shared)
@@ -156,7 +156,7 @@ def test_a_merge_key_brings_prices_and_keeps_them_for_others(platform: Files, la
     assert "prices: &cheap\n  input_cost_per_token: 0.0000002\n" in (after.read(VALUES) or "")
 
 
-def test_a_price_of_zero_is_accepted_when_it_is_asked_for(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_price_of_zero_is_accepted_if_it_is_explicit(platform: Files, layout: Layout, machine: Machine) -> None:
     wanted = AddRequest(name="mini", facts=CODER_3B_AWQ, price_in="0", price_out="0")
     after = Overlay(platform, plan_add(Platform(platform, layout), wanted, machine).changes)
     assert (read_endpoint(Platform(after, layout), "mini").price_in, check(Platform(after, layout))) == ("0.0", ())
@@ -239,7 +239,7 @@ SETTINGS = """\
 """
 
 
-def test_settings_that_name_aliases_hold_them(platform: Files, layout: Layout) -> None:
+def test_an_alias_that_a_setting_names_is_not_removed(platform: Files, layout: Layout) -> None:
     """An alias that a fallback needs is not removed; each place is named with its line."""
     tree = replaced(platform, "  general_settings:\n", SETTINGS + "  general_settings:\n")
     assert check(Platform(tree, layout)) == ()
@@ -261,7 +261,7 @@ def test_a_swap_that_cannot_find_its_alias_is_refused(platform: Files, layout: L
     assert plan_swap(Platform(tree, layout), kept, machine).changes.files
 
 
-def test_a_repository_without_a_gateway_has_no_findings_of_one(platform: Files, layout: Layout) -> None:
+def test_a_repository_without_a_gateway_has_no_findings_about_one(platform: Files, layout: Layout) -> None:
     files = contents(platform)
     del files[VALUES]
     tree = Overlay(Files(files), ChangeSet(files={"docs/public/reference/model-catalog.md": None}))
@@ -295,7 +295,7 @@ CREDENTIAL = f"""\
     ],
     ids=["provider in a key of its own", "base_url"],
 )
-def test_other_keys_for_the_same_are_read_and_kept(
+def test_other_keys_with_the_same_meaning_are_read_and_kept(
     platform: Files, layout: Layout, machine: Machine, old: str, new: str, asks: str
 ) -> None:
     """Nothing is reported, a swap changes the name alone, and a copy leads to the copy's Service."""

@@ -71,14 +71,14 @@ def opened(gateway: Gateway) -> Platform:
 
 
 @pytest.mark.parametrize("gateway", ALL)
-def test_its_routes_are_found_with_their_places(gateway: Gateway) -> None:
+def test_its_routes_are_found_with_file_and_line(gateway: Gateway) -> None:
     _, alias, line = EXAMPLES[gateway.name]
     ((name, target, path, at),) = gateway.routes(opened(gateway))
     assert (name, target, path, at) == (alias, "chat", "gateway/routes.yaml", line)
 
 
 @pytest.mark.parametrize("gateway", ALL)
-def test_a_repository_without_it_has_no_routes_of_it(gateway: Gateway) -> None:
+def test_a_repository_without_it_has_no_routes(gateway: Gateway) -> None:
     """No routes in an empty repository, or in one with another gateway."""
     assert gateway.routes(Platform(Files({}), Layout())) == ()
     for other in gateways():

@@ -25,7 +25,7 @@ def changed(platform: Files, more: str, patch: str = "") -> Files:
     return Files({**files, **({PATCH: patch} if patch else {})})
 
 
-def test_an_image_of_the_kustomization_is_the_engine_s(platform: Files, layout: Layout) -> None:
+def test_an_image_in_the_kustomization_is_the_engines(platform: Files, layout: Layout) -> None:
     """The image's version determines the arguments, and its digest the compile caches."""
     images = f"images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n    digest: sha256:{DIGEST}\n"
     tree = changed(platform, images)
@@ -34,7 +34,7 @@ def test_an_image_of_the_kustomization_is_the_engine_s(platform: Files, layout: 
     assert f"compile-cache/{DIGEST[:12]}" in (plan_tune(Platform(tree, layout), "coder-chat").changes.files[CHAT] or "")
 
 
-def test_a_tag_of_the_kustomization_takes_the_digest_away(platform: Files, layout: Layout) -> None:
+def test_a_tag_in_the_kustomization_removes_the_digest(platform: Files, layout: Layout) -> None:
     """The finding is at the tag, and no compile cache can be kept."""
     tree = changed(platform, "images:\n  - name: vllm/vllm-openai\n    newTag: v0.21.0\n")
     (finding,) = check(Platform(tree, layout))
@@ -85,14 +85,14 @@ def test_replicas_of_a_patch_count(
     assert (tree.read(where) or "").splitlines()[finding.line - 1] == text
 
 
-def test_a_patch_of_the_replicas_alone_leaves_the_rest_checked(platform: Files, layout: Layout) -> None:
+def test_a_patch_of_replicas_does_not_prevent_the_check(platform: Files, layout: Layout) -> None:
     """It changes nothing else, so the endpoint can be read and changed."""
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", f"{NAMED}spec:\n  replicas: 0\n")
     assert check(Platform(tree, layout)) == ()
     assert plan_tune(Platform(tree, layout), "coder-chat").changes.files
 
 
-def test_a_patch_of_anything_else_is_named_and_nothing_is_changed(platform: Files, layout: Layout) -> None:
+def test_any_other_patch_is_reported_and_blocks_changes(platform: Files, layout: Layout) -> None:
     """Its replicas are still read."""
     patch = f"{NAMED}spec:\n  replicas: 1\n  template: {{}}\n"
     tree = changed(platform, "patches:\n  - path: patch.yaml\n", patch)
@@ -124,7 +124,7 @@ SECOND = "kind: Deployment\nmetadata:\n  name: cache\n  labels: {tier: cache}\ns
     ],
     ids=["the field", "a kind", "an expression", "a label", "the field after a patch"],
 )
-def test_a_switch_by_commit_changes_the_number_that_counts(
+def test_a_switch_by_commit_changes_the_effective_number(
     platform: Files, layout: Layout, more: str, old: str, new: str
 ) -> None:
     tree = changed(platform, more)
@@ -132,23 +132,21 @@ def test_a_switch_by_commit_changes_the_number_that_counts(
     assert [each for each in diff if each[:1] in "+-" and each[:3] not in ("+++", "---")] == [f"-{old}", f"+{new}"]
 
 
-def test_a_patch_of_several_workloads_is_not_switched(platform: Files, layout: Layout) -> None:
+def test_replicas_in_a_patch_of_several_workloads_are_not_changed(platform: Files, layout: Layout) -> None:
     """The other one would start and stop with the model."""
     tree = changed(platform, f"patches:\n  - target: {{kind: Deployment}}\n{INLINE}", SECOND)
-    with pytest.raises(
-        ManifestError, match="gives the replicas of coder-chat and of Deployment cache: name coder-chat"
-    ):
+    with pytest.raises(ManifestError, match="sets the replicas of coder-chat and of Deployment cache: name coder-chat"):
         with_replicas(Platform(tree, layout), "coder-chat", 1)
     alone = changed(platform, f"patches:\n  - target: {{labelSelector: 'tier!=cache'}}\n{INLINE}", SECOND)
     assert set(with_replicas(Platform(alone, layout), "coder-chat", 1).files) == {KUSTOMIZATION}
 
 
-def test_a_patch_of_another_label_is_not_the_place(platform: Files, layout: Layout) -> None:
+def test_a_patch_for_another_label_is_ignored(platform: Files, layout: Layout) -> None:
     tree = changed(platform, f"patches:\n  - target: {{labelSelector: tier=cache}}\n{INLINE}")
     assert set(with_replicas(Platform(tree, layout), "coder-chat", 1).files) == {CHAT}
 
 
-def test_an_anchor_of_another_value_is_not_switched(platform: Files, layout: Layout) -> None:
+def test_replicas_that_share_an_anchor_are_not_changed(platform: Files, layout: Layout) -> None:
     """Both would change."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files[CHAT] = files[CHAT].replace("  replicas: 0", "  minReadySeconds: &none 0\n  replicas: *none")

@@ -1,4 +1,4 @@
-"""Real repositories in unusual forms: the kind of each, and its cache per token, compared with figures by hand.
+"""Real repositories in unusual forms: their kinds, and their cache per token, compared with figures calculated by hand.
 
 Each row has the relevant part of one repository's `config.json` and listing.
 """
@@ -113,11 +113,11 @@ def repository(hf_id: str, config: Json | None, files: dict[str, int] | None = N
         ),
     ],
 )
-def test_the_cache_of_a_token_is_what_the_layers_keep(hf_id: str, config: Json, per_token: int) -> None:
+def test_the_cache_per_token_is_the_sum_of_the_layers(hf_id: str, config: Json, per_token: int) -> None:
     assert kv_bytes_per_token(repository(hf_id, config).facts()) == per_token
 
 
-def test_layers_with_attention_and_a_state_keep_both() -> None:
+def test_hybrid_layers_store_attention_and_state() -> None:
     """Falcon-H1: 44 layers, each with 2 KV heads and a state of 24 × 128 × 256 numbers."""
     state = {"mamba_n_heads": 24, "mamba_d_head": 128, "mamba_d_state": 256, "mamba_n_groups": 1}
     kept = repository("tiiuae/Falcon-H1-7B-Instruct", llama("falcon_h1", 44, 2, **state)).facts().kept
@@ -159,14 +159,14 @@ def test_layers_with_attention_and_a_state_keep_both() -> None:
     ],
     ids=lambda value: value.hf_id if isinstance(value, Repository) else None,
 )
-def test_a_model_is_what_it_contains(found: Repository, kind: str, why: str) -> None:
+def test_the_kind_is_derived_from_the_content(found: Repository, kind: str, why: str) -> None:
     """Names are misleading: `-PT` means PyTorch, and Eagle is also the name of complete models."""
     facts = found.facts()
     assert facts.kind == kind
     assert why in facts.unservable if why else facts.unservable == ""
 
 
-def test_a_pipeline_s_weights_are_in_its_folders() -> None:
+def test_a_pipelines_weights_are_in_its_folders() -> None:
     """The file beside them has the same weights again, and the other precision is not loaded."""
     files = {
         "model_index.json": 500,
@@ -202,12 +202,12 @@ def test_the_weights_of_a_head_are_counted_although_nothing_serves_it() -> None:
         ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron_h", "--reasoning-parser=nemotron_v3"),
     ],
 )
-def test_the_parsers_are_those_of_the_series(hf_id: str, model_type: str, wanted: str) -> None:
+def test_parsers_are_selected_by_model_series(hf_id: str, model_type: str, wanted: str) -> None:
     """According to vLLM's documentation and the models' cards."""
     assert wanted in " ".join(flags_for(repository(hf_id, llama(model_type)).facts()).all)
 
 
-def test_a_reranker_that_sees_is_loaded_with_its_own_class() -> None:
+def test_a_vision_reranker_is_loaded_with_its_own_class() -> None:
     facts = repository("Qwen/Qwen3-VL-Reranker-2B", llama("qwen3_vl_text"), pipeline_tag="text-ranking").facts()
     assert '"Qwen3VLForSequenceClassification"' in " ".join(flags_for(facts).needed)
 
@@ -228,7 +228,7 @@ def test_a_tokenizer_in_python_needs_remote_code_if_there_is_no_other(files: dic
     assert ("--trust-remote-code" in flags_for(found.facts()).needed) is asks
 
 
-def test_a_parser_that_needs_a_template_of_vllm_is_a_warning() -> None:
+def test_a_parser_that_needs_vllms_template_causes_a_warning() -> None:
     """Phi-4-mini's tool calls are read only with a template that the image may lack."""
     flags = flags_for(repository("microsoft/Phi-4-mini-instruct", llama("phi3")).facts())
     assert flags.all == ()
@@ -236,7 +236,7 @@ def test_a_parser_that_needs_a_template_of_vllm_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(("part", "limits_images"), [("audio_config", False), ("vision_config", True)])
-def test_a_model_that_only_hears_gets_no_limit_of_images(part: str, limits_images: bool) -> None:
+def test_an_audio_model_gets_no_image_limit(part: str, limits_images: bool) -> None:
     """Voxtral and Qwen2-Audio take no images."""
     config = {"model_type": "voxtral", part: {"hidden_size": 1280}, "text_config": llama()}
     flags = flags_for(repository("mistralai/Voxtral-Mini-3B-2507", config).facts())

@@ -65,7 +65,7 @@ def opened(text: str) -> Platform:
         ),
     ],
 )  # fmt: skip
-def test_a_model_on_a_volume_of_many_is_known_by_its_directories(
+def test_a_model_on_a_shared_volume_is_recognised_by_its_directories(
     image: str, path: str, hf_id: str, facts: ModelFacts, after: str
 ) -> None:
     """The new model has its own directory, and a warning asks people to put it there."""

@@ -47,13 +47,13 @@ def test_the_figures_of_a_real_boot_are_read() -> None:
     ],
     ids=["more than there is", "no overhead at all", "no model", "twice the weights"],
 )
-def test_figures_that_cannot_be_true_teach_nothing(report: Report) -> None:
+def test_impossible_figures_are_ignored(report: Report) -> None:
     """A log may contain any text."""
     assert seen(report) is None
     assert read_report("Model loading took GiB\nAvailable KV cache memory: lots GiB") is None
 
 
-def test_the_next_estimate_uses_what_was_observed_and_says_so() -> None:
+def test_the_next_estimate_uses_and_names_the_observed_figures() -> None:
     """The maximum of comparable boots, with the margin; a larger context fits if the engine used less."""
     facts = CODER_7B_AWQ.model_copy(update={"observed": (taught(1.1), taught(1.3)), "max_context": 10**6})
     overhead = overhead_of(facts, L4, (0, 23))
@@ -78,7 +78,7 @@ def test_other_boots_do_not_lower_the_estimate(facts: object, observed: Observat
     assert overhead_of(facts.model_copy(update={"observed": (observed,)}), L4, engine).source == "estimated"
 
 
-def test_a_small_model_that_took_much_raises_the_estimate_for_a_large_one() -> None:
+def test_a_small_model_with_high_overhead_raises_the_estimate_for_a_large_one() -> None:
     """The measured memory of one boot also counts for a larger model."""
     facts = CODER_7B.model_copy(update={"observed": (taught(4.0, weights=CODER_3B_AWQ.weight_bytes),)})
     assert overhead_of(facts, L4, (0, 23)).bytes > 4 * GIB

@@ -67,7 +67,7 @@ def platform(**files: str) -> Platform:
     return Platform(Files({f"models/{name}.yaml": text for name, text in files.items()}), Layout())
 
 
-def test_a_model_of_kubeai_is_listed_checked_and_swapped() -> None:
+def test_a_kubeai_model_is_listed_checked_and_swapped() -> None:
     """Clients ask for the object's name, which stays although it is that of the old model."""
     tree = platform(qwen=KUBEAI)
     endpoint = read_endpoint(tree, "qwen3-4b")
@@ -90,12 +90,12 @@ def test_kubeai_starts_and_stops_its_models_itself() -> None:
 
 
 @pytest.mark.parametrize(("profile", "gpus"), [("cpu:4", 0), ("cpu-avx2:1", 0), ("nvidia-gpu-h100:2", 2), ("l4", 1)])
-def test_the_gpus_of_a_model_of_kubeai_are_those_of_its_profile(profile: str, gpus: int) -> None:
+def test_a_kubeai_model_has_the_gpus_of_its_profile(profile: str, gpus: int) -> None:
     tree = platform(qwen=KUBEAI.replace("nvidia-gpu-l4:1", profile))
     assert read_endpoint(tree, "qwen3-4b").gpus == gpus
 
 
-def test_a_model_of_kubeai_is_copied() -> None:
+def test_a_kubeai_model_is_copied() -> None:
     """Beside its file, although that is the only one of its directory."""
     files = {"qwen3-4b": KUBEAI.replace("  # what clients ask for", "")}
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="qwen3-4b")
@@ -125,7 +125,7 @@ def test_other_engines_of_operators_are_listed_and_not_changed(text: str, name: 
         plan_swap(tree, SwapRequest(name=name, facts=facts("Qwen/Qwen3-1.7B")), Machine())
 
 
-def test_a_model_of_another_operator_is_no_endpoint() -> None:
+def test_a_model_of_another_operator_is_not_an_endpoint() -> None:
     assert platform(model=KUBEAI.replace("kubeai.org/v1", "example.org/v1")).names() == ()
 
 
@@ -140,7 +140,7 @@ def test_a_stateful_set_is_swapped_and_started_by_hand() -> None:
     )
 
 
-def test_the_last_file_of_a_directory_is_copied_beside_it() -> None:
+def test_a_copy_of_the_only_file_stays_in_its_directory() -> None:
     """Its kustomization lists the copy, and the directory is not copied to the root."""
     deployed = STATEFUL.replace("StatefulSet", "Deployment")
     files = {"models/chat.yaml": deployed, "models/kustomization.yaml": "resources:\n  - chat.yaml\n"}
@@ -151,8 +151,8 @@ def test_the_last_file_of_a_directory_is_copied_beside_it() -> None:
     assert made["models/kustomization.yaml"] == "resources:\n  - chat.yaml\n  - scribe.yaml\n"
 
 
-def test_a_file_with_others_beside_it_is_a_directory() -> None:
-    """They belong to the endpoint, too."""
+def test_files_beside_a_manifest_belong_to_the_endpoint() -> None:
+    """A directory with one workload and its Service is one endpoint."""
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: chat}\nspec: {ports: [{port: 8000}]}\n"
     tree = platform(chat=STATEFUL.replace("StatefulSet", "Deployment"), service=service)
     assert tree.require("chat").home == "models"
@@ -208,7 +208,7 @@ def test_each_controller_of_a_release_is_an_endpoint(name: str, line: int, model
     after = tree.with_changes(started)
     assert changed(tree, started) == ["replicas: 0", "replicas: 1"]
     assert {each: written(after, each) for each in ("llm-chat", "llm-code")}[name] == 1
-    with pytest.raises(ManifestError, match=f"copy what models/llm.yaml:{line - 2} says of {name}"):
+    with pytest.raises(ManifestError, match=f"copy the part of models/llm.yaml:{line - 2} about {name}"):
         plan_add(tree, AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like=name), Machine())
 
 

@@ -45,7 +45,7 @@ def replaced(tree: Tree, path: str, old: str, new: str) -> Files:
     return Files(files | {path: files[path].replace(old, new, 1)})
 
 
-def test_a_page_that_names_the_model_follows_a_swap(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_page_that_names_the_model_is_updated_by_a_swap(platform: Files, layout: Layout, machine: Machine) -> None:
     """Names, served name and download size change; text about other models stays."""
     tree = Files(contents(platform) | {PAGE: STACK})
     change = plan_swap(Platform(tree, layout), SwapRequest(name="coder-chat", facts=CODER_14B_AWQ), machine)
@@ -119,7 +119,7 @@ def test_a_size_in_a_comment_is_rewritten(
         ("scripts/eval.sh", "run --model coder-chat\n"),
     ],
 )
-def test_a_client_that_calls_the_alias_keeps_the_endpoint(
+def test_an_endpoint_is_not_removed_while_a_client_calls_its_alias(
     platform: Files, layout: Layout, path: str, text: str
 ) -> None:
     """The refusal names the file and its line; a document is only listed."""

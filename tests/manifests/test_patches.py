@@ -53,7 +53,7 @@ def swapped(tree: Tree, name: str = "vllm", platform: str = "overlays") -> str:
         ("- {op: add, path: /metadata/annotations/reloader.stakater.com~1auto, value: 'true'}", "{kind: Deployment, name: vllm}"),
     ],
 )  # fmt: skip
-def test_a_patch_of_something_else_blocks_nothing(body: str, target: str) -> None:
+def test_an_unrelated_patch_does_not_block_changes(body: str, target: str) -> None:
     tree, (_, layout) = patched(body, target=target), opened("overlays")
     assert "+    model: Qwen/Qwen3-8B-AWQ" in swapped(tree)
     assert [each.rule for each in check(Platform(tree, layout))] == []
@@ -75,7 +75,7 @@ def test_a_patch_of_something_else_blocks_nothing(body: str, target: str) -> Non
         ("not: [valid", "{kind: Service}"),
     ],
 )  # fmt: skip
-def test_a_patch_of_the_engine_is_named_and_nothing_is_changed(body: str, target: str) -> None:
+def test_a_patch_of_the_engine_is_reported_and_blocks_changes(body: str, target: str) -> None:
     with pytest.raises(ManifestError, match=rf"{OVERLAY}:\d+: patches"):
         swapped(patched(body, target=target))
 
@@ -95,7 +95,7 @@ def test_patches_of_a_kustomization_of_flux_count_as_well() -> None:
 
 @pytest.mark.parametrize(("body", "refused"), [("spec: {interval: 5m, upgrade: {force: true}}", False),
                                                ("spec: {values: {controllers: {}}}", True)])  # fmt: skip
-def test_values_of_a_release_are_its_engine(body: str, refused: bool) -> None:
+def test_a_patch_of_a_releases_values_blocks_changes(body: str, refused: bool) -> None:
     """Many repositories patch the upgrade policy of all HelmReleases."""
     path = "kubernetes/apps/vllm/kustomization.yaml"
     tree = patched(body, platform="helm-release", target="{kind: HelmRelease}", path=path)
@@ -107,7 +107,7 @@ def test_values_of_a_release_are_its_engine(body: str, refused: bool) -> None:
 
 
 @pytest.mark.parametrize(("more", "refused"), [("", False), ("namePrefix: lab-\n", True)])
-def test_a_component_that_only_adds_objects_blocks_nothing(more: str, refused: bool) -> None:
+def test_a_component_that_only_adds_objects_does_not_block_changes(more: str, refused: bool) -> None:
     tree, _ = opened("overlays")
     component = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [alerts.yaml]\n"
     files = {
@@ -122,7 +122,7 @@ def test_a_component_that_only_adds_objects_blocks_nothing(more: str, refused: b
         assert swapped(changed)
 
 
-def test_the_replicas_of_a_patch_are_the_ones_to_switch() -> None:
+def test_replicas_in_a_patch_take_precedence() -> None:
     """The number in the manifest has no effect below a patch."""
     tree, (_, layout) = patched(NAMED + "spec:\n  replicas: 0"), opened("overlays")
     diff = replicas.with_replicas(Platform(tree, layout), "vllm", 1).diff(tree)

@@ -62,12 +62,14 @@ def test_a_group_that_is_off_is_switched_on_in_the_same_change(
     change = plan_add(Platform(off.tree, layout), AddRequest(name="vectors", facts=BGE_SMALL), machine)
     assert "embeddings: true # text embeddings" in (change.changes.files[CONFIG] or "")
     assert GROUPS not in change.changes.files
-    (told,) = [each for each in change.warnings if "switched off" in each]
+    (told,) = [each for each in change.warnings if "turns it on" in each]
     assert GROUPS in told
-    assert "create embeddings as well" in told
+    assert "create embeddings" in told
 
 
-def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_group_that_was_never_generated_is_switched_off_again(
+    given: Changed, layout: Layout, machine: Machine
+) -> None:
     """Add and remove restore the original tree, even with other members in the group: nothing of it exists yet."""
     values = given.files[VALUES]
     start = values.index("    - model_name: embeddings")
@@ -81,7 +83,7 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
     wanted = AddRequest(name="mini", facts=CODER_3B_AWQ, group="embeddings")
     tree = Overlay(resting.tree, plan_add(Platform(resting.tree, layout), wanted, machine).changes)
     back = plan_remove(Platform(tree, layout), "mini")
-    assert any("never generated as on" in each and "embeddings stay as they were" in each for each in back.warnings)
+    assert any("was never on in" in each and "embeddings do not change" in each for each in back.warnings)
     gone = Overlay(tree, back.changes)
     assert {path: gone.read(path) for path in gone.files("")} == resting.files
 
@@ -93,7 +95,7 @@ def test_a_group_that_never_came_to_be_is_switched_off_again(given: Changed, lay
     assert CONFIG not in plan_remove(Platform(live, layout), "mini").changes.files
 
 
-def test_a_group_that_nobody_knows_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_an_unknown_group_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
     """Argo CD would never create an Application in it."""
     with pytest.raises(ManifestError, match=r"There is no group 'chat'.*embeddings, coding-assistant"):
         plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ, group="chat"), machine)
@@ -107,7 +109,7 @@ def test_a_group_loses_its_flag_with_its_last_application(given: Changed, layout
     assert CONFIG not in plan_remove(Platform(given.tree, layout), "coder-fim").changes.files
 
 
-def test_the_key_portal_is_asked_for(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_the_key_portal_changes_only_on_request(given: Changed, layout: Layout, machine: Machine) -> None:
     """The list of models in the key portal changes only on request: the alias is added next to the template's, and removed again."""
     silent = plan_add(Platform(given.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
     assert PORTAL not in silent.changes.files
@@ -120,7 +122,7 @@ def test_the_key_portal_is_asked_for(given: Changed, layout: Layout, machine: Ma
     assert {path: gone.read(path) for path in gone.files("")} == given.files
 
 
-def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_list_on_one_line_is_edited(given: Changed, layout: Layout, machine: Machine) -> None:
     """The portal's models between brackets."""
     flow = given(
         PORTAL,
@@ -134,7 +136,9 @@ def test_a_list_in_one_line_is_a_list_too(given: Changed, layout: Layout, machin
     assert gone.read(PORTAL) == flow.files[PORTAL]
 
 
-def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_service_with_another_name_is_copied_with_its_address(
+    given: Changed, layout: Layout, machine: Machine
+) -> None:
     """LiteLLM uses the Service, which need not be named like the endpoint."""
     service = "serving/coder-chat/service.yaml"
     other = given(service, "  name: coder-chat\n  namespace", "  name: coder-chat-http\n  namespace")
@@ -145,7 +149,7 @@ def test_a_service_of_another_name_is_copied_with_its_address(given: Changed, la
     assert check(Platform(Overlay(other.tree, added.changes), layout)) == ()
 
 
-def test_an_empty_value_is_nobody_s_name(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_an_empty_value_is_not_renamed(given: Changed, layout: Layout, machine: Machine) -> None:
     """A template without a volume has no claim to rename: the empty value stays."""
     bare = given(
         CHAT,
@@ -176,7 +180,7 @@ def test_a_key_without_a_value_gets_one(given: Changed, layout: Layout, machine:
     assert "| $0.0000007 / $0.0000015 |" in (change.changes.files[CATALOG] or "")
 
 
-def test_an_anchor_and_its_aliases_are_one_value(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_an_anchor_and_its_aliases_are_changed_once(given: Changed, layout: Layout, machine: Machine) -> None:
     """The name is written once, and the anchor stays."""
     text = given.files[CHAT].replace("  name: coder-chat\n", "  name: &name coder-chat\n", 1)
     text = text.replace("app.kubernetes.io/name: coder-chat", "app.kubernetes.io/name: *name")
@@ -188,14 +192,14 @@ def test_an_anchor_and_its_aliases_are_one_value(given: Changed, layout: Layout,
     assert check(Platform(Overlay(named.tree, change.changes), layout)) == ()
 
 
-def test_a_name_that_yaml_takes_for_a_truth_is_quoted(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_name_that_yaml_reads_as_a_boolean_is_quoted(given: Changed, layout: Layout, machine: Machine) -> None:
     """Without quotes, Kubernetes would get a boolean."""
     change = plan_add(Platform(given.tree, layout), AddRequest(name="on", facts=CODER_3B_AWQ), machine)
     assert '  name: "on"\n' in (change.changes.files["serving/on/service.yaml"] or "")
     assert check(Platform(Overlay(given.tree, change.changes), layout)) == ()
 
 
-def test_what_would_break_the_contract_is_not_opened(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_change_that_breaks_the_contract_is_refused(given: Changed, layout: Layout, machine: Machine) -> None:
     """The plan is checked like anything else; earlier faults are reported and stay."""
     with pytest.raises(ManifestError, match=r"by hand: serving/mini/deployment\.yaml:\d+: --quantization=awq_marlin"):
         plan_add(
@@ -215,7 +219,7 @@ NOTES = """
 """
 
 
-def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_notes_in_the_catalog_are_updated(given: Changed, layout: Layout, machine: Machine) -> None:
     """The note about the endpoint changes; the other one does not."""
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES})
     change = plan_swap(Platform(noted.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
@@ -226,7 +230,7 @@ def test_notes_of_the_catalog_follow_the_model(given: Changed, layout: Layout, m
     assert gone.endswith("\n- `coder-fim` is a base model.\n")
 
 
-def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layout) -> None:
+def test_other_items_of_a_list_keep_their_blank_lines(given: Changed, layout: Layout) -> None:
     """A paragraph is removed with a blank line, and a section with its code; a list that continues keeps its blank lines."""
     section = "\n## coder-chat\n\nFor the IDE.\n\n```\ncurl x\n\n# y\n```\n\n## coder-fim\n\nFor the editor.\n"
     noted = Changed(given.files | {CATALOG: given.files[CATALOG] + NOTES + section})
@@ -235,7 +239,9 @@ def test_the_others_of_a_list_keep_their_blank_line(given: Changed, layout: Layo
 
 
 @pytest.mark.parametrize("mark", ["\r", "\f", "\u2028"])
-def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, machine: Machine, mark: str) -> None:
+def test_a_different_line_ending_does_not_shift_lines(
+    given: Changed, layout: Layout, machine: Machine, mark: str
+) -> None:
     """One line of a document has another line ending: the rows below it are still found at their lines."""
     odd = given(CATALOG, "# Model catalog\n", f"# Model catalog{mark}\n")
     change = plan_swap(Platform(odd.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
@@ -246,7 +252,7 @@ def test_a_line_is_what_ends_with_a_newline(given: Changed, layout: Layout, mach
     assert check(Platform(Overlay(odd.tree, change.changes), layout)) == ()
 
 
-def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_the_catalog_keeps_its_wording_and_units(given: Changed, layout: Layout, machine: Machine) -> None:
     """Prices per million tokens, contexts in k, a model by its short name with the format in brackets."""
     row = next(line for line in given.files[CATALOG].splitlines() if line.startswith("| `coder-chat`"))
     other = (
@@ -258,7 +264,7 @@ def test_the_catalog_keeps_its_own_words_and_units(given: Changed, layout: Layou
     assert "| Qwen2.5-Coder-3B-Instruct | vLLM | 1× L4 | 8k | $0.2 / $0.6 per MTok | fast | not run |" in text
 
 
-def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_pinned_revision_is_removed_with_its_model(given: Changed, layout: Layout, machine: Machine) -> None:
     """The commit does not exist in another model's repository."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     pinned = given(CHAT, served, f"{served}            - --revision=abc123\n")
@@ -270,7 +276,7 @@ def test_a_pin_of_the_old_weights_goes_with_them(given: Changed, layout: Layout,
         plan_swap(Platform(scripted.tree, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
 
 
-def test_the_old_family_s_parser_goes_and_the_new_one_s_comes(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_the_parser_changes_with_the_model_family(given: Changed, layout: Layout, machine: Machine) -> None:
     """A parser supports one family's tool calls; within the family the chosen parser stays."""
     served = "            - --served-model-name=qwen2.5-coder-7b-instruct\n"
     tools = "            - --enable-auto-tool-choice\n            - --tool-call-parser=hermes\n"
@@ -287,7 +293,7 @@ def test_the_old_family_s_parser_goes_and_the_new_one_s_comes(given: Changed, la
     assert not any("--tool-call-parser" in each for each in same.warnings)
 
 
-def test_code_of_the_repository_runs_only_on_request(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_remote_code_runs_only_on_request(given: Changed, layout: Layout, machine: Machine) -> None:
     """The refusal names the required argument; another model does not inherit it."""
     tree = given(CHAT, "replicas: 0", "replicas: 0").tree
     facts = CODER_3B.model_copy(update={"hf_id": "acme/Own-3B-Chat", "model_type": "own", "remote_code": True})
@@ -313,7 +319,7 @@ def test_a_served_name_that_people_chose_stays(given: Changed, layout: Layout, m
     assert not any("LiteLLM syncs automatically" in each for each in change.warnings)
 
 
-def test_other_vectors_need_another_index(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_new_embedding_model_needs_a_new_index(given: Changed, layout: Layout, machine: Machine) -> None:
     """A CPU model syncs automatically: its users must be notified before the merge."""
     change = plan_swap(Platform(given.tree, layout), SwapRequest(name="embeddings", facts=NOMIC), machine)
     assert any("cannot be compared" in each and "768 dimensions" in each for each in change.warnings)
@@ -321,7 +327,9 @@ def test_other_vectors_need_another_index(given: Changed, layout: Layout, machin
     assert check(Platform(Overlay(given.tree, change.changes), layout)) == ()
 
 
-def test_a_name_that_is_a_word_is_left_alone_in_prose(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_a_name_that_is_an_ordinary_word_is_not_changed_in_prose(
+    given: Changed, layout: Layout, machine: Machine
+) -> None:
     """A copy of `embeddings` keeps the image's name, the URL and the sentence."""
     header = "# Embeddings for code search and RAG: Text Embeddings Inference with bge-base-en-v1.5, on the CPU.\n"
     path = "serving/embeddings/deployment.yaml"
@@ -346,7 +354,7 @@ GROUP = "clusters/ai-dev/catalog/coding-assistant"
         (r"catalog/([\w-]+)/coder-chat\.yaml", r"catalog/\1/first.yaml", f"{GROUP}/mini.yaml"),
     ],
 )
-def test_an_application_s_file_is_named_as_its_like(
+def test_an_applications_file_is_named_like_the_templates(
     given: Changed, layout: Layout, machine: Machine, pattern: str, there: str, made: str
 ) -> None:
     """In its own directory, with a prefix, or without any sign of the group: the group is still found."""
@@ -362,9 +370,7 @@ def test_an_application_s_file_is_named_as_its_like(
     assert {path: gone.read(path) for path in gone.files("")} == moved.files
 
 
-def test_an_application_that_shares_its_file_is_left_to_people(
-    given: Changed, layout: Layout, machine: Machine
-) -> None:
+def test_an_application_in_a_shared_file_is_not_changed(given: Changed, layout: Layout, machine: Machine) -> None:
     """Deleting the file would delete the other endpoint, and its volume with it."""
     chat, fim = f"{GROUP}/coder-chat.yaml", f"{GROUP}/coder-fim.yaml"
     both = {path: text for path, text in given.files.items() if path not in (chat, fim)}
@@ -388,7 +394,7 @@ def test_two_applications_never_get_one_name(given: Changed, layout: Layout, mac
         plan_add(Platform(other.tree, layout), AddRequest(name="mini", facts=CODER_3B_AWQ), machine)
 
 
-def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
+def test_an_object_that_is_not_the_models_own_is_not_copied(given: Changed, layout: Layout, machine: Machine) -> None:
     """Two Applications would manage the same object; one with the model's name is renamed with it."""
     shared = "kind: Secret\nmetadata:\n  name: vllm-api-key\n"
     tree = Files(given.files | {"serving/coder-chat/secret.yaml": shared})
@@ -401,7 +407,7 @@ def test_an_object_that_is_not_the_model_s_own_is_not_copied(given: Changed, lay
     assert change.changes.files["serving/mini/config.yaml"] == "kind: ConfigMap\nmetadata:\n  name: mini-env\n"
 
 
-def test_who_calls_an_endpoint_by_its_address_keeps_it(given: Changed, layout: Layout) -> None:
+def test_an_endpoint_is_not_removed_while_a_file_uses_its_address(given: Changed, layout: Layout) -> None:
     """The files are listed; a comment is not a call."""
     caller = "url: http://coder-chat.serving.svc:8000/v1\n"
     with pytest.raises(ManifestError, match=r"its address coder-chat\.serving \(apps/ide\.yaml:1\)"):
@@ -418,7 +424,7 @@ def test_who_calls_an_endpoint_by_its_address_keeps_it(given: Changed, layout: L
         ("deepseek-ai/deepseek-coder-6.7b-base", "gpu-completion"),
     ],
 )
-def test_a_base_model_is_told_by_its_own_name_where_nothing_else_tells(
+def test_a_base_model_is_recognised_by_its_name_as_the_last_resort(
     given: Changed, layout: Layout, hf_id: str, kind: str
 ) -> None:
     """Names of families that mark their chat models."""

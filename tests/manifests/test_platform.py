@@ -29,7 +29,7 @@ class Counting:
         return self._tree.grep(*texts)
 
 
-def test_a_repository_is_asked_each_question_once(platform: Files, layout: Layout) -> None:
+def test_a_repository_answers_each_query_once(platform: Files, layout: Layout) -> None:
     """Also if it is listed and checked: `git grep` takes a second in a large checkout, and there are dozens of calls."""
     tree = Counting(platform)
     opened = Platform(tree, layout)
@@ -47,7 +47,7 @@ def test_each_document_is_parsed_once(platform: Files, layout: Layout) -> None:
     assert opened.require("coder-chat").deployment.node is objects(opened, path)[0][1].node
 
 
-def test_changes_make_another_platform(platform: Files, layout: Layout) -> None:
+def test_changes_create_another_platform(platform: Files, layout: Layout) -> None:
     """The first one keeps its endpoints, although it has read them before or after."""
     before = Platform(platform, layout)
     path = "serving/coder-chat/deployment.yaml"

@@ -119,7 +119,7 @@ GGUF = {"unservable": "it holds GGUF files for llama.cpp only", "gguf": {
         ("ollama", {}, {"ollama"}),
     ],
 )  # fmt: skip
-def test_a_platform_is_listed_and_has_no_finding(
+def test_a_platform_is_listed_and_has_no_findings(
     platform: str, listed: dict[str, tuple[str, str, str]], left: set[str]
 ) -> None:
     """Engine, model and namespace come from the manifests; endpoints that Stoker does not change are listed as unknown."""
@@ -221,9 +221,7 @@ def test_a_platform_is_listed_and_has_no_finding(
         ),
     ],
 )  # fmt: skip
-def test_a_swap_changes_the_lines_that_it_is_about(
-    platform: str, name: str, new: ModelFacts, changed: list[str]
-) -> None:
+def test_a_swap_changes_only_the_relevant_lines(platform: str, name: str, new: ModelFacts, changed: list[str]) -> None:
     """The whole patch, without its indentation; afterwards the platform has no finding either."""
     tree, layout = opened(platform)
     change = plan_swap(Platform(tree, layout), SwapRequest(name=name, facts=new), Machine())
@@ -275,7 +273,7 @@ def test_a_change_that_cannot_find_every_place_is_refused(
     assert told in str(refused.value)
 
 
-def test_llama_cpp_takes_the_largest_file_that_fits_where_the_format_is_missing() -> None:
+def test_llama_cpp_gets_the_largest_file_that_fits_if_the_format_is_missing() -> None:
     tree, layout = opened("overlays")
     files = {"X-Q2_K.gguf": 3_000_000_000, "X-Q8_0.gguf": 12_000_000_000, "X-BF16.gguf": 40_000_000_000}
     new = facts("someone/X-GGUF", gguf=files)
@@ -291,7 +289,7 @@ def test_llama_cpp_refuses_a_repository_without_gguf_files() -> None:
         plan_swap(Platform(tree, layout), SwapRequest(name="llama", facts=facts("Qwen/Qwen3-8B")), Machine())
 
 
-def test_a_served_name_that_is_asked_for_is_changed_without_a_gateway() -> None:
+def test_a_requested_served_name_is_changed_without_a_gateway() -> None:
     """The two names stay different: the one that people chose is kept."""
     tree, layout = opened("model-directories")
     request = SwapRequest(name="qwen-coder", facts=facts("Qwen/Qwen3-8B-AWQ"), served_name="qwen3-8b")

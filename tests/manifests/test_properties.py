@@ -95,7 +95,7 @@ def generated(tree: Tree) -> Tree:
 @pytest.mark.timeout(600)
 @given(steps=steps, style=st.sampled_from(sorted(STYLES)), generates=st.booleans())
 @settings(UNHURRIED, max_examples=25)
-def test_any_sequence_keeps_the_contract_and_can_be_undone(
+def test_any_sequence_of_changes_follows_the_contract_and_can_be_undone(
     steps: list[tuple[str, str, int, int, int | None, bool, bool]], style: str, generates: bool
 ) -> None:
     """In each style; every added endpoint is removed at the end, in the order of the names.
@@ -126,8 +126,8 @@ def test_any_sequence_keeps_the_contract_and_can_be_undone(
 @pytest.mark.timeout(600)
 @given(kind=st.sampled_from(("chat", "fim")), there=st.integers(0, 7), style=st.sampled_from(sorted(STYLES)))
 @settings(UNHURRIED, max_examples=15)
-def test_a_swap_there_and_back_gives_the_same_endpoint(kind: str, there: int, style: str) -> None:
-    """Return the values of the fields; a volume that grew stays large, and the evaluation remains a task."""
+def test_a_swap_and_its_reverse_restore_the_endpoint(kind: str, there: int, style: str) -> None:
+    """The fields have their old values; a volume that grew stays large, and the evaluation has to be repeated."""
     tree: Tree = Files(styled(FIRST, style))
     name, kept = LIKE[kind], "completion" if kind == "fim" else None
     before = read_endpoint(Platform(tree, LAYOUT), name)

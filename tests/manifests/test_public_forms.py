@@ -55,7 +55,7 @@ DEPLOYMENT = """\
 """
 
 
-def test_a_toleration_of_a_taint_of_the_team_is_no_finding() -> None:
+def test_a_toleration_of_a_custom_taint_has_no_finding() -> None:
     """Taints may have custom names, and nodes of another vendor do not have NVIDIA's."""
     assert rules(platform(apps__vllm=DEPLOYMENT)) == []
     assert rules(platform(apps__vllm=DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu"))) == []
@@ -63,7 +63,7 @@ def test_a_toleration_of_a_taint_of_the_team_is_no_finding() -> None:
     assert rules(platform(apps__vllm=misspelt)) == ["toleration"]
 
 
-def test_the_tolerations_of_the_device_plugin_say_nothing_of_the_nodes() -> None:
+def test_tolerations_of_the_device_plugin_are_not_a_convention() -> None:
     plain = DEPLOYMENT.replace("amd.com/gpu", "nvidia.com/gpu")
     plugin = """\
         kind: HelmRelease
@@ -104,10 +104,10 @@ def test_a_gateway_for_other_models_needs_no_alias_for_this_one() -> None:
     before = platform(apps__vllm=named, apps__ollama=OLLAMA, litellm=CLOUD)
     lines, warnings = swapped(before, "vllm", facts("Qwen/Qwen3-4B"))
     assert lines == ["-- --model=google/gemma-3-27b-it", "+- --model=Qwen/Qwen3-4B"]
-    assert any("Clients ask for gemma-3-27b-it" in each for each in warnings)
+    assert any("No alias here leads to gemma-3-27b-it" in each for each in warnings)
 
 
-def test_an_alias_for_a_model_that_is_not_served_stays_as_it_is() -> None:
+def test_an_alias_for_a_model_that_is_not_served_is_not_changed() -> None:
     """One alias for each model that may be swapped in: only the alias of the current model changes."""
     lists = """\
         model_list:
@@ -163,7 +163,7 @@ CACHED = """\
 """
 
 
-def test_a_file_in_the_cache_of_the_hub_moves_with_its_download() -> None:
+def test_a_file_in_the_hub_cache_changes_with_its_download() -> None:
     """The directory is named after the model, the file is not; the engine beside it has a file of the same name."""
     before = platform(apps__llama=CACHED)
     assert read_endpoint(before, "llama-cpp").hf_id == "unsloth/gemma-3-4b-it-GGUF"
@@ -180,14 +180,14 @@ def test_a_file_in_the_cache_of_the_hub_moves_with_its_download() -> None:
     assert not [each for each in warnings if "Nothing in the repository puts weights" in each]
 
 
-def test_a_snapshot_in_the_cache_of_the_hub_follows_the_revision() -> None:
+def test_a_snapshot_in_the_hub_cache_changes_with_the_revision() -> None:
     path = f"/cache/hub/models--google--gemma-3-27b-it/snapshots/{'a' * 40}"
     before = platform(apps__vllm=DEPLOYMENT.replace("google/gemma-3-27b-it", path))
     lines, _ = swapped(before, "vllm", facts("Qwen/Qwen3-4B"))
     assert lines[-1] == f"+- --model=/cache/hub/models--Qwen--Qwen3-4B/snapshots/{'0' * 40}"
 
 
-def test_lines_with_labels_of_a_comment_are_corrected_one_by_one() -> None:
+def test_labelled_lines_of_a_comment_are_corrected_separately() -> None:
     """A header of labels is not a paragraph, and an example of a call keeps its line."""
     header = """\
     # Serving: gemma-3-27b-it (text only)

@@ -47,7 +47,7 @@ FETCHED = """\
 """
 
 
-def test_the_model_is_what_an_init_container_downloads_to_the_path_of_the_engine() -> None:
+def test_the_model_is_the_download_at_the_engines_path() -> None:
     before = platform(apps__vllm=FETCHED)
     assert before.require("vllm").model.value == "/weights/model"
     assert rules(before) == []  # the path does not say gptq, and the id does
@@ -71,7 +71,7 @@ def test_the_model_is_what_an_init_container_downloads_to_the_path_of_the_engine
         ("acme/Coder-7B", "awq", ["quantization"]),
     ],
 )
-def test_the_name_of_a_model_says_its_format_and_a_path_may_not(model: str, method: str, found: list[str]) -> None:
+def test_the_format_is_read_from_a_models_name_and_not_from_a_path(model: str, method: str, found: list[str]) -> None:
     served = f"--model={model}\n                - --quantization={method}"
     assert rules(platform(apps__vllm=DEPLOYMENT.replace("--model=google/gemma-3-27b-it", served))) == found
 
@@ -86,7 +86,7 @@ APPLICATION = """\
 """
 
 
-def test_the_branch_is_the_one_that_every_application_follows() -> None:
+def test_the_branch_is_read_from_the_applications() -> None:
     root = APPLICATION.replace("NAME", "root").replace("PATH", "argocd")
     vllm = APPLICATION.replace("NAME", "vllm").replace("PATH", "apps")
     before = platform(apps__vllm=DEPLOYMENT, argocd__vllm=vllm, root=root)
@@ -137,13 +137,13 @@ TWO = """\
 """
 
 
-def test_an_embedding_model_keeps_the_arguments_that_make_it_one() -> None:
+def test_an_embedding_model_keeps_its_pooling_arguments() -> None:
     before = platform(apps__models=TWO)
     lines, _ = swapped(before, "models-embed", facts("BAAI/bge-m3", kind="embeddings", hidden_size=1024))
     assert lines == ["-- Qwen/Qwen3-Embedding-0.6B", "+- BAAI/bge-m3"]
 
 
-def test_comments_of_another_endpoint_of_the_file_stay() -> None:
+def test_comments_about_another_endpoint_in_the_file_stay() -> None:
     """A comment that says why another format of the same model is not served stays as well."""
     before = platform(apps__models=TWO.replace("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-8B"))
     lines, _ = swapped(before, "models-embed", facts("BAAI/bge-m3", kind="embeddings", hidden_size=1024))
@@ -181,7 +181,7 @@ CACHED = (
 )
 
 
-def test_a_parked_model_may_share_the_volume_and_the_service_of_another() -> None:
+def test_models_that_take_turns_may_share_volume_and_service() -> None:
     """One of them runs at a time. A claim of its own that nothing mounts tells that the name is a mistake."""
     parked = CACHED.partition("    ---\n")[0].replace("{name: vllm, namespace", "{name: speech, namespace")
     parked = parked.replace("{app: vllm}", "{app: vllm, model: speech}")
@@ -192,7 +192,7 @@ def test_a_parked_model_may_share_the_volume_and_the_service_of_another() -> Non
     assert "claim-shared" in rules(platform(apps__vllm=CACHED, apps__speech=f"{parked}    ---\n{own}"))
 
 
-def test_a_draft_model_goes_with_the_model_that_it_was_trained_for() -> None:
+def test_a_draft_model_is_removed_with_its_target_model() -> None:
     def serving(config: str) -> Platform:
         draft = f"--model=google/gemma-3-27b-it\n                - --speculative-config={config}"
         return platform(apps__vllm=DEPLOYMENT.replace("--model=google/gemma-3-27b-it", draft))
@@ -232,7 +232,7 @@ CLAIMS = """\
 """
 
 
-def test_a_service_of_kserve_serves_one_directory_of_a_volume() -> None:
+def test_a_kserve_service_serves_one_directory_of_a_volume() -> None:
     """Its other volume is a cache: it does not grow with the weights."""
     claims = [
         CLAIMS.replace("NAME", name).replace("SIZE", size) for name, size in (("models", "200Gi"), ("compiled", "1Gi"))
@@ -285,14 +285,14 @@ VALUES = """\
 
 
 @pytest.mark.parametrize("config", [GENERATED, VALUES])
-def test_knative_scales_a_service_where_kserve_is_configured_so(config: str) -> None:
+def test_knative_scales_a_service_if_kserve_is_configured_for_it(config: str) -> None:
     def starts(mode: str, service: str = SERVICE) -> str:
         return survey(platform(kserve__chat=service, kserve__config=config.replace("MODE", mode))).starts["chat"]
 
     assert "not by Stoker" in starts("Serverless")
     assert "not by Stoker" in starts("Knative")
-    assert "by the API" in starts("RawDeployment")
+    assert "through the API" in starts("RawDeployment")
     own = SERVICE.replace(
         "namespace: llm}", 'namespace: llm, annotations: {serving.kserve.io/deploymentMode: "RawDeployment"}}'
     )
-    assert "by the API" in starts("Serverless", own)
+    assert "through the API" in starts("Serverless", own)

@@ -73,7 +73,7 @@ def replacing(old: str, new: str) -> Callable[[str], str]:
     return edit
 
 
-def test_the_bots_own_change_shows_nothing_twice(platform: Files) -> None:
+def test_the_bots_own_change_has_no_duplicate_rows(platform: Files) -> None:
     """Fields in the contract's rows get no additional row, and nothing is refused."""
     reading = swapped(platform)
     assert dict(reading.rows)["Model"] == "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
@@ -83,7 +83,7 @@ def test_the_bots_own_change_shows_nothing_twice(platform: Files) -> None:
 
 
 @pytest.mark.parametrize("facts", [CODER_3B_AWQ, CODER_7B_AWQ])
-def test_a_new_endpoint_shows_what_differs_from_its_template(platform: Files, facts: ModelFacts) -> None:
+def test_a_new_endpoint_shows_its_differences_from_the_template(platform: Files, facts: ModelFacts) -> None:
     """Its own names are not differences; an argument is, and one that runs external code is a warning at the top."""
     options = (("arg", "--trust-remote-code"), ("arg", "--allowed-local-media-path=/"), ("arg", "--max-num-seqs=7"))
     plain = planned(platform, Config(), "add", "coder-mini", (), facts)
@@ -166,7 +166,7 @@ def test_a_file_of_another_form_is_refused(platform: Files, path: str, touch: To
     assert any(each.startswith(problem) for each in found), found
 
 
-def test_a_file_that_is_no_text_is_refused(platform: Files) -> None:
+def test_a_binary_file_is_refused(platform: Files) -> None:
     """Even in place of a file that the endpoint needs."""
 
     class Binary(Files):
@@ -182,7 +182,7 @@ def test_a_file_that_is_no_text_is_refused(platform: Files) -> None:
     assert f"{pvc}:1: this file is not text." in found
 
 
-def test_only_what_is_deployed_for_the_endpoint_is_bound(platform: Files, layout: Layout) -> None:
+def test_only_the_deployed_content_of_the_endpoint_is_bound(platform: Files, layout: Layout) -> None:
     """Its files, its entry and its Application are bound; other endpoints', and comments in the gateway's values, are not."""
     files = {path: text for path in platform.files("") if (text := platform.read(path)) is not None}
 
@@ -223,7 +223,7 @@ def test_only_what_is_deployed_for_the_endpoint_is_bound(platform: Files, layout
         "--port=1",
     ],
 )
-def test_an_argument_that_the_contract_owns_or_that_leaks_is_refused(argument: str) -> None:
+def test_arguments_of_the_contract_and_secrets_are_refused(argument: str) -> None:
     """By its full name, an abbreviation, with underscores, or as two words; the message does not repeat a secret."""
     with pytest.raises(ManifestError) as refused:
         refuse_argument(argument)
@@ -232,12 +232,12 @@ def test_an_argument_that_the_contract_owns_or_that_leaks_is_refused(argument: s
 
 
 @pytest.mark.parametrize("argument", ["--enable-auto-tool-choice", "--max-num-seqs=7", "--x=$$(NAME)", "--x=$5"])
-def test_other_arguments_are_taken(argument: str) -> None:
+def test_other_arguments_are_accepted(argument: str) -> None:
     """`$$(` is Kubernetes' escape for the two characters."""
     refuse_argument(argument)
 
 
-def test_dangerous_arguments_are_known_however_they_are_spelt() -> None:
+def test_dangerous_arguments_are_recognised_in_every_spelling() -> None:
     """With underscores, abbreviated, or as one of a group; common arguments are not dangerous."""
     for name in ("--trust_remote_code", "--trust-remote", "--ssl-keyfile", "--override-generation-config"):
         assert danger_of(name), name
@@ -259,7 +259,7 @@ PATTERNED = CODER_14B_AWQ.model_copy(
         ('["*.json"]; evil = "x"', True),
     ],
 )
-def test_the_files_that_a_script_downloads_are_a_row_and_no_warning(
+def test_the_files_that_a_script_downloads_are_shown_without_a_warning(
     platform: Files, code: str, dangerous: bool
 ) -> None:
     """A list of texts is not code; anything else in its place is code."""
@@ -269,7 +269,7 @@ def test_the_files_that_a_script_downloads_are_a_row_and_no_warning(
     assert (("Files to download", "*.json, model*.safetensors, until now not given") in read.rows) == (not dangerous)
 
 
-def test_an_argument_whose_name_begins_like_a_dangerous_one_is_not_taken_for_it() -> None:
+def test_an_argument_with_a_dangerous_prefix_is_not_dangerous() -> None:
     """argparse prefers the exact name; a shorter one is an abbreviation."""
     assert danger_of("--reasoning-parser") == ""
     assert "may be read as --reasoning-parser-plugin" in danger_of("--reasoning-parser-pl")

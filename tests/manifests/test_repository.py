@@ -85,7 +85,7 @@ def repository(hf_id: str, config: Json | None, **more: Any) -> Repository:
         ),
     ],
 )  # fmt: skip
-def test_only_layers_with_whole_attention_keep_each_token(config: Json, per_token: int) -> None:
+def test_only_layers_with_full_attention_store_each_token(config: Json, per_token: int) -> None:
     """Bytes for one token, over all layers that have a cache for the whole context."""
     assert kv_bytes_per_token(repository("acme/some-Instruct", config).facts()) == per_token
 
@@ -114,12 +114,12 @@ def test_only_layers_with_whole_attention_keep_each_token(config: Json, per_toke
         ),
     ],
 )
-def test_the_kind_follows_from_what_the_repository_shows(hf_id: str, more: Json, kind: str) -> None:
+def test_the_kind_follows_from_the_evidence_in_the_repository(hf_id: str, more: Json, kind: str) -> None:
     """The name decides only if there is no other evidence."""
     assert repository(hf_id, **{"config": LLAMA, **more}).facts().kind == kind
 
 
-def test_of_two_formats_one_is_loaded_and_staged() -> None:
+def test_only_one_of_two_formats_is_loaded_and_staged() -> None:
     """The weights and the small files, without other formats, precisions or copies in directories."""
     shards = {f"model-0000{n}-of-00002.safetensors": 10**9 for n in (1, 2)}
     others = {
@@ -141,7 +141,7 @@ def test_of_two_formats_one_is_loaded_and_staged() -> None:
     assert loaded_files({"a.safetensors": 1, "b.safetensors": 1}, index=("b.safetensors",)) == ("b.safetensors",)
 
 
-def test_the_engine_s_version_decides_which_parsers_it_has() -> None:
+def test_the_engines_version_determines_its_parsers() -> None:
     """An older engine gets a warning instead of an argument that it does not support."""
     facts = repository("Qwen/Qwen3-8B", {**LLAMA, "model_type": "qwen3"}).facts()
     assert "--tool-call-parser=hermes" in flags_for(facts, (0, 23)).wanted
@@ -153,7 +153,7 @@ def test_the_engine_s_version_decides_which_parsers_it_has() -> None:
     assert engine_version("registry:5000/vllm-openai") is None
 
 
-def test_what_embeds_or_ranks_on_the_gpu_gets_its_runner() -> None:
+def test_a_pooling_model_on_the_gpu_gets_its_runner() -> None:
     """A small encoder embeds on a CPU; a language model that ranks needs additional arguments."""
     bert = {"architectures": ["BertModel"], "model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768}
     small = repository("acme/embed", bert, files={**FILES, "model.safetensors": 4 * 10**8, "modules.json": 1}).facts()

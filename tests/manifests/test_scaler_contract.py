@@ -48,7 +48,7 @@ def test_its_model_is_not_started_by_stoker(scaler: Scaler) -> None:
 
 
 @pytest.mark.parametrize("scaler", ALL)
-def test_it_says_nothing_about_other_models(scaler: Scaler) -> None:
+def test_it_does_not_affect_other_models(scaler: Scaler) -> None:
     for other in scalers():
         platform = opened(other)
         assert bool(scaler.place(platform, platform.require("chat"))) == (other is scaler)

@@ -86,7 +86,7 @@ def changed_lines(before: dict[str, str], change: Change) -> list[str]:
     return [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 
-def test_a_chart_that_makes_a_service_of_kserve_is_read() -> None:
+def test_a_chart_that_creates_a_kserve_service_is_read() -> None:
     """The arguments are those of its own runtime; the GPU, the image and the names come from parts of the chart."""
     expected = ("Qwen/Qwen2.5-3B-Instruct", "chat", 4096, 1, "llm/chat-predictor")
     assert listed(SERVED) == {"chat": expected}
@@ -98,7 +98,7 @@ def test_a_chart_that_makes_a_service_of_kserve_is_read() -> None:
 @pytest.mark.parametrize(
     ("uri", "key"), [("hf://{{ .Values.model.id }}", "id: "), ("{{ .Values.model.uri }}", "uri: hf://")]
 )
-def test_a_chart_may_give_the_model_to_kserve(uri: str, key: str) -> None:
+def test_a_chart_may_leave_the_engine_to_kserve(uri: str, key: str) -> None:
     """Without a runtime in the chart, the engine is the one that the format names."""
     service = SERVICE.replace('runtime: {{ include "model.fullname" . }}-vllm', f'storageUri: "{uri}"')
     values = SERVED["charts/model/values-gpu.yaml"].replace(
@@ -111,7 +111,7 @@ def test_a_chart_may_give_the_model_to_kserve(uri: str, key: str) -> None:
     assert f"+  {key}Qwen/Qwen3-4B-AWQ" in changed_lines(files, swap)
 
 
-def test_a_swap_of_such_a_chart_leaves_the_name_of_the_service_and_lists_of_models() -> None:
+def test_a_swap_in_such_a_chart_keeps_the_service_name_and_lists_of_models() -> None:
     swap = plan_swap(opened(SERVED), SwapRequest(name="chat", facts=FACTS), Machine())
     assert changed_lines(SERVED, swap) == [
         "-  id: Qwen/Qwen2.5-3B-Instruct",
@@ -128,7 +128,7 @@ def test_a_limit_of_all_releases_of_a_chart_is_not_raised_for_one() -> None:
     assert "charts/model/values.yaml has the limits of every release" in str(refused.value)
 
 
-def test_a_service_of_a_chart_that_cannot_be_read_is_named() -> None:
+def test_an_unreadable_service_in_a_chart_is_reported() -> None:
     values = SERVED["charts/model/values-gpu.yaml"].replace("  id: Qwen/Qwen2.5-3B-Instruct\n", "")
     template = RUNTIME.replace(
         "{{ .Values.model.id | quote }}", '{{ (lookup "v1" "ConfigMap" "llm" "model").data.id }}'

@@ -37,12 +37,12 @@ from tests.manifests.models import (
     [(CODER_1_5B, 28672), (CODER_3B_AWQ, 36864), (CODER_7B, 57344), (CODER_14B_AWQ, 196608), (CODER_32B_AWQ, 262144)],
     ids=lambda value: getattr(value, "hf_id", ""),
 )
-def test_the_cache_of_one_token_follows_from_the_shape(facts: ModelFacts, per_token: int) -> None:
+def test_the_cache_per_token_follows_from_the_models_shape(facts: ModelFacts, per_token: int) -> None:
     """2 × layers × KV heads × head size × 2 bytes, independent of the quantization of the weights."""
     assert kv_bytes_per_token(facts) == per_token
 
 
-def test_the_cache_of_one_token_is_the_one_that_vllm_reckons_with() -> None:
+def test_the_cache_per_token_equals_vllms() -> None:
     """At boot vLLM 0.15.1 had 19.28 GiB for the cache of Llama-3.1-8B, and made 157,936 tokens of them.
 
     The log is in https://github.com/ilseokoh/vllm-gce (README); the shape is that of the sizing's test models.
@@ -50,7 +50,7 @@ def test_the_cache_of_one_token_is_the_one_that_vllm_reckons_with() -> None:
     assert 157_936 * kv_bytes_per_token(LLAMA_8B) / GIB == pytest.approx(19.28, abs=0.005)
 
 
-def test_layers_that_all_have_a_window_report_what_a_token_takes_inside_of_it() -> None:
+def test_windowed_layers_report_the_cache_per_token_inside_the_window() -> None:
     """Mistral-7B-v0.1: 32 layers × 2 × 8 heads × 128 × 2 bytes, for at most 4096 tokens and one step."""
     layers = Layers(count=32, token_bytes=4096, window=4096)
     facts = CODER_7B.model_copy(update={"cache": Cache(layers=(layers,))})
@@ -60,7 +60,7 @@ def test_layers_that_all_have_a_window_report_what_a_token_takes_inside_of_it() 
     assert kv_bytes_per_token(facts.model_copy(update={"cache": mixed})) == 8 * 4096
 
 
-def test_float32_is_cast_on_the_gpu_alone(machine: Machine) -> None:
+def test_float32_is_cast_only_on_the_gpu(machine: Machine) -> None:
     """On the GPU, half of the files' size and a cache of float16; on host and volume, the size of the files."""
     facts = CODER_3B.model_copy(update={"dtype": "float32", "weight_bytes": 2 * CODER_3B.weight_bytes})
     assert largest_context(facts, machine, 0.5) == largest_context(CODER_3B, machine, 0.5)
@@ -73,13 +73,13 @@ def test_float32_is_cast_on_the_gpu_alone(machine: Machine) -> None:
     ("text", "number"),
     [("16384", 16384), ("16k", 16000), ("16K", 16384), ("1.5k", 1500), ("auto", None), ("1.5", None)],
 )
-def test_a_context_is_read_as_vllm_reads_it(text: str, number: int | None) -> None:
+def test_a_context_has_vllms_notation(text: str, number: int | None) -> None:
     """A small k is a thousand, a large one 1024."""
     assert tokens(text) == number
 
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)
-def test_up_to_14b_quantized_everything_runs_on_the_small_machine(facts: ModelFacts, machine: Machine) -> None:
+def test_quantized_models_up_to_14b_run_on_the_small_machine(facts: ModelFacts, machine: Machine) -> None:
     """With the full context of the model's own configuration."""
     sizing = size(facts, machine)
     assert sizing.verdict != "does not fit"
@@ -104,7 +104,7 @@ def test_up_to_14b_quantized_everything_runs_on_the_small_machine(facts: ModelFa
     ],
     ids=lambda value: getattr(value, "hf_id", ""),
 )
-def test_weights_and_cache_take_on_the_gpu_what_was_measured(facts: ModelFacts, gib: float) -> None:
+def test_weights_and_cache_equal_published_measurements(facts: ModelFacts, gib: float) -> None:
     """Within 3 %: the size of the files, and the cache of 2049 tokens by the formula."""
     reckoned = facts.weight_bytes + 2049 * kv_bytes_per_token(facts)
     assert reckoned / GIB == pytest.approx(gib, rel=0.03)
@@ -116,12 +116,12 @@ def test_weights_and_cache_take_on_the_gpu_what_was_measured(facts: ModelFacts, 
     [(CODER_1_5B, 1.54), (CODER_3B, 3.09), (CODER_7B, 7.61), (CODER_14B, 14.7)],
     ids=lambda value: getattr(value, "hf_id", ""),
 )
-def test_unquantized_weights_are_two_bytes_a_parameter(facts: ModelFacts, billions: float) -> None:
+def test_unquantized_weights_have_two_bytes_per_parameter(facts: ModelFacts, billions: float) -> None:
     """Within 1 % of the published count."""
     assert facts.weight_bytes == pytest.approx(billions * 1e9 * 2, rel=0.01)
 
 
-def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machine) -> None:
+def test_an_unquantized_14b_is_refused_with_a_sufficient_machine(machine: Machine) -> None:
     """29.5 GB fit into neither 16 GiB nor an L4: both are reported."""
     sizing = size(CODER_14B, machine)
     assert sizing.verdict == "does not fit"
@@ -129,7 +129,7 @@ def test_14b_unquantized_is_refused_with_a_machine_that_would_do(machine: Machin
     assert "leave no room for a cache" in sizing.reasons[1]
 
 
-def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> None:
+def test_the_largest_context_fills_the_memory(machine: Machine) -> None:
     """7B in half precision on an L4: 22.03 GiB × 0.9 - 14.2 - 2.2 leave 3.4 GiB, which is more than its own 32768 tokens need.
 
     A 32B in 4 bits leaves nothing; a 7B without grouped queries (512 KiB a token) leaves less than its own.
@@ -141,7 +141,7 @@ def test_the_largest_context_fills_the_memory_and_not_more(machine: Machine) -> 
     assert largest_context(whole, machine, 0.9) == room // (512 * 1024) // 1024 * 1024
 
 
-def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
+def test_a_missing_figure_is_requested_by_its_option() -> None:
     """The error lists the figures, so that a form can ask for exactly these."""
     unseen = ModelFacts.unseen("Qwen/Qwen2.5-Coder-7B-Instruct-AWQ")
     assert unseen.quantization == "awq"
@@ -159,7 +159,7 @@ def test_an_unknown_figure_is_asked_for_by_the_option_that_gives_it() -> None:
             unseen.with_figures(wrong)
 
 
-def test_32b_does_not_pass_through_the_memory_of_the_small_machine(machine: Machine) -> None:
+def test_a_32b_model_does_not_fit_into_the_hosts_memory(machine: Machine) -> None:
     """18 GiB of weights are staged through 16 GiB: the refusal contains both numbers and the remedy."""
     sizing = size(CODER_32B_AWQ, machine)
     assert sizing.verdict == "does not fit"
@@ -168,14 +168,14 @@ def test_32b_does_not_pass_through_the_memory_of_the_small_machine(machine: Mach
     assert "a larger machine (g2-standard-8)" in sizing.reasons[0]
 
 
-def test_7b_unquantized_is_tight(machine: Machine) -> None:
+def test_an_unquantized_7b_is_tight(machine: Machine) -> None:
     """15.2 GB fit into 16 GiB and into the GPU, with little to spare: a warning, not a refusal."""
     sizing = size(CODER_7B, machine, context=16384)
     assert sizing.verdict == "tight"
     assert "Host memory is tight" in sizing.warnings[0]
 
 
-def test_a_context_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
+def test_a_context_that_does_not_fit_is_refused_with_the_largest_that_fits() -> None:
     """On half the GPU a 14B has no room for its longest context."""
     half = Machine(vram_bytes=14 * GIB)
     largest = largest_context(CODER_14B_AWQ, half, 0.9)
@@ -186,12 +186,12 @@ def test_a_context_that_does_not_fit_is_refused_with_the_one_that_does() -> None
     assert size(CODER_14B_AWQ, half).context == largest
 
 
-def test_a_context_longer_than_the_model_reads_is_refused(machine: Machine) -> None:
+def test_a_context_longer_than_the_models_is_refused(machine: Machine) -> None:
     """The model's own limit applies even if the memory is sufficient."""
     assert "at most 32768" in size(CODER_3B_AWQ, machine, context=65536).reasons[0]
 
 
-def test_the_container_s_memory_limit_is_a_limit_of_its_own(machine: Machine) -> None:
+def test_the_containers_memory_limit_is_checked_separately(machine: Machine) -> None:
     """It follows the model as far as the node has the memory; a requested limit is kept, even if it is too small."""
     assert size(CODER_7B, machine, memory_limit_bytes=8 * GIB).memory_bytes == 16 * GIB
     assert size(CODER_3B_AWQ, machine, memory_limit_bytes=20 * GIB).memory_bytes == 20 * GIB
@@ -208,7 +208,7 @@ def test_old_and_new_weights_share_the_volume(machine: Machine) -> None:
     assert "storage=25Gi" in kept.reasons[0]
 
 
-def test_gated_and_non_commercial_models_are_warned_of() -> None:
+def test_gated_and_non_commercial_models_cause_a_warning() -> None:
     """The licence is unrelated to the size, and the reviewer has to know it."""
     facts = CODER_3B_AWQ.model_copy(update={"gated": "manual"})
     warnings = terms(facts)
@@ -217,19 +217,19 @@ def test_gated_and_non_commercial_models_are_warned_of() -> None:
 
 
 @pytest.mark.parametrize("facts", [CODER_1_5B, CODER_7B, CODER_7B_AWQ, CODER_14B_AWQ], ids=lambda f: f.hf_id)
-def test_the_size_of_unseen_weights_is_guessed_from_the_name(facts: ModelFacts) -> None:
+def test_unknown_weights_are_estimated_from_the_name(facts: ModelFacts) -> None:
     """Accurate to a fifth, which is enough to decide whether a volume must grow."""
     guess = estimated_weights(facts.hf_id)
     assert guess is not None
     assert abs(guess - facts.weight_bytes) / facts.weight_bytes < 0.2
 
 
-def test_a_name_without_a_size_gives_no_guess() -> None:
-    """Better unknown than wrong."""
+def test_a_name_without_a_size_gives_no_estimate() -> None:
+    """An unknown size is better than a wrong one."""
     assert estimated_weights("BAAI/bge-base-en-v1.5") is None
 
 
-def test_quantities_are_those_of_kubernetes() -> None:
+def test_quantities_have_kubernetes_notation() -> None:
     """Binary and decimal suffixes differ."""
     assert quantity_bytes("20Gi") == 20 * GIB
     assert quantity_bytes("20G") == 20 * 10**9

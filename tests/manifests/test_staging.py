@@ -64,7 +64,7 @@ def test_only_the_scripts_lines_change() -> None:
     assert len(after.splitlines()) == len(before.splitlines()) + 1
 
 
-def test_a_repository_that_holds_nothing_else_needs_none() -> None:
+def test_a_repository_without_other_files_needs_no_patterns() -> None:
     assert patterned(REAL, SINGLE) == REAL
 
 
@@ -76,16 +76,16 @@ def test_a_repository_that_holds_nothing_else_needs_none() -> None:
         ('import huggingface_hub as hub\nname = "org/model"  # größer\nhub.snapshot_download(\n    name,\n)\n', "    name, allow_patterns=patterns,\n"),
     ],
 )  # fmt: skip
-def test_scripts_as_people_write_them(script: str, expected: str) -> None:
+def test_common_forms_of_scripts_are_edited(script: str, expected: str) -> None:
     assert expected in patterned(script)
 
 
-def test_somebodys_own_patterns_stay_while_they_fit() -> None:
+def test_custom_patterns_that_match_are_kept() -> None:
     script = REAL.replace("d(m", 'd(m, allow_patterns=["*.safetensors", "*.json"]')
     assert patterned(script) == script
 
 
-def test_patterns_that_miss_the_new_weights_are_replaced() -> None:
+def test_patterns_that_do_not_match_the_new_weights_are_replaced() -> None:
     """A swap from one file to four, or from pickles to safetensors."""
     script = REAL.replace('model"\n', 'model"\nwanted = ["*.json", "model.safetensors"]\n').replace(
         "d(m", "d(m, allow_patterns=wanted"
@@ -105,7 +105,7 @@ def test_patterns_that_miss_the_new_weights_are_replaced() -> None:
         "this is not Python, though it says org/model and download\n",
     ],
 )
-def test_what_is_not_understood_stays(script: str) -> None:
+def test_an_unsupported_script_is_not_changed(script: str) -> None:
     document = deployment(script)
     assert staging.with_patterns(document, FACTS).text == document.text
 
@@ -126,19 +126,19 @@ class _Pieces:
         (REAL.replace("d(m", 'd(m, allow_patterns=["*.json", "*.txt", "model-*-of-00004.safetensors"]'), 15 * GB),
     ],
 )
-def test_the_volume_is_sized_for_what_is_downloaded(script: str, size: int) -> None:
+def test_the_volume_is_sized_for_the_downloaded_files(script: str, size: int) -> None:
     pieces: Any = _Pieces(script)
     assert staging.downloaded(pieces, FACTS) == size
 
 
-def test_old_weights_without_patterns_are_the_whole_repository() -> None:
+def test_old_weights_without_patterns_count_as_the_whole_repository() -> None:
     pieces: Any = _Pieces(REAL)
     assert staging.kept(pieces, 15 * GB, 46 * GB) == 46 * GB
     pieces = _Pieces(patterned(REAL))
     assert staging.kept(pieces, 15 * GB, 46 * GB) == 15 * GB
 
 
-def test_a_script_that_only_people_can_change_is_a_warning() -> None:
+def test_an_unsupported_script_causes_a_warning() -> None:
     pieces: Any = _Pieces(REAL.replace("d(m)", "d(m, ignore_patterns=[])"))
     (warning,) = staging.warnings(pieces, FACTS)
     assert "46.0 GB" in warning

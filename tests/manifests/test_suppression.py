@@ -45,7 +45,7 @@ def test_a_comment_with_a_reason_accepts_a_finding(platform: Files, layout: Layo
         ("  replicas: 0 # stoker: ignore replicas: it is a demo", {"suppression"}),
     ],
 )
-def test_a_comment_without_reason_rule_or_finding_is_a_warning(
+def test_a_comment_without_a_reason_rule_or_finding_causes_a_warning(
     platform: Files, layout: Layout, text: str, rules: set[str]
 ) -> None:
     tree = planted(platform, CHAT, "  replicas: 0", text)
@@ -53,12 +53,12 @@ def test_a_comment_without_reason_rule_or_finding_is_a_warning(
     assert ("suppression", "warning") in found(tree, layout)
 
 
-def test_an_unused_comment_is_reported_only_when_everything_is_checked(platform: Files, layout: Layout) -> None:
+def test_an_unused_comment_is_reported_only_if_everything_is_checked(platform: Files, layout: Layout) -> None:
     tree = planted(platform, CHAT, "  replicas: 0", "  replicas: 0 # stoker: ignore replicas: it is a demo")
     assert [each.rule for each in check(Platform(tree, layout), "coder-fim")] == []
     assert [each.rule for each in check(Platform(tree, layout))] == ["suppression"]
 
 
-def test_a_document_accepts_findings_in_a_comment_of_its_own(platform: Files, layout: Layout) -> None:
+def test_a_comment_in_markdown_accepts_findings(platform: Files, layout: Layout) -> None:
     tree = planted(platform, CATALOG, "| 16384 |", "| 32768 | <!-- stoker: ignore catalog-context: next week -->")
     assert found(tree, layout) == []

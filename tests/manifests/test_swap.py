@@ -1,4 +1,4 @@
-"""Swaps: the diff equals one by a maintainer."""
+"""Swaps: the diff is the one that a maintainer would write."""
 
 import pytest
 from ruamel.yaml import YAML
@@ -7,8 +7,9 @@ from manifests.contract import Layout, check, read_endpoint
 from manifests.edit import Document
 from manifests.platform import Platform
 from manifests.sizing import Machine
-from manifests.swap import SwapRequest, plan_swap, unshrunk
+from manifests.swap import SwapRequest, plan_swap
 from manifests.tree import ChangeSet, Files, ManifestError, Overlay
+from manifests.volumes import without_shrinking
 from tests.manifests.layout_variants import styled
 from tests.manifests.models import CODER_3B, CODER_3B_AWQ, CODER_7B_AWQ, CODER_14B_AWQ, CODER_32B_AWQ
 
@@ -51,9 +52,7 @@ def changed_lines(diff: str) -> list[str]:
     return [line for line in diff.splitlines() if line.startswith(("-", "+"))]
 
 
-def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
-    platform: Files, layout: Layout, machine: Machine
-) -> None:
+def test_a_swap_changes_only_the_lines_that_name_the_model(platform: Files, layout: Layout, machine: Machine) -> None:
     """Comments are updated, and statements that are wrong for the new model are removed."""
     change = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B_AWQ), machine)
     assert changed_lines(change.changes.diff(platform)) == changed_lines(TO_3B_AWQ)
@@ -61,7 +60,7 @@ def test_a_swap_down_changes_the_lines_that_name_the_model_and_no_others(
     assert check(Platform(Overlay(platform, change.changes), layout)) == ()
 
 
-def test_there_and_back_gives_the_same_fields(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_swap_and_its_reverse_restore_the_fields(platform: Files, layout: Layout, machine: Machine) -> None:
     """A swap and its opposite restore the endpoint."""
     before = read_endpoint(Platform(platform, layout), "coder-chat")
     there = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
@@ -72,7 +71,7 @@ def test_there_and_back_gives_the_same_fields(platform: Files, layout: Layout, m
     assert check(Platform(after, layout)) == ()
 
 
-def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_the_quantization_is_removed_with_its_comment(platform: Files, layout: Layout, machine: Machine) -> None:
     """An unquantized model with a stale --quantization fails at boot."""
     change = plan_swap(Platform(platform, layout), SwapRequest(name="coder-chat", facts=CODER_3B), machine)
     text = change.changes.files["serving/coder-chat/deployment.yaml"] or ""
@@ -84,7 +83,7 @@ def test_the_quantization_goes_with_its_comment(platform: Files, layout: Layout,
     assert change.endpoint.quantization is None
 
 
-def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_new_quantization_is_aligned_with_its_neighbours(platform: Files, layout: Layout, machine: Machine) -> None:
     """The argument is added in its usual place: after the served name, with a comment in the column of the others."""
     facts = CODER_3B_AWQ.model_copy(update={"hf_id": "Qwen/Qwen2.5-Coder-3B-AWQ"})
     change = plan_swap(
@@ -96,7 +95,7 @@ def test_the_quantization_comes_aligned_with_its_neighbours(platform: Files, lay
     assert lines[at] == "            - --quantization=awq_marlin          # the format of the weights (AWQ)"
 
 
-def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_the_volume_grows_if_both_models_do_not_fit(platform: Files, layout: Layout, machine: Machine) -> None:
     """The old weights stay in the cache beside the new ones."""
     facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
     change = plan_swap(
@@ -106,7 +105,7 @@ def test_the_volume_grows_when_both_models_do_not_fit(platform: Files, layout: L
     assert any("grows from 10Gi to 15Gi" in each for each in change.warnings)
 
 
-def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_a_revert_of_a_swap_does_not_shrink_the_volume(platform: Files, layout: Layout, machine: Machine) -> None:
     """Kubernetes would refuse the claim, and Argo CD with it the whole sync: so the model is reverted, and the volume stays."""
     facts = CODER_14B_AWQ.model_copy(update={"kind": "completion"})
     change = plan_swap(
@@ -114,18 +113,18 @@ def test_what_takes_a_swap_back_makes_no_volume_smaller(platform: Files, layout:
     )
     swapped = Overlay(platform, change.changes)
     back = ChangeSet(files={path: platform.read(path) for path in change.changes.files})
-    kept, told = unshrunk(swapped, back)
-    assert told == ("The volume coder-fim-model-cache stays at 15Gi: Kubernetes makes none smaller.",)
+    kept, told = without_shrinking(swapped, back)
+    assert told == ("The volume coder-fim-model-cache stays at 15Gi: Kubernetes cannot make it smaller.",)
     reverted = Overlay(swapped, kept)
     pvc = "serving/coder-fim/pvc.yaml"
     assert reverted.read(pvc) == (platform.read(pvc) or "").replace("storage: 10Gi", "storage: 15Gi")
     assert all(reverted.read(path) == platform.read(path) for path in back.files if path != pvc)
-    assert unshrunk(platform, change.changes) == (change.changes, ())
+    assert without_shrinking(platform, change.changes) == (change.changes, ())
 
 
 @pytest.mark.parametrize("argument", ["--x=a:", '--x={"a":1}', "--x='", "--x=a\\b", "--x={{y}}", "--x=#", "--x=é"])
 @pytest.mark.parametrize("style", ["as it is", "flow arguments"])
-def test_an_argument_is_the_text_that_was_given(
+def test_an_argument_is_written_as_it_was_given(
     platform: Files, layout: Layout, machine: Machine, argument: str, style: str
 ) -> None:
     """Values are quoted if YAML would read them as another type."""
@@ -153,7 +152,7 @@ def test_arguments_are_kept_as_people_wrote_them(platform: Files, layout: Layout
     assert "            - --served_model-name=qwen2.5-coder-3b-instruct\n" in (changed or "")
 
 
-def test_prices_are_written_out(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_prices_are_written_in_decimal_form(platform: Files, layout: Layout, machine: Machine) -> None:
     """5e-07 is a string to older YAML parsers, so the cost is not a number."""
     request = SwapRequest(name="coder-chat", facts=CODER_3B_AWQ, price_in="3e-7", price_out="0.0000009")
     values = plan_swap(Platform(platform, layout), request, machine).changes.files["platform/litellm/values.yaml"] or ""
@@ -201,7 +200,7 @@ def test_extra_arguments_are_set_or_appended(platform: Files, layout: Layout, ma
         ),
     ],
 )
-def test_what_cannot_be_swapped_is_refused_with_the_reason(
+def test_an_impossible_swap_is_refused_with_the_reason(
     platform: Files, layout: Layout, machine: Machine, request_: SwapRequest, reason: str
 ) -> None:
     """No pull request is opened, and one sentence contains the reason."""
@@ -210,9 +209,7 @@ def test_what_cannot_be_swapped_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("hf_id", ["Qwen", "a/b/c", "Qwen/x; rm -rf /", 'Qwen/x"\nimport os', "../etc", "a/../b"])
-def test_an_id_that_the_hub_would_not_give_is_refused(
-    platform: Files, layout: Layout, machine: Machine, hf_id: str
-) -> None:
+def test_an_invalid_model_id_is_refused(platform: Files, layout: Layout, machine: Machine, hf_id: str) -> None:
     """It would end up in a script and in YAML."""
     facts = CODER_3B.model_copy(update={"hf_id": hf_id})
     with pytest.raises(ManifestError, match="not a model on Hugging Face"):
@@ -222,7 +219,7 @@ def test_an_id_that_the_hub_would_not_give_is_refused(
 def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
-    """Then the five pieces are not sufficient, unless the name is kept."""
+    """Changing the endpoint's own files is not sufficient then, unless the served name is kept."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["routing/coder.yaml"] = "match: qwen2.5-coder-7b-instruct\n"
     tree = Files(files)
@@ -232,7 +229,7 @@ def test_an_endpoint_that_a_route_names_is_refused_with_the_route(
     assert "routing/coder.yaml" not in plan_swap(Platform(tree, layout), kept, machine).changes.files
 
 
-def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: Layout, machine: Machine) -> None:
+def test_benchmark_reports_are_not_routes(platform: Files, layout: Layout, machine: Machine) -> None:
     """Benchmark reports may name the old model; a benchmark's settings may not."""
     files = {path: platform.read(path) or "" for path in platform.files("")}
     files["benchmarks/coder-chat/2026-11-20-0a1b2c.md"] = "Measured: qwen2.5-coder-7b-instruct\n"
@@ -243,7 +240,7 @@ def test_what_was_measured_of_an_endpoint_is_no_route(platform: Files, layout: L
         plan_swap(Platform(Files(files), layout), request, machine)
 
 
-def test_the_comment_above_an_entry_follows_where_it_names_the_model(
+def test_the_comment_above_an_entry_changes_if_it_names_the_model(
     platform: Files, layout: Layout, machine: Machine
 ) -> None:
     """The adjacent line about the whole group stays."""
@@ -257,7 +254,7 @@ def test_the_comment_above_an_entry_follows_where_it_names_the_model(
     assert f"one of them answers at a time.\n    # Qwen2.5-Coder-3B-Instruct is for chat.\n{entry}" in values
 
 
-def test_a_comment_is_no_part_of_a_script() -> None:
+def test_a_hash_in_a_script_is_not_a_comment() -> None:
     """A # inside a literal block or a quoted string is not a comment."""
     document = Document("x.yaml", 'a: |\n  # code 7B\nb: "x # y"\nc: 1 # why\n')
     assert [comment.text for comment in document.comments()] == ["# why"]

@@ -33,7 +33,7 @@ def checkout(request: pytest.FixtureRequest, tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_a_link_is_listed_and_is_no_text(checkout: Checkout) -> None:
+def test_a_symbolic_link_is_listed_and_not_read(checkout: Checkout) -> None:
     """The text of a link is its target, as in a commit; nothing outside, or through `..`, is read."""
     assert {"link.yaml", "lost.yaml", "serving/linked", ODD} <= set(checkout.files(""))
     assert [checkout.read(path) for path in ("link.yaml", "lost.yaml", "serving/linked", "logo.png")] == [None] * 4
@@ -42,7 +42,7 @@ def test_a_link_is_listed_and_is_no_text(checkout: Checkout) -> None:
     assert checkout.read(ODD) == "name: chat\n"
 
 
-def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> None:
+def test_a_search_finds_literal_text(checkout: Checkout) -> None:
     """With git's search or our own; files that git ignores do not belong to the repository."""
     found = set(checkout.grep("name: chat"))
     assert found - {"build/out.yaml"} == {"serving/chat/service.yaml", ODD}
@@ -52,7 +52,7 @@ def test_what_is_searched_for_is_found_where_it_is_text(checkout: Checkout) -> N
 
 
 @pytest.mark.parametrize("name", ["ch?t", "c*", "chat/", "../serving/chat", ".", ":(top)serving"])
-def test_a_name_is_no_pattern(checkout: Checkout, name: str) -> None:
+def test_a_name_is_not_a_pattern(checkout: Checkout, name: str) -> None:
     """A prefix selects one directory or none, and never the files of another one."""
     assert checkout.files("serving/ch?t") == ("serving/ch?t/service.yaml",)
     with pytest.raises(ManifestError, match=r"no endpoint|outside the contract"):

@@ -38,7 +38,7 @@ def real(platform: Files) -> Files:
     return Files(files | {DEPLOYMENT: text.replace(cache, cache + triton)})
 
 
-def test_what_is_lost_with_the_pod_is_a_warning_at_its_line(real: Files, layout: Layout) -> None:
+def test_a_cache_that_is_lost_with_the_pod_is_reported_at_its_line(real: Files, layout: Layout) -> None:
     """Advice is given only on request, and not for other changes."""
     assert ("cold-start", line_of(real, "value: /tmp/.cache")) in advice(real, layout)
     assert ("image-pull-policy", line_of(real, "imagePullPolicy: Always")) in advice(real, layout)
@@ -48,7 +48,7 @@ def test_what_is_lost_with_the_pod_is_a_warning_at_its_line(real: Files, layout:
     assert not [f for f in check(Platform(real, layout)) if f.rule in RULES]
 
 
-def test_the_change_touches_only_the_lines_it_is_about(real: Files, layout: Layout) -> None:
+def test_tuning_changes_only_the_relevant_lines(real: Files, layout: Layout) -> None:
     change = plan_tune(Platform(real, layout), "coder-chat")
     before, after = real.read(DEPLOYMENT) or "", change.changes.files[DEPLOYMENT] or ""
     new = [line.strip() for line in set(after.splitlines()) - set(before.splitlines())]
@@ -62,7 +62,7 @@ def test_the_change_touches_only_the_lines_it_is_about(real: Files, layout: Layo
     assert len(after.splitlines()) == len(before.splitlines())
 
 
-def test_afterwards_there_is_nothing_left_to_say_or_to_do(real: Files, layout: Layout) -> None:
+def test_after_tuning_there_are_no_findings_and_no_changes(real: Files, layout: Layout) -> None:
     after = tuned(real, layout)
     assert advice(after, layout) == []
     assert check(Platform(after, layout)) == check(Platform(real, layout))
@@ -70,14 +70,14 @@ def test_afterwards_there_is_nothing_left_to_say_or_to_do(real: Files, layout: L
         plan_tune(Platform(after, layout), "coder-chat")
 
 
-def test_another_image_does_not_find_the_old_ones_files(real: Files, layout: Layout) -> None:
+def test_another_image_gets_another_cache_directory(real: Files, layout: Layout) -> None:
     """After a change of the digest there is a finding, and the next `tune` updates the directory."""
     after = tuned(real, layout)
     text = after.read(DEPLOYMENT) or ""
     old = (re.search(r"@sha256:(\w{64})", text) or ["", ""])[1]
     moved = Overlay(after, deployment(text.replace(f"@sha256:{old}", f"@sha256:{'b' * 64}")))
     (found,) = [f for f in check(Platform(moved, layout), "coder-chat", advice=True) if f.rule == "cold-start"]
-    assert "named after another image" in found.message
+    assert "named after an image other" in found.message
     again = tuned(moved, layout).read(DEPLOYMENT) or ""
     assert "/models/compile-cache/bbbbbbbbbbbb/triton" in again
     assert old[:12] not in again
@@ -87,7 +87,7 @@ def deployment(text: str) -> ChangeSet:
     return ChangeSet(files={DEPLOYMENT: text})
 
 
-def test_a_variable_that_nobody_has_set_is_added(real: Files, layout: Layout) -> None:
+def test_a_missing_cache_variable_is_added(real: Files, layout: Layout) -> None:
     text = real.read(DEPLOYMENT) or ""
     bare = re.sub(r" +- name: (XDG_CACHE_HOME|TRITON_CACHE_DIR)\n +value: \S+\n", "", text)
     tree = Overlay(real, deployment(bare))
@@ -100,7 +100,7 @@ def test_a_variable_that_nobody_has_set_is_added(real: Files, layout: Layout) ->
     )
 
 
-def test_an_image_without_a_digest_has_no_key(platform: Files, layout: Layout) -> None:
+def test_an_image_without_a_digest_is_refused(platform: Files, layout: Layout) -> None:
     tree = Overlay(platform, deployment(re.sub(r"@sha256:\w+", "", platform.read(DEPLOYMENT) or "")))
     with pytest.raises(ManifestError, match="not pinned by its digest"):
         plan_tune(Platform(tree, layout), "coder-chat")
@@ -118,7 +118,7 @@ def test_an_endpoint_without_compile_caches_is_refused(platform: Files, layout: 
         plan_tune(Platform(platform, layout), "embeddings")
 
 
-def test_a_reason_in_the_file_accepts_it(platform: Files, layout: Layout) -> None:
+def test_a_comment_with_a_reason_accepts_the_advice(platform: Files, layout: Layout) -> None:
     """A comment without a finding is also accepted in a check without advice."""
     old = "              value: /tmp/.cache"
     tree = planted(platform, DEPLOYMENT, old, f"{old}  # stoker: ignore cold-start: this disk is slower than compiling")

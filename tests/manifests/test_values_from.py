@@ -57,7 +57,7 @@ def opened(form: str) -> Platform:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_values_are_read_and_changed_where_they_are(form: str) -> None:
+def test_values_in_a_config_map_are_changed_there(form: str) -> None:
     tree, place = opened(form), f"apps/vllm/{FORMS[form][1]}"
     endpoint = read_endpoint(tree, "vllm")
     assert (endpoint.hf_id, endpoint.context, endpoint.gpus, endpoint.namespace) == ("Qwen/Qwen3-4B", 8192, 1, "ai")
@@ -77,7 +77,7 @@ def test_values_of_a_secret_are_not_read() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_copy_has_values_of_its_own(form: str) -> None:
+def test_a_copy_gets_its_own_values(form: str) -> None:
     tree = opened(form)
     request = AddRequest(name="scribe", facts=facts("Qwen/Qwen3-1.7B"), like="vllm")
     made = plan_add(tree, request, Machine()).changes.files

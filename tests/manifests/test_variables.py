@@ -22,7 +22,7 @@ def with_variable(old: str, new: str) -> Platform:
 
 
 @pytest.mark.parametrize("variable", ["${LEN:=8192}", "${LEN:-8192}", "${LEN}"])
-def test_a_swap_does_not_write_over_a_variable(variable: str) -> None:
+def test_a_swap_does_not_overwrite_a_variable(variable: str) -> None:
     platform = with_variable("len=8192", f"len={variable}")
     request = SwapRequest(name="vllm", facts=facts("Qwen/Qwen3-1.7B"), context=4096)
     with pytest.raises(ManifestError) as refused:
@@ -158,14 +158,14 @@ def test_a_variable_with_another_meaning_in_the_same_files_is_not_changed() -> N
         swapped(platform, context=4096)
 
 
-def test_a_value_that_is_only_partly_a_variable_names_its_place() -> None:
+def test_a_partial_variable_is_refused_with_its_definition() -> None:
     platform = substituting("    substitute:\n      ORG: Qwen\n", ("- Qwen/Qwen3-4B", "- ${ORG}/Qwen3-4B"))
     assert next(each.hf_id for each in read_endpoints(platform) if each.name == "vllm") == "Qwen/Qwen3-4B"
     with pytest.raises(ManifestError, match=rf"{RELEASE}:\d+ has the variable \$\{{ORG\}}, which {KS}:\d+ sets"):
         swapped(platform)
 
 
-def test_a_file_of_two_kustomizations_keeps_its_variables() -> None:
+def test_variables_in_a_file_of_two_kustomizations_are_not_changed() -> None:
     """Each sets the variable to another value, so neither is the endpoint's."""
     platform = substituting("    substitute: {MODEL: Qwen/Qwen3-4B}\n", ("- Qwen/Qwen3-4B", "- ${MODEL}"))
     second = (platform.read(KS) or "").replace("name: vllm", "name: vllm-two").replace("Qwen3-4B", "Qwen3-8B")

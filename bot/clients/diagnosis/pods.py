@@ -345,7 +345,7 @@ def _unsynced(why: str) -> Problem:
 def _missing(why: str, where: str, reason: str = "CreateContainerConfigError") -> Problem:
     return Problem(
         Kind.CONFIGURATION,
-        f"What {where} needs is missing ({reason}): {why}",
+        f"A Secret or ConfigMap that {where} needs is missing ({reason}): {why}",
         "Create the Secret or ConfigMap (or its key) that the message names, or correct its name in the Deployment.",
         SECRET_MISSING,
         why,

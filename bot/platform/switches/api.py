@@ -1,4 +1,4 @@
-"""The switch by the API: the Deployment is scaled."""
+"""Start and stop a model through the Kubernetes API, by scaling its Deployment."""
 
 from bot.clients.cluster import Cluster
 from bot.clients.workload import Workload
