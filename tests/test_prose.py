@@ -1,8 +1,8 @@
-"""The check of our English finds the idioms that docs/style.md rules out, only in prose."""
+"""The check of our English finds the idioms that docs/style.md rules out, only in prose. `make lint` applies it to the repository."""
 
 import pytest
 
-from tests.prose import check, findings, tracked
+from tests.prose import findings
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,3 @@ def test_an_idiom_is_found_at_its_line(path: str, text: str, found: list[tuple[i
 def test_code_and_plain_english_have_no_findings(path: str, text: str) -> None:
     """Names, quoted commands and code blocks are not prose."""
     assert list(findings(path, text)) == []
-
-
-def test_the_repository_is_in_plain_english() -> None:
-    """`make lint` reports the same, with file and line."""
-    assert check(tracked()) == []

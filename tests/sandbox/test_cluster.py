@@ -292,7 +292,7 @@ async def test_the_kubeconfig_opens_the_api(platform: Platform, tmp_path: Path) 
     async with api:
         assert (await client.AppsV1Api(api).list_namespaced_deployment("serving")).items
         review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}
-        answer: Any = await client.AuthorizationV1Api(api).create_self_subject_access_review(review)  # type: ignore[arg-type]
+        answer: Any = await client.AuthorizationV1Api(api).create_self_subject_access_review(review)
         assert answer.status.allowed
 
 
