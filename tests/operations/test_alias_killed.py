@@ -12,6 +12,7 @@ from tests.operations.test_alias import SERVED, gone, stored
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("forked")
 async def test_an_alias_is_registered_once_and_left_nowhere(tmp_path: Path, redis_url: str) -> None:
     """Killed after the registration arrived and before its response, and in the same way at the removal."""
     wire = Tripwire(beside=("LITELLM_URL",))

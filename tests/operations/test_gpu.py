@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from sandbox.process import Bot, free_port
 from tests.operations.platform import SPEED, STOPPED, Platform
 from tests.operations.platform import platform as opened
@@ -189,6 +191,7 @@ async def test_a_bring_up_whose_redis_was_flushed_ends_as_a_session(tmp_path: Pa
         assert replicas(it, "coder-chat") == 0
 
 
+@pytest.mark.usefixtures("forked")
 async def test_two_bots_do_everything_once(platform: Platform, tmp_path: Path) -> None:
     """One card, one alert, one lease, one receipt, although two bots sweep, reconcile and tend the queue."""
     port = free_port()

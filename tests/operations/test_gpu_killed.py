@@ -110,6 +110,7 @@ ANY = {"step ready", "lease", "status running", "/api/chat.postMessage"}
         (a_restore_that_fails, {"step waiting for coder-chat", "step taking coder-chat down again"} | ANY),
     ],
 )
+@pytest.mark.usefixtures("forked")
 async def test_a_session_is_the_same_however_often_the_bot_dies(
     tmp_path: Path, redis_url: str, story: Story, struck: set[str]
 ) -> None:

@@ -30,6 +30,7 @@ BIG = "Qwen/Qwen2.5-Coder-14B-Instruct-AWQ"
         (f"/model swap coder-chat {BIG}", "coder-chat is rolled out", "coder-chat"),
     ],
 )
+@pytest.mark.usefixtures("forked")
 async def test_a_change_is_made_once_however_often_the_bot_dies(
     tmp_path: Path, redis_url: str, command: str, outcome: str, synced: str
 ) -> None:
@@ -91,6 +92,7 @@ async def no_branch(it: Platform) -> bool:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ledger", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["writes", "every-step"])
 @pytest.mark.parametrize("story", [refused_by_github, merged_with_something_else])
+@pytest.mark.usefixtures("forked")
 async def test_what_goes_wrong_is_put_right_once(
     tmp_path: Path, redis_url: str, story: Callable[[Platform], Awaitable[None]], ledger: bool
 ) -> None:

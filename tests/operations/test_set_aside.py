@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from sandbox.process import Bot
 from tests.clients.wire import Wire, wire
 from tests.operations.platform import platform
 from tests.operations.steps import held, replicas
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 POISON = "acme/poison"
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.operations.kill_on_http_write import Tripwire
 from tests.operations.test_gpu_killed import living
 from tests.operations.test_staging import CLAIM, NEW, OLD, gpu_nodes
@@ -14,6 +16,7 @@ STAGED, SWAPPED = "✅ Stage the weights of coder-chat\nSucceeded", f"✅ Swap c
 """The beginnings of the final cards; the requester's direct messages have the same news."""
 
 
+@pytest.mark.usefixtures("forked")
 async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str) -> None:
     """Killed when the card is posted, when the Job is created, when it has ended, and at the end."""
     points = {"/api/chat.postMessage", JOB, f"step staging {OLD} 1", "status succeeded"}
@@ -30,6 +33,7 @@ async def test_a_requested_staging_makes_one_job(tmp_path: Path, redis_url: str)
     assert set(wire.struck) == points
 
 
+@pytest.mark.usefixtures("forked")
 async def test_a_staged_swap_cuts_over_once(tmp_path: Path, redis_url: str) -> None:
     """Killed while it stages, after that, at the merge, and at the sync that restarts the model."""
     points = {JOB, f"step staging {NEW} 1", MERGE, SYNC}
