@@ -81,6 +81,7 @@ class ArgoCD:
         """Polls git every three simulated minutes, and immediately when an Application requests a refresh."""
         clock = self._clock
         due = self._next_look()
+        judged = -1  # the store's version
         try:
             while True:
                 seen = self._store.version
@@ -90,8 +91,10 @@ class ArgoCD:
                     await self._reconcile(asked)
                 self._begin_operations()
                 self._finish_deletions()
-                self._judge_health()
-                await self._heal()
+                if self._store.version != judged:
+                    self._judge_health()
+                    await self._heal()
+                    judged = -1 if self._syncing else seen  # `_heal` leaves out what is being synced
                 try:
                     async with asyncio.timeout(max(0.01, (due - clock.now()) / clock.speed)):
                         await self._store.changed(seen)
@@ -106,7 +109,7 @@ class ArgoCD:
 
     def _take_refreshes(self) -> set[str]:
         asked = set()
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             if REFRESH in (app["metadata"].get("annotations") or {}):
                 asked.add(app["metadata"]["name"])
         return asked
@@ -117,12 +120,12 @@ class ArgoCD:
             await self._discover(commit)
         stale = commit != self._looked_at or self._faults_seen != self._faults
         self._looked_at, self._faults_seen = commit, frozenset(self._faults)
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             name = app["metadata"]["name"]
             if name in asked or stale:
                 await self._compare(name, commit)
                 self._update(name, lambda live: live["metadata"].get("annotations", {}).pop(REFRESH, None))
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             self._sync_by_itself(app, commit)
 
     def _sync_by_itself(self, app: Object, commit: str) -> None:
@@ -180,7 +183,7 @@ class ArgoCD:
 
     def _install(self, wanted: dict[str, Object]) -> None:
         for name, manifest in wanted.items():
-            if self._store.get("Application", name, NAMESPACE) is None:
+            if not self._store.exists("Application", name, NAMESPACE):
                 fresh = {"sync": {"status": "Unknown"}, "health": {"status": "Missing"}, "history": []}
                 meta = manifest["metadata"] | {"namespace": NAMESPACE}
                 self._store.create(manifest | {"metadata": meta, "status": fresh})
@@ -232,7 +235,7 @@ class ArgoCD:
         return files
 
     def _begin_operations(self) -> None:
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             name = app["metadata"]["name"]
             if "operation" in app and name not in self._syncing and "deletionTimestamp" not in app["metadata"]:
                 operation = app["operation"]
@@ -365,31 +368,32 @@ class ArgoCD:
         """The resources finalizer: deletes everything that the Application applied, including the claim with its
         weights.
         """
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             if "deletionTimestamp" in app["metadata"]:
                 namespace, name = app["spec"]["destination"]["namespace"], app["metadata"]["name"]
                 for kind in ("Deployment", "Service", "PersistentVolumeClaim", "ConfigMap"):
-                    for obj in self._store.find(kind, namespace):
+                    for obj in self._store.stored(kind, namespace):
                         if (obj["metadata"].get("annotations") or {}).get("argocd.argoproj.io/tracking-id") == name:
                             self._store.remove(kind, obj["metadata"]["name"], namespace)
                 self._store.remove("Application", name, NAMESPACE)
 
     def _judge_health(self) -> None:
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             namespace, name = app["spec"]["destination"].get("namespace", ""), app["metadata"]["name"]
-            mine = [d for d in self._store.find("Deployment", namespace) if _tracked(d) == name]
+            mine = [d for d in self._store.stored("Deployment", namespace) if _tracked(d) == name]
             states = {_health(deployment) for deployment in mine}
             worst = next((s for s in ("Degraded", "Progressing", "Healthy") if s in states), "")
             if not worst:
                 worst = "Healthy" if app["status"].get("history") else "Missing"
-            self._status(name, health={"status": worst})
+            if app["status"].get("health") != {"status": worst}:
+                self._status(name, health={"status": worst})
 
     async def _heal(self) -> None:
         """With `selfHeal`, replicas that differ from git are reverted immediately (`SelfHealTimeoutSeconds` is 5).
 
         Other differences do not occur here. Those in `ignoreDifferences` do not count.
         """
-        for app in self._store.find("Application", NAMESPACE):
+        for app in self._store.stored("Application", NAMESPACE):
             automated = (app["spec"].get("syncPolicy") or {}).get("automated") or {}
             history = app["status"].get("history") or []
             if not automated.get("selfHeal") or not history or app["metadata"]["name"] in self._syncing:
@@ -412,7 +416,7 @@ class ArgoCD:
             )
 
     def _update(self, name: str, change: Any) -> None:
-        if self._store.get("Application", name, NAMESPACE) is not None:
+        if self._store.exists("Application", name, NAMESPACE):
             self._store.update("Application", name, NAMESPACE, change)
 
     def _status(self, name: str, **fields: Any) -> None:

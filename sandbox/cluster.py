@@ -116,7 +116,7 @@ class Cluster:
 
     def _deployment(self, name: str) -> Object | None:
         """The Deployment of this name: in the namespace `serving`, otherwise in the first one that has it."""
-        found = [each for each in self.store.find("Deployment") if each["metadata"]["name"] == name]
+        found = [each for each in self.store.stored("Deployment") if each["metadata"]["name"] == name]
         return min(found, key=lambda each: each["metadata"]["namespace"] != "serving", default=None)
 
     def reclaim_node(self) -> None:
@@ -143,7 +143,7 @@ class Cluster:
         self._kubelet.log(address, (pod or {})["spec"]["containers"][0], line)
 
     def _serving(self, name: str) -> Address:
-        pods = [_address(pod) for pod in self.store.find("Pod") if _deployment_of(pod) == name and is_ready(pod)]
+        pods = [_address(pod) for pod in self.store.stored("Pod") if _deployment_of(pod) == name and is_ready(pod)]
         if not pods:
             raise LookupError(f"{name} has no pod that is ready")
         return pods[0]
@@ -155,14 +155,14 @@ class Cluster:
 
     def ready_models(self) -> list[str]:
         """The GPU models that answer requests."""
-        pods = self.store.find("Pod")
+        pods = self.store.stored("Pod")
         return sorted({_deployment_of(pod) for pod in pods if _gpus(pod["spec"]) and is_ready(pod)})
 
     def panel(self) -> Object:
         """The page's panel beside the channel. Dollars and seconds are in the platform's time, not the viewer's."""
         seconds = self._gpu.billed
-        pods = [pod for pod in self.store.find("Pod") if _gpus(pod["spec"])]
-        models = [d for d in self.store.find("Deployment") if _gpus(d["spec"]["template"]["spec"])]
+        pods = [pod for pod in self.store.stored("Pod") if _gpus(pod["spec"])]
+        models = [d for d in self.store.stored("Deployment") if _gpus(d["spec"]["template"]["spec"])]
         return {
             "node": self._gpu.name,
             "node_state": self._gpu.state,
@@ -187,14 +187,14 @@ class Cluster:
     def _control(self) -> None:
         """One reconciliation: start and stop pods, and update the status of each Deployment."""
         self._kserve.control()
-        for pod in self.store.find("Pod"):
+        for pod in self.store.stored("Pod"):
             address = _address(pod)
             if "deletionTimestamp" in pod["metadata"] and address in self._lives:
                 self._terminate(address)
-        for deployment in self.store.find("Deployment"):
+        for deployment in self.store.stored("Deployment"):
             self._match(deployment)
-        wanted = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.find("Deployment")}
-        for pod in self.store.find("Pod"):
+        wanted = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self.store.stored("Deployment")}
+        for pod in self.store.stored("Pod"):
             owner = (pod["metadata"]["namespace"], _deployment_of(pod))
             if owner[1] and owner not in wanted and "deletionTimestamp" not in pod["metadata"]:
                 self.store.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
@@ -204,7 +204,7 @@ class Cluster:
     def _match(self, deployment: Object) -> None:
         meta, spec = deployment["metadata"], deployment["spec"]
         template_hash = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[:10]
-        pods = [pod for pod in self.store.find("Pod", meta["namespace"]) if _deployment_of(pod) == meta["name"]]
+        pods = [pod for pod in self.store.stored("Pod", meta["namespace"]) if _deployment_of(pod) == meta["name"]]
         staying = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         current = [pod for pod in staying if pod["metadata"]["labels"]["pod-template-hash"] == template_hash]
         outdated = [pod for pod in staying if pod not in current]

@@ -134,7 +134,7 @@ class Engines:
         namespace, name = request.match_info["namespace"], request.match_info["service"].split(".")[0]
         service = self._store.get("Service", name, namespace)
         selector = (service or {"spec": {}})["spec"].get("selector") or {}
-        for pod in self._store.find("Pod", namespace) if selector else ():
+        for pod in self._store.stored("Pod", namespace) if selector else ():
             if is_ready(pod) and selector.items() <= (pod["metadata"].get("labels") or {}).items():
                 found = Engine(CommandLine(self._store, pod), self._counters[pod["metadata"]["uid"]])
                 _refuse_other_paths(request, found)

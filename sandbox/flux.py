@@ -65,7 +65,7 @@ class Flux:
         return max(INTERVAL, LEAST * self._clock.speed)
 
     def _is_asked(self) -> bool:
-        return any(_asked(each) not in (None, _handled(each)) for each in self._kustomizations())
+        return any(_asked(each) not in (None, _handled(each)) for each in self._store.stored("Kustomization"))
 
     def _kustomizations(self) -> list[Object]:
         return self._store.find("Kustomization")

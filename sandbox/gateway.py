@@ -136,7 +136,7 @@ class Gateway:
     def _configurations(self) -> list[tuple[str, Object]]:
         """LiteLLM's configuration, in any ConfigMap of a chart or a person, with its namespace."""
         found = []
-        for config_map in self._store.find("ConfigMap"):
+        for config_map in self._store.stored("ConfigMap"):
             for text in (config_map.get("data") or {}).values():
                 if re.search(r"model_list|general_settings|litellm_settings", str(text)):
                     config = load(str(text))

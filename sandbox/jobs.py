@@ -40,7 +40,7 @@ class JobController:
 
     def control(self) -> None:
         """One reconciliation: create a pod for each new Job, and stop the deleted ones."""
-        jobs = {job["metadata"]["uid"]: job for job in self._store.find("Job")}
+        jobs = {job["metadata"]["uid"]: job for job in self._store.stored("Job")}
         for job in jobs.values():
             if job.get("status"):
                 continue
@@ -48,7 +48,7 @@ class JobController:
                 self._start(job)
             elif not job["spec"].get("suspend"):
                 self._completed(job)  # one of the platform's own: what it runs is not known here
-        for pod in self._store.find("Pod"):
+        for pod in self._store.stored("Pod"):
             owner = owner_of(pod)
             address = Address(pod["metadata"]["namespace"], pod["metadata"]["name"])
             if owner and (owner not in jobs or "deletionTimestamp" in pod["metadata"]):

@@ -30,7 +30,7 @@ class KServe:
         services = (*self._store.find("InferenceService"), *self._store.find("LLMInferenceService"))
         wanted = {name for each in services if (name := self._reconcile(each))}
         for kind in ("Deployment", "Service") if services or self._made() else ():
-            for each in self._store.find(kind):
+            for each in self._store.stored(kind):
                 meta = each["metadata"]
                 if _is_owned(each) and (meta["namespace"], meta["name"]) not in wanted:
                     other = (meta["namespace"], meta["name"].removesuffix("-workload-svc"))
@@ -38,7 +38,7 @@ class KServe:
                         self._store.remove(kind, meta["name"], meta["namespace"])
 
     def _made(self) -> bool:
-        return any(_is_owned(each) for each in self._store.find("Deployment"))
+        return any(_is_owned(each) for each in self._store.stored("Deployment"))
 
     def _reconcile(self, service: Object) -> tuple[str, str] | None:
         """The namespace and name of the Deployment that a service has."""

@@ -30,7 +30,7 @@ class Kubelet:
         """The logs of each container, one per run: a restart begins a new one."""
 
     def update(self, address: Address, change: Callable[[Object], None]) -> None:
-        if self._store.get("Pod", address.name, address.namespace):
+        if self._store.exists("Pod", address.name, address.namespace):
             self._store.update("Pod", address.name, address.namespace, change)
 
     def condition(self, address: Address, **conditions: bool) -> None:
@@ -49,7 +49,7 @@ class Kubelet:
 
     def unschedulable(self, address: Address, message: str = "") -> None:
         """By default: no node has a free GPU."""
-        message = message or NO_GPU.format(nodes=len(self._store.find("Node")))
+        message = message or NO_GPU.format(nodes=len(self._store.stored("Node")))
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         condition["lastTransitionTime"] = self._store.timestamp()
         self.update(address, lambda pod: pod["status"].update(conditions=[condition]))
@@ -125,7 +125,7 @@ class Kubelet:
     ) -> None:
         """Record an event, or increase its count if it exists."""
         kind, name = involved or ("Pod", address.name)
-        for known in self._store.find("Event", address.namespace, fields=f"involvedObject.name={name}"):
+        for known in self._store.stored("Event", address.namespace, fields=f"involvedObject.name={name}"):
             if (known["reason"], known["message"]) == (reason, message):
                 self._store.update("Event", known["metadata"]["name"], address.namespace, self._count_up)
                 return

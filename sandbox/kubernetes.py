@@ -221,7 +221,7 @@ class KubernetesAPI:
                 await self._watch(request, response, resource, wanted)
                 await response.write_eof()
             return response
-        items = self.store.find(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
+        items = self.store.stored(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
         items, meta = _paged(items, self.store.version, query.get("limit", ""), query.get("continue", ""))
         return web.json_response(
             {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": items}
@@ -246,7 +246,7 @@ class KubernetesAPI:
             seen = int(request.query.get("resourceVersion") or 0)
             if not seen:
                 seen = self.store.version
-                found = self.store.find(resource.kind, wanted.namespace, labels=wanted.labels, fields=wanted.fields)
+                found = self.store.stored(resource.kind, wanted.namespace, labels=wanted.labels, fields=wanted.fields)
                 for obj in found:
                     await send("ADDED", obj)
             while not self._closing and "api-away" not in self._faults and (left := ends - loop.time()) > 0:

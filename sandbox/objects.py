@@ -9,10 +9,11 @@ import marshal
 import re
 import secrets
 import uuid
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from sandbox.clock import real_date
@@ -118,7 +119,7 @@ class ObjectStore:
     def __init__(self, date: Callable[[], datetime] = real_date) -> None:
         self.date = date
         self.version = 1000
-        self._objects: dict[tuple[str, str, str], Object] = {}
+        self._objects: defaultdict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._compacted = self.version
         self._changed = asyncio.Event()
@@ -128,14 +129,23 @@ class ObjectStore:
         return self.date().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
-        found = self._objects.get((kind, namespace, name))
+        found = self._objects[kind].get((namespace, name))
         return copied(found) if found else None
+
+    def exists(self, kind: str, name: str, namespace: str = "") -> bool:
+        return (namespace, name) in self._objects[kind]
 
     def find(self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
         """The objects of a kind that match the selectors, sorted by namespace and name; no namespace means all."""
-        wanted = Selection(namespace, labels, fields)
-        keys = sorted(key for key in self._objects if key[0] == kind)
-        return [copied(self._objects[key]) for key in keys if wanted.matches(self._objects[key])]
+        return [copied(obj) for obj in self.stored(kind, namespace, labels=labels, fields=fields)]
+
+    def stored(self, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Object]:
+        """Like `find`, but the stored objects themselves, for a caller that only reads them.
+
+        Every change replaces the object, so they stay as they were. The controllers read all objects after each change.
+        """
+        selection = Selection(namespace, labels, fields)
+        return [obj for _, obj in sorted(self._objects[kind].items(), key=itemgetter(0)) if selection.matches(obj)]
 
     def create(self, manifest: Object) -> Object:
         resource = BY_KIND[manifest["kind"]]
@@ -146,8 +156,7 @@ class ObjectStore:
             meta["name"] = meta["generateName"] + secrets.token_hex(3)
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", meta.get("name", "")):
             raise ApiError(422, "Invalid", f'{resource.kind} "{meta.get("name", "")}" is invalid: metadata.name')
-        key = _key(resource, created)
-        if key in self._objects:
+        if _key(resource, created) in self._objects[resource.kind]:
             raise ApiError(409, "AlreadyExists", f'{_qualified(resource)} "{meta["name"]}" already exists')
         created.setdefault("apiVersion", resource.api_version)
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": self.timestamp(), "generation": 1}
@@ -159,7 +168,7 @@ class ObjectStore:
         happens.
         """
         resource = BY_KIND[kind]
-        before = self._objects.get((kind, namespace, name))
+        before = self._objects[kind].get((namespace, name))
         if before is None:
             raise not_found(resource, name)
         after = copied(before)
@@ -196,7 +205,7 @@ class ObjectStore:
 
     def remove(self, kind: str, name: str, namespace: str = "") -> None:
         """Delete the object immediately, if it exists."""
-        before = self._objects.get((kind, namespace, name))
+        before = self._objects[kind].get((namespace, name))
         if before is not None:
             self._record(BY_KIND[kind], before, None)
 
@@ -227,10 +236,10 @@ class ObjectStore:
     def _record(self, resource: Resource, before: Object | None, after: Object | None) -> None:
         self.version += 1
         if after is None:
-            del self._objects[_key(resource, before or {})]
+            del self._objects[resource.kind][_key(resource, before or {})]
         else:
             after["metadata"]["resourceVersion"] = str(self.version)
-            self._objects[_key(resource, after)] = after
+            self._objects[resource.kind][_key(resource, after)] = after
         if len(self._history) == self._history.maxlen:
             self._compacted = self._history[0].version
         self._history.append(Change(self.version, resource, before, after))
@@ -248,10 +257,10 @@ def _canonical(value: Any) -> None:
         _canonical(item)
 
 
-def _key(resource: Resource, obj: Object) -> tuple[str, str, str]:
+def _key(resource: Resource, obj: Object) -> tuple[str, str]:
     meta = obj["metadata"]
     namespace = meta.setdefault("namespace", "default") if resource.namespaced else ""
-    return resource.kind, namespace, meta["name"]
+    return namespace, meta["name"]
 
 
 def _qualified(resource: Resource) -> str:
@@ -281,7 +290,7 @@ class Selection:
 
 
 def _terms(selector: str) -> list[str]:
-    return [term.strip() for term in re.split(r",(?![^(]*\))", selector) if term.strip()]
+    return [term.strip() for term in re.split(r",(?![^(]*\))", selector) if term.strip()] if selector else []
 
 
 def _label_matches(term: str, labels: dict[str, str]) -> bool:

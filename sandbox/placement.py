@@ -9,7 +9,7 @@ NO_PLACE = "0/{nodes} nodes are available: {why}."
 
 def fitting(store: ObjectStore, volumes: Volumes, namespace: str, spec: Object) -> tuple[str, str]:
     """A node for the pod, or an empty name with the scheduler's message."""
-    nodes = store.find("Node")
+    nodes = store.stored("Node")
     beside = _beside(store, namespace, spec)
     whys: list[str] = []
     for node in nodes:
@@ -70,7 +70,7 @@ def _beside(store: ObjectStore, namespace: str, spec: Object) -> set[str] | None
     if not affinity:
         return None
     wanted = affinity[0]["labelSelector"]["matchLabels"].items()
-    pods = store.find("Pod", namespace)
+    pods = store.stored("Pod", namespace)
     return {
         str(pod["spec"]["nodeName"])
         for pod in pods

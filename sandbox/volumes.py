@@ -46,7 +46,7 @@ class Volumes:
         """One reconciliation of the claims: a bound one grows with its request. `used_before`: bind the existing ones
         now.
         """
-        for claim in self._store.find("PersistentVolumeClaim"):
+        for claim in self._store.stored("PersistentVolumeClaim"):
             bound = bool(claim["spec"].get("volumeName"))
             if not bound and used_before:
                 self._bind(claim, GPU_ZONE)
@@ -107,7 +107,7 @@ class Volumes:
         found = self._store.get("PersistentVolumeClaim", claim, namespace)
         if found and "ReadWriteMany" in (found["spec"].get("accessModes") or ()):
             return ""
-        for pod in self._store.find("Pod", namespace):
+        for pod in self._store.stored("Pod", namespace):
             over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
             on = pod["spec"].get("nodeName")
             if on and on != node and not over and claim in claims_of(pod["spec"]):
