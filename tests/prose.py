@@ -66,6 +66,10 @@ IDIOMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bwhatever\b|\bhowever\s(?:often|long|many|slow)\b", "independent of, or even if"),
         (r"\bpoint\sof\sno\sreturn\b", "when it can no longer be cancelled"),
         (r"\bobeys?\b", "accept requests from"),
+        (r"\bbelongs?\sinto\b", "belongs in"),
+        (r"\b(?:by|with)\sthe\sAPI(?=[\s:,.;)]|\Z)(?!\s(?:server|of|key))", "through the API"),
+        (r"\bstands?\s(?:twice|…\stimes)\b", "appears twice, or is set twice"),
+        (r"\b(?:is|are)\swritten\sout\b", "is in plain text, or is written in full"),
         (r"\bone's\sown\b", "people's own, or their own"),
         (
             r"(?:^|[.!?] )Who\s(?:has|holds|is|was|asks|waits|comes|does|cannot|votes|runs|owns|uses)\b(?![^.]*\?)",

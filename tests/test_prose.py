@@ -13,6 +13,12 @@ from tests.prose import findings
         ("a.py", "def f():\n    # one\n    # which would else\n    # start\n    return 1\n", [(3, "would else")]),
         ("a.py", 'raise ValueError(f"{name!r} is no model: use org/name")\n', [(1, "is no")]),
         ("a.py", 'x = f"run {command} and generate {path} anew"\n', [(1, "anew")]),
+        ("a.md", "It is scaled by the API; the key belongs into a Secret.\n", [(1, "belongs into"), (1, "by the API")]),
+        (
+            "a.py",
+            'x = f"{key} stands twice, and {word} is written out"\n',
+            [(1, "stands twice"), (1, "is written out")],
+        ),
         ("a.md", "| a | b |\n| --- | --- |\n| c | Mend the file |\n", [(3, "Mend")]),
         ("a.md", "First.\n\nThe model goes down by\nitself.\n", [(3, "by itself")]),
         ("a.py", '"""The key stands in git, but for one."""\n', [(1, "stands in"), (1, "but for")]),
