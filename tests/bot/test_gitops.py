@@ -187,6 +187,27 @@ async def test_a_partial_mirror_fetches_the_contents_of_a_commit_at_once(tmp_pat
     assert tree.grep("wörter") == ("docs/ümlaut.md",)
 
 
+async def test_a_later_commit_brings_its_contents(tmp_path: Path, work: Path) -> None:
+    """The next request exchanges data with the remote once; contents of the past that a revert brings back are complete, too."""
+    remote = tmp_path / "remote.git"
+    git("config", "uploadpack.allowFilter", "true", cwd=remote)
+    first = git("rev-parse", "HEAD", cwd=work)
+    (work / "README.md").write_text("second\n")
+    commit(work, "second")
+    repo = repository(tmp_path, f"file://{remote}")
+    await repo.tree(await repo.head())
+    (work / "docs/ümlaut.md").write_text("third\n")
+    commit(work, "third")
+    git("pack-refs", "--all", cwd=tmp_path / "mirror.git")
+    head = await repo.head()
+    remote.rename(away := tmp_path / "away.git")
+    assert (await repo.tree(head)).read("docs/ümlaut.md") == "third\n"
+    away.rename(remote)
+    git("checkout", "--quiet", first, "--", "README.md", cwd=work)
+    commit(work, "back")
+    assert (await repo.tree(await repo.head())).read("README.md") == "read me\n"
+
+
 async def test_a_merge_is_known_before_it_is_made(repo: Repository, work: Path) -> None:
     """Both sides' changes of one file, a deleted file, a new one, a binary one: the same result as git's merge."""
     lines = [f"line {n}\n" for n in range(20)]
