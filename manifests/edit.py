@@ -8,12 +8,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, cast
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from manifests.composing import composed
 from manifests.tree import ManifestError
 
 _DEAREST = 0.01
@@ -42,6 +42,7 @@ class InvalidYaml(ManifestError):
 
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
+_HASH = re.compile(r"(?:^|(?<=\s))#")
 
 
 def refuse_variables(where: str, old: str, new: str, place: str = "another place") -> None:
@@ -213,7 +214,7 @@ class Document:
         found = []
         at = 0
         for number, line in enumerate(self._visible.splitlines(keepends=True)):
-            for match in re.finditer(r"(?:^|(?<=\s))#", line):
+            for match in _HASH.finditer(line) if "#" in line else ():
                 index = at + match.start()
                 if not any(start <= index < end for start, end in inside):
                     alone = not line[: match.start()].strip()
@@ -248,12 +249,18 @@ def find(node: Node | None, *path: str | int) -> Node | None:
 
 def _member(node: Node | None, key: str) -> Node | None:
     """The value of a key of a mapping: its own, otherwise one from a merge key (`<<: *anchor`)."""
-    every = entries(node)
-    own = next((value for name, value in every if name.value == key), None)
-    if own is not None:
-        return own
-    merged = (value for name, value in every if name.value == "<<")
-    sources = (source for value in merged for source in (items(value) or (value,)))
+    if not isinstance(node, MappingNode):
+        return None
+    merged = None
+    for name, inside in node.value:
+        if isinstance(name, ScalarNode):
+            if name.value == key:
+                return cast("Node", inside)
+            merged = merged or name.value == "<<"
+    if not merged:
+        return None
+    values = (inside for name, inside in entries(node) if name.value == "<<")
+    sources = (source for each in values for source in (items(each) or (each,)))
     return next((found for source in sources if (found := _member(source, key)) is not None), None)
 
 
@@ -301,8 +308,7 @@ def decimal(number: str) -> str:
 def _compose(path: str, text: str) -> tuple[Node, ...]:
     """The nodes of a file. Nodes are never changed, so each text is parsed only once: parsing is slow."""
     try:
-        # Without the parser's own handling of comments: positions are the same, and we read comments ourselves.
-        roots = tuple(YAML(typ="safe", pure=True).compose_all(text))
+        roots = tuple(composed(text))
     except RecursionError as e:
         raise InvalidYaml(path, 1, "it is nested too deeply") from e
     except YAMLError as e:

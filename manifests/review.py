@@ -89,11 +89,13 @@ def kept_contract(before: Platform, after: Platform, model: str, name: str) -> t
     Rules that the endpoint `model` (the same, or the template) already broke are only returned as findings, like
     findings in documents and lists, which contain free text.
     """
-    broken_before = {each.rule for each in check(before, model)}
     findings = [each for each in check(after, name) if not each.rule.startswith("group-")]
-    for finding in findings:
-        serious = finding.severity == "error" and not finding.rule.startswith(("catalog-", "manual-"))
-        if serious and finding.rule not in broken_before:
+    serious = [
+        each for each in findings if each.severity == "error" and not each.rule.startswith(("catalog-", "manual-"))
+    ]
+    broken_before = {each.rule for each in check(before, model)} if serious else set()
+    for finding in serious:
+        if finding.rule not in broken_before:
             raise ManifestError(
                 f"This cannot be written into {after.layout.home(name)} without breaking the contract, so it has to be done by "
                 f"hand: {finding.path}:{finding.line}: {finding.message}."

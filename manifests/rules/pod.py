@@ -44,6 +44,8 @@ def _deployment(pieces: Pieces) -> Iterator[Finding]:
 def _variables(pieces: Pieces) -> Iterator[Finding]:
     for container in _containers(pieces):
         seen: set[str] = set()
+        present = environment(container)
+        others = [word for word in _VARIABLES if word not in present]
         for item in items(find(container, "env")):
             name = scalar(item, "name")
             if name is None:
@@ -52,9 +54,9 @@ def _variables(pieces: Pieces) -> Iterator[Finding]:
                 message = f"{name.value} is set twice in the environment: only the last value counts"
                 yield at("variable", pieces.deployment, name, message, "remove one of them")
             seen.add(name.value)
-            others = [word for word in _VARIABLES if word not in environment(container)]
-            near = difflib.get_close_matches(name.value.upper(), others, 1, _ALMOST)
-            if near and name.value not in _VARIABLES:
+            if name.value in _VARIABLES:
+                continue
+            if near := difflib.get_close_matches(name.value.upper(), others, 1, _ALMOST):
                 message = f"nothing reads {name.value}: {near[0]} is missing here"
                 yield at("variable", pieces.deployment, name, message, f"name: {near[0]}")
 
