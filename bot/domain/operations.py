@@ -127,6 +127,8 @@ class SmokeOutcome(Value):
     commit: str
     failed: tuple[str, ...] = ()
     """The names of the failed tests; empty if all passed."""
+    hf_id: str = ""
+    """The tested model; earlier versions did not record it."""
 
 
 class Operation(Value):

@@ -12,7 +12,7 @@ from bot.clients.whereabouts import Address
 from bot.clients.workload import Workload
 from bot.component import component
 from bot.domain.leases import Lease
-from bot.domain.operations import ChangeOperation
+from bot.domain.operations import ChangeOperation, SmokeOutcome
 from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.marks import read_mark
@@ -150,11 +150,16 @@ class EndpointStates:
                 drift=_drift(endpoint, app, workloads.get(endpoint.name)),
                 lease=leases.get(endpoint.name),
                 pull=pulls.get(endpoint.name),
-                smoke=runs.get(endpoint.name),
+                smoke=_smoke(runs.get(endpoint.name), endpoint),
                 remembered=remembered,
             )
             for endpoint in found
         )
+
+
+def _smoke(run: SmokeOutcome | None, endpoint: ModelEndpoint) -> SmokeOutcome | None:
+    """The last smoke tests if they tested the model that the endpoint has now, and not the one before a swap."""
+    return run if run and run.hf_id == endpoint.hf_id else None
 
 
 def _state(workload: Workload | None, lease: Lease | None) -> State:

@@ -260,7 +260,8 @@ class SmokeTests:
             run.op.id, lambda op: op.model_copy(update={"checks": results}), event=AuditEvent.SMOKE_TESTED
         )
         failed = [check for check in results if not check.passed]
-        outcome = SmokeOutcome(at=self.clock(), commit=commit, failed=tuple(check.name for check in failed))
+        names = tuple(check.name for check in failed)
+        outcome = SmokeOutcome(at=self.clock(), commit=commit, failed=names, hf_id=endpoint.hf_id)
         await self.endpoint_history.note_smoke_test(model, outcome)
         if failed:
             more = f" ({len(failed)} of {len(results)} failed)" if len(failed) > 1 else ""

@@ -196,7 +196,7 @@ def _per_million(price: str) -> Mrkdwn:
 
 def _smoke(run: SmokeOutcome | None) -> Mrkdwn:
     if run is None:
-        return md("never smoke-tested")
+        return md("not smoke-tested yet")
     if run.failed:
         return md("❌ smoke tests failed {at} ({failed})", at=moment(run.at), failed=inline(", ".join(run.failed), 100))
     return md("smoke tests passed {at}", at=moment(run.at))

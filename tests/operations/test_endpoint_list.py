@@ -1,7 +1,11 @@
 """`/model list` and Home with several pages, over the wire."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from bot.domain.operations import SmokeOutcome
+from bot.state.endpoint_history import EndpointHistory
 from tests.operations.platform import Platform
 
 
@@ -30,3 +34,13 @@ async def test_an_older_workspace_gets_the_list_in_sections(platform: Platform) 
     platform.faults.add("slack-old-blocks")
     await platform.say("dev", "/model list")
     assert "coder-chat — " in await platform.sees("3 endpoints")
+
+
+async def test_a_smoke_test_counts_only_for_the_model_that_it_tested(platform: Platform) -> None:
+    """After a swap, or after a test by an earlier version, the endpoint's model has not been tested yet."""
+    before = SmokeOutcome(at=datetime(2026, 11, 23, tzinfo=UTC), commit="a" * 40, hf_id="acme/before-the-swap")
+    await EndpointHistory(platform.redis).note_smoke_test("coder-chat", before)
+    await platform.say("dev", "/model list")
+    said = await platform.sees("3 endpoints")
+    assert "not smoke-tested yet" in said
+    assert "smoke tests passed" not in said
