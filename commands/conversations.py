@@ -1,7 +1,6 @@
 """Mentions, direct messages and the message shortcut; also the greeting when the bot joins a channel."""
 
 import json
-import re
 from typing import Any
 
 from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
@@ -18,12 +17,10 @@ from commands.gpu import GpuCommand
 from commands.guide import ExampleNames, guide, noun_of, unknown
 from commands.help_topics import COMMANDS
 from commands.model import ModelCommand
-from commands.parsing import Misunderstood, is_question
+from commands.parsing import MENTION, Misunderstood, is_question
 from commands.replies import Answer, Respond, answered, ephemeral_responder
 
 Body = dict[str, Any]
-
-_MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
 
 
 @component
@@ -85,7 +82,7 @@ class Conversations:
 
     async def tell(self, text: str, user: str, delivery: str, channel: str = "") -> Answer:
         """Execute a command without a slash; `delivery` identifies repeated deliveries."""
-        words = _MENTION.sub(" ", text).strip().removeprefix("/")
+        words = MENTION.sub(" ", text).strip().removeprefix("/")
         noun, _, rest = words.partition(" ")
         if noun.lower() not in ("gpu", "model"):
             if is_question(words) and not noun_of(noun.lower()):

@@ -30,6 +30,7 @@ from bot.views.home import refusal
 from bot.views.modals import DOWN_FORM, stopped
 from bot.views.older import older
 from commands.help_topics import COMMANDS
+from commands.parsing import MENTION
 
 Body = dict[str, Any]
 Next = Callable[[], Awaitable[None]]
@@ -194,8 +195,16 @@ def _json(**said: Any) -> BoltResponse:
 def _only_stops(body: Body) -> bool:
     """Return whether a delivery can only stop something that costs money."""
     if body.get("command") == "/gpu":
-        return next(iter(str(body.get("text") or "").lower().split()), "") in _DOWN
+        return _begins_with_down(str(body.get("text") or ""))
+    if isinstance(event := body.get("event"), dict):  # a mention, or a direct message
+        words = MENTION.sub(" ", str(event.get("text") or "")).strip().removeprefix("/")
+        noun, _, rest = words.partition(" ")
+        return noun.lower() == "down" or (noun.lower() == "gpu" and _begins_with_down(rest))
     if body.get("type") == "view_submission":  # the confirmation that `/gpu down` has opened
         return (body.get("view") or {}).get("callback_id") == DOWN_FORM
     actions = body.get("actions") or ()
     return bool(actions) and all(action.get("action_id") in _STOPS for action in actions)
+
+
+def _begins_with_down(text: str) -> bool:
+    return next(iter(text.lower().split()), "") in _DOWN

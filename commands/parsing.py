@@ -1,5 +1,6 @@
 """Parser of command text: words, `key=value` options, `for 2h`, `because …`."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +9,8 @@ from bot.durations import parse_duration
 from bot.errors import BotError
 from bot.mrkdwn import md
 from bot.views import code
+
+MENTION = re.compile(r"<@[A-Z0-9]+(\|[^>]*)?>")
 
 
 class Misunderstood(BotError):

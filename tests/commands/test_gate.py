@@ -107,3 +107,21 @@ def test_a_bring_down_can_be_confirmed_while_slack_does_not_say_who_somebody_is(
     """Its form was opened by `/gpu down`, which works then too. A form that decides does not."""
     for form, stops in ((DOWN_FORM, True), (BECAUSE_FORM, False)):
         assert _only_stops({"type": "view_submission", "view": {"callback_id": form}, "user": {"id": "U1"}}) is stops
+
+
+@pytest.mark.parametrize(
+    ("text", "stops"),
+    [
+        ("<@UBOT> down", True),
+        ("<@UBOT> gpu down coder-chat", True),
+        ("<@UBOT|stoker> GPU Down", True),
+        ("<@UBOT> up coder-chat", False),
+        ("<@UBOT> model down", False),
+        ("<@UBOT> gpu up down", False),
+        ("<@UBOT>", False),
+    ],
+)
+def test_a_mention_can_stop_a_model_while_slack_does_not_say_who_somebody_is(text: str, stops: bool) -> None:
+    """The same holds for a direct message."""
+    for event in ({"type": "app_mention"}, {"type": "message", "channel_type": "im"}):
+        assert _only_stops({"event": event | {"user": "U1", "text": text}}) is stops
