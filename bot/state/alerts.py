@@ -39,5 +39,5 @@ class Alerts:
             await self._redis.set(_RECONCILED, now.isoformat())
 
     async def last_reconciled(self) -> datetime | None:
-        text = await self._records.typed(_RECONCILED, "string", lambda: self._redis.get(_RECONCILED))
+        text = await self._records.text(_RECONCILED)
         return await self._records.read(_MOMENT, text, _RECONCILED, bare=True)

@@ -14,7 +14,7 @@ class Cards:
 
     async def newest(self, family: str, model: str) -> str:
         """The id of the operation with the newest card; empty if there is none."""
-        found = await self._records.typed(_KEY, "hash", lambda: self._redis.hget(_KEY, f"{family}:{model}"))
+        found = await self._records.field_text(_KEY, f"{family}:{model}")
         return name(found) if found else ""
 
     async def note(self, family: str, model: str, op_id: str) -> None:

@@ -40,7 +40,7 @@ class HomeState:
 
     async def search(self, user: str) -> str:
         """A user's search; empty if there is no search."""
-        found = await self._records.typed(_SEARCHES, "hash", lambda: self._redis.hget(_SEARCHES, user))
+        found = await self._records.field_text(_SEARCHES, user)
         return name(found) if found else ""
 
     async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class HomeState:
 
     async def is_changed(self, user: str, digest: str) -> bool:
         """Record what Home shows a user; returns whether that differs from before."""
-        before = await self._records.typed(_SHOWN, "hash", lambda: self._redis.hget(_SHOWN, user))
+        before = await self._records.field_text(_SHOWN, user)
         with redis_errors():
             await self._redis.hset(_SHOWN, user, digest)
         return before is None or name(before) != digest

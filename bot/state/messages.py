@@ -33,7 +33,7 @@ class Messages:
         return found if isinstance(found, Message) else None
 
     async def _read(self, place: str) -> Message | datetime | None:
-        text = await self._records.typed(place, "string", lambda: self._redis.get(place))
+        text = await self._records.text(place)
         if name(text or "").startswith("{"):
             return await self._records.read(_MESSAGE, text, place)
         return await self._records.read(_MOMENT, text, place, bare=True)

@@ -34,10 +34,13 @@ log = structlog.get_logger(__name__)
 _MOVE = """
 -- Moves a value out of the way, if it is still the one that could not be read.
 -- KEYS: where it is, the hash of what was set aside, the list of what is not reported yet.
--- ARGV: its field ('' for a key of its own), the SHA-1 of the value, the name that it gets, what is known of it as JSON.
+-- ARGV: its field ('' for a key of its own), the SHA-1 of the value ('': it is longer than the last argument), the name
+-- that it gets, what is known of it as JSON, the maximum length.
 local value
 if ARGV[1] == '' then value = redis.call('GET', KEYS[1]) else value = redis.call('HGET', KEYS[1], ARGV[1]) end
-if not value or redis.sha1hex(value) ~= ARGV[2] then return 0 end
+if not value then return 0 end
+if ARGV[2] == '' and #value <= tonumber(ARGV[5]) then return 0 end
+if ARGV[2] ~= '' and redis.sha1hex(value) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[3], value, ARGV[3] .. ':about', ARGV[4])
 redis.call('RPUSH', KEYS[3], ARGV[4])
 if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('HDEL', KEYS[1], ARGV[1]) end
@@ -83,27 +86,62 @@ class Records:
         self._redis = redis
         self._move, self._move_key = redis.register_script(_MOVE), redis.register_script(_MOVE_KEY)
 
+    async def text(self, key: str) -> bytes | str | None:
+        """The value of a key; None if it is missing, or too long: then it is set aside without being read."""
+        begin = await self.typed(key, "string", lambda: self._redis.getrange(key, 0, _LARGEST))
+        if len(begin) > _LARGEST:
+            await self._set_aside_unread(key, "")
+            return None
+        return begin or await self.typed(key, "string", lambda: self._redis.get(key))  # empty, or missing
+
+    async def field_text(self, key: str, field: str) -> bytes | str | None:
+        """The same for a field of a hash."""
+        if await self.typed(key, "hash", lambda: self._redis.hstrlen(key, field)) > _LARGEST:
+            await self._set_aside_unread(key, field)
+        return await self.typed(key, "hash", lambda: self._redis.hget(key, field))
+
     async def value(self, key: str, of: TypeAdapter[T]) -> T | None:
-        text = await self.typed(key, "string", lambda: self._redis.get(key))
-        found = await self.parsed(of, text, key)
+        found = await self.parsed(of, await self.text(key), key)
         return found[0] if found else None
 
     async def values(self, keys: list[str], of: TypeAdapter[T]) -> list[T]:
         """The existing and readable values; a key of another type counts as missing."""
         with redis_errors():
-            texts = await self._redis.mget(keys) if keys else []
-        found = [await self.parsed(of, text, key) for key, text in zip(keys, texts, strict=True)]
-        return [each[0] for each in found if each]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.getrange(key, 0, _LARGEST)
+                texts = await pipe.execute(raise_on_error=False) if keys else []
+        found: list[T] = []
+        for key, text in zip(keys, texts, strict=True):
+            if isinstance(text, Exception):
+                if "WRONGTYPE" in str(text):
+                    continue
+                with redis_errors():
+                    raise text
+            if len(text) > _LARGEST:
+                await self._set_aside_unread(key, "")
+            elif text and (read := await self.parsed(of, text, key)):
+                found.append(read[0])
+        return found
 
     async def field(self, key: str, field: str, of: TypeAdapter[T]) -> T | None:
-        text = await self.typed(key, "hash", lambda: self._redis.hget(key, field))
-        found = await self.parsed(of, text, key, field)
+        found = await self.parsed(of, await self.field_text(key, field), key, field)
         return found[0] if found else None
 
     async def fields(self, key: str, of: TypeAdapter[T]) -> dict[str, T]:
+        for field in await self.typed(key, "hash", lambda: self._long_fields(key)):
+            await self._set_aside_unread(key, field)
         texts = await self.typed(key, "hash", lambda: self._redis.hgetall(key)) or {}
         found = {name(field): await self.parsed(of, text, key, name(field)) for field, text in texts.items()}
         return {field: each[0] for field, each in found.items() if each}
+
+    async def _long_fields(self, key: str) -> list[str]:
+        fields = await self._redis.hkeys(key)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for field in fields:
+                pipe.hstrlen(key, field)
+            lengths = await pipe.execute() if fields else []
+        return [name(field) for field, length in zip(fields, lengths, strict=True) if length > _LARGEST]
 
     async def typed(self, key: str, kind: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Redis's answer about a key, after a key of another type is set aside."""
@@ -139,11 +177,18 @@ class Records:
 
     async def set_aside(self, key: str, field: str, raw: bytes, why: str) -> None:
         digest = hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+        await self._moved(key, field, digest, digest[:12], why)
+
+    async def _set_aside_unread(self, key: str, field: str) -> None:
+        why = f"it is longer than the {_LARGEST} bytes that a record of Stoker may have"
+        await self._moved(key, field, "", f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}", why)
+
+    async def _moved(self, key: str, field: str, digest: str, mark: str, why: str) -> None:
         about = self._about(key, field, why)
         with redis_errors():
             moved = await self._move(
                 keys=[key, SET_ASIDE, UNREPORTED],
-                args=[field, digest, f"{key}#{field}#{digest[:12]}", json.dumps(about)],
+                args=[field, digest, f"{key}#{field}#{mark}", json.dumps(about), _LARGEST],
             )
         if moved:
             self._told(about)
@@ -161,7 +206,7 @@ class Records:
 
     async def number(self, key: str) -> None:
         """Set a counter aside that is not a whole number."""
-        raw = await self.typed(key, "string", lambda: self._redis.get(key))
+        raw = await self.text(key)
         text = name(raw) if raw is not None else "0"
         if not (text.isdecimal() and len(text) < 17):
             await self.set_aside(key, "", text.encode(), "not a whole number that can be meant")

@@ -34,7 +34,7 @@ class StepLedger:
         """
         key = _steps(op_id)
         adapter = _adapter(returns)
-        text = await self._records.typed(key, "hash", lambda: self._redis.hget(key, step))
+        text = await self._records.field_text(key, step)
         if recorded := await self._records.parsed(adapter, text, key, step):
             return recorded[0]
         await going_to(step)

@@ -234,3 +234,23 @@ def test_a_redis_that_answers_with_an_error_is_not_said_to_be_silent(error: Exce
         raise error
     assert str(found.value).startswith(said)
     assert "10.0.0.1" not in str(found.value)
+
+
+async def test_a_huge_value_is_set_aside_without_being_read(redis: Redis) -> None:
+    """Redis sends at most one byte more than a record may have, and everything else still works."""
+    operations, huge = Operations(redis), "x" * (9 * 2**20)
+    good = await operations.create(an_operation("good"))
+    await operations.create(an_operation("bad"))
+    await redis.set("{stoker}:op:bad", huge)
+    await redis.set("{stoker}:op:lone", huge)
+    await redis.hset("{stoker}:smoke", "coder-chat", huge)
+    await redis.hset("{stoker}:good-runs", "coder-chat", huge)
+    before = (await redis.info("stats"))["total_net_output_bytes"]
+    assert await operations.open() == [good]
+    with pytest.raises(OperationNotFound):
+        await operations.load("lone")
+    assert await EndpointHistory(redis).smoke_tests() == {}
+    assert await EndpointHistory(redis).last_good_run("coder-chat") is None
+    assert (await redis.info("stats"))["total_net_output_bytes"] - before < 10 * 2**20
+    assert await Records(redis).kept() == 4
+    assert len(await Records(redis).unreported()) == 4
