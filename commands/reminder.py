@@ -106,7 +106,7 @@ class ReminderButtons:
             return None
         said = await self._down(lease.model, body, op_id)
         with suppress(Unavailable):  # without Redis it is unknown where else the question was posted
-            await self.holder_prompts.settle(op_id, _on_its_way(actor, lease.model))
+            await self.holder_prompts.ending(op_id, _on_its_way(actor, lease.model))
         return said
 
     async def _end_theirs(self, ending: Ending, actor: str, reason: str, delivery: str) -> Mrkdwn | None:
@@ -123,7 +123,7 @@ class ReminderButtons:
         said = await self.bringing_down.down(ending.models, actor, delivery, reason)
         with suppress(Unavailable):  # the end is requested; only the questions about it are not updated
             for model, op_id in ending.sessions.items():
-                await self.holder_prompts.settle(op_id, _on_its_way(actor, model))
+                await self.holder_prompts.ending(op_id, _on_its_way(actor, model))
         return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:

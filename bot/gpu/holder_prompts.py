@@ -2,11 +2,13 @@
 
 from bot.component import component
 from bot.domain.leases import Lease, Question
+from bot.domain.operations import Operation
+from bot.domain.values import Message
 from bot.mrkdwn import Mrkdwn
 from bot.slack.presentation import Presentation
 from bot.state.messages import Messages
 from bot.state.questions import Questions
-from bot.views import View, settled_reminder, without_buttons
+from bot.views import View, section, settled_reminder, without_buttons
 
 
 def idle(lease: Lease) -> str:
@@ -41,9 +43,18 @@ class HolderPrompts:
         if message is None:
             await self.ask(lease, key, place, view)
             return
+        await self._edit(lease.op, key, message, view)
+
+    async def correct_ready(self, op: Operation) -> None:
+        """Show the session's new end in the message that its model is ready, unless its buttons are gone."""
+        said = await self.presentation.announcements.ready(op)
+        if said and (question := (await self.questions.of(op.id)).get(said[0])):
+            await self._edit(op.id, said[0], question.message, said[1])
+
+    async def _edit(self, op_id: str, key: str, message: Message, view: View) -> None:
         answered = without_buttons(view)
         question = Question(message=message, text=answered.text, blocks=tuple(answered.blocks))
-        await self.questions.note(lease.op, key, question)
+        await self.questions.note(op_id, key, question)
         await self.presentation.edit(message, view)
 
     async def settle(self, op_id: str, answer: Mrkdwn = Mrkdwn(), *, keys: tuple[str, ...] | None = None) -> None:
@@ -61,13 +72,25 @@ class HolderPrompts:
             await self.presentation.edit(question.message, view)
             await self.questions.forget(op_id, key)
 
+    async def ending(self, op_id: str, said: Mrkdwn) -> None:
+        """The session is about to end: its questions keep their text, `said` replaces their buttons."""
+        await self.presentation.withdraw(op_id, (), settled_reminder(said))
+        for question in (await self.questions.of(op_id)).values():
+            await self.presentation.edit(question.message, _with(question, said))
+
     async def close(self, lease: Lease, text: Mrkdwn) -> None:
-        """The session is over: its reminders and its ready message become `text`, other questions lose their buttons."""
+        """The session is over: in its reminders and its ready message `text` replaces the buttons, others lose them.
+
+        A reminder that is not posted yet is posted as `text`.
+        """
         questions = await self.questions.of(lease.op)
         known = {idle(lease), f"{idle(lease)}:dm", f"ready:{lease.op}", *(key for key in questions if is_idle_dm(key))}
-        for key in known:
-            message = await self.messages.posted(key)
-            view = settled_reminder(text)
-            await (self.presentation.edit(message, view) if message else self.presentation.revise(key, view))
+        await self.presentation.withdraw(lease.op, tuple(known), settled_reminder(text))
+        for key in known & questions.keys():
+            await self.presentation.edit(questions[key].message, _with(questions[key], text))
             await self.questions.forget(lease.op, key)
         await self.settle(lease.op)
+
+
+def _with(question: Question, said: Mrkdwn) -> View:
+    return View(text=question.text, blocks=[*question.blocks, section(said)])

@@ -62,6 +62,11 @@ class Announcements:
             session = op.id if event == "ready" and isinstance(op, BringUpOperation) else ""
             await self._post(f"{event}:{op.id}", user, view, question=session)
 
+    async def ready(self, op: Operation) -> tuple[str, View] | None:
+        """The key and the current text of the message that a model is ready; None if there is no such message."""
+        said = end(op, await self._url(op.message)) if op.status.final else None
+        return (f"ready:{op.id}", said[2]) if said and said[0] == "ready" else None
+
     async def remind(self, op: Operation) -> None:
         """Half of the time for the decision is over: remind the people who have not decided."""
         if _waits(op) and not op.lacks:

@@ -1,5 +1,7 @@
 """Extend a lease: immediately up to the limit, with an approval beyond it."""
 
+from contextlib import suppress
+
 from bot.clock import Clock
 from bot.component import component
 from bot.domain.operations import ExtendOperation, Status, plan_of
@@ -12,6 +14,7 @@ from bot.engine.lifecycle import Lifecycle, NotAllowed, PlanMoved, require
 from bot.engine.run import Run
 from bot.gpu import session_cards
 from bot.gpu.held_lease import held_lease, planned_lease
+from bot.gpu.holder_prompts import HolderPrompts
 from bot.gpu.lease_marks import LeaseMarks
 from bot.mrkdwn import md, time_stamp
 from bot.policy import can_be_approved, may_keep
@@ -19,7 +22,7 @@ from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.slack.roles import RoleMembers
 from bot.state.leases import Leases
-from bot.state.operations import Operations
+from bot.state.operations import OperationNotFound, Operations
 from bot.views import code, money
 
 
@@ -30,6 +33,7 @@ class ExtendLeaseWorkflow:
     leases: Leases
     roles: RoleMembers
     lease_marks: LeaseMarks
+    holder_prompts: HolderPrompts
     decisions: Decisions
     lifecycle: Lifecycle
     operations: Operations
@@ -83,6 +87,8 @@ class ExtendLeaseWorkflow:
         if extended is None:
             raise PlanMoved(md("The session of {model} has ended.", model=code(lease.model)))
         await session_cards.show_new_end(self.operations, self.presentation, extended)
+        with suppress(OperationNotFound):  # adopted, or older than operations are kept
+            await self.holder_prompts.correct_ready(await self.operations.load(extended.op))
         await run.finish(Extended(holder=lease.holder, ends=extended.ends))
 
     async def undo(self, run: Run[ExtendOperation]) -> None:
