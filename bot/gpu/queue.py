@@ -196,6 +196,13 @@ class Queue:
         lease = await self.leases.of(op.waiting.model)
         if lease is None or lease.fence != op.waiting.fence:
             raise NotAllowed(md("{model} has another holder now; the card is updated.", model=code(op.waiting.model)))
+        if lease.holder == op.request.actor:
+            raise NotAllowed(
+                md(
+                    "{model} is the requester's own: replace it, or bring it down with `/gpu down`.",
+                    model=code(lease.model),
+                )
+            )
         view = please_release(op, lease, actor)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}", op.request.channel, view)
         await self.holder_prompts.ask(lease, f"ask:{op.id}:{lease.fence}:dm", lease.holder, view)

@@ -57,7 +57,7 @@ class Replacement:
     clock: Clock
 
     async def make_room(self, run: Run, lease: Lease, old: Lease) -> None:
-        """Notify the holder, let running requests finish, bring the old model down, post its receipt."""
+        """Notify the holder, unless it is the requester; let running requests finish, bring the old model down, post its receipt."""
         op, model = run.op, code(old.model)
 
         async def tell() -> None:
@@ -71,7 +71,8 @@ class Replacement:
                 value=md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "",
                 limit=limit,
             )
-            await self.presentation.post(f"displaced:{lease.fence}", old.holder, lines(text))
+            if old.holder != op.request.actor:
+                await self.presentation.post(f"displaced:{lease.fence}", old.holder, lines(text))
 
         async def drain() -> None:
             deadline = await run.first_reached("drain began") + self.config.lease.finish_within

@@ -168,16 +168,21 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
         if waiting.free_at
         else ""
     )
-    if waiting.ahead is None:
+    if waiting.fence and waiting.holder == actor:
         told.append(
-            md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder))
-            if waiting.fence
-            else md("Others are waiting.")
+            md(
+                "This is the requester's own lease: *{replace}* brings that model down and this one up, once an approver"
+                " agrees.",
+                replace=_replace_label(waiting, actor),
+            )
         )
-    elif waiting.ahead:
-        told.append(md("*In the queue*, {ahead} ahead.", ahead=waiting.ahead))
-    else:
-        told.append(md("*In the queue*, next."))
+    elif waiting.fence and waiting.ahead is None:
+        told.append(md("*Queue*, ask {holder}, or replace it.", holder=person(waiting.holder)))
+    elif waiting.ahead is None:
+        told.append(md("Others are waiting."))
+    if waiting.ahead is not None:
+        ahead = md(", {ahead} ahead.", ahead=waiting.ahead) if waiting.ahead else md(", next.")
+        told.append(md("*In the queue*{ahead}", ahead=ahead))
     return md(" ").join(told) + free
 
 
@@ -424,11 +429,12 @@ def _blocked(op: Operation) -> Mrkdwn:
 
 
 def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
-    """The choices while somebody else has the GPU."""
-    ask = [button("Ask the holder", ASK_HOLDER, op.shown_against)] if waiting.fence else []
+    """The choices while the GPU is taken. Nobody is asked about their own lease."""
+    is_own = waiting.holder == op.request.actor
+    ask = [button("Ask the holder", ASK_HOLDER, op.shown_against)] if waiting.fence and not is_own else []
     replace = [
         confirmed(
-            button("Replace", REPLACE, op.shown_against, "danger"),
+            button(_replace_label(waiting, op.request.actor), REPLACE, op.shown_against, "danger"),
             "Replace it?",
             md(
                 "{model} of {holder} goes down for it, once an approver agrees.",
@@ -446,6 +452,10 @@ def _choices(op: BringUpOperation, waiting: Waiting) -> list[Block]:
     decide = [] if op.is_approved else [button("Approve", APPROVE, op.shown)]
     decide.append(button("Deny", DENY, op.shown, "danger"))
     return [*take, *decide, *([] if waiting.offer else [*ask, *(replace if waiting.fence else [])]), leave]
+
+
+def _replace_label(waiting: Waiting, actor: str) -> str:
+    return f"Replace {waiting.model}" if waiting.holder == actor else "Replace"
 
 
 def _because(op: Operation, *verbs: str) -> Block:

@@ -21,7 +21,7 @@ from bot.domain.outcomes import BroughtDown, Expired, Failed, LeftUp, Outcome, R
 from bot.domain.plans import ChangePlan, OwnChange, Pull
 from bot.domain.values import Message
 from bot.mrkdwn import md
-from bot.views import card, clock, offered, please_release
+from bot.views import REPLACE, card, clock, offered, please_release
 from bot.views.gpu import requested_line
 from bot.views.home import Overview, home
 from bot.views.links import Links
@@ -104,6 +104,20 @@ def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:
     op = a_bring_up(waiting=waiting, votes=(Vote(by="U2", at=NOW, approve=True),))
     for quorum in (2, 0):  # 0: a record of an earlier version, without the number
         assert "Approve" in buttons(card(op.model_copy(update={"quorum": quorum}), NOW).blocks)
+
+
+def test_nobody_is_asked_about_their_own_lease() -> None:
+    """The card says whose lease it is, and one button replaces the model."""
+    for ahead in (None, 0):
+        waiting = Waiting(model="coder-fim", holder="U3", fence=3, ahead=ahead)
+        op = a_bring_up(waiting=waiting.model_copy(update={"holder": a_bring_up(waiting=waiting).request.actor}))
+        view = card(op, NOW)
+        shown = buttons(view.blocks)
+        assert "Ask the holder" not in shown
+        assert shown["Replace coder-fim"]["action_id"] == REPLACE
+        assert "the requester's own lease: *Replace coder-fim* brings that model down and this one up" in str(
+            view.blocks
+        )
 
 
 def test_the_offer_is_no_lease() -> None:

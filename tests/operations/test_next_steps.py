@@ -23,9 +23,16 @@ async def test_from_a_running_session_to_its_end_and_up_again(platform: Platform
     await platform.sees("For how much longer")
     await platform.fill("dev", "For how much longer", "30m")
     await platform.submit("dev")
-    await platform.sees("was extended")
+    until = (await platform.sees("was extended to")).partition("was extended to ")[2][:5]
+
+    def ready() -> str:
+        return next(text for text in platform.visible() if "is ready until" in text)
+
+    await platform.until(lambda: f"is ready until {until}" in ready() and "[Extend …]  [Bring down]" in ready())
     await press_on_oldest(platform, "dev", "Bring down")
     await platform.sees("coder-chat is down and the GPU is free")
+    await platform.until(lambda: "coder-chat was up" in ready())  # it keeps what it said
+    assert "[" not in ready()
     await platform.until(lambda: "coder-chat was up" in card_of(platform, "Bring up coder-chat"))
     was = card_of(platform, "Bring up coder-chat")
     assert "receipt" in was
@@ -58,3 +65,17 @@ async def test_a_failed_request_is_repeated_once(tmp_path: Path, redis_url: str)
         assert len(cards) == 2
         await platform.until(lambda: "[Retry]" not in str(platform.workspace.posted(CHANNEL)))
         assert await held(platform) == []
+
+
+async def test_the_holder_replaces_their_own_model_and_is_not_asked_about_it(platform: Platform) -> None:
+    """One button brings their model down and the other up, once an approver agrees."""
+    await up(platform)
+    await platform.say("dev", "/gpu up coder-fim because the other one is better")
+    asked = await platform.sees("the requester's own lease: Replace coder-chat brings that model down")
+    assert "[Ask the holder]" not in asked
+    await platform.click("dev", "Replace coder-chat")
+    await platform.sees("Displaces coder-chat")
+    await platform.click("lead", "Approve")
+    await platform.sees("coder-fim is up and answers")
+    assert [lease.model for lease in await held(platform)] == ["coder-fim"]
+    assert not [each for each in platform.workspace.notified("dev") if "replace" in each.text]
