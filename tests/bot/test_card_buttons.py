@@ -107,7 +107,7 @@ def test_two_approvals_are_needed_where_the_quorum_is_two() -> None:
 
 
 def test_nobody_is_asked_about_their_own_lease() -> None:
-    """The card says whose lease it is, and one button replaces the model."""
+    """The card shows whose lease it is, and one button replaces the model."""
     for ahead in (None, 0):
         waiting = Waiting(model="coder-fim", holder="U3", fence=3, ahead=ahead)
         op = a_bring_up(waiting=waiting.model_copy(update={"holder": a_bring_up(waiting=waiting).request.actor}))
