@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,24 +23,30 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("pip", ["pip==22.3", pytest.param("pip==23.2", marks=pytest.mark.soak), "pip"])
-def test_pip_installs_the_lock_file_without_uv(pip: str, tmp_path: Path) -> None:
-    """The oldest pip with --dry-run, the one of Python 3.11.7, and the newest accept every pin and hash."""
-    python = tmp_path / "bin" / "python"
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+def with_pip(pip: str, path: Path) -> Path:
+    """Return the Python of a new environment that contains only this version of pip."""
+    python = path / "bin" / "python"
+    run(sys.executable, "-m", "venv", "--without-pip", path)
     run(UV, "pip", "install", "--quiet", "--python", python, pip)
-    run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--dry-run",
-        "--no-deps",
-        "--require-hashes",
-        "-r",
-        "requirements.lock",
-    )
+    return python
+
+
+LOCKED = ("--quiet", "--no-deps", "--require-hashes", "-r", "requirements.lock")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The files that the newest pip downloads for the lock file. An old pip needs a minute to read the index."""
+    path = tmp_path_factory.mktemp("wheels")
+    run(with_pip("pip", path / "newest"), "-m", "pip", "download", *LOCKED, "--dest", path)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("pip", ["pip==22.3", pytest.param("pip==23.2", marks=pytest.mark.soak), "pip"])
+def test_pip_alone_installs_the_lock_file(pip: str, wheels: Path, tmp_path: Path) -> None:
+    """The oldest pip with --dry-run, the one of Python 3.11.7, and the newest accept every pin and hash."""
+    run(with_pip(pip, tmp_path), "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", wheels, *LOCKED)
 
 
 def test_the_lock_file_is_complete(tmp_path: Path) -> None:
