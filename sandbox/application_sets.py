@@ -16,11 +16,11 @@ from sandbox.rendering import documents, load
 Parameters = dict[str, str]
 
 
-def made_by(application_set: Object, files: Mapping[str, str]) -> list[Object]:
+def generated_applications(application_set: Object, files: Mapping[str, str]) -> list[Object]:
     spec = application_set["spec"]
     made = []
     for parameters in _parameters(spec.get("generators") or (), files):
-        application = _filled(copied(spec["template"]), parameters)
+        application = _substitute(copied(spec["template"]), parameters)
         if patch := spec.get("templatePatch"):
             for change in documents(_text(_conditions(patch, parameters), parameters)):
                 merge_patch(application, change)
@@ -39,7 +39,7 @@ def _parameters(generators: Any, files: Mapping[str, str]) -> Iterator[Parameter
                 if fnmatchcase(path, each["path"]):
                     said = load(files[path])
                     flat = {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
-                    yield _of(posixpath.dirname(path)) | flat
+                    yield _path_parameters(posixpath.dirname(path)) | flat
 
 
 def _directories(wanted: Any, files: Mapping[str, str]) -> Iterator[Parameters]:
@@ -49,7 +49,7 @@ def _directories(wanted: Any, files: Mapping[str, str]) -> Iterator[Parameters]:
             each for each in wanted if path.count("/") == each["path"].count("/") and fnmatchcase(path, each["path"])
         ]
         if fits and not any(each.get("exclude") for each in fits):
-            yield _of(path)
+            yield _path_parameters(path)
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -57,15 +57,15 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _of(path: str) -> Parameters:
+def _path_parameters(path: str) -> Parameters:
     return {"path": path, "path.path": path, "path.basename": posixpath.basename(path)}
 
 
-def _filled(value: Any, parameters: Parameters) -> Any:
+def _substitute(value: Any, parameters: Parameters) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(each, parameters) for key, each in value.items()}
+        return {key: _substitute(each, parameters) for key, each in value.items()}
     if isinstance(value, list):
-        return [_filled(each, parameters) for each in value]
+        return [_substitute(each, parameters) for each in value]
     return _text(value, parameters) if isinstance(value, str) else value
 
 

@@ -83,7 +83,7 @@ def _chart(app: Object, source: Object, helm: Object, files: dict[str, str]) -> 
 
 
 def _values(source: Object, helm: Object, files: dict[str, str]) -> Object:
-    """The values of a chart, each over the one before: files, `values`, `valuesObject`, `parameters`."""
+    """The values of a chart; later sources override earlier ones: files, `values`, `valuesObject`, `parameters`."""
     values: Object = {}
     for each in helm.get("valueFiles") or ():
         merge_patch(values, copied(load(files.get(values_path(source, each), "")) or {}))

@@ -11,11 +11,11 @@ from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sandbox.application_sets import made_by
+from sandbox.application_sets import generated_applications
 from sandbox.application_sources import render, sources_of, values_path
 from sandbox.clock import Clock
 from sandbox.objects import ApiError, Object, ObjectStore, copied
-from sandbox.rendering import UNUSUAL, RenderError, documents, load, read_by, told
+from sandbox.rendering import UNUSUAL, RenderError, documents, load, message_of, read_by
 
 NAMESPACE = "argocd"
 REFRESH = "argocd.argoproj.io/refresh"
@@ -71,7 +71,7 @@ class ArgoCD:
                 SyncError,
                 *UNUSUAL,
             ) as error:  # in an unknown repository: only this Application fails
-                self._fail(app, commit, {"sync": {"revision": commit}}, told(error))
+                self._fail(app, commit, {"sync": {"revision": commit}}, message_of(error))
             else:
                 self._succeed(app, commit)
             await self._compare(app["metadata"]["name"], commit)
@@ -80,19 +80,19 @@ class ArgoCD:
     async def run(self) -> None:
         """Polls git every three simulated minutes, and immediately when an Application requests a refresh."""
         clock = self._clock
-        due = self._next_look()
+        due = self._next_poll()
         judged = -1  # the store's version
         try:
             while True:
                 seen = self._store.version
                 asked = self._take_refreshes()
                 if asked or clock.now() >= due:
-                    due = self._next_look()
+                    due = self._next_poll()
                     await self._reconcile(asked)
                 self._begin_operations()
                 self._finish_deletions()
                 if self._store.version != judged:
-                    self._judge_health()
+                    self._update_health()
                     await self._heal()
                     judged = -1 if self._syncing else seen  # `_heal` leaves out what is being synced
                 try:
@@ -104,7 +104,7 @@ class ArgoCD:
             for task in self._syncing.values():
                 task.cancel()
 
-    def _next_look(self) -> float:
+    def _next_poll(self) -> float:
         return self._clock.now() + max(RECONCILE_SECONDS, LEAST * self._clock.speed)
 
     def _take_refreshes(self) -> set[str]:
@@ -126,16 +126,16 @@ class ArgoCD:
                 await self._compare(name, commit)
                 self._update(name, lambda live: live["metadata"].get("annotations", {}).pop(REFRESH, None))
         for app in self._store.stored("Application", NAMESPACE):
-            self._sync_by_itself(app, commit)
+            self._sync_automatically(app, commit)
 
-    def _sync_by_itself(self, app: Object, commit: str) -> None:
+    def _sync_automatically(self, app: Object, commit: str) -> None:
         """Sync an automated Application that differs, but never twice to the same commit."""
         if "argocd-sync-window" in self._faults:
             return  # the real controller only logs this
         name, state = app["metadata"]["name"], app["status"].get("operationState") or {}
         automated = (app["spec"].get("syncPolicy") or {}).get("automated") is not None
         differs = app["status"]["sync"]["status"] == "OutOfSync"
-        tried = commit in (state.get("revision"), *_asked(state))
+        tried = commit in (state.get("revision"), *_commits_of(state))
         busy = "operation" in app or name in self._syncing or tried
         if automated and differs and not busy:
             sync = {"revision": commit, "syncOptions": list(_options(app))}
@@ -149,7 +149,7 @@ class ArgoCD:
         """
         files = await self._git.files_at(commit, self._catalog)
         if not any(path.startswith((f"{self._catalog}/catalog/", f"{self._catalog}/groups.")) for path in files):
-            self._install({each["metadata"]["name"]: each for each in await self._declared(commit)})
+            self._install({each["metadata"]["name"]: each for each in await self._declared_applications(commit)})
             return
         listed = files.get(f"{self._catalog}/groups.generated.yaml")
         groups = load(listed) if listed else [{"enabled": "true", "catalogPath": f"{self._catalog}/catalog"}]
@@ -166,7 +166,7 @@ class ArgoCD:
                         wanted[manifest["metadata"]["name"]] = manifest
         self._install(wanted)
 
-    async def _declared(self, commit: str) -> list[Object]:
+    async def _declared_applications(self, commit: str) -> list[Object]:
         """Every Application that is declared in a repository with another layout: somebody has applied all of them."""
         files = await self._git.files_at(commit, "")
         found: list[Object] = []
@@ -176,7 +176,7 @@ class ArgoCD:
             with suppress(*UNUSUAL):  # a chart's template is not a manifest
                 for each in documents(text):
                     if each.get("kind") == "ApplicationSet":
-                        found += made_by(each, files)
+                        found += generated_applications(each, files)
                     elif each.get("kind") == "Application":
                         found.append(each)
         return found
@@ -249,7 +249,7 @@ class ArgoCD:
 
     async def _operate(self, name: str, operation: Object) -> None:
         await self._clock.sleep(SYNC_SECONDS)
-        if await self._held_up(name):
+        if await self._wait_while_blocked(name):
             return
         app = self._store.get("Application", name, NAMESPACE)
         if app is None:
@@ -272,7 +272,7 @@ class ArgoCD:
         await self._compare(name, await self._git.main_commit())
         self._store.wake()
 
-    async def _held_up(self, name: str) -> bool:
+    async def _wait_while_blocked(self, name: str) -> bool:
         """Wait while a hook or a sync window blocks the operation; returns whether somebody terminated it."""
         while True:
             seen = self._store.version
@@ -309,7 +309,7 @@ class ArgoCD:
         except ApiError:
             raise
         except UNUSUAL as e:
-            raise SyncError(f"ComparisonError: {told(e)}") from e
+            raise SyncError(f"ComparisonError: {message_of(e)}") from e
 
     def _apply_one(self, app: Object, manifest: Object, options: tuple[str, ...]) -> None:
         kind, meta = manifest["kind"], manifest["metadata"]
@@ -350,15 +350,17 @@ class ArgoCD:
             "deployedAt": self._store.timestamp(),
             "deployedBy": {"commit": commit},
         }
-        state = self._finished(live, operation, "Succeeded", "successfully synced (all tasks run)", revisions)
+        state = self._operation_state(live, operation, "Succeeded", "successfully synced (all tasks run)", revisions)
         self._status(name, history=history if partly else [*history, entry][-10:], operationState=state)
 
     def _fail(self, app: Object, commit: str, operation: Object, message: str) -> None:
         live = self._store.get("Application", app["metadata"]["name"], NAMESPACE) or app
-        state = self._finished(live, operation, "Failed", message, _revisions(app, commit))
+        state = self._operation_state(live, operation, "Failed", message, _revisions(app, commit))
         self._status(app["metadata"]["name"], operationState=state | {"revision": commit})
 
-    def _finished(self, app: Object, operation: Object | None, phase: str, message: str, revisions: Object) -> Object:
+    def _operation_state(
+        self, app: Object, operation: Object | None, phase: str, message: str, revisions: Object
+    ) -> Object:
         started = (app["status"].get("operationState") or {}).get("startedAt", self._store.timestamp())
         operation = operation or {"sync": dict(revisions), "initiatedBy": {"automated": True}}
         ended = {"phase": phase, "message": message, "startedAt": started, "finishedAt": self._store.timestamp()}
@@ -377,10 +379,10 @@ class ArgoCD:
                             self._store.remove(kind, obj["metadata"]["name"], namespace)
                 self._store.remove("Application", name, NAMESPACE)
 
-    def _judge_health(self) -> None:
+    def _update_health(self) -> None:
         for app in self._store.stored("Application", NAMESPACE):
             namespace, name = app["spec"]["destination"].get("namespace", ""), app["metadata"]["name"]
-            mine = [d for d in self._store.stored("Deployment", namespace) if _tracked(d) == name]
+            mine = [d for d in self._store.stored("Deployment", namespace) if _application_of(d) == name]
             states = {_health(deployment) for deployment in mine}
             worst = next((s for s in ("Degraded", "Progressing", "Healthy") if s in states), "")
             if not worst:
@@ -401,9 +403,9 @@ class ArgoCD:
             commit = history[-1]["deployedBy"]["commit"]
             with suppress(*UNUSUAL):
                 for manifest in render(app, await self._sources(app, commit)):
-                    self._put_back(app, manifest)
+                    self._revert_replicas(app, manifest)
 
-    def _put_back(self, app: Object, manifest: Object) -> None:
+    def _revert_replicas(self, app: Object, manifest: Object) -> None:
         meta = manifest["metadata"]
         live = self._store.get("Deployment", meta["name"], meta.get("namespace", ""))
         if manifest["kind"] != "Deployment" or live is None or "replicas" not in manifest["spec"]:
@@ -427,7 +429,7 @@ def _identity(manifest: Object) -> tuple[str, str, str]:
     return manifest["apiVersion"].rpartition("/")[0], manifest["kind"], manifest["metadata"]["name"]
 
 
-def _asked(state: Object) -> list[str]:
+def _commits_of(state: Object) -> list[str]:
     """The commits of an operation: Argo CD does not automatically sync to the same commit again, independent of the result."""
     result = state.get("syncResult") or {}
     return [*(result.get("revisions") or ()), result.get("revision") or ""]
@@ -444,7 +446,7 @@ def _revisions(app: Object, commit: str) -> Object:
     return {"revisions": [s.get("targetRevision", "") if "chart" in s else commit for s in app["spec"]["sources"]]}
 
 
-def _tracked(obj: Object) -> str | None:
+def _application_of(obj: Object) -> str | None:
     return (obj["metadata"].get("annotations") or {}).get("argocd.argoproj.io/tracking-id")
 
 

@@ -64,7 +64,7 @@ def _by_hand(
     made: list[Object] = []
     for name, template in files:
         if name.startswith(f"{path}/templates/") and name.endswith((".yaml", ".yml")):
-            made += documents(_filled(template, {"Values": merged, "Release": {"Name": release}}))
+            made += documents(_substitute(template, {"Values": merged, "Release": {"Name": release}}))
     return tuple(made)
 
 
@@ -72,7 +72,7 @@ _BLOCK = re.compile(r"\n?[ \t]*\{\{-? *(?:with|if) \.([\w.]+) *-?\}\}(.*?)\n?[ \
 _VALUE = re.compile(r"\{\{-? *(\.[\w.]*)(?: *\| *(quote|toYaml))? *-?\}\}")
 
 
-def _filled(template: str, scope: Object) -> str:
+def _substitute(template: str, scope: Object) -> str:
     def block(match: re.Match[str]) -> str:
         subject = _at(scope, match[1])
         return _VALUE.sub(_writer({**scope, "": subject}), match[2]) if subject else ""

@@ -19,7 +19,7 @@ from sandbox.volumes import Claim, Volumes
 
 RATE = 62e6
 """Bytes per second of the platform's clock."""
-_TELL_EVERY = 0.5
+_REPORT_EVERY = 0.5
 """Seconds of real time between two progress lines."""
 _TRACEBACK = "Traceback (most recent call last):"
 _ERRORS = {
@@ -36,7 +36,7 @@ class Script:
 
     model: str
     patterns: tuple[str, ...]
-    tells: bool
+    reports_progress: bool
     """True if the container's program prints its progress for Stoker."""
     kept: tuple[str, ...]
     offline: bool
@@ -45,11 +45,11 @@ class Script:
     def of(cls, command: list[str], environment: dict[str, str]) -> "Script":
         text = " ".join(command[2:] if len(command) == 3 else command[-1:])
         model = re.search(r"""["']([\w.-]+/[\w.-]+)["']""", text)
-        said = re.search(r"allow_patterns\s*=\s*\[([^\]]*)\]", text)
+        pattern_list = re.search(r"allow_patterns\s*=\s*\[([^\]]*)\]", text)
         return cls(
             model=model[1] if model else "unknown/model",
-            patterns=tuple(re.findall(r"""["']([^"']+)["']""", said[1])) if said else (),
-            tells=len(command) == 4,
+            patterns=tuple(re.findall(r"""["']([^"']+)["']""", pattern_list[1])) if pattern_list else (),
+            reports_progress=len(command) == 4,
             kept=tuple(json.loads(environment.get("STOKER_KEEP", "[]"))),
             offline=environment.get("HF_HUB_OFFLINE") in ("1", "true", "True"),
         )
@@ -82,12 +82,12 @@ class Downloads:
             n: s for n, s in files.items() if not script.patterns or any(fnmatch.fnmatch(n, p) for p in script.patterns)
         }
         total, there = float(sum(wanted.values())), self._volumes.downloaded[claim]
-        if script.tells:
+        if script.reports_progress:
             self._make_room(script, claim, total, log)
-        told = 0.0
+        since_last_line = 0.0
         have, since = there.get(script.model, 0.0), self._clock.now()
         while have < total:
-            await asyncio.sleep(min(_TELL_EVERY, 0.1))
+            await asyncio.sleep(min(_REPORT_EVERY, 0.1))
             self._refuse_if_broken(script.model)
             now = self._clock.now()
             grown, since = min((now - since) * RATE, total - have), now
@@ -95,12 +95,12 @@ class Downloads:
                 raise Refused("OSError: [Errno 28] No space left on device")
             have += grown
             there[script.model] = have
-            told += 0.1
-            if script.tells and told >= _TELL_EVERY:
-                told = 0
+            since_last_line += 0.1
+            if script.reports_progress and since_last_line >= _REPORT_EVERY:
+                since_last_line = 0.0
                 log("stoker " + json.dumps({"bytes": int(have), "of": int(total)}))
         self._volumes.complete[claim].add(script.model)
-        if script.tells:
+        if script.reports_progress:
             log("stoker " + json.dumps({"bytes": int(total), "of": int(total)}))
         log(f"Fetching {len(wanted)} files: 100%|##########| {len(wanted)}/{len(wanted)}")
 

@@ -101,9 +101,9 @@ class Engine:
         """A base model has no chat template. In llama.cpp every model has one, because it falls back to ChatML."""
         words = f"{self.model} {self.served_name}".lower()
         is_tuned = any(word in words for word in ("instruct", "chat", "-it", "-omni")) or not _BASE.search(self.model)
-        return self.name == "llama.cpp" or is_tuned or self.says("--tool-call-parser", "--enable-auto-tool-choice")
+        return self.name == "llama.cpp" or is_tuned or self.has_flag("--tool-call-parser", "--enable-auto-tool-choice")
 
-    def says(self, *flags: str) -> bool:
+    def has_flag(self, *flags: str) -> bool:
         return any(word.partition("=")[0] in flags for word in self.command.words)
 
 
@@ -141,7 +141,7 @@ class Engines:
                 return found
         raise web.HTTPServiceUnavailable(text=f"connection refused: {name}.{namespace} has no ready pod\n")
 
-    def _keyed(self, request: web.Request, engine: Engine) -> None:
+    def _check_key(self, request: web.Request, engine: Engine) -> None:
         """vLLM checks its key before anything else. All engines have the same one."""
         secret = self._store.get("Secret", "vllm-api-key", "serving")
         key = b64decode(secret["data"]["api-key"]).decode() if secret else ""
@@ -154,19 +154,19 @@ class Engines:
 
     async def _health_generate(self, request: web.Request) -> web.Response:
         """SGLang's check: it generates one token first."""
-        if self._only(request, "SGLang") and "smoke-fails" in self._faults:
+        if self._require_engine(request, "SGLang") and "smoke-fails" in self._faults:
             raise web.HTTPServiceUnavailable
         return web.Response()
 
     async def _props(self, request: web.Request) -> web.Response:
-        return web.json_response(other_engines.llama_props(self._only(request, "llama.cpp")))
+        return web.json_response(other_engines.llama_props(self._require_engine(request, "llama.cpp")))
 
     async def _slots(self, request: web.Request) -> web.Response:
-        engine = self._only(request, "llama.cpp")
-        self._keyed(request, engine)
+        engine = self._require_engine(request, "llama.cpp")
+        self._check_key(request, engine)
         return web.json_response(other_engines.llama_slots(engine))
 
-    def _only(self, request: web.Request, name: str) -> Engine:
+    def _require_engine(self, request: web.Request, name: str) -> Engine:
         engine = self._engine(request)
         if engine.name != name:
             raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")
@@ -190,7 +190,7 @@ class Engines:
         engine = self._engine(request)
         if engine.name == "llama.cpp":  # llama.cpp lists its models without a key
             return web.json_response(other_engines.llama_models(engine))
-        self._keyed(request, engine)
+        self._check_key(request, engine)
         if engine.is_tei:
             raise web.HTTPNotFound(text="")
         if engine.name == "SGLang":
@@ -206,7 +206,7 @@ class Engines:
         return web.json_response({"object": "list", "data": [{"id": name} | about for name in engine.served_names]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._asked(request, generates=True)
+        engine, asked = await self._parse_request(request, generates=True)
         if not engine.chats:
             message = "As of transformers v4.44, default chat template is no longer allowed, so you must provide a "
             message += "chat template if the tokenizer does not define one."
@@ -215,11 +215,11 @@ class Engines:
         return await self._generate(request, engine, asked, prompt, chat=True)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._asked(request, generates=True)
+        engine, asked = await self._parse_request(request, generates=True)
         return await self._generate(request, engine, asked, str(asked.get("prompt", "")), chat=False)
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
-        engine, asked = await self._asked(request)
+        engine, asked = await self._parse_request(request)
         if engine.is_tei and "rerank" in engine.model.lower():
             raise web.HTTPFailedDependency(text=json.dumps({"error": "model is not an embedding model"}))
         if not engine.is_tei and "embed" not in engine.model.lower():
@@ -236,7 +236,7 @@ class Engines:
 
     async def _rank(self, request: web.Request) -> web.StreamResponse:
         """The API of a vLLM with `--runner=pooling` that scores pairs; other models do not have this path."""
-        engine, asked = await self._asked(request)
+        engine, asked = await self._parse_request(request)
         if "rerank" not in engine.model.lower() or engine.is_tei:
             raise web.HTTPNotFound(text=json.dumps({"detail": "Not Found"}), content_type="application/json")
         documents = asked.get("documents")
@@ -261,11 +261,11 @@ class Engines:
         engine.counters.prompt_tokens += sum(_tokens(f"{asked['query']} {text}") for text in texts)
         return web.json_response([{"index": n, "score": 1 / (n + 2)} for n in range(len(texts))])
 
-    async def _asked(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
+    async def _parse_request(self, request: web.Request, *, generates: bool = False) -> tuple[Engine, Object]:
         engine = self._engine(request)
         if generates and engine.is_tei:
             raise web.HTTPNotFound(text="")
-        self._keyed(request, engine)
+        self._check_key(request, engine)
         try:
             asked: Object = await request.json()
         except ValueError as e:

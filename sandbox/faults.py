@@ -28,7 +28,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
         "argocd-hook-hangs": "a hook of each sync never ends",
         "argocd-sync-window": "a sync window forbids every sync",
         "github-down": "GitHub answers 503, to its API and to git",
-        "statuses-refused": "GitHub refuses to tell commit statuses, as to a token without that permission",
+        "statuses-refused": "GitHub refuses to return commit statuses, as to a token without that permission",
         "api-away": "the Kubernetes API server does not answer",
         "slack-429": "Slack answers 429 to every method",
         "slack-old-blocks": "Slack refuses its newer blocks: tables, plans, containers, alerts, charts",
@@ -45,7 +45,7 @@ KNOWN: Mapping[str, str] = MappingProxyType(
 
 
 class UnknownFault(ValueError):
-    """A name that no simulated system knows."""
+    """A name that no simulated system checks."""
 
 
 class Faults(set[str]):

@@ -15,7 +15,7 @@ from sandbox.charts import is_chart, own_chart
 from sandbox.clock import Clock
 from sandbox.known_charts import known_chart
 from sandbox.objects import BY_KIND, Object, ObjectStore, copied
-from sandbox.rendering import UNUSUAL, RenderError, documents, generated, known, placed, told
+from sandbox.rendering import UNUSUAL, RenderError, documents, generated, known, message_of, placed
 from sandbox.substitution import substituted
 
 GROUP = "kustomize.toolkit.fluxcd.io"
@@ -48,7 +48,7 @@ class Flux:
         due = clock.now() + self._pause
         while True:
             seen = self._store.version
-            if self._is_asked() or clock.now() >= due:
+            if self._is_requested() or clock.now() >= due:
                 await clock.sleep(APPLY_SECONDS)
                 due = clock.now() + self._pause
                 commit = await self._git.main_commit()
@@ -64,8 +64,8 @@ class Flux:
     def _pause(self) -> float:
         return max(INTERVAL, LEAST * self._clock.speed)
 
-    def _is_asked(self) -> bool:
-        return any(_asked(each) not in (None, _handled(each)) for each in self._store.stored("Kustomization"))
+    def _is_requested(self) -> bool:
+        return any(_requested_at(each) not in (None, _handled_at(each)) for each in self._store.stored("Kustomization"))
 
     def _kustomizations(self) -> list[Object]:
         return self._store.find("Kustomization")
@@ -104,7 +104,7 @@ class Flux:
         files, revision = await self._git.files_at(commit, ""), f"main@sha1:{commit}"
         for source in self._store.find("GitRepository"):
             status = {"artifact": {"revision": revision}, "observedGeneration": source["metadata"]["generation"]}
-            self._tell(source, status, "Succeeded", f"stored artifact for revision '{revision}'")
+            self._set_status(source, status, "Succeeded", f"stored artifact for revision '{revision}'")
         for each in self._kustomizations():
             if each["spec"].get("suspend"):
                 continue
@@ -114,10 +114,10 @@ class Flux:
                     raise RenderError(DENIED.format(name=each["metadata"]["name"]))
                 self._apply(each, files)
             except UNUSUAL as e:
-                self._tell(each, status, "ReconciliationFailed", told(e), ready=False)
+                self._set_status(each, status, "ReconciliationFailed", message_of(e), ready=False)
             else:
                 status |= {"lastAppliedRevision": revision}
-                self._tell(each, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
+                self._set_status(each, status, "ReconciliationSucceeded", f"Applied revision: {revision}")
 
     def _apply(self, kustomization: Object, files: dict[str, str]) -> None:
         spec, meta = kustomization["spec"], kustomization["metadata"]
@@ -154,7 +154,7 @@ class Flux:
                 if manifest["kind"] == "Deployment":
                     self._keep_replicas(manifest, namespace)
                 self._put(manifest, namespace, labels)
-        self._tell(live, {}, "UpgradeSucceeded", f"Helm upgrade succeeded for release {namespace}/{name}.v2")
+        self._set_status(live, {}, "UpgradeSucceeded", f"Helm upgrade succeeded for release {namespace}/{name}.v2")
 
     def _keep_replicas(self, manifest: Object, namespace: str) -> None:
         key, wanted = (namespace, manifest["metadata"]["name"]), manifest["spec"].get("replicas", 1)
@@ -187,7 +187,7 @@ class Flux:
         if kind != "PersistentVolumeClaim":
             self._store.update(kind, meta["name"], namespace, change)
 
-    def _tell(self, of: Object, status: dict[str, Any], reason: str, message: str, *, ready: bool = True) -> None:
+    def _set_status(self, of: Object, status: dict[str, Any], reason: str, message: str, *, ready: bool = True) -> None:
         meta = of["metadata"]
         condition = {
             "type": "Ready",
@@ -200,9 +200,9 @@ class Flux:
         def change(live: Object) -> None:
             known_before = (live.get("status") or {}).get("conditions") or [{}]
             same = {k: v for k, v in known_before[0].items() if k != "lastTransitionTime"} == condition
-            told = known_before[0] if same else condition | {"lastTransitionTime": self._store.timestamp()}
-            seen = {"observedGeneration": live["metadata"]["generation"], "conditions": [told]}
-            asked = _asked(live)
+            updated = known_before[0] if same else condition | {"lastTransitionTime": self._store.timestamp()}
+            seen = {"observedGeneration": live["metadata"]["generation"], "conditions": [updated]}
+            asked = _requested_at(live)
             live["status"] = (
                 (live.get("status") or {}) | status | seen | ({"lastHandledReconcileAt": asked} if asked else {})
             )
@@ -210,11 +210,11 @@ class Flux:
         self._store.update(of["kind"], meta["name"], meta["namespace"], change)
 
 
-def _asked(of: Object) -> str | None:
+def _requested_at(of: Object) -> str | None:
     found = (of["metadata"].get("annotations") or {}).get(REQUESTED)
     return str(found) if found else None
 
 
-def _handled(of: Object) -> str | None:
+def _handled_at(of: Object) -> str | None:
     found = (of.get("status") or {}).get("lastHandledReconcileAt")
     return str(found) if found else None

@@ -95,20 +95,20 @@ class Gateway:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         root = "/litellm"
         for path, handler in {"/health/liveliness": self._alive, "/health/readiness": self._ready}.items():
-            router.add_get(root + path, self._guarded(handler))
-        router.add_get(root + "/v1/models", self._guarded(self._models))
-        router.add_get(root + "/model/info", self._guarded(self._model_info))
-        router.add_post(root + "/model/new", self._guarded(self._new_model))
-        router.add_post(root + "/model/delete", self._guarded(self._delete_model))
-        router.add_get(root + "/key/info", self._guarded(self._key_info))
-        router.add_get(root + "/key/list", self._guarded(self._list_keys))
-        router.add_post(root + "/key/update", self._guarded(self._update_key))
-        router.add_post(root + "/key/generate", self._guarded(self._generate_key))
-        router.add_post(root + "/key/delete", self._guarded(self._delete_keys))
+            router.add_get(root + path, self._with_errors(handler))
+        router.add_get(root + "/v1/models", self._with_errors(self._models))
+        router.add_get(root + "/model/info", self._with_errors(self._model_info))
+        router.add_post(root + "/model/new", self._with_errors(self._new_model))
+        router.add_post(root + "/model/delete", self._with_errors(self._delete_model))
+        router.add_get(root + "/key/info", self._with_errors(self._key_info))
+        router.add_get(root + "/key/list", self._with_errors(self._list_keys))
+        router.add_post(root + "/key/update", self._with_errors(self._update_key))
+        router.add_post(root + "/key/generate", self._with_errors(self._generate_key))
+        router.add_post(root + "/key/delete", self._with_errors(self._delete_keys))
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"):
-            router.add_post(root + path, self._guarded(self._call))
+            router.add_post(root + path, self._with_errors(self._call))
 
-    def _guarded(self, handler: Any) -> Any:
+    def _with_errors(self, handler: Any) -> Any:
         async def answer(request: web.Request) -> web.StreamResponse:
             if "litellm-down" in self._faults:
                 raise web.HTTPServiceUnavailable(text="no healthy upstream\n")
@@ -203,7 +203,7 @@ class Gateway:
         return web.json_response({"status": "healthy", "db": "connected"})
 
     async def _models(self, request: web.Request) -> web.Response:
-        key = self._authenticated(request)
+        key = self._authenticate(request)
         known = [alias for alias in self.routes() if key is None or not key.models or alias in key.models]
         models = [{"id": alias, "object": "model", "created": 1677610602, "owned_by": "openai"} for alias in known]
         return web.json_response({"data": models, "object": "list"})
@@ -223,7 +223,7 @@ class Gateway:
             metadata=asked.get("metadata") or {},
         )
         self._keys[key.token] = key
-        return web.json_response(key.info() | {"key": key.token, "token": _hashed(key.token)})
+        return web.json_response(key.info() | {"key": key.token, "token": _hash(key.token)})
 
     async def _list_keys(self, request: web.Request) -> web.Response:
         self._master_only(request)
@@ -232,7 +232,7 @@ class Gateway:
         alive = [key for key in self._keys.values() if key.expires is None or key.expires > now]
         shown = alive[(page - 1) * size : page * size]
         full = request.query.get("return_full_object") == "true"
-        keys = [key.info() | {"token": _hashed(key.token)} if full else _hashed(key.token) for key in shown]
+        keys = [key.info() | {"token": _hash(key.token)} if full else _hash(key.token) for key in shown]
         pages = -(-len(alive) // size)
         return web.json_response({"keys": keys, "total_count": len(alive), "current_page": page, "total_pages": pages})
 
@@ -240,7 +240,7 @@ class Gateway:
         self._master_only(request)
         asked = await request.json()
         named = asked.get("key") or ""
-        found = next((key for token, key in self._keys.items() if named in {token, _hashed(token)}), None)
+        found = next((key for token, key in self._keys.items() if named in {token, _hash(token)}), None)
         if found is None:
             raise Refused(404, "not_found_error", f"Key not found: {named}")
         if "models" in asked:
@@ -254,7 +254,7 @@ class Gateway:
         asked = await request.json()
         tokens = {*(asked.get("keys") or ())}
         aliases = {*(asked.get("key_aliases") or ())}
-        gone = [t for t, key in self._keys.items() if {t, _hashed(t)} & tokens or key.key_alias in aliases]
+        gone = [t for t, key in self._keys.items() if {t, _hash(t)} & tokens or key.key_alias in aliases]
         if not gone:
             raise Refused(404, "not_found_error", "{'error': 'No keys found'}")
         for token in gone:
@@ -262,16 +262,16 @@ class Gateway:
         return web.json_response({"deleted_keys": [*tokens, *aliases]})
 
     async def _key_info(self, request: web.Request) -> web.Response:
-        caller = self._authenticated(request)
+        caller = self._authenticate(request)
         asked = request.query.get("key") or (caller.token if caller else "")
-        found = next((key for token, key in self._keys.items() if asked in {token, _hashed(token)}), None)
+        found = next((key for token, key in self._keys.items() if asked in {token, _hash(token)}), None)
         if found is None:
             raise Refused(404, "not_found_error", "Key not found in database")
         return web.json_response({"key": asked, "info": found.info()})
 
     async def _call(self, request: web.Request) -> web.StreamResponse:
-        key, asked = self._authenticated(request), await request.json()
-        route = self._allowed(key, str(asked.get("model")))
+        key, asked = self._authenticate(request), await request.json()
+        route = self._authorize(key, str(asked.get("model")))
         if request.path.endswith("/v1/rerank") and route.provider not in _RERANK_PROVIDERS:
             message = f"litellm.APIConnectionError: Unsupported provider: {route.provider}"
             raise Refused(500, "None", message)
@@ -292,7 +292,7 @@ class Gateway:
             raise Refused(500, "internal_server_error", "litellm.InternalServerError: Connection error.") from e
         if answer.is_error:
             raise _upstream_failed(route, answer)
-        content = _ranked(answer, asked) if ranks_texts else answer.content
+        content = _rank_answer(answer, asked) if ranks_texts else answer.content
         usage = json.loads(content)["usage"] if ranks_texts else _usage(answer)
         # LiteLLM bills rankings of these providers by `search_units`, which they do not report (BerriAI/litellm#13797).
         cost = usage.get("prompt_tokens", 0) * route.price_in + usage.get("completion_tokens", 0) * route.price_out
@@ -308,9 +308,9 @@ class Gateway:
             "x-litellm-key-spend": str(key.spend if key else 0.0),
             "Content-Type": answer.headers["content-type"],
         }
-        return web.Response(body=content.replace(*_renamed(route)), headers=headers)
+        return web.Response(body=content.replace(*_names_to_replace(route)), headers=headers)
 
-    def _allowed(self, key: VirtualKey | None, alias: str) -> Route:
+    def _authorize(self, key: VirtualKey | None, alias: str) -> Route:
         if key and key.models and alias not in key.models:
             message = f"key not allowed to access model. This key can only access models={key.models}. Tried to access {alias}"
             raise Refused(403, "key_model_access_denied", message, "model")
@@ -323,7 +323,7 @@ class Gateway:
             raise Refused(400, "invalid_request_error", message, "model")
         return route
 
-    def _authenticated(self, request: web.Request) -> VirtualKey | None:
+    def _authenticate(self, request: web.Request) -> VirtualKey | None:
         """The virtual key of the request; None for the master key."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token:
@@ -339,7 +339,7 @@ class Gateway:
         return key
 
     def _master_only(self, request: web.Request) -> None:
-        if self._authenticated(request) is not None:
+        if self._authenticate(request) is not None:
             raise Refused(401, "auth_error", "Authentication Error, Only proxy admin can be used to manage keys")
 
     def _spend(self, key: VirtualKey, cost: float) -> None:
@@ -386,7 +386,7 @@ def _upstream_failed(route: Route, answer: httpx.Response) -> Refused:
     return Refused(status, kind, message)
 
 
-def _ranked(answer: httpx.Response, asked: Object) -> bytes:
+def _rank_answer(answer: httpx.Response, asked: Object) -> bytes:
     """TEI's list of scores in the form of LiteLLM, which counts the tokens itself."""
     results = [{"index": each["index"], "relevance_score": each["score"]} for each in answer.json()]
     tokens = sum(len(f"{asked['query']} {text}".split()) for text in asked["documents"])
@@ -401,7 +401,7 @@ def _usage(answer: httpx.Response) -> Object:
     return next((json.loads(event)["usage"] for event in reversed(events) if '"usage"' in event), {})
 
 
-def _renamed(route: Route) -> tuple[bytes, bytes]:
+def _names_to_replace(route: Route) -> tuple[bytes, bytes]:
     """LiteLLM answers with the alias where the engine named itself."""
     return f'"model": "{route.served_name}"'.encode(), f'"model": "{route.alias}"'.encode()
 
@@ -420,5 +420,5 @@ def _expiry(duration: str | None) -> datetime | None:
     return datetime.now(UTC) + timedelta(seconds=int(parsed[1]) * UNITS[parsed[2]])
 
 
-def _hashed(token: str) -> str:
+def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()

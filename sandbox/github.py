@@ -224,10 +224,10 @@ class GitHub(PullRequests):
         return web.json_response([self._brief(pull) for pull in _page(request, found)])
 
     async def _get_pull(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._pull_json(self._asked(request)))
+        return web.json_response(await self._pull_json(self._pull_of(request)))
 
     async def _patch_pull(self, request: web.Request) -> web.Response:
-        pull, asked = self._asked(request), await _body(request)
+        pull, asked = self._pull_of(request), await _body(request)
         pull.title, pull.body = asked.get("title", pull.title), asked.get("body", pull.body) or ""
         self._touch(pull)
         if asked.get("base", pull.base_ref) != pull.base_ref:
@@ -241,7 +241,7 @@ class GitHub(PullRequests):
         return web.json_response(await self._pull_json(pull))
 
     async def _put_merge(self, request: web.Request) -> web.Response:
-        pull, asked = self._asked(request), await _body(request)
+        pull, asked = self._pull_of(request), await _body(request)
         method = asked.get("merge_method", "merge")
         if method not in ("merge", "squash", "rebase"):
             raise _invalid("merge_method")
@@ -256,7 +256,7 @@ class GitHub(PullRequests):
         return web.json_response({"sha": commit, "merged": True, "message": "Pull Request successfully merged"})
 
     async def _list_files(self, request: web.Request) -> web.Response:
-        changes = _page(request, await self._changes(self._asked(request)))
+        changes = _page(request, await self._changes(self._pull_of(request)))
         return web.json_response(
             [
                 {
@@ -272,7 +272,7 @@ class GitHub(PullRequests):
         )
 
     async def _list_commits(self, request: web.Request) -> web.Response:
-        pull = self._asked(request)
+        pull = self._pull_of(request)
         commits = await self.repo.commits_between(pull.base_sha, pull.head_sha)
         return web.json_response([await self._commit_json(commit) for commit in _page(request, commits)])
 
@@ -284,13 +284,13 @@ class GitHub(PullRequests):
         return {"sha": commit, "commit": {"author": author, "message": message.strip()}}
 
     async def _list_reviews(self, request: web.Request) -> web.Response:
-        self._asked(request)
+        self._pull_of(request)
         return web.json_response([])
 
     # REST: issues, checks, refs
 
     async def _get_issue(self, request: web.Request) -> web.Response:
-        pull = self._asked(request)
+        pull = self._pull_of(request)
         return web.json_response(
             {
                 "number": pull.number,
@@ -305,17 +305,17 @@ class GitHub(PullRequests):
         )
 
     async def _add_labels(self, request: web.Request) -> web.Response:
-        pull, asked = self._asked(request), await _body(request)
+        pull, asked = self._pull_of(request), await _body(request)
         for label in asked.get("labels", []):
             if label not in pull.labels:
                 pull.labels.append(str(label))
         return web.json_response([{"name": label} for label in pull.labels])
 
     async def _list_comments(self, request: web.Request) -> web.Response:
-        return web.json_response(_page(request, self._asked(request).comments))
+        return web.json_response(_page(request, self._pull_of(request).comments))
 
     async def _add_comment(self, request: web.Request) -> web.Response:
-        pull, asked = self._asked(request), await _body(request)
+        pull, asked = self._pull_of(request), await _body(request)
         if not asked.get("body"):
             raise _invalid("body")
         number = len(pull.comments) + 1
@@ -435,7 +435,7 @@ class GitHub(PullRequests):
                 raise web.HTTPNotFound
         raise web.HTTPSeeOther(self._page_url(pull))
 
-    def _asked(self, request: web.Request) -> Pull:
+    def _pull_of(self, request: web.Request) -> Pull:
         pull = self._pulls.get(int(request.match_info["number"]))
         if pull is None:
             raise Refused(404, "Not Found")

@@ -195,7 +195,7 @@ def _shards(total: int, count: int) -> dict[str, int]:
     return {**dict.fromkeys(names[:-1], each), names[-1]: total - each * (count - 1)}
 
 
-def _published() -> dict[str, Model]:
+def _models() -> dict[str, Model]:
     models = [
         *(model for size, shape in QWEN_CODER.items() for model in _qwen_coder(size, shape)),
         _bge("bge-base-en-v1.5", 768, 109_482_240, 437_955_512),
@@ -211,7 +211,7 @@ class Hub:
 
     def __init__(self, faults: set[str], *, port: int = 0) -> None:
         self.url = ""
-        self.models = _published()
+        self.models = _models()
         self._faults = faults
         self._port = port
 
@@ -253,17 +253,17 @@ class Hub:
         return web.json_response(found[:limit])
 
     async def _model(self, request: web.Request) -> web.Response:
-        model = self._asked(request)
+        model = self._model_of(request)
         if model is None:
             return _unknown(request)
         return web.json_response(model.details(blobs=request.query.get("blobs", "").lower() in ("true", "1")))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        model = self._asked(request)
+        model = self._model_of(request)
         if model is None:
             return _unknown(request)
         if model.gated:
-            return _gated(request, model)
+            return _refuse_gated(request, model)
         if request.match_info["revision"] not in ("main", model.sha):
             return _error(404, "Invalid rev id", code="RevisionNotFound")
         files = {"config.json": model.config, "tokenizer_config.json": model.tokenizer_config}
@@ -274,7 +274,7 @@ class Hub:
             return await _huge(request)
         return web.json_response(content, headers={"X-Repo-Commit": model.sha})
 
-    def _asked(self, request: web.Request) -> Model | None:
+    def _model_of(self, request: web.Request) -> Model | None:
         return self.models.get(f"{request.match_info['org']}/{request.match_info['name']}")
 
 
@@ -300,7 +300,7 @@ def _unknown(request: web.Request) -> web.Response:
     return _error(401, "Invalid username or password.")
 
 
-def _gated(request: web.Request, model: Model) -> web.Response:
+def _refuse_gated(request: web.Request, model: Model) -> web.Response:
     if "Authorization" in request.headers:
         message = f"Access to model {model.id} is restricted and you are not in the authorized list."
         return _error(403, message, code="GatedRepo")

@@ -222,7 +222,7 @@ class KubernetesAPI:
                 await response.write_eof()
             return response
         items = self.store.stored(resource.kind, namespace, labels=wanted.labels, fields=wanted.fields)
-        items, meta = _paged(items, self.store.version, query.get("limit", ""), query.get("continue", ""))
+        items, meta = _page_of(items, self.store.version, query.get("limit", ""), query.get("continue", ""))
         return web.json_response(
             {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": items}
         )
@@ -351,7 +351,7 @@ class KubernetesAPI:
         return found
 
 
-def _paged(items: list[Object], version: int, limit: str, token: str) -> tuple[list[Object], Object]:
+def _page_of(items: list[Object], version: int, limit: str, token: str) -> tuple[list[Object], Object]:
     """At most `limit` objects, and the token for the rest
     (https://kubernetes.io/docs/reference/using-api/api-concepts/, "Retrieving large results sets in chunks"). The pages
     of one list have the version of the first page.

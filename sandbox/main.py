@@ -24,7 +24,7 @@ from sandbox.git import GitFailed
 from sandbox.process import ProcessError
 from sandbox.slack.manifest import BadManifest
 from sandbox.story import Story, StoryError, parse
-from sandbox.story_runner import tell
+from sandbox.story_runner import run_story
 from sandbox.world import Sandbox, merged, nested, opened
 
 SAMPLES = Path(__file__).parent / "platforms"
@@ -117,7 +117,7 @@ async def _run(
         http=http,
     ) as world:
         return await _until_bot_ends(
-            world, told(story, world, patience=patience) if story else _browse(world, speed, open_browser)
+            world, story_exit_code(story, world, patience=patience) if story else _browse(world, speed, open_browser)
         )
 
 
@@ -147,24 +147,24 @@ def _story(script: Path) -> Story:
     return parse(text, script, users=USERS, faults=frozenset(KNOWN))
 
 
-async def told(story: Story, world: Sandbox, *, patience: float = 0) -> int:
+async def story_exit_code(story: Story, world: Sandbox, *, patience: float = 0) -> int:
     """Run a story and return its exit code. It also fails, immediately, if the bot needs a right that its Roles do not
     grant.
     """
-    telling = asyncio.create_task(tell(story, world, lambda line: print(line, flush=True), patience=patience))
+    running = asyncio.create_task(run_story(story, world, lambda line: print(line, flush=True), patience=patience))
     refusal = asyncio.create_task(world.account.refusal())
     try:
-        await asyncio.wait({telling, refusal}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, refusal}, return_when=asyncio.FIRST_COMPLETED)
         if refusal.done():
             print(
                 f"Kubernetes refused a request of the bot, which no Role grants: {refusal.result()}.", file=sys.stderr
             )
-        elif await telling:
+        elif await running:
             return 0
     finally:
-        for task in (telling, refusal):
+        for task in (running, refusal):
             task.cancel()
-        await asyncio.gather(telling, refusal, return_exceptions=True)
+        await asyncio.gather(running, refusal, return_exceptions=True)
     print(world.bot.tail(), file=sys.stderr)
     return 1
 
@@ -194,14 +194,14 @@ async def _browse(world: Sandbox, speed: float, open_browser: bool) -> int:
     model = first[1] if first else "coder-chat"
     if world.report:
         print(world.report, flush=True)
-    print(_boxed(WELCOME.format(url=url, speed=speed, two=7200 / speed, model=model)), flush=True)
+    print(_box(WELCOME.format(url=url, speed=speed, two=7200 / speed, model=model)), flush=True)
     if open_browser:
         await asyncio.to_thread(webbrowser.open, url)
     await asyncio.Event().wait()  # until the task is cancelled, by Ctrl-C
     return 0
 
 
-def _boxed(text: str) -> str:
+def _box(text: str) -> str:
     lines = text.strip("\n").splitlines()
     width = max(map(len, lines)) + 2
     return "\n".join(["", f"╭{'─' * width}╮", *(f"│{line.ljust(width)}│" for line in lines), f"╰{'─' * width}╯", ""])

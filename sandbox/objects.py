@@ -157,7 +157,7 @@ class ObjectStore:
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", meta.get("name", "")):
             raise ApiError(422, "Invalid", f'{resource.kind} "{meta.get("name", "")}" is invalid: metadata.name')
         if _key(resource, created) in self._objects[resource.kind]:
-            raise ApiError(409, "AlreadyExists", f'{_qualified(resource)} "{meta["name"]}" already exists')
+            raise ApiError(409, "AlreadyExists", f'{_qualified_name(resource)} "{meta["name"]}" already exists')
         created.setdefault("apiVersion", resource.api_version)
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": self.timestamp(), "generation": 1}
         self._record(resource, None, created)
@@ -179,7 +179,7 @@ class ObjectStore:
             raise ApiError(
                 409,
                 "Conflict",
-                f'Operation cannot be fulfilled on {_qualified(resource)} "{name}": the object has been modified; '
+                f'Operation cannot be fulfilled on {_qualified_name(resource)} "{name}": the object has been modified; '
                 "please apply your changes to the latest version and try again",
             )
         if after == before:
@@ -263,12 +263,12 @@ def _key(resource: Resource, obj: Object) -> tuple[str, str]:
     return namespace, meta["name"]
 
 
-def _qualified(resource: Resource) -> str:
+def _qualified_name(resource: Resource) -> str:
     return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
-    return ApiError(404, "NotFound", f'{_qualified(resource)} "{name}" not found')
+    return ApiError(404, "NotFound", f'{_qualified_name(resource)} "{name}" not found')
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def llama_slots(engine: "Engine") -> list[Object]:
 
 def llama_metrics(engine: "Engine") -> str:
     """Raises 501 if the server was started without `--metrics`, which is the default."""
-    if not engine.says("--metrics"):
+    if not engine.has_flag("--metrics"):
         message = "This server does not support metrics endpoint. Start it with `--metrics`"
         error = {"code": 501, "message": message, "type": "not_supported_error"}
         raise web.HTTPNotImplemented(text=web.json_response({"error": error}).text, content_type="application/json")
@@ -62,7 +62,7 @@ def sglang_models(engine: "Engine") -> Object:
 
 def sglang_metrics(engine: "Engine") -> str:
     """Raises 404 if the server was started without `--enable-metrics`."""
-    if not engine.says("--enable-metrics"):
+    if not engine.has_flag("--enable-metrics"):
         raise web.HTTPNotFound(text='{"detail":"Not Found"}', content_type="application/json")
     counters, labels = engine.counters, f'{{model_name="{engine.served_name}"}}'
     lines: list[str] = []

@@ -133,7 +133,7 @@ class Redis:
         """Connections break and new ones are refused, until `start`."""
         if self._process is not None:
             process, self._process = self._process, None
-            await _end(process)
+            await _stop_process(process)
 
 
 class Bot:
@@ -166,7 +166,7 @@ class Bot:
             self._ended = True
             if self._process is not None:
                 process, self._process = self._process, None
-                await _end(process)
+                await _stop_process(process)
         if self._log_file is not None:
             self._log_file.close()
 
@@ -253,12 +253,12 @@ async def start_stoker(
 
 async def app_manifest(directory: Path, *options: str) -> str:
     """The output of `stoker manifest`: the manifest for Slack."""
-    return await _printed("manifest", directory, {}, *options)
+    return await _cached_output("manifest", directory, {}, *options)
 
 
 async def needed_roles(directory: Path, config: Path) -> list[dict[str, Any]]:
     """The output of `stoker rights` for a settings file: the Roles and the ClusterRole that the chart renders for it."""
-    return list(YAML(typ="safe").load_all(await _printed("rights", directory, {"STOKER_CONFIG": str(config)})))
+    return list(YAML(typ="safe").load_all(await _cached_output("rights", directory, {"STOKER_CONFIG": str(config)})))
 
 
 async def own_settings(directory: Path, checkout: Path) -> tuple[dict[str, Any], str]:
@@ -276,15 +276,15 @@ bot's source stays the same, and starting a process costs as much as the rest of
 """
 
 
-async def _printed(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
+async def _cached_output(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
     config = environment.get("STOKER_CONFIG")
     key = (command, *options, await asyncio.to_thread(Path(config).read_text, "utf-8") if config else "")
     if key not in _PRINTED:
-        _PRINTED[key] = await _run(command, directory, environment, *options)
+        _PRINTED[key] = await _output_of(command, directory, environment, *options)
     return _PRINTED[key]
 
 
-async def _run(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
+async def _output_of(command: str, directory: Path, environment: Mapping[str, str], *options: str) -> str:
     variables = _clean(os.environ) | dict(environment)
     process = await start_stoker(command, *options, environment=variables, directory=directory)
     printed, said = await process.communicate()
@@ -310,7 +310,7 @@ def _redis_server() -> str:
     return shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _stop_process(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

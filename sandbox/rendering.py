@@ -28,7 +28,7 @@ UNUSUAL = (RenderError, ApiError, LookupError, TypeError, ValueError, AttributeE
 """Errors of a repository with unexpected content: they affect one object of a deployer, and no others."""
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """The message of an error of a deployer."""
     if isinstance(error, RenderError | ApiError):
         return str(error)
@@ -36,15 +36,15 @@ def told(error: Exception) -> str:
 
 
 def load(text: str) -> Any:
-    return next(iter(_parsed(text)), None)
+    return next(iter(_parse(text)), None)
 
 
 def documents(text: str) -> list[Object]:
-    return [copied(document) for document in _parsed(text) if isinstance(document, dict)]
+    return [copied(document) for document in _parse(text) if isinstance(document, dict)]
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> tuple[Any, ...]:
+def _parse(text: str) -> tuple[Any, ...]:
     """The documents of a file: the same few files are compared and rendered again and again."""
     try:
         return tuple(YAML(typ="safe").load_all(text))
@@ -70,13 +70,13 @@ def generated(path: str, files: Mapping[str, str], components: Sequence[str] = (
     """The objects of a Kustomization of Flux. Without a kustomization there, it makes one of every manifest below, and of
     every directory with one, into which it does not look further (`scanManifests` in fluxcd/pkg/kustomize).
     """
-    made = kustomize(path, files) if _has_own(path, files) else _scanned(path, files)
+    made = kustomize(path, files) if _has_own(path, files) else _scan(path, files)
     for component in components:
         made = kustomize(component, files, made)
     return made
 
 
-def _scanned(path: str, files: Mapping[str, str]) -> list[Object]:
+def _scan(path: str, files: Mapping[str, str]) -> list[Object]:
     with_own = {posixpath.dirname(name) for name in files if posixpath.basename(name) in FILES}
     made: list[Object] = []
     done: set[str] = set()
@@ -198,7 +198,7 @@ def _patch(made: list[Object], patch: Any, path: str, files: Mapping[str, str]) 
     named = patch if isinstance(patch, str) else patch.get("path") or ""
     file = files.get(posixpath.normpath(posixpath.join(path, named))) if named and "\n" not in named else None
     target = {} if isinstance(patch, str) else patch.get("target") or {}
-    for change in _parsed(file or text):
+    for change in _parse(file or text):
         of = target or {"kind": change.get("kind"), "name": (change.get("metadata") or {}).get("name")}
         for manifest in made:
             fits = of.get("kind") in (None, manifest["kind"]) and _is_named(

@@ -441,7 +441,7 @@ class StoryRun:
             self._say("    • " + "\n      ".join(filter(None, map(str.rstrip, text.splitlines()))))
 
 
-async def tell(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
+async def run_story(story: Story, world: World, say: Callable[[str], None], *, patience: float = 0) -> bool:
     """Run a story on a world and print its transcript with `say`; returns whether every step succeeded.
 
     A step that waits for something waits at least `patience` seconds, even if its `within` is shorter.

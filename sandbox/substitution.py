@@ -35,24 +35,24 @@ def substituted(kustomization: Object, manifests: list[Object], files: Mapping[s
             return {key: filled(each) for key, each in value.items()}
         if isinstance(value, list):
             return [filled(each) for each in value]
-        return _typed(_filled(value, values, from_secrets), value) if isinstance(value, str) else value
+        return _parse_value(_substitute(value, values, from_secrets), value) if isinstance(value, str) else value
 
     return [each if _is_disabled(each) else filled(each) for each in manifests]
 
 
-def _filled(text: str, values: Mapping[str, str], keep: bool) -> str:
+def _substitute(text: str, values: Mapping[str, str], keep: bool) -> str:
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
         if match[0].startswith("$$"):
             return match[0][1:]
         if name in values:
             return values[name]
-        return _filled(default, values, keep) if default is not None else match[0] if keep else ""
+        return _substitute(default, values, keep) if default is not None else match[0] if keep else ""
 
     return _VARIABLE.sub(value, text)
 
 
-def _typed(text: str, written: str) -> Any:
+def _parse_value(text: str, written: str) -> Any:
     """A plain scalar that consists of one variable gets the YAML type of its value: `replicas: ${REPLICAS}` is a number."""
     if text == written or not re.fullmatch(r"-?\d+|true|false", text):
         return text

@@ -139,18 +139,22 @@ class Sandbox:
     account: Account
     """The bot's account in the cluster, with exactly the Roles that the chart renders."""
     report: str = ""
-    """Return the report of `stoker init` about another team's platform, and the parts that the sandbox does not simulate."""
+    """The report of `stoker init` about another team's platform, and the parts that the sandbox does not simulate."""
 
     def now(self) -> float:
         return time.monotonic()
 
     def visible(self, user: str, since: float) -> list[Seen]:
-        return [Seen(each.source, each.text, each.before) for each in self.workspace.revisions(user or "dev", since)]
+        return [
+            Seen(revision.source, revision.text, revision.before)
+            for revision in self.workspace.revisions(user or "dev", since)
+        ]
 
     def pushed(self, since: float) -> list[Pushed]:
         people = [person.name for person in (*PEOPLE, *OUTSIDERS)]
-        found = [(name, each) for name in people for each in self.workspace.notified(name, since)]
-        return [Pushed(each.at, name, each.how, each.text) for name, each in sorted(found, key=lambda n: n[1].at)]
+        notifications = [(name, sent) for name in people for sent in self.workspace.notified(name, since)]
+        notifications.sort(key=lambda notification: notification[1].at)
+        return [Pushed(sent.at, name, sent.how, sent.text) for name, sent in notifications]
 
     async def command(self, user: str, text: str) -> None:
         await self.workspace.command(user, text)
@@ -291,10 +295,10 @@ async def opened(
 ) -> AsyncIterator[Sandbox]:
     """Start everything, with the bot last; all files are below `directory`.
 
-    `settings` is merged over `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass
-    automatically. With `one_clock` the bot and Slack are as
-    fast as the platform. With `http` Slack sends signed requests to the bot's port instead of using Socket Mode. `elsewhere`
-    points the bot to services outside the sandbox: environment variables that override its own.
+    `settings` overrides `policy`. With `checks_pass_after` (seconds) the checks of a pull request pass automatically.
+    With `one_clock` the bot and Slack are as fast as the platform. With `http` Slack sends signed requests to the bot's
+    port instead of using Socket Mode. `elsewhere` has environment variables that override the bot's, for example to
+    point it to services outside the sandbox.
     """
     faults, clock = Faults(), Clock(speed, shared=one_clock)
     bot_port = free_port()
@@ -311,7 +315,7 @@ async def opened(
         report = ""
         if platform:
             files = await github.files_at(await github.main_commit(), "")
-            found, report = await _found(files, directory)
+            found, report = await _discover_settings(files, directory)
             settings = merged(found, settings)
             report = "\n".join(filter(None, (report, unsimulated(files))))
         environment = await environment_of(github, settings)
@@ -346,7 +350,7 @@ async def opened(
         def panel() -> dict[str, Any]:
             return {**cluster.panel(), "pulls": github.panel(), "stopped": [] if redis.running else ["Redis"]}
 
-        config = _written(merged(policy(clock.speed, shared=clock.shared), settings), directory / "stoker.yaml")
+        config = _write_settings(merged(policy(clock.speed, shared=clock.shared), settings), directory / "stoker.yaml")
         bookmark = ["--bookmark"] if (settings.get("slack") or {}).get("bookmark") else []
         manifest, roles = await asyncio.gather(app_manifest(directory, *bookmark), needed_roles(directory, config))
         account, token = api.account(*ACCOUNT, roles)
@@ -386,7 +390,7 @@ async def opened(
         yield Sandbox(workspace, github, cluster, serving, redis, bot, faults, account, report)
 
 
-async def _found(files: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
+async def _discover_settings(files: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
     """The settings for a custom platform: those of its .stoker.yaml, combined with the results of `stoker init`, and the
     report of that.
 
@@ -403,11 +407,11 @@ async def _found(files: Mapping[str, str], directory: Path) -> tuple[dict[str, A
 
 async def environment_of(git: GitHub, settings: Mapping[str, Any]) -> str:
     """The environment to operate: the one in the settings, otherwise the sample's, otherwise the first in the repo."""
-    asked = (settings.get("platform") or {}).get("environment")
-    if asked:
-        return str(asked)
-    found = {path.split("/")[1] for path in await git.files_at(await git.main_commit(), "clusters")}
-    return ENVIRONMENT if ENVIRONMENT in found else min(found, default=ENVIRONMENT)
+    configured = (settings.get("platform") or {}).get("environment")
+    if configured:
+        return str(configured)
+    environments = {path.split("/")[1] for path in await git.files_at(await git.main_commit(), "clusters")}
+    return ENVIRONMENT if ENVIRONMENT in environments else min(environments, default=ENVIRONMENT)
 
 
 def gpu_shares(settings: Mapping[str, Any]) -> int:
@@ -426,7 +430,7 @@ def keys(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _written(settings: Mapping[str, Any], path: Path) -> Path:
+def _write_settings(settings: Mapping[str, Any], path: Path) -> Path:
     with path.open("w", encoding="utf-8") as file:
         YAML().dump(dict(settings), file)
     return path

@@ -42,7 +42,7 @@ class HttpMode:
         raise NotDelivered(f"{self._url} did not answer the challenge within {timeout:g} s.")
 
     async def deliver(self, kind: str, payload: Json) -> Json:
-        content, body = _encoded(kind, payload)
+        content, body = _encode(kind, payload)
         until = time.monotonic() + self._patience
         headers: dict[str, str] = {}
         for attempt in itertools.count(1):
@@ -82,7 +82,7 @@ class HttpMode:
             return await http.post(self._url, content=body.encode(), headers=signed | headers)
 
 
-def _encoded(kind: str, payload: Json) -> tuple[str, str]:
+def _encode(kind: str, payload: Json) -> tuple[str, str]:
     """The content type and body: a form for commands, a form with one field for clicks, JSON for events."""
     if kind == "events_api":
         return "application/json", json.dumps(payload)

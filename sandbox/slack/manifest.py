@@ -108,7 +108,9 @@ def read_manifest(text: str) -> Manifest:
     )
     shortcuts = tuple(Shortcut(s["name"], s["type"], s["callback_id"]) for s in features.get("shortcuts") or ())
     home = features.get("app_home") or {}
-    wanting = [f"event {event} needs the scope {scope}" for event, scope in _needed(events) if scope not in scopes]
+    wanting = [
+        f"event {event} needs the scope {scope}" for event, scope in _needed_scopes(events) if scope not in scopes
+    ]
     if (commands or shortcuts) and "commands" not in scopes:
         wanting.append("slash commands and shortcuts need the scope commands")
     unknown = sorted(events - EVENT_SCOPES.keys())
@@ -125,7 +127,7 @@ def read_manifest(text: str) -> Manifest:
     )
 
 
-def _needed(events: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _needed_scopes(events: Iterable[str]) -> Iterable[tuple[str, str]]:
     return ((event, EVENT_SCOPES[event]) for event in sorted(events) if EVENT_SCOPES.get(event))
 
 

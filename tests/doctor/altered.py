@@ -31,12 +31,12 @@ async def altered(url: str, path: str, change: Change, own: Mapping[str, Any] | 
                 request.method, f"{url.rstrip('/')}{request.path_qs}", headers=headers, content=await request.read()
             )
             kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
-            body = answer.content
+            content = answer.content
             if request.path.endswith(path):
-                said = answer.json()
-                change(said, kept)
-                body = json.dumps(said).encode()
-            return web.Response(status=answer.status_code, body=body, headers=kept)
+                body = answer.json()
+                change(body, kept)
+                content = json.dumps(body).encode()
+            return web.Response(status=answer.status_code, body=content, headers=kept)
 
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{tail:.*}", forward)

@@ -21,7 +21,7 @@ from bot.settings.config import Config
 from sandbox.world import Sandbox, opened
 from tests.clients.kube import Wire, connected
 from tests.doctor.altered import Change, altered
-from tests.doctor.told import Told, faults
+from tests.doctor.installation import Installation, faults
 from tests.forked import start_stoker
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -37,17 +37,17 @@ async def world(tmp_path_factory: pytest.TempPathFactory, forked: None) -> Async
 
 
 @pytest.fixture
-def told(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Told":
+def installation(world: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """The settings of the examined bot: the running one's environment and policy, to be changed."""
     for name in list(os.environ):
         if name.split("_")[0] in ("SLACK", "GITHUB", "GIT", "REDIS", "LITELLM", "HF", "STOKER", "KUBECONFIG"):
             monkeypatch.delenv(name)
-    return Told(world, tmp_path, monkeypatch)
+    return Installation(world, tmp_path, monkeypatch)
 
 
-async def test_a_right_installation_has_nothing_wrong(told: Told) -> None:
+async def test_a_correct_installation_has_no_faults(installation: Installation) -> None:
     """Every system has a line, and every line is ok."""
-    findings = await told.examined()
+    findings = await installation.examine()
     assert faults(findings) == []
     systems = {finding.system for finding in findings}
     assert systems == {
@@ -83,16 +83,18 @@ SETTINGS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("environment", "policy", "said"), [row[1:] for row in SETTINGS], ids=[r[0] for r in SETTINGS])
+@pytest.mark.parametrize(
+    ("environment", "policy", "expected"), [row[1:] for row in SETTINGS], ids=[r[0] for r in SETTINGS]
+)
 async def test_a_wrong_setting_is_named(
-    told: Told, environment: dict[str, str], policy: dict[str, Any], said: str
+    installation: Installation, environment: dict[str, str], policy: dict[str, Any], expected: str
 ) -> None:
     """One setting is wrong: its system reports it, and all other systems are still examined."""
-    told.environment |= environment
+    installation.environment |= environment
     for key, value in policy.items():
-        told.put(key, value)
-    findings = await told.examined()
-    assert any(said in fault for fault in faults(findings)), faults(findings)
+        installation.set(key, value)
+    findings = await installation.examine()
+    assert any(expected in fault for fault in faults(findings)), faults(findings)
     assert {"Slack", "GitHub", "git", "Kubernetes", "Redis", "Hugging Face"} <= {finding.system for finding in findings}
 
 
@@ -100,55 +102,55 @@ def _lacks_scope(_: Any, headers: dict[str, str]) -> None:
     headers["x-oauth-scopes"] = headers["x-oauth-scopes"].replace("im:write", "im:read")
 
 
-def _late(_: Any, headers: dict[str, str]) -> None:
+def _clock_behind(_: Any, headers: dict[str, str]) -> None:
     headers["date"] = format_datetime(datetime.now(UTC) - timedelta(minutes=4), usegmt=True)
 
 
-def _outside(said: Any, _: dict[str, str]) -> None:
-    said["channel"]["is_member"] = False
+def _not_a_member(answer: Any, _: dict[str, str]) -> None:
+    answer["channel"]["is_member"] = False
 
 
-def _archived(said: Any, _: dict[str, str]) -> None:
-    said["channel"]["is_archived"] = True
+def _archived(answer: Any, _: dict[str, str]) -> None:
+    answer["channel"]["is_archived"] = True
 
 
 SLACK: list[tuple[str, str, Change, str]] = [
     ("scope", "auth.test", _lacks_scope, "Slack: the app lacks the scopes im:write"),
-    ("clock", "auth.test", _late, "s ahead of Slack's"),
-    ("not invited", "conversations.info", _outside, "→ Type `/invite @stoker`"),
+    ("clock", "auth.test", _clock_behind, "s ahead of Slack's"),
+    ("not invited", "conversations.info", _not_a_member, "→ Type `/invite @stoker`"),
     ("archived", "conversations.info", _archived, "is archived"),
 ]
 
 
-@pytest.mark.parametrize(("method", "change", "said"), [row[1:] for row in SLACK], ids=[row[0] for row in SLACK])
-async def test_slacks_side_is_examined(told: Told, method: str, change: Change, said: str) -> None:
+@pytest.mark.parametrize(("method", "change", "expected"), [row[1:] for row in SLACK], ids=[row[0] for row in SLACK])
+async def test_slacks_side_is_examined(installation: Installation, method: str, change: Change, expected: str) -> None:
     """Slack's answers about the app and the channel."""
-    base = told.environment["SLACK_API_URL"]
+    base = installation.environment["SLACK_API_URL"]
     async with altered(base.removesuffix("/api/"), f"/{method}", change) as url:
-        told.environment["SLACK_API_URL"] = f"{url}/api/"
-        assert any(said in fault for fault in faults(await told.examined()))
+        installation.environment["SLACK_API_URL"] = f"{url}/api/"
+        assert any(expected in fault for fault in faults(await installation.examine()))
 
 
-def _guest(said: Any, _: dict[str, str]) -> None:
-    said["user"]["is_restricted"] = True
+def _guest(answer: Any, _: dict[str, str]) -> None:
+    answer["user"]["is_restricted"] = True
 
 
-def _deactivated(said: Any, _: dict[str, str]) -> None:
-    said["user"]["deleted"] = True
+def _deactivated(answer: Any, _: dict[str, str]) -> None:
+    answer["user"]["deleted"] = True
 
 
-def _unknown(said: Any, _: dict[str, str]) -> None:
-    said.clear()
-    said |= {"ok": False, "error": "user_not_found"}
+def _unknown(answer: Any, _: dict[str, str]) -> None:
+    answer.clear()
+    answer |= {"ok": False, "error": "user_not_found"}
 
 
-def _no_users_read(said: Any, _: dict[str, str]) -> None:
-    said.clear()
-    said |= {"ok": False, "error": "missing_scope", "needed": "users:read"}
+def _no_users_read(answer: Any, _: dict[str, str]) -> None:
+    answer.clear()
+    answer |= {"ok": False, "error": "missing_scope", "needed": "users:read"}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (_guest, "people: U0LEAD in roles.approvers has no effect: Stoker does not accept requests from guests"),
         (_deactivated, "people: U0LEAD in roles.approvers has no effect: Slack has no active account"),
@@ -159,66 +161,67 @@ def _no_users_read(said: Any, _: dict[str, str]) -> None:
         ),
     ],
 )
-async def test_who_does_not_count_is_told(told: Told, change: Change, said: str) -> None:
+async def test_an_approver_without_effect_is_named(installation: Installation, change: Change, expected: str) -> None:
     """A person whom Stoker refuses is not an approver, even if the settings list them."""
-    base = told.environment["SLACK_API_URL"]
+    base = installation.environment["SLACK_API_URL"]
     async with altered(base.removesuffix("/api/"), "/users.info", change) as url:
-        told.environment["SLACK_API_URL"] = f"{url}/api/"
-        found = faults(await told.examined())
-        assert any(said in fault for fault in found), found
+        installation.environment["SLACK_API_URL"] = f"{url}/api/"
+        reported = faults(await installation.examine())
+        assert any(expected in fault for fault in reported), reported
         if change is not _no_users_read:
-            assert any("nobody may approve" in fault for fault in found)
+            assert any("nobody may approve" in fault for fault in reported)
 
 
-def _private(said: Any, _: dict[str, str]) -> None:
-    said["channel"]["is_private"] = True
+def _private(answer: Any, _: dict[str, str]) -> None:
+    answer["channel"]["is_private"] = True
 
 
 def _for_private(_: Any, headers: dict[str, str]) -> None:
     headers["x-oauth-scopes"] = headers["x-oauth-scopes"].replace("channels:", "groups:")
 
 
-async def test_a_private_channel_needs_the_scopes_of_private_channels(told: Told) -> None:
+async def test_a_private_channel_needs_the_scopes_of_private_channels(installation: Installation) -> None:
     """Private channels have ids like public ones, so the doctor queries Slack; an app made with --private-channel passes."""
-    base = told.environment["SLACK_API_URL"].removesuffix("/api/")
+    base = installation.environment["SLACK_API_URL"].removesuffix("/api/")
     async with altered(base, "/conversations.info", _private) as url:
-        told.environment["SLACK_API_URL"] = f"{url}/api/"
-        (said,) = faults(await told.examined())
+        installation.environment["SLACK_API_URL"] = f"{url}/api/"
+        (fault,) = faults(await installation.examine())
         assert (
-            "lacks the scopes groups:history, groups:read → Update the app with what `stoker manifest --private" in said
+            "lacks the scopes groups:history, groups:read → Update the app with what `stoker manifest --private"
+            in fault
         )
         async with altered(url, "/auth.test", _for_private) as both:
-            told.environment["SLACK_API_URL"] = f"{both}/api/"
-            assert faults(await told.examined()) == []
+            installation.environment["SLACK_API_URL"] = f"{both}/api/"
+            assert faults(await installation.examine()) == []
 
 
-def _read_only(said: Any, _: dict[str, str]) -> None:
-    said["permissions"]["push"] = False
+def _read_only(answer: Any, _: dict[str, str]) -> None:
+    answer["permissions"]["push"] = False
 
 
-def _unprotected(said: Any, _: dict[str, str]) -> None:
-    said["protected"] = False
+def _unprotected(answer: Any, _: dict[str, str]) -> None:
+    answer["protected"] = False
 
 
 @pytest.mark.parametrize(
-    ("path", "change", "said"),
+    ("path", "change", "expected"),
     [
         ("/repos/acme/llm-platform", _read_only, "GitHub: the token may not write to acme/llm-platform"),
         ("/branches/main", _unprotected, "GitHub: main is not protected"),
     ],
 )
-async def test_githubs_side_is_examined(told: Told, path: str, change: Change, said: str) -> None:
+async def test_githubs_side_is_examined(installation: Installation, path: str, change: Change, expected: str) -> None:
     """The token's permissions, and the branch's protection."""
-    async with altered(told.environment["GITHUB_API_URL"], path, change) as url:
-        told.environment["GITHUB_API_URL"] = url
-        assert any(said in fault for fault in faults(await told.examined()))
+    async with altered(installation.environment["GITHUB_API_URL"], path, change) as url:
+        installation.environment["GITHUB_API_URL"] = url
+        assert any(expected in fault for fault in faults(await installation.examine()))
 
 
 GRANTED = {"contents": "write", "pull_requests": "write", "issues": "write", "checks": "read", "statuses": "read"}
 
 
 @pytest.mark.parametrize(
-    ("granted", "said"),
+    ("granted", "expected"),
     [
         (GRANTED | {"metadata": "read"}, []),
         (GRANTED | {"checks": "write"}, []),
@@ -228,89 +231,95 @@ GRANTED = {"contents": "write", "pull_requests": "write", "issues": "write", "ch
     ids=["as documented", "more than needed", "reads only", "half"],
 )
 async def test_a_github_app_is_examined_by_its_own_permissions(
-    told: Told, granted: dict[str, str], said: list[str]
+    installation: Installation, granted: dict[str, str], expected: list[str]
 ) -> None:
     """The repository returns `push: false` to every App; the permissions come with its token."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
     ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    given = {"token": told.environment.pop("GITHUB_TOKEN"), "expires_at": ends, "permissions": granted}
-    told.environment |= {"GITHUB_APP_ID": "42", "GITHUB_APP_INSTALLATION_ID": "7", "GITHUB_APP_PRIVATE_KEY": pem}
+    given = {"token": installation.environment.pop("GITHUB_TOKEN"), "expires_at": ends, "permissions": granted}
+    installation.environment |= {
+        "GITHUB_APP_ID": "42",
+        "GITHUB_APP_INSTALLATION_ID": "7",
+        "GITHUB_APP_PRIVATE_KEY": pem,
+    }
     own = {"/app/installations/7/access_tokens": given}
-    async with altered(told.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", _read_only, own) as url:
-        told.environment["GITHUB_API_URL"] = url
-        found = faults(await told.examined())
-    assert len(found) == len(said), found
-    assert all(text in fault for text, fault in zip(said, found, strict=True)), found
+    async with altered(installation.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", _read_only, own) as url:
+        installation.environment["GITHUB_API_URL"] = url
+        reported = faults(await installation.examine())
+    assert len(reported) == len(expected), reported
+    assert all(text in fault for text, fault in zip(expected, reported, strict=True)), reported
 
 
-async def test_each_lacking_right_is_named(told: Told) -> None:
+async def test_each_missing_right_is_named(installation: Installation) -> None:
     """Every verb is checked in the cluster, and a refused one is named with its namespace."""
 
-    def refuse(said: Any, _: dict[str, str]) -> None:
-        asked = said["spec"]["resourceAttributes"]
-        said["status"]["allowed"] = (asked.get("subresource"), asked["verb"]) != ("scale", "patch")
+    def refuse(answer: Any, _: dict[str, str]) -> None:
+        asked = answer["spec"]["resourceAttributes"]
+        answer["status"]["allowed"] = (asked.get("subresource"), asked["verb"]) != ("scale", "patch")
 
-    async with altered(told.cluster, "/selfsubjectaccessreviews", refuse) as url:
-        told.kubeconfig(url)
+    async with altered(installation.cluster, "/selfsubjectaccessreviews", refuse) as url:
+        installation.set_cluster(url)
         assert (
             "wrong Kubernetes: the bot may not patch deployments/scale.apps in namespace serving → Add that right"
-            in "".join(faults(await told.examined()))
+            in "".join(faults(await installation.examine()))
         )
 
 
-async def test_a_cluster_that_is_away_is_named_once(told: Told) -> None:
+async def test_an_unreachable_cluster_is_named_once(installation: Installation) -> None:
     """Systems that depend on the cluster are not reported again: Argo CD, and LiteLLM, whose key is in the cluster."""
-    told.kubeconfig("http://127.0.0.1:9")
-    (fault,) = faults(await told.examined())
+    installation.set_cluster("http://127.0.0.1:9")
+    (fault,) = faults(await installation.examine())
     assert fault.startswith("wrong Kubernetes: Kubernetes does not answer")
     assert "where KUBECONFIG says" in fault
 
 
-async def test_a_model_that_cannot_be_measured_is_named(told: Told) -> None:
+async def test_a_model_that_cannot_be_measured_is_named(installation: Installation) -> None:
     """A benchmark reads the tokenizer from the weights' claim, so there has to be one."""
 
-    def uncached(said: Any, _: dict[str, str]) -> None:
-        for container in said["spec"]["template"]["spec"]["containers"]:
+    def uncached(answer: Any, _: dict[str, str]) -> None:
+        for container in answer["spec"]["template"]["spec"]["containers"]:
             container["env"] = [each for each in container["env"] if each["name"] != "HF_HOME"]
 
-    async with altered(told.cluster, "/deployments/coder-chat", uncached) as url:
-        told.kubeconfig(url)
-        found = "".join(faults(await told.examined()))
-        assert "HF_HOME of the Deployment of coder-chat is not on a volume claim" in found
-        assert "Set HF_HOME to the path" in found
+    async with altered(installation.cluster, "/deployments/coder-chat", uncached) as url:
+        installation.set_cluster(url)
+        reported = "".join(faults(await installation.examine()))
+        assert "HF_HOME of the Deployment of coder-chat is not on a volume claim" in reported
+        assert "Set HF_HOME to the path" in reported
 
 
-async def test_a_gateway_without_a_database_is_named(told: Told) -> None:
+async def test_a_gateway_without_a_database_is_named(installation: Installation) -> None:
     """Virtual keys and budgets need one, so the smoke tests would fail."""
 
-    def disconnect(said: Any, _: dict[str, str]) -> None:
-        said["db"] = "Not connected"
+    def disconnect(answer: Any, _: dict[str, str]) -> None:
+        answer["db"] = "Not connected"
 
-    async with altered(told.environment["LITELLM_URL"], "/health/readiness", disconnect) as url:
-        told.environment["LITELLM_URL"] = url
-        assert any("LiteLLM: it has no database" in fault for fault in faults(await told.examined()))
+    async with altered(installation.environment["LITELLM_URL"], "/health/readiness", disconnect) as url:
+        installation.environment["LITELLM_URL"] = url
+        assert any("LiteLLM: it has no database" in fault for fault in faults(await installation.examine()))
 
 
-async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
+async def test_an_open_cost_gate_is_named(installation: Installation, world: Sandbox) -> None:
     """The Application of a GPU model that syncs automatically in the cluster, independent of the repository."""
     store = world.cluster.api.store
 
-    def automate(found: dict[str, Any]) -> None:
-        found["spec"]["syncPolicy"]["automated"] = {}
+    def automate(application: dict[str, Any]) -> None:
+        application["spec"]["syncPolicy"]["automated"] = {}
 
-    def undo(found: dict[str, Any]) -> None:
-        found["spec"]["syncPolicy"].pop("automated", None)
+    def undo(application: dict[str, Any]) -> None:
+        application["spec"]["syncPolicy"].pop("automated", None)
 
     store.update("Application", "coder-chat", "argocd", automate)
     try:
-        assert any("coder-chat uses a GPU and syncs automatically" in fault for fault in faults(await told.examined()))
+        assert any(
+            "coder-chat uses a GPU and syncs automatically" in fault for fault in faults(await installation.examine())
+        )
     finally:
         store.update("Application", "coder-chat", "argocd", undo)
 
 
 @pytest.mark.parametrize(
-    ("option", "bad", "good", "said"),
+    ("option", "bad", "good", "expected"),
     [
         (
             "maxmemory-policy",
@@ -321,38 +330,40 @@ async def test_an_open_cost_gate_is_named(told: Told, world: Sandbox) -> None:
         ("appendonly", "no", "yes", "Redis: it keeps no append-only file"),
     ],
 )
-async def test_a_forgetful_redis_is_named(
-    told: Told, world: Sandbox, option: str, bad: str, good: str, said: str
+async def test_a_redis_that_can_lose_data_is_named(
+    installation: Installation, world: Sandbox, option: str, bad: str, good: str, expected: str
 ) -> None:
     """A server that may lose or evict a lease is not safe."""
     async with redis_at(world.redis.url) as redis:
         await redis.config_set(option, bad)
         try:
-            assert any(said in fault for fault in faults(await told.examined()))
+            assert any(expected in fault for fault in faults(await installation.examine()))
         finally:
             await redis.config_set(option, good)
 
 
-async def test_a_broken_contract_is_named_with_file_and_line(told: Told, world: Sandbox, tmp_path: Path) -> None:
+async def test_a_broken_contract_is_named_with_file_and_line(
+    installation: Installation, world: Sandbox, tmp_path: Path
+) -> None:
     """The findings of `stoker model check` on the main branch are in the diagnosis."""
     del world
-    told.environment["GIT_REMOTE_URL"] = str(await _with_a_stale_selector(told, tmp_path))
-    found = [fault for fault in faults(await told.examined()) if "contract" in fault]
-    assert any("serving/coder-chat/service.yaml:" in fault for fault in found), found
+    installation.environment["GIT_REMOTE_URL"] = str(await _clone_with_a_stale_selector(installation, tmp_path))
+    reported = [fault for fault in faults(await installation.examine()) if "contract" in fault]
+    assert any("serving/coder-chat/service.yaml:" in fault for fault in reported), reported
 
 
-async def _with_a_stale_selector(told: Told, directory: Path) -> Path:
+async def _clone_with_a_stale_selector(installation: Installation, directory: Path) -> Path:
     """A clone of the platform's repository with a Service that selects no pod."""
     import base64
 
-    token = base64.b64encode(f"x-access-token:{told.environment['GITHUB_TOKEN']}".encode()).decode()
+    token = base64.b64encode(f"x-access-token:{installation.environment['GITHUB_TOKEN']}".encode()).decode()
     clone = directory / "clone"
     await _git(
         "-c",
         f"http.extraHeader=Authorization: Basic {token}",
         "clone",
         "-q",
-        told.environment["GIT_REMOTE_URL"],
+        installation.environment["GIT_REMOTE_URL"],
         str(clone),
     )
     service = clone / "serving/coder-chat/service.yaml"
@@ -369,34 +380,34 @@ async def _git(*arguments: str) -> None:
     assert await process.wait() == 0
 
 
-async def _stoker(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str, str]:
+async def _doctor(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str, str]:
     process = await start_stoker("doctor", *arguments, environment=environment, directory=directory)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_a_machine_without_git_is_named(told: Told, tmp_path: Path) -> None:
+async def test_a_machine_without_git_is_named(installation: Installation, tmp_path: Path) -> None:
     """The command itself needs no git, so it can report that git is missing."""
-    code, out, _ = await _stoker(told.written() | {"PATH": str(tmp_path)}, tmp_path)
+    code, out, _ = await _doctor(installation.environment_with_policy() | {"PATH": str(tmp_path)}, tmp_path)
     assert code == 1
     assert "git is not on PATH" in out
 
 
-async def test_the_command_ends_with_its_verdict(told: Told, tmp_path: Path) -> None:
+async def test_the_command_ends_with_its_verdict(installation: Installation, tmp_path: Path) -> None:
     """Exit code 0 and JSON for machines; exit code 1 and lines for people for problems; exit code 2 for a setting."""
-    code, out, _ = await _stoker(told.written(), tmp_path, "--json")
+    code, out, _ = await _doctor(installation.environment_with_policy(), tmp_path, "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
-    told.put("roles.approvers", [])
-    code, out, _ = await _stoker(told.written(), tmp_path)
+    installation.set("roles.approvers", [])
+    code, out, _ = await _doctor(installation.environment_with_policy(), tmp_path)
     assert code == 1
     assert "WRONG    people" in out
     assert "→ Add users or user groups to roles.approvers." in out
-    without = {k: v for k, v in told.written().items() if k != "SLACK_BOT_TOKEN"}
-    code, _, err = await _stoker(without, tmp_path)
+    without = {k: v for k, v in installation.environment_with_policy().items() if k != "SLACK_BOT_TOKEN"}
+    code, _, err = await _doctor(without, tmp_path)
     assert (code, err) == (2, "stoker: SLACK_BOT_TOKEN is not set\n")
 
 
-async def test_an_admin_is_told_the_same_in_slack(world: Sandbox) -> None:
+async def test_an_admin_gets_the_same_diagnosis_in_slack(world: Sandbox) -> None:
     """`/gpu doctor` answers only admins, and refers others to one."""
     since = world.now()
     await world.command("admin", "/gpu doctor")
@@ -409,63 +420,63 @@ async def test_an_admin_is_told_the_same_in_slack(world: Sandbox) -> None:
     assert not any("checks passed" in seen.text for seen in world.visible("dev", since))
 
 
-async def test_scopes_that_slack_does_not_name_could_not_be_checked(told: Told) -> None:
+async def test_unknown_scopes_are_a_warning(installation: Installation) -> None:
     """An answer without the header (a proxy strips it) is not an app without scopes."""
 
     def strip(_: Any, headers: dict[str, str]) -> None:
         headers.pop("x-oauth-scopes")
 
-    async with altered(told.environment["SLACK_API_URL"].removesuffix("/api/"), "/auth.test", strip) as url:
-        told.environment["SLACK_API_URL"] = f"{url}/api/"
-        found = faults(await told.examined())
-    assert len(found) == 1, found
-    assert "warning Slack: the app's scopes could not be checked" in found[0]
+    async with altered(installation.environment["SLACK_API_URL"].removesuffix("/api/"), "/auth.test", strip) as url:
+        installation.environment["SLACK_API_URL"] = f"{url}/api/"
+        reported = faults(await installation.examine())
+    assert len(reported) == 1, reported
+    assert "warning Slack: the app's scopes could not be checked" in reported[0]
 
 
-async def test_permissions_that_github_does_not_name_could_not_be_checked(told: Told) -> None:
+async def test_unknown_permissions_are_a_warning(installation: Installation) -> None:
     """A repository without `permissions` in its answer."""
 
-    def strip(said: Any, _: dict[str, str]) -> None:
-        said.pop("permissions")
+    def strip(answer: Any, _: dict[str, str]) -> None:
+        answer.pop("permissions")
 
-    async with altered(told.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", strip) as url:
-        told.environment["GITHUB_API_URL"] = url
-        found = faults(await told.examined())
-    assert len(found) == 1, found
-    assert "warning GitHub: whether the token may write to acme/llm-platform could not be checked" in found[0]
+    async with altered(installation.environment["GITHUB_API_URL"], "/repos/acme/llm-platform", strip) as url:
+        installation.environment["GITHUB_API_URL"] = url
+        reported = faults(await installation.examine())
+    assert len(reported) == 1, reported
+    assert "warning GitHub: whether the token may write to acme/llm-platform could not be checked" in reported[0]
 
 
-async def test_rights_that_kubernetes_does_not_tell_could_not_be_checked(told: Told) -> None:
+async def test_unknown_rights_are_a_warning(installation: Installation) -> None:
     """An access review without an answer is neither allowed nor denied."""
 
-    def strip(said: Any, _: dict[str, str]) -> None:
-        said.pop("status")
+    def strip(answer: Any, _: dict[str, str]) -> None:
+        answer.pop("status")
 
-    async with altered(told.cluster, "/selfsubjectaccessreviews", strip) as url:
-        told.kubeconfig(url)
-        found = faults(await told.examined())
-    assert len(found) == 1, found
-    assert "rights in use could not be checked: Kubernetes does not return" in found[0]
+    async with altered(installation.cluster, "/selfsubjectaccessreviews", strip) as url:
+        installation.set_cluster(url)
+        reported = faults(await installation.examine())
+    assert len(reported) == 1, reported
+    assert "rights in use could not be checked: Kubernetes does not return" in reported[0]
 
 
-async def test_a_review_that_is_refused_is_no_lacking_right() -> None:
+async def test_a_refused_access_review_is_a_warning() -> None:
     """If the account may not ask (a cluster without system:basic-user), the Secrets are still checked."""
     async with Wire() as wire, connected(wire) as api:
         wire.forbidden = "/selfsubjectaccessreviews"
-        found = [each async for each in platform.cluster(Config(), Cluster(api, "serving"))]
-    assert "could not be checked: Stoker's role may not create selfsubjectaccessreviews" in found[0].said
-    assert found[0].verdict == "warning"
-    assert len(found) == 3
+        findings = [finding async for finding in platform.cluster(Config(), Cluster(api, "serving"))]
+    assert "could not be checked: Stoker's role may not create selfsubjectaccessreviews" in findings[0].said
+    assert findings[0].verdict == "warning"
+    assert len(findings) == 3
 
 
-async def test_a_gateway_that_does_not_tell_of_its_database(told: Told) -> None:
+async def test_a_gateway_with_an_unknown_database_is_a_warning(installation: Installation) -> None:
     """An older LiteLLM, or a proxy in front of it that answers instead."""
 
-    def silence(said: Any, _: dict[str, str]) -> None:
-        said.pop("db")
+    def silence(answer: Any, _: dict[str, str]) -> None:
+        answer.pop("db")
 
-    async with altered(told.environment["LITELLM_URL"], "/health/readiness", silence) as url:
-        told.environment["LITELLM_URL"] = url
+    async with altered(installation.environment["LITELLM_URL"], "/health/readiness", silence) as url:
+        installation.environment["LITELLM_URL"] = url
         assert any(
-            "LiteLLM: whether it has a database could not be checked" in f for f in faults(await told.examined())
+            "LiteLLM: whether it has a database could not be checked" in f for f in faults(await installation.examine())
         )

@@ -34,30 +34,30 @@ async def pages() -> AsyncIterator[str]:
         yield str(server.make_url("")).rstrip("/")
 
 
-async def told(config: Config) -> list[str]:
-    return [f"{each.verdict}: {each.said} → {each.fix}" async for each in links(config, ())]
+async def diagnosis(config: Config) -> list[str]:
+    return [f"{finding.verdict}: {finding.said} → {finding.fix}" async for finding in links(config, ())]
 
 
 def configured(argocd: str = "", logs: str = "", dashboard: str = "", **more: Any) -> Config:
     """The settings with addresses on this machine, which the settings file would refuse because they are not https."""
-    made = Config.model_validate({"argocd": {"url": argocd}, **more})
-    return made.model_copy(update={"links": made.links.model_copy(update={"logs": logs, "dashboard": dashboard})})
+    config = Config.model_validate({"argocd": {"url": argocd}, **more})
+    return config.model_copy(update={"links": config.links.model_copy(update={"logs": logs, "dashboard": dashboard})})
 
 
 async def test_addresses_that_are_not_set_are_named() -> None:
     """The addresses are optional, so a missing one is not an error; with Flux, Argo CD's is not mentioned."""
-    found = await told(configured())
-    assert [each.split(" is not set, so cards do not link to")[0] for each in found] == [
+    lines = await diagnosis(configured())
+    assert [line.split(" is not set, so cards do not link to")[0] for line in lines] == [
         "ok: argocd.url", "ok: links.logs", "ok: links.dashboard",
     ]  # fmt: skip
-    assert not any("argocd" in each for each in await told(configured(flux={"namespace": "flux-system"})))
+    assert not any("argocd" in line for line in await diagnosis(configured(flux={"namespace": "flux-system"})))
 
 
-async def test_right_addresses_answer() -> None:
+async def test_correct_addresses_have_no_findings() -> None:
     """Argo CD returns its version; a login page counts as a working page."""
     async with pages() as base:
-        found = await told(configured(f"{base}/argo/", f"{base}/d/{{model}}?from={{from}}", f"{base}/d/model"))
-    assert found == [
+        lines = await diagnosis(configured(f"{base}/argo/", f"{base}/d/{{model}}?from={{from}}", f"{base}/d/model"))
+    assert lines == [
         "ok: argocd.url is Argo CD v3.1.0+abc → ",
         "ok: links.logs answers → ",
         "ok: links.dashboard answers → ",
@@ -65,7 +65,7 @@ async def test_right_addresses_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argocd", "dashboard", "said"),
+    ("argocd", "dashboard", "expected"),
     [
         ("/other", "", "warning: argocd.url is not the address of Argo CD: "),
         ("/json", "", "warning: argocd.url is not the address of Argo CD: "),
@@ -73,15 +73,15 @@ async def test_right_addresses_answer() -> None:
         ("", "/d/{namespace}", "warning: links.dashboard answers 404 → Open http"),
     ],
 )  # fmt: skip
-async def test_a_wrong_address_is_named(argocd: str, dashboard: str, said: str) -> None:
+async def test_a_wrong_address_is_named(argocd: str, dashboard: str, expected: str) -> None:
     """The warning contains the setting and a description of the answer."""
     async with pages() as base:
-        found = await told(configured(argocd and base + argocd, "", dashboard and base + dashboard))
-    assert any(each.startswith(said) for each in found), found
+        lines = await diagnosis(configured(argocd and base + argocd, "", dashboard and base + dashboard))
+    assert any(line.startswith(expected) for line in lines), lines
 
 
-async def test_an_address_that_only_browsers_reach_is_not_called_wrong() -> None:
+async def test_an_address_that_only_browsers_reach_is_a_warning() -> None:
     """The network policy does not allow the bot to reach it, which is not necessary."""
-    found = await told(configured(f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}/x"))
-    assert [each.split(":")[0] for each in found] == ["warning", "warning", "ok"]
-    assert all("the people in Slack must reach it, the bot need not" in each for each in found[:2])
+    lines = await diagnosis(configured(f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}/x"))
+    assert [line.split(":")[0] for line in lines] == ["warning", "warning", "ok"]
+    assert all("the people in Slack must reach it, the bot need not" in line for line in lines[:2])

@@ -70,41 +70,45 @@ FINDINGS: list[tuple[str, tuple[Object, ...], dict[str, Any], str]] = [
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with Wire() as it:
-        it.store.create(model())
-        yield it
+    async with Wire() as wire:
+        wire.store.create(model())
+        yield wire
 
 
-async def found(wire: Wire, shape: dict[str, Any], *endpoints: ModelEndpoint) -> list[Finding]:
+async def findings(wire: Wire, shape: dict[str, Any], *endpoints: ModelEndpoint) -> list[Finding]:
     config = Config.model_validate({"staging": {"mode": "on"} | shape})
     async with connected(wire) as api:
-        return [each async for each in staging(config, Stager(api, Whereabouts("serving")), endpoints or (ENDPOINT,))]
+        return [
+            finding async for finding in staging(config, Stager(api, Whereabouts("serving")), endpoints or (ENDPOINT,))
+        ]
 
 
-@pytest.mark.parametrize(("objects", "shape", "said"), [row[1:] for row in FINDINGS], ids=[row[0] for row in FINDINGS])
-async def test_what_prevents_staging_is_named(
-    wire: Wire, objects: tuple[Object, ...], shape: dict[str, Any], said: str
+@pytest.mark.parametrize(
+    ("objects", "shape", "expected"), [row[1:] for row in FINDINGS], ids=[row[0] for row in FINDINGS]
+)
+async def test_each_obstacle_to_staging_is_named(
+    wire: Wire, objects: tuple[Object, ...], shape: dict[str, Any], expected: str
 ) -> None:
-    for each in objects:
-        wire.store.create(each)
-    (finding,) = await found(wire, shape)
-    assert finding.verdict == ("warning" if said else "ok")
-    assert said in f"{finding.said} → {finding.fix}"
+    for manifest in objects:
+        wire.store.create(manifest)
+    (finding,) = await findings(wire, shape)
+    assert finding.verdict == ("warning" if expected else "ok")
+    assert expected in f"{finding.said} → {finding.fix}"
 
 
 async def test_a_volume_that_holds_one_model_only_has_to_grow_for_a_swap(wire: Wire) -> None:
     """The volume has the size in git, but a swap needs space for two models of this size."""
-    for each in (*held("8Gi", expands=False), node()):
-        wire.store.create(each)
-    (finding,) = await found(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))
+    for manifest in (*held("8Gi", expands=False), node()):
+        wire.store.create(manifest)
+    (finding,) = await findings(wire, {}, ENDPOINT.model_copy(update={"pvc_size": "8Gi"}))
     assert "has to grow from 8Gi to 15Gi" in finding.said
 
 
-async def test_what_is_off_or_not_deployed_needs_nothing(wire: Wire) -> None:
+async def test_staging_that_is_off_and_a_missing_deployment_have_no_findings(wire: Wire) -> None:
     """Argo CD's part of the diagnosis reports an endpoint that is not deployed."""
-    assert [each.said for each in await found(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
+    assert [finding.said for finding in await findings(wire, {"mode": "off"})] == ["no staging: staging.mode is off"]
     other = ENDPOINT.model_copy(update={"name": "coder-mini"})
-    assert [each.verdict for each in await found(wire, {}, other)] == ["ok"]
+    assert [finding.verdict for finding in await findings(wire, {}, other)] == ["ok"]
 
 
 @pytest.mark.parametrize(
@@ -116,19 +120,19 @@ async def test_what_is_off_or_not_deployed_needs_nothing(wire: Wire) -> None:
         ("list", "storageclasses", "list storageclasses.storage.k8s.io"),
     ],
 )
-async def test_a_right_that_staging_lacks_is_named_with_its_setting(
+async def test_a_right_that_staging_needs_is_named_with_its_setting(
     wire: Wire, verb: str, resource: str, right: str
 ) -> None:
     """The chart grants it only if its own values have `staging.mode`. A forbidden request is reported once."""
-    for each in (*in_zone("a", "10Gi"), node(**{ZONE: "a"})):
-        wire.store.create(each)
+    for manifest in (*in_zone("a", "10Gi"), node(**{ZONE: "a"})):
+        wire.store.create(manifest)
     wire.denied = {(verb, resource)}
     wire.forbidden = f"/{resource}"
     config = Config.model_validate({"staging": {"mode": "auto"}})
     async with connected(wire) as api:
-        checked = [each async for each in platform.cluster(config, Cluster(api, "serving"))]
-        checked += [each async for each in staging(config, Stager(api, Whereabouts("serving")), (ENDPOINT,))]
-    (finding,) = [each for each in checked if "staging" in each.said]
+        checked = [finding async for finding in platform.cluster(config, Cluster(api, "serving"))]
+        checked += [finding async for finding in staging(config, Stager(api, Whereabouts("serving")), (ENDPOINT,))]
+    (finding,) = [finding for finding in checked if "staging" in finding.said]
     assert finding.verdict == "wrong"
     assert finding.said == f"the bot may not {right}, which staging needs (staging.mode is auto)"
     assert "chart's values" in finding.fix

@@ -40,7 +40,7 @@ def used(config: Config) -> set[Right]:
 
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
-def test_helm_finds_nothing_to_complain_about(values: Object) -> None:
+def test_helm_lint_has_no_findings(values: Object) -> None:
     """Helm's strict lint has no warning and no error for the chart."""
     report = helm.lint(CHART, values, strict=True)
     assert [m for m in report["messages"] if m["severity"] > 1] == []
@@ -121,7 +121,7 @@ def test_each_role_is_bound_to_the_bots_account_alone() -> None:
 
 
 @pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
-def test_no_pod_can_do_more_than_it_must(values: Object) -> None:
+def test_no_pod_has_more_privileges_than_it_needs(values: Object) -> None:
     """No root, no writable root file system, no capability, no mounted token but the bot's own, limits on all."""
     for spec in pods(render(values)):
         assert spec["automountServiceAccountToken"] is False
@@ -147,7 +147,7 @@ def test_no_secret_is_in_the_environment() -> None:
     assert any(mount["name"] == "secrets" and mount["readOnly"] for mount in container["volumeMounts"])
 
 
-def test_the_bot_understands_what_the_chart_tells_it() -> None:
+def test_the_bot_reads_the_settings_that_the_chart_writes() -> None:
     """Every variable that the chart sets is a setting, and the file that it writes is a valid policy."""
     objects = render(FULL)
     (bot,) = of_kind(objects, "Deployment")
@@ -158,14 +158,14 @@ def test_the_bot_understands_what_the_chart_tells_it() -> None:
     assert Config.model_validate(said).slack.channel == "C0123456789"
 
 
-def test_redis_never_forgets_a_lease_to_make_room() -> None:
+def test_redis_never_evicts_a_lease() -> None:
     """The chart's server appends every write to a file and evicts nothing."""
     (redis,) = [c for c in of_kind(render(MINIMAL), "ConfigMap") if "redis.conf" in c["data"]]
     lines = redis["data"]["redis.conf"].splitlines()
     assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(lines)
 
 
-def test_everything_is_closed_but_what_the_bot_talks_to() -> None:
+def test_only_the_connections_that_the_bot_needs_are_open() -> None:
     """One policy denies everything for each pod of the release; private addresses are blocked except for named namespaces."""
     policies = {p["metadata"]["name"]: p["spec"] for p in of_kind(render(MINIMAL), "NetworkPolicy")}
     deny = policies["stoker-default-deny"]
@@ -245,7 +245,7 @@ def reaches(objects: list[Object], address: str, port: int) -> bool:
     )
 
 
-def test_redis_asks_for_a_password_as_it_comes() -> None:
+def test_redis_requires_a_password_by_default() -> None:
     """A random password, which the bot reads from a file; or that of an existing Secret."""
     objects = render(MINIMAL)
     (secret,) = of_kind(objects, "Secret")
@@ -272,7 +272,7 @@ def mounted_password(objects: list[Object]) -> set[str]:
     return {each["name"] for each in (*sources, *plain) if "REDIS_PASSWORD" in str(each.get("items"))}
 
 
-def test_metrics_and_traces_may_leave_when_they_have_somewhere_to_go() -> None:
+def test_metrics_and_traces_are_allowed_if_they_have_a_target() -> None:
     """An address in the monitoring namespace opens that namespace; without one it is closed."""
     elsewhere = MINIMAL | {"env": MINIMAL["env"] | {"PROMETHEUS_URL": "http://prometheus.monitoring.svc:9090"}}
 

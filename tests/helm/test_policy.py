@@ -272,7 +272,7 @@ def test_nothing_else_may_change(policy: Policy, review: Review) -> None:
     assert any("and nothing else" in each for each in policy.denies(review))
 
 
-def test_the_bot_may_ask_what_it_may(policy: Policy) -> None:
+def test_the_bot_may_review_its_own_rights(policy: Policy) -> None:
     """The check at its start creates SelfSubjectAccessReviews."""
     review = other("CREATE", "authorization.k8s.io", "selfsubjectaccessreviews", name="")
     assert policy.denies(review) == []

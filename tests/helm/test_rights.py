@@ -209,7 +209,7 @@ async def test_the_bot_has_no_other_right(bot: ApiClient, namespace: str) -> Non
 
 
 @pytest.mark.parametrize("right", rights(CONFIG), ids=str)
-async def test_each_right_taken_away_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
+async def test_each_removed_right_is_named(server: ApiServer, bot: ApiClient, right: Right) -> None:
     """Without it the check reports it; so no right is unused."""
     # A permission to list in all namespaces includes each namespace.
     everywhere = {(r.verb, r.resource) for r in rights(CONFIG) if r.namespace is None}

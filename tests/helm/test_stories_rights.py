@@ -7,13 +7,13 @@ import pytest
 
 from sandbox.access import Account, Request
 from sandbox.faults import KNOWN
-from sandbox.main import PATIENT, UNHURRIED, USERS, told
+from sandbox.main import PATIENT, UNHURRIED, USERS, story_exit_code
 from sandbox.story import parse
 from sandbox.world import merged, nested, opened
 from tests.helm.chart import MEASURING, of_kind, render
-from tests.journeys.conftest import Town, town
+from tests.journeys.conftest import ObservedSandbox, open_sandbox_fixture
 
-__all__ = ["town"]
+__all__ = ["open_sandbox_fixture"]
 
 STORIES = Path(__file__).parents[2] / "docs" / "stories"
 COVERING = ("01-up-and-down", "02-add", "05-crash", "40-bench", "43-staged-after-add", "47-staged-growth")
@@ -35,11 +35,13 @@ def test_the_sandbox_grants_what_the_chart_grants() -> None:
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(600)
-async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awaitable[Town]]) -> None:
+async def test_the_stories_need_each_right_and_no_other(
+    open_sandbox: Callable[..., Awaitable[ObservedSandbox]],
+) -> None:
     """A bring-up, benchmarks, a boot that crashes, a new model that is staged, a volume that grows: nothing refused,
     nothing unused.
     """
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
     await here.sees("all smoke tests passed")
@@ -79,7 +81,7 @@ async def test_the_stories_need_each_right_and_no_other(town: Callable[..., Awai
 @pytest.mark.timeout(300)
 async def test_a_story_fails_without_a_right_that_it_needs(tmp_path: Path) -> None:
     """A roll-out that may not watch LiteLLM's Deployment, like with the first chart."""
-    passed, account = await tell("02-add", tmp_path, without=WATCH_GATEWAY)
+    passed, account = await run_story("02-add", tmp_path, without=WATCH_GATEWAY)
     assert not passed
     assert WATCH_GATEWAY.resource in {request.resource for request in account.refused}
 
@@ -92,7 +94,7 @@ async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> 
     needed: dict[Request, str] = {}
     granted: frozenset[Request] = frozenset()
     for name in COVERING:
-        passed, account = await tell(name, tmp_path / name)
+        passed, account = await run_story(name, tmp_path / name)
         assert passed, name
         granted |= account.granted
         for right in account.used:
@@ -101,12 +103,12 @@ async def test_each_right_is_missed_by_a_story_that_needs_it(tmp_path: Path) -> 
     unmissed = [
         f"{name} passes without the right to {right}"
         for number, (right, name) in enumerate(needed.items())
-        if (await tell(name, tmp_path / str(number), without=right))[0]
+        if (await run_story(name, tmp_path / str(number), without=right))[0]
     ]
     assert unmissed == []
 
 
-async def tell(name: str, directory: Path, *, without: Request | None = None) -> tuple[bool, Account]:
+async def run_story(name: str, directory: Path, *, without: Request | None = None) -> tuple[bool, Account]:
     """Return whether `stoker sandbox --script` would end with exit code 0, and which rights the bot used."""
     directory.mkdir(exist_ok=True)
     path = STORIES / f"{name}.story"
@@ -119,4 +121,4 @@ async def tell(name: str, directory: Path, *, without: Request | None = None) ->
     ) as world:
         if without:
             world.account.take(without)
-        return await told(story, world, patience=120) == 0, world.account
+        return await story_exit_code(story, world, patience=120) == 0, world.account

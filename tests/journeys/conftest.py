@@ -18,7 +18,7 @@ PATIENCE = 120.0
 """Seconds to wait for something on a slow machine before it counts as missing."""
 
 
-class Town:
+class ObservedSandbox:
     """A sandbox with observations: the messages that people see, and the number of events on the platform."""
 
     def __init__(self, world: Sandbox) -> None:
@@ -105,14 +105,14 @@ async def eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
-    """Opens a sandbox: `await town(speed=60, settings={"idle": {"remind_after": "4s"}})`."""
+@pytest.fixture(name="open_sandbox")
+async def open_sandbox_fixture(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[ObservedSandbox]]]:
+    """Opens a sandbox: `await open_sandbox(speed=60, settings={"idle": {"remind_after": "4s"}})`."""
     async with AsyncExitStack() as stack:
 
-        async def open_town(
+        async def open_sandbox(
             *, speed: float = 60, settings: dict[str, Any] | None = None, one_clock: bool = False
-        ) -> Town:
+        ) -> ObservedSandbox:
             patient = PATIENT if one_clock else merged(PATIENT, UNHURRIED)
             world = await stack.enter_async_context(
                 opened(
@@ -125,6 +125,6 @@ async def town(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Town]]]:
                     directory=tmp_path,
                 )
             )
-            return Town(world)
+            return ObservedSandbox(world)
 
-        yield open_town
+        yield open_sandbox

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.story_runner import StepError
-from tests.journeys.conftest import Town, eventually
+from tests.journeys.conftest import ObservedSandbox, eventually
 
-OpenTown = Callable[..., Awaitable[Town]]
+OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 AWQ = "Qwen/Qwen2.5-Coder-3B-Instruct-AWQ"
@@ -36,9 +36,9 @@ REFUSED = [
 ]
 
 
-async def test_what_cannot_work_is_told_to_its_sender_alone(town: OpenTown, tmp_path: Path) -> None:
+async def test_an_impossible_request_is_answered_only_to_its_sender(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Nothing appears in the channel, no branch is pushed, no pull request opened, nothing scaled."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     for text, answer in REFUSED:
         await here.says("dev", text)
         await here.sees(answer)
@@ -48,9 +48,9 @@ async def test_what_cannot_work_is_told_to_its_sender_alone(town: OpenTown, tmp_
     assert _branches(tmp_path) == ["main"]
 
 
-async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
+async def test_two_people_click_at_the_same_moment(open_sandbox: OpenSandbox) -> None:
     """One decision counts; the answer to the other click names the first, and nothing happens twice."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.sees("Approve")
     clicks = [here.world.workspace.click(user, "Approve", timeout=0) for user in ("lead", "admin")]
@@ -64,9 +64,9 @@ async def test_two_people_click_at_the_same_moment(town: OpenTown) -> None:
     assert here.changes_of("coder-chat") == 1
 
 
-async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
+async def test_an_unlisted_person_cannot_approve(open_sandbox: OpenSandbox) -> None:
     """Not even another person's request: the answer to the click names the people who can, and nothing starts."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.says("admin", "/gpu up coder-chat")
     await here.clicks("dev", "Approve")
     await here.sees("Only approvers can decide this")
@@ -74,9 +74,9 @@ async def test_an_unlisted_person_cannot_approve(town: OpenTown) -> None:
     assert "Awaiting approval" in here.messages("Bring up coder-chat")[0]
 
 
-async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> None:
+async def test_slack_answering_429_delays_messages_and_loses_none(open_sandbox: OpenSandbox) -> None:
     """While Slack rejects everything, the work continues; the end is shown once Slack answers again."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
     await here.sees("waiting for a node")
@@ -87,9 +87,9 @@ async def test_slack_answering_429_delays_and_loses_nothing(town: OpenTown) -> N
     assert len(here.messages("Bring up coder-chat")) == 1
 
 
-async def test_a_button_that_is_gone_cannot_be_pressed(town: OpenTown) -> None:
+async def test_a_removed_button_cannot_be_pressed(open_sandbox: OpenSandbox) -> None:
     """After a decision there are no buttons."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Deny")
     await here.sees("Denied by @lead")

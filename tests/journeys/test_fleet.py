@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from sandbox.process import Bot, free_port
-from tests.journeys.conftest import PATIENCE, Town
+from tests.journeys.conftest import PATIENCE, ObservedSandbox
 
-OpenTown = Callable[..., Awaitable[Town]]
+OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 pytestmark = pytest.mark.usefixtures("forked")
 
 
 @asynccontextmanager
-async def beside(here: Town, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
+async def beside(here: ObservedSandbox, directory: Path, count: int) -> AsyncIterator[list[Bot]]:
     """More replicas of the sandbox's bot, each with its own port and mirror, like pods."""
     async with AsyncExitStack() as stack:
         bots = []
@@ -29,9 +29,9 @@ async def beside(here: Town, directory: Path, count: int) -> AsyncIterator[list[
 
 
 @pytest.mark.timeout(600)
-async def test_three_bots_do_everything_once_while_one_dies(town: OpenTown, tmp_path: Path) -> None:
+async def test_three_bots_do_everything_once_while_one_dies(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """One message, one scale, one result and one end, with a bot killed in the middle and not restarted."""
-    here = await town(speed=30)
+    here = await open_sandbox(speed=30)
     changes = here.changes_of("coder-chat")
     async with beside(here, tmp_path, 2) as (second, third):
         await here.says("dev", "/gpu up coder-chat because fleet test")
@@ -53,9 +53,11 @@ async def test_three_bots_do_everything_once_while_one_dies(town: OpenTown, tmp_
 
 
 @pytest.mark.timeout(600)
-async def test_a_timer_of_three_bots_fires_once(town: OpenTown, tmp_path: Path) -> None:
+async def test_a_timer_of_three_bots_fires_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Three replicas watch the same idle model: one reminder in the channel, one bring-down, one receipt."""
-    here = await town(speed=120, settings={"idle": {"remind_after": "8s", "remind_every": "1h", "down_after": "30s"}})
+    here = await open_sandbox(
+        speed=120, settings={"idle": {"remind_after": "8s", "remind_every": "1h", "down_after": "30s"}}
+    )
     async with beside(here, tmp_path, 2):
         await here.says("dev", "/gpu up coder-chat")
         await here.clicks("lead", "Approve")
@@ -68,10 +70,10 @@ async def test_a_timer_of_three_bots_fires_once(town: OpenTown, tmp_path: Path) 
 
 
 @pytest.mark.timeout(600)
-async def test_three_bots_without_redis_say_everything_once(town: OpenTown, tmp_path: Path) -> None:
+async def test_three_bots_without_redis_post_each_message_once(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Each bot enforces the lease's end; one of them warns, and one of them reports the end."""
     quick = {"lease": {"warn_before": "15s"}, "idle": {"sample_every": "1s", "remind_after": "1h", "down_after": "2h"}}
-    here = await town(speed=120, settings=quick)
+    here = await open_sandbox(speed=120, settings=quick)
     async with beside(here, tmp_path, 2):
         await here.says("dev", "/gpu up coder-chat for 75s")
         await here.clicks("lead", "Approve")
@@ -88,9 +90,9 @@ async def test_three_bots_without_redis_say_everything_once(town: OpenTown, tmp_
 
 
 @pytest.mark.timeout(600)
-async def test_two_clicks_at_two_bots_are_one_decision(town: OpenTown, tmp_path: Path) -> None:
+async def test_two_clicks_at_two_bots_are_one_decision(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """Slack sends each click to another connection: the first decides, and the answer to the second names who decided."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     async with beside(here, tmp_path, 1):
         await here.says("dev", "/gpu up coder-chat")
         await here.sees("Awaiting approval", user="lead")

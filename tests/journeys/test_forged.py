@@ -14,19 +14,19 @@ import pytest
 from sandbox.main import UNHURRIED
 from sandbox.slack import history
 from sandbox.world import WEBHOOK_SECRET, merged, opened
-from tests.journeys.conftest import Town
+from tests.journeys.conftest import ObservedSandbox
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Town]:
+async def here(tmp_path: Path) -> AsyncIterator[ObservedSandbox]:
     """A sandbox whose Slack uses HTTP, so that anybody may send the bot a request."""
     async with opened(
         platform=None, speed=60, port=0, checks_pass_after=None, directory=tmp_path, http=True,
         settings=merged(UNHURRIED, {"roles": {"approvers": ["S0APPROVERS"]}}),
     ) as world:  # fmt: skip
-        yield Town(world)
+        yield ObservedSandbox(world)
 
 
 def command(text: str, trigger: str = "1.2.abc") -> str:
@@ -44,7 +44,7 @@ def command(text: str, trigger: str = "1.2.abc") -> str:
     )
 
 
-def signed(here: Town, body: str, *, at: float | None = None, secret: str = "") -> dict[str, str]:
+def signed(here: ObservedSandbox, body: str, *, at: float | None = None, secret: str = "") -> dict[str, str]:
     """The headers of a request that was signed at this time, with Slack's secret or another one."""
     stamp = str(int(at or time.time()))
     key = (secret or here.world.bot.environment["SLACK_SIGNING_SECRET"]).encode()
@@ -56,12 +56,12 @@ def signed(here: Town, body: str, *, at: float | None = None, secret: str = "") 
     }
 
 
-async def post(here: Town, path: str, body: str, headers: dict[str, str]) -> int:
+async def post(here: ObservedSandbox, path: str, body: str, headers: dict[str, str]) -> int:
     async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         return (await http.post(f"{here.world.bot.url}{path}", content=body, headers=headers)).status_code
 
 
-async def test_forged_and_old_requests_of_slacks_are_refused(here: Town) -> None:
+async def test_forged_and_old_requests_of_slacks_are_refused(here: ObservedSandbox) -> None:
     """Unsigned, signed with another secret, signed for another body, or older than five minutes: 401 and no effect."""
     body = command("up coder-chat")
     unsigned = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -74,7 +74,7 @@ async def test_forged_and_old_requests_of_slacks_are_refused(here: Town) -> None
     assert here.messages("Bring up") == []
 
 
-async def test_a_replayed_request_does_nothing_twice(here: Town) -> None:
+async def test_a_replayed_request_does_nothing_twice(here: ObservedSandbox) -> None:
     """The same signed request again within the five minutes is the same operation."""
     body = command("up coder-chat because replay", trigger="9.9.same")
     headers = signed(here, body)
@@ -85,7 +85,7 @@ async def test_a_replayed_request_does_nothing_twice(here: Town) -> None:
     assert len(here.messages("Bring up coder-chat")) == 1
 
 
-async def test_forged_webhooks_are_refused(here: Town) -> None:
+async def test_forged_webhooks_are_refused(here: ObservedSandbox) -> None:
     """Unsigned, wrongly signed, or signed binary data: 401, and the bot continues."""
     body = json.dumps({"action": "closed"})
     right = hmac.new(WEBHOOK_SECRET.encode(), body.encode(), hashlib.sha256).hexdigest()
@@ -97,7 +97,9 @@ async def test_forged_webhooks_are_refused(here: Town) -> None:
     assert await post(here, "/github/webhook", body, {"X-Hub-Signature-256": f"sha256={right}"}) == 200
 
 
-async def test_an_approver_who_has_left_approves_no_more(here: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_approver_who_has_left_approves_no_more(
+    here: ObservedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The user group is read at the click: a person who was removed since the card was posted is refused."""
     await here.says("dev", "/gpu up coder-chat")
     await here.sees("Awaiting approval", user="lead")

@@ -7,17 +7,19 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.journeys.conftest import PATIENCE, Town, eventually
+from tests.journeys.conftest import PATIENCE, ObservedSandbox, eventually
 
 TIMES = 120
 pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.mark.timeout(600)
-async def test_two_hours_last_a_minute_and_cost_two_hours(town: Callable[..., Awaitable[Town]]) -> None:
+async def test_two_hours_last_a_minute_and_cost_two_hours(
+    open_sandbox: Callable[..., Awaitable[ObservedSandbox]],
+) -> None:
     """The lease ends at its time on the clock, and the receipt is the node's bill until then."""
     busy = {"remind_after": "3h", "down_after": "4h"}
-    world = (await town(speed=TIMES, one_clock=True, settings={"idle": busy})).world
+    world = (await open_sandbox(speed=TIMES, one_clock=True, settings={"idle": busy})).world
     since = world.now()
 
     def seen(pattern: str) -> list[str]:

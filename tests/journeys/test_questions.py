@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.journeys.conftest import Town, eventually
+from tests.journeys.conftest import ObservedSandbox, eventually
 
-OpenTown = Callable[..., Awaitable[Town]]
+OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("forked")]
 
 
-async def test_of_all_that_was_asked_no_button_outlives_the_session(town: OpenTown) -> None:
+async def test_no_button_of_a_question_remains_after_the_session(open_sandbox: OpenSandbox) -> None:
     """Two reminders and a question: the newest can be answered, and none after the model is down."""
     idle = {"remind_after": "10s", "remind_every": "10s", "announce_before": "5s", "down_after": "45s"}
     idle |= {"queue_remind_after": "10s", "queue_down_after": "45s"}
-    here = await town(speed=60, settings={"idle": idle})
+    here = await open_sandbox(speed=60, settings={"idle": idle})
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
     await here.sees("all smoke tests passed")

@@ -10,15 +10,15 @@ import pytest
 
 from sandbox.process import start_stoker
 from tests import forked
-from tests.journeys.conftest import Town, eventually
+from tests.journeys.conftest import ObservedSandbox, eventually
 
-OpenTown = Callable[..., Awaitable[Town]]
+OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 pytestmark = pytest.mark.timeout(600)
 
 
-async def test_without_redis_url_the_bot_brings_its_own_and_keeps_what_it_knows(town: OpenTown) -> None:
+async def test_without_redis_url_the_bot_starts_its_own_and_keeps_the_data(open_sandbox: OpenSandbox) -> None:
     """One machine needs no set-up; a request that waits for approval still exists after the bot was killed."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     environment = here.world.bot.environment
     del environment["REDIS_URL"]
     await here.world.bot.kill()
@@ -41,9 +41,9 @@ WRONG: list[tuple[str, str | None]] = [
 ]
 
 
-async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown, tmp_path: Path) -> None:
+async def test_a_wrong_setting_stops_the_start_with_one_line(open_sandbox: OpenSandbox, tmp_path: Path) -> None:
     """The line names the setting, on the error output, with an exit code; there is no traceback."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     for number, (name, value) in enumerate(WRONG):
         environment = dict(here.world.bot.environment)
         environment.pop(name)
@@ -57,9 +57,9 @@ async def test_a_wrong_setting_stops_the_start_with_one_line(town: OpenTown, tmp
         assert name in lines[0]
 
 
-async def test_a_redis_that_comes_later_is_waited_for(town: OpenTown) -> None:
+async def test_the_bot_waits_for_a_redis_that_starts_later(open_sandbox: OpenSandbox) -> None:
     """On a new installation both start at the same time, and Redis waits for its volume."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.world.redis.stop()
     before = len(here.world.bot.log.read_text())
     await here.world.bot.kill()
@@ -68,9 +68,9 @@ async def test_a_redis_that_comes_later_is_waited_for(town: OpenTown) -> None:
     await _ready(here)
 
 
-async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: OpenTown) -> None:
+async def test_a_started_bot_has_loaded_only_the_modules_that_it_needs(open_sandbox: OpenSandbox) -> None:
     """Not the terminal's commands, nor modules for drawing, GitHub Apps, files or traces, unless needed."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     await here.world.bot.die()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "importtime", "-m", "bot", "run"),
@@ -90,7 +90,7 @@ async def test_a_bot_that_has_started_holds_nothing_that_only_others_need(town: 
     assert not {name for name in loaded if name.startswith(tuple(f"{room}." for room in spared.split()))}
 
 
-async def _ready(here: Town) -> None:
+async def _ready(here: ObservedSandbox) -> None:
     async with asyncio.timeout(200), httpx.AsyncClient(trust_env=False) as http:
         while True:
             try:

@@ -49,7 +49,7 @@ async def test_the_command_runs_a_story_over_http(name: str) -> None:
 @pytest.mark.usefixtures("forked")
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.stem)
-async def test_the_story_holds(story: Path) -> None:
+async def test_the_story_succeeds(story: Path) -> None:
     """Every step of it succeeds; its transcript is the output of this test."""
     async with asyncio.timeout(LIMIT):  # after the time limit, `run` ends everything and returns 130
         assert await run(platform=None, speed=60, port=0, script=story, config=None, patience=PATIENCE) == 0

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.journeys.conftest import Town, eventually
+from tests.journeys.conftest import ObservedSandbox, eventually
 
-OpenTown = Callable[..., Awaitable[Town]]
+OpenSandbox = Callable[..., Awaitable[ObservedSandbox]]
 
 
 @pytest.mark.timeout(600)
@@ -23,9 +23,11 @@ OpenTown = Callable[..., Awaitable[Town]]
     ],
     ids=lambda moments: " and ".join(moments) or "never",
 )
-async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: OpenTown, moments: tuple[str, ...]) -> None:
+async def test_an_interrupted_bring_up_ends_like_an_uninterrupted_one(
+    open_sandbox: OpenSandbox, moments: tuple[str, ...]
+) -> None:
     """One message, one scale, one lease, one result, regardless of how often the bot is killed."""
-    here = await town(speed=60)
+    here = await open_sandbox(speed=60)
     changes, syncs = here.changes_of("coder-chat"), here.syncs_of("coder-chat")
     await here.says("dev", "/gpu up coder-chat because crash test")
     await here.clicks("lead", "Approve")
@@ -56,12 +58,12 @@ async def test_a_bring_up_that_is_interrupted_ends_as_one_that_is_not(town: Open
 
 
 @pytest.mark.timeout(600)
-async def test_a_restarted_bot_goes_on_by_itself(town: OpenTown) -> None:
+async def test_a_restarted_bot_resumes_without_any_action(open_sandbox: OpenSandbox) -> None:
     """The card is updated again without any action, while the cluster is in the middle of a long phase.
 
     Killed or told to stop: Kubernetes gives a pod half a minute, and the next bot cannot take over work that this bot has not released.
     """
-    here = await town(speed=1, settings={"gpu": {"boot_limit": "20m"}})
+    here = await open_sandbox(speed=1, settings={"gpu": {"boot_limit": "20m"}})
     await here.says("dev", "/gpu up coder-chat")
     await here.clicks("lead", "Approve")
     await here.reaches("waiting for a node")

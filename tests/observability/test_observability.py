@@ -107,7 +107,7 @@ async def scraped(seen: Seen) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     }
 
 
-async def test_the_metrics_tell_the_bring_up(seen: Seen) -> None:
+async def test_the_metrics_describe_the_bring_up(seen: Seen) -> None:
     """Its outcome, its decision, its phases, its smoke tests, who has the GPU, and what it costs."""
     found = await scraped(seen)
     assert found["stoker_operations_total", (("kind", "gpu up"), ("status", "succeeded"))] == 1

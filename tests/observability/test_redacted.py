@@ -15,7 +15,7 @@ from bot.tracing import _redacting
 SECRET = "a-secret-of-this-test-0451"
 
 
-def test_a_trace_holds_no_secret() -> None:
+def test_a_trace_contains_no_secret() -> None:
     conceal(SecretStr(SECRET))
     seen, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(_redacting(seen)))
@@ -33,7 +33,7 @@ def test_a_trace_holds_no_secret() -> None:
     assert span.end_time is not None
 
 
-def test_stderr_holds_no_secret() -> None:
+def test_stderr_contains_no_secret() -> None:
     program = f"""
 import warnings
 from pydantic import SecretStr
@@ -58,7 +58,7 @@ raise RuntimeError("cannot go on with " + "{SECRET}"[:12] + "{SECRET}"[12:])
     ],
     ids=["a thread", "a task", "a destructor"],
 )
-def test_what_nobody_catches_holds_no_secret(fails: str) -> None:
+def test_an_uncaught_exception_contains_no_secret(fails: str) -> None:
     program = f"""
 import asyncio, gc, threading
 from pydantic import SecretStr

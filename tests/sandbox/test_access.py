@@ -69,7 +69,7 @@ async def ask(api: KubernetesAPI, token: str, method: str, path: str, body: obje
         ("GET", "apis/apps/v1"),
     ],
 )
-async def test_what_a_role_grants_is_allowed(
+async def test_a_request_that_a_role_grants_is_allowed(
     api: KubernetesAPI, stoker: tuple[Account, str], method: str, path: str
 ) -> None:
     """By verb, resource, subresource and namespace."""
@@ -110,7 +110,7 @@ async def test_what_a_role_grants_is_allowed(
         ("GET", "api/v1/namespaces/serving/secrets/other", 'secrets "other" is forbidden'),
     ],
 )
-async def test_what_no_role_grants_is_refused(
+async def test_a_request_that_no_role_grants_is_refused(
     api: KubernetesAPI, stoker: tuple[Account, str], method: str, path: str, message: str
 ) -> None:
     """With a Status of code 403 and reason Forbidden."""
@@ -122,7 +122,7 @@ async def test_what_no_role_grants_is_refused(
     assert account.refused
 
 
-async def test_a_right_that_is_taken_away_is_refused(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
+async def test_a_removed_right_is_refused(api: KubernetesAPI, stoker: tuple[Account, str]) -> None:
     """From then on the right is missing; the others stay."""
     account, token = stoker
     (scale,) = (grant for grant in account.granted if grant.resource == "deployments/scale")

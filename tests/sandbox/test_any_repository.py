@@ -34,7 +34,7 @@ class Git:
         return {path: text for path, text in self.files.items() if path.startswith(prefix)}
 
 
-def test_flux_looks_into_no_directory_below_one_with_a_kustomization() -> None:
+def test_flux_ignores_directories_below_one_with_a_kustomization() -> None:
     """`apps/kustomization.yaml` does not exist, so Flux generates one; files that `ai` omits are not applied."""
     files = {
         "apps/ai/kustomization.yaml": f"{KUSTOMIZE}namespace: ai\nresources: [chat.yaml]\n",
@@ -142,7 +142,7 @@ def test_kserve_runs_at_least_one_replica_until_somebody_scales_it_to_zero(store
 
 
 @pytest.mark.parametrize("kind", ["InferenceService", "LLMInferenceService"])
-def test_kserve_puts_back_replicas_that_it_takes_from_git(store: ObjectStore, kind: str) -> None:
+def test_kserve_restores_replicas_that_are_set_in_git(store: ObjectStore, kind: str) -> None:
     """Replicas of an LLMInferenceService, whose annotations are lost, and of services without an autoscaler."""
     meta: Any = {"name": "chat", "namespace": "llm", "annotations": {"serving.kserve.io/autoscalerClass": "none"}}
     model = {"replicas": 0, "model": {"uri": "hf://a/b"}}
@@ -177,7 +177,7 @@ async def test_one_object_that_cannot_be_rendered_stops_no_other() -> None:
     assert worse["status"]["operationState"]["phase"] == "Failed"
 
 
-def test_what_is_not_simulated_is_said_in_one_sentence() -> None:
+def test_one_sentence_lists_the_parts_that_are_not_simulated() -> None:
     release = "kind: HelmRelease\nmetadata: {name: x}\nspec: {chart: {spec: {chart: kubeai}}}\n"
     files = {
         "a.yaml": release,

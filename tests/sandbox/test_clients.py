@@ -97,7 +97,7 @@ async def test_a_boot_shows_its_phases_in_order(platform: Platform) -> None:
     assert await platform.cluster.node_of("coder-chat") is not None
 
 
-async def test_the_second_model_is_told_who_has_the_gpu(platform: Platform) -> None:
+async def test_a_boot_without_a_gpu_names_the_holder(platform: Platform) -> None:
     """The scheduler's event only reports that there is no GPU; the bot's client finds the holder."""
     await platform.boot("coder-chat")
     with pytest.raises(BootFailed, match="coder-chat"):
@@ -155,7 +155,7 @@ async def test_a_sync_is_at_the_commit_that_was_asked_for(platform: Platform) ->
     assert "--max-model-len=8192" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
-async def test_a_failed_sync_carries_argo_cds_words(platform: Platform) -> None:
+async def test_a_failed_sync_has_argo_cds_message(platform: Platform) -> None:
     """The complete message of an admission webhook reaches the bot, and after a fix the same sync succeeds."""
     commit = platform.git.edit("serving/coder-chat/deployment.yaml", "--max-model-len=16384", "--max-model-len=8192")
     platform.faults.add("sync-fails")
@@ -201,7 +201,7 @@ async def test_a_virtual_key_is_gone_after_its_use(platform: Platform) -> None:
         await platform.litellm.ask(key, "coder-chat", "chat")
 
 
-async def test_secrets_are_what_the_services_want(platform: Platform) -> None:
+async def test_the_bot_reads_the_key_that_vllm_checks(platform: Platform) -> None:
     """The key in the cluster's Secret is the key that vLLM checks."""
     found = platform.sandbox.store.get("Secret", "vllm-api-key", "serving")
     assert found is not None

@@ -18,7 +18,7 @@ async def test_a_minute_passes_in_a_moment() -> None:
     assert clock.now() - began >= 59
 
 
-async def test_who_waits_is_sped_up() -> None:
+async def test_a_faster_clock_shortens_running_sleeps() -> None:
     """A sleep of hours ends quickly once the clock is fast enough; the elapsed time counts."""
     clock = Clock(1)
     sleeping = asyncio.create_task(clock.sleep(7200))
@@ -30,7 +30,7 @@ async def test_who_waits_is_sped_up() -> None:
     assert clock.now() >= 7200
 
 
-async def test_time_never_runs_backwards() -> None:
+async def test_time_only_increases() -> None:
     """Slowing down keeps the elapsed time."""
     clock = Clock(1_000_000)
     time.sleep(0.01)

@@ -206,7 +206,7 @@ async def test_a_manual_application_waits_for_its_sync(platform: Platform) -> No
     assert "--max-model-len=8192" in pod.spec.containers[0].args
 
 
-async def test_a_failed_sync_carries_the_reason(platform: Platform) -> None:
+async def test_a_failed_sync_has_the_reason(platform: Platform) -> None:
     """The fault sync-fails ends an operation as Failed, with the admission webhook's message."""
     platform.faults.add("sync-fails")
     await platform.sync("coder-chat", platform.git.head)
@@ -219,7 +219,7 @@ async def test_a_failed_sync_carries_the_reason(platform: Platform) -> None:
     assert "denied the request" in message
 
 
-async def test_litellm_follows_main_by_itself(platform: Platform) -> None:
+async def test_litellm_is_synced_automatically(platform: Platform) -> None:
     """An automated Application syncs without a request, and its config has the values at that commit."""
     platform.git.edit("platform/litellm/values.yaml", "model_name: coder-chat", "model_name: coder-talk")
     await platform.refresh("litellm")
@@ -276,7 +276,7 @@ async def test_a_write_with_an_old_version_conflicts(platform: Platform) -> None
         await platform.apps.replace_namespaced_deployment("coder-chat", "serving", stale)
 
 
-async def test_who_has_no_token_is_refused(platform: Platform) -> None:
+async def test_requests_without_a_token_are_refused(platform: Platform) -> None:
     """Without the token every request is 401; a kubeconfig's address contains the token, because kubectl sends none over HTTP."""
     api = platform.cluster.api
     async with httpx.AsyncClient() as http:

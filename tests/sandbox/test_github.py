@@ -109,7 +109,7 @@ async def test_an_existing_repository_keeps_its_history(dev: Developer, tmp_path
         assert await copy.main_commit() == await dev.github.main_commit()
 
 
-async def test_git_without_the_token_is_turned_away(dev: Developer) -> None:
+async def test_git_without_the_token_is_refused(dev: Developer) -> None:
     """Neither fetch nor push works with another password."""
     with pytest.raises(subprocess.CalledProcessError):
         await dev.git("ls-remote", dev.github.git_url, token="wrong")
@@ -290,7 +290,7 @@ async def test_webhooks_are_signed_and_survive_a_failing_receiver(dev: Developer
     ]
 
 
-async def test_a_github_that_is_down_answers_nobody(dev: Developer, faults: Faults) -> None:
+async def test_a_github_outage_affects_every_request(dev: Developer, faults: Faults) -> None:
     """The fault github-down: the API and git answer 503, and come back."""
     faults.add("github-down")
     assert (await dev.rest.get(PULLS)).status_code == 503

@@ -34,7 +34,7 @@ async def test_a_model_has_the_figures_that_sizing_needs(hub: httpx.AsyncClient)
     assert config["quantization_config"]["quant_method"] == "awq"
 
 
-async def test_sizes_are_told_only_when_asked_for(hub: httpx.AsyncClient) -> None:
+async def test_sizes_are_returned_only_on_request(hub: httpx.AsyncClient) -> None:
     """Without blobs=true the files have no size."""
     about = (await hub.get("/api/models/BAAI/bge-base-en-v1.5")).json()
     assert all("size" not in file for file in about["siblings"])

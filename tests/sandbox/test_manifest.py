@@ -42,7 +42,7 @@ def written(**changes: Any) -> str:
         (written(scopes=["chat:write"]), "slash commands and shortcuts need the scope commands"),
     ],
 )
-def test_what_slack_would_not_take_is_refused(text: str, words: str) -> None:
+def test_an_invalid_manifest_is_refused(text: str, words: str) -> None:
     """An invalid manifest is reported at the start, with what is missing."""
     with pytest.raises(BadManifest, match=words):
         read_manifest(text)

@@ -92,7 +92,7 @@ def test_documented_blocks_are_accepted(block: Json) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_slack_documents_as_wrong_is_refused(block: Json, why: str) -> None:
+def test_blocks_that_slack_documents_as_invalid_are_refused(block: Json, why: str) -> None:
     assert any(why in complaint for complaint in complaints([block]))
 
 

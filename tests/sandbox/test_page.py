@@ -156,7 +156,7 @@ async def test_a_command_is_offered_typed_and_answered(page: Page, app: AsyncApp
     await expect(line).to_have_value("/gpu status")
 
 
-async def test_a_click_is_the_users_who_is_switched_to(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
+async def test_a_click_is_made_by_the_selected_user(page: Page, app: AsyncApp, client: AsyncWebClient) -> None:
     """Another user does not see the first user's ephemeral messages, and a click may need a confirmation."""
     confirm = {"title": plain("Sure?"), "text": plain("It costs $1."), "confirm": plain("Yes"), "deny": plain("No")}
     pressed: list[str] = []
@@ -224,7 +224,7 @@ async def test_a_message_has_the_apps_shortcuts(page: Page, app: AsyncApp, clien
     await expect(page.get_by_role("dialog")).to_contain_text("About: Bring up coder-chat")
 
 
-async def test_a_modal_keeps_what_is_typed_while_the_app_updates_it(page: Page, app: AsyncApp) -> None:
+async def test_a_modal_keeps_the_typed_text_while_the_app_updates_it(page: Page, app: AsyncApp) -> None:
     """A search offers the app's options, a choice updates the view, the other fields and the caret do not change."""
     search = {"type": "external_select", "min_query_length": 2, "placeholder": plain("Search the Hub")}
     live = {"type": "plain_text_input", "dispatch_action_config": {"trigger_actions_on": ["on_character_entered"]}}
@@ -421,7 +421,7 @@ async def test_the_pull_requests_page_can_be_read(browser: Browser) -> None:
         assert await unreadable(page) == []
 
 
-async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient) -> None:
+async def test_every_text_is_readable_and_every_control_has_a_name(page: Page, client: AsyncWebClient) -> None:
     """Cards with all kinds of buttons, ephemeral messages, the panel, a thread, Home."""
     danger = {"type": "button", "text": plain("Deny"), "action_id": "d", "style": "danger", "value": "x"}
     primary = {"type": "button", "text": plain("Approve"), "action_id": "a", "style": "primary", "value": "x"}
@@ -441,7 +441,7 @@ async def test_all_can_be_read_and_has_a_name(page: Page, client: AsyncWebClient
     assert await unreadable(page) == []
 
 
-async def test_a_phone_shows_it_all_without_sideways_scrolling(
+async def test_a_phone_shows_everything_without_horizontal_scrolling(
     browser: Browser, workspace: Workspace, client: AsyncWebClient
 ) -> None:
     """390 px: the card fits, the thread and the panel open over it, a long word breaks."""

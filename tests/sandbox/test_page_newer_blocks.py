@@ -65,7 +65,7 @@ async def workspace() -> AsyncIterator[Workspace]:
         yield workspace
 
 
-async def test_they_are_drawn_and_can_be_used(browser: Browser, workspace: Workspace) -> None:
+async def test_the_blocks_are_drawn_and_can_be_used(browser: Browser, workspace: Workspace) -> None:
     """Steps with their states; tables whose pages turn and whose columns sort; collapsed content opens; charts have bars."""
     async with opened(browser, f"{workspace.url}/?user=U0DEV") as page:
         message = page.locator("#messages article")
@@ -89,7 +89,7 @@ async def test_they_are_drawn_and_can_be_used(browser: Browser, workspace: Works
         assert await unreadable(page) == []
 
 
-async def test_a_phone_shows_them_without_sideways_scrolling(browser: Browser, workspace: Workspace) -> None:
+async def test_a_phone_shows_the_blocks_without_horizontal_scrolling(browser: Browser, workspace: Workspace) -> None:
     """Only a wide table scrolls horizontally."""
     async with opened(browser, f"{workspace.url}/?user=U0DEV", width=390, height=780) as page:
         await expect(page.locator("#messages")).to_contain_text("GPU hours")

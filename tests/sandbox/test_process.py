@@ -32,7 +32,7 @@ async def test_stopping_and_starting_twice_is_harmless(tmp_path: Path) -> None:
         await redis.stop()
 
 
-async def test_a_bot_that_does_not_start_says_why(tmp_path: Path) -> None:
+async def test_a_bot_that_does_not_start_shows_the_reason(tmp_path: Path) -> None:
     """Without a single setting the bot ends at once; the error carries its exit code and its last lines."""
     with pytest.raises(ProcessError, match=r"(?s)did not start: exit code \d.*bot\.log"):
         async with Bot({}, port=free_port(), directory=tmp_path):

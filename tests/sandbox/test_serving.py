@@ -74,7 +74,7 @@ async def test_nothing_answers_before_the_pod_is_ready(models: Models) -> None:
     assert (await models.engine("/health")).status_code == httpx.codes.OK
 
 
-async def test_a_chat_model_answers_who_has_the_key(models: Models) -> None:
+async def test_a_chat_model_answers_only_with_the_key(models: Models) -> None:
     """The served name is listed and answers; without a key, or by another name, the request is refused as measured."""
     await models.up("coder-chat")
 

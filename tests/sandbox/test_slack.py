@@ -155,7 +155,9 @@ async def test_an_envelope_outlives_the_connection_that_died_before_its_ack(work
     assert workspace.now_visible("dev") == ["free"]
 
 
-async def test_slack_says_when_to_come_back(workspace: Workspace, client: AsyncWebClient, faults: Faults) -> None:
+async def test_a_rate_limit_names_the_time_of_the_next_attempt(
+    workspace: Workspace, client: AsyncWebClient, faults: Faults
+) -> None:
     """While the fault is on every method answers 429 with Retry-After, which the SDK's own handler understands."""
     faults.add("slack-429")
     with pytest.raises(SlackApiError, match="ratelimited") as refused:
@@ -181,7 +183,7 @@ async def test_slack_says_when_to_come_back(workspace: Workspace, client: AsyncW
     ],
 )
 @pytest.mark.filterwarnings("ignore:The top-level `text` argument is missing")
-async def test_what_slack_would_refuse_is_refused(
+async def test_invalid_arguments_get_slacks_error(
     client: AsyncWebClient, arguments: dict[str, Any], error: str
 ) -> None:
     """Bad arguments get Slack's own error and no message appears."""
@@ -227,7 +229,9 @@ async def test_a_response_url_works_five_times(workspace: Workspace, app: AsyncA
     assert answers == [200] * 5 + [404]
 
 
-async def test_the_page_streams_what_its_user_may_see(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_the_page_streams_only_messages_that_its_user_may_see(
+    workspace: Workspace, client: AsyncWebClient
+) -> None:
     """The page gets snapshots; requests from another origin are refused."""
     await client.chat_postEphemeral(channel="C0GPUOPS", user="U0DEV", text="only you")
     async with aiohttp.ClientSession(workspace.url) as session:
@@ -290,7 +294,9 @@ async def test_a_message_that_somebody_deleted_cannot_be_updated(workspace: Work
         workspace.delete_card()
 
 
-async def test_an_archived_channel_takes_nothing_until_it_is_back(workspace: Workspace, client: AsyncWebClient) -> None:
+async def test_an_archived_channel_accepts_no_message_until_it_is_unarchived(
+    workspace: Workspace, client: AsyncWebClient
+) -> None:
     """Posts are `is_archived`, updates `is_inactive`; its buttons cannot be pressed, and direct messages arrive."""
     posted = await client.chat_postMessage(channel="C0GPUOPS", text="card", blocks=CARD)
     workspace.archive()

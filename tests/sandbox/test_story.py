@@ -134,7 +134,7 @@ def test_lines_keep_their_numbers() -> None:
     assert [line.number for line in story.lines] == [3, 5]
 
 
-def test_given_lines_set_what_the_bot_is_told() -> None:
+def test_given_lines_change_the_bots_settings() -> None:
     """Values are YAML, so numbers and lists have their types."""
     story = read("given approvals.expire_after 5s\ngiven approvals.quorum 2\ngiven roles.approvers [U1]\n@dev /gpu")
     assert story.given == {"approvals.expire_after": "5s", "approvals.quorum": 2, "roles.approvers": ["U1"]}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sandbox.story_runner import Pushed, Seen, StepError, tell
+from sandbox.story_runner import Pushed, Seen, StepError, run_story
 from tests.sandbox.test_story import read
 
 
@@ -152,9 +152,9 @@ class Stage:
         self._do(f"mend {fault}")
 
 
-async def told(text: str, stage: Stage) -> tuple[bool, str]:
+async def run(text: str, stage: Stage) -> tuple[bool, str]:
     transcript: list[str] = []
-    held = await tell(read(text), stage, transcript.append)
+    held = await run_story(read(text), stage, transcript.append)
     return held, "\n".join(transcript)
 
 
@@ -199,7 +199,7 @@ async def test_every_step_reaches_the_world_in_order() -> None:
         wait 1ms
     """
     stage.answers["merge"] = lambda: setattr(stage, "merged", "release")
-    assert (await told(text, stage))[0]
+    assert (await run(text, stage))[0]
     assert stage.done == [
         "dev /gpu up a", "lead clicks Approve", "dev fills M=v", "dev submits",
         "dev says hello under card", "dev writes status", "dev picks Details on card", "dev opens home",
@@ -213,7 +213,7 @@ async def test_an_expectation_ignores_case_and_waits_for_its_text() -> None:
     """A message that arrives a moment later still counts."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear_later(0.15, "The GPU\nis FREE")
-    held, transcript = await told('@dev /gpu\nexpect "gpu is free" within 5s', stage)
+    held, transcript = await run('@dev /gpu\nexpect "gpu is free" within 5s', stage)
     assert held
     assert "│ is FREE" in transcript
 
@@ -222,7 +222,7 @@ async def test_what_was_seen_before_somebody_acted_does_not_count() -> None:
     """Each action asks for its own answer."""
     stage = Stage()
     stage.answers["dev /gpu up a"] = lambda: stage.hear("ready")
-    held, transcript = await told('@dev /gpu up a\nexpect "ready"\n@dev /gpu up b\nexpect "ready" within 50ms', stage)
+    held, transcript = await run('@dev /gpu up a\nexpect "ready"\n@dev /gpu up b\nexpect "ready" within 50ms', stage)
     assert not held
     assert "tale.story:4" in transcript
     assert "nothing" in transcript
@@ -232,19 +232,19 @@ async def test_only_the_person_who_acted_last_counts() -> None:
     """A message that only somebody else can see does not count."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("for your eyes", only="lead")
-    assert not (await told('@dev /gpu\nexpect "for your eyes" within 50ms', stage))[0]
+    assert not (await run('@dev /gpu\nexpect "for your eyes" within 50ms', stage))[0]
     stage.answers["dev /gpu"] = lambda: stage.hear("for your eyes", only="dev")
-    assert (await told('@dev /gpu\nexpect "for your eyes" within 50ms', stage))[0]
+    assert (await run('@dev /gpu\nexpect "for your eyes" within 50ms', stage))[0]
 
 
-async def test_an_expectation_that_something_stays_away_watches_all_the_time() -> None:
+async def test_a_negative_expectation_watches_the_whole_time() -> None:
     """It fails as soon as the text is seen, and holds only when the whole time has passed."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear_later(0.1, "it failed")
-    held, transcript = await told('@dev /gpu\nexpect not "failed" within 30s', stage)
+    held, transcript = await run('@dev /gpu\nexpect not "failed" within 30s', stage)
     assert not held
     assert "“failed” was seen" in transcript
-    assert (await told('@dev /help\nexpect not "failed" within 50ms', stage))[0]
+    assert (await run('@dev /help\nexpect not "failed" within 50ms', stage))[0]
 
 
 async def test_replicas_are_read_from_the_cluster() -> None:
@@ -253,11 +253,11 @@ async def test_replicas_are_read_from_the_cluster() -> None:
     stage.scaled["a"] = 1
     stage.hear("a has 0 replicas")
     stage.later(0.3, lambda: stage.scaled.update(a=0))
-    assert (await told("expect replicas a 0 within 5s", stage))[0]
-    held, transcript = await told("expect replicas a 1 within 10ms", stage)
+    assert (await run("expect replicas a 0 within 5s", stage))[0]
+    held, transcript = await run("expect replicas a 1 within 10ms", stage)
     assert not held
     assert "a has 0 after 0.01 s, not 1 replicas" in transcript
-    held, transcript = await told("expect replicas b 1 within 10ms", stage)
+    held, transcript = await run("expect replicas b 1 within 10ms", stage)
     assert not held
     assert "b is not in the cluster" in transcript
 
@@ -266,33 +266,33 @@ async def test_what_was_seen_before_slack_changed_does_not_count() -> None:
     """A card that is deleted was there a moment ago."""
     stage = Stage()
     stage.hear("Bring up a")
-    held, _ = await told('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage)
+    held, _ = await run('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage)
     assert not held
     stage.answers["dev /gpu up a"] = lambda: stage.hear("Bring up a")
-    assert (await told('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage))[0]
-    held, _ = await told('@dev /gpu up a\nslack deletes the card\nexpect "Bring up a" within 10ms', stage)
+    assert (await run('@dev /gpu up a\nexpect "Bring up a" within 10ms', stage))[0]
+    held, _ = await run('@dev /gpu up a\nslack deletes the card\nexpect "Bring up a" within 10ms', stage)
     assert not held
 
 
-async def test_where_something_was_merged_is_seen_on_github() -> None:
+async def test_an_expected_merge_is_read_from_github() -> None:
     """A merge elsewhere, a merge that is too late, and one that should not have been fail the story."""
     stage = Stage()
-    held, transcript = await told('expect merged to "main" within 20ms', stage)
+    held, transcript = await run('expect merged to "main" within 20ms', stage)
     assert (held, "was not merged within 0.02 s" in transcript) == (False, True)
     stage.merged = "release"
-    held, transcript = await told('expect merged to "main"', stage)
+    held, transcript = await run('expect merged to "main"', stage)
     assert (held, "was merged to “release”" in transcript) == (False, True)
-    assert not (await told("expect not merged", stage))[0]
+    assert not (await run("expect not merged", stage))[0]
     stage.merged = None
     stage.later(0.1, lambda: setattr(stage, "merged", "main"))
-    assert not (await told("expect not merged within 30s", stage))[0]
+    assert not (await run("expect not merged within 30s", stage))[0]
 
 
-async def test_a_failure_says_which_line_and_what_was_seen() -> None:
+async def test_a_failure_names_its_line_and_the_visible_texts() -> None:
     """The transcript of a failed build is sufficient."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("coder-fim holds the GPU")
-    held, transcript = await told('@dev /gpu\nexpect "free" within 50ms\nbot is killed', stage)
+    held, transcript = await run('@dev /gpu\nexpect "free" within 50ms\nbot is killed', stage)
     assert not held
     assert "✗ expect" in transcript
     assert 'tale.story:2: expect "free" within 50ms' in transcript
@@ -303,7 +303,7 @@ async def test_a_failure_says_which_line_and_what_was_seen() -> None:
 async def test_a_button_that_is_not_there_fails_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal of the world is a failed step, not a traceback."""
     monkeypatch.setattr("sandbox.story_runner.PATIENCE", 0.1)
-    held, transcript = await told('@dev clicks "Nowhere"', Stage())
+    held, transcript = await run('@dev clicks "Nowhere"', Stage())
     assert not held
     assert "sees no button “Nowhere”" in transcript
 
@@ -318,7 +318,7 @@ async def test_a_click_waits_for_its_button_and_counts_from_the_moment_it_is_mad
         stage.buttons.add("Approve")
 
     stage.answers["dev /gpu"] = lambda: stage.later(0.15, card)
-    held, _ = await told('@dev /gpu\n@lead clicks "Approve"\nexpect not "the card" within 20ms', stage)
+    held, _ = await run('@dev /gpu\n@lead clicks "Approve"\nexpect not "the card" within 20ms', stage)
     assert held
 
 
@@ -332,7 +332,7 @@ async def test_the_transcript_shows_changed_lines_once() -> None:
 
     stage.answers["dev /gpu"] = card
     stage.answers["lead clicks Approve"] = lambda: stage.hear("GPU up\nready", source="card")
-    _, transcript = await told('@dev /gpu\nexpect "starting"\n@lead clicks "Approve"\nexpect "ready"', stage)
+    _, transcript = await run('@dev /gpu\nexpect "starting"\n@lead clicks "Approve"\nexpect "ready"', stage)
     assert transcript.count("│ GPU up") == 1
     assert transcript.count("│ starting") == 1
     assert transcript.index("│ starting") < transcript.index("│ ready")
@@ -342,31 +342,31 @@ async def test_the_same_words_in_another_message_are_printed_again() -> None:
     """Two answers are two answers, even if they say the same."""
     stage = Stage()
     stage.answers["dev /gpu"] = lambda: stage.hear("The GPU is free")
-    _, transcript = await told('@dev /gpu\nexpect "free"\n@dev /gpu\nexpect "free"', stage)
+    _, transcript = await run('@dev /gpu\nexpect "free"\n@dev /gpu\nexpect "free"', stage)
     assert transcript.count("│ The GPU is free") == 2
 
 
 CARD = "✅ Bring up coder-chat\nSucceeded · requested by @dev\nReceipt: about $0.10"
 
 
-async def test_an_old_message_that_is_edited_satisfies_no_expectation() -> None:
+async def test_an_edited_old_message_satisfies_no_expectation() -> None:
     """Its receipt is corrected after an action: the old success does not count."""
     stage = Stage()
     stage.hear(CARD, source="card")
     stage.answers["lead clicks Approve"] = lambda: stage.hear(CARD.replace("about ", ""), source="card")
-    held, transcript = await told(
+    held, transcript = await run(
         '@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect "succeeded" within 200ms', stage
     )
     assert not held
     assert "“succeeded” was not seen" in transcript
 
 
-async def test_an_old_message_that_is_edited_is_not_held_against_a_story() -> None:
+async def test_an_edited_old_message_does_not_fail_a_story() -> None:
     """`expect not` ignores earlier messages."""
     stage = Stage()
     stage.hear(CARD, source="card")
     stage.answers["lead clicks Approve"] = lambda: stage.hear(CARD.replace("about ", ""), source="card")
-    held, _ = await told('@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect not "succeeded" within 200ms', stage)
+    held, _ = await run('@lead clicks "Approve"\nexpect "Receipt: $0.10"\nexpect not "succeeded" within 200ms', stage)
     assert held
 
 
@@ -383,7 +383,7 @@ async def test_an_old_message_that_is_edited_is_not_held_against_a_story() -> No
         ("one", "one\ntwo\nthree", "two three", True),
     ],
 )
-def test_only_what_is_new_in_a_message_is_shown(before: str, text: str, words: str, shown: bool) -> None:
+def test_only_new_lines_of_a_message_are_shown(before: str, text: str, words: str, shown: bool) -> None:
     """A line that came or changed, its durations aside, or one that is there once more."""
     assert Seen("card", text, before).shows(words) is shown
 
@@ -393,27 +393,27 @@ async def test_a_notification_is_expected_of_one_user() -> None:
     stage = Stage()
     stage.push_to("lead", "An old request for 2 h")
     stage.answers["dev /gpu up a"] = lambda: stage.push_to("admin", "dev requests a for 2 h")
-    held, transcript = await told('@dev /gpu up a\nexpect notified @lead "for 2 h" within 200ms', stage)
+    held, transcript = await run('@dev /gpu up a\nexpect notified @lead "for 2 h" within 200ms', stage)
     assert not held
     assert "@lead was not notified of “for 2 h” within 0.2 s, but of: nothing" in transcript
     stage.answers["dev /gpu up b"] = lambda: stage.push_to("lead", "dev requests  b\nfor 2 h")
-    held, _ = await told('@dev /gpu up b\nexpect notified @lead "B for 2 H" within 200ms', stage)
+    held, _ = await run('@dev /gpu up b\nexpect notified @lead "B for 2 H" within 200ms', stage)
     assert held
 
 
-async def test_who_must_not_be_notified_is_not() -> None:
+async def test_a_forbidden_notification_fails_the_story() -> None:
     """The line holds for its whole time, and its error names the notification."""
     stage = Stage()
     story = '@dev /gpu up a\nexpect not notified @dev "requests a" within 300ms'
-    held, _ = await told(story, stage)
+    held, _ = await run(story, stage)
     assert held
     stage.answers["dev /gpu up a"] = lambda: stage.later(0.1, lambda: stage.push_to("dev", "dev requests a"))
-    held, transcript = await told(story, stage)
+    held, transcript = await run(story, stage)
     assert not held
     assert "@dev was notified by mention: “dev requests a”" in transcript
 
 
-async def test_a_story_ends_with_who_was_notified_how_often() -> None:
+async def test_a_story_ends_with_the_number_of_notifications_of_each_user() -> None:
     """The table counts equal notifications of a user together, and says if there were none."""
     stage = Stage()
 
@@ -423,10 +423,10 @@ async def test_a_story_ends_with_who_was_notified_how_often() -> None:
         stage.push_to("dev", "a is ready", "direct message")
 
     stage.answers["dev /gpu up a"] = news
-    _, transcript = await told("@dev /gpu up a", stage)
+    _, transcript = await run("@dev /gpu up a", stage)
     assert (
         "Notified:\n  @dev: 1\n    1 × direct message: a is ready\n  @lead: 2\n    2 × mention: dev requests a"
         in transcript
     )
-    _, transcript = await told("@dev /gpu down a", Stage())
+    _, transcript = await run("@dev /gpu down a", Stage())
     assert "Nobody was notified." in transcript

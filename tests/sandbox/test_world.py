@@ -14,13 +14,13 @@ def test_the_bots_times_are_as_fast_as_the_platform() -> None:
     assert (idle["remind_after"], idle["down_after"], gpu["drain"]) == ("15s", "60s", "10s")
 
 
-def test_however_fast_the_reminder_comes_before_the_end() -> None:
+def test_the_reminder_comes_before_the_end_at_any_speed() -> None:
     """At a high speed the times reach their minimums, still in order."""
     idle = policy(100_000)["idle"]
     assert float(idle["remind_after"][:-1]) < float(idle["down_after"][:-1])
 
 
-def test_a_storys_settings_are_laid_over_those_of_the_sandbox() -> None:
+def test_a_storys_settings_override_those_of_the_sandbox() -> None:
     """One key changes, its neighbours stay."""
     over = nested({"idle.remind_after": "4s", "approvals.expire_after": "5s"})
     told = merged(policy(60), over)

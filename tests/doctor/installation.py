@@ -1,4 +1,4 @@
-"""The settings of an examined bot, and the doctor's findings."""
+"""A bot's installation that the doctor examines, and the faults that it finds."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,9 @@ from bot.settings.environment import load_settings
 from sandbox.world import Sandbox
 
 
-class Told:
+class Installation:
+    """The settings of a running bot, which a test changes before it examines them."""
+
     def __init__(self, world: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
         self._monkeypatch = monkeypatch
@@ -20,24 +22,24 @@ class Told:
         self.environment = {name: value for name, value in known.items() if name.isupper() and "COV" not in name}
         self.policy: dict[str, Any] = YAML(typ="safe").load(Path(known["STOKER_CONFIG"]).read_text(encoding="utf-8"))
 
-    def put(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any) -> None:
         section, _, name = key.partition(".")
         self.policy.setdefault(section, {})[name] = value
 
-    def written(self) -> dict[str, str]:
+    def environment_with_policy(self) -> dict[str, str]:
         """The environment of a process, with the policy on disk."""
         path = self._directory / "stoker.yaml"
         with path.open("w", encoding="utf-8") as file:
             YAML().dump(self.policy, file)
         return self.environment | {"STOKER_CONFIG": str(path), "STOKER_DATA_DIR": str(self._directory / "data")}
 
-    async def examined(self) -> tuple[Finding, ...]:
-        for name, value in self.written().items():
+    async def examine(self) -> tuple[Finding, ...]:
+        for name, value in self.environment_with_policy().items():
             self._monkeypatch.setenv(name, value)
         return await examine(load_settings())
 
-    def kubeconfig(self, server: str) -> None:
-        """The cluster by another address."""
+    def set_cluster(self, server: str) -> None:
+        """Write a kubeconfig with another address of the cluster."""
         config = json.loads(Path(self.environment["KUBECONFIG"]).read_text(encoding="utf-8"))
         path = self._directory / "kubeconfig"
         config["clusters"][0]["cluster"]["server"] = server
