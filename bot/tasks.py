@@ -26,7 +26,7 @@ from bot.gpu.reconciliation import Reconciliation
 from bot.gpu.stopping import SettingAside
 from bot.home import AppHome
 from bot.mrkdwn import md
-from bot.platform.pull_requests import PullRequests
+from bot.platform.pull_requests import PullRequestWatch
 from bot.platform.runtime_aliases import GatewayAliases
 from bot.platform.setup import PlatformSetup
 from bot.platform.smoke_tests import SmokeTests
@@ -201,7 +201,7 @@ class PullRequestTasks:
 
     operations: Operations
     crash_guard: CrashGuard
-    pull_requests: PullRequests
+    pull_request_watch: PullRequestWatch
     config: Config
     clock: Clock
 
@@ -224,7 +224,7 @@ class PullRequestTasks:
     async def _look(self, op: Operation) -> None:
         """Follow one pull request; an error is left to the next poll."""
         try:
-            await self.pull_requests.follow(op)
+            await self.pull_request_watch.follow(op)
         except (BotError, Unavailable) as error:
             log.warning("pull request not followed", op=op.id, model=op.request.model, error=str(error))
 

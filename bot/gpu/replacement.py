@@ -39,20 +39,17 @@ _CHECK_EVERY = 1.0
 
 
 @component
-class Replacement:
-    """Replaces the model that holds the GPU."""
+class MakingRoom:
+    """Takes the model that holds the GPU down, for another one."""
 
     operations: Operations
-    leases: Leases
     presentation: Presentation
     cluster: Cluster
     vllm: VLLM
     billing: Billing
-    lease_marks: LeaseMarks
     lifecycle: Lifecycle
     sampler: Sampler
     stopping: Stopping
-    switch: Switch
     config: Config
     clock: Clock
 
@@ -112,6 +109,22 @@ class Replacement:
         except (Unavailable, BotError, TimeoutError):
             return True  # usage unknown: assume it is busy until the deadline
         return activity.running > 0 or activity.waiting > 0
+
+
+@component
+class Restoring:
+    """Brings the replaced model back, if the other one did not start."""
+
+    operations: Operations
+    leases: Leases
+    presentation: Presentation
+    cluster: Cluster
+    billing: Billing
+    lease_marks: LeaseMarks
+    stopping: Stopping
+    switch: Switch
+    config: Config
+    clock: Clock
 
     async def restore(self, run: Run, lease: Lease, old: Lease) -> Replaced:
         """Bring the old model back, under a new fence and for its remaining time; returns the result."""

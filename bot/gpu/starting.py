@@ -14,7 +14,7 @@ from bot.engine.run import Run
 from bot.gpu.availability import GpuAvailability
 from bot.gpu.bring_up_plan import BringUpPlans
 from bot.gpu.lease_marks import LeaseMarks
-from bot.gpu.replacement import Replacement
+from bot.gpu.replacement import MakingRoom
 from bot.platform.deploying import Applications
 from bot.platform.smoke_tests import READY
 from bot.platform.switch import Switch
@@ -31,7 +31,7 @@ class Starting:
     cluster: Cluster
     availability: GpuAvailability
     plans: BringUpPlans
-    replacement: Replacement
+    making_room: MakingRoom
     applications: Applications
     switch: Switch
     lifecycle: Lifecycle
@@ -84,7 +84,7 @@ class Starting:
             await self.availability.refuse_if_taken(model)
 
         if lease.displaced:
-            await self.replacement.make_room(run, lease, lease.displaced)
+            await self.making_room.make_room(run, lease, lease.displaced)
         await run.step(phases.SYNC, sync)
         await run.step(phases.START, scale)
         ready = await self.wait_ready(run)

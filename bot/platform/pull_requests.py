@@ -124,10 +124,9 @@ class ChangeChecks:
 
 
 @component
-class PullRequests:
-    """Opens, follows and closes the pull requests of changes."""
+class Changes:
+    """Makes the changes of requests, on top of a commit of the main branch."""
 
-    docket: Docket
     operations: Operations
     endpoint_history: EndpointHistory
     hub: HuggingFace
@@ -135,21 +134,9 @@ class PullRequests:
     repository: Repository
     endpoints: Endpoints
     lifecycle: Lifecycle
-    pull_request_plans: PullRequestPlans
-    staged_swap: StagedSwap
-    directory: Directory
     config: Config
-    clock: Clock
 
-    async def look_again(self, op: ChangeOperation) -> None:
-        """Check the pull request again when it stops waiting for further checks: no event reports that time."""
-        pull = plan_of(op).pull
-        if pull.lacks and pull.since:
-            due = pull.since + self.config.approvals.checks_grace
-            if due > self.clock():
-                await FOLLOW.add(self.docket, when=due, key=f"{op.id}:grace:{due.isoformat()}")(op.id)
-
-    async def planned_change(self, op: ChangeOperation, commit: str) -> Change:
+    async def of(self, op: ChangeOperation, commit: str) -> Change:
         """The change on top of a commit of the main branch."""
         request = op.request
         if isinstance(request, RevertChange):
@@ -191,6 +178,19 @@ class PullRequests:
             ),
             warnings=warnings,
         )
+
+
+@component
+class PullRequests:
+    """Opens the pull requests of changes, and closes them."""
+
+    github: GitHub
+    repository: Repository
+    endpoints: Endpoints
+    pull_request_plans: PullRequestPlans
+    staged_swap: StagedSwap
+    directory: Directory
+    config: Config
 
     async def push(self, op: ChangeOperation, change: Change, base: str, replaces: str = "") -> str:
         message = f"{change.title}\n\nRequested-by: {op.request.actor}\nOperation: {op.id}\n"
@@ -236,6 +236,47 @@ class PullRequests:
         )
         return await self.pull_request_plans.of_pull(op, plan, pull)
 
+    async def describe(self, op: ChangeOperation, change: Change, pull: PullRequest) -> None:
+        """Replace the title and the text of the pull request."""
+        await self.github.describe(pull.number, change.title, await self._body(op, change))
+
+    async def close(self, run: Run[ChangeOperation]) -> None:
+        """Close the pull request of a cancelled or denied change, delete the branch, then report it. Idempotent."""
+        op = run.op
+        pull = op.plan.pull if op.plan else None
+        if pull:
+            await self.github.close(pull.number)
+            await self.github.delete_branch(pull.branch)
+        closed = PullClosed(number=pull.number if pull else None, grew=await self.staged_swap.growth_left(op))
+        if any(not vote.approve for vote in op.votes):
+            await run.finish(Denied(undone=closed))
+        else:
+            await run.finish(Cancelled(by=op.cancelled_by, undone=closed))
+
+
+@component
+class PullRequestWatch:
+    """Follows the pull requests of changes on their cards."""
+
+    docket: Docket
+    operations: Operations
+    github: GitHub
+    repository: Repository
+    lifecycle: Lifecycle
+    changes: Changes
+    pull_requests: PullRequests
+    pull_request_plans: PullRequestPlans
+    config: Config
+    clock: Clock
+
+    async def look_again(self, op: ChangeOperation) -> None:
+        """Check the pull request again when it stops waiting for further checks: no event reports that time."""
+        pull = plan_of(op).pull
+        if pull.lacks and pull.since:
+            due = pull.since + self.config.approvals.checks_grace
+            if due > self.clock():
+                await FOLLOW.add(self.docket, when=due, key=f"{op.id}:grace:{due.isoformat()}")(op.id)
+
     async def follow(self, op: Operation) -> None:
         """Update the card from its pull request: commits, checks, conflicts, merged or closed by somebody."""
         if op.status is not Status.AWAITING or not isinstance(op, ChangeOperation):
@@ -274,14 +315,14 @@ class PullRequests:
         """Make the change again on top of a main branch with which it conflicts; returns False if that is not possible."""
         commit = await self.repository.head()
         try:
-            change = await self.planned_change(op, commit)
-            pushed = await self.push(op, change, commit, replaces=plan.pushed)
+            change = await self.changes.of(op, commit)
+            pushed = await self.pull_requests.push(op, change, commit, replaces=plan.pushed)
         except (NotAllowed, PushRefused, BotError) as refused:
             log.warning("not rebased", op=op.id, model=op.request.model, why=refused.message)
             return False
-        pull = await self.open(op, change)
-        await self.github.describe(pull.number, change.title, await self._body(op, change))
-        fresh = await self.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
+        pull = await self.pull_requests.open(op, change)
+        await self.pull_requests.describe(op, change, pull)
+        fresh = await self.pull_requests.first_plan(op, change, commit, pushed, await self.github.pull(pull.number))
         note = md("⚠️ The main branch moved, so the change was made again on top of it; earlier approvals are void.")
         now = self.clock()
 
@@ -292,19 +333,6 @@ class PullRequests:
 
         await self.lifecycle.present(await self.operations.update(op.id, moved, event=AuditEvent.APPROVAL_VOID))
         return True
-
-    async def close(self, run: Run[ChangeOperation]) -> None:
-        """Close the pull request of a cancelled or denied change, delete the branch, then report it. Idempotent."""
-        op = run.op
-        pull = op.plan.pull if op.plan else None
-        if pull:
-            await self.github.close(pull.number)
-            await self.github.delete_branch(pull.branch)
-        closed = PullClosed(number=pull.number if pull else None, grew=await self.staged_swap.growth_left(op))
-        if any(not vote.approve for vote in op.votes):
-            await run.finish(Denied(undone=closed))
-        else:
-            await run.finish(Cancelled(by=op.cancelled_by, undone=closed))
 
 
 def _hf_id(request: AddModel | SwapModel | TuneModel | RemoveModel) -> str:

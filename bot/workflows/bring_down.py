@@ -24,16 +24,89 @@ from bot.views import code, inline, lines, person
 
 
 @component
-class BringDownWorkflow:
-    """Brings a model down."""
+class BringDownChecks:
+    """Refuses the bring-downs that would do nothing; a model that still boots is cancelled instead."""
 
     operations: Operations
     slack: Slack
     leases: Leases
-    presentation: Presentation
     cluster: Cluster
     repository: Repository
     endpoints: Endpoints
+    stopping: Stopping
+
+    async def check(self, op: Operation, lease: Lease | None) -> None:
+        """Raise NotAllowed if there is nothing to bring down. `lease`: the model's."""
+        await self._cancel_boot(op)
+        if lease is None:
+            await self._refuse_if_replaced(op.request.model)
+        await self._refuse_if_down(op.request.model, lease)
+
+    async def refuse_if_going_down(self, model: str) -> None:
+        for going in await self.operations.open(BringDownOperation, model):
+            if going.status is Status.RUNNING:
+                raise NotAllowed(
+                    md(
+                        "{model} is already going down, as {actor} requested: {see}.",
+                        see=await self.slack.card_of(going),
+                        model=code(model),
+                        actor=person(going.request.actor),
+                    )
+                )
+
+    async def _cancel_boot(self, op: Operation) -> None:
+        """Cancel the bring-up or the restart that boots the model: its rollback brings it down."""
+        model = op.request.model
+        booting = [
+            other
+            for other in await self.operations.open(model=model)
+            if other.request.kind.spec.starts_model and other.status in (Status.APPROVED, Status.RUNNING)
+        ]
+        if booting and await self.stopping.cancel_boot(booting[0], op.request.actor):
+            what = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
+            raise NotAllowed(
+                md(
+                    "{model} is still booting; its {what} is being cancelled: {see}.",
+                    see=await self.slack.card_of(booting[0]),
+                    model=code(model),
+                    what=what,
+                )
+            )
+
+    async def _refuse_if_replaced(self, model: str) -> None:
+        for held in await self.leases.held():
+            if held.displaced and held.displaced.model == model:
+                raise NotAllowed(
+                    md(
+                        "{model} is being replaced by {pushing_model}, as {holder} requested, and will go down for it. "
+                        "`/gpu down {name}` cancels that; then {model} comes back.",
+                        model=code(model),
+                        pushing_model=code(held.model),
+                        holder=person(held.holder),
+                        name=held.model,
+                    )
+                )
+
+    async def _refuse_if_down(self, model: str, lease: Lease | None) -> None:
+        workload = await self.cluster.workload(model)
+        if workload is None and lease is None:
+            await self.endpoints.known(await self.repository.head(), model)
+            raise NotAllowed(md("{model} has no Deployment in the cluster, so it is down.", model=code(model)))
+        if workload and workload.replicas == 0 and lease is None:
+            raise NotAllowed(md("{model} is already down.", model=code(model)))
+        if workload and not workload.gpus:
+            raise NotAllowed(md("{model} runs on CPU and costs no GPU time; it stays up.", model=code(model)))
+
+
+@component
+class BringDownWorkflow:
+    """Brings a model down."""
+
+    leases: Leases
+    presentation: Presentation
+    cluster: Cluster
+    endpoints: Endpoints
+    checks: BringDownChecks
     sampler: Sampler
     lease_marks: LeaseMarks
     stopping: Stopping
@@ -85,61 +158,11 @@ class BringDownWorkflow:
         """Start a bring-down. Needs no approval: stopping costs must always be possible."""
         op, model = run.op, run.model
         await self.endpoints.learn_places()
-        for going in await self.operations.open(BringDownOperation, model):
-            if going.status is Status.RUNNING:
-                raise NotAllowed(
-                    md(
-                        "{model} is already going down, as {actor} requested: {see}.",
-                        see=await self.slack.card_of(going),
-                        model=code(model),
-                        actor=person(going.request.actor),
-                    )
-                )
+        await self.checks.refuse_if_going_down(model)
         lease = await self.lease_marks.lease_on(model)
         if fence and (lease is None or lease.fence != fence):
             raise NotAllowed(_session_over(model))
-        booting = [
-            o
-            for o in await self.operations.open(model=model)
-            if o.request.kind.spec.starts_model and o.status in (Status.APPROVED, Status.RUNNING)
-        ]
-        if booting and await self.stopping.cancel_boot(booting[0], op.request.actor):
-            booting_kind = "restart" if isinstance(booting[0], RestartOperation) else "bring-up"
-            raise NotAllowed(
-                md(
-                    "{model} is still booting; its {what} is being cancelled: {see}.",
-                    see=await self.slack.card_of(booting[0]),
-                    model=code(model),
-                    what=booting_kind,
-                )
-            )
-        pushing = next(
-            (
-                replacing
-                for replacing in await self.leases.held()
-                if replacing.displaced and replacing.displaced.model == model
-            ),
-            None,
-        )
-        if pushing and lease is None:
-            raise NotAllowed(
-                md(
-                    "{model} is being replaced by {pushing_model}, as {holder} requested, and will go down for it. `/gpu down "
-                    "{name}` cancels that; then {model} comes back.",
-                    model=code(model),
-                    pushing_model=code(pushing.model),
-                    holder=person(pushing.holder),
-                    name=pushing.model,
-                )
-            )
-        workload = await self.cluster.workload(model)
-        if workload is None and lease is None:
-            await self.endpoints.known(await self.repository.head(), model)
-            raise NotAllowed(md("{model} has no Deployment in the cluster, so it is down.", model=code(model)))
-        if workload and workload.replicas == 0 and lease is None:
-            raise NotAllowed(md("{model} is already down.", model=code(model)))
-        if workload and not workload.gpus:
-            raise NotAllowed(md("{model} runs on CPU and costs no GPU time; it stays up.", model=code(model)))
+        await self.checks.check(op, lease)
         op = await run.start()
         if lease and must_hear(lease.holder, op.request.actor):
             why = md(": {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else "."

@@ -17,7 +17,7 @@ from bot.gpu.billing import Billing
 from bot.gpu.bring_up_plan import BringUpPlans
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.queue import Queue
-from bot.gpu.replacement import Replacement
+from bot.gpu.replacement import Restoring
 from bot.gpu.starting import Starting
 from bot.gpu.stopping import Stopping, down_request
 from bot.mrkdwn import Mrkdwn, md, person
@@ -201,7 +201,7 @@ class BringUpRollback:
     deployer: Deployer
     billing: Billing
     stopping: Stopping
-    replacement: Replacement
+    restoring: Restoring
     lifecycle: Lifecycle
 
     async def undo(self, run: Run[BringUpOperation]) -> None:
@@ -221,7 +221,7 @@ class BringUpRollback:
             if machine or lease.ready:  # otherwise no node existed, so nothing was billed
                 bill = await self.billing.close_session(lease, op_id=op.id, node=machine)
             if lease.displaced:
-                replaced = await self.replacement.restore(run, lease, lease.displaced)
+                replaced = await self.restoring.restore(run, lease, lease.displaced)
             else:
                 await self.leases.release(lease)
             await self.lifecycle.hand_over_soon()

@@ -30,7 +30,9 @@ from bot.platform.binding import Binding, in_git, what_changed
 from bot.platform.pull_request_plan import PullRequestPlans
 from bot.platform.pull_requests import (
     ChangeChecks,
+    Changes,
     PullRequests,
+    PullRequestWatch,
     branch_of,
 )
 from bot.platform.roll_out import Blocked, RollOut, set_blocked
@@ -52,7 +54,9 @@ class ChangePlanning:
     repository: Repository
     gateway_aliases: GatewayAliases
     change_checks: ChangeChecks
+    changes: Changes
     pull_requests: PullRequests
+    pull_request_watch: PullRequestWatch
     pull_request_plans: PullRequestPlans
     lifecycle: Lifecycle
 
@@ -70,14 +74,14 @@ class ChangePlanning:
             if not await run.result(OPENING):
                 raise
             await self._take_back(run, error.shown)
-        await self.pull_requests.look_again(await self.lifecycle.await_approval(run.op, first_plan))
+        await self.pull_request_watch.look_again(await self.lifecycle.await_approval(run.op, first_plan))
 
     async def _open(self, run: Run[ChangeOperation]) -> ChangePlan:
         op = run.op
         await self.change_checks.check(op.request)
         await self._refuse_second(run)
         commit = await run.once(_BASE, self.repository.head)
-        change = await self.pull_requests.planned_change(op, commit)
+        change = await self.changes.of(op, commit)
         await self.gateway_aliases.register(op, change)  # first: if an alias cannot be tried, no pull request is opened
         await run.once(OPENING, _yes)
         try:
@@ -135,7 +139,7 @@ class ChangePlanning:
         plan = await self.pull_request_plans.current(op, previous, await self.github.pull(before.pull.number))
         valid_votes = votes if plan.mark == before.mark else ()
         op = await self.lifecycle.await_approval(op, plan, note=md("⚠️ {why}", why=why), votes=valid_votes)
-        await self.pull_requests.look_again(op)
+        await self.pull_request_watch.look_again(op)
 
 
 @component
@@ -146,7 +150,7 @@ class ApprovedMerge:
     repository: Repository
     binding: Binding
     change_checks: ChangeChecks
-    pull_requests: PullRequests
+    changes: Changes
     pull_request_plans: PullRequestPlans
     config: Config
 
@@ -205,7 +209,7 @@ class ApprovedMerge:
         head = await self.repository.head()
         if head != plan.commit and pull.head_sha == plan.pushed and not pull.merged:
             try:
-                await self.pull_requests.planned_change(op, head)
+                await self.changes.of(op, head)
             except BotError as refused:
                 raise PlanMoved(
                     md(
