@@ -19,7 +19,7 @@ from bot.engine.crash_guard import CrashGuard
 from bot.engine.lifecycle import Lifecycle, SetAside, is_closing, task_key
 from bot.engine.run import CancelAsked, Run
 from bot.errors import BotError, Unavailable
-from bot.gpu.billing import Billing
+from bot.gpu.billing import BillSettlement
 from bot.gpu.health import HealthWatch
 from bot.gpu.queue import Queue
 from bot.gpu.reconciliation import Reconciliation
@@ -234,7 +234,7 @@ class GpuTasks:
     """The tasks of the GPU: the queue, the reconciliation, the bills."""
 
     alerts: Alerts
-    billing: Billing
+    bill_settlement: BillSettlement
     crash_guard: CrashGuard
     lifecycle: Lifecycle
     queue: Queue
@@ -268,7 +268,7 @@ class GpuTasks:
     @task_refs.SETTLE_BILL
     async def settle_bill(self, fence: int, retry: Retry = _RETRY) -> None:
         """Watch the node of the session with this fence until it is no longer billed; scheduled with its receipt."""
-        await self.crash_guard.attempt(f"settle_bill:{fence}", lambda: self.billing.settle_bill(fence))
+        await self.crash_guard.attempt(f"settle_bill:{fence}", lambda: self.bill_settlement.settle_bill(fence))
 
 
 @component

@@ -61,6 +61,70 @@ _ASK_AGAIN = timedelta(minutes=5)
 
 
 @component
+class IdleMessages:
+    """The messages of the idle watch to the holder of a session."""
+
+    questions: Questions
+    messages: Messages
+    holder_prompts: HolderPrompts
+    config: Config
+
+    async def send(
+        self, lease: Lease, session: Session, decision: Remind | MetricsUnreadable | WarnEnd, now: datetime
+    ) -> None:
+        match decision:
+            case Remind(idle, down_at, last):
+                price = self.config.gpu.price(session.node.machine if session.node else "")
+                view = reminder(
+                    lease,
+                    show_duration(idle),
+                    cost(idle, price),
+                    down_at=clock(down_at),
+                    last=last,
+                    keep=show_duration(self.config.idle.keep) if lease.keeps < self.config.idle.keeps else "",
+                )
+                await self._remind(lease, view, down_at if last else None)
+            case MetricsUnreadable(since):
+                await self._tell(lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
+            case WarnEnd(left):
+                text = md(
+                    "⏰ {holder}, the lease of {model} ends in {left}; then it goes down.",
+                    holder=person(lease.holder),
+                    model=code(lease.model),
+                    left=show_duration(left),
+                )
+                ends = int(lease.ends.timestamp()) if lease.ends else 0
+                await self._tell(lease, f"warn:{lease.fence}:{ends}", lines(text))
+            case _:
+                assert_never(decision)
+
+    async def _tell(self, lease: Lease, key: str, view: View) -> None:
+        """Post in the channel, and send a direct message to the holder. Only the direct message notifies anybody."""
+        for place, sent in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
+            await self.holder_prompts.ask(lease, sent, place, view)
+
+    async def _remind(self, lease: Lease, view: View, down_at: datetime | None) -> None:
+        """Post one message in the channel and one to the holder for the whole session; each reminder updates them.
+
+        The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
+        message.
+        """
+        last = f"{holder_prompts.idle(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
+        await self.holder_prompts.ask_again(
+            lease, holder_prompts.idle(lease), lease.channel(self.config.slack.channel), view
+        )
+        if last and await self.messages.posted(f"{holder_prompts.idle(lease)}:dm"):
+            older = await self.questions.of(lease.op)
+            text = md("💤 {text}: see the newer message below.", text=view.text)
+            keys = tuple(key for key in older if holder_prompts.is_idle_dm(key) and key != last)
+            if keys:
+                await self.holder_prompts.settle(lease.op, text, keys=keys)
+            await self.holder_prompts.ask(lease, last, lease.holder, view)
+        else:
+            await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle(lease)}:dm", lease.holder, view)
+
+
+@component
 class IdleWatch:
     """Samples the models that hold the GPU, and acts when one is idle."""
 
@@ -68,11 +132,9 @@ class IdleWatch:
     audit: AuditLog
     leases: Leases
     sessions: Sessions
-    questions: Questions
-    messages: Messages
     cluster: Cluster
     crash_guard: CrashGuard
-    holder_prompts: HolderPrompts
+    idle_messages: IdleMessages
     lifecycle: Lifecycle
     sampler: Sampler
     config: Config
@@ -122,28 +184,8 @@ class IdleWatch:
         match decision:
             case Nothing():
                 return
-            case Remind(idle, down_at, last):
-                price = self.config.gpu.price(session.node.machine if session.node else "")
-                view = reminder(
-                    lease,
-                    show_duration(idle),
-                    cost(idle, price),
-                    down_at=clock(down_at),
-                    last=last,
-                    keep=show_duration(self.config.idle.keep) if lease.keeps < self.config.idle.keeps else "",
-                )
-                await self._remind(lease, view, down_at if last else None)
-            case MetricsUnreadable(since):
-                await self._tell(lease, f"blind:{lease.fence}:{int(since.timestamp())}", blind(lease, since, now))
-            case WarnEnd(left):
-                text = md(
-                    "⏰ {holder}, the lease of {model} ends in {left}; then it goes down.",
-                    holder=person(lease.holder),
-                    model=code(lease.model),
-                    left=show_duration(left),
-                )
-                ends = int(lease.ends.timestamp()) if lease.ends else 0
-                await self._tell(lease, f"warn:{lease.fence}:{ends}", lines(text))
+            case Remind() | MetricsUnreadable() | WarnEnd():
+                await self.idle_messages.send(lease, session, decision, now)
             case BringDown(why):
                 if not await self.operations.open(BringDownOperation, lease.model):
                     announced = session.announced is not None and session.announced >= session.active
@@ -151,31 +193,6 @@ class IdleWatch:
                     await self.lifecycle.request(request, delivery=f"idle:{lease.fence}:{now.isoformat()}")
             case _:
                 assert_never(decision)
-
-    async def _tell(self, lease: Lease, key: str, view: View) -> None:
-        """Post in the channel, and send a direct message to the holder. Only the direct message notifies anybody."""
-        for place, sent in ((lease.channel(self.config.slack.channel), key), (lease.holder, f"{key}:dm")):
-            await self.holder_prompts.ask(lease, sent, place, view)
-
-    async def _remind(self, lease: Lease, view: View, down_at: datetime | None) -> None:
-        """Post one message in the channel and one to the holder for the whole session; each reminder updates them.
-
-        The first reminder notifies the holder, and so does the announcement of the bring-down (`down_at`): a new direct
-        message.
-        """
-        last = f"{holder_prompts.idle(lease)}:last:{int(down_at.timestamp())}" if down_at else ""
-        await self.holder_prompts.ask_again(
-            lease, holder_prompts.idle(lease), lease.channel(self.config.slack.channel), view
-        )
-        if last and await self.messages.posted(f"{holder_prompts.idle(lease)}:dm"):
-            older = await self.questions.of(lease.op)
-            text = md("💤 {text}: see the newer message below.", text=view.text)
-            keys = tuple(key for key in older if holder_prompts.is_idle_dm(key) and key != last)
-            if keys:
-                await self.holder_prompts.settle(lease.op, text, keys=keys)
-            await self.holder_prompts.ask(lease, last, lease.holder, view)
-        else:
-            await self.holder_prompts.ask_again(lease, f"{holder_prompts.idle(lease)}:dm", lease.holder, view)
 
 
 @component

@@ -62,7 +62,6 @@ class Billing:
 
     docket: Docket
     operations: Operations
-    leases: Leases
     sessions: Sessions
     bills: Bills
     endpoint_history: EndpointHistory
@@ -70,7 +69,6 @@ class Billing:
     cluster: Cluster
     stager: Stager
     holder_prompts: HolderPrompts
-    lifecycle: Lifecycle
     config: Config
     clock: Clock
 
@@ -152,6 +150,20 @@ class Billing:
             return tuple(vote.by for vote in (await self.operations.load(lease.op)).approvals)
         except OperationNotFound:  # the lease was adopted, or Redis no longer has its operation
             return ()
+
+
+@component
+class BillSettlement:
+    """Corrects the bill of a session once its node is gone."""
+
+    operations: Operations
+    leases: Leases
+    bills: Bills
+    presentation: Presentation
+    cluster: Cluster
+    lifecycle: Lifecycle
+    config: Config
+    clock: Clock
 
     async def settle_bill(self, fence: int) -> None:
         """Watch the node of a closed session until it is gone, and correct the cost on the receipt. Idempotent."""

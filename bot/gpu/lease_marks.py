@@ -8,14 +8,16 @@ import structlog
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
 from bot.component import component
+from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.requests import BringUp
 from bot.durations import Clock
 from bot.errors import BotError, Unavailable
-from bot.marks import bounded, read_mark
+from bot.marks import bounded, prolonged, read_mark
 from bot.mrkdwn import md, person
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
+from bot.state.audit import AuditLog
 from bot.state.bills import Bills
 from bot.state.leases import GpuBusy, Leases
 from bot.state.operations import OperationNotFound, Operations
@@ -29,6 +31,7 @@ class LeaseMarks:
     """Keeps the leases in Redis and their annotations on the Deployments consistent."""
 
     operations: Operations
+    audit: AuditLog
     leases: Leases
     bills: Bills
     presentation: Presentation
@@ -99,6 +102,27 @@ class LeaseMarks:
                     "lease not marked", model=lease.model, op=lease.op, error=str(error)
                 )  # the next reconciliation tries again
         return changed
+
+    async def extended_by_mark(self, lease: Lease, marked: Lease) -> Lease | None:
+        """The lease with the keep or the extension that a failover of Redis lost; None if the annotation adds none."""
+        longest = self.config.lease.longest
+        longer = prolonged(lease, marked, longest)
+        if longer is None or longer.ends is None:
+            return None
+        kept_text = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
+        text = md(
+            "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{kept}.",
+            model=code(lease.model),
+            ends=clock(longer.ends),
+            kept=kept_text,
+        )
+        # Before the change, because afterwards nothing shows that it was lost.
+        await self.presentation.post(
+            f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
+        )
+        why = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
+        await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", why, self.clock())
+        return await self.leases.change(lease, lambda current: prolonged(current, marked, longest) or current)
 
     async def _rebuild_one(self, user: GpuUser) -> bool:
         """Return whether the model has a lease now, or is no longer up: `user` may be outdated."""

@@ -13,7 +13,6 @@ import structlog
 from bot.clients.cluster import Cluster
 from bot.clients.workload import GpuUser
 from bot.component import component
-from bot.domain.events import AuditEvent
 from bot.domain.leases import Lease
 from bot.domain.operations import Status
 from bot.durations import Clock
@@ -23,16 +22,15 @@ from bot.errors import BotError, Unavailable
 from bot.git.repository import Repository
 from bot.gpu.lease_marks import LeaseMarks
 from bot.gpu.stopping import end_of_session
-from bot.marks import prolonged, read_mark
+from bot.marks import read_mark
 from bot.mrkdwn import md
 from bot.platform.endpoints import Endpoints
 from bot.settings.config import Config
 from bot.slack.presentation import Presentation
 from bot.state.alerts import Alerts
-from bot.state.audit import AuditLog
 from bot.state.leases import Leases
 from bot.state.operations import Operations
-from bot.views import clock, code, escape, lines, settled_reminder, unmanaged
+from bot.views import clock, code, escape, settled_reminder, unmanaged
 from bot.views.mentions import addressed
 
 log = structlog.get_logger(__name__)
@@ -44,20 +42,58 @@ _TRY_AGAIN = 600
 
 
 @component
+class UnleasedAlerts:
+    """The alerts about workloads that use the GPU without a lease."""
+
+    alerts: Alerts
+    presentation: Presentation
+    repository: Repository
+    endpoints: Endpoints
+    config: Config
+    clock: Clock
+
+    async def update(self, unleased: Iterable[GpuUser]) -> None:
+        """Post one alert per unleased workload; remove its buttons when it is resolved."""
+        now, channel = self.clock(), self.config.slack.channel
+        current = {str(user): user for user in unleased}
+        for name_of_user, user in current.items():
+            alert = await self.alerts.start(name_of_user, now)
+            ours, name = bool(user.endpoint), user.endpoint or user.name
+            can_adopt = ours and await self._is_endpoint(name)
+            view, whom = unmanaged(name_of_user, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
+            await self.presentation.post(
+                alert.key, channel, addressed(view, whom, view.text) if whom else view, notify=whom
+            )
+        for alert in await self.alerts.all():
+            if alert.about not in current:
+                text = md(
+                    "✅ Resolved: {about} had used the GPU without a lease since {since}.",
+                    about=code(alert.about),
+                    since=clock(alert.since),
+                )
+                await self.presentation.revise(alert.key, settled_reminder(text))
+                await self.alerts.clear(alert.about)
+
+    async def _is_endpoint(self, name: str) -> bool:
+        try:
+            return bool((await self.endpoints.known(await self.repository.head(), name)).gpus)
+        except (BotError, Unavailable) as error:
+            log.info("cannot be adopted", model=name, error=escape(str(error)))
+            return False
+
+
+@component
 class Reconciliation:
     """Compares Redis, Deployments and pods, and makes them consistent."""
 
     operations: Operations
-    audit: AuditLog
     leases: Leases
-    alerts: Alerts
-    presentation: Presentation
     cluster: Cluster
-    repository: Repository
     crash_guard: CrashGuard
     endpoints: Endpoints
     lease_marks: LeaseMarks
     lifecycle: Lifecycle
+    unleased_alerts: UnleasedAlerts
     config: Config
     clock: Clock
 
@@ -70,7 +106,7 @@ class Reconciliation:
         for lease in await self.leases.held():
             await _log_errors(self._compare_carefully(lease, up.get(lease.model)), lease.model)
         await _log_errors(self._report_spoilt(survey.spoilt_fences), "annotations")
-        await _log_errors(self._alert(strangers), "alerts")
+        await _log_errors(self.unleased_alerts.update(strangers), "alerts")
 
     async def _compare_carefully(self, lease: Lease, user: GpuUser | None) -> None:
         async with self.crash_guard.watched(f"reconcile:{lease.fence}", forget=False) as may_run:
@@ -128,7 +164,7 @@ class Reconciliation:
         annotated = read_mark(user.mark, lease.model)
         if user.mark == lease.mark:
             return
-        if annotated and (longer := await self._extended_by_mark(lease, annotated)):
+        if annotated and (longer := await self.lease_marks.extended_by_mark(lease, annotated)):
             await self.cluster.mark(lease.model, longer.mark, longer.fence)
             return
         older = annotated is not None and (annotated.fence, annotated.revision) < (lease.fence, lease.revision)
@@ -136,56 +172,6 @@ class Reconciliation:
             why = "Redis has this model's lease, which takes precedence"
             await self.lease_marks.report_ignored(lease.model, "stoker.dev/lease", user.mark, why)
         await self.cluster.mark(lease.model, lease.mark, lease.fence)
-
-    async def _extended_by_mark(self, lease: Lease, marked: Lease) -> Lease | None:
-        """The lease with the keep or the extension that a failover of Redis lost; None if the annotation adds none."""
-        longest = self.config.lease.longest
-        longer = prolonged(lease, marked, longest)
-        if longer is None or longer.ends is None:
-            return None
-        kept_text = md(" and it is kept until {kept}", kept=clock(longer.keep_until)) if longer.keep_until else ""
-        text = md(
-            "🧭 Redis had lost a change of the lease of {model}; the Deployment still has it: the lease ends at {ends}{kept}.",
-            model=code(lease.model),
-            ends=clock(longer.ends),
-            kept=kept_text,
-        )
-        # Before the change, because afterwards nothing shows that it was lost.
-        await self.presentation.post(
-            f"prolonged:{marked.fence}:{marked.revision}", lease.channel(self.config.slack.channel), lines(text)
-        )
-        why = f"a keep or an extension that Redis had lost; the lease ends at {longer.ends.isoformat()}"
-        await self.audit.note_lease(longer, AuditEvent.PROLONGED, "stoker", why, self.clock())
-        return await self.leases.change(lease, lambda current: prolonged(current, marked, longest) or current)
-
-    async def _alert(self, unleased: Iterable[GpuUser]) -> None:
-        """Post one alert per unleased workload; remove its buttons when it is resolved."""
-        now, channel = self.clock(), self.config.slack.channel
-        current = {str(user): user for user in unleased}
-        for name_of_user, user in current.items():
-            alert = await self.alerts.start(name_of_user, now)
-            ours, name = bool(user.endpoint), user.endpoint or user.name
-            can_adopt = ours and await self._is_endpoint(name)
-            view, whom = unmanaged(name_of_user, name, ours=ours, can_adopt=can_adopt), self.config.roles.approvers
-            await self.presentation.post(
-                alert.key, channel, addressed(view, whom, view.text) if whom else view, notify=whom
-            )
-        for alert in await self.alerts.all():
-            if alert.about not in current:
-                text = md(
-                    "✅ Resolved: {about} had used the GPU without a lease since {since}.",
-                    about=code(alert.about),
-                    since=clock(alert.since),
-                )
-                await self.presentation.revise(alert.key, settled_reminder(text))
-                await self.alerts.clear(alert.about)
-
-    async def _is_endpoint(self, name: str) -> bool:
-        try:
-            return bool((await self.endpoints.known(await self.repository.head(), name)).gpus)
-        except (BotError, Unavailable) as error:
-            log.info("cannot be adopted", model=name, error=escape(str(error)))
-            return False
 
 
 async def _log_errors(work: Awaitable[None], model: str) -> None:

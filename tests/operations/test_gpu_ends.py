@@ -21,7 +21,7 @@ from bot.engine.decisions import Decisions
 from bot.engine.lifecycle import Lifecycle, NotAllowed
 from bot.engine.run import CancelAsked
 from bot.errors import BotError, Unavailable
-from bot.gpu.billing import Billing
+from bot.gpu.billing import BillSettlement
 from bot.gpu.stopping import down_request, end_of_session
 from bot.services import Services
 from bot.settings.config import Config, Roles
@@ -226,7 +226,7 @@ async def test_a_bot_killed_before_the_receipt_is_exact_makes_it_so(
     op = await Wiring(svc).of(Lifecycle).run(at_work).update(lambda op: op.model_copy(update=end))
     assert "(an estimate)" in outcome_text(op)
     await svc.bills.keep(bill.model_copy(update={"gone": now}))
-    await Wiring(svc).of(Billing).settle_bill(bill.fence)
+    await Wiring(svc).of(BillSettlement).settle_bill(bill.fence)
     assert "estimate" not in outcome_text(await svc.operations.load(at_work.id))
 
 
