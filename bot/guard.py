@@ -61,8 +61,7 @@ class Guard:
             await asyncio.sleep(self.clock.period(self.config.idle.sample_every).total_seconds())
             try:
                 known = {
-                    lease.model: _Known(lease, await self.sessions.of(lease.model))
-                    for lease in await self.leases.held()
+                    lease.model: _Known(lease, await self.sessions.of(lease)) for lease in await self.leases.held()
                 }
                 silent = 0
             except Unavailable:

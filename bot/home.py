@@ -88,9 +88,9 @@ class Overviews:
         now, leased = self.clock(), {lease.model for lease in leases}
         active, spent, troubles = {}, {}, {}
         for lease in leases:
-            session = await asked(self.sessions.of(lease.model), None) if held else None
+            session = await asked(self.sessions.of(lease), None) if held else None
             node = None
-            if session and session.fence == lease.fence:
+            if session:
                 active[lease.model], node = session.active, session.node
             health = await asked(self.sessions.health(lease), None) if held else None
             if health and (health.node or health.spans):

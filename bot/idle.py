@@ -61,7 +61,7 @@ def with_sample(
     `own` are the requests that the bot has made to the model; none of them may be running.
     """
     own = own or Own()
-    if session is None or session.fence != lease.fence:
+    if session is None:
         # The earlier activity is unknown (a new session, or Redis has lost its data), and counts as use.
         session = Session(fence=lease.fence, sampled=now, active=now, own=own)
         return session if activity is None else _with_counters(session, activity)

@@ -164,7 +164,7 @@ class IdleWatch:
         if lease.ready is None or workload is None or workload.replicas == 0:
             return  # the reconciliation handles a model that somebody scaled down
         if not readable or (lease.ends and now >= lease.ends):  # the decision does not depend on the metrics
-            remembered = await self.sessions.of(lease.model)
+            remembered = await self.sessions.of(lease)
             session = with_sample(remembered, lease, None, now, remembered.own if remembered else None)
         else:
             looked = await self.sampler.sample(lease, workload)

@@ -96,8 +96,7 @@ class HttpPort:
 
     async def _state(self) -> bytes:
         now, leases = self.clock(), await self.leases.held()
-        remembered = [(lease, await self.sessions.of(lease.model)) for lease in leases]
-        sessions = [(lease, session) for lease, session in remembered if session and session.fence == lease.fence]
+        sessions = [(lease, session) for lease in leases if (session := await self.sessions.of(lease))]
         nodes = {lease.model: session.node for lease, session in sessions}
         return state(
             now=now,

@@ -190,11 +190,11 @@ class GpuStatus:
         leases = await self.leases.held()
         for lease in leases:
             line = md("🔥 {busy}", busy=busy_line(lease, now))
-            session = await self.sessions.of(lease.model)
+            session = await self.sessions.of(lease)
             health = await self.sessions.health(lease)
             usd, estimated = running_total(self.config.gpu, lease, await self.cluster.node_of(lease.model), now, health)
             line += md("\nCost so far {about}{usd}.", about="about " if estimated else "", usd=money(usd))
-            if lease.ready and session and session.fence == lease.fence:
+            if lease.ready and session:
                 ago = show_duration(now - session.active)
                 line += md(" Last active {ago} ago, {requests} requests.", ago=ago, requests=f"{session.requests:.0f}")
             if health and health.trouble:

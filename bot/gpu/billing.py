@@ -91,9 +91,7 @@ class Billing:
         """
         bill = await self.bills.of(lease.fence)
         if bill is None:
-            session = await self.sessions.of(lease.model)
-            if session and session.fence != lease.fence:
-                session = None
+            session = await self.sessions.of(lease)
             health = await self.sessions.health(lease)
             if health and (health.node or health.spans):
                 health = health.billing(node or health.node, lease.claimed, self.clock())

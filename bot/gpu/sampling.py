@@ -38,10 +38,10 @@ class Sampler:
     async def sample(self, lease: Lease, workload: Workload) -> Session | None:
         """Return the session after reading the metrics; unchanged (or None) while the bot itself is making a request."""
         now = self.clock()
-        session = await self.sessions.of(lease.model)
+        session = await self.sessions.of(lease)
         own = await self.sessions.own(lease.model, now)
         if own is None:
-            return session if session and session.fence == lease.fence else None
+            return session
         if not workload.ready_replicas:
             return _idle_session(session, lease, now)
         activity = await self._read_in_time(lease, workload)
@@ -86,6 +86,6 @@ class Sampler:
 
 def _idle_session(session: Session | None, lease: Lease, now: datetime) -> Session:
     """The session of a model that does not serve: it counts as idle."""
-    if session is None or session.fence != lease.fence:
+    if session is None:
         return Session(fence=lease.fence, sampled=now, active=lease.ready or now)
     return session.model_copy(update={"sampled": now, "unknown_since": None})

@@ -25,8 +25,10 @@ class Sessions:
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
 
-    async def of(self, model: str) -> Session | None:
-        return await self._records.field(f"{PREFIX}:sessions", model, _SESSION)
+    async def of(self, lease: Lease) -> Session | None:
+        """The session of this lease; None for an earlier session of the same model."""
+        found = await self._records.field(f"{PREFIX}:sessions", lease.model, _SESSION)
+        return found if found and found.fence == lease.fence else None
 
     async def remember(self, model: str, session: Session) -> None:
         key, text = f"{PREFIX}:sessions", session.model_dump_json()

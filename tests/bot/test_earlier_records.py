@@ -141,7 +141,7 @@ async def test_the_lease_and_the_queue(earlier: Redis) -> None:
 async def test_the_session_its_bills_and_its_questions(earlier: Redis) -> None:
     sessions = Sessions(earlier)
     (lease,) = await Leases(earlier, slots=1).held()
-    session = await sessions.of(lease.model)
+    session = await sessions.of(lease)
     assert session
     assert (session.requests, session.reminders, session.down_at) == (5, 1, NOW + HOUR)
     own = await sessions.own("coder-chat", NOW)

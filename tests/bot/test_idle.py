@@ -260,13 +260,6 @@ def test_the_counters_of_a_restarted_engine_start_anew() -> None:
     assert (after.requests, after.tokens) == (2, 20)
 
 
-def test_a_session_belongs_to_one_lease() -> None:
-    """A new lease starts with an empty record."""
-    old = a_session(fence=1, reminders=2, idle_seconds=900)
-    fresh = with_sample(old, a_lease(fence=2, ready=NOW + MINUTE), activity(), NOW + MINUTE)
-    assert (fresh.fence, fresh.reminders, fresh.idle_seconds) == (2, 0, 0)
-
-
 def test_a_memory_that_was_lost_is_no_idle_time() -> None:
     """If Redis has lost its data, the earlier use is unknown: the model may have been in use all the time."""
     now = NOW + timedelta(hours=3)

@@ -194,7 +194,8 @@ async def test_spoilt_memories_of_a_session_are_none(redis: Redis, text: str) ->
     for key in ("sessions", "good-runs", "bills", "questions:op1", "own:coder-chat"):
         await redis.hset(f"{{stoker}}:{key}", "coder-chat" if key in ("sessions", "good-runs") else "1", text)
     await redis.zadd("{stoker}:bills:by-time", {"1": NOW.timestamp()})
-    assert await sessions.of("coder-chat") is None
+    lease = a_lease().model_copy(update={"fence": 1})
+    assert await sessions.of(lease) is None
     assert await EndpointHistory(redis).last_good_run("coder-chat") is None
     assert await bills.of(1) is None
     assert await bills.since(NOW - HOUR) == ()
@@ -202,7 +203,7 @@ async def test_spoilt_memories_of_a_session_are_none(redis: Redis, text: str) ->
     assert (await sessions.own("coder-chat", NOW)) is not None
     session = Session(fence=1, sampled=NOW, active=NOW)
     await sessions.remember("coder-chat", session)
-    assert await sessions.of("coder-chat") == session
+    assert await sessions.of(lease) == session
 
 
 async def test_spoilt_letters_are_set_aside(redis: Redis) -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bot.domain.leases import Lease
-from bot.domain.sessions import Activity, Bill, Node, Own
+from bot.domain.sessions import Activity, Bill, Node, Own, Session
 from bot.gpu.billing import draining
 from bot.idle import with_sample
 from bot.state.bills import Bills
@@ -98,6 +98,15 @@ def test_a_node_that_was_there_before_was_paid_for_by_another() -> None:
     assert a_bill(node=Node(name="gpu-1", since=NOW - HOUR)).begins == NOW
 
 
+async def test_a_session_belongs_to_one_lease(sessions: Sessions) -> None:
+    """A new lease of the same model starts with an empty record."""
+    lease = Lease(model="m", op="o", holder="U1", fence=7, hold=HOUR, claimed=NOW)
+    old = Session(fence=7, sampled=NOW, active=NOW, reminders=2, idle_seconds=900)
+    await sessions.remember("m", old)
+    assert await sessions.of(lease) == old
+    assert await sessions.of(lease.model_copy(update={"fence": 8})) is None
+
+
 async def test_a_session_that_was_stored_with_null_is_read(redis: Redis, sessions: Sessions) -> None:
     """Older versions stored a counter that was NaN, which is null in JSON. It is unknown: the model counts as in use
     once.
@@ -106,7 +115,7 @@ async def test_a_session_that_was_stored_with_null_is_read(redis: Redis, session
     times = f'"sampled": "{NOW.isoformat()}", "active": "{NOW.isoformat()}"'
     stored = f'{{"fence": 7, {times}, "requests": null, "tokens": 5, "requests_seen": null, "idle_seconds": null}}'
     await redis.hset(f"{PREFIX}:sessions", "m", stored)
-    session = await sessions.of("m")
+    session = await sessions.of(lease)
     assert session
     assert (session.requests, session.tokens) == (0, 5)
     after = with_sample(session, lease, Activity(requests=900), NOW + MINUTE)
@@ -114,4 +123,4 @@ async def test_a_session_that_was_stored_with_null_is_read(redis: Redis, session
     later = with_sample(after, lease, Activity(requests=900), NOW + 2 * MINUTE)
     assert (later.active, later.idle_seconds) == (NOW + MINUTE, 60)
     await sessions.remember("m", later)
-    assert await sessions.of("m") == later
+    assert await sessions.of(lease) == later
