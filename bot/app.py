@@ -51,7 +51,7 @@ and the next one would run the same task.
 """
 
 _SLACK_FIRST, _SLACK_AGAIN = 10.0, 5.0
-"""Seconds that the start waits for Slack, and after which a failed connection is retried."""
+"""Seconds that the start waits for Slack, and seconds after which a failed connection is retried."""
 
 _DEAF = 12
 """Number of checks, ten seconds apart, in which Redis answers but this bot's worker is not registered, before giving
@@ -111,7 +111,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
                 reconnection_delay=timedelta(seconds=1),
             )
         )
-        await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # at the start, and then every minute
+        await RECONCILE.replace(svc.docket, when=svc.clock(), key="reconcile")()  # now, and then every minute
         runner = web.AppRunner(
             wiring.of(HttpPort).app(slack if secret else None),
             access_log=None,
@@ -128,8 +128,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> bool:
             await asyncio.wait({connecting}, timeout=_SLACK_FIRST)
         await web.TCPSite(runner, settings.stoker_host, settings.stoker_port).start()
         gc.enable()  # see `bot.__main__`
-        # Freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. One before would
-        # find only 2 000 of 214 000 objects, and take a seventh of the start's time.
+        # Freeze loaded modules: a full garbage collection over them stalls the event loop for 0.5 s. A collection
+        # before the freeze would find only 2 000 of 214 000 objects, and take a seventh of the start's time.
         gc.freeze()
         log.info("ready", port=settings.stoker_port, mode="http" if secret else "socket")
         guarding = asyncio.create_task(wiring.of(Guard).run())
@@ -160,15 +160,17 @@ async def _connected(socket: AsyncSocketModeHandler) -> None:
 
 
 def _is_needed(record: logging.LogRecord) -> bool:
-    """Bolt finds SLACK_BOT_TOKEN in the environment, and would warn at each start that it does not use it."""
+    """Return False for one warning: Bolt finds SLACK_BOT_TOKEN in the environment, and warns at each start that it does
+    not use it.
+    """
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
 async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -> None:
-    """Stop the start if the bot's account lacks a right that it cannot work without, and name each.
+    """Raise BotError with the missing rights if the bot's account lacks a right that the bot cannot work without.
 
-    If the cluster does not answer, the bot starts anyway: each request then shows what is missing. The same applies with
-    settings of the repository (`must_start`): a merge must not stop the bot.
+    If the cluster does not answer, the bot starts nevertheless, and each request shows the missing rights. The same
+    applies with settings of the repository (`must_start`): a merge must not stop the bot.
     """
     try:
         lacking = await cluster.lacking(rights(config))
@@ -179,7 +181,7 @@ async def _check_rights(cluster: Cluster, config: Config, *, must_start: bool) -
         log.warning("right missing", right=str(right), without=right.without or "Stoker cannot work")
     needed = "; ".join(str(right) for right in lacking if not right.without)
     if needed and not must_start:
-        raise BotError(f"Kubernetes does not allow Stoker to {needed}: add what is missing to its Role or ClusterRole.")
+        raise BotError(f"Kubernetes does not allow Stoker to {needed}: add these rights to its Role or ClusterRole.")
 
 
 async def _check_roles(roles: RoleMembers) -> None:
@@ -192,10 +194,10 @@ async def _check_roles(roles: RoleMembers) -> None:
 
 
 async def insist_on_work(docket: Docket, worker: str, *, every: float = 10.0) -> None:
-    """Raises if the worker takes no tasks although Redis answers, so that a new process is started.
+    """Raise if the worker takes no tasks although Redis answers, so that a new process is started.
 
-    In a Redis Cluster docket listens to one primary, chosen at its start, and takes no task until it answers: if a
-    failover replaces that primary, docket waits forever.
+    In a Redis Cluster, docket listens to one primary, which it chooses when it starts. If a failover replaces this
+    primary, docket waits forever.
     """
     missed = 0
     while missed < _DEAF:
@@ -223,8 +225,9 @@ async def _settings_changed(setup: SetupState, installed: Config, config: Config
 async def until_told(
     work: asyncio.Task[None], watching: asyncio.Task[None], changing: asyncio.Task[None], stop: asyncio.Event
 ) -> bool:
-    """Wait for SIGTERM or SIGINT, which set `stop`, or for other settings; returns whether these have changed. Raises if
-    the worker exits, or takes no more tasks. A signal also counts after the return: the bot may be starting again then.
+    """Wait for SIGTERM or SIGINT, which set `stop`, or for other settings; returns whether these have changed. Raises
+    if the worker exits, or takes no more tasks. A signal after the return is not lost, because the bot may then be
+    starting again.
     """
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -91,10 +91,10 @@ class Benchmark(BaseModel, frozen=True, defer_build=True):
 
 
 def levels(text: str) -> tuple[Level, ...]:
-    """The measurements, in order; raises Unreadable with what is missing."""
+    """The measurements in order; raises Unreadable with the missing part."""
     rows = list(csv.reader(io.StringIO(text)))
     if len(rows) <= _HEADER_ROWS or len({len(row) for row in rows}) != 1:
-        raise Unreadable(f"The benchmark printed no table of GuideLLM's; it begins with “{text.strip()[:80]}”.")
+        raise Unreadable(f"The benchmark did not print GuideLLM's table; its output begins with “{text.strip()[:80]}”.")
     columns: list[Column] = [(a, b, c) for a, b, c in zip(*rows[:_HEADER_ROWS], strict=True)]
     return tuple(_level(dict(zip(columns, row, strict=True))) for row in rows[_HEADER_ROWS:])
 
@@ -202,7 +202,7 @@ def markdown(measured: Benchmark, *, asked_by: str, operation: str) -> str:
 
 def picture(measured: Benchmark) -> bytes:
     """Throughput and latencies by concurrency, as a PNG. Takes a second, so do not call it on the event loop."""
-    # Imported here: it takes a second and 40 MB, and most bots never need it.
+    # Imported here because the import takes a second and 40 MB, and most bots never need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -213,7 +213,7 @@ def picture(measured: Benchmark) -> bytes:
     places = [str(level.concurrency) for level in found]
     bars = throughput.bar(places, [level.tokens_per_second for level in found], color="tab:gray")
     throughput.bar_label(bars, [f"{level.tokens_per_second:.0f}" for level in found], fontsize="small")
-    _framed(throughput, "Generated tokens a second")
+    _framed(throughput, "Generated tokens per second")
     for axes, title, median, p95 in (
         (first, "First token, ms", [e.first_token_ms for e in found], [e.first_token_ms_p95 for e in found]),
         (following, "Next token, ms", [e.next_token_ms for e in found], [e.next_token_ms_p95 for e in found]),

@@ -1,4 +1,6 @@
-"""The channel's bookmark that shows who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for it."""
+"""The channel's bookmark that shows who has the GPU (`slack.bookmark`). It notifies nobody, and no operation waits for
+it.
+"""
 
 import structlog
 
@@ -11,7 +13,7 @@ from bot.state.leases import Leases
 log = structlog.get_logger(__name__)
 
 _LONGEST = 100
-"""Characters of a title; Slack shows about 40 of them."""
+"""Maximum characters of a title; Slack shows about 40 of them."""
 
 
 class HolderBookmark:
@@ -41,6 +43,6 @@ class HolderBookmark:
 
 
 def _words(lease: Lease, name: str) -> str:
-    """A title has no formatting, so its time is UTC."""
+    """The title's text for one lease. A title has no formatting, so its time is in UTC."""
     until = f" until {lease.ends:%H:%M} UTC" if lease.ends else ", booting"
     return f"GPU: {lease.model}" + (f", {name}" if name else "") + until

@@ -1,8 +1,8 @@
-"""Makes sure that a cancelled task ends, also in Python 3.11.
+"""Makes sure that a cancelled task ends, in Python 3.11 too.
 
-There `asyncio.wait_for` ignores a cancellation that arrives when what it waits for has just ended, and redis-py sends
-each command with it: on a busy machine a cancelled task then continues, and code that waits for its end waits forever
-(python/cpython#86296). Importing this module replaces it with the implementation of Python 3.12.
+In 3.11, `asyncio.wait_for` ignores a cancellation that arrives when the awaited object has just ended, and redis-py
+uses it for each command. On a busy machine a cancelled task then continues, and code that waits for its end waits
+forever (python/cpython#86296). Importing this module replaces `wait_for` with the implementation of Python 3.12.
 """
 
 import asyncio

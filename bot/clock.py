@@ -11,9 +11,9 @@ from typing import Self
 
 _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)x since (\S+)")
 _SYSTEMS = timedelta(seconds=20)
-"""The stand-ins of a demonstration run at the machine's speed, so they get at least this long in real time."""
+"""Minimum real time for a stand-in in a demonstration, because it runs at the machine's speed."""
 _SHORTEST = timedelta(seconds=1)
-"""Periodic work is not done more often than this, because its reads are real requests."""
+"""Minimum real time between two runs of periodic work, because its reads are real requests."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Clock:
         except ValueError:
             speed, since = 0, None
         if since is None or since.tzinfo is None or not 1 <= speed <= 3600:
-            raise ValueError("this is not a clock; write for example 60x since 2026-11-29T12:00:00+00:00 (1x to 3600x)")
+            raise ValueError(
+                "this is not a clock; write, for example, 60x since 2026-11-29T12:00:00+00:00 (1x to 3600x)"
+            )
         return cls(speed, since)
 
     def __call__(self) -> datetime:
@@ -47,7 +49,7 @@ class Clock:
         return moment if self.speed == 1 else self.since + (moment - self.since) / self.speed
 
     def real(self, duration: timedelta) -> timedelta:
-        """Return how long this clock's `duration` takes in real time."""
+        """Return the real time that this clock's `duration` takes."""
         return duration / self.speed
 
     def passed_in(self, real: timedelta) -> timedelta:
@@ -59,7 +61,7 @@ class Clock:
         return max(self.real(every), min(every, _SHORTEST))
 
     def patience(self, limit: timedelta) -> float:
-        """Real seconds that another system gets for `limit`."""
+        """The timeout in real seconds of another system, for `limit` on this clock."""
         return max(self.real(limit), min(limit, _SYSTEMS)).total_seconds()
 
     async def sleep_until(self, moment: datetime) -> None:

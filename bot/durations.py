@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from bot.clock import Clock as Clock
 
-"""The time, in UTC. It is passed in, so that tests can set it."""
+"""The source of the time, in UTC. It is an argument, so that tests can set the time."""
 
 _UNITS = "days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*({_UNITS})", re.IGNORECASE)
@@ -56,7 +56,7 @@ def _coerce(value: object) -> object:
 
 
 def _schema() -> dict[str, Any]:
-    """The JSON schema of what a settings file may write. Its patterns are also valid in JavaScript and Go."""
+    """The JSON schema of a duration in a settings file. Its patterns are also valid in JavaScript and Go."""
     units = "".join(f"[{each}{each.upper()}]" if each.isalpha() else each for each in _UNITS)
     text = {"type": "string", "pattern": rf"^( *[0-9]+(\.[0-9]+)? *({units}))+ *$", "not": {"pattern": "^[^1-9]*$"}}
     return {"anyOf": [text, {"type": "number", "minimum": 0, "maximum": _LONGEST}]}

@@ -1,6 +1,6 @@
 """The Redis-protocol server that is started if REDIS_URL is not set, with its data on disk.
 
-A server that a killed bot left behind is taken over: it listens on a socket in the data directory.
+A server that outlives a killed bot is used again: it listens on a socket in the data directory.
 """
 
 import asyncio
@@ -82,6 +82,6 @@ async def _shut_down(url: str) -> None:
     try:
         await client.shutdown()
     except (RedisError, OSError) as error:
-        log.warning("the embedded Redis server could not be ended", error=str(error))
+        log.warning("the embedded Redis server could not be stopped", error=str(error))
     finally:
         await client.aclose()

@@ -70,12 +70,12 @@ class Guard:
                 try:
                     known = await self.look(known)
                 except (BotError, Unavailable) as error:
-                    log.warning("cannot look without Redis", error=str(error))
+                    log.warning("check without Redis failed", error=str(error))
                 except Exception:
-                    log.exception("cannot look without Redis")
+                    log.exception("check without Redis failed")
 
     async def look(self, known: dict[str, _Known]) -> dict[str, _Known]:
-        """One check of the running models; returns what is then known about them."""
+        """Check the running models once; returns the new state of each."""
         up = [user for user in await self.cluster.gpu_users() if user.endpoint]
         seen = await asyncio.gather(*(self._alone(user, known.get(user.endpoint)) for user in up))
         return {each.lease.model: each for each in seen if each}
@@ -119,7 +119,7 @@ class Guard:
                 )
                 await self._warn(
                     lease, "idle", text, 2 * self.config.idle.sample_every
-                )  # bots see the last request at different times
+                )  # each bot sees the last request at another time
             case WarnEnd() if lease.ends:
                 text = md(
                     "The lease of {model} ends at {ends}; then it goes down.",
@@ -131,7 +131,7 @@ class Guard:
                 return
 
     async def _stop(self, lease: Lease, why: str) -> None:
-        """Only the bot that scaled it to zero reports it."""
+        """Bring a model down. Only the bot that scaled it to zero reports it."""
         acted = await self.stopping.scale_to_zero(lease.model, None)
         said = await self.stopping.bring_down_without_redis(lease.model)
         if acted:
@@ -139,7 +139,7 @@ class Guard:
             await _tell(self.slack, self.config.slack.channel, lease, md("{said} Why: {why}.", said=said, why=why))
 
     async def _warn(self, lease: Lease, what: str, text: Mrkdwn, within: timedelta) -> None:
-        """Only the first of several bots sends the warning."""
+        """Send a warning; of several bots only the first one sends it."""
         if await self.cluster.tell_once(lease.model, f"{lease.fence} {what}", self.clock(), within):
             await _tell(self.slack, self.config.slack.channel, lease, text)
 

@@ -58,7 +58,7 @@ class Overviews:
     clock: Clock
 
     async def read(self) -> Overview:
-        """The current state. If a system does not answer, only its part is missing.
+        """Read the current state. If a system does not answer, only its part is missing.
 
         Without Redis, the leases come from the Deployments.
         """
@@ -70,7 +70,7 @@ class Overviews:
             except (BotError, Unavailable) as error:
                 lost = isinstance(error, Unavailable) and error.system == "Redis"
                 silent.append(
-                    md("{error}: nothing goes up until it does, and requests are not shown", error=error)
+                    md("{error}: nothing can be brought up until it does, and requests are not shown", error=error)
                     if lost
                     else error.shown
                 )
@@ -134,7 +134,7 @@ class AppHome:
         try:
             await self.home.note_viewer(user, self.clock())
         except Unavailable as error:
-            log.warning("viewer not noted", actor=user, error=str(error))
+            log.warning("viewer not recorded", actor=user, error=str(error))
         async with self.home.turn(user):
             await self._show(await self.overviews.read(), user, await self._search(user))
 

@@ -36,7 +36,7 @@ _concealed: set[str] = set()
 def conceal(secret: SecretStr) -> SecretStr:
     """Remove this secret from every line from now on; call it before passing on a secret."""
     value = secret.get_secret_value().strip()
-    if len(value) >= 8:  # a short one would cut ordinary words to pieces
+    if len(value) >= 8:  # a short one would match parts of ordinary words
         _concealed.add(value)
     return secret
 
@@ -81,7 +81,7 @@ def configure(how: Literal["auto", "json", "text"], secrets: Iterable[SecretStr]
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The exception that ends the process: Python would write it to stderr unredacted."""
+    """Log an uncaught exception: Python would write it to stderr unredacted."""
     sys.stderr.write(cleaned("".join(traceback.format_exception(kind, error, trace))))
 
 
@@ -91,13 +91,13 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Errors that cannot be caught: in `__del__`, or at shutdown."""
+    """Log an error that cannot be caught: in `__del__`, or at shutdown."""
     if args.exc_value:
         _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def about(*, op: str = "", actor: str = "", model: str = "") -> AbstractContextManager[Any]:
-    """Every line inside the block gets these fields."""
+    """Add these fields to every log line inside the block."""
     return bound_contextvars(**{k: v for k, v in (("op", op), ("actor", actor), ("model", model)) if v})
 
 
@@ -108,10 +108,10 @@ def _about(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def cleaned(text: str) -> str:
-    """A text without any secret, for everything that leaves this process for Slack, GitHub or the audit log.
+    """Remove all secrets from a text that is sent to Slack or GitHub, or written to the audit log.
 
-    A known secret is found unchanged, URL-encoded, in base64, and broken over lines. It is not found if it is encoded
-    differently or truncated, or if it was never passed to `conceal` and does not look like a token.
+    Known secrets are found unchanged, URL-encoded, in base64, and divided between lines. A secret is not found if it
+    is encoded differently or truncated, or if it was never passed to `conceal` and does not look like a token.
     """
     if (known := _known_forms()) is not None:
         text = known.sub(CUT, text)
@@ -122,7 +122,7 @@ _forms: tuple[int, re.Pattern[str] | None] = (0, None)
 
 
 def _known_forms() -> re.Pattern[str] | None:
-    """One pattern for all forms of all known secrets, the longest first; rebuilt when there are more of them."""
+    """One pattern for all forms of all known secrets, the longest first. It is rebuilt when secrets are added."""
     global _forms
     if _forms[0] != len(_concealed):
         forms = {form for secret in _concealed for form in (secret, quote(secret, safe=""), _base64(secret))}
@@ -140,7 +140,7 @@ _TEXTS = ("text", "alt_text", "alt_txt", "title", "initial_comment", "body", "de
 
 
 def cleaned_texts(sent: Any, name: str = "") -> Any:
-    """The same for every text in a whole request."""
+    """Remove all secrets from every text of a request."""
     if isinstance(sent, Mapping):
         return {key: cleaned_texts(below, str(key)) for key, below in sent.items()}
     if isinstance(sent, list | tuple):
@@ -149,7 +149,7 @@ def cleaned_texts(sent: Any, name: str = "") -> Any:
 
 
 def _redacted(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The last processor before rendering: removes secrets from all parts of the line."""
+    """Remove secrets from all parts of a log line: the last processor before rendering."""
     return {key: _clean(value) for key, value in event.items()}
 
 

@@ -19,24 +19,24 @@ _SPAN = re.compile(r"`([^`\n]+)`")
 
 
 def text(said: object) -> str:
-    """Plain text on one line, in a paragraph, a list or a table."""
+    """The text on one line, escaped for a paragraph, a list or a table."""
     return _BEGINS.sub(lambda found: f"{found[1]}\\" if found[1] else "\\", _escaped(_line(said)))
 
 
 def code(said: object) -> str:
-    """Code, which GitHub does not search; a backtick would end it."""
+    """The text as code, in which GitHub finds no mentions; a backtick would end it."""
     return "`" + (_line(said).replace("`", "ˋ") or "–") + "`"
 
 
 def prose(said: str) -> str:
-    """Text in which backticks mark code, like a warning that names a flag."""
+    """Escape a text in which backticks mark code, such as a warning that names a flag."""
     first, *parts = _SPAN.split(_line(said))
     rest = (code(part) if number % 2 else _escaped(part) for number, part in enumerate(parts, 1))
     return (text(first) + " " * first.endswith(" ") if first else "") + "".join(rest)
 
 
 def cell(markdown: str) -> str:
-    """Existing Markdown for a table: a bar would end the cell, also in code."""
+    """Existing Markdown as a cell of a table: a bar would end the cell, even in code."""
     return _BAR.sub(r"\\|", markdown)
 
 

@@ -9,14 +9,14 @@ from bot.domain.leases import Lease
 
 _LONGEST_MARK = 16_384
 _FENCES = 10**13
-"""Maximum fence: fences are at least milliseconds since 1970; this is the year 2286."""
+"""Maximum fence, in the year 2286: a fence is at least the number of milliseconds since 1970."""
 _USER = re.compile(r"[UW][A-Z0-9]{1,30}")
 _SKEW = timedelta(minutes=5)
 """Tolerance for another machine's clock."""
 
 
 def read_mark(mark: str | None, model: str) -> Lease | None:
-    """The lease of a Deployment; None without an annotation, and for an invalid one."""
+    """The lease of a Deployment; None if it has no annotation, or an invalid one."""
     if not mark or len(mark) > _LONGEST_MARK:
         return None
     try:
@@ -48,8 +48,8 @@ def bounded(lease: Lease, now: datetime, longest: timedelta, channel: str) -> Le
 
 
 def prolonged(lease: Lease, marked: Lease, longest: timedelta) -> Lease | None:
-    """A lease with the *keep* or the extension from its annotation that Redis lost; None if the annotation is not a
-    later state.
+    """The lease with the *keep* or the extension that Redis has lost, from its annotation; None if the annotation
+    is not a later state.
 
     People rely on the time that they were shown. The annotation may only add what the holder can have without an
     approval.

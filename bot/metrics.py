@@ -1,6 +1,6 @@
 """Prometheus metrics: counters of this process, and the state that all replicas share.
 
-An operation's transitions are written by one replica each, so a sum over the replicas counts each once. Values that are
+Each transition of an operation is written by one replica, so a sum over the replicas counts it once. Values that are
 read from Redis at a scrape (leases, queue, idle time, money) are the same at every replica: take the maximum.
 """
 
@@ -14,7 +14,7 @@ from bot.domain.operations import Operation, Status, TestedOperation
 from bot.domain.sessions import Alert, Bill, Session, cost
 
 _MINUTES = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 14400, 86400)
-"""Seconds; a boot takes up to 1200, an approval up to hours."""
+"""Buckets in seconds: a boot takes up to 1200, an approval up to some hours."""
 
 
 class Metrics:

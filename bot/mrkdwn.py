@@ -1,9 +1,10 @@
-"""Slack's markup as a type: only a template creates it, and every value in a template is escaped unless it is markup already.
+"""Slack's markup as a type: only a template creates it, and every value in a template is escaped unless it is markup
+already.
 
-    md("{model} is held by {holder}", model=code(lease.model), holder=person(lease.holder))
+md("{model} is held by {holder}", model=code(lease.model), holder=person(lease.holder))
 
 mypy rejects a plain `str` where `Mrkdwn` is expected, and at run time a plain `str` is escaped. So external text is
-always shown as plain text, in future code as well.
+always shown as plain text, in future code too.
 
 Slack's mrkdwn has three control characters with an escape (`&`, `<`, `>`) and four formatting characters without one
 (`*`, `_`, `~`, and the backtick). Those four are replaced by similar characters where they could format, so that typed
@@ -80,7 +81,7 @@ def _stored(value: object) -> str:
 
 
 def shown(value: object) -> Mrkdwn:
-    """Any value as markup: markup unchanged, our errors with their markup, everything else escaped."""
+    """Any value as markup: markup is unchanged, Stoker's errors keep their markup, everything else is escaped."""
     if isinstance(value, Mrkdwn):
         return value
     worded = getattr(value, "shown", None)
@@ -108,7 +109,7 @@ def stamp(at: datetime) -> str:
 
 
 def time_stamp(at: datetime) -> str:
-    """The same for a time of today, which `escape` shows as `clock` does."""
+    """A time of today as plain text, which `escape` shows as `clock` does."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"
 
 

@@ -48,11 +48,13 @@ class Profile:
     bot: bool = False
     deleted: bool = False
     name: str = ""
-    """As the person wrote it: text from outside."""
+    """The name that the person has chosen: text from outside."""
 
 
 def may_use(profile: Profile | None, home: Home, config: Config) -> Verdict:
-    """Return who may use the bot: people of its own workspace or organisation; guests and apps by setting."""
+    """Decide whether somebody may use the bot: people of its own workspace or organisation may, guests and apps by
+    setting.
+    """
     if profile is None or profile.deleted:
         return refuse("Slack has no active account for you, so Stoker refuses the request.")
     ours = home.team in profile.teams or bool(home.enterprise and profile.enterprise == home.enterprise)
@@ -91,7 +93,7 @@ def may_request(actor: str, people: People, config: Config) -> Verdict:
 
 
 def can_be_approved(people: People) -> Verdict:
-    """Fail closed: without approvers, no request that costs money is accepted."""
+    """Refuse every request that costs money if there are no approvers: fail closed."""
     if people.approvers:
         return ALLOW
     return refuse(
@@ -109,7 +111,7 @@ def may_vote(op: Operation, actor: str, people: People, config: Config) -> Verdi
     if actor == op.request.actor and not config.approvals.self_approval:
         return refuse("You requested this yourself, so a teammate must approve it.")
     if any(vote.by == actor for vote in op.votes):
-        then = "it starts at its turn." if is_approved(op, config) else "another approver is needed as well."
+        then = "it starts at its turn." if is_approved(op, config) else "another approver is needed too."
         return refuse(f"You have already approved this; {then}")
     return ALLOW
 
@@ -146,7 +148,7 @@ def may_override(actor: str, reason: str, people: People) -> Verdict:
 
 
 def is_approved(op: Operation, config: Config) -> bool:
-    """Enough approvals, or an admin's override."""
+    """Return whether there are enough approvals, or an admin's override."""
     return len(op.approvals) >= config.approvals.quorum or any(vote.override for vote in op.approvals)
 
 
@@ -156,7 +158,7 @@ def approval_stands(op: Operation, config: Config, now: datetime) -> bool:
 
 
 def time_to_decide(op: Operation, config: Config) -> timedelta:
-    """Return how long an operation waits for its decision, and how long an approval is valid."""
+    """The time for which an operation waits for its decision, and for which an approval is valid."""
     approvals = config.approvals
     return approvals.pull_expire_after if op.request.kind.spec.uses_pull_request else approvals.expire_after
 
@@ -215,7 +217,8 @@ def costs_money(op: Operation) -> bool:
 
 
 def must_hear(holder: str, ended_by: str) -> bool:
-    """The one rule for stopping somebody's boot or session with *Cancel*, *Bring down* or `/gpu down`.
+    """Return whether the holder must be notified that somebody stops their boot or session with *Cancel*, *Bring down*
+    or `/gpu down`.
 
     Everybody who may use the bot may do so without an approval: it must always be possible to stop costs. The owner is
     notified.
@@ -254,7 +257,9 @@ def may_keep(holder: str, actor: str, people: People) -> Verdict:
 
 
 def may_bench(holder: str, actor: str, people: People) -> Verdict:
-    """A benchmark competes with the model's users, so only the holder and people responsible for the GPU may start it."""
+    """Decide whether somebody may start a benchmark. It competes with the model's users, so only the holder and
+    approvers may.
+    """
     if actor == holder or actor in people.approvers | people.admins:
         return ALLOW
     return refuse(

@@ -1,4 +1,4 @@
-"""Reports the next step or write of the current work, and writes to Slack, to `bot.state.task_starts`."""
+"""Reports to `bot.state.task_starts`: the next step or write of the current work, and writes to Slack beside it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -10,7 +10,9 @@ from bot.domain.sessions import Bill
 
 @dataclass(frozen=True)
 class Day:
-    """The sessions that began on one day (UTC): billed hours, and how many of them a model was ready, or idle."""
+    """The sessions that began on one day (UTC): the billed hours, the hours in which a model was ready, and the idle
+    hours.
+    """
 
     day: date
     hours: float
@@ -36,7 +38,7 @@ class Week:
 
     @property
     def idle_share(self) -> float:
-        """As a share of the time in which a model was ready."""
+        """The idle time as a share of the time in which a model was ready."""
         return self.idle_hours / self.up_hours if self.up_hours else 0.0
 
 

@@ -67,7 +67,7 @@ from bot.state.task_starts import TaskStarts
 log = structlog.get_logger(__name__)
 
 _REDIS_WITHIN = 45.0
-"""Seconds that Redis may take at the start; the chart's startup probe waits for 60."""
+"""Maximum seconds to wait for Redis at the start; the chart's startup probe waits for 60."""
 
 Token = Callable[[], Awaitable[SecretStr]]
 
@@ -126,7 +126,9 @@ async def learn_secrets(cluster: Cluster, config: Config) -> None:
 
 @asynccontextmanager
 async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
-    """Open every client; only Redis is contacted. The settings of `.stoker.yaml` that are in use are below the given ones."""
+    """Open every client; only Redis is contacted. The given settings take precedence over those of `.stoker.yaml` that
+    are in use.
+    """
     installed, clock = settings.config, settings.clock
     async with AsyncExitStack() as stack:
         redis = await open_redis(settings, redis_url, stack)
@@ -144,7 +146,9 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
                 credential_provider=redis_password(settings),
             )
         )
-        trusted = cache(httpx.create_ssl_context)  # shared: each has every certificate authority, almost a MiB
+        trusted = cache(
+            httpx.create_ssl_context
+        )  # shared, because each context takes almost a MiB for the certificate authorities
         http = await stack.enter_async_context(platform_http(settings, trusted))
         hub = await stack.enter_async_context(hub_http(settings, trusted))
         api = await open_kubernetes(settings, stack)
@@ -207,7 +211,8 @@ async def open_services(settings: Settings, redis_url: str) -> AsyncIterator[Ser
 
 
 async def _with_own(settings: Settings, setup: SetupState) -> Settings:
-    """A file in git must not keep the bot from starting: without it, the bot can still stop what costs money.
+    """Add the settings of `.stoker.yaml`. An invalid file is ignored, because the bot must start to be able to stop
+    costs.
 
     A copy in the data directory is for `stoker doctor`, `rights` and `gpu` beside the bot.
     """
@@ -224,7 +229,7 @@ async def _with_own(settings: Settings, setup: SetupState) -> Settings:
 
 
 def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """For the gateway, the models and Prometheus, and no other host."""
+    """A client for the gateway, the models and Prometheus, and for no other host."""
     hosts = [settings.litellm_url, settings.vllm_url_template]
     hosts += [settings.prometheus_url] if settings.prometheus_url else []
     return httpx.AsyncClient(
@@ -235,7 +240,7 @@ def platform_http(settings: Settings, trusted: Trusted = httpx.create_ssl_contex
 
 
 def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """For the Hub and its file hosts. A separate client: a redirect must not reach the cluster."""
+    """A client for the Hub and its file hosts. It is separate, because a redirect must not reach the cluster."""
     hosts = [settings.hf_endpoint, *FILE_HOSTS, *settings.hf_file_hosts.split()]
     return httpx.AsyncClient(
         timeout=httpx.Timeout(30, connect=5),
@@ -245,7 +250,7 @@ def hub_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) ->
 
 
 def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context) -> httpx.AsyncClient:
-    """For GitHub's API, and no other host."""
+    """A client for GitHub's API, and for no other host."""
     address = settings.github_api_url
     return httpx.AsyncClient(
         base_url=address,
@@ -256,7 +261,7 @@ def github_http(settings: Settings, trusted: Trusted = httpx.create_ssl_context)
 
 
 async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClient:
-    """For Slack's Web API and its file hosts, and no other host. Its calls share their connections."""
+    """A client for Slack's Web API and its file hosts, and for no other host. Its calls share connections."""
     # Even behind a custom proxy, Slack returns files.slack.com for an upload.
     hosts = [f"https://.{urlsplit(settings.slack_api_url).hostname}", "https://.slack.com", "https://.slack-gov.com"]
     session = ClientSession(timeout=ClientTimeout(total=30), **guarded_session(*hosts))
@@ -269,7 +274,7 @@ async def open_slack(settings: Settings, stack: AsyncExitStack) -> AsyncWebClien
 
 
 def redis_password(settings: Settings) -> Password | None:
-    """Return how connections read the password, if it is not in the URL."""
+    """The password that each connection reads again; None if it is in the URL."""
     return Password(lambda: settings.current("redis_password")) if settings.redis_password else None
 
 
@@ -295,7 +300,7 @@ async def _answering(records: Records) -> None:
 
 
 async def open_kubernetes(settings: ClusterSettings, stack: AsyncExitStack) -> k8s.ApiClient:
-    """Raises SettingsError if the kubeconfig, or the pod's own account, cannot be read."""
+    """Open the client of Kubernetes. Raises SettingsError if the kubeconfig, or the pod's own account, cannot be read."""
     return await stack.enter_async_context(k8s.ApiClient(await _kubernetes(settings)))
 
 

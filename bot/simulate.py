@@ -54,7 +54,7 @@ class Outcome:
     """Waits of the requests that had to wait for a cold start."""
 
     def bill(self, begins: datetime, ends: datetime) -> None:
-        """If a node is still draining when the next session begins, it is the same node, and billed once."""
+        """Add a session. A node that is still draining when the next session begins is used again, and billed once."""
         if self.billed and begins <= self.billed[-1][1]:
             self.billed[-1] = (self.billed[-1][0], max(ends, self.billed[-1][1]))
         else:
@@ -77,7 +77,7 @@ class Outcome:
 
 
 def replay(name: str, arrivals: list[Arrival], config: Config, world: World) -> Outcome:
-    """The trace under a policy: `bot.idle` decides at each sample, as in the bot."""
+    """Replay a trace under a policy: `bot.idle` decides at each sample, as in the bot."""
     outcome, position = Outcome(name), 0
     while position < len(arrivals):
         node = arrivals[position].at + world.approval
@@ -129,7 +129,7 @@ def always_on(arrivals: list[Arrival], world: World) -> Outcome:
 
 
 def never_remind(arrivals: list[Arrival], config: Config, world: World) -> Outcome:
-    """Only the end of a lease brings a model down."""
+    """A policy without reminders: only the end of a lease brings a model down."""
     idle = config.idle.model_copy(update={"remind_after": NEVER, "down_after": 2 * NEVER, "quiet_days": ()})
     idle = idle.model_copy(update={"quiet_hours": None})
     return replay("never remind", arrivals, config.model_copy(update={"idle": idle}), world)
@@ -164,7 +164,7 @@ def clairvoyant(arrivals: list[Arrival], world: World) -> Outcome:
     """A policy that knows the next request: the model is up just before it, and goes down immediately if that is
     cheaper than waiting.
 
-    This is the lowest cost at which nobody waits; a policy that lets people wait can be cheaper.
+    This is the lowest cost at which nobody waits. A policy under which people wait can be cheaper.
     """
     outcome = Outcome("clairvoyant", cold_starts=1)
     begins = arrivals[0].at
@@ -258,7 +258,7 @@ def _arrival(row: dict[str, str]) -> Arrival:
 def office_trace(seed: int = 1, weeks: int = 2) -> list[Arrival]:
     """A synthetic team: one to three periods of work on weekdays, sometimes an evening; requests in bursts.
 
-    Generated, not measured; for trying the command.
+    It is generated, not measured, for people who try the command.
     """
     dice = random.Random(seed)  # noqa: S311  # reproducible, not secret
     monday = datetime(2026, 11, 2, tzinfo=UTC)
@@ -280,6 +280,6 @@ def office_trace(seed: int = 1, weeks: int = 2) -> list[Arrival]:
 
 
 def written(arrivals: Iterable[Arrival]) -> str:
-    """The trace as `read_trace` reads it."""
+    """The trace in the format of `read_trace`."""
     lines = [f"{arrival.at.isoformat()},{arrival.takes.total_seconds():g}" for arrival in arrivals]
     return "\n".join(["timestamp,seconds", *lines]) + "\n"

@@ -47,14 +47,14 @@ from bot.workflows.benchmark_report import BenchmarkReports
 log = structlog.get_logger(__name__)
 
 _RETRY = ExponentialRetry(attempts=12, minimum_delay=timedelta(seconds=1), maximum_delay=timedelta(seconds=15))
-"""Two minutes, so that a one-minute API server upgrade does not fail a ten-minute boot."""
+"""Retries for two minutes, so that a one-minute upgrade of the API server does not fail a ten-minute boot."""
 
 _RETRY_LONG = ExponentialRetry(attempts=20, minimum_delay=timedelta(minutes=1), maximum_delay=timedelta(hours=1))
-"""Most of a day: for work that nobody waits for."""
+"""Retries for most of a day, for work that nobody waits for."""
 
 _LOOKING = timedelta(minutes=30)
-"""How long after somebody opened Home it is updated for external changes. An idle bot does not query the cluster for
-it.
+"""The time after its last opening for which Home is updated for external changes. An idle bot does not query the
+cluster for it.
 """
 
 _TELLING = timedelta(seconds=20)
@@ -90,7 +90,7 @@ class Advancing:
                 await self._work_carefully(run, workflow)
 
     async def _work_carefully(self, run: Run, workflow: Workflow[Any]) -> None:
-        """The next stage, unless it has repeatedly ended the process."""
+        """Run the next stage, unless it has repeatedly crashed the process."""
         op = run.op
         try:
             async with self.lifecycle.watched(op):
@@ -106,7 +106,7 @@ class Advancing:
 
 
 async def _work(run: Run, workflow: Workflow[Any]) -> None:
-    """The next stage of an operation: plan it, execute it, or undo it."""
+    """Run the next stage of an operation: plan it, execute it, or undo it."""
     if run.op.failure or run.op.cancelled_by:
         await workflow.undo(run)
     elif run.op.status is Status.REQUESTED and workflow.plan:
@@ -160,7 +160,8 @@ class OperationTasks:
     async def sweep(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=15), automatic=True)) -> None:
         """Make sure that every open operation has a task, even after a crash between a decision and its task.
 
-        Also that every end is posted, even if Slack did not answer before, and that no alias outlives its operation.
+        Also make sure that every end is posted, even if Slack did not answer before, and that no alias outlives its
+        operation.
         """
         for op in await self.operations.open():
             await self.lifecycle.enqueue(op)
@@ -169,7 +170,7 @@ class OperationTasks:
                 self.presentation.show(op.id, now=True)
         await self._report_set_aside()
         await self.crash_guard.attempt_this_hour("aliases", self.gateway_aliases.tidy)
-        self.presentation.wake()  # for letters of an earlier process in the outbox
+        self.presentation.wake()  # an earlier process may have left letters in the outbox
 
     async def _report_set_aside(self) -> None:
         """Notify the admins once about unreadable records, which are already set aside."""
@@ -189,7 +190,7 @@ class OperationTasks:
 
     @task_refs.SET_ASIDE
     async def set_aside(self, name: str, key: str, error: str) -> None:
-        """Replaces a task in Redis that Stoker did not write: it is recorded, and nothing else happens."""
+        """Record a task in Redis that Stoker did not write. This task runs in its place, and does nothing else."""
         await self.audit.note_set_aside(
             f"task {name} ({key})", f"its message in Redis could not be read: {error}", self.clock()
         )
@@ -215,14 +216,14 @@ class PullRequestTasks:
         await self.crash_guard.attempt(f"follow:{op_id}", look)
 
     async def poll_pulls(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
-        """Check the open pull requests: the method without a webhook, and a safety net with one."""
+        """Check the open pull requests: necessary without a webhook, and a safety net with one."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         for op in await self.operations.open(ChangeOperation):
             if op.plan:
                 await self.crash_guard.attempt(f"poll:{op.id}", partial(self._look, op), forget=False)
 
     async def _look(self, op: Operation) -> None:
-        """Follow one pull request; an error is left to the next poll."""
+        """Follow one pull request. After an error, the next poll tries again."""
         try:
             await self.pull_request_watch.follow(op)
         except (BotError, Unavailable) as error:
@@ -248,7 +249,7 @@ class GpuTasks:
         try:
             await self.crash_guard.attempt_this_hour("hand_over", self.queue.hand_over)
         except (BotError, Unavailable) as error:
-            log.warning("queue not tended", error=str(error))
+            log.warning("queue not processed", error=str(error))
 
     @task_refs.HAND_OVER_AT
     async def hand_over_at(self) -> None:
@@ -257,7 +258,7 @@ class GpuTasks:
 
     @task_refs.RECONCILE
     async def reconcile(self, perpetual: Perpetual = Perpetual(every=timedelta(minutes=1), automatic=True)) -> None:
-        """Compare Redis, Deployments and pods; errors are left to the next run."""
+        """Compare Redis, Deployments and pods. After an error, the next run tries again."""
         perpetual.after(self.clock.period(self.config.lease.reconcile_every))
         try:
             await self.reconciliation.run()
@@ -288,7 +289,7 @@ class HomeTasks:
     async def watch_homes(self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)) -> None:
         """Detect external changes (a sync, a pod, a merge): the platform is read once for all readers.
 
-        Home is published whenever somebody opens it, so this is only for people who may still look at it.
+        Home is published whenever somebody opens it, so this is only for people who may still have it open.
         """
         try:
             within = self.clock.passed_in(_LOOKING)
@@ -313,7 +314,7 @@ class SetupTasks:
     async def watch_settings(
         self, perpetual: Perpetual = Perpetual(every=timedelta(seconds=30), automatic=True)
     ) -> None:
-        """Follow an open set-up, and read the settings of a new commit; errors are left to the next run."""
+        """Follow an open set-up, and read the settings of a new commit. After an error, the next run tries again."""
         perpetual.after(self.clock.period(self.config.github.poll_every))
         try:
             await self.crash_guard.attempt_this_hour("watch_settings", self.setup.watch)

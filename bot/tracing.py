@@ -30,7 +30,7 @@ def traced(endpoint: str) -> Iterator[None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT is set; install stoker[otel] to have traces.") from error
+        raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT is set; install stoker[otel] to get traces.") from error
     provider = TracerProvider(resource=Resource.create({"service.name": "stoker"}))
     provider.add_span_processor(BatchSpanProcessor(_redacting(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))))
     trace.set_tracer_provider(provider)
@@ -41,7 +41,7 @@ def traced(endpoint: str) -> Iterator[None]:
 
 
 def _redacting(exporter: "SpanExporter") -> "SpanExporter":
-    """The exporter, which receives spans without secrets in names, attributes and exceptions."""
+    """Wrap the exporter, so that it receives spans without secrets in names, attributes and exceptions."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class Redacting(SpanExporter):

@@ -9,14 +9,16 @@ from typing import Any
 
 def prevent_unused_imports() -> None:
     """Prevent imports that the bot's process never uses: 20 of its 100 MiB, measured by benchmarks/start.py."""
-    # structlog and httpx load click and rich, to draw on a terminal, and redis-py loads OpenTelemetry's metrics, wherever
-    # they are installed; all three work without. None in sys.modules is the documented way to say that a module is missing.
+    # structlog and httpx load click and rich, to draw on a terminal, and redis-py loads OpenTelemetry's metrics,
+    # wherever they are installed; all three work without. None in sys.modules is the documented way to mark a module as
+    # missing.
     sys.modules.update(dict.fromkeys(("click", "rich", "opentelemetry.sdk.metrics")))  # type: ignore[arg-type]
-    # The bot uses the client and the configuration of `kubernetes.aio`; the packages above them also load the synchronous
-    # client with requests and oauthlib. Each of their modules can still be imported by its name.
+    # The bot uses the client and the configuration of `kubernetes.aio`; the packages above them also load the
+    # synchronous client with requests and oauthlib. Each of their modules can still be imported by its name.
     kubernetes = _without_init("kubernetes")
     _without_init("kubernetes.aio", parent=kubernetes)
-    # The bot uses only GitPython's class that runs a command; the package also loads indexes, remotes, object databases.
+    # The bot uses only GitPython's class that runs a command; the package also loads indexes, remotes, object
+    # databases.
     _without_init("git")
     _without_init("gitdb")
     # docket's result store uses beartype to check the types of its arguments. Without this stub, beartype would be

@@ -1,4 +1,4 @@
-"""The HTTP port: health, readiness, GitHub's webhook, and Slack's requests over HTTP."""
+"""The HTTP port: health, readiness, metrics, GitHub's webhook, and Slack's requests over HTTP."""
 
 import hashlib
 import hmac
@@ -75,7 +75,7 @@ class HttpPort:
             given = request.headers.get("X-Hub-Signature-256", "").encode(errors="surrogateescape")
             if not hmac.compare_digest(f"sha256={digest}".encode(), given):
                 return web.Response(text="bad signature\n", status=401)
-            # The body is not trusted: the bot reads the state itself, so a replayed delivery has no effect.
+            # The body is not used: the bot reads the state from GitHub, so a replayed delivery has no effect.
             delivery = request.headers.get("X-GitHub-Delivery", "")
             try:
                 for op in await self.operations.open(ChangeOperation):

@@ -72,17 +72,17 @@ class ApprovalButtons:
             await answered(respond, work, urgent=True)
 
     async def _vote(self, value: str, actor: str, *, approve: bool, reason: str = "", override: bool = False) -> None:
-        op_id, seen = read_value(value)
-        await self.decisions.vote(op_id, actor, approve=approve, reason=reason, override=override, plan_hash=seen)
+        op_id, plan_hash = read_value(value)
+        await self.decisions.vote(op_id, actor, approve=approve, reason=reason, override=override, plan_hash=plan_hash)
 
     async def _ask_why(self, choice: str, trigger: str) -> None:
         verb, _, value = choice.partition(":")
-        op_id, seen = read_value(value)
-        op = await (self.operations.load(op_id) if verb == "deny" else self.decisions.as_shown(op_id, seen))
+        op_id, plan_hash = read_value(value)
+        op = await (self.operations.load(op_id) if verb == "deny" else self.decisions.as_shown(op_id, plan_hash))
         await self.slack.open_form(trigger, because_form(op, verb, value))
 
     async def _cancel_or_confirm(self, value: str, actor: str, trigger: str) -> None:
-        """Cancelling another person's boot requires a reason, which that person gets."""
+        """Cancel, or ask for a reason first if another person's model is booting: that person gets the reason."""
         op = await self.operations.load(read_value(value)[0])
         if costs_money(op) and must_hear(op.request.actor, actor) and not op.cancelled_by:
             await self.slack.open_form(trigger, because_form(op, "cancel", value))

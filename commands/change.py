@@ -1,4 +1,4 @@
-"""Entry points for `/model add|swap`: text commands and the live form."""
+"""`/model add` and `/model swap`: the text commands, and the form that evaluates its input while the user types."""
 
 import asyncio
 import dataclasses
@@ -54,14 +54,16 @@ _OPTIONS = ("like", "context", "served", *FIGURES)
 """The fields of the first page that become options."""
 
 _PAUSE, _SUBMIT = 0.25, 2.0
-"""Seconds without another character before a form is evaluated, and for the final check before it is acknowledged."""
+"""Seconds without another character before a form is evaluated, and seconds for the final check before its
+acknowledgement.
+"""
 
 _BELOW = "This cannot be opened: the reason is at the end of the form."
 """Shown below a field if the form already shows the details."""
 
 
 class Forms:
-    """The open forms for a change: evaluates the result while the user types."""
+    """The open forms for a change, which are evaluated while the user types."""
 
     def __init__(
         self,
@@ -83,11 +85,11 @@ class Forms:
         """The Hub's models for the typed text; without the Hub, the typed text."""
         try:
             async with asyncio.timeout(_SUBMIT):
-                found = await self._hub.search(model_id(text))
+                ids = await self._hub.search(model_id(text))
         except (BotError, Unavailable, TimeoutError) as error:
             log.info("no suggestions", error=str(error))
-            found = ()
-        return model_options(found, model_id(text))
+            ids = ()
+        return model_options(ids, model_id(text))
 
     async def refresh(self, view: Body) -> None:
         """Evaluate a form again, unless another character arrives in the meantime."""
@@ -95,14 +97,14 @@ class Forms:
         await asyncio.sleep(_PAUSE)
         if self._newest.get(view["id"]) is event:
             del self._newest[view["id"]]
-            about = json.loads(view["private_metadata"])
-            options = tuple((key, value) for key, value in about["options"])
-            await self.show(view["id"], about, typed(view), options)
+            metadata = json.loads(view["private_metadata"])
+            options = tuple((key, value) for key, value in metadata["options"])
+            await self.show(view["id"], metadata, typed(view), options)
 
-    async def show(self, view_id: str, about: Body, values: Mapping[str, str], options: Options) -> None:
+    async def show(self, view_id: str, metadata: Body, values: Mapping[str, str], options: Options) -> None:
         try:
-            form = await self._worked_out(about["verb"], about["commit"], values, options)
-            await self._slack.update_form(view_id, change_form(_with(form, asked_in=about.get("asked_in", ""))))
+            form = await self._worked_out(metadata["verb"], metadata["commit"], values, options)
+            await self._slack.update_form(view_id, change_form(_with(form, asked_in=metadata.get("asked_in", ""))))
         except (BotError, Unavailable) as error:
             log.info("form not updated", error=str(error))  # usually because it has been submitted or closed
 
@@ -151,15 +153,15 @@ class Forms:
         """Every option in the form. The usual template is omitted: if the model is known, it determines the closest
         one.
         """
-        told = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
+        options = [(key, values[key]) for key in _OPTIONS if key in values and (verb == "add" or key != "like")]
         usual = ("like", self._config.platform.template) if model_id(values["hf_id"]) in self._facts else None
-        return (*(pair for pair in told if pair != usual), *advanced)
+        return (*(pair for pair in options if pair != usual), *advanced)
 
     async def advanced_problems(
         self, verb: Verb, commit: str, values: Mapping[str, str], advanced: Options
     ) -> dict[str, str]:
-        """Errors by field of the second page: also arguments that no change can have, because the first page has no
-        field for them.
+        """Errors of the second page by field. They include arguments that no change can have, because the first
+        page has no field for them.
         """
         errors = _misread(verb, advanced)
         arguments = [key for key, _ in advanced if key == "arg"]
@@ -176,7 +178,9 @@ class Forms:
         return errors
 
     async def problems(self, verb: Verb, commit: str, values: Mapping[str, str], options: Options) -> dict[str, str]:
-        """Errors by field. Checks that take too long are made later, with an error in a message."""
+        """Errors by field. Checks that take too long are made after the acknowledgement; a message then shows the
+        errors.
+        """
         errors = _misread(verb, tuple((key, values[key]) for key in _OPTIONS if key in values))
         try:
             async with asyncio.timeout(_SUBMIT):
@@ -207,25 +211,25 @@ class Changes:
     change_checks: ChangeChecks
     config: Config
 
-    async def ask(self, wanted: ChangeRequest, delivery: str, asked_in: str | None = None) -> Mrkdwn:
-        """Start a change; requests that cannot become a pull request are refused here first.
+    async def ask(self, request: ChangeRequest, delivery: str, asked_in: str | None = None) -> Mrkdwn:
+        """Start a change, after refusing a request that cannot become a pull request.
 
-        `asked_in` is the channel of the request, if that is known.
+        `asked_in` is the channel of the request, if it is known.
         """
-        await self.change_checks.check(wanted)
-        if opened := await self.change_checks.already_open(wanted):
-            other, pull = opened
+        await self.change_checks.check(request)
+        if opened := await self.change_checks.already_open(request):
+            earlier, pull = opened
             return md(
                 "This is already open: {pull}, requested by {actor}.",
                 pull=link(pull.url, f"pull request #{pull.number}"),
-                actor=person(other.request.actor),
+                actor=person(earlier.request.actor),
             )
-        await self.lifecycle.request(wanted, delivery)
-        told = md(
-            "Preparing a pull request that {does} {model} …", does=wanted.kind.spec.does, model=code(wanted.model)
+        await self.lifecycle.request(request, delivery)
+        answer = md(
+            "Preparing a pull request that {does} {model} …", does=request.kind.spec.does, model=code(request.model)
         )
         where = elsewhere(asked_in, self.config.slack.channel, md(" The card will be in")) if asked_in else None
-        return told + (where or md(""))
+        return answer + (where or md(""))
 
     async def open_form(self, verb: Verb, name: str, trigger_id: str, asked_in: str = "") -> None:
         """Open the form immediately, then fill it from the main branch."""
@@ -234,9 +238,9 @@ class Changes:
             commit = await self.repository.head()
             names = tuple(endpoint.name for endpoint in await self.endpoints.all(commit))
             if verb == "swap" and not names:
-                raise BotError(md("There is no endpoint yet whose model could be swapped; `/model add` makes one."))
-            known = name if verb == "add" or name in names else names[0]
-            values = {"name": known} | ({"like": self.config.platform.template} if verb == "add" else {})
+                raise BotError(md("There is no endpoint yet whose model could be swapped; `/model add` adds one."))
+            chosen = name if verb == "add" or name in names else names[0]
+            values = {"name": chosen} | ({"like": self.config.platform.template} if verb == "add" else {})
             return change_form(ChangeForm(verb=verb, commit=commit, values=values, names=names, asked_in=asked_in))
 
         await open_filled(self.slack, trigger_id, ChangeForm(verb=verb).name, fill)
@@ -298,13 +302,13 @@ class ChangeForms:
             about, values = json.loads(view["private_metadata"]), typed(view)
             options = tuple((key, value) for key, value in about["options"])
             if errors := await forms.problems(about["verb"], about["commit"], values, options):
-                told = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
-                await ack(response_action="errors", errors=told)
+                shown = {field: _BELOW if shows_problem(view, said) else said for field, said in errors.items()}
+                await ack(response_action="errors", errors=shown)
                 return
             await ack()
             actor = body["user"]["id"]
             add = about["verb"] == "add"
-            wanted = (AddModel if add else SwapModel)(
+            request = (AddModel if add else SwapModel)(
                 model=values["name"],
                 hf_id=model_id(values["hf_id"]),
                 options=forms.said(about["verb"], values, options),
@@ -312,7 +316,7 @@ class ChangeForms:
             )
             asked_in = about.get("asked_in", "")
             respond = ephemeral_responder(self.slack, asked_in or self.config.slack.channel, actor)
-            await answered(respond, self.changes.ask(wanted, view["id"], asked_in))
+            await answered(respond, self.changes.ask(request, view["id"], asked_in))
 
 
 def _with(form: ChangeForm, **changes: Any) -> ChangeForm:
@@ -328,8 +332,8 @@ def _changed(tree: Tree, change: Change) -> tuple[tuple[str, int, int], ...]:
     """Each file of a change with its added and removed lines."""
     rows = []
     for path, text in change.changes.files.items():
-        old, new = (tree.read(path) or "").splitlines(), (text or "").splitlines()
-        diff = [line[:1] for line in difflib.ndiff(old, new)]
+        old_lines, new_lines = (tree.read(path) or "").splitlines(), (text or "").splitlines()
+        diff = [line[:1] for line in difflib.ndiff(old_lines, new_lines)]
         rows.append((path, diff.count("+"), diff.count("-")))
     return tuple(rows)
 

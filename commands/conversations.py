@@ -97,12 +97,12 @@ class Conversations:
             case "gpu":
                 return await self.gpu.answer(command)
             case "model":
-                verb, _, said = rest.partition(" ")
-                if verb.lower() in ("add", "swap") and len(said.split()) < 2:
+                verb, _, arguments = rest.partition(" ")
+                if verb.lower() in ("add", "swap") and len(arguments.split()) < 2:
                     raise Misunderstood(
                         md(
                             "Name the endpoint and the model, or use the form: {strip} in the channel.",
-                            strip=code(md("/model {verb} {said}", verb=verb, said=said).strip()[:100]),
+                            strip=code(md("/model {verb} {said}", verb=verb, said=arguments).strip()[:100]),
                         )
                     )
                 return await self.model.answer(command)
@@ -110,13 +110,13 @@ class Conversations:
                 raise unknown("", words)
 
     async def _status(self) -> Answer:
-        """A question is answered with the status, and never starts or suggests anything."""
+        """Answer a question with the status. It never starts or suggests anything."""
         view = await self.gpu.answer({"text": "status"})
         hint = context(md("This is the status of the GPU. `gpu help` and `model help` list what I can do."))
         return View(text=view.text, blocks=[*view.blocks, hint]) if isinstance(view, View) else view
 
     async def _hello(self) -> View:
-        """Posted once in each channel that the bot joins."""
+        """The greeting that is posted once in each channel that the bot joins."""
         examples = await self.example_names.read()
         where = self.config.slack.channel
         text = md(
@@ -140,7 +140,9 @@ def _thread_responder(slack: Slack, channel: str, thread_ts: str | None, event_i
     thread = Message(channel=channel, ts=thread_ts) if thread_ts else None
 
     async def respond(*, text: Mrkdwn, blocks: Blocks | None = None, **_: object) -> None:
-        view = without_buttons(View(text=text, blocks=blocks)) if blocks else lines(text)  # they would get outdated
+        view = (
+            without_buttons(View(text=text, blocks=blocks)) if blocks else lines(text)
+        )  # a public message keeps its buttons, which would become outdated
         await slack.post(f"mention:{event_id}", channel, view, thread=thread)
 
     return respond

@@ -24,15 +24,17 @@ class DoctorCommand:
 
 
 def diagnosis(findings: Sequence[Finding], most: int | None = None) -> Mrkdwn:
-    """Problems first, then the warnings, up to a maximum; successful checks are counted."""
-    said = []
+    """List the problems, then the warnings, up to a maximum; successful checks are only counted."""
+    problems = []
     for verdict, mark in (("wrong", "🔴"), ("warning", "🟡")):
-        for found in findings:
-            if found.verdict == verdict:
-                line = md("{mark} *{system}*: {said}", mark=mark, system=found.system, said=found.said)
-                said.append(md("{line}\n      {mend}", line=line, mend=found.fix) if found.fix else line)
-    well = sum(found.verdict == "ok" for found in findings)
-    more = [md("… and {count} more: `/gpu doctor`", count=len(said) - most)] if most and len(said) > most else []
+        for finding in findings:
+            if finding.verdict == verdict:
+                line = md("{mark} *{system}*: {said}", mark=mark, system=finding.system, said=finding.said)
+                problems.append(md("{line}\n      {mend}", line=line, mend=finding.fix) if finding.fix else line)
+    passed = sum(finding.verdict == "ok" for finding in findings)
+    more = (
+        [md("… and {count} more: `/gpu doctor`", count=len(problems) - most)] if most and len(problems) > most else []
+    )
     return md("\n").join(
-        [md("🩺 {well} of {count} checks passed.", well=well, count=len(findings)), *said[:most], *more]
+        [md("🩺 {well} of {count} checks passed.", well=passed, count=len(findings)), *problems[:most], *more]
     )

@@ -48,13 +48,13 @@ class Delivery:
 
     user: str
     what: str
-    """The command, the button or the event, for the audit log."""
+    """The command, button or event, for the audit log."""
     teams: tuple[str, ...]
-    """The person's workspaces in the delivery, as far as it contains them."""
+    """The person's workspaces that the delivery names."""
     enterprise: str = ""
 
     def verdict(self, home: Home) -> Verdict | None:
-        """A refusal if it names another organisation; None if there is no reason to refuse."""
+        """A refusal if the delivery names another organisation; None if there is no reason to refuse."""
         ours = {home.team, home.enterprise} - {""}
         foreign = [team for team in self.teams if team not in ours]
         if foreign and not (home.enterprise and self.enterprise == home.enterprise):
@@ -94,8 +94,8 @@ def read(body: Body) -> Delivery | None:
     return Delivery(str(user.get("id") or ""), f"{body.get('type')} {what}", _teams(user, "team_id"), str(enterprise))
 
 
-def _teams(said: Body, *names: str) -> tuple[str, ...]:
-    return tuple(str(said[name]) for name in names if said.get(name))
+def _teams(fields: Body, *names: str) -> tuple[str, ...]:
+    return tuple(str(fields[name]) for name in names if fields.get(name))
 
 
 class Gate:
@@ -137,13 +137,13 @@ class Gate:
             )  # fmt: skip
         except (Unavailable, TimeoutError) as error:
             log.warning("person not looked up", actor=delivery.user, error=str(error))
-            # Stopping costs must work even if Slack fails.
+            # Bringing a model down must work even if Slack fails.
             return Verdict(True) if _only_stops(body) else refuse(
                 "Slack does not return who you are at the moment, so nothing was done. Try again in a moment."
             )  # fmt: skip
 
     async def _refused(self, delivery: Delivery, reason: Mrkdwn, context: AsyncBoltContext, body: Body) -> None:
-        """Record the refusal, and notify only the person, once for each delivery."""
+        """Record the refusal, and show it only to the sender, once for each delivery."""
         again = str(body.get("event_id") or body.get("trigger_id") or "")
         with about(actor=delivery.user):
             try:
@@ -188,8 +188,8 @@ def _answer(body: Body, reason: Mrkdwn) -> BoltResponse:
     return BoltResponse(status=200, body="")
 
 
-def _json(**said: Any) -> BoltResponse:
-    return BoltResponse(status=200, body=said)
+def _json(**content: Any) -> BoltResponse:
+    return BoltResponse(status=200, body=content)
 
 
 def _only_stops(body: Body) -> bool:

@@ -105,11 +105,13 @@ class BringingDown:
                     command=code(f"/gpu down {lease.model} because …"),
                 )
             )
-        said = await self.down(names, actor, trigger, reason)
-        return said or requested(command.get("channel_id"), self.config.slack.channel)
+        answer = await self.down(names, actor, trigger, reason)
+        return answer or requested(command.get("channel_id"), self.config.slack.channel)
 
     async def down(self, names: tuple[str, ...], actor: str, delivery: str, reason: str = "") -> Mrkdwn | None:
-        """Bring a model down; without a name, the one that holds the GPU. If Redis is down, it is done synchronously here."""
+        """Bring a model down; without a name, the one that holds the GPU. If Redis is down, it is done synchronously
+        here.
+        """
         try:
             if not names:
                 names = tuple(lease.model for lease in await self.lease_marks.held())
@@ -156,7 +158,8 @@ class GpuStatus:
     clock: Clock
 
     async def read(self) -> View:
-        """The holder of the GPU, the model, since when, cost so far, idle time, lease end. Without Redis, from the cluster.
+        """The holder of the GPU, the model, the start, the cost so far, the idle time and the end of the lease. Without
+        Redis, the state of the cluster.
 
         Below each session are the buttons to extend it and to bring it down.
         """
@@ -285,11 +288,11 @@ class GpuCommand:
             case "doctor":
                 return await self.doctor.examine(command["user_id"])
             case "down":
-                form = "response_url" in command  # a mention or a direct message has no trigger for a form
+                form = "response_url" in command  # a mention or a direct message cannot open a form
                 return await self.bringing_down.ask_down(words.names, words.reason, command, form=form)
             case "report":
                 if not await self.deliveries.is_first(f"report:{command['trigger_id']}"):
-                    return None  # posted, or being drawn, for an earlier delivery
+                    return None  # an earlier delivery posts it
                 channel = self.config.slack.channel
                 said_why = await self.usage_report.post(channel)
                 return said_why or elsewhere(command.get("channel_id"), channel, md("The report is in"))
@@ -338,7 +341,7 @@ class GpuCommand:
         return requested(command.get("channel_id"), self.config.slack.channel)
 
     async def _ask_how_long(self, model: str, command: dict[str, Any]) -> None:
-        """Open the form, if Slack gives a trigger for one."""
+        """Open the form, if the command has a trigger for it."""
         lease = await self.leases.of(model)
         if lease is None or "response_url" not in command:
             raise Misunderstood(
@@ -355,22 +358,22 @@ class GpuCommand:
         ]
         for op in mine:
             await self.queue.leave(op.id, actor)
-        left = md(", ").join(code(op.request.model) for op in mine)
+        models = md(", ").join(code(op.request.model) for op in mine)
         return (
-            md("You no longer wait for the GPU with {left}.", left=left)
+            md("You no longer wait for the GPU with {left}.", left=models)
             if mine
             else md("You are not waiting for the GPU.")
         )
 
 
-def _not_one_model(said: tuple[str, ...], example: str) -> Misunderstood:
-    if not said:
+def _not_one_model(names: tuple[str, ...], example: str) -> Misunderstood:
+    if not names:
         return Misunderstood(md("Name the model: {value}.", value=code(f"/gpu up {example} for 2h because …")))
     return Misunderstood(
         md(
             "Name one model, and then the time as 45m, 2h or 1h30m: {value}. {rest} is neither.",
-            value=code(f"/gpu up {said[0]} for 2h"),
-            rest=code(" ".join(said[1:])[:100]),
+            value=code(f"/gpu up {names[0]} for 2h"),
+            rest=code(" ".join(names[1:])[:100]),
         )
     )
 

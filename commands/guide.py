@@ -15,9 +15,9 @@ from commands.help_topics import COMMANDS, Topic
 from commands.parsing import Misunderstood, is_question
 
 _DECISIONS = frozenset({"approve", "approved", "deny", "denied", "reject", "yes", "no", "ok", "lgtm", "override"})
-"""Words by which people mean a card; the nearest verb of a command would be another one."""
+"""Words that refer to a decision on a card, so that no command with a similar spelling is suggested."""
 _PATIENCE = 2.5
-"""Seconds that help waits for git; without an answer the examples name the template."""
+"""Maximum seconds that the help waits for git; without an answer the examples use the template's name."""
 
 
 @dataclass(frozen=True)
@@ -37,69 +37,73 @@ class ExampleNames:
     config: Config
 
     async def read(self) -> Names:
-        """From the main branch; help must also work if git does not answer."""
+        """Read the names from the main branch. The help must also work if git does not answer."""
         template = self.config.platform.template
         try:
             async with asyncio.timeout(_PATIENCE):
-                found = await self.endpoints.all(await self.repository.head())
+                endpoints = await self.endpoints.all(await self.repository.head())
         except (BotError, Unavailable, TimeoutError):
             return Names(gpu=template, any=template)
-        on_gpu = next((endpoint.name for endpoint in found if endpoint.gpus), template)
-        return Names(gpu=on_gpu, any=found[-1].name if found else on_gpu)
+        on_gpu = next((endpoint.name for endpoint in endpoints if endpoint.gpus), template)
+        return Names(gpu=on_gpu, any=endpoints[-1].name if endpoints else on_gpu)
 
 
-def guide(command: str, wanted: str, examples: Names) -> Mrkdwn:
+def guide(command: str, verb_or_text: str, examples: Names) -> Mrkdwn:
     """The list of commands, or the details of one verb; raises Misunderstood for an unknown verb."""
     about, topics = COMMANDS[command].about, COMMANDS[command].topics
-    if not wanted:
+    if not verb_or_text:
         more = md(
             "`{command} help VERB` shows details, e.g. `{command} help {verb}`.", command=command, verb=topics[0].verb
         )
         return md("\n").join([md("*{command}* — {about}", command=command, about=about), *_list(command), more])
-    topic = next((topic for topic in topics if topic.verb == wanted), None)
+    topic = next((topic for topic in topics if topic.verb == verb_or_text), None)
     if topic is None:
-        raise unknown(command, wanted)
+        raise unknown(command, verb_or_text)
     example = topic.example.format(gpu=examples.gpu, any=examples.any)
     rows = [_row(command, topic), *([topic.more] if topic.more else [])]
-    said = code(" ".join(filter(None, (command, topic.verb, example))))
-    return md("\n").join([*rows, md("For example: {said}", said=said)])
+    example_code = code(" ".join(filter(None, (command, topic.verb, example))))
+    return md("\n").join([*rows, md("For example: {said}", said=example_code)])
 
 
 def unknown(command: str, text: str) -> Misunderstood:
-    """The error for an unknown verb: suggests the closest match or lists all commands. Without a command, of both."""
+    """The error for an unknown verb: it suggests the closest match, or lists all verbs of the command (of both if it is
+    empty).
+    """
     verb, _, rest = text.strip().partition(" ")
-    said = md("Unknown command: {said}.", said=code(f"{command} {verb[:80]}".strip()))
+    text_line = md("Unknown command: {said}.", said=code(f"{command} {verb[:80]}".strip()))
     if verb.lower().strip(".!") in _DECISIONS:
         return Misunderstood(
             md(
                 "{said} Decide with the buttons on the request's card, or in Stoker's Home: a message is not a decision.",
-                said=said,
+                said=text_line,
             )
         )
-    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # the wording of the cards
+    if verb.lower() == "bring" and rest.lower().partition(" ")[0] in ("up", "down"):  # cards use these words
         verb, _, rest = rest.partition(" ")
     if not _is_sentence(command, f"{verb} {rest}") and (meant := _meant(command, verb.lower())):
-        if not command:  # where slash commands do not work
+        if not command:  # in a mention or a direct message
             meant = meant.removeprefix("/")
         return Misunderstood(
             md(
                 "{said} Did you mean {meant}? {everything} lists everything.",
-                said=said,
+                said=text_line,
                 meant=code(f"{meant} {rest[:200]}".strip()),
                 everything=code(f"{command} help".strip()),
             )
         )
     rows = [row for name in COMMANDS if command in ("", name) for row in _list(name)]
-    return Misunderstood(md("\n").join([said, *rows]))
+    return Misunderstood(md("\n").join([text_line, *rows]))
 
 
 def noun_of(verb: str) -> str:
     """The command of a verb that is used alone; empty if there is none."""
-    return next((name for name, each in COMMANDS.items() if any(topic.verb == verb for topic in each.topics)), "")
+    return next((name for name, command in COMMANDS.items() if any(topic.verb == verb for topic in command.topics)), "")
 
 
 def _is_sentence(command: str, text: str) -> bool:
-    """Return whether text is not a mistyped command: Stoker does not guess a verb from a sentence, because most verbs change something."""
+    """Return whether text is not a mistyped command: Stoker does not guess a verb from a sentence, because most verbs
+    change something.
+    """
     words = text.lower().partition(" because ")[0].partition(" for ")[0].split()
     bare = [word for word in words if "=" not in word and not word[0].isdigit()]
     asks = not command and is_question(text)
@@ -122,5 +126,5 @@ def _list(command: str) -> list[Mrkdwn]:
 
 
 def _row(command: str, topic: Topic) -> Mrkdwn:
-    said = code(" ".join(filter(None, (command, topic.verb, topic.usage))))
-    return md("{said} — {does}", said=said, does=topic.does)
+    usage = code(" ".join(filter(None, (command, topic.verb, topic.usage))))
+    return md("{said} — {does}", said=usage, does=topic.does)

@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Command] = {
             Topic(
                 "status",
                 "",
-                "who holds it, for which model, since when, what it has cost",
+                "who holds it, with which model, since when, and the cost so far",
                 also=("info", "who"),
             ),
             Topic(
@@ -109,7 +109,7 @@ COMMANDS: Mapping[str, Command] = {
                 more=md(
                     "Words filter the list: a part of a name, an alias, a model or a group; or `up`, `down`, `booting`, "
                     "`failing`, `drifted`, `held`, `gpu`, `cpu`. An endpoint is *drifted* when the cluster has something "
-                    "else than the main branch."
+                    "other than the main branch."
                 ),
                 also=("ls", "all"),
             ),
@@ -124,8 +124,8 @@ COMMANDS: Mapping[str, Command] = {
                 "add",
                 "NAME [HF_ID] [options] [now]",
                 md(
-                    "a pull request with a new endpoint; without `HF_ID` a form asks; `now` registers the alias at once, on an "
-                    "engine that serves the model already"
+                    "a pull request with a new endpoint; without `HF_ID` a form asks; `now` registers the alias immediately, on an "
+                    "engine that already serves the model"
                 ),
                 example="coder-mini Qwen/Qwen2.5-Coder-3B-Instruct-AWQ like={gpu}",
                 more=_OPTIONS,
@@ -146,7 +146,7 @@ COMMANDS: Mapping[str, Command] = {
                 example="Qwen/Qwen3-8B-AWQ openai/gpt-oss-20b",
                 more="Kind, weights, largest context, memory, volume and the arguments that the model needs; several models side by"
                 " side, and without one those of `fit.shortlist`. Options: `context=16384`, `gpu-util=0.9`, `quantization=`, `kind=`,"
-                " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co works, too.",
+                " `memory=24Gi`, `gpu=A100-80`, `host-memory=64Gi`. A link to huggingface.co works too.",
                 also=("size", "sizing", "fits"),
             ),
             Topic(
@@ -156,7 +156,7 @@ COMMANDS: Mapping[str, Command] = {
                 example="{gpu}",
                 more=md(
                     "Everything that `add` creates is removed: manifests, Application, LiteLLM's entry, catalog row. The volume with "
-                    "the weights is deleted, too. Bring a running endpoint down first. `portal=yes` also removes it from "
+                    "the weights is deleted too. Bring a running endpoint down first. `portal=yes` also removes it from "
                     "the key portal."
                 ),
                 also=("delete", "rm"),

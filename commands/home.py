@@ -101,23 +101,23 @@ class HomeButtons:
         await self.slack.open_form(trigger_id, extend_form(lease, show_duration(self.config.lease.longest)))
 
     async def _extend(self, op_id: str, actor: str, hold: timedelta, reason: str, *, delivery: str) -> Mrkdwn:
-        """Extend the session for which the form was opened, and no later one of the same model."""
+        """Extend the session for which the form was opened, not a later one of the same model."""
         lease = await _session(self.leases, op_id)
         return await self._ask(Extend(model=lease.model, hold=hold, **self.lifecycle.asked(actor, reason)), delivery)
 
     async def _open_up_form(self, trigger_id: str) -> None:
         async def fill() -> Body:
-            found = await self.endpoints.all(await self.repository.head())
-            names = tuple(endpoint.name for endpoint in found if endpoint.gpus)
+            endpoints = await self.endpoints.all(await self.repository.head())
+            names = tuple(endpoint.name for endpoint in endpoints if endpoint.gpus)
             if not names:
-                raise BotError(md("There is no endpoint that needs the GPU; `/model add` makes one."))
+                raise BotError(md("There is no endpoint that needs the GPU; `/model add` adds one."))
             return up_form(names, show_duration(self.config.lease.default), show_duration(self.config.lease.longest))
 
         await open_filled(self.slack, trigger_id, "Bring up a model", fill)
 
-    async def _ask(self, wanted: BringUp | Extend, delivery: str) -> Mrkdwn:
-        await self.lifecycle.request(wanted, delivery)
-        return md("Requested: the card is in <#{channel}>.", channel=wanted.channel)
+    async def _ask(self, request: BringUp | Extend, delivery: str) -> Mrkdwn:
+        await self.lifecycle.request(request, delivery)
+        return md("Requested: the card is in <#{channel}>.", channel=request.channel)
 
 
 async def _read_hold(ack: AsyncAck, values: Mapping[str, str]) -> timedelta | None:

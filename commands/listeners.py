@@ -66,7 +66,7 @@ def register(app: AsyncApp, wiring: Wiring) -> None:
 
 @component
 class Responders:
-    """Gives every click and command a way to be answered, once per delivery."""
+    """Adds a function to every click and command that answers it, once per delivery."""
 
     slack: Slack
     deliveries: Deliveries
@@ -77,7 +77,7 @@ class Responders:
         body: dict[str, Any],
         next: Callable[[], Awaitable[None]],  # noqa: A002
     ) -> None:
-        """A click in Home has no response_url: it is answered by a direct message."""
+        """Add the function. A click in Home has no response_url, so its answer is a direct message."""
         acks_first.arrived()
         if context.response_url is None and context.user_id:
             context["respond"] = dm_responder(self.slack, context.user_id)
@@ -103,12 +103,12 @@ async def answer_unexpected(error: Exception, context: AsyncBoltContext) -> None
 def _once(deliveries: Deliveries, delivery: str, respond: Respond) -> Respond:
     """The answer to one delivery: Slack repeats a command or click that was not acknowledged."""
 
-    async def answer(**said: Any) -> None:
+    async def answer(**message: Any) -> None:
         try:
             repeated = not await deliveries.is_first(f"answer:{delivery}")
-        except Unavailable:  # prefer answering twice over not answering
+        except Unavailable:  # answer, even if that may be the second answer
             repeated = False
         if not repeated:
-            await respond(**cleaned_texts(said))
+            await respond(**cleaned_texts(message))
 
     return answer

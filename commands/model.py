@@ -90,7 +90,7 @@ class EndpointQuestions:
         ]
 
     async def fit(self, words: Words) -> Mrkdwn:
-        """Uses the main branch, whose template determines the context and the limits of a new endpoint."""
+        """Answer `fit` from the main branch, whose template determines the context and the limits of a new endpoint."""
         tree = await self.repository.tree(await self.repository.head())
         with plain_refusals():
             template = await asyncio.to_thread(contract.template_of, Platform(tree, self.config.platform))

@@ -1,4 +1,6 @@
-"""The buttons below a card that has ended: bring up, retry, revert. *Extend* and *Bring down* are those of Home and reminders."""
+"""The buttons below a card that has ended: bring up, retry, revert. *Extend* and *Bring down* are those of Home and
+reminders.
+"""
 
 from typing import Any
 
@@ -24,7 +26,7 @@ from commands.replies import answered
 Body = dict[str, Any]
 
 _REFUSALS = 100
-"""After this many refused attempts the first one is named; each costs one read of Redis."""
+"""Maximum number of refused attempts that are skipped; each of them costs one read of Redis."""
 
 
 @component
@@ -67,7 +69,7 @@ class NextStepButtons:
         await self.slack.open_form(trigger, form)
 
     async def _retry(self, op_id: str, actor: str) -> Mrkdwn | None:
-        """Ask for the same again, in the name of the person who clicks. Two clicks are one request; a refused one does not
+        """Make the same request again for the person who clicks. Two clicks are one request; refused requests do not
         count.
         """
         op = await self.operations.load(op_id)
@@ -84,27 +86,27 @@ class NextStepButtons:
         raise NotAllowed(md("{who} has already requested this again.", who=person(again.request.actor)))
 
     def _repeated(self, op: Operation, actor: str) -> AnyRequest:
-        """The same request; the approval of a roll-out does not cover it."""
+        """A copy of the request. The approval of a roll-out does not cover it."""
         changes: dict[str, object] = {"actor": actor, "at": self.clock()}
         if isinstance(op.request, BringUp):
             changes["part_of"] = ""
         return op.request.model_copy(update=changes)
 
-    async def _ask(self, wanted: AnyRequest, delivery: str) -> Mrkdwn | None:
-        if isinstance(wanted, ChangeRequest):
-            return await self.changes.ask(wanted, delivery)
-        await self.lifecycle.request(wanted, delivery)
+    async def _ask(self, request: AnyRequest, delivery: str) -> Mrkdwn | None:
+        if isinstance(request, ChangeRequest):
+            return await self.changes.ask(request, delivery)
+        await self.lifecycle.request(request, delivery)
         return None
 
     async def _revert(self, op_id: str, body: Body) -> Mrkdwn | None:
         op = await self.operations.load(op_id)
         if not isinstance(op, ChangeOperation) or op.plan is None:
             raise BotError("That request has no pull request, so there is nothing to revert.")
-        wanted = RevertChange(
+        request = RevertChange(
             model=op.request.model,
             actor=body["user"]["id"],
             channel=op.request.channel,
             at=self.clock(),
             reverts=op.id,
         )
-        return await self.changes.ask(wanted, body["trigger_id"])
+        return await self.changes.ask(request, body["trigger_id"])

@@ -55,21 +55,21 @@ _ASKS = frozenset(
 
 
 def is_question(text: str) -> bool:
-    """Return whether a sentence asks something: its answer is never a command that changes something."""
+    """Return whether the text is a question, which must never start a command that changes something."""
     words = text.lower().split()
     return bool(words) and (words[-1].endswith("?") or (len(words) > 1 and words[0] in _ASKS))
 
 
-def names_with_hold(said: Words) -> tuple[tuple[str, ...], timedelta | None]:
-    """The names, and the duration: after `for`, or as the last words, as in `up coder-fim 2h` and `up coder-fim 1h 30m`."""
-    if said.hold:
-        return said.names, said.hold
-    for first in range(1, len(said.names)):
+def names_with_hold(words: Words) -> tuple[tuple[str, ...], timedelta | None]:
+    """The names, and the duration. It comes after `for` or last, as in `up coder-fim 2h` and `up coder-fim 1h 30m`."""
+    if words.hold:
+        return words.names, words.hold
+    for first in range(1, len(words.names)):
         try:
-            return said.names[:first], parse_duration(" ".join(said.names[first:]))
+            return words.names[:first], parse_duration(" ".join(words.names[first:]))
         except ValueError:
             continue
-    return said.names, None
+    return words.names, None
 
 
 def is_time(word: str) -> bool:

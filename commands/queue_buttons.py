@@ -22,13 +22,13 @@ from commands.replies import answered, ephemeral_responder, read_value
 
 Body = dict[str, Any]
 Act = Callable[[str, str], Awaitable[Mrkdwn | None]]
-"""With the operation's id and the user; its result is shown only to the user."""
+"""Gets the operation's id and the user. Its result is shown only to this user."""
 
 CHOICES = (QUEUE, LEAVE, PASS_ON, TAKE, ASK_HOLDER, NOT_NOW, REPLACE)
 """The buttons whose value is an operation."""
 
 _ANY_PLAN = (LEAVE, PASS_ON, NOT_NOW)
-"""Leaving the queue and declining start nothing: they are valid for any plan on the card."""
+"""The buttons that are valid for any plan on the card, because leaving and declining start nothing."""
 
 
 @component
@@ -80,9 +80,9 @@ class QueueButtons:
             await answered(respond, acted(action["value"], action["action_id"], body["user"]["id"]))
 
         async def acted(value: str, action_id: str, actor: str) -> Mrkdwn | None:
-            op_id, seen = read_value(value)
+            op_id, plan_hash = read_value(value)
             if action_id not in _ANY_PLAN:
-                await self.decisions.as_shown(op_id, seen, against=action_id in (ASK_HOLDER, REPLACE))
+                await self.decisions.as_shown(op_id, plan_hash, against=action_id in (ASK_HOLDER, REPLACE))
             return await act(op_id, actor)
 
         return clicked
@@ -92,7 +92,9 @@ class QueueButtons:
         await self.slack.open_form(trigger, object_form(op))
 
     async def _adopt(self, model: str, body: Body) -> None:
-        """Give a model that somebody started by hand a lease: with the same approval and smoke tests as bringing it up."""
+        """Give a lease to a model that somebody started by hand, with the same approval and smoke tests as for a
+        bring-up.
+        """
         reason = "it is running without a lease; adopt it"
-        wanted = BringUp(model=model, **self.lifecycle.asked(body["user"]["id"], reason))
-        await self.lifecycle.request(wanted, body["trigger_id"])
+        request = BringUp(model=model, **self.lifecycle.asked(body["user"]["id"], reason))
+        await self.lifecycle.request(request, body["trigger_id"])

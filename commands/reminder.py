@@ -87,7 +87,9 @@ class ReminderButtons:
             await self._kept_until(ack, body["user"]["id"], view)
 
     async def _end(self, op_id: str, body: Body) -> Mrkdwn | None:
-        """Bring down the session of an operation, and no later one of the same model; another person's only after a confirmation."""
+        """Bring down the session of an operation, not a later one of the same model. Another person's session needs a
+        confirmation.
+        """
         actor = body["user"]["id"]
         try:
             lease = await self.leases.of_operation(op_id)
@@ -95,7 +97,7 @@ class ReminderButtons:
         except Unavailable as error:
             if error.system != "Redis":
                 raise
-            users = await self.cluster.gpu_users()  # stopping costs works with only the cluster
+            users = await self.cluster.gpu_users()  # a bring-down works with only the cluster
             marks = [read_mark(user.mark, user.name) for user in users]
             lease, theirs = next((mark for mark in marks if mark and mark.op == op_id), None), False
         if lease is None:
@@ -120,19 +122,19 @@ class ReminderButtons:
                         model=code(model),
                     )
                 )
-        said = await self.bringing_down.down(ending.models, actor, delivery, reason)
-        with suppress(Unavailable):  # the end is requested; only the questions about it are not updated
+        answer = await self.bringing_down.down(ending.models, actor, delivery, reason)
+        with suppress(Unavailable):  # the bring-down is requested; only the messages with its question are not updated
             for model, op_id in ending.sessions.items():
                 await self.holder_prompts.ending(op_id, _on_its_way(actor, model))
         return said or (requested(ending.asked_in, self.config.slack.channel) if ending.asked_in else None)
 
     async def _down(self, model: str, body: Body, op_id: str = "") -> Mrkdwn | None:
         actor = body["user"]["id"]
-        said = await self.bringing_down.down((model,), actor, body["trigger_id"])
-        with suppress(Unavailable):  # without Redis the message stays, and the answer is what happened to the model
+        answer = await self.bringing_down.down((model,), actor, body["trigger_id"])
+        with suppress(Unavailable):  # without Redis the message stays, and the result for the model is the answer
             if _is_settled_here(body) and not await self._is_card(op_id, _message(body)):
                 await self.presentation.edit(_message(body), settled_reminder(_on_its_way(actor, model)))
-        return said
+        return answer
 
     async def _is_card(self, op_id: str, message: Message) -> bool:
         """Return whether it is the card of an operation, which follows the operation."""
@@ -141,13 +143,13 @@ class ReminderButtons:
         return False
 
     async def _restart(self, op_id: str, body: Body) -> None:
-        said = await self.restart_requests.ask(op_id, body["user"]["id"])
+        answer = await self.restart_requests.ask(op_id, body["user"]["id"])
         if body["container"]["type"] == "message":  # Home updates automatically
-            await self.presentation.edit(_message(body), settled_reminder(said))
+            await self.presentation.edit(_message(body), settled_reminder(answer))
 
     async def _keep(self, op_id: str, body: Body) -> None:
-        said = await self.keeping.keep(op_id, body["user"]["id"])
-        await self.presentation.edit(_message(body), settled_reminder(said))
+        answer = await self.keeping.keep(op_id, body["user"]["id"])
+        await self.presentation.edit(_message(body), settled_reminder(answer))
 
     async def _ask_until(self, op_id: str, body: Body) -> None:
         lease = await self.leases.of_operation(op_id)
@@ -160,18 +162,18 @@ class ReminderButtons:
     async def _kept_until(self, ack: AsyncAck, actor: str, view: Body) -> None:
         """An impossible time is refused in the form; otherwise the reminder is answered publicly."""
         chosen = view["state"]["values"]["until"]["value"]["selected_date_time"]
-        about = KeepUntil.model_validate_json(view["private_metadata"])
+        form = KeepUntil.model_validate_json(view["private_metadata"])
         try:
-            said = await self.keeping.keep(about.op, actor, datetime.fromtimestamp(int(chosen), UTC))
+            answer = await self.keeping.keep(form.op, actor, datetime.fromtimestamp(int(chosen), UTC))
         except (BotError, Unavailable) as error:
             await ack(response_action="errors", errors={"until": str(error)})
             return
         await ack()
-        await self.presentation.edit(about.message, settled_reminder(said))
+        await self.presentation.edit(form.message, settled_reminder(answer))
 
 
 def _is_settled_here(body: Body) -> bool:
-    """Return whether the click's message becomes its answer: Home and the answer to a command do not."""
+    """Return whether the answer replaces the clicked message. Home and the answer to a command stay."""
     container = body["container"]
     return bool(container["type"] == "message" and not container.get("is_ephemeral"))
 

@@ -32,7 +32,9 @@ class AcksFirst:
     """
 
     def __init__(self, *, quiet: float = 0.02, longest: float = 1.0, at_a_time: int = 8) -> None:
-        """Seconds without a request, maximum seconds that work waits for that, and requests worked on at a time."""
+        """Set the seconds without a request, the maximum seconds for which work waits for them, and the number of
+        requests that are worked on at a time.
+        """
         self._quiet, self._longest = quiet, longest
         self._arrived = 0.0
         self._working = asyncio.Semaphore(at_a_time)
@@ -68,7 +70,7 @@ class AcksFirst:
         try:
             async with asyncio.timeout(self._longest):
                 await self._working.acquire()
-        except TimeoutError:  # the current work takes long, like a bring-down without Redis: do not wait for it
+        except TimeoutError:  # long work is running, such as a bring-down without Redis: do not wait for it
             yield
             return
         try:
@@ -83,7 +85,7 @@ acks_first = AcksFirst()
 async def answered(respond: Respond, work: Awaitable[Answer], *, urgent: bool = False, replace: bool = False) -> None:
     """Do the work of a command or click and send the result only to the user.
 
-    `replace`: a message that is the result takes the place of the clicked one; a text is another message.
+    With `replace`, a result that is a message replaces the clicked one; a text is posted as another message.
     `urgent` is for forms: Slack allows three seconds for opening one, so it does not wait for its turn.
     """
     with acks_first.owing():
@@ -123,17 +125,17 @@ async def _answered(respond: Respond, work: Awaitable[Answer], replace: bool) ->
 def with_older_blocks(respond: Respond) -> Respond:
     """A responder that answers with older blocks if the workspace does not have the newer ones."""
 
-    async def answer(**said: Any) -> None:
-        answered = await respond(**said)
-        blocks = said.get("blocks") or []
+    async def answer(**message: Any) -> None:
+        answered = await respond(**message)
+        blocks = message.get("blocks") or []
         if newer_in(blocks) and getattr(answered, "status_code", 200) != 200:
-            await respond(**{**said, "blocks": older(blocks)})
+            await respond(**{**message, "blocks": older(blocks)})
 
     return answer
 
 
 async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[[], Awaitable[Block]]) -> None:
-    """Open a form immediately, and show in it the result of `fill`, or why it cannot be filled."""
+    """Open a form immediately, then show the result of `fill` in it, or the reason why it cannot be filled."""
     view_id = await slack.open_form(trigger_id, loading(title))
     try:
         form = await fill()
@@ -145,13 +147,15 @@ async def open_filled(slack: Slack, trigger_id: str, title: str, fill: Callable[
 
 
 def requested(asked_in: str | None, channel: str) -> Mrkdwn | None:
-    """The answer to a request: where its card is, if it was made elsewhere; in the channel the card is the answer."""
+    """The answer to a request: the channel of its card, if the request was made elsewhere; in that channel the card is
+    the answer.
+    """
     return elsewhere(asked_in, channel, md("Requested: the card is in"))
 
 
-def elsewhere(asked_in: str | None, channel: str, told: Mrkdwn) -> Mrkdwn | None:
+def elsewhere(asked_in: str | None, channel: str, text: Mrkdwn) -> Mrkdwn | None:
     """The text with the channel, for a request that was made in another one."""
-    return None if asked_in == channel else md("{told} <#{channel}>.", told=told, channel=channel)
+    return None if asked_in == channel else md("{told} <#{channel}>.", told=text, channel=channel)
 
 
 def read_value(value: str) -> tuple[str, str]:

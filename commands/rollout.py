@@ -47,7 +47,7 @@ class RollOutButtons:
 
     async def _open(self, op_id: str, body: Body) -> None:
         async def fill() -> Body:
-            alias, found = await self.virtual_keys.outsiders(op_id, body["user"]["id"])
-            return keys_form(op_id, alias, found)
+            alias, keys = await self.virtual_keys.outsiders(op_id, body["user"]["id"])
+            return keys_form(op_id, alias, keys)
 
         await open_filled(self.slack, body["trigger_id"], "Grant access", fill)

@@ -1,4 +1,6 @@
-"""Setting Stoker up: the offer at an admin's first contact, the form, and the result with the doctor's findings."""
+"""The set-up of Stoker: the offer when an admin first types a command, the form, and the result with the doctor's
+findings.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -74,8 +76,8 @@ class SetupForms:
         body: Body,
         next: Callable[[], Awaitable[None]],  # noqa: A002
     ) -> None:
-        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. Nothing waits for
-        it.
+        """Notify a person who types a command, at most once per hour, that Stoker is not set up yet. This runs in the
+        background.
         """
         await next()
         if "command" in body and "offer" in context:
@@ -85,7 +87,7 @@ class SetupForms:
 
     async def _offer(self, user: str, respond: Respond) -> None:
         try:
-            with acks_first.owing():  # a restart waits for it
+            with acks_first.owing():  # a restart waits until this is done
                 needed = await self.setup.needed()
                 if needed and await self.deliveries.is_first(f"setup:{user}"):
                     view = setup_needed(needed, user)
@@ -95,8 +97,10 @@ class SetupForms:
 
     async def _open(self, actor: str, trigger_id: str) -> None:
         async def fill() -> Body:
-            found, questions = await self.setup.ask(actor)
-            return setup_form(found.report, [(each.name, each.label, each.hint, value) for each, value in questions])
+            survey, questions = await self.setup.ask(actor)
+            return setup_form(
+                survey.report, [(question.name, question.label, question.hint, value) for question, value in questions]
+            )
 
         await open_filled(self.slack, trigger_id, "Set up Stoker", fill)
 
@@ -117,7 +121,7 @@ class SettingsInUse:
     settings: Settings
 
     async def announce(self, *, every: float = 60.0) -> None:
-        """Once for each text of `.stoker.yaml`; again after `every` seconds while a system does not answer."""
+        """Notify once for each text of `.stoker.yaml`; retry after `every` seconds while a system does not answer."""
         while True:
             try:
                 await self._announce()
@@ -132,9 +136,9 @@ class SettingsInUse:
         if used is None or used.announced:
             return
         count = len(await self.endpoints.all(used.commit))
-        found = await _findings(self.settings, self.settings.config)
-        said = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=found))
-        await self.presentation.tell_admins(f"setup:{used.commit}", said)
+        findings = await _findings(self.settings, self.settings.config)
+        text = lines(md("{told}\n{found}", told=in_use(used.commit, count), found=findings))
+        await self.presentation.tell_admins(f"setup:{used.commit}", text)
         await self.state.use(used.model_copy(update={"announced": True}))
 
 
@@ -147,14 +151,14 @@ def _told(result: Proposed) -> View:
 
 async def _findings(settings: Settings, config: Config) -> Mrkdwn:
     """The doctor's findings with these settings; many missing rights are one finding."""
-    found = await examine(settings.model_copy(update={"config": config}))
-    rights = [each for each in found if each.fix == ADD_RIGHT]
+    findings = await examine(settings.model_copy(update={"config": config}))
+    rights = [finding for finding in findings if finding.fix == ADD_RIGHT]
     if len(rights) > 1:
         more = f"{rights[0].said}, and lacks {len(rights) - 1} more rights"
-        found = (
-            *(each for each in found if each.fix != ADD_RIGHT),
+        findings = (
+            *(finding for finding in findings if finding.fix != ADD_RIGHT),
             wrong(
                 KUBERNETES, more, "Write these settings below `config` in the chart's values too, which grants them."
             ),
         )
-    return md("*With these settings:*\n{found}", found=diagnosis(found, most=8))
+    return md("*With these settings:*\n{found}", found=diagnosis(findings, most=8))

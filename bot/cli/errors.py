@@ -17,7 +17,7 @@ from bot.errors import BotError, StokerError, Unavailable
 from manifests.tree import ManifestError
 
 _DOTS = re.compile(r"…[….:“” ]*…")
-"""Merge several consecutive differing parts."""
+"""Several consecutive parts that differ, which become one."""
 _PLACE = re.compile(r"(?<!{){\w+}")
 """A placeholder in a template of `bot.mrkdwn.md`."""
 ROOMS: tuple[ModuleType, ...] = (bot, commands, manifests)
@@ -77,7 +77,7 @@ def _entry(each: type[Exception], said: Mapping[tuple[str, str], set[str]]) -> I
 
 
 def _is(each: type[Exception], module: str, name: str) -> bool:
-    """Return whether `name` means this class in that module."""
+    """Return whether `name` is this class in that module."""
     return getattr(importlib.import_module(module), name, None) is each
 
 

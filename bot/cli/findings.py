@@ -16,7 +16,7 @@ Strangers = Sequence[tuple[str, str]]
 
 
 def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Strangers = ()) -> str:
-    """One finding per line, in the format of compilers, then advice, what is not checked, and a summary."""
+    """One finding per line, in the format of compilers, then the suggestions, the unchecked directories and a summary."""
     faults, advice = _parted(findings)
     lines = [f"{each.path}:{each.line}: {_rule(each)}: {each.message}. Fix: {each.fix}" for each in (*faults, *advice)]
     lines += [f"{path}: not checked: {why}." for path, why in strangers]
@@ -26,7 +26,7 @@ def as_plain(names: Sequence[str], findings: Sequence[Finding], strangers: Stran
 
 
 def _parted(findings: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """Problems, and things that work but could be faster."""
+    """The problems, and the suggestions for faster starts."""
     faults = [each for each in findings if not each.is_advice]
     return faults, [each for each in findings if each.is_advice]
 

@@ -76,7 +76,7 @@ def _table(fits: Sequence[Fit]) -> str:
 
 
 def told(answers: Sequence[Account | BotError]) -> list[Account]:
-    """The answers; models that could not be looked up are written to standard error."""
+    """Return the answers; print the models that could not be looked up to standard error."""
     for each in answers:
         if isinstance(each, BotError):
             typer.echo(f"stoker: {each}", err=True)

@@ -1,4 +1,4 @@
-"""`stoker gpu`: shows the GPU's use and turns it off, with only the cluster: no Slack, no Redis, no GitHub."""
+"""`stoker gpu`: shows the use of the GPU and brings models down, with only the cluster: no Slack, no Redis, no GitHub."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing the clients takes two seconds, which `stoker --he
 GONE_WITHIN = 300.0
 """Seconds that a pod may take to terminate; vLLM's grace period is 30."""
 
-cli = typer.Typer(no_args_is_help=True, help="The shared GPU, from a terminal: needs the cluster alone.")
+cli = typer.Typer(no_args_is_help=True, help="The shared GPU, from a terminal: needs only the cluster.")
 
 
 @cli.command()
@@ -41,12 +41,12 @@ def down(
 ) -> None:
     """Scale a GPU model to zero and wait until its pod is gone. Needs no approval: stopping costs is always possible."""
     if (name is None) != everything:
-        raise typer.BadParameter("say either which model, or --all")
+        raise typer.BadParameter("name a model, or use --all")
     _run(_down(name))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
-    """The exit code: 0 for success, 1 if something still uses a GPU, 2 if it could not be carried out."""
+    """Exit with code 0 for success, 1 if something still uses a GPU, 2 if the command could not be carried out."""
     try:
         code = asyncio.run(work)
     except (BotError, Unavailable) as error:
@@ -70,7 +70,7 @@ async def _opened() -> "AsyncIterator[tuple[Cluster, Deployer, Jobs, Stager, Con
 
 
 async def _no_history(_later: str, _earlier: str) -> bool:
-    """There is no repository here, and nothing is deployed from it."""
+    """Return False: the command has no repository to compare commits with."""
     return False
 
 
@@ -101,14 +101,14 @@ def _line(workload: "Workload", node: Node | None, config: Config, now: datetime
 
 
 async def _reverted(cluster: "Cluster", deployer: "Deployer", model: str) -> str:
-    """A warning if the model comes up again, because its deployer reverts its replicas; empty if it does not."""
+    """A warning if the model will come up again, because its deployer reverts its replicas; otherwise empty."""
     from bot.platform.switches.commit import reverting
 
     try:
         workload = await cluster.workload(model)
         found = await reverting(deployer, "auto", workload) if workload else None
     except (BotError, Unavailable) as error:
-        return f"whether {deployer.word} starts it again is not known ({error})."
+        return f"it is unknown whether {deployer.word} starts it again ({error})."
     if found is None:
         return ""
     how = "suspend it (`flux suspend kustomization {}`)" if deployer.word == "Flux" else "turn off self-healing of {}"

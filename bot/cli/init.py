@@ -20,7 +20,7 @@ from manifests.tree import Checkout
 
 def init(
     path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The checkout of the platform repository.")] = Path(),
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take what was found, and the defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: use the survey and the defaults.")] = False,
     show: Annotated[bool, typer.Option("--print", help="Print the file instead of writing it.")] = False,
 ) -> None:
     """Read a platform repository, report its content, and write its .stoker.yaml.
@@ -61,12 +61,12 @@ def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 answers = merged(answers, answer(question, said))
             except SettingsError as error:
-                typer.echo(f"  That is not taken: {error}", err=True)
+                typer.echo(f"  This is not valid: {error}", err=True)
     return answers
 
 
 def _existing(file: Path) -> dict[str, Any]:
-    """The existing file of an earlier run or of a person: its settings are kept."""
+    """The settings of an existing file, from an earlier run or a person: they are kept."""
     if not file.is_file():
         return {}
     try:

@@ -50,12 +50,12 @@ def sandbox(
         str | None,
         typer.Option(help="Another platform: a path, a git URL, or the name of a sample (docs/platforms.md)."),
     ] = None,
-    speed: Annotated[float, typer.Option(help="How many times faster than life the simulated cluster is.")] = 60,
+    speed: Annotated[float, typer.Option(help="How many times faster than real time the simulated cluster is.")] = 60,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8765,
     script: Annotated[Path | None, typer.Option(help="Run a story instead of the page; exit 1 if it fails.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML merged over the bot's configuration.")] = None,
-    http: Annotated[bool, typer.Option(help="Slack's requests come signed over HTTP, not over Socket Mode.")] = False,
-    patience: Annotated[float, typer.Option(help="Least seconds that a story waits for what it expects.")] = 0,
+    http: Annotated[bool, typer.Option(help="Use signed HTTP requests from Slack instead of Socket Mode.")] = False,
+    patience: Annotated[float, typer.Option(help="Minimum seconds that a story waits for an expected text.")] = 0,
 ) -> None:
     """Run the bot against a whole platform on this machine, with a page to try it on."""
     from sandbox.main import run as run_sandbox
@@ -96,7 +96,7 @@ def doctor(
 def manifest(
     http: Annotated[str, typer.Option(metavar="URL", help="The bot's public address; default is Socket Mode.")] = "",
     private_channel: Annotated[bool, typer.Option(help="The channel of operations is a private one.")] = False,
-    bookmark: Annotated[bool, typer.Option(help="With the scopes that the setting `slack.bookmark` needs.")] = False,
+    bookmark: Annotated[bool, typer.Option(help="Add the scopes that the setting `slack.bookmark` needs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
     """Print the Slack app manifest: paste it at api.slack.com/apps, Create New App, From a manifest."""

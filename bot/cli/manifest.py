@@ -44,7 +44,7 @@ def manifest(*, http: str = "", private_channel: bool = False, bookmark: bool = 
                     "name": "Tell Stoker …",
                     "type": "message",
                     "callback_id": SHORTCUT,
-                    "description": "A command where none can be typed: in a thread",
+                    "description": "A command in a thread, where slash commands do not work",
                 }
             ],
             "slash_commands": [
@@ -76,7 +76,7 @@ def text(*, http: str = "", private_channel: bool = False, bookmark: bool = Fals
 
 
 def link() -> str:
-    """The address at which Slack creates the app from this manifest."""
+    """The URL at which Slack creates the app from this manifest."""
     compact = json.dumps(manifest(), separators=(",", ":"))
     return f"https://api.slack.com/apps?new_app=1&manifest_json={quote(compact, safe='')}"
 

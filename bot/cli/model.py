@@ -1,7 +1,7 @@
 """`stoker model`: the endpoints of a platform repository, from a terminal, in CI and as a pre-commit hook.
 
-`check`, `list` and `show` read a checkout and need nothing else. `add`, `swap` and `remove` print the change as a patch;
-with `--open` they push it and open the pull request. None of them needs Slack, Redis or a cluster.
+`check`, `list` and `show` read a checkout and need nothing else. `add`, `swap` and `remove` print the change as a
+patch; with `--open` they push it and open the pull request. None of them needs Slack, Redis or a cluster.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ cli = typer.Typer(no_args_is_help=True)
 @cli.callback()
 def _quiet() -> None:
     """The endpoints of a platform repository: check, list, show, add, swap, remove."""
-    # Standard output is the result: a patch, JSON, annotations. Messages about retries would not belong there.
+    # Standard output is for the result: a patch, JSON, annotations. Messages about retries must not appear there.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         processors=[structlog.dev.ConsoleRenderer(colors=False)],
@@ -86,7 +86,7 @@ Where = Annotated[Path, typer.Argument(metavar="[PATH]", help="The checkout of t
 Config = Annotated[
     Path | None,
     typer.Option(
-        help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then what its files say."
+        help=f"The layout; default: STOKER_CONFIG, then {OWN_CONFIG} in the checkout, then the layout of its files."
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint.")]
@@ -96,7 +96,7 @@ Words = Annotated[
     typer.Argument(
         metavar="[OPTION=VALUE]...",
         help="As in Slack: like= served= context= quantization= gpu-util= storage= price-in= price-out= group= portal= "
-        "arg=--flag=value; where Hugging Face does not answer: weights= layers= kv-heads= head-size= max-context=.",
+        "arg=--flag=value; if Hugging Face does not answer: weights= layers= kv-heads= head-size= max-context=.",
     ),
 ]
 Checked = Annotated[Path, typer.Option("--path", help="The checkout that the change is planned on.")]
@@ -111,10 +111,10 @@ def check_(
     path: Where = Path(),
     endpoint: Annotated[str | None, typer.Option(help="One endpoint instead of all.")] = None,
     shape: Shape = Format.PLAIN,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 for warnings, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 for warnings too.")] = False,
     config: Config = None,
 ) -> None:
-    """Check that the pieces of each endpoint agree.
+    """Check that the files of each endpoint are consistent.
 
     Exit code 0: no errors; 1: errors (with --strict also warnings); 2: it could not be checked.
     """
@@ -163,7 +163,7 @@ def list_(path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = No
 
 @cli.command()
 def show(name: Name, path: Where = Path(), shape: Shape = Format.PLAIN, config: Config = None) -> None:
-    """Show the contract of one endpoint, its files, and what the check finds in it."""
+    """Show the contract of one endpoint, its files, and the findings of the check."""
     platform = _opened(path, config)
     with _told():
         endpoint = read_endpoint(platform, name)
@@ -205,7 +205,7 @@ def swap(
     config: Config = None,
     color: Paint = Colour.AUTO,
 ) -> None:
-    """Change what an endpoint serves."""
+    """Change the model of an endpoint."""
     _change("swap", name, hf_id, options, path, dry_run, because, config, color)
 
 
@@ -272,7 +272,9 @@ async def _fits(settings: ToolSettings, path: Path, asked: list[str], options: O
 
 
 def _is_platform(path: Path) -> bool:
-    """Return whether a directory looks like a platform's checkout. A quick check: `fit` runs anywhere, and reads nothing else."""
+    """Return whether a directory looks like a platform's checkout. The check is quick, because `fit` runs anywhere and
+    reads nothing else.
+    """
     return (path / OWN_CONFIG).is_file() or any((path / each).is_dir() for each in (Layout().serving_dir, "clusters"))
 
 
@@ -356,7 +358,7 @@ async def _opened_pull(
 
 
 def _user() -> str:
-    """The user who runs this; in a container a user may have no name."""
+    """The name of the user who runs the command; in a container a user may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -365,7 +367,7 @@ def _user() -> str:
 
 @asynccontextmanager
 async def _remote(settings: ToolSettings) -> AsyncIterator[tuple[GitHub, "Repository"]]:
-    # Slow to import, and a check before each commit does not need it.
+    # These imports are slow, and a check before each commit does not need them.
     from bot.services import github_http, github_token, repository
 
     if not settings.github_repository:
@@ -413,7 +415,7 @@ def _row(endpoint: ModelEndpoint) -> tuple[str, ...]:
 
 
 def _tell(change: Change) -> None:
-    """Information for a reviewer, separate from the patch, so that the patch can be piped to `git apply`."""
+    """Print information for a reviewer to standard error, so that the patch can be piped to `git apply`."""
     rows = list(change.summary)
     if change.sizing:
         rows += [(row.label, f"{row.value} of {row.limit}") for row in change.sizing.numbers]

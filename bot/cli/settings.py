@@ -1,4 +1,4 @@
-"""Generated from the settings classes: docs/configuration.md, and the part `config` of the chart's schema."""
+"""Generates docs/configuration.md, and the part `config` of the chart's schema, from the settings classes."""
 
 import json
 from datetime import timedelta
@@ -47,7 +47,7 @@ def reference() -> str:
 
 
 class _OnlyConstraints(GenerateJsonSchema):
-    """Without titles of fields and without defaults: those are in docs/configuration.md."""
+    """A schema without titles and defaults, which are in docs/configuration.md."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -59,7 +59,7 @@ class _OnlyConstraints(GenerateJsonSchema):
 def into_chart(path: str) -> None:
     """Write the schema of the settings file into the chart's schema, so that Helm refuses what the bot refuses.
 
-    A rule about two keys at once, such as `down_after` longer than `remind_after`, is checked by the bot alone.
+    Only the bot checks rules about two keys, such as `down_after` longer than `remind_after`.
     """
     file = Path(path)
     chart = json.loads(file.read_text(encoding="utf-8"))

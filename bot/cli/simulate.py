@@ -73,5 +73,5 @@ def _changed(config: Config, text: str) -> Config:
 
 
 def duration(text: str) -> timedelta:
-    """For typer: 10m, 90s."""
+    """Parse a duration such as 10m or 90s for typer."""
     return parse_duration(text)

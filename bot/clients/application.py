@@ -19,12 +19,12 @@ _WINDOW = "blocked by sync window"
 class Application(BaseModel, frozen=True, defer_build=True):
     """An Application as Argo CD sees it now, or a Kustomization as Flux does; `word` is the kind.
 
-    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) with which the cluster was
-    last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one per source)
-    are of the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the resources that
-    differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as text from `manifests.deployed`,
-    `paths` are its directories, and `files` the value files that it names. With `reverts_replicas`, replicas
-    that differ from git are reverted.
+    `automated` is the absence of the cost gate. `revisions` are the commits (and chart versions) with which the cluster
+    was last compared, one per source. `phase`, `message`, `operation_revision` and `operation_revisions` (one per
+    source) are of the latest operation. `errors` are the messages of its error conditions, `out_of_sync` the resources
+    that differ from git, as `Kind/name`. `source` describes the origin and the target of its manifests, as text from
+    `manifests.deployed`, `paths` are its directories, and `files` the value files that it names. With
+    `reverts_replicas`, replicas that differ from git are reverted.
     """
 
     name: str
@@ -47,7 +47,9 @@ class Application(BaseModel, frozen=True, defer_build=True):
     word: str = "Application"
 
     def synced_at(self, revision: str) -> bool:
-        """Return whether the cluster matches `revision`: compared with it, or with a later commit that changes nothing."""
+        """Return whether the cluster matches `revision`: it was compared with that commit, or with a later one that
+        changes nothing.
+        """
         applied = self.operation_revision if self.phase == "Succeeded" else None
         return self.sync == "Synced" and revision in (*self.revisions, applied)
 

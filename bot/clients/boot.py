@@ -42,7 +42,7 @@ class BootFailed(BotError):
 
 
 def newest(pods: Iterable[KubeObject]) -> KubeObject | None:
-    """The newest pod of the boot, without terminating and finished ones (an evicted pod stays listed for long)."""
+    """The newest pod of the boot, without terminating and finished ones (an evicted pod stays listed for a long time)."""
     booting = [p for p in pods if not p["metadata"].get("deletionTimestamp") and not is_over(p)]
     return max(booting, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
 

@@ -3,7 +3,7 @@
 import aiohttp
 
 LARGEST = 32 * 2**20
-"""Bytes of one response, after decompression. A list of 2 000 pods takes about 20 MB of JSON."""
+"""Maximum bytes of one response, after decompression. A list of 2 000 pods takes about 20 MB of JSON."""
 
 
 class BoundedResponse(aiohttp.ClientResponse):

@@ -22,7 +22,7 @@ State = Literal["serving", "at zero", "no Deployment", "no pod", "no node", "cra
 
 
 class Condition(BaseModel, frozen=True, defer_build=True):
-    """The state of a model and, if it is not serving, why, since when, and the remedy."""
+    """The state of a model and, if it is not serving, the reason, the time since then and the remedy."""
 
     state: State
     replicas: int = 0
@@ -35,7 +35,9 @@ class Condition(BaseModel, frozen=True, defer_build=True):
     node_known: bool = True
     """True if the node was read, so that None means that there is none."""
     template: str = ""
-    """A digest of the Deployment's pod template: if it changes after the model was ready, somebody changed it."""
+    """A digest of the Deployment's pod template. If it differs after the model was ready, somebody has changed the
+    Deployment.
+    """
     image: str = ""
 
     @property
@@ -117,7 +119,7 @@ def _told(
 
 
 def _before(found: tuple[KubeObject, ...]) -> Problem | None:
-    """Return why the newest finished or terminating pod ended, if the Deployment did not cause it."""
+    """The reason why the newest finished or terminating pod ended, if the Deployment did not cause it."""
     over = [p for p in found if boot.is_over(p) or p["metadata"].get("deletionTimestamp")]
     over.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
     return next((problem for pod in over if (problem := ends.ended(pod))), None)
@@ -139,7 +141,9 @@ def silent(seen: Condition, node: str) -> Condition:
 
 
 def _was_ready(pod: KubeObject) -> bool:
-    """Return whether the engine started and only lost its readiness: `started` is set once the startup probe has passed."""
+    """Return whether the engine started and only lost its readiness: `started` is set once the startup probe has
+    passed.
+    """
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(status.get("started") and "running" in (status.get("state") or {}) for status in statuses)
 

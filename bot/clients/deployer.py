@@ -45,10 +45,10 @@ class Deployer(Protocol):
     async def list(self) -> tuple[Application, ...]: ...
 
     async def of(self, workload: Workload) -> Application | None:
-        """The application that deploys a Deployment, from the marks on it: found without the repository."""
+        """The application that deploys a Deployment, from the labels on it, without the repository."""
 
     async def refresh(self, name: str) -> None:
-        """Make it poll git now instead of at its next interval."""
+        """Make the deployer poll git now instead of at its next interval."""
 
     async def sync(
         self,
@@ -80,7 +80,7 @@ class Deployer(Protocol):
         """Terminate the work that `actor` requested; returns whether there was such work and it has ended."""
 
     async def wait_for(self, name: str, *, timeout: float, until: Callable[[Application], bool]) -> Application:
-        """The application as soon as it exists and `until` is true."""
+        """Wait until the application exists and `until` is true."""
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
-        """Return when the application and its objects no longer exist."""
+        """Wait until the application and its objects no longer exist."""

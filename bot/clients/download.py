@@ -5,7 +5,7 @@ It changes three things around the script:
 - Local files are never accepted without a check. Up to huggingface_hub 1.x, `snapshot_download(local_files_only=True)`
   returns the folder of an interrupted download as if it were complete, so every file is compared with the Hub.
 - The branch's name is recorded in the cache last. Until then a pod that looks for the weights finds nothing, instead of
-  a part of them.
+  an incomplete model.
 - It prints its progress as lines of JSON that begin with `stoker `, and the retry time of a 429.
 
 It imports nothing of Stoker: the file is passed to the interpreter as text.
@@ -26,7 +26,7 @@ EVERY = float(os.environ.get("STOKER_EVERY", "5"))
 
 
 def tell(**values: object) -> None:
-    print("stoker " + json.dumps(values), flush=True)  # noqa: T201  # standard output is what the bot reads
+    print("stoker " + json.dumps(values), flush=True)  # noqa: T201  # the bot reads standard output
 
 
 def size_of(folder: Path) -> int:

@@ -1,9 +1,10 @@
 """Flux, through its Kustomizations and HelmReleases: reads the applied state, and requests and follows reconciliations.
 
-Sources: fluxcd.io/flux/components/kustomize/kustomizations (`status.lastAppliedRevision`, `spec.suspend`, conditions and
-their reasons), …/helm/helmreleases (`spec.driftDetection`), …/source/gitrepositories (`status.artifact.revision`), and
-`flux reconcile kustomization --with-source`, which does the same: it sets the annotation `reconcile.fluxcd.io/requestedAt` on the
-source, then on the Kustomization. A revision is written `main@sha1:COMMIT` (RFC-0005); releases before 0.41 wrote `main/COMMIT`.
+Sources: fluxcd.io/flux/components/kustomize/kustomizations (`status.lastAppliedRevision`, `spec.suspend`, conditions
+and their reasons), …/helm/helmreleases (`spec.driftDetection`), …/source/gitrepositories (`status.artifact.revision`),
+and `flux reconcile kustomization --with-source`, which does the same as this module: it sets the annotation
+`reconcile.fluxcd.io/requestedAt` on the source, then on the Kustomization. A revision is written `main@sha1:COMMIT`
+(RFC-0005); releases before 0.41 wrote `main/COMMIT`.
 """
 
 import asyncio
@@ -57,7 +58,8 @@ class Flux:
         return tuple(_named(found, among=names[found["metadata"]["name"]]) for found in listed)
 
     async def _find(self, name: str) -> tuple[Collection, KubeObject | None]:
-        """Return the Kustomization of this name and where it is; otherwise where it would be.
+        """Return the collection and the Kustomization of this name; None, with the default collection, if it does not
+        exist.
 
         `NAMESPACE/NAME` is the one in that namespace. Raises BotError if several namespaces have one of this name.
         """
@@ -77,7 +79,7 @@ class Flux:
         return [(where, each) for where, each in found if each is not None]
 
     async def _marked(self, name: str) -> Application | None:
-        """Return the Kustomization that a label names, as short as possible."""
+        """Return the Kustomization that a label names, with the shortest name that is unique."""
         namespace, _, bare = name.rpartition("/")
         every = await self._every(bare)
         own = next((found for where, found in every if namespace in ("", where.namespace)), None)
@@ -202,7 +204,7 @@ class Flux:
                 return await self._kube.follow(await self._only(name), look=look)
         except TimeoutError as e:
             raise SyncFailed(
-                f"Kustomization {name} is not there after {timeout:.0f} s. Check the Kustomization that creates it, then try again."
+                f"Kustomization {name} does not exist after {timeout:.0f} s. Check the Kustomization that creates it, then try again."
             ) from e
 
     async def wait_gone(self, name: str, *, timeout: float) -> None:
@@ -223,7 +225,7 @@ class Flux:
 
     def _missing(self, name: str) -> BotError:
         return BotError(
-            f"Flux has no Kustomization {name} in namespace {self._sources.namespace}, nor in those of the models: check"
+            f"Flux has no Kustomization {name} in namespace {self._sources.namespace} or in those of the models: check"
             " the name and flux.namespace."
         )
 
@@ -289,7 +291,7 @@ def _is_seen(found: KubeObject) -> bool:
 
 
 def _error_of(found: KubeObject) -> str:
-    """Flux's message about why it is not ready; empty if that may resolve without action."""
+    """Flux's message with the reason why it is not ready; empty if that may resolve without action."""
     ready = _condition(found)
     if ready.get("status") != "False" or ready.get("reason") in _WAITS:
         return ""

@@ -30,9 +30,9 @@ _METHODS = {"squash": "allow_squash_merge", "merge": "allow_merge_commit", "reba
 _KEPT = 128
 """Number of answers kept for their ETags: a pull request needs four or five."""
 _PAGES = 20
-"""Maximum pages of 100 entries: checks, reviews or commits of one pull request."""
+"""Maximum number of pages with 100 entries: checks, reviews or commits of one pull request."""
 _RECENT = 3
-"""Number of merged pull requests that determine the usual checks: those that all of them had."""
+"""Number of merged pull requests that determine the usual checks, which all of them had."""
 _EXPECTED_FOR = 120.0
 """Seconds for which the expected checks are cached."""
 _FORBIDDEN = (403, 404)
@@ -52,7 +52,7 @@ class MergeRefused(BotError):
 
 
 class BaseMoved(Unavailable):
-    """Something else was merged at the same moment: the merge has to be requested again."""
+    """Something else was merged at the same time, so the merge has to be requested again."""
 
     remedy = "Nothing: Stoker checks the change against the main branch again and retries the merge."
 
@@ -100,7 +100,7 @@ class Access(BaseModel, frozen=True, defer_build=True):
     """The token's rights on the repository. `scopes` is None for tokens without scopes (fine-grained, Apps)."""
 
     push: bool | None
-    """None if GitHub does not return it."""
+    """True if the token may push; None if GitHub does not return it."""
     archived: bool
     scopes: tuple[str, ...] | None
 
@@ -144,13 +144,13 @@ class GitHub:
     async def open_pull(
         self, head_ref: str, base: str, title: str, body: str, labels: Sequence[str] = ()
     ) -> PullRequest:
-        """The pull request of this branch: the open one, otherwise a new one. Idempotent."""
+        """Open the pull request of this branch, or return the open one. Idempotent."""
         pull = await self.find_pull(head_ref)
         if pull is None or pull.state == "closed":
             asked = {"head": head_ref, "base": base, "title": title, "body": body}
             response = await self._ask("POST", "/pulls", json=asked, tolerate=(422,))
             if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
-                # An earlier run opened it a moment ago, or it is already merged.
+                # An earlier run has just opened it, or it is already merged.
                 pull = await self.find_pull(head_ref)
                 if pull is None or pull.closed_unmerged:
                     raise BotError(f"GitHub did not open the pull request: {said(response)}.")
@@ -161,15 +161,15 @@ class GitHub:
         return pull
 
     async def _label(self, number: int, labels: Sequence[str]) -> None:
-        """Labels are optional: if the token may not set them, the operation continues."""
+        """Set the labels. They are optional: if the token may not set them, the operation continues."""
         refused = (*_FORBIDDEN, 410, 422)
         answer = await self._ask("POST", f"/issues/{number}/labels", json={"labels": list(labels)}, tolerate=refused)
         if not answer.is_success:
             log.warning("labels not set", pull=number, why=said(answer))
 
     async def withdraw(self, head_ref: str) -> None:
-        """Close the open pull requests of this branch, and delete it. It reads nothing else, so missing permissions do
-        not block it.
+        """Close the open pull requests of this branch, and delete the branch. Nothing else is read, so missing
+        permissions do not block it.
         """
         for found in await self._of_branch(head_ref):
             if found.state == "open":
@@ -232,7 +232,9 @@ class GitHub:
         return known
 
     async def _required(self, base: str) -> tuple[str, ...]:
-        """From the branch's protection and from rulesets (docs: "Get a branch", "Get rules for a branch")."""
+        """The checks that the branch's protection and rulesets require (docs: "Get a branch", "Get rules for a
+        branch").
+        """
         branch = await self._ask("GET", f"/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
         rules = await self._ask("GET", f"/rules/branches/{quote(base, safe='')}", tolerate=_FORBIDDEN)
         guarded = read(answers.Branch, branch, f"the branch {base}").model_dump() if branch.is_success else {}
@@ -248,8 +250,8 @@ class GitHub:
         return tuple(sorted(set.intersection(*seen))) if seen else ()
 
     async def merge(self, number: int, sha: str, base: str) -> str:
-        """Merge the pull request into `base` if its head is still `sha`; returns the merge commit, also if it is
-        already merged.
+        """Merge the pull request into `base` if its head is still `sha`; returns the merge commit, even if it
+        was already merged.
 
         The commit message follows the repository's settings; by default it is the pull request's title and, for a
         squash, the single commit's message with its trailers.
@@ -324,8 +326,8 @@ class GitHub:
         return _merge_commit_of(found)
 
     async def _merge_method(self, number: int) -> str:
-        """Squash, merge or rebase: the first that the repository and the branch's rules allow. Unknown counts as
-        allowed.
+        """Squash, merge or rebase: the first that the repository and the branch's rules allow. An unknown
+        setting counts as allowed.
         """
         settings = read(RepositoryAnswer, await self._ask("GET", ""), "the repository").model_dump()
         allowed = [method for method, setting in _METHODS.items() if settings[setting] is not False]
@@ -346,12 +348,14 @@ class GitHub:
         return allowed[0] if allowed else "squash"
 
     async def _closed_by(self, number: int) -> str | None:
-        """Only the issue behind a pull request contains who closed it."""
+        """The user who closed a pull request, which only its issue contains."""
         issue = await self._ask("GET", f"/issues/{number}", tolerate=_FORBIDDEN)
         return _login(read(answers.Issue, issue, f"issue #{number}").closed_by) if issue.is_success else None
 
     async def _reviews(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Reviewers who approved and who requested changes: the last review of each counts, comments do not."""
+        """The reviewers who approved, and those who requested changes. Each reviewer's last review counts; comments do
+        not.
+        """
         last: dict[str, str] = {}
         reviews = await self._pages(answers.Review, f"/pulls/{number}/reviews", "reviews", tolerate=_FORBIDDEN)
         for review in reviews:
@@ -444,7 +448,7 @@ class GitHub:
 
 
 def _repository(response: httpx.Response) -> RepositoryAnswer:
-    """GitHub's answer about the repository; raises Unavailable if it is not one (each has an address)."""
+    """GitHub's answer about the repository; raises Unavailable if it lacks the address that every repository has."""
     found = read(RepositoryAnswer, response, "the repository")
     if not found.html_url:
         raise Unavailable(SYSTEM, "its answer about the repository has no html_url")

@@ -207,7 +207,7 @@ class InstallationToken(BaseModel, frozen=True, defer_build=True):
 
 
 def read(kind: type[T], response: httpx.Response, what: str) -> T:
-    """The answer as a value of this kind; raises Unavailable with the problem."""
+    """The answer as a value of this type; raises Unavailable with the problem."""
     return validated(kind, decoded(SYSTEM, response), what)
 
 
@@ -221,7 +221,7 @@ def validated(kind: type[T], raw: object, what: str) -> T:
 
 
 def entries(kind: type[T], answers: Iterable[object], what: str, field: str = "") -> list[T]:
-    """The entries of all pages of a list, which is below `field` if one is given."""
+    """The entries of all pages of a list; with a `field`, the list is the value of this field of each page."""
     found: list[T] = []
     for raw in answers:
         listed = raw

@@ -79,8 +79,10 @@ class AppToken:
                 )
 
     def _assertion(self) -> str:
-        """The signed assertion; valid for ten minutes at most, and dated a minute back in case a clock is ahead."""
-        import jwt  # 9 MB of memory that only an App needs
+        """The App's signed JWT. It is valid for at most ten minutes, and dated back by a minute in case this clock is
+        ahead.
+        """
+        import jwt  # here, because only an App needs these 9 MB of memory
 
         key = self._key()
         now = int(time.time())

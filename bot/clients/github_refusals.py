@@ -1,4 +1,4 @@
-"""GitHub's refusals: their message, and how long to wait."""
+"""GitHub's refusals: their message, and the time to wait."""
 
 import time
 
@@ -8,7 +8,7 @@ from bot.clients.http import body
 from bot.errors import BotError
 
 _LONGEST_PAUSE = 3600.0
-"""The primary limit is counted by the hour."""
+"""Maximum seconds of a pause: GitHub counts the primary limit per hour."""
 
 
 def refusal(method: str, url: str, response: httpx.Response) -> BotError:
@@ -30,7 +30,7 @@ def refusal(method: str, url: str, response: httpx.Response) -> BotError:
 
 
 def pause(response: httpx.Response) -> float:
-    """Seconds in which nothing should be sent; a minute by default, as GitHub's documentation recommends."""
+    """Seconds for which nothing should be sent; a minute by default, as GitHub's documentation recommends."""
     after, reset = response.headers.get("retry-after", ""), response.headers.get("x-ratelimit-reset", "")
     if after.isdigit():
         return min(float(after), _LONGEST_PAUSE)
@@ -40,7 +40,9 @@ def pause(response: httpx.Response) -> float:
 
 
 def rate_limited(response: httpx.Response) -> bool:
-    """The primary limit has remaining 0, the secondary one Retry-After or only a sentence; both as 403 or 429."""
+    """Return whether it is a rate limit, with status 403 or 429: the primary one has remaining 0, the secondary one
+    Retry-After or only a sentence.
+    """
     if response.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS):
         return False
     headers = response.headers

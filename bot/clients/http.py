@@ -1,8 +1,8 @@
 """One HTTP exchange: limited in bytes and time, with an answer or one of the two families of errors.
 
 Every httpx client in this package sends through this module, so no response is read without a limit, and errors such as
-broken connections, rate limits and 5xx are handled in one place. It is independent of the vendor, and never puts a header (which may
-contain a key) into a message.
+broken connections, rate limits and 5xx are handled in one place. It is independent of the vendor, and never puts a
+header (which may contain a key) into a message.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _REDIRECTS = 5
 _HEAD = 4096
 _TITLE = re.compile(rb"<title[^>]*>([^<]*)", re.IGNORECASE)
 _LOG_ABOVE = re.compile(r" *See (?:the )?(?:stack trace|root cause)[^.]*\babove\b[^.]*(?:\.|$)")
-"""vLLM's hint to its log, which is not above the message where people read it."""
+"""vLLM's reference to its log above, which people do not see above the message in Slack."""
 _PORTS = {"http": "80", "https": "443"}
 
 _ITEMS = 1_000_000
@@ -70,10 +70,11 @@ class TooLarge(BotError):
 
 
 class OpenedAtFirstRequest(httpx.AsyncBaseTransport):
-    """Sends through a client that is opened at the first request.
+    """A transport that opens its client at the first request.
 
-    To open it loads httpcore and every certificate authority: 7 % of the instructions until the bot is ready, and it sends nothing
-    before (benchmarks/start.py). It is a client and not a transport because only a client reads HTTPS_PROXY and NO_PROXY.
+    Opening a client loads httpcore and every certificate authority: 7 % of the instructions until the bot is ready,
+    although it sends nothing until then (benchmarks/start.py). The inner object is a client and not a transport because
+    only a client reads HTTPS_PROXY and NO_PROXY.
     """
 
     def __init__(self, trusted: Trusted) -> None:
@@ -307,7 +308,7 @@ def _refuse_page(system: str, headers: httpx.Headers, head: bytes) -> None:
 
 
 def _page(headers: httpx.Headers, head: bytes) -> str:
-    """Describes the web page; empty for anything else. No endpoint that the bot calls returns HTML."""
+    """A description of a web page; empty for anything else. No endpoint that the bot calls returns HTML."""
     begins = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     if not (
         headers.get("content-type", "").lower().startswith("text/html")
@@ -320,7 +321,7 @@ def _page(headers: httpx.Headers, head: bytes) -> str:
 
 
 def unreachable(system: str, error: httpx.RequestError) -> Unreachable:
-    """The error of a failed connection: its meaning for the reader, and httpx's own text for the log."""
+    """The error of a failed connection: a sentence for the reader, and httpx's own text for the log."""
     said = str(error)
     log.info("no connection", system=system, error=f"{type(error).__name__}: {said}")
     if isinstance(error, httpx.TimeoutException):

@@ -67,7 +67,7 @@ class HuggingFace:
     async def repository(self, hf_id: str) -> Repository:
         """The listing and the small files. A missing optional file counts as absent."""
         if _NAME.fullmatch(hf_id) and hf_id.strip("."):
-            raise BotError(f"{hf_id} lacks its organisation: write it org/name.{await self._hint(hf_id)}")
+            raise BotError(f"{hf_id} lacks its organisation: write it as org/name.{await self._hint(hf_id)}")
         checked(hf_id)
         response = await self._get(
             f"/api/models/{hf_id}", _ABOUT, f"The Hub's description of {hf_id}", {"blobs": "true"}
@@ -96,7 +96,7 @@ class HuggingFace:
                 return await self._file(place, revision, name) if found is None and place != hf_id else found
             except GatedModel:
                 if not any(files.values()):
-                    raise  # it is unknown
+                    raise  # the model is unknown
                 withheld.append(name)
                 return None
 
@@ -142,7 +142,7 @@ class HuggingFace:
             raise Unavailable(SYSTEM, f"the search answered {response.status_code}")
         found = decoded(SYSTEM, response)
         if not isinstance(found, list):
-            raise Unavailable(SYSTEM, "the search answered something else than a list of models")
+            raise Unavailable(SYSTEM, "the search did not return a list of models")
         ids = (each.get("id") for each in found if isinstance(each, dict))
         return tuple(hf_id for hf_id in ids if isinstance(hf_id, str) and _is_id(hf_id))
 
@@ -159,7 +159,9 @@ class HuggingFace:
         return str(body(response).get("name") or "")
 
     async def _unknown(self, hf_id: str) -> str:
-        """Return why the model was not found. The Hub answers 401 for a missing name too, and does not reveal private ones."""
+        """The reason why the model was not found. The Hub answers 401 for a missing name too, and does not reveal
+        private ones.
+        """
         hint = await self._hint(hf_id)
         return f"{hf_id} is not on Hugging Face, or is private: check the spelling, or set HF_TOKEN.{hint}"
 
@@ -266,7 +268,7 @@ def checked(hf_id: str) -> str:
     """The id, if it is valid."""
     if not _is_id(hf_id):
         raise BotError(
-            f"{hf_id[:200]!r} is not a model id: write it org/name, as in Qwen/Qwen2.5-Coder-7B-Instruct-AWQ."
+            f"{hf_id[:200]!r} is not a model id: write it as org/name, for example Qwen/Qwen2.5-Coder-7B-Instruct-AWQ."
         )
     return hf_id
 

@@ -1,9 +1,9 @@
 """The benchmark's Job: GuideLLM 0.8 on the node of a model's pod.
 
-There it finds the tokenizer in the model's own weight cache, so it downloads nothing from the Hub, and it needs no GPU.
-It runs a list of arguments without a shell; the key comes from the Secret through the environment, and GuideLLM never
-prints it. Its result is the log of a second container, which runs if the first one succeeded, so it only needs the
-right to read logs.
+On that node, it finds the tokenizer in the model's own weight cache, so it downloads nothing from the Hub. It needs no
+GPU. It runs a list of arguments without a shell; the key comes from the Secret through the environment, and GuideLLM
+never prints it. Its result is the log of a second container, which runs if the first one succeeded, so it only needs
+the right to read logs.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ NAME = {"app.kubernetes.io/name": "stoker-benchmark", "app.kubernetes.io/managed
 MEASURES, RESULT = "guidellm", "result"
 _FILE = "/results/benchmarks.csv"
 _KEPT = timedelta(hours=1)
-"""How long a finished Job is kept, for people and for a bot that was down."""
+"""The time for which a finished Job is kept, for people and for a bot that was down."""
 _LINES = 200
 _USER = 65532
 _LATE = 60.0
@@ -73,10 +73,10 @@ class Jobs:
             jobs = Collection(BENCHMARKS, namespace)
             await self._kube.create(jobs, manifest(operation, load, shape, key, deployment))
         except Conflict:
-            return  # our own Job: its name contains the operation
+            return  # the name contains the operation, so the Job is this operation's
 
     async def obstacle(self, model: str, shape: Bench, key: SecretRef) -> str:
-        """Return why a model in the cluster cannot be measured; empty if it can."""
+        """The reason why a model in the cluster cannot be measured; empty if it can."""
         deployment = await self._deployment(model)
         load = Load(model=model, target="", served_name="", tokenizer="", chat=False)
         try:
@@ -188,7 +188,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
         "TRANSFORMERS_OFFLINE": "1",
         # Each worker takes about 400 MB, and the machine is the model's.
         "GUIDELLM__MAX_WORKER_PROCESSES": "2",
-        # The runtime would give a GPU to an image made for GPUs, even without a request.
+        # The runtime gives a GPU to an image that is made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
     secret = {"valueFrom": {"secretKeyRef": {"name": key.name, "key": key.field}}}
@@ -226,7 +226,7 @@ def manifest(operation: str, load: Load, shape: Bench, key: SecretRef, deploymen
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        # Two pods on the same node can read a volume that is mounted on one node.
+        # Two pods on one node can read a volume that only one node can mount.
         "affinity": {
             "podAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": [
@@ -310,7 +310,7 @@ def _why(pod: KubeObject) -> str:
             )
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"Its pod found no place: {condition.get('message', '')}"
+            return f"No node takes its pod: {condition.get('message', '')}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""Kubernetes' REST API for two adapters: get, patch, read logs, and watch collections until a condition is met.
+"""Kubernetes' REST API: get, patch, read logs, and watch collections until a condition is met.
 
-Maps Kubernetes' answers to our errors, and makes watches survive interruptions. Objects stay JSON as sent by the
+Maps Kubernetes' answers to Stoker's errors, and resumes interrupted watches. Objects stay JSON as sent by the
 server: `bot.clients.argocd` and `bot.clients.cluster` parse the fields that they need.
 
 The library's own `Watch` is not used: after 410 Gone it requests the refused version again, it reconnects without a
@@ -46,7 +46,7 @@ _PAUSE = 0.1
 _AWAY = 120.0
 """Seconds that the API server may be unavailable during a wait: an upgrade of a control plane takes about a minute."""
 _FORBIDDEN_FOR = 30.0
-"""Seconds for which a refusal of a previously granted permission is retried: a restarting API server refuses with 403
+"""Seconds for which the refusal of a previously granted permission is retried: a restarting API server returns 403
 until its RBAC caches are filled (seen on Kubernetes 1.36: `RBAC: role … not found`, or no suffix).
 """
 _FORBIDDEN_AGAIN = 0.5
@@ -58,7 +58,7 @@ _PAGE = 500
 cluster exceed the limit of one answer.
 """
 _LOG = 2**20
-"""Characters kept from the end of a log: its lines may be of any length."""
+"""Characters that are kept from the end of a log, whose lines may have any length."""
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_WATCH_SECONDS + 30)
 
 
@@ -155,7 +155,7 @@ class Kube:
 
     async def delete(self, collection: Collection, name: str) -> None:
         """Delete the object, then its dependents. A missing object is ignored."""
-        # Without it the API orphans a Job's pods (DefaultGarbageCollectionPolicy of batch/v1).
+        # Without a propagation policy the API orphans a Job's pods (DefaultGarbageCollectionPolicy of batch/v1).
         await self._read("delete", collection, name, query={"propagationPolicy": "Background"})
 
     async def lacking(self, wanted: Iterable[Right]) -> tuple[Right, ...]:
@@ -186,7 +186,7 @@ class Kube:
     async def log(
         self, pods: Collection, name: str, *, container: str, previous: bool, lines: int = 0, size: int = 0
     ) -> str:
-        """The last `lines` of a container's log, or its first `size` bytes; empty if the kubelet has none (any more)."""
+        """The last `lines` of a container's log, or its first `size` bytes; empty if the kubelet no longer has one."""
         query = {"container": container, "previous": str(previous).lower()}
         query |= {"tailLines": str(lines)} if lines else {}
         query |= {"limitBytes": str(size)} if size else {}
@@ -206,7 +206,7 @@ class Kube:
     ) -> T:
         """Call `look` with a `View` of each selection, now and after every change, until it returns a value.
 
-        `again`: seconds without a change after which it is called anyway; None: only after a change.
+        `again` returns the seconds after which `look` is called even without a change; None for never.
 
         Resumes interrupted watches, lists again if necessary, and tolerates a short outage of the server. Set a
         deadline with `asyncio.timeout`.

@@ -1,4 +1,4 @@
-"""The gateway from a tenant's view: a virtual key for one alias, an answer by alias, and its cost.
+"""The gateway from a tenant's point of view: a virtual key for one alias, an answer by alias, and its cost.
 
 Uses LiteLLM's proxy API (1.106). The master key only creates, deletes and lists virtual keys, grants them access to
 aliases, and lists and registers aliases. A tenant's key is identified only by its hash and its name, never by its
@@ -35,7 +35,9 @@ _AWAY = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.G
 Left = Callable[[str], Awaitable[None]]
 """Receives the name of a virtual key that could not be deleted."""
 
-NO_STORE = "LiteLLM keeps no models in its database: set store_model_in_db: true in its general_settings, or leave out the word now."
+NO_STORE = (
+    "LiteLLM keeps no models in its database: set store_model_in_db: true in its general_settings, or leave out `now`."
+)
 _RUNTIME = "stoker-"
 _MARK = "stoker_operation"
 """The key in `model_info` with the operation that registered a model."""
@@ -68,8 +70,8 @@ class TenantKey(BaseModel, frozen=True, defer_build=True):
     models: tuple[str, ...]
 
     def reaches(self, alias: str) -> bool:
-        """Return whether the key may call the alias. Without a list, or with a group of models, the key has no narrow list of
-        its own.
+        """Return whether the key may call the alias. A key without a list, or with a group of models, is not limited to
+        certain aliases.
         """
         return not self.models or alias in self.models or any(model in _EVERYTHING for model in self.models)
 
@@ -119,7 +121,9 @@ class LiteLLM:
         try:
             key = await self._mint(alias, key_alias, budget, duration)
         except (Unavailable, asyncio.CancelledError) as error:
-            if not _never_arrived(error):  # the gateway may have created it anyway; only its name is known here
+            if not _never_arrived(
+                error
+            ):  # the gateway may have created the key nevertheless; only its name is known here
                 await self._delete({"key_aliases": [key_alias]}, key_alias, left)
             raise
         try:
@@ -180,7 +184,7 @@ class LiteLLM:
             )
             page, pages = page + 1, count(answer.get("total_pages")) or 1
             if pages > _PAGES:
-                raise BotError(f"LiteLLM lists {pages} pages of virtual keys; Stoker reads {_PAGES} at most.")
+                raise BotError(f"LiteLLM lists {pages} pages of virtual keys; Stoker reads at most {_PAGES}.")
         return tuple(key for key in found if not key.name.startswith(_OWN))
 
     async def runtime_models(self) -> tuple[RuntimeModel, ...]:
@@ -211,7 +215,7 @@ class LiteLLM:
         info |= {"mode": wanted.mode} if wanted.mode else {}
         asked = {"model_name": wanted.alias, "litellm_params": params, "model_info": info}
         response = await self._post("/model/new", master, asked)
-        # Measured: a 500 with this text in `error.message`, which is permanent.
+        # Measured: LiteLLM answers 500 with this text in `error.message`, and the error is permanent.
         if not response.is_success and "STORE_MODEL_IN_DB" in response.text:
             raise BotError(NO_STORE)
         _refuse(response, master)
@@ -238,7 +242,7 @@ class LiteLLM:
         master = await self._master_key()
         asked = {"models": [alias], "max_budget": budget, "duration": duration, "key_alias": key_alias}
         response = await self._post("/key/generate", master, asked)
-        # Measured: without a database it answers a bare 500 here, like with a failing one.
+        # Measured: LiteLLM answers 500 without a message here, both without a database and if the database fails.
         if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR and not await self.has_database():
             raise BotError(NO_DATABASE)
         _refuse(response, master)
@@ -334,7 +338,7 @@ def _total_tokens(answer: dict[str, Any]) -> int:
 
 
 def _number(text: str | None) -> float | None:
-    """Dollars; None if it is not a finite number."""
+    """The text as a number of dollars; None if it is not a finite number."""
     try:
         value = float(text) if text is not None else None
     except ValueError:

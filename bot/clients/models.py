@@ -140,7 +140,7 @@ class Models:
             namespace = pod["metadata"].get("namespace", "")
             if (
                 kind != "Deployment"
-            ):  # Deployments with replicas were handled above; pods of a Deployment at zero are terminating
+            ):  # Deployments with replicas are handled above, and the pods of a Deployment at zero are terminating
                 users.setdefault((kind, namespace, name), GpuUser(kind=kind, namespace=namespace, name=name))
         return Survey(
             users=tuple(user for user in users.values() if f"{user.namespace}/{user.name}" not in self._beside),
@@ -173,7 +173,7 @@ class Models:
         return found
 
     async def _find(self, model: str) -> KubeObject | None:
-        """The Deployment of a model, even if the repository does not contain it (any more)."""
+        """The Deployment of a model, even if the repository does not contain the model."""
         place = self.whereabouts.require(model)
         found = await self._kube.get(Collection(MODELS, place.namespace), place.name)
         if found is None and self.whereabouts.of(model) is None:

@@ -39,7 +39,7 @@ class _Json:
 
 
 class _Results(_Json):
-    """The result or exception of a task. Nobody reads it, so it need not be restored exactly."""
+    """The result or exception of a task. Nothing reads it, so it is not restored exactly."""
 
     @staticmethod
     def dumps(value: object) -> bytes:
@@ -59,7 +59,7 @@ class _Strikes(_Json):
 
 
 class DataDocket(Docket):
-    """A docket whose tasks contain only data. `clock` is the one that they are scheduled by."""
+    """A docket whose tasks contain only data. They are scheduled by `clock`."""
 
     def __init__(self, clock: Clock, *args: Any, **kwargs: Any) -> None:
         self.clock = clock
@@ -74,7 +74,7 @@ class DataDocket(Docket):
 
 
 def clock_of(docket: Docket) -> Clock:
-    """The clock that tasks are scheduled by; docket itself knows only real time."""
+    """The clock by which tasks are scheduled; docket itself uses only real time."""
     return docket.clock if isinstance(docket, DataDocket) else REAL_TIME
 
 
@@ -91,7 +91,7 @@ async def _from_message(docket: Docket, message: dict[bytes, bytes], **options: 
         key = message.get(b"key", b"").decode(errors="replace") or "without a key"
         name = message.get(b"function", b"").decode(errors="replace")
         log.error(
-            "task set aside: its message in Redis is not one of ours", task=name, key=key, error=type(error).__name__
+            "task set aside: Stoker did not write its message in Redis", task=name, key=key, error=type(error).__name__
         )
         instead = {
             b"key": key.encode(),

@@ -21,22 +21,22 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError, ResponseError
 
-import bot.cancellation  # noqa: F401  # redis-py needs it
+import bot.cancellation  # noqa: F401  # redis-py needs this fix
 from bot.errors import Unavailable
 
 _SENTINEL_PORT = 26379
 _TIMES: dict[str, Any] = {
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
-    # A restarted server has closed every pooled connection, and redis-py detects that one command at a time. All of our
-    # writes are idempotent scripts, so a retry changes nothing.
+    # A restarted server has closed every pooled connection, and redis-py detects that one command at a time. All of
+    # Stoker's writes are idempotent scripts, so a retry changes nothing.
     "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3, supported_errors=(ConnectionLost,)),
 }
 
 _AT_ONCE = 64
 """Maximum connections to one server; further requests wait."""
 _MOST = 1000
-"""Maximum connections if redis-py can only refuse more; its default is 100."""
+"""Maximum connections if redis-py refuses further ones instead of waiting; its default is 100."""
 
 AnyRedis = Redis | RedisCluster
 
@@ -52,7 +52,7 @@ class Password(CredentialProvider):
         return (password.get_secret_value() if password else "",)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Without this method, redis-py logs a warning at each connection."""
+        """Return the same; without this method, redis-py logs a warning at each connection."""
         return self.get_credentials()
 
 
@@ -99,7 +99,7 @@ def for_docket(url: str) -> str:
 
 
 def _watched(rest: str, stack: AsyncExitStack, *, tls: bool, password: CredentialProvider | None) -> Redis:
-    """The primary according to the Sentinels, which are asked again at each connection."""
+    """A client for the primary that the Sentinels name; it asks them again at each connection."""
     netloc, _, tail = rest.partition("/")
     login, _, hosts = netloc.rpartition("@")
     path = urlsplit(f"redis://host/{tail}")

@@ -24,7 +24,9 @@ Rule = dict[str, list[str]]
 
 
 class Place(Enum):
-    """The namespaces in which a right is needed. The value is the setting with the namespace; empty for the whole cluster."""
+    """The namespaces in which a right is needed. The value is the setting with the namespace; empty for the whole
+    cluster.
+    """
 
     SERVING = "platform.namespace"
     GATEWAY = "litellm.namespace"
@@ -73,13 +75,17 @@ class Access:
     """The setting with the name of the only object; empty for any object. Kubernetes cannot limit `create` to a name.
     """
     when: str = ""
-    """The setting that switches the feature on which needs this: unset or `off`, it is not granted. Empty: always needed."""
+    """The setting that enables the feature that needs this. If it is unset or `off`, the right is not granted. If this
+    is empty, the right is always granted.
+    """
     unless: str = ""
-    """The setting that makes this unnecessary."""
+    """The setting that makes this right unnecessary."""
     without: str = ""
     """The feature that needs it; empty if Stoker cannot work without it."""
     for_everybody: bool = False
-    """Kubernetes grants it to every account (the ClusterRole system:basic-user), so Stoker's Roles do not."""
+    """True if Kubernetes grants it to every account (the ClusterRole system:basic-user), so that Stoker's Roles need
+    not.
+    """
 
     @property
     def group(self) -> str:
@@ -157,7 +163,8 @@ STAGING_JOBS = _declare(
 )  # fmt: skip
 # A swap of a running endpoint expands its volume before the merge, so that both models fit.
 CLAIMS = _declare(Place.SERVING, "v1", "persistentvolumeclaims", "get", "patch", when="staging.mode")
-# An unbound volume must be bound where a GPU is available: its class determines when it is bound, other volumes where.
+# An unbound volume must be bound in a zone with a GPU: its class determines when it is bound, other volumes show the
+# zone.
 VOLUMES = _declare(Place.CLUSTER, "v1", "persistentvolumes", "get", when="staging.mode")
 STORAGE_CLASSES = _declare(Place.CLUSTER, "storage.k8s.io/v1", "storageclasses", "list", when="staging.mode")
 

@@ -70,7 +70,7 @@ class StagingTaken(BotError):
 
 
 class Progress(BaseModel, frozen=True, defer_build=True):
-    """The progress of a Job. Without figures the container has printed none (yet)."""
+    """The progress of a Job. The figures are missing if the container has not printed any yet."""
 
     doing: Literal["starting", "downloading"]
     bytes: int | None = None
@@ -88,9 +88,9 @@ class Attempt(BaseModel, frozen=True, defer_build=True):
     outcome: Literal["staged", "turned away", "interrupted", "moved", "taken"]
     bytes: int = 0
     seconds: float = 0
-    """How long the container ran."""
+    """The running time of the container."""
     retry_after: float | None = None
-    """Seconds, if Hugging Face sent them."""
+    """Seconds until the retry, if Hugging Face sent them."""
     why: str = ""
     removed: tuple[str, ...] = ()
     """Models that were removed from the cache for more space."""
@@ -107,7 +107,8 @@ class Stager:
         return Volumes(self._kube, self._whereabouts.require(model).namespace)
 
     async def weights(self, endpoint: str, hf_id: str = "", container: KubeObject | None = None) -> tuple[Weights, int]:
-        """The weights that the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not possible.
+        """The weights that the endpoint's Deployment stages, and its replicas; raises CannotStage if staging is not
+        possible.
 
         `hf_id` and `container` belong to an unmerged change; the rest of the pod is the cluster's.
         """
@@ -118,7 +119,8 @@ class Stager:
         return weights_of(deployment, hf_id, container, endpoint=endpoint), replicas_of(deployment)
 
     async def obstacles(self, endpoint: str, size: str, shape: Staging) -> tuple[str, ...]:
-        """Return why the endpoint's weights cannot be staged, or its volume cannot grow to `size`, each with its fix.
+        """The reasons why the endpoint's weights cannot be staged, or its volume cannot grow to `size`, each with its
+        fix.
 
         Empty for an endpoint that is not deployed.
         """
@@ -143,7 +145,7 @@ class Stager:
         return tuple(found)
 
     async def _without_node(self, weights: Weights, shape: Staging, *, running: bool) -> list[str]:
-        """The sentence about a Job that no existing node takes, unless it runs beside the model."""
+        """A sentence if no existing node takes the Job, unless the Job runs next to the model."""
         volumes = self.volumes(weights.endpoint)
         place = Place() if running else await volumes.place(weights.claim, weights.deployment, shape)
         place = Place(zones=place.zones or await volumes.zones_of(weights.claim))
@@ -215,7 +217,7 @@ class Stager:
                     try:
                         told = _figures(await self._log(last, weights, lines=20))
                     except (BotError, Unavailable):
-                        continue  # the figures are optional; only the Job's end matters
+                        continue  # the figures are optional: only the end of the Job matters
                     await progress(Progress(doing="downloading", bytes=told.get("bytes"), of=told.get("of")))
 
         polling = asyncio.create_task(poll())
@@ -249,7 +251,7 @@ class Stager:
             async with asyncio.timeout(_DELETED_WITHIN):
                 await self._kube.follow(_of(claim, namespace), _pods_of(claim, namespace), look=look)
         except TimeoutError as error:
-            raise Unavailable("Kubernetes", f"the staging Job {name_of(claim)} does not go away") from error
+            raise Unavailable("Kubernetes", f"the staging Job {name_of(claim)} is not deleted") from error
 
     async def delete_all(self, model: str) -> None:
         """Delete every staging Job of a model, without waiting for its pod."""
@@ -259,7 +261,7 @@ class Stager:
                 await self._kube.delete(jobs, job["metadata"]["name"])
 
     async def _made(self, operation: str, number: int, weights: Weights, shape: Staging, limit: timedelta) -> None:
-        """Make sure that the volume's Job is this operation's attempt."""
+        """Create this operation's Job for the volume, if it does not exist."""
         mine = {OPERATION: operation, ATTEMPT: str(number)}
         job = next(iter(await self._kube.list(_of(weights.claim, weights.namespace))), None)
         if job and mine.items() <= _labels(job).items():
@@ -289,7 +291,7 @@ class Stager:
     async def _outcome(self, job: KubeObject, weights: Weights) -> Attempt:
         """The result of a Job, from its condition, its pod and its log."""
         condition = _ended(job) or {}
-        # Read now: of two watches, the Job's may be ahead of the pods'.
+        # Read the pods now, because the watch of the Jobs may be ahead of the watch of the pods.
         pod = next(iter(await self._kube.list(_pods_of(weights.claim, weights.namespace))), None)
         if pod is None:
             return Attempt(outcome="interrupted", why="its pod is gone")
@@ -370,7 +372,7 @@ def _seconds(ended: KubeObject) -> float:
 
 
 def _unplaced(pod: KubeObject) -> str:
-    """Return why no node accepts the pod."""
+    """The reason why no node accepts the pod."""
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason") or "no node takes its pod")

@@ -22,7 +22,7 @@ NAME = {"app.kubernetes.io/name": "stoker-staging", "app.kubernetes.io/managed-b
 MODEL, OPERATION, ATTEMPT = "stoker.dev/model", "stoker.dev/operation", "stoker.dev/attempt"
 CLAIM, WEIGHTS, PLACE = "stoker.dev/claim", "stoker.dev/weights", "stoker.dev/place"
 _KEPT = timedelta(hours=1)
-"""How long a finished Job is kept, for people and for a bot that was down."""
+"""The time for which a finished Job is kept, for people and for a bot that was down."""
 _GPU_NODES = (
     "nvidia.com/gpu.present",  # NVIDIA's GPU feature discovery
     "cloud.google.com/gke-accelerator",
@@ -68,7 +68,9 @@ def name_of(claim: str) -> str:
 def weights_of(
     deployment: KubeObject, hf_id: str = "", container: KubeObject | None = None, *, endpoint: str = ""
 ) -> Weights:
-    """The weights that a Deployment's pod stages, and the container that does it; raises CannotStage if no other pod could do it."""
+    """The weights that a Deployment's pod stages, and the container that stages them; raises CannotStage if no other
+    pod can stage them.
+    """
     name, spec = deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
     if not gpus_of(deployment):
         raise CannotStage(f"{name} runs without a GPU, so its pod stages its own weights at no extra cost.")
@@ -125,7 +127,7 @@ def manifest(
             "annotations": {WEIGHTS: weights.hf_id, CLAIM: weights.claim, PLACE: _kind_of(place)},
         },
         "spec": {
-            # A 429 must not be followed by an immediate retry: the bot waits and then creates another Job.
+            # After a 429 there must be no immediate retry: the bot waits, and then creates another Job.
             "backoffLimit": 0,
             "activeDeadlineSeconds": max(60, int(limit.total_seconds())),
             "ttlSecondsAfterFinished": int(_KEPT.total_seconds()),
@@ -183,7 +185,9 @@ def _nodes(place: Place) -> KubeObject:
 
 
 def takes(node: KubeObject, pod: KubeObject) -> bool:
-    """Return whether a node takes the pod of a staging Job, by its labels and taints; its free capacity is not considered."""
+    """Return whether a node takes the pod of a staging Job, by its labels and taints; its free capacity is not
+    considered.
+    """
     labels = node["metadata"].get("labels") or {}
     terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     rules = [rule for term in terms for rule in term.get("matchExpressions") or ()]
@@ -204,7 +208,9 @@ def takes(node: KubeObject, pod: KubeObject) -> bool:
 
 
 def _tolerates(toleration: KubeObject, taint: KubeObject) -> bool:
-    """As in https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/: an empty field matches everything."""
+    """Return whether a toleration matches a taint; an empty field matches everything
+    (https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/).
+    """
     if toleration.get("effect") not in (None, "", taint["effect"]):
         return False
     if toleration.get("operator") == "Exists":
@@ -218,7 +224,7 @@ def _container(weights: Weights, shape: Staging, keep: tuple[str, ...]) -> KubeO
         **dict.fromkeys(_ONLINE, "0"),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "PYTHONUNBUFFERED": "1",
-        # The runtime would give a GPU to an image made for GPUs, even without a request.
+        # The runtime gives a GPU to an image that is made for GPUs, even without a request.
         "NVIDIA_VISIBLE_DEVICES": "void",
         "STOKER_KEEP": json.dumps(keep),
     }

@@ -92,7 +92,7 @@ class VLLM:
         return self._url_template.format(service=service, namespace=namespace, port=port).rstrip("/")
 
     async def health(self, url: str, path: str = "/health") -> bool:
-        """Return whether it answers 200; an unreachable server is not healthy."""
+        """Return whether the server answers 200; an unreachable server is not healthy."""
         try:
             return (await send(self._http, SYSTEM, "GET", f"{url}{path}")).status_code == httpx.codes.OK
         except Unavailable:
@@ -120,7 +120,7 @@ class VLLM:
         prompt: str | None = None,
         reranks_at: str = RERANK,
     ) -> Answer:
-        """One small request of the endpoint's kind; chat and completion are streamed, to time the first token.
+        """Send one small request of the endpoint's kind. Chat and completion are streamed, to time the first token.
 
         `prompt` replaces the fixed text to complete; `reranks_at` is the engine's path for rerankers.
         """
@@ -254,7 +254,7 @@ def signals(metrics: str) -> Activity:
             continue
         name, labels, text = sample.groups()
         if name in SIGNALS:
-            series[f"{name}{labels}"] = amount(SYSTEM, name, text)  # a repeated family counts once
+            series[f"{name}{labels}"] = amount(SYSTEM, name, text)  # a family that is repeated counts once
     if not series:
         raise Unavailable(SYSTEM, "/metrics has no request counters")
     totals: dict[str, float] = {}
@@ -272,17 +272,15 @@ _SAMPLE = re.compile(r"""([a-z_:]+)(|\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})[ \t]+([^ 
 
 
 def amount(system: str, name: str, value: object) -> float:
-    """A gauge's or counter's value: finite, between zero and the largest exact integer of a float. Otherwise it is
-    unknown.
+    """The value of a gauge or counter: finite, from zero to the largest exact integer of a float. Raises
+    Unavailable otherwise.
     """
     try:
         number = float(str(value))
     except ValueError:
         number = math.nan
     if not 0 <= number <= 2**53:
-        raise Unavailable(
-            system, f"it says that {name} is {str(value)[:40]}, which is not a number of requests or tokens"
-        )
+        raise Unavailable(system, f"its {name} is {str(value)[:40]}, which is not a number of requests or tokens")
     return number
 
 

@@ -1,7 +1,8 @@
-"""The nodes on which a second pod can mount an endpoint's volume, and the zones in which an unbound volume may be bound.
+"""The nodes on which a second pod can mount an endpoint's volume, and the zones in which an unbound volume may be
+bound.
 
-Kubernetes enforces a bound volume's node affinity. It does not consider the GPU pod, which is created later: a volume that a CPU
-pod binds in another zone (or to its own node) can never be mounted with the GPU.
+Kubernetes enforces a bound volume's node affinity. It does not consider the GPU pod, which is created later: a volume
+that a CPU pod binds in another zone (or to its own node) can never be mounted with the GPU.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _NODE_LOCAL = (
 )
 """Provisioners whose volumes are bound to one node."""
 _GROWN_WITHIN = 600.0
-"""Seconds. A cloud disk grows in a minute or two, and its file system while it is mounted."""
+"""Maximum seconds. A cloud disk grows in a minute or two, and its file system grows while it is mounted."""
 _LOOK_EVERY = 1.0
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
@@ -37,7 +38,7 @@ _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 class CannotStage(BotError):
     """The weights cannot be staged without the GPU; the message has the reason."""
 
-    remedy = "Follow the message, or bring the endpoint up: its own pod stages the weights, too."
+    remedy = "Follow the message, or bring the endpoint up: its own pod also stages the weights."
 
 
 class Place(BaseModel, frozen=True, defer_build=True):
@@ -103,7 +104,8 @@ class Volumes:
         found = await self._kube.get(self._claims, growth.claim) or {}
         if quantity_bytes(_requested(found) or "0") < quantity_bytes(growth.wanted):
             await self.refuse_growth(growth)
-            # With the version: otherwise it could overwrite a larger size that somebody requests at the same time.
+            # The patch contains the version, so that it never overwrites a larger size that somebody requests at the
+            # same time.
             version = {"resourceVersion": found["metadata"]["resourceVersion"]}
             size = {"resources": {"requests": {"storage": growth.wanted}}}
             await self._kube.patch(self._claims, growth.claim, {"metadata": version, "spec": size})
@@ -127,11 +129,13 @@ class Volumes:
             raise CannotStage(
                 f"The volume of {growth.claim} does not grow from {growth.held} to {growth.wanted}: {why}."
             )
-        # The disk has grown; its file system grows with the next pod that mounts it: the staging Job's.
+        # The disk has grown. Its file system grows when the next pod mounts it: that of the staging Job.
         return "FileSystemResizePending" in _conditions(found) and not await self._users(growth.claim)
 
     async def place(self, claim: str, deployment: KubeObject, shape: Staging) -> Place:
-        """The place in which a pod can write to the claim now; raises CannotStage with the reason if there is no such place."""
+        """The place in which a pod can write to the claim now; raises CannotStage with the reason if there is no such
+        place.
+        """
         found = await self._kube.get(self._claims, claim)
         if found is None:
             raise CannotStage(f"The cluster has no volume claim {claim}: sync the endpoint's Application first.")
@@ -165,7 +169,7 @@ class Volumes:
         return _zones_of((volume["spec"].get("nodeAffinity") or {}).get("required") or {}) if volume else ()
 
     async def _users(self, claim: str) -> list[KubeObject]:
-        """Pods that mount the claim, or are about to, without those of a staging Job."""
+        """The pods that mount the claim, or will mount it, without those of a staging Job."""
         pods = await self._kube.list(Selection(self._pods))
         return [
             pod for pod in pods if claim in claims_of(pod["spec"]) and not boot.is_over(pod) and not is_staging(pod)
@@ -175,7 +179,7 @@ class Volumes:
         """The zones in which an unbound volume may be bound: those with a GPU."""
         storage = await self._class_of(claim, found["spec"].get("storageClassName"))
         if storage.get("volumeBindingMode", "Immediate") == "Immediate":
-            return ()  # bound already, or about to be, independent of any pod
+            return ()  # it is bound, or will be, independent of any pod
         provisioner = storage.get("provisioner", "")
         if provisioner in _NODE_LOCAL:
             raise CannotStage(
@@ -218,7 +222,7 @@ class Volumes:
 
 
 def _beside(claim: str, users: list[KubeObject], modes: list[str]) -> Place:
-    """On the node of the pod that uses a volume which only one node can mount."""
+    """The place beside the pod that uses a volume that only one node can mount."""
     kind, name = owner_of(users[0])
     if "ReadWriteOncePod" in modes:
         raise CannotStage(
@@ -248,7 +252,7 @@ def _conditions(claim: KubeObject) -> dict[str, str]:
 
 
 def _resize_error(claim: KubeObject) -> str:
-    """Return why a claim does not grow, reported by Kubernetes since 1.31; empty if no problem is known."""
+    """The reason why a claim does not grow, which Kubernetes reports since 1.31; empty if no problem is known."""
     conditions = _conditions(claim)
     for kind in ("ControllerResizeError", "NodeResizeError"):
         if kind in conditions:

@@ -39,15 +39,17 @@ class Whereabouts:
         return bool(self._places)
 
     def learn(self, places: Mapping[str, Address], deployers: Mapping[str, str] | None = None) -> None:
-        """Use the repository's current content. An endpoint that was removed from it may still be up: its place is
-        kept.
+        """Use the repository's current content. The place of an endpoint that was removed from it is kept, because
+        the endpoint may still be up.
         """
         self._places |= places
         self._models = {place: model for model, place in self._places.items()}
         self._deployers |= {model: name for model, name in (deployers or {}).items() if name}
 
     def deployer_of(self, model: str) -> str:
-        """The application that deploys a model, according to the repository: a Deployment that an operator creates has no label for it."""
+        """The application that deploys a model, according to the repository: a Deployment that an operator creates has
+        no label for it.
+        """
         return self._deployers.get(model, "")
 
     def of(self, model: str) -> Address | None:
@@ -55,7 +57,8 @@ class Whereabouts:
         return self._places.get(model)
 
     def require(self, model: str) -> Address:
-        """The Deployment of a model, which has the model's name in the home namespace unless the repository says otherwise.
+        """The Deployment of a model, which has the model's name in the home namespace unless the repository says
+        otherwise.
 
         Raises BotError if Stoker may do nothing in its namespace.
         """

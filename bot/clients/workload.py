@@ -15,13 +15,13 @@ from manifests.sizing.quantities import whole
 
 LEASE = "stoker.dev/lease"
 FENCE = "stoker.dev/fence"
-"""The highest fence that ever scaled the Deployment; it remains after the lease ends, so that an older one stays
-invalid.
+"""The highest fence that ever scaled the Deployment. It remains after the lease ends, so that an older fence
+stays invalid.
 """
 TOLD = "stoker.dev/told"
 """The last message about the Deployment without Redis, so that only one of several bots sends it."""
 _FENCES = 9 * 10**12
-"""The year 2255: later fences, which are higher, are still below the limit of `bot.marks`."""
+"""The maximum fence, in the year 2255: the fences after it are still below the limit of `bot.marks`."""
 KIND = "stoker.dev/kind"
 MODEL = "stoker.dev/model"
 """The model of a Deployment with another name, or in another namespace; it is never removed."""
@@ -40,10 +40,10 @@ _KEYS = {variable for each in engines() if (variable := each.key[0])}
 class Workload(BaseModel, frozen=True, defer_build=True):
     """A Deployment that serves a model, with its Service.
 
-    `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise it is `embedding` for TEI
+    `kind` is the label or annotation `stoker.dev/kind` if the Deployment has one. Otherwise, it is `embedding` for TEI
     (which has `--model-id`) and for vLLM with `--runner=pooling`, or `rerank` for a reranker; `chat` with a parser for
-    tool calls or reasoning, or if the model's or the served name indicates it (`instruct`, `chat`, `it`); and `completion`
-    for the rest: a base model has no chat template, and answers 400 to a chat.
+    tool calls or reasoning, or if the model's or the served name indicates it (`instruct`, `chat`, `it`); and
+    `completion` for the rest: a base model has no chat template, and answers 400 to a chat.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Workload(BaseModel, frozen=True, defer_build=True):
     endpoint: str = ""
     """The endpoint that it serves; empty for an unrelated Deployment."""
     engine: str = usual().name
-    """From its image and its command; an unknown one counts as the usual one, because most have its API."""
+    """The engine, from the image and the command. An unknown engine counts as the usual one, because most have its API."""
     names_said: bool = False
     """True if the arguments set the served names, so that they are not the model's id."""
     deployed_by: str = ""
     """Its deployer, from the mark that Argo CD or Flux leaves on it."""
     kept_by_owner: bool | None = None
-    """For a Deployment of KServe: whether its controller reverts replicas that somebody else sets. None for others."""
+    """True if KServe's controller reverts replicas that somebody else sets; None for a Deployment that is not KServe's."""
     release: tuple[str, str] = ("", "")
     """Namespace and name of the HelmRelease of Flux that installs it, from helm-controller's labels."""
 
@@ -143,8 +143,8 @@ def workload_of(
 
 
 def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
-    """Return whether KServe reverts the replicas: always those of an LLMInferenceService, and those of an InferenceService
-    without its autoscaler.
+    """Return whether KServe reverts the replicas: always those of an LLMInferenceService, and those of an
+    InferenceService without its autoscaler.
 
     With the HorizontalPodAutoscaler, which does nothing at zero replicas, KServe ignores them ("for HPA scaling, we
     should ignore Replicas of Deployment", deployment_reconciler.go; pkg/controller/…/llmisvc/workload_single_node.go).
@@ -158,7 +158,7 @@ def _is_kept_by_owner(deployment: KubeObject) -> bool | None:
 
 
 def _deployed_by(deployment: KubeObject) -> str:
-    """The Kustomization, with its namespace if the label says it, or the Application.
+    """The Kustomization, with its namespace if the label contains it, or the Application.
 
     kustomize-controller labels the objects that it applies; Argo CD writes `APPLICATION:GROUP/KIND:NAMESPACE/NAME` to
     an annotation (the default since 3.0), or the name to a label, which charts write too.
@@ -253,17 +253,17 @@ def _words(container: KubeObject) -> list[str]:
 
 
 def _is_known(word: str) -> bool:
-    """Return whether it is not a variable from somewhere else, such as a ConfigMap."""
+    """Return whether a word contains no variable from another source, such as a ConfigMap."""
     return "$(" not in word
 
 
 def _argument(container: KubeObject, flag: str) -> str | None:
-    """The value of `--flag=value` or `--flag value`; vLLM accepts `--flag_name` as well."""
+    """The value of `--flag=value` or `--flag value`; vLLM also accepts `--flag_name`."""
     return _value(_words(container), flag)
 
 
 def _values(words: Sequence[str], flag: str) -> tuple[str, ...]:
-    """All values of a flag that takes several: `--flag a b`, up to the next word with a dash."""
+    """All values of a flag that takes several values: `--flag a b`, up to the next word with a dash."""
     for position, word in reversed(list(enumerate(words))):  # the last one counts, as in argparse
         name, equals, given = word.partition("=")
         if name.replace("_", "-") == flag:
@@ -293,10 +293,10 @@ def gpus_of(deployment: KubeObject, more_gpus: Iterable[str] = ()) -> int:
 def gpus_in(spec: KubeObject, more_gpus: Iterable[str] = ()) -> int:
     """The GPUs that a pod of this spec uses: the devices that its containers request, or those of its runtime class.
 
-    Every claim of dynamic resource allocation counts as one (`gpu.beside` is for those of other devices): its class is in
-    an object of its own, which Stoker would need a right to read. The scheduler allocates a claim that no container names, too.
-    NVIDIA's runtime gives a container all GPUs of its node without a device, if its variables request that (NVIDIA
-    Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one.
+    Every claim of dynamic resource allocation counts as one (`gpu.beside` is for those of other devices): its class is
+    in an object of its own, which Stoker would need a right to read. The scheduler allocates a claim that no container
+    names, too. NVIDIA's runtime gives a container all GPUs of its node without a device, if its variables request that
+    (NVIDIA Container Toolkit, `NVIDIA_VISIBLE_DEVICES`). That counts as one.
     """
     patterns = tuple(more_gpus)
     asked = sum(gpu_limit(container, patterns) for container in spec["containers"]) + len(
@@ -342,7 +342,7 @@ def owner_of(pod: KubeObject) -> tuple[str, str]:
 
 
 def fence_of(deployment: KubeObject) -> int:
-    """The fence of a Deployment; 0 without a valid one."""
+    """The fence of a Deployment; 0 if it has no valid fence."""
     text = annotations_of(deployment).get(FENCE, "")
     return int(text) if is_fence(text) else 0
 
@@ -354,5 +354,5 @@ def told_within(deployment: KubeObject, what: str, now: datetime, within: timede
 
 
 def is_fence(text: str) -> bool:
-    """Milliseconds since 1970, with a margin for later claims."""
+    """Return whether it is a time in milliseconds since 1970, with a margin for later claims."""
     return text.isascii() and text.isdecimal() and len(text) <= 13 and int(text) < _FENCES

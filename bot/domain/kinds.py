@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class CancelRule(Enum):
-    """Until when a started operation can be cancelled; before its start, every operation can."""
+    """The time until which a started operation can be cancelled. Before its start, every operation can."""
 
     BEFORE_START = "it will end, and there is nothing to undo"
     WHILE_RUNNING = "its task undoes what it did"
@@ -40,27 +40,27 @@ class CancelRule(Enum):
 @dataclass(frozen=True)
 class KindSpec:
     name: str
-    """Same as in the command; branches and pull requests contain it too."""
+    """The verb of the command, also used in branch names and pull requests."""
     title: str
     """The title; `{model}` and `{hf_id}` come from the request."""
     phases: tuple[Phase, ...] = ()
     """The usual phases: a card shows the pending ones."""
     needs_approval: bool = False
-    """True if it may need an approval before it runs."""
+    """True if an operation of this kind may need an approval before it runs."""
     uses_pull_request: bool = False
     cancel: CancelRule = CancelRule.BEFORE_START
     cancel_hint: Mrkdwn = Mrkdwn()
     """The card's hint about *Cancel*."""
     does: str = ""
-    """The verb of the sentence about its pull request, which `{model}` follows."""
+    """The verb before the model in the sentence about its pull request."""
     starts_model: bool = False
-    """It boots a model on the GPU: ending it stops costs."""
+    """True if it boots a model on the GPU: ending it stops costs."""
     stops_model: bool = False
-    """It may take the model off the GPU, or change its Deployment's template, on purpose."""
+    """True if it may take the model off the GPU, or change its Deployment's template, on purpose."""
     turns_cost_off: bool = False
-    """Its work ends a cost, so it must be completed even after errors."""
+    """True if its work ends a cost, so that it must be completed even after errors."""
     undo_stops_model: bool = False
-    """Its rollback has to stop the costs, even if everything else fails."""
+    """True if its rollback has to stop costs, even if everything else fails."""
 
 
 _BOOT = (phases.WAIT_FOR_NODE, phases.PULL_IMAGE, phases.STAGE_WEIGHTS, phases.LOAD, phases.SMOKE_TESTS)

@@ -18,7 +18,9 @@ class Lease(Value):
     reason: str = ""
     fence: Fence
     revision: Fence = 0
-    """Increases with every change under one fence: of two copies of a lease, the higher one is newer."""
+    """A number that every change under one fence increases: of two copies of a lease, the one with the higher number is
+    newer.
+    """
     commit: str = ""
     hold: Span
     claimed: Moment
@@ -29,7 +31,7 @@ class Lease(Value):
     keep_until: Moment | None = None
     message: Message | None = None
     displaced: "Lease | None" = None
-    """The lease that a replacement displaced, until the new model answers; restored if it does not."""
+    """The lease that this one replaces, until the new model answers; it is restored if the new model does not."""
 
     @property
     def mark(self) -> str:
@@ -41,7 +43,7 @@ class Lease(Value):
         return self.message.channel if self.message else default
 
     def started(self, ready: datetime) -> "Lease":
-        """The lease with its ready time; only the first time counts."""
+        """The lease with its ready time; a later ready time changes nothing."""
         return self if self.ready else self.model_copy(update={"ready": ready, "ends": ready + self.hold})
 
     def settled(self) -> "Lease":
@@ -76,4 +78,4 @@ class Question(Value):
 
 
 MAYBE_LEASE = TypeAdapter[Lease | None](Lease | None)
-"""For a step that may have recorded no lease."""
+"""The adapter for a step that may have recorded no lease."""

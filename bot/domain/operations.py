@@ -79,7 +79,7 @@ class Check(Value):
     passed: bool
     evidence: str
     warning: bool = False
-    """Passed, but should be reviewed."""
+    """True if it passed but should be reviewed."""
     seconds: Count = 0
     """Duration of the test."""
 
@@ -105,7 +105,7 @@ class SessionEnd(Value):
     """The end of the session that an operation began."""
 
     since: Moment | None = None
-    """The time when the model was ready; None if it never was."""
+    """The time when the model became ready; None if it never did."""
     until: Moment
     receipt: Message | None = None
     """The card with its receipt."""
@@ -155,9 +155,9 @@ class Operation(Value):
     deciders: Mrkdwn = Mrkdwn()
     """A description of who may decide."""
     quorum: int = Field(default=0, ge=0, le=1000)
-    """How many approvals it needed when it was requested; 0 in records of an earlier version of Stoker."""
+    """The number of approvals that it needed when it was requested; 0 in records of an earlier version of Stoker."""
     obsolete: tuple[str, ...] = ()
-    """The buttons for a next step that its card no longer shows, by their actions."""
+    """The actions of the next-step buttons that its card no longer shows."""
 
     def moved(self, status: Status, now: datetime, **changes: object) -> Self:
         """The operation in its next status; raises AlreadyDecided if it has ended or the transition is not allowed."""
@@ -181,21 +181,21 @@ class Operation(Value):
         """Set the detail of the running phase, if there is one."""
         if self.running_phase is None or self.running_phase.detail == detail:
             return self
-        told = self.running_phase.model_copy(update={"detail": detail})
-        return self.model_copy(update={"phases": (*self.phases[:-1], told), "updated": now})
+        changed = self.running_phase.model_copy(update={"detail": detail})
+        return self.model_copy(update={"phases": (*self.phases[:-1], changed), "updated": now})
 
     @property
     def running_phase(self) -> PhaseRecord | None:
         return self.phases[-1] if self.phases and self.phases[-1].ended is None else None
 
-    def with_phases(self, told: Sequence[PhaseRecord], now: datetime) -> Self:
+    def with_phases(self, reported: Sequence[PhaseRecord], now: datetime) -> Self:
         """Replace phases with externally timed ones (the cluster's)."""
-        new = {(phase.name, phase.began): phase for phase in told}
-        kept = []
+        reported_keys = {(phase.name, phase.began): phase for phase in reported}
+        other_phases = []
         for phase in self.with_phases_ended(now).phases:
-            again = new.pop((phase.name, phase.began), None)
-            kept.append(again.model_copy(update={"detail": again.detail or phase.detail}) if again else phase)
-        return self.model_copy(update={"phases": (*kept, *new.values()), "updated": now})
+            again = reported_keys.pop((phase.name, phase.began), None)
+            other_phases.append(again.model_copy(update={"detail": again.detail or phase.detail}) if again else phase)
+        return self.model_copy(update={"phases": (*other_phases, *reported_keys.values()), "updated": now})
 
     def with_phases_ended(self, now: datetime, *, failed: bool = False) -> Self:
         """End all phases; `failed` applies only to the running ones."""
@@ -218,7 +218,7 @@ class Operation(Value):
 
     @property
     def waits_before_merge(self) -> bool:
-        """True if it is at a point before the merge, or waits for somebody, where it can still be cancelled."""
+        """True if it waits before the merge, or for a person, so that it can still be cancelled."""
         return False
 
     @property
@@ -238,8 +238,8 @@ class Operation(Value):
     @property
     def is_approved(self) -> bool:
         """True if it has enough approvals as of its request; the policy counts them again when it starts."""
-        given = self.approvals
-        return any(vote.override for vote in given) or 0 < self.quorum <= len(given)
+        approvals = self.approvals
+        return any(vote.override for vote in approvals) or 0 < self.quorum <= len(approvals)
 
     @property
     def shown(self) -> str:
@@ -250,7 +250,7 @@ class Operation(Value):
 class TestedOperation(Operation):
     """An operation that smoke-tests its endpoint."""
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # pytest must not collect this class
 
     checks: tuple[Check, ...] = ()
 
@@ -406,7 +406,7 @@ class _Planned(Protocol[P_co]):
 
 
 def plan_of(op: _Planned[P]) -> P:
-    """The plan of an operation that has been approved or started, and so has one."""
+    """The plan of an operation that has been approved or started. Raises NotPlanned if it has none."""
     if op.plan is None:
         raise NotPlanned("This request has no plan; request it again.")
     return op.plan

@@ -12,7 +12,7 @@ from bot.domain.status import Status
 from bot.domain.values import Moment, Span, Value
 from bot.mrkdwn import Mrkdwn
 
-# The state after an operation that did not succeed
+# The states after an operation that did not succeed
 
 
 class NothingStarted(Value):
@@ -33,7 +33,7 @@ class Restored(Value):
 
 
 class NotRestored(Value):
-    """Its restoration failed: it did not become ready."""
+    """The replaced model was started again but did not become ready."""
 
     kind: Literal["not restored"] = "not restored"
     model: str
@@ -43,7 +43,7 @@ class NotRestored(Value):
 
 
 class NotTakenBack(Value):
-    """It is not restored, because the GPU has changed hands."""
+    """The replaced model is not restored, because another session has the GPU."""
 
     kind: Literal["not taken back"] = "not taken back"
     model: str
@@ -97,7 +97,7 @@ class LeaseUnclear(Value):
 
 
 class CutShort(Value):
-    """The rollback repeatedly ended the process, so it was abandoned."""
+    """The rollback repeatedly crashed the process, so it was abandoned."""
 
     kind: Literal["cut short"] = "cut short"
     told: Mrkdwn
@@ -221,7 +221,7 @@ class MergedElsewhere(Value):
 
 
 class Refused(Value):
-    """The request was impossible; only the requester sees this."""
+    """The request could not be carried out; only the requester sees this."""
 
     status: ClassVar[Status] = Status.REFUSED
     kind: Literal["refused"] = "refused"

@@ -36,7 +36,7 @@ class Pull(Value):
     lacks: Mrkdwn = Mrkdwn()
     """The missing conditions for an approval, in words that follow "when"; empty if nothing is missing."""
     looked: bool = False
-    """True if `lacks` was determined; it is not in records of an earlier version of Stoker."""
+    """True if `lacks` was determined; records of an earlier version of Stoker do not have it."""
     auto_merge_by: str = ""
     """The user who enabled auto-merge on GitHub."""
     mergeable: bool | None = None
@@ -82,7 +82,9 @@ def stored_holder(holder: str | WithoutLease | None) -> str:
 
 
 Holder = Annotated[str | WithoutLease | None, BeforeValidator(_read_holder), PlainSerializer(stored_holder)]
-"""Slack id of the holder of the GPU for an endpoint; None if it is down. A record has a string for each."""
+"""The Slack id of the endpoint's holder; None if the endpoint is down. A record stores each of these values as a
+string.
+"""
 
 
 class _Plan(Value):
@@ -108,7 +110,7 @@ class BringUpPlan(_Plan):
     applications: tuple[str, ...]
     estimate_usd: float
     lease: Lease | None = None
-    """The lease that it replaces: the plan is void if the GPU has changed hands since."""
+    """The lease that it replaces: the plan is void if another session has the GPU now."""
 
     @property
     def mark(self) -> str:
@@ -119,7 +121,7 @@ class BringUpPlan(_Plan):
 
 class ExtendPlan(_Plan):
     lease: Lease
-    """The lease that it extends: the plan is void if the GPU has changed hands since."""
+    """The lease that it extends: the plan is void if another session has the GPU now."""
     estimate_usd: float
 
     @property
@@ -129,7 +131,7 @@ class ExtendPlan(_Plan):
 
 class ReleasePlan(_Plan):
     lease: Lease
-    """The lease that it breaks: the plan is void if the GPU has changed hands since."""
+    """The lease that it breaks: the plan is void if another session has the GPU now."""
 
     @property
     def mark(self) -> str:
@@ -154,7 +156,7 @@ class ChangePlan(_Plan):
     own: Annotated[OwnChange, BeforeValidator(lambda own: own or OwnChange())] = OwnChange()
     """The bot's own change, before anybody else pushed to its branch; empty in records of an earlier version of Stoker."""
     problems: tuple[str, ...] = ()
-    """Content of the branch that breaks the contract, with file and line: it blocks the merge."""
+    """Violations of the contract on the branch, with file and line: they block the merge."""
     read: str = ""
     """The head, main branch and Applications from which the rows were read."""
     target: str = ""
@@ -211,7 +213,9 @@ def _mark(
     pull: tuple[object, ...] | None = None,
     lease: Lease | None = None,
 ) -> str:
-    """The same for every version of Stoker: the buttons of a posted card contain it."""
+    """Compute the hash of a plan. It must not change between versions of Stoker: the buttons of posted cards contain
+    it.
+    """
     held = lease and (lease.model, lease.op, lease.fence, str(lease.ends))
     shown = (bound, rows, warnings, problems, applications, holder, pull, held)
     return hashlib.sha256(repr(shown).encode("utf-8", "replace")).hexdigest()[:10]

@@ -37,17 +37,17 @@ class BringUp(_Request):
     trial: bool = False
     """Bring it down again as soon as its smoke tests have passed."""
     part_of: str = ""
-    """The id of the roll-out whose approval covers this too, as long as it deploys the same."""
+    """The id of the roll-out whose approval also covers this bring-up, as long as the deployed content is the same."""
 
 
 class BringDown(_Request):
     kind: Literal[Kind.GPU_DOWN] = Kind.GPU_DOWN
     holder: str = ""
-    """The holder of the session that a request of the bot itself ends, who is notified too."""
+    """The holder of the session that the bot's own request ends; the holder is notified too."""
     fence: int = 0
     """The fence of that session: if it has ended in the meantime, nothing is brought down. 0: any session."""
     announced: bool = False
-    """The holder has been notified before that the bot would do this, and when, so they are not notified again."""
+    """True if the holder was notified in advance, with the time, and is not notified again."""
 
 
 class Restart(_Request):
@@ -72,10 +72,12 @@ class _Change(_Request):
 class _NewModel(_Change):
     hf_id: str
     up: bool = False
-    """After the roll-out, bring the endpoint up under the same approval; and down again after its smoke tests, unless `keep` is set."""
+    """Bring the endpoint up after the roll-out, under the same approval, and down again after its smoke tests unless
+    `keep` is set.
+    """
     keep: bool = False
     hold: Span | None = None
-    """How long it is kept up."""
+    """The time for which it is kept up."""
 
 
 class AddModel(_NewModel):

@@ -8,7 +8,7 @@ from pydantic import Field
 from bot.domain.values import Amount, Fence, Moment, Span, StoredAmount, Value
 
 COLD_START = timedelta(minutes=10)
-"""How long a cold start takes, for estimates: an L4 on GKE, with its node."""
+"""The estimated time of a cold start, measured with an L4 on GKE, including its node."""
 
 
 class Alert(Value):
@@ -19,7 +19,9 @@ class Alert(Value):
 
     @property
     def key(self) -> str:
-        """The key of its message: if the problem occurs again later, there is another message."""
+        """The key of its message. If the problem occurs again later, the key is different, so another message is
+        posted.
+        """
         return f"alert:{self.about}:{int(self.since.timestamp())}"
 
 
@@ -45,7 +47,7 @@ class Own(Value):
 
 
 class Session(Value):
-    """The record of one lease's use; written by the watch, and once more when the model goes down."""
+    """The record of one lease's use. The idle watch writes it, and a last sample when the model goes down."""
 
     fence: Fence
     sampled: Moment
@@ -72,14 +74,14 @@ class Session(Value):
 
 
 class Staged(Value):
-    """Weights that a Job has staged on an endpoint's volume, and how long that took without the GPU."""
+    """Weights that a Job has staged on an endpoint's volume, and the duration of that Job."""
 
     hf_id: str
     at: Moment
     seconds: StoredAmount
     bytes: int = 0
     fence: int = 0
-    """The first session after it, which saved this time; 0 if there was none yet."""
+    """The fence of the first session after it, which saved this time; 0 before such a session."""
 
 
 class Node(Value):
@@ -162,11 +164,11 @@ class Bill(Value):
     requests: StoredAmount = 0
     tokens: StoredAmount = 0
     staged_seconds: StoredAmount = 0
-    """How long the weights were downloaded without the GPU, before the session."""
+    """Seconds of download that staging saved in this session."""
 
     @property
     def begins(self) -> datetime:
-        """A node older than the claim was billed to the previous session."""
+        """The start of the billed time: a node that is older than the claim was billed to the previous session."""
         return self.earlier[0].begun if self.earlier else self._last_began
 
     @property
@@ -186,7 +188,9 @@ class Bill(Value):
 
     @property
     def watched_until(self) -> datetime:
-        """Stop watching a node after three times the usual drain; the estimate stays and is marked as such."""
+        """The end of the watch of the node, after three times the usual drain. The bill is then still an estimate, and
+        marked as one.
+        """
         return self.down + 3 * self.drain
 
     @property

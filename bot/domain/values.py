@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 def _plausible(at: datetime) -> datetime:
     if not 2000 <= at.year < 2200:
-        raise ValueError("a year that cannot be meant")
+        raise ValueError("the year is not plausible")
     return at
 
 
@@ -25,11 +25,11 @@ Fence = Annotated[int, Field(ge=0, le=2**53)]
 
 
 Count = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
-"""Requests, tokens, seconds: their sum stays a finite number."""
+"""A number of requests, tokens or seconds, small enough that sums stay finite."""
 
 
 class Value(BaseModel):
-    """Its validator is built at its first use, since a bot that starts uses few of the records."""
+    """A frozen record. Its validator is built at its first use, because a bot uses few of the records when it starts."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, defer_build=True)
 

@@ -31,7 +31,7 @@ _OTHER_WORK = ("stale info", "fetch first", "non-fast-forward")
 
 
 def outage(complaint: str) -> str:
-    """Return why the remote did not answer; empty if the message is unknown."""
+    """The reason why the remote did not answer; empty if the message is unknown."""
     for pattern, meaning in _OUTAGES:
         if found := re.search(pattern, complaint):
             return meaning.format_map(found.groupdict())
@@ -39,7 +39,7 @@ def outage(complaint: str) -> str:
 
 
 def refusal(complaint: str) -> BotError | None:
-    """The remote's refusal, with the remedy: a retry would not help. None for an outage, or another message."""
+    """The remote's refusal with its remedy, if a retry would not help; None for an outage, or another message."""
     if _REJECTED.search(complaint):
         return _rejection(complaint)
     if "not allowed" in complaint and "transport" in complaint:

@@ -36,7 +36,7 @@ class MergedTree:
 def after_merge(mirror: Mirror, memory: Memory, head: str, onto: str) -> "GitTree | MergedTree | None":
     """The files after merging `head` into `onto`; None if both change the same lines.
 
-    The same result as git's, except for renames, which count as a deletion and an addition: the actual merge is
+    The result is that of git, except for renames, which count as a deletion and an addition: the actual merge is
     compared with this afterwards (`bot.platform.binding`), so a difference is detected and nothing is deployed.
     """
     mirror.need(head)
@@ -45,7 +45,7 @@ def after_merge(mirror: Mirror, memory: Memory, head: str, onto: str) -> "GitTre
     if base == head:
         return GitTree(mirror.offline(), mirror.listing(onto), memory)
     theirs = mirror.changed(base, head) or {}
-    branch = mirror.listing(head)  # also fetch the contents, because a fetch only brings the ids
+    branch = mirror.listing(head)  # this also fetches the contents: a fetch transfers only the ids
     tree = GitTree(mirror.offline(), mirror.listing(onto), memory)
     if base == onto:
         return GitTree(mirror.offline(), branch, memory)
@@ -84,7 +84,9 @@ def reversal(mirror: Mirror, commit: str, onto: str, series: Sequence[Commit] = 
             files[path] = merged
             stuck += [path] if merged is None else []
     if stuck:
-        raise BotError(f"Changed since, so Stoker cannot revert it: {', '.join(stuck)}. Revert by hand.")
+        raise BotError(
+            f"Stoker cannot revert it, because these files have changed since: {', '.join(stuck)}. Revert it by hand."
+        )
     return ChangeSet(files=files)
 
 
@@ -106,5 +108,5 @@ def _before(mirror: Mirror, commit: str, series: Sequence[Commit]) -> str:
             begin = parents
             there = there[1:]
     if begin == commit:
-        begin = mirror.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent to go back to.")
+        begin = mirror.object_id(f"{commit}^1", f"Commit {commit[:9]} has no parent, so it cannot be reverted.")
     return begin

@@ -35,7 +35,7 @@ REGULAR, EXECUTABLE, SUBMODULE = "100644", "100755", "160000"
 BUILT = "refs/stoker/built"
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 BRANCH = re.compile(r"[\w-]+([./][\w-]+)*", re.ASCII)
-"""A subset of valid branch names, which covers all names of our branches."""
+"""A subset of the valid branch names, which covers all of Stoker's branches."""
 
 Changes = dict[str, tuple[str, str] | None]
 """Paths with their new mode and blob, None for a deleted one."""
@@ -85,10 +85,13 @@ class Memory:
         self.texts: dict[str, str | None] = {}  # the commit and the paths, by search text
         self.changes: dict[tuple[str, str], Changes] = {}  # by the two compared commits
         self.found: dict[tuple[str, ...], tuple[str, frozenset[str]]] = {}  # the commit and the paths, by search texts
-        self.reading, self.searching = Lock(), Lock()  # at the start several tasks need the same files: git runs once
+        self.reading, self.searching = (
+            Lock(),
+            Lock(),
+        )  # when the bot starts, several tasks need the same files, and git runs once
 
     def forget(self) -> None:
-        """The mirror was lost, and with it the blobs that the listing refers to."""
+        """Clear the cache: the mirror was lost, and with it the blobs that the listing refers to."""
         self.listing = None
         self.changes.clear()
 
@@ -125,7 +128,7 @@ class GitTree:
         return self._listing.below(prefix)
 
     def content(self, path: str) -> str:
-        """git's id of a file's content, also for a binary file; empty if it does not exist."""
+        """git's id of a file's content, even of a binary file; empty if the file does not exist."""
         return self._listing.entries.get(path, ("", ""))[1]
 
     def grep(self, *texts: str) -> tuple[str, ...]:
@@ -135,7 +138,7 @@ class GitTree:
             changed = self._mirror.changed(commit, self.commit) if commit else None
             if changed is None or len(changed) > 100:
                 return self._memory.keep_found(texts, self.commit, self._search(texts))
-            # Reading these files, which happens anyway, takes less than a process of git for each search.
+            # Reading these files, which are needed in any case, is faster than a process of git for each search.
             searched = {path for path in changed if contains(self.read(path), texts)}
             return self._memory.keep_found(texts, self.commit, (known - changed.keys()) | searched)
 
@@ -180,7 +183,7 @@ class Mirror:
             self._fetch(branch)
 
     def _fetch(self, branch: str) -> None:
-        """Fetches history without file contents if the remote supports that.
+        """Fetch the history, without file contents if the remote supports that.
 
         Later commits of one branch bring their contents, so reading them needs no second exchange with the remote.
 
@@ -264,7 +267,8 @@ class Mirror:
     def _complete(self, objects: bytes) -> None:
         """Fetch the blobs that are marked as missing in a listing of objects."""
         if missing := [line[1:].decode() for line in objects.split(b"\n") if line.startswith(b"?")]:
-            # The request that git makes automatically for one blob, here for all of them (promisor-remote.c).
+            # git makes this request automatically for a single blob; here it is made for all of them
+            # (promisor-remote.c).
             options = ["-c", "fetch.negotiationAlgorithm=noop"]
             asked = ["--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin"]
             self.remote(*options, "fetch", "--quiet", "origin", *asked, stdin="\n".join(missing) + "\n")
@@ -276,7 +280,7 @@ class Mirror:
         return found.decode().strip()
 
     def commit(self, changes: ChangeSet, base: str, message: str, when: datetime, author: tuple[str, str]) -> str:
-        """A commit on top of `base`, created only from its arguments: git reads only the directories that it touches."""
+        """Create a commit on top of `base`, only from the arguments: git reads only the directories that it changes."""
         present = self.listing(base).entries
         wanted = {path: _entry(text, present.get(path), base) for path, text in sorted(changes.files.items())}
         if all(present.get(path) == entry for path, entry in wanted.items()):
@@ -411,14 +415,16 @@ class Mirror:
 
 
 def _data(text: str) -> tuple[str, str]:
-    """Without git on PATH the import alone would raise; so the error is reported where git is needed, and by the
-    doctor.
+    """Import GitPython here: without git on PATH the import raises, and the error is reported only if git is
+    needed, and by the doctor.
     """
     return f"data {len(text.encode())}", text
 
 
 def _commit_id(text: str) -> str:
-    """The text, if it is a commit id; otherwise BotError, because git could read it as an option or expression."""
+    """Return the text if it is a commit id. Otherwise raise BotError, because git could read it as an option or
+    expression.
+    """
     if not COMMIT.fullmatch(text):
         raise BotError(f"{text!r} is not a commit id.")
     return text
@@ -441,7 +447,7 @@ def _quoted(path: str) -> str:
 
 
 def _bounded(kept: dict[Key, Kept], size: int) -> dict[Key, Kept]:
-    """Make room for one more entry: the oldest is dropped."""
+    """Make room for one more entry: drop the oldest ones."""
     while len(kept) >= size:
         kept.pop(next(iter(kept)))
     return kept

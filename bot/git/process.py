@@ -56,15 +56,15 @@ class GitProcess:
         seconds: float | None = None,
         output: "Bounded | None" = None,
     ) -> tuple[int, bytes, str]:
-        """Status, output and error message. We do not raise GitPython's exception because its text may contain the
-        token.
+        """Run a command; returns status, output and error message. GitPython's exception is not raised, because
+        its text may contain the token.
 
         Pass `output` only to local commands: GitPython then reads stderr last, and a long message would block git.
         """
-        # Without git on PATH the import alone would raise; so the error is reported where git is needed, and by the
-        # doctor.
+        # Imported here: without git on PATH the import raises, and the error is reported only if git is needed, and
+        # by the doctor.
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        from git.cmd import Git  # for the first request that needs files
+        from git.cmd import Git
         from git.exc import GitCommandNotFound
 
         with tempfile.TemporaryFile() as typed:
@@ -99,7 +99,7 @@ def _environment(remote_url: str, token: SecretStr | None) -> dict[str, str]:
     config = [("remote.origin.url", remote_url), ("http.lowSpeedLimit", "100"), ("http.lowSpeedTime", "60")]
     config.append(
         ("core.bigFileThreshold", "8m")
-    )  # larger contents are written to the disk as they arrive, without using memory
+    )  # git writes larger contents directly to the disk, without using memory
     address = urlsplit(remote_url)
     if token is not None and address.scheme in ("http", "https"):
         # Only for this host, so that a redirect cannot send the token elsewhere; credential helpers are disabled.

@@ -76,7 +76,7 @@ class Repository:
         return await self._exclusively(lambda mirror: after_merge(mirror, self._memory, head, onto))
 
     async def changed_by(self, head: str, onto: str, pushed: str = "") -> dict[str, Touch]:
-        """Return how a branch changes each file since it left the branch that contains `onto`.
+        """Return the changes of a branch to each file since it diverged from the branch that contains `onto`.
 
         `pushed` is the bot's own commit on it: differences from it are other people's.
         """

@@ -1,5 +1,5 @@
-"""The content to which an approval is bound: everything that it deploys. Read for the plan, and again before each
-effect.
+"""The content to which an approval is bound: everything that it deploys. It is read for the plan, and again
+before each effect.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from manifests.replicas import at_rest
 from manifests.tree import ManifestError
 
 _NAMED = 5
-"""The maximum number of items in a sentence."""
+"""Maximum number of items in a sentence."""
 _LIVE = "the {} {} in the cluster"
 
 
@@ -43,21 +43,24 @@ class Binding:
     async def of(
         self, model: str, tree: GitTree | MergedTree, live: tuple[Application, ...], *, gateway: bool
     ) -> Bound:
-        """The content that the endpoint deploys at this tree; `live` are the current Applications in the cluster to sync.
+        """The content that the endpoint deploys at this tree; `live` are the current Applications in the cluster to
+        sync.
 
-        An Application that equals its declaration in git is bound only by that: it may not exist yet. `gateway`: the
-        approval also changes LiteLLM's entries.
+        An Application that equals its declaration in git is bound only by this declaration, because it may not exist
+        yet. With `gateway` the approval also changes LiteLLM's entries.
         """
         layout, others = self.config.platform, self.config.litellm.application
-        # An automated application deploys the rest of its directories independent of this approval.
+        # An automated application deploys the other files of its directories without this approval.
         paths = tuple(path for app in live if app.name != others and not app.automated for path in app.paths)
 
         def read() -> tuple[Bound, str]:
             platform = Platform(tree, layout)
-            found = dict(deployed(platform, model, content=tree.content, gateway=gateway, paths=paths))
+            digests = dict(deployed(platform, model, content=tree.content, gateway=gateway, paths=paths))
             if self.config.switch.by != "api":  # starting it with a commit is part of the approval
-                found |= {path: said for path, said in at_rest(platform, model).items() if path in found}
-            return tuple(sorted(found.items())), declared_source(platform, model)
+                digests |= {
+                    path: at_rest_digest for path, at_rest_digest in at_rest(platform, model).items() if path in digests
+                }
+            return tuple(sorted(digests.items())), declared_source(platform, model)
 
         try:
             files, declared = await asyncio.to_thread(read)  # in a thread, because reading a git tree starts processes
@@ -68,11 +71,11 @@ class Binding:
 
     async def applications_of(self, plan: BringUpPlan | ChangePlan) -> tuple[Application, ...]:
         """The current Applications in the cluster that a plan syncs, without those that do not exist yet."""
-        found = [await self.deployer.get(name) for name in plan.applications if name]
-        return tuple(app for app in found if app is not None)
+        current = [await self.deployer.get(name) for name in plan.applications if name]
+        return tuple(app for app in current if app is not None)
 
     async def refuse_if_elsewhere(self, model: str, plan: ChangePlan, app: Application) -> None:
-        """Raise PlanMoved if an Application deploys from another source than on the card and in git."""
+        """Raise PlanMoved if an Application deploys from another source than the one on the card and in git."""
         tree, key = await self.repository.tree(plan.target), _live(app)
         declared = await asyncio.to_thread(declared_source, Platform(tree, self.config.platform), model)
         if app.source != declared and dict(plan.bound).get(key) != digest(app.source):
@@ -92,11 +95,11 @@ def _live(app: Application) -> str:
 
 def in_git(bound: Bound) -> Bound:
     """The bound content of a commit, without the Applications in the cluster."""
-    return tuple(each for each in bound if not each[0].endswith(_LIVE.rpartition("{}")[2]))
+    return tuple(item for item in bound if not item[0].endswith(_LIVE.rpartition("{}")[2]))
 
 
 def what_changed(before: Bound, after: Bound) -> Mrkdwn:
-    """The items that differ; empty if nothing does."""
+    """The items that differ; empty if none of them does."""
     names = changed(before, after)
-    told = md(", ").join(code(name) for name in names[:_NAMED])
-    return md("{told} and {more} more", told=told, more=len(names) - _NAMED) if len(names) > _NAMED else told
+    text = md(", ").join(code(name) for name in names[:_NAMED])
+    return md("{told} and {more} more", told=text, more=len(names) - _NAMED) if len(names) > _NAMED else text

@@ -37,7 +37,7 @@ class BootComparison:
     config: Config
 
     async def compare(self, run: Run, commit: str) -> None:
-        """Post the comparison in the thread, once. An error only costs the comparison, never the boot."""
+        """Post the comparison in the thread, once. An error prevents the comparison, but not the boot."""
         try:
             async with asyncio.timeout(_LIMIT):
                 await run.once(_COMPARED, lambda: self._compared(run, commit))
@@ -45,7 +45,7 @@ class BootComparison:
             log.info("boot not compared with its estimate", op=run.op.id, model=run.model, error=str(error))
 
     async def _compared(self, run: Run, commit: str) -> bool:
-        """Returns False if there is nothing to compare: no vLLM, a log without the figures, an unknown model."""
+        """Return False if there is nothing to compare: no vLLM, a log without the figures, an unknown model."""
         report = read_report(await self.cluster.engine_log(run.model))
         endpoint = await self.endpoints.known(commit, run.model)
         if report is None or not endpoint.gpus:
@@ -54,11 +54,11 @@ class BootComparison:
         if not facts.weight_bytes:
             return False
         node = machine(self.config.gpu)
-        seen = _observation(report, endpoint, facts, node)
+        observation = _observation(report, endpoint, facts, node)
         rows, difference = _compared_rows(report, endpoint, facts, node)
-        await run.add_note("Measured by the engine", _told(difference, learns=seen is not None), rows)
-        if seen is not None:
-            await self.endpoint_history.note_observation(seen)
+        await run.add_note("Measured by the engine", _told(difference, learns=observation is not None), rows)
+        if observation is not None:
+            await self.endpoint_history.note_observation(observation)
         return True
 
 
@@ -82,9 +82,7 @@ def _observation(report: Report, endpoint: ModelEndpoint, facts: ModelFacts, nod
 def _compared_rows(
     report: Report, endpoint: ModelEndpoint, facts: ModelFacts, node: Machine
 ) -> tuple[list[tuple[str, ...]], float]:
-    """The parts of both figures as a table, so that a person sees the difference, and how much more GiB there are for the
-    cache than estimated.
-    """
+    """The parts of both figures as a table, and how many GiB more there are for the cache than estimated."""
     taken = overhead_of(facts, node, endpoint.engine_version)
     weights = int(facts.gpu_bytes * taken.weights_factor)
     budget = _budget(endpoint, node)
@@ -106,9 +104,9 @@ def _compared_rows(
 
 def _told(difference: float, *, learns: bool) -> str:
     way = "more" if difference >= 0 else "less"
-    then = (
+    next_estimate = (
         "The next estimate for this engine and GPU uses these measurements."
         if learns
         else "These figures do not agree with the model's size, so the next estimate does not use them."
     )
-    return f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated. {then}"
+    return f"The engine has {abs(difference):.1f} GiB {way} for the cache than estimated. {next_estimate}"

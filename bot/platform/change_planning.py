@@ -41,7 +41,7 @@ Options = tuple[tuple[str, str], ...]
 
 
 _CHEAPEST, _DEAREST = Decimal("0.0001"), 10_000
-"""Prices in dollars per million tokens: no model costs less, or as much."""
+"""Limits of a price in dollars per million tokens: every model costs at least the first, and less than the second."""
 _PRICE_EXAMPLE = "use dollars per million tokens, like 0.50"
 
 
@@ -146,8 +146,8 @@ def machine(gpu: Gpu) -> Machine:
 
 
 async def looked_up(hub: HuggingFace, hf_id: str, observed: Sequence[Observation] = ()) -> ModelFacts:
-    """The facts from Hugging Face, with measurements of boots of similar models. If it does not answer: the facts in
-    the name, so that figures in the request are sufficient.
+    """The facts from Hugging Face, with measurements of boots of similar models. If Hugging Face does not answer,
+    the facts in the name: figures in the request are then sufficient.
     """
     try:
         async for attempt in stamina.retry_context(on=Unavailable, attempts=3, timeout=20.0):
@@ -160,8 +160,8 @@ async def looked_up(hub: HuggingFace, hf_id: str, observed: Sequence[Observation
 
 
 async def _with_next_best(hub: HuggingFace, facts: ModelFacts) -> ModelFacts:
-    """Facts of a model that cannot be served, with repositories of the same name that may be: neither adapters nor GGUF
-    files.
+    """The facts of a model that cannot be served, with repositories of the same name that may be servable: neither
+    adapters nor GGUF files.
     """
     if not facts.unservable or facts.base_model:
         return facts
@@ -194,7 +194,7 @@ class OldWeights(BaseModel, frozen=True, defer_build=True):
 
 
 async def weights_of(hub: HuggingFace, hf_id: str) -> OldWeights:
-    """The size of weights that are on a volume already; without figures it is derived from the name."""
+    """The size of weights that are already on a volume; without figures it is derived from the name."""
     try:
         facts = await hub.model(hf_id)
     except StokerError:
@@ -209,7 +209,7 @@ def planned(
     name: str,
     options: Options = (),
     facts: ModelFacts | None = None,
-    old: OldWeights | None = None,
+    old_weights: OldWeights | None = None,
 ) -> Change:
     """The requested change. Raises BotError for an unknown or invalid option.
 
@@ -226,8 +226,11 @@ def planned(
     if verb == "add":
         change = plan_add(platform, AddRequest.model_validate(request), machine(config.gpu))
     else:
-        old = old or OldWeights()
-        before = {"old_weight_bytes": old.weight_bytes or None, "old_repo_bytes": old.repo_bytes or None}
+        old_weights = old_weights or OldWeights()
+        before = {
+            "old_weight_bytes": old_weights.weight_bytes or None,
+            "old_repo_bytes": old_weights.repo_bytes or None,
+        }
         swap = SwapRequest.model_validate(request | before)
         change = plan_swap(platform, swap, machine(config.gpu))
     return _told_in_full(platform, name, change)
@@ -286,12 +289,12 @@ def read_options(verb: Verb | Literal["fit"], options: Options) -> dict[str, obj
 def pull_body(change: Change, *, asked: str, reason: str = "", operation: str = "") -> str:
     """Pull request body (Markdown): intent, contract, sizing, tests, warnings, how to revert.
 
-    `asked` is our own text ("Requested in Slack by `U1`"); `reason` came from a person and is quoted.
+    `asked` is Stoker's own text ("Requested in Slack by `U1`"); `reason` is a person's text and is quoted.
     """
     parts = [
         markdown.text(change.intent)
         if change.endpoint
-        else change.intent,  # a revert's intent is our own text, with a link to the reverted pull request
+        else change.intent,  # the intent of a revert is Stoker's own text, with a link to the reverted pull request
         asked + (f": {markdown.code(reason)}" if reason else "."),
         f"## The contract\n\n{_contract(change)}",
     ]
@@ -335,7 +338,7 @@ def _smoke_plan(endpoint: ModelEndpoint, *, rolled_out: bool) -> str:
     name, direct = markdown.text(endpoint.name), "`/health` answers; "
     if endpoint.gpus:
         when = f"Whenever Stoker brings {name} up ({markdown.code(f'/gpu up {endpoint.name}')})"
-        when += ", and in this roll-out if it is up by then:" if rolled_out else ":"
+        when += ", and in this roll-out if it is up then:" if rolled_out else ":"
         direct += (
             f"`/v1/models` lists exactly {markdown.code(endpoint.served_name)} and refuses a request without a key; "
         )

@@ -38,35 +38,35 @@ class Applications:
         if endpoint.application and (named := await self.deployer.get(endpoint.application)):
             return named
         tree = await self.repository.tree(commit)
-        found = await self.deployer.list()
+        applications = await self.deployer.list()
         # In a thread, because reading a git tree starts processes.
-        return await asyncio.to_thread(deploys, found, endpoint, tree, self.repository.name)
+        return await asyncio.to_thread(deploys, applications, endpoint, tree, self.repository.name)
 
     async def of_gateway(self, commit: str) -> Application | None:
-        """The application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that deploys the
-        files with its list of models.
+        """The application that deploys LiteLLM's configuration: the one in the settings, otherwise the one that deploys
+        the files with its list of models.
         """
         if named := await self.deployer.get(self.config.litellm.application):
             return named
-        tree, found = await self.repository.tree(commit), await self.deployer.list()
+        tree, applications = await self.repository.tree(commit), await self.deployer.list()
         return await asyncio.to_thread(
-            deploys_gateway, found, Platform(tree, self.config.platform), self.repository.name
+            deploys_gateway, applications, Platform(tree, self.config.platform), self.repository.name
         )
 
     async def bring_to(self, application: str, commit: str, *, actor: str, tell: Tell, model: str = "") -> Application:
-        """Deploy the commit: an automated application is refreshed and waited for, another is synced.
+        """Deploy the commit: refresh an automated application and wait for it, or sync another one.
 
-        Of an application that deploys other models, too, only the objects of `model` are synced: git may say that the
-        others may be up.
+        If the application also deploys other models, only the objects of `model` are synced: the others may be up in
+        git.
         """
         limit = self.clock.patience(self.config.argocd.sync_limit)
 
         async def includes(revision: str) -> bool:
             return await self.repository.includes(revision, commit)
 
-        found = await self.deployer.get(application)
-        if found is None or not found.automated:
-            only = await self._own_objects(application, model, commit) if model and found is not None else ()
+        current = await self.deployer.get(application)
+        if current is None or not current.automated:
+            only = await self._own_objects(application, model, commit) if model and current is not None else ()
             return await self.deployer.sync(application, commit, actor=actor, timeout=limit, tell=tell, only=only)
         await self.deployer.refresh(application)
         return await self.deployer.wait_synced(
@@ -82,7 +82,7 @@ class Applications:
 def own_objects(
     platform: Platform, applications: Sequence[Application], application: str, model: str, repository: str = ""
 ) -> tuple[ObjectName, ...]:
-    """The objects of a model, if its application deploys other models, too; otherwise empty."""
+    """The objects of a model, if its application also deploys other models; otherwise empty."""
     try:
         every = read_endpoints(platform)
     except ManifestError:
@@ -93,14 +93,14 @@ def own_objects(
     if own is None or not any(app is not None and app.name == application for app in deployed):
         return ()
     rename = platform.require(model).rendering.name
-    found = (
+    names = (
         ObjectName(
             value(each.node, "apiVersion").rpartition("/")[0], kind, rename(value(each.node, "metadata", "name"))
         )
         for path in own.files
         for kind, each in objects(platform, path)
     )
-    return tuple(dict.fromkeys(each for each in found if each.name and each.kind != "Kustomization"))
+    return tuple(dict.fromkeys(each for each in names if each.name and each.kind != "Kustomization"))
 
 
 def deploys(
@@ -108,10 +108,11 @@ def deploys(
 ) -> Application | None:
     """The application among these that matches the endpoint's files most closely.
 
-    A file that it names (its values) counts most, then the longest directory above the files, then a directory whose
-    kustomization includes them. Applications of other repositories are used only if none of this repository matches.
+    A file that the application names (its values) counts most, then the longest directory above the files, then a
+    directory whose kustomization includes them. Applications of other repositories are used only if none of this
+    repository matches.
     """
-    named = next((each for each in applications if each.name == endpoint.application), None)
+    named = next((candidate for candidate in applications if candidate.name == endpoint.application), None)
     return named or _closest(applications, _own_files(endpoint), tree, repository)
 
 

@@ -55,26 +55,26 @@ class Endpoints:
         tree = await self.repository.tree(commit)
         try:
             # In a thread, because reading a git tree starts processes.
-            found = await asyncio.to_thread(read_endpoints, Platform(tree, self.config.platform))
+            endpoints = await asyncio.to_thread(read_endpoints, Platform(tree, self.config.platform))
         except ManifestError as error:
             raise BotError(str(error)) from error
         if commit == self.repository.newest:
             self.cluster.whereabouts.learn(
-                {each.name: Address(each.namespace, each.workload) for each in found},
-                {each.name: each.application or each.deployed_by for each in found},
+                {endpoint.name: Address(endpoint.namespace, endpoint.workload) for endpoint in endpoints},
+                {endpoint.name: endpoint.application or endpoint.deployed_by for endpoint in endpoints},
             )
-        return found
+        return endpoints
 
     async def learn_places(self) -> None:
-        """Tell the cluster client which Deployment belongs to which endpoint, if it has no mapping and the repository is
-        readable.
+        """Tell the cluster client which Deployment belongs to which endpoint, if it has no mapping and the repository
+        is readable.
         """
         if self.cluster.whereabouts.is_taught:
             return
         try:
             await self.all(await self.repository.head())
         except (BotError, Unavailable) as error:
-            log.warning("which Deployment is which endpoint is not known", error=str(error))
+            log.warning("the Deployments of the endpoints are unknown", error=str(error))
 
     async def problems_since(self, model: str, commit: str) -> tuple[str, ...]:
         """Problems in an endpoint's files that did not exist at the commit, each with its file and line."""
@@ -87,10 +87,10 @@ class Endpoints:
 
     async def known(self, commit: str, model: str) -> ModelEndpoint:
         """The endpoint in the repository; raises UnknownModel with the nearest name."""
-        found = await self.all(commit)
-        names = [endpoint.name for endpoint in found]
+        endpoints = await self.all(commit)
+        names = [endpoint.name for endpoint in endpoints]
         if model in names:
-            return found[names.index(model)]
+            return endpoints[names.index(model)]
         near = get_close_matches(model.lower(), names, n=1)
         there_are = md(", ").join(code(name) for name in names[:_NAMED]) or "none"
         more = md(" and {count} more: `/model list`", count=len(names) - _NAMED) if len(names) > _NAMED else ""
@@ -120,27 +120,29 @@ class EndpointStates:
 
         Without Redis, the leases come from the Deployments, and nothing is `remembered`.
         """
-        found = await self.endpoints.all(commit)
+        endpoints = await self.endpoints.all(commit)
         tree, listed = await self.repository.tree(commit), await self.deployer.list()
         repository = self.repository.name
 
         def joined() -> dict[str, Application | None]:
-            return {each.name: deploys(listed, each, tree, repository) for each in found}
+            return {each.name: deploys(listed, each, tree, repository) for each in endpoints}
 
         applications = await asyncio.to_thread(joined)
         workloads = await self.cluster.workloads()
         try:
-            held = await self.leases.held()
+            held_leases = await self.leases.held()
             pulls = {op.request.model: op.plan.pull for op in await self.operations.open(ChangeOperation) if op.plan}
             runs, remembered = await self.endpoint_history.smoke_tests(), True
-            troubles = {lease.model: health.trouble for lease in held if (health := await self.sessions.health(lease))}
+            troubles = {
+                lease.model: health.trouble for lease in held_leases if (health := await self.sessions.health(lease))
+            }
         except Unavailable as error:
             if error.system != "Redis":
                 raise
             marks = (read_mark(workload.lease, name) for name, workload in workloads.items() if workload.replicas)
-            held, pulls, runs, remembered = tuple(mark for mark in marks if mark), {}, {}, False
+            held_leases, pulls, runs, remembered = tuple(mark for mark in marks if mark), {}, {}, False
             troubles = {}
-        leases = {lease.model: lease for lease in held}
+        leases = {lease.model: lease for lease in held_leases}
         return tuple(
             EndpointState(
                 endpoint=endpoint,
@@ -153,7 +155,7 @@ class EndpointStates:
                 smoke=_smoke(runs.get(endpoint.name), endpoint),
                 remembered=remembered,
             )
-            for endpoint in found
+            for endpoint in endpoints
         )
 
 
@@ -173,7 +175,7 @@ def _state(workload: Workload | None, lease: Lease | None) -> State:
 
 
 def _drift(endpoint: ModelEndpoint, app: Application | None, workload: Workload | None) -> str:
-    """Return how the cluster differs from the main branch; empty if it does not."""
+    """The difference between the cluster and the main branch; empty if there is none."""
     if workload and workload.names_said and endpoint.served_name and endpoint.served_name not in workload.served_names:
         return f"the cluster has {workload.served_name}"
     return "not synced with the main branch" if app and workload and app.sync == "OutOfSync" else ""

@@ -1,4 +1,4 @@
-"""The requirements of models and whether they fit: the answer of `/model fit` and `stoker model fit`."""
+"""The requirements of models, and whether they fit, for `/model fit` and `stoker model fit`."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -25,12 +25,12 @@ log = structlog.get_logger()
 async def accounts(
     hub: HuggingFace,
     config: Config,
-    asked: Sequence[str],
+    hf_ids: Sequence[str],
     options: Options = (),
     template: ModelEndpoint | None = None,
     observed: Sequence[Observation] = (),
 ) -> list[Account | BotError]:
-    """One answer per model, in order; for the configured shortlist if none is named.
+    """Return one answer per model, in order; for the configured shortlist if no model is named.
 
     If a model cannot be looked up, its answer is the error, so that it does not hide the others.
     """
@@ -39,9 +39,9 @@ async def accounts(
     wish = _wish(fields, template)
     kind = cast("Kind | None", fields.get("kind"))
     answers: list[Account | BotError] = []
-    for each in asked or config.fit.shortlist:
+    for hf_id in hf_ids or config.fit.shortlist:
         try:
-            facts = await looked_up(hub, model_id(each), observed)
+            facts = await looked_up(hub, model_id(hf_id), observed)
             answers.append(await _account(hub, facts, node, wish, options, kind))
         except BotError as error:
             answers.append(error)
@@ -71,17 +71,17 @@ async def _account(
 async def _quantized(hub: HuggingFace, hf_id: str) -> tuple[str, ...]:
     """Quantized versions of a model that the Hub finds by its name; empty if the search fails."""
     try:
-        found = await hub.search(hf_id.partition("/")[2])
+        hits = await hub.search(hf_id.partition("/")[2])
     except (BotError, Unavailable) as error:
-        log.info("no smaller forms", error=str(error))
+        log.info("quantized versions not found", error=str(error))
         return ()
     marks = ("awq", "gptq", "w4a16", "fp8", "int4")
-    return tuple(each for each in found if any(mark in each.lower() for mark in marks))[:3]
+    return tuple(hit for hit in hits if any(mark in hit.lower() for mark in marks))[:3]
 
 
 def _wish(fields: dict[str, object], template: ModelEndpoint | None) -> Wish:
     memory = fields.get("memory")
-    given = {
+    fields_set = {
         "context": fields.get("context"),
         "gpu_utilization": fields.get("gpu_utilization"),
         "quantization": fields.get("quantization"),
@@ -89,13 +89,13 @@ def _wish(fields: dict[str, object], template: ModelEndpoint | None) -> Wish:
         "memory_bytes": quantity_bytes(str(memory)) if memory else None,
     }
     if template is not None:
-        given |= {
+        fields_set |= {
             "template_context": template.context,
             "template_memory_bytes": template.memory_limit_bytes,
             "template_gpu_utilization": template.gpu_utilization,
             "engine": template.engine_version,
         }
-    return Wish.model_validate(given)
+    return Wish.model_validate(fields_set)
 
 
 def _machine(config: Config, gpu: object, host_memory_bytes: object) -> Machine:

@@ -60,13 +60,13 @@ def _checks(pull: PullRequest, expected: Expected, config: Config, unchanged: ti
 
 
 def _named(names: list[str]) -> Mrkdwn:
-    told = md(", ").join(code(name[:60]) for name in names[:3])
-    return told + (" …" if len(names) > 3 else "")
+    listed = md(", ").join(code(name[:60]) for name in names[:3])
+    return listed + (" …" if len(names) > 3 else "")
 
 
 def changed_at(head: str, names: tuple[str, ...], pull: PullRequest, since: datetime | None, now: datetime) -> datetime:
-    """Return when the pull request got its head, or another check, as far as observed; `head` and `names` are the previous
-    ones.
+    """Return the time at which the bot first saw the pull request's head, or its newest check. `head` and `names` are
+    the previous ones.
     """
     same = (head, names) == (pull.head_sha, pull.ci.names)
     return since if same and since else now

@@ -1,4 +1,4 @@
-"""Settings for a repository: from a survey of it, and the remaining questions.
+"""Derives the settings of a repository from a survey of it, and asks for the others.
 
 `stoker init` and the form in Slack both use this module.
 """
@@ -23,7 +23,7 @@ from manifests.tree import ManifestError, Tree
 
 _SECRET = ("namespace", "name", "field")
 _SHOWN = 12
-"""Maximum number of listed unreadable items; the rest are counted."""
+"""Maximum number of listed unreadable items; the others are counted."""
 
 
 class Question(NamedTuple):
@@ -55,25 +55,28 @@ class Proposal:
     settings: Mapping[str, Any]
 
 
-def propose(tree: Tree, known: Mapping[str, Any], usual: Layout | None = None) -> Proposal:
-    """Read a repository. `known` are its settings so far: they stay, unless no endpoint is found with them. `usual` is
+def propose(tree: Tree, settings: Mapping[str, Any], usual: Layout | None = None) -> Proposal:
+    """Read a repository. Its current settings, `settings`, are kept unless no endpoint is found with them. `usual` is
     the layout without them.
     """
-    given = known.get("platform")
-    platform = Platform(tree, Layout.model_validate(given) if given else usual or Layout())
-    layout = platform.layout if given else fitted(platform)
-    found = survey(platform.with_layout(layout))
-    if given and not found.endpoints:  # its paths are wrong, or the files have moved
-        kept = {key: value for key, value in given.items() if key in ("branch", "endpoints", "environment")}
-        layout = fitted(Platform(tree, Layout.model_validate(kept)))
-        found = survey(platform.with_layout(layout))
-        known = {key: value for key, value in known.items() if key != "platform"}
-    return Proposal(found, merged(derived(found, layout), known))
+    given_platform = settings.get("platform")
+    platform = Platform(tree, Layout.model_validate(given_platform) if given_platform else usual or Layout())
+    layout = platform.layout if given_platform else fitted(platform)
+    found_survey = survey(platform.with_layout(layout))
+    if given_platform and not found_survey.endpoints:  # its paths are wrong, or the files have moved
+        kept_settings = {
+            key: value for key, value in given_platform.items() if key in ("branch", "endpoints", "environment")
+        }
+        layout = fitted(Platform(tree, Layout.model_validate(kept_settings)))
+        found_survey = survey(platform.with_layout(layout))
+        settings = {key: value for key, value in settings.items() if key != "platform"}
+    return Proposal(found_survey, merged(derived(found_survey, layout), settings))
 
 
 def is_understood(tree: Tree, config: Config) -> bool:
-    """Return whether the bot can operate a repository with its settings. False if it finds no endpoint; and, where nobody has set
-    it, if an endpoint is in a namespace that it does not watch, or if Flux deploys instead of Argo CD.
+    """Return whether the bot can operate a repository with its settings. False if it finds no endpoint, and (unless the
+    setting was made by a person) if an endpoint is in a namespace that it does not watch, or if Flux deploys instead of
+    Argo CD.
     """
     platform = Platform(tree, config.platform)
     try:
@@ -92,30 +95,35 @@ def is_understood(tree: Tree, config: Config) -> bool:
 
 def open_questions(settings: Mapping[str, Any]) -> tuple[Question, ...]:
     """The questions that the settings do not answer."""
-    return tuple(each for each in QUESTIONS if not (settings.get(each.section) or {}).get(each.key))
+    return tuple(question for question in QUESTIONS if not (settings.get(question.section) or {}).get(question.key))
 
 
-def answer(question: Question, said: str) -> dict[str, Any]:
-    """The setting that an answer makes; raises SettingsError if it is not valid."""
-    value: Any = said.split() if question.key == "approvers" else said
+def answer(question: Question, text: str) -> dict[str, Any]:
+    """The answer as a setting; raises SettingsError if it is not valid."""
+    value: Any = text.split() if question.key == "approvers" else text
     try:
-        read = Config.model_validate({question.section: {question.key: value}})
+        validated = Config.model_validate({question.section: {question.key: value}})
     except ValidationError as error:
         raise SettingsError(first_problem(error, env=False).partition(": ")[2]) from None
-    return read.model_dump(mode="json", exclude_unset=True)
+    return validated.model_dump(mode="json", exclude_unset=True)
 
 
 def report(found: Survey, most: int | None = None) -> tuple[str, ...]:
     """The survey as lines of text, with at most that many endpoints."""
     lines = [f"Endpoints: {len(found.endpoints) or 'none'}"]
-    for each in found.endpoints[:most]:
-        gpu = f"{each.gpus} GPU" if each.gpus else "CPU"
-        lines.append(f"  {each.name}: {each.hf_id or 'a model'} on {gpu}, Deployment {each.namespace}/{each.workload}")
-        lines.append(f"    started and stopped {found.starts[each.name]}")
+    for endpoint in found.endpoints[:most]:
+        gpu = f"{endpoint.gpus} GPU" if endpoint.gpus else "CPU"
+        lines.append(
+            f"  {endpoint.name}: {endpoint.hf_id or 'a model'} on {gpu}, Deployment {endpoint.namespace}/{endpoint.workload}"
+        )
+        lines.append(f"    started and stopped {found.starts[endpoint.name]}")
     lines += _more(found.endpoints, most)
     spaces = f" in namespace {found.deployer_namespace}" if found.deployer_namespace else ""
     lines.append(f"Deployer: {found.deployer + spaces if found.deployer else 'none that Stoker knows (Argo CD, Flux)'}")
-    lines += [f"  {one.kind} {one.name} deploys {one.path or 'a chart'}" for one in found.deployments[:most]]
+    lines += [
+        f"  {deployment.kind} {deployment.name} deploys {deployment.path or 'a chart'}"
+        for deployment in found.deployments[:most]
+    ]
     lines += _more(found.deployments, most)
     if found.together > 1:
         lines.append(f"On a GPU at the same time: {found.together} models (gpu.slots)")
@@ -165,7 +173,7 @@ def derived(found: Survey, layout: Layout) -> dict[str, Any]:
         settings["litellm"] = {"namespace": "", "master_key": {"namespace": ""}, "smoke_test": False}
     elif found.proxy is not None and (gateway := _gateway(found.proxy, default)):
         settings["litellm"] = gateway
-    if not any(each.has_key for each in found.endpoints):
+    if not any(endpoint.has_key for endpoint in found.endpoints):
         settings["vllm"] = {"api_key": {"namespace": ""}}
     elif all(found.key) and (key := SecretRef(**dict(zip(_SECRET, found.key, strict=True)))) != default.vllm.api_key:
         settings["vllm"] = {"api_key": key.model_dump()}
@@ -179,13 +187,13 @@ def _gateway(proxy: Proxy, default: Config) -> dict[str, Any]:
     """LiteLLM's settings that differ from the defaults."""
     key = default.litellm.master_key
     spaces, field = proxy.namespace or key.namespace, proxy.field or key.field
-    found = SecretRef(namespace=spaces, name=proxy.secret, field=field) if proxy.secret else key
+    secret = SecretRef(namespace=spaces, name=proxy.secret, field=field) if proxy.secret else key
     settings: dict[str, Any] = {
         each: text
         for each, text in (("namespace", proxy.namespace), ("deployment", proxy.deployment))
         if text and text != getattr(default.litellm, each)
     }
-    return settings | ({"master_key": found.model_dump()} if found != key else {})
+    return settings | ({"master_key": secret.model_dump()} if secret != key else {})
 
 
 def written(settings: Mapping[str, Any]) -> str:

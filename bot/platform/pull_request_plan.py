@@ -38,7 +38,7 @@ from manifests.strays import REGULAR, Touch
 from manifests.tree import Tree
 
 _FILES = 1000
-"""Maximum changed files of a pull request: an endpoint has about ten, and git receives the paths as arguments."""
+"""Maximum number of changed files in a pull request: an endpoint has about ten, and git gets the paths as arguments."""
 
 
 @component
@@ -57,37 +57,50 @@ class PullRequestPlans:
     config: Config
     clock: Clock
 
-    async def current(self, op: ChangeOperation, plan: ChangePlan, found: PullRequest) -> ChangePlan:
-        """The current plan according to GitHub, git and the cluster. `plan` contains the bot's own change."""
-        pull = await self.as_read(plan.pull, found)
-        return await self.of_pull(op, plan.model_copy(update={"pull": pull}), found)
+    async def current(self, op: ChangeOperation, plan: ChangePlan, github_pull: PullRequest) -> ChangePlan:
+        """Read the current plan from GitHub, git and the cluster. `plan` contains the bot's own change."""
+        pull = await self.as_read(plan.pull, github_pull)
+        return await self.of_pull(op, plan.model_copy(update={"pull": pull}), github_pull)
 
-    async def of_pull(self, op: ChangeOperation, plan: ChangePlan, found: PullRequest) -> ChangePlan:
-        """The same if the pull request in the plan is already as it was found."""
+    async def of_pull(self, op: ChangeOperation, plan: ChangePlan, github_pull: PullRequest) -> ChangePlan:
+        """Read the current plan if the pull request in `plan` is already up to date."""
         holder, displaced = await self.displaced_by(op.request)
         plan, pull = plan.model_copy(update={"holder": holder, "displaced": displaced}), plan.pull
-        if found.base_ref != self.config.platform.branch or found.head_repository.lower() != self._repository():
+        if (
+            github_pull.base_ref != self.config.platform.branch
+            or github_pull.head_repository.lower() != self._repository()
+        ):
             return plan  # it cannot be merged, independent of its content
         main, live = await self.repository.head(), await self.live_of(plan)
-        read = digest([found.head_sha, main, pull.merge_commit, stored_holder(holder), [app.source for app in live]])
-        if read == plan.read:
+        inputs_digest = digest(
+            [github_pull.head_sha, main, pull.merge_commit, stored_holder(holder), [app.source for app in live]]
+        )
+        if inputs_digest == plan.read:
             return plan
-        if found.changed_files > _FILES:
-            much = f"The pull request changes {found.changed_files} files; Stoker reads at most {_FILES}. Close it and request it again."
-            return plan.model_copy(update={"problems": (much,), "read": read, "bound": (("files", digest(read)),)})
+        if github_pull.changed_files > _FILES:
+            much = f"The pull request changes {github_pull.changed_files} files; Stoker reads at most {_FILES}. Close it and request it again."
+            return plan.model_copy(
+                update={"problems": (much,), "read": inputs_digest, "bound": (("files", digest(inputs_digest)),)}
+            )
         if pull.merge_commit:
-            return await self._merged(op, plan, pull, main, live, read)
-        tree = await self.repository.after_merge(found.head_sha, main)
+            return await self._merged(op, plan, pull, main, live, inputs_digest)
+        tree = await self.repository.after_merge(github_pull.head_sha, main)
         if tree is None:
             conflict = md("the conflict is resolved")
             return plan.model_copy(update={"pull": pull.model_copy(update={"mergeable": False, "lacks": conflict})})
-        touched = await self.repository.changed_by(found.head_sha, main, plan.pushed)
-        return await self._read(op, plan, tree, await self.repository.tree(main), touched, live, read)
+        touched = await self.repository.changed_by(github_pull.head_sha, main, plan.pushed)
+        return await self._read(op, plan, tree, await self.repository.tree(main), touched, live, inputs_digest)
 
     async def _merged(
-        self, op: ChangeOperation, plan: ChangePlan, pull: Pull, main: str, live: tuple[Application, ...], read: str
+        self,
+        op: ChangeOperation,
+        plan: ChangePlan,
+        pull: Pull,
+        main: str,
+        live: tuple[Application, ...],
+        inputs_digest: str,
     ) -> ChangePlan:
-        """For a merged pull request: the content that its merge commit deploys, or the main branch if that is newer."""
+        """The plan for a merged pull request: the content of its merge commit, or of the main branch if that is newer."""
         merged = await self.repository.tree(pull.merge_commit)
         target, tree = pull.merge_commit, merged
         if main != pull.merge_commit:
@@ -95,7 +108,7 @@ class PullRequestPlans:
             if await self._bound(op.request, merged, live) != await self._bound(op.request, newest, live):
                 target, tree = main, newest
         touched = dict.fromkeys(plan.own.files, Touch(REGULAR, REGULAR, foreign=False))
-        fresh = await self._read(op, plan, tree, await self.repository.tree(plan.commit), touched, live, read)
+        fresh = await self._read(op, plan, tree, await self.repository.tree(plan.commit), touched, live, inputs_digest)
         return fresh.model_copy(
             update={"target": target, "problems": ()}
         )  # nothing is left to merge, so nothing is refused
@@ -108,7 +121,7 @@ class PullRequestPlans:
         before: Tree,
         touched: Mapping[str, Touch],
         live: tuple[Application, ...],
-        read: str,
+        inputs_digest: str,
     ) -> ChangePlan:
         request, pull, own = op.request, plan.pull, plan.own
         reading = await asyncio.to_thread(
@@ -147,12 +160,12 @@ class PullRequestPlans:
                 "stages": ahead.stages,
                 "warnings": tuple(dict.fromkeys((*reading.warnings, *warnings))),
                 "problems": problems,
-                "read": read,
+                "read": inputs_digest,
             }
         )
 
     async def _sized(self, reading: Reading) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-        """Return whether the pushed content fits: the verdict, warnings, and the reasons against it."""
+        """Check whether the pushed content fits: returns the verdict, warnings, and the reasons against it."""
         endpoint = reading.endpoint
         if endpoint is None:
             return "", (), ()
@@ -185,41 +198,41 @@ class PullRequestPlans:
         except Unreadable as unreadable:  # the error is one of the plan's problems, so it cannot be approved
             return (("what it deploys", digest(str(unreadable))),)
 
-    async def as_read(self, before: Pull | None, found: PullRequest) -> Pull:
-        """The pull request as it was found; `before`: as it was last read."""
+    async def as_read(self, before: Pull | None, github_pull: PullRequest) -> Pull:
+        """Convert the pull request that GitHub returned; `before` is the result of the previous call."""
         now = self.clock()
         since = now
         if before:
-            since = changed_at(before.head, before.names, found, before.since, now)
-        expected = await self.github.expected(found.base_ref)
-        merged = found.merged and found.base_ref == self.config.platform.branch
+            since = changed_at(before.head, before.names, github_pull, before.since, now)
+        expected = await self.github.expected(github_pull.base_ref)
+        merged = github_pull.merged and github_pull.base_ref == self.config.platform.branch
         return Pull(
-            number=found.number,
-            url=found.url,
-            branch=found.head_ref,
-            head=found.head_sha,
-            base=found.base_ref,
-            checks=found.ci.verdict,
-            failing=found.ci.failing,
-            names=found.ci.names,
-            unread=found.ci.unread,
+            number=github_pull.number,
+            url=github_pull.url,
+            branch=github_pull.head_ref,
+            head=github_pull.head_sha,
+            base=github_pull.base_ref,
+            checks=github_pull.ci.verdict,
+            failing=github_pull.ci.failing,
+            names=github_pull.ci.names,
+            unread=github_pull.ci.unread,
             since=since,
-            lacks=md("") if merged else lacking(found, expected, self._repository(), self.config, now - since),
+            lacks=md("") if merged else lacking(github_pull, expected, self._repository(), self.config, now - since),
             looked=True,
-            mergeable=found.mergeable,
-            blocked=found.blocked,
-            auto_merge_by=found.auto_merge_by or "",
-            approved_by=found.approved_by,
-            rejected_by=found.rejected_by,
-            merged_by=found.merged_by or "",
-            merge_commit=(found.merge_commit or "") if merged else "",
+            mergeable=github_pull.mergeable,
+            blocked=github_pull.blocked,
+            auto_merge_by=github_pull.auto_merge_by or "",
+            approved_by=github_pull.approved_by,
+            rejected_by=github_pull.rejected_by,
+            merged_by=github_pull.merged_by or "",
+            merge_commit=(github_pull.merge_commit or "") if merged else "",
         )
 
     def _repository(self) -> str:
         return self.repository.name.lower()
 
     def what_moved(self, before: ChangePlan, after: ChangePlan) -> Mrkdwn:
-        """Return why approvals of one plan are not valid for the other; empty if they are."""
+        """The reason why approvals of one plan are not valid for the other; empty if they are."""
         if before.mark == after.mark:
             return md("")
         was, now = before.pull, after.pull
@@ -252,8 +265,8 @@ class PullRequestPlans:
         return (("Then", f"brought up, tested, {after}: about {money(cost(billed, self.config.gpu.price()))}"),)
 
     async def displaced_by(self, request: ChangeRequest) -> tuple[Holder, Mrkdwn]:
-        """The holder of the GPU for the endpoint that a roll-out would restart, and a warning about its traffic, for the
-        card.
+        """The holder of the GPU for the endpoint that a roll-out would restart, and a warning about its traffic, for
+        the card.
         """
         model = request.model
         workload = await self.cluster.workload(model)

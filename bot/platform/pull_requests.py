@@ -70,7 +70,7 @@ class ChangeChecks:
     config: Config
 
     async def check(self, request: ChangeRequest) -> None:
-        """Validate the request against its text and the repository, without side effects."""
+        """Validate the request's text, and the request against the repository, without side effects."""
         people = await self.roles.people()
         require(may_request(request.actor, people, self.config))
         require(can_be_approved(people))
@@ -104,7 +104,7 @@ class ChangeChecks:
 
     async def already_open(self, request: ChangeRequest) -> tuple[ChangeOperation, Pull] | None:
         """The operation whose pull request already makes this change, and the pull request. Raises NotAllowed if
-        another one changes the endpoint differently.
+        another pull request changes the endpoint differently.
         """
         for other in await self.operations.open(ChangeOperation, request.model):
             if other.plan is None:
@@ -171,10 +171,10 @@ class Changes:
         return Change(
             changes=changes,
             title=f"revert: {reverted.request.kind.spec.name} {request.model} (#{pull.number})",
-            intent=f"Reverts #{pull.number}. Later changes stay.",
+            intent=f"Reverts #{pull.number}. Later changes are kept.",
             summary=(
                 ("Endpoint", request.model),
-                ("Takes back", f"pull request #{pull.number}, {pull.merge_commit[:10]}"),
+                ("Reverts", f"pull request #{pull.number}, {pull.merge_commit[:10]}"),
             ),
             warnings=warnings,
         )
@@ -199,7 +199,7 @@ class PullRequests:
         )
 
     async def open(self, op: ChangeOperation, change: Change) -> PullRequest:
-        """The pull request of the pushed branch; the existing one if an earlier attempt opened it."""
+        """Open the pull request of the pushed branch, or return it if an earlier attempt opened it."""
         return await self.github.open_pull(
             branch_of(op),
             self.config.platform.branch,
@@ -209,8 +209,8 @@ class PullRequests:
         )
 
     async def _body(self, op: ChangeOperation, change: Change) -> str:
-        asked = f"Requested in Slack by {await self.directory.signature(op.request.actor)}"
-        return pull_body(change, asked=asked, reason=op.request.reason, operation=op.id)
+        requested_by = f"Requested in Slack by {await self.directory.signature(op.request.actor)}"
+        return pull_body(change, asked=requested_by, reason=op.request.reason, operation=op.id)
 
     async def first_plan(
         self, op: ChangeOperation, change: Change, commit: str, pushed: str, pull: PullRequest
@@ -285,7 +285,7 @@ class PullRequestWatch:
         pull = await self.github.pull(plan.pull.number)
         if pull.closed_unmerged:
             if is_closing(await self.operations.load(op.id)):
-                return  # the bot closed it, and is about to report it
+                return  # the bot closed it, and will report that
             await self.github.delete_branch(plan.pull.branch)
             await self.lifecycle.run(op).finish(ClosedOnGitHub(number=pull.number, by=pull.closed_by or ""))
             return
@@ -312,7 +312,7 @@ class PullRequestWatch:
             await self.lifecycle.present(after)
 
     async def _rebased(self, op: ChangeOperation, plan: ChangePlan) -> bool:
-        """Make the change again on top of a main branch with which it conflicts; returns False if that is not possible."""
+        """Make the change again on top of a main branch that it conflicts with; returns False if that is not possible."""
         commit = await self.repository.head()
         try:
             change = await self.changes.of(op, commit)

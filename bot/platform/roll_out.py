@@ -112,15 +112,15 @@ class Syncs:
         self, run: Run[ChangeOperation], endpoint: ModelEndpoint, name: str, plan: ChangePlan
     ) -> Mrkdwn | None:
         """Deploy the merge commit with the endpoint's Application or Kustomization."""
-        if found := await self.deployer.get(name):
-            await self.binding.refuse_if_elsewhere(run.model, plan, found)
+        if current := await self.deployer.get(name):
+            await self.binding.refuse_if_elsewhere(run.model, plan, current)
         differs = await self._to_commit(run, name, plan.target, phases.SYNC_ENDPOINT, model=endpoint.name)
         if lease := await self.leases.of(endpoint.name):
-            await self.sessions.forget_template(lease)  # the currently deployed content was approved with this plan
+            await self.sessions.forget_template(lease)  # the content that is deployed now was approved with this plan
         return differs
 
     async def _refuse_if_blocked(self, run: Run[ChangeOperation], endpoint: ModelEndpoint) -> None:
-        """Blocked while the generated list has the endpoint's group off, which changes only when its generator is run."""
+        """Raise Blocked while the endpoint's group is off in the generated list, which only its generator changes."""
         layout, group = self.config.platform, endpoint.group
         tree = await self.repository.tree(await self.repository.head())
         if not await asyncio.to_thread(is_awaiting_generator, Platform(tree, layout), group):
@@ -150,7 +150,7 @@ class Syncs:
         )
 
     async def removed(self, op: ChangeOperation) -> None:
-        """The Application is deleted, and with it by its finalizer the Deployment, the Service and the volume."""
+        """Wait until the Application is deleted; its finalizer deletes the Deployment, the Service and the volume."""
         model, limit = op.request.model, self.clock.patience(self.config.argocd.sync_limit)
         before = await self.endpoints.all(plan_of(op).commit)
         for endpoint in (candidate for candidate in before if candidate.name == model and candidate.application):
@@ -168,7 +168,7 @@ class Syncs:
             )
 
     async def _refresh_group(self, group: str) -> None:
-        """The group's Application, if a platform has one, creates and prunes those of its endpoints."""
+        """Refresh the group's Application, if there is one: it creates and prunes the Applications of its endpoints."""
         name = self.config.argocd.group_application.format(group=group)
         if await self.deployer.get(name):
             await self.deployer.refresh(name)
@@ -176,7 +176,7 @@ class Syncs:
     async def _to_commit(
         self, run: Run[ChangeOperation], application: str, commit: str, phase: Phase, model: str = ""
     ) -> Mrkdwn | None:
-        """Sync an Application to the commit: an automated one is refreshed and waited for, another is synced.
+        """Deploy a commit with an Application: refresh an automated one and wait for it, or sync another one.
 
         Returns the remaining differences from git after a successful sync, as mrkdwn.
         """
@@ -203,7 +203,7 @@ class RollOut:
     clock: Clock
 
     async def deploy(self, run: Run[ChangeOperation], plan: ChangePlan) -> None:
-        """The gateway first: after the merge it uses the new served name. Then the endpoint."""
+        """Deploy the gateway first, because it uses the new served name after the merge, and then the endpoint."""
         op, model, commit = run.op, run.model, plan.target
 
         began = await run.first_reached("cut-over")
@@ -214,7 +214,7 @@ class RollOut:
 
         up = await run.once(_WAS_UP, was_up)
         drifts = [await run.step(phases.SYNC_GATEWAY, lambda: self.syncs.gateway(run, plan), _MAYBE_DRIFT)]
-        await self.gateway_aliases.remove(op.id)  # from here on the configuration contains it
+        await self.gateway_aliases.remove(op.id)  # the deployed configuration now contains it
         endpoint = next((listed for listed in await self.endpoints.all(commit) if listed.name == model), None)
         if endpoint is None:
             await run.step(phases.REMOVE_ENDPOINT, lambda: self.syncs.removed(op))
@@ -263,10 +263,10 @@ class RollOut:
             trial=not change.keep,
             part_of=op.id,
         )
-        made = new_operation(
+        operation = new_operation(
             operation_id(f"{op.id}:up"), bring_up, self.clock(), deciders=op.deciders, votes=op.approvals
         )
-        await self.lifecycle.enqueue(await self.operations.create(made))
+        await self.lifecycle.enqueue(await self.operations.create(operation))
 
     async def _smoke_test(self, run: Run[ChangeOperation], endpoint: ModelEndpoint, commit: str) -> None:
         """Wait until its new pods are up, and smoke-test them."""

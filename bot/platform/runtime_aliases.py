@@ -1,7 +1,7 @@
 """A runtime alias: `/model add … now` registers it in LiteLLM until the pull request that adds it is merged.
 
 It points to an engine that already serves the model. The operation is recorded before the alias is registered, and the
-alias contains the operation's id, so that it is removed however the operation ends (a merge, a refusal, a crash).
+alias contains the operation's id, so that it is removed after every end of the operation (a merge, a refusal, a crash).
 """
 
 import structlog
@@ -43,14 +43,14 @@ class GatewayAliases:
     async def register(self, op: ChangeOperation, change: Change) -> None:
         """Register the alias that a change adds; raises NotAllowed if no engine serves its model. Idempotent."""
         endpoint = change.endpoint
-        wanted = op.request
-        if not isinstance(wanted, AddModel) or not wanted.now or endpoint is None:
+        request = op.request
+        if not isinstance(request, AddModel) or not request.now or endpoint is None:
             return
         require(may_register(op.request.actor, await self.roles.people()))
-        engine = await self._engine(wanted.hf_id)
+        engine = await self._engine(request.hf_id)
         if await self._is_taken(op, endpoint.alias):
             taken = md(
-                "LiteLLM has the alias {alias} already: choose another name, or leave out `now`.",
+                "LiteLLM already has the alias {alias}: choose another name, or leave out `now`.",
                 alias=code(endpoint.alias),
             )
             raise NotAllowed(taken)
@@ -73,8 +73,8 @@ class GatewayAliases:
         )
 
     async def remove(self, op_id: str) -> None:
-        """Remove the models that an operation registered. If LiteLLM does not remove one now, it is retried when the
-        operation has ended.
+        """Remove the models that an operation registered. If LiteLLM fails to remove one now, `tidy` tries again
+        after the end of the operation.
         """
         if op_id not in await self.aliases.all():
             return
@@ -91,11 +91,13 @@ class GatewayAliases:
             if not await self._is_needed(op_id):
                 await self.remove(op_id)
 
-    async def strangers(self, known: set[str]) -> tuple[str, ...]:
+    async def strangers(self, in_git: set[str]) -> tuple[str, ...]:
         """The runtime aliases that are not in git and belong to no open operation of the bot."""
-        noted = {op_id for op_id in await self.aliases.all() if await self._is_needed(op_id)}
-        found = await self.litellm.runtime_models()
-        return tuple(sorted({each.alias for each in found if each.alias not in known and each.operation not in noted}))
+        open_ids = {op_id for op_id in await self.aliases.all() if await self._is_needed(op_id)}
+        models = await self.litellm.runtime_models()
+        return tuple(
+            sorted({model.alias for model in models if model.alias not in in_git and model.operation not in open_ids})
+        )
 
     async def _is_needed(self, op_id: str) -> bool:
         try:
@@ -105,7 +107,7 @@ class GatewayAliases:
 
     async def _engine(self, hf_id: str) -> Workload:
         """An engine in the cluster that serves the model, preferably a ready one."""
-        serving = [each for each in (await self.cluster.workloads()).values() if each.model == hf_id]
+        serving = [workload for workload in (await self.cluster.workloads()).values() if workload.model == hf_id]
         if not serving:
             raise NotAllowed(
                 md(
@@ -114,10 +116,10 @@ class GatewayAliases:
                     model=code(hf_id),
                 )
             )
-        return max(serving, key=lambda each: each.ready_replicas)
+        return max(serving, key=lambda workload: workload.ready_replicas)
 
     async def _is_taken(self, op: ChangeOperation, alias: str) -> bool:
-        own = {each.alias for each in await self.litellm.runtime_models() if each.operation == op.id}
+        own = {model.alias for model in await self.litellm.runtime_models() if model.operation == op.id}
         return alias not in own and alias in await self.litellm.aliases()
 
 

@@ -1,5 +1,5 @@
-"""Sets Stoker up for a repository that its settings do not describe: a pull request with `.stoker.yaml`, and its
-settings in use after the merge.
+"""Sets Stoker up for a repository that its settings do not describe: a pull request with `.stoker.yaml`, and the
+use of its settings after the merge.
 
 One set-up is open at a time. Its record in Redis is made before the pull request, and every step is repeated by the
 watch until it is done, so a crash at any point neither loses it nor opens a second pull request.
@@ -39,7 +39,7 @@ from manifests.tree import ChangeSet, Tree
 log = structlog.get_logger(__name__)
 
 _LISTED = 8
-"""Maximum endpoints, deployers and unreadable items of a report in Slack."""
+"""Maximum number of endpoints, of deployers and of unreadable items in a report in Slack."""
 _FETCH_EVERY = 600.0
 """Seconds after which the branch is read although nothing else has fetched it."""
 
@@ -87,10 +87,10 @@ class PlatformSetup:
     installed: Installed
     clock: Clock
     _understood: bool = field(default=False, init=False)
-    """A repository that the settings describe is not checked again until the next start."""
+    """True if the settings describe the repository, which is then not checked again until the next start."""
     _found: Found | None = field(default=None, init=False)
     _seen: str = field(default="", init=False)
-    """The commit whose settings are in use, or cannot be."""
+    """The last commit whose settings were checked: they are in use, or cannot be used."""
     _fetched: float = field(default=float("-inf"), init=False)
 
     async def found(self) -> Found | None:
@@ -106,36 +106,38 @@ class PlatformSetup:
 
     async def needed(self) -> SetupNeeded | None:
         """Return the view to show; None if Stoker is set up."""
-        if (found := await self.found()) is None:
+        if (survey := await self.found()) is None:
             return None
         people, setup, used = await self.roles.people(), await self.state.open(), await self.state.in_use()
         return SetupNeeded(
-            found.report,
-            found.readable,
+            survey.report,
+            survey.readable,
             people.admins,
             pull=setup.url if setup else "",
-            waits=found.own != (used.text if used else ""),
+            waits=survey.own != (used.text if used else ""),
         )
 
     async def ask(self, actor: str) -> tuple[Found, tuple[tuple[Question, str], ...]]:
-        """For the form: what was found, and each open question with its value so far."""
-        found = await self._for(actor)
-        if not found.readable:
+        """Return the data of the form: the survey, and each open question with its current value."""
+        survey = await self._for(actor)
+        if not survey.readable:
             raise BotError(
                 md("The repository has no endpoint that Stoker can read: describe it in `platform.endpoints` first.")
             )
-        given = merged(found.settings, self.installed.config.model_dump(mode="json", exclude_unset=True))
+        settings = merged(survey.settings, self.installed.config.model_dump(mode="json", exclude_unset=True))
         values = self.config.model_dump(mode="json")
-        return found, tuple((each, _text(values[each.section][each.key])) for each in open_questions(given))
+        return survey, tuple(
+            (question, _text(values[question.section][question.key])) for question in open_questions(settings)
+        )
 
     async def propose(self, actor: str, answers: Mapping[str, Any], delivery: str) -> Proposed:
         """Open the pull request with the settings and the answers; returns the open one if there is one.
 
-        `delivery` identifies the submitted form: the same one never opens a second pull request.
+        `delivery` identifies the submitted form, so that it never opens a second pull request.
         """
-        found = await self._for(actor)
-        text = written(merged(found.settings, answers))
-        if text == found.own:
+        survey = await self._for(actor)
+        text = written(merged(survey.settings, answers))
+        if text == survey.own:
             raise BotError(
                 "The main branch has these settings already. A direct message to the admins has the reason why Stoker does not use them."
             )
@@ -146,7 +148,7 @@ class PlatformSetup:
             id=hashlib.sha256(delivery.encode()).hexdigest()[:10],
             actor=actor,
             text=text,
-            base=found.commit,
+            base=survey.commit,
             at=self.clock(),
         )
         setup = await self.state.claim(mine)
@@ -164,12 +166,12 @@ class PlatformSetup:
         if not verdict.allowed:
             await self.audit.note_turned_away(actor, "set-up", str(verdict.reason), self.clock())
         require(verdict)
-        if (found := await self.found()) is None:
+        if (survey := await self.found()) is None:
             raise BotError("Stoker is set up: its settings describe the repository.")
-        return found
+        return survey
 
     async def _pull_of(self, setup: Setup) -> PullRequest:
-        """The pull request of a set-up, which is opened if there is none. Idempotent.
+        """Return the pull request of a set-up, and open it if there is none. Idempotent.
 
         If GitHub or git refuses it, the set-up is over: the next one starts from the current commit.
         """
@@ -213,7 +215,7 @@ class PlatformSetup:
             await self.state.close(setup)
 
     async def _is_used(self, commit: str, text: str) -> bool:
-        """Use the text of `.stoker.yaml` if it is new and possible; otherwise notify the admins once of the reason."""
+        """Use the text of `.stoker.yaml` if it is new and valid; otherwise notify the admins once of the reason."""
         used = await self.state.in_use()
         try:
             config = layered(self.installed.config, text)
@@ -228,14 +230,14 @@ class PlatformSetup:
         if not reason:
             await self.state.use(InUse(commit=commit, text=text, announced=same(config, self.config)))
             return True
-        known = hashlib.sha256(f"{text}\0{reason}".encode()).hexdigest()[:10]
-        await self.presentation.tell_admins(f"setup:{known}", lines(not_used(commit, reason)))
+        digest = hashlib.sha256(f"{text}\0{reason}".encode()).hexdigest()[:10]
+        await self.presentation.tell_admins(f"setup:{digest}", lines(not_used(commit, reason)))
         return False
 
     async def _obstacle(self, config: Config) -> str:
-        """Return why these settings cannot be used now; empty if they can."""
-        if held := await self.leases.held():
-            who = md("{holder} holds the GPU", holder=person(held[0].holder))
+        """The reason why these settings cannot be used now; empty if they can."""
+        if leases := await self.leases.held():
+            who = md("{holder} holds the GPU", holder=person(leases[0].holder))
             return md("{who}, and settings change only when no model is up", who=who)
         try:
             lacking = await self.cluster.lacking(rights(config))
@@ -257,10 +259,10 @@ def _look(commit: str, tree: Tree, config: Config) -> Found | None:
     if is_understood(tree, config):
         return None
     try:
-        known = parsed(tree.read(OWN_CONFIG) or "")
+        settings = parsed(tree.read(OWN_CONFIG) or "")
     except SettingsError:
-        known = {}  # the watch reports it
-    proposal = propose(tree, known, config.platform)
+        settings = {}  # the watch reports an invalid file
+    proposal = propose(tree, settings, config.platform)
     readable, own = bool(proposal.found.endpoints), tree.read(OWN_CONFIG) or ""
     return Found(commit, report(proposal.found, _LISTED), proposal.settings, readable, own)
 

@@ -45,8 +45,8 @@ READY = Step("ready", datetime)
 """The time when the booted model of an operation was ready for its tests."""
 _KEY_LIFE = "10m"
 _LATER = timedelta(minutes=1)
-"""After this time a virtual key is deleted that LiteLLM did not delete immediately; it expires after `_KEY_LIFE`
-anyway.
+"""Time until Stoker retries to delete a virtual key that LiteLLM did not delete. The key expires after
+`_KEY_LIFE` in any case.
 """
 Tell = Callable[[str], Awaitable[None]]
 _NOTICEABLE = 0.25
@@ -68,13 +68,13 @@ class _Doubtful(Exception):
 
 
 class _Tests:
-    """One run of the tests of one endpoint; the bot's own requests to the model are recorded in `asked`."""
+    """One run of the tests of one endpoint. `own_requests` gets the bot's own requests to the model."""
 
     def __init__(
         self,
         workload: Workload,
         endpoint: ModelEndpoint,
-        asked: list[Own],
+        own_requests: list[Own],
         tell: Tell,
         *,
         costs: bool,
@@ -86,7 +86,7 @@ class _Tests:
         config: Config,
         clock: Clock,
     ) -> None:
-        self._workload, self._asked, self._tell = workload, asked, tell
+        self._workload, self._asked, self._tell = workload, own_requests, tell
         self._vllm, self._litellm, self._cluster, self._endpoint_history = vllm, litellm, cluster, endpoint_history
         self._docket, self._config, self._clock = docket, config, clock
         self._name, self._alias, self._costs = endpoint.name, endpoint.alias, costs
@@ -95,9 +95,9 @@ class _Tests:
         self._api = f"{self._url}{self._engine.api}"
         self._measured: Answer | None = None
         self._kind = kind_of(workload, endpoint)
-        # If the arguments do not contain the names (a shell, a variable, a file), the manifests do.
-        said = workload.served_names if workload.names_said else endpoint.served_names or workload.served_names
-        self._served_names = said
+        # If the arguments do not contain the names (a shell, a variable, a file), use those in the manifests.
+        served_names = workload.served_names if workload.names_said else endpoint.served_names or workload.served_names
+        self._served_names = served_names
 
     async def checks(self) -> tuple[Check, ...]:
         kind = self._kind
@@ -123,12 +123,12 @@ class _Tests:
         return "200"
 
     async def _models(self, key: SecretStr | None) -> str:
-        names, wanted = await self._vllm.models(self._api, key), self._served_names
-        if not wanted and names:  # llama.cpp without --alias returns its file
-            wanted = self._served_names = names
-        if set(names) != set(wanted):
-            raise _Failed(f"/v1/models lists {', '.join(names) or 'nothing'} instead of exactly {', '.join(wanted)}")
-        return ", ".join(wanted)
+        names, expected = await self._vllm.models(self._api, key), self._served_names
+        if not expected and names:  # llama.cpp without --alias returns its file
+            expected = self._served_names = names
+        if set(names) != set(expected):
+            raise _Failed(f"/v1/models lists {', '.join(names) or 'nothing'} instead of exactly {', '.join(expected)}")
+        return ", ".join(expected)
 
     async def _keyless(self) -> str:
         if not self._workload.keyed:
@@ -139,21 +139,21 @@ class _Tests:
         return "401"
 
     async def _answer(self, key: SecretStr | None) -> str:
-        """Asked twice: the first request after a start compiles kernels, so its time is not compared."""
+        """Send two requests: the first one after a start compiles kernels, so its time is not compared."""
         await self._ask(key)
         answer = self._measured = await self._ask(key)
-        said = [f"{answer.prompt_tokens}+{answer.completion_tokens} tokens in {answer.seconds:.2f} s"]
+        figures = [f"{answer.prompt_tokens}+{answer.completion_tokens} tokens in {answer.seconds:.2f} s"]
         if answer.first_token_seconds is not None:
-            said.append(f"first token after {answer.first_token_seconds:.2f} s")
+            figures.append(f"first token after {answer.first_token_seconds:.2f} s")
         if answer.tokens_per_second is not None:
-            said.append(f"{answer.tokens_per_second:.0f} tokens/s")
-        return ", ".join([*said, f"“{answer.text.strip()[:100]}”"])
+            figures.append(f"{answer.tokens_per_second:.0f} tokens/s")
+        return ", ".join([*figures, f"“{answer.text.strip()[:100]}”"])
 
     async def _fill(self, key: SecretStr | None, prompt: str) -> str:
         answer = await self._ask(key, prompt)
         if not answer.text.strip():
             raise _Failed(
-                "the model fills in nothing between a prefix and a suffix: is this a base model with FIM tokens?"
+                "the model returns nothing between a prefix and a suffix: is this a base model with FIM tokens?"
             )
         return f"{answer.completion_tokens} tokens in {answer.seconds:.2f} s, “{answer.text.strip()[:100]}”"
 
@@ -183,11 +183,11 @@ class _Tests:
         raise AssertionError("unreachable: the last attempt raises")
 
     async def _gateway_once(self) -> str:
-        budget, left = self._config.litellm.smoke_budget, list[str]()
+        budget, undeleted = self._config.litellm.smoke_budget, list[str]()
 
         async def delete_later(key_alias: str) -> None:
-            left.append(key_alias)
-            with suppress(Unavailable), redis_errors():  # a key that nobody deletes expires anyway
+            undeleted.append(key_alias)
+            with suppress(Unavailable), redis_errors():  # a key that is not deleted expires
                 await DELETE_KEY.add(self._docket, when=self._clock() + _LATER, key=f"delete {key_alias}")(key_alias)
 
         litellm = self._litellm
@@ -203,10 +203,10 @@ class _Tests:
             raise _Failed(
                 "the call costs $0: are input_cost_per_token and output_cost_per_token set? Budgets have no effect"
             )
-        said = f"answered by alias in {answer.seconds:.2f} s, cost ${answer.cost or 0:.7f}"
-        if left:
-            raise _Doubtful(f"{said}; LiteLLM did not delete the virtual key {left[0]}: Stoker tries again")
-        return f"{said}; virtual key deleted"
+        result = f"answered by alias in {answer.seconds:.2f} s, cost ${answer.cost or 0:.7f}"
+        if undeleted:
+            raise _Doubtful(f"{result}; LiteLLM did not delete the virtual key {undeleted[0]}: Stoker tries again")
+        return f"{result}; virtual key deleted"
 
     async def _compared(self, answer: Answer) -> Check | None:
         run = SmokeRun(
@@ -254,7 +254,10 @@ class SmokeTests:
         async def tell(message: str) -> None:
             await run.enter(phases.SMOKE_TESTS, message)
 
-        priced = any(each.price_in or each.price_out for each in await self.endpoints.all(commit))
+        priced = any(
+            endpoint_with_price.price_in or endpoint_with_price.price_out
+            for endpoint_with_price in await self.endpoints.all(commit)
+        )
         results = await run.cancellable(self.smoke(workload, endpoint, tell, costs=priced and not endpoint.is_free))
         await self.operations.update(
             run.op.id, lambda op: op.model_copy(update={"checks": results}), event=AuditEvent.SMOKE_TESTED
@@ -276,7 +279,7 @@ class SmokeTests:
             )
 
     async def _last_log(self, model: str) -> str:
-        """The engine's log, read while its pod exists: the model is stopped after a failed test."""
+        """Read the engine's log while its pod exists: the model is stopped after a failed test."""
         try:
             return await self.cluster.last_log(model)
         except (BotError, Unavailable) as error:
@@ -284,16 +287,16 @@ class SmokeTests:
             return ""
 
     async def smoke(self, workload: Workload, endpoint: ModelEndpoint, tell: Tell, *, costs: bool) -> tuple[Check, ...]:
-        """Run every test, even if an earlier one fails; each result has its evidence.
+        """Run every test, even if an earlier one fails. Each result contains its evidence.
 
-        With `costs`, a call through the gateway must have a cost: some platforms set no prices. Ends with the comparison
-        with the endpoint's last good run, which can warn but not fail.
+        With `costs`, a call through the gateway must have a cost: some platforms set no prices. The last result is the
+        comparison with the endpoint's last good run, which can warn but not fail.
         """
-        async with self.sessions.asking(endpoint.name, self.clock()) as asked:
+        async with self.sessions.asking(endpoint.name, self.clock()) as own_requests:
             return await _Tests(
                 workload,
                 endpoint,
-                asked,
+                own_requests,
                 tell,
                 costs=costs,
                 vllm=self.vllm,
@@ -309,11 +312,11 @@ class SmokeTests:
 def kind_of(workload: Workload, endpoint: ModelEndpoint) -> EndpointKind:
     """The kind of request. The manifests distinguish chat and completion, which a model's name often does not."""
     if workload.kind == "embedding" and endpoint.kind.endswith("-reranker") and not workload.kind_is_said:
-        return "rerank"  # its name does not say what LiteLLM's entry does
+        return "rerank"  # LiteLLM's entry shows this, but the model's name does not
     if workload.kind_is_said or workload.kind in ("embedding", "rerank"):
         return workload.kind
-    said: dict[str, EndpointKind] = {"gpu-chat": "chat", "gpu-completion": "completion"}
-    return said.get(endpoint.kind, workload.kind)
+    kinds: dict[str, EndpointKind] = {"gpu-chat": "chat", "gpu-completion": "completion"}
+    return kinds.get(endpoint.kind, workload.kind)
 
 
 async def _tried(name: str, test: Awaitable[str]) -> Check:
@@ -329,9 +332,10 @@ async def _tried(name: str, test: Awaitable[str]) -> Check:
 
 
 def compare(run: SmokeRun, last: SmokeRun) -> Check | None:
-    """Differences from the endpoint's last good run: less than half the speed, or another answer to the same question.
+    """Compare a run with the endpoint's last good one: half the speed, or another answer to the same question, is a
+    warning.
 
-    None after a swap: another model answers differently, and a missing comparison is not a success.
+    Returns None after a swap, because another model answers differently, and a missing comparison is not a success.
     """
     if last.model != run.model:
         return None
@@ -339,9 +343,9 @@ def compare(run: SmokeRun, last: SmokeRun) -> Check | None:
     if is_slower(run, last):
         differs.append(f"slower than half: {_speed(run)}, and {_speed(last)} on {since}")
     if last.answer != run.answer:
-        other = "" if last.image == run.image else ", with another image"
+        other_image = "" if last.image == run.image else ", with another image"
         differs.append(
-            f"another answer at temperature 0{other}: “{run.answer.strip()[:80]}” was “{last.answer.strip()[:80]}”"
+            f"another answer at temperature 0{other_image}: “{run.answer.strip()[:80]}” was “{last.answer.strip()[:80]}”"
         )
     if differs:
         return Check(name=name, passed=True, warning=True, evidence="; ".join(differs))
@@ -352,8 +356,8 @@ def is_slower(run: SmokeRun, last: SmokeRun) -> bool:
     """Return whether a run took more than twice as long: to the first token, between tokens, or in total."""
     if last.model != run.model:
         return False
-    each, was = run.tokens_per_second, last.tokens_per_second
-    if each and was and each < was / 2 and run.seconds - last.seconds > _NOTICEABLE:
+    speed, was = run.tokens_per_second, last.tokens_per_second
+    if speed and was and speed < was / 2 and run.seconds - last.seconds > _NOTICEABLE:
         return True
     before, now = last.first_token_seconds or last.seconds, run.first_token_seconds or run.seconds
     return now > 2 * before and now - before > _NOTICEABLE
@@ -361,5 +365,5 @@ def is_slower(run: SmokeRun, last: SmokeRun) -> bool:
 
 def _speed(run: SmokeRun) -> str:
     first = f"first token after {run.first_token_seconds:.2f} s" if run.first_token_seconds is not None else ""
-    each = f"{run.tokens_per_second:.0f} tokens/s" if run.tokens_per_second else ""
-    return ", ".join(filter(None, (first, each))) or f"answered in {run.seconds:.2f} s"
+    tokens = f"{run.tokens_per_second:.0f} tokens/s" if run.tokens_per_second else ""
+    return ", ".join(filter(None, (first, tokens))) or f"answered in {run.seconds:.2f} s"

@@ -2,8 +2,8 @@
 download.
 
 The order is: approval, growth of the volume if both models need it, staging, merge, sync, restart. The staging Job runs
-the script of the approved head, which is unreviewed before the approval; it can be cancelled until the merge, and
-tenants do not notice it.
+the script of the approved head, so it starts after the approval. It can be cancelled until the merge, and tenants do
+not notice it.
 
 The volume grows by the claim's own request in the cluster, to the size in the approved head. Argo CD shows the claim as
 OutOfSync until the merge; it cannot revert the growth, because a claim cannot shrink.
@@ -38,8 +38,7 @@ from manifests.platform import Platform
 from manifests.sizing import quantity_bytes
 
 LOAD, DOWNLOAD = timedelta(minutes=5), timedelta(minutes=5)
-"""Estimates of a restart's parts, which add up to a cold start of ten minutes; afterwards the card shows the measured
-times.
+"""Estimated times of a restart, ten minutes in total. After the restart the card shows the measured times.
 """
 _FIRST, _GROWS, _DOWNTIME, _NOT_STAGED = "First", "The volume grows", "Downtime", "Not staged before"
 _GROWTH, _GROWTH_FAILED = "growth", "growth failed"
@@ -65,8 +64,8 @@ class StagedSwap:
     config: Config
 
     async def forecast(self, op: ChangeOperation, head: str) -> Forecast:
-        """Return whether the weights at a commit can be staged before the cut-over, and the downtime in both cases; no rows for an
-        endpoint at zero.
+        """Return whether the weights at a commit can be staged before the cut-over, and rows with the downtime. There
+        are no rows for an endpoint at zero.
         """
         if not isinstance(op.request, SwapModel | RevertChange):
             return Forecast(False, ())
@@ -100,7 +99,7 @@ class StagedSwap:
             op.id, _GROWTH_FAILED, datetime
         )
         if begun and op.plan:
-            return dict(op.plan.rows).get(_GROWS, "")  # the approval is valid: it was given for this text
+            return dict(op.plan.rows).get(_GROWS, "")  # the approval was given for this text
         if growth is None:
             return ""
         await self.stager.volumes(weights.endpoint).refuse_growth(growth)
@@ -110,12 +109,14 @@ class StagedSwap:
         )
 
     async def _growth(self, weights: Weights, head: str) -> Growth | None:
-        """The necessary growth of the volume for both models: to the size of the claim at a commit."""
-        wanted = next((e.pvc_size for e in await self.endpoints.all(head) if e.name == weights.endpoint), "")
-        return await self.stager.volumes(weights.endpoint).growth(weights.claim, wanted)
+        """The growth that the volume needs for both models, to the size of the claim at a commit."""
+        size = next((e.pvc_size for e in await self.endpoints.all(head) if e.name == weights.endpoint), "")
+        return await self.stager.volumes(weights.endpoint).growth(weights.claim, size)
 
     async def growth_left(self, op: ChangeOperation) -> VolumeGrew | None:
-        """A note about a change that ends without its merge but left a larger claim than in git, which Argo CD cannot sync."""
+        """A note if a change ends without its merge and has left a claim that is larger than in git: Argo CD cannot
+        sync it.
+        """
         if await self.steps.result(op.id, _GROWTH, datetime) is None:
             return None
         for endpoint in await self.endpoints.all(await self.repository.head()):
@@ -139,7 +140,7 @@ class StagedSwap:
     async def _grow(self, run: Run[ChangeOperation], weights: Weights, head: str) -> None:
         growth = await self._growth(weights, head)
         if growth:
-            await run.first_reached(_GROWTH)  # first: after a crash the next bot knows that it has begun
+            await run.first_reached(_GROWTH)  # recorded first, so that after a crash the next bot continues the growth
             await run.enter(phases.GROW_VOLUME, f"from {growth.held} to {growth.wanted}")
             try:
                 await run.cancellable(self.stager.volumes(weights.endpoint).grow(growth))
@@ -150,7 +151,7 @@ class StagedSwap:
     async def _weights(self, op: ChangeOperation, head: str) -> Weights | None:
         """The weights that the endpoint's pod will stage after the merge of `head`; None if they are the current ones."""
         model = op.request.model
-        endpoint = next((each for each in await self.endpoints.all(head) if each.name == model), None)
+        endpoint = next((candidate for candidate in await self.endpoints.all(head) if candidate.name == model), None)
         if endpoint is None:
             raise CannotStage(f"The pull request has no endpoint {model}.")
         serves, _ = await self.stager.weights(model)
@@ -170,8 +171,12 @@ class StagedSwap:
 def _pod_spec(path: str, text: str) -> KubeObject:
     """The pod of the Deployment in a file of the platform."""
     try:
-        found = [each for each in YAML(typ="safe").load_all(text) if each and each.get("kind") == "Deployment"]
-        spec: KubeObject = found[0]["spec"]["template"]["spec"]
+        deployments = [
+            document
+            for document in YAML(typ="safe").load_all(text)
+            if document and document.get("kind") == "Deployment"
+        ]
+        spec: KubeObject = deployments[0]["spec"]["template"]["spec"]
     except (YAMLError, AttributeError, LookupError, TypeError) as error:
         raise CannotStage(f"{path} contains no readable Deployment.") from error
     return spec

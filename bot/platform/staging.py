@@ -35,7 +35,7 @@ from bot.views.text import size
 log = structlog.get_logger(__name__)
 
 _INTERRUPTIONS = 5
-"""How often a Job may be interrupted (an evicted pod, a broken connection) before that counts as a failure."""
+"""Number of interruptions of a Job (an evicted pod, a broken connection) that count as a failure."""
 
 
 class _Tried(BaseModel, frozen=True, defer_build=True):
@@ -43,7 +43,7 @@ class _Tried(BaseModel, frozen=True, defer_build=True):
 
     ended: Attempt
     resume: datetime
-    """The time when the next one may start."""
+    """The time at which the next attempt may start."""
 
 
 @component
@@ -62,13 +62,13 @@ class Staging:
         for op in await self.operations.open(model=model):
             running = op.running_phase
             staging = running and running.name in {phase.key for phase in phases.STAGING}
-            asked = isinstance(op, StageOperation) and op.status in (Status.REQUESTED, Status.RUNNING)
-            if op.id != but and (staging or asked):
+            requested = isinstance(op, StageOperation) and op.status in (Status.REQUESTED, Status.RUNNING)
+            if op.id != but and (staging or requested):
                 return op
         return None
 
     async def fill(self, run: Run, weights: Weights) -> Staged:
-        """Put the weights on the volume, in any number of attempts. Idempotent.
+        """Put the weights on the volume, in as many attempts as necessary. Idempotent.
 
         Raises CannotStage or StagingFailed with the reason.
         """
@@ -76,10 +76,10 @@ class Staging:
         until, delay = began + shape.limit, shape.retry_after
         seconds, interruptions = 0.0, 0
         for number in itertools.count(1):
-            left = until - self.clock()
-            if left <= timedelta():
+            time_left = until - self.clock()
+            if time_left <= timedelta():
                 break
-            attempt = partial(self._attempt, run, weights, number, left, delay)
+            attempt = partial(self._attempt, run, weights, number, time_left, delay)
             try:
                 tried = await run.cancellable(run.once(Step(f"staging {weights.hf_id} {number}", _Tried), attempt))
             except StagingFailed:
@@ -101,8 +101,8 @@ class Staging:
             if interruptions > _INTERRUPTIONS:
                 raise StagingFailed(f"The download was interrupted {interruptions} times; the last time {ended.why}.")
             if tried.resume > self.clock():
-                then = f"the next attempt is at {time_stamp(tried.resume)}; no GPU runs, so nothing is billed"
-                await run.enter(phases.WAIT_FOR_HUB, f"{why}; {then}")
+                next_step = f"the next attempt is at {time_stamp(tried.resume)}; no GPU runs, so nothing is billed"
+                await run.enter(phases.WAIT_FOR_HUB, f"{why}; {next_step}")
                 await run.cancellable(self.clock.sleep_until(tried.resume))
         raise StagingFailed(
             md(
@@ -112,11 +112,11 @@ class Staging:
             )
         )
 
-    async def _attempt(self, run: Run, weights: Weights, number: int, left: timedelta, delay: timedelta) -> _Tried:
+    async def _attempt(self, run: Run, weights: Weights, number: int, time_left: timedelta, delay: timedelta) -> _Tried:
         shape = self.config.staging
         await run.enter(phases.START_STAGING)
         try:
-            ended = await self.stager.attempt(run.op.id, number, weights, shape, limit=left, progress=_teller(run))
+            ended = await self.stager.attempt(run.op.id, number, weights, shape, limit=time_left, progress=_teller(run))
         except StagingTaken as taken:
             ended = Attempt(outcome="taken", why=taken.message)
         wait = timedelta() if ended.outcome in ("staged", "moved") else delay
@@ -125,7 +125,7 @@ class Staging:
         return _Tried(ended=ended, resume=self.clock() + wait)
 
     async def _keep(self, run: Run, weights: Weights, ended: Attempt, seconds: float) -> Staged:
-        """Record what was staged, for the receipt of the session that it saves time."""
+        """Record the staged weights, for the receipt of the session that starts faster because of them."""
         staged = Staged(hf_id=weights.hf_id, at=self.clock(), seconds=seconds, bytes=ended.bytes)
         await self.endpoint_history.keep_staged(weights.endpoint, staged)
         if ended.removed:
@@ -138,7 +138,7 @@ class Staging:
         await self.stager.delete_of(op.id)
 
     async def stage_after(self, op: Operation, model: str) -> bool:
-        """After a roll-out: stage the endpoint's weights in a separate operation; returns whether it was started."""
+        """Stage the endpoint's weights after a roll-out, in a separate operation; returns whether it was started."""
         if self.config.staging.mode != "auto":
             return False
         await self.end_all(model)  # for the previous model
@@ -147,15 +147,15 @@ class Staging:
         except CannotStage as error:
             log.info("not staged", op=op.id, model=model, why=error.message)
             return False
-        wanted = StageWeights(
+        request = StageWeights(
             model=model,
             actor=op.request.actor,
             channel=op.request.channel,
             at=self.clock(),
             reason="its change is rolled out",
         )
-        made = new_operation(operation_id(f"{op.id}:stage"), wanted, self.clock())
-        await self.lifecycle.enqueue(await self.operations.create(made))
+        operation = new_operation(operation_id(f"{op.id}:stage"), request, self.clock())
+        await self.lifecycle.enqueue(await self.operations.create(operation))
         return True
 
     async def end_all(self, model: str) -> None:
@@ -175,9 +175,10 @@ class Staging:
             await self.delete_job(other)
 
     async def wait_until_staged(self, run: Run) -> None:
-        """Wait for a running staging of the endpoint's weights before its pod starts; nothing is billed during the wait.
+        """Wait for a running staging of the endpoint's weights before its pod starts; nothing is billed during the
+        wait.
 
-        On a volume that one node mounts, the pod could not start anyway; on another, both would download.
+        If only one node can mount the volume, the pod could not start. If several can, both would download.
         """
         while other := await self.under_way(run.model, but=run.op.id):
             phase = other.phases[-1] if other.phases else None
@@ -187,19 +188,19 @@ class Staging:
 
 
 def _teller(run: Run) -> Callable[[Progress], Awaitable[None]]:
-    """Show the state of a Job when it has changed."""
+    """Return a function that shows the state of a Job when it has changed."""
     last: tuple[Phase, str] | None = None
 
     async def tell(progress: Progress) -> None:
         nonlocal last
         downloading = progress.doing == "downloading"
-        told = (
+        text = (
             phases.DOWNLOAD if downloading else phases.START_STAGING,
             _share(progress) if downloading else progress.detail,
         )
-        if told != last:
-            last = told
-            await run.enter(*told)
+        if text != last:
+            last = text
+            await run.enter(*text)
 
     return tell
 

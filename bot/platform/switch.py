@@ -35,19 +35,19 @@ class Switch:
     ) -> bool:
         """Set the replicas of a model and its Deployment's lease annotation (None removes it). Idempotent.
 
-        `session` is the operation's id if it is not the lease's. Returns whether this call changed the replicas in the
-        cluster. Raises StaleFence like `Cluster.scale`.
+        `session` is the lease of the session, if it is not `lease`. Returns whether this call changed the replicas in
+        the cluster. Raises StaleFence like `Cluster.scale`.
         """
         method = await self.method(model)
         return await method.set(model, replicas, lease=lease, fence=fence, session=session)
 
     async def method(self, model: str) -> Method:
-        """Return how a model is started and stopped: by a commit if the deployer would revert the API."""
+        """Return the method for a model: a commit if the deployer would revert a change through the API."""
         workload = await self.cluster.workload(model)
         return self.by_commit if await self.by_commit.applies(workload) else self.by_api
 
     async def is_by_commit(self, model: str) -> bool:
-        """Return whether the deployer would revert the API, so that replicas are changed in git."""
+        """Return whether replicas are changed in git, because the deployer would revert a change through the API."""
         return await self.method(model) is self.by_commit
 
     async def refuse_if_foreign(self, model: str, commit: str) -> None:

@@ -37,7 +37,7 @@ class VirtualKeys:
     clock: Clock
 
     async def offer(self, op: Operation, alias: str) -> None:
-        """List below the card the keys that cannot call the alias yet; does nothing without keys."""
+        """List the keys that cannot call the alias yet below the card; does nothing if there are none."""
         try:
             keys = await self.litellm.tenant_keys()
         except (BotError, Unavailable) as error:
@@ -52,10 +52,10 @@ class VirtualKeys:
     async def outsiders(self, op_id: str, actor: str) -> tuple[str, tuple[Tenant, ...]]:
         """The alias that an operation added, and the keys that cannot call it now."""
         _, alias = await self._allowed(op_id, actor)
-        found = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
-        if not found:
+        keys = tuple(_tenant(key) for key in await self.litellm.tenant_keys() if not key.reaches(alias))
+        if not keys:
             raise NotAllowed(md("Every virtual key can already call {alias}.", alias=code(alias)))
-        return alias, found
+        return alias, keys
 
     async def let_in(self, op_id: str, hashes: frozenset[str], actor: str) -> Mrkdwn:
         """Grant the chosen keys access to the alias; returns the answer. Idempotent."""
@@ -67,13 +67,15 @@ class VirtualKeys:
                 op, actor, AuditEvent.KEY_LET_IN, f"{key.name} may call {alias}", self.clock()
             )
         names = md(", ").join(code(key.name) for key in chosen) or "no key"
-        said = md(
+        answer = md(
             "🔑 {names} may call {alias} now, as {actor} decided.", names=names, alias=code(alias), actor=person(actor)
         )
-        log.info("keys let in", op=op_id, actor=actor, model=op.request.model, keys=[key.name for key in chosen])
-        once = f"{op_id}:let-in:{'-'.join(sorted(each[:8] for each in hashes))[:200]}"
-        await self.presentation.post(once, op.request.channel, lines(said), card=op.id)
-        return said
+        log.info(
+            "access granted to keys", op=op_id, actor=actor, model=op.request.model, keys=[key.name for key in chosen]
+        )
+        once = f"{op_id}:let-in:{'-'.join(sorted(key_hash[:8] for key_hash in hashes))[:200]}"
+        await self.presentation.post(once, op.request.channel, lines(answer), card=op.id)
+        return answer
 
     async def _allowed(self, op_id: str, actor: str) -> tuple[Operation, str]:
         """The operation and its alias, if the person may grant access; a refusal is recorded in the audit log."""

@@ -189,7 +189,8 @@ class Gpu(_Section):
     def price(self, machine: str = "") -> float:
         """US dollars per hour for this machine type (the node's label `node.kubernetes.io/instance-type`).
 
-        The usual machine's price while no node is known: before it exists, and if the bot may not read nodes.
+        Without a machine type it is the price of the usual machine: before the node exists, or if the bot may not read
+        nodes.
         """
         return self.prices.get(machine or self.machine, self.price_per_hour)
 
@@ -269,7 +270,7 @@ class SwitchSection(_Section):
 
 
 class SecretRef(_Section):
-    """Empty if there is no such Secret."""
+    """The name and the field of a Secret; empty if there is no such Secret."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -283,7 +284,7 @@ class SecretRef(_Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        """Without a name, the Role would have to allow every Secret of the namespace."""
+        """Refuse a Secret without a name: the Role would have to allow every Secret of the namespace."""
         if self.namespace and not (self.name and self.field):
             raise ValueError("a Secret needs namespace, name and field; write all three, or namespace: '' for none")
         return self
@@ -406,7 +407,7 @@ class Staging(_Section):
     @field_validator("mode", mode="before")
     @classmethod
     def _word(cls, mode: object) -> object:
-        """YAML 1.1, which Helm writes, reads a bare `on` or `off` as a boolean."""
+        """Convert a boolean to `on` or `off`: YAML 1.1, which Helm writes, reads a bare `on` or `off` as a boolean."""
         return {True: "on", False: "off"}.get(mode, mode) if isinstance(mode, bool) else mode
 
     @property
@@ -459,7 +460,7 @@ def load_config(path: Path) -> Config:
 
 
 def first_problem(error: ValidationError, *, env: bool) -> str:
-    """The first wrong setting with its error. `env`: it is named as an environment variable."""
+    """The first wrong setting with its error. With `env`, it is named as an environment variable."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

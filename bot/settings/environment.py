@@ -1,4 +1,4 @@
-"""The environment: secrets and addresses, and the only reader of both.
+"""The environment: secrets and addresses. No other module reads them.
 
 Secrets are also read from the files in `STOKER_SECRETS_DIR`. A wrong setting stops the start with one line that names
 it (`SettingsError`).
@@ -119,7 +119,7 @@ class Settings(ClusterSettings):
         host = urlsplit(self.slack_api_url).hostname or ""
         if self.clock.speed != 1 and host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError(
-                f"STOKER_CLOCK is for a Slack on this machine, and SLACK_API_URL is {host}: real people's leases need real time"
+                f"STOKER_CLOCK is only for a Slack on this machine, and SLACK_API_URL is {host}: people's leases need real time"
             )
         return self
 
@@ -148,7 +148,7 @@ class Settings(ClusterSettings):
         }
         missing = [name for name, value in parts.items() if not value]
         if missing and len(missing) < len(parts):
-            raise ValueError(f"a GitHub App needs {', '.join(missing)} as well")
+            raise ValueError(f"a GitHub App also needs {', '.join(missing)}")
         return self
 
     def current(self, secret: str) -> SecretStr | None:
@@ -212,14 +212,14 @@ def stored_own(directory: Path) -> str:
 
 
 def store_own(directory: Path, text: str) -> None:
-    """If the data directory is not writable, there is no copy."""
+    """Write the text to the data directory; if the directory is not writable, there is no copy."""
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / OWN_CONFIG).write_text(text, encoding="utf-8")
 
 
 def with_own(settings: AnySettings, text: str) -> AnySettings:
-    """The settings with those of the repository's `.stoker.yaml` below them; raises SettingsError."""
+    """The settings, with those of the repository's `.stoker.yaml` at a lower precedence; raises SettingsError."""
     return settings.model_copy(update={"config": layered(settings.config, text)})
 
 

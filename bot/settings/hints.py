@@ -47,7 +47,9 @@ PREFIXED = {
 
 
 def refuse_other_tokens(name: str, value: SecretStr | None) -> None:
-    """Raises ValueError for a token that belongs in another variable; tokens of unknown form are left to their server."""
+    """Raise ValueError for a token that belongs in another variable. Tokens of an unknown form are checked by their
+    server.
+    """
     kind = next((kind for kind, begins in _TOKENS.items() if value and begins.match(value.get_secret_value())), None)
     if kind is None or kind == PREFIXED[name]:
         return

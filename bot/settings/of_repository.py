@@ -1,7 +1,7 @@
 """`.stoker.yaml`: the settings that a platform repository contains about itself.
 
 The bot takes the description of the platform from it. A setting of the installation (the file named by STOKER_CONFIG)
-takes precedence, and policy belongs to the installation alone: a merge must not change who may approve it.
+takes precedence, and the policy is only in the installation's settings: a merge must not change who may approve it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,9 @@ from bot.settings.config import Config, SettingsError, first_problem
 
 OWN_CONFIG = ".stoker.yaml"
 SECTIONS = ("platform", "argocd", "flux", "switch", "litellm", "vllm", "gpu")
-"""The sections that the bot takes from it, without `platform.branch`; also `roles.approvers` if the installation names none."""
+"""The sections that the bot takes from it, without `platform.branch`; also `roles.approvers` if the installation names
+no approvers.
+"""
 
 Tree = Mapping[str, Any]
 

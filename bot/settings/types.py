@@ -35,7 +35,7 @@ class like:  # noqa: N801 - reads as a word in an annotation
 
     def _check(self, value: str) -> str:
         if not re.fullmatch(self.pattern, value):
-            raise ValueError(f"this is not of the form that it must have; write for example {self.example}")
+            raise ValueError(f"this does not have the required form; write, for example, {self.example}")
         return value
 
 
@@ -77,7 +77,8 @@ _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 LinkTemplate = Annotated[
     str,
     like(
-        # Only https, neither a password nor a placeholder in the host, and no character that could end the link in Slack.
+        # Only https, neither a password nor a placeholder in the host, and no character that could end the link in
+        # Slack.
         rf'(https://[^\s<>|`{{}}"/?#@]+([/?#]({_IN_LINK}|{_PLACEHOLDER})*)?)?',
         "https://grafana.example.com/d/models?var-model={model}&from={from}, with no placeholder but"
         " {model}, {namespace} and {from}, and %7B for a brace",

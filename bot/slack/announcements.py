@@ -38,14 +38,16 @@ class Announcements:
         self._slack, self._messages, self._ledger, self._config, self._post = slack, messages, ledger, config, post
 
     async def first_text(self, op: Operation, view: View) -> tuple[View, tuple[str, ...]]:
-        """The posted card, and whom it notifies: a card that waits for a decision asks for it in its first text."""
+        """The card as it is first posted, and the people whom it notifies: the first text of a card that waits for a
+        decision asks for it.
+        """
         whom, alone = await self._deciders(op) if _waits(op) else ((), "")
         key = _round("asked", op) if whom and not alone else ""
 
         async def this_round() -> str:
             return key
 
-        # Recorded before the card is posted, so that after a crash it is posted with the same text.
+        # Record it before the card is posted, so that after a crash the card is posted with the same text.
         if not key or await self._ledger.once(op.id, _ASKED_BY_CARD, this_round, str) != key:
             return view, ()
         return addressed(view, whom, requested(op)), whom
@@ -68,12 +70,12 @@ class Announcements:
         return (f"ready:{op.id}", said[2]) if said and said[0] == "ready" else None
 
     async def remind(self, op: Operation) -> None:
-        """Half of the time for the decision is over: remind the people who have not decided."""
+        """Remind the people who have not decided, after half of the time for the decision."""
         if _waits(op) and not op.lacks:
             await self._ask(op, _round("half", op), await self._url(op.message), still_waits(op))
 
     async def escalate(self, op: Operation) -> None:
-        """Three quarters of the time are over: notify the admins, who can override."""
+        """Notify the admins, who can override, after three quarters of the time."""
         if not _waits(op):
             return
         text = md(
@@ -137,5 +139,5 @@ def _waits(op: Operation) -> bool:
 
 
 def _round(event: str, op: Operation) -> str:
-    """The key of a message about one round of approval: a plan that is shown again starts another round."""
+    """The key of a message about one round of approval. Each new presentation of a plan starts another round."""
     return f"{event}:{op.id}:{op.expires.isoformat() if op.expires else ''}"

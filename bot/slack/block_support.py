@@ -1,8 +1,8 @@
 """Sends messages with Slack's newer blocks to workspaces that do not have them.
 
-Slack answers `invalid_blocks` (`invalid_arguments` for a view) if a workspace or an Enterprise grid does not have a block.
-The same content is then sent as older blocks, and the refused types are not tried again for an hour, so that a card,
-which is written often, does not take two calls each time.
+Slack answers `invalid_blocks` (`invalid_arguments` for a view) if a workspace or an Enterprise grid does not have a
+block. The same content is then sent as older blocks, and the refused types are not tried again for an hour, so that
+each update of a card does not take two calls.
 """
 
 import time

@@ -29,10 +29,10 @@ class ClosedChannels:
         self._pauses.pop(channel, None)
 
     def require_open(self, channel: str) -> None:
-        """Raises ChannelClosed until the pause of the channel is over."""
+        """Raise ChannelClosed until the pause of the channel is over."""
         pause = self._pauses.get(channel)
         if pause and time.monotonic() < pause.until:
-            raise ChannelClosed("Slack", f"{channel} takes no messages")
+            raise ChannelClosed("Slack", f"{channel} accepts no messages")
 
     def close(self, channel: str) -> None:
         """Pause the channel, so that a hundred operations do not all retry it. Each refusal doubles the pause."""

@@ -17,7 +17,7 @@ _FRESH = 300.0
 _STALE = 86400.0
 """Seconds for which an older answer is used while Slack does not answer."""
 _NAME = 80
-"""Maximum characters of a name; Slack allows as many for a display name."""
+"""Maximum characters of a name, as for Slack's display names."""
 _NOBODY = ("user_not_found", "user_not_visible", "users_not_found")
 
 
@@ -59,9 +59,9 @@ class Directory:
             raise
 
     async def signature(self, user: str) -> str:
-        """The user for a text outside Slack, in Markdown: the name, if Slack says it, and the id."""
+        """The user for a text outside Slack, in Markdown: the name, if Slack returns it, and the id."""
         profile = None
-        with suppress(BotError, Unavailable):  # a name is not worth a failure
+        with suppress(BotError, Unavailable):  # without the name, the id is sufficient
             profile = await self.profile(user)
         name = f"{markdown.code(profile.name)} " if profile and profile.name else ""
         return f"{name}({markdown.code(user)})" if name else markdown.code(user)
@@ -85,7 +85,7 @@ class Directory:
 
 
 def _profile(said: dict[str, Any]) -> Profile:
-    """docs.slack.dev/reference/objects/user-object.
+    """A profile from Slack's user object (docs.slack.dev/reference/objects/user-object).
 
     `is_bot` is false for Slackbot. `team_id` of a person who is here through Slack Connect is their own workspace.
     """

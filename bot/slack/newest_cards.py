@@ -14,7 +14,7 @@ class NewestCards:
         self._operations, self._cards = operations, cards
 
     async def note(self, op: Operation) -> tuple[str, ...]:
-        """Note that an operation has a card; returns the operations whose cards have changed. Idempotent."""
+        """Record that an operation has a card; returns the operations whose cards have changed. Idempotent."""
         changed: list[str] = []
         for each, actions in superseded(op.request.kind).items():
             older = await self._newest(each, op)

@@ -47,8 +47,8 @@ _KEPT = timedelta(days=1)
 _ATTEMPT = 10.0
 """Timeout in seconds of one attempt to write a letter."""
 _CUTS = 20
-"""How often a task is cancelled when the bot stops, half a second apart. A task that outlives `close` would connect to
-Redis again.
+"""Maximum number of times that a task is cancelled when the bot stops, half a second apart. A task that outlives
+`close` would connect to Redis again.
 """
 _LOOK_EVERY = 15.0
 _LOOK_AGAIN = 300.0
@@ -64,7 +64,7 @@ class _Card:
     due: asyncio.Event = field(default_factory=asyncio.Event)
     urgent: asyncio.Event = field(default_factory=asyncio.Event)
     reopened: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its channel accepts messages again: do not wait for the next attempt."""
+    """Set when its channel accepts messages again, so that the next attempt is made immediately."""
     at: float = 0.0
     view: View | None = None
     replies: set[str] = field(default_factory=set)
@@ -99,7 +99,7 @@ class Presentation:
         """The status in the direct messages about an operation, while its channel accepts no messages."""
         self._retries: dict[str, tuple[int, float]] = {}
         self._progress = asyncio.Semaphore(2)
-        """Limit concurrent progress updates: bursts are rate-limited by Slack and delay replies."""
+        """Limits concurrent progress updates: Slack rate-limits bursts, which would delay replies."""
         self._sending, self._wake = asyncio.Semaphore(4), asyncio.Event()
         self._postman: asyncio.Task[None] | None = None
 
@@ -107,7 +107,7 @@ class Presentation:
         """Stop writing; the next start shows the state at that time."""
         self._is_closed = True
         tasks = {task for task in (self._postman, *(each.task for each in self._cards.values())) if task}
-        for _ in range(_CUTS):  # a library below may swallow one cancellation
+        for _ in range(_CUTS):  # a library may swallow a cancellation
             for task in tasks:
                 task.cancel()
             if tasks:
@@ -118,7 +118,7 @@ class Presentation:
     def show(self, op_id: str, *, now: bool = False) -> None:
         """Make sure that an operation's card, its thread, and finally its end are shown as stored.
 
-        Several changes within `slack.update_every` become one update, unless it is wanted `now`.
+        Several changes within `slack.update_every` become one update, unless `now` is set.
         """
         shown = self._cards.setdefault(op_id, _Card())
         if now:
@@ -235,7 +235,9 @@ class Presentation:
             await self.revise(f"replace:{op.id}", lines(said))
 
     async def _post_again(self, op: Operation, shown: _Card, gone: Message, view: View) -> tuple[Message, bool]:
-        """The card that replaces a deleted one, regardless of which bot posts it: its key contains the deleted one."""
+        """Post the card that replaces a deleted one. Its key contains the deleted message, so that only one bot posts
+        it.
+        """
         if time.monotonic() < shown.post_again_at:
             raise Unavailable("Slack", "the card was deleted again")
         key = f"card:{op.id}:{gone.ts}"
@@ -255,7 +257,7 @@ class Presentation:
             raise Unavailable("Slack", f"the card of {op.id} is gone") from refused
 
     async def _refuse(self, op: Operation) -> None:
-        """Notify only the requester. If that is not possible, it is logged, and nothing waits for it."""
+        """Notify only the requester. If that is not possible, log it, and do not retry."""
         if op.request.actor:
             try:
                 await self._slack.whisper(op.request.channel, op.request.actor, outcome_text(op))
@@ -283,7 +285,7 @@ class Presentation:
         self._told[op.id] = op.status
 
     async def _take_back(self, op: Operation) -> None:
-        """The channel accepts messages again: update the direct messages with a link to it."""
+        """Update the direct messages with a link to the channel, which accepts messages again."""
         view = lines(
             md(
                 "✅ {model}: this is shown in <#{channel}> again.",
@@ -309,7 +311,7 @@ class Presentation:
     # ── channels that accept no messages ──────────────────────────────────────────────────────────────────────────────
 
     def reopen(self, channel: str) -> None:
-        """The bot was invited, or the channel unarchived: retry immediately."""
+        """Retry immediately, because the bot was invited or the channel was unarchived."""
         self._closed.reopen(channel)
         self._retries.clear()
         self._wake.set()
@@ -329,7 +331,7 @@ class Presentation:
         notify: tuple[str, ...] = (),
         question: str = "",
     ) -> None:
-        """Post a message once for `key`, in a channel or to a user: below an operation's `card`, or a message's
+        """Post a message once for `key`, in a channel or to a user, or below an operation's `card` or a message's
         `thread`. In a channel it notifies only the people in `notify` that it mentions; `bot.domain.notifications` has
         the table.
         """
@@ -337,7 +339,7 @@ class Presentation:
             await self._put("post", key, view, place=place, card=card, thread=thread, notify=notify, question=question)
 
     async def tell_admins(self, key: str, view: View) -> None:
-        """Notify each admin once; the channel if there are none."""
+        """Notify each admin once, or the channel if there are no admins."""
         for user in await self._admins() or (self._config.slack.channel,):
             await self.post(f"{key}:{user}", user, view)
 
@@ -354,7 +356,7 @@ class Presentation:
             await self._put("revise", key, view)
 
     async def withdraw(self, question: str, keys: tuple[str, ...] = (), said: View | None = None) -> None:
-        """For the questions about an operation's session: post unposted ones as `said`, or drop them."""
+        """Drop the unposted questions about an operation's session, or post them as `answer`."""
         for letter in await self._outbox.waiting():
             if letter.question == question and (not keys or letter.key in keys):
                 await (self.revise(letter.key, said) if said else self._outbox.drop(letter.name))
@@ -431,7 +433,7 @@ class Presentation:
                 await readable(letter.view, partial(self._slack.update, message))
             except SlackRefused as refused:
                 if refused.code not in GONE:
-                    raise  # a message that somebody deleted needs no update
+                    raise  # somebody deleted the message, so it needs no update
         await self._outbox.written(letter)
 
     async def _send_post(self, letter: Letter, attempts: int) -> None:

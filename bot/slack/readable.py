@@ -1,4 +1,4 @@
-"""Writes a view so that Slack accepts it, with fewer blocks if necessary."""
+"""Writes a view in a form that Slack accepts, with fewer blocks if necessary."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar

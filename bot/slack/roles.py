@@ -12,7 +12,7 @@ from bot.slack.web_api import Slack, SlackRefused
 
 @component
 class RoleMembers:
-    """The people who have a role now, and the people and groups in the settings that have none."""
+    """The people who have a role now, and the people and groups in the settings that have no effect."""
 
     slack: Slack
     directory: Directory

@@ -44,22 +44,22 @@ _TRANSIENT = {
     "external_channel_migrating", "message_limit_exceeded",
 }  # fmt: skip
 _LIMITED = {"ratelimited", "rate_limited", "accesslimited"}
-"""The code of chat.postMessage differs from that of the other methods."""
+"""Slack's codes for a rate limit: that of chat.postMessage differs from that of the other methods."""
 GONE = {"message_not_found", "cant_update_message", "edit_window_closed", "block_mismatch"}
-"""A message that cannot be changed any more: somebody deleted it, or a rule of the workspace forbids it."""
+"""Codes for a message that can no longer be changed: somebody deleted it, or a rule of the workspace forbids it."""
 NO_THREAD = {"thread_not_found", "message_not_found", "invalid_thread_ts", "cannot_reply_to_message"}
-"""A message below which nothing can be posted."""
+"""Codes for a message below which nothing can be posted."""
 CONTENT = {
     "msg_too_long", "msg_blocks_too_long", "invalid_blocks", "invalid_blocks_format", "no_text", "invalid_attachments",
     "too_many_attachments", "invalid_arguments", "invalid_metadata_format", "invalid_metadata_schema", "metadata_too_large",
 }  # fmt: skip
-"""Slack refuses the content of the message."""
+"""Codes for refused content of a message."""
 
 
 class SlackRefused(BotError):
     """Slack answered with a permanent error."""
 
-    remedy = "Compare the app with `stoker manifest`: a scope or a channel is missing. `stoker doctor` says which."
+    remedy = "Compare the app with `stoker manifest`: a scope or a channel is missing. `stoker doctor` names it."
 
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"Slack refused {method}: {code}")
@@ -69,7 +69,7 @@ class SlackRefused(BotError):
 class TooLate(BotError):
     """A form could not be opened in the three seconds that Slack allows."""
 
-    remedy = "Press the button, or send the command, once more."
+    remedy = "Press the button, or send the command, again."
 
 
 class SlackBusy(Unavailable):
@@ -83,7 +83,7 @@ class SlackBusy(Unavailable):
 
 
 class Patience(AsyncRateLimitErrorRetryHandler):
-    """Waits if Slack asks for seconds. If Slack asks for minutes, the call fails, because a user is waiting."""
+    """Waits if Slack asks for some seconds. If Slack asks for minutes, the call fails, because a user is waiting."""
 
     async def _can_retry_async(self, *, response: HttpResponse | None = None, **_: Any) -> bool:
         return response is not None and response.status_code == 429 and _after(response.headers) <= _PATIENCE
@@ -122,7 +122,7 @@ def slack_errors(method: str) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:  # errors of slack_sdk for invalid responses
-        raise Unavailable("Slack", f"{method}: an answer that cannot be read") from error
+        raise Unavailable("Slack", f"{method}: its answer cannot be read") from error
 
 
 def _code_of(response: object) -> str:
@@ -144,8 +144,8 @@ def _in_time() -> Iterator[None]:
 
 
 class CleanWebClient(AsyncWebClient):
-    """Slack's Web API without secrets, and with the blocks that the workspace has: every method of the library uses
-    `api_call`.
+    """A client that removes secrets, and converts blocks that the workspace does not have: every method of the
+    library uses `api_call`.
     """
 
     def __init__(self, **more: Any) -> None:
@@ -187,10 +187,11 @@ class Slack:
         self._names: dict[str, str] = {}
 
     async def post(self, key: str, channel: str, view: View, *, thread: Message | None = None) -> Message:
-        """Post a message exactly once for `key`, over any number of crashes and retries; it notifies nobody in a channel.
+        """Post a message exactly once for `key`, over any number of crashes and retries; it notifies nobody in a
+        channel.
 
-        chat.postMessage has no idempotency key, so before a retry, an interrupted attempt is searched in the channel's
-        history by its metadata.
+        chat.postMessage has no idempotency key, so before a retry, the channel's history is searched for the message
+        of an interrupted attempt, by its metadata.
         """
         message, _ = await self.posted(key, channel, view, thread=thread)
         return message
@@ -240,7 +241,7 @@ class Slack:
         return None
 
     async def _since(self, channel: str, thread: Message | None, since: datetime) -> tuple[str, list[dict[str, Any]]]:
-        """The messages since then, in a channel or in one of its threads, and the channel's id."""
+        """The messages since that time, in a channel or in one of its threads, and the channel's id."""
         oldest = str((since - timedelta(minutes=1)).timestamp())
         with slack_errors("conversations.history"):
             if is_user(channel):
@@ -299,8 +300,8 @@ class Slack:
     async def attach(
         self, key: str, thread: Message, content: bytes, name: str, *, title: str, alt: str, text: Mrkdwn
     ) -> None:
-        """Post a picture below a message exactly once for `key`: an interrupted attempt is searched by the file's name.
-        `alt` is read to people who do not see it.
+        """Post a picture below a message exactly once for `key`: the file of an interrupted attempt is searched by its
+        name. `alt` is read to people who do not see it.
         """
         noted = await self._messages.intend(key, self._clock())
         if isinstance(noted, Message):
@@ -345,8 +346,8 @@ class Slack:
             await self._client.views_publish(user_id=user, view=view)
 
     async def tell(self, user: str, text: Mrkdwn | View) -> None:
-        """Best-effort message: the answer to a click if Slack gives no other way to answer. In a channel it notifies
-        nobody.
+        """Send a best-effort message: the answer to a click that Slack offers no other way to answer. In a channel
+        it notifies nobody.
         """
         view = text if isinstance(text, View) else lines(text)
         if not is_personal(user):
@@ -355,7 +356,7 @@ class Slack:
             await self._client.chat_postMessage(channel=user, text=view.text, blocks=view.blocks)
 
     async def whisper(self, channel: str, user: str, text: Mrkdwn | View, *, thread: str | None = None) -> None:
-        """An ephemeral answer: only for errors and help, because Slack does not guarantee its delivery.
+        """Send an ephemeral answer: only for errors and help, because Slack does not guarantee its delivery.
 
         If the channel does not accept it, it is sent as a direct message.
         """
@@ -366,7 +367,7 @@ class Slack:
                     channel=channel, user=user, text=view.text, blocks=view.blocks, thread_ts=thread
                 )
         except SlackRefused as refused:
-            log.info("whispered by direct message", where=channel, error=refused.message)
+            log.info("ephemeral answer sent as a direct message", where=channel, error=refused.message)
             await self.tell(user, text)
 
     async def members(self, ids: tuple[str, ...]) -> frozenset[str]:

@@ -34,7 +34,7 @@ class Alerts:
             await self._redis.hdel(_ALERTS, about)
 
     async def note_reconciled(self, now: datetime) -> None:
-        """Leases, Deployments and pods have been compared."""
+        """Record the time at which leases, Deployments and pods were last compared."""
         with redis_errors():
             await self._redis.set(_RECONCILED, now.isoformat())
 

@@ -13,7 +13,7 @@ class RuntimeAliases:
         self._redis = redis
 
     async def note(self, op_id: str) -> None:
-        """Record an alias before it is registered, so that a crash leaves no alias that nobody removes."""
+        """Record an alias before it is registered, so that after a crash it is removed too."""
         with redis_errors():
             await self._redis.sadd(_ALIASES, op_id)
 

@@ -52,7 +52,7 @@ class AuditLog:
         self._deliveries = Deliveries(redis)
 
     async def entries(self, since: datetime | None = None) -> AsyncIterator[dict[str, str]]:
-        """The entries, oldest first; with `since`, only those from then on."""
+        """The entries, oldest first; with `since`, only those from that time on."""
         start = str(int(since.timestamp() * 1000)) if since else "-"
         while True:
             rows = (
@@ -67,50 +67,50 @@ class AuditLog:
                 return
             start = f"({name(rows[-1][0])}"
 
-    async def note_refusal(self, op: Operation, actor: str, what: AuditEvent, why: str, at: datetime) -> None:
-        """Policy refused a click. The operation does not change."""
+    async def note_refusal(self, op: Operation, actor: str, event: AuditEvent, why: str, at: datetime) -> None:
+        """Record that the policy refused a click. The operation does not change."""
         entry = {
             "at": at.isoformat(),
             "event": AuditEvent.REFUSED,
             "op": op.id,
-            "what": what,
+            "what": event,
             "model": op.request.model,
         }
         await self._add(entry | {"who": actor, "status": str(op.status), "why": why, "commit": ""})
 
     async def note_turned_away(self, who: str, what: str, why: str, at: datetime) -> None:
-        """A person who may not use the bot tried to."""
+        """Record that a person who may not use the bot has tried to."""
         entry = {"at": at.isoformat(), "event": AuditEvent.REFUSED, "op": "", "what": what, "model": ""}
         await self._add(entry | {"who": who, "status": "", "why": why, "commit": ""})
 
     async def note_unshown(self, op: Operation, code: str, at: datetime) -> None:
-        """Slack refuses to show an operation. Logged once for each error code."""
+        """Record that Slack refuses to show an operation, once for each error code."""
         if await self._deliveries.is_first(f"unshown:{op.id}:{code}"):
             await self.note_decision(op, "", AuditEvent.NOT_SHOWN, f"Slack answers {code}", at)
 
     async def note_decision(self, op: Operation, actor: str, event: AuditEvent, why: str, at: datetime) -> None:
-        """A decision below an operation's message that does not change the operation."""
+        """Record a decision about an operation that does not change the operation."""
         entry = {"at": at.isoformat(), "event": event, "op": op.id, "what": op.request.kind, "model": op.request.model}
         commit = op.plan.commit if op.plan else ""
         await self._add(entry | {"who": actor, "status": str(op.status), "why": why, "commit": commit})
 
     async def note_lease(self, lease: Lease, event: AuditEvent, who: str, why: str, at: datetime) -> None:
-        """An event of a session that has no operation of its own: a reminder, a warning, a keep."""
+        """Record an event of a session that is not an operation: a reminder, a warning, a keep."""
         entry = {"at": at.isoformat(), "event": event, "op": lease.op, "what": "lease", "model": lease.model}
         await self._add(entry | {"who": who or "stoker", "status": "", "why": why, "commit": lease.commit})
 
     async def note_trouble(self, lease: Lease, trouble: Trouble, at: datetime) -> None:
-        """A session does not serve; the event is its state, such as `crash-looping`."""
+        """Record that a session does not serve; the event is its state, such as `crash-looping`."""
         entry = {"at": at.isoformat(), "event": trouble.state, "op": lease.op, "what": "lease", "model": lease.model}
         await self._add(entry | {"who": "stoker", "status": "", "why": trouble.reason, "commit": lease.commit})
 
     async def note_setup(self, who: str, pull: str, commit: str, at: datetime) -> None:
-        """An admin opened the pull request with the settings."""
+        """Record that an admin opened the pull request with the settings."""
         entry = {"at": at.isoformat(), "event": AuditEvent.SET_UP, "op": "", "what": "set-up", "model": ""}
         await self._add(entry | {"who": who, "status": "", "why": pull, "commit": commit})
 
     async def note_set_aside(self, what: str, why: str, at: datetime) -> None:
-        """Something in Redis could not be read and is not used."""
+        """Record that a value in Redis, or a task, was set aside and is not used."""
         entry = {"at": at.isoformat(), "event": AuditEvent.SET_ASIDE, "op": "", "what": what, "model": ""}
         await self._add(entry | {"who": "stoker", "status": "", "why": why, "commit": ""})
 

@@ -37,8 +37,8 @@ class Bills:
         return await self._records.field(_BILLS, str(fence), _BILL)
 
     async def since(self, since: datetime) -> tuple[Bill, ...]:
-        """The bills of the sessions claimed since then, oldest first."""
+        """The bills of the sessions that were claimed since that time, oldest first."""
         first = since.timestamp()
         fences = await self._records.typed(_BY_TIME, "zset", lambda: self._redis.zrangebyscore(_BY_TIME, first, "+inf"))
-        each = [name(fence) for fence in cast("list[bytes]", fences)]
-        return tuple([bill for fence in each if (bill := await self._records.field(_BILLS, fence, _BILL))])
+        names = [name(fence) for fence in cast("list[bytes]", fences)]
+        return tuple([bill for fence in names if (bill := await self._records.field(_BILLS, fence, _BILL))])

@@ -6,7 +6,7 @@ from redis.asyncio.cluster import RedisCluster
 from bot.state.records import PREFIX, redis_errors
 
 _KEPT_SECONDS = 3600
-"""Slack retries an event at once, after one minute and after five: https://docs.slack.dev/apis/events-api/#retries."""
+"""Slack retries an event immediately, after one minute and after five: https://docs.slack.dev/apis/events-api/#retries."""
 
 
 class Deliveries:

@@ -24,27 +24,27 @@ class EndpointHistory:
         await self._set(_SMOKE_TESTS, model, outcome.model_dump_json())
 
     async def smoke_tests(self) -> dict[str, SmokeOutcome]:
-        """The last smoke tests of each endpoint that had any, by its name."""
+        """The result of each endpoint's last smoke tests, by its name."""
         return await self._records.fields(_SMOKE_TESTS, _SMOKE)
 
     async def last_good_run(self, model: str) -> SmokeRun | None:
-        """The measurements of the last time that all smoke tests of the endpoint passed at full speed."""
+        """The measurements of the last run in which all smoke tests of the endpoint passed at full speed."""
         return await self._records.field(_GOOD_RUNS, model, _RUN)
 
     async def keep_good_run(self, model: str, run: SmokeRun) -> None:
         await self._set(_GOOD_RUNS, model, run.model_dump_json())
 
     async def staged(self, model: str) -> Staged | None:
-        """The weights that a Job has put on the endpoint's volume last."""
+        """The weights that a Job last put on the endpoint's volume."""
         return await self._records.field(_STAGED_WEIGHTS, model, _STAGED)
 
     async def keep_staged(self, model: str, staged: Staged) -> None:
         await self._set(_STAGED_WEIGHTS, model, staged.model_dump_json())
 
     async def note_observation(self, seen: Observation) -> None:
-        """Record the measurements of a boot: the newest few of comparable boots, one for each model."""
-        known = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(seen.key, ())
-        others = (observation for observation in known if observation.hf_id != seen.hf_id)
+        """Record the measurements of a boot. The newest few of comparable boots are kept, one for each model."""
+        stored = (await self._records.fields(_OBSERVED, _OBSERVATIONS)).get(seen.key, ())
+        others = (observation for observation in stored if observation.hf_id != seen.hf_id)
         await self._set(_OBSERVED, seen.key, _OBSERVATIONS.dump_json((*others, seen)[-KEPT:]))
 
     async def observations(self) -> tuple[Observation, ...]:

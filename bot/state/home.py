@@ -10,7 +10,7 @@ from redis.asyncio.cluster import RedisCluster
 from bot.state.records import PREFIX, Records, name, redis_errors
 
 _VIEWERS, VIEWERS_KEPT = 100, timedelta(days=7)
-"""Home is updated for at most this many people, for this long after they last opened it."""
+"""The maximum number of people whose Home is updated, and the time for which it is updated after they last opened it."""
 _VIEWERS_KEY, _SHOWN = f"{PREFIX}:home:viewers", f"{PREFIX}:home:shown"
 _SEARCHES = f"{PREFIX}:home:searches"
 
@@ -21,11 +21,11 @@ class HomeState:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def turn(self, user: str) -> asyncio.Lock:
-        """One task at a time reads and publishes a user's Home, so that no older state replaces a newer one."""
+        """The lock for reading and publishing a user's Home, so that no older state replaces a newer one."""
         return self._turns[user]
 
     async def note_viewer(self, user: str, now: datetime) -> None:
-        """A user has opened Home."""
+        """Record that a user has opened Home."""
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.zadd(_VIEWERS_KEY, {user: now.timestamp()})
@@ -34,7 +34,7 @@ class HomeState:
                 await pipe.execute()
 
     async def note_search(self, user: str, search: str) -> None:
-        """The endpoints that a user looks for in Home, until they open it again."""
+        """Record a user's search in Home, which is valid until they open it again."""
         with redis_errors():
             await self._redis.hset(_SEARCHES, user, search)
 
@@ -44,7 +44,9 @@ class HomeState:
         return name(found) if found else ""
 
     async def viewers(self, now: datetime, within: timedelta = VIEWERS_KEPT) -> tuple[str, ...]:
-        """The users who opened Home within that time, the latest first; removes those who have not for a week."""
+        """The users who opened Home within that time, the latest first. Removes those who have not opened it for a
+        week.
+        """
         oldest = (now - VIEWERS_KEPT).timestamp()
         await self._records.typed(
             _VIEWERS_KEY, "zset", lambda: self._redis.zremrangebyscore(_VIEWERS_KEY, "-inf", oldest)

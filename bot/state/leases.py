@@ -170,16 +170,16 @@ class Leases:
         self._leases, self._fence = f"{PREFIX}:leases", f"{PREFIX}:fence"
         self._queue, self._places = f"{PREFIX}:queue", f"{PREFIX}:queue:places"
 
-    async def claim(self, wanted: Lease, *, floor: int = 0) -> Lease:
+    async def claim(self, new: Lease, *, floor: int = 0) -> Lease:
         """Take a slot for `wanted.model` with a new fence above `floor`. Raises GpuBusy with the holder."""
         keys = [self._leases, self._fence, self._queue]
-        args = [wanted.model, wanted.op, self.slots, _unfenced(wanted), floor]
+        args = [new.model, new.op, self.slots, _unfenced(new), floor]
         verdict, text = await self._run(self._claim, keys, args)
         if verdict != b"granted":
             await self.held()  # sets unreadable records aside: they do not count as holders
             verdict, text = await self._run(self._claim, keys, args)
         if verdict == b"granted":
-            return wanted.model_copy(update={"fence": int(text), "revision": 0})
+            return new.model_copy(update={"fence": int(text), "revision": 0})
         if verdict == b"queued":
             raise GpuQueued(text.decode())
         lease = Lease.model_validate_json(text)
@@ -188,8 +188,8 @@ class Leases:
         return lease
 
     async def held(self) -> tuple[Lease, ...]:
-        found = await self._records.fields(self._leases, _LEASE)
-        return tuple(sorted(found.values(), key=lambda lease: lease.fence))
+        leases = await self._records.fields(self._leases, _LEASE)
+        return tuple(sorted(leases.values(), key=lambda lease: lease.fence))
 
     async def of(self, model: str) -> Lease | None:
         return await self._records.field(self._leases, model, _LEASE)
@@ -220,14 +220,14 @@ class Leases:
         """Release the slot, if it is still held under this fence."""
         return bool(await self._run(self._release, [self._leases], [lease.model, lease.fence]))
 
-    async def replace(self, old: Lease, wanted: Lease, *, floor: int = 0) -> Lease:
-        """Transfer the slot of `old` to `wanted` in one step; raises LeaseMoved if `old` is no longer held under its
+    async def replace(self, old: Lease, new: Lease, *, floor: int = 0) -> Lease:
+        """Transfer the slot of `old` to `new` in one step; raises LeaseMoved if `old` is no longer held under its
         fence.
         """
         verdict, text = await self._run(
             self._replace,
             [self._leases, self._fence],
-            [old.model, old.fence, wanted.model, wanted.op, _unfenced(wanted), floor],
+            [old.model, old.fence, new.model, new.op, _unfenced(new), floor],
         )
         if verdict == b"moved":
             raise LeaseMoved(
@@ -278,7 +278,7 @@ class Leases:
             return await script(keys=keys, args=args)
 
 
-def _unfenced(wanted: Lease) -> bytes:
-    new = wanted.fence == 0 and wanted.revision == 0
-    unfenced = wanted if new else wanted.model_copy(update={"fence": 0, "revision": 0})
+def _unfenced(lease: Lease) -> bytes:
+    new = lease.fence == 0 and lease.revision == 0
+    unfenced = lease if new else lease.model_copy(update={"fence": 0, "revision": 0})
     return _LEASE.serializer.to_json(unfenced)  # a third of the time of `model_dump_json`: see benchmarks/lease.py

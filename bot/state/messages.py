@@ -19,7 +19,7 @@ class Messages:
     async def intend(self, key: str, now: datetime) -> Message | datetime | None:
         """Record that a message is about to be posted.
 
-        Returns None if nobody has tried before, a time if somebody tried then and the result is not known, and a
+        Returns None if this is the first attempt, the time of an earlier attempt whose result is unknown, or the
         Message if it was posted.
         """
         place = _place(key)
@@ -28,9 +28,9 @@ class Messages:
         return None if first else await self._read(place) or now
 
     async def posted(self, key: str) -> Message | None:
-        """The message, if it is known to have been posted."""
-        found = await self._read(_place(key))
-        return found if isinstance(found, Message) else None
+        """The message, if it was posted; None if it was not, or if that is unknown."""
+        message = await self._read(_place(key))
+        return message if isinstance(message, Message) else None
 
     async def _read(self, place: str) -> Message | datetime | None:
         text = await self._records.text(place)

@@ -50,9 +50,9 @@ return 1
 
 
 class OperationNotFound(BotError):
-    """Redis has no operation with this id: its data was lost, or the operation is older than what is kept."""
+    """Redis has no operation with this id: its data was lost, or the operation is too old."""
 
-    remedy = "Request it again: the operation is older than what is kept, or Redis lost its data."
+    remedy = "Request it again: the operation is too old, so its record was deleted, or Redis lost its data."
 
     def __init__(self, op_id: str) -> None:
         super().__init__(
@@ -75,9 +75,9 @@ class Operations:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def turn(self, op_id: str) -> asyncio.Lock:
-        """Held by the one task of this process that works on an operation.
+        """The lock that the task that works on an operation holds in this process.
 
-        docket delivers a task again that has not been heard of for seconds, also to the process in which it runs.
+        docket delivers a task again if its worker does not renew its hold for some seconds, even to the same process.
         """
         return self._turns.setdefault(op_id, asyncio.Lock())
 
@@ -120,13 +120,13 @@ class Operations:
         who: str = "",
         why: str = "",
     ) -> Op:
-        """Apply a pure change to the newest version. An exception of `change` passes through, and nothing is written.
+        """Apply a pure change to the newest version. If `change` raises, nothing is written.
 
-        `change` may take a type of operation, if the caller knows that it is one: an operation's type never changes.
+        `change` may take a subclass of Operation, if the caller is sure of it: an operation's type never changes.
         `event` is logged in the same step; without it, nothing is logged. `who` and `why` default to the requester (or
         the person who cancelled) and to the reason in the operation.
         """
-        while True:  # ends: a round loses only if another write has won
+        while True:  # terminates: an attempt fails only if another write succeeds
             op = cast("Op", await self.load(op_id))
             changed = change(op)
             if changed == op:
@@ -136,7 +136,9 @@ class Operations:
                 self._observe(op, changed)
                 return changed
 
-    async def _write(self, op: Operation, *, read: int, event: AuditEvent | None, who: str = "", why: str = "") -> bool:
+    async def _write(
+        self, op: Operation, *, read_version: int, event: AuditEvent | None, who: str = "", why: str = ""
+    ) -> bool:
         keys = {
             f"{PREFIX}:op:{op.id}": "string",
             _OPEN: "zset",
@@ -145,7 +147,7 @@ class Operations:
             _UNDELIVERED: "set",
         }
         args: list[str | int | float] = [
-            read,
+            read_version,
             op.model_dump_json(),
             op.id,
             op.request.at.timestamp(),
@@ -178,7 +180,7 @@ class Operations:
         ]
 
     async def undelivered_ends(self) -> list[Operation]:
-        """The operations that have ended, but Slack is not known to show it."""
+        """The operations that have ended and whose cards may not show it yet."""
         ids = await self._records.typed(_UNDELIVERED, "set", lambda: self._redis.smembers(_UNDELIVERED))
         return await self._all(sorted(map(name, ids)))
 

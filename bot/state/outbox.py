@@ -14,7 +14,7 @@ from bot.state.records import PREFIX, Records, redis_errors
 from bot.views import View
 
 _AT_WORK = timedelta(seconds=12)
-"""How long a message belongs to the bot that is writing it; an attempt takes at most ten seconds."""
+"""The time for which a message is reserved for the bot that is writing it; an attempt takes at most ten seconds."""
 
 
 _DROP_IF = """
@@ -64,7 +64,7 @@ def edit_key(message: Message) -> str:
 
 
 class Outbox:
-    """The letters. Every method raises Unavailable when Redis does not answer."""
+    """The letters. Every method raises Unavailable if Redis does not answer."""
 
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records = redis, Records(redis)
@@ -76,19 +76,19 @@ class Outbox:
 
     async def waiting(self) -> tuple[Letter, ...]:
         """All unwritten messages, oldest first."""
-        found = await self._records.fields(self._key, _LETTER)
-        return tuple(sorted(found.values(), key=lambda letter: letter.written))
+        letters = await self._records.fields(self._key, _LETTER)
+        return tuple(sorted(letters.values(), key=lambda letter: letter.written))
 
     async def get(self, name: str) -> Letter | None:
         return await self._records.field(self._key, name, _LETTER)
 
     async def drop(self, name: str) -> bool:
-        """Returns whether it still existed: a letter may be withdrawn while it is being written."""
+        """Drop a letter. Returns whether it still existed: it may be withdrawn while it is being written."""
         with redis_errors():
             return bool(await self._redis.hdel(self._key, name))
 
     async def written(self, letter: Letter) -> None:
-        """Drop a letter that was written. One that replaces it at the same moment stays, to be written next."""
+        """Drop a letter that was written. A letter that has replaced it in the meantime stays, and is written next."""
         with redis_errors():
             stored: Any = await cast("Any", self._redis.hget(self._key, letter.name))
             if stored and _LETTER.validate_json(stored) == letter:

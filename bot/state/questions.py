@@ -1,4 +1,4 @@
-"""The messages to a holder that ask something and whose buttons must be removed later."""
+"""The questions to the holder of the GPU, whose buttons must be removed later."""
 
 from datetime import timedelta
 

@@ -15,7 +15,7 @@ from bot.domain.values import Count
 from bot.state.records import PREFIX, Records, redis_errors
 
 _OWN_LONGEST = timedelta(minutes=10)
-"""A smoke test interrupted by a crash counts as running for this long."""
+"""The time for which a smoke test that a crash has interrupted counts as running."""
 
 _SESSION, _HEALTH = TypeAdapter(Session), TypeAdapter(Health)
 _COUNT = TypeAdapter[float](Count)
@@ -36,8 +36,8 @@ class Sessions:
 
     async def health(self, lease: Lease) -> Health | None:
         """The health record of this session; None for an earlier session of the same model."""
-        found = await self._records.field(f"{PREFIX}:health", lease.model, _HEALTH)
-        return found if found and found.fence == lease.fence else None
+        stored = await self._records.field(f"{PREFIX}:health", lease.model, _HEALTH)
+        return stored if stored and stored.fence == lease.fence else None
 
     async def keep_health(self, model: str, health: Health) -> None:
         key, text = f"{PREFIX}:health", health.model_dump_json()
@@ -61,15 +61,15 @@ class Sessions:
     @asynccontextmanager
     async def asking(self, model: str, now: datetime) -> AsyncIterator[list[Own]]:
         """Record that the bot is making requests to the model; the requests added to the list are counted as its own."""
-        run, asked = uuid.uuid4().hex, list[Own]()
+        run, requests = uuid.uuid4().hex, list[Own]()
         with redis_errors():
             await self._redis.zadd(f"{PREFIX}:own:{model}:asking", {run: (now + _OWN_LONGEST).timestamp()})
         try:
-            yield asked
+            yield requests
         finally:
             with redis_errors():
                 async with self._redis.pipeline(transaction=True) as pipe:
-                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "requests", sum(own.requests for own in asked))
-                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "tokens", sum(own.tokens for own in asked))
+                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "requests", sum(own.requests for own in requests))
+                    pipe.hincrbyfloat(f"{PREFIX}:own:{model}", "tokens", sum(own.tokens for own in requests))
                     pipe.zrem(f"{PREFIX}:own:{model}:asking", run)
                     await pipe.execute()

@@ -20,7 +20,7 @@ _IN_USE, _OPEN = f"{PREFIX}:settings:in-use", f"{PREFIX}:setup"
 
 
 class InUse(BaseModel, frozen=True, defer_build=True):
-    """The text of `.stoker.yaml` that every bot of this installation works with."""
+    """The text of `.stoker.yaml` that every bot of this installation uses."""
 
     commit: str
     text: str
@@ -29,7 +29,9 @@ class InUse(BaseModel, frozen=True, defer_build=True):
 
 
 class Setup(BaseModel, frozen=True, defer_build=True):
-    """A request to set Stoker up. Its commit and its branch follow from these fields, so a retry makes the same ones."""
+    """A request to set Stoker up. Its commit and branch are derived from these fields, so a retry creates the same
+    ones.
+    """
 
     id: str
     actor: str
@@ -60,7 +62,7 @@ class SetupState:
             await self._redis.set(_IN_USE, settings.model_dump_json())
 
     async def open(self) -> Setup | None:
-        """The set-up whose pull request is open, or about to be."""
+        """The set-up whose pull request is open, or will be opened."""
         return await self._records.value(_OPEN, _SETUP)
 
     async def claim(self, setup: Setup) -> Setup:
@@ -76,6 +78,6 @@ class SetupState:
                 await self._change(keys=[_OPEN], args=[setup.id, text])
 
     async def close(self, setup: Setup) -> None:
-        """Its pull request is merged or closed, or cannot be opened."""
+        """Delete the set-up, because its pull request is merged or closed, or cannot be opened."""
         with redis_errors():
             await self._change(keys=[_OPEN], args=[setup.id, ""])

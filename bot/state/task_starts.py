@@ -1,9 +1,9 @@
-"""Finds the work that ends the process: a start is recorded before the work and removed after it.
+"""Finds the work that crashes the process: a start is recorded before the work and removed after it.
 
-A record that is left over belongs to work that was interrupted when a process ended. A process that ends interrupts all
-of its work, so three rules find the cause: work that made progress since is not the cause; work that was interrupted
-at a different step or write is not the cause; and work that was interrupted once runs apart from other such work, so
-that the next crash is its own.
+A remaining record belongs to work that a crash interrupted. A crash interrupts all work of the process, so three rules
+find the cause: work that has made progress since is not the cause; work that was interrupted at a different step or
+write is not the cause; and work that was interrupted once does not run at the same time as other such work, so that it
+has caused the next crash.
 """
 
 import asyncio
@@ -25,9 +25,11 @@ log = structlog.get_logger(__name__)
 
 STARTS = f"{PREFIX}:starts"
 _DEATHS, _LATE_DEATHS = 2, 8
-"""Crashes without progress after which work is set aside. Late crashes count less: somebody may have killed the process."""
+"""Crashes without progress after which work is set aside. Late crashes count less: somebody may have killed the
+process.
+"""
 _SOON = 15.0
-"""Seconds after which a crash is late. A `config.json` of 400 MB ended the process after about five."""
+"""Seconds after which a crash is late. A `config.json` of 400 MB crashed the process after about five."""
 
 
 class Start(BaseModel, frozen=True, defer_build=True):
@@ -49,9 +51,9 @@ class Start(BaseModel, frozen=True, defer_build=True):
     late_deaths: int = 0
 
     def again(self, begun: str, process: str) -> "Start":
-        """The next start, after the process ended in this one.
+        """The next start, after the process crashed in this one.
 
-        In the same process it has not ended: docket delivers a task again if the process was too slow to renew its hold.
+        The same process has not crashed: docket delivers a task again if the process was too slow to renew its hold.
         """
         if self.process == process:
             return self.model_copy(update={"begun": begun})
@@ -80,7 +82,7 @@ class Start(BaseModel, frozen=True, defer_build=True):
 
     @property
     def ended(self) -> int:
-        """How often the process ended in this work."""
+        """The number of crashes during this work."""
         return self.deaths + self.late_deaths
 
 
@@ -91,13 +93,13 @@ class TaskStarts:
     def __init__(self, redis: Redis | RedisCluster) -> None:
         self._redis, self._records, self._process = redis, Records(redis), uuid.uuid4().hex
         self._apart = asyncio.Lock()
-        """Held for a while by work that was interrupted before."""
+        """Held for a while by work that was interrupted before, so that such work runs one at a time."""
 
     @asynccontextmanager
     async def watched(
         self, task: str, begun: str = "", *, forget: bool = True, patience: float | None = None
     ) -> AsyncIterator[Start]:
-        """Record the work while it runs. Yields its start, which decides whether to do the work at all (`hopeless`).
+        """Record the work while it runs. Yields its start; the work must not be done if it is `hopeless`.
 
         `patience` limits the seconds that it waits for other interrupted work. With `forget=False`, hopeless work
         stays hopeless.
@@ -110,17 +112,17 @@ class TaskStarts:
                     async with asyncio.timeout(patience):
                         await self._apart.acquire()
                         apart.callback(self._apart.release)
-            noted = _Noted(self._redis, task, start)
-            await noted.keep()
-            living = asyncio.create_task(noted.live(apart))
-            reset = noting.set(noted.reached)
-            at_work.add(noted.beside)
+            record = _Noted(self._redis, task, start)
+            await record.keep()
+            living = asyncio.create_task(record.live(apart))
+            reset = noting.set(record.reached)
+            at_work.add(record.beside)
             try:
                 yield start
             finally:
-                at_work.discard(noted.beside)
+                at_work.discard(record.beside)
                 noting.reset(reset)
-                noted.ended = True
+                record.ended = True
                 living.cancel()
                 await asyncio.gather(living, return_exceptions=True)
                 if forget or not start.hopeless:
@@ -136,20 +138,20 @@ class _Noted:
         self._since = time.monotonic()
         """The start of the current step or write."""
         self.ended = False
-        """`live` ends also if a library below swallows its cancellation."""
+        """Set to end `live` even if a library swallows its cancellation."""
 
-    async def reached(self, what: str) -> None:
+    async def reached(self, step: str) -> None:
         """Record the next step or write. If Redis does not answer, the work continues anyway."""
-        if what != self._start.doing:
+        if step != self._start.doing:
             self._since = time.monotonic()
-            await self._change(doing=what, late=False)
+            await self._change(doing=step, late=False)
 
-    async def beside(self, what: str) -> None:
+    async def beside(self, write: str) -> None:
         """Record the process's activity besides this work; empty when it has ended."""
-        await self._change(beside=what)
+        await self._change(beside=write)
 
     async def live(self, apart: ExitStack) -> None:
-        """Record when a crash would be late, and let other interrupted work start after a while."""
+        """Record that a crash would now be late, and let other interrupted work start, after a while."""
         while not self.ended:
             await asyncio.sleep(_SOON)
             if not self._start.late and time.monotonic() - self._since >= 0.9 * _SOON:
@@ -161,7 +163,7 @@ class _Noted:
         try:
             await self.keep()
         except Unavailable as error:
-            log.warning("start not noted", task=self._task, error=str(error))
+            log.warning("start not recorded", task=self._task, error=str(error))
 
     async def keep(self) -> None:
         with redis_errors():

@@ -10,19 +10,21 @@ KEEP_REPORT = "keep_report"
 
 
 def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", wrong: str = "") -> View:
-    """The table and the report's pull request; without one, its button and the reason why the last attempt failed."""
-    about = benchmark.context
+    """The table, and the report's pull request or the button that opens it, with the reason why the last attempt
+    failed.
+    """
+    conditions = benchmark.context
     blocks = [
         section(
             md(
                 "*Benchmark of {endpoint}*: {gpu} in {machine}",
                 endpoint=code(benchmark.endpoint),
-                gpu=about.gpu,
-                machine=code(about.machine),
+                gpu=conditions.gpu,
+                machine=code(conditions.machine),
             )
         ),
         table(COLUMNS, rows(benchmark), right=range(len(COLUMNS))),
-        context(md("{legend} Load: {shape}.", legend=LEGEND, shape=shape(about))),
+        context(md("{legend} Load: {shape}.", legend=LEGEND, shape=shape(conditions))),
     ]
     if pull:
         blocks.append(
@@ -34,16 +36,14 @@ def measured(op_id: str, benchmark: Benchmark, *, pull: str = "", wrong: str = "
             )
         )
     else:
-        said = md(
-            "Worth keeping, to compare the next one with? The report has the commit, the machine and the arguments."
-        )
+        text = md("Keep this result for comparison? The report has the commit, the machine and the arguments.")
         if wrong:
-            said = md(
+            text = md(
                 "❌ No pull request could be opened: {wrong}. Fix that, then press the button again.",
                 wrong=wrong.rstrip("."),
             )
         blocks += [
-            section(said),
+            section(text),
             actions(button("Open a pull request", KEEP_REPORT, op_id), about=f"report of {benchmark.endpoint}"),
         ]
     return View(text=md("Benchmark of {endpoint}", endpoint=benchmark.endpoint), blocks=blocks)

@@ -72,17 +72,17 @@ def divider() -> Block:
 def preformatted(text: str) -> Block:
     """Raw log lines: rich text without markup."""
     shown = verbatim(text)
-    kept = shown if len(shown) <= SECTION else "…" + shown[-(SECTION - 1) :]
+    shown_text = shown if len(shown) <= SECTION else "…" + shown[-(SECTION - 1) :]
     return {
         "type": "rich_text",
-        "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": kept}]}],
+        "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": shown_text}]}],
     }
 
 
 def button(label: str, action: str, value: str, style: str | None = None) -> Block:
-    """A button; its value is only an id, the state is on the server."""
-    made = {"type": "button", "text": plain_text(label, BUTTON), "action_id": action, "value": value[:VALUE]}
-    return made | ({"style": style} if style else {})
+    """A button. Its value is only an id; the state is in Redis."""
+    block = {"type": "button", "text": plain_text(label, BUTTON), "action_id": action, "value": value[:VALUE]}
+    return block | ({"style": style} if style else {})
 
 
 def confirmed(pressed: Block, title: str, text: Mrkdwn, yes: str) -> Block:
@@ -122,12 +122,12 @@ def _labelled(element: Block, about: str) -> Block:
 
 def fitted(blocks: Blocks, most: int = MESSAGE_BLOCKS) -> Blocks:
     """Trim blocks to the limits of a message, shortening the longest texts first."""
-    kept = blocks[:most]
-    texts = list(_texts(kept))
+    fitting = blocks[:most]
+    texts = list(_texts(fitting))
     while sum(len(text["text"]) for text in texts) > MESSAGE_CHARACTERS:
         longest = max(texts, key=lambda text: len(text["text"]))
         longest["text"] = cut(longest["text"], max(40, len(longest["text"]) * 3 // 4))
-    return kept
+    return fitting
 
 
 def without_buttons(view: View) -> View:
@@ -136,8 +136,8 @@ def without_buttons(view: View) -> View:
 
 def plain_view(view: View, *, buttons: bool) -> View:
     """A fallback for a message that Slack refuses: the text of its notification, and its buttons."""
-    kept = [block for block in view.blocks if block["type"] == "actions"] if buttons else []
-    return View(text=cut(view.text, SECTION), blocks=[section(cut(view.text, SECTION)), *kept])
+    rows_of_buttons = [block for block in view.blocks if block["type"] == "actions"] if buttons else []
+    return View(text=cut(view.text, SECTION), blocks=[section(cut(view.text, SECTION)), *rows_of_buttons])
 
 
 def _texts(node: object) -> Iterator[Block]:

@@ -99,8 +99,8 @@ def title(op: Operation) -> str:
 def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
     """The card in its current state."""
     blocks: Blocks = [header(f"{_ICON[op.status]} {title(op)}"), section(_headline(op))]
-    if told := outcome_text(op, links):
-        blocks.append(section(cut(told, 2500)))
+    if result := outcome_text(op, links):
+        blocks.append(section(cut(result, 2500)))
     if isinstance(op, BringUpOperation) and op.status is Status.WAITING and op.waiting:
         blocks.append(section(_waiting(op.waiting, op.request.actor)))
     if blocked := _blocked(op):
@@ -119,7 +119,7 @@ def card(op: Operation, now: datetime, links: Links = NO_LINKS) -> View:
 
 
 def _log_of(op: Operation, links: Links) -> Mrkdwn:
-    """The links to the log and the dashboard of a model that it works with; empty until it has begun."""
+    """The links to the log and the dashboard of the operation's model; empty until the operation has begun."""
     if not op.phases or not isinstance(op, TestedOperation | BenchmarkOperation):
         return md("")
     return links.about(op.request.model, op.phases[0].began)
@@ -131,19 +131,21 @@ def _headline(op: Operation) -> Mrkdwn:
         state = "Failed; rolling back"
     elif not op.status.final and op.cancelled_by:
         state = md("Being cancelled by {cancelled_by}", cancelled_by=person(op.cancelled_by))
-    asked = md("requested by {actor}", actor=person(op.request.actor))
+    request_text = md("requested by {actor}", actor=person(op.request.actor))
     if hold := hold_of(op.request):
-        asked += md(" for {hold}", hold=show_duration(hold))
+        request_text += md(" for {hold}", hold=show_duration(hold))
     if op.request.reason:
-        asked += md(" because {reason}", reason=inline(op.request.reason, 600))
+        request_text += md(" because {reason}", reason=inline(op.request.reason, 600))
     if not op.status.final and op.failure:
-        asked += md("\n{failure}", failure=cut(op.failure, 1000))
-    return md("*{state}* · {asked}", state=state, asked=asked)
+        request_text += md("\n{failure}", failure=cut(op.failure, 1000))
+    return md("*{state}* · {asked}", state=state, asked=request_text)
 
 
 def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
-    """The holder of the GPU, since when, until when and why; the position in the queue, and the time of the turn."""
-    told = []
+    """The holder of the GPU, the start, end and reason of the lease, the position in the queue and the time of the
+    turn.
+    """
+    sentences = []
     if waiting.fence:
         since = md(" since {since}", since=clock(waiting.since)) if waiting.since else ""
         until = md("until {until}", until=clock(waiting.until)) if waiting.until else "still booting"
@@ -156,7 +158,7 @@ def _waiting(waiting: Waiting, actor: str) -> Mrkdwn:
             why=why,
             until=until,
         )
-        told.append(md("The GPU is taken: {whose}.", whose=whose))
+        sentences.append(md("The GPU is taken: {whose}.", whose=whose))
     if waiting.offer:
         return md(
             "{actor}, *it is your turn*: press *Take it* by {offer}.",
@@ -194,10 +196,10 @@ def _plan(op: Operation) -> Blocks:
     rows = [(inline(label, 60), inline(value, 300)) for label, value in plan.rows[:_ROWS]]
     pull = [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
     if op.status.final:
-        told = md(" · ").join(md("{label}: {value}", label=label, value=value) for label, value in rows)
-        return [context(*(text for text in (cut(told, 900), *pull) if text))] if told or pull else []
+        summary = md(" · ").join(md("{label}: {value}", label=label, value=value) for label, value in rows)
+        return [context(*(text for text in (cut(summary, 900), *pull) if text))] if summary or pull else []
     blocks = [section(text) for text in _whose(plan)]
-    if isinstance(plan, ChangePlan) and plan.displaced:  # the outage first
+    if isinstance(plan, ChangePlan) and plan.displaced:  # show the outage first
         blocks.append(section(md("⚠️ {displaced}", displaced=cut(plan.displaced, 1000))))
     blocks += _rows(plan) if isinstance(plan, ChangePlan | BringUpPlan) else _fields(rows)
     blocks += [section(text) for text in pull]
@@ -211,8 +213,8 @@ def _plan(op: Operation) -> Blocks:
 
 
 def _rows(plan: ChangePlan | BringUpPlan) -> Blocks:
-    """The outage and the cost first, then before → after. Facts that are irrelevant for the decision, and unchanged ones, are in
-    a container that is closed.
+    """The outage and the cost first, then before → after. Rows that are unchanged, or irrelevant for the decision, are
+    in a closed container.
     """
     before = dict(plan.before) if isinstance(plan, ChangePlan) else {}
     rows = [(inline(label, 60), _differs(value, before.get(label, ""))) for label, value in plan.rows[:_ROWS]]
@@ -237,15 +239,15 @@ def _fields(rows: Sequence[tuple[Mrkdwn, Mrkdwn]]) -> Blocks:
 
 def plan_in_words(op: Operation) -> Mrkdwn:
     """The plan in a few lines, for an answer outside the card."""
-    plan, told = op.plan, [md("*{title}*", title=inline(title(op), 200))]
+    plan, text_lines = op.plan, [md("*{title}*", title=inline(title(op), 200))]
     if plan is None:
-        return told[0]
-    told += [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
-    told += [md("{label}: {value}", label=inline(k, 60), value=inline(v, 300)) for k, v in plan.rows[:_ROWS]]
-    told += _whose(plan)
-    told += [_refused(plan.problems)] if isinstance(plan, ChangePlan) and plan.problems else []
-    told += [md("⚠️ {text}", text=inline(text, 350)) for text in _warnings(plan)[:_WARNINGS]]
-    return md("\n").join(told)
+        return text_lines[0]
+    text_lines += [_pull(plan.pull)] if isinstance(plan, ChangePlan) else []
+    text_lines += [md("{label}: {value}", label=inline(k, 60), value=inline(v, 300)) for k, v in plan.rows[:_ROWS]]
+    text_lines += _whose(plan)
+    text_lines += [_refused(plan.problems)] if isinstance(plan, ChangePlan) and plan.problems else []
+    text_lines += [md("⚠️ {text}", text=inline(text, 350)) for text in _warnings(plan)[:_WARNINGS]]
+    return md("\n").join(text_lines)
 
 
 def _warnings(plan: Plan) -> tuple[str, ...]:
@@ -259,7 +261,7 @@ def _refused(problems: tuple[str, ...]) -> Mrkdwn:
 
 
 def _whose(plan: Plan) -> list[Mrkdwn]:
-    """The lease that the plan affects, and how; nothing if it affects none."""
+    """The lease that the plan affects, and how; empty if it affects none."""
     match plan:
         case BringUpPlan(lease=Lease() as lease):
             return [_affected(md("⚠️ *Displaces*"), lease)]
@@ -311,8 +313,8 @@ def _pull(pull: Pull) -> Mrkdwn:
             "\n⚠️ On GitHub {rejected_by} requested changes.", rejected_by=inline(", ".join(pull.rejected_by), 200)
         )
     if pull.unread:
-        told = " and ".join(pull.unread)
-        line += md("\n⚠️ GitHub does not let the token read {told}, so they do not count here.", told=told)
+        unread_names = " and ".join(pull.unread)
+        line += md("\n⚠️ GitHub does not let the token read {told}, so they do not count here.", told=unread_names)
     if pull.auto_merge_by:
         who = inline(pull.auto_merge_by, 60)
         line += md("\n⚠️ {who} turned on auto-merge: GitHub merges it without an approval in Slack.", who=who)
@@ -329,10 +331,10 @@ def _progress(op: Operation, now: datetime) -> Block:
     """Each phase with its time: done, running, pending. One line after a success."""
     if op.status is Status.SUCCEEDED:
         took = show_duration((op.phases[-1].ended or now) - op.phases[0].began)
-        told = md(" → ").join(
+        course = md(" → ").join(
             md("{name} {took}", name=inline(p.text, 60), took=_took(p, now)) for p in op.phases[-_PHASES:]
         )
-        return context(md("✔️ {took}: {told}", took=took, told=told))
+        return context(md("✔️ {took}: {told}", took=took, told=course))
     shown = op.phases[-_PHASES:]
     tasks = [_step(phase, now) for phase in shown]
     if op.status is Status.RUNNING and not op.failure and not op.cancelled_by:
@@ -360,8 +362,8 @@ def _step(phase: PhaseRecord, now: datetime) -> Task:
     detail = inline(phase.detail, 200) if phase.detail else md("")
     if phase.ended is None:
         return Task(phase.name, f"{name} … {took}", "in_progress", detail)
-    done = f"{name} · {took}"
-    return Task(phase.name, done, "error", detail) if phase.failed else Task(phase.name, done, "complete")
+    done_text = f"{name} · {took}"
+    return Task(phase.name, done_text, "error", detail) if phase.failed else Task(phase.name, done_text, "complete")
 
 
 def _took(phase: PhaseRecord, now: datetime) -> str:
@@ -405,7 +407,11 @@ def _vote(vote: Vote) -> Mrkdwn:
 
 def buttons_of_asker(op: Operation) -> list[Block]:
     """The card's buttons that the requester may press."""
-    return [each for each in _buttons(op) if each["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)]
+    return [
+        button_block
+        for button_block in _buttons(op)
+        if button_block["action_id"] not in (APPROVE, ROLL_OUT, DENY, BECAUSE)
+    ]
 
 
 def _buttons(op: Operation) -> list[Block]:
@@ -423,7 +429,7 @@ def _buttons(op: Operation) -> list[Block]:
 
 
 def _blocked(op: Operation) -> Mrkdwn:
-    """The external action that it waits for; empty if it waits for none."""
+    """The external action that the operation waits for; empty if there is none."""
     over = op.status.final or op.failure or op.cancelled_by
     return op.blocked if isinstance(op, ChangeOperation) and not over else Mrkdwn()
 
@@ -482,7 +488,7 @@ def _footer(op: Operation, now: datetime) -> tuple[Mrkdwn, ...]:
 
 
 def _no_return(op: Operation, op_id: str) -> Mrkdwn:
-    """Until when `Cancel` works, or what can be done while it waits."""
+    """The time until which `Cancel` works, or the possible actions while the operation waits."""
     if op.status is Status.WAITING:
         waiting = op.waiting if isinstance(op, BringUpOperation) else None
         queued = waiting and waiting.ahead is not None

@@ -16,7 +16,7 @@ HOME_PREVIOUS, HOME_NEXT, HOME_SEARCH = "home_previous", "home_next", "home_sear
 """The buttons below a page of the list, and the search field of Home."""
 
 _PAGE, _PAGE_CHARACTERS = 25, 9_000
-"""Maximum endpoints of a page, and characters of it as older blocks."""
+"""Maximum number of endpoints on a page, and of characters if it is converted to older blocks."""
 _COLUMNS = ("Endpoint", "State", "Model", "$ per million tokens", "Details")
 _WORDS, _LONGEST = 8, 60
 _HELP = md(
@@ -37,7 +37,7 @@ _STATES: dict[str, Callable[[EndpointState], bool]] = {
 
 @dataclass(frozen=True)
 class Search:
-    """A search: every word must match; and the page of the result, from 0."""
+    """A search, in which every word must match, and the page of the result, counted from 0."""
 
     words: tuple[str, ...] = ()
     page: int = 0
@@ -48,7 +48,7 @@ class Search:
 
     @property
     def value(self) -> str:
-        """For the value of a button: the page and the words."""
+        """The value of a button: the page and the words."""
         return " ".join((str(self.page), *self.words))
 
     @classmethod
@@ -61,13 +61,13 @@ class Search:
 
 
 def matching(states: Sequence[EndpointState], search: Search) -> tuple[EndpointState, ...]:
-    return tuple(each for each in states if all(_matches(each, word) for word in search.words))
+    return tuple(state for state in states if all(_matches(state, word) for word in search.words))
 
 
-def _matches(each: EndpointState, word: str) -> bool:
+def _matches(state: EndpointState, word: str) -> bool:
     if is_so := _STATES.get(word):
-        return is_so(each)
-    served = each.endpoint
+        return is_so(state)
+    served = state.endpoint
     parts = (served.name, served.alias, served.hf_id, served.served_name, served.group, served.kind)
     return any(word in part.lower() for part in parts)
 
@@ -77,15 +77,15 @@ def listing(states: Sequence[EndpointState], commit: str, search: Search | None 
     search = search or Search()
     if not states:
         return View(*_line(md("There is no endpoint yet; `/model add NAME HF_ID` opens a pull request with one.")))
-    found = matching(states, search)
-    title = _title(states, found, search, md(" at {commit}", commit=code(commit[:10])))
-    if not found:
+    matches = matching(states, search)
+    title = _title(states, matches, search, md(" at {commit}", commit=code(commit[:10])))
+    if not matches:
         return View(*_line(md("{title}\n{help}", title=title, help=_HELP)))
-    rows = [(_row(each), in_two_lines(each)) for each in found]
+    rows = [(_row(state), in_two_lines(state)) for state in matches]
     every = list(_pages(rows, lambda row: max(len(row[1]), characters((), [row[0]]))))
     page = min(search.page, len(every) - 1)
     blocks: Blocks = [section(title)]
-    blocks += [] if all(each.remembered for each in states) else [section(FORGOTTEN)]
+    blocks += [] if all(state.remembered for state in states) else [section(FORGOTTEN)]
     blocks.append(data_table(_caption(page, every), _COLUMNS, [row for row, _ in every[page]], page=_PAGE))
     blocks += _turns(search.at(page), len(every), LIST_PREVIOUS, LIST_NEXT)
     return View(text=title, blocks=blocks)
@@ -94,13 +94,13 @@ def listing(states: Sequence[EndpointState], commit: str, search: Search | None 
 def in_home(states: Sequence[EndpointState], search: Search) -> Blocks:
     """A page of the list in Home, below its search field."""
     if not states:
-        return [section(md("There is none yet."))]
-    found = matching(states, search)
-    every = list(_pages([in_two_lines(each) for each in found], len))
+        return [section(md("There is no endpoint yet."))]
+    matches = matching(states, search)
+    every = list(_pages([in_two_lines(state) for state in matches], len))
     page = min(search.page, max(len(every) - 1, 0))
     blocks = [_search_field(search)] if len(states) > 1 else []
     if search.words or len(every) > 1:
-        blocks.append(context(_title(states, found, search, md(""))))
+        blocks.append(context(_title(states, matches, search, md(""))))
     blocks += sections(every[page]) if every else [section(_HELP)]
     return blocks + _turns(search.at(page), len(every), HOME_PREVIOUS, HOME_NEXT)
 
@@ -109,16 +109,16 @@ def _line(text: Mrkdwn) -> tuple[Mrkdwn, Blocks]:
     return text, [section(text)]
 
 
-def _title(states: Sequence[EndpointState], found: Sequence[EndpointState], search: Search, where: Mrkdwn) -> Mrkdwn:
+def _title(states: Sequence[EndpointState], matches: Sequence[EndpointState], search: Search, where: Mrkdwn) -> Mrkdwn:
     s = "s" if len(states) > 1 else ""
     if not search.words:
         return md("*{count} endpoint{s}*{where}", count=len(states), s=s, where=where)
     words = md(" ").join(code(word) for word in search.words)
-    if not found:
+    if not matches:
         return md("No endpoint matches {words}; there are {count}{where}.", words=words, count=len(states), where=where)
     return md(
         "*{n} of {count} endpoint{s}*{where}: {words}",
-        n=len(found),
+        n=len(matches),
         count=len(states),
         s=s,
         where=where,
@@ -132,16 +132,16 @@ def _caption(page: int, every: Sequence[Sequence[object]]) -> str:
     return f"Endpoints {first} to {last} of {total}" if len(every) > 1 else f"Endpoints: {total}"
 
 
-def _row(each: EndpointState) -> tuple[Cell, ...]:
-    served = each.endpoint
+def _row(state: EndpointState) -> tuple[Cell, ...]:
+    served = state.endpoint
     alias = md(" as {alias}", alias=code(served.alias[:60])) if served.alias not in ("", served.name) else ""
     usd, text = price(served)
     return (
         md("{name}{alias}", name=inline(served.name, 80), alias=alias),
-        md("{icon} {state}", icon=ICON[each.state], state=state_in_words(each)),
+        md("{icon} {state}", icon=ICON[state.state], state=state_in_words(state)),
         inline(served.hf_id, 120),
         Number(usd, text),
-        md(" · ").join(about(each)),
+        md(" · ").join(about(state)),
     )
 
 
@@ -164,11 +164,11 @@ def _turns(search: Search, count: int, previous: str, following: str) -> Blocks:
     """The buttons of the pages before and after this one."""
     if count < 2:
         return []
-    made = [button("Previous", previous, search.at(search.page - 1).value)] if search.page else []
-    made += [button("Next", following, search.at(search.page + 1).value)] if search.page + 1 < count else []
+    buttons = [button("Previous", previous, search.at(search.page - 1).value)] if search.page else []
+    buttons += [button("Next", following, search.at(search.page + 1).value)] if search.page + 1 < count else []
     return [
         context(md("Page {page} of {count}. Filter: `/model list WORD`", page=search.page + 1, count=count)),
-        actions(*made, about=f"from page {search.page + 1} of {count} of the endpoints"),
+        actions(*buttons, about=f"from page {search.page + 1} of {count} of the endpoints"),
     ]
 
 

@@ -22,7 +22,9 @@ _FINDINGS = 30
 
 @dataclass(frozen=True)
 class EndpointState:
-    """An endpoint of the repo combined with the cluster. `drift` describes differences, empty if there are none."""
+    """An endpoint of the repository combined with its state in the cluster. `drift` describes the differences; empty if
+    there are none.
+    """
 
     endpoint: ModelEndpoint
     state: State
@@ -40,25 +42,25 @@ class EndpointState:
 FORGOTTEN = md("⚠️ Redis does not answer, so open pull requests and smoke tests are not shown.")
 
 
-def in_two_lines(each: EndpointState) -> Mrkdwn:
+def in_two_lines(state: EndpointState) -> Mrkdwn:
     """The model, its name and its state; times instead of durations, so that it changes only when something happens."""
-    endpoint = each.endpoint
+    endpoint = state.endpoint
     alias = md(" as {alias}", alias=code(endpoint.alias)) if endpoint.alias not in ("", endpoint.name) else ""
-    what = md(
+    headline = md(
         "{icon} *{name}*{alias} — {hf_id}",
-        icon=ICON[each.state],
+        icon=ICON[state.state],
         name=inline(endpoint.name, 80),
         alias=alias,
         hf_id=inline(endpoint.hf_id, 120),
     )
-    return md("{what}\n     {about}", what=what, about=md(" · ").join(_about(each)))
+    return md("{what}\n     {about}", what=headline, about=md(" · ").join(_about(state)))
 
 
-def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> Mrkdwn:
+def details(state: EndpointState, commit: str, findings: Sequence[Finding]) -> Mrkdwn:
     """Everything about one endpoint."""
-    endpoint = each.endpoint
+    endpoint = state.endpoint
     rows = [
-        ("State", md(" · ").join(_about(each))),
+        ("State", md(" · ").join(_about(state))),
         (
             "Model",
             md("{hf_id}, answers to {served_name}", hf_id=code(endpoint.hf_id), served_name=code(endpoint.served_name)),
@@ -85,12 +87,12 @@ def details(each: EndpointState, commit: str, findings: Sequence[Finding]) -> Mr
     lines = [
         md(
             "{icon} *{name}* at {commit}",
-            icon=ICON[each.state],
+            icon=ICON[state.state],
             name=inline(endpoint.name, 80),
             commit=code(commit[:10]),
         )
     ]
-    lines += [] if each.remembered else [FORGOTTEN]
+    lines += [] if state.remembered else [FORGOTTEN]
     return md("\n").join([*lines, *(md("*{label}*: {text}", label=label, text=text) for label, text in rows if text)])
 
 
@@ -105,8 +107,8 @@ def disagreements(
             ", read with {settings} (inferred from its files: set this in the configuration, so that everything else finds them)",
             settings=settings,
         )
-    faults = [each for each in found if not each[0].is_advice]
-    advice = [each for each in found if each[0].is_advice]
+    faults = [item for item in found if not item[0].is_advice]
+    advice = [item for item in found if item[0].is_advice]
     if faults:
         title = md("⚠️ *{count} problem{s}* in {where}", count=len(faults), s=_s(faults), where=where)
     else:
@@ -138,32 +140,36 @@ def _listed(found: Sequence[tuple[Finding, str]]) -> list[Mrkdwn]:
     return rows
 
 
-def state_in_words(each: EndpointState) -> Mrkdwn:
+def state_in_words(state: EndpointState) -> Mrkdwn:
     """The state, with the trouble of a session that does not serve."""
     return (
-        md("{state}, {trouble}", state=each.state, trouble=in_short(each.trouble))
-        if each.trouble
-        else md("{s}", s=each.state)
+        md("{state}, {trouble}", state=state.state, trouble=in_short(state.trouble))
+        if state.trouble
+        else md("{s}", s=state.state)
     )
 
 
-def about(each: EndpointState) -> list[Mrkdwn]:
-    """All but the name, the model, the state and the price."""
-    words = [md("GPU") if each.endpoint.gpus else md("CPU"), inline(each.sync, 40)]
-    if each.drift:
-        words.append(md("⚠️ drifted: {drift}", drift=inline(each.drift, 120)))
-    if each.lease:
+def about(state: EndpointState) -> list[Mrkdwn]:
+    """The details other than the name, the model, the state and the price."""
+    words = [md("GPU") if state.endpoint.gpus else md("CPU"), inline(state.sync, 40)]
+    if state.drift:
+        words.append(md("⚠️ drifted: {drift}", drift=inline(state.drift, 120)))
+    if state.lease:
         words.append(
-            md("held by {holder} since {claimed}", holder=person(each.lease.holder), claimed=clock(each.lease.claimed))
+            md(
+                "held by {holder} since {claimed}",
+                holder=person(state.lease.holder),
+                claimed=clock(state.lease.claimed),
+            )
         )
-    if each.pull:
-        words.append(link(each.pull.url, f"pull request #{each.pull.number}"))
-    words += [_smoke(each.smoke)] if each.remembered else []
+    if state.pull:
+        words.append(link(state.pull.url, f"pull request #{state.pull.number}"))
+    words += [_smoke(state.smoke)] if state.remembered else []
     return words
 
 
-def _about(each: EndpointState) -> list[Mrkdwn]:
-    return [state_in_words(each), *about(each), _price(each.endpoint)]
+def _about(state: EndpointState) -> list[Mrkdwn]:
+    return [state_in_words(state), *about(state), _price(state.endpoint)]
 
 
 def price(endpoint: ModelEndpoint) -> tuple[float, str]:

@@ -12,8 +12,8 @@ _ICON = {"fits": "🟢", "tight": "🟡", "refused": "🔴"}
 
 def comparison(answers: Sequence[Account], failed: Sequence[str]) -> Mrkdwn:
     """One model in full, several in two lines each; then the models that could not be looked up."""
-    parts = [_whole(answers[0])] if len(answers) == 1 else [_short(each.fit) for each in answers]
-    return md("\n").join([*parts, *(md("⚠️ {each}", each=each) for each in failed)])
+    parts = [_whole(answers[0])] if len(answers) == 1 else [_short(answer.fit) for answer in answers]
+    return md("\n").join([*parts, *(md("⚠️ {each}", each=answer) for answer in failed)])
 
 
 def _whole(answer: Account) -> Mrkdwn:
@@ -35,15 +35,18 @@ def _whole(answer: Account) -> Mrkdwn:
 
 
 def _short(fit: Fit) -> Mrkdwn:
-    what = f"{fit.kind or 'unknown'}, {in_gib(fit.weights_bytes)} of weights"
+    figures = f"{fit.kind or 'unknown'}, {in_gib(fit.weights_bytes)} of weights"
     if fit.verdict == "refused":
         return md(
-            "{head}\n     {what} · {reasons}", head=_head(fit), what=what, reasons=inline("; ".join(fit.reasons), 300)
+            "{head}\n     {what} · {reasons}",
+            head=_head(fit),
+            what=figures,
+            reasons=inline("; ".join(fit.reasons), 300),
         )
     return md(
         "{head}\n     {what} · context {context}, {longest} at most · {volume} volume",
         head=_head(fit),
-        what=what,
+        what=figures,
         context=context(fit),
         longest=longest(fit),
         volume=in_gib(fit.storage_bytes),

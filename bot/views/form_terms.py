@@ -1,4 +1,4 @@
-"""The options of a change under the form's names: a person who fills in a form never sees the `key=value` of a command."""
+"""The form's names for the options of a change: a person who fills in a form does not see the `key=value` of a command."""
 
 import re
 from collections.abc import Mapping
@@ -24,5 +24,5 @@ _OPTION = re.compile(rf"(?<![\w-])({'|'.join(LABELS)})=((?:[^\s,;)`“”]*[^\s,
 
 
 def in_form(text: str) -> str:
-    """A text about options, with the fields of the form in their place."""
+    """A text about options, with each option replaced by its field in the form."""
     return _OPTION.sub(lambda found: f"“{LABELS[found[1]]}”" + (f" {found[2]}" if found[2] else ""), text)

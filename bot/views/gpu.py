@@ -15,7 +15,7 @@ ADOPT, END_USE = "adopt", "end_use"
 
 
 def free(drains: datetime | None, now: datetime) -> Mrkdwn:
-    """Nobody has the GPU; `drains` is the estimated end of billing for the last session's node."""
+    """The text if nobody has the GPU; `drains` is the estimated end of billing for the last session's node."""
     if drains and drains <= now:
         return md(
             "The GPU is free. Nothing is running; the last node is draining longer than usual, and is billed until it is removed."
@@ -39,7 +39,7 @@ def in_line(op: BringUpOperation) -> Mrkdwn:
 
 
 def requested_line(op: BringUpOperation) -> Mrkdwn:
-    """A bring-up that has not started, in the status of the GPU."""
+    """The line about a bring-up that has not started, for the status of the GPU."""
     offer = op.waiting.offer if op.waiting else None
     state = (
         md("the GPU is offered to it until {offer}", offer=clock(offer)) if offer else md("{status}", status=op.status)
@@ -67,7 +67,7 @@ def offered(op: BringUpOperation, approved: bool) -> View:
 
 
 def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
-    """The question to the holder whether the GPU could be released earlier."""
+    """The question to the holder: can the GPU be released earlier?"""
     why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
     line = md(
         "🙏 {holder}, {asker} asks whether {model} can go down: {request_model} waits for the GPU{why}.",
@@ -85,7 +85,7 @@ def please_release(op: BringUpOperation, lease: Lease, asker: str) -> View:
 
 
 def unmanaged(about: str, name: str, *, ours: bool, can_adopt: bool) -> View:
-    """The alert about a workload that uses the GPU without a lease; `ours`: Stoker may scale it."""
+    """The alert about a workload that uses the GPU without a lease. With `ours`, Stoker may scale it."""
     line = md(
         "🚨 {about} uses the GPU, and nobody holds a lease for it (was it started with kubectl?). It costs "
         "money, and nothing else can be brought up.",

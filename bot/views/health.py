@@ -67,7 +67,7 @@ def trouble_view(lease: Lease, trouble: Trouble, *, serving: bool, price: float,
     if log:
         shown.append(preformatted(log[-1500:]))
     buttons = [button("Bring down", BRING_DOWN, lease.op, "danger")]
-    if trouble.state != "changed":  # a restart would start a model that nobody approved
+    if trouble.state != "changed":  # a restart would start content that nobody approved
         buttons.insert(0, button("Restart", RESTART, lease.op, "primary"))
     return View(
         text=md("{model} {state}", model=inline(lease.model, 100), state=state),

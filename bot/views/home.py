@@ -44,18 +44,18 @@ _EVERYTHING = Search()
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of the platform, as far as its systems answered; `silent` names those that did not."""
+    """The state of the platform, from the systems that answered; `silent` names those that did not."""
 
     leases: tuple[Lease, ...] = ()
     active: dict[str, datetime] = field(default_factory=dict)
     """Time of the last use, by model."""
     spent: dict[str, float] = field(default_factory=dict)
-    """US dollars since the claim of the lease in steps of ten cents, by model."""
+    """US dollars since the claim of the lease, in steps of ten cents, by model."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """The reason why a session that was ready does not serve, by model."""
     strangers: tuple[str, ...] = ()
     known: bool = True
-    """True if both Redis and the cluster answered who uses the GPU."""
+    """True if both Redis and the cluster answered, so that the users of the GPU are known."""
     drains: datetime | None = None
     """Estimated end of billing for a node without a model."""
     open: tuple[Operation, ...] = ()
@@ -69,7 +69,7 @@ class Overview:
 
 
 def home(overview: Overview, user: str, now: datetime, search: Search = _EVERYTHING) -> Block:
-    """Home for this user, with the endpoints that they look for."""
+    """Home for this user, with the endpoints that match their search."""
     blocks: Blocks = [*setup_needed(overview.setup, user).blocks, divider()] if overview.setup else []
     blocks += [header("The GPU"), *_gpu(overview, user, now)]
     blocks += (
@@ -101,14 +101,14 @@ def _gpu(overview: Overview, user: str, now: datetime) -> Blocks:
             )
         ]
         used = overview.active.get(lease.model)
-        told = [md("last used at {used}", used=clock(used))] if used and lease.ready else []
-        told += (
+        details = [md("last used at {used}", used=clock(used))] if used and lease.ready else []
+        details += (
             [md("about {spent} so far", spent=money(overview.spent[lease.model]))]
             if lease.model in overview.spent
             else []
         )
-        told += [md("the lease ends at {ends}", ends=clock(lease.ends))] if lease.ends else []
-        lines += [md(" · ").join(told)] if told else []
+        details += [md("the lease ends at {ends}", ends=clock(lease.ends))] if lease.ends else []
+        lines += [md(" · ").join(details)] if details else []
         lines += [trouble_line(trouble)] if trouble else []
         blocks.append(section(md("\n").join(lines)))
         extend = [button("Restart", RESTART, lease.op, "primary")] if trouble else []
@@ -230,7 +230,7 @@ def _hours(hours: float) -> str:
 
 
 def up_form(names: tuple[str, ...], hold: str, longest: str) -> Block:
-    """Return which model to bring up, for how long and why."""
+    """The form to bring up a model: its name, the duration and the reason."""
     blocks = [
         choice("model", "Model", names, names[0] if len(names) == 1 else ""),
         text_input("hold", "For", placeholder=hold, hint=f"At most {longest}, e.g. 45m, 2h, 1h30m", optional=True),

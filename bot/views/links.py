@@ -1,4 +1,4 @@
-"""Links from messages to other messages and to the systems that they are about."""
+"""Links in messages, to other messages and to the web pages of the systems."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Links:
     """The address of a model's log, with placeholders; and of its dashboard."""
     dashboard: str = ""
     namespace: str = ""
-    """The namespace of a model, and its name that of its Deployment, unless `place` says otherwise."""
+    """The default namespace of a model's Deployment, whose default name is the model's; `place` takes precedence."""
     place: Place = unknown_place
 
     @classmethod
@@ -66,12 +66,12 @@ class Links:
         return md("Argo CD: {each}", each=md(", ").join(link(f"{base}/{quote(n)}", inline(n, 60)) for n in names[:5]))
 
     def about(self, model: str, since: datetime) -> Mrkdwn:
-        """Links to the model's log and to its dashboard, from that time on; empty without their addresses."""
+        """Links to the model's log and dashboard, from `since` on; empty if their addresses are not set."""
         labels = {"logs": "Log", "dashboard": "Dashboard"}
         return md(" · ").join(link(url, labels[page]) for page, url in self.pages(model, since).items())
 
     def pages(self, model: str, since: datetime) -> dict[str, str]:
-        """The addresses of those that have one, by the name of their setting."""
+        """The addresses that are set, by the name of their setting."""
         namespace, name = self.place(model) or (self.namespace, model)
         values = {"model": name, "namespace": namespace, "from": str(int(since.timestamp() * 1000))}
         settings = {"logs": self.logs, "dashboard": self.dashboard}

@@ -1,4 +1,4 @@
-"""Mentions: the code that posts a message decides whom it notifies, not each name that it shows."""
+"""Mentions: the code that posts a message decides whom it notifies. A name in the text notifies nobody."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -24,14 +24,14 @@ def notifying(view: View, whom: Collection[str], names: Mapping[str, str]) -> Vi
                 key: mentioning(value, whom, names) if key == "text" and isinstance(value, str) else quiet(value)
                 for key, value in node.items()
             }
-        return [quiet(each) for each in node] if isinstance(node, list) else node
+        return [quiet(child) for child in node] if isinstance(node, list) else node
 
     return View(text=mentioning(view.text, whom, names), blocks=quiet(view.blocks))
 
 
 def addressed(view: View, whom: Collection[str], text: Mrkdwn) -> View:
     """The message with a first line that mentions people and tells them what to do; `text` is the notification."""
-    line = md("{whom}: {text}", whom=md(" ").join(mention(each) for each in whom), text=text)
+    line = md("{whom}: {text}", whom=md(" ").join(mention(member) for member in whom), text=text)
     return View(text=line, blocks=[section(line), *view.blocks][:MESSAGE_BLOCKS])
 
 
@@ -48,8 +48,8 @@ def _people(node: Any) -> Iterator[str]:
         for value in node.values():
             yield from _people(value)
     elif isinstance(node, list):
-        for each in node:
-            yield from _people(each)
+        for child in node:
+            yield from _people(child)
 
 
 def _texts(node: Any) -> Iterator[str]:
@@ -60,5 +60,5 @@ def _texts(node: Any) -> Iterator[str]:
             else:
                 yield from _texts(value)
     elif isinstance(node, list):
-        for each in node:
-            yield from _texts(each)
+        for child in node:
+            yield from _texts(child)

@@ -66,7 +66,7 @@ def modal(callback: str, name: str, blocks: list[Block], *, submit: str = "", me
 
 
 def loading(name: str) -> Block:
-    """Opened immediately: a trigger is valid for three seconds, and filling the form may take longer."""
+    """The form that is opened immediately: a trigger is valid for three seconds, and filling a form may take longer."""
     return modal("loading", name, [section(md("⏳ Reading the platform repository …"))])
 
 
@@ -104,7 +104,7 @@ def text_input(
 
 
 def _input(block: str, label: str, element: Block, *, hint: str, optional: bool, live: bool) -> Block:
-    made = {
+    field = {
         "type": "input",
         "block_id": block,
         "label": plain_text(label, 75),
@@ -112,7 +112,7 @@ def _input(block: str, label: str, element: Block, *, hint: str, optional: bool,
         "optional": optional,
         "dispatch_action": live,
     }
-    return made | ({"hint": plain_text(hint, 150)} if hint else {})
+    return field | ({"hint": plain_text(hint, 150)} if hint else {})
 
 
 def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: str = "") -> Block:
@@ -133,16 +133,20 @@ def choice(block: str, label: str, values: tuple[str, ...], chosen: str, hint: s
 def because_form(op: Operation, verb: str, value: str) -> Block:
     """`approve`, `deny` or `override`, with a reason for the card and the audit log.
 
-    `value` is the clicked option's: the form is bound to the plan on its card.
+    `value` is that of the clicked option, so the form is bound to the plan on its card.
     """
-    asked = section(md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
+    summary = section(
+        md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor))
+    )
     reason = text_input("reason", "Because", multiline=True, longest=500)
     name = f"{verb.capitalize()} because …"
-    return modal(BECAUSE_FORM, name, [asked, reason], submit=verb.capitalize(), metadata=f"{verb}:{value}"[:METADATA])
+    return modal(BECAUSE_FORM, name, [summary, reason], submit=verb.capitalize(), metadata=f"{verb}:{value}"[:METADATA])
 
 
 class Ending(BaseModel, frozen=True, defer_build=True):
-    """The subject of the form that ends another person's session: the models, and for each the operation of its session."""
+    """The subject of the form that ends another person's session: the models, and for each the operation of its
+    session.
+    """
 
     models: tuple[str, ...]
     sessions: dict[str, str]
@@ -152,12 +156,12 @@ class Ending(BaseModel, frozen=True, defer_build=True):
 
 def down_form(ending: Ending, leases: Sequence[Lease], reason: str) -> Block:
     """Confirm bringing down another person's session, with a reason for its holder."""
-    about = section(md("\n").join(md("{who}", who=_theirs(lease)) for lease in leases))
+    sessions = section(md("\n").join(md("{who}", who=_theirs(lease)) for lease in leases))
     why = text_input(
         "reason", "Because", initial=reason, multiline=True, longest=500, hint="The holder gets this reason."
     )
     return modal(
-        DOWN_FORM, "Bring down?", [about, why], submit="Bring down", metadata=ending.model_dump_json()[:METADATA]
+        DOWN_FORM, "Bring down?", [sessions, why], submit="Bring down", metadata=ending.model_dump_json()[:METADATA]
     )
 
 
@@ -175,22 +179,24 @@ def _theirs(lease: Lease) -> Mrkdwn:
 
 def object_form(op: Operation) -> Block:
     """The holder's objection to a replacement, which approvers see below the card."""
-    asked = section(md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor)))
+    summary = section(
+        md("*{title}*, requested by {actor}", title=inline(title(op), 300), actor=person(op.request.actor))
+    )
     reason = text_input(
         "reason", "Because", multiline=True, longest=500, hint="The approvers see this reason and decide."
     )
-    return modal(OBJECT_FORM, "Object", [asked, reason], submit="Object", metadata=op.shown)
+    return modal(OBJECT_FORM, "Object", [summary, reason], submit="Object", metadata=op.shown)
 
 
 def extend_form(lease: Lease, longest: str) -> Block:
-    """Return how much longer a session stays up; `longest` is the maximum lease without an approval."""
+    """The form to extend a lease; `longest` is the maximum total duration without an approval."""
     now = md(" Its lease ends at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     by = text_input(
         "hold", "For how much longer", placeholder="1h", hint=f"Over {longest} in total, an approver decides"
     )
     why = text_input("reason", "Because", optional=True, longest=500)
-    about = section(md("{model} stays up longer.{now}", model=code(lease.model), now=now))
-    return modal(EXTEND_FORM, "Extend the lease", [about, by, why], submit="Extend", metadata=lease.op)
+    introduction = section(md("{model} stays up longer.{now}", model=code(lease.model), now=now))
+    return modal(EXTEND_FORM, "Extend the lease", [introduction, by, why], submit="Extend", metadata=lease.op)
 
 
 class KeepUntil(BaseModel, frozen=True, defer_build=True):
@@ -213,11 +219,11 @@ def keep_form(lease: Lease, until: datetime, message: Message) -> Block:
             "initial_date_time": int(until.timestamp()),
         },
     }
-    asked = section(
+    question = section(
         md("How long should {model} stay up while nobody uses it?{ends}", model=code(lease.model), ends=ends)
     )
-    about = KeepUntil(op=lease.op, message=message).model_dump_json()
-    return modal(KEEP_UNTIL, "Keep until …", [asked, moment], submit="Keep", metadata=about)
+    metadata = KeepUntil(op=lease.op, message=message).model_dump_json()
+    return modal(KEEP_UNTIL, "Keep until …", [question, moment], submit="Keep", metadata=metadata)
 
 
 Verb = Literal["add", "swap"]
@@ -276,22 +282,22 @@ def change_form(form: ChangeForm) -> Block:
             choice("like", LABELS["like"], form.names, values.get("like", ""), hint="The endpoint to copy from")
         )
     for key, label in ((key, LABELS[key]) for key in ("context", "served")):
-        told = form.derived(label)
+        derived = form.derived(label)
         blocks.append(
             text_input(
                 key,
                 label,
                 initial=values.get(key, ""),
-                placeholder=f"{told} (derived)" if told else "derived from the model",
+                placeholder=f"{derived} (derived)" if derived else "derived from the model",
                 optional=True,
                 live=True,
                 longest=100,
             )
         )
     blocks.append(text_input("reason", "Because", initial=values.get("reason", ""), optional=True, longest=300))
-    said = md(" · ").join(md("{k}: {v}", k=LABELS.get(k, k), v=inline(v, 200)) for k, v in form.options)
+    chosen_options = md(" · ").join(md("{k}: {v}", k=LABELS.get(k, k), v=inline(v, 200)) for k, v in form.options)
     blocks.append(actions(button("Advanced …", ADVANCED, form.verb), about="more options of the change"))
-    blocks += [context(said)] if said else []
+    blocks += [context(chosen_options)] if chosen_options else []
     blocks += [divider(), *_outlook(form)]
     about = {"verb": form.verb, "commit": form.commit, "options": form.options, "asked_in": form.asked_in}
     metadata = json.dumps(about, ensure_ascii=False)
@@ -311,7 +317,7 @@ def _model_field(hf_id: str) -> Block:
 
 
 def _outlook(form: ChangeForm) -> Blocks:
-    """The future pull request, as far as it is known."""
+    """The pull request that the form would open, as far as it is known."""
     if form.problem:
         return [_problem(form.problem)]
     if not form.summary:
@@ -357,13 +363,15 @@ def _problem(problem: str) -> Block:
 
 
 def _without_icon(text: str) -> str:
-    """An alert has its own icon; a section, for a long text or an older workspace, has it in its text."""
+    """The text without its icon. An alert has an icon; a section, for a long text or an older workspace, has it in its
+    text.
+    """
     return text.removeprefix(ALERT_ICONS["error"]).strip()
 
 
 def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: str) -> Block:
     """The second page: advanced options. Extra arguments, one per line."""
-    given = dict(options)
+    values = dict(options)
     arguments = "\n".join(value for key, value in options if key == "arg")
     rows = [
         ("quantization", "awq_marlin, or none"),
@@ -378,7 +386,7 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
     rows += [("group", "coding-assistant")] if verb == "add" else []
     blocks = [
         text_input(
-            key, LABELS[key], initial=given.get(key, ""), placeholder=f"e.g. {example}", optional=True, longest=100
+            key, LABELS[key], initial=values.get(key, ""), placeholder=f"e.g. {example}", optional=True, longest=100
         )
         for key, example in rows
     ]
@@ -390,15 +398,15 @@ def advanced_form(verb: Verb, options: tuple[tuple[str, str], ...], metadata: st
 
 
 def typed(view: Block) -> dict[str, str]:
-    """The values of a form's fields, by block id; without empty ones."""
+    """The values of a form's fields by block id, without empty values."""
     values = {}
     for block, states in view["state"]["values"].items():
         for state in states.values():
             value = state.get("value") or (state.get("selected_option") or {}).get("value")
             value = value or state.get("selected_date_time") or " ".join(state.get("selected_users") or ())
             # A lone surrogate cannot be stored: JSON may contain one, UTF-8 may not.
-            if told := str(value).encode(errors="replace").decode().strip():
-                values[block] = told
+            if text := str(value).encode(errors="replace").decode().strip():
+                values[block] = text
     return values
 
 

@@ -54,19 +54,19 @@ class Task:
 
 
 def steps(title: str, tasks: Sequence[Task]) -> Block:
-    """The steps of something that runs, with their states."""
-    seen: Counter[str] = Counter()
-    made = []
+    """The steps of running work, with their states."""
+    titles: Counter[str] = Counter()
+    blocks = []
     for task in tasks[:_TASKS]:
-        seen[task.key] += 1
+        titles[task.key] += 1
         card = TaskCardBlock(
-            task_id=f"{plain(task.key)[:60]}-{seen[task.key]}",
+            task_id=f"{plain(task.key)[:60]}-{titles[task.key]}",
             title=_short(task.title, _TASK),
             status=task.status,
             details=rich_text(cut(task.details, 300)) if task.details else None,
         )
-        made.append(card.to_dict())
-    block: Block = PlanBlock(title=_short(title, _TITLE), tasks=made).to_dict()
+        blocks.append(card.to_dict())
+    block: Block = PlanBlock(title=_short(title, _TITLE), tasks=blocks).to_dict()
     return block
 
 
@@ -89,36 +89,36 @@ def data_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell
 
 
 def characters(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
-    """Return how much of a message's `TABLE_CHARACTERS` these rows need."""
+    """Return the number of a message's `TABLE_CHARACTERS` that these rows need."""
     return _size(_made(header, rows, limit=500))
 
 
 def container(title: str, blocks: Blocks) -> Block:
     """Blocks behind a title that opens them."""
-    made: Block = ContainerBlock(
+    block: Block = ContainerBlock(
         title=plain_text(title, _TITLE), child_blocks=blocks[:_CHILDREN], is_collapsible=True, default_collapsed=True
     ).to_dict()
-    return made
+    return block
 
 
 def alert(text: Mrkdwn, level: Level) -> Block:
     """A notice in a form: messages and Home have no alerts. A long text becomes a section."""
     if len(text) > _ALERT:
         return section(md("{icon} {text}", icon=ALERT_ICONS[level], text=text))
-    made: Block = AlertBlock(text=mrkdwn(text, _ALERT), level=level).to_dict()
-    return made
+    block: Block = AlertBlock(text=mrkdwn(text, _ALERT), level=level).to_dict()
+    return block
 
 
 def chart(title: str, categories: Sequence[str], series: Mapping[str, Sequence[float]], unit: str) -> Block:
     """Bars: for each category one per series. Beyond Slack's limit, the smallest series are combined."""
     names = _unique(categories)[-_CATEGORIES:]
-    kept = {name: list(values)[-_CATEGORIES:] for name, values in _largest(series).items()}
+    shown = {name: list(values)[-_CATEGORIES:] for name, values in _largest(series).items()}
     drawn = [
         {
             "name": name,
             "data": [{"label": label, "value": round(value, 2)} for label, value in zip(names, values, strict=True)],
         }
-        for name, values in zip(_unique(list(kept)), kept.values(), strict=True)
+        for name, values in zip(_unique(list(shown)), shown.values(), strict=True)
     ]
     return {
         "type": "data_visualization",
@@ -135,21 +135,21 @@ def _largest(series: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]
     ranked = sorted(series, key=lambda name: -sum(series[name]))
     if len(ranked) <= _SERIES:
         return {name: series[name] for name in ranked}
-    kept: dict[str, Sequence[float]] = {name: series[name] for name in ranked[: _SERIES - 1]}
-    rest = [series[name] for name in ranked[_SERIES - 1 :]]
-    return {**kept, _OTHERS: [sum(column) for column in zip(*rest, strict=True)]}
+    largest: dict[str, Sequence[float]] = {name: series[name] for name in ranked[: _SERIES - 1]}
+    others = [series[name] for name in ranked[_SERIES - 1 :]]
+    return {**largest, _OTHERS: [sum(column) for column in zip(*others, strict=True)]}
 
 
 def _unique(labels: Sequence[str]) -> list[str]:
     """Labels within Slack's limit, each different."""
-    made: dict[str, None] = {}
+    labels_used: dict[str, None] = {}
     for label in labels:
         short, n = _short(label, _LABEL), 1
-        while short in made:
+        while short in labels_used:
             n += 1
             short = _short(label, _LABEL - len(str(n)) - 1) + f" {n}"
-        made[short] = None
-    return list(made)
+        labels_used[short] = None
+    return list(labels_used)
 
 
 def _short(text: str, limit: int) -> str:
@@ -160,12 +160,12 @@ def _short(text: str, limit: int) -> str:
 def _cells(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[Block]]:
     """The rows with cells that are as long as the table allows."""
     for limit in (500, 300, 200, 120, 80, 50, 30):
-        made = _made(header, rows, limit)
-        if _size(made) <= TABLE_CHARACTERS:
-            return made
-    while _size(made) > TABLE_CHARACTERS:
-        made.pop()
-    return made
+        cells = _made(header, rows, limit)
+        if _size(cells) <= TABLE_CHARACTERS:
+            return cells
+    while _size(cells) > TABLE_CHARACTERS:
+        cells.pop()
+    return cells
 
 
 def _made(header: Sequence[str], rows: Sequence[Sequence[Cell]], limit: int) -> list[list[Block]]:
@@ -180,8 +180,8 @@ def _size(node: Any) -> int:
 
 def _cell(cell: Cell, limit: int) -> Block:
     if isinstance(cell, Number):
-        made: Block = RawNumberObject(value=cell.value, text=_short(cell.text, limit)).to_dict()
-        return made
+        block: Block = RawNumberObject(value=cell.value, text=_short(cell.text, limit)).to_dict()
+        return block
     if not isinstance(cell, Mrkdwn):
         return _raw(cell, limit)
     text = cut(cell, limit)
@@ -189,5 +189,5 @@ def _cell(cell: Cell, limit: int) -> Block:
 
 
 def _raw(text: str, limit: int) -> Block:
-    made: Block = RawTextObject(text=_short(text, limit)).to_dict()
-    return made
+    block: Block = RawTextObject(text=_short(text, limit)).to_dict()
+    return block

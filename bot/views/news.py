@@ -27,13 +27,13 @@ def link_to(url: str, label: str = "See the card") -> Mrkdwn:
 def requested(op: Operation) -> Mrkdwn:
     """The requester, the request, its duration, its cost and its reason."""
     request, usd = op.request, estimate(op)
-    what = (
+    wish = (
         md("{model}", model=code(request.model))
         if isinstance(request, BringUp)
         else md("“{title}”", title=inline(title(op), 150))
     )
-    asked = hold_of(request)
-    hold = md(" for {hold}", hold=show_duration(asked)) if asked else ""
+    duration = hold_of(request)
+    hold = md(" for {hold}", hold=show_duration(duration)) if duration else ""
     costs = md(", about {usd}", usd=money(usd)) if usd else ""
     replaced = _replaced(op)
     instead = md(", in place of {model}", model=code(replaced.model)) if replaced else ""
@@ -41,7 +41,7 @@ def requested(op: Operation) -> Mrkdwn:
     return md(
         "{actor} requests {what}{hold}{costs}{instead}{why}",
         actor=person(request.actor),
-        what=what,
+        what=wish,
         hold=hold,
         costs=costs,
         instead=instead,
@@ -56,7 +56,7 @@ def still_waits(op: Operation) -> Mrkdwn:
 
 
 def to_replace(op: Operation, url: str) -> View:
-    """To the holder, while an approver decides: somebody requests their GPU."""
+    """The message to the holder while an approver decides about a request for their GPU."""
     lease = lease_in_plan(op)
     model = lease.model if lease else op.request.model
     why = md(" because {reason}", reason=inline(op.request.reason, 300)) if op.request.reason else ""
@@ -84,17 +84,17 @@ def objection(op: Operation, by: str, reason: str) -> Mrkdwn:
 
 
 def end(op: Operation, url: str) -> tuple[str, str, View] | None:
-    """For an operation that has ended: the event, the people concerned, and the message; None if nobody must be
-    notified.
+    """For an operation that has ended, return the event, the people to notify and the message; None if nobody
+    must be notified.
     """
-    request, name, told = op.request, inline(title(op), 150), outcome_text(op)
+    request, name, outcome = op.request, inline(title(op), 150), outcome_text(op)
     if isinstance(request, BringDown) and not request.actor:
         return _stopped(op, request, url)
     if not request.actor:
         return None
     match op.status:
         case Status.SUCCEEDED if isinstance(request, BringDown | SmokeTest):
-            return None  # it ends within moments: the requester still looks at the card
+            return None  # it ends within seconds, while the requester still sees the card
         case Status.SUCCEEDED if isinstance(request, BringUp) and request.trial:
             return None
         case Status.SUCCEEDED if isinstance(request, BringUp | Restart):
@@ -105,19 +105,19 @@ def end(op: Operation, url: str) -> tuple[str, str, View] | None:
         case Status.SUCCEEDED:
             event, icon, text = "done", "✅", md("{name}: done", name=name)
         case Status.FAILED:
-            event, icon, text = "failed", "❌", md("{name} failed: {why}", name=name, why=_first_line(told))
+            event, icon, text = "failed", "❌", md("{name} failed: {why}", name=name, why=_first_line(outcome))
         case Status.DENIED:
             event, icon, text = "denied", "🚫", _denied(op)
         case Status.EXPIRED:
-            event, icon, text = "expired", "⌛", md("{name} has expired: {why}", name=name, why=_first_line(told))
+            event, icon, text = "expired", "⌛", md("{name} has expired: {why}", name=name, why=_first_line(outcome))
         case Status.CANCELLED if op.cancelled_by not in ("", request.actor):
             event, icon = "cancelled", "↩️"
             text = md("{by} has cancelled “{name}”", by=person(op.cancelled_by), name=name)
-        case Status.CANCELLED if isinstance(op.result, ClosedOnGitHub | MergedElsewhere):  # by whom, Slack cannot say
-            event, icon, text = "closed", "↩️", md("{name}: {why}", name=name, why=_first_line(told))
+        case Status.CANCELLED if isinstance(op.result, ClosedOnGitHub | MergedElsewhere):  # the person has no Slack id
+            event, icon, text = "closed", "↩️", md("{name}: {why}", name=name, why=_first_line(outcome))
         case _:
             return None
-    more = [] if event in ("failed", "expired", "closed") else [section(cut(told, 1500))] if told.strip() else []
+    more = [] if event in ("failed", "expired", "closed") else [section(cut(outcome, 1500))] if outcome.strip() else []
     line = section(md("{icon} {text}. {see}", icon=icon, text=text.strip("."), see=link_to(url)))
     buttons = _next(op, event)
     return (
@@ -132,14 +132,14 @@ def _next(op: Operation, event: str) -> list[Block]:
 
 
 def _stopped(op: Operation, request: BringDown, url: str) -> tuple[str, str, View] | None:
-    """Stoker has stopped a session without anybody's request."""
+    """The message if Stoker has stopped a session that nobody asked it to stop."""
     if not request.holder or request.announced or op.status not in (Status.SUCCEEDED, Status.FAILED):
         return None
-    model, why, told = code(op.request.model), inline(op.request.reason, 300), outcome_text(op)
+    model, why, outcome = code(op.request.model), inline(op.request.reason, 300), outcome_text(op)
     text = md("{model} is down: {why}", model=model, why=why)
     if op.status is Status.FAILED:
-        text = md("{model} could not be brought down ({why}): {how}", model=model, why=why, how=_first_line(told))
-    blocks = [section(md("⬇️ {text}. {see}", text=text.strip("."), see=link_to(url))), section(cut(told, 1500))]
+        text = md("{model} could not be brought down ({why}): {how}", model=model, why=why, how=_first_line(outcome))
+    blocks = [section(md("⬇️ {text}. {see}", text=text.strip("."), see=link_to(url))), section(cut(outcome, 1500))]
     return "stopped", request.holder, View(text=text, blocks=blocks)
 
 

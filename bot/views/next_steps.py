@@ -1,4 +1,6 @@
-"""The buttons below a card that has ended: what a person can do next. A button is shown only while it applies."""
+"""The buttons below the card of an operation that has ended, for the next step. A button is shown only while it
+applies.
+"""
 
 from bot.domain.kinds import Kind
 from bot.domain.leases import Lease
@@ -11,22 +13,24 @@ from bot.views.reminder import BRING_DOWN
 from bot.views.text import code
 
 EXTEND, BRING_UP, RETRY, REVERT = "home_extend", "bring_up_again", "retry", "revert"
-"""The actions; their value is an operation's id. That of *Extend* and *Bring down* is the one that claimed the lease."""
+"""The actions; their value is an operation's id. For *Extend* and *Bring down* it is the operation that claimed the
+lease.
+"""
 
 
 def next_steps(op: Operation) -> list[Block]:
     """The buttons of an operation that has ended."""
     if isinstance(op, BringUpOperation) and isinstance(op.result, Started | LeftUp) and op.session_end is None:
-        down_again = op.request.trial and isinstance(op.result, Started)  # it is being brought down already
+        down_again = op.request.trial and isinstance(op.result, Started)  # the model is already being brought down
         return [] if down_again else of_session(op.request.model, op.id)
-    found = []
+    buttons = []
     if can_bring_up(op):
-        found.append(button("Bring up", BRING_UP, op.id))
+        buttons.append(button("Bring up", BRING_UP, op.id))
     if can_retry(op):
-        found.append(button("Retry", RETRY, op.id))
+        buttons.append(button("Retry", RETRY, op.id))
     if can_revert(op):
-        found.append(button("Revert", REVERT, op.id))
-    return found
+        buttons.append(button("Revert", REVERT, op.id))
+    return buttons
 
 
 def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block]:
@@ -37,25 +41,27 @@ def of_session(model: str, op_id: str, *, can_extend: bool = True) -> list[Block
 
 
 def of_lease(lease: Lease) -> list[Block]:
-    """The same; the lease of a model that is still booting has no end that could be extended."""
+    """The buttons of a running session by its lease. The lease of a booting model has no end that could be extended."""
     return of_session(lease.model, lease.op, can_extend=lease.ends is not None)
 
 
 def can_bring_up(op: Operation) -> bool:
-    """The model is down, and there is no newer card about that."""
+    """Return whether the model is down, and no newer card shows that."""
     down = isinstance(op.result, BroughtDown) or (isinstance(op.result, RolledOut) and op.result.then == "at zero")
     return down and BRING_UP not in op.obsolete
 
 
 def can_retry(op: Operation) -> bool:
-    """It failed or nobody decided in time, and nobody has requested it again. A merged change is reverted, not repeated."""
+    """Return whether it failed or expired, and nobody has requested it again. A merged change is reverted, not
+    repeated.
+    """
     unsuccessful = op.status in (Status.FAILED, Status.EXPIRED) and not isinstance(op.result, LeftUp)
     asked_by_person = bool(op.request.actor)
     return unsuccessful and asked_by_person and not _stays_merged(op) and RETRY not in op.obsolete
 
 
 def can_revert(op: Operation) -> bool:
-    """Its change is on the main branch. A revert itself is not reverted: the change can be requested again."""
+    """Return whether its change is on the main branch. A revert is not reverted: the change can be requested again."""
     merged = isinstance(op.result, RolledOut | Removed) or _stays_merged(op)
     return merged and _merge_commit(op) != "" and not isinstance(op.request, RevertChange) and REVERT not in op.obsolete
 

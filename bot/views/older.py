@@ -21,8 +21,8 @@ def older(blocks: Sequence[Block], types: frozenset[str] | set[str] = NEWER, mos
     """The blocks with those of these types converted, within the limits of a message (or of a view, with `most`)."""
     if not newer_in(blocks) & types:
         return list(blocks)
-    made = [part for block in blocks for part in (_older(block) if block.get("type") in types else (block,))]
-    return fitted(made, most)
+    converted = [part for block in blocks for part in (_older(block) if block.get("type") in types else (block,))]
+    return fitted(converted, most)
 
 
 def _older(block: Block) -> Iterator[Block]:
@@ -38,8 +38,10 @@ def _older(block: Block) -> Iterator[Block]:
             for child in block["child_blocks"]:
                 yield from _older(child) if child["type"] in NEWER else (child,)
         case "alert":
-            made = section(md("{icon} {text}", icon=ALERT_ICONS[block["level"]], text=Mrkdwn(block["text"]["text"])))
-            yield made | ({"block_id": block["block_id"]} if "block_id" in block else {})
+            block_text = section(
+                md("{icon} {text}", icon=ALERT_ICONS[block["level"]], text=Mrkdwn(block["text"]["text"]))
+            )
+            yield block_text | ({"block_id": block["block_id"]} if "block_id" in block else {})
         case _:
             yield from _chart(block)
 
@@ -52,11 +54,11 @@ def _task(task: Block) -> Mrkdwn:
 
 
 def _row(cells: Sequence[Block]) -> Mrkdwn:
-    """The first cell names the row."""
-    first, *rest = [as_mrkdwn(cell) if cell["type"] == "rich_text" else escape(str(cell["text"])) for cell in cells]
+    """A row as one line, which begins with its first cell: the name of the row."""
+    first, *others = [as_mrkdwn(cell) if cell["type"] == "rich_text" else escape(str(cell["text"])) for cell in cells]
     named = first if first.startswith(("*", "<", "`")) else md("*{first}*", first=first)
-    told = md(" · ").join(text for text in rest if text != "–")
-    return md("{named} — {told}", named=named, told=told) if told else named
+    details = md(" · ").join(text for text in others if text != "–")
+    return md("{named} — {told}", named=named, told=details) if details else named
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
@@ -69,11 +71,15 @@ def _chart(block: Block) -> Iterator[Block]:
     """A line for each category with a value: its bar, and the values of its series."""
     series = block["chart"]["series"]
     categories = block["chart"]["axis_config"]["categories"]
-    totals = [sum(each["data"][n]["value"] for each in series) for n in range(len(categories))]
+    totals = [sum(one_series["data"][n]["value"] for one_series in series) for n in range(len(categories))]
     most = max(totals, default=0) or 1
     rows = []
     for n, (name, total) in enumerate(zip(categories, totals, strict=True)):
-        parts = [f"{each['name']} {each['data'][n]['value']:g}" for each in series if each["data"][n]["value"]]
+        parts = [
+            f"{one_series['name']} {one_series['data'][n]['value']:g}"
+            for one_series in series
+            if one_series["data"][n]["value"]
+        ]
         bar = "█" * round(total / most * _BAR)
         rows.append(f"{name:<{max(map(len, categories))}}  {bar:<{_BAR}}  {', '.join(parts) or '–'}")
     yield section(md("*{title}* ({unit})", title=block["title"], unit=block["chart"]["axis_config"]["y_label"]))

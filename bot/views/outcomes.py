@@ -71,11 +71,11 @@ def outcome_text(op: Operation, links: Links = NO_LINKS) -> Mrkdwn:
 
 
 def _was_up(op: Operation, end: SessionEnd, links: Links) -> Mrkdwn:
-    """The session is over, so its text makes no statement about the model."""
+    """The text of a session that is over. It makes no statement about the current state of the model."""
     at = clock if end.until - op.request.at < timedelta(hours=12) else moment
     since = md("{since}–", since=at(end.since)) if end.since else md("until ")
     failed = md("{reason} ", reason=op.result.reason) if isinstance(op.result, LeftUp) else md("")
-    told = md(
+    text = md(
         "{failed}{model} was up {since}{until}",
         failed=failed,
         model=code(op.request.model),
@@ -83,7 +83,7 @@ def _was_up(op: Operation, end: SessionEnd, links: Links) -> Mrkdwn:
         until=at(end.until),
     )
     receipt = links.message(end.receipt, "receipt")
-    return md("{told} · {receipt}", told=told, receipt=receipt) if end.receipt else md("{told}.", told=told)
+    return md("{told} · {receipt}", told=text, receipt=receipt) if end.receipt else md("{told}.", told=text)
 
 
 def _unsuccessful(
@@ -117,8 +117,8 @@ def _unsuccessful(
         case Denied(undone=undone):
             return _undone(undone, op)
         case Expired(pull_left_open=pull):
-            left = " Its pull request is left open." if pull else ""
-            return md("Nobody decided in time, so nothing was started.{left} Request it again.", left=left)
+            pull_text = " Its pull request is left open." if pull else ""
+            return md("Nobody decided in time, so nothing was started.{left} Request it again.", left=pull_text)
         case OfferExpired():
             actor = person(op.request.actor)
             return md("{actor} did not take the GPU in time, so the offer has expired. Request it again.", actor=actor)

@@ -16,13 +16,13 @@ def receipt(bill: Bill) -> Mrkdwn:
     usd = f"cost about {money(bill.usd)} (an estimate)" if bill.estimated else f"cost {money(bill.usd)}"
     idle = timedelta(seconds=bill.idle_seconds)
     share = f" ({idle / bill.up:.0%} of it)" if bill.up else ""
-    each = f", {money(bill.usd / bill.tokens * 1000)} per thousand tokens" if bill.tokens else ""
+    per_thousand = f", {money(bill.usd / bill.tokens * 1000)} per thousand tokens" if bill.tokens else ""
     approved = md(", ").join(person(user) for user in bill.approved_by)
     saved = timedelta(seconds=bill.staged_seconds)
     return md("\n").join(
         (
             md("*Receipt*: up {up}, {node}, {usd}.", up=show_duration(bill.up), node=node, usd=usd),
-            f"Idle {show_duration(idle)}{share}; {bill.requests:.0f} requests, {bill.tokens:.0f} tokens served{each}.",
+            f"Idle {show_duration(idle)}{share}; {bill.requests:.0f} requests, {bill.tokens:.0f} tokens served{per_thousand}.",
             md("Held by {holder}", holder=person(bill.holder))
             + (md(" because {reason}", reason=bill.reason) if bill.reason else "")
             + (md(", approved by {approved}.", approved=approved) if approved else md(".")),

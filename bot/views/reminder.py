@@ -13,7 +13,7 @@ BRING_DOWN, KEEP, KEEP_UNTIL = "bring_down", "keep", "keep_until"
 
 
 def busy_line(lease: Lease, now: datetime) -> Mrkdwn:
-    """The holder of the GPU, the model, since when, why, for how long, until when."""
+    """The holder of the GPU, the model, the start, the reason, the time so far and the end."""
     why = md(" because {reason}", reason=inline(lease.reason, 300)) if lease.reason else ""
     until = md("until {ends}", ends=clock(lease.ends)) if lease.ends else "still booting"
     return md(
@@ -30,7 +30,7 @@ def busy_line(lease: Lease, now: datetime) -> Mrkdwn:
 def reminder(lease: Lease, idle: str, cost_usd: float, *, down_at: Mrkdwn, last: bool, keep: str) -> View:
     """Ask whether a model is still needed; the last reminder announces the bring-down.
 
-    `keep` is how long the button keeps it; empty if no keeps are left.
+    `keep` is the time for which the button keeps it; empty if no keeps are left.
     """
     text = md(
         "{model} has been idle for {idle} and goes down at {down_at} unless you keep it",
@@ -65,7 +65,7 @@ def blind(lease: Lease, since: datetime, now: datetime) -> View:
     """The usage of the model is unknown."""
     ends = md(" It goes down when its lease ends, at {ends}.", ends=clock(lease.ends)) if lease.ends else ""
     line = md(
-        "🙈 {holder}, the metrics of {model} cannot be read for {now}, so I cannot tell whether anybody "
+        "🙈 {holder}, the metrics of {model} cannot be read for {now}, so I do not know whether anybody "
         "uses it and count it as in use.{ends}",
         holder=person(lease.holder),
         model=code(lease.model),

@@ -20,8 +20,8 @@ _STYLES = {"bold": "*", "italic": "_"}
 
 def rich_text(text: Mrkdwn) -> Part:
     """A `rich_text` block with one section."""
-    made: Part = RichTextBlock(elements=[RichTextSectionElement(elements=list(_parts(text)) or _none())]).to_dict()
-    return made
+    block: Part = RichTextBlock(elements=[RichTextSectionElement(elements=list(_parts(text)) or _none())]).to_dict()
+    return block
 
 
 def is_plain(text: Mrkdwn) -> bool:
@@ -30,7 +30,7 @@ def is_plain(text: Mrkdwn) -> bool:
 
 
 def unescaped(text: str) -> str:
-    """Markup without markup, as plain text: only the escapes are resolved."""
+    """Convert mrkdwn that has no markup to plain text: only the escapes are resolved."""
     return harmless(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
@@ -66,18 +66,18 @@ def _text(text: str, style: dict[str, bool] | None) -> Iterator[Part]:
 
 def _reference(inside: str, style: dict[str, bool] | None) -> Part:
     target, _, label = inside.partition("|")
-    made: Part
+    part: Part
     if target.startswith("@"):
-        made = RichTextElementParts.User(user_id=target[1:], style=style).to_dict()
+        part = RichTextElementParts.User(user_id=target[1:], style=style).to_dict()
     elif target.startswith("!subteam^"):
-        made = RichTextElementParts.UserGroup(usergroup_id=target.removeprefix("!subteam^"), style=style).to_dict()
+        part = RichTextElementParts.UserGroup(usergroup_id=target.removeprefix("!subteam^"), style=style).to_dict()
     elif target.startswith("!date^"):
         _, seconds, form, *_ = target.split("^")
-        made = RichTextElementParts.Date(timestamp=int(seconds), format=form, fallback=label, style=style).to_dict()
+        part = RichTextElementParts.Date(timestamp=int(seconds), format=form, fallback=label, style=style).to_dict()
     else:
         words = unescaped(label or target)
-        made = RichTextElementParts.Link(url=target.replace("&amp;", "&"), text=words, style=style).to_dict()
-    return made
+        part = RichTextElementParts.Link(url=target.replace("&amp;", "&"), text=words, style=style).to_dict()
+    return part
 
 
 def _marked(part: Part) -> Mrkdwn:

@@ -42,15 +42,15 @@ def keys_offer(op_id: str, alias: str, keys: Sequence[Tenant]) -> View:
 def keys_form(op_id: str, alias: str, keys: Sequence[Tenant]) -> Block:
     """Select the keys that may call the alias."""
     options = [option(f"{key.name} ({key.owner})" if key.owner else key.name, key.hash) for key in keys if key.hash]
-    asked = md(
+    introduction = md(
         "Select the keys that may call {alias}. Budgets and all other settings of a key stay the same.",
         alias=code(alias),
     )
     if len(options) > CHOICES:
-        asked += f" The first {CHOICES} of {len(options)} keys are listed; repeat this for the others."
+        introduction += f" The first {CHOICES} of {len(options)} keys are listed; repeat this for the others."
     element = {"type": "multi_static_select", "action_id": "value", "options": options[:CHOICES]}
     chosen = {"type": "input", "block_id": "keys", "label": plain_text("Virtual keys", 75), "element": element}
-    return modal(LET_IN_FORM, "Grant access", [section(asked), chosen], submit="Grant", metadata=op_id)
+    return modal(LET_IN_FORM, "Grant access", [section(introduction), chosen], submit="Grant", metadata=op_id)
 
 
 def _shown(key: Tenant) -> Mrkdwn:

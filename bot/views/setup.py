@@ -1,4 +1,4 @@
-"""Setting Stoker up: what it found in the repository, the form, and the result."""
+"""The set-up of Stoker: the survey of the repository, the form, and the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ from bot.views.text import code, inline
 SET_UP, SETUP_FORM = "set_up", "set_up"
 """The button, and the form that it opens."""
 _CHARACTERS, _NAMED, _PARTS = 6000, 10, 3
-"""Maximum characters of a report, overruled settings, and parts of a text to copy: a message has about 13 000 characters."""
+"""Maximum characters of a report, overruled settings, and parts of a text to copy: a message has about 13 000
+characters.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def setup_needed(needed: SetupNeeded, user: str) -> View:
         return View(text=title, blocks=[section(md("{title} {can}", title=title, can=can))])
     blocks: Blocks = [section(title), *sections(report_lines(needed.report))]
     if needed.waits:
-        told = md("Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why.")
-        blocks.append(section(told))
+        hint = md("Its `.stoker.yaml` is not in use yet. If it cannot be used, a direct message tells the admins why.")
+        blocks.append(section(hint))
     if needed.pull:
         pull = link(needed.pull, "The pull request with its settings")
         blocks.append(section(md("{pull} is open: merge it, and Stoker uses them without a restart.", pull=pull)))
@@ -80,9 +82,9 @@ def report_lines(report: Sequence[str]) -> list[Mrkdwn]:
         else:
             indent = "      " if depth > 1 else ""
             shown.append(md("{indent}• {text}", indent=indent, text=inline(text, 300)))
-    kept = [line for n, line in enumerate(shown) if sum(map(len, shown[: n + 1])) <= _CHARACTERS]
-    more = [md("… and {count} more lines", count=len(shown) - len(kept))] if len(kept) < len(shown) else []
-    return [*kept, *more]
+    fitting = [line for n, line in enumerate(shown) if sum(map(len, shown[: n + 1])) <= _CHARACTERS]
+    more = [md("… and {count} more lines", count=len(shown) - len(fitting))] if len(fitting) < len(shown) else []
+    return [*fitting, *more]
 
 
 def setup_form(report: Sequence[str], questions: Sequence[tuple[str, str, str, str]]) -> Block:
@@ -114,13 +116,13 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
     pull = link(url, f"pull request #{number}")
     if merged:
         return md(
-            "{pull} is merged already: Stoker uses its settings within a minute, or tells the admins why not.",
+            "{pull} is already merged: Stoker uses its settings within a minute, or tells the admins why it cannot.",
             pull=pull,
         )
     if is_new:
         return md("Opened {pull} with `.stoker.yaml`. Merge it, and Stoker uses it without a restart.", pull=pull)
     return md(
-        "{pull} with `.stoker.yaml` is open already, and nothing was added to it. Merge it, change it there, or close it "
+        "{pull} with `.stoker.yaml` is already open, and nothing was added to it. Merge it, change it there, or close it "
         "and set Stoker up again.",
         pull=pull,
     )
@@ -129,7 +131,7 @@ def proposed(url: str, number: int, *, merged: bool, is_new: bool) -> Mrkdwn:
 def to_copy(text: str, overruled: Sequence[str]) -> View:
     """The settings, if those of the installation take precedence over the repository's."""
     names = md(", ").join(code(name) for name in overruled[:_NAMED])
-    told = md(
+    introduction = md(
         "For {names} the installation decides: Stoker takes them from the file named by STOKER_CONFIG (or their defaults), "
         "not from `.stoker.yaml`, and cannot write that file. Write this there instead (in the chart: below `config` in the "
         "values), and start Stoker again:",
@@ -140,7 +142,7 @@ def to_copy(text: str, overruled: Sequence[str]) -> View:
         if len(parts[-1]) + len(line) > SECTION:
             parts.append("")
         parts[-1] += line
-    return View(text=told, blocks=[section(told), *(preformatted(part) for part in parts[:_PARTS])])
+    return View(text=introduction, blocks=[section(introduction), *(preformatted(part) for part in parts[:_PARTS])])
 
 
 def in_use(commit: str, endpoints: int) -> Mrkdwn:

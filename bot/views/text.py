@@ -31,12 +31,12 @@ def cut(text: Mrkdwn, limit: int) -> Mrkdwn:
     """At most `limit` characters of mrkdwn, without truncating an entity, a link or a code span."""
     if len(text) <= limit:
         return text
-    kept: str = text[: limit - 2]
+    shortened: str = text[: limit - 2]
     for opens, closes in (("<", ">"), ("&", ";")):
-        start = kept.rfind(opens)
-        if start > kept.rfind(closes) and (opens == "<" or len(kept) - start < 6):
-            kept = kept[:start]
-    return Mrkdwn(kept + ("`" if kept.count("`") % 2 else "") + "…")
+        start = shortened.rfind(opens)
+        if start > shortened.rfind(closes) and (opens == "<" or len(shortened) - start < 6):
+            shortened = shortened[:start]
+    return Mrkdwn(shortened + ("`" if shortened.count("`") % 2 else "") + "…")
 
 
 def size(count: int) -> str:

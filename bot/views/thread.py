@@ -24,7 +24,7 @@ def thread(op: Operation) -> tuple[tuple[str, View], ...]:
 
 
 def _noted(note: Note) -> Blocks:
-    """Log lines as they are, or a table with a sentence below it."""
+    """Log lines without markup, or a table with a sentence below it."""
     if not note.rows:
         return [preformatted(note.text)]
     header, *rows = note.rows
@@ -36,7 +36,7 @@ def _digest(value: object) -> str:
 
 
 def _in_all(checks: Sequence[Check]) -> str:
-    """A warning may mean that the result is not known, so it is not counted as passed."""
+    """The summary of the tests. A warning may mean that the result is unknown, so it does not count as passed."""
     warned = sum(check.passed and check.warning for check in checks)
     if not all(check.passed for check in checks):
         return "not all passed"

@@ -52,14 +52,14 @@ def usage(weeks: Sequence[Week], sessions: int, estimates: int) -> View:
 
 
 def _people(weeks: Sequence[Week]) -> list[str]:
-    """Each person with their hours, the one with the most first."""
+    """Each person with their hours, the person with the most hours first."""
     hours: defaultdict[str, float] = defaultdict(float)
     for week in weeks:
         for user, spent in week.by_person.items():
             hours[user] += spent
     ranked = sorted(hours, key=lambda user: (-hours[user], user))
-    told: list[str] = [md("{who} {hours}", who=person(user), hours=_hours(hours[user])) for user in ranked[:_PEOPLE]]
-    return told + ([f"{len(ranked) - _PEOPLE} more"] if len(ranked) > _PEOPLE else [])
+    rows: list[str] = [md("{who} {hours}", who=person(user), hours=_hours(hours[user])) for user in ranked[:_PEOPLE]]
+    return rows + ([f"{len(ranked) - _PEOPLE} more"] if len(ranked) > _PEOPLE else [])
 
 
 def _hours(hours: float) -> str:

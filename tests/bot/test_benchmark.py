@@ -1,4 +1,6 @@
-"""Reading and showing GuideLLM's output: the CSV files in this directory are from real runs against the sandbox's engine."""
+"""Reading and showing GuideLLM's output: the CSV files in this directory are from real runs against the sandbox's
+engine.
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,7 +43,7 @@ def test_a_run_without_an_answer_is_said() -> None:
 @pytest.mark.parametrize(
     ("printed", "complaint"),
     [
-        ("", "printed no table of GuideLLM's"),
+        ("", "did not print GuideLLM's table"),
         ("Traceback (most recent call last):\n<!channel>\n", "it begins with “Traceback"),
         (PRINTED.replace("Inter Token Latency", "Token Gap"), "no column Inter Token Latency · Successful ms · Median"),
         (PRINTED.replace("concurrent@4", "sweep@four"), "cannot be read"),

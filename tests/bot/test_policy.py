@@ -54,7 +54,7 @@ def test_one_person_is_one_vote() -> None:
     refused = may_vote(asked_by("DEV", "LEAD"), "LEAD", PEOPLE, Config(approvals=Approvals(quorum=2)))
     assert (refused.allowed, refused.reason) == (
         False,
-        "You have already approved this; another approver is needed as well.",
+        "You have already approved this; another approver is needed too.",
     )
 
 

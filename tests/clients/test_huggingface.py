@@ -155,7 +155,7 @@ async def test_the_language_part_of_a_vision_model_is_what_counts(hub: Wire, hug
 async def test_a_name_without_its_organisation_gets_similar_names(hub: Wire, huggingface: HuggingFace) -> None:
     """Independent of the owner; only the search is used."""
     hub.on("GET", "/api/models", [{"id": "openai-community/gpt2"}, {"id": "openai-community/gpt2-xl"}, {"id": "gpt2"}])
-    with pytest.raises(BotError, match=r"write it org/name\. Similar names: openai-community/gpt2"):
+    with pytest.raises(BotError, match=r"write it as org/name\. Similar names: openai-community/gpt2"):
         await huggingface.model("gpt2")
     assert {each.path for each in hub.asked} == {"/api/models"}
 

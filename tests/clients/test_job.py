@@ -133,7 +133,7 @@ async def test_a_model_in_a_namespace_without_a_role_has_no_job(api: ApiClient) 
         (
             {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no node has room"}]},
             [{"type": "Failed", "reason": "DeadlineExceeded", "message": ""}],
-            "found no place: no node has room",
+            "No node takes its pod: no node has room",
         ),
         (
             {"initContainerStatuses": [{"name": "guidellm", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}]},

@@ -75,7 +75,7 @@ def test_a_node_pool_at_its_maximum_is_said_to_be() -> None:
         pod(), [event(1, "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached")]
     )
     assert problem
-    assert "The node pool has its maximum size" in problem.reason
+    assert "The node pool has reached its maximum size" in problem.reason
     assert problem.kind is Kind.CAPACITY
 
 

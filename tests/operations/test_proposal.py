@@ -19,7 +19,9 @@ def change(verb: Verb, name: str, facts: ModelFacts | None = None, options: Opti
 
 
 def test_a_swap_says_what_it_replaces() -> None:
-    """The change and its reason come first, then the contract with its previous values, the sizes, tests, warnings and next steps."""
+    """The change and its reason come first, then the contract with its previous values, the sizes, tests, warnings and
+    next steps.
+    """
     text = pull_body(change("swap", "coder-chat", CODER_3B), asked="Asked by `U1`", reason="cheaper", operation="op1")
     assert text.startswith(
         "Swaps coder-chat from Qwen/Qwen2.5-Coder-7B-Instruct-AWQ to Qwen/Qwen2.5-Coder-3B-Instruct.\n\n"
@@ -29,7 +31,7 @@ def test_a_swap_says_what_it_replaces() -> None:
     assert "| Tenant alias | coder-chat |  |\n" in text
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert heads == ["## The contract", "## Sizing: fits", "## Smoke tests", "## Warnings", "## After the merge"]
-    assert "(`/gpu up coder-chat`), and in this roll-out if it is up by then:" in text
+    assert "(`/gpu up coder-chat`), and in this roll-out if it is up then:" in text
     assert "`/v1/models` lists exactly `qwen2.5-coder-3b-instruct`" in text
     assert "a key for `coder-chat` only" in text
     assert "syncs the Application coder-chat at the merge commit" in text

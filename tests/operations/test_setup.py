@@ -32,7 +32,7 @@ async def test_an_admin_sets_stoker_up_by_a_pull_request(tmp_path: Path, redis_u
             "With these settings", "admin"
         )
         await opens(it, "H100")
-        await it.sees("pull request #1 with .stoker.yaml is open already, and nothing was added to it", "admin")
+        await it.sees("pull request #1 with .stoker.yaml is already open, and nothing was added to it", "admin")
         assert len(it.pulls) == 1
 
         await it.github.merge()

@@ -12,7 +12,7 @@ from bot.clients.diagnosis.problems import Events, KubeObject, Problem, containe
 
 @dataclass(frozen=True)
 class Crash:
-    """A container that ended; `restarted` if it runs again; then its previous log has the error."""
+    """A container that ended. If it runs again, `restarted` is true, and its previous log has the error."""
 
     container: str
     staging: bool
@@ -20,7 +20,7 @@ class Crash:
     exit_code: int
     message: str
     ends: int
-    """How many times it has ended."""
+    """The number of times that it has ended."""
     looping: bool
     restarted: bool
 
@@ -30,25 +30,26 @@ class Crash:
 
     @property
     def not_started(self) -> bool:
-        """The runtime could not start it, so there is no log: `message` has the reason (exit code 128)."""
+        """True if the runtime could not start it, so that there is no log: `message` has the reason (exit code 128)."""
         return self.reason in ("StartError", "ContainerCannotRun")
 
 
 def crash(pod: KubeObject) -> Crash | None:
-    """A container whose end matters: out of memory, a failed staging, otherwise a crash loop or repeated ends."""
+    """The container whose end matters: out of memory, a failed staging, otherwise a crash loop or repeated ends."""
     over = (pod.get("status") or {}).get("phase") == "Failed"
     for found, is_ready in _ends(pod):
         failed = found.exit_code != 0 and not is_ready
         if found.looping or found.out_of_memory or (failed and (found.staging or found.not_started or over)):
             return found
-        # Repeatedly killed by a probe, it restarts without a back-off; an engine may exit with 0 on SIGTERM.
+        # A container that a probe kills repeatedly restarts without a back-off, and an engine may exit with 0 on
+        # SIGTERM.
         if not is_ready and found.restarted and found.ends > 1:
             return found
     return None
 
 
 def last(pod: KubeObject) -> Crash | None:
-    """The newest end of a container of a pod that was ready: one is sufficient."""
+    """The newest end of a container, for a pod that was ready: a single end is sufficient."""
     return next((found for found, is_ready in _ends(pod) if not is_ready and not found.staging), None)
 
 
@@ -74,7 +75,9 @@ def _ends(pod: KubeObject) -> Iterator[tuple[Crash, bool]]:
 
 
 def explain(crashed: Crash, log: str, events: Events = (), *, final: bool = False) -> Problem | None:
-    """Return why the container ended; None if a restart may succeed. `final`: it is not restarted (a Job's pod)."""
+    """The reason why the container ended; None if a restart may succeed. With `final` it is not restarted (a Job's
+    pod).
+    """
     loops = " keeps crashing" if crashed.looping else ""
     where = f"container {crashed.container}{loops}, exit code {crashed.exit_code}"
     if crashed.out_of_memory:
@@ -185,7 +188,7 @@ def repeated(over: Sequence[Problem]) -> Problem | None:
 
 
 def ended(pod: KubeObject) -> Problem | None:
-    """Return why a pod ended or terminates although its Deployment did not cause it: evicted, preempted, node gone."""
+    """The reason why a pod ended or terminates, if its Deployment did not cause it: evicted, preempted, node gone."""
     status = pod.get("status") or {}
     reason, why = str(status.get("reason") or ""), str(status.get("message") or "")
     target = next((c for c in status.get("conditions") or () if c.get("type") == "DisruptionTarget"), None)

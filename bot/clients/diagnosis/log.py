@@ -1,9 +1,9 @@
 """Find the root cause in the log of a model server or of a download. Pure: text in, a finding out.
 
 vLLM's engine is a child process: its error is followed by the server's own traceback of 60 lines or more, which only
-reports that the engine has failed ("Engine core initialization failed. See root cause above"). Lines contain the process
-and, in most versions, level, time and source: `(EngineCore_DP0 pid=123) ERROR 09-28 15:47:24 [core.py:718] ValueError:
-…`.
+reports that the engine has failed ("Engine core initialization failed. See root cause above"). Lines contain the
+process and, in most versions, level, time and source: `(EngineCore_DP0 pid=123) ERROR 09-28 15:47:24 [core.py:718]
+ValueError: …`.
 """
 
 import re
@@ -13,7 +13,7 @@ from bot.clients.diagnosis.cause import Cause, Kind
 from bot.clients.diagnosis.causes import CAUSES
 
 LONGEST = 400
-"""Characters of an error without a known cause in a headline."""
+"""Maximum characters in a headline of an error without a known cause."""
 _BEFORE, _AFTER, _LAST = 12, 4, 6
 """Lines shown before and after the cause, and from the end of the log."""
 _JOINED = 12
@@ -56,7 +56,7 @@ class Finding:
     excerpt: str
     """The lines around the cause, and the last ones."""
     crashes: int = 1
-    """How often the container has to end in this way before it is reported."""
+    """The number of times that the container must end in this way before the cause is reported."""
     name: str = "unknown"
     """The name of the cause in the table."""
 
@@ -79,7 +79,7 @@ class _Complaint:
     chain: int
     exception: bool
     plain: bool = False
-    """Neither an exception nor logged as an error: it has a lower priority."""
+    """True if it is neither an exception nor logged as an error, so that it has a lower priority."""
 
 
 def find(log: str) -> Finding | None:
@@ -161,7 +161,7 @@ def _complaints(lines: list[_Line]) -> list[_Complaint]:
         elif stripped.startswith("Traceback (most recent call last)"):
             chain += 0 if chained.pop(line.process, False) else 1
         elif _is_noise(line) or (found and line.number <= found[-1].last):
-            continue  # the latter belongs to the message of the exception above
+            continue  # the line belongs to the message of the exception above
         elif _EXCEPTION.match(stripped):
             text, last = _message(lines, position)
             found.append(_Complaint(line.number, last, text, chain, exception=True))
@@ -173,7 +173,9 @@ def _complaints(lines: list[_Line]) -> list[_Complaint]:
 
 
 def _is_noise(line: _Line) -> bool:
-    """Not an error: information, a warning, or a frame of a traceback (which quotes source code)."""
+    """Return whether a line is not an error: information, a warning, or a frame of a traceback (which quotes source
+    code).
+    """
     if line.level in ("DEBUG", "INFO", "WARN", "WARNING") or not line.text.strip():
         return True
     return bool(_FRAME.match(line.text)) or line.text.startswith("    ")

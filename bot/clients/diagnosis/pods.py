@@ -35,7 +35,9 @@ from bot.clients.diagnosis.problems import (
 
 
 def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObject] = ()) -> Problem | None:
-    """Return why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume claims."""
+    """The reason why a pod has no node yet; None for the normal wait. `everything` includes the events of its volume
+    claims.
+    """
     scaling = [e for e in events if e.get("reason") in ("FailedScaleUp", "TriggeredScaleUp", "NotTriggerScaleUp")]
     last = scaling[-1].get("reason") if scaling else ""
     failed_scale_ups = [e for e in scaling if e.get("reason") == "FailedScaleUp"]
@@ -88,7 +90,7 @@ def without_node(pod: KubeObject, events: Events, everything: Iterable[KubeObjec
         if "max node group size reached" in why:
             return Problem(
                 Kind.CAPACITY,
-                f"The node pool has its maximum size: {why}. The scheduler's message: {told}",
+                f"The node pool has reached its maximum size: {why}. The scheduler's message: {told}",
                 "Raise the maximum size of the GPU node pool, or free a node.",
                 NOT_SCALED,
                 why,
@@ -145,7 +147,7 @@ def wants_gpu(events: Events) -> bool:
 
 
 def refused(events: Events) -> Problem | None:
-    """Return why no pod could be created, from the newest event of the ReplicaSet (or the Job)."""
+    """The reason why no pod could be created, from the newest event of the ReplicaSet (or the Job)."""
     made = [e for e in events if e.get("reason") in ("FailedCreate", "SuccessfulCreate")]
     if not made or made[-1].get("reason") != "FailedCreate":
         return None
@@ -176,14 +178,14 @@ _MOUNTED = ("SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started")
 
 
 def not_started(pod: KubeObject, events: Events) -> Problem | None:
-    """Return why a pod with a node has no running container yet: its volumes, its network, its images, its configuration."""
+    """The reason why a pod with a node has no running container yet: its volumes, network, images or configuration."""
     return _volume(pod, events) or _sandbox(events) or _waiting(pod, events)
 
 
 def _volume(pod: KubeObject, events: Events) -> Problem | None:
     relevant = [e for e in events if e.get("reason") in (*_VOLUME_EVENTS, *_MOUNTED)]
     failing: list[KubeObject] = []
-    for event in reversed(relevant):  # since the last event that shows progress
+    for event in reversed(relevant):  # only the events after the last one that shows progress
         if event.get("reason") not in _VOLUME_EVENTS:
             break
         failing.append(event)
@@ -276,7 +278,9 @@ _PULL_PASSES = re.compile(
 def _pull(status: KubeObject, reason: str, why: str, events: Events) -> Problem:
     problem = _pull_refused(status, reason, why, events)
     attempts = [e for e in events if e.get("reason") in ("Pulling", "Failed", "BackOff")]
-    if problem.grace.seconds and attempts and attempts[-1]["reason"] == "Pulling":  # the status stays as it was
+    if (
+        problem.grace.seconds and attempts and attempts[-1]["reason"] == "Pulling"
+    ):  # the status still shows the failed attempt
         return replace(problem, grace=replace(problem.grace, seconds=max(problem.grace.seconds, WHILE_PULLING)))
     return problem
 

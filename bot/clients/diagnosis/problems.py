@@ -1,4 +1,4 @@
-"""Problems of a pod, and how long they may last. Pure.
+"""Problems of a pod, and the time for which they may last. Pure.
 
 A temporary problem has a grace period: it is shown immediately, and ends a boot only if it has persisted for that time.
 A permanent problem has no grace period.
@@ -16,7 +16,7 @@ Events = Sequence[KubeObject]
 
 @dataclass(frozen=True)
 class Grace:
-    """How long a problem may last in a boot with the usual limit (1200 s), and the reason."""
+    """The time for which a problem may last in a boot with the usual limit (1200 s), and the reason."""
 
     about: str
     seconds: float
@@ -49,8 +49,9 @@ PULL = Grace(
     "a registry that does not answer", 300, "the kubelet waits 10, 20, 40, 80, 160 s between pulls: five attempts"
 )
 WHILE_PULLING = 900.0
-"""Seconds since the first failed pull for which a later one may run: an engine's image has 10 GB, and the kubelet keeps the
-container's status of the failed attempt until the image is there."""
+"""Seconds after the first failed pull for which a later one may run. An engine's image has 10 GB, and the kubelet keeps
+the status of the failed attempt until the image is pulled.
+"""
 PULL_LIMIT = Grace("a registry that limits the rate of pulls", 600, "the limits of registries are per hour, with gaps")
 PULL_DENIED = Grace("a registry that denies access", 60, "a new node's credential helper answers after some seconds")
 NODE_DISK = Grace("a node whose disk is full", 300, "the kubelet removes unused images at 85 % of the disk")
@@ -69,7 +70,7 @@ GRACES: tuple[Grace, ...] = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem: its description, the remedy, and how long it may last."""
+    """A problem: its description, the remedy, and the time for which it may last."""
 
     kind: Kind
     reason: str
@@ -95,7 +96,7 @@ _LEAST = 3.0
 
 
 class Patience:
-    """How long the current problem has lasted; a different problem, or none, resets it."""
+    """Measures how long the current problem has lasted; a different problem, or none, resets the time."""
 
     def __init__(self, limit: float, clock: Callable[[], float]) -> None:
         self._scale, self._clock = min(1.0, limit / _USUAL), clock
@@ -150,7 +151,7 @@ def moment_of(event: KubeObject) -> tuple[str, int]:
 
 
 def last_seen(event: KubeObject) -> str:
-    """Return when an event was last seen, or empty."""
+    """The time at which an event was last seen; empty if it is unknown."""
     series = event.get("series") or {}
     times = (
         event.get("lastTimestamp"),

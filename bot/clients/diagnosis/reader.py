@@ -17,7 +17,7 @@ _LINES = 1500
 each of its processes, about 50.
 """
 _MOST, _CHARACTER = 2**20, 4
-"""Bytes that are read from the end of a log (lines may be of any length), and of the longest character."""
+"""Bytes that are read from the end of a log (lines may have any length), and bytes of the longest character."""
 _HEAD = 64 * 1024
 """Bytes that are read from the beginning of a longer log."""
 
@@ -45,7 +45,7 @@ class PodReader:
         return problem
 
     async def last_end(self, pod: KubeObject, events: Iterable[KubeObject]) -> Problem | None:
-        """Return why a container of a pod that was ready ended, even if it runs again; None if none ended."""
+        """The reason why a container of a pod that was ready ended, even if it runs again; None if no container ended."""
         if (crashed := ends.last(pod)) is None:
             return None
         log = "" if crashed.not_started else await self._log_of(pod, crashed)
@@ -65,7 +65,7 @@ class PodReader:
         if key not in self._read:
             self._read.clear()  # only one pod is diagnosed at a time: results for another pod are no longer needed
             text = await self._whole(name, crashed.container, previous=crashed.restarted)
-            # It has restarted in the meantime, or the previous run logged more.
+            # The container has restarted in the meantime, or its previous run logged more.
             if not find(text) and not crashed.restarted:
                 text = await self._whole(name, crashed.container, previous=True) or text
             self._read[key] = text

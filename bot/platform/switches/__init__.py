@@ -13,7 +13,7 @@ class Method(Protocol):
     """One way to set the replicas of a model."""
 
     async def applies(self, workload: Workload | None) -> bool:
-        """Return whether this is the way for a workload. Read from the cluster only, because git may be unavailable."""
+        """Return whether this method applies to a workload. Reads only the cluster, because git may be unavailable."""
 
     async def set(
         self, model: str, replicas: int, *, lease: Lease | None, fence: int | None, session: Lease | None

@@ -8,7 +8,7 @@ from bot.domain.leases import Lease
 
 @component
 class ByApi:
-    """For every model whose deployer does not revert it."""
+    """The method for every model whose deployer does not revert changes through the API."""
 
     cluster: Cluster
 

@@ -1,4 +1,6 @@
-"""The switch by a commit: if the deployer, or KServe, reverts changes through the API, the replicas are changed in git."""
+"""Starts and stops a model by a commit: changes its replicas in git, because the deployer or KServe reverts changes
+through the API.
+"""
 
 import asyncio
 
@@ -31,7 +33,7 @@ _ROUNDS = 5
 
 @component
 class ByCommit:
-    """For the models of Flux, and of Argo CD with `selfHeal`; for all models with `switch.by: commit`."""
+    """The method for the models of Flux, and of Argo CD with `selfHeal`; for all models if `switch.by` is `commit`."""
 
     deployer: Deployer
     cluster: Cluster
@@ -54,7 +56,7 @@ class ByCommit:
             return await self.cluster.scale(model, replicas, lease=mark, fence=fence)
         if replicas:
             await self.cluster.claim(model, mark, fence)
-        else:  # first, to stop the cost, although the deployer may start it again until it has the commit
+        else:  # scale down first to stop the cost, although the deployer may start the model again until it has the commit
             await self.cluster.scale(model, 0, lease=mark, fence=fence)
         session = lease or session
         commit = await self._committed(model, replicas, session)
@@ -65,7 +67,7 @@ class ByCommit:
         return changed or bool(workload and workload.replicas != replicas)
 
     async def _committed(self, model: str, replicas: int, lease: Lease | None) -> str:
-        """The commit of the branch with these replicas: a new one, or the newest if it already has them."""
+        """Return the commit of the branch with these replicas: a new one, or the newest one if it already has them."""
         for _ in range(_ROUNDS):
             head = await self.repository.head()
             platform = Platform(await self.repository.tree(head), self.config.platform)
@@ -98,7 +100,7 @@ class ByCommit:
         if config.switch.merge == "push":
             return await self.repository.switch(changes, base=head, message=message, when=when)
         own = f"stoker/{'start' if replicas else 'stop'}-{model}"
-        await self.github.withdraw(own)  # left over from an interrupted attempt
+        await self.github.withdraw(own)  # an interrupted attempt may have left it
         pushed = await self.repository.push(changes, base=head, branch=own, message=message, when=when)
         pull = await self.github.open_pull(own, branch, title, message, config.github.labels)
         merged = await self.github.merge(pull.number, pushed, branch)
@@ -107,7 +109,8 @@ class ByCommit:
 
 
 async def reverting(deployer: Deployer, by: str, workload: Workload) -> Application | None:
-    """The application that deploys the workload, if it reverts the API; read from the cluster only, because git may be unavailable.
+    """The application that deploys the workload, if it reverts changes through the API. Reads only the cluster, because
+    git may be unavailable.
 
     `by` is the setting `switch.by`.
     """
